@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front: every target can be typed by hand from what stands under it.
+#
+#   sudo make demo     everything from nothing: packages, build, lab, traffic, report, tear-down
+#   sudo make test     everything: lint, types, unit, property, live
+#
+# Works as root with and without sudo. PYTHON picks the interpreter the environment is made with.
+
+SHELL := /bin/sh
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS := $(shell nproc 2>/dev/null || echo 1)
+FUZZ_FRAMES ?= 1000000
+
+SOURCES := $(shell find hyperplane_nat bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h') \
+	hyperplane_nat/engine/constants.py
+INSTALLED := $(VENV)/.installed
+BUILT := build/.built
+
+.PHONY: help deps deps-build demo test lint build bench bench-quick asan docs clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,7s/^#//p' Makefile
+	@echo " targets: deps build demo test lint bench bench-quick asan docs clean distclean"
+
+# Debian packages for everything, live tests included; only what is missing.
+deps:
+	@tools/install-packages test
+
+deps-build:
+	@tools/install-packages build
+
+# An environment whose making was broken off has no pip: venv repairs it.
+$(INSTALLED): constraints.txt pyproject.toml setup.py | deps-build
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt pip setuptools wheel Cython
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+$(BUILT): $(INSTALLED) $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace --parallel $(JOBS)
+	mkdir -p build
+	touch $@
+
+build: $(BUILT)
+
+demo: $(BUILT)
+	$(BIN)/python -m bench.demo
+
+test: deps $(BUILT)
+	$(BIN)/python -m pytest
+
+lint: $(BUILT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: deps $(BUILT)
+	$(BIN)/python -m bench
+
+bench-quick: deps $(BUILT)
+	$(BIN)/python -m bench --quick
+
+docs: $(BUILT)
+	$(BIN)/python -m hyperplane_nat.config --markdown > docs/configuration.md
+
+# The engine under the address and undefined-behaviour sanitizers, in a tree of its own: the working
+# tree keeps its fast extensions. Python itself is not instrumented, so the sanitizer's library is
+# loaded first, its leak check is off (the interpreter never frees everything), and Python takes
+# each object from malloc, where the sanitizer sees it.
+ASAN := build/asan
+ASAN_RUN = cd $(ASAN) && env \
+	LD_PRELOAD="$$($(or $(CC),gcc) -print-file-name=libasan.so) $$($(or $(CC),gcc) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1 HYPERPLANE_SANITIZE=1
+
+asan: $(INSTALLED)
+	mkdir -p $(ASAN)
+	rm -rf $(ASAN)/tests
+	tar -cf - --exclude='*.so' --exclude=__pycache__ \
+		setup.py pyproject.toml README.md LICENSE hyperplane_nat netns bench tests \
+		| tar -C $(ASAN) -xf -
+	cd $(ASAN) && HYPERPLANE_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace \
+		--parallel $(JOBS)
+	$(ASAN_RUN) ../../$(BIN)/python -m pytest tests/engine -q -p no:cacheprovider
+	$(ASAN_RUN) ../../$(BIN)/python -m tests.fuzz.engine_fuzz --frames $(FUZZ_FRAMES)
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find hyperplane_nat netns bench tests -name '*.so' -delete
+	find hyperplane_nat netns bench tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) *.egg-info

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Builds the extension modules; everything else is in pyproject.toml.
+
+Every .pyx below hyperplane_nat/ and bench/ becomes an extension of the same dotted name. CFLAGS and
+LDFLAGS are honoured (setuptools puts them around the flags given here). HYPERPLANE_SANITIZE=1
+builds with the address and undefined-behaviour sanitizers: `make asan` does so in a tree of its
+own, and the interpreter then needs libasan preloaded.
+"""
+
+import os
+import runpy
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+SANITIZE = os.environ.get("HYPERPLANE_SANITIZE") == "1"
+
+COMPILE_OPTIONS = ["-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Wno-unused-function"]
+# Cython's own code: unused parameters of slots, and the comparison of signs in its helpers.
+COMPILE_OPTIONS += ["-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
+LINK_OPTIONS: list[str] = []
+if SANITIZE:
+    SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    COMPILE_OPTIONS += [*SANITIZERS, "-fno-omit-frame-pointer", "-g", "-O1"]
+    LINK_OPTIONS += SANITIZERS
+else:
+    COMPILE_OPTIONS += ["-O3"]
+
+
+def extensions() -> list[Extension]:
+    """One extension per .pyx; each is built again when any .pxd or header has changed."""
+    sources = sorted(
+        path for room in ("hyperplane_nat", "bench") for path in (ROOT / room).rglob("*.pyx")
+    )
+    depends = sorted(
+        str(path.relative_to(ROOT))
+        for room in ("hyperplane_nat", "bench")
+        for pattern in ("*.pxd", "*.h")
+        for path in (ROOT / room).rglob(pattern)
+    )
+    return [
+        Extension(
+            ".".join(path.relative_to(ROOT).with_suffix("").parts),
+            [str(path.relative_to(ROOT))],
+            depends=depends,
+            include_dirs=["."],
+            extra_compile_args=COMPILE_OPTIONS,
+            extra_link_args=LINK_OPTIONS,
+        )
+        for path in sources
+    ]
+
+
+def write_constants() -> None:
+    """Turn the numbers of constants.py into the .pxd that the compiled modules read."""
+    room = ROOT / "hyperplane_nat" / "engine"
+    text: str = runpy.run_path(str(room / "constants.py"))["pxd"]()
+    target = room / "_constants.pxd"
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.write_text(text, encoding="utf-8")
+
+
+def cythonized() -> list[Extension]:
+    """The extensions as C; an empty list needs no Cython."""
+    write_constants()
+    modules = extensions()
+    if not modules:
+        return []
+    from Cython.Build import cythonize
+
+    result: list[Extension] = cythonize(
+        modules,
+        language_level=3,
+        build_dir="build/cython",
+        compiler_directives={"embedsignature": True, "warn.undeclared": False},
+    )
+    return result
+
+
+setup(ext_modules=cythonized())

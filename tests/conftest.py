@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What all tests share.
+
+Tests marked `live` move real packets and need root. Without it they are skipped with that reason,
+but never in CI, where a test that cannot run is a failure: a green run has run everything.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+
+NEEDS_ROOT = "needs root: run it as `sudo make test`"
+
+
+def in_ci() -> bool:
+    """Whether a continuous-integration run says so: CI is set, and not to a no."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
+
+
+def require_root() -> None:
+    """Skip the running test without root; in CI, fail it."""
+    if os.geteuid() == 0:
+        return
+    if in_ci():
+        pytest.fail(NEEDS_ROOT, pytrace=False)
+    pytest.skip(NEEDS_ROOT)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("live") is not None:
+        require_root()
+
+
+@pytest.fixture
+def lab_name() -> str:
+    """A lab name that nobody else uses: runs next to each other do not meet."""
+    return f"t-{secrets.token_hex(4)}"
