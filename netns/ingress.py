@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drop everything that enters through a link, behind the packet tap.
+
+A packet socket bound to ETH_P_ALL sees a frame first, then tc ingress, then the IP stack. A
+cls_bpf program that returns TC_ACT_SHOT therefore leaves the tap untouched and keeps the
+namespace's own stack from ever seeing the frame. The program has two instructions and is loaded
+once; every link's filter refers to it. It needs no nft or tc binary, and works where the
+matchall and gact kernel modules are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+
+from pyroute2.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+)
+from pyroute2.netlink.rtnl import (
+    RTM_GETTFILTER,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+)
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+from netns import syscalls
+from netns.errors import from_errno
+from netns.netlink import RouteSocket, encode
+
+PROGRAM_NAME = "hp_drop"
+
+_TC_ACT_SHOT = 2
+_TC_H_CLSACT = 0xFFFFFFF1
+_CLSACT_HANDLE = 0xFFFF0000
+_CLSACT_INGRESS = 0xFFFFFFF2
+_ETH_P_ALL = 3
+_PRIORITY = 1
+_TCA_BPF_FLAG_ACT_DIRECT = 1
+_CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+
+# linux/bpf.h, struct bpf_insn: r0 = TC_ACT_SHOT (BPF_ALU64 | BPF_MOV | BPF_K); exit.
+_INSTRUCTION = struct.Struct("=BBhi")
+_PROGRAM = _INSTRUCTION.pack(0xB7, 0, 0, _TC_ACT_SHOT) + _INSTRUCTION.pack(0x95, 0, 0, 0)
+
+
+def drop(route: RouteSocket, indexes: Sequence[int]) -> None:
+    """Drop all ingress of the links with these indexes in the namespace of `route`."""
+    if not indexes:
+        return
+    try:
+        program = syscalls.load_program(syscalls.BPF_PROG_TYPE_SCHED_CLS, _PROGRAM, PROGRAM_NAME)
+    except OSError as error:
+        raise from_errno("cannot load the ingress program", error.errno or 0) from None
+    try:
+        # Built once: only the link index differs, at a fixed place in the message.
+        qdisc, classifier = _qdisc(), _filter(program)
+        messages: list[bytes] = []
+        for index in indexes:
+            messages += (_for_link(qdisc, index), _for_link(classifier, index))
+        route.request(messages, "cannot attach the ingress program")
+    finally:
+        os.close(program)
+
+
+def missing(route: RouteSocket, indexes: Iterable[int]) -> list[int]:
+    """Those of the link indexes whose ingress is not dropped by our program."""
+    result = []
+    for index in indexes:
+        message = tcmsg()
+        message["index"] = index
+        message["parent"] = _CLSACT_INGRESS
+        answers = route.dump(message, RTM_GETTFILTER, "cannot list ingress filters")
+        if not any(_is_ours(answer) for answer in answers):
+            result.append(index)
+    return result
+
+
+def _is_ours(answer: object) -> bool:
+    options = answer.get_attr("TCA_OPTIONS")  # type: ignore[attr-defined]
+    return options is not None and options.get_attr("TCA_BPF_NAME") == PROGRAM_NAME
+
+
+def _qdisc() -> bytes:
+    message = tcmsg()
+    message["handle"] = _CLSACT_HANDLE
+    message["parent"] = _TC_H_CLSACT
+    message["attrs"] = [("TCA_KIND", "clsact")]
+    return encode(message, RTM_NEWQDISC, _CREATE)
+
+
+def _filter(program: int) -> bytes:
+    message = tcmsg()
+    message["parent"] = _CLSACT_INGRESS
+    # tcm_info: priority in the upper half, protocol in network byte order in the lower.
+    message["info"] = _PRIORITY << 16 | socket.htons(_ETH_P_ALL)
+    message["attrs"] = [
+        ("TCA_KIND", "bpf"),
+        (
+            "TCA_OPTIONS",
+            {
+                "attrs": [
+                    ("TCA_BPF_FD", program),
+                    ("TCA_BPF_NAME", PROGRAM_NAME),
+                    ("TCA_BPF_FLAGS", _TCA_BPF_FLAG_ACT_DIRECT),
+                ]
+            },
+        ),
+    ]
+    return encode(message, RTM_NEWTFILTER, _CREATE)
+
+
+def _for_link(message: bytes, index: int) -> bytes:
+    """A copy of an encoded tcmsg for another link: nlmsghdr (16), family and padding (4), index."""
+    return message[:20] + struct.pack("=i", index) + message[24:]

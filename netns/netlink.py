@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A route netlink socket that sends messages in bulk.
+
+pyroute2 knows the formats: its message classes build every request here and read every answer.
+Its own sockets are not used, because `IPRoute(netns=...)` forks a child per namespace and waits
+for each answer before the next request. This socket belongs to the namespace of the thread that
+makes it, sends many requests per system call, and gathers the acknowledgements afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pyroute2.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+)
+
+from netns.errors import from_errno
+
+_NETLINK_ROUTE = 0
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NLM_F_ACK_TLVS = 0x200
+_NLMSGERR_ATTR_MSG = 1
+
+_HEADER = struct.Struct("=IHHII")
+# Each acknowledgement takes about 1 KiB of the receive buffer (208 KiB by default) before it
+# is read, each request about 150 bytes of the send buffer.
+_WINDOW = 64
+_RECEIVE_BYTES = 1 << 18
+
+
+def encode(message: Any, kind: int, flags: int = NLM_F_ACK) -> bytes:
+    """The bytes of a pyroute2 message as a request of type `kind`; reusable any number of times."""
+    message["header"] = {
+        "length": 0,
+        "type": kind,
+        "flags": NLM_F_REQUEST | flags,
+        "sequence_number": 0,
+        "pid": 0,
+    }
+    message.encode()
+    return bytes(message.data)
+
+
+class RouteSocket:
+    """NETLINK_ROUTE in the namespace of the thread that creates it; one thread at a time."""
+
+    def __init__(self) -> None:
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
+            )
+        except OSError as error:
+            raise from_errno("cannot open a netlink socket", error.errno or 0) from None
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; twice is fine."""
+        self._socket.close()
+
+    def request(
+        self, messages: Sequence[bytes], what: str, *, ignore: frozenset[int] = frozenset()
+    ) -> None:
+        """Send encoded requests and wait for all acknowledgements.
+
+        All are carried out in order even when one fails; the first failure whose errno is not
+        in `ignore` is then raised as a `NetnsError` that starts with `what`.
+        """
+        failure: tuple[int, str] | None = None
+        for start in range(0, len(messages), _WINDOW):
+            window = messages[start : start + _WINDOW]
+            pending = self._send(window)
+            while pending:
+                for number, kind, flags, payload in self._receive():
+                    if kind != NLMSG_ERROR or number not in pending:
+                        continue
+                    pending.discard(number)
+                    code = -struct.unpack_from("=i", payload)[0]
+                    if code and code not in ignore and failure is None:
+                        failure = code, _extended_error(flags, payload)
+        if failure is not None:
+            raise from_errno(what, *failure)
+
+    def get(self, message: bytes, parser: Any, what: str) -> Any | None:
+        """Send one request that is answered by one message; None when there is no such object."""
+        pending = self._send([message])
+        while True:
+            for number, kind, flags, payload in self._receive():
+                if number not in pending:
+                    continue
+                if kind == NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", payload)[0]
+                    if code in (errno.ENODEV, errno.ENOENT):
+                        return None
+                    raise from_errno(what, code, _extended_error(flags, payload))
+                return _decode(parser, kind, flags, payload)
+
+    def dump(self, message: Any, kind: int, what: str) -> list[Any]:
+        """Ask for all objects that `message` describes; answers as pyroute2 messages."""
+        pending = self._send([encode(message, kind, NLM_F_DUMP)])
+        parser = type(message)
+        results: list[Any] = []
+        while True:
+            for number, answer, flags, payload in self._receive():
+                if number not in pending:
+                    continue
+                if answer in (NLMSG_DONE, NLMSG_ERROR):
+                    code = -struct.unpack_from("=i", payload)[0]
+                    if code:
+                        raise from_errno(what, code, _extended_error(flags, payload))
+                    return results
+                results.append(_decode(parser, answer, flags, payload))
+
+    def _send(self, messages: Sequence[bytes]) -> set[int]:
+        numbers = []
+        buffer = bytearray()
+        for message in messages:
+            number = next(self._numbers)
+            struct.pack_into("=I", whole := bytearray(message), 8, number)
+            buffer += whole
+            numbers.append(number)
+        self._socket.send(buffer)
+        return set(numbers)
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        data = self._socket.recv(_RECEIVE_BYTES)
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            length, kind, flags, number, _port = _HEADER.unpack_from(data, offset)
+            yield number, kind, flags, data[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
+
+
+def _decode(parser: Any, kind: int, flags: int, payload: bytes) -> Any:
+    data = _HEADER.pack(_HEADER.size + len(payload), kind, flags, 0, 0) + payload
+    message = parser(data)
+    message.decode()
+    return message
+
+
+def _extended_error(flags: int, payload: bytes) -> str:
+    """The kernel's words about an error, if it gave any (NETLINK_EXT_ACK)."""
+    if not flags & _NLM_F_ACK_TLVS:
+        return ""
+    offset = 4 + _HEADER.size
+    while offset + 4 <= len(payload):
+        length, kind = struct.unpack_from("=HH", payload, offset)
+        if length < 4:
+            break
+        if kind & 0x3FFF == _NLMSGERR_ATTR_MSG:
+            text = payload[offset + 4 : offset + length]
+            return os.fsdecode(text.rstrip(b"\0"))
+        offset += (length + 3) & ~3
+    return ""

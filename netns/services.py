@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small servers for a VPC: `python -m netns.services http|udp-echo --address A --port P ...`.
+
+Theory of operation
+-------------------
+Each server is one process with one asyncio loop, started inside its namespace (`--namespace`).
+It prints "ready" when it listens and ends at once on SIGTERM.
+
+`http` must bear a thousand downloads at the same time in little memory. One period of the
+content (`netns.content`) lies in an anonymous file, and sendfile(2) puts its pages straight into
+the sockets: a request costs a task and a socket buffer, never a copy of the file.
+
+* `GET /file?bytes=M`: the first M bytes of the content, by default `--size-bytes`
+* `GET /slow?bytes=M&seconds=S`: the same at an even pace over S seconds
+* `GET /sha256?bytes=M`: the hexadecimal digest of the same, as text
+* `GET /peer`: `{"address", "port"}` of the client as the server sees it
+
+`udp-echo` (RFC 862) sends every datagram back from the address it was sent to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from aiohttp import web
+
+from netns import content, namespace, sockets, syscalls
+from netns.errors import NetnsError, from_errno
+
+SIZE_BYTES = 4 * 1024 * 1024
+"""What `/file` serves by default."""
+
+_BACKLOG = 4096
+_CONNECTIONS = 4096
+_BYTES_MAX = 1 << 36
+_SECONDS_MAX = 86400.0
+_PACE_SECONDS = 0.05
+_ECHO_BUDGET = 256
+_ECHO_BUFFER_BYTES = 8 << 20
+_DATAGRAM_BYTES = 65535
+_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE = 32
+
+
+class HttpService:
+    """The handlers of the HTTP server."""
+
+    def __init__(self, size_bytes: int = SIZE_BYTES) -> None:
+        self._size_bytes = size_bytes
+        descriptor = os.memfd_create("content", os.MFD_CLOEXEC)
+        self._file: BinaryIO = os.fdopen(descriptor, "r+b")
+        self._file.write(content.period())
+        self._file.flush()
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/file", self._serve_file),
+                web.get("/slow", self._serve_slow),
+                web.get("/sha256", self._serve_sha256),
+                web.get("/peer", self._serve_peer),
+            ]
+        )
+        return application
+
+    def close(self) -> None:
+        """Release the content."""
+        self._file.close()
+
+    def _length(self, request: web.Request) -> int:
+        text = request.query.get("bytes", str(self._size_bytes))
+        if not text.isascii() or not text.isdigit() or int(text) > _BYTES_MAX:
+            raise web.HTTPBadRequest(text=f"bytes={text}: 0 to {_BYTES_MAX} is possible\n")
+        return int(text)
+
+    async def _start(self, request: web.Request, length: int) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        response.content_length = length
+        await response.prepare(request)
+        return response
+
+    async def _serve_file(self, request: web.Request) -> web.StreamResponse:
+        length = self._length(request)
+        response = await self._start(request, length)
+        if request.method == "HEAD":
+            return response
+        loop = asyncio.get_running_loop()
+        # A client that goes away is its own affair.
+        with contextlib.suppress(ConnectionError):
+            for start, size in content.segments(length):
+                if request.transport is None:
+                    raise ConnectionResetError
+                await loop.sendfile(request.transport, self._file, start, size, fallback=False)
+            await response.write_eof()
+        return response
+
+    async def _serve_slow(self, request: web.Request) -> web.StreamResponse:
+        length = self._length(request)
+        text = request.query.get("seconds", "1")
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds <= _SECONDS_MAX:
+            raise web.HTTPBadRequest(text=f"seconds={text}: 0 to {_SECONDS_MAX} is possible\n")
+        response = await self._start(request, length)
+        if request.method == "HEAD":
+            return response
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        steps = max(1, round(seconds / _PACE_SECONDS))
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            for step in range(1, steps + 1):
+                until = length * step // steps
+                while sent < until:
+                    size = min(until - sent, 1 << 16)
+                    await response.write(content.read(size, sent))
+                    sent += size
+                await asyncio.sleep(begin + seconds * step / steps - loop.time())
+            await response.write_eof()
+        return response
+
+    async def _serve_sha256(self, request: web.Request) -> web.Response:
+        digest = await asyncio.to_thread(content.sha256, self._length(request))
+        return web.Response(text=digest)
+
+    async def _serve_peer(self, request: web.Request) -> web.Response:
+        peer = None if request.transport is None else request.transport.get_extra_info("peername")
+        if peer is None:
+            raise ConnectionResetError
+        return web.json_response({"address": peer[0], "port": peer[1]})
+
+
+class UdpEcho:
+    """Answers on one bound UDP socket for as long as it is open."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._buffer = bytearray(_DATAGRAM_BYTES)
+        try:
+            self.socket.setblocking(False)
+            # A thousand environments send in the same instant; past the sysctl limit if allowed.
+            for forced, plain in (
+                (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
+                (_SO_SNDBUFFORCE, socket.SO_SNDBUF),
+            ):
+                try:
+                    self.socket.setsockopt(socket.SOL_SOCKET, forced, _ECHO_BUFFER_BYTES)
+                except PermissionError:
+                    self.socket.setsockopt(socket.SOL_SOCKET, plain, _ECHO_BUFFER_BYTES)
+            self.socket.bind((address, port))
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def answer(self) -> None:
+        """Echo what is waiting, up to a budget; what cannot be sent is lost, as UDP may be."""
+        view = memoryview(self._buffer)
+        for _ in range(_ECHO_BUDGET):
+            try:
+                size, peer = self.socket.recvfrom_into(self._buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An ICMP error about an earlier answer.
+                continue
+            with contextlib.suppress(OSError):
+                self.socket.sendto(view[:size], peer)
+
+
+async def _serve_http(address: str, port: int, size_bytes: int) -> None:
+    service = HttpService(size_bytes)
+    runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, address, port, backlog=_BACKLOG, reuse_address=True)
+        await site.start()
+        await _until_terminated()
+    finally:
+        await runner.cleanup()
+        service.close()
+
+
+async def _serve_udp_echo(address: str, port: int) -> None:
+    echo = UdpEcho(address, port)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(echo.socket, echo.answer)
+    try:
+        await _until_terminated()
+    finally:
+        loop.remove_reader(echo.socket)
+        echo.socket.close()
+
+
+async def _until_terminated() -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    print("ready", flush=True)
+    await ended.wait()
+
+
+def _die_with_parent(parent: int) -> None:
+    syscalls.set_parent_death_signal(signal.SIGTERM)
+    if os.getppid() != parent:
+        raise NetnsError("the parent process has ended already", "start the service again")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m netns.services", description="Test services.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind in ("http", "udp-echo"):
+        sub = kinds.add_parser(kind)
+        sub.add_argument("--address", required=True, help="IPv4 address to listen on")
+        sub.add_argument("--port", required=True, type=int)
+        sub.add_argument("--namespace", help="network namespace to enter first")
+        sub.add_argument("--die-with-parent", action="store_true")
+        if kind == "http":
+            sub.add_argument("--size-bytes", type=int, default=SIZE_BYTES, help="size of /file")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a service until SIGTERM; 0 then, 2 with one line on stderr when it cannot start."""
+    parent = os.getppid()
+    options = _parser().parse_args(arguments)
+    try:
+        if options.die_with_parent:
+            _die_with_parent(parent)
+        if not 0 < options.port < 65536:
+            raise NetnsError(f"port {options.port} is impossible", "1 to 65535 is possible")
+        try:
+            ipaddress.IPv4Address(options.address)
+        except ValueError:
+            raise NetnsError(
+                f"{options.address!r} is not an IPv4 address", "give one in dotted notation"
+            ) from None
+        if options.kind == "http" and not 0 <= options.size_bytes <= _BYTES_MAX:
+            raise NetnsError("the size is impossible", f"0 to {_BYTES_MAX} bytes is possible")
+        if options.namespace:
+            namespace.enter(options.namespace)
+        sockets.ensure_files(_CONNECTIONS)
+        try:
+            if options.kind == "http":
+                asyncio.run(_serve_http(options.address, options.port, options.size_bytes))
+            else:
+                asyncio.run(_serve_udp_echo(options.address, options.port))
+        except OSError as error:
+            where = f"cannot serve {options.kind} on {options.address}:{options.port}"
+            raise from_errno(where, error.errno or 0) from None
+    except NetnsError as error:
+        print(f"netns.services: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

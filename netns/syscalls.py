@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every system call that Python 3.11 does not offer, and the only use of ctypes here.
+
+All functions raise `OSError` with the errno of the call. ctypes releases the GIL while the
+kernel works, so other threads go on during a slow unshare or umount.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from pathlib import Path
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MNT_DETACH = 2
+
+BPF_PROG_TYPE_SCHED_CLS = 3
+
+_PR_SET_PDEATHSIG = 1
+_BPF_PROG_LOAD = 5
+# System calls since Linux 5.2 have one number on all architectures.
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_CMD_CREATE = 6
+# Linux: arch/*/include/generated/asm/unistd*; the rest use the asm-generic table.
+_BPF_CALL_NUMBERS = {"x86_64": 321, "i686": 357, "armv7l": 386, "s390x": 351, "ppc64le": 361}
+_BPF_CALL_NUMBER_GENERIC = 280
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.unshare.argtypes = (ctypes.c_int,)
+_libc.prctl.argtypes = (ctypes.c_int, *([ctypes.c_ulong] * 4))
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+    return result
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    return int(_libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def setns(descriptor: int, kind: int = CLONE_NEWNET) -> None:
+    """Move the calling thread into the namespace behind `descriptor`."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def unshare(kind: int = CLONE_NEWNET) -> None:
+    """Give the calling thread a new namespace of its own."""
+    _check(_libc.unshare(kind), "unshare")
+
+
+def mount(source: str | Path, target: str | Path, filesystem: str | None, flags: int) -> None:
+    """mount(2) without options."""
+    kind = None if filesystem is None else filesystem.encode()
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), kind, flags, None), str(target))
+
+
+def umount2(target: str | Path, flags: int = MNT_DETACH) -> None:
+    """umount2(2); detaching by default."""
+    _check(_libc.umount2(os.fsencode(target), flags), str(target))
+
+
+def mount_detached(filesystem: str) -> int:
+    """A new instance of a filesystem, mounted nowhere; a descriptor of its root directory.
+
+    Closing the descriptor unmounts it.
+    """
+    kind = ctypes.c_char_p(filesystem.encode())
+    context = _check(_syscall(_FSOPEN, kind, ctypes.c_uint(_FSOPEN_CLOEXEC)), "fsopen")
+    try:
+        command = ctypes.c_uint(_FSCONFIG_CMD_CREATE)
+        nothing = ctypes.c_void_p()
+        number = ctypes.c_int(context)
+        zero = ctypes.c_int(0)
+        _check(_syscall(_FSCONFIG, number, command, nothing, nothing, zero), "fsconfig")
+        flags = ctypes.c_uint(_FSMOUNT_CLOEXEC)
+        return _check(_syscall(_FSMOUNT, number, flags, ctypes.c_uint(0)), "fsmount")
+    finally:
+        os.close(context)
+
+
+def set_parent_death_signal(number: int) -> None:
+    """Have the kernel send signal `number` to this process when the parent *thread* ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def load_program(kind: int, instructions: bytes, name: str) -> int:
+    """Load a BPF program of `kind`; returns a close-on-exec descriptor of it."""
+    machine = platform.machine()
+    number = _BPF_CALL_NUMBERS.get(machine, _BPF_CALL_NUMBER_GENERIC)
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    # linux/bpf.h, union bpf_attr, BPF_PROG_LOAD: up to and with prog_name.
+    attributes = struct.pack(
+        "=IIQQIIQII16s",
+        kind,
+        len(instructions) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(licence),
+        0,
+        0,
+        0,
+        0,
+        0,
+        name.encode()[:15],
+    )
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    size = ctypes.c_uint(len(attributes))
+    command = ctypes.c_int(_BPF_PROG_LOAD)
+    return _check(_syscall(number, command, ctypes.byref(buffer), size), "bpf")

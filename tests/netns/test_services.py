@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netns import content, namespace, sockets, topology
+from tests.netns.conftest import lab_spec
+
+MEBIBYTE = 1 << 20
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def service(kind: str, address: str, port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A service that listens; it must end well on SIGTERM."""
+    command = [sys.executable, "-m", "netns.services", kind]
+    command += ["--address", address, "--port", str(port), "--die-with-parent", *more]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        yield child
+        begin = time.monotonic()
+        child.terminate()
+        assert child.wait(10) == 0
+        assert time.monotonic() - begin < 2
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+async def fetch(
+    connection: socket.socket, address: tuple[str, int], path: str
+) -> tuple[int, bytes]:
+    """Status and SHA-256 of the body."""
+    loop = asyncio.get_running_loop()
+    with connection:
+        await loop.sock_connect(connection, address)
+        request = f"GET {path} HTTP/1.1\r\nHost: service\r\nConnection: close\r\n\r\n"
+        await loop.sock_sendall(connection, request.encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = await loop.sock_recv(connection, 1 << 16)
+            assert data, head
+            head += data
+        head, _, body = head.partition(b"\r\n\r\n")
+        digest = hashlib.sha256(body)
+        buffer = bytearray(1 << 16)
+        while size := await loop.sock_recv_into(connection, buffer):
+            digest.update(memoryview(buffer)[:size])
+        return int(head.split()[1]), digest.digest()
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        with connection.makefile("rb") as file:
+            head, _, body = file.read().partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def test_http() -> None:
+    port = free_port()
+    with service("http", "127.0.0.1", port, "--size-bytes", str(MEBIBYTE)):
+        assert get(port, "/file") == (200, content.read(MEBIBYTE))
+        assert get(port, "/file?bytes=0") == (200, b"")
+        longer = content.PERIOD_BYTES + 12345
+        assert get(port, f"/file?bytes={longer}") == (200, content.read(longer))
+        assert get(port, "/sha256") == (200, content.sha256(MEBIBYTE).encode())
+        assert get(port, "/sha256?bytes=10") == (200, content.sha256(10).encode())
+        begin = time.monotonic()
+        assert get(port, "/slow?bytes=100001&seconds=0.5") == (200, content.read(100001))
+        assert time.monotonic() - begin >= 0.49
+        assert get(port, "/slow?bytes=5&seconds=0") == (200, content.read(5))
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            mine = connection.getsockname()
+            connection.sendall(b"GET /peer HTTP/1.0\r\n\r\n")
+            with connection.makefile("rb") as file:
+                answer = json.loads(file.read().partition(b"\r\n\r\n")[2])
+        assert answer == {"address": mine[0], "port": mine[1]}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/file?bytes=-1",
+        "/file?bytes=x",
+        "/file?bytes=%C2%B2",
+        "/file?bytes=99999999999999",
+        "/slow?seconds=x",
+        "/slow?seconds=-1",
+        "/slow?seconds=nan",
+        "/sha256?bytes=1.5",
+    ],
+)
+def test_http_bad_requests(path: str) -> None:
+    port = free_port()
+    with service("http", "127.0.0.1", port):
+        status, body = get(port, path)
+    assert status == 400
+    assert b"is possible" in body
+
+
+def test_http_outlives_clients_that_go_away() -> None:
+    port = free_port()
+    with service("http", "127.0.0.1", port):
+        for path in ("/file?bytes=100000000", "/slow?bytes=100000000&seconds=100"):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                assert connection.recv(1000)
+        assert get(port, "/file?bytes=7") == (200, content.read(7))
+
+
+def test_http_ends_at_once_with_downloads_under_way() -> None:
+    port = free_port()
+    with (
+        service("http", "127.0.0.1", port),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+    ):
+        connection.sendall(b"GET /slow?bytes=1000000&seconds=100 HTTP/1.0\r\n\r\n")
+        assert connection.recv(1000)
+        # Leaving `service` asserts how it ends.
+
+
+def test_udp_echo() -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    with (
+        service("udp-echo", "127.0.0.1", port),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(5)
+        client.connect(("127.0.0.1", port))
+        for payload in (b"", b"hello", bytes(65000)):
+            client.send(payload)
+            assert client.recv(65535) == payload
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["http", "--address", "192.0.2.1", "--port", "80"], "Cannot assign requested address"),
+        (["http", "--address", "127.0.0.1", "--port", "70000"], "port 70000 is impossible"),
+        (["udp-echo", "--address", "127.0.0.1", "--port", "0"], "port 0 is impossible"),
+        (["udp-echo", "--address", "nowhere", "--port", "7"], "not an IPv4 address"),
+        (
+            ["http", "--address", "127.0.0.1", "--port", "80", "--namespace", "hp-nobody-gw"],
+            "create it first",
+        ),
+    ],
+)
+def test_what_cannot_start_says_so_in_one_line(arguments: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "netns.services", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        command = [sys.executable, "-m", "netns.services", "http", "--address", "127.0.0.1"]
+        command += ["--port", str(other.getsockname()[1])]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert result.returncode == 2
+    assert "Address already in use" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_dies_with_its_parent() -> None:
+    port = free_port()
+    code = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-m', 'netns.services',"
+        f"'http', '--address', '127.0.0.1', '--port', '{port}', '--die-with-parent'],"
+        "stdout=subprocess.PIPE, text=True); child.stdout.readline(); print(child.pid)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
+    )
+    process = Path("/proc") / result.stdout.strip()
+    deadline = time.monotonic() + 10
+    while process.exists() and "Z" not in (process / "stat").read_text().split(")")[1][:3]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_a_thousand_downloads_at_once_in_little_memory(lab: str) -> None:
+    topology.build(lab_spec(lab, 0))
+    vpc = topology.vpc_namespace(lab, "customer")
+    address = ("10.0.1.80", 80)
+
+    async def fetch_all() -> list[tuple[int, bytes]]:
+        opened = sockets.open_each([vpc] * 1000, "tcp")
+        return await asyncio.gather(*(fetch(each, address, "/file") for each in opened))
+
+    with service("http", *address[:1], address[1], "--namespace", vpc) as child:
+        results = asyncio.run(fetch_all())
+        status = Path(f"/proc/{child.pid}/status").read_text()
+    assert set(results) == {(200, bytes.fromhex(content.sha256(4 * MEBIBYTE)))}
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    assert int(peak) < 100 * 1024, peak
+
+
+@pytest.mark.live
+def test_a_thousand_datagrams_at_once(lab: str) -> None:
+    topology.build(lab_spec(lab, 0))
+    vpc = topology.vpc_namespace(lab, "customer")
+    with service("udp-echo", "10.0.1.81", 7, "--namespace", vpc):
+        opened = sockets.open_each([vpc] * 1000, "udp")
+        for number, each in enumerate(opened):
+            each.sendto(b"%d" % number, ("10.0.1.81", 7))
+        for number, each in enumerate(opened):
+            with each:
+                each.settimeout(10)
+                assert each.recv(100) == b"%d" % number
+
+
+@pytest.mark.live
+def test_a_service_is_in_its_namespace(lab: str) -> None:
+    topology.build(lab_spec(lab, 1))
+    vpc = topology.vpc_namespace(lab, "customer")
+    with service("http", "10.0.1.80", 80, "--namespace", vpc) as child:
+        inside = Path(f"/proc/{child.pid}/ns/net").stat().st_ino
+        assert namespace.path(vpc).stat().st_ino == inside
