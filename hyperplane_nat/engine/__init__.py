@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sans-IO NAT engine.
+
+It holds no socket, reads no clock and opens no file: frames, the time and the memory of the
+state map are handed in.  The engine exists compiled only; when the extension modules are
+missing, importing this package fails and says how to build them.
+"""
+
+from __future__ import annotations
+
+try:
+    from hyperplane_nat.engine.engine import Engine
+except ModuleNotFoundError as error:
+    if error.name is None or not error.name.startswith("hyperplane_nat.engine."):
+        raise
+    raise ImportError(
+        f"the compiled module {error.name} is missing: build it with 'make build' "
+        "or 'pip install .'"
+    ) from error
+from hyperplane_nat.engine.constants import Action, DropReason, EndCause, EventKind, Side, State
+from hyperplane_nat.engine.settings import Event, Flow, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.state_map import StateMap, StateMapError
+
+__all__ = [
+    "Action",
+    "DropReason",
+    "EndCause",
+    "Engine",
+    "Event",
+    "EventKind",
+    "Flow",
+    "Ports",
+    "Side",
+    "State",
+    "StateMap",
+    "StateMapError",
+    "Timeouts",
+    "Verdict",
+]

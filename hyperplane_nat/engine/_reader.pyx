@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""Reading a state map that another process writes.
+
+Nothing is locked.  An entry is copied and taken only when its state and generation read the
+same before and after the copy; counters are single aligned words.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.checksum cimport swap16
+from hyperplane_nat.engine.layout cimport Entry, Header, SlotCounters
+
+from hyperplane_nat.engine.constants import State
+from hyperplane_nat.engine.settings import Flow
+
+cdef extern from *:
+    """
+    #define HP_READ_BARRIER() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+    """
+    void HP_READ_BARRIER() noexcept nogil
+
+cdef list STATE_NAMES = [state.name for state in State]
+cdef dict PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+
+
+cdef str dotted(uint32_t address):
+    return "%d.%d.%d.%d" % (
+        address & 0xFF,
+        (address >> 8) & 0xFF,
+        (address >> 16) & 0xFF,
+        address >> 24,
+    )
+
+
+def read_counters(const unsigned char[::1] memory not None):
+    """All counters of the map by index."""
+    cdef const Header* header = <const Header*>&memory[0]
+    cdef const uint64_t* counters = <const uint64_t*>(&memory[0] + header.counters_offset)
+    cdef int i
+    return [counters[i] for i in range(COUNTERS_MAX)]
+
+
+def read_slot_counters(const unsigned char[::1] memory not None, int slot):
+    """The counters of one slot; the caller has checked the number."""
+    cdef const Header* header = <const Header*>&memory[0]
+    cdef const SlotCounters* counters = <const SlotCounters*>(
+        &memory[0] + header.slot_counters_offset
+    ) + slot
+    return {
+        "packets_out": counters.packets_out,
+        "bytes_out": counters.bytes_out,
+        "packets_in": counters.packets_in,
+        "bytes_in": counters.bytes_in,
+        "drops": counters.drops,
+        "flows": counters.flows,
+    }
+
+
+def read_flows(const unsigned char[::1] memory not None, uint32_t start, uint32_t limit):
+    """Flows among `limit` entries from `start`."""
+    cdef const uint8_t* base = &memory[0]
+    cdef const Header* header = <const Header*>base
+    cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
+    cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
+    cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
+    cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
+    cdef uint64_t i
+    cdef Entry entry
+    cdef const Entry* source
+    cdef list found = []
+    i = start
+    while i < end:
+        source = &entries[i]
+        i += 1
+        if source.state == STATE_FREE:
+            continue
+        HP_READ_BARRIER()
+        memcpy(&entry, source, sizeof(Entry))
+        HP_READ_BARRIER()
+        if (
+            source.generation != entry.generation
+            or source.state == STATE_FREE
+            or entry.state == STATE_FREE
+            or entry.state > STATE_HELD
+            or entry.slot >= header.slots_max
+            or entry.interface >= header.interfaces_max
+        ):
+            continue
+        found.append(
+            Flow(
+                i - 1,
+                PROTOCOLS.get(entry.protocol, "?"),
+                STATE_NAMES[entry.state],
+                entry.slot,
+                entry.interface,
+                dotted(slots[entry.slot]),
+                swap16(entry.inside_port),
+                dotted(entry.remote_address),
+                swap16(entry.remote_port),
+                dotted(interfaces[entry.interface]),
+                swap16(entry.nat_port),
+                entry.packets[0],
+                entry.bytes[0],
+                entry.packets[1],
+                entry.bytes[1],
+                entry.created,
+                entry.last_seen,
+            )
+        )
+    return found

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""ARP (RFC 826) on both sides, for the two addresses that are ours.
+
+On a slot the gateway address is answered, and nothing is learned: the slot's MAC address is
+configuration, and a sender that claims another is counted as spoofing.  In the VPC the
+interface's own address is answered; a reply is handed to the forwarder only while that neighbour
+is being asked for, so that nobody can rename a next hop unasked.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp, memcpy
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.checksum cimport load16, load32, store32, swap16
+from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count, drop
+from hyperplane_nat.engine.neighbours cimport (
+    NEIGHBOUR_INCOMPLETE,
+    Neighbour,
+    neighbour_find,
+)
+from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
+
+cdef enum:
+    ARP_BYTES = 28
+    REQUEST = 1
+    REPLY = 2
+
+
+cdef void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address) noexcept nogil:
+    """Turn the request into its answer, in place."""
+    cdef uint8_t* arp = p.frame + ETHERNET_BYTES
+    memcpy(arp + 18, arp + 8, 10)
+    memcpy(arp + 8, mac, 6)
+    store32(arp + 14, address)
+    arp[7] = REPLY
+    memcpy(p.frame, p.frame + 6, 6)
+    memcpy(p.frame + 6, mac, 6)
+    p.action = ACTION_REPLY
+    p.reason = DROP_NONE
+    p.out_side = p.side
+    p.out_port = p.port
+    p.out_frame = p.frame
+    p.out_length = ETHERNET_BYTES + ARP_BYTES
+    count(nat, C_REPLIES_ARP)
+
+
+cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
+    cdef uint8_t* arp = p.frame + ETHERNET_BYTES
+    cdef uint16_t operation
+    cdef uint32_t sender, target
+    cdef Slot* slot
+    cdef Interface* interface
+    cdef Neighbour* neighbour
+    if (
+        p.length < ETHERNET_BYTES + ARP_BYTES
+        or load16(arp) != swap16(1)
+        or load16(arp + 2) != swap16(0x0800)
+        or arp[4] != 6
+        or arp[5] != 4
+    ):
+        drop(nat, p, DROP_ARP_MALFORMED)
+        return
+    operation = swap16(load16(arp + 6))
+    sender = load32(arp + 14)
+    target = load32(arp + 24)
+    if operation != REQUEST and operation != REPLY:
+        drop(nat, p, DROP_ARP_MALFORMED)
+        return
+    if p.side == SIDE_INSIDE:
+        slot = &nat.slots[p.port]
+        if (
+            memcmp(arp + 8, slot.environment_mac, 6) != 0
+            or memcmp(p.frame + 6, slot.environment_mac, 6) != 0
+            or (sender != slot.address and sender != 0)
+        ):
+            drop(nat, p, DROP_ARP_SPOOFED)
+        elif operation == REQUEST and target == slot.gateway:
+            reply(nat, p, slot.gateway_mac, slot.gateway)
+        else:
+            drop(nat, p, DROP_ARP_IGNORED)
+        return
+    interface = &nat.interfaces[p.port]
+    if (
+        sender == interface.address
+        or (arp[8] & 1)
+        or memcmp(arp + 8, p.frame + 6, 6) != 0
+    ):
+        drop(nat, p, DROP_ARP_SPOOFED)
+        return
+    if operation == REQUEST:
+        if target == interface.address:
+            reply(nat, p, interface.mac, interface.address)
+        else:
+            drop(nat, p, DROP_ARP_IGNORED)
+        return
+    neighbour = neighbour_find(&nat.neighbours, p.port, sender)
+    if target == interface.address and (
+        neighbour.state == NEIGHBOUR_INCOMPLETE or neighbour.probing
+    ):
+        p.action = ACTION_PUNT
+        p.reason = DROP_NONE
+        p.out_side = p.side
+        p.out_port = p.port
+        p.out_frame = p.frame
+        p.out_length = p.length
+        return
+    drop(nat, p, DROP_ARP_UNSOLICITED)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers that Python and the compiled engine share.
+
+Every name here is written once.  The build turns this module into ``_constants.pxd``
+(see :func:`pxd`), so the compiled code and its Python readers cannot disagree.
+
+``DropReason`` is the one list of reasons for which a frame is not forwarded: a member is a
+counter in the state map, a label of ``hyperplane_nat_drops_total`` and a test.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+
+__all__ = [
+    "COUNTER_NAMES",
+    "LAYOUT_VERSION",
+    "Action",
+    "DropReason",
+    "EndCause",
+    "EventKind",
+    "Segment",
+    "Side",
+    "State",
+    "counter_names",
+    "pxd",
+]
+
+LAYOUT_VERSION = 1
+"""Version of the state map; a forwarder refuses a map of another version."""
+
+
+@unique
+class Side(IntEnum):
+    """Which side of the translation a frame arrived on or a direction starts from."""
+
+    INSIDE = 0
+    OUTSIDE = 1
+
+
+@unique
+class Action(IntEnum):
+    """What is to be done with a frame."""
+
+    DROP = 0
+    FORWARD = 1
+    REPLY = 2
+    PUNT = 3
+
+
+@unique
+class DropReason(IntEnum):
+    """Why a frame was not forwarded."""
+
+    NONE = 0
+    FRAME_TRUNCATED = 1
+    NOT_OURS = 2
+    ETHERTYPE = 3
+    IPV6 = 4
+    IP_TRUNCATED = 5
+    IP_HEADER = 6
+    IP_LENGTH = 7
+    IP_CHECKSUM = 8
+    SOURCE_SPOOFED = 9
+    SOURCE_INVALID = 10
+    FRAGMENT = 11
+    DESTINATION_INVALID = 12
+    DESTINATION_GATEWAY = 13
+    DESTINATION_HAIRPIN = 14
+    NO_ROUTE = 15
+    PROTOCOL = 16
+    TCP_HEADER = 17
+    UDP_HEADER = 18
+    ICMP_HEADER = 19
+    L4_CHECKSUM = 20
+    TCP_FLAGS = 21
+    OFFLOAD = 22
+    TTL_EXCEEDED = 23
+    ICMP_TYPE = 24
+    NO_FLOW = 25
+    TCP_NO_FLOW = 26
+    FLOW_TABLE_FULL = 27
+    PORT_ALLOCATION = 28
+    TCP_RST_WINDOW = 29
+    FLOW_HELD = 30
+    ICMP_ERROR_MALFORMED = 31
+    ICMP_ERROR_MISMATCH = 32
+    ICMP_ERROR_NO_FLOW = 33
+    ARP_MALFORMED = 34
+    ARP_SPOOFED = 35
+    ARP_IGNORED = 36
+    ARP_UNSOLICITED = 37
+    NEIGHBOUR_FAILED = 38
+    NEIGHBOUR_QUEUE_FULL = 39
+    NEIGHBOUR_TABLE_FULL = 40
+    UNKNOWN_LINK = 41
+    VLAN = 42
+    OVERSIZE = 43
+
+
+@unique
+class State(IntEnum):
+    """State of a flow entry; FREE is also the mark of an entry that is not committed."""
+
+    FREE = 0
+    SYN_SENT = 1
+    SYN_RECEIVED = 2
+    ESTABLISHED = 3
+    FIN_INSIDE = 4
+    FIN_OUTSIDE = 5
+    FIN_BOTH = 6
+    TIME_WAIT = 7
+    RESET = 8
+    UDP = 9
+    UDP_REPLIED = 10
+    ICMP = 11
+    HELD = 12
+
+
+@unique
+class Segment(IntEnum):
+    """What the tracker distinguishes in a TCP segment."""
+
+    SYN = 0
+    SYNACK = 1
+    ACK = 2
+    FIN = 3
+    RST = 4
+    INVALID = 5
+
+
+@unique
+class EndCause(IntEnum):
+    """Why a flow ended."""
+
+    FIN = 0
+    RST = 1
+    TIMEOUT = 2
+    REMOVED = 3
+
+
+@unique
+class EventKind(IntEnum):
+    """What the engine reports besides counters."""
+
+    PORT_ALLOCATION = 1
+    FLOW_TABLE_FULL = 2
+
+
+_PROTOCOLS = ("tcp", "udp", "icmp")
+_CAUSES = tuple(cause.name.lower() for cause in EndCause)
+
+COUNTER_NAMES: tuple[str, ...] = (
+    "packets_in_from_source",
+    "bytes_in_from_source",
+    "packets_out_to_destination",
+    "bytes_out_to_destination",
+    "packets_in_from_destination",
+    "bytes_in_from_destination",
+    "packets_out_to_source",
+    "bytes_out_to_source",
+    *(f"flows_created_{protocol}" for protocol in _PROTOCOLS),
+    *(f"flows_ended_{protocol}_{cause}" for protocol in _PROTOCOLS for cause in _CAUSES),
+    *(f"flows_active_{protocol}" for protocol in _PROTOCOLS),
+    "flows_entries_used",
+    "icmp_errors_translated",
+    "replies_arp",
+    "replies_icmp",
+    "port_allocation_errors",
+    "events_lost",
+    "rebuild_discarded",
+    "ring_received",
+    "ring_dropped",
+    "ring_oversize",
+    "ring_bytes",
+    "transmitted",
+    "transmit_full",
+    "transmit_errors",
+    "batches",
+    "batch_frames",
+    *(f"batch_size_bucket_{1 << power}" for power in range(10)),
+    "batch_size_bucket_inf",
+    "neighbour_requests",
+    "neighbour_failures",
+    "forwarder_starts",
+)
+"""Names of the counters in the state map, in the order of their indices."""
+
+DROP_BASE = 128
+"""Index of the first drop counter: the counters before it are those of COUNTER_NAMES."""
+
+COUNTERS_MAX = 256
+"""Counters for which the state map has room."""
+
+
+def counter_names() -> dict[str, int]:
+    """Every counter of the state map by name, with its index."""
+    names = {name: index for index, name in enumerate(COUNTER_NAMES)}
+    names.update(
+        {f"drop_{reason.name.lower()}": DROP_BASE + reason for reason in DropReason if reason}
+    )
+    return names
+
+
+def pxd() -> str:
+    """The text of ``_constants.pxd``: the same numbers for the compiled modules."""
+    assert len(COUNTER_NAMES) <= DROP_BASE
+    assert len(DropReason) <= COUNTERS_MAX - DROP_BASE
+    lines = ["# Generated from constants.py by the build; do not edit.", "cdef enum:"]
+    lines += [
+        f"    LAYOUT_VERSION = {LAYOUT_VERSION}",
+        f"    COUNTERS_MAX = {COUNTERS_MAX}",
+        f"    C_DROP_BASE = {DROP_BASE}",
+    ]
+    for prefix, members in (
+        ("SIDE", Side),
+        ("ACTION", Action),
+        ("DROP", DropReason),
+        ("STATE", State),
+        ("SEGMENT", Segment),
+        ("END", EndCause),
+        ("EVENT", EventKind),
+    ):
+        lines += [f"    {prefix}_{member.name} = {member.value}" for member in members]
+    lines += [f"    C_{name.upper()} = {index}" for index, name in enumerate(COUNTER_NAMES)]
+    return "\n".join(lines) + "\n"

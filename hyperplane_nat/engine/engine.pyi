@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+
+from hyperplane_nat.engine.constants import Side
+from hyperplane_nat.engine.settings import Event, Flow, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.state_map import StateMap
+
+class Engine:
+    timeouts: Timeouts
+    ports: Ports
+    def __init__(self, state: StateMap, *, seed: bytes | None = None, now_ms: int = 0) -> None: ...
+    def configure(
+        self,
+        *,
+        timeouts_ms: Timeouts | None = None,
+        ports: Ports | None = None,
+        now_ms: int = 0,
+    ) -> None: ...
+    def set_interface(
+        self,
+        number: int,
+        *,
+        address: str,
+        mac: str,
+        subnet: str,
+        router: str,
+        destinations: Sequence[str],
+    ) -> None: ...
+    def remove_interface(self, number: int) -> None: ...
+    def set_slot(
+        self,
+        number: int,
+        *,
+        address: str,
+        gateway: str,
+        subnet: str | None = None,
+        environment_mac: str,
+        gateway_mac: str,
+        interface: int,
+    ) -> None: ...
+    def remove_slot(self, number: int) -> None: ...
+    def purge(self, now_ms: int) -> int: ...
+    def set_neighbour(self, interface: int, address: str, mac: str | None) -> None: ...
+    def fail_neighbour(self, interface: int, address: str) -> None: ...
+    def probe_neighbour(self, interface: int, address: str) -> bool: ...
+    def set_neighbour_queue(self, frames: int) -> None: ...
+    def translate(
+        self,
+        frame: bytes | bytearray,
+        side: Side | int,
+        port: int,
+        now_ms: int,
+        *,
+        partial: bool = False,
+        gso_size: int = 0,
+    ) -> Verdict: ...
+    def next_deadline(self) -> int | None: ...
+    def expire(self, now_ms: int, budget: int = ...) -> int: ...
+    def drain_events(self) -> list[Event]: ...
+    def flows(self) -> list[Flow]: ...
+    def counters(self) -> dict[str, int]: ...
+    def add_to_counter(self, name: str, amount: int = 1) -> None: ...
+    def verify(self) -> list[str]: ...

@@ -1,0 +1,689 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The engine: a frame, a side, a clock in; a verdict out.
+
+Theory of operation
+-------------------
+``nat_classify`` reads a frame and decides everything that needs no flow: lengths, checksums,
+identity (who may send from here), destination, header sanity.  It leaves the hash of the flow
+key in the packet, so that a caller with a batch of frames can fetch index and entries into the
+cache before it comes back with ``nat_apply``, which finds or makes the flow, lets the tracker
+decide and rewrites the frame in place.  Both run without the GIL and allocate nothing.
+
+Invariants: a frame whose source is not its slot's goes nowhere; a packet from outside passes
+only to the flow it belongs to; a drop has one reason and one counter; no shortage ends a flow.
+"""
+
+import os
+import socket
+import struct
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.arp cimport answer_arp
+from hyperplane_nat.engine.checksum cimport load16, swap16
+from hyperplane_nat.engine.flow_table cimport (
+    FlowKey,
+    entry_key,
+    flow_key,
+    table_find,
+    table_hash,
+    table_index_position,
+    table_init,
+)
+from hyperplane_nat.engine.icmp cimport reply_time_exceeded, translate_error
+from hyperplane_nat.engine.layout cimport (
+    DESTINATIONS_MAX,
+    NIL,
+    STATES,
+    Entry,
+    Header,
+    Remote,
+    SlotCounters,
+)
+from hyperplane_nat.engine.lifecycle cimport (
+    flow_create,
+    flow_settle,
+    flow_track,
+    flows_expire,
+    flows_purge,
+    flows_rebuild,
+)
+from hyperplane_nat.engine.nat cimport Event as EventRecord
+from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count2, drop
+from hyperplane_nat.engine.neighbours cimport (
+    NEIGHBOUR_FAILED,
+    NEIGHBOUR_REACHABLE,
+    Neighbour,
+    neighbour_find,
+    neighbour_remove,
+    neighbour_set,
+    neighbours_init,
+)
+from hyperplane_nat.engine.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.packet cimport (
+    ETHERNET_BYTES,
+    KIND_ARP,
+    KIND_FLOW,
+    KIND_ICMP_ERROR,
+    REPLY_BYTES,
+    Packet,
+    never_a_host,
+    parse_ip,
+    parse_l4,
+    prefix_mask,
+)
+from hyperplane_nat.engine.ports cimport (
+    ports_bit,
+    ports_configure,
+    ports_init,
+    ports_release_memory,
+    ports_remote,
+)
+from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
+from hyperplane_nat.engine.siphash cimport HashKey
+from hyperplane_nat.engine.timers cimport WHEEL_HEAD, wheel_deadline
+from hyperplane_nat.engine.tracker cimport tracker_load
+
+from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, State, counter_names
+from hyperplane_nat.engine.settings import Event, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
+
+cdef enum:
+    MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
+    ECHO_REPLY = 0
+    UNREACHABLE = 3
+    REDIRECT = 5
+    ECHO_REQUEST = 8
+    TIME_EXCEEDED = 11
+    PARAMETER_PROBLEM = 12
+
+cdef unsigned char[6] BROADCAST
+memset(BROADCAST, 0xFF, 6)
+
+
+cdef bint address_of_an_interface(const Nat* nat, uint32_t address) noexcept nogil:
+    cdef uint32_t i
+    for i in range(nat.interfaces_used):
+        if nat.interfaces[i].active and nat.interfaces[i].address == address:
+            return True
+    return False
+
+
+cdef int check_from_inside(Nat* nat, const Packet* p) noexcept nogil:
+    """Whether an environment may send from this address to that one."""
+    cdef const Slot* slot = &nat.slots[p.port]
+    cdef const Interface* out
+    cdef int i
+    if never_a_host(p.destination):
+        return DROP_DESTINATION_INVALID
+    if (p.destination & slot.subnet_mask) == slot.subnet or p.destination == slot.gateway:
+        return DROP_DESTINATION_GATEWAY
+    if address_of_an_interface(nat, p.destination):
+        return DROP_DESTINATION_HAIRPIN
+    out = &nat.interfaces[slot.interface]
+    if out.active:
+        for i in range(out.destinations_count):
+            if (p.destination & out.destination_masks[i]) == out.destinations[i]:
+                return DROP_NONE
+    return DROP_NO_ROUTE
+
+
+cdef inline bint about_an_error(const Packet* p) noexcept nogil:
+    """Whether the packet is an ICMP error, about which none is sent (RFC 1122 section 3.2.2)."""
+    cdef uint8_t kind
+    if p.protocol != 1:
+        return False
+    kind = p.l4[0]
+    return (
+        UNREACHABLE <= kind <= REDIRECT or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM
+    )
+
+
+cdef inline int classify_icmp(Packet* p) noexcept nogil:
+    cdef uint8_t kind = p.l4[0]
+    if kind == UNREACHABLE or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM:
+        p.kind = KIND_ICMP_ERROR
+        return DROP_NONE
+    if kind != (ECHO_REPLY if p.side else ECHO_REQUEST) or p.l4[1] != 0:
+        return DROP_ICMP_TYPE
+    if p.side:
+        p.destination_port = load16(p.l4 + 4)
+        p.source_port = 0
+    else:
+        p.source_port = load16(p.l4 + 4)
+        p.destination_port = 0
+    return DROP_NONE
+
+
+cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
+    if p.side:
+        return flow_key(
+            SIDE_OUTSIDE, p.protocol, p.port, p.source, p.source_port, p.destination_port
+        )
+    return flow_key(
+        SIDE_INSIDE, p.protocol, p.port, p.destination, p.destination_port, p.source_port
+    )
+
+
+cdef int classify(Nat* nat, Packet* p) noexcept nogil:
+    cdef const uint8_t* ours
+    cdef uint16_t ethertype
+    cdef int reason
+    if p.side == SIDE_INSIDE:
+        if p.port >= nat.slots_max or not nat.slots[p.port].active:
+            return DROP_UNKNOWN_LINK
+        ours = nat.slots[p.port].gateway_mac
+    else:
+        if p.port >= nat.interfaces_max or not nat.interfaces[p.port].active:
+            return DROP_UNKNOWN_LINK
+        ours = nat.interfaces[p.port].mac
+    if p.length < ETHERNET_BYTES:
+        return DROP_FRAME_TRUNCATED
+    ethertype = load16(p.frame + 12)
+    if memcmp(p.frame, ours, 6) != 0:
+        if ethertype != swap16(0x0806) or memcmp(p.frame, BROADCAST, 6) != 0:
+            return DROP_NOT_OURS
+    if ethertype == swap16(0x0806):
+        p.kind = KIND_ARP
+        return DROP_NONE
+    if ethertype != swap16(0x0800):
+        return DROP_IPV6 if ethertype == swap16(0x86DD) else DROP_ETHERTYPE
+    p.kind = KIND_FLOW
+    reason = parse_ip(p)
+    if reason:
+        return reason
+    if p.side == SIDE_INSIDE:
+        if p.source != nat.slots[p.port].address:
+            return DROP_SOURCE_SPOOFED
+        count2(nat, C_PACKETS_IN_FROM_SOURCE, p.total_length)
+    else:
+        if p.destination != nat.interfaces[p.port].address:
+            return DROP_NOT_OURS
+        count2(nat, C_PACKETS_IN_FROM_DESTINATION, p.total_length)
+    if load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
+        return DROP_FRAGMENT
+    if p.side == SIDE_INSIDE:
+        reason = check_from_inside(nat, p)
+        if reason:
+            return reason
+    elif never_a_host(p.source) or address_of_an_interface(nat, p.source):
+        return DROP_SOURCE_INVALID
+    reason = parse_l4(p)
+    if reason:
+        return reason
+    if p.protocol == 1:
+        reason = classify_icmp(p)
+        if reason and p.ip[8] > 1:
+            return reason
+    if p.ip[8] <= 1:
+        return DROP_TTL_EXCEEDED
+    if p.kind == KIND_FLOW:
+        p.hash = table_hash(&nat.table, packet_key(p))
+    return DROP_NONE
+
+
+cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
+    """First half: everything that needs no flow. A drop is final, `action` says so."""
+    cdef int reason
+    p.action = ACTION_FORWARD
+    p.hash = 0
+    p.kind = KIND_ARP
+    p.flags = 0
+    reason = classify(nat, p)
+    if reason == DROP_NONE:
+        return
+    drop(nat, p, reason)
+    if reason == DROP_TTL_EXCEEDED and p.side == SIDE_INSIDE and not about_an_error(p):
+        reply_time_exceeded(nat, p)
+
+
+cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """Second half, for a packet that `nat_classify` left with ACTION_FORWARD."""
+    cdef uint32_t flow
+    cdef Entry* entry
+    cdef int reason = DROP_NONE
+    cdef uint32_t translated
+    if p.kind == KIND_ARP:
+        answer_arp(nat, p)
+        return
+    if p.kind == KIND_ICMP_ERROR:
+        translate_error(nat, p, now)
+        return
+    flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
+    if flow != NIL:
+        entry = &nat.table.entries[flow]
+        if (
+            <uint32_t>now - entry.last_seen >= nat.timeouts[entry.state]
+            and flow_settle(nat, flow, now)
+        ):
+            flow = NIL
+    if flow == NIL:
+        if p.side == SIDE_OUTSIDE:
+            drop(nat, p, DROP_NO_FLOW)
+            return
+        if p.protocol == 6 and p.segment != SEGMENT_SYN:
+            drop(nat, p, DROP_TCP_NO_FLOW)
+            return
+        flow = flow_create(nat, p, now, &reason)
+        if flow == NIL:
+            drop(nat, p, reason)
+            return
+    else:
+        reason = flow_track(nat, flow, p, now)
+        if reason:
+            drop(nat, p, reason)
+            return
+    entry = &nat.table.entries[flow]
+    entry.packets[p.side] += 1
+    entry.bytes[p.side] += p.total_length
+    if p.side == SIDE_INSIDE:
+        translated = nat.interfaces[entry.interface].address
+        rewrite_l4(
+            p, 4 if p.protocol == 1 else 0, p.source, translated, entry.nat_port
+        )
+        rewrite_ip(p, 12, p.source, translated)
+        send_outside(nat, p, entry.interface)
+    else:
+        translated = nat.slots[entry.slot].address
+        rewrite_l4(
+            p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port
+        )
+        rewrite_ip(p, 16, p.destination, translated)
+        send_inside(nat, p, entry.slot)
+
+
+cdef bytes mac_bytes(str text):
+    cdef bytes raw = bytes.fromhex(text.replace(":", ""))
+    if len(raw) != 6:
+        raise ValueError(f"{text!r} is not a MAC address")
+    return raw
+
+
+cdef uint32_t address_number(str text) except? 0:
+    cdef uint32_t number
+    cdef bytes raw = socket.inet_aton(text)
+    memcpy(&number, <const unsigned char*>raw, 4)
+    return number
+
+
+cdef tuple prefix_numbers(str text):
+    """Network-order address and mask of a CIDR prefix."""
+    address, _, length = text.partition("/")
+    cdef uint32_t mask = prefix_mask(int(length or "32"))
+    return address_number(address) & mask, mask
+
+
+cdef class Engine:
+    """The NAT engine over one state map. See the type stub for the signatures."""
+
+    def __cinit__(self):
+        self.nat = <Nat*>calloc(1, sizeof(Nat))
+        if self.nat == NULL:
+            raise MemoryError
+
+    def __init__(self, state, *, seed=None, now_ms=0):
+        cdef Nat* nat = self.nat
+        cdef HashKey keys[3]
+        cdef uint64_t neighbour_key
+        cdef bytes material = os.urandom(56) if seed is None else (seed * 56)[:56]
+        cdef Header* header
+        cdef uint8_t* base
+        if not state.writable:
+            raise ValueError("the engine needs a state map that is open for writing")
+        if nat.slots != NULL:
+            raise RuntimeError("an engine is initialised once")
+        self.state = state
+        self.memory = state.memory
+        memcpy(keys, <const unsigned char*>material, 48)
+        memcpy(&neighbour_key, <const unsigned char*>material + 48, 8)
+        base = <uint8_t*>&self.memory[0]
+        header = <Header*>base
+        nat.header = header
+        nat.counters = <uint64_t*>(base + header.counters_offset)
+        nat.slot_counters = <SlotCounters*>(base + header.slot_counters_offset)
+        nat.slot_addresses = <uint32_t*>(base + header.slot_addresses_offset)
+        nat.interface_addresses = <uint32_t*>(base + header.interface_addresses_offset)
+        nat.slots_max = header.slots_max
+        nat.interfaces_max = header.interfaces_max
+        nat.slots = <Slot*>calloc(header.slots_max, sizeof(Slot))
+        nat.interfaces = <Interface*>calloc(header.interfaces_max, sizeof(Interface))
+        if nat.slots == NULL or nat.interfaces == NULL:
+            raise MemoryError
+        table_init(&nat.table, header, keys[0])
+        ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
+        tracker_load(&nat.tracker)
+        neighbours_init(&nat.neighbours, neighbour_key)
+        self._load_timeouts(Timeouts())
+        self._load_ports(Ports())
+        # Derived pages are given back, not zeroed: a start costs what the flows cost.
+        state.discard_derived()
+        self._rebuild(now_ms, True)
+
+    def __dealloc__(self):
+        if self.nat != NULL:
+            ports_release_memory(&self.nat.ports)
+            free(self.nat.slots)
+            free(self.nat.interfaces)
+            free(self.nat)
+
+    def _load_timeouts(self, timeouts):
+        for state, name in TIMER_OF_STATE.items():
+            self.nat.timeouts[<int>state] = getattr(timeouts, name)
+        self.timeouts = timeouts
+
+    def _load_ports(self, ports):
+        if not 1 <= ports.first <= ports.last <= 65535 or not 1 <= ports.limit_per_remote <= 65535:
+            raise ValueError(f"no usable port range: {ports}")
+        if ports_configure(
+            &self.nat.ports, ports.first, ports.last, ports.limit_per_remote
+        ):
+            raise MemoryError
+        self.ports = ports
+
+    def _rebuild(self, uint64_t now_ms, bint blank):
+        with nogil:
+            flows_rebuild(self.nat, now_ms, blank)
+
+    def configure(self, *, timeouts_ms=None, ports=None, uint64_t now_ms=0):
+        """Set timeouts and port range; flows keep what they have, ports outside a new range too."""
+        new_timeouts = timeouts_ms is not None and timeouts_ms != self.timeouts
+        new_ports = ports is not None and ports != self.ports
+        if new_timeouts:
+            self._load_timeouts(timeouts_ms)
+        if new_ports:
+            self._load_ports(ports)
+        if new_timeouts or new_ports:
+            self._rebuild(now_ms, False)
+
+    def set_interface(self, uint32_t number, *, address, mac, subnet, router, destinations):
+        """Make or change a network interface."""
+        if number >= self.nat.interfaces_max:
+            raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")
+        if len(destinations) > DESTINATIONS_MAX:
+            raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
+        cdef Interface record
+        memset(&record, 0, sizeof(Interface))
+        cdef bytes raw = mac_bytes(mac)
+        record.address = address_number(address)
+        record.subnet, record.subnet_mask = prefix_numbers(subnet)
+        record.router = address_number(router)
+        memcpy(record.mac, <const unsigned char*>raw, 6)
+        for destination in destinations:
+            prefix, mask = prefix_numbers(destination)
+            record.destinations[record.destinations_count] = prefix
+            record.destination_masks[record.destinations_count] = mask
+            record.destinations_count += 1
+        record.active = 1
+        self.nat.interfaces[number] = record
+        self.nat.interface_addresses[number] = record.address
+        if number >= self.nat.interfaces_used:
+            self.nat.interfaces_used = number + 1
+
+    def remove_interface(self, uint32_t number):
+        """Nothing passes an interface any more; `purge` ends its flows."""
+        if number < self.nat.interfaces_max:
+            self.nat.interfaces[number].active = 0
+
+    def set_slot(
+        self,
+        uint32_t number,
+        *,
+        address,
+        gateway,
+        environment_mac,
+        gateway_mac,
+        uint32_t interface,
+        subnet=None,
+    ):
+        """Make or change a slot; without `subnet` the inside network is a /30."""
+        if number >= self.nat.slots_max:
+            raise ValueError(f"slot {number}: the state map has {self.nat.slots_max}")
+        if interface >= self.nat.interfaces_max:
+            raise ValueError(f"interface {interface}: the map has {self.nat.interfaces_max}")
+        cdef Slot record
+        memset(&record, 0, sizeof(Slot))
+        cdef bytes environment = mac_bytes(environment_mac), ours = mac_bytes(gateway_mac)
+        record.address = address_number(address)
+        record.gateway = address_number(gateway)
+        record.subnet, record.subnet_mask = prefix_numbers(subnet or f"{address}/30")
+        record.interface = <uint16_t>interface
+        memcpy(record.environment_mac, <const unsigned char*>environment, 6)
+        memcpy(record.gateway_mac, <const unsigned char*>ours, 6)
+        record.active = 1
+        self.nat.slots[number] = record
+        self.nat.slot_addresses[number] = record.address
+
+    def remove_slot(self, uint32_t number):
+        """Nothing passes a slot any more; `purge` ends its flows."""
+        if number < self.nat.slots_max:
+            self.nat.slots[number].active = 0
+
+    def purge(self, uint64_t now_ms):
+        """End the flows of slots and interfaces that are not there; returns how many."""
+        cdef uint32_t purged
+        with nogil:
+            purged = flows_purge(self.nat, now_ms)
+        return purged
+
+    def set_neighbour(self, uint16_t interface, address, mac):
+        """A next hop answered, or (None) is forgotten; MemoryError when the table is full."""
+        cdef uint32_t number = address_number(address)
+        cdef bytes raw
+        cdef Neighbour* neighbour
+        if mac is None:
+            neighbour_remove(&self.nat.neighbours, interface, number)
+            return
+        raw = mac_bytes(mac)
+        neighbour = neighbour_set(
+            &self.nat.neighbours,
+            interface,
+            number,
+            NEIGHBOUR_REACHABLE,
+            <const unsigned char*>raw,
+        )
+        if neighbour == NULL:
+            raise MemoryError("the neighbour table is full")
+        neighbour.probing = 0
+
+    def fail_neighbour(self, uint16_t interface, address):
+        """A next hop did not answer: packets to it are dropped until it is forgotten."""
+        neighbour_set(
+            &self.nat.neighbours, interface, address_number(address), NEIGHBOUR_FAILED, NULL
+        )
+
+    def probe_neighbour(self, uint16_t interface, address):
+        """Accept an ARP reply of a known neighbour again; whether it was used since the last time."""
+        cdef Neighbour* neighbour = neighbour_find(
+            &self.nat.neighbours, interface, address_number(address)
+        )
+        cdef bint used = neighbour.used
+        if neighbour.state == NEIGHBOUR_REACHABLE:
+            neighbour.probing = 1
+            neighbour.used = 0
+        return used
+
+    def set_neighbour_queue(self, uint32_t frames):
+        """How many frames may wait for one neighbour."""
+        self.nat.neighbours.queue_frames = min(frames, 255)
+
+    def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
+                  uint16_t gso_size=0):
+        """One frame through the engine; the frame given is not changed."""
+        cdef bytearray work = bytearray(frame)
+        cdef unsigned char reply[REPLY_BYTES]
+        cdef unsigned char nothing[1]
+        cdef Packet p
+        memset(&p, 0, sizeof(Packet))
+        cdef Py_ssize_t length = len(work)
+        cdef unsigned char[::1] view
+        if length:
+            view = work
+            p.frame = &view[0]
+        else:
+            p.frame = nothing
+        p.length = <uint32_t>length
+        p.side = side
+        p.port = port
+        p.partial = partial
+        p.gso_size = gso_size
+        p.reply = reply
+        if partial and length >= ETHERNET_BYTES + 20:
+            p.checksum_start = ETHERNET_BYTES + (p.frame[14] & 15) * 4
+            p.checksum_offset = 16 if p.frame[23] == 6 else 6
+        with nogil:
+            nat_classify(self.nat, &p)
+            if p.action == ACTION_FORWARD:
+                nat_apply(self.nat, &p, now_ms)
+        if p.action == ACTION_DROP:
+            return Verdict(Action.DROP, DropReason(p.reason), Side(side), port, b"")
+        return Verdict(
+            Action(p.action),
+            DropReason.NONE,
+            Side(p.out_side),
+            p.out_port,
+            <bytes>p.out_frame[: p.out_length],
+        )
+
+    def next_deadline(self):
+        """When `expire` should be called next, in ms, or None when no flow waits."""
+        cdef uint64_t deadline = wheel_deadline(&self.nat.wheel)
+        return None if deadline == <uint64_t>0xFFFFFFFFFFFFFFFF else deadline
+
+    def expire(self, uint64_t now_ms, int budget=1_000_000_000):
+        """Examine up to `budget` flows whose deadline may have passed; returns how many."""
+        cdef int examined
+        with nogil:
+            examined = flows_expire(self.nat, now_ms, budget)
+        return examined
+
+    def drain_events(self):
+        """What happened since the last call, oldest first; lost ones are counted."""
+        cdef list events = []
+        cdef uint32_t i
+        cdef EventRecord* record
+        cdef unsigned char* address
+        for i in range(self.nat.events_count):
+            record = &self.nat.events[i]
+            address = <unsigned char*>&record.remote_address
+            events.append(
+                Event(
+                    EventKind(record.kind),
+                    record.now,
+                    record.protocol,
+                    record.slot,
+                    record.interface,
+                    socket.inet_ntoa(<bytes>address[:4]),
+                    swap16(record.remote_port),
+                )
+            )
+        self.nat.events_count = 0
+        return events
+
+    def flows(self):
+        """Every committed entry."""
+        return self.state.flows()
+
+    def counters(self):
+        """Every counter by name."""
+        return self.state.counters()
+
+    def add_to_counter(self, name, uint64_t amount=1):
+        """Count something that happened outside the engine (I/O, neighbours)."""
+        cdef int index = counter_names()[name]
+        self.nat.counters[index] += amount
+
+    def verify(self):
+        """Walk entries, index, ports and timers; a line for each disagreement, [] when none."""
+        cdef Nat* nat = self.nat
+        cdef list problems = []
+        cdef uint32_t flow, cell, id, used = 0, remotes = 0, linked = 0, expected = 0, before
+        cdef uint64_t counted = 0
+        cdef uint32_t free_entries = 0
+        cdef int side, bucket, bit
+        cdef Entry* entry
+        cdef Remote* remote
+        cdef uint32_t watermark = nat.header.entries_watermark
+        per_remote = {}
+        for flow in range(watermark):
+            entry = &nat.table.entries[flow]
+            if entry.state == STATE_FREE:
+                continue
+            used += 1
+            for side in range(2):
+                cell = table_index_position(&nat.table, flow, side)
+                if cell == NIL:
+                    problems.append(f"flow {flow}: side {side} is not in the index")
+                elif table_find(
+                    &nat.table,
+                    side,
+                    entry_key(entry, side),
+                    table_hash(&nat.table, entry_key(entry, side)),
+                ) != flow:
+                    problems.append(f"flow {flow}: another flow has its key on side {side}")
+            key = (entry.protocol, entry.interface, entry.remote_address, entry.remote_port)
+            per_remote[key] = per_remote.get(key, 0) + 1
+            remote = ports_remote(
+                &nat.ports,
+                entry.protocol,
+                entry.interface,
+                entry.remote_address,
+                entry.remote_port,
+            )
+            if remote == NULL:
+                problems.append(f"flow {flow}: its remote endpoint has no record")
+            elif ports_bit(&nat.ports, remote, entry.nat_port) == 0:
+                problems.append(f"flow {flow}: the bitmap calls its port free")
+        if used != nat.table.used:
+            problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
+        for cell in range(nat.table.mask + 1):
+            if nat.table.index[cell]:
+                counted += 1
+                id = (nat.table.index[cell] & nat.table.id_mask) - 1
+                if (id >> 1) >= watermark or nat.table.entries[id >> 1].state == STATE_FREE:
+                    problems.append(f"index cell {cell} names entry {id >> 1}, which is free")
+        if counted != <uint64_t>used * 2:
+            problems.append(f"the index holds {counted} ids for {used} flows")
+        for cell in range(nat.ports.remote_cells):
+            remote = &nat.ports.remotes[cell]
+            if remote.count == 0:
+                continue
+            remotes += 1
+            key = (remote.protocol, remote.interface, remote.address, remote.port)
+            if per_remote.get(key, 0) != remote.count:
+                problems.append(
+                    f"remote endpoint {key}: {remote.count} ports counted, "
+                    f"{per_remote.get(key, 0)} flows"
+                )
+        if remotes != len(per_remote) or remotes != nat.ports.remotes_used:
+            problems.append(
+                f"{remotes} remote endpoints in the table, {len(per_remote)} in the flows, "
+                f"{nat.ports.remotes_used} counted"
+            )
+        for bucket in range(8192):
+            flow = nat.wheel.heads[bucket]
+            before = WHEEL_HEAD | bucket
+            if (flow != NIL) != bool(nat.wheel.occupied[bucket >> 6] >> (bucket & 63) & 1):
+                problems.append(f"timer bucket {bucket}: its occupied bit is wrong")
+            while flow != NIL and linked <= used:
+                linked += 1
+                if nat.table.entries[flow].state == STATE_FREE:
+                    problems.append(f"timer bucket {bucket} holds free entry {flow}")
+                if nat.table.entries[flow].timer_prev != before:
+                    problems.append(f"flow {flow}: its timer links disagree")
+                before = flow
+                flow = nat.table.entries[flow].timer_next
+        if linked != used:
+            problems.append(f"{linked} flows have a timer, {used} are committed")
+        flow = nat.table.free_head
+        while flow != NIL and free_entries <= watermark:
+            free_entries += 1
+            if nat.table.entries[flow].state != STATE_FREE:
+                problems.append(f"the free list holds committed entry {flow}")
+            flow = nat.table.entries[flow].timer_next
+        if free_entries + used != watermark:
+            problems.append(f"{free_entries} free and {used} used entries, {watermark} ever used")
+        return problems

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""ICMP errors: those that cross the translation and the one the gateway sends itself.
+
+Theory of operation
+-------------------
+An error quotes the packet that caused it, as its sender saw it after translation.  The quoted
+addresses and port name the flow; the quotation and the outer header are translated back
+together (RFC 5508, requirements 4 and 5).  The quoted IP header must be whole and its checksum
+right (requirement 3); of the quoted transport header eight bytes suffice, so a TCP checksum is
+usually not there and is adjusted only when it is.
+
+An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
+anybody can forge one.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.checksum cimport (
+    complement,
+    fold,
+    load16,
+    load32,
+    replaced16,
+    replaced32,
+    store16,
+    store32,
+    sum_bytes,
+    swap16,
+    updated,
+)
+from hyperplane_nat.engine.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.layout cimport NIL, Entry
+from hyperplane_nat.engine.lifecycle cimport flow_settle
+from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count, drop
+from hyperplane_nat.engine.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
+from hyperplane_nat.engine.rewrite cimport rewrite_ip
+
+cdef enum:
+    ICMP_BYTES = 8
+    QUOTED_MIN = 8
+    TIME_EXCEEDED = 11
+
+
+cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """An ICMP error of type 3, 11 or 12 from either side."""
+    cdef uint8_t* quoted = p.l4 + ICMP_BYTES
+    cdef uint32_t available = p.l4_length - ICMP_BYTES
+    cdef uint32_t header, source, destination, remote, ours, translated, l4_available
+    cdef uint8_t protocol
+    cdef uint8_t* l4
+    cdef uint8_t* field
+    cdef uint16_t remote_port, local_port, new_port, owner, checksum
+    cdef uint32_t flow, field_end
+    cdef uint64_t delta
+    cdef int port_offset
+    cdef Entry* entry
+    cdef bint from_inside = p.side == SIDE_INSIDE
+    if available < 20:
+        drop(nat, p, DROP_ICMP_HEADER)
+        return
+    header = (quoted[0] & 15) * 4
+    if (
+        (quoted[0] >> 4) != 4
+        or header < 20
+        or available < header + QUOTED_MIN
+        or fold(sum_bytes(quoted, header, 0)) != 0xFFFF
+        or (load16(quoted + 6) & swap16(0x1FFF)) != 0
+    ):
+        drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
+        return
+    protocol = quoted[9]
+    source = load32(quoted + 12)
+    destination = load32(quoted + 16)
+    l4 = quoted + header
+    l4_available = available - header
+    # Our side of the quoted packet: its source when it had left through us, its destination
+    # when it had come in.
+    port_offset = 2 if from_inside else 0
+    if protocol == 6 or protocol == 17:
+        local_port = load16(l4 + port_offset)
+        remote_port = load16(l4 + 2 - port_offset)
+    elif protocol == 1 and l4[0] == (0 if from_inside else 8):
+        port_offset = 4
+        local_port = load16(l4 + 4)
+        remote_port = 0
+    else:
+        drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
+        return
+    owner = p.port
+    if from_inside:
+        remote = source
+        ours = destination
+        if ours != nat.slots[p.port].address or p.destination != remote:
+            drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
+            return
+    else:
+        remote = destination
+        ours = source
+        if ours != nat.interfaces[p.port].address:
+            drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
+            return
+    key = flow_key(p.side, protocol, owner, remote, remote_port, local_port)
+    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    if flow != NIL and flow_settle(nat, flow, now):
+        flow = NIL
+    entry = &nat.table.entries[flow if flow != NIL else 0]
+    if flow == NIL or entry.state == STATE_HELD:
+        drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
+        return
+    if from_inside:
+        translated = nat.interfaces[entry.interface].address
+        new_port = entry.nat_port
+    else:
+        translated = nat.slots[entry.slot].address
+        new_port = entry.inside_port
+    store16(
+        quoted + 10,
+        updated(load16(quoted + 10), replaced32(ours, translated)),
+    )
+    store32(quoted + (16 if from_inside else 12), translated)
+    delta = replaced16(local_port, new_port)
+    store16(l4 + port_offset, new_port)
+    if protocol == 6:
+        field = l4 + 16
+        field_end = 18
+        delta += replaced32(ours, translated)
+    elif protocol == 17:
+        field = l4 + 6
+        field_end = 8
+        delta += replaced32(ours, translated)
+    else:
+        field = l4 + 2
+        field_end = 4
+    if field_end <= l4_available:
+        checksum = load16(field)
+        if protocol != 17 or checksum != 0:
+            checksum = updated(checksum, delta)
+            if protocol == 17 and checksum == 0:
+                checksum = 0xFFFF
+            store16(field, checksum)
+    store16(p.l4 + 2, 0)
+    store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
+    if from_inside:
+        rewrite_ip(p, 12, p.source, translated)
+        send_outside(nat, p, entry.interface)
+    else:
+        rewrite_ip(p, 16, p.destination, translated)
+        send_inside(nat, p, entry.slot)
+    if p.action != ACTION_DROP:
+        count(nat, C_ICMP_ERRORS_TRANSLATED)
+
+
+cdef void reply_time_exceeded(Nat* nat, Packet* p) noexcept nogil:
+    """Build, in the packet's reply buffer, the answer to a packet whose TTL ran out on a slot.
+
+    RFC 792; the quotation is the IP header and eight bytes as received.  The source is the
+    gateway address, so that a traceroute names the first hop.
+    """
+    cdef Slot* slot = &nat.slots[p.port]
+    cdef uint8_t* frame = p.reply
+    cdef uint8_t* ip = frame + ETHERNET_BYTES
+    cdef uint8_t* icmp = ip + 20
+    cdef uint32_t quoted = p.header_length + min(<uint32_t>p.l4_length, <uint32_t>QUOTED_MIN)
+    cdef uint32_t total = 20 + ICMP_BYTES + quoted
+    memset(frame, 0, ETHERNET_BYTES + 20 + ICMP_BYTES)
+    memcpy(frame, p.frame + 6, 6)
+    memcpy(frame + 6, slot.gateway_mac, 6)
+    frame[12] = 0x08
+    ip[0] = 0x45
+    ip[1] = 0xC0
+    store16(ip + 2, swap16(<uint16_t>total))
+    ip[8] = 64
+    ip[9] = 1
+    store32(ip + 12, slot.gateway)
+    store32(ip + 16, p.source)
+    store16(ip + 10, complement(sum_bytes(ip, 20, 0)))
+    icmp[0] = TIME_EXCEEDED
+    memcpy(icmp + ICMP_BYTES, p.ip, quoted)
+    store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
+    p.action = ACTION_REPLY
+    p.out_side = SIDE_INSIDE
+    p.out_port = p.port
+    p.out_frame = frame
+    p.out_length = ETHERNET_BYTES + total
+    count(nat, C_REPLIES_ICMP)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# The records of the state map and of the engine's own memory.
+#
+# Addresses and ports are kept in network byte order, as they stand in a packet.  All
+# records of the map are of fixed size and naturally aligned.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    ENTRY_BYTES = 64
+    TRACK_BYTES = 16
+    REMOTE_BYTES = 16
+    SLOT_COUNTER_BYTES = 64
+    HEADER_BYTES = 4096
+    STATES = 16
+    SEGMENTS = 8
+    DESTINATIONS_MAX = 16
+
+cdef enum:
+    NIL = 0xFFFFFFFF
+
+# One flow, one cache line: everything a UDP packet needs.  `state` is the commit mark: it is
+# stored last when an entry is made and first when it is freed.
+cdef struct Entry:
+    uint32_t remote_address
+    uint16_t remote_port
+    uint16_t inside_port
+    uint16_t slot
+    uint16_t interface
+    uint16_t nat_port
+    uint8_t protocol
+    uint8_t state
+    uint32_t last_seen
+    uint32_t created
+    uint32_t timer_next
+    uint32_t timer_prev
+    uint32_t packets[2]
+    uint64_t bytes[2]
+    uint16_t window[2]
+    uint8_t track_flags
+    uint8_t window_scale
+    uint16_t generation
+
+# What only TCP needs: next sequence number expected from, and last acknowledgement sent by,
+# each side.
+cdef struct Track:
+    uint32_t sequence_end[2]
+    uint32_t acknowledged[2]
+
+# One remote endpoint of one interface: how many source ports are in use or held towards it.
+cdef struct Remote:
+    uint32_t address
+    uint16_t port
+    uint16_t interface
+    uint8_t protocol
+    uint8_t foreign
+    uint16_t bitmap
+    uint16_t count
+    uint16_t high_water
+
+cdef struct SlotCounters:
+    uint64_t packets_out
+    uint64_t bytes_out
+    uint64_t packets_in
+    uint64_t bytes_in
+    uint64_t drops
+    uint64_t flows
+    uint64_t reserved[2]
+
+cdef struct Header:
+    char magic[8]
+    uint32_t layout_version
+    uint32_t header_bytes
+    uint64_t total_bytes
+    uint32_t flows_max
+    uint32_t slots_max
+    uint32_t interfaces_max
+    uint32_t index_cells
+    uint32_t remote_cells
+    uint32_t bitmap_bytes
+    uint64_t counters_offset
+    uint64_t slot_counters_offset
+    uint64_t slot_addresses_offset
+    uint64_t interface_addresses_offset
+    uint64_t entries_offset
+    uint64_t tracks_offset
+    uint64_t index_offset
+    uint64_t remotes_offset
+    uint64_t bitmaps_offset
+    # Entries at or above this index were never used: nobody need read their pages.
+    uint32_t entries_watermark
+    uint32_t reserved

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""How a flow begins, goes on and ends.
+
+Theory of operation
+-------------------
+A flow begins with a packet from inside and takes an entry and a port, or neither.  It ends by
+FIN, by a believed RST, or when nothing refreshed it for its state's timeout; nothing else ends
+it, least of all a shortage, unless its slot or interface is taken away.  After the end the entry keeps its port for the hold time:
+
+* after FIN or RST in TIME_WAIT or RESET, in which late segments are still translated;
+* after a timeout in HELD, in which packets from outside are dropped.
+
+A packet from inside that may begin a flow takes a held entry over, with its port.  When the
+hold time is over, entry and port are free.
+
+Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
+passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
+``last_seen`` is the low 32 bits of the clock in milliseconds; differences are taken modulo
+2**32, so ages up to 24 days are told apart from a clock that seems to run backwards.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.flow_table cimport (
+    entry_key,
+    table_allocate,
+    table_commit,
+    table_discard,
+    table_find,
+    table_free,
+    table_hash,
+    table_index_insert,
+    table_prefetch_index,
+)
+from hyperplane_nat.engine.layout cimport NIL, STATES, Entry, Track
+from hyperplane_nat.engine.nat cimport (
+    EVENTS_MAX,
+    Event,
+    Nat,
+    count,
+    protocol_index,
+)
+from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back, ports_take
+from hyperplane_nat.engine.timers cimport (
+    wheel_add,
+    wheel_init,
+    wheel_keep,
+    wheel_next,
+    wheel_remove,
+    wheel_settle,
+)
+from hyperplane_nat.engine.tracker cimport reset_acceptable, track_segment, track_start
+
+cdef enum:
+    CAUSES = 4
+    BLOCK = 32
+
+
+cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
+    cdef uint32_t age = <uint32_t>now - entry.last_seen
+    return 0 if age > 0x7FFFFFFF else age
+
+
+cdef inline bint over(uint8_t state) noexcept nogil:
+    """Whether the flow has ended and only its port is held."""
+    return state == STATE_TIME_WAIT or state == STATE_RESET or state == STATE_HELD
+
+
+cdef inline uint64_t deadline_of(const Nat* nat, const Entry* entry, uint64_t now) noexcept nogil:
+    return now + nat.timeouts[entry.state] - age_of(entry, now)
+
+
+cdef void report(Nat* nat, Packet* p, uint64_t now, uint8_t kind) noexcept nogil:
+    cdef Event* event
+    if nat.events_count == EVENTS_MAX:
+        count(nat, C_EVENTS_LOST)
+        return
+    event = &nat.events[nat.events_count]
+    nat.events_count += 1
+    event.now = now
+    event.kind = kind
+    event.protocol = p.protocol
+    event.slot = p.port
+    event.interface = nat.slots[p.port].interface
+    event.remote_address = p.destination
+    event.remote_port = p.destination_port
+
+
+cdef void count_begin(Nat* nat, const Entry* entry) noexcept nogil:
+    cdef int protocol = protocol_index(entry.protocol)
+    nat.counters[C_FLOWS_CREATED_TCP + protocol] += 1
+    nat.counters[C_FLOWS_ACTIVE_TCP + protocol] += 1
+    nat.slot_counters[entry.slot].flows += 1
+
+
+cdef void count_end(Nat* nat, const Entry* entry, int cause) noexcept nogil:
+    cdef int protocol = protocol_index(entry.protocol)
+    nat.counters[C_FLOWS_ENDED_TCP_FIN + protocol * CAUSES + cause] += 1
+    nat.counters[C_FLOWS_ACTIVE_TCP + protocol] -= 1
+    nat.slot_counters[entry.slot].flows -= 1
+
+
+cdef inline uint8_t first_state(uint8_t protocol) noexcept nogil:
+    if protocol == 6:
+        return STATE_SYN_SENT
+    return STATE_UDP if protocol == 17 else STATE_ICMP
+
+
+cdef void begin(Nat* nat, Entry* entry, uint64_t now) noexcept nogil:
+    entry.last_seen = <uint32_t>now
+    entry.created = <uint32_t>now
+    entry.packets[0] = 0
+    entry.packets[1] = 0
+    entry.bytes[0] = 0
+    entry.bytes[1] = 0
+
+
+cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexcept nogil:
+    """A new flow for a packet from inside, or NIL with the reason."""
+    cdef uint16_t interface = nat.slots[p.port].interface
+    cdef uint16_t nat_port = 0
+    cdef uint32_t flow = table_allocate(&nat.table)
+    cdef Entry* entry
+    if flow == NIL:
+        reason[0] = DROP_FLOW_TABLE_FULL
+        report(nat, p, now, EVENT_FLOW_TABLE_FULL)
+        return NIL
+    if ports_take(
+        &nat.ports, p.protocol, interface, p.destination, p.destination_port, &nat_port
+    ):
+        table_discard(&nat.table, flow)
+        nat.table.used -= 1
+        count(nat, C_PORT_ALLOCATION_ERRORS)
+        reason[0] = DROP_PORT_ALLOCATION
+        report(nat, p, now, EVENT_PORT_ALLOCATION)
+        return NIL
+    entry = &nat.table.entries[flow]
+    entry.remote_address = p.destination
+    entry.remote_port = p.destination_port
+    entry.inside_port = p.source_port
+    entry.slot = p.port
+    entry.interface = interface
+    entry.nat_port = nat_port
+    entry.protocol = p.protocol
+    begin(nat, entry, now)
+    track_start(entry, &nat.table.tracks[flow])
+    table_commit(&nat.table, flow, first_state(p.protocol))
+    if p.protocol == 6:
+        track_segment(entry, &nat.table.tracks[flow], p)
+    wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
+    count_begin(nat, entry)
+    nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
+    return flow
+
+
+cdef void reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """A held entry serves its old owner again, with the same port."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    begin(nat, entry, now)
+    track_start(entry, &nat.table.tracks[flow])
+    entry.state = first_state(entry.protocol)
+    if entry.protocol == 6:
+        track_segment(entry, &nat.table.tracks[flow], p)
+    wheel_remove(&nat.wheel, flow)
+    wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
+    count_begin(nat, entry)
+
+
+cdef void release(Nat* nat, uint32_t flow) noexcept nogil:
+    """The entry, which is in no bucket of the wheel, and its port are free."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    ports_give_back(
+        &nat.ports,
+        entry.protocol,
+        entry.interface,
+        entry.remote_address,
+        entry.remote_port,
+        entry.nat_port,
+    )
+    table_free(&nat.table, flow)
+    nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
+
+
+cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """What has become of a flow by now: 0 it goes on, 1 it changed state, 2 it is to be freed."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef uint32_t age = age_of(entry, now)
+    if age < nat.timeouts[entry.state]:
+        return 0
+    if over(entry.state):
+        return 2
+    count_end(nat, entry, END_TIMEOUT)
+    entry.last_seen += nat.timeouts[entry.state]
+    entry.state = STATE_HELD
+    return 2 if age_of(entry, now) >= nat.timeouts[STATE_HELD] else 1
+
+
+cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """Let deadlines that have passed take effect; 1 when the entry is free afterwards."""
+    cdef int outcome = pass_deadlines(nat, flow, now)
+    if outcome == 0:
+        return 0
+    wheel_remove(&nat.wheel, flow)
+    if outcome == 2:
+        release(nat, flow)
+        return 1
+    wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
+    return 0
+
+
+cdef void change_state(
+    Nat* nat, uint32_t flow, uint8_t state, uint64_t now
+) noexcept nogil:
+    """Enter a state now; the wheel is told only when the deadline comes nearer."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef bint nearer = nat.timeouts[state] < nat.timeouts[entry.state]
+    entry.last_seen = <uint32_t>now
+    entry.state = state
+    if nearer:
+        wheel_remove(&nat.wheel, flow)
+        wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
+
+
+cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef Track* track = &nat.table.tracks[flow]
+    cdef uint8_t state = entry.state, following
+    cdef bint from_inside = p.side == SIDE_INSIDE
+    if from_inside and p.segment == SEGMENT_SYN and over(state):
+        if (
+            state != STATE_TIME_WAIT
+            or <int32_t>(p.sequence - track.sequence_end[SIDE_INSIDE]) > 0
+        ):
+            reopen(nat, flow, p, now)
+            return DROP_NONE
+    if state == STATE_HELD:
+        return DROP_TCP_NO_FLOW if from_inside else DROP_FLOW_HELD
+    if p.segment == SEGMENT_RST:
+        if not reset_acceptable(entry, track, p):
+            return DROP_TCP_RST_WINDOW
+        if not over(state):
+            count_end(nat, entry, END_RST)
+            change_state(nat, flow, STATE_RESET, now)
+        return DROP_NONE
+    if state == STATE_TIME_WAIT:
+        return DROP_NONE
+    track_segment(entry, track, p)
+    if state == STATE_RESET:
+        if p.segment != SEGMENT_SYN:
+            entry.last_seen = <uint32_t>now
+        return DROP_NONE
+    following = nat.tracker.next_state[p.side][state][p.segment]
+    if following == state:
+        entry.last_seen = <uint32_t>now
+        return DROP_NONE
+    if following == STATE_TIME_WAIT:
+        count_end(nat, entry, END_FIN)
+    change_state(nat, flow, following, now)
+    return DROP_NONE
+
+
+cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """Let a packet act on its flow; a drop reason when it may not pass."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    if entry.protocol == 6:
+        return track_tcp(nat, flow, p, now)
+    if entry.state == STATE_HELD:
+        if p.side == SIDE_OUTSIDE:
+            return DROP_FLOW_HELD
+        reopen(nat, flow, p, now)
+        return DROP_NONE
+    entry.last_seen = <uint32_t>now
+    if p.side == SIDE_OUTSIDE and entry.state == STATE_UDP:
+        entry.state = STATE_UDP_REPLIED
+    return DROP_NONE
+
+
+cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
+    """Examine up to `budget` flows whose tick has come; returns how many were examined."""
+    cdef int examined = 0, outcome
+    cdef uint32_t flow
+    cdef uint64_t deadline
+    while examined < budget:
+        flow = wheel_next(&nat.wheel, now)
+        if flow == NIL:
+            break
+        examined += 1
+        outcome = pass_deadlines(nat, flow, now)
+        if outcome == 2:
+            release(nat, flow)
+            continue
+        deadline = deadline_of(nat, &nat.table.entries[flow], now)
+        if (deadline >> 6) <= nat.wheel.tick:
+            wheel_keep(&nat.wheel, flow)
+        else:
+            wheel_add(&nat.wheel, flow, deadline)
+    wheel_settle(&nat.wheel)
+    return examined
+
+
+cdef uint32_t flows_purge(Nat* nat, uint64_t now) noexcept nogil:
+    """End the flows whose slot or interface is gone; their ports are held as after any end."""
+    cdef uint32_t flow, purged = 0
+    cdef Entry* entry
+    for flow in range(nat.header.entries_watermark):
+        entry = &nat.table.entries[flow]
+        if entry.state == STATE_FREE or over(entry.state):
+            continue
+        if nat.slots[entry.slot].active and nat.interfaces[entry.interface].active:
+            continue
+        purged += 1
+        count_end(nat, entry, END_REMOVED)
+        change_state(nat, flow, STATE_HELD, now)
+    return purged
+
+
+cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
+    if entry.slot >= nat.slots_max or entry.interface >= nat.interfaces_max:
+        return False
+    if entry.protocol == 6:
+        return STATE_SYN_SENT <= entry.state <= STATE_RESET or entry.state == STATE_HELD
+    if entry.protocol == 17:
+        return entry.state in (STATE_UDP, STATE_UDP_REPLIED, STATE_HELD)
+    return entry.protocol == 1 and (entry.state == STATE_ICMP or entry.state == STATE_HELD)
+
+
+cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) noexcept nogil:
+    """Take a committed entry into index, ports, timers and gauges; False when it cannot be."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef int side
+    if not plausible(nat, entry):
+        return False
+    for side in range(2):
+        if table_find(&nat.table, side, entry_key(entry, side), hashes[side]) != NIL:
+            return False
+    for side in range(2):
+        table_index_insert(&nat.table, flow, side, hashes[side])
+    ports_adopt(
+        &nat.ports,
+        entry.protocol,
+        entry.interface,
+        entry.remote_address,
+        entry.remote_port,
+        entry.nat_port,
+    )
+    wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
+    if not over(entry.state):
+        nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += 1
+        nat.slot_counters[entry.slot].flows += 1
+    return True
+
+
+cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
+    """Derive index, ports, timers, free list and gauges from the committed entries.
+
+    Returns how many committed entries were discarded because they cannot be right (damage:
+    the order of stores never leaves such an entry behind).  `blank` tells that index and
+    remotes read as zero already.  Works in blocks, so that the index cells of a block are on
+    their way into the cache while the others are hashed.
+    """
+    cdef uint32_t watermark = nat.header.entries_watermark
+    cdef uint32_t discarded = 0, used = 0, start, end, flow
+    cdef uint64_t hashes[BLOCK][2]
+    cdef int side, protocol
+    cdef Entry* entry
+    if not blank:
+        memset(nat.table.index, 0, <uint64_t>nat.header.index_cells * 4)
+    ports_clear(&nat.ports, blank)
+    wheel_init(&nat.wheel, &nat.table, now)
+    nat.table.free_head = NIL
+    for protocol in range(3):
+        nat.counters[C_FLOWS_ACTIVE_TCP + protocol] = 0
+    for flow in range(nat.slots_max):
+        nat.slot_counters[flow].flows = 0
+    start = 0
+    while start < watermark:
+        end = min(start + <uint32_t>BLOCK, watermark)
+        for flow in range(start, end):
+            entry = &nat.table.entries[flow]
+            if entry.state != STATE_FREE:
+                for side in range(2):
+                    hashes[flow - start][side] = table_hash(&nat.table, entry_key(entry, side))
+                    table_prefetch_index(&nat.table, hashes[flow - start][side])
+        for flow in range(start, end):
+            if nat.table.entries[flow].state == STATE_FREE:
+                table_discard(&nat.table, flow)
+            elif adopt(nat, flow, hashes[flow - start], now):
+                used += 1
+            else:
+                discarded += 1
+                table_discard(&nat.table, flow)
+        start = end
+    nat.table.used = used
+    nat.counters[C_FLOWS_ENTRIES_USED] = used
+    nat.counters[C_REBUILD_DISCARDED] += discarded
+    return discarded

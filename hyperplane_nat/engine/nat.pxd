@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+# The engine's state as one C structure, shared by the modules that each do a part of the work.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.flow_table cimport FlowTable
+from hyperplane_nat.engine.layout cimport (
+    DESTINATIONS_MAX,
+    STATES,
+    Entry,
+    Header,
+    SlotCounters,
+)
+from hyperplane_nat.engine.neighbours cimport NeighbourTable
+from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.ports cimport PortAllocator
+from hyperplane_nat.engine.timers cimport TimerWheel
+from hyperplane_nat.engine.tracker cimport Tracker
+
+cdef enum:
+    EVENTS_MAX = 256
+
+cdef struct Slot:
+    uint32_t address
+    uint32_t gateway
+    uint32_t subnet
+    uint32_t subnet_mask
+    uint16_t interface
+    uint8_t active
+    uint8_t environment_mac[6]
+    uint8_t gateway_mac[6]
+
+cdef struct Interface:
+    uint32_t address
+    uint32_t subnet
+    uint32_t subnet_mask
+    uint32_t router
+    uint8_t active
+    uint8_t mac[6]
+    uint8_t destinations_count
+    uint32_t destinations[DESTINATIONS_MAX]
+    uint32_t destination_masks[DESTINATIONS_MAX]
+
+cdef struct Event:
+    uint64_t now
+    uint32_t remote_address
+    uint16_t remote_port
+    uint16_t interface
+    uint16_t slot
+    uint8_t protocol
+    uint8_t kind
+
+cdef struct Nat:
+    FlowTable table
+    PortAllocator ports
+    TimerWheel wheel
+    Tracker tracker
+    NeighbourTable neighbours
+    Header* header
+    uint64_t* counters
+    SlotCounters* slot_counters
+    uint32_t* slot_addresses
+    uint32_t* interface_addresses
+    Slot* slots
+    Interface* interfaces
+    uint32_t slots_max
+    uint32_t interfaces_max
+    uint32_t interfaces_used
+    uint32_t timeouts[STATES]
+    Event events[EVENTS_MAX]
+    uint32_t events_count
+
+
+cdef inline void count(Nat* nat, int counter) noexcept nogil:
+    nat.counters[counter] += 1
+
+
+cdef inline void count2(Nat* nat, int counter, uint32_t bytes) noexcept nogil:
+    """Count a packet at `counter` and its bytes at the next one."""
+    nat.counters[counter] += 1
+    nat.counters[counter + 1] += bytes
+
+
+cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
+    p.action = ACTION_DROP
+    p.reason = <uint8_t>reason
+    nat.counters[C_DROP_BASE + reason] += 1
+    if p.side == SIDE_INSIDE and p.port < nat.slots_max:
+        nat.slot_counters[p.port].drops += 1
+
+
+cdef inline int protocol_index(uint8_t protocol) noexcept nogil:
+    """0 for TCP, 1 for UDP, 2 for ICMP: the order of the per-protocol counters."""
+    if protocol == 6:
+        return 0
+    return 1 if protocol == 17 else 2

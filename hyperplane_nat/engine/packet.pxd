@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    ETHERNET_BYTES = 14
+    REPLY_BYTES = 128
+
+cdef enum:
+    KIND_FLOW = 0
+    KIND_ICMP_ERROR = 1
+    KIND_ARP = 2
+
+# A frame on its way through the engine.  The first group is the caller's, the second what
+# parsing found, the third the verdict.
+cdef struct Packet:
+    uint8_t* frame
+    uint32_t length
+    uint8_t side
+    uint8_t partial
+    uint8_t checked
+    uint16_t gso_size
+    uint16_t port
+    uint16_t checksum_start
+    uint16_t checksum_offset
+    uint8_t* reply
+
+    uint8_t* ip
+    uint8_t* l4
+    uint32_t source
+    uint32_t destination
+    uint16_t header_length
+    uint16_t total_length
+    uint16_t l4_length
+    uint16_t source_port
+    uint16_t destination_port
+    uint8_t protocol
+    uint8_t kind
+    uint8_t segment
+    uint8_t flags
+    uint32_t sequence
+    uint32_t acknowledgement
+    uint16_t window
+    uint16_t payload
+    uint64_t hash
+
+    uint8_t action
+    uint8_t reason
+    uint8_t out_side
+    uint16_t out_port
+    uint8_t* out_frame
+    uint32_t out_length
+
+
+cdef inline uint32_t prefix_mask(int length) noexcept nogil:
+    """Network-order mask of a prefix length."""
+    if length <= 0:
+        return 0
+    cdef uint32_t host = <uint32_t>(~<uint64_t>0 << (32 - length))
+    return ((host & 0xFF) << 24) | ((host & 0xFF00) << 8) | ((host >> 8) & 0xFF00) | (host >> 24)
+
+
+cdef inline bint never_a_host(uint32_t address) noexcept nogil:
+    """0/8, 127/8, 224/4 and 240/4: no source and no destination of a unicast packet."""
+    cdef uint8_t first = <uint8_t>(address & 0xFF)
+    return first == 0 or first == 127 or first >= 224
+
+
+cdef int parse_ip(Packet* p) noexcept nogil
+cdef int parse_l4(Packet* p) noexcept nogil
+cdef uint8_t window_scale_option(const Packet* p) noexcept nogil

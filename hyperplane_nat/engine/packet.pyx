@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Reading frames that anybody may have made.
+
+Each function returns a drop reason, DROP_NONE when the packet may go on.  A length is compared
+with what is there before anything behind it is read; afterwards ``header_length``,
+``l4_length`` and ``payload`` are true and the rest of the engine relies on them.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.checksum cimport (
+    fold,
+    load16,
+    load32,
+    pseudo_header,
+    sum_bytes,
+    swap16,
+    swap32,
+)
+
+cdef enum:
+    FIN = 0x01
+    SYN = 0x02
+    RST = 0x04
+    ACK = 0x10
+    TCP_BYTES = 20
+    UDP_BYTES = 8
+    ICMP_BYTES = 8
+
+
+cdef int parse_ip(Packet* p) noexcept nogil:
+    """IPv4 header (RFC 791): version, lengths, checksum."""
+    cdef uint32_t available = p.length - ETHERNET_BYTES
+    cdef uint8_t* ip = p.frame + ETHERNET_BYTES
+    if available < 20:
+        return DROP_IP_TRUNCATED
+    p.ip = ip
+    p.header_length = (ip[0] & 15) * 4
+    if (ip[0] >> 4) != 4 or p.header_length < 20 or p.header_length > available:
+        return DROP_IP_HEADER
+    p.total_length = swap16(load16(ip + 2))
+    if p.total_length < p.header_length or p.total_length > available:
+        return DROP_IP_LENGTH
+    if fold(sum_bytes(ip, p.header_length, 0)) != 0xFFFF:
+        return DROP_IP_CHECKSUM
+    p.source = load32(ip + 12)
+    p.destination = load32(ip + 16)
+    p.protocol = ip[9]
+    p.l4 = ip + p.header_length
+    p.l4_length = p.total_length - p.header_length
+    return DROP_NONE
+
+
+cdef inline uint8_t classify(uint8_t flags) noexcept nogil:
+    cdef uint8_t control = flags & (FIN | SYN | RST | ACK)
+    if control == ACK:
+        return SEGMENT_ACK
+    if control == SYN:
+        return SEGMENT_SYN
+    if control == (SYN | ACK):
+        return SEGMENT_SYNACK
+    if control == FIN or control == (FIN | ACK):
+        return SEGMENT_FIN
+    if control == RST or control == (RST | ACK):
+        return SEGMENT_RST
+    return SEGMENT_INVALID
+
+
+cdef int parse_l4(Packet* p) noexcept nogil:
+    """TCP (RFC 9293), UDP (RFC 768) or ICMP (RFC 792) header and checksum."""
+    cdef uint8_t* l4 = p.l4
+    cdef uint32_t length = p.l4_length, covered = p.l4_length
+    cdef uint32_t offset
+    cdef uint16_t field
+    if p.protocol == 6:
+        if length < TCP_BYTES:
+            return DROP_TCP_HEADER
+        offset = (l4[12] >> 4) * 4
+        if offset < TCP_BYTES or offset > length:
+            return DROP_TCP_HEADER
+        field = 16
+        p.flags = l4[13]
+        p.sequence = swap32(load32(l4 + 4))
+        p.acknowledgement = swap32(load32(l4 + 8))
+        p.window = swap16(load16(l4 + 14))
+        p.payload = <uint16_t>(length - offset)
+    elif p.protocol == 17:
+        if length < UDP_BYTES:
+            return DROP_UDP_HEADER
+        covered = swap16(load16(l4 + 4))
+        if covered < UDP_BYTES or covered > length:
+            return DROP_UDP_HEADER
+        field = 6
+    elif p.protocol == 1:
+        if length < ICMP_BYTES:
+            return DROP_ICMP_HEADER
+        if p.partial:
+            return DROP_OFFLOAD
+        if fold(sum_bytes(l4, length, 0)) != 0xFFFF:
+            return DROP_L4_CHECKSUM
+        return DROP_NONE
+    else:
+        return DROP_PROTOCOL
+    if p.partial:
+        # The kernel will complete the checksum at these offsets: they must be the header's own.
+        if p.checksum_start != <uint32_t>(l4 - p.frame) or p.checksum_offset != field:
+            return DROP_OFFLOAD
+    elif not p.checked and (p.protocol == 6 or load16(l4 + 6) != 0):
+        if (
+            fold(
+                sum_bytes(
+                    l4,
+                    covered,
+                    pseudo_header(p.source, p.destination, p.protocol, <uint16_t>covered),
+                )
+            )
+            != 0xFFFF
+        ):
+            return DROP_L4_CHECKSUM
+    p.source_port = load16(l4)
+    p.destination_port = load16(l4 + 2)
+    if p.protocol == 6:
+        p.segment = classify(p.flags)
+        if p.segment == SEGMENT_INVALID:
+            return DROP_TCP_FLAGS
+    return DROP_NONE
+
+
+cdef uint8_t window_scale_option(const Packet* p) noexcept nogil:
+    """Shift of the window scale option (RFC 7323, at most 14), 15 when it is absent."""
+    cdef const uint8_t* option = p.l4 + 20
+    cdef const uint8_t* end = p.l4 + (p.l4[12] >> 4) * 4
+    while option < end:
+        if option[0] == 0:
+            break
+        if option[0] == 1:
+            option += 1
+            continue
+        if end - option < 2 or option[1] < 2 or option[1] > end - option:
+            break
+        if option[0] == 3 and option[1] == 3:
+            return option[2] if option[2] < 14 else 14
+        option += option[1]
+    return 15

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine is told, and what it tells: plain records without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side
+
+__all__ = ["Event", "Flow", "Ports", "Timeouts", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a flow outlives its last packet, by state, in milliseconds."""
+
+    tcp_opening: int = 60_000
+    tcp_established: int = 350_000
+    tcp_half_closed: int = 350_000
+    tcp_closing: int = 60_000
+    udp: int = 350_000
+    icmp: int = 60_000
+    hold: int = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Source ports of an interface address, towards each remote endpoint."""
+
+    first: int = 1024
+    last: int = 65535
+    limit_per_remote: int = 55_000
+
+
+class Verdict(NamedTuple):
+    """What becomes of a frame.
+
+    ``side`` and ``port`` (slot or interface number) say where ``frame`` leaves.  A frame of
+    ``Action.PUNT`` is either translated and waits for a neighbour, or an ARP reply for the
+    neighbour module.
+    """
+
+    action: Action
+    reason: DropReason
+    side: Side
+    port: int
+    frame: bytes
+
+
+class Event(NamedTuple):
+    """Something an operator wants to know beyond a counter."""
+
+    kind: EventKind
+    now_ms: int
+    protocol: int
+    slot: int
+    interface: int
+    remote_address: str
+    remote_port: int
+
+
+class Flow(NamedTuple):
+    """One entry of the flow table; times are CLOCK_MONOTONIC in ms modulo 2**32."""
+
+    entry: int
+    protocol: str
+    state: str
+    slot: int
+    interface: int
+    inside_address: str
+    inside_port: int
+    remote_address: str
+    remote_port: int
+    nat_address: str
+    nat_port: int
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    created_ms: int
+    last_seen_ms: int

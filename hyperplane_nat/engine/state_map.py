@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state map: the file in which flows and counters outlive a forwarder.
+
+Theory of operation
+-------------------
+One file, mapped shared by the forwarder, which writes, and by readers, which never lock.  A
+header of one page says what follows; everything is allocated when the file is made::
+
+    header | counters | slot counters | slot addresses | interface addresses
+           | entries (64 B each) | tracks (16 B) | index | remotes (16 B) | port bitmaps
+
+Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
+entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been killed
+between any two stores.  The pages of entries never used do not exist: a map for a million flows
+costs what its flows cost.
+
+The file belongs on a tmpfs: on a disk the kernel would write dirty pages back and stall the
+packet path while it does.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+from hyperplane_nat.engine._reader import read_counters, read_flows, read_slot_counters
+from hyperplane_nat.engine.constants import COUNTERS_MAX, LAYOUT_VERSION, counter_names
+from hyperplane_nat.engine.settings import Flow
+
+__all__ = ["StateMap", "StateMapError"]
+
+MAGIC: Final = b"HPNATMAP"
+_HEADER: Final = struct.Struct("<8sIIQ6I9QII")
+_HEADER_BYTES: Final = 4096
+_ENTRY_BYTES: Final = 64
+_TRACK_BYTES: Final = 16
+_REMOTE_BYTES: Final = 16
+_SLOT_COUNTER_BYTES: Final = 64
+_FLOWS_LIMIT: Final = 1 << 26
+
+
+class StateMapError(Exception):
+    """The file cannot serve as a state map; the text says why and what to do."""
+
+
+def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, ...]:
+    """The header's numbers after the magic."""
+    index_cells = 1
+    while index_cells < 4 * flows_max:
+        index_cells *= 2
+    # Linear probing over inline records stays short up to three quarters.
+    remote_cells = flows_max * 4 // 3 + 16
+    # A crowded remote endpoint has at least a thirty-second of the range in use and needs
+    # a bit per port of the range: four bytes a flow, and a 64th of that for the summary.
+    bitmap_bytes = (flows_max * 4 * 65 // 64 + 131072) // 8 * 8
+    offsets = []
+    offset = _HEADER_BYTES
+    for size in (
+        COUNTERS_MAX * 8,
+        slots_max * _SLOT_COUNTER_BYTES,
+        slots_max * 4,
+        interfaces_max * 4,
+        flows_max * _ENTRY_BYTES,
+        flows_max * _TRACK_BYTES,
+        index_cells * 4,
+        remote_cells * _REMOTE_BYTES,
+        bitmap_bytes,
+    ):
+        offsets.append(offset)
+        offset += (size + 4095) // 4096 * 4096
+    return (
+        LAYOUT_VERSION,
+        _HEADER_BYTES,
+        offset,
+        flows_max,
+        slots_max,
+        interfaces_max,
+        index_cells,
+        remote_cells,
+        bitmap_bytes,
+        *offsets,
+    )
+
+
+class StateMap:
+    """A mapped state file.
+
+    Use :meth:`create` or :meth:`open`.  ``close`` fails with BufferError while an engine uses
+    the map.
+    """
+
+    def __init__(self, path: Path, memory: mmap.mmap, *, writable: bool) -> None:
+        self.path = path
+        self.memory = memory
+        self.writable = writable
+        fields = _HEADER.unpack_from(memory)
+        self.bytes: int = fields[3]
+        self.flows_max: int = fields[4]
+        self.slots_max: int = fields[5]
+        self.interfaces_max: int = fields[6]
+        self._derived = (fields[16], self.bytes)
+        self._counter_names = counter_names()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        flows_max: int,
+        slots_max: int = 16_384,
+        interfaces_max: int = 256,
+    ) -> StateMap:
+        """Make a new map; raises StateMapError when the file exists or has no room."""
+        path = Path(path)
+        if not 1 <= flows_max <= _FLOWS_LIMIT:
+            raise StateMapError(f"flows.max is {flows_max}: choose 1 to {_FLOWS_LIMIT}")
+        if not (1 <= slots_max <= 65_535 and 1 <= interfaces_max <= 65_535):
+            raise StateMapError("a state map has room for 1 to 65535 slots and interfaces")
+        layout = _layout(flows_max, slots_max, interfaces_max)
+        header = _HEADER.pack(MAGIC, *layout, 0, 0)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateMapError(f"{path}: cannot create the state map: {error.strerror}") from error
+        try:
+            try:
+                os.truncate(descriptor, layout[2])
+                room = os.fstatvfs(descriptor)
+                if room.f_bavail * room.f_frsize < layout[2]:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                memory = mmap.mmap(descriptor, layout[2])
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise StateMapError(
+                    f"{path}: no room for {layout[2]} bytes ({error.strerror}): "
+                    "lower flows.max or choose another lab.state_directory"
+                ) from error
+        finally:
+            os.close(descriptor)
+        # The magic comes last: a map half made is never taken for one.
+        memory[8 : _HEADER.size] = header[8:]
+        memory[0:8] = MAGIC
+        return cls(path, memory, writable=True)
+
+    @classmethod
+    def open(cls, path: str | Path, *, writable: bool = False) -> StateMap:
+        """Map an existing file; raises StateMapError when it is not one of ours."""
+        path = Path(path)
+        try:
+            descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except OSError as error:
+            raise StateMapError(f"{path}: cannot open the state map: {error.strerror}") from error
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < _HEADER_BYTES:
+                raise StateMapError(
+                    f"{path}: {size} bytes are too few for a state map: remove the file"
+                )
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            memory = mmap.mmap(descriptor, 0, access=access)
+        finally:
+            os.close(descriptor)
+        problem = cls._problem(memory, size)
+        if problem:
+            memory.close()
+            raise StateMapError(f"{path}: {problem}")
+        return cls(path, memory, writable=writable)
+
+    @staticmethod
+    def _problem(memory: mmap.mmap, size: int) -> str | None:
+        fields = _HEADER.unpack_from(memory)
+        if fields[0] != MAGIC:
+            return "not a state map (wrong magic): remove the file or choose another path"
+        if fields[1] != LAYOUT_VERSION:
+            return (
+                f"state map layout {fields[1]}, this version reads {LAYOUT_VERSION}: "
+                "run the version that made it, or remove the file and its flows"
+            )
+        if fields[3] != size:
+            return f"header says {fields[3]} bytes, the file has {size}: remove the file"
+        flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[19]
+        if (
+            not 1 <= flows_max <= _FLOWS_LIMIT
+            or not 1 <= slots_max <= 65_535
+            or not 1 <= interfaces_max <= 65_535
+            or fields[1:19] != _layout(flows_max, slots_max, interfaces_max)
+            or watermark > flows_max
+        ):
+            return "damaged header: remove the file and its flows"
+        return None
+
+    def discard_derived(self) -> None:
+        """Free the pages of index, remotes and bitmaps: they read as zero from now on."""
+        start, end = self._derived
+        self.memory.madvise(mmap.MADV_REMOVE, start, end - start)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the file that exist, unlike ``bytes``, its size."""
+        return self.path.stat().st_blocks * 512
+
+    def counters(self) -> dict[str, int]:
+        """Every counter by name; packets, bytes, flows or frames as the name says."""
+        values = read_counters(self.memory)
+        return {name: values[index] for name, index in self._counter_names.items()}
+
+    def slot_counters(self, slot: int) -> dict[str, int]:
+        """Packets and bytes (IPv4 total length) of one slot, its drops and active flows."""
+        if not 0 <= slot < self.slots_max:
+            raise IndexError(f"slot {slot}: the map has {self.slots_max}")
+        return read_slot_counters(self.memory, slot)
+
+    def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        """Flows among the ``limit`` entries from ``start``, held ones included."""
+        count = self.flows_max - start if limit is None else limit
+        return read_flows(self.memory, start, count)
+
+    @property
+    def entries_watermark(self) -> int:
+        """Entries at or above this index were never used."""
+        return int(_HEADER.unpack_from(self.memory)[19])
+
+    def close(self) -> None:
+        """Unmap the file; it stays."""
+        self.memory.close()

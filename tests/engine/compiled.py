@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled engine behind the same face as the model."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from hyperplane_nat.engine import DropReason, Engine, Flow, Ports, StateMap, Timeouts, Verdict
+from tests.engine import scenario
+from tests.reference import Result
+from tests.reference.flow import FlowTuple
+
+SEED = bytes(range(16))
+MEMORY_DIRECTORY = Path("/dev/shm")
+
+
+def flow_tuple(flow: Flow) -> FlowTuple:
+    """A flow as the model writes it: without its index."""
+    return (
+        flow.protocol,
+        flow.state,
+        flow.slot,
+        flow.interface,
+        flow.inside_address,
+        flow.inside_port,
+        flow.remote_address,
+        flow.remote_port,
+        flow.nat_address,
+        flow.nat_port,
+        flow.packets_out,
+        flow.bytes_out,
+        flow.packets_in,
+        flow.bytes_in,
+        flow.created_ms,
+        flow.last_seen_ms,
+    )
+
+
+def result_of(verdict: Verdict) -> Result:
+    """A verdict as the model writes it."""
+    action = verdict.action.name.lower()
+    reason = verdict.reason.name.lower() if verdict.reason is not DropReason.NONE else None
+    if action == "drop":
+        return Result(action, reason)
+    return Result(action, reason, int(verdict.side), verdict.port, verdict.frame)
+
+
+def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
+    """Tell an engine the scenario."""
+    timeouts, ports = setup.timeouts, setup.ports
+    engine.configure(
+        timeouts_ms=Timeouts(
+            tcp_opening=timeouts.tcp_opening,
+            tcp_established=timeouts.tcp_established,
+            tcp_half_closed=timeouts.tcp_half_closed,
+            tcp_closing=timeouts.tcp_closing,
+            udp=timeouts.udp,
+            icmp=timeouts.icmp,
+            hold=timeouts.hold,
+        ),
+        ports=Ports(first=ports.first, last=ports.last, limit_per_remote=ports.limit_per_remote),
+        now_ms=now,
+    )
+    for number, address in enumerate(scenario.INTERFACE_ADDRESSES):
+        engine.set_interface(
+            number,
+            address=address,
+            mac=scenario.interface_mac(number),
+            subnet=scenario.SUBNETS[number],
+            router=scenario.ROUTERS[number],
+            destinations=scenario.DESTINATIONS,
+        )
+    for number, interface in scenario.SLOT_INTERFACES.items():
+        engine.set_slot(
+            number,
+            address=scenario.ENVIRONMENT,
+            gateway=scenario.GATEWAY,
+            subnet=scenario.ENVIRONMENT_SUBNET,
+            environment_mac=scenario.environment_mac(number),
+            gateway_mac=scenario.gateway_mac(number),
+            interface=interface,
+        )
+    for interface, neighbour, mac in scenario.neighbours(setup):
+        engine.set_neighbour(interface, neighbour, mac)
+
+
+class EngineTarget:
+    """An engine on a state map of its own, removed by `close`."""
+
+    def __init__(self, setup: scenario.Setup, *, seed: bytes = SEED, now: int = 0) -> None:
+        self._directory = tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY)
+        self.path = Path(self._directory.name) / "state.map"
+        self.map = StateMap.create(
+            self.path, flows_max=setup.flows_max, slots_max=64, interfaces_max=8
+        )
+        self.engine = Engine(self.map, seed=seed, now_ms=now)
+        configured(self.engine, setup, now)
+
+    def translate(
+        self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
+    ) -> Result:
+        return result_of(self.engine.translate(frame, side, port, now, partial=partial))
+
+    def expire(self, now: int, budget: int) -> int:
+        before = self.flows()
+        examined = self.engine.expire(now, budget)
+        ended = len(scenario.ended_between(before, self.flows()))
+        assert ended <= examined <= budget
+        return ended
+
+    def flows(self) -> set[FlowTuple]:
+        flows = [flow_tuple(flow) for flow in self.engine.flows()]
+        assert len(set(flows)) == len(flows), "an entry is listed twice"
+        return set(flows)
+
+    def problems(self) -> list[str]:
+        return self.engine.verify()
+
+    def counters(self) -> Mapping[str, int]:
+        return self.engine.counters()
+
+    def count(self, name: str) -> int:
+        return self.engine.counters()[name]
+
+    def close(self) -> None:
+        # The memory is unmapped with the last reference: a test may still hold the engine.
+        del self.engine, self.map
+        self._directory.cleanup()

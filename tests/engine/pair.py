@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine and the model side by side: same input, same output, same flows."""
+
+from ipaddress import IPv4Address
+
+from tests.engine import scenario
+from tests.engine.compiled import EngineTarget, flow_tuple, result_of
+from tests.reference import Result, packet
+from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
+
+_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
+
+COMPARED_COUNTERS = (
+    *(f"flows_created_{name}" for name in _NUMBERS),
+    *(f"flows_ended_{name}_timeout" for name in _NUMBERS),
+    "flows_ended_tcp_fin",
+    "flows_ended_tcp_rst",
+    "icmp_errors_translated",
+    "replies_arp",
+    "replies_icmp",
+    "port_allocation_errors",
+)
+
+
+def _life(flow: FlowTuple) -> tuple[int, str, str, int, int, int, int]:
+    """What tells one life of a flow from another: its key, its port and when it began."""
+    return (*scenario.flow_key(flow), flow[9], flow[14])
+
+
+class Pair:
+    """Drives both with one clock; every step compares them."""
+
+    def __init__(self, setup: scenario.Setup, *, now: int = 0, seed: bytes = bytes(16)) -> None:
+        self.now = now
+        self.model = scenario.reference_nat(setup)
+        self.target = EngineTarget(setup, seed=seed, now=now)
+        self.engine = self.target.engine
+
+    def translate(self, frame: bytes, side: int, port: int, *, partial: bool = False) -> Result:
+        """One frame through both."""
+        verdict = self.engine.translate(frame, side, port, self.now, partial=partial)
+        got = result_of(verdict)
+        expected = self.model.translate(
+            frame, side, port, self.now, partial=partial, nat_port=self._nat_port(got)
+        )
+        assert got == expected, (
+            f"frame {frame.hex(' ')} from side {side} port {port} partial {partial}:\n"
+            f"engine {got.action} {got.reason} {got.side} {got.port} {got.frame.hex(' ')}\n"
+            f"model  {expected.action} {expected.reason} {expected.side} {expected.port} "
+            f"{expected.frame.hex(' ')}"
+        )
+        self.compare_flows()
+        return got
+
+    def _nat_port(self, result: Result) -> int | None:
+        """The port the engine chose; for a drop, that of the flow that appeared all the same."""
+        if result.side == scenario.OUTSIDE and result.frame[12:14] == b"\x08\x00":
+            at = 14 + (result.frame[14] & 0x0F) * 4
+            icmp = result.frame[23] == packet.ICMP
+            return packet.word(result.frame, at + (4 if icmp else 0))
+        if result.reason in ("neighbour_queue_full", "neighbour_failed"):
+            known = {_life(flow) for flow in self.model.flows()}
+            lives = {_life(flow_tuple(flow)) for flow in self.engine.flows()}
+            for *_, nat_port, created in lives - known:
+                if created == self.now & 0xFFFFFFFF:
+                    return nat_port
+        return None
+
+    def expire(self, budget: int) -> int:
+        """Let time do its work in both; the model checks what the engine chose to end."""
+        before = self.target.flows()
+        examined = self.engine.expire(self.now, budget)
+        assert 0 <= examined <= budget
+        ended = scenario.ended_between(before, self.target.flows())
+        keys: list[InsideKey] = [
+            (slot, _NUMBERS[protocol], IPv4Address(remote), remote_port, inside_port)
+            for slot, protocol, remote, remote_port, inside_port in ended
+        ]
+        self.model.expire(self.now, budget, keys)
+        if examined < budget:
+            late = self.model.due(self.now)
+            assert not late, f"still there at {self.now} after expire: {late}"
+        self.compare_flows()
+        return len(keys)
+
+    def compare_flows(self) -> None:
+        """Flows, states, counters of flows and clocks agree; so does the next deadline."""
+        got, expected = self.target.flows(), self.model.flows()
+        assert got == expected, f"engine only {got - expected}; model only {expected - got}"
+        deadline = self.engine.next_deadline()
+        due_in = self.model.next_due_in(self.now)
+        if due_in is None:
+            return
+        assert deadline is not None, "flows wait and nothing is scheduled"
+        assert deadline - self.now <= max(due_in, 0), f"deadline {deadline} at {self.now}"
+
+    def compare_counters(self) -> None:
+        """Drops by reason and what is counted of flows agree; entries and index do, too."""
+        assert self.engine.verify() == []
+        counters = self.engine.counters()
+        drops = {
+            name.removeprefix("drop_"): value
+            for name, value in counters.items()
+            if name.startswith("drop_") and value
+        }
+        assert drops == self.model.drops
+        for name in COMPARED_COUNTERS:
+            assert counters[name] == self.model.counts.get(name, 0), name
+        for protocol in _NUMBERS:
+            created = counters[f"flows_created_{protocol}"]
+            causes = ("fin", "rst", "timeout", "removed")
+            ended = sum(counters[f"flows_ended_{protocol}_{cause}"] for cause in causes)
+            assert counters[f"flows_active_{protocol}"] == created - ended
+        assert counters["flows_entries_used"] == len(self.model.inside)
+
+    def entries(self) -> list[Entry]:
+        """The model's flows in an order that does not depend on the engine's choices."""
+        return list(self.model.inside.values())
+
+    def tcp_entries(self) -> list[Entry]:
+        """Those of TCP."""
+        return [entry for entry in self.entries() if entry.protocol == packet.TCP]
+
+    def other_entries(self) -> list[Entry]:
+        """Those of UDP and ICMP."""
+        return [entry for entry in self.entries() if entry.protocol != packet.TCP]
+
+    def close(self) -> None:
+        del self.engine
+        self.target.close()

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway that engine tests run on, and one face for the model and the engine.
+
+Three interfaces and five slots.  Interfaces 0 and 1 belong to one VPC; interface 2 belongs to
+another tenant whose network has the same addresses as interface 0's, the interface's own address
+included.  All slots have the same inside address.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+from tests.reference import Interface, Ports, ReferenceNat, Result, Slot, Timeouts
+from tests.reference.flow import FlowTuple
+from tests.reference.settings import mac_bytes
+
+INSIDE = 0
+OUTSIDE = 1
+SIDES = {"inside": INSIDE, "outside": OUTSIDE}
+
+ENVIRONMENT = "169.254.100.2"
+GATEWAY = "169.254.100.1"
+ENVIRONMENT_SUBNET = "169.254.100.0/30"
+
+WEB = "10.0.1.80"
+ECHO = "10.0.1.81"
+FAR = "10.0.9.9"
+"""Three services: two in the subnet of interface 0, one behind its router."""
+
+INTERFACE_ADDRESSES = ("10.0.1.10", "10.0.2.10", "10.0.1.10")
+SUBNETS = ("10.0.1.0/24", "10.0.2.0/24", "10.0.1.0/24")
+ROUTERS = ("10.0.1.1", "10.0.2.1", "10.0.1.1")
+DESTINATIONS = ("10.0.0.0/16", "192.168.7.0/24")
+NEIGHBOURS = (
+    ("10.0.1.1", WEB, ECHO),
+    ("10.0.2.1", "10.0.2.80"),
+    ("10.0.1.1", WEB, ECHO),
+)
+SLOT_INTERFACES = {1: 0, 2: 0, 3: 1, 4: 2, 5: 0}
+
+
+def interface_mac(number: int) -> str:
+    """MAC address of a network interface."""
+    return f"02:00:00:00:0a:{number:02x}"
+
+
+def neighbour_mac(number: int, address: str) -> str:
+    """MAC address of a host in the VPC of interface `number`."""
+    last = IPv4Address(address).packed[3]
+    return f"02:00:00:0b:{number:02x}:{last:02x}"
+
+
+def environment_mac(slot: int) -> str:
+    """MAC address of an environment's eth0."""
+    return f"02:00:00:01:00:{slot:02x}"
+
+
+def gateway_mac(slot: int) -> str:
+    """MAC address of the gateway on the link of a slot."""
+    return f"02:00:00:02:00:{slot:02x}"
+
+
+def ethernet_addresses(side: int, port: int) -> tuple[str, str]:
+    """(ours, theirs) on the link of a slot or an interface; theirs is the first neighbour's."""
+    if side == INSIDE:
+        return gateway_mac(port), environment_mac(port)
+    return interface_mac(port), neighbour_mac(port, NEIGHBOURS[port][0])
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What differs from test to test."""
+
+    flows_max: int = 64
+    ports: Ports = field(default_factory=lambda: Ports(40000, 40000, 55_000))
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    neighbours_known: bool = True
+
+
+class Target(Protocol):
+    """A NAT under test: the engine, or the model itself."""
+
+    def translate(
+        self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
+    ) -> Result: ...
+
+    def expire(self, now: int, budget: int) -> int:
+        """End what is due; returns how many entries changed their state or were freed."""
+        ...
+
+    def flows(self) -> set[FlowTuple]: ...
+
+    def problems(self) -> list[str]: ...
+
+    def count(self, name: str) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class ModelTarget:
+    """The reference model, choosing for itself."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.nat = reference_nat(setup)
+
+    def translate(
+        self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
+    ) -> Result:
+        return self.nat.translate(frame, side, port, now, partial=partial)
+
+    def expire(self, now: int, budget: int) -> int:
+        return self.nat.expire(now, budget)
+
+    def flows(self) -> set[FlowTuple]:
+        return self.nat.flows()
+
+    def problems(self) -> list[str]:
+        return []
+
+    def count(self, name: str) -> int:
+        if name.startswith("drop_"):
+            return self.nat.drops.get(name.removeprefix("drop_"), 0)
+        return self.nat.counts.get(name, 0)
+
+    def close(self) -> None:
+        pass
+
+
+def reference_nat(setup: Setup) -> ReferenceNat:
+    """The model, set up as every test expects it."""
+    nat = ReferenceNat(setup.flows_max)
+    nat.configure(timeouts=setup.timeouts, ports=setup.ports)
+    for number, address in enumerate(INTERFACE_ADDRESSES):
+        nat.set_interface(
+            number,
+            Interface(
+                address=IPv4Address(address),
+                mac=mac_bytes(interface_mac(number)),
+                subnet=IPv4Network(SUBNETS[number]),
+                router=IPv4Address(ROUTERS[number]),
+                destinations=tuple(IPv4Network(text) for text in DESTINATIONS),
+            ),
+        )
+    for number, interface in SLOT_INTERFACES.items():
+        nat.set_slot(
+            number,
+            Slot(
+                address=IPv4Address(ENVIRONMENT),
+                subnet=IPv4Network(ENVIRONMENT_SUBNET),
+                gateway=IPv4Address(GATEWAY),
+                environment_mac=mac_bytes(environment_mac(number)),
+                gateway_mac=mac_bytes(gateway_mac(number)),
+                interface=interface,
+            ),
+        )
+    for interface, address, mac in neighbours(setup):
+        nat.set_neighbour(interface, IPv4Address(address), mac_bytes(mac))
+    return nat
+
+
+def neighbours(setup: Setup) -> list[tuple[int, str, str]]:
+    """(interface, address, MAC) of the neighbours to be told."""
+    if not setup.neighbours_known:
+        return []
+    return [
+        (number, address, neighbour_mac(number, address))
+        for number, addresses in enumerate(NEIGHBOURS)
+        for address in addresses
+    ]
+
+
+def flow_key(flow: FlowTuple) -> tuple[int, str, str, int, int]:
+    """(slot, protocol, remote address, remote port, inside port) of a flow."""
+    return flow[2], flow[0], flow[6], flow[7], flow[5]
+
+
+def ended_between(
+    before: set[FlowTuple], after: set[FlowTuple]
+) -> set[tuple[int, str, str, int, int]]:
+    """Keys of the flows that changed their state or vanished."""
+    states = {flow_key(flow): flow[1] for flow in after}
+    return {key for flow in before if states.get(key := flow_key(flow)) != flow[1]}

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timers on a clock of our own: exact, bounded by a budget, and across the wrap of 2^32 ms."""
+
+import random
+
+import pytest
+
+from tests.engine import scenario, traffic
+from tests.engine.compiled import EngineTarget
+from tests.engine.connection import Connection
+from tests.engine.pair import Pair
+from tests.engine.scenario import INSIDE, OUTSIDE
+from tests.reference import Ports, Timeouts, packet
+
+TIMEOUTS = Timeouts(
+    tcp_opening=1100,
+    tcp_established=1500,
+    tcp_half_closed=1400,
+    tcp_closing=1300,
+    udp=1200,
+    icmp=1000,
+    hold=900,
+)
+TCP_TIMEOUT = {
+    "SYN_SENT": 1100,
+    "SYN_RECEIVED": 1100,
+    "ESTABLISHED": 1500,
+    "FIN_INSIDE": 1400,
+    "FIN_OUTSIDE": 1400,
+    "FIN_BOTH": 1300,
+    "TIME_WAIT": 900,
+    "RESET": 900,
+}
+STARTS = [0, 5, (1 << 31) - 700, (1 << 32) - 1, (1 << 32) - 700, (1 << 32) - 2000, (1 << 33) - 9]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("state", TCP_TIMEOUT)
+def test_tcp_state_lasts_its_time(state: str, start: int) -> None:
+    pair = Pair(scenario.Setup(timeouts=TIMEOUTS), now=start)
+    Connection(pair).bring_to(state)
+    pair.now += TCP_TIMEOUT[state] - 1
+    assert pair.expire(10) == 0
+    pair.now += 1
+    assert pair.expire(10) == 1
+    states = {flow[1] for flow in pair.target.flows()}
+    assert states == (set() if state in ("TIME_WAIT", "RESET") else {"HELD"})
+    if states:
+        pair.now += 899
+        assert pair.expire(10) == 0
+        pair.now += 1
+        assert pair.expire(10) == 1
+    assert pair.target.flows() == set()
+    assert pair.engine.next_deadline() is None
+    pair.compare_counters()
+    pair.close()
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_udp_and_icmp_last_their_time(start: int) -> None:
+    pair = Pair(scenario.Setup(timeouts=TIMEOUTS), now=start)
+    pair.translate(traffic.datagram(1, 5000), INSIDE, 1)
+    message = packet.echo(packet.ECHO_REQUEST, 7, 1)
+    body = packet.ipv4(scenario.ENVIRONMENT, scenario.WEB, packet.ICMP, message)
+    pair.translate(traffic.frame_in(INSIDE, 1, body), INSIDE, 1)
+    for step, ended in ((999, 0), (1, 1), (199, 0), (1, 1), (699, 0), (1, 1), (199, 0), (1, 1)):
+        pair.now += step
+        assert pair.expire(10) == ended
+    assert pair.target.flows() == set()
+    pair.close()
+
+
+@pytest.mark.parametrize("start", [0, (1 << 32) - 3000])
+@pytest.mark.parametrize("pause", [1, 100, 999, 1499])
+def test_a_flow_in_use_never_expires(start: int, pause: int) -> None:
+    """For three wraps' worth of checks: what is refreshed stays, however often it is looked at."""
+    pair = Pair(scenario.Setup(timeouts=TIMEOUTS), now=start)
+    connection = Connection(pair)
+    connection.bring_to("ESTABLISHED")
+    for number in range(60):
+        pair.now += pause
+        assert pair.expire(10) == 0
+        connection.send(number % 2, packet.ACK)
+    assert connection.state == "ESTABLISHED"
+    pair.close()
+
+
+def test_late_packets_meet_an_ended_flow() -> None:
+    """A flow ends at its deadline, not when somebody calls expire: late data is refused."""
+    pair = Pair(scenario.Setup(timeouts=TIMEOUTS))
+    connection = Connection(pair)
+    connection.bring_to("ESTABLISHED")
+    pair.now += 1500
+    assert connection.send(OUTSIDE, packet.ACK).reason == "flow_held"
+    assert connection.send(INSIDE, packet.ACK).reason == "tcp_no_flow"
+    pair.now += 900
+    assert connection.send(OUTSIDE, packet.ACK).reason == "no_flow"
+    pair.compare_counters()
+    pair.close()
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 100])
+def test_budget(budget: int) -> None:
+    """No call looks at more than its budget; calls together end all that is due."""
+    setup = scenario.Setup(flows_max=64, ports=Ports(40000, 40063, 64), timeouts=TIMEOUTS)
+    pair = Pair(setup)
+    for number in range(64):
+        pair.translate(traffic.datagram(1, 5000 + number), INSIDE, 1)
+    pair.now = 1200
+    calls = 0
+    while any(flow[1] != "HELD" for flow in pair.target.flows()):
+        ended = pair.expire(budget)
+        assert 0 < ended <= budget
+        calls += 1
+    assert calls == -(-64 // budget)
+    assert pair.expire(1000) == 0
+    pair.compare_counters()
+    pair.close()
+
+
+def test_deadlines_lead_to_the_end() -> None:
+    """Sleeping until each deadline ends every flow in few calls."""
+    setup = scenario.Setup(flows_max=128, ports=Ports(40000, 40127, 128), timeouts=TIMEOUTS)
+    start = (1 << 32) - 900
+    pair = Pair(setup, now=start)
+    source = random.Random(3)
+    for number in range(120):
+        pair.now += source.randrange(9)
+        frame = traffic.datagram(1, 5000 + number)
+        pair.engine.translate(frame, INSIDE, 1, pair.now)
+        pair.model.translate(frame, INSIDE, 1, pair.now, nat_port=_nat_port(pair, number))
+    pair.compare_flows()
+    calls = 0
+    while (deadline := pair.engine.next_deadline()) is not None:
+        # A deadline may be early, never late: the wheel's slots are coarser than a millisecond.
+        pair.now = max(deadline, pair.now + 1)
+        pair.expire(10_000)
+        calls += 1
+        assert calls < 3000
+    assert pair.target.flows() == set()
+    pair.close()
+
+
+def _nat_port(pair: Pair, number: int) -> int:
+    (port,) = [flow.nat_port for flow in pair.engine.flows() if flow.inside_port == 5000 + number]
+    return port
+
+
+@pytest.mark.parametrize("hours", [1, 24, 24 * 20])
+def test_long_timeouts(hours: int) -> None:
+    """RFC 5382 REQ-5 asks for hours; the clock's half turn of 24 days is the bound."""
+    milliseconds = hours * 3_600_000
+    pair = Pair(scenario.Setup(timeouts=Timeouts(udp=milliseconds, hold=milliseconds)), now=77)
+    pair.translate(traffic.datagram(1, 5000), INSIDE, 1)
+    for _ in range(2):
+        pair.now += milliseconds - 1
+        assert pair.expire(10) == 0
+        pair.now += 1
+        assert pair.expire(10) == 1
+    assert pair.target.flows() == set()
+    pair.close()
+
+
+def test_idle_engine_has_no_deadline() -> None:
+    target = EngineTarget(scenario.Setup())
+    assert target.engine.next_deadline() is None
+    assert target.engine.expire(1 << 40) == 0
+    target.close()

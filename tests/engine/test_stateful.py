@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arbitrary interleavings of packets, time and expiry: the engine does what the model does.
+
+Few slots, few ports and few entries, so that everything runs out all the time.  Sequence numbers
+are drawn around those the tracker waits for, because random ones would only ever be out of window.
+"""
+
+import os
+from ipaddress import IPv4Address
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.engine import scenario
+from tests.engine.pair import Pair
+from tests.reference import Ports, Timeouts, packet
+from tests.reference.flow import Entry
+from tests.reference.settings import mac_bytes
+from tests.reference.tracker import State
+
+EXAMPLES = int(os.environ.get("HYPERPLANE_NAT_EXAMPLES", "120"))
+
+slots = st.sampled_from(sorted(scenario.SLOT_INTERFACES))
+remotes = st.sampled_from((scenario.WEB, scenario.ECHO, scenario.FAR))
+remote_ports = st.sampled_from((7, 80))
+inside_ports = st.sampled_from((5000, 5001))
+identifiers = st.sampled_from((0, 77, 0xFFFF))
+time_steps = st.sampled_from((0, 1, 7, 99, 100, 101, 250, 499, 500, 501, 1000, 2000))
+budgets = st.sampled_from((1, 2, 3, 1000))
+payloads = st.one_of(st.just(b""), st.binary(max_size=5), st.just(b"\xff\xff"))
+ip_options = st.sampled_from(
+    (b"", b"\x01\x01\x01\x01", b"\x94\x04\0\0", b"\x07\x27\x04" + bytes(36))
+)
+paddings = st.sampled_from((b"", bytes(18), b"\xff"))
+ttls = st.sampled_from((64, 64, 64, 255, 2, 1, 0))
+identifications = st.integers(0, 0xFFFF)
+flag_sets = st.sampled_from(
+    (
+        packet.SYN,
+        packet.SYN | packet.ACK,
+        packet.ACK,
+        packet.ACK | packet.PSH,
+        packet.FIN | packet.ACK,
+        packet.FIN,
+        packet.RST,
+        packet.RST | packet.ACK,
+        packet.SYN | packet.FIN,
+        packet.URG,
+    )
+)
+likely_flags = st.one_of(
+    st.sampled_from((packet.ACK, packet.ACK, packet.FIN | packet.ACK, packet.RST)), flag_sets
+)
+offsets = st.sampled_from((0, 0, 0, 1, -1, 2, 1000, 1001, 65535, 65536, 1 << 31, (1 << 31) - 1))
+scales = st.sampled_from((None, None, 0, 2, 14, 15, 255))
+windows = st.sampled_from((0, 1, 1000, 65535))
+starts = st.sampled_from((0, 1000, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF))
+
+
+def _tcp_options(scale: int | None) -> bytes:
+    if scale is None:
+        return b""
+    return b"\x02\x04\x05\xb4\x01" + bytes((3, 3, scale))
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Rules are what can happen to a gateway; the pair compares after each."""
+
+    pair: Pair
+
+    @initialize(
+        flows_max=st.sampled_from((8, 12, 64)),
+        range_size=st.sampled_from((1, 2, 4, 4, 70)),
+        limit=st.sampled_from((1, 3, 55_000)),
+        hold=st.sampled_from((0, 100, 500)),
+        now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
+        known=st.sampled_from((True, True, True, False)),
+        seed=st.binary(min_size=16, max_size=16),
+    )
+    def start(
+        self,
+        flows_max: int,
+        range_size: int,
+        limit: int,
+        hold: int,
+        now: int,
+        known: bool,
+        seed: bytes,
+    ) -> None:
+        setup = scenario.Setup(
+            flows_max=flows_max,
+            ports=Ports(40000, 40000 + range_size - 1, limit),
+            timeouts=Timeouts(
+                tcp_opening=500,
+                tcp_established=2000,
+                tcp_half_closed=1500,
+                tcp_closing=400,
+                udp=1000,
+                icmp=250,
+                hold=hold,
+            ),
+            neighbours_known=known,
+        )
+        self.pair = Pair(setup, now=now, seed=seed)
+
+    # What environments send
+
+    @rule(
+        slot=slots,
+        remote=remotes,
+        remote_port=remote_ports,
+        port=inside_ports,
+        payload=payloads,
+        partial=st.booleans(),
+        blank=st.booleans(),
+        options=ip_options,
+        padding=paddings,
+        ttl=ttls,
+        identification=identifications,
+    )
+    def datagram_out(
+        self,
+        slot: int,
+        remote: str,
+        remote_port: int,
+        port: int,
+        payload: bytes,
+        partial: bool,
+        blank: bool,
+        options: bytes,
+        padding: bytes,
+        ttl: int,
+        identification: int,
+    ) -> None:
+        field = 0 if blank and not partial else None
+        datagram = packet.udp(
+            scenario.ENVIRONMENT,
+            remote,
+            port,
+            remote_port,
+            payload,
+            checksum_field=field,
+            partial=partial,
+        )
+        body = packet.ipv4(
+            scenario.ENVIRONMENT,
+            remote,
+            packet.UDP,
+            datagram,
+            ttl=ttl,
+            options=options,
+            identification=identification,
+        )
+        self._from_slot(slot, body + padding, partial=partial)
+
+    @rule(slot=slots, remote=remotes, identifier=identifiers, payload=payloads, ttl=ttls)
+    def echo_out(self, slot: int, remote: str, identifier: int, payload: bytes, ttl: int) -> None:
+        message = packet.echo(packet.ECHO_REQUEST, identifier, 1, payload)
+        body = packet.ipv4(scenario.ENVIRONMENT, remote, packet.ICMP, message, ttl=ttl)
+        self._from_slot(slot, body)
+
+    @rule(
+        slot=slots,
+        remote=remotes,
+        remote_port=remote_ports,
+        port=inside_ports,
+        seq=starts,
+        scale=scales,
+        window=windows,
+        partial=st.booleans(),
+        flags=st.sampled_from((packet.SYN, packet.SYN, packet.SYN, packet.ACK)),
+    )
+    def open_connection(
+        self,
+        slot: int,
+        remote: str,
+        remote_port: int,
+        port: int,
+        seq: int,
+        scale: int | None,
+        window: int,
+        partial: bool,
+        flags: int,
+    ) -> None:
+        segment = packet.tcp(
+            scenario.ENVIRONMENT,
+            remote,
+            port,
+            remote_port,
+            flags,
+            seq=seq,
+            window=window,
+            options=_tcp_options(scale),
+            partial=partial,
+        )
+        body = packet.ipv4(scenario.ENVIRONMENT, remote, packet.TCP, segment)
+        self._from_slot(slot, body, partial=partial)
+
+    # What happens on flows there are
+
+    @precondition(lambda self: self.pair.tcp_entries())
+    @rule(
+        data=st.data(),
+        side=st.integers(0, 1),
+        flags=likely_flags,
+        seq_offset=offsets,
+        ack_offset=offsets,
+        from_window=st.booleans(),
+        window=windows,
+        scale=scales,
+        payload=payloads,
+        partial=st.booleans(),
+        ttl=ttls,
+        options=ip_options,
+    )
+    def segment(
+        self,
+        data: st.DataObject,
+        side: int,
+        flags: int,
+        seq_offset: int,
+        ack_offset: int,
+        from_window: bool,
+        window: int,
+        scale: int | None,
+        payload: bytes,
+        partial: bool,
+        ttl: int,
+        options: bytes,
+    ) -> None:
+        entry = data.draw(st.sampled_from(self.pair.tcp_entries()))
+        mine, theirs = entry.tracker.directions[side], entry.tracker.directions[1 - side]
+        base = theirs.ack if from_window else mine.seq_end
+        if from_window and seq_offset > 1:
+            base += entry.tracker.window(1 - side) - 1000
+        source, destination, source_port, destination_port = _ends(entry, side)
+        segment = packet.tcp(
+            source,
+            destination,
+            source_port,
+            destination_port,
+            flags,
+            seq=base + seq_offset,
+            ack=theirs.seq_end + ack_offset,
+            window=window,
+            options=_tcp_options(scale if flags & packet.SYN else None),
+            payload=payload,
+            partial=partial,
+        )
+        body = packet.ipv4(source, destination, packet.TCP, segment, ttl=ttl, options=options)
+        self._from(entry, side, body, partial=partial)
+
+    @precondition(lambda self: self.pair.tcp_entries())
+    @rule(data=st.data(), steps=st.integers(1, 6), first_fin=st.integers(0, 1))
+    def proceed(self, data: st.DataObject, steps: int, first_fin: int) -> None:
+        """The next segments of a connection that goes well, so that late states are reached."""
+        entry = data.draw(st.sampled_from(self.pair.tcp_entries()))
+        for _ in range(steps):
+            step = _NEXT.get(entry.state.name)
+            if entry.state is State.ESTABLISHED:
+                step = (first_fin, packet.FIN | packet.ACK)
+            if step is None:
+                return
+            side, flags = step
+            mine, theirs = entry.tracker.directions[side], entry.tracker.directions[1 - side]
+            source, destination, source_port, destination_port = _ends(entry, side)
+            segment = packet.tcp(
+                source,
+                destination,
+                source_port,
+                destination_port,
+                flags,
+                seq=mine.seq_end,
+                ack=theirs.seq_end,
+                window=1000,
+            )
+            self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+
+    @precondition(lambda self: self.pair.other_entries())
+    @rule(
+        data=st.data(),
+        payload=payloads,
+        partial=st.booleans(),
+        blank=st.booleans(),
+        stranger=st.sampled_from((False, False, False, True)),
+        ttl=ttls,
+        sequence=st.sampled_from((0, 1)),
+    )
+    def answer(
+        self,
+        data: st.DataObject,
+        payload: bytes,
+        partial: bool,
+        blank: bool,
+        stranger: bool,
+        ttl: int,
+        sequence: int,
+    ) -> None:
+        entry = data.draw(st.sampled_from(self.pair.other_entries()))
+        source, destination, source_port, destination_port = _ends(entry, scenario.OUTSIDE)
+        if stranger:
+            source = "10.0.7.7"
+        if entry.protocol == packet.ICMP:
+            partial = False
+            content = packet.echo(packet.ECHO_REPLY, destination_port, sequence, payload)
+        else:
+            field = 0 if blank and not partial else None
+            content = packet.udp(
+                source,
+                destination,
+                source_port,
+                destination_port,
+                payload,
+                checksum_field=field,
+                partial=partial,
+            )
+        protocol = packet.ICMP if entry.protocol == packet.ICMP else packet.UDP
+        body = packet.ipv4(source, destination, protocol, content, ttl=ttl)
+        self._from(entry, scenario.OUTSIDE, body, partial=partial)
+
+    @precondition(lambda self: self.pair.entries())
+    @rule(
+        data=st.data(),
+        side=st.integers(0, 1),
+        kind=st.sampled_from((3, 11, 12, 4)),
+        quoted_octets=st.sampled_from((100, 100, 28, 36, 37, 38, 27)),
+        options=ip_options,
+        value=st.sampled_from((None, None, 0, 0xFFFF, 0x1234)),
+        router=st.booleans(),
+        ttl=ttls,
+    )
+    def icmp_error(
+        self,
+        data: st.DataObject,
+        side: int,
+        kind: int,
+        quoted_octets: int,
+        options: bytes,
+        value: int | None,
+        router: bool,
+        ttl: int,
+    ) -> None:
+        entry = data.draw(st.sampled_from(self.pair.entries()))
+        # What is quoted went the other way: from the far end of this side.
+        source, destination, source_port, destination_port = _ends(entry, 1 - side)
+        if side == scenario.INSIDE:
+            destination, destination_port = scenario.ENVIRONMENT, entry.inside_port
+            source, source_port = str(entry.remote_address), entry.remote_port
+        else:
+            source, source_port = str(entry.nat_address), entry.nat_port
+            destination, destination_port = str(entry.remote_address), entry.remote_port
+        match entry.protocol:
+            case packet.TCP:
+                content = packet.tcp(
+                    source,
+                    destination,
+                    source_port,
+                    destination_port,
+                    packet.ACK,
+                    payload=b"abc",
+                    checksum_field=value,
+                )
+            case packet.UDP:
+                content = packet.udp(
+                    source,
+                    destination,
+                    source_port,
+                    destination_port,
+                    b"abc",
+                    checksum_field=value,
+                )
+            case _:
+                echo = packet.ECHO_REPLY if side == scenario.INSIDE else packet.ECHO_REQUEST
+                identifier = entry.inside_port if side == scenario.INSIDE else entry.nat_port
+                content = packet.echo(echo, identifier, 1, b"abc", checksum_field=value)
+        quote = packet.ipv4(source, destination, entry.protocol, content, options=options)
+        message = packet.icmp(kind, 1, bytes(4), quote[: quoted_octets + len(options)])
+        if side == scenario.INSIDE:
+            teller, told = scenario.ENVIRONMENT, source
+        else:
+            teller, told = ("10.0.7.7" if router else destination), source
+        self._from(entry, side, packet.ipv4(teller, told, packet.ICMP, message, ttl=ttl))
+
+    # Neighbours and ARP
+
+    @rule(
+        interface=st.integers(0, 2),
+        remote=remotes,
+        event=st.sampled_from(("answers", "answers", "is forgotten", "fails", "is probed")),
+    )
+    def neighbour_event(self, interface: int, remote: str, event: str) -> None:
+        engine, model = self.pair.engine, self.pair.model
+        address = IPv4Address(remote)
+        known = model.neighbours.get((interface, address))
+        if event == "answers":
+            mac = scenario.neighbour_mac(interface, remote)
+            engine.set_neighbour(interface, remote, mac)
+            model.set_neighbour(interface, address, mac_bytes(mac))
+        elif event == "is forgotten":
+            engine.set_neighbour(interface, remote, None)
+            model.set_neighbour(interface, address, None)
+        elif event == "fails" and known is not None:
+            engine.fail_neighbour(interface, remote)
+            model.fail_neighbour(interface, address)
+        elif event == "is probed" and known is not None and known.mac is not None:
+            used = engine.probe_neighbour(interface, remote)
+            assert used == model.probe_neighbour(interface, address)
+
+    @rule(
+        interface=st.integers(0, 2),
+        sender=remotes,
+        operation=st.sampled_from((1, 2, 2, 2, 3)),
+        ours=st.booleans(),
+    )
+    def arp_in_the_vpc(self, interface: int, sender: str, operation: int, ours: bool) -> None:
+        address = scenario.INTERFACE_ADDRESSES[interface]
+        mac = scenario.neighbour_mac(interface, sender)
+        body = packet.arp(
+            operation=operation,
+            sender_mac=mac,
+            sender=sender,
+            target=address if ours else "10.0.1.99",
+        )
+        destination = scenario.interface_mac(interface)
+        frame = packet.ethernet(destination, mac, packet.ETHERTYPE_ARP, body)
+        self.pair.translate(frame, scenario.OUTSIDE, interface)
+
+    # Time
+
+    @rule(step=time_steps, budget=st.sampled_from((0, 1, 2, 1000)))
+    def time_passes(self, step: int, budget: int) -> None:
+        self.pair.now += step
+        if budget:
+            self.pair.expire(budget)
+
+    @rule(early=st.sampled_from((0, 0, 1)), budget=budgets)
+    def next_flow_is_due(self, early: int, budget: int) -> None:
+        due_in = self.pair.model.next_due_in(self.pair.now)
+        if due_in is not None:
+            self.pair.now += max(due_in - early, 0)
+        self.pair.expire(budget)
+
+    @rule()
+    def counters_agree(self) -> None:
+        self.pair.compare_counters()
+
+    def teardown(self) -> None:
+        if hasattr(self, "pair"):
+            self.pair.compare_counters()
+            self.pair.close()
+
+    # Links
+
+    def _from(self, entry: Entry, side: int, body: bytes, *, partial: bool = False) -> None:
+        if side == scenario.INSIDE:
+            self._from_slot(entry.slot, body, partial=partial)
+            return
+        ours, theirs = scenario.ethernet_addresses(side, entry.interface)
+        frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
+        self.pair.translate(frame, side, entry.interface, partial=partial)
+
+    def _from_slot(self, slot: int, body: bytes, *, partial: bool = False) -> None:
+        ours, theirs = scenario.ethernet_addresses(scenario.INSIDE, slot)
+        frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
+        self.pair.translate(frame, scenario.INSIDE, slot, partial=partial)
+
+
+_NEXT = {
+    "SYN_SENT": (scenario.OUTSIDE, packet.SYN | packet.ACK),
+    "SYN_RECEIVED": (scenario.INSIDE, packet.ACK),
+    "FIN_OUTSIDE": (scenario.INSIDE, packet.FIN | packet.ACK),
+    "FIN_INSIDE": (scenario.OUTSIDE, packet.FIN | packet.ACK),
+    "FIN_BOTH": (scenario.OUTSIDE, packet.ACK),
+}
+
+
+def _ends(entry: Entry, side: int) -> tuple[str, str, int, int]:
+    """Source, destination and their ports of a packet of this flow that arrives on `side`."""
+    if side == scenario.INSIDE:
+        remote = str(entry.remote_address)
+        return scenario.ENVIRONMENT, remote, entry.inside_port, entry.remote_port
+    return (
+        str(entry.remote_address),
+        str(entry.nat_address),
+        entry.remote_port,
+        entry.nat_port,
+    )
+
+
+TestEngineAndModel = EngineMachine.TestCase
+TestEngineAndModel.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)

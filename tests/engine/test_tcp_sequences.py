@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arbitrary segments of one connection, with numbers near those the tracker compares."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.engine import scenario
+from tests.engine.connection import SEGMENTS, Connection
+from tests.engine.pair import Pair
+from tests.reference import Timeouts, packet
+
+SETUP = scenario.Setup(
+    timeouts=Timeouts(
+        tcp_opening=500,
+        tcp_established=2000,
+        tcp_half_closed=1500,
+        tcp_closing=400,
+        hold=300,
+    )
+)
+
+offsets = st.sampled_from(
+    (None, None, None, None, 0, 1, -1, 999, 1000, 1001, 4000, 4001, 1 << 31, (1 << 31) - 1)
+)
+segments = st.tuples(
+    st.integers(0, 1),
+    st.sampled_from((*SEGMENTS.values(), packet.ACK, packet.FIN, packet.RST)),
+    offsets,
+    offsets,
+    st.sampled_from((0, 1000, 1000, 65535)),
+    st.sampled_from((b"", b"", bytes((3, 3, 2, 0)), bytes((3, 3, 14, 0)), bytes((8, 1, 3, 3)))),
+    st.sampled_from((b"", b"", b"abc", bytes(100))),
+    st.sampled_from((0, 0, 1, 1, 299, 300, 500, 2001)),
+    st.booleans(),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    inside=st.sampled_from((0, 1000, 0x7FFFFFF0, 0xFFFFFF00, 0xFFFFFFFF)),
+    outside=st.sampled_from((0, 9000, 0x80000000, 0xFFFFFF00)),
+    state=st.sampled_from(("SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "FIN_BOTH", "TIME_WAIT")),
+    steps=st.lists(segments, max_size=30),
+)
+def test_engine_and_model_agree(
+    inside: int,
+    outside: int,
+    state: str,
+    steps: list[tuple[int, int, int | None, int | None, int, bytes, bytes, int, bool]],
+) -> None:
+    pair = Pair(SETUP, now=(1 << 32) - 100)
+    connection = Connection(pair, start=(inside, outside))
+    connection.bring_to(state)
+    for side, flags, seq_offset, ack_offset, window, options, payload, pause, expire in steps:
+        pair.now += pause
+        if expire:
+            pair.expire(10)
+        entry = connection.entry
+        seq = ack = None
+        if entry is not None:
+            mine, theirs = entry.tracker.directions[side], entry.tracker.directions[1 - side]
+            if seq_offset is not None:
+                seq = (theirs.ack if flags & packet.RST else mine.seq_end) + seq_offset
+            if ack_offset is not None:
+                ack = theirs.seq_end + ack_offset
+        connection.send(
+            side,
+            flags,
+            seq=seq,
+            ack=ack,
+            window=window,
+            options=options if flags & packet.SYN else b"",
+            payload=payload,
+        )
+    pair.compare_counters()
+    pair.close()

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of the reference model."""
+
+
+class IllegalChoiceError(AssertionError):
+    """The engine chose a port, or a flow to expire, that the rules do not allow."""

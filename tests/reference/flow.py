@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A flow of the reference model and the keys it is found by."""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from tests.reference import packet
+from tests.reference.tracker import State, Tracker
+
+PROTOCOL_NAMES = {packet.ICMP: "icmp", packet.TCP: "tcp", packet.UDP: "udp"}
+
+InsideKey = tuple[int, int, IPv4Address, int, int]
+OutsideKey = tuple[int, int, IPv4Address, int, int]
+FlowTuple = tuple[str, str, int, int, str, int, str, int, str, int, int, int, int, int, int, int]
+
+
+@dataclass
+class Entry:
+    """One flow."""
+
+    protocol: int
+    slot: int
+    interface: int
+    inside_address: IPv4Address
+    inside_port: int
+    remote_address: IPv4Address
+    remote_port: int
+    nat_address: IPv4Address
+    nat_port: int
+    created: int
+    last_seen: int
+    state: State = State.FREE
+    packets_out: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    bytes_in: int = 0
+    tracker: Tracker = field(default_factory=Tracker)
+
+    @property
+    def inside_key(self) -> InsideKey:
+        return (
+            self.slot,
+            self.protocol,
+            self.remote_address,
+            self.remote_port,
+            self.inside_port,
+        )
+
+    @property
+    def outside_key(self) -> OutsideKey:
+        return (
+            self.interface,
+            self.protocol,
+            self.remote_address,
+            self.remote_port,
+            self.nat_port,
+        )
+
+    def as_tuple(self) -> FlowTuple:
+        """The flow in the order of the engine's `Flow`, without its index."""
+        return (
+            PROTOCOL_NAMES[self.protocol],
+            self.state.name,
+            self.slot,
+            self.interface,
+            str(self.inside_address),
+            self.inside_port,
+            str(self.remote_address),
+            self.remote_port,
+            str(self.nat_address),
+            self.nat_port,
+            self.packets_out,
+            self.bytes_out,
+            self.packets_in,
+            self.bytes_in,
+            self.created,
+            self.last_seen,
+        )

@@ -1,0 +1,558 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference NAT: the rules of translation in their order, on dictionaries.
+
+Flows are found by two keys: inside (slot, protocol, remote address, remote port, inside port) and
+outside (interface, protocol, remote address, remote port, NAT port).  ICMP echo uses its
+identifier as the port on both sides and 0 as the remote port.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from tests.reference import arp, checksum, icmp_error, packet, tracker
+from tests.reference.errors import IllegalChoiceError
+from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
+from tests.reference.packet import Datagram
+from tests.reference.settings import Interface, Neighbour, Ports, Slot, Timeouts
+from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
+
+DROP = "drop"
+FORWARD = "forward"
+REPLY = "reply"
+PUNT = "punt"
+
+CLOCK_MASK = 0xFFFFFFFF
+"""The clock counts milliseconds modulo 2^32."""
+
+_NOWHERE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4"))
+_RESERVED = IPv4Network("240.0.0.0/4")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What becomes of a frame; side and port say where `frame` leaves, -1 when it does not."""
+
+    action: str
+    reason: str | None = None
+    side: int = -1
+    port: int = -1
+    frame: bytes = b""
+
+
+class _DroppedError(Exception):
+    """Carries the reason of a drop out of the rules."""
+
+
+def _invalid(address: IPv4Address) -> bool:
+    return address in _RESERVED or any(address in network for network in _NOWHERE)
+
+
+class ReferenceNat:
+    """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
+    model chooses for itself, so that it can be tested alone.
+    """
+
+    def __init__(self, flows_max: int) -> None:
+        self.flows_max = flows_max
+        self.timeouts = Timeouts()
+        self.ports = Ports()
+        self.interfaces: dict[int, Interface] = {}
+        self.slots: dict[int, Slot] = {}
+        self.neighbours: dict[tuple[int, IPv4Address], Neighbour] = {}
+        self.neighbour_queue = 8
+        self.inside: dict[InsideKey, Entry] = {}
+        self.outside: dict[OutsideKey, Entry] = {}
+        self.drops: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+
+    # Settings
+
+    def configure(self, *, timeouts: Timeouts, ports: Ports) -> None:
+        self.timeouts = timeouts
+        self.ports = ports
+
+    def set_interface(self, number: int, interface: Interface) -> None:
+        self.interfaces[number] = interface
+
+    def set_slot(self, number: int, slot: Slot) -> None:
+        self.slots[number] = slot
+
+    def set_neighbour(self, interface: int, address: IPv4Address, mac: bytes | None) -> None:
+        """A neighbour answered, or with None is forgotten."""
+        if mac is None:
+            self.neighbours.pop((interface, address), None)
+            return
+        before = self.neighbours.get((interface, address), Neighbour())
+        self.neighbours[interface, address] = Neighbour(mac, used=before.used)
+
+    def fail_neighbour(self, interface: int, address: IPv4Address) -> None:
+        """A neighbour did not answer: packets to it are dropped until it is forgotten."""
+        before = self.neighbours.get((interface, address), Neighbour())
+        self.neighbours[interface, address] = Neighbour(failed=True, used=before.used)
+
+    def probe_neighbour(self, interface: int, address: IPv4Address) -> bool:
+        """Await a reply of a known neighbour again; whether it was used since the last time."""
+        neighbour = self.neighbours[interface, address]
+        used, neighbour.used, neighbour.probed = neighbour.used, False, True
+        return used
+
+    # Views
+
+    def flows(self) -> set[FlowTuple]:
+        """Every entry in use, held ones too."""
+        return {entry.as_tuple() for entry in self.inside.values()}
+
+    def due(self, now: int) -> list[Entry]:
+        """The entries whose idle time is over at `now`."""
+        return [entry for entry in self.inside.values() if self._remaining(entry, now) <= 0]
+
+    def _remaining(self, entry: Entry, now: int) -> int:
+        idle = (now - entry.last_seen) & CLOCK_MASK
+        return self._timeout(entry.state) - idle
+
+    def next_due_in(self, now: int) -> int | None:
+        """Milliseconds from `now` until the first entry is due; None without entries."""
+        return min((self._remaining(entry, now) for entry in self.inside.values()), default=None)
+
+    def _timeout(self, state: State) -> int:
+        timeouts = self.timeouts
+        match state:
+            case State.SYN_SENT | State.SYN_RECEIVED:
+                return timeouts.tcp_opening
+            case State.ESTABLISHED:
+                return timeouts.tcp_established
+            case State.FIN_INSIDE | State.FIN_OUTSIDE:
+                return timeouts.tcp_half_closed
+            case State.FIN_BOTH:
+                return timeouts.tcp_closing
+            case State.UDP | State.UDP_REPLIED:
+                return timeouts.udp
+            case State.ICMP:
+                return timeouts.icmp
+            case _:
+                return timeouts.hold
+
+    # Time
+
+    def expire(self, now: int, budget: int, chosen: Iterable[InsideKey] | None = None) -> int:
+        """End what is due, `budget` entries at most; `chosen` are those the engine ended."""
+        now &= CLOCK_MASK
+        due = self.due(now)
+        if chosen is None:
+            keys = [e.inside_key for e in sorted(due, key=lambda e: self._remaining(e, now))]
+            keys = keys[:budget]
+        else:
+            keys = list(chosen)
+            early = set(keys) - {entry.inside_key for entry in due}
+            if early:
+                raise IllegalChoiceError(f"ended before their time at {now}: {early}")
+            if len(keys) > budget:
+                raise IllegalChoiceError(f"ended {len(keys)} entries with a budget of {budget}")
+        for key in keys:
+            self._settle(self.inside[key], now)
+        return len(keys)
+
+    def _settle(self, entry: Entry, now: int) -> bool:
+        """Let what is due at `now` have happened at its own time; False when the entry is gone.
+
+        A flow ends at its deadline whenever that is noticed: when it is looked up or by `expire`.
+        """
+        while self._remaining(entry, now) <= 0:
+            if entry.state in LIVE:
+                self._count(f"flows_ended_{PROTOCOL_NAMES[entry.protocol]}_timeout")
+                if self.timeouts.hold > 0:
+                    entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
+                    entry.state = State.HELD
+                    continue
+            del self.inside[entry.inside_key]
+            del self.outside[entry.outside_key]
+            return False
+        return True
+
+    def _find_inside(self, key: InsideKey, now: int) -> Entry | None:
+        entry = self.inside.get(key)
+        return entry if entry is not None and self._settle(entry, now) else None
+
+    def _find_outside(self, key: OutsideKey, now: int) -> Entry | None:
+        entry = self.outside.get(key)
+        return entry if entry is not None and self._settle(entry, now) else None
+
+    # Packets
+
+    def translate(
+        self,
+        frame: bytes,
+        side: int,
+        port: int,
+        now: int,
+        *,
+        partial: bool = False,
+        nat_port: int | None = None,
+    ) -> Result:
+        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did."""
+        try:
+            return self._translate(frame, side, port, now & CLOCK_MASK, partial, nat_port)
+        except _DroppedError as drop:
+            reason = str(drop)
+            self.drops[reason] = self.drops.get(reason, 0) + 1
+            return Result(DROP, reason)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _translate(
+        self, frame: bytes, side: int, port: int, now: int, partial: bool, nat_port: int | None
+    ) -> Result:
+        if port not in (self.slots if side == INSIDE else self.interfaces):
+            raise _DroppedError("unknown_link")
+        if len(frame) < 14:
+            raise _DroppedError("frame_truncated")
+        ethertype = packet.word(frame, 12)
+        ours = self.slots[port].gateway_mac if side == INSIDE else self.interfaces[port].mac
+        broadcast = frame[:6] == b"\xff" * 6
+        if frame[:6] != ours and not (broadcast and ethertype == packet.ETHERTYPE_ARP):
+            raise _DroppedError("not_ours")
+        if ethertype == packet.ETHERTYPE_ARP:
+            return self._arp(frame, side, port)
+        if ethertype == packet.ETHERTYPE_IPV6:
+            raise _DroppedError("ipv6")
+        if ethertype != packet.ETHERTYPE_IPV4:
+            raise _DroppedError("ethertype")
+        datagram = _checked_ipv4(frame[14:])
+        if side == INSIDE:
+            return self._from_inside(datagram, port, now, partial, nat_port)
+        return self._from_outside(datagram, port, now, partial)
+
+    def _arp(self, frame: bytes, side: int, port: int) -> Result:
+        if side == INSIDE:
+            reason, reply = arp.on_slot(frame, self.slots[port])
+        else:
+            waiting = {
+                address
+                for (number, address), neighbour in self.neighbours.items()
+                if number == port and neighbour.awaits_reply
+            }
+            reason, reply = arp.on_interface(frame, self.interfaces[port], waiting)
+        if reason is not None:
+            raise _DroppedError(reason)
+        if not reply:
+            return Result(PUNT, None, side, port, frame)
+        self._count("replies_arp")
+        return Result(REPLY, None, side, port, reply)
+
+    def _from_inside(
+        self, datagram: Datagram, number: int, now: int, partial: bool, nat_port: int | None
+    ) -> Result:
+        slot = self.slots[number]
+        interface = self.interfaces[slot.interface]
+        if datagram.source != slot.address:
+            raise _DroppedError("source_spoofed")
+        if datagram.fragment:
+            raise _DroppedError("fragment")
+        if _invalid(datagram.destination):
+            raise _DroppedError("destination_invalid")
+        if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
+            raise _DroppedError("destination_gateway")
+        if any(datagram.destination == other.address for other in self.interfaces.values()):
+            raise _DroppedError("destination_hairpin")
+        if not any(datagram.destination in network for network in interface.destinations):
+            raise _DroppedError("no_route")
+        _check_transport(datagram, partial)
+        if datagram.ttl <= 1:
+            return self._time_exceeded(datagram, number)
+        if _is_error(datagram):
+            return self._inside_error(datagram, number, now)
+        remote_port, inside_port = _ports_inside(datagram)
+        key = (number, datagram.protocol, datagram.destination, remote_port, inside_port)
+        entry = self._find_inside(key, now)
+        if entry is None:
+            entry = self._opened(key, datagram, now, nat_port)
+        self._track(entry, datagram, INSIDE, now)
+        entry.packets_out += 1
+        entry.bytes_out += datagram.total_length
+        changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
+        changed = _reported(datagram, changed, entry.nat_port, source=True, partial=partial)
+        return self._leaving(changed, slot.interface)
+
+    def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
+        interface = self.interfaces[number]
+        if datagram.destination != interface.address:
+            raise _DroppedError("not_ours")
+        if datagram.fragment:
+            raise _DroppedError("fragment")
+        own = any(datagram.source == other.address for other in self.interfaces.values())
+        if own or _invalid(datagram.source):
+            raise _DroppedError("source_invalid")
+        _check_transport(datagram, partial)
+        if datagram.ttl <= 1:
+            raise _DroppedError("ttl_exceeded")
+        if _is_error(datagram):
+            return self._outside_error(datagram, number, now)
+        remote_port, nat_port = _ports_outside(datagram)
+        key = (number, datagram.protocol, datagram.source, remote_port, nat_port)
+        entry = self._find_outside(key, now)
+        if entry is None:
+            raise _DroppedError("no_flow")
+        self._track(entry, datagram, OUTSIDE, now)
+        entry.packets_in += 1
+        entry.bytes_in += datagram.total_length
+        changed = datagram.readdressed(destination=entry.inside_address).one_hop_older()
+        changed = _reported(datagram, changed, entry.inside_port, source=False, partial=partial)
+        return self._entering(changed, entry.slot)
+
+    def _leaving(self, datagram: Datagram, number: int) -> Result:
+        """Send to the next hop on the VPC's side; punt while its MAC address is unknown."""
+        interface = self.interfaces[number]
+        local = datagram.destination in interface.subnet
+        next_hop = datagram.destination if local else interface.router
+        neighbour = self.neighbours.setdefault((number, next_hop), Neighbour())
+        if neighbour.failed:
+            raise _DroppedError("neighbour_failed")
+        if neighbour.mac is None:
+            if neighbour.waiting >= self.neighbour_queue:
+                raise _DroppedError("neighbour_queue_full")
+            neighbour.waiting += 1
+        else:
+            neighbour.used = True
+        header = (neighbour.mac or packet.ZERO_MAC) + interface.mac + b"\x08\x00"
+        action = PUNT if neighbour.mac is None else FORWARD
+        return Result(action, None, OUTSIDE, number, header + datagram.packed())
+
+    def _entering(self, datagram: Datagram, number: int) -> Result:
+        slot = self.slots[number]
+        header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
+        return Result(FORWARD, None, INSIDE, number, header + datagram.packed())
+
+    # Flows
+
+    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: int | None) -> Entry:
+        number, protocol, remote_address, remote_port, inside_port = key
+        if protocol == packet.TCP:
+            segment = packet.parse_segment(datagram.payload)
+            if tracker.kind_of(segment.flags) is not tracker.Kind.SYN:
+                raise _DroppedError("tcp_no_flow")
+        if len(self.inside) >= self.flows_max:
+            raise _DroppedError("flow_table_full")
+        interface = self.slots[number].interface
+        remote = (interface, protocol, remote_address, remote_port)
+        entry = Entry(
+            protocol=protocol,
+            slot=number,
+            interface=interface,
+            inside_address=datagram.source,
+            inside_port=inside_port,
+            remote_address=remote_address,
+            remote_port=remote_port,
+            nat_address=self.interfaces[interface].address,
+            nat_port=self._port(remote, chosen),
+            created=now,
+            last_seen=now,
+        )
+        self._begin(entry, now)
+        self.inside[key] = entry
+        self.outside[entry.outside_key] = entry
+        return entry
+
+    def _port(self, remote: tuple[int, int, IPv4Address, int], chosen: int | None) -> int:
+        """A port nobody uses or holds towards `remote`: the chosen one if it is legal."""
+        taken = {key[4] for key in self.outside if key[:4] == remote}
+        ports = self.ports
+        free = [port for port in range(ports.first, ports.last + 1) if port not in taken]
+        if len(taken) >= ports.limit_per_remote or not free:
+            self._count("port_allocation_errors")
+            raise _DroppedError("port_allocation")
+        if chosen is None:
+            return free[0]
+        if chosen not in free:
+            raise IllegalChoiceError(
+                f"port {chosen} towards {remote} is in use, held or out of range"
+            )
+        return chosen
+
+    def _begin(self, entry: Entry, now: int) -> None:
+        """A new flow, or a new life of an ended one behind the same port."""
+        entry.created = now
+        entry.packets_out = entry.bytes_out = entry.packets_in = entry.bytes_in = 0
+        entry.tracker = Tracker()
+        entry.state = {
+            packet.TCP: State.SYN_SENT,
+            packet.UDP: State.UDP,
+            packet.ICMP: State.ICMP,
+        }[entry.protocol]
+        self._count(f"flows_created_{PROTOCOL_NAMES[entry.protocol]}")
+
+    def _track(self, entry: Entry, datagram: Datagram, side: int, now: int) -> None:
+        if entry.protocol == packet.TCP:
+            self._track_tcp(entry, datagram, side, now)
+            return
+        if entry.state is State.HELD:
+            if side == OUTSIDE:
+                raise _DroppedError("flow_held")
+            self._begin(entry, now)
+        if entry.protocol == packet.UDP and side == OUTSIDE:
+            entry.state = State.UDP_REPLIED
+        entry.last_seen = now
+
+    def _track_tcp(self, entry: Entry, datagram: Datagram, side: int, now: int) -> None:
+        segment = packet.parse_segment(datagram.payload)
+        step = tracker.step(entry.tracker, entry.state, segment, side)
+        if step.drop is not None:
+            raise _DroppedError(step.drop)
+        if step.reopen:
+            self._begin(entry, now)
+            step = tracker.step(entry.tracker, entry.state, segment, side)
+        if entry.state in LIVE and step.state not in LIVE:
+            cause = "rst" if step.state is State.RESET else "fin"
+            self._count(f"flows_ended_tcp_{cause}")
+        entry.state = step.state
+        if step.refresh:
+            entry.last_seen = now
+
+    # ICMP errors
+
+    def _inside_error(self, datagram: Datagram, number: int, now: int) -> Result:
+        quote = _quote(datagram, packet.ECHO_REPLY)
+        slot = self.slots[number]
+        if quote.inner.destination != slot.address or datagram.destination != quote.inner.source:
+            raise _DroppedError("icmp_error_mismatch")
+        remote_port = 0 if quote.protocol == packet.ICMP else quote.port(of_source=True)
+        inside_port = quote.port(of_source=False)
+        key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
+        entry = self._find_inside(key, now)
+        if entry is None or entry.state is State.HELD:
+            raise _DroppedError("icmp_error_no_flow")
+        quoted = quote.rewritten(address=entry.nat_address, port=entry.nat_port, source=False)
+        message = icmp_error.resealed(datagram.payload[:8] + quoted)
+        changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
+        result = self._leaving(changed.carrying(message), slot.interface)
+        self._count("icmp_errors_translated")
+        return result
+
+    def _outside_error(self, datagram: Datagram, number: int, now: int) -> Result:
+        quote = _quote(datagram, packet.ECHO_REQUEST)
+        if quote.inner.source != self.interfaces[number].address:
+            raise _DroppedError("icmp_error_mismatch")
+        remote_port = 0 if quote.protocol == packet.ICMP else quote.port(of_source=False)
+        nat_port = quote.port(of_source=True)
+        key = (number, quote.protocol, quote.inner.destination, remote_port, nat_port)
+        entry = self._find_outside(key, now)
+        if entry is None or entry.state is State.HELD:
+            raise _DroppedError("icmp_error_no_flow")
+        self._count("icmp_errors_translated")
+        quoted = quote.rewritten(address=entry.inside_address, port=entry.inside_port, source=True)
+        message = icmp_error.resealed(datagram.payload[:8] + quoted)
+        changed = datagram.readdressed(destination=entry.inside_address).one_hop_older()
+        return self._entering(changed.carrying(message), entry.slot)
+
+    def _time_exceeded(self, datagram: Datagram, number: int) -> Result:
+        error = datagram.protocol == packet.ICMP
+        if error and datagram.payload[0] in icmp_error.NEVER_ANSWERED:
+            raise _DroppedError("ttl_exceeded")
+        self.drops["ttl_exceeded"] = self.drops.get("ttl_exceeded", 0) + 1
+        self._count("replies_icmp")
+        slot = self.slots[number]
+        answer = icmp_error.time_exceeded(datagram, slot.gateway, slot.address)
+        header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
+        return Result(REPLY, None, INSIDE, number, header + answer)
+
+
+def _checked_ipv4(data: bytes) -> Datagram:
+    """The packet in `data` without trailing padding (RFC 791; RFC 1122 section 3.2.1.2)."""
+    if len(data) < 20:
+        raise _DroppedError("ip_truncated")
+    header_length = (data[0] & 0x0F) * 4
+    if data[0] >> 4 != 4 or header_length < 20 or header_length > len(data):
+        raise _DroppedError("ip_header")
+    total_length = packet.word(data, 2)
+    if total_length < header_length or total_length > len(data):
+        raise _DroppedError("ip_length")
+    if not checksum.is_right(data[:header_length]):
+        raise _DroppedError("ip_checksum")
+    return Datagram(data[:header_length], data[header_length:total_length])
+
+
+def _check_transport(datagram: Datagram, partial: bool) -> None:
+    """Lengths, checksum and flags of TCP, UDP or ICMP."""
+    data = datagram.payload
+    match datagram.protocol:
+        case packet.TCP:
+            header_length = (data[12] >> 4) * 4 if len(data) >= 20 else 0
+            if header_length < 20 or header_length > len(data):
+                raise _DroppedError("tcp_header")
+            if not partial and not checksum.is_right(datagram.pseudo_header(len(data)) + data):
+                raise _DroppedError("l4_checksum")
+            if tracker.kind_of(data[13]) is None:
+                raise _DroppedError("tcp_flags")
+        case packet.UDP:
+            length = packet.word(data, 4) if len(data) >= 8 else 0
+            if length < 8 or length > len(data):
+                raise _DroppedError("udp_header")
+            covered = datagram.pseudo_header(length) + data[:length]
+            if not partial and packet.word(data, 6) and not checksum.is_right(covered):
+                raise _DroppedError("l4_checksum")
+        case packet.ICMP:
+            if len(data) < 8:
+                raise _DroppedError("icmp_header")
+            if partial:
+                raise _DroppedError("offload")
+            if not checksum.is_right(data):
+                raise _DroppedError("l4_checksum")
+        case _:
+            raise _DroppedError("protocol")
+
+
+def _is_error(datagram: Datagram) -> bool:
+    return datagram.protocol == packet.ICMP and datagram.payload[0] in icmp_error.ERROR_TYPES
+
+
+def _quote(datagram: Datagram, echo_type: int) -> icmp_error.Quote:
+    quote = icmp_error.quote_of(datagram.payload, echo_type)
+    if isinstance(quote, str):
+        raise _DroppedError(quote)
+    return quote
+
+
+def _ports_inside(datagram: Datagram) -> tuple[int, int]:
+    """(remote port, inside port) of a packet from inside."""
+    data = datagram.payload
+    if datagram.protocol == packet.ICMP:
+        if data[0] != packet.ECHO_REQUEST or data[1] != 0:
+            raise _DroppedError("icmp_type")
+        return 0, packet.word(data, 4)
+    return packet.word(data, 2), packet.word(data, 0)
+
+
+def _ports_outside(datagram: Datagram) -> tuple[int, int]:
+    """(remote port, NAT port) of a packet from outside."""
+    data = datagram.payload
+    if datagram.protocol == packet.ICMP:
+        if data[0] != packet.ECHO_REPLY or data[1] != 0:
+            raise _DroppedError("icmp_type")
+        return 0, packet.word(data, 4)
+    return packet.word(data, 0), packet.word(data, 2)
+
+
+def _reported(
+    before: Datagram, after: Datagram, port: int, *, source: bool, partial: bool
+) -> Datagram:
+    """`after`, which has its new address, with the port exchanged and the checksum right."""
+    data = before.payload
+    if before.protocol == packet.ICMP:
+        data = packet.with_word(data, 4, port)
+        return after.carrying(icmp_error.resealed(data))
+    data = packet.with_word(data, 0 if source else 2, port)
+    at = 16 if before.protocol == packet.TCP else 6
+    if partial:
+        old = before.header[12:20]
+        new = after.header[12:20]
+        value = checksum.exchanged_partial(packet.word(data, at), old, new)
+        return after.carrying(packet.with_word(data, at, value))
+    if before.protocol == packet.UDP and packet.word(data, at) == 0:
+        return after.carrying(data)
+    covered = packet.word(data, 4) if before.protocol == packet.UDP else len(data)
+    blank = checksum.with_zero(data[:covered], at)
+    value = checksum.checksum(after.pseudo_header(covered) + blank)
+    if before.protocol == packet.UDP and value == 0:
+        value = 0xFFFF
+    return after.carrying(packet.with_word(data, at, value))

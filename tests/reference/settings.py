@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a reference NAT is told: timers, ports, interfaces and slots."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Idle times in milliseconds, by the state of a flow."""
+
+    tcp_opening: int = 60_000
+    tcp_established: int = 350_000
+    tcp_half_closed: int = 350_000
+    tcp_closing: int = 60_000
+    udp: int = 350_000
+    icmp: int = 60_000
+    hold: int = 60_000
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The range ports are taken from and how many one remote may take."""
+
+    first: int = 1024
+    last: int = 65535
+    limit_per_remote: int = 55_000
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface: where translated packets leave."""
+
+    address: IPv4Address
+    mac: bytes
+    subnet: IPv4Network
+    router: IPv4Address
+    destinations: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An execution environment, known by the link its frames arrive on."""
+
+    address: IPv4Address
+    subnet: IPv4Network
+    gateway: IPv4Address
+    environment_mac: bytes
+    gateway_mac: bytes
+    interface: int
+
+
+@dataclass
+class Neighbour:
+    """What is known of a next hop; while `mac` is None frames wait for an answer."""
+
+    mac: bytes | None = None
+    waiting: int = 0
+    failed: bool = False
+    probed: bool = False
+    used: bool = False
+
+    @property
+    def awaits_reply(self) -> bool:
+        return not self.failed and (self.mac is None or self.probed)
+
+
+def mac_bytes(text: str) -> bytes:
+    """The six octets of a MAC address in colon form."""
+    octets = bytes.fromhex(text.replace(":", ""))
+    if len(octets) != 6:
+        raise ValueError(f"{text!r} is not a MAC address of six octets")
+    return octets
