@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m hyperplane_nat.forwarder``: the process that moves packets.
+
+It is started by the controller and speaks to it over a socket (:mod:`commands`); standard output
+carries one JSON line when it stands by and one when it is ready, standard error the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.forwarder.commands import CommandServer
+from hyperplane_nat.forwarder.forwarder import Forwarder
+from hyperplane_nat.io.packet_socket import (
+    PacketSocketError,
+    ReceiveRing,
+    open_receiver,
+    open_sender,
+)
+from hyperplane_nat.io.ring import PacketIO
+from netns import NetnsError, namespace
+
+_LOCK_SECONDS = 2.0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="hyperplane-nat-forwarder",
+        description="Moves packets for one lab; started by the controller.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--namespace", required=True, help="network namespace of the gateway")
+    parser.add_argument("--state-file", required=True, type=Path, help="the state map, on a tmpfs")
+    parser.add_argument("--socket", required=True, type=Path, help="where to listen for commands")
+    parser.add_argument("--flows-max", type=int, default=1 << 20, help="size of a new state map")
+    parser.add_argument("--ring-slots", type=int, default=4096, help="slots of the receive ring")
+    parser.add_argument("--ring-slot-bytes", type=int, default=2048, help="bytes of a slot")
+    parser.add_argument("--batch-frames", type=int, default=128, help="frames of a batch")
+    parser.add_argument(
+        "--budget-frames", type=int, default=2048, help="frames between two looks at timers"
+    )
+    parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="load everything, then wait for a line on standard input before touching anything",
+    )
+    return parser.parse_args(argv)
+
+
+def _say(**event: object) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _lock(path: Path) -> int:
+    """Hold the state map alone; a predecessor that was just killed may take a moment to go."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise StateMapError(
+                    f"{path}: another forwarder uses this state map: stop it first"
+                ) from None
+            time.sleep(0.001)
+        else:
+            return descriptor
+
+
+def _map(path: Path, flows_max: int) -> StateMap:
+    """The state map at ``path``, new or with the flows of a predecessor."""
+    if not path.exists():
+        return StateMap.create(path, flows_max=flows_max)
+    state = StateMap.open(path, writable=True)
+    if state.flows_max != flows_max:
+        found = state.flows_max
+        state.close()
+        raise StateMapError(
+            f"{path}: made for {found} flows, configured are {flows_max}: "
+            "set flows.max back, or remove the file and its flows"
+        )
+    return state
+
+
+async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespace) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    io = PacketIO(ring, open_sender())
+    forwarder = Forwarder(
+        state,
+        ring,
+        io,
+        batch_frames=arguments.batch_frames,
+        budget_frames=arguments.budget_frames,
+    )
+
+    def shutdown(_arguments: dict[str, object]) -> None:
+        stopping.set()
+
+    server = CommandServer(
+        arguments.socket,
+        {
+            "configure": forwarder.configure,
+            "status": forwarder.status,
+            "verify": forwarder.verify,
+            "neighbours": forwarder.list_neighbours,
+            "shutdown": shutdown,
+        },
+    )
+    await server.start()
+    forwarder.start()
+    _say(event="ready", pid=os.getpid())
+    await stopping.wait()
+    forwarder.stop()
+    await server.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; 2 with one line on standard error when that cannot be."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    arguments = _arguments(argv)
+    if arguments.standby:
+        _say(event="standby", pid=os.getpid())
+        if not sys.stdin.readline():
+            return 0
+    try:
+        namespace.enter(arguments.namespace)
+        state = _map(arguments.state_file, arguments.flows_max)
+        _lock(arguments.state_file)
+        ring = open_receiver(slots=arguments.ring_slots, slot_bytes=arguments.ring_slot_bytes)
+        uvloop.run(_serve(state, ring, arguments))
+    except (NetnsError, StateMapError, PacketSocketError, OSError, ValueError) as error:
+        print(f"forwarder: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

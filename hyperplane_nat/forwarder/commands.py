@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command socket: newline-delimited JSON over a unix stream socket.
+
+A request is ``{"id": 1, "command": "configure", "arguments": {...}}``, its answer
+``{"id": 1, "ok": true, "result": {...}}`` or ``{"id": 1, "ok": false, "error": "..."}``.  Lines
+with ``"event"`` come unasked.  Commands state what shall be, not what shall change, so any of
+them may be repeated, by the same controller or by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CommandError", "CommandServer", "Handler"]
+
+log = logging.getLogger(__name__)
+
+_LINE_BYTES_MAX = 64 << 20
+
+Handler = Callable[[dict[str, Any]], Any]
+
+
+class CommandError(Exception):
+    """A command cannot be carried out; the text goes back to whoever asked."""
+
+
+class CommandServer:
+    """Serves commands to any number of clients of one unix socket."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen, readable and writable by the owner only; a dead predecessor's socket goes."""
+        self._path.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(
+                self._serve, path=str(self._path), limit=_LINE_BYTES_MAX
+            )
+        finally:
+            os.umask(mask)
+
+    async def close(self) -> None:
+        """Stop listening, drop the clients, remove the socket."""
+        for client in tuple(self._clients):
+            client.close()
+        if self._server is not None:
+            self._server.close()
+        self._path.unlink(missing_ok=True)
+
+    def broadcast(self, event: Mapping[str, Any]) -> None:
+        """Send an event to every client."""
+        line = json.dumps(event).encode() + b"\n"
+        for client in self._clients:
+            client.write(line)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError) as error:
+            log.info("a command client went away: %s", error)
+        finally:
+            self._clients.discard(writer)
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        identity: object = None
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise CommandError("a request is a JSON object")
+            identity = request.get("id")
+            handler = self._handlers.get(str(request.get("command")))
+            if handler is None:
+                known = ", ".join(sorted(self._handlers))
+                raise CommandError(f"unknown command {request.get('command')!r}; known: {known}")
+            arguments = request.get("arguments") or {}
+            if not isinstance(arguments, dict):
+                raise CommandError("arguments are a JSON object")
+            return {"id": identity, "ok": True, "result": handler(arguments)}
+        except json.JSONDecodeError as error:
+            return {"id": identity, "ok": False, "error": f"not JSON: {error}"}
+        except KeyError as error:
+            return {"id": identity, "ok": False, "error": f"missing field {error}"}
+        except (CommandError, ValueError, TypeError, OSError) as error:
+            return {"id": identity, "ok": False, "error": str(error)}

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""From the ring through the engine to the sender, a batch at a time.
+
+Theory of operation
+-------------------
+One call (``run``) drains up to a budget of frames without the GIL.  A batch is gathered from the
+ring, classified as a whole while the flow index comes into the cache, then applied frame by
+frame, in the order of arrival, and sent with one system call.  Nothing is allocated: packets,
+reply buffers and the arena for punted frames exist from the start.
+
+The clock is read once per batch.  What the compiled path cannot finish (a next hop to resolve,
+an ARP reply) is copied to a small arena and handed to Python after the call.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.checksum cimport load16, swap16
+from hyperplane_nat.engine.engine cimport Engine, nat_apply, nat_classify
+from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
+from hyperplane_nat.engine.nat cimport Nat, drop
+from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
+from hyperplane_nat.io.ring cimport (
+    BATCH_MAX,
+    FRAME_BAD,
+    FRAME_LATER,
+    FRAME_OK,
+    VNET_BYTES,
+    Frame,
+    PacketIO,
+    Ring,
+    Sender,
+    ring_next,
+    ring_release,
+    sender_add,
+    sender_flush,
+)
+
+from collections import namedtuple
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline uint64_t hp_now_ms(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    }
+    static inline int hp_log2(unsigned value) { return 31 - __builtin_clz(value); }
+    """
+    uint64_t hp_now_ms() noexcept nogil
+    int hp_log2(unsigned int value) noexcept nogil
+
+cdef enum:
+    ARENA_BYTES = 262144
+    PUNTED_MAX = 256
+    NO_LINK = 0xFFFFFFFF
+    OUTSIDE_LINK = 0x10000
+    INTERFACE_INDEX_MAX = 4194304
+
+cdef struct PuntedRecord:
+    uint32_t offset
+    uint32_t length
+    uint16_t interface
+    uint8_t arp
+
+Punted = namedtuple("Punted", ["interface", "arp", "frame"])
+
+
+cdef class Datapath:
+    """The packet path of one forwarder. See the type stub for the signatures."""
+
+    cdef Engine engine
+    cdef PacketIO io
+    cdef Nat* nat
+    cdef Ring* ring
+    cdef Sender* sender
+    cdef uint32_t batch_frames
+    cdef uint32_t* links
+    cdef uint32_t links_size
+    cdef uint32_t* slot_index
+    cdef uint32_t* interface_index
+    cdef Packet* packets
+    cdef uint8_t* replies
+    cdef uint8_t* arena
+    cdef uint32_t arena_used
+    cdef PuntedRecord punted[PUNTED_MAX]
+    cdef uint32_t punted_count
+
+    def __cinit__(self, Engine engine not None, PacketIO io not None, *, uint32_t batch_frames):
+        cdef int i
+        if not 1 <= batch_frames <= BATCH_MAX:
+            raise ValueError(f"batch_frames must be 1 to {BATCH_MAX}")
+        self.engine = engine
+        self.io = io
+        self.nat = engine.nat
+        self.ring = &io.ring
+        self.sender = &io.sender
+        self.batch_frames = batch_frames
+        self.slot_index = <uint32_t*>calloc(engine.nat.slots_max, 4)
+        self.interface_index = <uint32_t*>calloc(engine.nat.interfaces_max, 4)
+        self.packets = <Packet*>calloc(batch_frames, sizeof(Packet))
+        self.replies = <uint8_t*>calloc(batch_frames, VNET_BYTES + REPLY_BYTES)
+        self.arena = <uint8_t*>calloc(1, ARENA_BYTES)
+        if (
+            self.slot_index == NULL
+            or self.interface_index == NULL
+            or self.packets == NULL
+            or self.replies == NULL
+            or self.arena == NULL
+        ):
+            raise MemoryError
+        for i in range(<int>batch_frames):
+            self.packets[i].reply = self.replies + i * (VNET_BYTES + REPLY_BYTES) + VNET_BYTES
+
+    def __dealloc__(self):
+        free(self.links)
+        free(self.slot_index)
+        free(self.interface_index)
+        free(self.packets)
+        free(self.replies)
+        free(self.arena)
+
+    cdef int _link(self, uint32_t interface_index, uint32_t link) except -1:
+        cdef uint32_t size = self.links_size, i
+        cdef uint32_t* links
+        if not 0 < interface_index < INTERFACE_INDEX_MAX:
+            raise ValueError(f"interface index {interface_index} is out of range")
+        if interface_index >= size:
+            size = max(1024, interface_index * 2)
+            links = <uint32_t*>realloc(self.links, <size_t>size * 4)
+            if links == NULL:
+                raise MemoryError
+            for i in range(self.links_size, size):
+                links[i] = NO_LINK
+            self.links = links
+            self.links_size = size
+        self.links[interface_index] = link
+        return 0
+
+    def link_slot(self, uint16_t number, uint32_t interface_index):
+        """Frames that arrive on this link belong to this slot."""
+        if number >= self.nat.slots_max:
+            raise ValueError(f"slot {number} is out of range")
+        self._link(interface_index, number)
+        self.slot_index[number] = interface_index
+
+    def link_interface(self, uint16_t number, uint32_t interface_index):
+        """Frames that arrive on this link belong to this network interface."""
+        if number >= self.nat.interfaces_max:
+            raise ValueError(f"interface {number} is out of range")
+        self._link(interface_index, OUTSIDE_LINK | number)
+        self.interface_index[number] = interface_index
+
+    def unlink(self, uint32_t interface_index):
+        """Frames of this link are nobody's."""
+        if interface_index < self.links_size:
+            self.links[interface_index] = NO_LINK
+
+    cdef inline uint32_t link_of(self, uint32_t interface_index) noexcept nogil:
+        if interface_index >= self.links_size:
+            return NO_LINK
+        return self.links[interface_index]
+
+    cdef void refuse(self, const Frame* frame, int reason) noexcept nogil:
+        """Count a frame that never becomes a packet."""
+        cdef uint32_t link = self.link_of(frame.interface_index)
+        cdef Nat* nat = self.nat
+        nat.counters[C_DROP_BASE + reason] += 1
+        if link < OUTSIDE_LINK:
+            nat.slot_counters[link].drops += 1
+
+    cdef uint32_t gather(self, uint32_t limit) noexcept nogil:
+        """Fill packets from the ring; frames of unknown links and without data are refused."""
+        cdef uint32_t count = 0, link, refused = 0
+        cdef Frame frame
+        cdef Packet* p
+        cdef int status
+        cdef Nat* nat = self.nat
+        while count < limit and refused < self.batch_frames:
+            status = ring_next(self.ring, &frame)
+            if status == FRAME_BAD:
+                refused += 1
+                self.refuse(&frame, DROP_OVERSIZE)
+                continue
+            if status != FRAME_OK:
+                break
+            link = self.link_of(frame.interface_index)
+            nat.counters[C_RING_RECEIVED] += 1
+            nat.counters[C_RING_BYTES] += frame.length
+            if link == NO_LINK or frame.vlan:
+                refused += 1
+                self.refuse(&frame, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK)
+                continue
+            p = &self.packets[count]
+            count += 1
+            p.frame = frame.data
+            p.length = frame.length
+            p.side = SIDE_OUTSIDE if link & OUTSIDE_LINK else SIDE_INSIDE
+            p.port = <uint16_t>link
+            p.partial = frame.partial
+            p.checked = frame.checked
+            p.gso_size = frame.gso_size
+            p.checksum_start = frame.checksum_start
+            p.checksum_offset = frame.checksum_offset
+        return count
+
+    cdef void punt(self, const Packet* p) noexcept nogil:
+        cdef uint32_t length = p.out_length + VNET_BYTES
+        cdef PuntedRecord* record
+        if self.punted_count == PUNTED_MAX or self.arena_used + length > ARENA_BYTES:
+            self.nat.counters[C_DROP_BASE + DROP_NEIGHBOUR_QUEUE_FULL] += 1
+            return
+        record = &self.punted[self.punted_count]
+        self.punted_count += 1
+        record.offset = self.arena_used
+        record.length = length
+        record.interface = p.out_port
+        record.arp = load16(p.out_frame + 12) == swap16(0x0806)
+        memcpy(self.arena + self.arena_used, p.out_frame - VNET_BYTES, length)
+        self.arena_used += length
+
+    cdef void transmit(self, Packet* p) noexcept nogil:
+        cdef uint32_t interface_index
+        if p.action == ACTION_REPLY:
+            # The header of the request says nothing of the answer.
+            memset(p.out_frame - VNET_BYTES, 0, VNET_BYTES)
+        interface_index = (
+            self.interface_index[p.out_port]
+            if p.out_side == SIDE_OUTSIDE
+            else self.slot_index[p.out_port]
+        )
+        sender_add(self.sender, p.out_frame, p.out_length, interface_index)
+
+    cdef uint32_t batch(self, uint32_t limit) noexcept nogil:
+        cdef Nat* nat = self.nat
+        cdef uint64_t now
+        cdef uint32_t i, count
+        cdef uint64_t head = self.ring.head
+        cdef Packet* p
+        count = self.gather(limit)
+        if count:
+            now = hp_now_ms()
+            for i in range(count):
+                p = &self.packets[i]
+                nat_classify(nat, p)
+                if p.action == ACTION_FORWARD and p.kind == KIND_FLOW:
+                    table_prefetch_index(&nat.table, p.hash)
+            for i in range(count):
+                p = &self.packets[i]
+                if p.action == ACTION_FORWARD and p.kind == KIND_FLOW:
+                    table_prefetch_entry(&nat.table, p.hash)
+            for i in range(count):
+                p = &self.packets[i]
+                if p.action == ACTION_FORWARD:
+                    nat_apply(nat, p, now)
+                if p.action == ACTION_FORWARD or p.action == ACTION_REPLY:
+                    self.transmit(p)
+                elif p.action == ACTION_PUNT:
+                    self.punt(p)
+            sender_flush(self.sender)
+            nat.counters[C_BATCHES] += 1
+            nat.counters[C_BATCH_FRAMES] += count
+            nat.counters[
+                C_BATCH_SIZE_BUCKET_1 + (hp_log2(count - 1) + 1 if count > 1 else 0)
+            ] += 1
+        count = <uint32_t>(self.ring.head - head)
+        ring_release(self.ring)
+        return count
+
+    def run(self, uint32_t budget):
+        """Drain up to `budget` frames; returns how many were taken from the ring."""
+        cdef uint32_t done = 0, taken
+        with nogil:
+            while done < budget:
+                taken = self.batch(min(budget - done, self.batch_frames))
+                done += taken
+                if taken == 0 or self.punted_count > PUNTED_MAX // 2:
+                    break
+        return done
+
+    def take_punted(self):
+        """What Python must finish: translated frames that wait for a neighbour, ARP replies.
+
+        Each with its virtio-net header in front.
+        """
+        cdef uint32_t i
+        cdef PuntedRecord* record
+        if self.punted_count == 0:
+            return []
+        taken = [
+            Punted(
+                self.punted[i].interface,
+                bool(self.punted[i].arp),
+                <bytes>self.arena[
+                    self.punted[i].offset : self.punted[i].offset + self.punted[i].length
+                ],
+            )
+            for i in range(self.punted_count)
+        ]
+        self.punted_count = 0
+        self.arena_used = 0
+        return taken
+
+    def send_outside(self, uint16_t interface, bytes frame not None):
+        """Send a frame, virtio-net header included, on a network interface."""
+        self.io.send(frame, self.interface_index[interface])
+
+    def publish(self, uint64_t ring_dropped):
+        """Copy the I/O layer's counts to the state map; `ring_dropped` since the last call."""
+        cdef uint64_t* counters = self.nat.counters
+        counters[C_RING_DROPPED] += ring_dropped
+        counters[C_RING_OVERSIZE] += self.ring.oversize_received
+        counters[C_TRANSMITTED] += self.sender.sent
+        counters[C_TRANSMIT_FULL] += self.sender.full
+        counters[C_TRANSMIT_ERRORS] += self.sender.errors
+        self.ring.oversize_received = 0
+        self.sender.sent = 0
+        self.sender.full = 0
+        self.sender.errors = 0

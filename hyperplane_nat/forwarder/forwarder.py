@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forwarder: an event loop that lets the packet path run and does what it leaves over.
+
+Theory of operation
+-------------------
+The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
+drains up to a budget of frames; between calls the loop serves timers and commands, so neither
+waits longer than one budget.  Left over are: frames whose next hop is unknown and ARP replies
+(:mod:`neighbours`), expiry of flows, statistics of the socket, events for the log.
+
+Everything that must outlive the process is in the state map.  The rest is configuration, which
+the controller sends again, and neighbours, which are asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hyperplane_nat.engine import Engine, StateMap
+from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder.datapath import Datapath
+from hyperplane_nat.forwarder.neighbours import Neighbours, Uplink
+from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
+from hyperplane_nat.io.ring import PacketIO
+
+__all__ = ["Forwarder"]
+
+log = logging.getLogger(__name__)
+
+EXPIRE_BUDGET = 4096
+"""Flows examined in one go: well under a millisecond."""
+
+_IDLE_EXPIRE_MS = 500
+_BUSY_EXPIRE_MS = 64
+_STATISTICS_SECONDS = 0.5
+_NEIGHBOUR_IDLE_MS = 1_000
+
+
+def now_ms() -> int:
+    """CLOCK_MONOTONIC in ms, the clock of the packet path."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Forwarder:
+    """Engine, packet path and neighbours on the running loop."""
+
+    def __init__(
+        self,
+        state: StateMap,
+        ring: ReceiveRing,
+        io: PacketIO,
+        *,
+        batch_frames: int,
+        budget_frames: int,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._state = state
+        self._ring = ring
+        self._io = io
+        self._budget = budget_frames
+        self._started = time.monotonic()
+        self.engine = Engine(state, now_ms=now_ms())
+        self.engine.add_to_counter("forwarder_starts")
+        self._datapath = Datapath(self.engine, io, batch_frames=batch_frames)
+        self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
+        self._desired: desired.Desired | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def start(self) -> None:
+        """Read the ring and start the timers."""
+        self._loop.add_reader(self._io.fileno(), self._readable)
+        self._expire()
+        self._statistics()
+        self._neighbour_timer()
+
+    def stop(self) -> None:
+        """Stop reading; what is counted so far is published."""
+        self._loop.remove_reader(self._io.fileno())
+        for timer in self._timers.values():
+            timer.cancel()
+        self._publish()
+
+    def _readable(self) -> None:
+        self._datapath.run(self._budget)
+        punted = self._datapath.take_punted()
+        if not punted:
+            return
+        now = now_ms()
+        for item in punted:
+            if item.arp:
+                self.neighbours.reply(item.interface, item.frame, now)
+            else:
+                self.neighbours.frame(item.interface, item.frame, now)
+        self._neighbour_timer()
+
+    def _expire(self) -> None:
+        now = now_ms()
+        if self.engine.expire(now, EXPIRE_BUDGET) == EXPIRE_BUDGET:
+            delay = 0
+        else:
+            deadline = self.engine.next_deadline()
+            delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
+            delay = min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS)
+        self._timers["expire"] = self._loop.call_later(delay / 1000, self._expire)
+
+    def _statistics(self) -> None:
+        self._publish()
+        for event in self.engine.drain_events()[:8]:
+            log.warning(
+                "%s: slot %d towards %s port %d (protocol %d, interface %d)",
+                event.kind.name.lower(),
+                event.slot,
+                event.remote_address,
+                event.remote_port,
+                event.protocol,
+                event.interface,
+            )
+        self._timers["statistics"] = self._loop.call_later(_STATISTICS_SECONDS, self._statistics)
+
+    def _publish(self) -> None:
+        _seen, dropped = statistics(self._ring.socket)
+        self._datapath.publish(dropped)
+
+    def _neighbour_timer(self) -> None:
+        if timer := self._timers.get("neighbours"):
+            timer.cancel()
+        now = now_ms()
+        due = self.neighbours.tick(now)
+        delay = _NEIGHBOUR_IDLE_MS if due is None else min(max(due - now, 1), _NEIGHBOUR_IDLE_MS)
+        self._timers["neighbours"] = self._loop.call_later(delay / 1000, self._neighbour_timer)
+
+    def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
+        """The command ``configure``: serve exactly these interfaces and slots."""
+        wanted = desired.parse(arguments)
+        before = self._desired
+        self.engine.configure(timeouts_ms=wanted.timeouts, ports=wanted.ports, now_ms=now_ms())
+        if before is not None:
+            self._remove_missing(before, wanted)
+        for interface in wanted.interfaces.values():
+            self.engine.set_interface(
+                interface.number,
+                address=interface.address,
+                mac=interface.mac,
+                subnet=interface.subnet,
+                router=interface.router,
+                destinations=interface.destinations,
+            )
+            self._datapath.link_interface(interface.number, interface.ifindex)
+        for slot in wanted.slots.values():
+            if before is None or before.slots.get(slot.number) != slot:
+                self.engine.set_slot(
+                    slot.number,
+                    address=slot.address,
+                    gateway=slot.gateway,
+                    subnet=slot.subnet,
+                    environment_mac=slot.environment_mac,
+                    gateway_mac=slot.gateway_mac,
+                    interface=slot.interface,
+                )
+                self._datapath.link_slot(slot.number, slot.ifindex)
+        if purged := self.engine.purge(now_ms()):
+            log.info("%d flows ended with their slots or interfaces", purged)
+        self.neighbours.configure(
+            wanted.neighbours,
+            {
+                interface.number: Uplink(
+                    number=interface.number,
+                    address=interface.address,
+                    mac=bytes.fromhex(interface.mac.replace(":", "")),
+                    subnet=ipaddress.IPv4Network(interface.subnet),
+                    router=interface.router,
+                )
+                for interface in wanted.interfaces.values()
+            },
+        )
+        self._desired = wanted
+        return {"slots": len(wanted.slots), "interfaces": len(wanted.interfaces)}
+
+    def _remove_missing(self, before: desired.Desired, wanted: desired.Desired) -> None:
+        for number, slot in before.slots.items():
+            if number not in wanted.slots or wanted.slots[number].ifindex != slot.ifindex:
+                self._datapath.unlink(slot.ifindex)
+            if number not in wanted.slots:
+                self.engine.remove_slot(number)
+        for number, interface in before.interfaces.items():
+            if (
+                number not in wanted.interfaces
+                or wanted.interfaces[number].ifindex != interface.ifindex
+            ):
+                self._datapath.unlink(interface.ifindex)
+            if number not in wanted.interfaces:
+                self.engine.remove_interface(number)
+
+    def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        """The command ``status``."""
+        self._publish()
+        wanted = self._desired
+        statm = Path("/proc/self/statm").read_text(encoding="ascii")
+        resident, shared = (int(field) for field in statm.split()[1:3])
+        page = os.sysconf("SC_PAGE_SIZE")
+        return {
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "rss_bytes": resident * page,
+            "private_bytes": (resident - shared) * page,
+            "configured": wanted is not None,
+            "slots": len(wanted.slots) if wanted else 0,
+            "interfaces": len(wanted.interfaces) if wanted else 0,
+        }
+
+    def verify(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        """The command ``verify``: walk the flow table, with the packet path at rest."""
+        return {
+            "problems": self.engine.verify(),
+            "entries": self._state.counters()["flows_entries_used"],
+        }
+
+    def list_neighbours(self, _arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """The command ``neighbours``."""
+        return [
+            {
+                "interface": neighbour.interface,
+                "address": neighbour.address,
+                "state": neighbour.state.value,
+                "mac": neighbour.mac.hex(":") if neighbour.mac else None,
+                "waiting_frames": len(neighbour.waiting),
+            }
+            for neighbour in self.neighbours.entries()
+        ]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The receive ring and the batched sender, as the packet path uses them.
+
+Theory of operation
+-------------------
+A slot belongs to the kernel until it sets TP_STATUS_USER, then to us until we store 0.  Frames
+are translated and sent where they lie, so a slot is given back after its batch was sent
+(``ring_release``).  The virtio-net header lies in the ten bytes before the frame, which is also
+where the sender wants it.
+
+A frame larger than a slot (a TCP segment of up to 64 KiB before segmentation) is truncated in
+the ring, marked TP_STATUS_COPY, and waits whole at the head of the socket's queue; it is read
+into one of OVERSIZE_BUFFERS buffers.  When they are all in use the batch ends there.
+
+Sending never blocks.  What the kernel refuses is counted and passed over, so that one dead link
+or a full buffer cannot stop the frames behind it.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <stdint.h>
+    #include <string.h>
+    #include <sys/socket.h>
+    #include <linux/if_packet.h>
+    #include <linux/virtio_net.h>
+
+    static inline uint32_t hp_slot_status(const void *slot) {
+        return __atomic_load_n(&((const struct tpacket2_hdr *)slot)->tp_status, __ATOMIC_ACQUIRE);
+    }
+    static inline void hp_slot_release(void *slot) {
+        __atomic_store_n(&((struct tpacket2_hdr *)slot)->tp_status, 0, __ATOMIC_RELEASE);
+    }
+    static inline uint32_t hp_slot_length(const void *slot) {
+        return ((const struct tpacket2_hdr *)slot)->tp_len;
+    }
+    static inline uint32_t hp_slot_captured(const void *slot) {
+        return ((const struct tpacket2_hdr *)slot)->tp_snaplen;
+    }
+    static inline uint32_t hp_slot_offset(const void *slot) {
+        return ((const struct tpacket2_hdr *)slot)->tp_mac;
+    }
+    static inline uint32_t hp_slot_interface(const void *slot) {
+        const struct sockaddr_ll *from = (const struct sockaddr_ll *)
+            ((const char *)slot + TPACKET_ALIGN(sizeof(struct tpacket2_hdr)));
+        return (uint32_t)from->sll_ifindex;
+    }
+    static inline void hp_vnet_read(const void *header, uint8_t *flags, uint8_t *gso_type,
+                                    uint16_t *gso_size, uint16_t *start, uint16_t *offset) {
+        struct virtio_net_hdr h;
+        memcpy(&h, header, sizeof h);
+        *flags = h.flags; *gso_type = h.gso_type; *gso_size = h.gso_size;
+        *start = h.csum_start; *offset = h.csum_offset;
+    }
+    static inline void hp_messages_init(void *messages, void *vectors, void *addresses, int count) {
+        struct mmsghdr *m = messages; struct iovec *v = vectors; struct sockaddr_ll *a = addresses;
+        for (int i = 0; i < count; i++) {
+            m[i].msg_hdr.msg_iov = &v[i]; m[i].msg_hdr.msg_iovlen = 1;
+            m[i].msg_hdr.msg_name = &a[i]; m[i].msg_hdr.msg_namelen = sizeof a[i];
+            a[i].sll_family = AF_PACKET;
+        }
+    }
+    static inline void hp_message_set(void *vectors, void *addresses, unsigned i, void *base,
+                                      size_t length, int interface, uint16_t protocol) {
+        struct iovec *v = vectors; struct sockaddr_ll *a = addresses;
+        v[i].iov_base = base; v[i].iov_len = length;
+        a[i].sll_ifindex = interface; a[i].sll_protocol = protocol;
+    }
+    static inline int hp_sendmmsg(int fd, void *messages, unsigned from, unsigned count) {
+        return sendmmsg(fd, (struct mmsghdr *)messages + from, count, MSG_DONTWAIT);
+    }
+    static inline long hp_receive(int fd, void *buffer, size_t size) {
+        return recv(fd, buffer, size, MSG_DONTWAIT);
+    }
+    enum { HP_MESSAGE = sizeof(struct mmsghdr), HP_VECTOR = sizeof(struct iovec),
+           HP_ADDRESS = sizeof(struct sockaddr_ll) };
+    """
+    uint32_t hp_slot_status(const void* slot) noexcept nogil
+    void hp_slot_release(void* slot) noexcept nogil
+    uint32_t hp_slot_length(const void* slot) noexcept nogil
+    uint32_t hp_slot_captured(const void* slot) noexcept nogil
+    uint32_t hp_slot_offset(const void* slot) noexcept nogil
+    uint32_t hp_slot_interface(const void* slot) noexcept nogil
+    void hp_vnet_read(
+        const void* header,
+        uint8_t* flags,
+        uint8_t* gso_type,
+        uint16_t* gso_size,
+        uint16_t* start,
+        uint16_t* offset,
+    ) noexcept nogil
+    void hp_messages_init(void* messages, void* vectors, void* addresses, int count) noexcept nogil
+    void hp_message_set(
+        void* vectors,
+        void* addresses,
+        unsigned int i,
+        void* base,
+        size_t length,
+        int interface,
+        uint16_t protocol,
+    ) noexcept nogil
+    int hp_sendmmsg(int fd, void* messages, unsigned int start, unsigned int count) noexcept nogil
+    long hp_receive(int fd, void* buffer, size_t size) noexcept nogil
+    int HP_MESSAGE
+    int HP_VECTOR
+    int HP_ADDRESS
+
+cdef enum:
+    STATUS_USER = 1
+    STATUS_COPY = 2
+    STATUS_VLAN = 0x10
+    STATUS_CHECKED = 0x80
+    NEEDS_CHECKSUM = 1
+    DATA_VALID = 2
+
+
+cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
+    """The next frame, if any.
+
+    FRAME_BAD: a frame without its data (it did not fit and could not be queued): count it.
+    FRAME_LATER: an oversize frame, and no buffer is free before the batch is sent.
+    """
+    cdef uint8_t* slot = ring.memory + (ring.head % ring.slots) * ring.slot_bytes
+    cdef uint32_t status, offset
+    cdef uint8_t flags, gso_type
+    cdef long received
+    # All slots are ours when the kernel has run once around: what is set then is old.
+    if ring.head - ring.tail == ring.slots:
+        return FRAME_NONE
+    status = hp_slot_status(slot)
+    if not status & STATUS_USER:
+        return FRAME_NONE
+    frame.interface_index = hp_slot_interface(slot)
+    frame.vlan = (status & STATUS_VLAN) != 0
+    offset = hp_slot_offset(slot)
+    frame.data = slot + offset
+    frame.length = hp_slot_captured(slot)
+    if status & STATUS_COPY:
+        if ring.oversize_used == OVERSIZE_BUFFERS:
+            return FRAME_LATER
+        frame.data = ring.oversize + <size_t>ring.oversize_used * FRAME_BYTES_MAX
+        received = hp_receive(ring.descriptor, frame.data, FRAME_BYTES_MAX)
+        ring.head += 1
+        if received < VNET_BYTES:
+            ring.truncated += 1
+            return FRAME_BAD
+        ring.oversize_used += 1
+        ring.oversize_received += 1
+        frame.data += VNET_BYTES
+        frame.length = <uint32_t>(received - VNET_BYTES)
+    else:
+        ring.head += 1
+        if (
+            frame.length != hp_slot_length(slot)
+            or offset < VNET_BYTES
+            or <uint64_t>offset + frame.length > ring.slot_bytes
+        ):
+            ring.truncated += 1
+            return FRAME_BAD
+    hp_vnet_read(
+        frame.data - VNET_BYTES,
+        &flags,
+        &gso_type,
+        &frame.gso_size,
+        &frame.checksum_start,
+        &frame.checksum_offset,
+    )
+    frame.partial = (flags & NEEDS_CHECKSUM) != 0
+    # Segments of a frame that is yet to be segmented get their checksums then.
+    frame.checked = (flags & DATA_VALID) != 0 or (status & STATUS_CHECKED) != 0 or gso_type != 0
+    return FRAME_OK
+
+
+cdef void ring_release(Ring* ring) noexcept nogil:
+    """Give back every slot read so far; the frames in them are gone."""
+    while ring.tail != ring.head:
+        hp_slot_release(ring.memory + (ring.tail % ring.slots) * ring.slot_bytes)
+        ring.tail += 1
+    ring.oversize_used = 0
+
+
+cdef void sender_add(
+    Sender* sender, uint8_t* frame, uint32_t length, uint32_t interface_index
+) noexcept nogil:
+    """Queue a frame whose virtio-net header precedes it; at most BATCH_MAX between flushes."""
+    cdef uint16_t protocol
+    memcpy(&protocol, frame + 12, 2)
+    hp_message_set(
+        sender.vectors,
+        sender.addresses,
+        sender.queued,
+        frame - VNET_BYTES,
+        length + VNET_BYTES,
+        <int>interface_index,
+        protocol,
+    )
+    sender.queued += 1
+
+
+cdef void sender_flush(Sender* sender) noexcept nogil:
+    """Hand what is queued to the kernel, in order; what it refuses is counted."""
+    cdef unsigned int done = 0
+    cdef int sent
+    while done < sender.queued:
+        sent = hp_sendmmsg(sender.descriptor, sender.messages, done, sender.queued - done)
+        if sent > 0:
+            done += <unsigned int>sent
+            sender.sent += <uint64_t>sent
+        elif errno == EINTR:
+            continue
+        else:
+            if errno == EAGAIN or errno == ENOBUFS:
+                sender.full += 1
+            else:
+                sender.errors += 1
+            done += 1
+    sender.queued = 0
+
+
+cdef class PacketIO:
+    """A receive ring and a sending socket; owned by the forwarder's datapath."""
+
+    def __cinit__(self, receiver, transmitter):
+        cdef unsigned char[::1] view = receiver.memory
+        memset(&self.ring, 0, sizeof(Ring))
+        memset(&self.sender, 0, sizeof(Sender))
+        self.receiver = receiver
+        self.transmitter = transmitter
+        self.ring.memory = &view[0]
+        self.ring.slots = receiver.slots
+        self.ring.slot_bytes = receiver.slot_bytes
+        self.ring.descriptor = receiver.socket.fileno()
+        self.ring.oversize = <uint8_t*>calloc(OVERSIZE_BUFFERS, FRAME_BYTES_MAX)
+        self.sender.descriptor = transmitter.fileno()
+        self.sender.messages = calloc(BATCH_MAX, HP_MESSAGE)
+        self.sender.vectors = calloc(BATCH_MAX, HP_VECTOR)
+        self.sender.addresses = calloc(BATCH_MAX, HP_ADDRESS)
+        if (
+            self.ring.oversize == NULL
+            or self.sender.messages == NULL
+            or self.sender.vectors == NULL
+            or self.sender.addresses == NULL
+        ):
+            raise MemoryError
+        hp_messages_init(
+            self.sender.messages, self.sender.vectors, self.sender.addresses, BATCH_MAX
+        )
+
+    def __dealloc__(self):
+        free(self.ring.oversize)
+        free(self.sender.messages)
+        free(self.sender.vectors)
+        free(self.sender.addresses)
+
+    def fileno(self):
+        """The descriptor that becomes readable when frames wait."""
+        return self.ring.descriptor
+
+    def send(self, bytes frame not None, uint32_t interface_index):
+        """Send one frame that carries its virtio-net header, outside any batch."""
+        if len(frame) < VNET_BYTES + 14:
+            raise ValueError("a frame starts with a virtio-net and an Ethernet header")
+        sender_add(
+            &self.sender,
+            <uint8_t*><const unsigned char*>frame + VNET_BYTES,
+            <uint32_t>(len(frame) - VNET_BYTES),
+            interface_index,
+        )
+        sender_flush(&self.sender)
+
+    def close(self):
+        """Close both sockets; the ring must not be read afterwards."""
+        self.ring.slots = 1
+        self.ring.head = 1
+        self.ring.tail = 0
+        self.receiver.close()
+        self.transmitter.close()

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command socket answers everything with one line and survives every client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperplane_nat.forwarder.commands import CommandError, CommandServer
+
+
+def refuse(_arguments: dict[str, Any]) -> None:
+    raise CommandError("not today")
+
+
+@asynccontextmanager
+async def served(path: Path) -> AsyncIterator[CommandServer]:
+    server = CommandServer(
+        path,
+        {
+            "echo": lambda arguments: arguments,
+            "refuse": refuse,
+            "need": lambda arguments: arguments["field"],
+        },
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+async def ask(path: Path, *lines: bytes) -> list[dict[str, Any]]:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    answers = []
+    for line in lines:
+        writer.write(line + b"\n")
+        answers.append(json.loads(await asyncio.wait_for(reader.readline(), 5)))
+    writer.close()
+    return answers
+
+
+def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 20))
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (
+            b'{"id": 1, "command": "echo", "arguments": {"a": 1}}',
+            {"id": 1, "ok": True, "result": {"a": 1}},
+        ),
+        (b'{"id": 2, "command": "echo"}', {"id": 2, "ok": True, "result": {}}),
+        (b'{"id": 3, "command": "refuse"}', {"id": 3, "ok": False, "error": "not today"}),
+        (b'{"id": 4, "command": "need"}', {"id": 4, "ok": False, "error": "missing field 'field'"}),
+        (
+            b'{"id": 5, "command": "nonsense"}',
+            {
+                "id": 5,
+                "ok": False,
+                "error": "unknown command 'nonsense'; known: echo, need, refuse",
+            },
+        ),
+        (b"[]", {"id": None, "ok": False, "error": "a request is a JSON object"}),
+        (
+            b'{"id": 6, "command": "echo", "arguments": 7}',
+            {"id": 6, "ok": False, "error": "arguments are a JSON object"},
+        ),
+    ],
+)
+def test_answers(tmp_path: Path, line: bytes, answer: dict[str, Any]) -> None:
+    async def body() -> None:
+        async with served(tmp_path / "s"):
+            assert await ask(tmp_path / "s", line) == [answer]
+
+    run(body)
+
+
+def test_garbage_does_not_end_the_connection(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with served(tmp_path / "s"):
+            bad, good = await ask(tmp_path / "s", b"\xff{not json", b'{"id": 9, "command": "echo"}')
+            assert not bad["ok"]
+            assert good == {"id": 9, "ok": True, "result": {}}
+
+    run(body)
+
+
+def test_socket_is_private_replaces_a_stale_one_and_goes_away(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("left by a dead process")
+
+    async def body() -> None:
+        async with served(path):
+            mode = path.stat().st_mode
+            assert stat.S_ISSOCK(mode)
+            assert stat.S_IMODE(mode) == 0o600
+        assert not path.exists()
+
+    run(body)
+
+
+def test_events_reach_every_client(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    async def body() -> None:
+        async with served(path) as server:
+            connections = [await asyncio.open_unix_connection(str(path)) for _ in range(3)]
+            for reader, writer in connections:
+                writer.write(b'{"id": 1, "command": "echo"}\n')
+                await reader.readline()
+            server.broadcast({"event": "hello"})
+            for reader, writer in connections:
+                line = await asyncio.wait_for(reader.readline(), 5)
+                assert json.loads(line) == {"event": "hello"}
+                writer.close()
+
+    run(body)
