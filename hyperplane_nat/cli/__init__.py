@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The command line, `hyperplane-nat`.
+
+One module per group of commands: `lifecycle` (up, down), `inspection` (what the control API tells),
+`execution` (exec), `doctor` with its `checks`. `application` puts them together and turns every
+expected error into one line on standard error and exit status 2.
+"""
+
+from hyperplane_nat.cli.application import app
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+__all__ = ["app", "main"]

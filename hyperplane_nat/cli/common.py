@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: which lab is meant, options, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hyperplane_nat.client import RUNTIME_DIRECTORY, Client
+from hyperplane_nat.config_values import LAB_NAME
+
+DEFAULT_LAB = "default"
+
+PIPE_WIDTH = 240
+"""Columns where the output is no terminal: rich would otherwise cut tables at 80."""
+
+
+class UserError(Exception):
+    """Something the user can mend; the text is one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The global options, before a command's own."""
+
+    lab: str | None = None
+    runtime_directory: Path | None = None
+
+
+LabOption = Annotated[
+    str | None,
+    typer.Option("--lab", "--name", metavar="NAME", help="Lab to act on, here or before the verb."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-c", "--config", metavar="LAB.toml", help="Configuration; default lab if absent."
+    ),
+]
+EnvironmentsOption = Annotated[
+    int | None,
+    typer.Option("-n", "--environments", metavar="N", help="Overrides lab.environments."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.FIELD=VALUE", help="Overrides any other value; repeatable."
+    ),
+]
+
+
+def lab_name(ctx: typer.Context, lab: str | None) -> str:
+    """The lab that is meant: the command's option, the global one, the environment's, default."""
+    settings: Settings = ctx.obj
+    name = lab or settings.lab or DEFAULT_LAB
+    if LAB_NAME.fullmatch(name) is None:
+        raise UserError(f"{name!r} is not a lab name (1 to 15 lower-case letters, digits, dashes)")
+    return name
+
+
+def runtime_root(ctx: typer.Context) -> Path:
+    """The directory that holds each lab's runtime directory."""
+    settings: Settings = ctx.obj
+    return settings.runtime_directory or RUNTIME_DIRECTORY
+
+
+def client(ctx: typer.Context, lab: str | None) -> Client:
+    """The control API of the lab that is meant."""
+    return Client(lab_name(ctx, lab), runtime_directory=runtime_root(ctx))
+
+
+def overrides(
+    ctx: typer.Context, lab: str | None, environments: int | None, assignments: list[str] | None
+) -> dict[str, object]:
+    """The command line's say on the configuration, as `config.load` takes it."""
+    settings: Settings = ctx.obj
+    result: dict[str, object] = {}
+    for assignment in assignments or []:
+        name, separator, text = assignment.partition("=")
+        if not separator or "." not in name:
+            raise UserError(f"--set {assignment}: not an assignment (write section.field=value)")
+        result[name.strip()] = _toml_value(text.strip())
+    result["lab.name"] = lab or settings.lab or result.get("lab.name")
+    result["lab.environments"] = (
+        environments if environments is not None else result.get("lab.environments")
+    )
+    if settings.runtime_directory is not None:
+        result["lab.runtime_directory"] = str(settings.runtime_directory.absolute())
+    return result
+
+
+def _toml_value(text: str) -> object:
+    """A value as in TOML; what is none is text, so that a shell's quotes need no quotes inside."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def require_root(verb: str) -> None:
+    """Raise UserError unless the process may make namespaces."""
+    if os.geteuid() != 0:
+        raise UserError(f"{verb} needs root (run: sudo hyperplane-nat {verb})")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that does not cut tables when the output is a pipe."""
+    result = Console(stderr=stderr, highlight=False)
+    if not result.is_terminal:
+        result.width = PIPE_WIDTH
+    return result
+
+
+def print_json(document: object) -> None:
+    """The document as JSON, for programs and readable."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def rows(document: object) -> list[dict[str, Any]]:
+    """A list of objects, as the API answers for environments, interfaces and flows."""
+    if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
+        raise UserError(
+            "the controller answered something unexpected (is its version another one?)"
+        )
+    return document
+
+
+def mapping(document: object) -> dict[str, Any]:
+    """One object, as the API answers for status and verify."""
+    if not isinstance(document, dict):
+        raise UserError(
+            "the controller answered something unexpected (is its version another one?)"
+        )
+    return document
+
+
+def table(title: str | None, columns: Iterable[tuple[str, bool]]) -> Table:
+    """A table; each column is its heading and whether it holds numbers."""
+    result = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for heading, numeric in columns:
+        result.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    return result
+
+
+def byte_count(value: float) -> str:
+    """A number of bytes for people, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A span of time for people: 42 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
+    whole = int(seconds)
+    for unit, lower, size, lower_size in (
+        ("d", "h", 86400, 3600),
+        ("h", "min", 3600, 60),
+        ("min", "s", 60, 1),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // lower_size} {lower}"
+    return f"{whole} s"

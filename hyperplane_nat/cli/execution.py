@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`exec`: any program inside an environment, in place of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from typing import Annotated
+
+import typer
+
+from hyperplane_nat.cli import common
+from hyperplane_nat.cli.common import LabOption, UserError
+from netns import namespace, topology
+
+EXIT_NOT_FOUND = 127
+EXIT_NOT_EXECUTABLE = 126
+
+
+def execute(
+    ctx: typer.Context,
+    environment: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="env-1 or just 1.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD ...", help="The program.")],
+    lab: LabOption = None,
+) -> None:
+    """Run a program inside an environment."""
+    name = common.lab_name(ctx, lab)
+    common.require_root("exec")
+    namespace_name = find_namespace(name, environment)
+    if command and command[0] == "--":
+        command = command[1:]
+    if not command:
+        raise UserError("no command given (write: hyperplane-nat exec env-1 -- CMD ...)")
+    namespace.enter(namespace_name, sysfs=True)
+    # Python ignores these two, and a program started by exec would go on ignoring them.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except FileNotFoundError:
+        typer.echo(f"hyperplane-nat: {command[0]}: command not found", err=True)
+        raise typer.Exit(EXIT_NOT_FOUND) from None
+    except OSError as error:
+        typer.echo(f"hyperplane-nat: {command[0]}: {error.strerror}", err=True)
+        raise typer.Exit(EXIT_NOT_EXECUTABLE) from None
+
+
+def find_namespace(lab: str, environment: str) -> str:
+    """The namespace of an environment that exists; UserError says which ones do."""
+    matched = re.fullmatch(r"(?:env-)?([1-9][0-9]*)", environment)
+    if matched is not None:
+        name = topology.environment_namespace(lab, int(matched[1]))
+        if namespace.is_complete(name):
+            return name
+    prefix = topology.environment_namespace(lab, 1).removesuffix("1")
+    numbers = []
+    for name in namespace.names(prefix):
+        with contextlib.suppress(ValueError):
+            numbers.append(int(name.removeprefix(prefix)))
+    if not numbers:
+        raise UserError(f"lab {lab!r} has no environments (start it with: hyperplane-nat up)")
+    raise UserError(
+        f"unknown environment {environment!r} (lab {lab!r} has env-{min(numbers)} to "
+        f"env-{max(numbers)}; see: hyperplane-nat environments)"
+    )

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that show a running lab, and `config`, which shows what a lab would be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from hyperplane_nat import config as configuration_model
+from hyperplane_nat.cli import common
+from hyperplane_nat.cli.common import (
+    ConfigOption,
+    EnvironmentsOption,
+    JsonOption,
+    LabOption,
+    SetOption,
+)
+from hyperplane_nat.config_text import toml
+
+FLOWS_SHOWN = 100
+"""Flows in the table without --limit. JSON has no limit: it is streamed."""
+
+
+def status(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
+    """Show what is up: processes, flows, drops."""
+    answer = common.mapping(common.client(ctx, lab).get("/v1/status"))
+    if as_json:
+        common.print_json(answer)
+        return
+    console = common.console()
+    console.print(status_table(answer))
+    if answer["drops"]:
+        console.print(drops_table(answer["drops"]))
+
+
+def status_table(answer: dict[str, Any]) -> Table:
+    """The answer of /v1/status as a table of two columns."""
+    forwarder, flows, state = answer["forwarder"], answer["flows"], answer["state_file"]
+    active = sum(flows[protocol] for protocol in ("tcp", "udp", "icmp"))
+    grid = Table(show_header=False, title=f"lab {answer['lab']}: {answer['state']}")
+    grid.title_justify, grid.title_style = "left", "bold"
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    grid.add_row("environments", str(answer["environments"]))
+    grid.add_row("interfaces", f"{answer['interfaces']} in {answer['vpcs']} VPC(s)")
+    grid.add_row(
+        "flows",
+        f"{active} of {flows['max']} "
+        f"(tcp {flows['tcp']}, udp {flows['udp']}, icmp {flows['icmp']})",
+    )
+    grid.add_row(
+        "controller", f"pid {answer['pid']}, up {common.duration(answer['uptime_seconds'])}"
+    )
+    grid.add_row("forwarder", _forwarder(forwarder))
+    grid.add_row(
+        "state file",
+        f"{state['path']}, {common.byte_count(state['bytes'])} "
+        f"({state['bytes_per_flow']:.0f} bytes per flow)",
+    )
+    grid.add_row("metrics", str(answer["metrics_url"]))
+    return grid
+
+
+def _forwarder(forwarder: dict[str, Any]) -> str:
+    if forwarder.get("pid") is None:
+        return f"not running, restarts {forwarder['restarts']}"
+    text = f"pid {forwarder['pid']}, restarts {forwarder['restarts']}"
+    if forwarder.get("uptime_seconds") is not None:
+        text += f", up {common.duration(forwarder['uptime_seconds'])}"
+    if forwarder.get("rss_bytes") is not None:
+        text += f", {common.byte_count(forwarder['rss_bytes'])}"
+    return text
+
+
+def drops_table(drops: dict[str, int]) -> Table:
+    """Drops by reason, the most frequent first."""
+    result = common.table("drops", [("reason", False), ("packets", True)])
+    for reason, count in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
+        result.add_row(reason, str(count))
+    return result
+
+
+def environments(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
+    """List the execution environments."""
+    answer = common.client(ctx, lab).get("/v1/environments")
+    if as_json:
+        common.print_json(answer)
+        return
+    result = common.table(
+        None,
+        [
+            ("environment", False),
+            ("namespace", False),
+            ("address", False),
+            ("interface", False),
+            ("leaves as", False),
+            ("packets out", True),
+            ("bytes out", True),
+            ("packets in", True),
+            ("bytes in", True),
+            ("drops", True),
+        ],
+    )
+    for row in common.rows(answer):
+        result.add_row(
+            row["name"],
+            row["namespace"],
+            row["address"],
+            row["interface"],
+            row["interface_address"],
+            str(row["packets_out"]),
+            str(row["bytes_out"]),
+            str(row["packets_in"]),
+            str(row["bytes_in"]),
+            str(row["drops"]),
+        )
+    common.console().print(result)
+
+
+def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
+    """List the network interfaces that environments share."""
+    answer = common.client(ctx, lab).get("/v1/interfaces")
+    if as_json:
+        common.print_json(answer)
+        return
+    result = common.table(
+        None,
+        [
+            ("interface", False),
+            ("VPC", False),
+            ("subnet", False),
+            ("address", False),
+            ("MAC", False),
+            ("environments", True),
+            ("flows", True),
+        ],
+    )
+    for row in common.rows(answer):
+        result.add_row(
+            row["name"],
+            row["vpc"],
+            row["subnet"],
+            row["address"],
+            row["mac"],
+            str(row["environments"]),
+            str(row["flows"]),
+        )
+    common.console().print(result)
+
+
+def flows(
+    ctx: typer.Context,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Flows to show; default: {FLOWS_SHOWN}, with --json all."),
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="ENVIRONMENT", help="Only this environment's: env-1.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="tcp|udp|icmp", help="Only this protocol's.")
+    ] = None,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List flows, as they are translated."""
+    if protocol not in (None, "tcp", "udp", "icmp"):
+        raise common.UserError(f"unknown protocol {protocol!r} (one of: tcp, udp, icmp)")
+    query = {"environment": environment, "protocol": protocol}
+    connection = common.client(ctx, lab)
+    if as_json:
+        piece = b""
+        for piece in connection.stream("GET", "/v1/flows", query | {"limit": limit}):
+            sys.stdout.buffer.write(piece)
+        if not piece.endswith(b"\n"):
+            sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
+        return
+    shown = limit or FLOWS_SHOWN
+    # One more than is shown, to know whether there are more.
+    found = common.rows(connection.get("/v1/flows", query | {"limit": shown + 1}))
+    result = common.table(
+        None,
+        [
+            ("protocol", False),
+            ("state", False),
+            ("environment", False),
+            ("inside", False),
+            ("leaves as", False),
+            ("remote", False),
+            ("packets out", True),
+            ("bytes out", True),
+            ("packets in", True),
+            ("bytes in", True),
+        ],
+    )
+    for row in found[:shown]:
+        result.add_row(
+            row["protocol"],
+            row["state"],
+            row["environment"],
+            f"{row['inside_address']}:{row['inside_port']}",
+            f"{row['nat_address']}:{row['nat_port']}",
+            f"{row['remote_address']}:{row['remote_port']}",
+            str(row["packets_out"]),
+            str(row["bytes_out"]),
+            str(row["packets_in"]),
+            str(row["bytes_in"]),
+        )
+    console = common.console()
+    console.print(result)
+    if len(found) > shown:
+        console.print(f"more than {shown} flows; see --limit, --environment, --protocol, --json")
+
+
+def verify(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
+    """Check that the flow table is consistent; exit 1 if not."""
+    answer = common.mapping(common.client(ctx, lab).get("/v1/verify"))
+    problems = answer["problems"]
+    if as_json:
+        common.print_json(answer)
+    elif problems:
+        for problem in problems:
+            typer.echo(problem)
+    else:
+        typer.echo(f"{answer['entries']} entries, no problem found")
+    if problems:
+        raise typer.Exit(1)
+
+
+def configuration(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    environments: EnvironmentsOption = None,
+    assignments: SetOption = None,
+    lab: LabOption = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="Ask the running lab instead of the file.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the configuration in effect as TOML."""
+    if running:
+        answer = common.client(ctx, lab).get("/v1/config")
+        effective = configuration_model.Config.model_validate(answer)
+    else:
+        effective = configuration_model.load(
+            config, common.overrides(ctx, lab, environments, assignments)
+        )
+    if as_json:
+        typer.echo(json.dumps(effective.model_dump(mode="json"), indent=2))
+    else:
+        typer.echo(toml(effective, comments=True), nl=False)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`up` and `down`: the controller as a process of its own, or in the foreground.
+
+Theory of operation: `up` starts `python -m hyperplane_nat.controller` in a session of its own,
+hands it the configuration on standard input and the write end of a pipe. The controller reports on
+the pipe in lines of JSON: progress, then ready or an error. The end of the pipe without either
+means that it died, and its log tells why. `down` asks the controller to tear down; where there is
+none left, it clears away what a dead one has left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hyperplane_nat import config as configuration
+from hyperplane_nat.cli import common
+from hyperplane_nat.cli.common import (
+    ConfigOption,
+    EnvironmentsOption,
+    LabOption,
+    SetOption,
+    UserError,
+)
+from hyperplane_nat.client import Client, NotRunningError
+from hyperplane_nat.config import Config
+
+LOG_NAME = "controller.log"
+PID_NAME = "controller.pid"
+APPLIED_CONFIG_NAME = "lab.json"
+
+SHUTDOWN_SECONDS = 120.0
+"""How long `down` waits: a thousand namespaces take a few seconds, a loaded machine more."""
+
+LOG_TAIL_LINES = 5
+
+
+def up(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    environments: EnvironmentsOption = None,
+    lab: LabOption = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay here, for a service manager.")
+    ] = False,
+    assignments: SetOption = None,
+) -> None:
+    """Start a lab; return when traffic can flow."""
+    effective = configuration.load(config, common.overrides(ctx, lab, environments, assignments))
+    common.require_root("up")
+    refuse_running(effective)
+    if foreground:
+        # Imported here: the other commands need not wait for the controller's libraries.
+        from hyperplane_nat.controller import daemon
+
+        raise typer.Exit(daemon.main(effective, ready_fd=None))
+    console = common.console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        status = start(effective, progress_bars(bars))
+    typer.echo(summary(effective, status))
+
+
+def progress_bars(bars: Progress) -> Callable[[str, int, int], None]:
+    """A callback for `start` that shows one bar per kind of work."""
+    tasks: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done, total=total)
+
+    return show
+
+
+def summary(config: Config, status: dict[str, Any]) -> str:
+    """What `up` says in the end."""
+    lab = config.lab.name
+    select_lab = "" if lab == common.DEFAULT_LAB else f" --lab {lab}"
+    count = status.get("environments", config.lab.environments)
+    interfaces = status.get("interfaces", len(config.network_interface))
+    return "\n".join(
+        (
+            f"lab {lab} is up: {count} environment{'s' * (count != 1)}, "
+            f"{interfaces} network interface{'s' * (interfaces != 1)}",
+            f"metrics: {status.get('metrics_url', 'see hyperplane-nat status')}",
+            f"try: hyperplane-nat exec env-1{select_lab} -- ping -c 3 "
+            + next(
+                (service.address for vpc in config.vpc for service in vpc.service),
+                config.place(config.network_interface[0])[1].router,
+            ),
+        )
+    )
+
+
+def refuse_running(config: Config) -> None:
+    """Raise UserError if a controller of this lab answers."""
+    lab = config.lab.name
+    connection = Client(lab, runtime_directory=Path(config.lab.runtime_directory), timeout=10)
+    try:
+        status = common.mapping(connection.get("/v1/status"))
+    except NotRunningError:
+        return
+    raise UserError(
+        f"lab {lab!r} is already running, pid {status.get('pid')} "
+        f"(stop it with: hyperplane-nat down --lab {lab}; or choose another name with --lab)"
+    )
+
+
+def start(config: Config, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """
+    Start the controller and wait until it is ready; its status.
+
+    `progress(what, done, total)` is called as the lab grows. Raises UserError with the controller's
+    own line if it cannot start; nothing is left then. An interrupt ends the controller as well.
+    """
+    directory = config.runtime_directory
+    log = directory / LOG_NAME
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        log_file = log.open("ab")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {log}: {error.strerror} (see lab.runtime_directory in "
+            "docs/configuration.md)"
+        ) from None
+    earlier = log_file.tell()
+    ready, ready_write = os.pipe()
+    with os.fdopen(ready, encoding="utf-8") as pipe, log_file:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(ready_write)],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                pass_fds=(ready_write,),
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(ready_write)
+        try:
+            hand_over(process, config)
+            return wait_ready(pipe, progress)
+        except BaseException as error:
+            # Interrupted: it has to end. Otherwise it ends by itself, after tidying up.
+            if not isinstance(error, (UserError, _EarlyEndError)):
+                process.terminate()
+            process.wait()
+            last_words = log_tail(log, earlier)
+            discard_log(log, earlier)
+            if not isinstance(error, _EarlyEndError):
+                raise
+            reason = last_words or f"exit status {process.returncode}, nothing in its log"
+            raise UserError(
+                f"the controller died while starting: {reason} (run it with --foreground to watch)"
+            ) from None
+
+
+class _EarlyEndError(Exception):
+    pass
+
+
+def hand_over(process: subprocess.Popen[bytes], config: Config) -> None:
+    """Write the configuration to the controller's standard input."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(config.model_dump_json().encode())
+
+
+def wait_ready(lines: Iterator[str], progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """Read the controller's reports up to the one that decides."""
+    for line in lines:
+        report = json.loads(line)
+        if "error" in report:
+            raise UserError(report["error"])
+        if report.get("ready"):
+            return common.mapping(report.get("status") or {})
+        if "progress" in report:
+            progress(report["progress"], report["done"], report["total"])
+    raise _EarlyEndError
+
+
+def log_tail(log: Path, start: int) -> str:
+    """The last line of a log from byte `start` on, where an exception's message is."""
+    try:
+        text = log.read_bytes()[start:].decode(errors="replace")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def discard_log(log: Path, start: int) -> None:
+    """Cut a failed start's part from a log; remove it and its directories if they are empty."""
+    with contextlib.suppress(OSError):
+        if start:
+            os.truncate(log, start)
+            return
+        log.unlink()
+        log.parent.rmdir()
+        log.parent.parent.rmdir()
+
+
+def down(ctx: typer.Context, lab: LabOption = None) -> None:
+    """Stop a lab and remove everything it made."""
+    name = common.lab_name(ctx, lab)
+    root = common.runtime_root(ctx)
+    common.require_root("down")
+    if stop(name, root):
+        typer.echo(f"lab {name} is down")
+        return
+    removed = clean(name, root)
+    if not removed:
+        typer.echo(f"lab {name}: nothing is running")
+        return
+    typer.echo(f"lab {name} was not running; removed what was left:")
+    for line in removed:
+        typer.echo(f"  {line}")
+
+
+def stop(lab: str, root: Path) -> bool:
+    """Have the controller tear its lab down and wait until it is gone; False if there is none."""
+    connection = Client(lab, runtime_directory=root, timeout=SHUTDOWN_SECONDS)
+    try:
+        status = common.mapping(Client(lab, runtime_directory=root).get("/v1/status"))
+        process = open_process(int(status["pid"]))
+    except NotRunningError:
+        return False
+    try:
+        # The controller may be gone before the last byte of its answer is here.
+        with contextlib.suppress(NotRunningError):
+            connection.post("/v1/shutdown")
+        wait_gone(process, lab, root)
+    finally:
+        if process is not None:
+            os.close(process)
+    return True
+
+
+def open_process(pid: int) -> int | None:
+    """A descriptor of a process, immune to reuse of its number; None if it is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def wait_gone(process: int | None, lab: str, root: Path) -> None:
+    """Wait for the process to end; UserError when it does not."""
+    if process is None:
+        return
+    readable, _, _ = select.select([process], [], [], SHUTDOWN_SECONDS)
+    if not readable:
+        raise UserError(
+            f"the controller of lab {lab!r} has not stopped within {SHUTDOWN_SECONDS:g} seconds "
+            f"(see {root / lab / LOG_NAME}; after ending it by hand, run down again)"
+        )
+    # Started by this very process, it is a child to be waited for.
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, process, os.WEXITED | os.WNOHANG)
+
+
+def clean(lab: str, root: Path) -> list[str]:
+    """Remove what a dead controller has left; what was removed."""
+    from hyperplane_nat.controller import cleanup
+
+    return cleanup.clean(lab, str(root), state_directory(root / lab))
+
+
+def state_directory(directory: Path) -> str:
+    """Where the lab kept its state file, by the configuration that it applied; else the default."""
+    try:
+        applied = json.loads((directory / APPLIED_CONFIG_NAME).read_text(encoding="utf-8"))
+        return Config.model_validate(applied).lab.state_directory
+    except (OSError, ValueError):
+        return configuration.Lab().state_directory

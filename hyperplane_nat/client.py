@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A synchronous client of the control API: HTTP over the controller's unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlencode
+
+RUNTIME_DIRECTORY = Path("/run/hyperplane-nat")
+SOCKET_NAME = "control.sock"
+
+TIMEOUT_SECONDS = 30.0
+"""Between two pieces of an answer; a controller that is silent for so long is stuck."""
+
+
+class ClientError(Exception):
+    """The controller could not be asked, or refused; the text is one line with the remedy."""
+
+
+class NotRunningError(ClientError):
+    """No controller answers for this lab."""
+
+
+class ApiError(ClientError):
+    """The controller answered with an error; `code` is the API's word for it."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(str(self._path))
+        except BaseException:
+            self.close()
+            raise
+
+
+class Client:
+    """The control API of one lab. Each request uses a connection of its own."""
+
+    def __init__(
+        self,
+        lab: str = "default",
+        *,
+        runtime_directory: Path = RUNTIME_DIRECTORY,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self.lab = lab
+        self.path = runtime_directory / lab / SOCKET_NAME
+        self._timeout = timeout
+
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> object:
+        """The answer to GET `path`, decoded; query values that are None are left out."""
+        return self._decode(b"".join(self.stream("GET", path, query)))
+
+    def post(self, path: str) -> object:
+        """The answer to POST `path`, decoded."""
+        return self._decode(b"".join(self.stream("POST", path)))
+
+    def stream(
+        self, method: str, path: str, query: Mapping[str, object] | None = None
+    ) -> Iterator[bytes]:
+        """
+        The body of the answer in pieces, as it comes.
+
+        Raises NotRunningError if nobody listens, ApiError if the controller refuses, ClientError
+        for the rest: no permission, an answer cut short, silence.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = f"{path}?{urlencode(given)}" if given else path
+        connection = _UnixConnection(self.path, self._timeout)
+        try:
+            try:
+                connection.request(method, target)
+                response = connection.getresponse()
+                if response.status >= 400:
+                    raise self._refusal(response)
+                while piece := response.read1(65536):
+                    yield piece
+            except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+                raise NotRunningError(
+                    f"lab {self.lab!r} is not running (start it with: hyperplane-nat up)"
+                ) from None
+            except PermissionError:
+                raise ClientError(
+                    f"no permission to use {self.path} (run it as root: sudo hyperplane-nat ...)"
+                ) from None
+            except TimeoutError:
+                raise ClientError(
+                    f"the controller of lab {self.lab!r} has not answered for {self._timeout:g} "
+                    f"seconds (see {self.path.parent / 'controller.log'})"
+                ) from None
+            except (OSError, http.client.HTTPException) as error:
+                reason = str(error) or type(error).__name__
+                raise ClientError(
+                    f"the controller of lab {self.lab!r} broke off its answer: {reason} "
+                    f"(see {self.path.parent / 'controller.log'})"
+                ) from None
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _refusal(response: http.client.HTTPResponse) -> ApiError:
+        body = response.read()
+        try:
+            document = json.loads(body)
+            return ApiError(response.status, document["error"], document["message"])
+        except (ValueError, KeyError, TypeError):
+            text = body.decode(errors="replace").strip() or response.reason
+            return ApiError(response.status, "http", f"{response.status} {text}")
+
+    def _decode(self, body: bytes) -> object:
+        try:
+            return json.loads(body) if body else None
+        except ValueError as error:
+            raise ClientError(
+                f"the controller of lab {self.lab!r} answered something that is not JSON: {error} "
+                "(is its version another one?)"
+            ) from None

@@ -1,0 +1,536 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The configuration of a lab: one TOML file, every value with a default and its unit in its name.
+
+Theory of operation: the pydantic models below are the only description of the configuration. The
+TOML file, its validation, `hyperplane-nat config` and docs/configuration.md follow from them (the
+last two are written by `config_text`; `python -m hyperplane_nat.config --markdown`). A model checks
+what can be told from its own fields; `Config` checks what needs the whole: names, subnets and
+addresses across sections (`config_checks`). `config_values` has the kinds of values.
+
+Whatever is wrong ends as one `ConfigError` whose text is one line, `<file>: <section.field>: <what>
+(<remedy>)`. Addresses stay strings in the form they were written in; where arithmetic is needed,
+`ipaddress` objects are made from them.
+
+Figures marked "AWS" follow what AWS documents for NAT gateways and for Lambda in a VPC.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from hyperplane_nat import config_checks
+from hyperplane_nat.config_values import (
+    DURATION_MAX_MILLISECONDS,
+    AbsolutePath,
+    Address,
+    AddressWithPrefix,
+    FieldError,
+    InterfaceName,
+    LabName,
+    LinkName,
+    Mtu,
+    Network,
+    Port,
+    PowerOfTwo,
+    Seconds,
+)
+
+SLOTS_MAX = 16384
+INTERFACES_MAX = 256
+
+REMEDIES = {
+    "int_type": "write a whole number without quotes",
+    "float_type": "write a number without quotes",
+    "string_type": "put it in quotes",
+    "model_type": "write it as a table, [name]",
+    "list_type": "write it as a list of tables, [[name]]",
+}
+"""What to do, by pydantic's type of error."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the text is one line with the remedy."""
+
+
+class Section(BaseModel):
+    """One table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Lab(Section):
+    """The lab as a whole."""
+
+    name: LabName = Field(
+        default="default",
+        description="Name of the lab; part of the names of its namespaces and files.",
+    )
+    environments: int = Field(
+        default=100,
+        ge=1,
+        le=SLOTS_MAX,
+        description="Execution environments to create, spread round-robin over the network "
+        "interfaces.",
+    )
+    runtime_directory: AbsolutePath = Field(
+        default="/run/hyperplane-nat",
+        description="Directory for sockets, pid files and logs; each lab has a directory of its "
+        "name in it.",
+    )
+    state_directory: AbsolutePath = Field(
+        default="/dev/shm",
+        description="Directory for the state file. It must be a tmpfs: on a disk the write-back of "
+        "dirty pages would stall packets.",
+    )
+
+
+class Environment(Section):
+    """What every execution environment looks like from inside; all are the same."""
+
+    address: AddressWithPrefix = Field(
+        default="169.254.100.2/30",
+        description="Address and prefix length of eth0, the same in every environment.",
+    )
+    gateway: Address = Field(
+        default="169.254.100.1",
+        description="Default gateway of every environment, in the network of `address`. The "
+        "gateway answers ARP for it.",
+    )
+    mtu_bytes: Mtu = Field(default=1500, description="MTU of eth0.")
+
+    @property
+    def interface(self) -> IPv4Interface:
+        """`address` to calculate with."""
+        return IPv4Interface(self.address)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        interface = self.interface
+        network = interface.network
+        if network.prefixlen > 30:
+            raise FieldError(
+                "address", f"a /{network.prefixlen} has no room for a gateway", "use /30 or shorter"
+            )
+        for name, address in (("address", interface.ip), ("gateway", IPv4Address(self.gateway))):
+            if address not in network:
+                raise FieldError(
+                    name, f"{address} is outside {network}", "choose an address inside the network"
+                )
+            if address in (network.network_address, network.broadcast_address):
+                raise FieldError(
+                    name,
+                    f"{address} is the network or broadcast address of {network}",
+                    "choose a host address",
+                )
+        if str(interface.ip) == self.gateway:
+            raise FieldError(
+                "gateway", f"{self.gateway} is the environment's own address", "choose another one"
+            )
+        return self
+
+
+class Subnet(Section):
+    """A subnet of a VPC. The first four addresses and the last are reserved, as on AWS."""
+
+    name: LinkName = Field(description="Name of the subnet, unique in the lab.")
+    cidr: Network = Field(description="Its network, inside the VPC's; /28 at the smallest (AWS).")
+
+    @property
+    def network(self) -> IPv4Network:
+        """`cidr` to calculate with."""
+        return IPv4Network(self.cidr)
+
+    @property
+    def router(self) -> str:
+        """Address of the VPC router in this subnet: its first host (AWS)."""
+        return str(self.network.network_address + 1)
+
+    def reserved(self, address: IPv4Address) -> bool:
+        """Whether AWS keeps this address of the subnet for itself."""
+        return (
+            address < self.network.network_address + 4 or address == self.network.broadcast_address
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.network.prefixlen > 28:
+            raise FieldError("cidr", f"{self.cidr} is smaller than a /28", "choose a larger one")
+        return self
+
+
+class Service(Section):
+    """A small server of the lab's own in a VPC."""
+
+    name: LinkName = Field(description="Name of the service, unique in its VPC.")
+    kind: Literal["http", "udp-echo"] = Field(
+        description="`http` serves a file of known content over TCP, `udp-echo` sends every "
+        "datagram back."
+    )
+    address: Address = Field(description="Its address, in one of the VPC's subnets.")
+    port: Port = Field(description="Port it listens on.")
+    size_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=0,
+        le=2**40,
+        description="Size of the file that an `http` service serves.",
+    )
+
+    @property
+    def transport(self) -> str:
+        """The protocol under it: "tcp" or "udp"."""
+        return "tcp" if self.kind == "http" else "udp"
+
+
+class Vpc(Section):
+    """A customer VPC. VPCs may overlap each other: they never meet."""
+
+    name: LinkName = Field(description="Name of the VPC, unique in the lab.")
+    cidr: Network = Field(
+        description="Its network. An environment attached to the VPC reaches this and nothing else."
+    )
+    mtu_bytes: Mtu = Field(default=1500, description="MTU of the links in the VPC.")
+    subnet: list[Subnet] = Field(min_length=1, description="Subnets of the VPC.")
+    service: list[Service] = Field(default_factory=list, description="Servers to run in the VPC.")
+
+    @property
+    def network(self) -> IPv4Network:
+        """`cidr` to calculate with."""
+        return IPv4Network(self.cidr)
+
+
+class NetworkInterface(Section):
+    """A network interface in a subnet, shared by any number of environments."""
+
+    name: InterfaceName = Field(
+        description="Name of the interface, unique in the lab; also of its link, so 15 characters "
+        "at most."
+    )
+    subnet: LinkName = Field(description="Name of the subnet it is in.")
+    address: Address = Field(
+        description="Its address: what servers in the VPC see environments come from."
+    )
+
+
+def _default_vpcs() -> list[Vpc]:
+    return [
+        Vpc(
+            name="customer",
+            cidr="10.0.0.0/16",
+            subnet=[Subnet(name="private-a", cidr="10.0.1.0/24")],
+            service=[
+                Service(name="web", kind="http", address="10.0.1.80", port=80),
+                Service(name="echo", kind="udp-echo", address="10.0.1.81", port=7),
+            ],
+        )
+    ]
+
+
+def _default_interfaces() -> list[NetworkInterface]:
+    return [NetworkInterface(name="eni-a", subnet="private-a", address="10.0.1.10")]
+
+
+class Flows(Section):
+    """The flow table."""
+
+    max: int = Field(
+        default=1048576,
+        ge=1,
+        le=2**24,
+        description="Flows the table holds, those whose port is held after their end included. "
+        "Memory for all of them is taken at start; a full table refuses new flows and never drops "
+        "a live one.",
+    )
+
+
+class Timeouts(Section):
+    """How long an idle flow lives."""
+
+    tcp_opening_seconds: Seconds = Field(
+        default=60, description="TCP, until the handshake is done."
+    )
+    tcp_established_seconds: Seconds = Field(
+        default=350, description="TCP, open on both sides (AWS: 350)."
+    )
+    tcp_half_closed_seconds: Seconds = Field(
+        default=350, description="TCP, closed by one side only."
+    )
+    tcp_closing_seconds: Seconds = Field(
+        default=60, description="TCP, closed by both sides with the last segment outstanding."
+    )
+    udp_seconds: Seconds = Field(default=350, description="UDP (AWS: 350).")
+    icmp_seconds: Seconds = Field(default=60, description="ICMP echo (RFC 5508: at least 60).")
+    time_scale: float = Field(
+        default=1.0,
+        gt=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="All these durations and `ports.hold_seconds` are divided by it: 10 makes 350 "
+        "seconds 35, for tests.",
+    )
+
+
+class Ports(Section):
+    """Source ports of a network interface, one pool per protocol, remote address and port."""
+
+    first: Port = Field(default=1024, description="First port to use (AWS: 1024).")
+    last: Port = Field(default=65535, description="Last port to use (AWS: 65535).")
+    limit_per_remote: Port = Field(
+        default=55000,
+        description="Ports in use or held towards one remote address, port and protocol at a time "
+        "(AWS: 55,000).",
+    )
+    hold_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=DURATION_MAX_MILLISECONDS // 1000,
+        description="How long a port is not used again after its flow has ended (AWS: about 60).",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.first > self.last:
+            raise FieldError("first", f"{self.first} is above ports.last, {self.last}", "swap them")
+        return self
+
+
+class Neighbours(Section):
+    """Resolution of next hops in the VPCs (ARP)."""
+
+    reachable_seconds: Seconds = Field(
+        default=30, description="How long an answer is trusted before it is asked for again."
+    )
+    retry_milliseconds: int = Field(
+        default=1000, ge=1, le=60_000, description="Time between two requests."
+    )
+    attempts: int = Field(
+        default=3, ge=1, le=100, description="Requests sent before the next hop counts as failed."
+    )
+    failed_seconds: Seconds = Field(
+        default=3, description="How long frames to a failed next hop are dropped without asking."
+    )
+    queue_frames: int = Field(
+        default=8, ge=1, le=1024, description="Frames kept per next hop while it is asked for."
+    )
+
+
+class Forwarder(Section):
+    """The process that moves packets."""
+
+    ring_slots: PowerOfTwo = Field(
+        default=4096,
+        ge=64,
+        le=65536,
+        description="Frames in the receive ring; a power of two. More is slower: the ring leaves "
+        "the cache.",
+    )
+    ring_slot_bytes: PowerOfTwo = Field(
+        default=2048,
+        ge=1024,
+        le=65536,
+        description="Room for one frame in the ring, its header included; a power of two. Larger "
+        "frames are taken from the socket's queue.",
+    )
+    batch_frames: int = Field(
+        default=128, ge=1, le=1024, description="Frames handed to the kernel in one send call."
+    )
+    budget_frames: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="Frames handled before timers and commands have their turn.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.budget_frames < self.batch_frames:
+            raise FieldError(
+                "budget_frames",
+                f"{self.budget_frames} is less than forwarder.batch_frames, {self.batch_frames}",
+                "raise it or lower the other",
+            )
+        return self
+
+
+class Metrics(Section):
+    """The Prometheus endpoint."""
+
+    address: Address = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=9109,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes any free one, `hyperplane-nat status` tells which.",
+    )
+
+
+class Config(Section):
+    """A whole lab."""
+
+    lab: Lab = Field(default_factory=Lab)
+    environment: Environment = Field(default_factory=Environment)
+    vpc: list[Vpc] = Field(default_factory=_default_vpcs, min_length=1)
+    network_interface: list[NetworkInterface] = Field(
+        default_factory=_default_interfaces, min_length=1, max_length=INTERFACES_MAX
+    )
+    flows: Flows = Field(default_factory=Flows)
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+    ports: Ports = Field(default_factory=Ports)
+    neighbours: Neighbours = Field(default_factory=Neighbours)
+    forwarder: Forwarder = Field(default_factory=Forwarder)
+    metrics: Metrics = Field(default_factory=Metrics)
+
+    @property
+    def runtime_directory(self) -> Path:
+        """Directory with the sockets, pid files and logs of this lab."""
+        return Path(self.lab.runtime_directory) / self.lab.name
+
+    @property
+    def state_file(self) -> Path:
+        """The file that the flow table is mapped from."""
+        return Path(self.lab.state_directory) / f"hyperplane-nat-{self.lab.name}.map"
+
+    def place(self, interface: NetworkInterface) -> tuple[Vpc, Subnet]:
+        """The VPC and subnet that a network interface of this configuration is in."""
+        for vpc in self.vpc:
+            for subnet in vpc.subnet:
+                if subnet.name == interface.subnet:
+                    return vpc, subnet
+        raise KeyError(interface.subnet)
+
+    def interface_of(self, environment: int) -> NetworkInterface:
+        """The network interface of environment `environment`, counted from 1: round-robin."""
+        return self.network_interface[(environment - 1) % len(self.network_interface)]
+
+    def timeouts_ms(self) -> dict[str, int]:
+        """The data path's timeouts in milliseconds, scaled; none is less than 1 but a hold of 0."""
+        timeouts = self.timeouts
+        seconds = {
+            "tcp_opening": timeouts.tcp_opening_seconds,
+            "tcp_established": timeouts.tcp_established_seconds,
+            "tcp_half_closed": timeouts.tcp_half_closed_seconds,
+            "tcp_closing": timeouts.tcp_closing_seconds,
+            "udp": timeouts.udp_seconds,
+            "icmp": timeouts.icmp_seconds,
+            "hold": self.ports.hold_seconds,
+        }
+        return {
+            name: max(round(value * 1000 / timeouts.time_scale), min(value, 1))
+            for name, value in seconds.items()
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        config_checks.check(self)
+        return self
+
+
+def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Config:
+    """
+    Read the TOML file at `path`, or the default lab if there is none, and apply `overrides`.
+
+    Overrides are keyed by dotted names, {"lab.environments": 10}; those that are None are ignored.
+    Raises ConfigError, one line, for a file that cannot be read or a value that cannot be used.
+    """
+    document: dict[str, Any] = {}
+    file = "default lab"
+    if path is not None:
+        file = str(path)
+        document = _read(path)
+    applied = {name: value for name, value in (overrides or {}).items() if value is not None}
+    for name, value in applied.items():
+        _apply(document, name.split("."), value, file)
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        location, what, remedy = _explain(error)
+        source = "command line" if location in applied else file
+        raise ConfigError(f"{source}: {location}: {what} ({remedy})") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file (hyperplane-nat config > {path} writes one to start from)"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror} (see its mode)") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error} (see https://toml.io)") from None
+
+
+def _apply(document: dict[str, Any], name: list[str], value: object, file: str) -> None:
+    *tables, last = name
+    for depth, table in enumerate(tables, start=1):
+        document = document.setdefault(table, {})
+        if not isinstance(document, dict):
+            raise ConfigError(
+                f"{file}: {'.'.join(name[:depth])}: not a table (write it as [{table}])"
+            )
+    document[last] = value
+
+
+def _excerpt(value: object, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _explain(error: ValidationError) -> tuple[str, str, str]:
+    """Location, what is wrong and the remedy of the first problem; more are counted."""
+    first = error.errors()[0]
+    location = ""
+    for part in first["loc"]:
+        location += f"[{part}]" if isinstance(part, int) else f".{part}" if location else str(part)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        location = ".".join(filter(None, (location, cause.location)))
+        what, remedy = cause.what, cause.remedy
+    elif first["type"] == "extra_forbidden":
+        *parents, unknown = first["loc"]
+        what = "unknown field"
+        remedy = config_checks.suggestion(str(unknown), _fields_at(parents))
+    elif first["type"] == "missing":
+        what, remedy = "required, but missing", "add it"
+    else:
+        what = f"{_excerpt(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        remedy = REMEDIES.get(first["type"], "see docs/configuration.md")
+    more = error.error_count() - 1
+    if more:
+        remedy += f"; and {more} more problem{'s' if more > 1 else ''} in the file"
+    return location, what, remedy
+
+
+def _fields_at(location: Iterable[int | str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        if isinstance(part, str):
+            nested = nested_section(model.model_fields[part])
+            if nested is not None:
+                model = nested
+    return sorted(model.model_fields)
+
+
+def nested_section(field: FieldInfo) -> type[Section] | None:
+    """The model of a section, or of the items of a list of sections; None for a plain value."""
+    annotation = field.annotation
+    if get_origin(annotation) is list:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+if __name__ == "__main__":
+    from hyperplane_nat.config_text import markdown
+
+    if sys.argv[1:] != ["--markdown"]:
+        sys.exit("usage: python -m hyperplane_nat.config --markdown")
+    sys.stdout.write(markdown())

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of values in the configuration: what each must look like, and what is said if not."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+LINK_NAME_MAX = 15
+"""Characters in the name of a Linux network interface (IFNAMSIZ less the terminating zero)."""
+
+DURATION_MAX_MILLISECONDS = 2**31 - 1
+"""The data path keeps time in milliseconds modulo 2^32: a longer span could not be told from a
+negative one."""
+
+LAB_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
+LINK_NAME = re.compile(r"[a-z][a-z0-9-]*")
+SLOT_NAME = re.compile(r"env[0-9]+")
+
+NAMESPACE_WORDS = frozenset({"gw", "vpc", "env"})
+"""Parts of namespace names: a lab called a-vpc-b would own the namespace names of lab a's VPC b-gw,
+and taking one lab down would break the other."""
+
+LINKS_TAKEN = frozenset({"lo", "all", "default", "eth0"})
+"""Names that mean something else in one of the namespaces or below /proc/sys/net."""
+
+
+class FieldError(ValueError):
+    """Something wrong at a place in the configuration that only the whole shows."""
+
+    def __init__(self, location: str, what: str, remedy: str) -> None:
+        super().__init__(f"{location}: {what} ({remedy})")
+        self.location = location
+        self.what = what
+        self.remedy = remedy
+
+
+def _wrong(what: str, remedy: str) -> FieldError:
+    return FieldError("", what, remedy)
+
+
+def _lab_name(value: str) -> str:
+    if LAB_NAME.fullmatch(value) is None:
+        raise _wrong(
+            f"{value!r} is not a lab name",
+            "use 1 to 15 lower-case letters, digits and dashes, not starting with a dash",
+        )
+    if taken := NAMESPACE_WORDS.intersection(value.split("-")):
+        raise _wrong(
+            f"{value!r} contains {min(taken)!r}, which namespace names are made of",
+            "choose another name",
+        )
+    return value
+
+
+def _link_name(value: str) -> str:
+    if len(value) > LINK_NAME_MAX:
+        raise _wrong(
+            f"{value!r} has {len(value)} characters, a network link's name holds {LINK_NAME_MAX}",
+            "choose a shorter name",
+        )
+    if LINK_NAME.fullmatch(value) is None:
+        raise _wrong(
+            f"{value!r} is not a name",
+            "use lower-case letters, digits and dashes, starting with a letter",
+        )
+    return value
+
+
+def _interface_name(value: str) -> str:
+    _link_name(value)
+    if value in LINKS_TAKEN or SLOT_NAME.fullmatch(value):
+        raise _wrong(f"{value!r} is taken by a link of the lab itself", "choose another name")
+    return value
+
+
+def _ipv4(value: str) -> str:
+    try:
+        IPv4Address(value)
+    except ValueError:
+        raise _wrong(f"{value!r} is not an IPv4 address", "write it like 10.0.1.10") from None
+    return value
+
+
+def _ipv4_interface(value: str) -> str:
+    try:
+        parsed = IPv4Interface(value)
+    except ValueError:
+        parsed = None
+    if parsed is None or "/" not in value:
+        raise _wrong(
+            f"{value!r} is not an IPv4 address with a prefix length",
+            "write it like 169.254.100.2/30",
+        )
+    return value
+
+
+def _ipv4_network(value: str) -> str:
+    try:
+        IPv4Network(value)
+    except ValueError:
+        try:
+            meant = IPv4Network(value, strict=False)
+        except ValueError:
+            remedy = "write it like 10.0.1.0/24"
+        else:
+            remedy = f"the bits after the prefix must be zero: did you mean {meant}?"
+        raise _wrong(f"{value!r} is not an IPv4 network", remedy) from None
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise _wrong(f"{value!r} is not an absolute path", "start it with a slash")
+    return value
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        below = 1 << (value.bit_length() - 1)
+        raise _wrong(f"{value} is not a power of two", f"use {below} or {below * 2}")
+    return value
+
+
+LabName = Annotated[str, AfterValidator(_lab_name)]
+LinkName = Annotated[str, AfterValidator(_link_name)]
+InterfaceName = Annotated[str, AfterValidator(_interface_name)]
+Address = Annotated[str, AfterValidator(_ipv4)]
+AddressWithPrefix = Annotated[str, AfterValidator(_ipv4_interface)]
+Network = Annotated[str, AfterValidator(_ipv4_network)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]
+Seconds = Annotated[int, Field(ge=1, le=DURATION_MAX_MILLISECONDS // 1000)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Mtu = Annotated[int, Field(ge=576, le=65535)]

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m hyperplane_nat.controller --ready-fd N`: the configuration comes as JSON on stdin."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pydantic import ValidationError
+
+from hyperplane_nat.config import Config
+from hyperplane_nat.controller.daemon import main
+
+
+def _run() -> int:
+    parser = argparse.ArgumentParser(prog="python -m hyperplane_nat.controller")
+    parser.add_argument("--ready-fd", type=int, help="descriptor to report progress to")
+    arguments = parser.parse_args()
+    try:
+        config = Config.model_validate_json(sys.stdin.buffer.read())
+    except ValidationError as error:
+        sys.stderr.write(
+            f"stdin: {error.error_count()} problems in the configuration, the first: "
+            f"{error.errors()[0]['msg']} (use hyperplane-nat up, which checks it)\n"
+        )
+        return 2
+    return main(config, ready_fd=arguments.ready_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(_run())

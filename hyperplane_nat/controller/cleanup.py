@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing what a lab consists of, also after a crash at any point, and nothing else.
+
+Processes go first, then namespaces, then files; the directory with the lock goes last, so as long
+as anything is left, its lab's directory is there and a later `down` or `up` finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.processes import Process, terminate
+from netns import topology
+from netns.errors import NetnsError
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """What of netns is needed to remove a lab; tests put something else here."""
+
+    strays: Callable[[str], list[str]] = topology.strays
+    destroy: Callable[[str], None] = topology.destroy
+
+
+def clean(
+    lab: str,
+    runtime_directory: str,
+    state_directory: str,
+    *,
+    namespaces: Namespaces | None = None,
+) -> list[str]:
+    """Remove everything that a dead controller of `lab` left; what was removed, a line each.
+
+    ControllerError when the lab's controller is alive, or when something cannot be removed.
+    Blocks for as long as it takes.
+    """
+    paths = LabPaths.of(lab, runtime_directory, state_directory)
+    existed = paths.directory.exists()
+    lock = LabLock(paths)
+    # A lock file of the dead one is a stray; one that only we need is not worth a word.
+    had_lock_file = paths.pid_file.exists()
+    lock.acquire()
+    try:
+        removed = sweep(paths, namespaces)
+        names = {str(path) for path in _files(paths)}
+        remove_directory(paths)
+    finally:
+        lock.release()
+    if existed:
+        leftovers = names if had_lock_file else names - {str(paths.pid_file)}
+        removed += [f"file {name}" for name in sorted(leftovers)]
+        removed.append(f"directory {paths.directory}")
+    return removed
+
+
+def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
+    """Remove processes, namespaces and files of a lab, but not its lock and its log.
+
+    To be called with the lab's lock held.
+    """
+    removed = end_processes(paths)
+    removed += remove_namespaces(paths.lab, namespaces or Namespaces())
+    for path in [paths.state_file, *_files(paths)]:
+        if path in (paths.pid_file, paths.log):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            removed.append(f"file {path}")
+    return removed
+
+
+def end_processes(paths: LabPaths) -> list[str]:
+    """End every process of the lab, whatever its pid file says or whether it has one."""
+    found: dict[int, Process] = {}
+    for process in (
+        *(Process.adopt(path, paths.directory) for path in paths.pid_files()),
+        *Process.strays(paths.directory),
+    ):
+        if process is None:
+            continue
+        if process.pid in found:
+            process.close()
+        else:
+            found[process.pid] = process
+    pids = sorted(found)
+    stuck = terminate(found.values())
+    if stuck:
+        raise ControllerError(
+            f"process {stuck[0].pid} does not end even by SIGKILL "
+            "(it waits in the kernel: see dmesg, then hyperplane-nat down again)"
+        )
+    return [f"process {pid}" for pid in pids]
+
+
+def remove_namespaces(lab: str, namespaces: Namespaces) -> list[str]:
+    """Remove the lab's namespaces with all links."""
+    names = namespaces.strays(lab)
+    if names:
+        try:
+            namespaces.destroy(lab)
+        except NetnsError as error:
+            raise ControllerError(str(error)) from None
+    return [f"namespace {name}" for name in names]
+
+
+def remove_directory(paths: LabPaths) -> None:
+    """Remove the lab's directory, the lock last, and the directory of all labs if it is empty."""
+    files = _files(paths)
+    for path in sorted(files, key=lambda path: path == paths.pid_file):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            paths.directory.rmdir()
+        except OSError as error:
+            raise ControllerError(
+                f"cannot remove {paths.directory}: {error.strerror} (look what is in it)"
+            ) from None
+    # Other labs may be in it, or it is not ours at all.
+    with contextlib.suppress(OSError):
+        paths.directory.parent.rmdir()
+
+
+def _files(paths: LabPaths) -> list[Path]:
+    """The files in the lab's directory: only names that a controller makes."""
+    patterns = (
+        "control.sock",
+        "control.sock.new",
+        "controller.*",
+        "forwarder.*",
+        "standby.*",
+        "service-*.pid",
+        "service-*.new",
+        "service-*.log",
+        "lab.json",
+        "lab.new",
+    )
+    return sorted({path for pattern in patterns for path in paths.directory.glob(pattern)})

@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a controller, from the lock to the last file removed.
+
+Theory of operation
+-------------------
+Start: take the lock, open the metrics port, then either *adopt* or *build*. Adopted is what a
+killed controller left when its `lab.json` is the wanted configuration and `inspect` finds every
+namespace, link and address in place: then only what died with it is started anew, and flows do not
+notice. Anything else that bears the lab's name is a stray and is removed before building.
+
+A start that fails or is interrupted removes all that was made; so does the end, asked for by a
+signal or by the API. Both are `_tear_down`, which goes on after an error, because what is left
+should be as little as possible. SIGKILL is the one way to leave the lab standing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from hyperplane_nat import metrics
+from hyperplane_nat.config import Config
+from hyperplane_nat.controller import api, cleanup, endpoint, reconcile, views
+from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
+from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.processes import terminate
+from hyperplane_nat.controller.services import ServiceSupervisor
+from hyperplane_nat.controller.supervisor import ForwarderSupervisor
+from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.engine import StateMap, StateMapError
+from netns import topology
+from netns.errors import NetnsError
+from netns.topology import LabSpec, Topology
+
+STATUS_SECONDS = 2.0
+"""How long a status waits for the forwarder's own figures."""
+
+VERIFY_SECONDS = 60.0
+"""Walking a table of 16 million flows included."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+log = logging.getLogger(__name__)
+
+
+class _InterruptedError(Exception):
+    """A signal came before the lab was ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the controller is made of besides itself; tests replace some."""
+
+    build: Callable[[LabSpec, Callable[[int, int], None]], Topology] = topology.build
+    inspect: Callable[[LabSpec], Topology | None] = topology.inspect
+    namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
+    open_map: views.MapOpener = StateMap.open
+    forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
+    service_program: tuple[str, ...] = reconcile.module_command("netns.services")
+
+
+def main(config: Config, *, ready_fd: int | None = None) -> int:
+    """Run the lab until a signal or the API ends it; the exit status.
+
+    Progress and outcome of the start are written to `ready_fd`, one JSON object a line, and an
+    error to stderr where nobody reads that. 0: the lab was removed as asked; 1: it was, but not
+    completely, or a signal ended the start; 2: it could not be started and nothing is left.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # pyroute2 refuses uvloop, whatever policy somebody may have installed.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(Daemon(config, ready_fd=ready_fd).run())
+
+
+class Daemon:
+    """One controller of one lab."""
+
+    def __init__(
+        self, config: Config, *, ready_fd: int | None = None, parts: Parts | None = None
+    ) -> None:
+        self._config = config
+        self._document: dict[str, Any] = config.model_dump(mode="json")
+        self._parts = parts or Parts()
+        self._foreground = ready_fd is None
+        self._pipe = ReadyPipe(ready_fd)
+        self._paths = LabPaths.of(
+            config.lab.name, config.lab.runtime_directory, config.lab.state_directory
+        )
+        self._lock = LabLock(self._paths)
+        self._lab = reconcile.lab_of(config)
+        self._spec = reconcile.lab_spec(config, self._lab)
+        self._topology: Topology | None = None
+        self._map: views.MapReader | None = None
+        self._metrics_listener: socket.socket | None = None
+        self._metrics_url = ""
+        self._runners: list[web.AppRunner] = []
+        self._forwarder = ForwarderSupervisor(
+            self._paths,
+            reconcile.forwarder_command(config, self._paths, self._parts.forwarder_program),
+            self._parts.forwarder_program[-1],
+            self._forwarder_state,
+        )
+        self._services = ServiceSupervisor(
+            self._paths, reconcile.service_specs(config, self._parts.service_program)
+        )
+        self._started = time.monotonic()
+        self._stop = asyncio.Event()
+        self._aborted = threading.Event()
+        self._gone: asyncio.Future[None] | None = None
+
+    # --- life ---
+
+    async def run(self) -> int:
+        """Start, serve and remove the lab; the exit status as for `main`."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stop.set)
+        self._gone = loop.create_future()
+        try:
+            return await self._run()
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+            self._pipe.close()
+
+    async def _run(self) -> int:
+        try:
+            self._lock.acquire()
+        except ControllerError as error:
+            return self._fail(str(error), 2)
+        try:
+            await self._start_or_stop()
+        except (ControllerError, NetnsError, StateMapError) as error:
+            return self._fail(str(error), await self._after_failure(2))
+        except _InterruptedError:
+            text = f"lab {self._lab.name!r}: stopped before it was ready (start it again)"
+            return self._fail(text, await self._after_failure(1))
+        except Exception as error:
+            log.exception("start failed")
+            text = f"the controller failed: {type(error).__name__}: {error} (please report this)"
+            return self._fail(" ".join(text.split()), await self._after_failure(2))
+        self._announce()
+        await self._stop.wait()
+        log.info("stopping")
+        sd_notify("STOPPING=1")
+        problems = await self._tear_down()
+        assert self._gone is not None
+        if problems:
+            self._gone.set_exception(ControllerError(problems[0]))
+            # Nobody may be waiting.
+            self._gone.exception()
+        else:
+            self._gone.set_result(None)
+        await self._stop_serving()
+        return 1 if problems else 0
+
+    def _fail(self, text: str, status: int) -> int:
+        self._pipe.error(text, status)
+        if self._foreground:
+            sys.stderr.write(f"{text}\n")
+        return status
+
+    async def _after_failure(self, status: int) -> int:
+        for problem in await self._tear_down():
+            log.error("%s", problem)
+        await self._stop_serving()
+        return status
+
+    def _announce(self) -> None:
+        seconds = time.monotonic() - self._started
+        log.info(
+            "lab %s is up after %.2f s: %d environments, metrics at %s",
+            self._lab.name,
+            seconds,
+            len(self._lab.environments),
+            self._metrics_url,
+        )
+        self._pipe.ready(self._facts() | {"ready_seconds": round(seconds, 3)})
+        sd_notify("READY=1")
+
+    async def _start_or_stop(self) -> None:
+        start = asyncio.create_task(self._start(), name="start")
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        if start.done():
+            start.result()
+            return
+        # Building happens in a thread, which only its progress report can stop.
+        self._aborted.set()
+        start.cancel()
+        await asyncio.wait({start})
+        if not start.cancelled() and (error := start.exception()):
+            log.warning("the start also failed: %s", error)
+        raise _InterruptedError
+
+    async def _start(self) -> None:
+        metrics_config = self._config.metrics
+        self._metrics_listener = endpoint.metrics_socket(
+            metrics_config.address, metrics_config.port
+        )
+        host, port = self._metrics_listener.getsockname()[:2]
+        self._metrics_url = f"http://{host}:{port}/metrics"
+        self._topology = await self._adopt()
+        adopted = self._topology is not None
+        if not adopted:
+            await self._build()
+        self._pipe.progress("starting services and forwarder", 0, 1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._services.start())
+                group.create_task(self._start_forwarder(adopted))
+        except ExceptionGroup as failures:
+            raise _first(failures) from None
+        self._pipe.progress("starting services and forwarder", 1, 1)
+        self._map = await in_thread(self._parts.open_map, self._paths.state_file)
+        await self._serve()
+
+    async def _adopt(self) -> Topology | None:
+        """What a killed controller left, if it is exactly what is wanted."""
+        if await in_thread(_read_json, self._paths.config_file) != self._document:
+            return None
+        try:
+            found = await in_thread(self._parts.inspect, self._spec)
+        except NetnsError as error:
+            log.warning("the lab that is there cannot be adopted: %s", error)
+            return None
+        if found is None:
+            log.warning("the lab that is there is incomplete: it is built anew")
+        else:
+            log.info("adopting the lab that a former controller left")
+        return found
+
+    async def _build(self) -> None:
+        removed = await in_thread(cleanup.sweep, self._paths, self._parts.namespaces)
+        if removed:
+            log.warning("removed what a former controller left: %s", ", ".join(removed[:20]))
+        # Starting an interpreter takes as long as building a small lab: both at once.
+        self._forwarder.prepare()
+        self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
+        await in_thread(_write_json, self._paths.config_file, self._document)
+
+    def _build_progress(self, done: int, total: int) -> None:
+        if self._aborted.is_set():
+            raise _InterruptedError
+        self._pipe.progress("creating environments", done, total)
+
+    async def _start_forwarder(self, adopted: bool) -> None:
+        if adopted and await self._forwarder.adopt():
+            return
+        await self._forwarder.start()
+
+    async def _serve(self) -> None:
+        control = endpoint.control_socket(self._paths.control_socket)
+        self._runners.append(await endpoint.serve(api.application(self), control))
+        assert self._metrics_listener is not None
+        registry = metrics.registry(self._snapshot)
+        self._runners.append(
+            await endpoint.serve(endpoint.metrics_application(registry), self._metrics_listener)
+        )
+        self._metrics_listener = None
+
+    async def _stop_serving(self) -> None:
+        """End connections; answers that wait for the end of the lab are sent first."""
+        for runner in self._runners:
+            await runner.cleanup()
+        self._runners.clear()
+
+    async def _tear_down(self) -> list[str]:
+        """Remove everything; what could not be removed, a line each."""
+        problems: list[str] = []
+
+        async def step(what: str, work: Callable[[], object]) -> None:
+            try:
+                await in_thread(work)
+            except (ControllerError, NetnsError) as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"cannot remove {what}: {error} (hyperplane-nat down again)")
+
+        for runner in self._runners:
+            for site in list(runner.sites):
+                await site.stop()
+        if self._metrics_listener is not None:
+            self._metrics_listener.close()
+        processes = [*await self._forwarder.stop(), *await self._services.stop()]
+        await step("processes", lambda: terminate(processes))
+        if self._map is not None:
+            state_map, self._map = self._map, None
+            with contextlib.suppress(BufferError):
+                state_map.close()
+        await step("strays", lambda: cleanup.sweep(self._paths, self._parts.namespaces))
+        if not problems:
+            await step("directory", lambda: cleanup.remove_directory(self._paths))
+        self._lock.release()
+        return problems
+
+    def _forwarder_state(self) -> Mapping[str, object]:
+        assert self._topology is not None
+        return reconcile.forwarder_state(self._config, self._lab, self._topology)
+
+    # --- what the metrics show ---
+
+    def _snapshot(self) -> metrics.LabSnapshot:
+        state_map = self._open()
+        attached = {interface.name: 0 for interface in self._lab.interfaces}
+        for environment in self._lab.environments:
+            attached[environment.interface.name] += 1
+        return metrics.LabSnapshot(
+            lab=self._lab.name,
+            counters=state_map.counters(),
+            flows_max=state_map.flows_max,
+            state_file_bytes=state_map.bytes,
+            forwarder_up=self._forwarder.up,
+            forwarder_restarts=self._forwarder.restarts,
+            forwarder_resident_bytes=self._forwarder.resident_bytes,
+            forwarder_failover_seconds=self._forwarder.failover_seconds or 0.0,
+            environments_by_interface=attached,
+            services=self._services.states(),
+        )
+
+    def _open(self) -> views.MapReader:
+        if self._map is None:
+            raise ControllerError("the lab is being removed (nothing to do)")
+        return self._map
+
+    # --- what the control API shows: LabService ---
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "lab": self._lab.name,
+            "state": "stopping" if self._stop.is_set() else "running",
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "environments": len(self._lab.environments),
+            "interfaces": len(self._lab.interfaces),
+            "vpcs": len(self._lab.vpcs),
+            "metrics_url": self._metrics_url,
+        }
+
+    async def status(self) -> Mapping[str, Any]:
+        """GET /v1/status."""
+        state_map = self._open()
+        counters = state_map.counters()
+        return self._facts() | {
+            "forwarder": await self._forwarder_status(),
+            "services": {
+                name: {"up": up, "restarts": restarts}
+                for name, (up, restarts) in self._services.states().items()
+            },
+            "flows": {
+                **{
+                    protocol: counters.get(f"flows_active_{protocol}", 0)
+                    for protocol in api.PROTOCOLS
+                },
+                "entries": counters.get("flows_entries_used", 0),
+                "max": state_map.flows_max,
+            },
+            "drops": views.drops(counters),
+            "counters": dict(counters),
+            "state_file": {
+                "path": str(self._paths.state_file),
+                "bytes": state_map.bytes,
+                "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
+            },
+        }
+
+    async def _forwarder_status(self) -> dict[str, Any]:
+        supervisor = self._forwarder
+        result: dict[str, Any] = {
+            "pid": supervisor.pid,
+            "up": supervisor.up,
+            "restarts": supervisor.restarts,
+            "rss_bytes": supervisor.resident_bytes,
+            "uptime_seconds": None,
+            "standby_pid": supervisor.standby_pid,
+            "failover_seconds": supervisor.failover_seconds,
+        }
+        try:
+            own = await supervisor.call("status", timeout_seconds=STATUS_SECONDS)
+            result["uptime_seconds"] = own.get("uptime_seconds")
+        except ForwarderError as error:
+            # The figures of a forwarder that does not answer are what a status is asked for.
+            result["problem"] = str(error)
+        return result
+
+    async def environments(self) -> bytes:
+        """GET /v1/environments, encoded."""
+        state_map, found = self._open(), self._topology
+        assert found is not None
+        address = str(self._config.environment.interface.ip)
+        return await in_thread(
+            lambda: views.encode_rows(views.environments(self._lab, found, state_map, address))
+        )
+
+    async def interfaces(self) -> bytes:
+        """GET /v1/interfaces, encoded."""
+        state_map, found = self._open(), self._topology
+        assert found is not None
+        return await in_thread(
+            lambda: views.encode_rows(views.interfaces(self._lab, found, state_map))
+        )
+
+    async def verify(self) -> Mapping[str, Any]:
+        """GET /v1/verify."""
+        result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS)
+        return dict(result)
+
+    def config(self) -> Mapping[str, Any]:
+        """GET /v1/config."""
+        return self._document
+
+    def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
+        """A reader with a mapping of its own."""
+        self._open()
+        names = [interface.name for interface in self._lab.interfaces]
+        return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
+
+    def has_environment(self, number: int) -> bool:
+        """Whether there is an environment with that number."""
+        return self._lab.environment(number) is not None
+
+    async def shut_down(self) -> None:
+        """Remove the lab and return when it is gone."""
+        self._stop.set()
+        assert self._gone is not None
+        await asyncio.shield(self._gone)
+
+
+def _first(failures: ExceptionGroup[Exception]) -> Exception:
+    """The first failure that is not itself a group."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_json(path: Path, document: object) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telling whoever started the controller how far it is: `up` through a pipe, systemd through
+NOTIFY_SOCKET (sd_notify(3)).
+
+The pipe carries one JSON object a line: ``{"progress": text, "done": n, "total": n}``, and last
+either ``{"ready": true, "status": {...}}`` or ``{"error": text, "exit": n}``. The reader may go
+away at any time: `up` interrupted is no reason for the lab to fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+
+
+class ReadyPipe:
+    """The writing end of the pipe, or nothing when nobody waits."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            # A reader that stopped reading must not stop the controller.
+            os.set_blocking(descriptor, False)
+            os.set_inheritable(descriptor, False)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """How far a step is."""
+        self._write({"progress": text, "done": done, "total": total})
+
+    def ready(self, status: Mapping[str, object]) -> None:
+        """Traffic can flow; nothing follows."""
+        self._write({"ready": True, "status": dict(status)})
+        self.close()
+
+    def error(self, text: str, exit_status: int) -> None:
+        """The start failed; nothing follows."""
+        self._write({"error": text, "exit": exit_status})
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipe; later calls do nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write(self, message: Mapping[str, object]) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            # One line is below PIPE_BUF: written whole or not at all.
+            os.write(self._descriptor, json.dumps(message).encode() + b"\n")
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+
+
+def sd_notify(state: str) -> bool:
+    """Send `state` ("READY=1") to the service manager; False when there is none."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return False
+    if address[0] == "@":
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        try:
+            manager.connect(address)
+            manager.sendall(state.encode())
+        except OSError:
+            return False
+    return True

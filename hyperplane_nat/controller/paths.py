@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the files of a lab are, and the lock that says whose they are.
+
+`controller.pid` is both: whoever holds its flock(2) is the lab's controller, and its text is that
+controller's pid. The kernel drops the lock with the process, however that ends, so a lock that can
+be taken means that whatever else lies here is a stray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperplane_nat.controller.errors import ControllerError
+
+_SOCKET_PATH_MAX = 107
+"""Bytes in the path of a unix socket, unix(7), less the terminating zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabPaths:
+    """The files of one lab."""
+
+    lab: str
+    directory: Path
+    state_file: Path
+
+    @classmethod
+    def of(cls, lab: str, runtime_directory: str | Path, state_directory: str | Path) -> LabPaths:
+        """The files of lab `lab` below the two configured directories."""
+        return cls(
+            lab,
+            Path(runtime_directory) / lab,
+            Path(state_directory) / f"hyperplane-nat-{lab}.map",
+        )
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the control API listens."""
+        return self.directory / "control.sock"
+
+    @property
+    def forwarder_socket(self) -> Path:
+        """Where the forwarder takes commands."""
+        return self.directory / "forwarder.sock"
+
+    @property
+    def pid_file(self) -> Path:
+        """The controller's pid, and the lock."""
+        return self.directory / "controller.pid"
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration as it was applied, JSON."""
+        return self.directory / "lab.json"
+
+    @property
+    def log(self) -> Path:
+        """The controller's own log."""
+        return self.directory / "controller.log"
+
+    @property
+    def forwarder_log(self) -> Path:
+        """What forwarders write to stdout and stderr."""
+        return self.directory / "forwarder.log"
+
+    @property
+    def forwarder_pid(self) -> Path:
+        """The forwarder that moves packets."""
+        return self.directory / "forwarder.pid"
+
+    @property
+    def standby_pid(self) -> Path:
+        """The forwarder that waits to take over."""
+        return self.directory / "standby.pid"
+
+    def service_pid(self, vpc: str, service: str) -> Path:
+        """The pid file of a service."""
+        return self.directory / f"service-{vpc}.{service}.pid"
+
+    def service_log(self, vpc: str, service: str) -> Path:
+        """The log of a service."""
+        return self.directory / f"service-{vpc}.{service}.log"
+
+    def pid_files(self) -> list[Path]:
+        """The pid files of everything a controller started."""
+        services = sorted(self.directory.glob("service-*.pid"))
+        return [self.forwarder_pid, self.standby_pid, *services]
+
+
+class LabLock:
+    """The right to be the controller of a lab."""
+
+    def __init__(self, paths: LabPaths) -> None:
+        self._paths = paths
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Make the lab's directory and take the lock; ControllerError when it is taken."""
+        paths = self._paths
+        if len(os.fsencode(paths.forwarder_socket)) > _SOCKET_PATH_MAX:
+            raise ControllerError(
+                f"lab.runtime_directory: {paths.forwarder_socket} is longer than the "
+                f"{_SOCKET_PATH_MAX} bytes of a unix socket's path (choose a shorter directory)"
+            )
+        try:
+            self._descriptor = self._open_and_lock()
+        except PermissionError as error:
+            raise ControllerError(
+                f"cannot use {paths.directory}: {error.strerror} (run as root)"
+            ) from None
+        except OSError as error:
+            raise ControllerError(
+                f"cannot use {paths.directory}: {error.strerror} "
+                "(choose another lab.runtime_directory)"
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def _open_and_lock(self) -> int:
+        paths = self._paths
+        while True:
+            paths.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(paths.pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                # The previous controller removed the directory in between.
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mine = os.fstat(descriptor)
+                with contextlib.suppress(FileNotFoundError):
+                    there = paths.pid_file.stat()
+                    if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                        return descriptor
+                # What was locked is a file that the previous controller has unlinked.
+                os.close(descriptor)
+            except BlockingIOError:
+                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                os.close(descriptor)
+                raise ControllerError(
+                    f"lab {paths.lab!r} is already running (pid {pid or 'not written yet'}): "
+                    "hyperplane-nat down first"
+                ) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def release(self) -> None:
+        """Give the lock up. Remove the files before: after this they are somebody else's."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

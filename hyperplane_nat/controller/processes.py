@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that outlive their controller: started, recognised again, watched and ended.
+
+A process is held by a pidfd, so a signal can never reach a stranger that got the same pid. To be
+recognised after the controller was killed, a process leaves three marks: a pid file with its pid,
+start time and a word of its command line; that word in /proc/<pid>/cmdline; and the lab's directory
+in its environment under `MARK`. A pid file is believed only when all agree. The last mark alone
+finds a process whose pid file was never written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hyperplane_nat.controller.errors import ControllerError
+
+MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
+"""Environment variable of everything a controller starts."""
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_KILL_WAIT_SECONDS = 5.0
+"""After SIGKILL; only a process stuck in the kernel takes longer."""
+
+
+def start_ticks(pid: int) -> int | None:
+    """When `pid` started, in clock ticks since boot (proc(5)); None when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command in parentheses may itself contain spaces and parentheses.
+    fields = text.rpartition(b")")[2].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of `pid`, shared pages included; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
+
+
+def _strings(pid: int, what: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _marked(pid: int, directory: Path) -> bool:
+    return os.fsencode(f"{MARK}={directory}") in _strings(pid, "environ")
+
+
+class Process:
+    """A process that a controller of this lab started, be it this one or one before."""
+
+    def __init__(
+        self,
+        pid: int,
+        pidfd: int,
+        *,
+        child: subprocess.Popen[bytes] | None = None,
+        log: Path | None = None,
+        log_offset: int = 0,
+    ) -> None:
+        self.pid = pid
+        self.started = time.monotonic()
+        """When it was started or adopted; CLOCK_MONOTONIC, seconds."""
+        self._pidfd = pidfd
+        self._child = child
+        self._log = log
+        self._log_offset = log_offset
+        self._exited: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def spawn(
+        cls,
+        command: Sequence[str],
+        word: str,
+        *,
+        directory: Path,
+        pid_file: Path,
+        log: Path,
+        held: bool = False,
+    ) -> Process:
+        """Start `command` with its output appended to `log`, and write `pid_file`.
+
+        `word` is the argument by which the command line is recognised. With `held` the process has
+        a pipe for stdin that `go` writes to; otherwise /dev/null. Blocks for milliseconds.
+        """
+        environment = {**os.environ, MARK: str(directory), "PYTHONUNBUFFERED": "1"}
+        # The service manager waits for the controller, not for these.
+        environment.pop("NOTIFY_SOCKET", None)
+        try:
+            with log.open("ab") as output:
+                offset = output.tell()
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE if held else subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    cwd="/",
+                    # A terminal's Ctrl-C is the controller's to handle.
+                    start_new_session=True,
+                    bufsize=0,
+                )
+        except OSError as error:
+            raise ControllerError(
+                f"cannot start {word}: {error.strerror or error} (see {log})"
+            ) from None
+        process = cls(child.pid, os.pidfd_open(child.pid), child=child, log=log, log_offset=offset)
+        ticks = start_ticks(child.pid)
+        temporary = pid_file.with_suffix(".new")
+        try:
+            temporary.write_text(f"{child.pid} {ticks or 0} {word}\n", encoding="utf-8")
+            temporary.replace(pid_file)
+        except OSError as error:
+            terminate([process], 0.0)
+            raise ControllerError(
+                f"cannot write {pid_file}: {error.strerror} (hyperplane-nat down, then up)"
+            ) from None
+        return process
+
+    @classmethod
+    def adopt(cls, pid_file: Path, directory: Path) -> Process | None:
+        """The living process that `pid_file` names, or None."""
+        try:
+            pid, ticks, word = pid_file.read_text(encoding="utf-8").split()
+            number, started = int(pid), int(ticks)
+            pidfd = os.pidfd_open(number)
+        except (OSError, ValueError):
+            return None
+        # Checked with the pidfd open: from here on the pid cannot come to mean another process.
+        if (
+            start_ticks(number) == started
+            and os.fsencode(word) in _strings(number, "cmdline")
+            and _marked(number, directory)
+        ):
+            return cls(number, pidfd)
+        os.close(pidfd)
+        return None
+
+    @classmethod
+    def strays(cls, directory: Path) -> list[Process]:
+        """Every process of the lab in `directory`, pid file or not; not this one."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            pid = int(entry.name)
+            if pid == os.getpid() or not _marked(pid, directory):
+                continue
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(pid)
+                if _marked(pid, directory) and start_ticks(pid) is not None:
+                    found.append(cls(pid, pidfd))
+                else:
+                    os.close(pidfd)
+        return found
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not exited."""
+        if self._pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether another controller started it."""
+        return self._child is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """As `subprocess` tells it; None while it runs and for what is not our child."""
+        return self._child.poll() if self._child else None
+
+    def describe_exit(self) -> str:
+        """How it ended, for a log line."""
+        status = self.exit_status
+        if status is None:
+            return "ended"
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                return f"was killed by {signal.Signals(-status).name}"
+        return f"exited with status {status}"
+
+    def output(self) -> list[str]:
+        """The complete lines in its log since it was started; none for what was adopted."""
+        if self._log is None:
+            return []
+        try:
+            with self._log.open("rb") as log:
+                log.seek(self._log_offset)
+                text = log.read(1 << 20)
+        except OSError:
+            return []
+        return text.decode(errors="replace").splitlines()
+
+    def last_words(self) -> str:
+        """The last line it wrote that is not an event; empty if there is none."""
+        lines = (line.strip() for line in reversed(self.output()))
+        return next((line for line in lines if line and not line.startswith("{")), "")
+
+    def go(self) -> None:
+        """Tell a process spawned with `held` to go on. One that died meanwhile is no error."""
+        if self._child is None or self._child.stdin is None:
+            raise RuntimeError(f"process {self.pid} does not wait for a word")
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.write(b"go\n")
+        self._child.stdin.close()
+        self.started = time.monotonic()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens when the process is gone."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    async def wait(self) -> None:
+        """Return when it has exited; any number of tasks may wait."""
+        if self._exited is None:
+            self._loop = asyncio.get_running_loop()
+            self._exited = self._loop.create_future()
+            self._loop.add_reader(self._pidfd, self._on_exit)
+        await asyncio.shield(self._exited)
+
+    def _on_exit(self) -> None:
+        assert self._loop is not None
+        assert self._exited is not None
+        self._loop.remove_reader(self._pidfd)
+        if self._child is not None:
+            self._child.poll()
+        if not self._exited.done():
+            self._exited.set_result(None)
+
+    def fileno(self) -> int:
+        """The pidfd."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """Let go of the process without ending it."""
+        if self._loop is not None and self._pidfd >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._pidfd)
+        if self._exited is not None and not self._exited.done():
+            self._exited.cancel()
+        if self._child is not None:
+            if self._child.stdin is not None:
+                self._child.stdin.close()
+            self._child.poll()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def terminate(processes: Iterable[Process], grace_seconds: float = 1.0) -> list[Process]:
+    """End processes: SIGTERM to all, SIGKILL to those still there after `grace_seconds`.
+
+    Blocks until they are gone and closes the handles; returns those that even SIGKILL did not end.
+    """
+    remaining = list(processes)
+    for number, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_WAIT_SECONDS)):
+        for process in remaining:
+            process.signal(number)
+        remaining = _wait(remaining, wait)
+    return remaining
+
+
+def _wait(processes: list[Process], seconds: float) -> list[Process]:
+    """Close the handles of those that exit within `seconds`; the others."""
+    by_descriptor = {process.fileno(): process for process in processes}
+    poll = select.poll()
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while by_descriptor:
+        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ready:
+            break
+        for descriptor, _ in ready:
+            poll.unregister(descriptor)
+            by_descriptor.pop(descriptor).close()
+    return list(by_descriptor.values())

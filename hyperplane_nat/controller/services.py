@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The servers inside the customer VPCs, kept alive.
+
+They are what the lab's traffic goes to, not part of the gateway: each is `python -m netns.services`
+in its VPC's namespace, recognised again and restarted like a forwarder, without any hurry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.processes import Process
+from hyperplane_nat.controller.threads import in_thread
+
+START_SECONDS = 15.0
+"""For a service to say that it listens."""
+
+RESTART_PAUSE_SECONDS = 0.2
+RESTART_PAUSE_MAX_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One server to run."""
+
+    vpc: str
+    name: str
+    command: tuple[str, ...]
+    word: str
+    """The argument by which its command line is recognised."""
+
+    @property
+    def label(self) -> str:
+        """What people call it: the VPC and its name."""
+        return f"{self.vpc}/{self.name}"
+
+
+@dataclass(slots=True)
+class _Service:
+    spec: ServiceSpec
+    process: Process | None = None
+    restarts: int = 0
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class ServiceSupervisor:
+    """Starts or adopts the services of a lab and restarts those that die."""
+
+    def __init__(self, paths: LabPaths, specs: Sequence[ServiceSpec]) -> None:
+        self._paths = paths
+        self._services = [_Service(spec) for spec in specs]
+
+    def states(self) -> dict[str, tuple[bool, int]]:
+        """By label: whether it runs, and how often it was restarted."""
+        return {
+            service.spec.label: (
+                service.process is not None and service.process.alive,
+                service.restarts,
+            )
+            for service in self._services
+        }
+
+    async def start(self) -> None:
+        """Adopt the services that run, start the others; returns when all listen."""
+        async with asyncio.TaskGroup() as group:
+            for service in self._services:
+                group.create_task(self._begin(service))
+        for service in self._services:
+            service.task = asyncio.create_task(
+                self._keep(service), name=f"service {service.spec.label}"
+            )
+
+    async def stop(self) -> list[Process]:
+        """Stop supervising; the processes that are left, for `terminate`."""
+        for service in self._services:
+            if service.task is not None:
+                service.task.cancel()
+                await asyncio.wait({service.task})
+                service.task = None
+        left = [service.process for service in self._services if service.process is not None]
+        for service in self._services:
+            service.process = None
+        return left
+
+    async def _begin(self, service: _Service) -> None:
+        spec = service.spec
+        service.process = await in_thread(
+            Process.adopt, self._paths.service_pid(spec.vpc, spec.name), self._paths.directory
+        )
+        if service.process is None:
+            await self._launch(service)
+
+    async def _launch(self, service: _Service) -> None:
+        spec = service.spec
+
+        def spawn() -> Process:
+            service.process = Process.spawn(
+                spec.command,
+                spec.word,
+                directory=self._paths.directory,
+                pid_file=self._paths.service_pid(spec.vpc, spec.name),
+                log=self._paths.service_log(spec.vpc, spec.name),
+            )
+            return service.process
+
+        process = await in_thread(spawn)
+        deadline = time.monotonic() + START_SECONDS
+        while "ready" not in process.output():
+            if not process.alive:
+                raise ControllerError(
+                    f"service {spec.label} {process.describe_exit()}: "
+                    f"{process.last_words() or 'it said nothing'}"
+                )
+            if time.monotonic() > deadline:
+                raise ControllerError(
+                    f"service {spec.label} does not listen after {START_SECONDS:g} seconds "
+                    f"(see {self._paths.service_log(spec.vpc, spec.name)})"
+                )
+            await asyncio.sleep(0.01)
+
+    async def _keep(self, service: _Service) -> None:
+        pause = RESTART_PAUSE_SECONDS
+        while True:
+            process = service.process
+            if process is not None:
+                await process.wait()
+                log.error("service %s %s", service.spec.label, process.describe_exit())
+                if time.monotonic() - process.started > RESTART_PAUSE_MAX_SECONDS:
+                    pause = RESTART_PAUSE_SECONDS
+                service.process = None
+                process.close()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RESTART_PAUSE_MAX_SECONDS)
+            service.restarts += 1
+            try:
+                await self._launch(service)
+            except ControllerError as error:
+                log.error("%s", error)
+                if service.process is not None:
+                    service.process.signal(9)

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping a forwarder alive.
+
+Theory of operation
+-------------------
+Two forwarder processes exist at any time. One moves packets. The other, the standby, has imported
+everything and waits for a line on its stdin before it opens the state map or a socket, so it holds
+nothing and needs no configuration. When the first dies, its pidfd becomes readable, the standby is
+told to go, connected to and given the whole state; a new standby is started once that is done. The
+flows are in the map, so all that is lost are the frames of some milliseconds.
+
+A standby whose controller dies reads end-of-file instead of a word and exits. The pid file of the
+forwarder is put in place *before* the word is given: a forwarder that moves packets always has one.
+
+A forwarder that dies within `SHORT_LIFE_SECONDS` of its start is restarted at once for the first
+time, then after a delay that doubles up to `BACKOFF_MAX_SECONDS`: a forwarder that cannot run must
+not take the machine with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.forwarder_client import ForwarderClient
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.processes import Process, resident_bytes
+from hyperplane_nat.controller.threads import in_thread
+
+SHORT_LIFE_SECONDS = 1.0
+BACKOFF_MIN_SECONDS = 0.01
+BACKOFF_MAX_SECONDS = 1.0
+
+START_SECONDS = 15.0
+"""To listen: mapping and zeroing a table of 16 million flows included."""
+
+_EXIT_SECONDS = 0.2
+"""How long after its connection a dying forwarder may last."""
+
+log = logging.getLogger(__name__)
+
+
+def restart_delay(short_lives: int) -> float:
+    """Seconds to wait before a restart after so many short lives in a row."""
+    if short_lives < 2:
+        return 0.0
+    # Beyond 2^7 times the minimum the maximum holds: no huge powers.
+    return min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2.0 ** min(short_lives - 2, 16))
+
+
+class ForwarderSupervisor:
+    """Starts, adopts, restarts and describes the forwarder of a lab."""
+
+    def __init__(
+        self,
+        paths: LabPaths,
+        command: Sequence[str],
+        word: str,
+        state: Callable[[], Mapping[str, object]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`command` starts a forwarder and contains `word`; `state()` is what to configure."""
+        self._paths = paths
+        self._command = [*command, "--standby"]
+        self._word = word
+        self._state = state
+        self._clock = clock
+        self._process: Process | None = None
+        self._client: ForwarderClient | None = None
+        self._standby: Process | None = None
+        self._standby_task: asyncio.Task[None] | None = None
+        self._standby_taken = asyncio.Event()
+        self._spawning = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._dying: dict[asyncio.Task[None], Process] = {}
+        self._up = False
+        self.restarts = 0
+        """Forwarders started after the first, by this controller."""
+        self.failover_seconds: float | None = None
+        """From the notice of the last death until its successor was configured."""
+
+    @property
+    def up(self) -> bool:
+        """Whether a forwarder is configured and moves packets."""
+        return self._up and self._process is not None and self._process.alive
+
+    @property
+    def pid(self) -> int | None:
+        """The forwarder that moves packets, or the one being started."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def standby_pid(self) -> int | None:
+        """The forwarder that waits."""
+        return self._standby.pid if self._standby is not None else None
+
+    @property
+    def resident_bytes(self) -> int:
+        """Resident memory of the forwarder, the touched part of the state map included."""
+        return resident_bytes(self._process.pid) if self._process is not None else 0
+
+    def prepare(self) -> None:
+        """Begin to start a standby, so that `start` finds it ready."""
+        if self._standby_task is None:
+            self._settled.set()
+            self._standby_task = asyncio.create_task(self._keep_standby(), name="standby")
+
+    async def start(self) -> None:
+        """Start and configure a forwarder, and keep one from now on; ControllerError."""
+        self.prepare()
+        await self._launch()
+        self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
+
+    async def adopt(self) -> bool:
+        """Take over the forwarder of a killed controller; False when there is none to take."""
+        process = await in_thread(Process.adopt, self._paths.forwarder_pid, self._paths.directory)
+        if process is None:
+            return False
+        self._process = process
+        try:
+            await self._join(process)
+        except ForwarderError as error:
+            log.warning("forwarder %d does not answer, it is replaced: %s", process.pid, error)
+            process.signal(signal.SIGKILL)
+            await process.wait()
+            process.close()
+            self._process = None
+            return False
+        self._up = True
+        self.prepare()
+        self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
+        return True
+
+    async def call(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        timeout_seconds: float = 10.0,
+    ) -> Any:
+        """The result of a forwarder command; ForwarderError, also while it is restarted."""
+        if self._client is None:
+            raise ForwarderError("the forwarder is being restarted (try again)")
+        return await self._client.call(command, arguments, timeout_seconds=timeout_seconds)
+
+    async def stop(self) -> list[Process]:
+        """Stop supervising; the processes that are left, for `terminate`."""
+        for task in (self._task, self._standby_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        self._task = self._standby_task = None
+        self._up = False
+        await self._disconnect()
+        left = [process for process in (self._process, self._standby) if process is not None]
+        for task, process in list(self._dying.items()):
+            task.cancel()
+            await asyncio.wait({task})
+            if process.fileno() >= 0:
+                left.append(process)
+        self._process = self._standby = None
+        return left
+
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    def _spawn(self) -> Process:
+        return Process.spawn(
+            self._command,
+            self._word,
+            directory=self._paths.directory,
+            pid_file=self._paths.standby_pid,
+            log=self._paths.forwarder_log,
+            held=True,
+        )
+
+    async def _keep_standby(self) -> None:
+        while True:
+            # A starting interpreter must not compete with a forwarder that is being configured.
+            await self._settled.wait()
+            try:
+                async with self._spawning:
+                    if not self._settled.is_set():
+                        continue
+                    self._standby_taken.clear()
+                    process = await self._ensure_standby()
+            except ControllerError as error:
+                log.error("%s", error)
+                await asyncio.sleep(BACKOFF_MAX_SECONDS)
+                continue
+            exited = asyncio.ensure_future(process.wait())
+            taken = asyncio.ensure_future(self._standby_taken.wait())
+            try:
+                await asyncio.wait({exited, taken}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                exited.cancel()
+                taken.cancel()
+            if not self._standby_taken.is_set():
+                log.error("standby forwarder %s: %s", process.describe_exit(), process.last_words())
+                # It failed by itself: the next one may do the same.
+                await asyncio.sleep(BACKOFF_MAX_SECONDS)
+
+    async def _ensure_standby(self) -> Process:
+        """The standby, started if there is none alive; under the lock."""
+
+        def spawn() -> Process:
+            # Assigned in the thread: a cancelled caller must not lose sight of the process.
+            self._standby = self._spawn()
+            return self._standby
+
+        if self._standby is not None:
+            if self._standby.alive:
+                return self._standby
+            self._standby.close()
+            self._standby = None
+        return await in_thread(spawn)
+
+    async def _launch(self) -> None:
+        """Put the standby to work; ControllerError when it does not come up."""
+        async with self._spawning:
+            process = await self._ensure_standby()
+            self._process, self._standby = process, None
+            self._settled.clear()
+            self._standby_taken.set()
+            try:
+                # Before the lock is free: the next standby writes the same file.
+                self._paths.standby_pid.replace(self._paths.forwarder_pid)
+                # What is there belongs to a dead one: connecting must wait for the new one.
+                self._paths.forwarder_socket.unlink(missing_ok=True)
+            except OSError as error:
+                self._settled.set()
+                process.signal(signal.SIGKILL)
+                raise ControllerError(
+                    f"cannot use {self._paths.directory}: {error.strerror} "
+                    "(was it removed? hyperplane-nat down, then up)"
+                ) from None
+        try:
+            process.go()
+            await self._join(process)
+            self._up = True
+        except ForwarderError:
+            process.signal(signal.SIGKILL)
+            raise
+        finally:
+            self._settled.set()
+
+    async def _join(self, process: Process) -> None:
+        """Connect to a forwarder that runs or is about to listen, and configure it."""
+        self._client = await self._connect(process)
+        try:
+            await self._client.call("configure", self._state())
+        except ForwarderError:
+            await self._disconnect()
+            raise
+
+    async def _connect(self, process: Process) -> ForwarderClient:
+        deadline = self._clock() + START_SECONDS
+        pause = 0.001
+        while True:
+            try:
+                return await ForwarderClient.connect(self._paths.forwarder_socket, self._on_event)
+            except (FileNotFoundError, ConnectionRefusedError):
+                pass
+            except OSError as error:
+                raise ForwarderError(
+                    f"cannot connect to {self._paths.forwarder_socket}: {error.strerror}"
+                ) from None
+            if not process.alive:
+                reason = await in_thread(process.last_words)
+                raise ForwarderError(
+                    f"the forwarder {process.describe_exit()}: "
+                    f"{reason or f'see {self._paths.forwarder_log}'}"
+                )
+            if self._clock() > deadline:
+                raise ForwarderError(
+                    f"the forwarder does not listen after {START_SECONDS:g} seconds "
+                    f"(see {self._paths.forwarder_log})"
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
+
+    def _on_event(self, event: Mapping[str, Any]) -> None:
+        log.info("forwarder: %s", event)
+
+    async def _keep(self) -> None:
+        short_lives = 0
+        while True:
+            await self._until_lost()
+            noticed = self._clock()
+            self._up = False
+            if await self._rejoin():
+                continue
+            await self._disconnect()
+            while True:
+                process, self._process = self._process, None
+                lived = 0.0 if process is None else self._clock() - process.started
+                short_lives = short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
+                if process is not None:
+                    task = asyncio.create_task(_bury(process, lived), name="forwarder burial")
+                    self._dying[task] = process
+                    task.add_done_callback(self._dying.pop)
+                if delay := restart_delay(short_lives):
+                    await asyncio.sleep(delay)
+                self.restarts += 1
+                try:
+                    await self._launch()
+                except ControllerError as error:
+                    log.error("%s", error)
+                else:
+                    break
+            self.failover_seconds = self._clock() - noticed
+            log.warning("forwarder %s took over in %.0f ms", self.pid, self.failover_seconds * 1000)
+
+    async def _until_lost(self) -> None:
+        """Return when the forwarder has exited or its connection is gone."""
+        assert self._process is not None
+        assert self._client is not None
+        tasks = {
+            asyncio.ensure_future(self._process.wait()),
+            asyncio.ensure_future(self._client.lost()),
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _rejoin(self) -> bool:
+        """Connect again to a forwarder that lives but closed its connection."""
+        process = self._process
+        assert process is not None
+        deadline = self._clock() + _EXIT_SECONDS
+        # Its connection goes first, its rings take the kernel some tens of milliseconds more.
+        while process.alive:
+            if self._clock() > deadline:
+                break
+            await asyncio.sleep(0.002)
+        else:
+            return False
+        await self._disconnect()
+        try:
+            await self._join(process)
+        except ForwarderError as error:
+            log.error("%s", error)
+            process.signal(signal.SIGKILL)
+            return False
+        self._up = True
+        return True
+
+
+async def _bury(process: Process, lived: float) -> None:
+    """See a dying forwarder to its end and say how it went."""
+    await process.wait()
+    words = await in_thread(process.last_words)
+    log.error(
+        "forwarder %d %s after %.1f s%s",
+        process.pid,
+        process.describe_exit(),
+        lived,
+        f": {words}" if words else "",
+    )
+    process.close()

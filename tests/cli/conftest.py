@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line against a control API of the test's own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hyperplane_nat.cli import app
+from tests.cli.fake_api import FakeApi, serving
+
+Run = Callable[..., Result]
+
+STATUS = {
+    "lab": "default",
+    "state": "running",
+    "pid": 4711,
+    "uptime_seconds": 3700.5,
+    "environments": 2,
+    "interfaces": 1,
+    "vpcs": 1,
+    "metrics_url": "http://127.0.0.1:9109/metrics",
+    "forwarder": {"pid": 4712, "restarts": 1, "rss_bytes": 50 << 20, "uptime_seconds": 61},
+    "flows": {"tcp": 3, "udp": 2, "icmp": 1, "max": 1048576},
+    "drops": {"source_spoofed": 2, "no_flow": 7},
+    "counters": {},
+    "state_file": {"path": "/dev/shm/x.map", "bytes": 128 << 20, "bytes_per_flow": 122.0},
+}
+ENVIRONMENT = {
+    "name": "env-1",
+    "number": 1,
+    "namespace": "hp-default-env-1",
+    "address": "169.254.100.2/30",
+    "interface": "eni-a",
+    "interface_address": "10.0.1.10",
+    "packets_out": 11,
+    "bytes_out": 12,
+    "packets_in": 13,
+    "bytes_in": 14,
+    "drops": 0,
+}
+INTERFACE = {
+    "name": "eni-a",
+    "number": 0,
+    "vpc": "customer",
+    "subnet": "private-a",
+    "address": "10.0.1.10",
+    "mac": "02:00:00:00:00:01",
+    "environments": 2,
+    "flows": 6,
+}
+FLOW = {
+    "index": 5,
+    "protocol": "tcp",
+    "state": "ESTABLISHED",
+    "environment": "env-1",
+    "inside_address": "169.254.100.2",
+    "inside_port": 40000,
+    "nat_address": "10.0.1.10",
+    "nat_port": 1024,
+    "remote_address": "10.0.1.80",
+    "remote_port": 80,
+    "packets_out": 1,
+    "bytes_out": 2,
+    "packets_in": 3,
+    "bytes_in": 4,
+}
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """A runtime directory; short, because the path of a unix socket holds 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="hp-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def run(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in the runtime directory of the test."""
+    monkeypatch.delenv("HYPERPLANE_NAT_LAB", raising=False)
+    monkeypatch.setenv("HYPERPLANE_NAT_RUNTIME_DIRECTORY", str(runtime))
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return invoke
+
+
+@pytest.fixture
+def api(runtime: Path) -> Iterator[FakeApi]:
+    """The control API of the lab called default, with one of everything."""
+    fake = FakeApi(
+        {
+            "/v1/status": STATUS,
+            "/v1/environments": [ENVIRONMENT],
+            "/v1/interfaces": [INTERFACE],
+            "/v1/flows": [FLOW],
+            "/v1/verify": {"problems": [], "entries": 6},
+        }
+    )
+    with serving(runtime / "default" / "control.sock", fake):
+        yield fake

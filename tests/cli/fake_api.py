@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A control API that gives prepared answers, on a unix socket where a lab's would be."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, cast
+
+
+@dataclass
+class FakeApi:
+    """Answers by path; what was asked is kept."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+    requests: list[str] = field(default_factory=list)
+    cut_short: bool = False
+    """Close in the middle of the answer."""
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    api: FakeApi
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+    def do_GET(self) -> None:
+        api = cast(_Server, self.server).api
+        api.requests.append(f"{self.command} {self.path}")
+        answer = api.answers[self.path.partition("?")[0]]
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(api.status)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        half = len(body) // 2
+        for piece in (body[:half], body[half:]):
+            if piece:
+                self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            if api.cut_short:
+                self.close_connection = True
+                return
+        self.wfile.write(b"0\r\n\r\n")
+
+    do_POST = do_GET  # noqa: N815
+
+
+@contextlib.contextmanager
+def serving(socket: Path, api: FakeApi) -> Iterator[None]:
+    """Serve while the context lasts."""
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    with _Server(str(socket), _Handler) as server:
+        server.api = api
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+    socket.unlink()

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""doctor: each check, where the host is good and where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hyperplane_nat
+from hyperplane_nat.cli import checks
+from hyperplane_nat.cli.checks import Check, Outcome
+from hyperplane_nat.config import Config, load
+from netns import NetnsError
+from tests.cli.conftest import Run
+
+MOUNTS = """\
+21 1 254:0 / / rw,relatime - ext4 /dev/root rw
+25 21 0:23 / /dev rw,nosuid - devtmpfs devtmpfs rw
+26 25 0:24 / /dev/shm rw,nosuid,nodev shared:4 - tmpfs tmpfs rw
+27 21 0:25 / /mnt/a\\040b rw - tmpfs tmpfs rw
+28 27 254:1 / /mnt/a\\040b rw - xfs /dev/b rw
+"""
+
+
+@pytest.mark.live
+def test_this_host_can_run_the_gateway(run: Run) -> None:
+    result = run("doctor", "--json")
+    document = json.loads(result.stdout)
+    failed = [check for check in document["checks"] if check["outcome"] == "failed"]
+    assert failed == []
+    assert (result.exit_code, document["ready"]) == (0, True)
+
+
+def links_and_files() -> tuple[set[str], int]:
+    """Links of this namespace, and how many files the process has open."""
+    return (
+        {path.name for path in Path("/sys/class/net").iterdir()},
+        len(list(Path("/proc/self/fd").iterdir())),
+    )
+
+
+@pytest.mark.live
+def test_trying_leaves_no_link_behind(run: Run) -> None:
+    before = links_and_files()
+    run("doctor")
+    assert links_and_files() == before
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "word"),
+    [
+        (Outcome.OK, 0, "can run here"),
+        (Outcome.MISSING, 0, "can run here (1 optional programs are missing)"),
+        (Outcome.FAILED, 1, "cannot run here: thing"),
+    ],
+)
+def test_the_verdict(
+    run: Run, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, code: int, word: str
+) -> None:
+    def found(_config: Config) -> Iterator[Check]:
+        yield Check("thing", outcome, "a fact", "a remedy")
+
+    monkeypatch.setattr(checks, "run", found)
+    result = run("doctor")
+    assert result.exit_code == code
+    assert "a remedy" in result.stdout
+    assert word in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("release", "outcome"),
+    [
+        ("6.1.0-18-amd64", Outcome.OK),
+        ("5.10.0", Outcome.OK),
+        ("5.9.16", Outcome.FAILED),
+        ("4.19.0", Outcome.FAILED),
+        ("unknown", Outcome.FAILED),
+    ],
+)
+def test_the_kernels_version(release: str, outcome: Outcome) -> None:
+    assert checks.kernel(release).outcome is outcome
+
+
+def test_no_root() -> None:
+    assert checks.root(0).outcome is Outcome.OK
+    assert checks.root(1000).remedy == "run it as root: sudo hyperplane-nat doctor"
+
+
+@pytest.mark.parametrize(
+    ("directory", "kind"),
+    [
+        ("/dev/shm", "tmpfs"),
+        ("/dev", "devtmpfs"),
+        ("/", "ext4"),
+        ("/mnt/a b/c", "xfs"),
+        ("/mnt", "ext4"),
+    ],
+)
+def test_the_filesystem_of_a_directory(directory: str, kind: str) -> None:
+    assert checks.filesystem(Path(directory), MOUNTS) == kind
+
+
+def test_a_state_directory_on_a_disk() -> None:
+    check = checks.state_directory(load(None, {"lab.state_directory": "/dev"}), MOUNTS)
+    assert (check.outcome, check.found) == (Outcome.FAILED, "/dev is on devtmpfs")
+
+
+def test_a_state_directory_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = os.statvfs_result((4096, 4096, 1000, 1000, 1000, 9, 9, 9, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: small)
+    assert checks.state_directory(Config(), MOUNTS).outcome is Outcome.FAILED
+    few = load(None, {"flows.max": 1024})
+    assert checks.state_directory(few, MOUNTS).outcome is Outcome.OK
+
+
+def test_an_extension_that_is_not_built(tmp_path: Path) -> None:
+    package = tmp_path / "hyperplane_nat"
+    (package / "room").mkdir(parents=True)
+    (package / "room" / "absent.pyi").touch()
+    (package / "room" / "plain.pyi").touch()
+    (package / "room" / "plain.py").touch()
+    (check,) = checks.extensions(package)
+    assert (check.outcome, check.found) == (
+        Outcome.FAILED,
+        "not built: hyperplane_nat.room.absent",
+    )
+    assert check.remedy == "run: make build"
+
+
+def test_a_python_module_is_no_extension() -> None:
+    assert not checks.compiled("hyperplane_nat.config")
+    (check,) = checks.extensions(Path(hyperplane_nat.__file__).parent)
+    assert check.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "remedy"),
+    [
+        (NetnsError("no veth", "load it"), "no veth", "load it"),
+        (PermissionError(1, "Operation not permitted"), "not permitted", "run as root"),
+        (OSError(95, "Operation not supported"), "Operation not supported", "use a kernel"),
+    ],
+)
+def test_a_trial_that_fails(error: Exception, found: str, remedy: str) -> None:
+    def trial() -> None:
+        raise error
+
+    check = checks.attempt("thing", trial, "works")
+    assert check.outcome is Outcome.FAILED
+    assert found in check.found
+    assert remedy in check.remedy
+
+
+def test_a_program_that_is_not_installed() -> None:
+    check = checks.optional(checks.Peer("no-such-program", "its-package", "nothing"))
+    assert check == Check(
+        "no-such-program", Outcome.MISSING, "for: nothing", "apt-get install its-package"
+    )

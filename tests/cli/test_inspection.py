@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""status, environments, interfaces, flows, verify, config."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.config import Config
+from tests.cli.conftest import ENVIRONMENT, FLOW, INTERFACE, STATUS, Run
+from tests.cli.fake_api import FakeApi, serving
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("status", STATUS),
+        ("environments", [ENVIRONMENT]),
+        ("interfaces", [INTERFACE]),
+        ("flows", [FLOW]),
+        ("verify", {"problems": [], "entries": 6}),
+    ],
+)
+def test_json_is_the_apis_answer(run: Run, api: FakeApi, command: str, answer: object) -> None:
+    result = run(command, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == answer
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("status", ["1 h 1 min", "6 of 1048576", "restarts 1", "50.0 MiB", "128.0 MiB", ":9109"]),
+        ("environments", ["env-1", "hp-default-env-1", "169.254.100.2/30", "eni-a", "13"]),
+        ("interfaces", ["eni-a", "customer", "private-a", "10.0.1.10", "02:00:00:00:00:01"]),
+        ("flows", ["tcp", "ESTABLISHED", "169.254.100.2:40000", "10.0.1.10:1024", "10.0.1.80:80"]),
+        ("verify", ["6 entries, no problem found"]),
+    ],
+)
+def test_tables_show_what_matters(run: Run, api: FakeApi, command: str, words: list[str]) -> None:
+    result = run(command)
+    assert result.exit_code == 0, result.stderr
+    assert [word for word in words if word not in result.stdout] == []
+
+
+def test_drops_come_the_most_frequent_first(run: Run, api: FakeApi) -> None:
+    output = run("status").stdout
+    assert output.index("no_flow") < output.index("source_spoofed")
+
+
+def test_status_while_the_forwarder_is_away(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = STATUS | {
+        "forwarder": {"pid": None, "restarts": 3, "rss_bytes": None, "uptime_seconds": None}
+    }
+    assert "not running, restarts 3" in run("status").stdout
+
+
+def test_flows_are_filtered_by_the_controller(run: Run, api: FakeApi) -> None:
+    run("flows", "--limit", "5", "--environment", "env-1", "--protocol", "tcp", "--json")
+    assert api.requests == ["GET /v1/flows?environment=env-1&protocol=tcp&limit=5"]
+
+
+def test_flows_as_json_have_no_limit(run: Run, api: FakeApi) -> None:
+    run("flows", "--json")
+    assert api.requests == ["GET /v1/flows"]
+
+
+def test_flows_say_when_there_are_more(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/flows"] = [FLOW, FLOW | {"nat_port": 1025}]
+    result = run("flows", "--limit", "1")
+    assert "1025" not in result.stdout
+    assert "more than 1 flows" in result.stdout
+
+
+def test_a_broken_flow_table_is_exit_1(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/verify"] = {"problems": ["entry 3: not in the index"], "entries": 6}
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (1, "entry 3: not in the index\n")
+
+
+COMMANDS = ["status", "environments", "interfaces", "flows", "verify"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_daemon_is_one_line_and_exit_2(run: Run, command: str) -> None:
+    for arguments in ([command], [command, "--json"]):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == (
+            "hyperplane-nat: lab 'default' is not running (start it with: hyperplane-nat up)\n"
+        )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_socket_without_a_listener_is_no_daemon(run: Run, runtime: Path, command: str) -> None:
+    (runtime / "default").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(runtime / "default" / "control.sock"))
+    result = run(command)
+    assert result.exit_code == 2
+    assert "is not running" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_controllers_refusal_is_passed_on(run: Run, api: FakeApi, command: str) -> None:
+    api.status = 503
+    refusal = {"error": "starting", "message": "not ready yet (try again in a moment)"}
+    api.answers = dict.fromkeys(api.answers, refusal)
+    result = run(command)
+    assert result.exit_code == 2
+    assert result.stderr == "hyperplane-nat: not ready yet (try again in a moment)\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_answer_cut_short_is_an_error(run: Run, api: FakeApi, command: str) -> None:
+    api.cut_short = True
+    result = run(command)
+    assert result.exit_code == 2
+    assert "broke off its answer" in result.stderr
+
+
+def test_an_answer_that_is_no_json(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = b"<html>"
+    result = run("status")
+    assert result.exit_code == 2
+    assert "not JSON" in result.stderr
+
+
+def test_the_lab_is_chosen_by_option_or_environment(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeApi({"/v1/environments": []})
+    with serving(runtime / "other" / "control.sock", fake):
+        assert run("environments", "--lab", "other").exit_code == 0
+        assert run("--lab", "other", "environments").exit_code == 0
+        monkeypatch.setenv("HYPERPLANE_NAT_LAB", "other")
+        assert run("environments").exit_code == 0
+        assert run("environments", "--lab", "default").exit_code == 2
+        assert run("--lab", "default", "environments").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["../etc", "UP", "a" * 16, ""])
+def test_an_impossible_lab_name(run: Run, name: str) -> None:
+    result = run("--lab", name or " ", "status")
+    assert result.exit_code == 2
+    assert "is not a lab name" in result.stderr
+
+
+def test_an_unknown_protocol(run: Run) -> None:
+    result = run("flows", "--protocol", "sctp")
+    assert result.exit_code == 2
+    assert result.stderr == ("hyperplane-nat: unknown protocol 'sctp' (one of: tcp, udp, icmp)\n")
+
+
+def test_config_is_toml_that_reads_back(run: Run, runtime: Path) -> None:
+    result = run("config", "-n", "7", "--lab", "other", "--set", "metrics.port=0")
+    config = Config.model_validate(tomllib.loads(result.stdout))
+    assert (config.lab.name, config.lab.environments, config.metrics.port) == ("other", 7, 0)
+    assert config.lab.runtime_directory == str(runtime)
+
+
+def test_config_of_the_running_lab(run: Run, api: FakeApi) -> None:
+    running = Config(timeouts={"udp_seconds": 5})  # type: ignore[arg-type]
+    api.answers["/v1/config"] = running.model_dump(mode="json")
+    result = run("config", "--running", "--json")
+    assert Config.model_validate_json(result.stdout) == running
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "metrics.port"], "not an assignment (write section.field=value)"),
+        (["--set", "port=3"], "not an assignment (write section.field=value)"),
+        (["--set", "metrics.prt=3"], "command line: metrics.prt: unknown field"),
+        (["-n", "0"], "command line: lab.environments: 0: "),
+        (["-c", "/nonexistent/lab.toml"], "/nonexistent/lab.toml: no such file"),
+    ],
+)
+def test_config_errors_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+    result = run("config", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

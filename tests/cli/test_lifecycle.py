@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""up and down around a controller that a few lines of Python stand in for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperplane_nat.cli import common, lifecycle
+from hyperplane_nat.config import Config, load
+from hyperplane_nat.controller import cleanup
+from tests.cli.conftest import STATUS, Run
+from tests.cli.fake_api import FakeApi
+
+Stand = Callable[[str], None]
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here needs root; the check for it has a test of its own."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    """Put a script in the controller's place; it has `config` and `say(**report)`."""
+    real = subprocess.Popen
+
+    def stand_in(body: str) -> None:
+        script = textwrap.dedent(
+            """
+            import json, os, sys
+            fd = int(sys.argv[sys.argv.index("--ready-fd") + 1])
+            config = json.load(sys.stdin)
+            def say(**report):
+                os.write(fd, json.dumps(report).encode() + b"\\n")
+            """
+        ) + textwrap.dedent(body)
+
+        def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+            assert command[:3] == [sys.executable, "-m", "hyperplane_nat.controller"]
+            return real([sys.executable, "-c", script, *command[3:]], **options)
+
+        monkeypatch.setattr(subprocess, "Popen", popen)
+
+    return stand_in
+
+
+def test_up_says_what_is_up(run: Run, controller: Stand) -> None:
+    controller(
+        """
+        say(progress="environments", done=1, total=2)
+        say(ready=True, status={"environments": config["lab"]["environments"], "interfaces": 1,
+                                "metrics_url": "http://127.0.0.1:1/metrics"})
+        """
+    )
+    result = run("up", "-n", "2", "--name", "other")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == (
+        "lab other is up: 2 environments, 1 network interface\n"
+        "metrics: http://127.0.0.1:1/metrics\n"
+        "try: hyperplane-nat exec env-1 --lab other -- ping -c 3 10.0.1.80\n"
+    )
+
+
+def test_up_passes_progress_on(controller: Stand, runtime: Path) -> None:
+    controller(
+        """
+        say(progress="environments", done=1, total=2)
+        say(progress="environments", done=2, total=2)
+        say(ready=True, status={"pid": 1})
+        """
+    )
+    seen: list[tuple[str, int, int]] = []
+    config = load(None, {"lab.runtime_directory": str(runtime)})
+    status = lifecycle.start(config, lambda *progress: seen.append(progress))
+    assert seen == [("environments", 1, 2), ("environments", 2, 2)]
+    assert status == {"pid": 1}
+
+
+def test_the_controllers_own_error_is_ours(run: Run, controller: Stand, runtime: Path) -> None:
+    controller('say(error="no tmpfs (mount one)", exit=2); sys.exit(2)')
+    result = run("up")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "hyperplane-nat: no tmpfs (mount one)\n"
+    assert not runtime.exists(), "left behind"
+    runtime.mkdir()
+
+
+def test_a_controller_that_dies_is_quoted(run: Run, controller: Stand, runtime: Path) -> None:
+    controller('raise ValueError("who expected this")')
+    result = run("up")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "hyperplane-nat: the controller died while starting: ValueError: who expected this "
+        "(run it with --foreground to watch)\n"
+    )
+    assert not runtime.exists(), "left behind"
+    runtime.mkdir()
+
+
+def test_a_silent_death_tells_its_status(run: Run, controller: Stand, runtime: Path) -> None:
+    controller("sys.exit(7)")
+    assert "exit status 7, nothing in its log" in run("up").stderr
+    runtime.mkdir()
+
+
+def test_a_failed_start_keeps_an_earlier_log(run: Run, controller: Stand, runtime: Path) -> None:
+    log = runtime / "default" / "controller.log"
+    log.parent.mkdir()
+    log.write_text("earlier\n")
+    controller('raise ValueError("later")')
+    assert "later" in run("up").stderr
+    assert log.read_text() == "earlier\n"
+
+
+def test_an_interrupt_ends_the_controller(controller: Stand, runtime: Path) -> None:
+    controller(
+        """
+        import signal
+        say(progress="environments", done=os.getpid(), total=2)
+        signal.pause()
+        """
+    )
+    pids: list[int] = []
+
+    def interrupt(_what: str, done: int, _total: int) -> None:
+        pids.append(done)
+        raise KeyboardInterrupt
+
+    config = load(None, {"lab.runtime_directory": str(runtime)})
+    with pytest.raises(KeyboardInterrupt):
+        lifecycle.start(config, interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+    runtime.mkdir()
+
+
+def test_up_twice_is_refused(run: Run, api: FakeApi) -> None:
+    result = run("up")
+    assert result.exit_code == 2
+    assert "lab 'default' is already running, pid 4711 (" in result.stderr
+
+
+def test_a_runtime_directory_that_cannot_be_written(run: Run, runtime: Path) -> None:
+    (runtime / "default").touch()
+    result = run("up")
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "exec env-1 -- true"])
+def test_without_root(run: Run, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    result = run(*verb.split())
+    word = verb.split()[0]
+    assert result.exit_code == 2
+    assert result.stderr == f"hyperplane-nat: {word} needs root (run: sudo hyperplane-nat {word})\n"
+
+
+def test_a_wrong_configuration_comes_before_missing_root(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "lab.environments" in run("up", "-n", "0").stderr
+
+
+def test_down_asks_the_controller_and_waits_for_its_end(run: Run, api: FakeApi) -> None:
+    with subprocess.Popen(["sleep", "0.2"]) as process:
+        api.answers["/v1/status"] = STATUS | {"pid": process.pid}
+        api.answers["/v1/shutdown"] = {}
+        result = run("down")
+        assert (result.exit_code, result.stdout) == (0, "lab default is down\n")
+        assert process.poll() is not None or not _running(process.pid)
+    assert api.requests == ["GET /v1/status", "POST /v1/shutdown"]
+
+
+def _running(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state != "Z"
+
+
+def test_down_does_not_wait_for_ever(
+    run: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "SHUTDOWN_SECONDS", 0.05)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        api.answers["/v1/status"] = STATUS | {"pid": process.pid}
+        api.answers["/v1/shutdown"] = {}
+        result = run("down")
+        process.kill()
+    assert result.exit_code == 2
+    assert "has not stopped within 0.05 seconds" in result.stderr
+
+
+@pytest.mark.parametrize("removed", [[], ["namespace hp-default-gw"]])
+def test_down_without_a_controller_cleans_up(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def clean(lab: str, runtime_directory: str, state_directory: str) -> list[str]:
+        asked.append((lab, runtime_directory, state_directory))
+        return removed
+
+    monkeypatch.setattr(cleanup, "clean", clean)
+    result = run("down")
+    assert result.exit_code == 0
+    if removed:
+        assert "  namespace hp-default-gw\n" in result.stdout
+    else:
+        assert result.stdout == "lab default: nothing is running\n"
+    assert asked == [("default", str(runtime), "/dev/shm")]
+
+
+def test_down_finds_the_state_file_of_the_configuration_applied(runtime: Path) -> None:
+    applied = load(None, {"lab.state_directory": "/tmp/elsewhere"})
+    (runtime / "lab.json").write_text(json.dumps(applied.model_dump(mode="json")))
+    assert lifecycle.state_directory(runtime) == "/tmp/elsewhere"
+    (runtime / "lab.json").write_text("{")
+    assert lifecycle.state_directory(runtime) == Config().lab.state_directory
+
+
+def test_common_numbers_for_people() -> None:
+    assert [common.byte_count(value) for value in (0, 1023, 1536, 5 << 30, 3 << 40)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 GiB",
+        "3.0 TiB",
+    ]
+    assert [common.duration(value) for value in (0.9, 59, 200, 18600, 273600)] == [
+        "0 s",
+        "59 s",
+        "3 min 20 s",
+        "5 h 10 min",
+        "3 d 4 h",
+    ]

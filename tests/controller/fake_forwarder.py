@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A forwarder that moves no packets: the command line, the standby, the socket, the state map.
+
+In the directory `fake` beside its state map, if there is one, it looks for files that tell it to
+misbehave: `fail-start` (its text
+is the last line before exit status 2), `fail-configure`, `deaf` (accepts but never answers).
+What it was configured with is written to `configured-<pid>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from hyperplane_nat.engine import StateMap
+
+
+def answer(request: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The reply to one request."""
+    number, command = request["id"], request["command"]
+    if command == "configure":
+        if (directory / "fail-configure").exists():
+            return {"id": number, "ok": False, "error": "no such link"}
+        if directory.exists():
+            partial = directory / f"configured-{os.getpid()}.part"
+            partial.write_text(json.dumps(request["arguments"]))
+            partial.replace(directory / f"configured-{os.getpid()}")
+        return {"id": number, "ok": True, "result": {"slots": 0, "interfaces": 0}}
+    if command == "status":
+        return {
+            "id": number,
+            "ok": True,
+            "result": {"pid": os.getpid(), "uptime_seconds": 1.5, "configured": True},
+        }
+    if command == "verify":
+        return {"id": number, "ok": True, "result": {"problems": [], "entries": 3}}
+    return {"id": number, "ok": False, "error": f"unknown command {command!r}"}
+
+
+async def serve(path: Path, directory: Path) -> None:
+    """Answer until SIGTERM; `hang-up` closes the connection without dying."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                request = json.loads(line)
+                if (directory / "deaf").exists():
+                    continue
+                if request["command"] == "hang-up":
+                    break
+                writer.write(b'{"event": "seen"}\n')
+                writer.write(json.dumps(answer(request, directory)).encode() + b"\n")
+        except ConnectionError:
+            pass
+        writer.close()
+
+    await asyncio.start_unix_server(client, path, limit=1 << 24)
+    print('{"event": "ready"}', flush=True)
+    await stop.wait()
+
+
+def main() -> int:
+    """Run as the real one does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--state-file", type=Path, required=True)
+    parser.add_argument("--flows-max", type=int, required=True)
+    parser.add_argument("--standby", action="store_true")
+    arguments, _ = parser.parse_known_args()
+    if arguments.standby:
+        print('{"event": "standby"}', flush=True)
+        if not sys.stdin.readline():
+            return 0
+    directory = arguments.state_file.parent / "fake"
+    complaint = directory / "fail-start"
+    if complaint.exists():
+        print(complaint.read_text(), file=sys.stderr)
+        return 2
+    if not arguments.state_file.exists():
+        StateMap.create(arguments.state_file, flows_max=arguments.flows_max)
+    arguments.socket.unlink(missing_ok=True)
+    asyncio.run(serve(arguments.socket, directory))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from hyperplane_nat.controller import api, endpoint
+from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.views import FlowFilter, FlowReader
+from tests.controller.support import eventually, run
+from tests.controller.test_views import FakeMap
+
+
+class FakeLab:
+    """Answers what the API asks."""
+
+    def __init__(self) -> None:
+        self.maps: list[FakeMap] = []
+        self.wanted: list[FlowFilter] = []
+        self.flows = 10
+        self.fail: Exception | None = None
+
+    async def status(self) -> Mapping[str, Any]:
+        if self.fail:
+            raise self.fail
+        return {"lab": "test"}
+
+    async def environments(self) -> bytes:
+        return b'[{"name": "env-1"}]'
+
+    async def interfaces(self) -> bytes:
+        return b"[]"
+
+    async def verify(self) -> Mapping[str, Any]:
+        return {"problems": []}
+
+    def config(self) -> Mapping[str, Any]:
+        return {"lab": {"name": "test"}}
+
+    def open_flows(self, wanted: FlowFilter) -> FlowReader:
+        self.wanted.append(wanted)
+        self.maps.append(FakeMap(self.flows))
+        return FlowReader(self.maps[-1], wanted, ["eni-a", "eni-b"])
+
+    def has_environment(self, number: int) -> bool:
+        return number <= 7
+
+    async def shut_down(self) -> None:
+        if self.fail:
+            raise self.fail
+
+
+def talk(
+    directory: Path, lab: FakeLab, work: Callable[[aiohttp.ClientSession], Awaitable[None]]
+) -> None:
+    async def body() -> None:
+        path = directory / "control.sock"
+        runner = await endpoint.serve(api.application(lab), endpoint.control_socket(path))
+        try:
+            connector = aiohttp.UnixConnector(str(path))
+            async with aiohttp.ClientSession("http://lab", connector=connector) as client:
+                await work(client)
+        finally:
+            await runner.cleanup()
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/status", {"lab": "test"}),
+        ("/v1/environments", [{"name": "env-1"}]),
+        ("/v1/interfaces", []),
+        ("/v1/verify", {"problems": []}),
+        ("/v1/config", {"lab": {"name": "test"}}),
+    ],
+)
+def test_answers(directory: Path, path: str, expected: object) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.get(path) as response:
+            assert response.status == 200
+            assert response.content_type == "application/json"
+            assert await response.json() == expected
+
+    talk(directory, FakeLab(), work)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code", "words"),
+    [
+        ("GET", "/v2/status", 404, "not_found", "/v2/status"),
+        ("GET", "/v1/shutdown", 405, "method_not_allowed", "GET /v1/shutdown"),
+        ("POST", "/v1/flows", 405, "method_not_allowed", "POST /v1/flows"),
+        ("GET", "/v1/flows?limit=0", 400, "invalid_parameter", "limit: '0'"),
+        ("GET", "/v1/flows?limit=-1", 400, "invalid_parameter", "limit: '-1'"),
+        ("GET", "/v1/flows?limit=x", 400, "invalid_parameter", "limit: 'x'"),
+        ("GET", "/v1/flows?limit=", 400, "invalid_parameter", "limit: ''"),
+        ("GET", "/v1/flows?after=" + "9" * 5000, 400, "invalid_parameter", "after: '999"),
+        ("GET", "/v1/flows?protocol=sctp", 400, "invalid_parameter", "tcp, udp, icmp"),
+        ("GET", "/v1/flows?environment=x", 400, "invalid_parameter", "like env-1"),
+        ("GET", "/v1/flows?environment=env-8", 404, "no_such_environment", "env-8"),
+        ("GET", "/v1/flows?limt=3", 400, "invalid_parameter", "'limt' is no parameter"),
+    ],
+)
+def test_errors(
+    directory: Path, method: str, path: str, status: int, code: str, words: str
+) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.request(method, path) as response:
+            document = await response.json()
+            assert (response.status, document["error"]) == (status, code)
+            assert words in document["message"]
+            assert "\n" not in document["message"]
+
+    talk(directory, FakeLab(), work)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (ForwarderError("the forwarder is being restarted"), 503, "forwarder_unavailable"),
+        (ControllerError("something is left"), 500, "failed"),
+        (RuntimeError("a bug"), 500, "internal"),
+    ],
+)
+def test_failures(directory: Path, failure: Exception, status: int, code: str) -> None:
+    lab = FakeLab()
+    lab.fail = failure
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.get("/v1/status") as response:
+            assert (response.status, (await response.json())["error"]) == (status, code)
+        async with client.post("/v1/shutdown") as response:
+            assert (response.status, (await response.json())["error"]) == (status, code)
+
+    talk(directory, lab, work)
+
+
+def test_flows(directory: Path) -> None:
+    lab = FakeLab()
+    lab.flows = 20_000
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.get("/v1/flows") as response:
+            assert response.headers["Transfer-Encoding"] == "chunked"
+            assert [flow["entry"] for flow in await response.json()] == list(range(20_000))
+        query = {"limit": "5", "after": "9", "environment": "env-3", "protocol": "udp"}
+        async with client.get("/v1/flows", params=query) as response:
+            assert [flow["entry"] for flow in await response.json()] == [16, 37, 58, 79, 100]
+        assert lab.wanted[1] == FlowFilter(9, 5, 3, "udp")
+
+    talk(directory, lab, work)
+    assert all(each.closed for each in lab.maps)
+
+
+def test_no_flows(directory: Path) -> None:
+    lab = FakeLab()
+    lab.flows = 0
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.get("/v1/flows") as response:
+            assert await response.json() == []
+
+    talk(directory, lab, work)
+
+
+def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
+    lab = FakeLab()
+    lab.flows = 1 << 20
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        response = await client.get("/v1/flows")
+        await response.content.read(1000)
+        response.close()
+        await eventually(lambda: lab.maps[0].closed, "the walk's end")
+        assert sum(lab.maps[0].slices) < 1 << 19
+        async with client.get("/v1/status") as answer:
+            assert answer.status == 200
+
+    talk(directory, lab, work)
+
+
+def test_failure_in_the_middle_is_not_taken_for_an_end(directory: Path) -> None:
+    lab = FakeLab()
+    lab.flows = 50_000
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        flows = FakeMap.flows
+
+        def broken(self: FakeMap, start: int = 0, limit: int | None = None) -> Any:
+            if start > 20_000:
+                raise RuntimeError("the map is gone")
+            return flows(self, start, limit)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FakeMap, "flows", broken)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async with client.get("/v1/flows") as response:
+                    await response.read()
+
+    talk(directory, lab, work)
+    assert lab.maps[0].closed

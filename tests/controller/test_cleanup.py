@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.controller import cleanup
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.processes import Process
+from tests.controller.support import DEADLINE_SECONDS, SERVICE, FakeNetns, gone
+
+
+def clean(directory: Path, netns: FakeNetns, lab: str = "test") -> list[str]:
+    return cleanup.clean(lab, str(directory / "run"), str(directory), namespaces=netns.namespaces())
+
+
+def crashed_lab(directory: Path, lab: str = "test") -> tuple[LabPaths, list[int]]:
+    """Files, namespaces and two processes, one of which lost its pid file."""
+    paths = LabPaths.of(lab, directory / "run", directory)
+    paths.directory.mkdir(parents=True)
+    for path in (paths.pid_file, paths.config_file, paths.log, paths.state_file):
+        path.write_text("x")
+    pids = []
+    for name in ("one", "two"):
+        process = Process.spawn(
+            [*SERVICE, "http", "--port", "80"],
+            SERVICE[-1],
+            directory=paths.directory,
+            pid_file=paths.service_pid("vpc", name),
+            log=paths.service_log("vpc", name),
+        )
+        # Right after exec(2), /proc shows neither arguments nor environment yet.
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while "ready" not in process.output():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        pids.append(process.pid)
+        process.close()
+    paths.service_pid("vpc", "two").unlink()
+    return paths, pids
+
+
+def test_nothing_to_clean(directory: Path, netns: FakeNetns) -> None:
+    assert clean(directory, netns) == []
+    assert not (directory / "run").exists()
+
+
+def test_everything_of_a_crashed_lab_goes(directory: Path, netns: FakeNetns) -> None:
+    paths, pids = crashed_lab(directory)
+    netns.file.write_text("hp-test-gw\nhp-test-env-1\nhp-other-gw")
+    removed = clean(directory, netns)
+    assert all(gone(pid) for pid in pids)
+    assert netns.names() == ["hp-other-gw"]
+    assert not paths.state_file.exists()
+    assert not (directory / "run").exists()
+    for what in (
+        *(f"process {pid}" for pid in pids),
+        "namespace hp-test-gw",
+        f"file {paths.state_file}",
+        f"file {paths.config_file}",
+        f"directory {paths.directory}",
+    ):
+        assert what in removed
+    assert clean(directory, netns) == []
+
+
+def test_another_lab_is_left_alone(directory: Path, netns: FakeNetns) -> None:
+    _, pids = crashed_lab(directory)
+    assert clean(directory, netns, "other") == []
+    assert not any(gone(pid) for pid in pids)
+    clean(directory, netns)
+
+
+def test_running_lab_is_not_cleaned(directory: Path, netns: FakeNetns) -> None:
+    paths = LabPaths.of("test", directory / "run", directory)
+    lock = LabLock(paths)
+    lock.acquire()
+    paths.config_file.write_text("{}")
+    with pytest.raises(ControllerError, match="is already running"):
+        clean(directory, netns)
+    assert paths.config_file.exists()
+    lock.release()
+    clean(directory, netns)
+
+
+def test_foreign_file_is_left_and_told(directory: Path, netns: FakeNetns) -> None:
+    paths, _ = crashed_lab(directory)
+    foreign = paths.directory / "notes.txt"
+    foreign.write_text("mine")
+    with pytest.raises(ControllerError, match="look what is in it"):
+        clean(directory, netns)
+    assert foreign.read_text() == "mine"
+    assert list(paths.directory.iterdir()) == [foreign]

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from hyperplane_nat.config import Config
+from tests.controller.support import (
+    ControllerProcess,
+    FakeNetns,
+    RunningDaemon,
+    config_in,
+    eventually,
+    gone,
+    paths_of,
+    pid_in,
+    run,
+)
+
+
+async def ask(running: RunningDaemon, path: str, method: str = "GET") -> Any:
+    connector = aiohttp.UnixConnector(str(running.paths.control_socket))
+    async with (
+        aiohttp.ClientSession("http://lab", connector=connector) as client,
+        client.request(method, path) as response,
+    ):
+        return await response.json()
+
+
+def assert_nothing_left(directory: Path, netns: FakeNetns) -> None:
+    assert netns.names() == []
+    # `fake` is how tests talk to the fakes.
+    assert [path.name for path in directory.iterdir()] == ["fake"]
+
+
+def test_life(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        config = config_in(directory)
+        async with RunningDaemon(config, netns.parts()) as running:
+            status = await ask(running, "/v1/status")
+            assert status["state"] == "running"
+            assert (status["environments"], status["interfaces"], status["vpcs"]) == (5, 1, 1)
+            assert status["flows"] == {"tcp": 0, "udp": 0, "icmp": 0, "entries": 0, "max": 10_000}
+            assert status["drops"] == {}
+            assert status["forwarder"]["uptime_seconds"] == 1.5
+            assert status["state_file"]["bytes"] == running.paths.state_file.stat().st_size
+            environments = await ask(running, "/v1/environments")
+            assert [each["name"] for each in environments] == [f"env-{n}" for n in range(1, 6)]
+            assert {each["address"] for each in environments} == {"169.254.100.2"}
+            assert environments[4]["namespace"] == "hp-test-env-5"
+            (interface,) = await ask(running, "/v1/interfaces")
+            assert (interface["name"], interface["environments"]) == ("eni-a", 5)
+            assert await ask(running, "/v1/flows") == []
+            assert await ask(running, "/v1/verify") == {"problems": [], "entries": 3}
+            assert await ask(running, "/v1/config") == config.model_dump(mode="json")
+            async with (
+                aiohttp.ClientSession() as client,
+                client.get(status["metrics_url"]) as response,
+            ):
+                text = await response.text()
+            assert 'hyperplane_nat_network_interface_environments{interface="eni-a"} 5.0' in text
+            assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
+            assert json.loads(running.paths.config_file.read_text()) == config.model_dump(
+                mode="json"
+            )
+            reports = running.reports()
+            assert {"progress": "creating environments", "done": 5, "total": 5} in reports
+            assert reports[-1]["ready"] is True
+            assert reports[-1]["status"]["metrics_url"] == status["metrics_url"]
+        assert running.task.result() == 0
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            pids = [pid_in(file) for file in running.paths.pid_files()]
+            answer = await asyncio.gather(*(ask(running, "/v1/shutdown", "POST") for _ in "ab"))
+            assert answer == [{"state": "down"}] * 2
+            assert_nothing_left(directory, netns)
+            assert all(gone(pid) for pid in pids if pid)
+            assert await running.task == 0
+
+    run(work())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> None:
+    controller = ControllerProcess(config_in(directory), directory)
+    assert controller.ready
+    begun = time.monotonic()
+    assert controller.end(number)[0] == 0
+    assert time.monotonic() - begun < 2
+    assert_nothing_left(directory, netns)
+
+
+def test_second_controller_is_refused_and_breaks_nothing(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        config = config_in(directory)
+        async with RunningDaemon(config, netns.parts()) as running:
+            with pytest.raises(AssertionError, match="already running"):
+                async with RunningDaemon(config, netns.parts()):
+                    pass
+            assert (await ask(running, "/v1/status"))["state"] == "running"
+
+    run(work())
+
+
+class TestAdoption:
+    """A controller is killed with SIGKILL, another one comes."""
+
+    @staticmethod
+    def killed(directory: Path, config: Config) -> dict[str, int]:
+        controller = ControllerProcess(config, directory)
+        assert controller.ready, controller.reports
+        paths = paths_of(config)
+        pids = {file.name: pid_in(file) for file in paths.pid_files()}
+        controller.end(signal.SIGKILL)
+        return pids
+
+    def test_forwarder_and_services_are_kept(self, directory: Path, netns: FakeNetns) -> None:
+        config = config_in(directory)
+        before = self.killed(directory, config)
+        built = netns.file.stat().st_mtime_ns
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] == before["forwarder.pid"]
+                assert status["forwarder"]["restarts"] == 0
+                for name in ("service-customer.web.pid", "service-customer.echo.pid"):
+                    assert pid_in(running.paths.directory / name) == before[name]
+                assert netns.file.stat().st_mtime_ns == built
+                # The standby had nobody left to wait for.
+                await eventually(lambda: gone(before["standby.pid"]), "the standby's end")
+            assert gone(before["forwarder.pid"])
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+    def test_forwarder_that_died_meanwhile_is_started_on_the_same_map(
+        self, directory: Path, netns: FakeNetns
+    ) -> None:
+        config = config_in(directory)
+        before = self.killed(directory, config)
+        os.kill(before["forwarder.pid"], signal.SIGKILL)
+        os.kill(before["service-customer.web.pid"], signal.SIGKILL)
+        inode = paths_of(config).state_file.stat().st_ino
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] not in (None, before["forwarder.pid"])
+                assert running.paths.state_file.stat().st_ino == inode
+                assert all(each["up"] for each in status["services"].values())
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+    @pytest.mark.parametrize("change", ["config", "namespace", "lab.json"])
+    def test_what_differs_is_built_anew(
+        self, directory: Path, netns: FakeNetns, change: str
+    ) -> None:
+        config = config_in(directory)
+        before = self.killed(directory, config)
+        if change == "config":
+            config = config_in(directory, flows={"max": 20_000})
+        elif change == "namespace":
+            netns.file.write_text("\n".join(netns.names()[:-1]))
+        else:
+            paths_of(config).config_file.write_text("{")
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                assert all(gone(pid) for pid in before.values() if pid)
+                status = await ask(running, "/v1/status")
+                assert status["flows"]["max"] == config.flows.max
+                assert len(netns.names()) == 6
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+
+def failing(directory: Path, netns: FakeNetns, config: Config) -> str:
+    """The error of a start that fails; nothing may be left."""
+    reports: list[dict[str, Any]] = []
+
+    async def work() -> None:
+        running = RunningDaemon(config, netns.parts())
+        assert await running.task == 2
+        reports.extend(running.reports())
+        os.close(running._read)
+
+    run(work())
+    assert reports[-1]["exit"] == 2
+    text: str = reports[-1]["error"]
+    assert "\n" not in text
+    return text
+
+
+def test_port_in_use(directory: Path, netns: FakeNetns) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = config_in(directory, metrics={"port": port})
+        assert "choose another metrics.port" in failing(directory, netns, config)
+    assert_nothing_left(directory, netns)
+
+
+def test_build_that_fails(directory: Path, netns: FakeNetns) -> None:
+    netns.fail = "no room for namespaces"
+    error = failing(directory, netns, config_in(directory))
+    assert error == "no room for namespaces (try again)"
+    assert_nothing_left(directory, netns)
+
+
+def test_service_that_fails(directory: Path, netns: FakeNetns) -> None:
+    config = config_in(directory).model_dump(mode="json")
+    config["vpc"][0]["service"][0]["port"] = 1
+    error = failing(directory, netns, Config.model_validate(config))
+    assert error == ("service customer/web exited with status 2: port 1 is taken (choose another)")
+    assert_nothing_left(directory, netns)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"), [("fail-start", "no packet sockets"), ("fail-configure", "no such link")]
+)
+def test_forwarder_that_fails(directory: Path, netns: FakeNetns, file: str, words: str) -> None:
+    (directory / "fake" / file).write_text("no packet sockets (run as root)")
+    assert words in failing(directory, netns, config_in(directory))
+    assert_nothing_left(directory, netns)
+
+
+def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
+    building, signalled = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        building.set()
+        assert signalled.wait(20)
+
+    netns.pause = pause
+
+    async def work() -> None:
+        running = RunningDaemon(config_in(directory), netns.parts())
+        await eventually(building.is_set)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await eventually(running.daemon._stop.is_set)
+        signalled.set()
+        assert await running.task == 1
+        assert "stopped before it was ready" in running.reports()[-1]["error"]
+        os.close(running._read)
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            file = running.paths.service_pid("customer", "web")
+            pid = pid_in(file)
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: pid_in(file) not in (0, pid))
+            services = (await ask(running, "/v1/status"))["services"]
+            assert services["customer/web"]["restarts"] == 1
+            assert services["customer/echo"] == {"up": True, "restarts": 0}
+
+    run(work())
+
+
+def test_forwarder_is_restarted_and_counted(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            pid = (await ask(running, "/v1/status"))["forwarder"]["pid"]
+            os.kill(pid, signal.SIGKILL)
+            forwarder = running.daemon._forwarder
+            await eventually(lambda: forwarder.up and forwarder.pid != pid)
+            status = await ask(running, "/v1/status")
+            assert status["forwarder"]["restarts"] == 1
+            async with (
+                aiohttp.ClientSession() as client,
+                client.get(status["metrics_url"]) as response,
+            ):
+                assert "hyperplane_nat_forwarder_restarts_total 1.0" in await response.text()
+
+    run(work())
+
+
+def test_status_of_a_forwarder_that_does_not_answer(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperplane_nat.controller.daemon.STATUS_SECONDS", 0.05)
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            deaf = directory / "fake" / "deaf"
+            deaf.write_text("")
+            status = await ask(running, "/v1/status")
+            assert "no answer within" in status["forwarder"]["problem"]
+            assert status["forwarder"]["pid"]
+            deaf.unlink()
+
+    run(work())
+
+
+def test_error_goes_to_stderr_in_the_foreground(
+    directory: Path, netns: FakeNetns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from hyperplane_nat.controller.daemon import Daemon
+
+    netns.fail = "no room"
+
+    async def work() -> None:
+        assert await Daemon(config_in(directory), parts=netns.parts()).run() == 2
+
+    run(work())
+    assert capfd.readouterr().err.endswith("no room (try again)\n")
+
+
+def test_service_manager_is_told(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def note(state: str) -> bool:
+        told.append(state)
+        return True
+
+    monkeypatch.setattr("hyperplane_nat.controller.daemon.sd_notify", note)
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()):
+            await eventually(lambda: told)
+
+    run(work())
+    assert told == ["READY=1", "STOPPING=1"]
+
+
+def test_loop_is_not_stalled_by_work(directory: Path, netns: FakeNetns) -> None:
+    """While netns builds for a while, the loop answers within moments."""
+    worst = 0.0
+
+    def slow() -> None:
+        time.sleep(0.3)
+
+    netns.pause = slow
+
+    async def work() -> None:
+        nonlocal worst
+        running = RunningDaemon(config_in(directory), netns.parts())
+        until: Callable[[], bool] = lambda: (  # noqa: E731
+            running.task.done() or running.paths.control_socket.exists()
+        )
+        while not until():
+            begun = time.monotonic()
+            await asyncio.sleep(0.005)
+            worst = max(worst, time.monotonic() - begun)
+        running.daemon._stop.set()
+        assert await running.task == 0
+        os.close(running._read)
+
+    run(work())
+    assert worst < 0.25

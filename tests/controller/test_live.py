@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller with the real netns, forwarder and services."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hyperplane_nat.client import Client
+from hyperplane_nat.config import Config
+from hyperplane_nat.controller import cleanup
+from hyperplane_nat.controller.processes import resident_bytes
+from netns import namespace, topology
+from tests.controller.support import config_in, gone
+
+pytestmark = pytest.mark.live
+
+RSS_MAX_BYTES = 80 << 20
+
+
+class Controller:
+    """`python -m hyperplane_nat.controller`, ready."""
+
+    def __init__(self, config: Config) -> None:
+        read, write = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(write)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[write],
+        )
+        os.close(write)
+        assert self.process.stdin is not None
+        self.process.stdin.write(config.model_dump_json().encode())
+        self.process.stdin.close()
+        with os.fdopen(read) as pipe:
+            self.reports: list[dict[str, Any]] = [json.loads(line) for line in pipe]
+        self.client = Client(config.lab.name, runtime_directory=Path(config.lab.runtime_directory))
+
+    def status(self) -> dict[str, Any]:
+        return cast(dict[str, Any], self.client.get("/v1/status"))
+
+    def end(self, number: int, seconds: float) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def config(directory: Path, lab_name: str) -> Iterator[Config]:
+    wanted = config_in(directory, lab={"name": lab_name, "environments": 20})
+    yield wanted
+    removed = cleanup.clean(lab_name, wanted.lab.runtime_directory, wanted.lab.state_directory)
+    assert removed == []
+    assert topology.strays(lab_name) == []
+    assert [path.name for path in directory.iterdir()] == ["fake"]
+
+
+def fetch(config: Config, environment: int, path: str) -> subprocess.Popen[bytes]:
+    name = topology.environment_namespace(config.lab.name, environment)
+    command = ["curl", "--silent", "--show-error", "--max-time", "30", f"http://10.0.1.80{path}"]
+    return namespace.call(name, lambda: subprocess.Popen(command, stdout=subprocess.PIPE))
+
+
+def test_download_outlives_controller_and_forwarder(config: Config) -> None:
+    first = Controller(config)
+    assert first.reports[-1].get("ready"), first.reports[-1]
+    before = first.status()["forwarder"]["pid"]
+    download = fetch(config, 3, "/slow?bytes=3000000&seconds=4")
+    assert download.stdout is not None
+    assert select.select([download.stdout], [], [], 20)[0]
+    first.end(signal.SIGKILL, 5)
+
+    second = Controller(config)
+    assert second.reports[-1].get("ready"), second.reports[-1]
+    status = second.status()
+    assert (status["forwarder"]["pid"], status["forwarder"]["restarts"]) == (before, 0)
+    assert status["flows"]["tcp"] >= 1
+    assert resident_bytes(second.process.pid) <= RSS_MAX_BYTES
+
+    os.kill(before, signal.SIGKILL)
+    content = download.communicate(timeout=30)[0]
+    assert download.returncode == 0
+    status = second.status()
+    assert status["forwarder"]["restarts"] == 1
+    assert gone(before)
+    assert second.client.get("/v1/verify") == {
+        "problems": [],
+        "entries": status["flows"]["entries"],
+    }
+
+    reference = fetch(config, 4, "/file?bytes=3000000").communicate(timeout=30)[0]
+    assert content == reference
+    assert second.end(signal.SIGTERM, 2) == 0
+
+
+def test_flows_and_interfaces_of_real_traffic(config: Config) -> None:
+    controller = Controller(config)
+    assert fetch(config, 7, "/peer").communicate(timeout=30)[0].startswith(b'{"address"')
+    flows = cast(list[dict[str, Any]], controller.client.get("/v1/flows", {"environment": "env-7"}))
+    (flow,) = flows
+    assert (flow["protocol"], flow["environment"], flow["interface"]) == ("tcp", "env-7", "eni-a")
+    assert (flow["remote_address"], flow["remote_port"]) == ("10.0.1.80", 80)
+    assert 0 <= flow["idle_seconds"] <= flow["age_seconds"] < 60
+    environments = cast(list[dict[str, Any]], controller.client.get("/v1/environments"))
+    busy = [each["name"] for each in environments if each["packets_out"]]
+    assert busy == ["env-7"]
+    assert controller.end(signal.SIGTERM, 2) == 0

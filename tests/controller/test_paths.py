@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.paths import LabLock, LabPaths
+
+
+def test_second_controller_is_told_the_pid_of_the_first(directory: Path) -> None:
+    paths = LabPaths.of("test", directory / "run", directory)
+    first = LabLock(paths)
+    first.acquire()
+    with pytest.raises(ControllerError) as failure:
+        LabLock(paths).acquire()
+    assert str(failure.value) == (
+        f"lab 'test' is already running (pid {os.getpid()}): hyperplane-nat down first"
+    )
+    first.release()
+    again = LabLock(paths)
+    again.acquire()
+    again.release()
+
+
+def test_labs_do_not_exclude_each_other(directory: Path) -> None:
+    locks = [LabLock(LabPaths.of(name, directory / "run", directory)) for name in ("a", "b")]
+    for lock in locks:
+        lock.acquire()
+    for lock in locks:
+        lock.release()
+
+
+def test_a_lock_file_that_was_unlinked_does_not_count(directory: Path) -> None:
+    paths = LabPaths.of("test", directory / "run", directory)
+    first = LabLock(paths)
+    first.acquire()
+    paths.pid_file.unlink()
+    second = LabLock(paths)
+    second.acquire()
+    assert paths.pid_file.read_text().strip() == str(os.getpid())
+    with pytest.raises(ControllerError):
+        LabLock(paths).acquire()
+    first.release()
+    second.release()
+
+
+def test_path_too_long_for_a_socket(directory: Path) -> None:
+    paths = LabPaths.of("test", directory / ("x" * 90), directory)
+    with pytest.raises(ControllerError, match="choose a shorter directory"):
+        LabLock(paths).acquire()
+    assert not (directory / ("x" * 90)).exists()
+
+
+def test_directory_that_cannot_be_made(directory: Path) -> None:
+    (directory / "file").write_text("")
+    with pytest.raises(ControllerError, match=r"choose another lab\.runtime_directory"):
+        LabLock(LabPaths.of("test", directory / "file", directory)).acquire()

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.processes import MARK, Process, resident_bytes, terminate
+from tests.controller.support import gone, run
+
+SLEEP = (sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); "
+    "[signal.pause() for _ in range(99)]",
+)
+
+
+def spawn(directory: Path, command: tuple[str, ...] = SLEEP, *, held: bool = False) -> Process:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True, exist_ok=True)
+    process = Process.spawn(
+        command,
+        command[-1] if " " not in command[-1] else command[1],
+        directory=lab,
+        pid_file=lab / "x.pid",
+        log=lab / "x.log",
+        held=held,
+    )
+    deadline = time.monotonic() + 20
+    while not process.output() and process.alive:
+        assert time.monotonic() < deadline
+    return process
+
+
+def test_adopted_by_pid_file(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    process = spawn(directory)
+    adopted = Process.adopt(lab / "x.pid", lab)
+    assert adopted is not None
+    assert adopted.pid == process.pid
+    assert adopted.adopted
+    assert resident_bytes(adopted.pid) > 1 << 20
+    adopted.close()
+    assert terminate([process]) == []
+    assert Process.adopt(lab / "x.pid", lab) is None
+
+
+@pytest.mark.parametrize("text", ["", "1", "garbage here now", "{pid} 1 -c", "{pid} {ticks} other"])
+def test_pid_file_that_is_not_believed(directory: Path, text: str) -> None:
+    lab = directory / "run" / "test"
+    process = spawn(directory)
+    _, ticks, _ = (lab / "x.pid").read_text().split()
+    (lab / "x.pid").write_text(text.format(pid=process.pid, ticks=ticks))
+    assert Process.adopt(lab / "x.pid", lab) is None
+    terminate([process])
+
+
+def test_process_of_another_lab_is_not_believed(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    process = spawn(directory)
+    assert Process.adopt(lab / "x.pid", directory / "run" / "other") is None
+    assert Process.strays(directory / "run" / "other") == []
+    terminate([process])
+
+
+def test_a_stranger_with_the_right_pid_file_survives(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    process = spawn(directory)
+    stranger = subprocess.Popen(SLEEP, stdout=subprocess.PIPE)
+    assert stranger.stdout is not None
+    stranger.stdout.readline()
+    ticks = Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    (lab / "x.pid").write_text(f"{stranger.pid} {ticks} -c\n")
+    # Everything agrees but the mark.
+    assert Process.adopt(lab / "x.pid", lab) is None
+    strays = Process.strays(lab)
+    assert [each.pid for each in strays] == [process.pid]
+    terminate(strays)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.communicate()
+    process.close()
+
+
+def test_terminate_kills_what_does_not_listen(directory: Path) -> None:
+    process = spawn(directory, STUBBORN)
+    begun = time.monotonic()
+    assert terminate([process], 0.2) == []
+    assert 0.2 <= time.monotonic() - begun < 5
+    assert gone(process.pid)
+
+
+def test_exit_is_seen_by_all_who_wait(directory: Path) -> None:
+    async def work() -> None:
+        process = spawn(directory)
+        waiting = [asyncio.create_task(process.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert process.alive
+        process.signal(signal.SIGKILL)
+        await asyncio.gather(*waiting)
+        await process.wait()
+        assert gone(process.pid)
+        assert process.describe_exit() == "was killed by SIGKILL"
+        process.close()
+
+    run(work())
+
+
+def test_held_process_goes_or_ends_with_its_controller(directory: Path) -> None:
+    echo = (sys.executable, "-c", "print('ready', flush=True); print(repr(input()))")
+    first, second = spawn(directory, echo, held=True), spawn(directory, echo, held=True)
+    first.go()
+    terminate_quietly(first)
+    assert first.output()[-1] == "'go'"
+    second.close()
+    deadline = time.monotonic() + 10
+    while not gone(second.pid):
+        assert time.monotonic() < deadline
+
+
+def terminate_quietly(process: Process) -> None:
+    deadline = time.monotonic() + 10
+    while process.alive:
+        assert time.monotonic() < deadline
+    process.close()
+
+
+def test_last_words_skip_events_and_former_lives(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True)
+    (lab / "x.log").write_text("old\n")
+    script = "print('ready'); print('no such map (remove it)'); print('{}'); exit(2)"
+    process = spawn(directory, (sys.executable, "-c", script))
+    terminate_quietly(process)
+    assert process.last_words() == "no such map (remove it)"
+    assert process.describe_exit() == "exited with status 2"
+
+
+def test_program_that_is_not_there(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True)
+    with pytest.raises(ControllerError, match="No such file"):
+        Process.spawn(
+            ["/nonexistent/program"],
+            "program",
+            directory=lab,
+            pid_file=lab / "x.pid",
+            log=lab / "x.log",
+        )
+
+
+def test_no_descriptor_is_left(directory: Path) -> None:
+    terminate([spawn(directory)])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        terminate([spawn(directory, held=True)])
+        for stray in Process.strays(directory / "run" / "test"):
+            stray.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_mark_is_not_inherited_from_a_service_manager(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/nowhere")
+    process = spawn(directory)
+    environment = Path(f"/proc/{process.pid}/environ").read_text()
+    assert "NOTIFY_SOCKET" not in environment
+    assert f"{MARK}={directory}/run/test" in environment
+    terminate([process])
+
+
+def test_pid_file_that_cannot_be_written(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True)
+    with pytest.raises(ControllerError, match="cannot write"):
+        Process.spawn(
+            SLEEP,
+            "-c",
+            directory=lab,
+            pid_file=lab / "missing" / "x.pid",
+            log=lab / "x.log",
+        )
+    assert Process.strays(lab) == []

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperplane_nat.controller import reconcile
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.model.environment import environment_name, environment_number
+from netns.topology import InterfaceSpec, Topology, VpcSpec, check
+from tests.controller.support import FakeNetns, config_in, paths_of
+
+VPCS: list[dict[str, Any]] = [
+    {
+        "name": "one",
+        "cidr": "10.0.0.0/16",
+        "mtu_bytes": 8500,
+        "subnet": [
+            {"name": "a", "cidr": "10.0.1.0/24"},
+            {"name": "b", "cidr": "10.0.2.0/24"},
+        ],
+        "service": [
+            {"name": "web", "kind": "http", "address": "10.0.1.80", "port": 80},
+            {"name": "too", "kind": "http", "address": "10.0.1.80", "port": 81, "size_bytes": 9},
+        ],
+    },
+    {
+        "name": "two",
+        "cidr": "10.0.0.0/16",
+        "subnet": [{"name": "c", "cidr": "10.0.1.0/24"}],
+        "service": [{"name": "echo", "kind": "udp-echo", "address": "10.0.1.81", "port": 7}],
+    },
+]
+INTERFACES = [
+    {"name": "eni-c", "subnet": "c", "address": "10.0.1.10"},
+    {"name": "eni-a", "subnet": "a", "address": "10.0.1.10"},
+    {"name": "eni-b", "subnet": "b", "address": "10.0.2.10"},
+]
+
+
+def config(directory: Path, **sections: Any) -> Any:
+    return config_in(directory, vpc=VPCS, network_interface=INTERFACES, **sections)
+
+
+def test_environments_are_spread_over_interfaces(directory: Path) -> None:
+    lab = reconcile.lab_of(config(directory))
+    assert [each.interface.name for each in lab.environments] == [
+        "eni-c",
+        "eni-a",
+        "eni-b",
+        "eni-c",
+        "eni-a",
+    ]
+    assert [each.number for each in lab.interfaces] == [0, 1, 2]
+    assert lab.interfaces[0].vpc.name == "two"
+    assert lab.environment(5) is lab.environments[4]
+    assert lab.environment(6) is None
+
+
+def test_lab_spec(directory: Path) -> None:
+    wanted = config(directory)
+    spec = reconcile.lab_spec(wanted, reconcile.lab_of(wanted))
+    check(spec)
+    assert spec.vpcs == (
+        VpcSpec(
+            "one",
+            8500,
+            ("10.0.1.1", "10.0.2.1", "10.0.1.80"),
+            (InterfaceSpec("eni-a", "10.0.1.10"), InterfaceSpec("eni-b", "10.0.2.10")),
+        ),
+        VpcSpec("two", 1500, ("10.0.1.1", "10.0.1.81"), (InterfaceSpec("eni-c", "10.0.1.10"),)),
+    )
+    assert (spec.inside_address, spec.inside_prefix_length) == ("169.254.100.2", 30)
+
+
+def test_forwarder_state(directory: Path) -> None:
+    wanted = config(directory, timeouts={"time_scale": 10.0})
+    lab = reconcile.lab_of(wanted)
+    topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
+    state = reconcile.forwarder_state(wanted, lab, topology)
+    # The topology lists interfaces by VPC; numbers follow the configuration.
+    assert [(each["number"], each["name"]) for each in state["interfaces"]] == [
+        (0, "eni-c"),
+        (1, "eni-a"),
+        (2, "eni-b"),
+    ]
+    assert state["interfaces"][2] == {
+        "number": 2,
+        "name": "eni-b",
+        "ifindex": 51,
+        "address": "10.0.2.10",
+        "mac": "02:00:00:00:02:01",
+        "subnet": "10.0.2.0/24",
+        "router": "10.0.2.1",
+        "destinations": ["10.0.0.0/16"],
+    }
+    assert state["slots"][1] == {
+        "number": 2,
+        "ifindex": 102,
+        "address": "169.254.100.2",
+        "gateway": "169.254.100.1",
+        "subnet": "169.254.100.0/30",
+        "environment_mac": "02:00:00:00:01:02",
+        "gateway_mac": "02::1",
+        "interface": 1,
+    }
+    assert state["timeouts_ms"]["tcp_established"] == 35_000
+    assert state["timeouts_ms"]["hold"] == 6_000
+    assert state["ports"] == {"first": 1024, "last": 65535, "limit_per_remote": 55000}
+    assert state["neighbours"]["reachable_ms"] == 30_000
+
+
+def test_topology_that_lacks_a_link(directory: Path) -> None:
+    wanted = config(directory)
+    lab = reconcile.lab_of(wanted)
+    with pytest.raises(ControllerError, match="no link for eni-c, eni-a, eni-b"):
+        reconcile.forwarder_state(wanted, lab, Topology("hp-test-gw", (), ()))
+
+
+def test_commands(directory: Path) -> None:
+    wanted = config(directory)
+    program = reconcile.module_command("netns.services")
+    web, too, echo = reconcile.service_specs(wanted, program)
+    assert web.command[:5] == (sys.executable, "-P", "-m", "netns.services", "http")
+    assert too.command[-2:] == ("--size-bytes", "9")
+    assert "--size-bytes" not in echo.command
+    assert echo.command[echo.command.index("--namespace") + 1] == "hp-test-vpc-two"
+    command = reconcile.forwarder_command(wanted, paths_of(wanted), ("forwarder",))
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--namespace"] == "hp-test-gw"
+    assert options["--flows-max"] == "10000"
+    assert options["--state-file"] == f"{directory}/hyperplane-nat-test.map"
+
+
+@pytest.mark.parametrize("text", ["env-7", "env7", "7"])
+def test_environment_names(text: str) -> None:
+    assert environment_number(text) == 7
+    assert environment_name(7) == "env-7"
+
+
+@pytest.mark.parametrize("text", ["", "env-", "env-0", "07", "env-x", "-7", "7.0", "9" * 50])
+def test_what_is_no_environment(text: str) -> None:
+    assert environment_number(text) is None

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperplane_nat.controller import reconcile
+from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.processes import terminate
+from hyperplane_nat.controller.supervisor import ForwarderSupervisor, restart_delay
+from tests.controller.support import (
+    FORWARDER,
+    config_in,
+    eventually,
+    gone,
+    paths_of,
+    pid_in,
+    run,
+)
+
+STATE = {"slots": [], "interfaces": [{"number": 0}]}
+
+
+def supervisor(directory: Path) -> tuple[ForwarderSupervisor, LabPaths]:
+    config = config_in(directory)
+    paths = paths_of(config)
+    paths.directory.mkdir(parents=True, exist_ok=True)
+    command = reconcile.forwarder_command(config, paths, FORWARDER)
+    return ForwarderSupervisor(paths, command, FORWARDER[-1], lambda: STATE), paths
+
+
+def supervised(
+    directory: Path, work: Callable[[ForwarderSupervisor, LabPaths], Awaitable[None]]
+) -> None:
+    async def body() -> None:
+        keeper, paths = supervisor(directory)
+        try:
+            await work(keeper, paths)
+        finally:
+            terminate(await keeper.stop())
+
+    run(body())
+
+
+def configured(paths: LabPaths, pid: int | None) -> Any:
+    file = paths.state_file.parent / "fake" / f"configured-{pid}"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def pid_of(keeper: ForwarderSupervisor) -> int:
+    assert keeper.pid is not None
+    return keeper.pid
+
+
+def replaced(keeper: ForwarderSupervisor, pid: int) -> bool:
+    return keeper.up and keeper.pid != pid
+
+
+async def settled(keeper: ForwarderSupervisor) -> None:
+    await eventually(lambda: keeper.up and keeper.standby_pid, "a forwarder and a standby")
+
+
+def test_started_configured_and_a_standby_behind(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        await keeper.start()
+        assert keeper.up
+        assert configured(paths, keeper.pid) == STATE
+        assert pid_in(paths.forwarder_pid) == keeper.pid
+        await settled(keeper)
+        assert pid_in(paths.standby_pid) == keeper.standby_pid != keeper.pid
+        assert (await keeper.call("status"))["pid"] == keeper.pid
+        assert keeper.resident_bytes > 1 << 20
+        assert keeper.restarts == 0
+
+    supervised(directory, work)
+
+
+def test_killed_forwarder_is_replaced_by_the_standby(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        await keeper.start()
+        for count in range(1, 4):
+            await settled(keeper)
+            dead, heir = pid_of(keeper), keeper.standby_pid
+            os.kill(dead, signal.SIGKILL)
+            await eventually(functools.partial(replaced, keeper, dead))
+            assert keeper.pid == heir
+            assert configured(paths, heir) == STATE
+            assert pid_in(paths.forwarder_pid) == heir
+            assert keeper.restarts == count
+            assert keeper.failover_seconds is not None
+            assert gone(dead)
+
+    supervised(directory, work)
+
+
+def test_both_killed_at_once(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        await keeper.start()
+        await settled(keeper)
+        dead, standby = pid_of(keeper), keeper.standby_pid
+        assert standby is not None
+        os.kill(standby, signal.SIGKILL)
+        os.kill(dead, signal.SIGKILL)
+        await eventually(lambda: keeper.up and keeper.pid not in (dead, standby))
+        await settled(keeper)
+        assert configured(paths, keeper.pid) == STATE
+
+    supervised(directory, work)
+
+
+def test_dead_standby_is_replaced_and_the_forwarder_left_alone(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, _paths: LabPaths) -> None:
+        await keeper.start()
+        await settled(keeper)
+        pid, standby = keeper.pid, keeper.standby_pid
+        assert standby is not None
+        os.kill(standby, signal.SIGKILL)
+        await eventually(lambda: keeper.standby_pid not in (None, standby))
+        assert (keeper.pid, keeper.restarts) == (pid, 0)
+
+    supervised(directory, work)
+
+
+def test_call_while_it_is_restarted(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, _paths: LabPaths) -> None:
+        with pytest.raises(ForwarderError, match="being restarted"):
+            await keeper.call("status")
+
+    supervised(directory, work)
+
+
+def test_lost_connection_is_made_again_without_a_restart(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        await keeper.start()
+        pid = keeper.pid
+        (paths.state_file.parent / "fake" / f"configured-{pid}").unlink()
+        with pytest.raises(ForwarderError):
+            await keeper.call("hang-up")
+        await eventually(lambda: keeper.up and configured(paths, pid))
+        assert (keeper.pid, keeper.restarts) == (pid, 0)
+
+    supervised(directory, work)
+
+
+def test_first_start_that_fails_says_the_forwarders_own_words(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        (paths.state_file.parent / "fake" / "fail-start").write_text(
+            "forwarder: no packet sockets (run as root)"
+        )
+        with pytest.raises(ControllerError) as failure:
+            await keeper.start()
+        assert str(failure.value) == (
+            "the forwarder exited with status 2: forwarder: no packet sockets (run as root)"
+        )
+
+    supervised(directory, work)
+
+
+def test_refused_configuration_fails_the_start(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        (paths.state_file.parent / "fake" / "fail-configure").write_text("")
+        with pytest.raises(ControllerError, match="configure: no such link"):
+            await keeper.start()
+
+    supervised(directory, work)
+
+
+def test_forwarder_that_cannot_start_is_tried_until_it_can(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        await keeper.start()
+        await settled(keeper)
+        (paths.state_file.parent / "fake" / "fail-start").write_text("no")
+        os.kill(pid_of(keeper), signal.SIGKILL)
+        await eventually(lambda: keeper.restarts >= 4, "four attempts")
+        assert not keeper.up
+        (paths.state_file.parent / "fake" / "fail-start").unlink()
+        await eventually(lambda: keeper.up)
+        assert configured(paths, keeper.pid) == STATE
+
+    supervised(directory, work)
+
+
+def test_living_forwarder_is_adopted(directory: Path) -> None:
+    async def work() -> None:
+        first, paths = supervisor(directory)
+        await first.start()
+        pid = pid_of(first)
+        await settled(first)
+        # What a killed controller leaves: it runs, nobody is connected, the standby ends.
+        for process in await first.stop():
+            process.close()
+        (paths.state_file.parent / "fake" / f"configured-{pid}").unlink()
+        second, _ = supervisor(directory)
+        assert await second.adopt()
+        assert second.pid == pid
+        assert configured(paths, pid) == STATE
+        await settled(second)
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: second.up and second.pid != pid)
+        assert second.restarts == 1
+        terminate(await second.stop())
+
+    run(work())
+
+
+def test_dead_forwarder_is_not_adopted(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        assert not await keeper.adopt()
+        paths.forwarder_pid.write_text(f"{os.getpid()} 1 something\n")
+        assert not await keeper.adopt()
+        await keeper.start()
+        assert keeper.up
+
+    supervised(directory, work)
+
+
+def test_nothing_is_left_when_stopped_at_any_moment(directory: Path) -> None:
+    async def work() -> None:
+        for turns in range(0, 40, 3):
+            keeper, paths = supervisor(directory)
+            start = asyncio.create_task(keeper.start())
+            for _ in range(turns):
+                await asyncio.sleep(0.003)
+            start.cancel()
+            await asyncio.wait({start})
+            left = await keeper.stop()
+            pids = {process.pid for process in left}
+            terminate(left)
+            for file in (paths.forwarder_pid, paths.standby_pid):
+                pids.add(pid_in(file))
+                file.unlink(missing_ok=True)
+            assert all(gone(pid) for pid in pids if pid)
+
+    # The `directory` fixture looks for processes that nobody knows of.
+    run(work())
+
+
+def test_directory_removed_by_somebody_else(directory: Path) -> None:
+    async def work(keeper: ForwarderSupervisor, paths: LabPaths) -> None:
+        await keeper.start()
+        await settled(keeper)
+        hidden = paths.directory.with_name("hidden")
+        paths.directory.rename(hidden)
+        os.kill(pid_of(keeper), signal.SIGKILL)
+        await eventually(lambda: keeper.restarts >= 3, "three attempts")
+        hidden.rename(paths.directory)
+        await eventually(lambda: keeper.up)
+
+    supervised(directory, work)
+
+
+def test_restart_delay() -> None:
+    delays = [restart_delay(count) for count in range(12)]
+    assert delays[:4] == [0, 0, 0.01, 0.02]
+    assert delays == sorted(delays)
+    assert restart_delay(10**6) == delays[-1] == 1.0

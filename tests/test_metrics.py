@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from hyperplane_nat.engine.constants import DropReason, counter_names
+from hyperplane_nat.metrics import METRICS, LabSnapshot, markdown, registry
+
+ROOT = Path(__file__).parent.parent
+
+
+def snapshot(**counters: int) -> LabSnapshot:
+    values = dict.fromkeys(counter_names(), 0) | counters
+    return LabSnapshot(
+        lab="test",
+        counters=values,
+        flows_max=1000,
+        state_file_bytes=4096,
+        forwarder_up=True,
+        forwarder_restarts=2,
+        forwarder_resident_bytes=1 << 20,
+        forwarder_failover_seconds=0.05,
+        environments_by_interface={"eni-a": 3, "eni-b": 2},
+        services={"customer/web": (True, 1)},
+    )
+
+
+def samples(**counters: int) -> dict[str, float]:
+    text = generate_latest(registry(lambda: snapshot(**counters))).decode()
+    return {
+        sample.name
+        + "".join(f"{{{k}={v}}}" for k, v in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("counter", sorted(counter_names()))
+def test_every_counter_of_the_engine_is_exported_once(counter: str) -> None:
+    matching = [
+        spec.name
+        for spec in METRICS
+        if spec.pattern is not None and re.fullmatch(spec.pattern, counter)
+    ]
+    assert len(matching) == 1, f"{counter} is exported by {matching}"
+    if counter == "batches":
+        # Implied by the buckets.
+        return
+    before, after = samples(), samples(**{counter: 12345})
+    changed = [name for name in after if before[name] != after[name] and "process" not in name]
+    assert changed, counter
+    assert all(after[name] - before[name] == 12345 for name in changed)
+
+
+def test_names_of_the_contract() -> None:
+    found = samples(
+        packets_in_from_source=1,
+        bytes_out_to_destination=2,
+        flows_active_tcp=3,
+        flows_created_udp=4,
+        flows_ended_icmp_timeout=5,
+        drop_source_spoofed=6,
+        flows_entries_used=7,
+        ring_dropped=8,
+    )
+    expected = {
+        "hyperplane_nat_packets_total{direction=in_from_source}": 1,
+        "hyperplane_nat_bytes_total{direction=out_to_destination}": 2,
+        "hyperplane_nat_flows_active{protocol=tcp}": 3,
+        "hyperplane_nat_flows_created_total{protocol=udp}": 4,
+        "hyperplane_nat_flows_ended_total{cause=timeout}{protocol=icmp}": 5,
+        "hyperplane_nat_drops_total{reason=source_spoofed}": 6,
+        "hyperplane_nat_flow_table_entries{state=used}": 7,
+        "hyperplane_nat_flow_table_entries{state=max}": 1000,
+        "hyperplane_nat_ring_dropped_frames_total": 8,
+        "hyperplane_nat_forwarder_restarts_total": 2,
+        "hyperplane_nat_forwarder_up": 1,
+        "hyperplane_nat_environments": 5,
+        "hyperplane_nat_network_interface_environments{interface=eni-b}": 2,
+        "hyperplane_nat_service_up{service=customer/web}": 1,
+        "hyperplane_nat_service_restarts_total{service=customer/web}": 1,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_every_reason_is_there_from_the_start() -> None:
+    found = samples()
+    for reason in DropReason:
+        if reason:
+            name = f"hyperplane_nat_drops_total{{reason={reason.name.lower()}}}"
+            assert found[name] == 0
+
+
+def test_batch_histogram_accumulates() -> None:
+    found = samples(
+        batches=10,
+        batch_frames=300,
+        batch_size_bucket_1=4,
+        batch_size_bucket_64=5,
+        batch_size_bucket_inf=1,
+    )
+    name = "hyperplane_nat_batch_frames"
+    assert [found[f"{name}_bucket{{le={le}}}"] for le in ("1.0", "32.0", "64.0", "512.0")] == [
+        4,
+        4,
+        9,
+        9,
+    ]
+    assert found[f"{name}_bucket{{le=+Inf}}"] == found[f"{name}_count"] == 10
+    assert found[f"{name}_sum"] == 300
+
+
+def test_registering_takes_no_snapshot() -> None:
+    def never() -> LabSnapshot:
+        raise AssertionError("too early")
+
+    registry(never)
+
+
+def test_openmetrics() -> None:
+    text = generate_openmetrics(registry(snapshot)).decode()  # type: ignore[no-untyped-call]
+    assert text.endswith("# EOF\n")
+    assert "hyperplane_nat_forwarder_restarts_total 2.0" in text
+
+
+def test_promtool_has_no_complaint() -> None:
+    promtool = shutil.which("promtool")
+    assert promtool, "promtool is missing: apt-get install prometheus, or make deps"
+    text = generate_latest(registry(lambda: snapshot(batches=3, batch_size_bucket_2=3)))
+    result = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_documentation_is_current() -> None:
+    assert (ROOT / "docs" / "metrics.md").read_text() == markdown(), (
+        "run: python -m hyperplane_nat.metrics > docs/metrics.md"
+    )

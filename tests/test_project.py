@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's own rules, checked like everything else: `make test` is the whole truth."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import hyperplane_nat
+from hyperplane_nat.cli.checks import compiled
+from hyperplane_nat.config_text import markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = {"_constants.pxd"}
+ROOMS = ("hyperplane_nat", "netns", "bench", "tests")
+
+
+def run(*command: str) -> None:
+    """Run a module of this interpreter in the project's root; its output is the failure's text."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command)}:\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+def sources() -> list[Path]:
+    return [ROOT / "setup.py"] + [
+        path
+        for room in ROOMS
+        for pattern in ("*.py", "*.pyx", "*.pxd")
+        for path in sorted((ROOT / room).rglob(pattern))
+        if path.name not in GENERATED
+    ]
+
+
+def test_lint() -> None:
+    run("ruff", "check", ".")
+
+
+def test_format() -> None:
+    run("ruff", "format", "--check", ".")
+
+
+def test_types() -> None:
+    run("mypy")
+
+
+def test_configuration_page_is_generated_from_the_models() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == markdown(), (
+        "run: make docs"
+    )
+
+
+def test_every_source_file_names_its_license() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if not path.read_text(encoding="utf-8").startswith(
+            "# SPDX-License-Identifier: Apache-2.0\n"
+        )
+    ]
+    assert not wrong
+
+
+def test_every_extension_is_the_compiled_one() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for room in ("hyperplane_nat", "bench")
+        for path in sorted((ROOT / room).rglob("*.pyx"))
+    ]
+    assert modules
+    assert [module for module in modules if not compiled(module)] == []
+
+
+def test_every_extension_has_an_interface_file() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "hyperplane_nat").rglob("*.pyx"))
+        if not path.with_suffix(".pyi").exists()
+    ]
+    assert not wrong
+
+
+def test_imports_point_one_way() -> None:
+    """The engine imports nothing of the project, netns nothing of hyperplane_nat (design)."""
+    forbidden = {
+        ROOT / "netns": ("hyperplane_nat", "bench", "tests"),
+        ROOT / "hyperplane_nat" / "engine": (
+            "netns",
+            "hyperplane_nat.cli",
+            "hyperplane_nat.controller",
+            "hyperplane_nat.forwarder",
+            "hyperplane_nat.io",
+            "hyperplane_nat.model",
+            "hyperplane_nat.config",
+        ),
+        ROOT / "hyperplane_nat" / "io": (
+            "netns",
+            "hyperplane_nat.cli",
+            "hyperplane_nat.controller",
+        ),
+        ROOT / "hyperplane_nat": ("bench", "tests"),
+    }
+    wrong = []
+    for room, names in forbidden.items():
+        for path in [*room.rglob("*.py"), *room.rglob("*.pyx"), *room.rglob("*.pxd")]:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                words = line.split()
+                if len(words) < 2 or words[0] not in ("from", "import", "cimport"):
+                    continue
+                if any(words[1] == name or words[1].startswith(f"{name}.") for name in names):
+                    wrong.append(f"{path.relative_to(ROOT)}: {line.strip()}")
+    assert not wrong
+
+
+def test_constraints_name_an_exact_version_of_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {
+        text.partition(">=")[0].lower()
+        for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    }
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line.partition("==") for line in lines if not line.startswith("#")]
+    assert all(version for _, _, version in pinned)
+    assert wanted <= {name.lower() for name, _, _ in pinned}
+
+
+def test_version_is_said_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == hyperplane_nat.__version__
