@@ -318,7 +318,7 @@ class Neighbours(Section):
         default=3, description="How long frames to a failed next hop are dropped without asking."
     )
     queue_frames: int = Field(
-        default=8, ge=1, le=1024, description="Frames kept per next hop while it is asked for."
+        default=256, ge=1, le=1024, description="Frames kept per next hop while it is asked for."
     )
 
 

@@ -508,7 +508,7 @@ cdef class Engine:
 
     def set_neighbour_queue(self, uint32_t frames):
         """How many frames may wait for one neighbour."""
-        self.nat.neighbours.queue_frames = min(frames, 255)
+        self.nat.neighbours.queue_frames = min(frames, 65535)
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
                   uint16_t gso_size=0):

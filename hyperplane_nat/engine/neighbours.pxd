@@ -14,10 +14,10 @@ cdef enum:
 cdef struct Neighbour:
     uint32_t address
     uint16_t interface
+    uint16_t queued
     uint8_t state
-    uint8_t queued
-    uint8_t mac[6]
     uint8_t probing
+    uint8_t mac[6]
     uint8_t used
 
 cdef struct NeighbourTable:

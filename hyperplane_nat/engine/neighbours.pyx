@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 cdef void neighbours_init(NeighbourTable* table, uint64_t key) noexcept nogil:
     memset(table, 0, sizeof(NeighbourTable))
-    table.queue_frames = 8
+    table.queue_frames = 256
     table.multiplier = key | 1
 
 

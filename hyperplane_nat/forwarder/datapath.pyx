@@ -55,8 +55,8 @@ cdef extern from *:
     int hp_log2(unsigned int value) noexcept nogil
 
 cdef enum:
-    ARENA_BYTES = 262144
-    PUNTED_MAX = 256
+    ARENA_BYTES = 1048576
+    PUNTED_MAX = 1024
     NO_LINK = 0xFFFFFFFF
     OUTSIDE_LINK = 0x10000
     INTERFACE_INDEX_MAX = 4194304

@@ -36,6 +36,10 @@ __all__ = ["Neighbour", "NeighbourSettings", "NeighbourState", "Neighbours", "Up
 log = logging.getLogger(__name__)
 
 
+WAITING_BYTES_MAX = 8 << 20
+"""What all queues together may hold: many dead addresses must not fill the memory."""
+
+
 class NeighbourState(Enum):
     """What is known of a next hop."""
 
@@ -53,7 +57,7 @@ class NeighbourSettings:
     retry_ms: int = 1_000
     attempts: int = 3
     failed_ms: int = 3_000
-    queue_frames: int = 8
+    queue_frames: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,7 @@ class Neighbours:
         self._settings = settings or NeighbourSettings()
         self._uplinks: dict[int, Uplink] = {}
         self._known: dict[tuple[int, str], Neighbour] = {}
+        self._waiting_bytes = 0
 
     def configure(self, settings: NeighbourSettings, uplinks: Mapping[int, Uplink]) -> None:
         """Set times and interfaces; interfaces that are new or changed announce themselves."""
@@ -138,7 +143,11 @@ class Neighbours:
         if neighbour is None:
             neighbour = Neighbour(interface, hop, NeighbourState.INCOMPLETE, now_ms)
             self._known[interface, hop] = neighbour
-        neighbour.waiting.append(frame)
+        if self._waiting_bytes + len(frame) > WAITING_BYTES_MAX:
+            self._table.add_to_counter("drop_neighbour_queue_full")
+        else:
+            self._waiting_bytes += len(frame)
+            neighbour.waiting.append(frame)
         if neighbour.state is NeighbourState.INCOMPLETE and neighbour.attempts == 0:
             self._ask(neighbour, uplink, now_ms)
 
@@ -158,8 +167,7 @@ class Neighbours:
         neighbour.attempts = 0
         neighbour.due_ms = now_ms + self._settings.reachable_ms
         self._table.set_neighbour(interface, answer.address, answer.mac.hex(":"))
-        waiting, neighbour.waiting = neighbour.waiting, []
-        for held in waiting:
+        for held in self._take_waiting(neighbour):
             self._send(interface, held[: arp.VNET_BYTES] + answer.mac + held[arp.VNET_BYTES + 6 :])
 
     def tick(self, now_ms: int) -> int | None:
@@ -212,6 +220,10 @@ class Neighbours:
         self._discard(neighbour)
 
     def _discard(self, neighbour: Neighbour) -> None:
-        if neighbour.waiting:
-            self._table.add_to_counter("drop_neighbour_failed", len(neighbour.waiting))
-            neighbour.waiting.clear()
+        if lost := len(self._take_waiting(neighbour)):
+            self._table.add_to_counter("drop_neighbour_failed", lost)
+
+    def _take_waiting(self, neighbour: Neighbour) -> list[bytes]:
+        waiting, neighbour.waiting = neighbour.waiting, []
+        self._waiting_bytes -= sum(map(len, waiting))
+        return waiting

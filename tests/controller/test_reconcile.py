@@ -17,7 +17,6 @@ VPCS: list[dict[str, Any]] = [
     {
         "name": "one",
         "cidr": "10.0.0.0/16",
-        "mtu_bytes": 8500,
         "subnet": [
             {"name": "a", "cidr": "10.0.1.0/24"},
             {"name": "b", "cidr": "10.0.2.0/24"},
@@ -67,7 +66,7 @@ def test_lab_spec(directory: Path) -> None:
     assert spec.vpcs == (
         VpcSpec(
             "one",
-            8500,
+            1500,
             ("10.0.1.1", "10.0.2.1", "10.0.1.80"),
             (InterfaceSpec("eni-a", "10.0.1.10"), InterfaceSpec("eni-b", "10.0.2.10")),
         ),

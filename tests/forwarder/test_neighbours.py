@@ -11,6 +11,7 @@ import pytest
 
 from hyperplane_nat.forwarder import arp
 from hyperplane_nat.forwarder.neighbours import (
+    WAITING_BYTES_MAX,
     Neighbours,
     NeighbourSettings,
     NeighbourState,
@@ -189,6 +190,20 @@ def test_an_answer_to_no_question_changes_nothing(
     before = dict(bench.table.macs)
     bench.neighbours.reply(0, reply_from("10.0.1.80", OTHER), 10)
     assert bench.table.macs == before
+
+
+def test_the_queues_together_are_bounded(bench: Bench) -> None:
+    large = bytes(1 << 16)
+    for number in range(200):
+        bench.neighbours.frame(0, frame_to(f"10.0.1.{number + 20}") + large, 0)
+    waiting = [len(frame) for n in bench.neighbours.entries() for frame in n.waiting]
+    assert sum(waiting) <= WAITING_BYTES_MAX
+    assert len(waiting) + bench.table.counters["drop_neighbour_queue_full"] == 200
+    assert len(bench.questions()) == 200
+    for now in (1_000, 2_000, 3_000):
+        bench.neighbours.tick(now)
+    bench.neighbours.frame(0, frame_to("10.0.1.250") + large, 3_000)
+    assert sum(len(n.waiting) for n in bench.neighbours.entries()) == 1, "room is given back"
 
 
 def test_a_new_interface_announces_itself_once(bench: Bench) -> None:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing grows with the number of labs a host has seen, and `down` leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netns import namespace
+from tests.live.leak_rounds import free_port
+
+pytestmark = pytest.mark.live
+
+ROUNDS = 200
+SETTLED = 60
+"""By then the interpreter's own caches and arenas are filled."""
+
+GROWTH_BYTES = 1 << 20
+
+
+def footprint(lab: str) -> dict[str, list[str]]:
+    """What of this host a lab could leave behind."""
+    links = json.loads(
+        subprocess.run(["ip", "-j", "link"], check=True, capture_output=True, text=True).stdout
+    )
+    unix = Path("/proc/net/unix").read_text(encoding="ascii").splitlines()
+    directories = (Path("/run/netns"), Path("/run/hyperplane-nat"), Path("/dev/shm"))
+    return {
+        "namespaces": [name for name in namespace.names() if lab in name],
+        "links": sorted(link["ifname"] for link in links),
+        "sockets": [line for line in unix if lab in line],
+        "files": [
+            str(path)
+            for directory in directories
+            if directory.exists()
+            for path in directory.iterdir()
+            if lab in path.name
+        ],
+        "mounts": [
+            line
+            for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+            if lab in line
+        ],
+        "processes": [
+            command
+            for process in Path("/proc").iterdir()
+            if process.name.isdigit() and int(process.name) != os.getpid()
+            for command in [arguments_of(process)]
+            if lab in command
+        ],
+    }
+
+
+def arguments_of(process: Path) -> str:
+    """The command line of a process, empty when it has just ended."""
+    try:
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def hyperplane(*arguments: str) -> None:
+    """Run the command line; it has to succeed."""
+    command = [sys.executable, "-m", "hyperplane_nat.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+
+
+@pytest.mark.timeout(600)
+def test_two_hundred_labs_leave_a_process_as_it_was(lab_name: str) -> None:
+    before = footprint(lab_name)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.live.leak_rounds",
+            "--lab",
+            lab_name,
+            "--rounds",
+            str(ROUNDS),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=570,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rounds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rounds) == ROUNDS
+    assert {sample["descriptors"] for sample in rounds[1:]} == {rounds[1]["descriptors"]}
+    assert {sample["threads"] for sample in rounds} == {1}
+    growth = rounds[-1]["rss_bytes"] - rounds[SETTLED]["rss_bytes"]
+    assert growth < GROWTH_BYTES, f"{growth} bytes in {ROUNDS - SETTLED} rounds"
+    assert footprint(lab_name) == before
+
+
+def test_down_leaves_the_host_as_it_was(lab_name: str, tmp_path: Path) -> None:
+    before = footprint(lab_name)
+    configuration = tmp_path / "lab.toml"
+    configuration.write_text(f"[metrics]\nport = {free_port()}\n", encoding="utf-8")
+    hyperplane("up", "-c", str(configuration), "--name", lab_name, "--environments", "20")
+    try:
+        during = footprint(lab_name)
+        assert len(during["namespaces"]) == 22
+        assert during["sockets"]
+        assert during["processes"]
+        hyperplane("--lab", lab_name, "exec", "env-3", "--", "ping", "-c", "1", "10.0.1.80")
+    finally:
+        hyperplane("--lab", lab_name, "down")
+    assert footprint(lab_name) == before
