@@ -340,13 +340,20 @@ class Forwarder(Section):
         "frames are taken from the socket's queue.",
     )
     batch_frames: int = Field(
-        default=128, ge=1, le=1024, description="Frames handed to the kernel in one send call."
+        default=128, ge=1, le=512, description="Frames handed to the kernel in one send call."
     )
     budget_frames: int = Field(
         default=2048,
         ge=1,
         le=1_000_000,
         description="Frames handled before timers and commands have their turn.",
+    )
+    spin_microseconds: int = Field(
+        default=100,
+        ge=0,
+        le=1000,
+        description="How long to look for the next frame while frames come at such intervals, "
+        "instead of sleeping; 0 never.",
     )
 
     @model_validator(mode="after")

@@ -161,6 +161,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--ring-slot-bytes", str(settings.ring_slot_bytes)),
         *("--batch-frames", str(settings.batch_frames)),
         *("--budget-frames", str(settings.budget_frames)),
+        *("--spin-microseconds", str(settings.spin_microseconds)),
     )
 
 

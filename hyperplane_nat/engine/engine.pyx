@@ -491,9 +491,11 @@ cdef class Engine:
 
     def fail_neighbour(self, uint16_t interface, address):
         """A next hop did not answer: packets to it are dropped until it is forgotten."""
-        neighbour_set(
+        cdef Neighbour* neighbour = neighbour_set(
             &self.nat.neighbours, interface, address_number(address), NEIGHBOUR_FAILED, NULL
         )
+        if neighbour != NULL:
+            neighbour.probing = 0
 
     def probe_neighbour(self, uint16_t interface, address):
         """Accept an ARP reply of a known neighbour again; whether it was used since the last time."""

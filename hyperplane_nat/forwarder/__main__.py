@@ -52,6 +52,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--budget-frames", type=int, default=2048, help="frames between two looks at timers"
     )
     parser.add_argument(
+        "--spin-microseconds",
+        type=int,
+        default=100,
+        help="how long to look for the next frame while traffic is dense, before sleeping",
+    )
+    parser.add_argument(
         "--standby",
         action="store_true",
         help="load everything, then wait for a line on standard input before touching anything",
@@ -108,6 +114,7 @@ async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespa
         io,
         batch_frames=arguments.batch_frames,
         budget_frames=arguments.budget_frames,
+        spin_microseconds=arguments.spin_microseconds,
     )
 
     def shutdown(_arguments: dict[str, object]) -> None:

@@ -9,6 +9,12 @@ ring, classified as a whole while the flow index comes into the cache, then appl
 frame, in the order of arrival, and sent with one system call.  Nothing is allocated: packets,
 reply buffers and the arena for punted frames exist from the start.
 
+When the ring is empty the call does not always end: waking a sleeping process costs the sender of
+a packet more than the whole translation.  While packets come at short intervals, the call looks
+again for up to ``spin_ns`` before it returns to the loop, where it would sleep; a gateway without
+such traffic sleeps.  One call never lasts longer than RUN_NS_MAX, so that timers and commands have
+their turn.
+
 The clock is read once per batch.  What the compiled path cannot finish (a next hop to resolve,
 an ARP reply) is copied to a small arena and handed to Python after the call.
 """
@@ -44,14 +50,22 @@ from collections import namedtuple
 cdef extern from *:
     """
     #include <time.h>
-    static inline uint64_t hp_now_ms(void) {
+    static inline uint64_t hp_now_ns(void) {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+        return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
     }
+    #if defined(__x86_64__) || defined(__i386__)
+    #define HP_RELAX() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define HP_RELAX() __asm__ volatile("yield")
+    #else
+    #define HP_RELAX() __asm__ volatile("" ::: "memory")
+    #endif
     static inline int hp_log2(unsigned value) { return 31 - __builtin_clz(value); }
     """
-    uint64_t hp_now_ms() noexcept nogil
+    uint64_t hp_now_ns() noexcept nogil
+    void HP_RELAX() noexcept nogil
     int hp_log2(unsigned int value) noexcept nogil
 
 cdef enum:
@@ -60,6 +74,7 @@ cdef enum:
     NO_LINK = 0xFFFFFFFF
     OUTSIDE_LINK = 0x10000
     INTERFACE_INDEX_MAX = 4194304
+    RUN_NS_MAX = 2000000
 
 cdef struct PuntedRecord:
     uint32_t offset
@@ -79,6 +94,9 @@ cdef class Datapath:
     cdef Ring* ring
     cdef Sender* sender
     cdef uint32_t batch_frames
+    cdef uint64_t spin_ns
+    cdef uint64_t last_frame_ns
+    cdef uint64_t interval_ns
     cdef uint32_t* links
     cdef uint32_t links_size
     cdef uint32_t* slot_index
@@ -90,7 +108,14 @@ cdef class Datapath:
     cdef PuntedRecord punted[PUNTED_MAX]
     cdef uint32_t punted_count
 
-    def __cinit__(self, Engine engine not None, PacketIO io not None, *, uint32_t batch_frames):
+    def __cinit__(
+        self,
+        Engine engine not None,
+        PacketIO io not None,
+        *,
+        uint32_t batch_frames,
+        uint32_t spin_microseconds=0,
+    ):
         cdef int i
         if not 1 <= batch_frames <= BATCH_MAX:
             raise ValueError(f"batch_frames must be 1 to {BATCH_MAX}")
@@ -100,6 +125,7 @@ cdef class Datapath:
         self.ring = &io.ring
         self.sender = &io.sender
         self.batch_frames = batch_frames
+        self.spin_ns = <uint64_t>spin_microseconds * 1000
         self.slot_index = <uint32_t*>calloc(engine.nat.slots_max, 4)
         self.interface_index = <uint32_t*>calloc(engine.nat.interfaces_max, 4)
         self.packets = <Packet*>calloc(batch_frames, sizeof(Packet))
@@ -243,7 +269,14 @@ cdef class Datapath:
         cdef Packet* p
         count = self.gather(limit)
         if count:
-            now = hp_now_ms()
+            now = hp_now_ns()
+            # A moving average over about eight batches of the time between two frames.
+            self.interval_ns += (
+                min((now - self.last_frame_ns) // count, <uint64_t>RUN_NS_MAX) // 8
+                - self.interval_ns // 8
+            )
+            self.last_frame_ns = now
+            now //= 1000000
             for i in range(count):
                 p = &self.packets[i]
                 nat_classify(nat, p)
@@ -273,13 +306,26 @@ cdef class Datapath:
 
     def run(self, uint32_t budget):
         """Drain up to `budget` frames; returns how many were taken from the ring."""
-        cdef uint32_t done = 0, taken
+        cdef uint32_t done = 0, taken, empty = 0
+        cdef uint64_t start, now
         with nogil:
+            start = hp_now_ns()
             while done < budget:
                 taken = self.batch(min(budget - done, self.batch_frames))
                 done += taken
-                if taken == 0 or self.punted_count > PUNTED_MAX // 2:
+                if self.punted_count:
                     break
+                if taken:
+                    empty = 0
+                    continue
+                if self.spin_ns == 0 or self.interval_ns > self.spin_ns:
+                    break
+                empty += 1
+                if empty % 16 == 0:
+                    now = hp_now_ns()
+                    if now - self.last_frame_ns > self.spin_ns or now - start > RUN_NS_MAX:
+                        break
+                HP_RELAX()
         return done
 
     def take_punted(self):

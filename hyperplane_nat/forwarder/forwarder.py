@@ -58,6 +58,7 @@ class Forwarder:
         *,
         batch_frames: int,
         budget_frames: int,
+        spin_microseconds: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._state = state
@@ -67,7 +68,9 @@ class Forwarder:
         self._started = time.monotonic()
         self.engine = Engine(state, now_ms=now_ms())
         self.engine.add_to_counter("forwarder_starts")
-        self._datapath = Datapath(self.engine, io, batch_frames=batch_frames)
+        self._datapath = Datapath(
+            self.engine, io, batch_frames=batch_frames, spin_microseconds=spin_microseconds
+        )
         self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
         self._desired: desired.Desired | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}

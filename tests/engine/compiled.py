@@ -61,6 +61,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
         ports=Ports(first=ports.first, last=ports.last, limit_per_remote=ports.limit_per_remote),
         now_ms=now,
     )
+    engine.set_neighbour_queue(setup.neighbour_queue)
     for number, address in enumerate(scenario.INTERFACE_ADDRESSES):
         engine.set_interface(
             number,

@@ -75,6 +75,8 @@ class Setup:
     ports: Ports = field(default_factory=lambda: Ports(40000, 40000, 55_000))
     timeouts: Timeouts = field(default_factory=Timeouts)
     neighbours_known: bool = True
+    neighbour_queue: int = 8
+    """Frames that may wait for one next hop."""
 
 
 class Target(Protocol):
@@ -130,6 +132,7 @@ def reference_nat(setup: Setup) -> ReferenceNat:
     """The model, set up as every test expects it."""
     nat = ReferenceNat(setup.flows_max)
     nat.configure(timeouts=setup.timeouts, ports=setup.ports)
+    nat.neighbour_queue = setup.neighbour_queue
     for number, address in enumerate(INTERFACE_ADDRESSES):
         nat.set_interface(
             number,

@@ -6,8 +6,8 @@ import pytest
 from hyperplane_nat.engine import Action, DropReason
 from tests.engine import scenario, traffic, vector
 from tests.engine.compiled import EngineTarget
-from tests.engine.scenario import INSIDE
-from tests.reference import Ports
+from tests.engine.scenario import INSIDE, OUTSIDE
+from tests.reference import Ports, packet
 
 VECTORS = vector.load_all()
 
@@ -80,6 +80,23 @@ def test_failed_neighbour() -> None:
     target.engine.set_neighbour(0, scenario.WEB, scenario.neighbour_mac(0, scenario.WEB))
     assert outcome() == (Action.FORWARD, DropReason.NONE)
     assert target.count("drop_neighbour_failed") == 2
+    target.close()
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_failed_neighbour_awaits_no_reply(probed: bool) -> None:
+    """A reply that comes after a neighbour was given up teaches nothing, probed before or not."""
+    target = EngineTarget(scenario.Setup())
+    if probed:
+        target.engine.probe_neighbour(0, scenario.WEB)
+    target.engine.fail_neighbour(0, scenario.WEB)
+    mac = scenario.neighbour_mac(0, scenario.WEB)
+    body = packet.arp(
+        operation=2, sender_mac=mac, sender=scenario.WEB, target=scenario.INTERFACE_ADDRESSES[0]
+    )
+    frame = packet.ethernet(scenario.interface_mac(0), mac, packet.ETHERTYPE_ARP, body)
+    verdict = target.engine.translate(frame, OUTSIDE, 0, 0)
+    assert verdict.reason is DropReason.ARP_UNSOLICITED
     target.close()
 
 

@@ -30,7 +30,7 @@ VERIFY_EVERY = 5_000
 RENEW_EVERY = 1_000
 
 SETUP = scenario.Setup(
-    flows_max=24,
+    flows_max=12,
     ports=Ports(40000, 40007, 6),
     timeouts=Timeouts(
         tcp_opening=300,

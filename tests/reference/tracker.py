@@ -112,7 +112,6 @@ class Direction:
     ack_seen: bool = False
     ack: int = 0
     window: int = 0
-    window_from_syn: bool = False
     scale: int | None = None
 
 
@@ -124,13 +123,16 @@ class Tracker:
         default_factory=lambda: (Direction(), Direction())
     )
 
-    def window(self, side: int) -> int:
-        """The window that `side` announced last, in octets (RFC 7323 section 2.2)."""
-        announced = self.directions[side]
-        other = self.directions[1 - side]
-        if announced.window_from_syn or announced.scale is None or other.scale is None:
-            return announced.window
-        return announced.window << announced.scale
+    def _window(self, segment: Segment, side: int) -> int:
+        """What the window of a segment means when it is announced (RFC 7323 section 2.2).
+
+        It is scaled when both ends have offered to, but never in a segment with SYN.
+        """
+        scale = self.directions[side].scale
+        other = self.directions[1 - side].scale
+        if segment.flags & packet.SYN or scale is None or other is None:
+            return segment.window
+        return segment.window << scale
 
     def note(self, segment: Segment, side: int) -> None:
         """Remember sequence, acknowledgement and window of a forwarded segment, not a reset."""
@@ -152,8 +154,7 @@ class Tracker:
         ):
             sender.ack_seen = True
             sender.ack = segment.ack
-            sender.window = segment.window
-            sender.window_from_syn = syn
+            sender.window = self._window(segment, side)
 
     def believes_reset(self, segment: Segment, side: int, state: State) -> bool:
         """Whether a reset from `side` lies in the window its peer announced."""
@@ -162,7 +163,7 @@ class Tracker:
         if side == OUTSIDE and state is State.SYN_SENT:
             return segment.has_ack and segment.ack == peer.seq_end
         if peer.ack_seen:
-            return (segment.seq - peer.ack) & 0xFFFFFFFF <= self.window(1 - side)
+            return (segment.seq - peer.ack) & 0xFFFFFFFF <= peer.window
         return segment.seq == sender.seq_end
 
 

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The command line: `all`, `quick`, or one workload.
+
+Exit status: 0 when the run is complete, targets met or not (a bench is not a test); 2 when it could
+not be made at all; 130 when interrupted. Whatever happens, everything that was started is stopped
+and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench import gateways, processes, strays, workloads
+from bench.errors import BenchError, MissingToolError
+from bench.progress import Display, clock_text
+from bench.report import document as documents
+from bench.report import host as hosts
+from bench.report import page, plots, table
+from bench.session import FULL, LAB_SECONDS, QUICK, Profile, Session
+from netns import NetnsError
+
+RESULTS = Path(__file__).resolve().parent / "results"
+QUICK_CONTENDERS = (gateways.OURS, gateways.KERNEL)
+ROUNDS_LEAST = 1
+
+app = typer.Typer(
+    name="bench",
+    help="Measure hyperplane-nat against the kernel's NAT, slirp4netns, pasta and a bare link.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ContenderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--contender", "-c", metavar="NAME", help=f"Repeatable; of: {', '.join(gateways.ALL)}."
+    ),
+]
+RoundsOption = Annotated[
+    int | None, typer.Option("--rounds", min=ROUNDS_LEAST, help="Rounds of each measurement.")
+]
+BriefOption = Annotated[
+    bool, typer.Option("--brief", help="Only what has a target, as `quick` does.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="DIRECTORY", help="Where the files go.")
+]
+
+
+class _InterruptedError(BaseException):
+    """SIGINT or SIGTERM, so that contexts are left in order."""
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # Once: what is tidied up now must not be interrupted by an impatient second time.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise _InterruptedError
+
+
+def choose(contenders: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """The contenders that are meant, ours first; BenchError for a name that is none."""
+    wanted = set(contenders or default)
+    if unknown := sorted(wanted - gateways.ALL.keys()):
+        raise BenchError(f"no contender {unknown[0]!r} (of: {', '.join(gateways.ALL)})")
+    return [name for name in gateways.ALL if name in wanted | {gateways.OURS}]
+
+
+def estimate(profile: Profile, names: Sequence[str], contenders: Sequence[str]) -> float:
+    """Seconds that a run should take."""
+    shared = 0.0
+    if set(names) & {"udp", "tcp", "latency", "new_flows"}:
+        shared = sum(LAB_SECONDS.get(each, 0.3) for each in contenders)
+    return shared + sum(workloads.ALL[name]().seconds(profile, contenders) for name in names)
+
+
+def run(
+    names: Sequence[str],
+    profile: Profile,
+    contenders: Sequence[str],
+    results: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Run workloads, show and write what came of it; the JSON document."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    host = hosts.describe()
+    if host["load_before"] > 0.5 * host["processors"]:
+        console.print(
+            f"warning: the machine is busy (load {host['load_before']}): figures will be noisy"
+        )
+    with (
+        Display(console, estimate(profile, names, contenders)) as display,
+        Session(profile, contenders, display) as session,
+    ):
+        for name in contenders:
+            try:
+                processes.require(*gateways.ALL[name].tools)
+            except MissingToolError as error:
+                session.skip(name, str(error))
+        for name in names:
+            workloads.ALL[name]().run(session)
+        display.show("removing the labs")
+    document = documents.build(
+        session.measurements,
+        host=host,
+        started=started,
+        seconds=time.monotonic() - clock,
+        profile=profile.name,
+        rounds=profile.rounds,
+        warnings=session.warnings,
+        skipped=session.skipped,
+    )
+    write(document, results, started, console)
+    return document
+
+
+def write(document: dict[str, Any], results: Path, started: datetime, console: Console) -> None:
+    """The table on the console, and the files."""
+    pictures: dict[str, Path] = {}
+    try:
+        pictures = plots.draw(document, results / documents.file_stem(started))
+    except BenchError as error:
+        document["warnings"].append(str(error))
+    path = documents.write(document, results, started)
+    report = path.with_suffix(".html")
+    report.write_text(page.build(document, pictures), encoding="utf-8")
+    table.show(document, console)
+    console.print(f"took {clock_text(document['duration_seconds'])}")
+    for line in (path, report, *pictures.values()):
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def execute(
+    names: Sequence[str],
+    profile: Profile,
+    contenders: Sequence[str] | None,
+    rounds: int | None,
+    results: Path,
+    default: Sequence[str] = tuple(gateways.ALL),
+) -> None:
+    """A command: run and exit."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = table.PIPE_WIDTH
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if rounds is not None:
+        least = min(rounds, profile.new_flow_rounds), min(rounds, profile.table_rounds)
+        profile = replace(profile, rounds=rounds, new_flow_rounds=least[0], table_rounds=least[1])
+    try:
+        if os.geteuid() != 0 and set(names) != {"flow_table"}:
+            raise BenchError("namespaces need root (run it with sudo)")
+        with contextlib.ExitStack() as stack:
+            if set(names) != {"flow_table"}:
+                stack.enter_context(strays.only_one())
+                for lab in strays.clear():
+                    console.print(f"removed lab {lab} that a killed run had left")
+            run(names, profile, choose(contenders, default), results, console)
+    except (BenchError, NetnsError) as error:
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(2) from None
+    except _InterruptedError:
+        typer.echo("bench: interrupted; everything it started is removed", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command("all")
+def everything(
+    contender: ContenderOption = None,
+    rounds: RoundsOption = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Every workload with every contender; at most 12 minutes."""
+    execute(tuple(workloads.ALL), FULL, contender, rounds, results)
+
+
+@app.command()
+def quick(
+    contender: ContenderOption = None,
+    rounds: RoundsOption = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """What has a target, against nft only; at most 90 seconds."""
+    execute(workloads.QUICK, QUICK, contender, rounds, results, QUICK_CONTENDERS)
+
+
+def _add(name: str, workload: type[workloads.Workload]) -> None:
+    def command(
+        contender: ContenderOption = None,
+        rounds: RoundsOption = None,
+        brief: BriefOption = False,
+        results: ResultsOption = RESULTS,
+    ) -> None:
+        execute((name,), replace(FULL, brief=brief, name=name), contender, rounds, results)
+
+    # `new-flows` as one types it, `new_flows` as the report has it.
+    for spelling in dict.fromkeys((name.replace("_", "-"), name)):
+        hidden = spelling != name.replace("_", "-")
+        app.command(spelling, help=f"{workload.summary}.", hidden=hidden)(command)
+
+
+for _name, _workload in workloads.ALL.items():
+    _add(_name, _workload)

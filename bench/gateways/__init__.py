@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The contenders, in the order of the report.
+
+Each stands between the same environments and the same VPC; what a workload asks of it is in
+`bench.gateways.base`.
+"""
+
+from __future__ import annotations
+
+from bench.gateways.base import Gateway
+from bench.gateways.direct import Direct
+from bench.gateways.hyperplane import HyperplaneNat
+from bench.gateways.nft import Nft
+from bench.gateways.user_mode import Pasta, Slirp4netns
+
+OURS = HyperplaneNat.name
+KERNEL = Nft.name
+LIMIT = Direct.name
+
+ALL: dict[str, type[Gateway]] = {
+    each.name: each for each in (HyperplaneNat, Nft, Slirp4netns, Pasta, Direct)
+}
+
+__all__ = [
+    "ALL",
+    "KERNEL",
+    "LIMIT",
+    "OURS",
+    "Direct",
+    "Gateway",
+    "HyperplaneNat",
+    "Nft",
+    "Pasta",
+    "Slirp4netns",
+]

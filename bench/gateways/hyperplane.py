@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hyperplane-nat as a user runs it: `up` and `down`, defaults throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import addresses, kernel_lab, processes
+from bench.errors import BenchError
+from bench.gateways.base import Gateway, Options
+from hyperplane_nat.client import Client, ClientError
+from netns import links
+
+START_SECONDS = 120.0
+DIRECTORY_PREFIX = "hyperplane-nat-bench-"
+"""Of the temporary directories with a lab's configuration and its runtime directory."""
+
+
+def configuration(lab: str, runtime_directory: Path, options: Options) -> str:
+    """The lab's TOML: what differs from the defaults, and a VPC without servers of its own."""
+    return f"""\
+[lab]
+name = "{lab}"
+environments = {options.environments}
+runtime_directory = "{runtime_directory}"
+
+[flows]
+max = {options.flows_max}
+
+[timeouts]
+udp_seconds = {options.udp_seconds}
+
+[ports]
+hold_seconds = {options.hold_seconds}
+
+[metrics]
+port = 0
+
+[[vpc]]
+name = "customer"
+cidr = "{addresses.VPC_CIDR}"
+
+[[vpc.subnet]]
+name = "private-a"
+cidr = "{addresses.SUBNET_CIDR}"
+
+[[network_interface]]
+name = "{addresses.INTERFACE}"
+subnet = "private-a"
+address = "{addresses.INTERFACE_ADDRESS}"
+"""
+
+
+class HyperplaneNat(Gateway):
+    """The real daemon, controller and all."""
+
+    name = "hyperplane-nat"
+    holds_flows = True
+    remark = "the daemon as `hyperplane-nat up` starts it, default ring, batch and budget"
+
+    def start(self, stack: contextlib.ExitStack) -> None:
+        """`up`, and `down` at the end; the VPC gets the server's address."""
+        self.directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
+        stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        runtime = self.directory / "run"
+        file = self.directory / "lab.toml"
+        file.write_text(configuration(self.lab, runtime, self.options), encoding="utf-8")
+        # Before `up`: a start that is interrupted may have got far.
+        stack.callback(self._down)
+        processes.run(
+            self.command("up", "--config", str(file)), "hyperplane-nat up", seconds=START_SECONDS
+        )
+        with kernel_lab.route_in(self.vpc) as route:
+            message = links.address(links.LOOPBACK_INDEX, addresses.SERVER, 32)
+            route.request([message], f"cannot add {addresses.SERVER}")
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a `hyperplane-nat` that means this lab."""
+        return [
+            *(sys.executable, "-m", "hyperplane_nat.cli", "--lab", self.lab),
+            *("--runtime-directory", str(self.directory / "run"), *arguments),
+        ]
+
+    def _down(self) -> None:
+        processes.run(self.command("down"), "hyperplane-nat down", seconds=START_SECONDS)
+
+    def status(self) -> dict[str, Any]:
+        """What the control API says of itself."""
+        client = Client(self.lab, runtime_directory=self.directory / "run")
+        try:
+            result = client.get("/v1/status")
+        except ClientError as error:
+            raise BenchError(f"hyperplane-nat: {error}") from None
+        if not isinstance(result, dict):
+            raise BenchError("hyperplane-nat: the control API answered something unexpected")
+        return result
+
+    def held(self) -> int:
+        """Active flows."""
+        flows = self.status()["flows"]
+        return int(flows["tcp"]) + int(flows["udp"]) + int(flows["icmp"])
+
+    def diagnosis(self) -> str:
+        """Where its losses were: the drop counters that are not zero."""
+        counters = self.status().get("counters", {})
+        lost = {
+            name: value
+            for name, value in counters.items()
+            if value and (name.startswith("drop_") or name in ("ring_dropped", "transmit_full"))
+        }
+        return ", ".join(f"{name} {value}" for name, value in sorted(lost.items()))

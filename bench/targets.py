@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The targets, as data, and whether a run meets them.
+
+A target compares medians of one run: ours with the kernel's NAT, ours with our own in another
+workload, or ours with a fixed number. A workload meets its target when every comparison that could
+be made holds; without any it has no verdict. A contender in user mode has to be slower in every
+workload that it can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bench.gateways import KERNEL, OURS, Pasta, Slirp4netns
+from bench.result import Measurement, Measurements, quotient
+
+USER_MODE = (Slirp4netns.name, Pasta.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One comparison."""
+
+    base: Literal["nft", "own", "fixed"]
+    """With what: the kernel's NAT in the same workload, ours in `other`, or nothing."""
+    threshold: float
+    at_least: bool = True
+    stretch: float | None = None
+    other: str = ""
+
+    def holds(self, value: float) -> bool:
+        """Whether a value meets it."""
+        return value >= self.threshold if self.at_least else value <= self.threshold
+
+    def value(self, measurement: Measurement, measurements: Measurements) -> float | None:
+        """The ratio or number that it is about; None when a part of it was not measured."""
+        own = measurement.median(OURS)
+        if self.base == "nft":
+            return quotient(own, measurement.median(KERNEL))
+        if self.base == "fixed":
+            return own
+        other = measurements.get(self.other)
+        return quotient(own, other.median(OURS) if other else None)
+
+    def text(self, unit: str) -> str:
+        """For people: >= 1.20 x nft."""
+        sign = "≥" if self.at_least else "≤"
+        if self.base == "fixed":
+            return f"{sign} {self.threshold:g} {unit}"
+        base = KERNEL if self.base == "nft" else f"own {self.other}"
+        return f"{sign} {self.threshold:.2f} × {base}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A target and what came of it."""
+
+    text: str
+    value: float
+    threshold: float
+    stretch: float | None
+    met: bool
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in the JSON."""
+        return {
+            "text": self.text,
+            "value": self.value,
+            "threshold": self.threshold,
+            "stretch": self.stretch,
+            "met": self.met,
+        }
+
+
+def _nft(threshold: float, stretch: float | None = None, *, at_least: bool = True) -> Target:
+    return Target(base="nft", threshold=threshold, stretch=stretch, at_least=at_least)
+
+
+def _own(
+    other: str, threshold: float, stretch: float | None = None, *, at_least: bool = True
+) -> Target:
+    return Target(base="own", other=other, threshold=threshold, stretch=stretch, at_least=at_least)
+
+
+def _at_most(threshold: float, stretch: float | None = None) -> Target:
+    return Target(base="fixed", threshold=threshold, stretch=stretch, at_least=False)
+
+
+TARGETS: Mapping[str, tuple[Target, ...]] = {
+    "udp_64b_1_sender": (_nft(1.20, 1.40),),
+    "udp_64b_2_senders": (_nft(0.60, 0.80), _own("udp_64b_1_sender", 0.75)),
+    "tcp_1_stream": (_nft(0.70, 0.90),),
+    "latency_p50": (_nft(1.0, 0.6, at_least=False),),
+    "latency_p99": (_nft(1.0, 0.6, at_least=False),),
+    "latency_scraped_p99": (
+        _own("latency_p99", 1.5, 1.1, at_least=False),
+        _own("latency_idle_p99", 1.5, 1.1, at_least=False),
+    ),
+    "new_udp_flows_64k": (_nft(1.0, 1.5),),
+    "new_udp_flows_1m": (_nft(2.0, 3.0),),
+    "tcp_connect_request_close": (_nft(0.9, 1.2),),
+    "scale_1000_environments": (_own("scale_1_environment", 0.9, 1.0),),
+    "udp_1m_flows": (_own("udp_1k_flows", 0.7, 0.85),),
+    "flow_table_hit_1m": (
+        _at_most(120, 60),
+        _own("flow_table_hit_1k", 3.0, at_least=False),
+    ),
+    "flow_table_bytes_per_flow": (_at_most(128, 96),),
+    "flood_tcp_kept": (Target(base="fixed", threshold=80),),
+    "flood_tcp_full_rate_kept": (Target(base="fixed", threshold=80),),
+    "flood_p99": (_at_most(2000),),
+}
+
+
+def checks(measurement: Measurement, measurements: Measurements) -> list[Check]:
+    """Every comparison of a workload that could be made, its own target first."""
+    result = []
+    for target in TARGETS.get(measurement.name, ()):
+        value = target.value(measurement, measurements)
+        if value is not None:
+            result.append(
+                Check(
+                    target.text(measurement.unit),
+                    value,
+                    target.threshold,
+                    target.stretch,
+                    target.holds(value),
+                )
+            )
+    for other in USER_MODE:
+        ratio = measurement.ratio(OURS, other)
+        if ratio is not None:
+            ahead = ratio > 1 if measurement.higher_is_better else ratio < 1
+            result.append(Check(f"ahead of {other}", ratio, 1.0, None, ahead))
+    return result
+
+
+def met(found: list[Check]) -> bool | None:
+    """Whether all hold; None when there is none."""
+    return all(each.met for each in found) if found else None

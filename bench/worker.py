@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A process of its own for one generator, sink or peer: `python -m bench.worker KIND JSON`.
+
+Theory of operation: the worker enters its namespace, opens its sockets and says `ready` on standard
+output. A line on standard input starts it; the end of standard input stops it, so that a
+coordinator that dies takes its workers along. It ends with one line of JSON, its result, or
+with `{"error": ...}` and status 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import singledispatch
+from pathlib import Path
+
+from bench import jobs
+from netns import NetnsError, namespace, sockets, syscalls
+
+Result = dict[str, object]
+
+STOP = 0
+"""Standard input: readable, or at its end, means stop."""
+
+BUFFER_BYTES = 4 << 20
+ANSWER_MICROSECONDS = 300_000
+TCP_DEFER_ACCEPT_SECONDS = 5
+BACKLOG = 4096
+
+_PR_SET_TIMERSLACK = 29
+_SO_RCVBUFFORCE = 33
+_TUN = Path("/dev/net/tun")
+
+
+def enter(path: str) -> None:
+    """Move this process into the network namespace behind a file, for good."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_each(paths: Iterable[str], make: Callable[[], socket.socket]) -> list[socket.socket]:
+    """What `make` returns inside each namespace, in order."""
+
+    def work() -> list[socket.socket]:
+        result = []
+        for path in paths:
+            enter(path)
+            result.append(make())
+        return result
+
+    return namespace.run_in_thread(work)
+
+
+def datagram_socket() -> socket.socket:
+    """A UDP socket with room for a burst."""
+    result = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    result.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    # Without the limit of net.core.rmem_max, which is far below what a second's load needs.
+    result.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_BYTES)
+    return result
+
+
+def wait_for_start() -> bool:
+    """Say that everything is open and wait for the word; False when it never comes."""
+    print("ready", flush=True)
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(STOP, 1)
+        if not piece:
+            return False
+        line += piece
+    return True
+
+
+@singledispatch
+def perform(job: jobs.Job) -> Result:
+    """Do a job; its result."""
+    raise ValueError(f"nobody does {job.kind}")
+
+
+@perform.register
+def _udp_send(job: jobs.UdpSend) -> Result:
+    from bench.native import udp_sender
+
+    sockets.ensure_files(len(job.namespaces) * job.sockets_each)
+    # A paced sender sleeps for microseconds; the default slack is 50 of them.
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
+    with contextlib.ExitStack() as stack:
+        descriptors = []
+        paths = [path for path in job.namespaces for _ in range(job.sockets_each)]
+        for number, each in enumerate(open_each(paths, datagram_socket)):
+            stack.enter_context(each)
+            if job.first_source_port:
+                each.bind(("", job.first_source_port + number % job.sockets_each))
+            if job.order == "connected":
+                each.connect((job.address, job.port))
+            descriptors.append(each.fileno())
+        if not wait_for_start():
+            return {"sent": 0, "refused": 0, "seconds": 0.0}
+        sent, refused, seconds = udp_sender.send(
+            descriptors,
+            address=job.address,
+            first_port=job.port,
+            ports=job.ports,
+            order=job.order,
+            payload_bytes=job.payload_bytes,
+            seconds=job.seconds,
+            stop_descriptor=STOP,
+            batch=job.batch,
+            rate_per_second=job.rate_per_second,
+            packets=job.packets,
+        )
+    return {"sent": sent, "refused": refused, "seconds": seconds}
+
+
+@perform.register
+def _udp_receive(job: jobs.UdpReceive) -> Result:
+    from bench.native import udp_sink
+
+    enter(job.namespace)
+    with contextlib.ExitStack() as stack:
+        descriptors = []
+        for port in job.ports:
+            each = stack.enter_context(datagram_socket())
+            each.bind((job.address, port))
+            descriptors.append(each.fileno())
+        received = 0
+        if wait_for_start():
+            received = udp_sink.receive(
+                descriptors,
+                warm_up_seconds=job.warm_up_seconds,
+                seconds=job.seconds,
+                stop_descriptor=STOP,
+            )
+    return {"received": max(received, 0), "seconds": job.seconds}
+
+
+@perform.register
+def _ping(job: jobs.Ping) -> Result:
+    from bench.native import ping_pong
+
+    stream = job.protocol == "tcp"
+
+    def connected() -> socket.socket:
+        kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+        result = socket.socket(socket.AF_INET, kind)
+        result.settimeout(5)
+        result.connect((job.address, job.port))
+        # Python's own timeout makes a socket non-blocking; the native loop wants it blocking.
+        result.settimeout(None)
+        if stream:
+            result.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            limit = struct.pack("@ll", 0, ANSWER_MICROSECONDS)
+            result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        return result
+
+    sockets.ensure_files(len(job.namespaces))
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(each) for each in open_each(job.namespaces, connected)]
+        if not wait_for_start():
+            return {"count": 0, "lost": 0}
+        return dict(
+            ping_pong.ping(
+                [each.fileno() for each in opened],
+                stream=stream,
+                message_bytes=job.message_bytes,
+                warm_up_seconds=job.warm_up_seconds,
+                seconds=job.seconds,
+                stop_descriptor=STOP,
+            )
+        )
+
+
+def listener(address: str, port: int) -> socket.socket:
+    """A non-blocking TCP listener in the namespace of this thread."""
+    result = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    result.bind((address, port))
+    result.listen(BACKLOG)
+    result.setblocking(False)
+    return result
+
+
+@perform.register
+def _echo(job: jobs.Echo) -> Result:
+    from bench.native import ping_pong
+
+    enter(job.namespace)
+    sockets.ensure_files(2048)
+    with datagram_socket() as udp, listener(job.address, job.port) as tcp:
+        udp.bind((job.address, job.port))
+        udp.setblocking(False)
+        if wait_for_start():
+            ping_pong.echo(udp.fileno(), tcp.fileno(), stop_descriptor=STOP)
+    return {}
+
+
+@perform.register
+def _connect(job: jobs.Connect) -> Result:
+    from bench.native import tcp_connections
+
+    enter(job.namespace)
+    with contextlib.suppress(OSError):
+        # As many source ports as a client can have; where it may not be set, there are 28,232.
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535")
+    completed = failed = 0
+    if wait_for_start():
+        completed, failed = tcp_connections.connect_all(
+            job.address,
+            first_port=job.port,
+            ports=job.ports,
+            concurrency=job.concurrency,
+            warm_up_seconds=job.warm_up_seconds,
+            seconds=job.seconds,
+            stop_descriptor=STOP,
+        )
+    return {"completed": completed, "failed": failed, "seconds": job.seconds}
+
+
+@perform.register
+def _serve(job: jobs.Serve) -> Result:
+    from bench.native import tcp_connections
+
+    enter(job.namespace)
+    with contextlib.ExitStack() as stack:
+        descriptors = []
+        for port in range(job.port, job.port + job.ports):
+            each = stack.enter_context(listener(job.address, port))
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, TCP_DEFER_ACCEPT_SECONDS)
+            descriptors.append(each.fileno())
+        if wait_for_start():
+            tcp_connections.serve(descriptors, stop_descriptor=STOP)
+    return {}
+
+
+def stopped_within(seconds: float) -> bool:
+    """Wait for the end of standard input, at most so long."""
+    return bool(select.select([STOP], [], [], max(seconds, 0))[0])
+
+
+@perform.register
+def _scrape(job: jobs.Scrape) -> Result:
+    # A tenth of a worker's start, and only this kind needs it.
+    import urllib.request
+
+    count = total = 0
+    if wait_for_start():
+        following = time.monotonic()
+        while not stopped_within(following - time.monotonic()):
+            following += job.interval_seconds
+            with urllib.request.urlopen(job.url, timeout=10) as answer:
+                total += len(answer.read())
+            count += 1
+    return {"count": count, "bytes": total}
+
+
+@perform.register
+def _repeat(job: jobs.Repeat) -> Result:
+    count = failed = 0
+    longest = 0.0
+    if wait_for_start():
+        following = time.monotonic()
+        while not stopped_within(following - time.monotonic()):
+            start = time.monotonic()
+            following = max(following + job.interval_seconds, start)
+            status = subprocess.run(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                preexec_fn=die_with_parent,
+            ).returncode
+            count += 1
+            failed += status != 0
+            longest = max(longest, time.monotonic() - start)
+    return {"count": count, "failed": failed, "longest_seconds": longest}
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it is gone."""
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+
+
+@perform.register
+def _execute(job: jobs.Execute) -> Result:
+    enter(job.namespace)
+    # Ignored signals stay ignored over exec; Python ignores SIGPIPE, and pasta refuses that.
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    command = job.command
+    if job.ordinary_user:
+        open_tun_to_all()
+        command = [
+            *("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"),
+            *("--pdeathsig", "KILL", "--", *command),
+        ]
+        os.chdir("/")
+    else:
+        die_with_parent()
+    os.execvpe(command[0], command, {**os.environ, **job.environment})
+
+
+def open_tun_to_all() -> None:
+    """Give this process, and no other, a /dev/net/tun that an ordinary user may open.
+
+    Distributions let anybody open it; in containers it often belongs to root alone.
+    """
+    device = _TUN.stat().st_rdev
+    node = Path(f"/dev/shm/hyperplane-bench-tun-{os.getpid()}")
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "none", syscalls.MS_SLAVE | syscalls.MS_REC)
+    os.mknod(node, 0o666 | 0o020000, device)
+    try:
+        node.chmod(0o666)
+        syscalls.mount(node, _TUN, None, syscalls.MS_BIND)
+    finally:
+        node.unlink()
+
+
+def main(arguments: list[str]) -> int:
+    """Do the job of the command line; the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        job = jobs.from_json(*arguments)
+        result = perform(job)
+    except (OSError, ValueError, NetnsError, TypeError) as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+        return 1
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
