@@ -348,6 +348,13 @@ class Forwarder(Section):
         le=1_000_000,
         description="Frames handled before timers and commands have their turn.",
     )
+    nice: int = Field(
+        default=-10,
+        ge=-20,
+        le=19,
+        description="Its scheduling priority, as in nice(1): who fills the machine with packets "
+        "should not starve who forwards them. Below 0 needs CAP_SYS_NICE.",
+    )
     spin_microseconds: int = Field(
         default=100,
         ge=0,

@@ -162,6 +162,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--batch-frames", str(settings.batch_frames)),
         *("--budget-frames", str(settings.budget_frames)),
         *("--spin-microseconds", str(settings.spin_microseconds)),
+        *("--nice", str(settings.nice)),
     )
 
 

@@ -57,6 +57,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default=100,
         help="how long to look for the next frame while traffic is dense, before sleeping",
     )
+    parser.add_argument("--nice", type=int, default=-10, help="scheduling priority, as in nice(1)")
     parser.add_argument(
         "--standby",
         action="store_true",
@@ -85,6 +86,15 @@ def _lock(path: Path) -> int:
             time.sleep(0.001)
         else:
             return descriptor
+
+
+def _set_priority(nice: int) -> None:
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except PermissionError:
+        raise ValueError(
+            f"no permission for priority {nice}: needs CAP_SYS_NICE, or set forwarder.nice to 0"
+        ) from None
 
 
 def _map(path: Path, flows_max: int) -> StateMap:
@@ -151,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         if not sys.stdin.readline():
             return 0
     try:
+        _set_priority(arguments.nice)
         namespace.enter(arguments.namespace)
         state = _map(arguments.state_file, arguments.flows_max)
         _lock(arguments.state_file)

@@ -10,6 +10,7 @@ class Punted(NamedTuple):
     frame: bytes
 
 class Datapath:
+    busy: bool
     def __init__(
         self, engine: Engine, io: PacketIO, *, batch_frames: int, spin_microseconds: int = 0
     ) -> None: ...

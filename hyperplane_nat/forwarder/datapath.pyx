@@ -94,6 +94,7 @@ cdef class Datapath:
     cdef Ring* ring
     cdef Sender* sender
     cdef uint32_t batch_frames
+    cdef readonly bint busy
     cdef uint64_t spin_ns
     cdef uint64_t last_frame_ns
     cdef uint64_t interval_ns
@@ -305,8 +306,12 @@ cdef class Datapath:
         return count
 
     def run(self, uint32_t budget):
-        """Drain up to `budget` frames; returns how many were taken from the ring."""
+        """Drain up to `budget` frames; returns how many were taken from the ring.
+
+        `busy` tells afterwards that the call ended for its time or budget, not for want of frames.
+        """
         cdef uint32_t done = 0, taken, empty = 0
+        cdef bint busy = True
         cdef uint64_t start, now
         with nogil:
             start = hp_now_ns()
@@ -319,13 +324,16 @@ cdef class Datapath:
                     empty = 0
                     continue
                 if self.spin_ns == 0 or self.interval_ns > self.spin_ns:
+                    busy = False
                     break
                 empty += 1
                 if empty % 16 == 0:
                     now = hp_now_ns()
-                    if now - self.last_frame_ns > self.spin_ns or now - start > RUN_NS_MAX:
+                    busy = now - self.last_frame_ns <= self.spin_ns
+                    if not busy or now - start > RUN_NS_MAX:
                         break
                 HP_RELAX()
+        self.busy = busy
         return done
 
     def take_punted(self):

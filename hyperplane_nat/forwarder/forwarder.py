@@ -74,10 +74,13 @@ class Forwarder:
         self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
         self._desired: desired.Desired | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._reading = False
+        self._resuming = False
 
     def start(self) -> None:
         """Read the ring and start the timers."""
         self._loop.add_reader(self._io.fileno(), self._readable)
+        self._reading = True
         self._expire()
         self._statistics()
         self._neighbour_timer()
@@ -85,12 +88,17 @@ class Forwarder:
     def stop(self) -> None:
         """Stop reading; what is counted so far is published."""
         self._loop.remove_reader(self._io.fileno())
+        self._reading = False
         for timer in self._timers.values():
             timer.cancel()
         self._publish()
 
     def _readable(self) -> None:
         self._datapath.run(self._budget)
+        if self._datapath.busy and not self._resuming:
+            # The loop serves what is due and comes back at once, without sleeping in between.
+            self._resuming = True
+            self._loop.call_soon(self._resume)
         punted = self._datapath.take_punted()
         if not punted:
             return
@@ -101,6 +109,11 @@ class Forwarder:
             else:
                 self.neighbours.frame(item.interface, item.frame, now)
         self._neighbour_timer()
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if self._reading:
+            self._readable()
 
     def _expire(self) -> None:
         now = now_ms()
