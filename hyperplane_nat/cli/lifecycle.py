@@ -102,7 +102,7 @@ def summary(config: Config, status: dict[str, Any]) -> str:
             f"lab {lab} is up: {count} environment{'s' * (count != 1)}, "
             f"{interfaces} network interface{'s' * (interfaces != 1)}",
             f"metrics: {status.get('metrics_url', 'see hyperplane-nat status')}",
-            f"try: hyperplane-nat exec env-1{select_lab} -- ping -c 3 "
+            f"try: hyperplane-nat{select_lab} exec env-1 -- ping -c 3 "
             + next(
                 (service.address for vpc in config.vpc for service in vpc.service),
                 config.place(config.network_interface[0])[1].router,

@@ -24,14 +24,13 @@ from libc.string cimport memcmp, memcpy, memset
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.arp cimport answer_arp
+from hyperplane_nat.engine.audit cimport audit
 from hyperplane_nat.engine.checksum cimport load16, swap16
 from hyperplane_nat.engine.flow_table cimport (
     FlowKey,
-    entry_key,
     flow_key,
     table_find,
     table_hash,
-    table_index_position,
     table_init,
 )
 from hyperplane_nat.engine.icmp cimport reply_time_exceeded, translate_error
@@ -41,7 +40,6 @@ from hyperplane_nat.engine.layout cimport (
     STATES,
     Entry,
     Header,
-    Remote,
     SlotCounters,
 )
 from hyperplane_nat.engine.lifecycle cimport (
@@ -77,15 +75,13 @@ from hyperplane_nat.engine.packet cimport (
     prefix_mask,
 )
 from hyperplane_nat.engine.ports cimport (
-    ports_bit,
     ports_configure,
     ports_init,
     ports_release_memory,
-    ports_remote,
 )
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
-from hyperplane_nat.engine.timers cimport WHEEL_HEAD, wheel_deadline
+from hyperplane_nat.engine.timers cimport wheel_deadline
 from hyperplane_nat.engine.tracker cimport tracker_load
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, State, counter_names
@@ -600,92 +596,4 @@ cdef class Engine:
 
     def verify(self):
         """Walk entries, index, ports and timers; a line for each disagreement, [] when none."""
-        cdef Nat* nat = self.nat
-        cdef list problems = []
-        cdef uint32_t flow, cell, id, used = 0, remotes = 0, linked = 0, expected = 0, before
-        cdef uint64_t counted = 0
-        cdef uint32_t free_entries = 0
-        cdef int side, bucket, bit
-        cdef Entry* entry
-        cdef Remote* remote
-        cdef uint32_t watermark = nat.header.entries_watermark
-        per_remote = {}
-        for flow in range(watermark):
-            entry = &nat.table.entries[flow]
-            if entry.state == STATE_FREE:
-                continue
-            used += 1
-            for side in range(2):
-                cell = table_index_position(&nat.table, flow, side)
-                if cell == NIL:
-                    problems.append(f"flow {flow}: side {side} is not in the index")
-                elif table_find(
-                    &nat.table,
-                    side,
-                    entry_key(entry, side),
-                    table_hash(&nat.table, entry_key(entry, side)),
-                ) != flow:
-                    problems.append(f"flow {flow}: another flow has its key on side {side}")
-            key = (entry.protocol, entry.interface, entry.remote_address, entry.remote_port)
-            per_remote[key] = per_remote.get(key, 0) + 1
-            remote = ports_remote(
-                &nat.ports,
-                entry.protocol,
-                entry.interface,
-                entry.remote_address,
-                entry.remote_port,
-            )
-            if remote == NULL:
-                problems.append(f"flow {flow}: its remote endpoint has no record")
-            elif ports_bit(&nat.ports, remote, entry.nat_port) == 0:
-                problems.append(f"flow {flow}: the bitmap calls its port free")
-        if used != nat.table.used:
-            problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
-        for cell in range(nat.table.mask + 1):
-            if nat.table.index[cell]:
-                counted += 1
-                id = (nat.table.index[cell] & nat.table.id_mask) - 1
-                if (id >> 1) >= watermark or nat.table.entries[id >> 1].state == STATE_FREE:
-                    problems.append(f"index cell {cell} names entry {id >> 1}, which is free")
-        if counted != <uint64_t>used * 2:
-            problems.append(f"the index holds {counted} ids for {used} flows")
-        for cell in range(nat.ports.remote_cells):
-            remote = &nat.ports.remotes[cell]
-            if remote.count == 0:
-                continue
-            remotes += 1
-            key = (remote.protocol, remote.interface, remote.address, remote.port)
-            if per_remote.get(key, 0) != remote.count:
-                problems.append(
-                    f"remote endpoint {key}: {remote.count} ports counted, "
-                    f"{per_remote.get(key, 0)} flows"
-                )
-        if remotes != len(per_remote) or remotes != nat.ports.remotes_used:
-            problems.append(
-                f"{remotes} remote endpoints in the table, {len(per_remote)} in the flows, "
-                f"{nat.ports.remotes_used} counted"
-            )
-        for bucket in range(8192):
-            flow = nat.wheel.heads[bucket]
-            before = WHEEL_HEAD | bucket
-            if (flow != NIL) != bool(nat.wheel.occupied[bucket >> 6] >> (bucket & 63) & 1):
-                problems.append(f"timer bucket {bucket}: its occupied bit is wrong")
-            while flow != NIL and linked <= used:
-                linked += 1
-                if nat.table.entries[flow].state == STATE_FREE:
-                    problems.append(f"timer bucket {bucket} holds free entry {flow}")
-                if nat.table.entries[flow].timer_prev != before:
-                    problems.append(f"flow {flow}: its timer links disagree")
-                before = flow
-                flow = nat.table.entries[flow].timer_next
-        if linked != used:
-            problems.append(f"{linked} flows have a timer, {used} are committed")
-        flow = nat.table.free_head
-        while flow != NIL and free_entries <= watermark:
-            free_entries += 1
-            if nat.table.entries[flow].state != STATE_FREE:
-                problems.append(f"the free list holds committed entry {flow}")
-            flow = nat.table.entries[flow].timer_next
-        if free_entries + used != watermark:
-            problems.append(f"{free_entries} free and {used} used entries, {watermark} ever used")
-        return problems
+        return audit(self.nat)

@@ -67,7 +67,7 @@ def test_up_says_what_is_up(run: Run, controller: Stand) -> None:
     assert result.stdout == (
         "lab other is up: 2 environments, 1 network interface\n"
         "metrics: http://127.0.0.1:1/metrics\n"
-        "try: hyperplane-nat exec env-1 --lab other -- ping -c 3 10.0.1.80\n"
+        "try: hyperplane-nat --lab other exec env-1 -- ping -c 3 10.0.1.80\n"
     )
 
 
