@@ -20,7 +20,11 @@ ROUNDS = 200
 SETTLED = 60
 """By then the interpreter's own caches and arenas are filled."""
 
-GROWTH_BYTES = 1 << 20
+WINDOW = 20
+"""Rounds of which the smallest figure is taken, so that a passing peak is not a leak."""
+
+GROWTH_BYTES = 2 << 20
+"""The interpreter takes memory a MiB at a time; forgetting one lab a round would be over 4 MiB."""
 
 
 def footprint(lab: str) -> dict[str, list[str]]:
@@ -94,7 +98,8 @@ def test_two_hundred_labs_leave_a_process_as_it_was(lab_name: str) -> None:
     assert len(rounds) == ROUNDS
     assert {sample["descriptors"] for sample in rounds[1:]} == {rounds[1]["descriptors"]}
     assert {sample["threads"] for sample in rounds} == {1}
-    growth = rounds[-1]["rss_bytes"] - rounds[SETTLED]["rss_bytes"]
+    resident = [sample["rss_bytes"] for sample in rounds]
+    growth = min(resident[-WINDOW:]) - min(resident[SETTLED : SETTLED + WINDOW])
     assert growth < GROWTH_BYTES, f"{growth} bytes in {ROUNDS - SETTLED} rounds"
     assert footprint(lab_name) == before
 
