@@ -37,7 +37,6 @@ from hyperplane_nat.engine.icmp cimport reply_time_exceeded, translate_error
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     NIL,
-    STATES,
     Entry,
     Header,
     SlotCounters,
@@ -84,7 +83,7 @@ from hyperplane_nat.engine.siphash cimport HashKey
 from hyperplane_nat.engine.timers cimport wheel_deadline
 from hyperplane_nat.engine.tracker cimport tracker_load
 
-from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, State, counter_names
+from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
 from hyperplane_nat.engine.settings import Event, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
 

@@ -9,9 +9,11 @@ cdef extern from *:
     """
     #define HP_STORE_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
     #define HP_PREFETCH(pointer) __builtin_prefetch((pointer), 1, 3)
+    #define HP_CTZ64(value) ((unsigned)__builtin_ctzll(value))
     """
     void HP_STORE_RELEASE(uint8_t* pointer, uint8_t value) noexcept nogil
     void HP_PREFETCH(const void* pointer) noexcept nogil
+    unsigned int HP_CTZ64(uint64_t value) noexcept nogil
 
 cdef struct FlowTable:
     Header* header
@@ -48,15 +50,21 @@ cdef inline uint64_t table_hash(const FlowTable* table, FlowKey key) noexcept no
     return siphash(&table.key, key.first, key.second)
 
 
-cdef inline bint entry_matches(const Entry* entry, int side, FlowKey key) noexcept nogil:
-    cdef uint16_t owner = entry.interface if side else entry.slot
-    cdef uint16_t local = entry.nat_port if side else entry.inside_port
-    return (
-        key.first
-        == ((<uint64_t>entry.remote_address << 32) | (<uint64_t>entry.remote_port << 16) | local)
-    ) and (
-        key.second == ((<uint64_t>owner << 16) | (<uint64_t>entry.protocol << 8) | <uint64_t>side)
+cdef inline FlowKey entry_key(const Entry* entry, int side) noexcept nogil:
+    """Key of one direction of the flow in an entry."""
+    return flow_key(
+        side,
+        entry.protocol,
+        entry.interface if side else entry.slot,
+        entry.remote_address,
+        entry.remote_port,
+        entry.nat_port if side else entry.inside_port,
     )
+
+
+cdef inline bint entry_matches(const Entry* entry, int side, FlowKey key) noexcept nogil:
+    cdef FlowKey own = entry_key(entry, side)
+    return own.first == key.first and own.second == key.second
 
 
 cdef inline uint32_t table_find(
@@ -95,11 +103,11 @@ cdef inline void table_prefetch_entry(const FlowTable* table, uint64_t hash) noe
 
 
 cdef void table_init(FlowTable* table, Header* header, HashKey key) noexcept nogil
-cdef FlowKey entry_key(const Entry* entry, int side) noexcept nogil
 cdef uint32_t table_allocate(FlowTable* table) noexcept nogil
 cdef void table_commit(FlowTable* table, uint32_t flow, uint8_t state) noexcept nogil
 cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil
-cdef uint32_t table_discard(FlowTable* table, uint32_t flow) noexcept nogil
+cdef void table_give_back(FlowTable* table, uint32_t flow) noexcept nogil
+cdef void table_discard(FlowTable* table, uint32_t flow) noexcept nogil
 cdef void table_index_insert(
     FlowTable* table, uint32_t flow, int side, uint64_t hash
 ) noexcept nogil

@@ -22,8 +22,7 @@ when an entry is made and the first when it is freed; index, free list, ports an
 rebuilt from the committed entries when the map is opened.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.layout cimport NIL, Entry, Header, Track
@@ -45,26 +44,6 @@ cdef void table_init(FlowTable* table, Header* header, HashKey key) noexcept nog
     table.free_head = NIL
     table.used = 0
     table.key = key
-
-
-cdef FlowKey entry_key(const Entry* entry, int side) noexcept nogil:
-    if side:
-        return flow_key(
-            side,
-            entry.protocol,
-            entry.interface,
-            entry.remote_address,
-            entry.remote_port,
-            entry.nat_port,
-        )
-    return flow_key(
-        side,
-        entry.protocol,
-        entry.slot,
-        entry.remote_address,
-        entry.remote_port,
-        entry.inside_port,
-    )
 
 
 cdef void table_index_insert(
@@ -134,7 +113,7 @@ cdef void table_commit(FlowTable* table, uint32_t flow, uint8_t state) noexcept 
     HP_STORE_RELEASE(&table.entries[flow].state, state)
 
 
-cdef uint32_t table_discard(FlowTable* table, uint32_t flow) noexcept nogil:
+cdef void table_discard(FlowTable* table, uint32_t flow) noexcept nogil:
     """Return an entry that is not indexed (or no longer) to the free list."""
     cdef Entry* entry = &table.entries[flow]
     HP_STORE_RELEASE(&entry.state, STATE_FREE)
@@ -142,7 +121,12 @@ cdef uint32_t table_discard(FlowTable* table, uint32_t flow) noexcept nogil:
     entry.timer_prev = NIL
     entry.generation += 1
     table.free_head = flow
-    return flow
+
+
+cdef void table_give_back(FlowTable* table, uint32_t flow) noexcept nogil:
+    """Return an entry that was allocated and is not indexed."""
+    table_discard(table, flow)
+    table.used -= 1
 
 
 cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil:
@@ -150,5 +134,4 @@ cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil:
     HP_STORE_RELEASE(&table.entries[flow].state, STATE_FREE)
     index_remove(table, flow, SIDE_INSIDE)
     index_remove(table, flow, SIDE_OUTSIDE)
-    table_discard(table, flow)
-    table.used -= 1
+    table_give_back(table, flow)

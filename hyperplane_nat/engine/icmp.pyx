@@ -34,7 +34,7 @@ from hyperplane_nat.engine.checksum cimport (
 from hyperplane_nat.engine.flow_table cimport flow_key, table_find, table_hash
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle
-from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count, drop
+from hyperplane_nat.engine.nat cimport Nat, Slot, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
 from hyperplane_nat.engine.rewrite cimport rewrite_ip

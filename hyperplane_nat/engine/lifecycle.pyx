@@ -31,11 +31,12 @@ from hyperplane_nat.engine.flow_table cimport (
     table_discard,
     table_find,
     table_free,
+    table_give_back,
     table_hash,
     table_index_insert,
     table_prefetch_index,
 )
-from hyperplane_nat.engine.layout cimport NIL, STATES, Entry, Track
+from hyperplane_nat.engine.layout cimport NIL, Entry, Track
 from hyperplane_nat.engine.nat cimport (
     EVENTS_MAX,
     Event,
@@ -72,6 +73,12 @@ cdef inline bint over(uint8_t state) noexcept nogil:
 
 cdef inline uint64_t deadline_of(const Nat* nat, const Entry* entry, uint64_t now) noexcept nogil:
     return now + nat.timeouts[entry.state] - age_of(entry, now)
+
+
+cdef void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """Move a flow's timer to its new deadline."""
+    wheel_remove(&nat.wheel, flow)
+    wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
 
 
 cdef void report(Nat* nat, Packet* p, uint64_t now, uint8_t kind) noexcept nogil:
@@ -132,8 +139,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     if ports_take(
         &nat.ports, p.protocol, interface, p.destination, p.destination_port, &nat_port
     ):
-        table_discard(&nat.table, flow)
-        nat.table.used -= 1
+        table_give_back(&nat.table, flow)
         count(nat, C_PORT_ALLOCATION_ERRORS)
         reason[0] = DROP_PORT_ALLOCATION
         report(nat, p, now, EVENT_PORT_ALLOCATION)
@@ -165,8 +171,7 @@ cdef void reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcep
     entry.state = first_state(entry.protocol)
     if entry.protocol == 6:
         track_segment(entry, &nat.table.tracks[flow], p)
-    wheel_remove(&nat.wheel, flow)
-    wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
+    relink(nat, flow, now)
     count_begin(nat, entry)
 
 
@@ -204,11 +209,11 @@ cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     cdef int outcome = pass_deadlines(nat, flow, now)
     if outcome == 0:
         return 0
-    wheel_remove(&nat.wheel, flow)
     if outcome == 2:
+        wheel_remove(&nat.wheel, flow)
         release(nat, flow)
         return 1
-    wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
+    relink(nat, flow, now)
     return 0
 
 
@@ -221,8 +226,7 @@ cdef void change_state(
     entry.last_seen = <uint32_t>now
     entry.state = state
     if nearer:
-        wheel_remove(&nat.wheel, flow)
-        wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
+        relink(nat, flow, now)
 
 
 cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:

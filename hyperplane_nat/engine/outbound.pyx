@@ -12,13 +12,12 @@ from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine._constants cimport *
-from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count2, drop
+from hyperplane_nat.engine.nat cimport Interface, Nat, count2, drop
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_INCOMPLETE,
     NEIGHBOUR_NONE,
     NEIGHBOUR_REACHABLE,
-    NEIGHBOURS_MAX,
     Neighbour,
     neighbour_find,
     neighbour_set,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from hyperplane_nat.engine.checksum cimport swap32
+
 cdef enum:
     ETHERNET_BYTES = 14
     REPLY_BYTES = 128
@@ -55,8 +57,7 @@ cdef inline uint32_t prefix_mask(int length) noexcept nogil:
     """Network-order mask of a prefix length."""
     if length <= 0:
         return 0
-    cdef uint32_t host = <uint32_t>(~<uint64_t>0 << (32 - length))
-    return ((host & 0xFF) << 24) | ((host & 0xFF00) << 8) | ((host >> 8) & 0xFF00) | (host >> 24)
+    return swap32(<uint32_t>(~<uint64_t>0 << (32 - length)))
 
 
 cdef inline bint never_a_host(uint32_t address) noexcept nogil:

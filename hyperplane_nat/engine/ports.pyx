@@ -31,15 +31,15 @@ from libc.string cimport memset
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
-from hyperplane_nat.engine.flow_table cimport FlowTable, flow_key, table_find, table_hash
+from hyperplane_nat.engine.flow_table cimport (
+    HP_CTZ64,
+    FlowTable,
+    flow_key,
+    table_find,
+    table_hash,
+)
 from hyperplane_nat.engine.layout cimport NIL, Header, Remote
 from hyperplane_nat.engine.siphash cimport HashKey, siphash
-
-cdef extern from *:
-    """
-    #define HP_CTZ64(value) ((unsigned)__builtin_ctzll(value))
-    """
-    unsigned int HP_CTZ64(uint64_t value) noexcept nogil
 
 cdef enum:
     SMALL_RANGE = 256

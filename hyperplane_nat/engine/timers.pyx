@@ -21,14 +21,8 @@ deadlines are exact to the millisecond; what is not due yet is kept there.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from hyperplane_nat.engine.flow_table cimport FlowTable
+from hyperplane_nat.engine.flow_table cimport HP_CTZ64, FlowTable
 from hyperplane_nat.engine.layout cimport NIL, Entry
-
-cdef extern from *:
-    """
-    #define HP_CTZ(value) ((unsigned)__builtin_ctzll(value))
-    """
-    unsigned int HP_CTZ(uint64_t value) noexcept nogil
 
 
 cdef void wheel_init(TimerWheel* wheel, FlowTable* table, uint64_t now) noexcept nogil:
@@ -88,7 +82,7 @@ cdef uint32_t distance_to_occupied(const TimerWheel* wheel, uint32_t limit) noex
         bucket = (start + distance) % WHEEL_BUCKETS
         word = wheel.occupied[bucket >> 6] >> (bucket & 63)
         if word:
-            distance += HP_CTZ(word)
+            distance += HP_CTZ64(word)
             return distance if distance < limit else limit
         distance += 64 - (bucket & 63)
     return limit

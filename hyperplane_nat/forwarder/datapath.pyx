@@ -27,12 +27,11 @@ from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, swap16
 from hyperplane_nat.engine.engine cimport Engine, nat_apply, nat_classify
 from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
-from hyperplane_nat.engine.nat cimport Nat, drop
+from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
 from hyperplane_nat.io.ring cimport (
     BATCH_MAX,
     FRAME_BAD,
-    FRAME_LATER,
     FRAME_OK,
     VNET_BYTES,
     Frame,
