@@ -13,7 +13,6 @@ import functools
 import gc
 import json
 import os
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -21,13 +20,6 @@ from pathlib import Path
 from hyperplane_nat.client import Client
 from hyperplane_nat.config import load
 from hyperplane_nat.controller import daemon
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def stop_when_ready(lab: str, pipe: int) -> None:
@@ -38,7 +30,7 @@ def stop_when_ready(lab: str, pipe: int) -> None:
                 Client(lab).post("/v1/shutdown")
 
 
-def one_round(lab: str, port: int) -> None:
+def one_round(lab: str) -> None:
     """A lab of two environments, up and down."""
     config = load(
         None,
@@ -46,7 +38,7 @@ def one_round(lab: str, port: int) -> None:
             "lab.name": lab,
             "lab.environments": 2,
             "flows.max": 4096,
-            "metrics.port": port,
+            "metrics.port": 0,
         },
     )
     for vpc in config.vpc:
@@ -84,9 +76,8 @@ def main() -> int:
     parser.add_argument("--lab", required=True)
     parser.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
-    port = free_port()
     for number in range(arguments.rounds):
-        one_round(arguments.lab, port)
+        one_round(arguments.lab)
         print(json.dumps({"round": number, **held()}), flush=True)
     return 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from netns import namespace
-from tests.live.leak_rounds import free_port
+from tests.live.lab import launched
 
 pytestmark = pytest.mark.live
 
@@ -68,13 +68,6 @@ def arguments_of(process: Path) -> str:
         return ""
 
 
-def hyperplane(*arguments: str) -> None:
-    """Run the command line; it has to succeed."""
-    command = [sys.executable, "-m", "hyperplane_nat.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"{arguments}: {done.stderr}"
-
-
 @pytest.mark.timeout(600)
 def test_two_hundred_labs_leave_a_process_as_it_was(lab_name: str) -> None:
     before = footprint(lab_name)
@@ -106,15 +99,10 @@ def test_two_hundred_labs_leave_a_process_as_it_was(lab_name: str) -> None:
 
 def test_down_leaves_the_host_as_it_was(lab_name: str, tmp_path: Path) -> None:
     before = footprint(lab_name)
-    configuration = tmp_path / "lab.toml"
-    configuration.write_text(f"[metrics]\nport = {free_port()}\n", encoding="utf-8")
-    hyperplane("up", "-c", str(configuration), "--name", lab_name, "--environments", "20")
-    try:
+    with launched(tmp_path, lab_name, environments=20) as lab:
         during = footprint(lab_name)
         assert len(during["namespaces"]) == 22
         assert during["sockets"]
         assert during["processes"]
-        hyperplane("--lab", lab_name, "exec", "env-3", "--", "ping", "-c", "1", "10.0.1.80")
-    finally:
-        hyperplane("--lab", lab_name, "down")
+        lab.cli("exec", "env-3", "--", "ping", "-c", "1", "10.0.1.80")
     assert footprint(lab_name) == before
