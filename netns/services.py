@@ -41,6 +41,7 @@ SIZE_BYTES = 4 * 1024 * 1024
 """What `/file` serves by default."""
 
 _BACKLOG = 4096
+_CONGESTION_CONTROL = b"cubic"
 _CONNECTIONS = 4096
 _BYTES_MAX = 1 << 36
 _SECONDS_MAX = 86400.0
@@ -186,12 +187,22 @@ async def _serve_http(address: str, port: int, size_bytes: int) -> None:
     runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, address, port, backlog=_BACKLOG, reuse_address=True)
-        await site.start()
+        await web.SockSite(runner, _listener(address, port), backlog=_BACKLOG).start()
         await _until_terminated()
     finally:
         await runner.cleanup()
         service.close()
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    listener = socket.create_server((address, port), backlog=_BACKLOG, reuse_port=False)
+    # What a lab does should not depend on the host's choice; BBR's least window of four segments,
+    # for one, is too much for a thousand downloads at once on a small machine. A namespace's own
+    # default may only be what the host allows to unprivileged users, a socket's anything.
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _CONGESTION_CONTROL)
+    listener.setblocking(False)
+    return listener
 
 
 async def _serve_udp_echo(address: str, port: int) -> None:

@@ -26,7 +26,7 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Version of the state map; a forwarder refuses a map of another version."""
 
 
@@ -96,6 +96,7 @@ class DropReason(IntEnum):
     UNKNOWN_LINK = 41
     VLAN = 42
     OVERSIZE = 43
+    FAIR_SHARE = 44
 
 
 @unique

@@ -4,10 +4,15 @@
 
 Theory of operation
 -------------------
-One call (``run``) drains up to a budget of frames without the GIL.  A batch is gathered from the
-ring, classified as a whole while the flow index comes into the cache, then applied frame by
-frame, in the order of arrival, and sent with one system call.  Nothing is allocated: packets,
-reply buffers and the arena for punted frames exist from the start.
+One call (``run``) handles up to a budget of frames without the GIL.  What has arrived is queued by
+sender, a batch is gathered from the queue, classified as a whole while the flow index comes into
+the cache, then applied frame by frame and sent with one system call.  Nothing is allocated:
+packets, reply buffers and the arena for punted frames exist from the start.
+
+Fairness (:mod:`hyperplane_nat.io.fair_queue`).  A sender is an environment, or one of the
+connections from a VPC, told apart by a hash of addresses and ports: so an environment that
+floods delays itself, and a large download does not delay a small one.  Frames of one sender stay
+in order.
 
 When the ring is empty the call does not always end: waking a sleeping process costs the sender of
 a packet more than the whole translation.  While packets come at short intervals, the call looks
@@ -29,15 +34,31 @@ from hyperplane_nat.engine.engine cimport Engine, nat_apply, nat_classify
 from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
 from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
+from hyperplane_nat.io.fair_queue cimport (
+    NO_POSITION,
+    Queue,
+    queue_charge,
+    queue_free,
+    queue_init,
+    queue_pop,
+    queue_push,
+    queue_share,
+    queue_shed,
+)
 from hyperplane_nat.io.ring cimport (
     BATCH_MAX,
     FRAME_BAD,
+    FRAME_LATER,
     FRAME_OK,
+    OVERSIZE_BUFFERS,
+    OVERSIZE_CACHED,
     VNET_BYTES,
     Frame,
+    Offload,
     PacketIO,
     Ring,
     Sender,
+    ring_frame,
     ring_next,
     ring_release,
     sender_add,
@@ -45,6 +66,7 @@ from hyperplane_nat.io.ring cimport (
 )
 
 from collections import namedtuple
+from secrets import randbits
 
 cdef extern from *:
     """
@@ -74,6 +96,10 @@ cdef enum:
     OUTSIDE_LINK = 0x10000
     INTERFACE_INDEX_MAX = 4194304
     RUN_NS_MAX = 2000000
+    CONNECTION_BUCKETS = 1024
+    FEW_SENDERS = 4
+    # Sending 2 KiB more takes about as long as a frame of its own.
+    COST_SHIFT = 11
 
 cdef struct PuntedRecord:
     uint32_t offset
@@ -101,7 +127,10 @@ cdef class Datapath:
     cdef uint32_t links_size
     cdef uint32_t* slot_index
     cdef uint32_t* interface_index
+    cdef Queue queue
+    cdef uint64_t seed
     cdef Packet* packets
+    cdef uint32_t* positions
     cdef uint8_t* replies
     cdef uint8_t* arena
     cdef uint32_t arena_used
@@ -128,13 +157,19 @@ cdef class Datapath:
         self.spin_ns = <uint64_t>spin_microseconds * 1000
         self.slot_index = <uint32_t*>calloc(engine.nat.slots_max, 4)
         self.interface_index = <uint32_t*>calloc(engine.nat.interfaces_max, 4)
+        self.seed = randbits(64) | 1
         self.packets = <Packet*>calloc(batch_frames, sizeof(Packet))
+        self.positions = <uint32_t*>calloc(batch_frames, 4)
         self.replies = <uint8_t*>calloc(batch_frames, VNET_BYTES + REPLY_BYTES)
         self.arena = <uint8_t*>calloc(1, ARENA_BYTES)
         if (
-            self.slot_index == NULL
+            queue_init(
+                &self.queue, self.ring.slots, engine.nat.slots_max + CONNECTION_BUCKETS
+            )
+            or self.slot_index == NULL
             or self.interface_index == NULL
             or self.packets == NULL
+            or self.positions == NULL
             or self.replies == NULL
             or self.arena == NULL
         ):
@@ -143,10 +178,12 @@ cdef class Datapath:
             self.packets[i].reply = self.replies + i * (VNET_BYTES + REPLY_BYTES) + VNET_BYTES
 
     def __dealloc__(self):
+        queue_free(&self.queue)
         free(self.links)
         free(self.slot_index)
         free(self.interface_index)
         free(self.packets)
+        free(self.positions)
         free(self.replies)
         free(self.arena)
 
@@ -191,47 +228,112 @@ cdef class Datapath:
             return NO_LINK
         return self.links[interface_index]
 
-    cdef void refuse(self, const Frame* frame, int reason) noexcept nogil:
+    cdef void refuse(self, uint32_t interface_index, int reason) noexcept nogil:
         """Count a frame that never becomes a packet."""
-        cdef uint32_t link = self.link_of(frame.interface_index)
+        cdef uint32_t link = self.link_of(interface_index)
         cdef Nat* nat = self.nat
         nat.counters[C_DROP_BASE + reason] += 1
         if link < OUTSIDE_LINK:
             nat.slot_counters[link].drops += 1
 
-    cdef uint32_t gather(self, uint32_t limit) noexcept nogil:
-        """Fill packets from the ring; frames of unknown links and without data are refused."""
-        cdef uint32_t count = 0, link, refused = 0
+    cdef inline uint32_t bucket_of(self, const Frame* frame, uint32_t link) noexcept nogil:
+        """Whose frame it is, in terms of the queue."""
+        cdef const uint8_t* ip = frame.data + 14
+        cdef uint64_t addresses
+        cdef uint32_t ports = 0
+        if link < OUTSIDE_LINK:
+            return link
+        if frame.length < 38 or load16(frame.data + 12) != swap16(0x0800):
+            return self.nat.slots_max
+        memcpy(&addresses, ip + 12, 8)
+        # Later fragments and IP options: told apart by addresses alone.
+        if ip[0] == 0x45 and not load16(ip + 6) & swap16(0x3FFF):
+            memcpy(&ports, ip + 20, 4)
+        addresses = (addresses ^ self.seed) * <uint64_t>0x9E3779B97F4A7C15
+        addresses = (addresses ^ (addresses >> 29) ^ ports ^ link) * (self.seed | 1)
+        return self.nat.slots_max + <uint32_t>(addresses >> 54)
+
+    cdef uint32_t arrivals(self) noexcept nogil:
+        """Queue what has arrived; returns how many frames went no further.
+
+        Frames of unknown links and without data are refused.
+        """
+        cdef uint32_t looked = 0, lost = 0, link
         cdef Frame frame
-        cdef Packet* p
-        cdef int status
+        cdef int status = FRAME_OK
         cdef Nat* nat = self.nat
-        while count < limit and refused < self.batch_frames:
-            status = ring_next(self.ring, &frame)
-            if status == FRAME_BAD:
-                refused += 1
-                self.refuse(&frame, DROP_OVERSIZE)
-                continue
-            if status != FRAME_OK:
+        # While we look the kernel may go on filling the ring.
+        while looked < self.ring.slots:
+            # Looking far ahead is for the sake of others; large frames would leave the cache.
+            if (
+                OVERSIZE_BUFFERS - self.ring.free_count >= OVERSIZE_CACHED
+                and self.queue.active <= FEW_SENDERS
+            ):
                 break
+            status = ring_next(self.ring, &frame)
+            if status != FRAME_OK and status != FRAME_BAD:
+                break
+            looked += 1
+            if status == FRAME_BAD:
+                lost += 1
+                self.refuse(frame.interface_index, DROP_OVERSIZE)
+                continue
             link = self.link_of(frame.interface_index)
             nat.counters[C_RING_RECEIVED] += 1
             nat.counters[C_RING_BYTES] += frame.length
             if link == NO_LINK or frame.vlan:
-                refused += 1
-                self.refuse(&frame, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK)
+                lost += 1
+                self.refuse(
+                    frame.interface_index, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK
+                )
+                ring_release(self.ring, frame.position)
+                continue
+            queue_push(&self.queue, self.bucket_of(&frame, link), frame.position)
+        return lost + self.shed(status == FRAME_LATER)
+
+    cdef uint32_t shed(self, bint full) noexcept nogil:
+        """Make room in a ring that fills up at the expense of who fills it."""
+        cdef uint32_t share = queue_share(&self.queue, full), bucket = NO_POSITION, position
+        cdef uint32_t count = 0
+        while share:
+            position = queue_shed(&self.queue, share, &bucket)
+            if position == NO_POSITION:
+                break
+            self.refuse(self.ring.kept[position].interface_index, DROP_FAIR_SHARE)
+            ring_release(self.ring, position)
+            count += 1
+        return count
+
+    cdef uint32_t gather(self, uint32_t limit) noexcept nogil:
+        """Fill packets from the queue."""
+        cdef uint32_t count = 0, link, position
+        cdef Frame frame
+        cdef Offload offload
+        cdef Packet* p
+        while count < limit:
+            position = queue_pop(&self.queue)
+            if position == NO_POSITION:
+                break
+            ring_frame(self.ring, position, &frame, &offload)
+            queue_charge(&self.queue, 1 + (frame.length >> COST_SHIFT))
+            link = self.link_of(frame.interface_index)
+            if link == NO_LINK:
+                # Removed while the frame waited.
+                self.refuse(frame.interface_index, DROP_UNKNOWN_LINK)
+                ring_release(self.ring, position)
                 continue
             p = &self.packets[count]
+            self.positions[count] = position
             count += 1
             p.frame = frame.data
             p.length = frame.length
             p.side = SIDE_OUTSIDE if link & OUTSIDE_LINK else SIDE_INSIDE
             p.port = <uint16_t>link
-            p.partial = frame.partial
-            p.checked = frame.checked
-            p.gso_size = frame.gso_size
-            p.checksum_start = frame.checksum_start
-            p.checksum_offset = frame.checksum_offset
+            p.partial = offload.partial
+            p.checked = offload.checked
+            p.gso_size = offload.gso_size
+            p.checksum_start = offload.checksum_start
+            p.checksum_offset = offload.checksum_offset
         return count
 
     cdef void punt(self, const Packet* p) noexcept nogil:
@@ -264,9 +366,9 @@ cdef class Datapath:
     cdef uint32_t batch(self, uint32_t limit) noexcept nogil:
         cdef Nat* nat = self.nat
         cdef uint64_t now
-        cdef uint32_t i, count
-        cdef uint64_t head = self.ring.head
+        cdef uint32_t i, count, lost
         cdef Packet* p
+        lost = self.arrivals()
         count = self.gather(limit)
         if count:
             now = hp_now_ns()
@@ -300,12 +402,12 @@ cdef class Datapath:
             nat.counters[
                 C_BATCH_SIZE_BUCKET_1 + (hp_log2(count - 1) + 1 if count > 1 else 0)
             ] += 1
-        count = <uint32_t>(self.ring.head - head)
-        ring_release(self.ring)
-        return count
+            for i in range(count):
+                ring_release(self.ring, self.positions[i])
+        return count + lost
 
     def run(self, uint32_t budget):
-        """Drain up to `budget` frames; returns how many were taken from the ring.
+        """Handle about `budget` frames; returns how many were done with.
 
         `busy` tells afterwards that the call ended for its time or budget, not for want of frames.
         """

@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     VNET_BYTES = 10
     FRAME_BYTES_MAX = 65600
-    OVERSIZE_BUFFERS = 32
+    OVERSIZE_BUFFERS = 1024
+    OVERSIZE_CACHED = 32
     BATCH_MAX = 512
 
 cdef enum:
@@ -13,27 +14,41 @@ cdef enum:
     FRAME_BAD = 2
     FRAME_LATER = 3
 
-# A received frame with its virtio-net header right before it.
+# A received frame; its virtio-net header lies right before `data`.
 cdef struct Frame:
     uint8_t* data
     uint32_t length
     uint32_t interface_index
+    uint32_t position
+    uint8_t vlan
+
+# What the virtio-net header and the ring say of a frame.
+cdef struct Offload:
     uint16_t checksum_start
     uint16_t checksum_offset
     uint16_t gso_size
     uint8_t partial
     uint8_t checked
-    uint8_t vlan
+
+# What is kept of a slot between its arrival and its release.
+cdef struct Slot:
+    uint8_t* data
+    uint32_t length
+    uint32_t interface_index
+    uint16_t oversize
+    uint8_t checked
+    uint8_t held
 
 cdef struct Ring:
     uint8_t* memory
     uint32_t slots
     uint32_t slot_bytes
-    uint64_t head
-    uint64_t tail
+    uint32_t head
     int descriptor
+    Slot* kept
     uint8_t* oversize
-    uint32_t oversize_used
+    uint16_t free[OVERSIZE_BUFFERS]
+    uint32_t free_count
     uint64_t oversize_received
     uint64_t truncated
 
@@ -49,7 +64,8 @@ cdef struct Sender:
 
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil
-cdef void ring_release(Ring* ring) noexcept nogil
+cdef void ring_frame(const Ring* ring, uint32_t position, Frame* frame, Offload* offload) noexcept nogil
+cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil
 cdef void sender_add(Sender* sender, uint8_t* frame, uint32_t length, uint32_t interface_index) noexcept nogil
 cdef void sender_flush(Sender* sender) noexcept nogil
 

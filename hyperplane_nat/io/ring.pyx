@@ -5,13 +5,17 @@
 Theory of operation
 -------------------
 A slot belongs to the kernel until it sets TP_STATUS_USER, then to us until we store 0.  Frames
-are translated and sent where they lie, so a slot is given back after its batch was sent
-(``ring_release``).  The virtio-net header lies in the ten bytes before the frame, which is also
-where the sender wants it.
+are taken note of in the order of arrival (``ring_next``), translated and sent in any order where
+they lie (``ring_frame``), and each slot is given back by itself (``ring_release``).  The kernel
+fills slots in order and loses frames while the next one is not its own, so none may be kept
+long.  The virtio-net header lies in the ten bytes before the frame, which is also where the
+sender wants it.
 
 A frame larger than a slot (a TCP segment of up to 64 KiB before segmentation) is truncated in
 the ring, marked TP_STATUS_COPY, and waits whole at the head of the socket's queue; it is read
-into one of OVERSIZE_BUFFERS buffers.  When they are all in use the batch ends there.
+into one of OVERSIZE_BUFFERS buffers, the one used last first, for it is still in the cache.  When
+they are all in use nothing behind the frame is looked at.  Memory is only taken by buffers that
+were ever needed, up to the length of the frames that were in them.
 
 Sending never blocks.  What the kernel refuses is counted and passed over, so that one dead link
 or a full buffer cannot stop the frames behind it.
@@ -123,68 +127,91 @@ cdef enum:
 
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
-    """The next frame, if any.
+    """Take note of the next frame, if any; with FRAME_OK its position is held until released.
 
     FRAME_BAD: a frame without its data (it did not fit and could not be queued): count it.
-    FRAME_LATER: an oversize frame, and no buffer is free before the batch is sent.
+    FRAME_LATER: an oversize frame, and no buffer is free before something is released.
     """
-    cdef uint8_t* slot = ring.memory + (ring.head % ring.slots) * ring.slot_bytes
-    cdef uint32_t status, offset
-    cdef uint8_t flags, gso_type
+    cdef uint32_t position = ring.head, status, offset
+    cdef Slot* kept = &ring.kept[position]
+    cdef uint8_t* slot = ring.memory + <size_t>position * ring.slot_bytes
     cdef long received
-    # All slots are ours when the kernel has run once around: what is set then is old.
-    if ring.head - ring.tail == ring.slots:
+    # What is still held is of the last time around.
+    if kept.held:
         return FRAME_NONE
     status = hp_slot_status(slot)
     if not status & STATUS_USER:
         return FRAME_NONE
-    frame.interface_index = hp_slot_interface(slot)
+    frame.position = position
+    frame.interface_index = kept.interface_index = hp_slot_interface(slot)
     frame.vlan = (status & STATUS_VLAN) != 0
+    kept.checked = (status & STATUS_CHECKED) != 0
     offset = hp_slot_offset(slot)
-    frame.data = slot + offset
-    frame.length = hp_slot_captured(slot)
+    kept.data = slot + offset
+    kept.length = hp_slot_captured(slot)
+    kept.oversize = OVERSIZE_BUFFERS
     if status & STATUS_COPY:
-        if ring.oversize_used == OVERSIZE_BUFFERS:
+        if ring.free_count == 0:
             return FRAME_LATER
-        frame.data = ring.oversize + <size_t>ring.oversize_used * FRAME_BYTES_MAX
-        received = hp_receive(ring.descriptor, frame.data, FRAME_BYTES_MAX)
-        ring.head += 1
+        kept.oversize = ring.free[ring.free_count - 1]
+        kept.data = ring.oversize + <size_t>kept.oversize * FRAME_BYTES_MAX + VNET_BYTES
+        received = hp_receive(ring.descriptor, kept.data - VNET_BYTES, FRAME_BYTES_MAX)
         if received < VNET_BYTES:
-            ring.truncated += 1
-            return FRAME_BAD
-        ring.oversize_used += 1
-        ring.oversize_received += 1
-        frame.data += VNET_BYTES
-        frame.length = <uint32_t>(received - VNET_BYTES)
-    else:
-        ring.head += 1
-        if (
-            frame.length != hp_slot_length(slot)
-            or offset < VNET_BYTES
-            or <uint64_t>offset + frame.length > ring.slot_bytes
-        ):
-            ring.truncated += 1
-            return FRAME_BAD
-    hp_vnet_read(
-        frame.data - VNET_BYTES,
-        &flags,
-        &gso_type,
-        &frame.gso_size,
-        &frame.checksum_start,
-        &frame.checksum_offset,
-    )
-    frame.partial = (flags & NEEDS_CHECKSUM) != 0
-    # Segments of a frame that is yet to be segmented get their checksums then.
-    frame.checked = (flags & DATA_VALID) != 0 or (status & STATUS_CHECKED) != 0 or gso_type != 0
+            kept.oversize = OVERSIZE_BUFFERS
+            kept.length = 0
+        else:
+            ring.free_count -= 1
+            ring.oversize_received += 1
+            kept.length = <uint32_t>(received - VNET_BYTES)
+    elif (
+        kept.length != hp_slot_length(slot)
+        or offset < VNET_BYTES
+        or <uint64_t>offset + kept.length > ring.slot_bytes
+    ):
+        kept.length = 0
+    kept.held = 1
+    ring.head = position + 1 if position + 1 < ring.slots else 0
+    if kept.length == 0:
+        ring.truncated += 1
+        ring_release(ring, position)
+        return FRAME_BAD
+    frame.data = kept.data
+    frame.length = kept.length
     return FRAME_OK
 
 
-cdef void ring_release(Ring* ring) noexcept nogil:
-    """Give back every slot read so far; the frames in them are gone."""
-    while ring.tail != ring.head:
-        hp_slot_release(ring.memory + (ring.tail % ring.slots) * ring.slot_bytes)
-        ring.tail += 1
-    ring.oversize_used = 0
+cdef void ring_frame(
+    const Ring* ring, uint32_t position, Frame* frame, Offload* offload
+) noexcept nogil:
+    """The frame at a position that is held."""
+    cdef const Slot* kept = &ring.kept[position]
+    cdef uint8_t flags, gso_type
+    frame.data = kept.data
+    frame.length = kept.length
+    frame.interface_index = kept.interface_index
+    frame.position = position
+    frame.vlan = 0
+    hp_vnet_read(
+        kept.data - VNET_BYTES,
+        &flags,
+        &gso_type,
+        &offload.gso_size,
+        &offload.checksum_start,
+        &offload.checksum_offset,
+    )
+    offload.partial = (flags & NEEDS_CHECKSUM) != 0
+    # Segments of a frame that is yet to be segmented get their checksums then.
+    offload.checked = (flags & DATA_VALID) != 0 or kept.checked != 0 or gso_type != 0
+
+
+cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil:
+    """Give back a slot that is held; the frame in it is gone."""
+    cdef Slot* kept = &ring.kept[position]
+    if kept.oversize != OVERSIZE_BUFFERS:
+        ring.free[ring.free_count] = kept.oversize
+        ring.free_count += 1
+    kept.held = 0
+    hp_slot_release(ring.memory + <size_t>position * ring.slot_bytes)
 
 
 cdef void sender_add(
@@ -230,6 +257,7 @@ cdef class PacketIO:
 
     def __cinit__(self, receiver, transmitter):
         cdef unsigned char[::1] view = receiver.memory
+        cdef int i
         memset(&self.ring, 0, sizeof(Ring))
         memset(&self.sender, 0, sizeof(Sender))
         self.receiver = receiver
@@ -238,13 +266,18 @@ cdef class PacketIO:
         self.ring.slots = receiver.slots
         self.ring.slot_bytes = receiver.slot_bytes
         self.ring.descriptor = receiver.socket.fileno()
+        self.ring.kept = <Slot*>calloc(self.ring.slots, sizeof(Slot))
         self.ring.oversize = <uint8_t*>calloc(OVERSIZE_BUFFERS, FRAME_BYTES_MAX)
+        for i in range(OVERSIZE_BUFFERS):
+            self.ring.free[i] = <uint16_t>(OVERSIZE_BUFFERS - 1 - i)
+        self.ring.free_count = OVERSIZE_BUFFERS
         self.sender.descriptor = transmitter.fileno()
         self.sender.messages = calloc(BATCH_MAX, HP_MESSAGE)
         self.sender.vectors = calloc(BATCH_MAX, HP_VECTOR)
         self.sender.addresses = calloc(BATCH_MAX, HP_ADDRESS)
         if (
-            self.ring.oversize == NULL
+            self.ring.kept == NULL
+            or self.ring.oversize == NULL
             or self.sender.messages == NULL
             or self.sender.vectors == NULL
             or self.sender.addresses == NULL
@@ -255,6 +288,7 @@ cdef class PacketIO:
         )
 
     def __dealloc__(self):
+        free(self.ring.kept)
         free(self.ring.oversize)
         free(self.sender.messages)
         free(self.sender.vectors)
@@ -278,8 +312,7 @@ cdef class PacketIO:
 
     def close(self):
         """Close both sockets; the ring must not be read afterwards."""
-        self.ring.slots = 1
-        self.ring.head = 1
-        self.ring.tail = 0
+        self.ring.head = 0
+        self.ring.kept[0].held = 1
         self.receiver.close()
         self.transmitter.close()

@@ -13,7 +13,7 @@ VECTORS = vector.load_all()
 
 TESTED_HERE = {DropReason.NEIGHBOUR_FAILED, DropReason.NEIGHBOUR_TABLE_FULL}
 
-OF_THE_FORWARDER = {DropReason.OVERSIZE, DropReason.VLAN}
+OF_THE_FORWARDER = {DropReason.OVERSIZE, DropReason.VLAN, DropReason.FAIR_SHARE}
 """Counted where frames are received, before the engine sees them: see tests/forwarder."""
 
 

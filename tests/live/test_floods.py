@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
+import signal
 import socket
 import struct
 import threading
@@ -351,3 +353,39 @@ def ask_all(lab: Lab) -> None:
     for where in lab.environments():
         with udp_socket(where) as endpoint:
             ask(endpoint)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process does not run meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_who_fills_the_ring_pays_for_it(launch: Launch) -> None:
+    """A ring that is nearly full when the forwarder looks: it is made room at the flooder's cost.
+
+    Three frames in four of the ring may wait; of more, each of two senders keeps half.
+    """
+    slots, flooding, quiet = 256, 230, 10
+    lab = launch(toml=f"[forwarder]\nring_slots = {slots}\n")
+    with udp_socket(lab.environment(1)) as flooder, udp_socket(lab.environment(2)) as other:
+        for endpoint in (flooder, other):
+            ask(endpoint)
+        before = {row["name"]: row["drops"] for row in lab.rows("environments")}
+        cut = flooding - (flooding + quiet) // 2
+
+        with drops_exactly(lab, {"fair_share": cut}, lambda: settle(lab)):
+            with stopped(lab.status()["forwarder"]["pid"]):
+                for _ in range(flooding):
+                    flooder.sendto(b"flood", ECHO)
+                for number in range(quiet):
+                    other.sendto(b"%d" % number, ECHO)
+            answers = [other.recvfrom(64)[0] for _ in range(quiet)]
+            assert answers == [b"%d" % number for number in range(quiet)]
+        after = {row["name"]: row["drops"] for row in lab.rows("environments")}
+        assert after == before | {"env-1": before["env-1"] + cut}
+        assert lab.counters()["ring_dropped"] == 0
