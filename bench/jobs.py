@@ -34,18 +34,31 @@ class UdpSend(Job):
     """A sender plays so many environments at once."""
     sockets_each: int
     """Source ports in each namespace."""
-    first_source_port: int = 0
-    """0: any that are free. Otherwise so many from this one on, the same whenever it is run."""
     address: str
     port: int
-    ports: int = 1
-    order: str = "connected"
-    """See `bench.native.udp_sender`."""
     payload_bytes: int
     seconds: float
     rate_per_second: int = 0
     packets: int = 0
     batch: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSend(Job):
+    """Send datagrams of very many flows as frames; the result is as that of `UdpSend`."""
+
+    kind = "frame-send"
+    namespace: str
+    first_source_port: int
+    source_ports: int
+    address: str
+    port: int
+    ports: int
+    order: str = "pairs"
+    """See `bench.native.frame_sender`."""
+    payload_bytes: int
+    seconds: float
+    packets: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +158,7 @@ class Execute(Job):
 
 KINDS: dict[str, type[Job]] = {
     job.kind: job
-    for job in (UdpSend, UdpReceive, Ping, Echo, Connect, Serve, Scrape, Repeat, Execute)
+    for job in (UdpSend, FrameSend, UdpReceive, Ping, Echo, Connect, Serve, Scrape, Repeat, Execute)
 }
 
 

@@ -52,7 +52,9 @@ def sender(gateway: Gateway, number: int, *, address: str, frame_bytes: int) -> 
     )
 
 
-def black_hole_rate(session: Session, gateway: Gateway, senders: Sequence[jobs.UdpSend]) -> Rate:
+def black_hole_rate(
+    session: Session, gateway: Gateway, senders: Sequence[jobs.UdpSend | jobs.FrameSend]
+) -> Rate:
     """What arrives at the black hole, by the counter of the VPC's links."""
     profile = session.profile
     with contextlib.ExitStack() as stack:
@@ -167,16 +169,15 @@ def prime(gateway: Gateway) -> None:
 
 def pairs(
     gateway: Gateway, *, sockets: int, ports: int, number: int = 1, packets: int = 0
-) -> jobs.UdpSend:
+) -> jobs.FrameSend:
     """A sender whose datagrams are a new flow each."""
-    return jobs.UdpSend(
-        namespaces=[gateway.environment_file(number)],
-        sockets_each=sockets,
+    return jobs.FrameSend(
+        namespace=gateway.environment_file(number),
+        source_ports=sockets,
         first_source_port=PAIRS_SOURCE_PORT,
         address=addresses.BLACK_HOLE,
         port=addresses.PAIRS_PORT,
         ports=ports,
-        order="pairs",
         payload_bytes=addresses.payload_bytes(64),
         seconds=120,
         packets=packets,

@@ -33,6 +33,8 @@ _FSCONFIG_CMD_CREATE = 6
 # Linux: arch/*/include/generated/asm/unistd*; the rest use the asm-generic table.
 _BPF_CALL_NUMBERS = {"x86_64": 321, "i686": 357, "armv7l": 386, "s390x": 351, "ppc64le": 361}
 _BPF_CALL_NUMBER_GENERIC = 280
+_SCHED_SETATTR_NUMBERS = {"x86_64": 314, "i686": 351, "armv7l": 380, "s390x": 345, "ppc64le": 355}
+_SCHED_SETATTR_NUMBER_GENERIC = 274
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (
@@ -129,3 +131,14 @@ def load_program(kind: int, instructions: bytes, name: str) -> int:
     size = ctypes.c_uint(len(attributes))
     command = ctypes.c_int(_BPF_PROG_LOAD)
     return _check(_syscall(number, command, ctypes.byref(buffer), size), "bpf")
+
+
+def set_time_slice(nice: int, microseconds: int) -> None:
+    """The calling thread's priority, and for how long it runs before others have their turn.
+
+    Since Linux 6.12 (EEVDF with slices); kernels before ignore the slice. 100 to 100,000 us.
+    """
+    number = _SCHED_SETATTR_NUMBERS.get(platform.machine(), _SCHED_SETATTR_NUMBER_GENERIC)
+    # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
+    attributes = struct.pack("IIQiIQQQ", 48, 0, 0, nice, 0, microseconds * 1000, 0, 0)
+    _check(_syscall(number, 0, attributes, 0), "sched_setattr")

@@ -41,7 +41,7 @@ PING_SECONDS = 0.6
 SETTLE_SECONDS = 0.3
 
 
-def flood(gateway: Gateway) -> jobs.UdpSend:
+def flood(gateway: Gateway) -> jobs.FrameSend:
     """New flows from the second environment as fast as it can."""
     return pairs(gateway, number=2, sockets=SOCKETS, ports=PORTS)
 

@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench.native import ping_pong, tcp_connections, udp_sender, udp_sink
+from bench.native import frame_sender, ping_pong, tcp_connections, udp_sender, udp_sink
 from bench.result import Measurements
 from bench.session import QUICK, Session
 from bench.workloads import flow_table
@@ -47,20 +48,14 @@ def bound(kind: socket.SocketKind, *, listen: bool = False) -> socket.socket:
     return result
 
 
-def send(sockets: list[socket.socket], port: int, stop: int, **options: int | str) -> int:
-    given: dict[str, int | str] = {"ports": 1, "order": "connected", "payload_bytes": 22, **options}
+def send(sockets: list[socket.socket], stop: int, *, batch: int = 64, packets: int = 0) -> int:
     sent, _refused, seconds = udp_sender.send(
         [each.fileno() for each in sockets],
-        address=HOST,
-        first_port=port,
-        ports=int(given["ports"]),
-        order=str(given["order"]),
-        payload_bytes=int(given["payload_bytes"]),
+        payload_bytes=22,
         seconds=2.0,
         stop_descriptor=stop,
-        packets=int(given.get("packets", 0)),
-        rate_per_second=int(given.get("rate_per_second", 0)),
-        batch=int(given.get("batch", 64)),
+        packets=packets,
+        batch=batch,
     )
     assert seconds > 0
     return sent
@@ -84,40 +79,75 @@ def test_connected_sockets_take_turns() -> None:
         ]
         for each in senders:
             each.connect(receiver.getsockname())
-        sent = send(senders, receiver.getsockname()[1], stop, packets=100, batch=10)
+        sent = send(senders, stop, packets=100, batch=10)
         received = drain(receiver)
     assert sent == len(received) == 100
     assert {len(data) for data, _ in received} == {22}
     assert len({port for _, port in received}) == 2
 
 
+FRAME = bytes(range(34)) + bytes(4) + b"length, checksum and payload"
+
+
+def frames(order: str, packets: int) -> list[bytes]:
+    """What is sent of 5 source ports to 3 destination ports."""
+    sending, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    # A datagram socket of the unix domain holds ten messages unless somebody reads.
+    with sending, receiving, pipe() as (stop, _), ThreadPoolExecutor(1) as pool:
+        received = pool.submit(lambda: [receiving.recv(2048) for _ in range(packets)])
+        sent, refused, seconds = frame_sender.send(
+            sending.fileno(),
+            FRAME,
+            order=order,
+            first_source_port=40000,
+            source_ports=5,
+            first_port=1025,
+            ports=3,
+            seconds=5,
+            stop_descriptor=stop,
+            packets=packets,
+        )
+        assert (sent, refused) == (packets, 0)
+        assert seconds > 0
+        return received.result(5)
+
+
+def ports_of(frame: bytes) -> tuple[int, int]:
+    assert frame[:34] == FRAME[:34]
+    assert frame[38:] == FRAME[38:]
+    return int.from_bytes(frame[34:36]), int.from_bytes(frame[36:38])
+
+
+ALL_PAIRS = {(source, port) for source in range(40000, 40005) for port in range(1025, 1028)}
+
+
 def test_every_pair_comes_once_before_any_comes_again() -> None:
-    ports = 3
-    with contextlib.ExitStack() as stack, pipe() as (stop, _):
-        receivers = consecutive(stack, ports)
-        senders = [stack.enter_context(bound(socket.SOCK_DGRAM)) for _ in range(5)]
-        first = receivers[0].getsockname()[1]
-        sent = send(senders, first, stop, order="pairs", ports=ports, packets=15, batch=2)
-        pairs = [(each.getsockname()[1], source) for each in receivers for _, source in drain(each)]
-    assert sent == 15
-    assert len(pairs) == len(set(pairs)) == 15
+    pairs = [ports_of(each) for each in frames("pairs", 100)]
+    assert set(pairs[:15]) == ALL_PAIRS
+    assert pairs[15:30] == pairs[:15]
 
 
-def consecutive(stack: contextlib.ExitStack, count: int) -> list[socket.socket]:
-    """Sockets on ports in a row."""
-    for first in range(30000, 60000, 97):
-        with contextlib.ExitStack() as attempt:
-            found = []
-            try:
-                for port in range(first, first + count):
-                    each = attempt.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                    each.bind((HOST, port))
-                    found.append(each)
-            except OSError:
-                continue
-            stack.enter_context(attempt.pop_all())
-            return found
-    raise AssertionError("no ports in a row are free")
+def test_random_pairs() -> None:
+    pairs = [ports_of(each) for each in frames("random", 1000)]
+    assert set(pairs) == ALL_PAIRS
+    assert pairs[15:30] != pairs[:15]
+
+
+def test_impossible_frames_and_ports_are_refused() -> None:
+    with pipe() as (stop, _):
+        for frame, ports in ((bytes(20), 1), (FRAME, 0), (FRAME, 65000)):
+            with pytest.raises(ValueError, match=r"no UDP frame|impossible ports"):
+                frame_sender.send(
+                    -1,
+                    frame,
+                    order="pairs",
+                    first_source_port=1,
+                    source_ports=1,
+                    first_port=1025,
+                    ports=ports,
+                    seconds=1,
+                    stop_descriptor=stop,
+                )
 
 
 def test_a_rate_is_kept() -> None:
@@ -129,14 +159,9 @@ def test_a_rate_is_kept() -> None:
             _,
         ),
     ):
-        port = receiver.getsockname()[1]
         sender.connect(receiver.getsockname())
         _, _, seconds = udp_sender.send(
             [sender.fileno()],
-            address=HOST,
-            first_port=port,
-            ports=1,
-            order="connected",
             payload_bytes=1,
             seconds=5,
             stop_descriptor=stop,
@@ -158,17 +183,15 @@ def test_a_sender_stops_when_its_coordinator_is_gone() -> None:
     ):
         sender.connect(receiver.getsockname())
         end()
-        assert send([sender], receiver.getsockname()[1], stop) <= 64
+        assert send([sender], stop) <= 64
 
 
 def test_impossible_loads_are_refused() -> None:
     with bound(socket.SOCK_DGRAM) as sender, pipe() as (stop, _):
         with pytest.raises(ValueError, match="no sockets"):
-            send([], 9, stop)
+            send([], stop)
         with pytest.raises(ValueError, match="impossible"):
-            send([sender], 9, stop, batch=65)
-        with pytest.raises(ValueError, match="impossible destination ports"):
-            send([sender], 65000, stop, order="pairs", ports=1000)
+            send([sender], stop, batch=65)
 
 
 def test_a_sink_counts_and_stops() -> None:
