@@ -96,6 +96,9 @@ class DropReason(IntEnum):
     UNKNOWN_LINK = 41
     VLAN = 42
     OVERSIZE = 43
+    SECURITY_GROUP_EGRESS = 44
+    SECURITY_GROUP_INGRESS = 45
+    ENVIRONMENT_UNATTACHED = 46
 
 
 @unique
