@@ -71,6 +71,21 @@ def compiled_policy(address: str, policy: reference.Policy | None) -> Policy | N
     )
 
 
+def set_interface(engine: Engine, number: int, policy: reference.Policy | None = None) -> None:
+    """Make an interface of the scenario."""
+    address = scenario.INTERFACE_ADDRESSES[number]
+    engine.set_interface(
+        number,
+        address=address,
+        mac=scenario.interface_mac(number),
+        subnet=scenario.SUBNETS[number],
+        router=scenario.ROUTERS[number],
+        destinations=scenario.DESTINATIONS,
+        vpc=scenario.INTERFACE_VPCS[number],
+        policy=compiled_policy(address, policy),
+    )
+
+
 def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     """Tell an engine the scenario."""
     timeouts, ports = setup.timeouts, setup.ports
@@ -88,17 +103,8 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
         now_ms=now,
     )
     engine.set_neighbour_queue(setup.neighbour_queue)
-    for number, address in enumerate(scenario.INTERFACE_ADDRESSES):
-        engine.set_interface(
-            number,
-            address=address,
-            mac=scenario.interface_mac(number),
-            subnet=scenario.SUBNETS[number],
-            router=scenario.ROUTERS[number],
-            destinations=scenario.DESTINATIONS,
-            vpc=scenario.INTERFACE_VPCS[number],
-            policy=compiled_policy(address, setup.policies.get(number)),
-        )
+    for number in range(len(scenario.INTERFACE_ADDRESSES)):
+        set_interface(engine, number, setup.policies.get(number))
     for number, interface in scenario.ALL_SLOTS.items():
         engine.set_slot(
             number,
