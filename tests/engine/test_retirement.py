@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slots and interfaces that go: their flows are dead at once, and nobody inherits them."""
 
+import itertools
+import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -323,3 +327,60 @@ def test_environments_come_and_go(seed: int) -> None:
     assert target.count("flows_entries_used") == 0
     assert engine.retiring() == ([], [])
     target.close()
+
+
+KILLS = 10
+DEADLINE_SECONDS = 20.0
+
+
+def come_and_go(engine: Engine, now: int, seed: int) -> None:
+    """Environments with flows, one after the other in slot 1, for ever."""
+    source = random.Random(seed)
+    for link in itertools.count(1):
+        set_slot(engine, 1, 0, link=link)
+        for _ in range(source.randrange(30)):
+            engine.translate(traffic.datagram(1, 5000 + source.randrange(64)), INSIDE, 1, now)
+        engine.remove_slot(1)
+        while engine.sweep(now, source.choice((1, 7, 100))):
+            engine.translate(traffic.datagram(2, 5000 + source.randrange(8)), INSIDE, 2, now)
+        now += source.randrange(200)
+        engine.expire(now, 50)
+
+
+def test_killed_while_environments_come_and_go(target: EngineTarget) -> None:
+    """SIGKILL again and again: the books agree, and whoever comes next gets a number of its own."""
+    source = random.Random(3)
+    now = 0
+    for kill in range(KILLS):
+        engine = reopened(target, now)
+        configured(engine, SETUP, now)
+        wanted = target.count("flows_created_udp") + source.randrange(1, 3000)
+        child = os.fork()
+        if child == 0:
+            try:
+                come_and_go(engine, now, kill)
+            finally:
+                os._exit(1)
+        try:
+            end = time.monotonic() + DEADLINE_SECONDS
+            while target.map.counters()["flows_created_udp"] < wanted:
+                assert time.monotonic() < end, "the child makes no progress"
+                assert os.waitpid(child, os.WNOHANG) == (0, 0), "the child ended by itself"
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        now = max([now, *(flow.last_seen_ms for flow in target.map.flows())])
+        del engine
+        engine = reopened(target, now)
+        assert target.problems() == [], f"after kill {kill}"
+        assert {flow.slot for flow in engine.flows()} <= {1, 2}
+        engine.remove_slot(1)
+        engine.sweep(now)
+        assert engine.retiring() == ([], [])
+        assert target.problems() == [], f"after kill {kill}"
+        set_slot(engine, 1, 0, link=0)
+        assert {flow.slot for flow in engine.flows()} <= {2}
+        del engine
+    configured(target.engine, SETUP, now)
+    target.engine.expire(now + 5000)
+    assert target.count("flows_entries_used") == 0
