@@ -17,7 +17,6 @@ import contextlib
 import functools
 import itertools
 import json
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ from tests.live.scene import (
     TOML,
     Link,
     Scene,
+    tell_forwarder,
 )
 
 pytestmark = pytest.mark.live
@@ -168,19 +168,6 @@ def test_spoofed_source_on_a_flow_of_another_environment(scene: Scene) -> None:
 
 
 # --- what the forwarder alone can be told ---
-
-
-def tell_forwarder(lab: Lab, command: str, **arguments: Any) -> Any:
-    """A command on the forwarder's own socket; its result."""
-    with socket.socket(socket.AF_UNIX) as endpoint:
-        endpoint.settimeout(10)
-        endpoint.connect(str(lab.runtime_directory / "forwarder.sock"))
-        request = {"id": 1, "command": command, "arguments": arguments}
-        endpoint.sendall(json.dumps(request).encode() + b"\n")
-        with endpoint.makefile() as lines:
-            answer = next(each for line in lines if "id" in (each := json.loads(line)))
-    assert answer["ok"], answer
-    return answer["result"]
 
 
 @contextlib.contextmanager
