@@ -18,7 +18,8 @@ except ModuleNotFoundError as error:
         "or 'pip install .'"
     ) from error
 from hyperplane_nat.engine.constants import Action, DropReason, EndCause, EventKind, Side, State
-from hyperplane_nat.engine.settings import Event, Flow, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.policy import Policy
+from hyperplane_nat.engine.settings import Event, Flow, Ports, Rule, Timeouts, Verdict
 from hyperplane_nat.engine.state_map import StateMap, StateMapError
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "Event",
     "EventKind",
     "Flow",
+    "Policy",
     "Ports",
+    "Rule",
     "Side",
     "State",
     "StateMap",

@@ -4,7 +4,7 @@
 
 Everything derived (index, port records, bitmaps, timers, free list) is compared with the committed
 entries, from both ends: what an entry needs must be there, and what is there must belong to an
-entry.  It reads only, and takes about a second for a million flows.
+entry.  Slots and interfaces that retire are no disagreement.  It reads only, and takes about a second for a million flows.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -17,7 +17,7 @@ from hyperplane_nat.engine.flow_table cimport (
     table_index_position,
 )
 from hyperplane_nat.engine.layout cimport NIL, Entry, Remote
-from hyperplane_nat.engine.nat cimport Nat
+from hyperplane_nat.engine.nat cimport NOBODY, Interface, Nat
 from hyperplane_nat.engine.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.timers cimport WHEEL_BUCKETS, WHEEL_HEAD
 
@@ -25,20 +25,30 @@ from hyperplane_nat.engine.timers cimport WHEEL_BUCKETS, WHEEL_HEAD
 cdef list audit(Nat* nat):
     """A line for each disagreement, none when all is well."""
     cdef list problems = []
-    cdef uint32_t flow, cell, id, used = 0, remotes = 0, linked = 0, before
+    cdef uint32_t flow, cell, id, used = 0, nobodys = 0, remotes = 0, linked = 0, before, retiring = 0
     cdef uint64_t counted = 0
     cdef uint32_t free_entries = 0
     cdef int side, bucket
     cdef Entry* entry
     cdef Remote* remote
+    cdef Interface* interface
     cdef uint32_t watermark = nat.header.entries_watermark
     per_remote = {}
+    per_slot = {}
+    per_interface = {}
     for flow in range(watermark):
         entry = &nat.table.entries[flow]
         if entry.state == STATE_FREE:
             continue
         used += 1
-        for side in range(2):
+        per_interface[entry.interface] = per_interface.get(entry.interface, 0) + 1
+        if entry.slot == NOBODY:
+            nobodys += 1
+            if entry.state != STATE_HELD:
+                problems.append(f"flow {flow}: nobody's, and not held")
+        else:
+            per_slot[entry.slot] = per_slot.get(entry.slot, 0) + 1
+        for side in range(SIDE_OUTSIDE if entry.slot == NOBODY else SIDE_INSIDE, 2):
             cell = table_index_position(&nat.table, flow, side)
             if cell == NIL:
                 problems.append(f"flow {flow}: side {side} is not in the index")
@@ -70,8 +80,23 @@ cdef list audit(Nat* nat):
             id = (nat.table.index[cell] & nat.table.id_mask) - 1
             if (id >> 1) >= watermark or nat.table.entries[id >> 1].state == STATE_FREE:
                 problems.append(f"index cell {cell} names entry {id >> 1}, which is free")
-    if counted != <uint64_t>used * 2:
-        problems.append(f"the index holds {counted} ids for {used} flows")
+    if counted != <uint64_t>used * 2 - nobodys:
+        problems.append(f"the index holds {counted} ids for {used} flows, {nobodys} of them nobody's")
+    for cell in range(nat.slots_max):
+        retiring += nat.slots[cell].retiring
+        if nat.slots[cell].entries != per_slot.get(cell, 0):
+            problems.append(f"slot {cell}: {nat.slots[cell].entries} entries counted")
+        if nat.slots[cell].retiring and (nat.slots[cell].active or not nat.slots[cell].entries):
+            problems.append(f"slot {cell} is retiring and should not be")
+    for cell in range(nat.interfaces_max):
+        interface = &nat.interfaces[cell]
+        retiring += interface.retiring
+        if interface.entries != per_interface.get(cell, 0):
+            problems.append(f"interface {cell}: {interface.entries} entries counted")
+        if interface.retiring and (interface.active or not interface.entries):
+            problems.append(f"interface {cell} is retiring and should not be")
+    if retiring != nat.retiring:
+        problems.append(f"{retiring} slots and interfaces are retiring, {nat.retiring} counted")
     for cell in range(nat.ports.remote_cells):
         remote = &nat.ports.remotes[cell]
         if remote.count == 0:

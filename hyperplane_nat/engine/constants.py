@@ -97,6 +97,9 @@ class DropReason(IntEnum):
     VLAN = 42
     OVERSIZE = 43
     FAIR_SHARE = 44
+    SECURITY_GROUP_EGRESS = 45
+    SECURITY_GROUP_INGRESS = 46
+    ENVIRONMENT_UNATTACHED = 47
 
 
 @unique

@@ -12,6 +12,7 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil
 cdef class Engine:
     cdef Nat* nat
     cdef object state
+    cdef dict policies
     cdef const unsigned char[::1] memory
     cdef readonly object timeouts
     cdef readonly object ports

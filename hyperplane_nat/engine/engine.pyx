@@ -4,8 +4,8 @@
 
 Theory of operation
 -------------------
-``nat_classify`` reads a frame and decides everything that needs no flow: lengths, checksums,
-identity (who may send from here), destination, header sanity.  It leaves the hash of the flow
+``nat_classify`` reads a frame and decides everything that needs no flow
+(:mod:`classification`).  It leaves the hash of the flow
 key in the packet, so that a caller with a batch of frames can fetch index and entries into the
 cache before it comes back with ``nat_apply``, which finds or makes the flow, lets the tracker
 decide and rewrites the frame in place.  Both run without the GIL and allocate nothing.
@@ -20,19 +20,19 @@ import struct
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.arp cimport answer_arp
 from hyperplane_nat.engine.audit cimport audit
-from hyperplane_nat.engine.checksum cimport load16, swap16
-from hyperplane_nat.engine.flow_table cimport (
-    FlowKey,
-    flow_key,
-    table_find,
-    table_hash,
-    table_init,
+from hyperplane_nat.engine.checksum cimport swap16
+from hyperplane_nat.engine.classification cimport (
+    about_an_error,
+    addresses_index,
+    classify,
+    packet_key,
 )
+from hyperplane_nat.engine.flow_table cimport table_find, table_init
 from hyperplane_nat.engine.icmp cimport reply_time_exceeded, translate_error
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
@@ -46,11 +46,10 @@ from hyperplane_nat.engine.lifecycle cimport (
     flow_settle,
     flow_track,
     flows_expire,
-    flows_purge,
     flows_rebuild,
 )
 from hyperplane_nat.engine.nat cimport Event as EventRecord
-from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count2, drop
+from hyperplane_nat.engine.nat cimport UNATTACHED, Interface, Nat, Slot, drop
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_REACHABLE,
@@ -64,19 +63,22 @@ from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
     KIND_ARP,
-    KIND_FLOW,
     KIND_ICMP_ERROR,
     REPLY_BYTES,
     Packet,
-    never_a_host,
-    parse_ip,
-    parse_l4,
     prefix_mask,
 )
+from hyperplane_nat.engine.policy cimport Policy
 from hyperplane_nat.engine.ports cimport (
     ports_configure,
     ports_init,
     ports_release_memory,
+)
+from hyperplane_nat.engine.retirement cimport (
+    interface_retire,
+    slot_retire,
+    strangers_retire,
+    sweep,
 )
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
@@ -86,139 +88,6 @@ from hyperplane_nat.engine.tracker cimport tracker_load
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
 from hyperplane_nat.engine.settings import Event, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
-
-cdef enum:
-    MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
-    ECHO_REPLY = 0
-    UNREACHABLE = 3
-    REDIRECT = 5
-    ECHO_REQUEST = 8
-    TIME_EXCEEDED = 11
-    PARAMETER_PROBLEM = 12
-
-cdef unsigned char[6] BROADCAST
-memset(BROADCAST, 0xFF, 6)
-
-
-cdef bint address_of_an_interface(const Nat* nat, uint32_t address) noexcept nogil:
-    cdef uint32_t i
-    for i in range(nat.interfaces_used):
-        if nat.interfaces[i].active and nat.interfaces[i].address == address:
-            return True
-    return False
-
-
-cdef int check_from_inside(Nat* nat, const Packet* p) noexcept nogil:
-    """Whether an environment may send from this address to that one."""
-    cdef const Slot* slot = &nat.slots[p.port]
-    cdef const Interface* out
-    cdef int i
-    if never_a_host(p.destination):
-        return DROP_DESTINATION_INVALID
-    if (p.destination & slot.subnet_mask) == slot.subnet or p.destination == slot.gateway:
-        return DROP_DESTINATION_GATEWAY
-    if address_of_an_interface(nat, p.destination):
-        return DROP_DESTINATION_HAIRPIN
-    out = &nat.interfaces[slot.interface]
-    if out.active:
-        for i in range(out.destinations_count):
-            if (p.destination & out.destination_masks[i]) == out.destinations[i]:
-                return DROP_NONE
-    return DROP_NO_ROUTE
-
-
-cdef inline bint about_an_error(const Packet* p) noexcept nogil:
-    """Whether the packet is an ICMP error, about which none is sent (RFC 1122 section 3.2.2)."""
-    cdef uint8_t kind
-    if p.protocol != 1:
-        return False
-    kind = p.l4[0]
-    return (
-        UNREACHABLE <= kind <= REDIRECT or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM
-    )
-
-
-cdef inline int classify_icmp(Packet* p) noexcept nogil:
-    cdef uint8_t kind = p.l4[0]
-    if kind == UNREACHABLE or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM:
-        p.kind = KIND_ICMP_ERROR
-        return DROP_NONE
-    if kind != (ECHO_REPLY if p.side else ECHO_REQUEST) or p.l4[1] != 0:
-        return DROP_ICMP_TYPE
-    if p.side:
-        p.destination_port = load16(p.l4 + 4)
-        p.source_port = 0
-    else:
-        p.source_port = load16(p.l4 + 4)
-        p.destination_port = 0
-    return DROP_NONE
-
-
-cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
-    if p.side:
-        return flow_key(
-            SIDE_OUTSIDE, p.protocol, p.port, p.source, p.source_port, p.destination_port
-        )
-    return flow_key(
-        SIDE_INSIDE, p.protocol, p.port, p.destination, p.destination_port, p.source_port
-    )
-
-
-cdef int classify(Nat* nat, Packet* p) noexcept nogil:
-    cdef const uint8_t* ours
-    cdef uint16_t ethertype
-    cdef int reason
-    if p.side == SIDE_INSIDE:
-        if p.port >= nat.slots_max or not nat.slots[p.port].active:
-            return DROP_UNKNOWN_LINK
-        ours = nat.slots[p.port].gateway_mac
-    else:
-        if p.port >= nat.interfaces_max or not nat.interfaces[p.port].active:
-            return DROP_UNKNOWN_LINK
-        ours = nat.interfaces[p.port].mac
-    if p.length < ETHERNET_BYTES:
-        return DROP_FRAME_TRUNCATED
-    ethertype = load16(p.frame + 12)
-    if memcmp(p.frame, ours, 6) != 0:
-        if ethertype != swap16(0x0806) or memcmp(p.frame, BROADCAST, 6) != 0:
-            return DROP_NOT_OURS
-    if ethertype == swap16(0x0806):
-        p.kind = KIND_ARP
-        return DROP_NONE
-    if ethertype != swap16(0x0800):
-        return DROP_IPV6 if ethertype == swap16(0x86DD) else DROP_ETHERTYPE
-    p.kind = KIND_FLOW
-    reason = parse_ip(p)
-    if reason:
-        return reason
-    if p.side == SIDE_INSIDE:
-        if p.source != nat.slots[p.port].address:
-            return DROP_SOURCE_SPOOFED
-        count2(nat, C_PACKETS_IN_FROM_SOURCE, p.total_length)
-    else:
-        if p.destination != nat.interfaces[p.port].address:
-            return DROP_NOT_OURS
-        count2(nat, C_PACKETS_IN_FROM_DESTINATION, p.total_length)
-    if load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
-        return DROP_FRAGMENT
-    if p.side == SIDE_INSIDE:
-        reason = check_from_inside(nat, p)
-        if reason:
-            return reason
-    elif never_a_host(p.source) or address_of_an_interface(nat, p.source):
-        return DROP_SOURCE_INVALID
-    reason = parse_l4(p)
-    if reason:
-        return reason
-    if p.protocol == 1:
-        reason = classify_icmp(p)
-        if reason and p.ip[8] > 1:
-            return reason
-    if p.ip[8] <= 1:
-        return DROP_TTL_EXCEEDED
-    if p.kind == KIND_FLOW:
-        p.hash = table_hash(&nat.table, packet_key(p))
-    return DROP_NONE
 
 
 cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
@@ -312,6 +181,12 @@ cdef tuple prefix_numbers(str text):
     return address_number(address) & mask, mask
 
 
+cdef uint64_t slot_owner(interface, uint32_t link) except? 0:
+    """Environment and interface as one number, never 0: that is a slot nobody has had."""
+    cdef uint64_t attached = UNATTACHED if interface is None else interface
+    return (<uint64_t>1 << 63) | (<uint64_t>link << 16) | attached
+
+
 cdef class Engine:
     """The NAT engine over one state map. See the type stub for the signatures."""
 
@@ -332,6 +207,7 @@ cdef class Engine:
         if nat.slots != NULL:
             raise RuntimeError("an engine is initialised once")
         self.state = state
+        self.policies = {}
         self.memory = state.memory
         memcpy(keys, <const unsigned char*>material, 48)
         memcpy(&neighbour_key, <const unsigned char*>material + 48, 8)
@@ -346,7 +222,11 @@ cdef class Engine:
         nat.interfaces_max = header.interfaces_max
         nat.slots = <Slot*>calloc(header.slots_max, sizeof(Slot))
         nat.interfaces = <Interface*>calloc(header.interfaces_max, sizeof(Interface))
-        if nat.slots == NULL or nat.interfaces == NULL:
+        nat.own_mask = 1
+        while nat.own_mask < 2 * header.interfaces_max:
+            nat.own_mask = nat.own_mask * 2 + 1
+        nat.own_addresses = <uint64_t*>calloc(nat.own_mask + 1, sizeof(uint64_t))
+        if nat.slots == NULL or nat.interfaces == NULL or nat.own_addresses == NULL:
             raise MemoryError
         table_init(&nat.table, header, keys[0])
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
@@ -363,6 +243,7 @@ cdef class Engine:
             ports_release_memory(&self.nat.ports)
             free(self.nat.slots)
             free(self.nat.interfaces)
+            free(self.nat.own_addresses)
             free(self.nat)
 
     def _load_timeouts(self, timeouts):
@@ -394,18 +275,27 @@ cdef class Engine:
         if new_timeouts or new_ports:
             self._rebuild(now_ms, False)
 
-    def set_interface(self, uint32_t number, *, address, mac, subnet, router, destinations):
-        """Make or change a network interface."""
+    def set_interface(
+        self, uint32_t number, *, address, mac, subnet, router, destinations,
+        uint32_t vpc=0, Policy policy=None,
+    ):
+        """Make or change a network interface; ValueError when the number has another's flows.
+
+        Without a policy everything may be reached.  A new policy concerns new flows only.
+        """
         if number >= self.nat.interfaces_max:
             raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")
         if len(destinations) > DESTINATIONS_MAX:
             raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
+        if not self.admits_interface(number, address):
+            raise ValueError(f"interface {number} still has flows of another (sweep first)")
         cdef Interface record
         memset(&record, 0, sizeof(Interface))
         cdef bytes raw = mac_bytes(mac)
         record.address = address_number(address)
         record.subnet, record.subnet_mask = prefix_numbers(subnet)
         record.router = address_number(router)
+        record.vpc = vpc
         memcpy(record.mac, <const unsigned char*>raw, 6)
         for destination in destinations:
             prefix, mask = prefix_numbers(destination)
@@ -413,56 +303,101 @@ cdef class Engine:
             record.destination_masks[record.destinations_count] = mask
             record.destinations_count += 1
         record.active = 1
+        record.entries = self.nat.interfaces[number].entries
+        record.policy = NULL if policy is None else &policy.record
         self.nat.interfaces[number] = record
+        self.policies[number] = policy
         self.nat.interface_addresses[number] = record.address
         if number >= self.nat.interfaces_used:
             self.nat.interfaces_used = number + 1
+        addresses_index(self.nat)
+
+    def admits_interface(self, uint32_t number, address):
+        """Whether no flow of an interface with another address has this number."""
+        cdef Interface* interface = &self.nat.interfaces[number]
+        return interface.retiring == 0 and (
+            interface.entries == 0 or self.nat.interface_addresses[number] == address_number(address)
+        )
 
     def remove_interface(self, uint32_t number):
-        """Nothing passes an interface any more; `purge` ends its flows."""
+        """Nothing passes an interface any more; `sweep` removes its flows."""
         if number < self.nat.interfaces_max:
-            self.nat.interfaces[number].active = 0
+            interface_retire(self.nat, number)
+            self.policies.pop(number, None)
+            addresses_index(self.nat)
 
     def set_slot(
-        self,
-        uint32_t number,
-        *,
-        address,
-        gateway,
-        environment_mac,
-        gateway_mac,
-        uint32_t interface,
-        subnet=None,
+        self, uint32_t number, *, address, gateway, environment_mac, gateway_mac, interface,
+        subnet=None, uint32_t link=0,
     ):
-        """Make or change a slot; without `subnet` the inside network is a /30."""
+        """Make or change a slot; without `subnet` the inside network is a /30.
+
+        With `interface` None the environment waits in the pool, and everything it sends is dropped.
+        `link` tells environments apart that have the number one after the other; ValueError while
+        flows of another remain.
+        """
         if number >= self.nat.slots_max:
             raise ValueError(f"slot {number}: the state map has {self.nat.slots_max}")
-        if interface >= self.nat.interfaces_max:
+        if interface is not None and not 0 <= interface < self.nat.interfaces_max:
             raise ValueError(f"interface {interface}: the map has {self.nat.interfaces_max}")
+        if not self.admits_slot(number, interface, link):
+            raise ValueError(f"slot {number} still has flows of another environment (sweep first)")
         cdef Slot record
         memset(&record, 0, sizeof(Slot))
         cdef bytes environment = mac_bytes(environment_mac), ours = mac_bytes(gateway_mac)
+        cdef uint64_t owner = slot_owner(interface, link)
+        cdef SlotCounters* counters = &self.nat.slot_counters[number]
         record.address = address_number(address)
         record.gateway = address_number(gateway)
         record.subnet, record.subnet_mask = prefix_numbers(subnet or f"{address}/30")
-        record.interface = <uint16_t>interface
+        record.interface = UNATTACHED if interface is None else <uint16_t>interface
         memcpy(record.environment_mac, <const unsigned char*>environment, 6)
         memcpy(record.gateway_mac, <const unsigned char*>ours, 6)
         record.active = 1
+        record.entries = self.nat.slots[number].entries
+        if counters.owner and (counters.owner >> 16) != (owner >> 16):
+            memset(counters, 0, sizeof(SlotCounters))
+        counters.owner = owner
         self.nat.slots[number] = record
         self.nat.slot_addresses[number] = record.address
 
-    def remove_slot(self, uint32_t number):
-        """Nothing passes a slot any more; `purge` ends its flows."""
-        if number < self.nat.slots_max:
-            self.nat.slots[number].active = 0
+    def admits_slot(self, uint32_t number, interface, uint32_t link=0):
+        """Whether no flow of another environment, or by another interface, has this number."""
+        cdef uint64_t owner = self.nat.slot_counters[number].owner
+        return self.nat.slots[number].retiring == 0 and (
+            self.nat.slots[number].entries == 0
+            or owner == 0
+            or owner == slot_owner(interface, link)
+        )
 
-    def purge(self, uint64_t now_ms):
-        """End the flows of slots and interfaces that are not there; returns how many."""
-        cdef uint32_t purged
+    def remove_slot(self, uint32_t number):
+        """Nothing passes a slot any more; `sweep` ends its flows."""
+        if number < self.nat.slots_max:
+            slot_retire(self.nat, number)
+
+    def remove_strangers(self):
+        """Remove every slot and interface that flows of a predecessor name and nobody has set."""
+        strangers_retire(self.nat)
+
+    def retiring(self):
+        """Numbers of the slots and of the interfaces whose flows `sweep` has not dealt with yet."""
+        cdef uint32_t i
+        if self.nat.retiring == 0:
+            return [], []
+        return (
+            [i for i in range(self.nat.slots_max) if self.nat.slots[i].retiring],
+            [i for i in range(self.nat.interfaces_max) if self.nat.interfaces[i].retiring],
+        )
+
+    def sweep(self, uint64_t now_ms, uint32_t budget=0xFFFFFFFF):
+        """Go on ending the flows of what was removed; returns what of the budget was used.
+
+        A unit is an entry looked at; 0 when nothing is retiring.
+        """
+        cdef uint32_t used
         with nogil:
-            purged = flows_purge(self.nat, now_ms)
-        return purged
+            used = sweep(self.nat, now_ms, budget)
+        return used
 
     def set_neighbour(self, uint16_t interface, address, mac):
         """A next hop answered, or (None) is forgotten; MemoryError when the table is full."""

@@ -112,3 +112,4 @@ cdef void table_index_insert(
     FlowTable* table, uint32_t flow, int side, uint64_t hash
 ) noexcept nogil
 cdef uint32_t table_index_position(const FlowTable* table, uint32_t flow, int side) noexcept nogil
+cdef void table_unindex(FlowTable* table, uint32_t flow, int side) noexcept nogil

@@ -68,7 +68,8 @@ cdef uint32_t table_index_position(const FlowTable* table, uint32_t flow, int si
     return NIL
 
 
-cdef void index_remove(FlowTable* table, uint32_t flow, int side) noexcept nogil:
+cdef void table_unindex(FlowTable* table, uint32_t flow, int side) noexcept nogil:
+    """Take one direction of a flow out of the index, if it is there."""
     cdef uint32_t gap = table_index_position(table, flow, side)
     cdef uint32_t position, cell, home, id
     if gap == NIL:
@@ -132,6 +133,6 @@ cdef void table_give_back(FlowTable* table, uint32_t flow) noexcept nogil:
 cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil:
     """Forget a committed entry."""
     HP_STORE_RELEASE(&table.entries[flow].state, STATE_FREE)
-    index_remove(table, flow, SIDE_INSIDE)
-    index_remove(table, flow, SIDE_OUTSIDE)
+    table_unindex(table, flow, SIDE_INSIDE)
+    table_unindex(table, flow, SIDE_OUTSIDE)
     table_give_back(table, flow)

@@ -64,7 +64,9 @@ cdef struct SlotCounters:
     uint64_t bytes_in
     uint64_t drops
     uint64_t flows
-    uint64_t reserved[2]
+    # Which environment has the slot, so that a successor does not take another's flows for its.
+    uint64_t owner
+    uint64_t reserved
 
 cdef struct Header:
     char magic[8]

@@ -6,13 +6,15 @@ Theory of operation
 -------------------
 A flow begins with a packet from inside and takes an entry and a port, or neither.  It ends by
 FIN, by a believed RST, or when nothing refreshed it for its state's timeout; nothing else ends
-it, least of all a shortage, unless its slot or interface is taken away.  After the end the entry keeps its port for the hold time:
+it, least of all a shortage, unless its slot or interface is taken away (:mod:`retirement`).  After
+the end the entry keeps its port for the hold time:
 
 * after FIN or RST in TIME_WAIT or RESET, in which late segments are still translated;
 * after a timeout in HELD, in which packets from outside are dropped.
 
 A packet from inside that may begin a flow takes a held entry over, with its port.  When the
-hold time is over, entry and port are free.
+hold time is over, entry and port are free.  The interface's policy is asked whenever a flow begins,
+be it in a held entry, and at no other time.
 
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
@@ -35,16 +37,21 @@ from hyperplane_nat.engine.flow_table cimport (
     table_hash,
     table_index_insert,
     table_prefetch_index,
+    table_unindex,
 )
 from hyperplane_nat.engine.layout cimport NIL, Entry, Track
 from hyperplane_nat.engine.nat cimport (
     EVENTS_MAX,
+    NOBODY,
     Event,
+    Interface,
     Nat,
+    Slot,
     count,
     protocol_index,
 )
 from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
 from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back, ports_take
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
@@ -59,6 +66,14 @@ from hyperplane_nat.engine.tracker cimport reset_acceptable, track_segment, trac
 cdef enum:
     CAUSES = 4
     BLOCK = 32
+
+
+cdef inline int refusal(const Nat* nat, uint16_t interface, const Packet* p) noexcept nogil:
+    """Why security groups do not let a packet from inside begin a flow, or DROP_NONE."""
+    cdef const PolicyRecord* policy = nat.interfaces[interface].policy
+    if policy == NULL:
+        return DROP_NONE
+    return policy_check(policy, p.protocol, p.destination, p.destination_port)
 
 
 cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
@@ -130,8 +145,12 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     """A new flow for a packet from inside, or NIL with the reason."""
     cdef uint16_t interface = nat.slots[p.port].interface
     cdef uint16_t nat_port = 0
-    cdef uint32_t flow = table_allocate(&nat.table)
+    cdef uint32_t flow
     cdef Entry* entry
+    reason[0] = refusal(nat, interface, p)
+    if reason[0]:
+        return NIL
+    flow = table_allocate(&nat.table)
     if flow == NIL:
         reason[0] = DROP_FLOW_TABLE_FULL
         report(nat, p, now, EVENT_FLOW_TABLE_FULL)
@@ -154,6 +173,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     entry.protocol = p.protocol
     begin(nat, entry, now)
     track_start(entry, &nat.table.tracks[flow])
+    join(nat, entry)
     table_commit(&nat.table, flow, first_state(p.protocol))
     if p.protocol == 6:
         track_segment(entry, &nat.table.tracks[flow], p)
@@ -163,9 +183,12 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     return flow
 
 
-cdef void reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
-    """A held entry serves its old owner again, with the same port."""
+cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """A held entry serves its old owner again, with the same port; or why not."""
     cdef Entry* entry = &nat.table.entries[flow]
+    cdef int reason = refusal(nat, entry.interface, p)
+    if reason:
+        return reason
     begin(nat, entry, now)
     track_start(entry, &nat.table.tracks[flow])
     entry.state = first_state(entry.protocol)
@@ -173,6 +196,35 @@ cdef void reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcep
         track_segment(entry, &nat.table.tracks[flow], p)
     relink(nat, flow, now)
     count_begin(nat, entry)
+    return DROP_NONE
+
+
+cdef void join(Nat* nat, const Entry* entry) noexcept nogil:
+    """One more entry belongs to its slot, if to any, and its interface."""
+    if entry.slot != NOBODY:
+        nat.slots[entry.slot].entries += 1
+    nat.interfaces[entry.interface].entries += 1
+
+
+cdef void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
+    """One entry less belongs to its slot; with the last one a retiring slot is free."""
+    cdef Slot* slot
+    if entry.slot == NOBODY:
+        return
+    slot = &nat.slots[entry.slot]
+    slot.entries -= 1
+    if slot.entries == 0 and slot.retiring:
+        slot.retiring = 0
+        nat.retiring -= 1
+
+
+cdef void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
+    """The same for the interface."""
+    cdef Interface* interface = &nat.interfaces[entry.interface]
+    interface.entries -= 1
+    if interface.entries == 0 and interface.retiring:
+        interface.retiring = 0
+        nat.retiring -= 1
 
 
 cdef void release(Nat* nat, uint32_t flow) noexcept nogil:
@@ -186,6 +238,8 @@ cdef void release(Nat* nat, uint32_t flow) noexcept nogil:
         entry.remote_port,
         entry.nat_port,
     )
+    leave_slot(nat, entry)
+    leave_interface(nat, entry)
     table_free(&nat.table, flow)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
 
@@ -239,8 +293,7 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
             state != STATE_TIME_WAIT
             or <int32_t>(p.sequence - track.sequence_end[SIDE_INSIDE]) > 0
         ):
-            reopen(nat, flow, p, now)
-            return DROP_NONE
+            return reopen(nat, flow, p, now)
     if state == STATE_HELD:
         return DROP_TCP_NO_FLOW if from_inside else DROP_FLOW_HELD
     if p.segment == SEGMENT_RST:
@@ -275,8 +328,7 @@ cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noex
     if entry.state == STATE_HELD:
         if p.side == SIDE_OUTSIDE:
             return DROP_FLOW_HELD
-        reopen(nat, flow, p, now)
-        return DROP_NONE
+        return reopen(nat, flow, p, now)
     entry.last_seen = <uint32_t>now
     if p.side == SIDE_OUTSIDE and entry.state == STATE_UDP:
         entry.state = STATE_UDP_REPLIED
@@ -306,24 +358,35 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
     return examined
 
 
-cdef uint32_t flows_purge(Nat* nat, uint64_t now) noexcept nogil:
-    """End the flows whose slot or interface is gone; their ports are held as after any end."""
-    cdef uint32_t flow, purged = 0
-    cdef Entry* entry
-    for flow in range(nat.header.entries_watermark):
-        entry = &nat.table.entries[flow]
-        if entry.state == STATE_FREE or over(entry.state):
-            continue
-        if nat.slots[entry.slot].active and nat.interfaces[entry.interface].active:
-            continue
-        purged += 1
+cdef void flow_remove(Nat* nat, uint32_t flow) noexcept nogil:
+    """Forget a flow and its port at once: its interface is gone."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    if not over(entry.state):
+        count_end(nat, entry, END_REMOVED)
+    wheel_remove(&nat.wheel, flow)
+    release(nat, flow)
+
+
+cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """End a flow whose slot is gone: its port is held, and the entry is nobody's.
+
+    A kill in between leaves a held entry of the old slot, which is swept again.
+    """
+    cdef Entry* entry = &nat.table.entries[flow]
+    if over(entry.state):
+        entry.state = STATE_HELD
+    else:
         count_end(nat, entry, END_REMOVED)
         change_state(nat, flow, STATE_HELD, now)
-    return purged
+    table_unindex(&nat.table, flow, SIDE_INSIDE)
+    leave_slot(nat, entry)
+    entry.slot = NOBODY
 
 
 cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
-    if entry.slot >= nat.slots_max or entry.interface >= nat.interfaces_max:
+    if entry.interface >= nat.interfaces_max:
+        return False
+    if entry.slot >= nat.slots_max and (entry.slot != NOBODY or entry.state != STATE_HELD):
         return False
     if entry.protocol == 6:
         return STATE_SYN_SENT <= entry.state <= STATE_RESET or entry.state == STATE_HELD
@@ -335,14 +398,15 @@ cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
 cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) noexcept nogil:
     """Take a committed entry into index, ports, timers and gauges; False when it cannot be."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef int side
+    cdef int side, first = SIDE_OUTSIDE if entry.slot == NOBODY else SIDE_INSIDE
     if not plausible(nat, entry):
         return False
-    for side in range(2):
+    for side in range(first, 2):
         if table_find(&nat.table, side, entry_key(entry, side), hashes[side]) != NIL:
             return False
-    for side in range(2):
+    for side in range(first, 2):
         table_index_insert(&nat.table, flow, side, hashes[side])
+    join(nat, entry)
     ports_adopt(
         &nat.ports,
         entry.protocol,
@@ -380,6 +444,9 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol] = 0
     for flow in range(nat.slots_max):
         nat.slot_counters[flow].flows = 0
+        nat.slots[flow].entries = 0
+    for flow in range(nat.interfaces_max):
+        nat.interfaces[flow].entries = 0
     start = 0
     while start < watermark:
         end = min(start + <uint32_t>BLOCK, watermark)
@@ -398,6 +465,15 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
                 discarded += 1
                 table_discard(&nat.table, flow)
         start = end
+    # A discarded entry may have been the last of a number that retires.
+    for flow in range(nat.slots_max):
+        if nat.slots[flow].retiring and nat.slots[flow].entries == 0:
+            nat.slots[flow].retiring = 0
+            nat.retiring -= 1
+    for flow in range(nat.interfaces_max):
+        if nat.interfaces[flow].retiring and nat.interfaces[flow].entries == 0:
+            nat.interfaces[flow].retiring = 0
+            nat.retiring -= 1
     nat.table.used = used
     nat.counters[C_FLOWS_ENTRIES_USED] = used
     nat.counters[C_REBUILD_DISCARDED] += discarded

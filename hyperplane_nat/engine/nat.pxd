@@ -13,20 +13,27 @@ from hyperplane_nat.engine.layout cimport (
 )
 from hyperplane_nat.engine.neighbours cimport NeighbourTable
 from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.policy cimport PolicyRecord
 from hyperplane_nat.engine.ports cimport PortAllocator
 from hyperplane_nat.engine.timers cimport TimerWheel
 from hyperplane_nat.engine.tracker cimport Tracker
 
 cdef enum:
     EVENTS_MAX = 256
+    # The interface of a slot in the pool, and the slot of an entry that is nobody's any more: maps
+    # have at most 65535 of each, so no number is as high.
+    UNATTACHED = 0xFFFF
+    NOBODY = 0xFFFF
 
 cdef struct Slot:
     uint32_t address
     uint32_t gateway
     uint32_t subnet
     uint32_t subnet_mask
+    uint32_t entries
     uint16_t interface
     uint8_t active
+    uint8_t retiring
     uint8_t environment_mac[6]
     uint8_t gateway_mac[6]
 
@@ -35,7 +42,11 @@ cdef struct Interface:
     uint32_t subnet
     uint32_t subnet_mask
     uint32_t router
+    uint32_t vpc
+    uint32_t entries
+    const PolicyRecord* policy
     uint8_t active
+    uint8_t retiring
     uint8_t mac[6]
     uint8_t destinations_count
     uint32_t destinations[DESTINATIONS_MAX]
@@ -66,6 +77,10 @@ cdef struct Nat:
     uint32_t slots_max
     uint32_t interfaces_max
     uint32_t interfaces_used
+    uint64_t* own_addresses
+    uint32_t own_mask
+    uint32_t retiring
+    uint32_t sweep_position
     uint32_t timeouts[STATES]
     Event events[EVENTS_MAX]
     uint32_t events_count

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side
 
-__all__ = ["Event", "Flow", "Ports", "Timeouts", "Verdict"]
+__all__ = ["Event", "Flow", "Ports", "Rule", "Timeouts", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,20 @@ class Ports:
     first: int = 1024
     last: int = 65535
     limit_per_remote: int = 55_000
+
+
+class Rule(NamedTuple):
+    """One allow rule of a security group.
+
+    ``protocol`` is tcp, udp, icmp or all; ``cidr`` is the far end: the destination of an egress
+    rule, the source of an ingress rule.  The ports, both included, are the destination's and mean
+    nothing to ICMP.
+    """
+
+    protocol: str
+    cidr: str = "0.0.0.0/0"
+    first: int = 0
+    last: int = 65535
 
 
 class Verdict(NamedTuple):

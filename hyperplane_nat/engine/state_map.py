@@ -112,7 +112,7 @@ class StateMap:
         *,
         flows_max: int,
         slots_max: int = 16_384,
-        interfaces_max: int = 256,
+        interfaces_max: int = 4_096,
     ) -> StateMap:
         """Make a new map; raises StateMapError when the file exists or has no room."""
         path = Path(path)

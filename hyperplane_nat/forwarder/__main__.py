@@ -134,6 +134,7 @@ async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespa
         arguments.socket,
         {
             "configure": forwarder.configure,
+            "update": forwarder.update,
             "status": forwarder.status,
             "verify": forwarder.verify,
             "neighbours": forwarder.list_neighbours,

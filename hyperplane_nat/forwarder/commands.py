@@ -3,8 +3,8 @@
 
 A request is ``{"id": 1, "command": "configure", "arguments": {...}}``, its answer
 ``{"id": 1, "ok": true, "result": {...}}`` or ``{"id": 1, "ok": false, "error": "..."}``.  Lines
-with ``"event"`` come unasked.  Commands state what shall be, not what shall change, so any of
-them may be repeated, by the same controller or by the next one.
+with ``"event"`` come unasked.  Commands state what shall be (of everything, or in an ``update`` of
+what it names), so any of them may be repeated, by the same controller or by the next one.
 """
 
 from __future__ import annotations

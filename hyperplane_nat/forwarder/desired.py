@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The argument of ``configure``: everything the forwarder shall serve, checked.
+"""The arguments of ``configure`` and ``update``: what the forwarder shall serve, checked.
 
-The whole state is sent every time (as Hyperplane's nodes load one file of maximum size), so the
-outcome does not depend on what was sent before.
+``configure`` carries the whole state (as Hyperplane's nodes load one file of maximum size), so its
+outcome does not depend on what was sent before.  ``update`` carries items of the same form, to be
+added or changed, and numbers to be removed.  Both are read here as a whole, and security groups are
+compiled, before anything is changed: what is wrong with an item by itself is found here, what does
+not go with what is already served is found in :mod:`configuration`.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from hyperplane_nat.engine import Ports, Timeouts
+from hyperplane_nat.engine import Policy, Ports, Rule, Timeouts
 from hyperplane_nat.forwarder.neighbours import NeighbourSettings
 
-__all__ = ["Desired", "InterfaceState", "SlotState", "parse"]
+__all__ = ["Changes", "Desired", "InterfaceState", "SlotState", "parse", "parse_changes"]
+
+NUMBERS = 65_535
+"""Slots and interfaces that a state map can have at most."""
+
+_DESTINATIONS_MAX = 16
+_LINKS = 1 << 22
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_CHANGES = ("interfaces", "remove_interfaces", "slots", "remove_slots")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +43,15 @@ class InterfaceState:
     subnet: str
     router: str
     destinations: tuple[str, ...]
+    vpc: int = 0
+    """Interfaces with the same number are in one VPC; addresses of other VPCs mean nothing here."""
+    policy: Policy | None = None
+    """Its security groups; None lets every flow begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotState:
-    """An execution environment's slot and the link it uses."""
+    """An execution environment's slot and the link it uses; in the pool it has no interface."""
 
     number: int
     ifindex: int
@@ -42,7 +60,7 @@ class SlotState:
     subnet: str
     environment_mac: str
     gateway_mac: str
-    interface: int
+    interface: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,29 +74,176 @@ class Desired:
     neighbours: NeighbourSettings
 
 
-def parse(arguments: dict[str, Any]) -> Desired:
-    """Check the argument; ValueError, KeyError or TypeError say what is wrong with it."""
-    interfaces = [
-        InterfaceState(**{**item, "destinations": tuple(item["destinations"])})
-        for item in arguments["interfaces"]
-    ]
-    slots = [SlotState(**item) for item in arguments["slots"]]
-    for interface in interfaces:
-        for prefix in (interface.subnet, *interface.destinations):
-            ipaddress.IPv4Network(prefix)
-        for address in (interface.address, interface.router):
-            ipaddress.IPv4Address(address)
-    numbers = {interface.number for interface in interfaces}
-    for slot in slots:
-        ipaddress.IPv4Network(slot.subnet)
-        if slot.interface not in numbers:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What ``update`` asks for."""
+
+    interfaces: dict[int, InterfaceState]
+    slots: dict[int, SlotState]
+    remove_interfaces: frozenset[int]
+    remove_slots: frozenset[int]
+
+
+def parse(
+    arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
+) -> Desired:
+    """Check the whole state; ValueError, KeyError or TypeError say what is wrong with it."""
+    interfaces = _interfaces(arguments["interfaces"], interfaces_max)
+    slots = _slots(arguments["slots"], slots_max)
+    _check_links((*interfaces.values(), *slots.values()))
+    for slot in slots.values():
+        if slot.interface is not None and slot.interface not in interfaces:
             raise ValueError(f"slot {slot.number} names interface {slot.interface}: there is none")
-    if len(numbers) != len(interfaces) or len({slot.number for slot in slots}) != len(slots):
-        raise ValueError("an interface or slot number is given twice")
     return Desired(
-        interfaces={interface.number: interface for interface in interfaces},
-        slots={slot.number: slot for slot in slots},
+        interfaces=interfaces,
+        slots=slots,
         timeouts=Timeouts(**arguments.get("timeouts_ms", {})),
         ports=Ports(**arguments.get("ports", {})),
         neighbours=NeighbourSettings(**arguments.get("neighbours", {})),
     )
+
+
+def parse_changes(
+    arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
+) -> Changes:
+    """Check the items of an update by themselves; errors as those of :func:`parse`."""
+    for name in arguments:
+        if name not in _CHANGES:
+            raise ValueError(f"unknown field {name!r}; known: {', '.join(_CHANGES)}")
+    changes = Changes(
+        interfaces=_interfaces(arguments.get("interfaces", ()), interfaces_max),
+        slots=_slots(arguments.get("slots", ()), slots_max),
+        remove_interfaces=_numbers(arguments.get("remove_interfaces", ()), interfaces_max),
+        remove_slots=_numbers(arguments.get("remove_slots", ()), slots_max),
+    )
+    _check_links((*changes.interfaces.values(), *changes.slots.values()))
+    for kind, given, removed in (
+        ("interface", changes.interfaces, changes.remove_interfaces),
+        ("slot", changes.slots, changes.remove_slots),
+    ):
+        if both := removed & given.keys():
+            raise ValueError(
+                f"{kind} {min(both)} is both given and removed: do one after the other"
+            )
+    return changes
+
+
+def _interfaces(
+    items: Iterable[Mapping[str, Any]], interfaces_max: int
+) -> dict[int, InterfaceState]:
+    result: dict[int, InterfaceState] = {}
+    for item in items:
+        fields = {**item, "destinations": tuple(item["destinations"])}
+        egress = fields.pop("egress", None)
+        guarded = fields.pop("guarded", ())
+        if egress is not None or guarded:
+            fields["policy"] = _policy(item["address"], egress, guarded)
+        state = InterfaceState(**fields)
+        where = f"interface {state.number}"
+        _check_number(where, state.number, interfaces_max)
+        _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+        _check_link(where, state.ifindex)
+        _check_mac(where, state.mac)
+        if len(state.destinations) > _DESTINATIONS_MAX:
+            raise ValueError(f"{where} has more than {_DESTINATIONS_MAX} destinations")
+        for prefix in (state.subnet, *state.destinations):
+            _check_network(prefix)
+        for address in (state.address, state.router):
+            _check_address(address)
+        if state.number in result:
+            raise ValueError(f"{where} is given twice")
+        result[state.number] = state
+    return result
+
+
+def _slots(items: Iterable[Mapping[str, Any]], slots_max: int) -> dict[int, SlotState]:
+    result: dict[int, SlotState] = {}
+    for item in items:
+        state = SlotState(**item)
+        where = f"slot {state.number}"
+        _check_number(where, state.number, slots_max)
+        if state.interface is not None:
+            _check_number(f"interface of {where}", state.interface, NUMBERS)
+        _check_link(where, state.ifindex)
+        for mac in (state.environment_mac, state.gateway_mac):
+            _check_mac(where, mac)
+        _check_network(state.subnet)
+        for address in (state.address, state.gateway):
+            _check_address(address)
+        if state.number in result:
+            raise ValueError(f"{where} is given twice")
+        result[state.number] = state
+    return result
+
+
+def _policy(
+    address: str, egress: Iterable[Mapping[str, Any]] | None, guarded: Iterable[Mapping[str, Any]]
+) -> Policy:
+    destinations: dict[str, list[Rule]] = {}
+    for item in guarded:
+        if unknown := item.keys() - {"address", "ingress"}:
+            raise ValueError(f"unknown field {min(unknown)!r} of a guarded address")
+        _check_address(item["address"])
+        if item["address"] in destinations:
+            raise ValueError(f"guarded address {item['address']} is given twice")
+        destinations[item["address"]] = [_rule(rule) for rule in item["ingress"]]
+    _check_address(address)
+    return Policy(
+        address,
+        egress=None if egress is None else [_rule(rule) for rule in egress],
+        guarded=destinations,
+    )
+
+
+def _rule(item: Mapping[str, Any]) -> Rule:
+    rule = Rule(**item)
+    if not (isinstance(rule.protocol, str) and isinstance(rule.cidr, str)):
+        raise TypeError(f"protocol and cidr of a rule are text: {dict(item)}")
+    if not (isinstance(rule.first, int) and isinstance(rule.last, int)):
+        raise TypeError(f"ports of a rule are numbers: {dict(item)}")
+    return rule
+
+
+def _numbers(items: Iterable[int], limit: int) -> frozenset[int]:
+    for number in items:
+        _check_number("a removed one", number, limit)
+    return frozenset(items)
+
+
+def _check_number(what: str, number: int, limit: int) -> None:
+    if not isinstance(number, int):
+        raise TypeError(f"{what}: {number!r} is not a number")
+    if not 0 <= number < limit:
+        raise ValueError(f"{what}: {number} is out of range (0 to {limit - 1})")
+
+
+def _check_link(where: str, ifindex: int) -> None:
+    _check_number(f"link of {where}", ifindex, _LINKS)
+    if ifindex == 0:
+        raise ValueError(f"link of {where}: no link has index 0")
+
+
+def _check_links(items: Iterable[InterfaceState | SlotState]) -> None:
+    seen: set[int] = set()
+    for item in items:
+        if item.ifindex in seen:
+            raise ValueError(f"link {item.ifindex} is given twice: each has one slot or interface")
+        seen.add(item.ifindex)
+
+
+def _check_mac(where: str, mac: str) -> None:
+    if not _MAC.fullmatch(mac):
+        raise ValueError(f"{where}: {mac!r} is not a MAC address")
+
+
+# Thousands of items share a few addresses and networks.
+@lru_cache(4096)
+def _check_network(text: str) -> None:
+    ipaddress.IPv4Network(text)
+
+
+@lru_cache(4096)
+def _check_address(text: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"an address is text, not {text!r}")
+    ipaddress.IPv4Address(text)

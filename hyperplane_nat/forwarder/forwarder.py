@@ -6,7 +6,8 @@ Theory of operation
 The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
 waits longer than one budget.  Left over are: frames whose next hop is unknown and ARP replies
-(:mod:`neighbours`), expiry of flows, statistics of the socket, events for the log.
+(:mod:`neighbours`), expiry of flows and the sweep for those of removed slots, statistics of the
+socket, events for the log.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
 the controller sends again, and neighbours, which are asked again.
@@ -15,7 +16,6 @@ the controller sends again, and neighbours, which are asked again.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import time
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.engine import Engine, StateMap
-from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
-from hyperplane_nat.forwarder.neighbours import Neighbours, Uplink
+from hyperplane_nat.forwarder.neighbours import Neighbours
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
 from hyperplane_nat.io.ring import PacketIO
 
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 EXPIRE_BUDGET = 4096
 """Flows examined in one go: well under a millisecond."""
+
+SWEEP_BUDGET = 8192
+"""Entries looked at in one go for flows to be ended: a fraction of a millisecond."""
 
 _IDLE_EXPIRE_MS = 500
 _BUSY_EXPIRE_MS = 64
@@ -72,7 +75,13 @@ class Forwarder:
             self.engine, io, batch_frames=batch_frames, spin_microseconds=spin_microseconds
         )
         self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
-        self._desired: desired.Desired | None = None
+        self._configuration = Configuration(
+            self.engine,
+            self._datapath,
+            self.neighbours,
+            slots_max=state.slots_max,
+            interfaces_max=state.interfaces_max,
+        )
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reading = False
         self._resuming = False
@@ -153,70 +162,27 @@ class Forwarder:
 
     def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
         """The command ``configure``: serve exactly these interfaces and slots."""
-        wanted = desired.parse(arguments)
-        before = self._desired
-        self.engine.configure(timeouts_ms=wanted.timeouts, ports=wanted.ports, now_ms=now_ms())
-        if before is not None:
-            self._remove_missing(before, wanted)
-        for interface in wanted.interfaces.values():
-            self.engine.set_interface(
-                interface.number,
-                address=interface.address,
-                mac=interface.mac,
-                subnet=interface.subnet,
-                router=interface.router,
-                destinations=interface.destinations,
-            )
-            self._datapath.link_interface(interface.number, interface.ifindex)
-        for slot in wanted.slots.values():
-            if before is None or before.slots.get(slot.number) != slot:
-                self.engine.set_slot(
-                    slot.number,
-                    address=slot.address,
-                    gateway=slot.gateway,
-                    subnet=slot.subnet,
-                    environment_mac=slot.environment_mac,
-                    gateway_mac=slot.gateway_mac,
-                    interface=slot.interface,
-                )
-                self._datapath.link_slot(slot.number, slot.ifindex)
-        if purged := self.engine.purge(now_ms()):
-            log.info("%d flows ended with their slots or interfaces", purged)
-        self.neighbours.configure(
-            wanted.neighbours,
-            {
-                interface.number: Uplink(
-                    number=interface.number,
-                    address=interface.address,
-                    mac=bytes.fromhex(interface.mac.replace(":", "")),
-                    subnet=ipaddress.IPv4Network(interface.subnet),
-                    router=interface.router,
-                )
-                for interface in wanted.interfaces.values()
-            },
-        )
-        self._desired = wanted
-        return {"slots": len(wanted.slots), "interfaces": len(wanted.interfaces)}
+        result = self._configuration.configure(arguments, now_ms())
+        self._sweep()
+        return result
 
-    def _remove_missing(self, before: desired.Desired, wanted: desired.Desired) -> None:
-        for number, slot in before.slots.items():
-            if number not in wanted.slots or wanted.slots[number].ifindex != slot.ifindex:
-                self._datapath.unlink(slot.ifindex)
-            if number not in wanted.slots:
-                self.engine.remove_slot(number)
-        for number, interface in before.interfaces.items():
-            if (
-                number not in wanted.interfaces
-                or wanted.interfaces[number].ifindex != interface.ifindex
-            ):
-                self._datapath.unlink(interface.ifindex)
-            if number not in wanted.interfaces:
-                self.engine.remove_interface(number)
+    def update(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The command ``update``: add, change and remove some interfaces and slots."""
+        self._configuration.update(arguments)
+        self._sweep()
+        return {"retiring": self._configuration.retiring()}
+
+    def _sweep(self) -> None:
+        """End flows of what was removed, a step now and the others between batches."""
+        if timer := self._timers.pop("sweep", None):
+            timer.cancel()
+        if self.engine.sweep(now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET:
+            self._timers["sweep"] = self._loop.call_later(0, self._sweep)
 
     def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``status``."""
         self._publish()
-        wanted = self._desired
+        served = self._configuration
         statm = Path("/proc/self/statm").read_text(encoding="ascii")
         resident, shared = (int(field) for field in statm.split()[1:3])
         page = os.sysconf("SC_PAGE_SIZE")
@@ -225,9 +191,10 @@ class Forwarder:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "rss_bytes": resident * page,
             "private_bytes": (resident - shared) * page,
-            "configured": wanted is not None,
-            "slots": len(wanted.slots) if wanted else 0,
-            "interfaces": len(wanted.interfaces) if wanted else 0,
+            "configured": served.configured,
+            "slots": len(served.slots),
+            "interfaces": len(served.interfaces),
+            "retiring": served.retiring(),
         }
 
     def verify(self, _arguments: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,21 @@
 """The compiled engine behind the same face as the model."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from hyperplane_nat.engine import DropReason, Engine, Flow, Ports, StateMap, Timeouts, Verdict
+from hyperplane_nat.engine import (
+    DropReason,
+    Engine,
+    Flow,
+    Policy,
+    Ports,
+    Rule,
+    StateMap,
+    Timeouts,
+    Verdict,
+)
+from tests import reference
 from tests.engine import scenario
 from tests.reference import Result
 from tests.reference.flow import FlowTuple
@@ -45,6 +56,36 @@ def result_of(verdict: Verdict) -> Result:
     return Result(action, reason, int(verdict.side), verdict.port, verdict.frame)
 
 
+def compiled_policy(address: str, policy: reference.Policy | None) -> Policy | None:
+    """The engine's form of a policy of an interface with this address."""
+    if policy is None:
+        return None
+
+    def rules(items: Iterable[reference.Rule]) -> list[Rule]:
+        return [Rule(each.protocol, str(each.cidr), each.first, each.last) for each in items]
+
+    return Policy(
+        address,
+        egress=None if policy.egress is None else rules(policy.egress),
+        guarded={str(far): rules(items) for far, items in policy.guarded.items()},
+    )
+
+
+def set_interface(engine: Engine, number: int, policy: reference.Policy | None = None) -> None:
+    """Make an interface of the scenario."""
+    address = scenario.INTERFACE_ADDRESSES[number]
+    engine.set_interface(
+        number,
+        address=address,
+        mac=scenario.interface_mac(number),
+        subnet=scenario.SUBNETS[number],
+        router=scenario.ROUTERS[number],
+        destinations=scenario.DESTINATIONS,
+        vpc=scenario.INTERFACE_VPCS[number],
+        policy=compiled_policy(address, policy),
+    )
+
+
 def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     """Tell an engine the scenario."""
     timeouts, ports = setup.timeouts, setup.ports
@@ -62,16 +103,9 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
         now_ms=now,
     )
     engine.set_neighbour_queue(setup.neighbour_queue)
-    for number, address in enumerate(scenario.INTERFACE_ADDRESSES):
-        engine.set_interface(
-            number,
-            address=address,
-            mac=scenario.interface_mac(number),
-            subnet=scenario.SUBNETS[number],
-            router=scenario.ROUTERS[number],
-            destinations=scenario.DESTINATIONS,
-        )
-    for number, interface in scenario.SLOT_INTERFACES.items():
+    for number in range(len(scenario.INTERFACE_ADDRESSES)):
+        set_interface(engine, number, setup.policies.get(number))
+    for number, interface in scenario.ALL_SLOTS.items():
         engine.set_slot(
             number,
             address=scenario.ENVIRONMENT,

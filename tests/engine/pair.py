@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine and the model side by side: same input, same output, same flows."""
 
+import dataclasses
 from ipaddress import IPv4Address
 
 from tests.engine import scenario
-from tests.engine.compiled import EngineTarget, flow_tuple, result_of
-from tests.reference import Result, packet
+from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
+from tests.reference import Policy, Result, packet
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
 
 _NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
@@ -82,6 +83,12 @@ class Pair:
             assert not late, f"still there at {self.now} after expire: {late}"
         self.compare_flows()
         return len(keys)
+
+    def set_policy(self, number: int, policy: Policy | None) -> None:
+        """Give an interface other security groups."""
+        set_interface(self.engine, number, policy)
+        before = self.model.interfaces[number]
+        self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 
     def compare_flows(self) -> None:
         """Flows, states, counters of flows and clocks agree; so does the next deadline."""

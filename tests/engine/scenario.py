@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gateway that engine tests run on, and one face for the model and the engine.
 
-Three interfaces and five slots.  Interfaces 0 and 1 belong to one VPC; interface 2 belongs to
+Three interfaces and six slots.  Interfaces 0 and 1 belong to one VPC; interface 2 belongs to
 another tenant whose network has the same addresses as interface 0's, the interface's own address
-included.  All slots have the same inside address.
+included.  All slots have the same inside address; the last is in the pool.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
-from tests.reference import Interface, Ports, ReferenceNat, Result, Slot, Timeouts
+from tests.reference import Interface, Policy, Ports, ReferenceNat, Result, Slot, Timeouts
 from tests.reference.flow import FlowTuple
 from tests.reference.settings import mac_bytes
 
@@ -28,6 +29,7 @@ FAR = "10.0.9.9"
 """Three services: two in the subnet of interface 0, one behind its router."""
 
 INTERFACE_ADDRESSES = ("10.0.1.10", "10.0.2.10", "10.0.1.10")
+INTERFACE_VPCS = (0, 0, 1)
 SUBNETS = ("10.0.1.0/24", "10.0.2.0/24", "10.0.1.0/24")
 ROUTERS = ("10.0.1.1", "10.0.2.1", "10.0.1.1")
 DESTINATIONS = ("10.0.0.0/16", "192.168.7.0/24")
@@ -37,6 +39,8 @@ NEIGHBOURS = (
     ("10.0.1.1", WEB, ECHO),
 )
 SLOT_INTERFACES = {1: 0, 2: 0, 3: 1, 4: 2, 5: 0}
+POOLED = 6
+ALL_SLOTS: dict[int, int | None] = {**SLOT_INTERFACES, POOLED: None}
 
 
 def interface_mac(number: int) -> str:
@@ -77,6 +81,8 @@ class Setup:
     neighbours_known: bool = True
     neighbour_queue: int = 8
     """Frames that may wait for one next hop."""
+    policies: Mapping[int, Policy] = field(default_factory=dict)
+    """Security groups by interface; an interface without may begin any flow."""
 
 
 class Target(Protocol):
@@ -142,9 +148,11 @@ def reference_nat(setup: Setup) -> ReferenceNat:
                 subnet=IPv4Network(SUBNETS[number]),
                 router=IPv4Address(ROUTERS[number]),
                 destinations=tuple(IPv4Network(text) for text in DESTINATIONS),
+                vpc=INTERFACE_VPCS[number],
+                policy=setup.policies.get(number),
             ),
         )
-    for number, interface in SLOT_INTERFACES.items():
+    for number, interface in ALL_SLOTS.items():
         nat.set_slot(
             number,
             Slot(

@@ -372,7 +372,18 @@ def _open_damaged(path: Path, whole: bytes) -> None:
         for at in source.choices(used, k=source.choice((1, 3, 50))):
             content[at] = source.choice((0, 0xFF, source.randrange(256)))
         path.write_bytes(content)
-        engine = _reopened(path, 10)
+        engine = Engine(StateMap.open(path, writable=True), now_ms=10)
+        assert engine.verify() == []
+        # As the forwarder does: who had a number is read from the map, and may be damaged too.
+        for slot, interface in scenario.ALL_SLOTS.items():
+            if not engine.admits_slot(slot, interface):
+                engine.remove_slot(slot)
+        for interface, address in enumerate(scenario.INTERFACE_ADDRESSES):
+            if not engine.admits_interface(interface, address):
+                engine.remove_interface(interface)
+        engine.sweep(10)
+        configured(engine, SETUP, 10)
+        engine.remove_strangers()
         assert engine.verify() == []
         for number in range(60):
             slot = (1, 2, 5)[number % 3]

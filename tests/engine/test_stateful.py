@@ -6,7 +6,7 @@ are drawn around those the tracker waits for, because random ones would only eve
 """
 
 import os
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.engine import scenario
 from tests.engine.pair import Pair
-from tests.reference import Ports, Timeouts, packet
+from tests.reference import Policy, Ports, Rule, Timeouts, packet
 from tests.reference.flow import Entry
 from tests.reference.settings import mac_bytes
 from tests.reference.tracker import State
@@ -62,6 +62,18 @@ def _tcp_options(scale: int | None) -> bytes:
     if scale is None:
         return b""
     return b"\x02\x04\x05\xb4\x01" + bytes((3, 3, scale))
+
+
+POLICIES = (
+    Policy(egress=()),
+    Policy(egress=(Rule("all", IPv4Network("10.0.1.80/31"), 7, 79), Rule("tcp", first=80))),
+    Policy(
+        guarded={
+            IPv4Address(scenario.WEB): (Rule("udp", first=7, last=7), Rule("icmp")),
+            IPv4Address(scenario.FAR): (),
+        }
+    ),
+)
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -381,6 +393,13 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             teller, told = ("10.0.7.7" if router else destination), source
         self._from(entry, side, packet.ipv4(teller, told, packet.ICMP, message, ttl=ttl))
+
+    # Security groups
+
+    @rule(number=st.integers(0, 2), policy=st.sampled_from((None, *POLICIES)))
+    def policy_changes(self, number: int, policy: Policy | None) -> None:
+        self.pair.set_policy(number, policy)
+        self.pair.compare_flows()
 
     # Neighbours and ARP
 

@@ -11,11 +11,12 @@ expectation to use it binds it, later steps use the same number.
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from tests.engine import scenario
-from tests.reference import Ports, Result, Timeouts, packet
+from tests.reference import Policy, Ports, Result, Rule, Timeouts, packet
 
 Fields = Mapping[str, Any]
 
@@ -87,7 +88,20 @@ def _setup(table: Fields) -> scenario.Setup:
         ports=Ports(first, last, table.get("limit_per_remote", 55_000)),
         timeouts=Timeouts(**table.get("timeouts", {})),
         neighbours_known=table.get("neighbours_known", True),
+        policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
+
+
+def _policy(table: Fields) -> Policy:
+    egress = _rules(table["egress"]) if "egress" in table else None
+    guarded = {
+        IPv4Address(item["address"]): _rules(item["ingress"]) for item in table.get("guarded", [])
+    }
+    return Policy(egress, guarded)
+
+
+def _rules(items: list[Fields]) -> tuple[Rule, ...]:
+    return tuple(Rule(**{**item, "cidr": IPv4Network(item["cidr"])}) for item in items)
 
 
 def _step(table: Fields) -> Step:

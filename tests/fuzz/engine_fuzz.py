@@ -12,11 +12,13 @@ because a frame with a wrong one is not looked at any further.
 """
 
 import argparse
+import dataclasses
 import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
 from random import Random
 
 from hyperplane_nat.engine import Action, DropReason, Engine, Side, Verdict
@@ -24,7 +26,7 @@ from hyperplane_nat.engine import Ports as EnginePorts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
-from tests.reference import Ports, Timeouts, packet
+from tests.reference import Policy, Ports, Rule, Timeouts, packet
 
 VERIFY_EVERY = 5_000
 RENEW_EVERY = 1_000
@@ -43,6 +45,18 @@ SETUP = scenario.Setup(
     ),
 )
 
+FILTERED = dataclasses.replace(
+    SETUP,
+    policies={
+        0: Policy(
+            egress=(Rule("tcp", IPv4Network("10.0.0.0/16"), 80, 443), Rule("icmp")),
+            guarded={IPv4Address(scenario.WEB): (Rule("tcp", first=443),)},
+        ),
+        1: Policy(egress=()),
+    },
+)
+"""The same with security groups, which come and go."""
+
 Sample = tuple[int, int, bytes]
 """Side, slot or interface, frame."""
 
@@ -56,7 +70,7 @@ _FLAGS = (
     packet.RST | packet.ACK,
 )
 _REMOTES = (scenario.WEB, scenario.ECHO, scenario.FAR)
-_LINKS = [(INSIDE, slot) for slot in scenario.SLOT_INTERFACES] + [
+_LINKS = [(INSIDE, slot) for slot in scenario.ALL_SLOTS] + [
     (OUTSIDE, number) for number in range(3)
 ]
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
@@ -359,6 +373,8 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
     problems = engine.verify()
     assert problems == [], f"seed {seed}, at the end: {problems}"
     assert engine.flows() == [], f"seed {seed}: flows that never end: {engine.flows()}"
+    assert engine.counters()["flows_entries_used"] == 0, f"seed {seed}: entries that never end"
+    assert engine.retiring() == ([], []), f"seed {seed}: numbers that never come back"
     target.close()
     return outcomes
 
@@ -386,7 +402,10 @@ def _event(engine: Engine, random: Random, now: int) -> None:
         case 7:
             engine.remove_interface(interface)
         case 8 | 9 | 10 | 11:
-            configured(engine, SETUP, now)
+            engine.sweep(now)
+            configured(engine, random.choice((SETUP, SETUP, FILTERED)), now)
+        case 12 | 13 | 14:
+            engine.sweep(now, random.choice((1, 10, 100)))
         case _:
             engine.next_deadline()
             engine.set_neighbour(interface, address, mac)

@@ -10,7 +10,9 @@ TCP connection that stays open.
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +75,19 @@ name = "{OTHER_INTERFACE}"
 subnet = "private-b"
 address = "{OTHER_INTERFACE_ADDRESS}"
 """
+
+
+def tell_forwarder(lab: Lab, command: str, **arguments: Any) -> Any:
+    """A command on the forwarder's own socket; its result."""
+    with socket.socket(socket.AF_UNIX) as endpoint:
+        endpoint.settimeout(10)
+        endpoint.connect(str(lab.runtime_directory / "forwarder.sock"))
+        request = {"id": 1, "command": command, "arguments": arguments}
+        endpoint.sendall(json.dumps(request).encode() + b"\n")
+        with endpoint.makefile() as lines:
+            answer = next(each for line in lines if "id" in (each := json.loads(line)))
+    assert answer["ok"], answer
+    return answer["result"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from tests.live.lab import (
     INSIDE_GATEWAY,
     INTERFACE_ADDRESS,
     WEB,
+    Lab,
+    require_program,
+    run,
     udp_socket,
     wait_until,
 )
@@ -42,11 +46,13 @@ from tests.live.scene import (
     BROADCAST,
     LIVE_PORT,
     OTHER_ECHO,
+    OTHER_INTERFACE,
     OTHER_INTERFACE_ADDRESS,
     STRANGER,
     TOML,
     Link,
     Scene,
+    tell_forwarder,
 )
 
 pytestmark = pytest.mark.live
@@ -159,6 +165,64 @@ def test_spoofed_source_on_a_flow_of_another_environment(scene: Scene) -> None:
             scene.inside.ethernet() / inside_ip() / segment,
             scene.inside.ethernet() / inside_ip(src=INTERFACE_ADDRESS) / segment,
         )
+
+
+# --- what the forwarder alone can be told ---
+
+
+@contextlib.contextmanager
+def other_interface(lab: Lab, **fields: Any) -> Iterator[None]:
+    """The interface of the other VPC, changed for a while."""
+    ip = require_program("ip", "iproute2")
+    shown = run(lab.gateway, ip, "-json", "link", "show", OTHER_INTERFACE)
+    (link,) = json.loads(shown.stdout)
+    item = {
+        "number": 1,
+        "name": OTHER_INTERFACE,
+        "ifindex": link["ifindex"],
+        "address": OTHER_INTERFACE_ADDRESS,
+        "mac": link["address"],
+        "subnet": "10.1.1.0/24",
+        "router": "10.1.1.1",
+        "destinations": ["10.1.0.0/16"],
+    }
+    tell_forwarder(lab, "update", interfaces=[item | fields])
+    try:
+        yield
+    finally:
+        tell_forwarder(lab, "update", interfaces=[item])
+
+
+def test_only_interfaces_of_the_same_vpc_count(scene: Scene) -> None:
+    """An address that an interface has in another VPC is like any other, as VPCs may overlap."""
+    with other_interface(scene.lab, vpc=1):
+        packets = [inside_ip(dst=OTHER_INTERFACE_ADDRESS) / each for each in transports()]
+        with scene.dropped(no_route=len(packets)):
+            scene.inside.inject(*(scene.inside.ethernet() / packet for packet in packets))
+        answer = outside_ip(src=OTHER_INTERFACE_ADDRESS) / UDP(sport=7, dport=2000)
+        with scene.dropped(no_flow=1):
+            scene.outside.inject(scene.outside.ethernet() / answer)
+
+
+def test_security_groups_stop_new_flows_only(scene: Scene) -> None:
+    """Without any rule the environment's flow goes on, as every test shows, and no other begins."""
+    where = scene.lab.environment(2)
+    with (
+        other_interface(scene.lab, egress=[]),
+        scene.dropped(security_group_egress=1),
+        udp_socket(where) as endpoint,
+    ):
+        endpoint.sendto(b"question", OTHER_ECHO)
+    guard = {"address": OTHER_ECHO[0], "ingress": [{"protocol": "tcp", "cidr": "0.0.0.0/0"}]}
+    with (
+        other_interface(scene.lab, guarded=[guard]),
+        scene.dropped(security_group_ingress=1),
+        udp_socket(where) as endpoint,
+    ):
+        endpoint.sendto(b"question", OTHER_ECHO)
+    with udp_socket(where) as endpoint:
+        endpoint.sendto(b"question", OTHER_ECHO)
+        assert endpoint.recvfrom(2048) == (b"question", OTHER_ECHO)
 
 
 # --- the VPC ---

@@ -9,14 +9,17 @@ budget) the model is told the choice and checks that it was a legal one.
 
 from tests.reference.errors import IllegalChoiceError
 from tests.reference.nat import ReferenceNat, Result
+from tests.reference.security_group import Policy, Rule
 from tests.reference.settings import Interface, Ports, Slot, Timeouts
 
 __all__ = [
     "IllegalChoiceError",
     "Interface",
+    "Policy",
     "Ports",
     "ReferenceNat",
     "Result",
+    "Rule",
     "Slot",
     "Timeouts",
 ]

@@ -206,6 +206,8 @@ class ReferenceNat:
     ) -> Result:
         if port not in (self.slots if side == INSIDE else self.interfaces):
             raise _DroppedError("unknown_link")
+        if side == INSIDE and self.slots[port].interface is None:
+            raise _DroppedError("environment_unattached")
         if len(frame) < 14:
             raise _DroppedError("frame_truncated")
         ethertype = packet.word(frame, 12)
@@ -244,8 +246,7 @@ class ReferenceNat:
     def _from_inside(
         self, datagram: Datagram, number: int, now: int, partial: bool, nat_port: int | None
     ) -> Result:
-        slot = self.slots[number]
-        interface = self.interfaces[slot.interface]
+        slot, interface = self._attached(number)
         if datagram.source != slot.address:
             raise _DroppedError("source_spoofed")
         if datagram.fragment:
@@ -254,7 +255,7 @@ class ReferenceNat:
             raise _DroppedError("destination_invalid")
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
             raise _DroppedError("destination_gateway")
-        if any(datagram.destination == other.address for other in self.interfaces.values()):
+        if self._own(datagram.destination, interface.vpc):
             raise _DroppedError("destination_hairpin")
         if not any(datagram.destination in network for network in interface.destinations):
             raise _DroppedError("no_route")
@@ -273,7 +274,17 @@ class ReferenceNat:
         entry.bytes_out += datagram.total_length
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
         changed = _reported(datagram, changed, entry.nat_port, source=True, partial=partial)
-        return self._leaving(changed, slot.interface)
+        return self._leaving(changed, entry.interface)
+
+    def _own(self, address: IPv4Address, vpc: int) -> bool:
+        """Whether an interface in this VPC has the address."""
+        mine = (each for each in self.interfaces.values() if each.vpc == vpc)
+        return any(each.address == address for each in mine)
+
+    def _attached(self, number: int) -> tuple[Slot, Interface]:
+        slot = self.slots[number]
+        assert slot.interface is not None
+        return slot, self.interfaces[slot.interface]
 
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
         interface = self.interfaces[number]
@@ -281,8 +292,7 @@ class ReferenceNat:
             raise _DroppedError("not_ours")
         if datagram.fragment:
             raise _DroppedError("fragment")
-        own = any(datagram.source == other.address for other in self.interfaces.values())
-        if own or _invalid(datagram.source):
+        if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
             raise _DroppedError("source_invalid")
         _check_transport(datagram, partial)
         if datagram.ttl <= 1:
@@ -332,9 +342,11 @@ class ReferenceNat:
             segment = packet.parse_segment(datagram.payload)
             if tracker.kind_of(segment.flags) is not tracker.Kind.SYN:
                 raise _DroppedError("tcp_no_flow")
+        interface = self.slots[number].interface
+        assert interface is not None
+        self._admit(interface, key)
         if len(self.inside) >= self.flows_max:
             raise _DroppedError("flow_table_full")
-        interface = self.slots[number].interface
         remote = (interface, protocol, remote_address, remote_port)
         entry = Entry(
             protocol=protocol,
@@ -353,6 +365,14 @@ class ReferenceNat:
         self.inside[key] = entry
         self.outside[entry.outside_key] = entry
         return entry
+
+    def _admit(self, interface: int, key: InsideKey) -> None:
+        """Security groups decide when a flow begins, a new one or a new life of an ended one."""
+        policy = self.interfaces[interface].policy
+        _, protocol, remote_address, remote_port, _ = key
+        own = self.interfaces[interface].address
+        if policy and (reason := policy.refusal(own, protocol, remote_address, remote_port)):
+            raise _DroppedError(reason)
 
     def _port(self, remote: tuple[int, int, IPv4Address, int], chosen: int | None) -> int:
         """A port nobody uses or holds towards `remote`: the chosen one if it is legal."""
@@ -389,6 +409,7 @@ class ReferenceNat:
         if entry.state is State.HELD:
             if side == OUTSIDE:
                 raise _DroppedError("flow_held")
+            self._admit(entry.interface, entry.inside_key)
             self._begin(entry, now)
         if entry.protocol == packet.UDP and side == OUTSIDE:
             entry.state = State.UDP_REPLIED
@@ -400,6 +421,7 @@ class ReferenceNat:
         if step.drop is not None:
             raise _DroppedError(step.drop)
         if step.reopen:
+            self._admit(entry.interface, entry.inside_key)
             self._begin(entry, now)
             step = tracker.step(entry.tracker, entry.state, segment, side)
         if entry.state in LIVE and step.state not in LIVE:
@@ -413,7 +435,7 @@ class ReferenceNat:
 
     def _inside_error(self, datagram: Datagram, number: int, now: int) -> Result:
         quote = _quote(datagram, packet.ECHO_REPLY)
-        slot = self.slots[number]
+        slot, _ = self._attached(number)
         if quote.inner.destination != slot.address or datagram.destination != quote.inner.source:
             raise _DroppedError("icmp_error_mismatch")
         remote_port = 0 if quote.protocol == packet.ICMP else quote.port(of_source=True)
@@ -425,7 +447,7 @@ class ReferenceNat:
         quoted = quote.rewritten(address=entry.nat_address, port=entry.nat_port, source=False)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
-        result = self._leaving(changed.carrying(message), slot.interface)
+        result = self._leaving(changed.carrying(message), entry.interface)
         self._count("icmp_errors_translated")
         return result
 

@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from tests.reference.security_group import Policy
+
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -36,18 +38,23 @@ class Interface:
     subnet: IPv4Network
     router: IPv4Address
     destinations: tuple[IPv4Network, ...]
+    vpc: int = 0
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)
 class Slot:
-    """An execution environment, known by the link its frames arrive on."""
+    """An execution environment, known by the link its frames arrive on.
+
+    Without an interface it waits in the pool.
+    """
 
     address: IPv4Address
     subnet: IPv4Network
     gateway: IPv4Address
     environment_mac: bytes
     gateway_mac: bytes
-    interface: int
+    interface: int | None
 
 
 @dataclass

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.flow_table cimport FlowKey, flow_key
+from hyperplane_nat.engine.nat cimport Nat
+from hyperplane_nat.engine.packet cimport Packet
+
+
+cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
+    if p.side:
+        return flow_key(
+            SIDE_OUTSIDE, p.protocol, p.port, p.source, p.source_port, p.destination_port
+        )
+    return flow_key(
+        SIDE_INSIDE, p.protocol, p.port, p.destination, p.destination_port, p.source_port
+    )
+
+
+cdef bint about_an_error(const Packet* p) noexcept nogil
+cdef int classify(Nat* nat, Packet* p) noexcept nogil
+cdef void addresses_index(Nat* nat) noexcept nogil

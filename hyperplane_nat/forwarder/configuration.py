@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the forwarder serves, and how that changes.
+
+Theory of operation
+-------------------
+``configure`` states everything and always succeeds when it can be read: what it does not name is
+removed, and where a number is meant for another environment or interface than the one that flows
+still belong to, those flows are ended first, all at once.  That happens when a controller starts.
+
+``update`` states a part, while packets flow, and costs what it changes.  It is checked as a whole
+against what is served before anything is touched.  A number that was removed is *retiring* until
+no flow names it (:mod:`hyperplane_nat.engine.retirement`); until then it is refused, and the answer
+and ``status`` say which numbers these are.  A slot is attached to an interface once: from the pool.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from typing import Any, Protocol
+
+from hyperplane_nat.engine import Engine
+from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder.desired import Changes, Desired, InterfaceState, SlotState
+from hyperplane_nat.forwarder.neighbours import Neighbours, NeighbourSettings, Uplink
+
+__all__ = ["Configuration"]
+
+log = logging.getLogger(__name__)
+
+_Owner = tuple[str, int]
+"""What a link belongs to: kind and number."""
+
+
+class Links(Protocol):
+    """The part of the packet path that is driven here."""
+
+    def link_slot(self, number: int, interface_index: int) -> None: ...
+    def link_interface(self, number: int, interface_index: int) -> None: ...
+    def unlink(self, interface_index: int) -> None: ...
+
+
+class Configuration:
+    """Slots and interfaces of one forwarder, kept equal in engine, packet path and neighbours."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        links: Links,
+        neighbours: Neighbours,
+        *,
+        slots_max: int,
+        interfaces_max: int,
+    ) -> None:
+        self._engine = engine
+        self._links = links
+        self._neighbours = neighbours
+        self._limits = {"slots_max": slots_max, "interfaces_max": interfaces_max}
+        self._settings = NeighbourSettings()
+        self._uplinks: dict[int, Uplink] = {}
+        self._owners: dict[int, _Owner] = {}
+        self.configured = False
+        self.interfaces: dict[int, InterfaceState] = {}
+        self.slots: dict[int, SlotState] = {}
+
+    def configure(self, arguments: dict[str, Any], now_ms: int) -> dict[str, int]:
+        """Serve exactly this; returns how many slots and interfaces that are."""
+        wanted = desired.parse(arguments, **self._limits)
+        self._engine.configure(timeouts_ms=wanted.timeouts, ports=wanted.ports, now_ms=now_ms)
+        self._remove_missing(wanted)
+        self._make_room(wanted, now_ms)
+        self._settings = wanted.neighbours
+        for interface in wanted.interfaces.values():
+            self._set_interface(interface)
+        for slot in wanted.slots.values():
+            if self.slots.get(slot.number) != slot:
+                self._set_slot(slot)
+        self._engine.remove_strangers()
+        self._neighbours.configure(self._settings, self._uplinks)
+        self.configured = True
+        return {"slots": len(self.slots), "interfaces": len(self.interfaces)}
+
+    def update(self, arguments: dict[str, Any]) -> None:
+        """Change what is served; ValueError, KeyError or TypeError when that cannot be."""
+        if not self.configured:
+            raise ValueError("nothing is configured yet: send configure first")
+        changes = desired.parse_changes(arguments, **self._limits)
+        self._check(changes)
+        for number in changes.remove_slots:
+            self._remove_slot(number)
+        for number in changes.remove_interfaces:
+            self._remove_interface(number)
+        for interface in changes.interfaces.values():
+            self._set_interface(interface)
+        for slot in changes.slots.values():
+            self._set_slot(slot)
+        if changes.interfaces or changes.remove_interfaces:
+            self._neighbours.configure(self._settings, self._uplinks)
+
+    def retiring(self) -> dict[str, list[int]]:
+        """Numbers that cannot be used yet, because flows name them."""
+        slots, interfaces = self._engine.retiring()
+        return {"slots": slots, "interfaces": interfaces}
+
+    def _remove_missing(self, wanted: Desired) -> None:
+        for slot in list(self.slots.values()):
+            new = wanted.slots.get(slot.number)
+            if new is None or new.ifindex != slot.ifindex:
+                self._remove_slot(slot.number)
+        for interface in list(self.interfaces.values()):
+            other = wanted.interfaces.get(interface.number)
+            if other is None:
+                self._remove_interface(interface.number)
+            elif other.ifindex != interface.ifindex:
+                self._unlink(interface.ifindex)
+
+    def _make_room(self, wanted: Desired, now_ms: int) -> None:
+        """End the flows of those who had a number before; the state map remembers who that was."""
+        taken = [
+            slot.number
+            for slot in wanted.slots.values()
+            if not self._engine.admits_slot(slot.number, slot.interface, slot.ifindex)
+        ]
+        renamed = [
+            interface.number
+            for interface in wanted.interfaces.values()
+            if not self._engine.admits_interface(interface.number, interface.address)
+        ]
+        for number in taken:
+            self._remove_slot(number)
+        for number in renamed:
+            self._remove_interface(number)
+        if taken or renamed:
+            self._engine.sweep(now_ms)
+            log.info("flows ended with %d slots and %d interfaces", len(taken), len(renamed))
+
+    def _check(self, changes: Changes) -> None:
+        """ValueError when the changes do not go with what is served."""
+        for interface in changes.interfaces.values():
+            self._check_interface(interface)
+            self._check_link("interface", interface, changes)
+        for slot in changes.slots.values():
+            if slot.interface is not None and (
+                slot.interface in changes.remove_interfaces
+                or (
+                    slot.interface not in self.interfaces
+                    and slot.interface not in changes.interfaces
+                )
+            ):
+                raise ValueError(
+                    f"slot {slot.number} names interface {slot.interface}: there is none"
+                )
+            self._check_slot(slot)
+            self._check_link("slot", slot, changes)
+        if changes.remove_interfaces:
+            self._check_unused(changes)
+
+    def _check_interface(self, interface: InterfaceState) -> None:
+        number = interface.number
+        known = self.interfaces.get(number)
+        if known is not None and (known.name, known.ifindex, known.address) != (
+            interface.name,
+            interface.ifindex,
+            interface.address,
+        ):
+            raise ValueError(
+                f"interface {number} is {known.name} with {known.address}: remove that first"
+            )
+        if not self._engine.admits_interface(number, interface.address):
+            raise ValueError(
+                f"interface {number} is retiring: wait until status no longer lists it"
+            )
+
+    def _check_slot(self, slot: SlotState) -> None:
+        number = slot.number
+        known = self.slots.get(number)
+        if known is not None and (
+            known.ifindex != slot.ifindex or known.interface not in (None, slot.interface)
+        ):
+            raise ValueError(f"slot {number} serves another environment: remove that first")
+        if not self._engine.admits_slot(number, slot.interface, slot.ifindex):
+            raise ValueError(f"slot {number} is retiring: wait until status no longer lists it")
+
+    def _check_link(self, kind: str, item: InterfaceState | SlotState, changes: Changes) -> None:
+        owner = self._owners.get(item.ifindex)
+        if owner is None or owner == (kind, item.number):
+            return
+        other, number = owner
+        removed = changes.remove_slots if other == "slot" else changes.remove_interfaces
+        if number not in removed:
+            raise ValueError(
+                f"{kind} {item.number} names link {item.ifindex}, which is that of {other} {number}"
+            )
+
+    def _check_unused(self, changes: Changes) -> None:
+        for slot in self.slots.values():
+            if slot.interface in changes.remove_interfaces and (
+                slot.number not in changes.remove_slots
+            ):
+                raise ValueError(
+                    f"interface {slot.interface} has slot {slot.number} attached: remove that first"
+                )
+
+    def _set_interface(self, interface: InterfaceState) -> None:
+        self._engine.set_interface(
+            interface.number,
+            address=interface.address,
+            mac=interface.mac,
+            subnet=interface.subnet,
+            router=interface.router,
+            destinations=interface.destinations,
+            vpc=interface.vpc,
+            policy=interface.policy,
+        )
+        self._links.link_interface(interface.number, interface.ifindex)
+        self._owners[interface.ifindex] = ("interface", interface.number)
+        self.interfaces[interface.number] = interface
+        self._uplinks[interface.number] = _uplink(interface)
+
+    def _set_slot(self, slot: SlotState) -> None:
+        self._engine.set_slot(
+            slot.number,
+            address=slot.address,
+            gateway=slot.gateway,
+            subnet=slot.subnet,
+            environment_mac=slot.environment_mac,
+            gateway_mac=slot.gateway_mac,
+            interface=slot.interface,
+            link=slot.ifindex,
+        )
+        self._links.link_slot(slot.number, slot.ifindex)
+        self._owners[slot.ifindex] = ("slot", slot.number)
+        self.slots[slot.number] = slot
+
+    def _remove_slot(self, number: int) -> None:
+        self._engine.remove_slot(number)
+        if slot := self.slots.pop(number, None):
+            self._unlink(slot.ifindex)
+
+    def _remove_interface(self, number: int) -> None:
+        self._engine.remove_interface(number)
+        self._uplinks.pop(number, None)
+        if interface := self.interfaces.pop(number, None):
+            self._unlink(interface.ifindex)
+
+    def _unlink(self, ifindex: int) -> None:
+        self._links.unlink(ifindex)
+        self._owners.pop(ifindex, None)
+
+
+def _uplink(interface: InterfaceState) -> Uplink:
+    return Uplink(
+        number=interface.number,
+        address=interface.address,
+        mac=bytes.fromhex(interface.mac.replace(":", "")),
+        subnet=ipaddress.IPv4Network(interface.subnet),
+        router=interface.router,
+    )
