@@ -25,6 +25,7 @@ from pyroute2.netlink import (
     NLM_F_EXCL,
 )
 from pyroute2.netlink.rtnl import (
+    RTM_DELADDR,
     RTM_DELLINK,
     RTM_GETADDR,
     RTM_GETLINK,
@@ -200,12 +201,22 @@ def up(index: int) -> bytes:
 @functools.lru_cache(maxsize=1024)
 def address(index: int, value: str, prefix_length: int) -> bytes:
     """The request that adds an IPv4 address to a link."""
+    return encode(_address(index, value, prefix_length), RTM_NEWADDR, _CREATE)
+
+
+@functools.lru_cache(maxsize=1024)
+def without_address(index: int, value: str, prefix_length: int) -> bytes:
+    """The request that takes an IPv4 address from a link; EADDRNOTAVAIL when it has none such."""
+    return encode(_address(index, value, prefix_length), RTM_DELADDR)
+
+
+def _address(index: int, value: str, prefix_length: int) -> Any:
     message = ifaddrmsg()
     message["family"] = _AF_INET
     message["prefixlen"] = prefix_length
     message["index"] = index
     message["attrs"] = [("IFA_LOCAL", value), ("IFA_ADDRESS", value)]
-    return encode(message, RTM_NEWADDR, _CREATE)
+    return message
 
 
 @functools.lru_cache(maxsize=1024)
@@ -236,6 +247,14 @@ def link(route: RouteSocket, name: str) -> Link | None:
     """One link by name; None when there is none."""
     answer = route.get(_by_name(name), ifinfmsg, f"cannot read link {name}")
     return None if answer is None else _link(answer)
+
+
+def existing(route: RouteSocket, name: str) -> Link:
+    """One link by name that was made just now; raises `NetnsError` when it is gone."""
+    found = link(route, name)
+    if found is None:
+        raise NetnsError(f"link {name} has vanished", "somebody else changes this lab: find out")
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
