@@ -175,12 +175,12 @@ def _kill(found: Iterable[int], identities: Collection[str], ticks: int, deadlin
 
 def _processes(numbers: Iterable[int]) -> set[int]:
     """The processes with these numbers; a thread has a number too, and ends with its process."""
-    result = set()
+    result: set[int] = set()
     for number in numbers:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            with open(f"/proc/{number}/status", "rb") as file:  # noqa: PTH123
-                # proc(5), status, Tgid.
-                result.update(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
+            status = Path(f"/proc/{number}/status").read_bytes()
+            # proc(5), status, Tgid.
+            result.add(int(status.partition(b"\nTgid:")[2].split(maxsplit=1)[0]))
     return result
 
 
