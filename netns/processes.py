@@ -12,7 +12,8 @@ while ago it looks only at the process numbers given out since, which is nothing
 numbers are given out in order and start again from the bottom, so this holds as long as the host
 cannot have used up all of them. A process that forks and ends may escape a scan, yet a number is
 given out by that: a scan that found none, during which none was given out, proves that none is
-left. On a busy host that never comes, so after a few such scans the namespace is taken for empty.
+left. Otherwise the next scan looks at what was given out meanwhile, which is soon done. On a host
+so busy that this never ends, the namespace is taken for empty after a few such scans.
 
 Signals go through a process descriptor that is opened before the last look, so that a process
 whose number was given to another one meanwhile never gets a signal meant for its predecessor.
@@ -34,7 +35,7 @@ from netns.errors import NetnsError
 
 # The kernel ends a process within milliseconds, unless a device or a debugger keeps it.
 _PATIENCE_SECONDS = 5.0
-_SCANS_IN_VAIN = 4
+_SCANS_IN_VAIN = 16
 _FORK_SECONDS_MIN = 5e-6
 # With more numbers than this between two moments, listing /proc is quicker than trying each.
 _NUMBERS_MAX = 256
@@ -103,17 +104,18 @@ def kill(identities: Collection[str], since: Moment | None = None) -> int:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     ticks = 0 if since is None else since.ticks
     killed = scans_in_vain = 0
+    newer_than = since
     while scans_in_vain < _SCANS_IN_VAIN:
-        last = _last()
-        found = {pid for pid in _numbers(since, last) if _is_inside(pid, identities)}
+        begin = now()
+        found = {pid for pid in _numbers(newer_than, begin.last) if _is_inside(pid, identities)}
         count = _kill(found, identities, ticks, deadline)
         if count:
-            killed += count
-            scans_in_vain = 0
-        elif _last() == last:
+            # A fork that was under way may have given out an old number: once more from the start.
+            killed, scans_in_vain, newer_than = killed + count, 0, since
+        elif _last() == begin.last:
             break
         else:
-            scans_in_vain += 1
+            scans_in_vain, newer_than = scans_in_vain + 1, begin
         if time.monotonic() > deadline:
             raise NetnsError(
                 f"{len(found)} processes are left and fork quicker than they are killed",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import operator
 import os
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def test_many_at_once_and_the_loop_goes_on(room: str) -> None:
     async def main() -> None:
         runs = asyncio.gather(
             *(
-                execution.run(name, ["sh", "-c", f"sleep 0.2; echo {name}"], env=ENVIRONMENT)
+                execution.run(name, ["sh", "-c", f"sleep 0.5; echo {name}"], env=ENVIRONMENT)
                 for name in others
             )
         )
@@ -239,7 +240,7 @@ def test_many_at_once_and_the_loop_goes_on(room: str) -> None:
         turn()
         outcomes = await runs
         assert [each.stdout.decode() for each in outcomes] == [f"{name}\n" for name in others]
-        assert turns > 20
+        assert turns > 5
 
     others = [f"{room}-{n}" for n in range(20)]
     namespace.create(others, lambda _name: None)
@@ -264,7 +265,7 @@ def test_runs_leak_nothing(room: str) -> None:
         for _ in range(50):
             await one()
         # The thread that hands the result over may need a moment to end.
-        wait_for(lambda: state() == before)
+        wait_for(lambda: all(map(operator.le, state(), before)))
 
     asyncio.run(main())
 

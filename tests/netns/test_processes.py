@@ -71,7 +71,7 @@ def finish(child: subprocess.Popen[str]) -> int:
 def test_whoever_is_inside_is_killed_and_nobody_else(room: str, lab_name: str) -> None:
     other = f"{lab_name}-2"
     namespace.create([other], lambda _name: None)
-    shell = "setsid sleep 1000 >/dev/null & sleep 1000 & echo go; wait"
+    shell = "setsid sleep 1000 >/dev/null & sleep 1000 & echo go; exec sleep 1000"
     try:
         first, second = start(room, "sh", "-c", shell), start(other, "sh", "-c", shell)
         assert processes.kill_all(room) == 3
@@ -142,7 +142,7 @@ def test_only_what_started_since_is_killed(room: str, ago: str) -> None:
     # A start time is counted in hundredths of a second.
     while (moment := processes.now()).ticks <= processes.start_time(shell.pid):
         pass
-    young = start(room, "sh", "-c", "setsid sleep 1000 >/dev/null & echo go; wait")
+    young = start(room, "sh", "-c", "setsid sleep 1000 >/dev/null & echo go; exec sleep 1000")
     with namespace.opened(room) as descriptor:
         wanted = [processes.identity(descriptor)]
         assert processes.kill(wanted, MOMENTS[ago](moment)) == 2

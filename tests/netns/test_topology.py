@@ -359,7 +359,7 @@ def test_rounds_leak_nothing(lab: str) -> None:
         return (
             len(list(Path("/proc/self/fd").iterdir())),
             len(list(Path("/proc/self/task").iterdir())),
-            len(Path("/proc/self/mountinfo").read_text().splitlines()),
+            Path("/proc/self/mountinfo").read_text().count(f"/hp-{lab}-"),
         )
 
     spec = lab_spec(lab, 3)
