@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pyroute2.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
+    NLM_F_DUMP,
     NLM_F_EXCL,
 )
 from pyroute2.netlink.rtnl import (
@@ -29,7 +30,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from netns import syscalls
 from netns.errors import from_errno
-from netns.netlink import RouteSocket, encode
+from netns.netlink import RouteSocket, attributes, encode
 
 PROGRAM_NAME = "hp_drop"
 
@@ -40,6 +41,8 @@ _CLSACT_INGRESS = 0xFFFFFFF2
 _ETH_P_ALL = 3
 _PRIORITY = 1
 _TCA_BPF_FLAG_ACT_DIRECT = 1
+# linux/rtnetlink.h and linux/pkt_cls.h.
+_TCMSG_SIZE, _TCA_OPTIONS, _TCA_BPF_NAME = 20, 2, 7
 _CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 
 # linux/bpf.h, struct bpf_insn: r0 = TC_ACT_SHOT (BPF_ALU64 | BPF_MOV | BPF_K); exit.
@@ -68,20 +71,22 @@ def drop(route: RouteSocket, indexes: Sequence[int]) -> None:
 
 def missing(route: RouteSocket, indexes: Iterable[int]) -> list[int]:
     """Those of the link indexes whose ingress is not dropped by our program."""
-    result = []
-    for index in indexes:
-        message = tcmsg()
-        message["index"] = index
-        message["parent"] = _CLSACT_INGRESS
-        answers = route.dump(message, RTM_GETTFILTER, "cannot list ingress filters")
-        if not any(_is_ours(answer) for answer in answers):
-            result.append(index)
-    return result
+    message = tcmsg()
+    message["parent"] = _CLSACT_INGRESS
+    request = encode(message, RTM_GETTFILTER, NLM_F_DUMP)
+    return [
+        index
+        for index in indexes
+        if not any(route.dump(_for_link(request, index), _is_ours, "cannot list ingress filters"))
+    ]
 
 
-def _is_ours(answer: object) -> bool:
-    options = answer.get_attr("TCA_OPTIONS")  # type: ignore[attr-defined]
-    return options is not None and options.get_attr("TCA_BPF_NAME") == PROGRAM_NAME
+def _is_ours(payload: bytes) -> bool:
+    for kind, value in attributes(payload, _TCMSG_SIZE):
+        if kind == _TCA_OPTIONS:
+            name = dict(attributes(value, 0)).get(_TCA_BPF_NAME, b"")
+            return name.rstrip(b"\0") == PROGRAM_NAME.encode()
+    return False
 
 
 def _qdisc() -> bytes:

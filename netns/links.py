@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import errno
 import functools
-import ipaddress
+import os
 import re
+import socket
+import struct
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +25,11 @@ from typing import Any
 from pyroute2.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
+    NLM_F_DUMP,
     NLM_F_EXCL,
 )
 from pyroute2.netlink.rtnl import (
+    RTM_DELADDR,
     RTM_DELLINK,
     RTM_GETADDR,
     RTM_GETLINK,
@@ -42,7 +47,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import (
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from netns.errors import NetnsError
-from netns.netlink import RouteSocket, encode
+from netns.netlink import RouteSocket, attributes, encode
 
 LOOPBACK_INDEX = 1
 GROUP = 0x6870
@@ -50,6 +55,13 @@ GROUP = 0x6870
 
 _GROUP_LEAVING = GROUP + 1
 _IFF_UP = 1
+# linux/rtnetlink.h, struct ifinfomsg: ifi_index and ifi_flags; and linux/if_link.h.
+_IFINFOMSG, _IFINFOMSG_SIZE = struct.Struct("=4xiI"), 16
+# linux/if_addr.h, struct ifaddrmsg: ifa_prefixlen and ifa_index.
+_IFADDRMSG, _IFA_LOCAL = struct.Struct("=xBxxI"), 2
+# linux/rtnetlink.h, struct rtmsg: rtm_dst_len, rtm_table and rtm_type.
+_RTMSG, _RTA_DST, _RTA_OIF, _RTA_GATEWAY = struct.Struct("=xBxxBxxB4x"), 1, 4, 5
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_GROUP = 1, 3, 4, 5, 27
 _AF_INET = 2
 _RT_TABLE_MAIN = 254
 _RTPROT_STATIC = 4
@@ -116,52 +128,90 @@ def check_name(name: str) -> None:
 
 def create_pairs(route: RouteSocket, pairs: Sequence[Pair]) -> None:
     """Make veth pairs: near ends up in the namespace of `route`, peers down in theirs."""
-    messages = []
-    for pair in pairs:
-        peer = _peer(pair)
-        message = ifinfmsg()
-        message["flags"] = message["change"] = _IFF_UP
-        message["attrs"] = [
-            ("IFLA_IFNAME", pair.name),
-            ("IFLA_ADDRESS", pair.mac),
-            ("IFLA_MTU", pair.mtu),
-            ("IFLA_GROUP", GROUP),
-            # veth would take one queue per possible processor, for XDP only.
-            ("IFLA_NUM_TX_QUEUES", 1),
-            ("IFLA_NUM_RX_QUEUES", 1),
-            (
-                "IFLA_LINKINFO",
-                {
-                    "attrs": [
-                        ("IFLA_INFO_KIND", "veth"),
-                        ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}),
-                    ]
-                },
-            ),
-        ]
-        messages.append(encode(message, RTM_NEWLINK, _CREATE))
+    messages = [_pair_request(pair) for pair in pairs]
     first = pairs[0].name if pairs else ""
     last = pairs[-1].name if pairs else ""
     route.request(messages, f"cannot create links {first} to {last}")
 
 
-def _peer(pair: Pair) -> dict[str, Any]:
-    """The peer's half of a veth request."""
-    return {
+# Stand for the values of one pair while a form is made.
+_FORM_MAC, _FORM_PEER_MAC = b"\x02\xf0\x0d\xfa\xce\x01", b"\x02\xf0\x0d\xfa\xce\x02"
+_FORM_NAMESPACE = 0x7EAD_BEEF
+
+
+def _pair_request(pair: Pair) -> bytes:
+    name, peer_name = pair.name.encode(), pair.peer_name.encode()
+    values = (
+        _name_attribute(name),
+        bytes.fromhex(pair.mac.replace(":", "")),
+        _name_attribute(peer_name),
+        bytes.fromhex(pair.peer_mac.replace(":", "")),
+        struct.pack("=I", pair.peer_namespace),
+    )
+    form, rest = _pair_form(len(name), len(peer_name), pair.mtu)
+    return b"".join(part for pair in zip(form, values, strict=True) for part in pair) + rest
+
+
+def _name_attribute(name: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(name) + 1, _IFLA_IFNAME) + name + b"\0"
+
+
+@functools.lru_cache(maxsize=256)
+def _pair_form(
+    name_length: int, peer_name_length: int, mtu: int
+) -> tuple[tuple[bytes, ...], bytes]:
+    """The request for a pair with names of these lengths: what stands before each value, the rest.
+
+    A thousand environments differ in names, hardware addresses and a descriptor only, and
+    building a request takes longer than all the rest that Python does for an environment.
+    """
+    peer = {
         "family": 0,
         "index": 0,
         # Not up yet: veth configures the peer before the pair is tied, which fails (ENOTCONN).
         "flags": 0,
         "change": 0,
         "attrs": [
-            ("IFLA_IFNAME", pair.peer_name),
-            ("IFLA_ADDRESS", pair.peer_mac),
-            ("IFLA_MTU", pair.mtu),
+            ("IFLA_IFNAME", ">" * peer_name_length),
+            ("IFLA_ADDRESS", _FORM_PEER_MAC.hex(":")),
+            ("IFLA_MTU", mtu),
             ("IFLA_NUM_TX_QUEUES", 1),
             ("IFLA_NUM_RX_QUEUES", 1),
-            ("IFLA_NET_NS_FD", pair.peer_namespace),
+            ("IFLA_NET_NS_FD", _FORM_NAMESPACE),
         ],
     }
+    message = ifinfmsg()
+    message["flags"] = message["change"] = _IFF_UP
+    message["attrs"] = [
+        ("IFLA_IFNAME", "<" * name_length),
+        ("IFLA_ADDRESS", _FORM_MAC.hex(":")),
+        ("IFLA_MTU", mtu),
+        ("IFLA_GROUP", GROUP),
+        # veth would take one queue per possible processor, for XDP only.
+        ("IFLA_NUM_TX_QUEUES", 1),
+        ("IFLA_NUM_RX_QUEUES", 1),
+        (
+            "IFLA_LINKINFO",
+            {
+                "attrs": [
+                    ("IFLA_INFO_KIND", "veth"),
+                    ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}),
+                ]
+            },
+        ),
+    ]
+    rest = encode(message, RTM_NEWLINK, _CREATE)
+    form = []
+    for value in (
+        _name_attribute(b"<" * name_length),
+        _FORM_MAC,
+        _name_attribute(b">" * peer_name_length),
+        _FORM_PEER_MAC,
+        struct.pack("=I", _FORM_NAMESPACE),
+    ):
+        before, _, rest = rest.partition(value)
+        form.append(before)
+    return tuple(form), rest
 
 
 def delete_all(route: RouteSocket) -> None:
@@ -200,12 +250,22 @@ def up(index: int) -> bytes:
 @functools.lru_cache(maxsize=1024)
 def address(index: int, value: str, prefix_length: int) -> bytes:
     """The request that adds an IPv4 address to a link."""
+    return encode(_address(index, value, prefix_length), RTM_NEWADDR, _CREATE)
+
+
+@functools.lru_cache(maxsize=1024)
+def without_address(index: int, value: str, prefix_length: int) -> bytes:
+    """The request that takes an IPv4 address from a link; EADDRNOTAVAIL when it has none such."""
+    return encode(_address(index, value, prefix_length), RTM_DELADDR)
+
+
+def _address(index: int, value: str, prefix_length: int) -> Any:
     message = ifaddrmsg()
     message["family"] = _AF_INET
     message["prefixlen"] = prefix_length
     message["index"] = index
     message["attrs"] = [("IFA_LOCAL", value), ("IFA_ADDRESS", value)]
-    return encode(message, RTM_NEWADDR, _CREATE)
+    return message
 
 
 @functools.lru_cache(maxsize=1024)
@@ -234,8 +294,15 @@ def _route(length: int, scope: int, attributes: list[tuple[str, object]]) -> byt
 
 def link(route: RouteSocket, name: str) -> Link | None:
     """One link by name; None when there is none."""
-    answer = route.get(_by_name(name), ifinfmsg, f"cannot read link {name}")
-    return None if answer is None else _link(answer)
+    return route.get(_by_name(name), _link, f"cannot read link {name}")
+
+
+def existing(route: RouteSocket, name: str) -> Link:
+    """One link by name that was made just now; raises `NetnsError` when it is gone."""
+    found = link(route, name)
+    if found is None:
+        raise NetnsError(f"link {name} has vanished", "somebody else changes this lab: find out")
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
@@ -247,46 +314,75 @@ def _by_name(name: str) -> bytes:
 
 def links(route: RouteSocket) -> dict[str, Link]:
     """All links of the namespace by name."""
-    message = ifinfmsg()
-    message["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
-    found = (_link(each) for each in route.dump(message, RTM_GETLINK, "cannot list links"))
+    found = route.dump(_all_links(), _link, "cannot list links")
     return {each.name: each for each in found}
 
 
-def _link(message: Any) -> Link:
+@functools.cache
+def _all_links() -> bytes:
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
+    return encode(message, RTM_GETLINK, NLM_F_DUMP)
+
+
+def _link(payload: bytes) -> Link:
+    index, flags = _IFINFOMSG.unpack_from(payload)
+    found = dict(attributes(payload, _IFINFOMSG_SIZE))
     return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        up=bool(message["flags"] & _IFF_UP),
-        group=message.get_attr("IFLA_GROUP") or 0,
-        peer_index=message.get_attr("IFLA_LINK") or 0,
+        index=index,
+        name=os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0")),
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found.get(_IFLA_MTU)),
+        up=bool(flags & _IFF_UP),
+        group=_number(found.get(_IFLA_GROUP)),
+        peer_index=_number(found.get(_IFLA_LINK)),
     )
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int.from_bytes(value, sys.byteorder)
 
 
 def addresses(route: RouteSocket) -> set[tuple[int, str]]:
     """All IPv4 addresses of the namespace as (link index, address/prefix length)."""
+    return set(route.dump(_all_addresses(), _read_address, "cannot list addresses"))
+
+
+@functools.cache
+def _all_addresses() -> bytes:
     message = ifaddrmsg()
     message["family"] = _AF_INET
-    return {
-        (each["index"], f"{each.get_attr('IFA_LOCAL')}/{each['prefixlen']}")
-        for each in route.dump(message, RTM_GETADDR, "cannot list addresses")
-    }
+    return encode(message, RTM_GETADDR, NLM_F_DUMP)
+
+
+def _read_address(payload: bytes) -> tuple[int, str]:
+    length, index = _IFADDRMSG.unpack_from(payload)
+    found = dict(attributes(payload, _IFADDRMSG.size))
+    return index, f"{socket.inet_ntoa(found[_IFA_LOCAL])}/{length}"
 
 
 def routes(route: RouteSocket) -> set[Route]:
     """All unicast IPv4 routes of the main table."""
+    found = route.dump(_all_routes(), _read_route, "cannot list routes")
+    return {each for each in found if each is not None}
+
+
+@functools.cache
+def _all_routes() -> bytes:
     message = rtmsg()
     message["family"] = _AF_INET
-    return {
-        Route(
-            destination=str(
-                ipaddress.IPv4Network((each.get_attr("RTA_DST") or "0.0.0.0", each["dst_len"]))
-            ),
-            gateway=each.get_attr("RTA_GATEWAY"),
-            index=each.get_attr("RTA_OIF") or 0,
-        )
-        for each in route.dump(message, RTM_GETROUTE, "cannot list routes")
-        if each["table"] == _RT_TABLE_MAIN and each["type"] == _RTN_UNICAST
-    }
+    return encode(message, RTM_GETROUTE, NLM_F_DUMP)
+
+
+def _read_route(payload: bytes) -> Route | None:
+    """The route, if it is a unicast one of the main table."""
+    length, table, kind = _RTMSG.unpack_from(payload)
+    if table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
+        return None
+    found = dict(attributes(payload, _RTMSG.size))
+    gateway = found.get(_RTA_GATEWAY)
+    return Route(
+        destination=f"{socket.inet_ntoa(found.get(_RTA_DST, bytes(4)))}/{length}",
+        gateway=None if gateway is None else socket.inet_ntoa(gateway),
+        index=_number(found.get(_RTA_OIF)),
+    )

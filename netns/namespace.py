@@ -151,17 +151,22 @@ def enter(name: str, *, sysfs: bool = False) -> None:
     /sys that shows the namespace's links, as under `ip netns exec`.
     """
     with opened(name) as descriptor:
-        try:
-            syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise NetnsError(
-                    f"{path(name)} is not a network namespace",
-                    "it is the rest of a broken creation: delete it",
-                ) from None
-            raise from_errno(f"cannot enter namespace {name}", error.errno or 0) from None
+        join(descriptor, name)
     if sysfs:
         _mount_sysfs(name)
+
+
+def join(descriptor: int, name: str) -> None:
+    """Move the calling thread into the namespace behind a descriptor of `name`; see `enter`."""
+    try:
+        syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise NetnsError(
+                f"{path(name)} is not a network namespace",
+                "it is the rest of a broken creation: delete it",
+            ) from None
+        raise from_errno(f"cannot enter namespace {name}", error.errno or 0) from None
 
 
 def call(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

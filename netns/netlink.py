@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A route netlink socket that sends messages in bulk.
 
-pyroute2 knows the formats: its message classes build every request here and read every answer.
+pyroute2 knows the formats: its message classes build every request here. Requests that differ in a
+few values are copies of one, and of an answer only the attributes are read that are wanted, because
+there are thousands of both.
 Its own sockets are not used, because `IPRoute(netns=...)` forks a child per namespace and waits
 for each answer before the next request. This socket belongs to the namespace of the thread that
 makes it, sends many requests per system call, and gathers the acknowledgements afterwards.
@@ -14,13 +16,12 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pyroute2.netlink import (
     NLM_F_ACK,
-    NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
@@ -34,6 +35,9 @@ _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NLM_F_ACK_TLVS = 0x200
 _NLMSGERR_ATTR_MSG = 1
+_NLA_TYPE_MASK = 0x3FFF
+
+T = TypeVar("T")
 
 _HEADER = struct.Struct("=IHHII")
 # Each acknowledgement takes about 1 KiB of the receive buffer (208 KiB by default) before it
@@ -107,8 +111,11 @@ class RouteSocket:
         if failure is not None:
             raise from_errno(what, *failure)
 
-    def get(self, message: bytes, parser: Any, what: str) -> Any | None:
-        """Send one request that is answered by one message; None when there is no such object."""
+    def get(self, message: bytes, parser: Callable[[bytes], T], what: str) -> T | None:
+        """Send one request that is answered by one message; None when there is no such object.
+
+        `parser` gets what follows the answer's netlink header.
+        """
         pending = self._send([message])
         while True:
             for number, kind, flags, payload in self._receive():
@@ -119,13 +126,15 @@ class RouteSocket:
                     if code in (errno.ENODEV, errno.ENOENT):
                         return None
                     raise from_errno(what, code, _extended_error(flags, payload))
-                return _decode(parser, kind, flags, payload)
+                return parser(payload)
 
-    def dump(self, message: Any, kind: int, what: str) -> list[Any]:
-        """Ask for all objects that `message` describes; answers as pyroute2 messages."""
-        pending = self._send([encode(message, kind, NLM_F_DUMP)])
-        parser = type(message)
-        results: list[Any] = []
+    def dump(self, message: bytes, parser: Callable[[bytes], T], what: str) -> list[T]:
+        """Send one request (with NLM_F_DUMP) that is answered by any number of messages.
+
+        `parser` as for `get`.
+        """
+        pending = self._send([message])
+        results: list[T] = []
         while True:
             for number, answer, flags, payload in self._receive():
                 if number not in pending:
@@ -135,7 +144,7 @@ class RouteSocket:
                     if code:
                         raise from_errno(what, code, _extended_error(flags, payload))
                     return results
-                results.append(_decode(parser, answer, flags, payload))
+                results.append(parser(payload))
 
     def _send(self, messages: Sequence[bytes]) -> set[int]:
         numbers = []
@@ -157,24 +166,21 @@ class RouteSocket:
             offset += (length + 3) & ~3
 
 
-def _decode(parser: Any, kind: int, flags: int, payload: bytes) -> Any:
-    data = _HEADER.pack(_HEADER.size + len(payload), kind, flags, 0, 0) + payload
-    message = parser(data)
-    message.decode()
-    return message
+def attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes (type, value) of a message from `offset` on, of a nest likewise from 0."""
+    while offset + 4 <= len(payload):
+        length, kind = struct.unpack_from("=HH", payload, offset)
+        if length < 4:
+            return
+        yield kind & _NLA_TYPE_MASK, payload[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
 
 
 def _extended_error(flags: int, payload: bytes) -> str:
     """The kernel's words about an error, if it gave any (NETLINK_EXT_ACK)."""
     if not flags & _NLM_F_ACK_TLVS:
         return ""
-    offset = 4 + _HEADER.size
-    while offset + 4 <= len(payload):
-        length, kind = struct.unpack_from("=HH", payload, offset)
-        if length < 4:
-            break
-        if kind & 0x3FFF == _NLMSGERR_ATTR_MSG:
-            text = payload[offset + 4 : offset + length]
-            return os.fsdecode(text.rstrip(b"\0"))
-        offset += (length + 3) & ~3
+    for kind, value in attributes(payload, 4 + _HEADER.size):
+        if kind == _NLMSGERR_ATTR_MSG:
+            return os.fsdecode(value.rstrip(b"\0"))
     return ""

@@ -11,89 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from netns import NetnsError, ingress, links, namespace, topology
+from netns import NetnsError, environments, ingress, links, namespace, topology, vpcs
 from netns.netlink import RouteSocket
-from netns.topology import InterfaceSpec, VpcSpec
+from netns.topology import VpcSpec
 from tests.netns.conftest import lab_spec
 
 VPC = lab_spec("x").vpcs[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lab": "Upper"}, "invalid lab name"),
-        ({"lab": "a" * 16}, "invalid lab name"),
-        ({"lab": ""}, "invalid lab name"),
-        ({"lab": "a-vpc-b"}, "invalid lab name"),
-        ({"lab": "a-vpc"}, "invalid lab name"),
-        ({"lab": "../a"}, "invalid lab name"),
-        ({"environments": -1}, "environments are asked for"),
-        ({"environments": 16385}, "environments are asked for"),
-        ({"inside_address": "169.254.100"}, "Expected 4 octets"),
-        ({"inside_gateway": "10.0.0.1"}, "no neighbour"),
-        ({"inside_gateway": "169.254.100.2"}, "no neighbour"),
-        ({"environment_mtu": 67}, "MTU"),
-        ({"vpcs": (replace(VPC, mtu=65536),)}, "MTU"),
-        ({"vpcs": (replace(VPC, name="A"),)}, "invalid VPC name"),
-        ({"vpcs": (replace(VPC, addresses=("10.0.1.300",)),)}, "not permitted"),
-        ({"vpcs": (VPC, replace(VPC, interfaces=()))}, "two VPCs are named 'customer'"),
-        ({"vpcs": (VPC, replace(VPC, name="b"))}, "two network interfaces are named 'eni-a'"),
-    ],
-)
-def test_impossible_specs(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(NetnsError, match=message) as caught:
-        topology.check(lab_spec(**({"lab": "x"} | changes)))  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("eni-0123456789-a", "16 characters long"),
-        ("", "invalid link name"),
-        ("a/b", "invalid link name"),
-        ("a b", "invalid link name"),
-        ("lo", "cannot be named"),
-        ("all", "cannot be named"),
-        ("env7", "cannot be named"),
-    ],
-)
-def test_impossible_interface_names(name: str, message: str) -> None:
-    vpc = replace(VPC, interfaces=(InterfaceSpec(name, "10.0.1.10"),))
-    with pytest.raises(NetnsError, match=message):
-        topology.check(lab_spec("x", vpcs=(vpc,)))
-
-
-def test_strays_are_those_of_one_lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(namespace, "DIRECTORY", tmp_path)
-    mine = {"hp-a-gw", "hp-a-vpc-b", "hp-a-vpc-b-c", "hp-a-env-1", "hp-a-env-1000"}
-    others = {
-        *("hp-a-b-gw", "hp-ab-gw", "hp-a-b-env-1", "hp-a-env-1-gw", "hp-a-env-1-env-2"),
-        *("hp-a-gw-gw", "hp-a-env-", "hp-a-env-x", "hp-a-vpc-", "hp-a-gw2", "xhp-a-gw", "gw"),
-    }
-    for name in mine | others:
-        (tmp_path / name).touch()
-    assert set(topology.strays("a")) == mine
-
-
-def test_no_name_belongs_to_two_labs() -> None:
-    parts = ["a", "vpc", "env", "gw", "1", "b"]
-    generator = random.Random(7)
-    owners: dict[str, tuple[str, str]] = {}
-    for _ in range(20000):
-        lab = "-".join(generator.choices(parts, k=generator.randint(1, 3)))
-        rest = "-".join(generator.choices(parts, k=generator.randint(1, 3)))
-        try:
-            names = {
-                topology.gateway_namespace(lab),
-                topology.vpc_namespace(lab, rest),
-                topology.environment_namespace(lab, 1),
-            }
-        except NetnsError:
-            continue
-        for name in names:
-            assert owners.setdefault(name, (name, lab)) == (name, lab)
 
 
 @pytest.mark.live
@@ -341,10 +264,14 @@ def test_a_failing_build_leaves_nothing(
         if done:
             fail()
 
-    targets = {"vpc": "_add_vpc", "slots": "_create_slots", "environment": "_set_up_environment"}
+    targets = {
+        "vpc": (vpcs, "_make_interfaces"),
+        "slots": (environments, "_create_slots"),
+        "environment": (environments, "_set_up_environment"),
+    }
     with monkeypatch.context() as patch:
         if stage in targets:
-            patch.setattr(topology, targets[stage], fail)
+            patch.setattr(*targets[stage], fail)
         elif stage == "ingress":
             patch.setattr(ingress, "drop", fail)
         with pytest.raises(NetnsError, match="made up"):
@@ -409,44 +336,6 @@ def test_destroy_takes_the_links_from_a_process_that_stays(lab: str) -> None:
 
 
 @pytest.mark.live
-def test_environments_come_and_go(lab: str) -> None:
-    spec = lab_spec(lab, 3)
-    built = topology.build(spec)
-    (added,) = topology.add_environments(spec, [4])
-    four = replace(spec, environments=4)
-    found = topology.inspect(four)
-    assert found is not None
-    assert found.slots == (*built.slots, added)
-
-    topology.remove_environments(lab, [2, 4, 5])
-    topology.remove_environments(lab, [2, 4])
-    assert topology.inspect(four) is None
-    with namespace.call(built.gateway, RouteSocket) as inside:
-        assert set(links.links(inside)) == {"lo", "eni-a", "eni-b", "env1", "env3"}
-
-    (again,) = topology.add_environments(spec, [2])
-    # A hardware address belongs to the environment, not to one life of its link.
-    assert again == replace(built.slots[1], ifindex=again.ifindex)
-    assert topology.inspect(spec) == replace(built, slots=(built.slots[0], again, built.slots[2]))
-
-
-@pytest.mark.live
-def test_adding_what_is_there_takes_back_only_its_own(lab: str) -> None:
-    spec = lab_spec(lab, 2)
-    built = topology.build(spec)
-    with pytest.raises(NetnsError, match="File exists"):
-        topology.add_environments(spec, [3, 2])
-    assert topology.inspect(spec) == built
-
-
-@pytest.mark.live
-@pytest.mark.parametrize("numbers", [[0], [-1], [16385]])
-def test_impossible_environment_numbers(lab: str, numbers: list[int]) -> None:
-    with pytest.raises(NetnsError, match="is impossible"):
-        topology.add_environments(lab_spec(lab), numbers)
-
-
-@pytest.mark.live
 @pytest.mark.slow
 def test_a_thousand_environments_in_time(lab: str) -> None:
     spec = lab_spec(lab, 1000)
@@ -470,7 +359,7 @@ def test_rounds_leak_nothing(lab: str) -> None:
         return (
             len(list(Path("/proc/self/fd").iterdir())),
             len(list(Path("/proc/self/task").iterdir())),
-            len(Path("/proc/self/mountinfo").read_text().splitlines()),
+            Path("/proc/self/mountinfo").read_text().count(f"/hp-{lab}-"),
         )
 
     spec = lab_spec(lab, 3)
@@ -481,22 +370,3 @@ def test_rounds_leak_nothing(lab: str) -> None:
         topology.build(spec)
         topology.destroy(lab)
     assert state() == before
-
-
-@pytest.mark.parametrize(
-    ("environments", "expected"), [(0, (512, 1024)), (192, (512, 1024)), (1000, (2128, 4256))]
-)
-def test_neighbour_limits_are_raised_only_where_needed(
-    environments: int,
-    expected: tuple[int, int],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    files = tmp_path / "gc_thresh2", tmp_path / "gc_thresh3"
-    monkeypatch.setattr(topology, "_NEIGHBOUR_LIMITS", tmp_path)
-    for file, value in zip(files, (512, 1024), strict=True):
-        file.write_text(f"{value}\n")
-    topology._raise_neighbour_limits(environments)
-    assert tuple(int(file.read_text()) for file in files) == expected
-    topology._raise_neighbour_limits(0)
-    assert tuple(int(file.read_text()) for file in files) == expected
