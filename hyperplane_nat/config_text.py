@@ -29,9 +29,11 @@ def _toml_table(section: Section, prefix: str, lines: list[str], comments: bool)
         value = getattr(section, name)
         # A list of tables that is empty, but would not be if it were left out, has to be said.
         missed = value == [] and field.get_default(call_default_factory=True)
-        if nested_section(field) is None or missed:
+        nested = nested_section(field)
+        if nested is None or missed:
             if comments:
-                lines.extend(_comment(field.description or ""))
+                about = _summary(nested, field) if nested else field.description
+                lines.extend(_comment(about or ""))
             if value is not None:
                 lines.append(f"{name} = {_toml_value(value)}")
             elif comments:
