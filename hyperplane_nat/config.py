@@ -4,9 +4,14 @@ The configuration of a lab: one TOML file, every value with a default and its un
 
 Theory of operation: the pydantic models below are the only description of the configuration. The
 TOML file, its validation, `hyperplane-nat config` and docs/configuration.md follow from them (the
-last two are written by `config_text`; `python -m hyperplane_nat.config --markdown`). A model checks
-what can be told from its own fields; `Config` checks what needs the whole: names, subnets and
-addresses across sections (`config_checks`). `config_values` has the kinds of values.
+last two are written by `config_text`; `python -m hyperplane_nat.config --markdown`). The sections
+for what customers own are in `config_resources`. A model checks what can be told from its own
+fields; `Config` checks what needs the whole: names, subnets and addresses across sections
+(`config_checks`, `config_resource_checks`). `config_values` has the kinds of values.
+
+Environments are static, `lab.environments` of them on the interfaces of `[[network_interface]]`, or
+belong to functions, whose environments and interfaces come and go; a lab may have both. A function
+therefore changes what is left out: no static environment, no static interface, and a pool.
 
 Whatever is wrong ends as one `ConfigError` whose text is one line, `<file>: <section.field>: <what>
 (<remedy>)`. Addresses stay strings in the form they were written in; where arithmetic is needed,
@@ -20,14 +25,27 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from hyperplane_nat import config_checks
+from hyperplane_nat import config_checks, config_resource_checks
+from hyperplane_nat.config_resources import (
+    POOL_SIZE,
+    Account,
+    Function,
+    InternetHost,
+    Lifecycle,
+    Pool,
+    Subnet,
+    Vpc,
+)
+from hyperplane_nat.config_resources import (
+    Service as Service,
+)
 from hyperplane_nat.config_values import (
     DURATION_MAX_MILLISECONDS,
     AbsolutePath,
@@ -38,10 +56,10 @@ from hyperplane_nat.config_values import (
     LabName,
     LinkName,
     Mtu,
-    Network,
     Port,
     PowerOfTwo,
     Seconds,
+    Section,
 )
 
 SLOTS_MAX = 16384
@@ -61,12 +79,6 @@ class ConfigError(Exception):
     """A configuration that cannot be used; the text is one line with the remedy."""
 
 
-class Section(BaseModel):
-    """One table of the TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 class Lab(Section):
     """The lab as a whole."""
 
@@ -76,10 +88,11 @@ class Lab(Section):
     )
     environments: int = Field(
         default=100,
-        ge=1,
+        ge=0,
         le=SLOTS_MAX,
         description="Execution environments to create, spread round-robin over the network "
-        "interfaces.",
+        "interfaces. 0 is for a lab with functions, and what it has if neither this nor a network "
+        "interface is given.",
     )
     runtime_directory: AbsolutePath = Field(
         default="/run/hyperplane-nat",
@@ -138,77 +151,11 @@ class Environment(Section):
         return self
 
 
-class Subnet(Section):
-    """A subnet of a VPC. The first four addresses and the last are reserved, as on AWS."""
-
-    name: LinkName = Field(description="Name of the subnet, unique in the lab.")
-    cidr: Network = Field(description="Its network, inside the VPC's; /28 at the smallest (AWS).")
-
-    @property
-    def network(self) -> IPv4Network:
-        """`cidr` to calculate with."""
-        return IPv4Network(self.cidr)
-
-    @property
-    def router(self) -> str:
-        """Address of the VPC router in this subnet: its first host (AWS)."""
-        return str(self.network.network_address + 1)
-
-    def reserved(self, address: IPv4Address) -> bool:
-        """Whether AWS keeps this address of the subnet for itself."""
-        return (
-            address < self.network.network_address + 4 or address == self.network.broadcast_address
-        )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.network.prefixlen > 28:
-            raise FieldError("cidr", f"{self.cidr} is smaller than a /28", "choose a larger one")
-        return self
-
-
-class Service(Section):
-    """A small server of the lab's own in a VPC."""
-
-    name: LinkName = Field(description="Name of the service, unique in its VPC.")
-    kind: Literal["http", "udp-echo"] = Field(
-        description="`http` serves a file of known content over TCP, `udp-echo` sends every "
-        "datagram back."
-    )
-    address: Address = Field(description="Its address, in one of the VPC's subnets.")
-    port: Port = Field(description="Port it listens on.")
-    size_bytes: int = Field(
-        default=4 * 1024 * 1024,
-        ge=0,
-        le=2**40,
-        description="Size of the file that an `http` service serves.",
-    )
-
-    @property
-    def transport(self) -> str:
-        """The protocol under it: "tcp" or "udp"."""
-        return "tcp" if self.kind == "http" else "udp"
-
-
-class Vpc(Section):
-    """A customer VPC. VPCs may overlap each other: they never meet."""
-
-    name: LinkName = Field(description="Name of the VPC, unique in the lab.")
-    cidr: Network = Field(
-        description="Its network. An environment attached to the VPC reaches this and nothing else."
-    )
-    mtu_bytes: Mtu = Field(default=1500, description="MTU of the links in the VPC.")
-    subnet: list[Subnet] = Field(min_length=1, description="Subnets of the VPC.")
-    service: list[Service] = Field(default_factory=list, description="Servers to run in the VPC.")
-
-    @property
-    def network(self) -> IPv4Network:
-        """`cidr` to calculate with."""
-        return IPv4Network(self.cidr)
-
-
 class NetworkInterface(Section):
-    """A network interface in a subnet, shared by any number of environments."""
+    """
+    A network interface in a subnet, shared by any number of environments. Those of functions are
+    made for them and are not listed.
+    """
 
     name: InterfaceName = Field(
         description="Name of the interface, unique in the lab; also of its link, so 15 characters "
@@ -218,6 +165,10 @@ class NetworkInterface(Section):
     address: Address = Field(
         description="Its address: what servers in the VPC see environments come from."
     )
+
+
+def _default_accounts() -> list[Account]:
+    return [Account(name="default", id="111122223333")]
 
 
 def _default_vpcs() -> list[Vpc]:
@@ -391,10 +342,15 @@ class Config(Section):
 
     lab: Lab = Field(default_factory=Lab)
     environment: Environment = Field(default_factory=Environment)
+    account: list[Account] = Field(default_factory=_default_accounts, min_length=1)
     vpc: list[Vpc] = Field(default_factory=_default_vpcs, min_length=1)
+    internet: list[InternetHost] = Field(default_factory=list)
     network_interface: list[NetworkInterface] = Field(
-        default_factory=_default_interfaces, min_length=1, max_length=INTERFACES_MAX
+        default_factory=_default_interfaces, max_length=INTERFACES_MAX
     )
+    function: list[Function] = Field(default_factory=list)
+    pool: Pool = Field(default_factory=Pool)
+    lifecycle: Lifecycle = Field(default_factory=Lifecycle)
     flows: Flows = Field(default_factory=Flows)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     ports: Ports = Field(default_factory=Ports)
@@ -411,6 +367,19 @@ class Config(Section):
     def state_file(self) -> Path:
         """The file that the flow table is mapped from."""
         return Path(self.lab.state_directory) / f"hyperplane-nat-{self.lab.name}.map"
+
+    def account_of(self, item: Vpc | Function) -> str:
+        """Name of the account that a VPC or function of this configuration belongs to."""
+        if item.account is None and isinstance(item, Function) and item.networking != "none":
+            return self.account_of(self.vpc_of(item))
+        return item.account or self.account[0].name
+
+    def vpc_of(self, function: Function) -> Vpc:
+        """The VPC that a function of this configuration is in; KeyError if it is in none."""
+        for vpc in self.vpc:
+            if any(subnet.name in function.subnets for subnet in vpc.subnet):
+                return vpc
+        raise KeyError(function.name)
 
     def place(self, interface: NetworkInterface) -> tuple[Vpc, Subnet]:
         """The VPC and subnet that a network interface of this configuration is in."""
@@ -441,9 +410,25 @@ class Config(Section):
             for name, value in seconds.items()
         }
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, document: object) -> object:
+        if not isinstance(document, dict) or not document.get("function"):
+            return document
+        defaults = [("pool", "size", POOL_SIZE)]
+        if not document.get("network_interface"):
+            document = document | {"network_interface": []}
+            defaults.append(("lab", "environments", 0))
+        for section, field, value in defaults:
+            table = document.get(section, {})
+            if isinstance(table, dict):
+                document = document | {section: {field: value} | table}
+        return document
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         config_checks.check(self)
+        config_resource_checks.check(self)
         return self
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from hyperplane_nat.config_values import DURATION_MAX_MILLISECONDS, FieldError
 
 if TYPE_CHECKING:
-    from hyperplane_nat.config import Config, Subnet, Vpc
+    from hyperplane_nat.config import Config
+    from hyperplane_nat.config_resources import InternetHost, Service, Subnet, Vpc
 
 
 def check(config: Config) -> None:
@@ -39,15 +40,16 @@ def _check_durations(config: Config) -> None:
         )
 
 
-def _check_unique(names: Iterable[str], location: str, what: str) -> None:
+def check_unique(names: Iterable[str], location: str, what: str) -> None:
+    """Raise FieldError for a name that is there twice; `what` is the plural of what they name."""
     for name, count in Counter(names).items():
         if count > 1:
             raise FieldError(location, f"{count} {what} are called {name!r}", "rename all but one")
 
 
 def _check_vpcs(config: Config) -> None:
-    _check_unique((vpc.name for vpc in config.vpc), "vpc.name", "VPCs")
-    _check_unique(
+    check_unique((vpc.name for vpc in config.vpc), "vpc.name", "VPCs")
+    check_unique(
         (subnet.name for vpc in config.vpc for subnet in vpc.subnet), "vpc.subnet.name", "subnets"
     )
     inside = config.environment.interface.network
@@ -103,7 +105,7 @@ def _check_host(location: str, address: str, subnets: Iterable[Subnet], where: s
 
 
 def _check_services(vpc: Vpc, location: str) -> None:
-    _check_unique((service.name for service in vpc.service), f"{location}.name", "services")
+    check_unique((service.name for service in vpc.service), f"{location}.name", "services")
     for number, service in enumerate(vpc.service):
         _check_host(
             f"{location}[{number}].address",
@@ -111,22 +113,28 @@ def _check_services(vpc: Vpc, location: str) -> None:
             vpc.subnet,
             f"every subnet of VPC {vpc.name!r}",
         )
-        for other in vpc.service[:number]:
-            if (service.address, service.port, service.transport) == (
+    check_ports(vpc.service, location)
+
+
+def check_ports(servers: Sequence[Service | InternetHost], location: str) -> None:
+    """Raise FieldError if two servers listen on the same address and port of a protocol."""
+    for number, server in enumerate(servers):
+        for other in servers[:number]:
+            if (server.address, server.port, server.transport) == (
                 other.address,
                 other.port,
                 other.transport,
             ):
                 raise FieldError(
                     f"{location}[{number}].port",
-                    f"service {other.name!r} already listens on {service.address}:{service.port}",
+                    f"service {other.name!r} already listens on {server.address}:{server.port}",
                     "choose another port or address",
                 )
 
 
 def _check_interfaces(config: Config) -> None:
     interfaces = config.network_interface
-    _check_unique(
+    check_unique(
         (interface.name for interface in interfaces), "network_interface.name", "network interfaces"
     )
     taken = {

@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hyperplane_nat.config import Config, Section, nested_section
+from hyperplane_nat.config import Config, nested_section
+from hyperplane_nat.config_values import Section
 
 
 def toml(config: Config, *, comments: bool = False) -> str:
@@ -24,10 +26,18 @@ def toml(config: Config, *, comments: bool = False) -> str:
 def _toml_table(section: Section, prefix: str, lines: list[str], comments: bool) -> None:
     fields = type(section).model_fields
     for name, field in fields.items():
-        if nested_section(field) is None:
+        value = getattr(section, name)
+        # A list of tables that is empty, but would not be if it were left out, has to be said.
+        missed = value == [] and field.get_default(call_default_factory=True)
+        nested = nested_section(field)
+        if nested is None or missed:
             if comments:
-                lines.extend(_comment(field.description or ""))
-            lines.append(f"{name} = {_toml_value(getattr(section, name))}")
+                about = _summary(nested, field) if nested else field.description
+                lines.extend(_comment(about or ""))
+            if value is not None:
+                lines.append(f"{name} = {_toml_value(value)}")
+            elif comments:
+                lines.append(f"# {name} is not set.")
     for name, field in fields.items():
         nested = nested_section(field)
         if nested is None:
@@ -36,7 +46,7 @@ def _toml_table(section: Section, prefix: str, lines: list[str], comments: bool)
         for item in value if _repeated(field) else [value]:
             lines.append("")
             if comments:
-                lines.extend(_comment(_summary(nested)))
+                lines.extend(_comment(_summary(nested, field)))
             lines.append(_header(prefix + name, field))
             _toml_table(item, f"{prefix}{name}.", lines, comments)
 
@@ -49,6 +59,8 @@ def _toml_value(value: object) -> str:
     if isinstance(value, str):
         # A basic string of TOML is escaped as one of JSON, DEL apart.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
     return repr(value)
 
 
@@ -60,8 +72,9 @@ def _repeated(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is list
 
 
-def _summary(model: type[BaseModel]) -> str:
-    return " ".join((model.__doc__ or "").split())
+def _summary(model: type[BaseModel], field: FieldInfo) -> str:
+    """What a table is, and what it is for where it is a part of another."""
+    return " ".join(f"{model.__doc__ or ''} {field.description or ''}".split())
 
 
 def _type_name(annotation: object) -> str:
@@ -69,6 +82,10 @@ def _type_name(annotation: object) -> str:
         return _type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return _type_name(next(item for item in get_args(annotation) if item is not NoneType))
+    if get_origin(annotation) is list:
+        return f"list of {_type_name(get_args(annotation)[0])}"
     names: dict[object, str] = {str: "text", int: "integer", float: "number"}
     return names[annotation]
 
@@ -88,7 +105,7 @@ def _limits(field: FieldInfo) -> str:
 
 
 _PREAMBLE = """\
-<!-- Written by `python -m hyperplane_nat.config --markdown`: change hyperplane_nat/config.py. -->
+<!-- Written by `python -m hyperplane_nat.config --markdown`: change hyperplane_nat/config*.py. -->
 
 # Configuration
 
@@ -101,7 +118,9 @@ Units are part of the names. An unknown field, or a value that cannot work, is r
 that says which it is and what to do, before anything is created.
 
 A file with a `[[vpc]]` or a `[[network_interface]]` of its own replaces the default lab's list of
-them; what is marked *required* must then be said.
+them; what is marked *required* must then be said. A file with a `[[function]]` has no static
+environments and network interfaces but those it asks for. docs/examples/lambda.toml is a lab of
+functions, with comments.
 """
 
 
@@ -113,22 +132,38 @@ def markdown() -> str:
 
 
 def _markdown_tables(
-    model: type[BaseModel], example: BaseModel, prefix: str, lines: list[str]
+    model: type[BaseModel], example: BaseModel | None, prefix: str, lines: list[str]
 ) -> None:
     for name, field in model.model_fields.items():
         nested = nested_section(field)
         if nested is None:
             continue
-        value = getattr(example, name)
-        first: Section = value[0] if _repeated(field) else value
-        lines += ["", f"## `{_header(prefix + name, field)}`", "", _summary(nested), ""]
+        first = _first(getattr(example, name, None))
+        lines += ["", f"## `{_header(prefix + name, field)}`", "", _summary(nested, field), ""]
+        if first is None:
+            lines += ["The default lab has none.", ""]
         lines += ["| field | type | default | |", "| --- | --- | --- | --- |"]
         for key, item in nested.model_fields.items():
             if nested_section(item) is not None:
                 continue
-            default = f"`{_toml_value(getattr(first, key))}`"
-            if item.is_required():
-                default = f"*required*; default lab: {default}"
             kind = _type_name(item.annotation) + _limits(item)
+            default = _markdown_default(item, key, first)
             lines.append(f"| `{key}` | {kind} | {default} | {item.description} |")
         _markdown_tables(nested, first, f"{prefix}{name}.", lines)
+
+
+def _first(value: Section | list[Section] | None) -> Section | None:
+    if isinstance(value, list):
+        return value[0] if value else None
+    return value
+
+
+def _markdown_default(field: FieldInfo, name: str, example: Section | None) -> str:
+    if not field.is_required():
+        value = field.get_default(call_default_factory=True)
+        said = value if example is None else getattr(example, name)
+        default = "none" if value is None else f"`{_toml_value(value)}`"
+        return default if value == said else f"{default}; default lab: `{_toml_value(said)}`"
+    if example is None:
+        return "*required*"
+    return f"*required*; default lab: `{_toml_value(getattr(example, name))}`"

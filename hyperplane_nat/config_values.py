@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of values in the configuration: what each must look like, and what is said if not."""
+"""
+What the sections of the configuration are made of: their base, and the kinds of values, what each
+must look like, and what is said if not.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LINK_NAME_MAX = 15
 """Characters in the name of a Linux network interface (IFNAMSIZ less the terminating zero)."""
@@ -19,6 +22,10 @@ negative one."""
 LAB_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
 LINK_NAME = re.compile(r"[a-z][a-z0-9-]*")
 SLOT_NAME = re.compile(r"env[0-9]+")
+ACCOUNT_ID = re.compile(r"[0-9]{12}")
+FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+GROUP_NAME = re.compile(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}")
+PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 NAMESPACE_WORDS = frozenset({"gw", "vpc", "env"})
 """Parts of namespace names: a lab called a-vpc-b would own the namespace names of lab a's VPC b-gw,
@@ -26,6 +33,12 @@ and taking one lab down would break the other."""
 
 LINKS_TAKEN = frozenset({"lo", "all", "default", "eth0"})
 """Names that mean something else in one of the namespaces or below /proc/sys/net."""
+
+
+class Section(BaseModel):
+    """One table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FieldError(ValueError):
@@ -125,6 +138,46 @@ def _power_of_two(value: int) -> int:
     return value
 
 
+def _account_id(value: str) -> str:
+    if ACCOUNT_ID.fullmatch(value) is None:
+        raise _wrong(f"{value!r} is not an account id", "write 12 digits in quotes")
+    return value
+
+
+def _function_name(value: str) -> str:
+    if FUNCTION_NAME.fullmatch(value) is None:
+        raise _wrong(
+            f"{value!r} is not a function's name",
+            "use 1 to 64 letters, digits, dashes and underscores",
+        )
+    return value
+
+
+def _group_name(value: str) -> str:
+    if GROUP_NAME.fullmatch(value) is None:
+        raise _wrong(
+            f"{value!r} is not a security group's name",
+            "use 1 to 255 letters, digits, spaces and ._-:/()#,@[]+=&;{}!$*",
+        )
+    if value.startswith("sg-"):
+        raise _wrong(f"{value!r} starts like a group's id, with sg-", "choose another name")
+    return value
+
+
+def _port_range(value: str) -> str:
+    match = PORT_RANGE.fullmatch(value)
+    if match is None:
+        raise _wrong(
+            f"{value!r} is neither a port nor a range of ports", 'write it like "80" or "1024-2048"'
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if max(first, last) > 65535:
+        raise _wrong(f"{max(first, last)} is not a port", "ports end at 65535")
+    if first > last:
+        raise _wrong(f"{value!r} ends before it begins", f'write "{last}-{first}"')
+    return value
+
+
 LabName = Annotated[str, AfterValidator(_lab_name)]
 LinkName = Annotated[str, AfterValidator(_link_name)]
 InterfaceName = Annotated[str, AfterValidator(_interface_name)]
@@ -132,6 +185,10 @@ Address = Annotated[str, AfterValidator(_ipv4)]
 AddressWithPrefix = Annotated[str, AfterValidator(_ipv4_interface)]
 Network = Annotated[str, AfterValidator(_ipv4_network)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+AccountId = Annotated[str, AfterValidator(_account_id)]
+FunctionName = Annotated[str, AfterValidator(_function_name)]
+GroupName = Annotated[str, AfterValidator(_group_name)]
+PortRange = Annotated[str, AfterValidator(_port_range)]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]
 Seconds = Annotated[int, Field(ge=1, le=DURATION_MAX_MILLISECONDS // 1000)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -177,8 +177,8 @@ address = "10.0.1.10"
             id="truth-for-a-number",
         ),
         pytest.param(
-            "[lab]\nenvironments = 0",
-            "lab.environments: 0: input should be greater than or equal to 1 (see "
+            "[lab]\nenvironments = -1",
+            "lab.environments: -1: input should be greater than or equal to 0 (see "
             "docs/configuration.md)",
             id="out-of-range",
         ),

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+From the configuration to what the model is asked for. Pure functions.
+
+Here everything that a configuration leaves to be understood is said: the account of a VPC, the
+account and VPC of a function, all ports of a rule without ports. Static network interfaces are not
+the model's, but their addresses are taken all the same.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+from hyperplane_nat.config import Config
+from hyperplane_nat.config_resources import (
+    Function,
+    InternetHost,
+    Rule,
+    SecurityGroup,
+    Service,
+    Vpc,
+)
+from hyperplane_nat.model.resources import (
+    AccountResource,
+    FunctionResource,
+    Networking,
+    Protocol,
+    Resources,
+    RuleResource,
+    SecurityGroupResource,
+    ServiceResource,
+    SubnetResource,
+    VpcResource,
+)
+from hyperplane_nat.model.settings import LifecycleSettings
+
+
+def resources_of(config: Config) -> Resources:
+    """What a region is to hold, by names."""
+    return Resources(
+        accounts=tuple(AccountResource(account.name, account.id) for account in config.account),
+        vpcs=tuple(_vpc(config, vpc) for vpc in config.vpc),
+        internet=tuple(_server(host) for host in config.internet),
+        functions=tuple(_function(config, function) for function in config.function),
+    )
+
+
+def lifecycle_of(config: Config) -> LifecycleSettings:
+    """Durations, in seconds before they are scaled, and quotas of the region."""
+    return LifecycleSettings(**config.lifecycle.model_dump())
+
+
+def _vpc(config: Config, vpc: Vpc) -> VpcResource:
+    return VpcResource(
+        name=vpc.name,
+        cidr=vpc.network,
+        account=config.account_of(vpc),
+        mtu_bytes=vpc.mtu_bytes,
+        subnets=tuple(SubnetResource(subnet.name, subnet.network) for subnet in vpc.subnet),
+        security_groups=tuple(_group(group) for group in vpc.security_group),
+        services=tuple(_server(service) for service in vpc.service),
+        taken=tuple(
+            IPv4Address(interface.address)
+            for interface in config.network_interface
+            if config.place(interface)[0].name == vpc.name
+        ),
+    )
+
+
+def _group(group: SecurityGroup) -> SecurityGroupResource:
+    return SecurityGroupResource(
+        name=group.name,
+        description=group.description,
+        ingress=tuple(_rule(rule) for rule in group.ingress),
+        egress=tuple(_rule(rule) for rule in group.egress),
+    )
+
+
+def _rule(rule: Rule) -> RuleResource:
+    first, last = rule.port_range
+    return RuleResource(
+        protocol=Protocol(rule.protocol),
+        first=first,
+        last=last,
+        cidr=None if rule.cidr is None else IPv4Network(rule.cidr),
+        group=rule.group,
+    )
+
+
+def _server(server: Service | InternetHost) -> ServiceResource:
+    return ServiceResource(
+        name=server.name,
+        kind=server.kind,
+        address=IPv4Address(server.address),
+        port=server.port,
+        size_bytes=server.size_bytes,
+        security_groups=tuple(server.security_groups) if isinstance(server, Service) else (),
+    )
+
+
+def _function(config: Config, function: Function) -> FunctionResource:
+    networking = Networking(function.networking)
+    return FunctionResource(
+        name=function.name,
+        networking=networking,
+        account=config.account_of(function),
+        vpc=None if networking is Networking.NONE else config.vpc_of(function).name,
+        subnets=tuple(function.subnets),
+        security_groups=tuple(function.security_groups),
+        memory_mb=function.memory_mb,
+    )
