@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
+from typing import TypeVar
 
 from hyperplane_nat.model.entities import (
     LAMBDA_ACCOUNT_ID,
@@ -47,6 +48,8 @@ from hyperplane_nat.model.resources import (
 )
 from hyperplane_nat.model.states import FunctionState, UpdateStatus
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS, accounts_of, validate
+
+N = TypeVar("N", Account, Function, SecurityGroup, Service, Subnet, Vpc)
 
 CREATE = "create"
 CHANGE = "change"
@@ -225,7 +228,7 @@ class Planner:
                 self._tables.put(service)
 
     def _delete_services(self) -> None:
-        for service in list(self._tables.services.values()):
+        for service in _by_name(self._tables.services.values()):
             if service.id not in self._services:
                 vpc = self._tables.vpcs[service.vpc_id]
                 internet = vpc.name == INTERNET
@@ -314,14 +317,14 @@ class Planner:
     def _delete_functions(self) -> None:
         # A function is its account's: in another account it is another function.
         kept = {(item.name, self._accounts[item.account].id) for item in self._wanted.functions}
-        for function in list(self._tables.functions.values()):
+        for function in _by_name(self._tables.functions.values()):
             if (function.name, function.account_id) not in kept:
                 self._lifecycle.forget_function(function)
                 self._line(DELETE, "function", function.name)
 
     def _delete_groups(self) -> None:
         kept = {group.id for group in self._groups.values()}
-        gone = [group for group in self._tables.groups.values() if group.id not in kept]
+        gone = [group for group in _by_name(self._tables.groups.values()) if group.id not in kept]
         for group in gone:
             self._tables.remove(group)
             name = f"{self._tables.vpcs[group.vpc_id].name}/{group.name}"
@@ -344,7 +347,7 @@ class Planner:
 
     def _delete_subnets(self) -> None:
         kept = {subnet.id for subnet in self._subnets.values()}
-        for subnet in list(self._tables.subnets.values()):
+        for subnet in _by_name(self._tables.subnets.values()):
             vpc = self._tables.vpcs[subnet.vpc_id]
             if subnet.id in kept or vpc.name == INTERNET:
                 continue
@@ -362,14 +365,14 @@ class Planner:
 
     def _delete_vpcs(self, internet: Vpc) -> None:
         kept = {internet.id, *(vpc.id for vpc in self._vpcs.values())}
-        for vpc in list(self._tables.vpcs.values()):
+        for vpc in _by_name(self._tables.vpcs.values()):
             if vpc.id not in kept:
                 self._tables.remove(vpc)
                 self._line(DELETE, "vpc", vpc.name)
 
     def _delete_accounts(self) -> None:
         kept = {account.id for account in self._accounts.values()}
-        for account in list(self._tables.accounts.values()):
+        for account in _by_name(self._tables.accounts.values()):
             if account.id not in kept:
                 self._tables.remove(account)
                 self._line(DELETE, "account", account.name)
@@ -403,6 +406,11 @@ def free_vpc_number(lifecycle: Lifecycle) -> int:
     """The lowest number from 1 that no VPC has."""
     taken = {vpc.number for vpc in lifecycle.tables.vpcs.values()}
     return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+
+def _by_name(entities: Iterable[N]) -> list[N]:
+    """A copy in an order that does not depend on how the tables came to be."""
+    return sorted(entities, key=lambda entity: (entity.name, entity.id))
 
 
 def is_in(item: Subnet | SecurityGroup | Service, vpc: Vpc) -> bool:

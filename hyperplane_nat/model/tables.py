@@ -182,6 +182,13 @@ class Tables:
         """Put entities back as they were, the last change first."""
         for change in reversed(journal):
             self._set(change.kind, change.key, change.entity)
+        self._order_idle(
+            {
+                change.entity.function_id
+                for change in journal
+                if isinstance(change.entity, ExecutionEnvironment)
+            }
+        )
         self.touched_interfaces.clear()
         self.touched_functions.clear()
 
@@ -227,6 +234,13 @@ class Tables:
             self.network_revision += 1
         self._changed[kind, key] = None
         self._set_timer(kind, key, old, entity)
+
+    def _order_idle(self, function_ids: Iterable[str]) -> None:
+        """Idle environments in the order in which they became idle: putting back loses it."""
+        for function_id in function_ids:
+            if idle := self._idle.get(function_id):
+                slots = sorted(idle, key=lambda slot: self.environments[slot].due or 0.0)
+                self._idle[function_id] = dict.fromkeys(slots)
 
     def _set_timer(self, kind: str, key: Key, old: Entity | None, new: Entity | None) -> None:
         before = None if old is None else _due(old)
