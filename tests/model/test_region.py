@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hyperplane_nat.model.entities import Combination, InterfaceKind
 from hyperplane_nat.model.errors import ModelError
@@ -24,10 +24,11 @@ from hyperplane_nat.model.resources import FunctionResource, Networking, Resourc
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.store import Store
 from tests.model.invariants import violations
-from tests.model.support import Scene, lab, service, vpc
+from tests.model.support import HYPERPLANE, NONE, OWN, Scene, lab, service, vpc
 
 FUNCTIONS = ("orders", "mail", "ledger", "public")
 SUBNETS = ("a", "b")
+SMALL = (("a", "10.0.1.0/28"), ("b", "10.0.2.0/28"))
 GROUPS = ("app", "db", "old")
 
 
@@ -59,7 +60,6 @@ def functions(draw: st.DrawFn) -> list[FunctionResource]:
 
 @st.composite
 def labs(draw: st.DrawFn) -> Resources:
-    small = (("a", "10.0.1.0/28"), ("b", "10.0.2.0/28"))
     groups = GROUPS[: draw(st.integers(2, 3))]
     services = [
         service("web", f"10.0.1.{draw(st.integers(4, 14))}", groups=("db",))
@@ -68,8 +68,8 @@ def labs(draw: st.DrawFn) -> Resources:
     return lab(
         *draw(functions()),
         vpcs=(
-            vpc(groups=groups, subnets=small, services=services),
-            vpc("vault", account="bank", groups=GROUPS, subnets=small, taken=("10.0.1.4",)),
+            vpc(groups=groups, subnets=SMALL, services=services),
+            vpc("vault", account="bank", groups=GROUPS, subnets=SMALL, taken=("10.0.1.4",)),
         ),
     )
 
@@ -99,6 +99,20 @@ class RegionMachine(RuleBasedStateMachine):
             item.slot for item in self.region.tables.environments.values() if item.state in states
         ]
 
+    @initialize()
+    def start(self) -> None:
+        """Most of what can happen needs functions that serve."""
+        self.scene.apply(
+            lab(
+                FunctionResource("orders", HYPERPLANE, "shop", "customer", ("a",), ("app",)),
+                FunctionResource("mail", HYPERPLANE, "shop", "customer", ("a", "b"), ("app",)),
+                FunctionResource("ledger", OWN, "bank", "vault", ("b",), ("db",)),
+                FunctionResource("public", NONE, "shop"),
+                vpcs=(vpc(subnets=SMALL), vpc("vault", account="bank", subnets=SMALL)),
+            )
+        )
+        self.scene.active()
+
     @rule(wanted=labs())
     def apply(self, wanted: Resources) -> None:
         self.region.advance()
@@ -121,6 +135,21 @@ class RegionMachine(RuleBasedStateMachine):
             environment = self.region.tables.environments[placement.environment]
             assert environment.function_name == name
             assert environment.cold == placement.cold
+
+    @rule(name=st.sampled_from(FUNCTIONS))
+    def invoke(self, name: str) -> None:
+        with suppress(ModelError):
+            self.scene.run(name)
+
+    @rule(name=st.sampled_from(("orders", "mail")), subnet=st.sampled_from(SUBNETS))
+    def change(self, name: str, subnet: str) -> None:
+        """Another configuration for one function, all else as it is."""
+        wanted = lab(
+            FunctionResource(name, HYPERPLANE, "shop", "customer", (subnet,), ("db",)),
+            vpcs=(vpc(subnets=SMALL, groups=GROUPS), vpc("vault", account="bank", subnets=SMALL)),
+        )
+        with suppress(ModelError):
+            self.scene.apply(wanted)
 
     @rule(data=st.data())
     def ready(self, data: st.DataObject) -> None:
