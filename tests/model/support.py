@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from hyperplane_nat.model.entities import Function, NetworkInterface
+from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import seeded_hex
 from hyperplane_nat.model.region import Placement, PlanLine, Region
 from hyperplane_nat.model.resources import (
@@ -212,8 +213,6 @@ class Scene:
 
 def refusal(call: Callable[[], object]) -> str:
     """The error name with which a call is refused."""
-    from hyperplane_nat.model.errors import ModelError
-
     try:
         call()
     except ModelError as error:

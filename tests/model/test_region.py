@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hyperplane_nat.model.entities import Combination, InterfaceKind
 from hyperplane_nat.model.errors import ModelError
-from hyperplane_nat.model.identifiers import system_hex
+from hyperplane_nat.model.identifiers import seeded_hex
 from hyperplane_nat.model.region import Plan, Region
 from hyperplane_nat.model.resources import FunctionResource, Networking, Resources
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
@@ -84,7 +84,7 @@ class RegionMachine(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "model.db"
         self.store = Store(self.path)
         self.shared_extra: set[Combination] = set()
-        self.answers = 0
+        self.lives = 1
 
     def teardown(self) -> None:
         self.store.close()
@@ -213,8 +213,9 @@ class RegionMachine(RuleBasedStateMachine):
         saved = self.region.document()
         self.store.close()
         self.store = Store(self.path)
-        # A seeded source would give the ids of before once more.
-        options = self.scene.options() | {"random_hex": system_hex}
+        # The source of before would give the ids of before once more.
+        self.lives += 1
+        options = self.scene.options() | {"random_hex": seeded_hex(self.lives)}
         self.scene.region = self.store.load_region(**options)
         assert self.region.document() == saved
 
