@@ -148,10 +148,19 @@ class Region:
         """The `revision` of `wanted`, without the cost of it."""
         return self.tables.network_revision
 
+    @property
+    def policy_revision(self) -> int:
+        """
+        Changes whenever the policy of an interface that already stands may have: with groups,
+        services and members of a group that an egress rule names. As long as it stays, a new
+        interface is the only one whose policy the forwarder has to be told.
+        """
+        return self.tables.policy_revision
+
     def wanted_interface(self, interface: str) -> WantedInterface:
         """What one interface (by id) should be, its policy included."""
-        if self._compiler is None or self._compiler[0] != self.network_revision:
-            self._compiler = (self.network_revision, Compiler(self.tables))
+        if self._compiler is None or self._compiler[0] != self.policy_revision:
+            self._compiler = (self.policy_revision, Compiler(self.tables))
         return interface_of(self.tables, self._compiler[1], self._interface(interface))
 
     # -- invocations

@@ -76,6 +76,8 @@ class Tables:
         self.links: set[str] = set()
         self.network_revision = 0
         """Counts changes of VPCs, groups and services, and interfaces that come and go."""
+        self.policy_revision = 0
+        """Counts what may change the policy of an interface that already stands."""
         self.touched_interfaces: dict[str, None] = {}
         self.touched_functions: dict[str, None] = {}
         self._in_vpc: dict[str, dict[str, None]] = defaultdict(dict)
@@ -86,6 +88,8 @@ class Tables:
         self._environments: dict[str, dict[int, None]] = defaultdict(dict)
         self._idle: dict[str, dict[int, None]] = defaultdict(dict)
         self._terminating: dict[int, None] = {}
+        self._named: dict[str, dict[str, None]] = defaultdict(dict)
+        """Groups that egress rules name, and the groups with these rules."""
 
         self._timers: list[tuple[float, str, Key]] = []
         self._timed = 0
@@ -230,8 +234,7 @@ class Tables:
         else:
             rows[key] = entity
             self._index(kind, entity)
-        if kind in NETWORK_KINDS or _stands(old) != _stands(entity):
-            self.network_revision += 1
+        self._count_revision(kind, old, entity)
         self._changed[kind, key] = None
         self._set_timer(kind, key, old, entity)
 
@@ -241,6 +244,16 @@ class Tables:
             if idle := self._idle.get(function_id):
                 slots = sorted(idle, key=lambda slot: self.environments[slot].due or 0.0)
                 self._idle[function_id] = dict.fromkeys(slots)
+
+    def _count_revision(self, kind: str, old: Entity | None, new: Entity | None) -> None:
+        if kind in NETWORK_KINDS:
+            self.network_revision += 1
+            self.policy_revision += 1
+        elif kind == "interface" and _stands(old) != _stands(new):
+            self.network_revision += 1
+            interface = cast("NetworkInterface", old if new is None else new)
+            if any(group_id in self._named for group_id in interface.group_ids):
+                self.policy_revision += 1
 
     def _set_timer(self, kind: str, key: Key, old: Entity | None, new: Entity | None) -> None:
         before = None if old is None else _due(old)
@@ -285,6 +298,10 @@ class Tables:
         elif isinstance(entity, Vpc):
             for address in entity.taken:
                 self._take(entity.id, int(address))
+        elif isinstance(entity, SecurityGroup):
+            for rule in entity.egress:
+                if rule.group_id is not None:
+                    self._named[rule.group_id][entity.id] = None
         elif isinstance(entity, Service):
             self._take(entity.vpc_id, int(entity.address))
         elif isinstance(entity, RetiredNumber):
@@ -314,6 +331,10 @@ class Tables:
         elif isinstance(entity, Vpc):
             for address in entity.taken:
                 self._release(entity.id, int(address))
+        elif isinstance(entity, SecurityGroup):
+            for rule in entity.egress:
+                if rule.group_id is not None:
+                    _drop(self._named, rule.group_id, entity.id)
         elif isinstance(entity, Service):
             self._release(entity.vpc_id, int(entity.address))
         elif isinstance(entity, RetiredNumber):

@@ -29,6 +29,7 @@ INDEXES = (
     "_environments",
     "_idle",
     "_terminating",
+    "_named",
 )
 
 

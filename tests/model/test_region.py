@@ -20,7 +20,13 @@ from hyperplane_nat.model.entities import Combination, InterfaceKind
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import seeded_hex
 from hyperplane_nat.model.region import Plan, Region
-from hyperplane_nat.model.resources import FunctionResource, Networking, Resources
+from hyperplane_nat.model.resources import (
+    FunctionResource,
+    Networking,
+    Resources,
+    RuleResource,
+    SecurityGroupResource,
+)
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.store import Store
 from tests.model.invariants import violations
@@ -60,7 +66,9 @@ def functions(draw: st.DrawFn) -> list[FunctionResource]:
 
 @st.composite
 def labs(draw: st.DrawFn) -> Resources:
-    groups = GROUPS[: draw(st.integers(2, 3))]
+    # Egress to a group makes policies depend on which interfaces there are.
+    app = SecurityGroupResource("app", egress=(RuleResource(group=draw(st.sampled_from(GROUPS))),))
+    groups = (app, *GROUPS[1:]) if draw(st.booleans()) else GROUPS[: draw(st.integers(2, 3))]
     services = [
         service("web", f"10.0.1.{draw(st.integers(4, 14))}", groups=("db",))
         for _ in range(draw(st.integers(0, 1)))

@@ -80,17 +80,25 @@ def test_members_come_and_go() -> None:
     scene = Scene()
     wanted = vpc(groups=(app, "db"))
     scene.apply(lab(function("orders"), vpcs=(wanted,)))
-    revision = scene.region.network_revision
+    revision = scene.region.policy_revision
     assert policy(scene).egress == ()
     scene.apply(lab(function("orders"), function("new", OWN, groups=("db",)), vpcs=(wanted,)))
     slot = scene.run("new").environment
-    assert scene.region.network_revision != revision
+    assert scene.region.policy_revision != revision
     egress = policy(scene).egress
     assert egress == (postgres("10.0.1.5/32"),)
     scene.region.discard(slot)
     scene.reap()
     scene.pass_seconds(20 * 60)
     assert policy(scene).egress == (), "what is being deleted is no member"
+
+
+def test_an_interface_that_no_rule_names_changes_no_other_policy() -> None:
+    scene = Scene(function("orders"), function("own", OWN))
+    policies, network = scene.region.policy_revision, scene.region.network_revision
+    scene.run("own")
+    assert scene.region.policy_revision == policies
+    assert scene.region.network_revision != network
 
 
 def test_the_databases_group_allows_the_functions_group() -> None:
