@@ -17,3 +17,12 @@ class ModelError(Exception):
         self.code = code
         self.message = message
         self.remedy = remedy
+
+
+class StateError(Exception):
+    """A saved state that cannot be used; the text is one line with the remedy."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(f"{message} ({remedy})")
+        self.message = message
+        self.remedy = remedy

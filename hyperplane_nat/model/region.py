@@ -1,27 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A region: accounts, VPCs, functions and their network interfaces, with all their life cycles."""
+"""
+A region: accounts, VPCs, functions and their network interfaces, with all their life cycles.
+
+Theory of operation: `Region` is the one door to the model. A command first applies what is due by
+the clock, then runs as a transaction of the `Tables`: it happens as a whole or raises and leaves
+nothing. Afterwards `changes` names the rows to save (`store` does), so that a killed process comes
+back with the state of the last command. A command that raises may have changes to save all the
+same: time has passed, and an Inactive function that is invoked fails but becomes Pending.
+
+The region knows no namespace. The controller makes the world follow `wanted`, takes down what
+`deleting` and `reaped` list and says when it is gone. Interface numbers stay retired until the
+controller says that no flow refers to them.
+
+Nothing happens by itself: call `advance` at `next_deadline`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from hyperplane_nat.model.documents import document_of, tables_of
+from hyperplane_nat.model.entities import (
+    ExecutionEnvironment,
+    Function,
+    InterfaceKind,
+    NetworkInterface,
+    RetiredNumber,
+)
+from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.identifiers import RandomHex, system_hex
+from hyperplane_nat.model.invocation import Invocations, Placement, not_ready, wrong_state
+from hyperplane_nat.model.lifecycle import Lifecycle
+from hyperplane_nat.model.planner import PlanLine, Planner
 from hyperplane_nat.model.resources import Resources
+from hyperplane_nat.model.security_group import Compiler
 from hyperplane_nat.model.settings import LifecycleSettings
+from hyperplane_nat.model.states import EnvironmentState, FunctionState, InterfaceStatus
+from hyperplane_nat.model.tables import Change, Tables
+from hyperplane_nat.model.wanted import Wanted, WantedInterface, interface_of, wanted_of
 
+__all__ = ["Placement", "Plan", "PlanLine", "Region"]
 
-@dataclass(frozen=True, slots=True)
-class PlanLine:
-    """One step of a plan."""
-
-    action: str
-    """"create", "change" or "delete"."""
-    kind: str
-    """"account", "vpc", "subnet", "security-group", "service", "function"."""
-    name: str
-    """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
-    detail: str = ""
+INTERFACE_NUMBERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,107 +56,330 @@ class Plan:
     lines: tuple[PlanLine, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where an invocation runs."""
-
-    environment: int
-    """The environment, by its slot number."""
-    cold: bool
-    interface: str
-    """Id of the network interface it is attached to."""
-    interface_created: bool
-    """Whether the interface was made for this very environment (the model before 2019)."""
-    modelled_seconds: float
-    """What AWS takes for the network of this start, scaled; 0 when warm."""
+def no_slot() -> int:
+    """The pool of a region that was given none."""
+    raise ModelError(
+        "TooManyRequestsException", "the region has no pool of environments", "set pool.size"
+    )
 
 
 class Region:
     """
     Everything one lab holds. Each method does all or nothing; errors are `ModelError`.
 
-    `clock` gives seconds that go on over a restart of the process, as `time.time` does. Nothing
-    happens by itself: call `advance` at `next_deadline`.
+    `clock` gives seconds that go on over a restart of the process, as `time.time` does. `take_slot`
+    gives a free slot number for a cold start, or raises; what it raises leaves `begin` unchanged.
+    Interfaces get numbers from `first_interface_number` on, `interface_numbers` of them at most.
     """
 
     def __init__(
         self,
         *,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
         settings: LifecycleSettings | None = None,
-        take_slot: Callable[[], int] | None = None,
+        take_slot: Callable[[], int] = no_slot,
         first_interface_number: int = 0,
-        interface_numbers: int = 256,
-        random_hex: Callable[[int], str] | None = None,
-    ) -> None: ...
+        interface_numbers: int = INTERFACE_NUMBERS,
+        random_hex: RandomHex = system_hex,
+        tables: Tables | None = None,
+    ) -> None:
+        self.tables = Tables() if tables is None else tables
+        """The entities, for reading."""
+        self.settings = settings or LifecycleSettings()
+        self._clock = clock
+        self._lifecycle = Lifecycle(
+            self.tables,
+            self.settings,
+            clock,
+            random_hex,
+            range(first_interface_number, first_interface_number + interface_numbers),
+        )
+        self._invocations = Invocations(self._lifecycle, take_slot)
+        self._compiler: tuple[int, Compiler] | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], **options: Any) -> Self:
+        """
+        The region of a `document`; `options` are those of the constructor.
+
+        Errors: `StateError` for a document that is damaged or of a newer program.
+        """
+        return cls(tables=tables_of(document), **options)
+
+    def document(self) -> dict[str, Any]:
+        """The full state, ready for JSON. Connections as told last are not part of it."""
+        return document_of(self.tables)
+
+    def changes(self) -> list[Change]:
+        """Rows that differ from what was saved last."""
+        return self.tables.changes()
+
+    def mark_saved(self) -> None:
+        """All changes up to now are saved."""
+        self.tables.mark_saved()
+
+    # -- what is wanted
 
     def plan(self, wanted: Resources) -> Plan:
-        """What `apply` would do, without doing it. Errors: whatever makes it impossible."""
-        raise NotImplementedError
+        """
+        What `apply` would do, without doing it.
+
+        Errors: whatever makes it impossible, quotas and free addresses included, under AWS's name;
+        DependencyViolation for the deletion of something in use.
+        """
+        self.advance()
+        with self.tables.transaction():
+            self._lifecycle.now = self._clock()
+            lines = Planner(self._lifecycle, wanted).run()
+            self.tables.undo()
+        return Plan(wanted, lines)
 
     def apply(self, plan: Plan) -> tuple[PlanLine, ...]:
-        """Do it and return what was done."""
-        raise NotImplementedError
+        """Do it, as the region now is; the lines say what was done. Errors: those of `plan`."""
+        with self._command():
+            return Planner(self._lifecycle, plan.wanted).run()
+
+    def wanted(self) -> Wanted:
+        """What namespaces, links and the forwarder should be. Costs by everything there is."""
+        return wanted_of(self.tables)
+
+    @property
+    def network_revision(self) -> int:
+        """The `revision` of `wanted`, without the cost of it."""
+        return self.tables.network_revision
+
+    @property
+    def policy_revision(self) -> int:
+        """
+        Changes whenever the policy of an interface that already stands may have: with groups,
+        services and members of a group that an egress rule names. As long as it stays, a new
+        interface is the only one whose policy the forwarder has to be told.
+        """
+        return self.tables.policy_revision
+
+    def wanted_interface(self, interface: str) -> WantedInterface:
+        """What one interface (by id) should be, its policy included."""
+        if self._compiler is None or self._compiler[0] != self.policy_revision:
+            self._compiler = (self.policy_revision, Compiler(self.tables))
+        return interface_of(self.tables, self._compiler[1], self._interface(interface))
+
+    # -- invocations
 
     def begin(self, function: str, token: str | None = None) -> Placement:
-        """Start an invocation: a warm environment, or a cold one with a slot of `take_slot`."""
-        raise NotImplementedError
+        """
+        Start an invocation: in a warm environment, or in a cold one with a slot of `take_slot`.
+
+        The token of an invocation that still runs gives the same placement again.
+
+        Errors (Lambda API, "Invoke"): ResourceNotFoundException, ResourceConflictException while it
+        is Pending or Failed, ResourceNotReadyException when it is Inactive, which makes it Pending,
+        or being restored; ENILimitReachedException and SubnetIPAddressLimitReachedException for an
+        interface per environment; whatever `take_slot` raises.
+        """
+        self.advance()
+        found = self._function(function)
+        if token is not None and (placement := self._invocations.repeated(found, token)):
+            return placement
+        if found.state is FunctionState.INACTIVE:
+            self._wake(found)
+            raise not_ready(found)
+        with self._command():
+            return self._invocations.begin(self._function(function), token)
 
     def ready(self, environment: int) -> None:
         """The network of a cold environment is there: initializing -> busy."""
-        raise NotImplementedError
+        with self._command():
+            self._invocations.ready(self._environment(environment))
 
     def end(self, environment: int) -> None:
-        """The invocation is over: busy -> idle, or terminating when its configuration is old."""
-        raise NotImplementedError
+        """
+        The invocation is over: busy -> idle; terminating when its function has another
+        configuration by now, or is gone.
+        """
+        with self._command():
+            self._invocations.end(self._environment(environment))
 
     def discard(self, environment: int) -> None:
-        """Give an environment up, whatever it does: -> terminating."""
-        raise NotImplementedError
+        """Give an environment up, whatever it does: -> terminating. Again: nothing happens."""
+        with self._command():
+            found = self._environment(environment)
+            if found.state is not EnvironmentState.TERMINATING:
+                self._lifecycle.give_up(found)
+
+    def interrupted(self) -> list[int]:
+        """
+        Give up all environments that initialize or are busy: their programs ended with the
+        controller that ran them. Returns their slots.
+        """
+        with self._command():
+            found = [
+                environment
+                for environment in self.tables.environments.values()
+                if environment.state in (EnvironmentState.INITIALIZING, EnvironmentState.BUSY)
+            ]
+            for environment in found:
+                self._lifecycle.give_up(environment)
+        return [environment.slot for environment in found]
 
     def reaped(self) -> list[int]:
         """Environments that terminate: take them down, then call `removed` for each."""
-        raise NotImplementedError
+        return self.tables.terminating()
 
     def removed(self, environment: int) -> None:
-        """The environment is gone; its slot is forgotten."""
-        raise NotImplementedError
+        """The environment is gone; its slot is forgotten and may be taken again."""
+        with self._command():
+            found = self._environment(environment)
+            if found.state is not EnvironmentState.TERMINATING:
+                raise wrong_state(found, "be removed")
+            self.tables.remove(found)
+
+    # -- interfaces
+
+    def references(self, interface: str) -> int:
+        """How many functions and environments use an interface (by id)."""
+        return self.tables.references(self._interface(interface))
 
     def note_connections(self, connections: Mapping[str, int]) -> tuple[str, ...]:
         """
-        Tell how many connections each interface (by id) carries. One at its limit gets another
-        beside it; returns a line for each that could not be made.
+        Tell how many connections each interface (by id) carries; who is not named has none.
+
+        When all interfaces of a combination are at the limit, another one is made beside them
+        (AWS: "after 65,000 connections"). Returns a line for each that could not be made.
         """
-        raise NotImplementedError
+        self.advance()
+        self._lifecycle.connections = {
+            interface: count
+            for interface, count in connections.items()
+            if interface in self.tables.interfaces
+        }
+        troubles = []
+        for interface in list(self._lifecycle.connections):
+            try:
+                with self._command():
+                    self._lifecycle.add_if_full(self.tables.interfaces[interface])
+            except ModelError as error:
+                troubles.append(f"no interface beside {interface}: {error}")
+        return tuple(troubles)
 
     def interface_failed(self, interface: str, code: str, reason: str) -> None:
-        """An interface could not be made: functions waiting for it fail with that reason."""
-        raise NotImplementedError
+        """
+        A pending interface could not be made. Functions that wait for it become Failed, or stay on
+        their old configuration with LastUpdateStatus Failed; an environment it was for terminates.
+
+        `code` is a StateReasonCode of the Lambda API, such as "InternalError".
+        """
+        with self._command():
+            found = self._interface(interface)
+            if found.status is not InterfaceStatus.PENDING:
+                raise ModelError(
+                    "InvalidNetworkInterface.InUse",
+                    f"interface {interface} is {found.status}, it exists already",
+                    "only a pending interface can fail",
+                )
+            if found.kind is not InterfaceKind.PER_ENVIRONMENT:
+                self._lifecycle.creation_failed(found, code, reason)
+                return
+            for environment in list(self.tables.environments.values()):
+                if (
+                    environment.interface_id == interface
+                    and environment.state is not EnvironmentState.TERMINATING
+                ):
+                    self._lifecycle.give_up(environment)
 
     def deleting(self) -> list[str]:
-        """Interfaces (ids) to take down; call `interface_removed` for each."""
-        raise NotImplementedError
+        """Interfaces (by id) to take down; call `interface_removed` for each."""
+        return [
+            interface.id
+            for interface in self.tables.interfaces.values()
+            if interface.status is InterfaceStatus.DELETING
+        ]
 
     def interface_removed(self, interface: str) -> int:
         """It is gone: address and quota are free. Returns its number, which stays retired."""
-        raise NotImplementedError
+        with self._command():
+            found = self._interface(interface)
+            if found.status is not InterfaceStatus.DELETING:
+                raise ModelError(
+                    "InvalidNetworkInterface.InUse",
+                    f"interface {interface} is {found.status}",
+                    "only an interface that is deleting can be removed",
+                )
+            self.tables.remove(found)
+            self.tables.put(RetiredNumber(found.number))
+            self._lifecycle.connections.pop(interface, None)
+        return found.number
 
     def retired_numbers(self) -> list[int]:
         """Interface numbers that flows may still refer to."""
-        raise NotImplementedError
+        return sorted(self.tables.retired_numbers)
 
     def release_number(self, number: int) -> None:
-        """No flow refers to that interface number any more: it may be used again."""
-        raise NotImplementedError
+        """No flow refers to that number any more: it may be used again. Again: nothing happens."""
+        with self._command():
+            retired = self.tables.retired_numbers.get(number)
+            if retired is not None:
+                self.tables.remove(retired)
+
+    # -- time
 
     def advance(self) -> None:
-        """Apply every transition that is due."""
-        raise NotImplementedError
+        """Apply every transition that is due, each at its own time."""
+        now = self._clock()
+        deadline = self.tables.next_deadline()
+        if deadline is None or deadline > now:
+            return
+        with self.tables.transaction():
+            while (deadline := self.tables.next_deadline()) is not None and deadline <= now:
+                self._lifecycle.now = deadline
+                self._lifecycle.expire(self.tables.due(now))
+                self._lifecycle.settle()
 
     def next_deadline(self) -> float | None:
         """When `advance` has something to do, in the clock's seconds."""
-        raise NotImplementedError
+        return self.tables.next_deadline()
 
-    def document(self) -> dict[str, Any]:
-        """The full state, ready for JSON."""
-        raise NotImplementedError
+    @contextmanager
+    def _command(self) -> Iterator[None]:
+        self.advance()
+        with self.tables.transaction():
+            self._lifecycle.now = self._clock()
+            yield
+            self._lifecycle.settle()
+
+    def _wake(self, function: Function) -> None:
+        try:
+            with self._command():
+                self._lifecycle.wake(function)
+        except ModelError as error:
+            with self._command():
+                self._lifecycle.wake_failed(function, error)
+
+    def _function(self, name: str) -> Function:
+        function = self.tables.function(name)
+        if function is None:
+            raise ModelError(
+                "ResourceNotFoundException",
+                f"Function not found: {name}",
+                "hyperplane-nat functions lists those there are",
+            )
+        return function
+
+    def _environment(self, slot: int) -> ExecutionEnvironment:
+        environment = self.tables.environments.get(slot)
+        if environment is None:
+            raise ModelError(
+                "ResourceNotFoundException",
+                f"there is no environment {slot}",
+                "hyperplane-nat environments lists those there are",
+            )
+        return environment
+
+    def _interface(self, interface: str) -> NetworkInterface:
+        found = self.tables.interfaces.get(interface)
+        if found is None:
+            raise ModelError(
+                "InvalidNetworkInterfaceID.NotFound",
+                f"The networkInterface ID '{interface}' does not exist",
+                "hyperplane-nat interfaces lists those there are",
+            )
+        return found

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Entities as JSON, and a whole region as one document.
+
+Theory of operation: pydantic reads the fields of the entities' dataclasses; there is no second
+description of them. `SCHEMA` counts the shapes that have existed: a state of a newer one is refused
+with a remedy, never guessed at. A document is checked for references that lead nowhere before a
+region is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from hyperplane_nat.model.entities import (
+    KINDS,
+    Entity,
+    ExecutionEnvironment,
+    SecurityGroup,
+    Service,
+    Subnet,
+)
+from hyperplane_nat.model.errors import StateError
+from hyperplane_nat.model.tables import Tables
+
+SCHEMA = 1
+_START_AGAIN = "move it away and apply the lab file again"
+
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
+
+
+def encode(kind: str, entity: Entity) -> str:
+    """The JSON of one entity."""
+    return _ADAPTERS[kind].dump_json(entity).decode()
+
+
+def document_of(tables: Tables) -> dict[str, Any]:
+    """All entities, each kind in the order of its keys."""
+    return {
+        "schema": SCHEMA,
+        "entities": {
+            kind: [
+                adapter.dump_python(entity, mode="json")
+                for entity in sorted(tables.rows(kind), key=lambda entity: entity.key)
+            ]
+            for kind, adapter in _ADAPTERS.items()
+        },
+    }
+
+
+def check_schema(schema: object) -> None:
+    """Raise unless this program can read a state of that schema."""
+    if schema == SCHEMA:
+        return
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise StateError(
+            f"the saved state has schema {schema}, this program knows {SCHEMA}",
+            f"use the newer program, or {_START_AGAIN}",
+        )
+    raise StateError(f"the saved state has unknown schema {schema!r}", _START_AGAIN)
+
+
+def tables_of(document: Mapping[str, Any]) -> Tables:
+    """The tables of a document. Errors: `StateError` for one that is newer or damaged."""
+    check_schema(document.get("schema"))
+    tables = Tables()
+    try:
+        entities: list[Entity] = [
+            adapter.validate_python(item)
+            for kind, adapter in _ADAPTERS.items()
+            for item in document["entities"].get(kind, ())
+        ]
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+        what = (
+            f"{error.title}: {error.errors()[0]['msg']}"
+            if isinstance(error, ValidationError)
+            else f"{error}"
+        )
+        raise StateError(f"the saved state is damaged: {what}", _START_AGAIN) from None
+    with tables.transaction():
+        for entity in sorted(entities, key=_idle_order):
+            tables.put(entity)
+        tables.touched_interfaces.clear()
+        tables.touched_functions.clear()
+    tables.mark_saved()
+    for line in dangling(tables):
+        raise StateError(f"the saved state is damaged: {line}", _START_AGAIN)
+    return tables
+
+
+def canonical(value: object) -> str:
+    """JSON that is equal for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def dangling(tables: Tables) -> Iterable[str]:
+    """References that lead nowhere, one line each."""
+    parts: list[Subnet | SecurityGroup | Service] = [*tables.subnets.values()]
+    parts += [*tables.groups.values(), *tables.services.values()]
+    for part in parts:
+        if part.vpc_id not in tables.vpcs:
+            yield f"{part.id} is in missing {part.vpc_id}"
+    for interface in tables.interfaces.values():
+        if interface.vpc_id not in tables.vpcs or interface.subnet_id not in tables.subnets:
+            yield f"{interface.id} is in missing {interface.subnet_id}"
+        for group_id in interface.group_ids:
+            if group_id not in tables.groups:
+                yield f"{interface.id} has missing {group_id}"
+    for function in tables.functions.values():
+        for subnet_id in function.target.subnet_ids + function.config.subnet_ids:
+            if subnet_id not in tables.subnets:
+                yield f"function {function.name} is in missing {subnet_id}"
+    for group in tables.groups.values():
+        for rule in group.ingress + group.egress:
+            if rule.group_id is not None and rule.group_id not in tables.groups:
+                yield f"{group.id} names missing {rule.group_id}"
+    for environment in tables.environments.values():
+        if environment.interface_id not in tables.interfaces:
+            yield f"environment {environment.slot} is on missing {environment.interface_id}"
+
+
+def _idle_order(entity: Entity) -> float:
+    # Environments are taken in the order in which they became idle; all else keeps its place.
+    if isinstance(entity, ExecutionEnvironment) and entity.due is not None:
+        return entity.due
+    return float("-inf")

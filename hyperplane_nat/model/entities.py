@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a region consists of: immutable records, one row each in the store.
+
+Theory of operation: an entity never changes; a command replaces it in the `Tables`. What follows
+from other entities (who uses an interface, which environments are idle) is not kept in them but in
+the indexes of the tables, so that a cold start writes two rows and not a counter shared by all.
+
+Entities refer to each other by id; `key` is what a table knows an entity by. `due` is the time, in
+the seconds of the region's clock, at which something happens to it by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+
+from hyperplane_nat.model.resources import Networking, Protocol
+from hyperplane_nat.model.states import (
+    EnvironmentState,
+    FunctionState,
+    InterfaceStatus,
+    UpdateStatus,
+)
+
+LAMBDA_ACCOUNT_ID = "999999999999"
+"""The account of the Lambda service: requester of every interface, owner of the internet's."""
+
+INTERFACE_TYPE = "lambda"
+"""EC2 API, `InterfaceType`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An AWS account."""
+
+    id: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Its twelve digits."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Vpc:
+    """A VPC; the internet is one too, owned by the Lambda service."""
+
+    id: str
+    name: str
+    account_id: str
+    cidr: IPv4Network
+    mtu_bytes: int
+    number: int
+    """Its number in the forwarder, from 1: addresses are compared within a VPC only."""
+    taken: tuple[IPv4Address, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A subnet of a VPC."""
+
+    id: str
+    name: str
+    vpc_id: str
+    cidr: IPv4Network
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+    @property
+    def router(self) -> IPv4Address:
+        """The VPC router's address in it: its first host (AWS, "Subnet CIDR blocks")."""
+        return self.cidr.network_address + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An allow rule: either `cidr` or `group_id` is given."""
+
+    protocol: Protocol
+    first: int
+    last: int
+    cidr: IPv4Network | None = None
+    group_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A security group of a VPC."""
+
+    id: str
+    name: str
+    vpc_id: str
+    description: str
+    ingress: tuple[Rule, ...]
+    egress: tuple[Rule, ...]
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server in a VPC."""
+
+    id: str
+    name: str
+    vpc_id: str
+    kind: str
+    address: IPv4Address
+    port: int
+    size_bytes: int
+    group_ids: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """What a shared interface is shared by: an account, a subnet and a set of groups (AWS)."""
+
+    owner_id: str
+    subnet_id: str
+    group_ids: tuple[str, ...]
+    """Sorted: a set."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The network side of a function's configuration (Lambda API, `VpcConfig`)."""
+
+    networking: Networking
+    vpc_id: str
+    subnet_ids: tuple[str, ...]
+    group_ids: tuple[str, ...]
+    """Sorted: a set."""
+    owner_id: str
+    """Owner of its interfaces: the customer, or the Lambda service for the internet."""
+
+    @property
+    def combinations(self) -> tuple[Combination, ...]:
+        """What it needs shared interfaces for."""
+        if self.networking is Networking.INTERFACE_PER_ENVIRONMENT:
+            return ()
+        return tuple(
+            Combination(self.owner_id, subnet_id, self.group_ids) for subnet_id in self.subnet_ids
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A Lambda function. Reasons and codes are those of the Lambda API."""
+
+    id: str
+    name: str
+    account_id: str
+    memory_mb: int
+    config: NetworkConfig
+    """The one that serves, or will when the function is Pending."""
+    update: NetworkConfig | None
+    """The one that takes over once its interfaces are available."""
+    version: int
+    """Counts the configurations that have served; environments keep the one they have."""
+    state: FunctionState
+    state_reason: str
+    state_reason_code: str
+    last_update_status: UpdateStatus
+    last_update_status_reason: str
+    last_update_status_reason_code: str
+    last_used: float
+    due: float | None = None
+    """When it turns Inactive."""
+
+    @property
+    def key(self) -> str:
+        """Its id: a function of the same name made later is another one."""
+        return self.id
+
+    @property
+    def target(self) -> NetworkConfig:
+        """The configuration it has or is about to have."""
+        return self.update or self.config
+
+    @property
+    def combinations(self) -> tuple[Combination, ...]:
+        """The combinations that it holds interfaces of."""
+        held: tuple[Combination, ...] = ()
+        if self.state in (FunctionState.PENDING, FunctionState.ACTIVE):
+            held = self.config.combinations
+        if self.update is not None:
+            held += self.update.combinations
+        return tuple(dict.fromkeys(held))
+
+
+class InterfaceKind(StrEnum):
+    """Whom an interface serves."""
+
+    HYPERPLANE = "hyperplane"
+    PER_ENVIRONMENT = "per-environment"
+    INTERNET = "internet"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInterface:
+    """An elastic network interface that Lambda made (EC2 API, `NetworkInterface`)."""
+
+    id: str
+    kind: InterfaceKind
+    status: InterfaceStatus
+    description: str
+    number: int
+    """Its number in the state map."""
+    link: str
+    """Name of its link: at most 15 characters."""
+    owner_id: str
+    vpc_id: str
+    subnet_id: str
+    group_ids: tuple[str, ...]
+    address: IPv4Address
+    due: float | None = None
+    """When it becomes available (pending), or deleting (available and unused)."""
+    requester_id: str = LAMBDA_ACCOUNT_ID
+
+    requester_managed = True
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+    @property
+    def combination(self) -> Combination | None:
+        """What it is shared by; None when it is an environment's own, or being deleted."""
+        if self.kind is InterfaceKind.PER_ENVIRONMENT or self.status is InterfaceStatus.DELETING:
+            return None
+        return Combination(self.owner_id, self.subnet_id, self.group_ids)
+
+    @property
+    def serves(self) -> bool:
+        """Whether environments can be attached to it."""
+        return self.status in (InterfaceStatus.AVAILABLE, InterfaceStatus.IN_USE)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionEnvironment:
+    """An execution environment, known by its slot number."""
+
+    slot: int
+    function_id: str
+    function_name: str
+    version: int
+    """The function's `version` that it was started with."""
+    interface_id: str
+    state: EnvironmentState
+    invocations: int
+    token: str | None = None
+    """Client token of the invocation that it serves."""
+    cold: bool = True
+    """Whether the invocation that it serves, or served last, started it."""
+    due: float | None = None
+    """When it is given up, idle as it is."""
+
+    @property
+    def key(self) -> int:
+        """Its slot."""
+        return self.slot
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredNumber:
+    """An interface number that flows may still refer to."""
+
+    number: int
+
+    @property
+    def key(self) -> int:
+        """The number."""
+        return self.number
+
+
+Entity = (
+    Account
+    | Vpc
+    | Subnet
+    | SecurityGroup
+    | Service
+    | Function
+    | NetworkInterface
+    | ExecutionEnvironment
+    | RetiredNumber
+)
+
+KINDS: dict[str, type[Entity]] = {
+    "account": Account,
+    "vpc": Vpc,
+    "subnet": Subnet,
+    "security_group": SecurityGroup,
+    "service": Service,
+    "function": Function,
+    "interface": NetworkInterface,
+    "environment": ExecutionEnvironment,
+    "retired_number": RetiredNumber,
+}
+"""By the name of the kind in documents; an entity comes after those it refers to."""
+
+KIND_OF: dict[type[Entity], str] = {kind: name for name, kind in KINDS.items()}

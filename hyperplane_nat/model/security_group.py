@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Security groups as the forwarder evaluates them: plain allow rules for each interface.
+
+Theory of operation: what an interface may send is the union of the egress rules of its groups. A
+rule that names a group means the group's members: the addresses, as /32, of the interfaces and
+services of the VPC that carry it. A service that carries groups is guarded: a new flow towards its
+address must also match a rule of the service's groups that admits this interface, by its address
+or because it carries the group that the rule names. So an ingress rule is resolved for one
+interface here and says only protocol and ports to the forwarder. All rules allow, and a flow once
+made is tracked (AWS, "Security groups", "Security group connection tracking"): rules are looked at
+when a flow is made and never again.
+
+A service without groups is open to its whole VPC, and the internet has no groups at all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from hyperplane_nat.model.entities import InterfaceKind, NetworkInterface, Rule, Service
+from hyperplane_nat.model.resources import ANYWHERE
+from hyperplane_nat.model.states import InterfaceStatus
+from hyperplane_nat.model.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """One allow rule; ports mean nothing for icmp and all."""
+
+    protocol: str
+    cidr: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A destination with security groups of its own."""
+
+    address: str
+    ingress: tuple[PolicyRule, ...]
+    """What this interface may send to it; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the forwarder lets an interface send."""
+
+    egress: tuple[PolicyRule, ...] | None
+    """None: everything."""
+    guarded: tuple[Guard, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The `egress` and `guarded` of an interface item of the forwarder's commands."""
+        plain = asdict(self)
+        plain["egress"] = None if self.egress is None else list(plain["egress"])
+        plain["guarded"] = [
+            {"address": guard["address"], "ingress": list(guard["ingress"])}
+            for guard in plain["guarded"]
+        ]
+        return plain
+
+
+ALLOW_ALL = Policy(None)
+
+
+class Compiler:
+    """Makes the policies of interfaces, remembering what many of them share."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._members: dict[str, dict[str, tuple[IPv4Address, ...]]] = {}
+        self._services: dict[str, dict[IPv4Address, list[Service]]] = {}
+        self._egress: dict[tuple[str, tuple[str, ...]], tuple[PolicyRule, ...]] = {}
+        for service in tables.services.values():
+            if service.group_ids:
+                by_address = self._services.setdefault(service.vpc_id, {})
+                by_address.setdefault(service.address, []).append(service)
+
+    def policy(self, interface: NetworkInterface) -> Policy:
+        """The policy of one interface."""
+        if interface.kind is InterfaceKind.INTERNET:
+            return ALLOW_ALL
+        key = (interface.vpc_id, interface.group_ids)
+        egress = self._egress.get(key)
+        if egress is None:
+            egress = self._egress[key] = tuple(
+                dict.fromkeys(
+                    compiled
+                    for group_id in interface.group_ids
+                    for rule in self._tables.groups[group_id].egress
+                    for compiled in self._towards(interface.vpc_id, rule)
+                )
+            )
+        guarded = tuple(
+            Guard(str(address), tuple(dict.fromkeys(self._admitting(interface, services))))
+            for address, services in sorted(self._services.get(interface.vpc_id, {}).items())
+        )
+        return Policy(egress, guarded)
+
+    def _towards(self, vpc_id: str, rule: Rule) -> Iterable[PolicyRule]:
+        if rule.cidr is not None:
+            yield _compiled(rule, rule.cidr)
+        elif rule.group_id is not None:
+            for address in self._members_of(vpc_id).get(rule.group_id, ()):
+                yield _compiled(rule, IPv4Network(address))
+
+    def _admitting(
+        self, interface: NetworkInterface, services: list[Service]
+    ) -> Iterable[PolicyRule]:
+        for service in services:
+            for group_id in service.group_ids:
+                for rule in self._tables.groups[group_id].ingress:
+                    if rule.cidr is not None:
+                        admitted = interface.address in rule.cidr
+                    else:
+                        admitted = rule.group_id in interface.group_ids
+                    if admitted:
+                        yield _compiled(rule, ANYWHERE)
+
+    def _members_of(self, vpc_id: str) -> dict[str, tuple[IPv4Address, ...]]:
+        members = self._members.get(vpc_id)
+        if members is None:
+            found: dict[str, set[IPv4Address]] = defaultdict(set)
+            for interface in self._tables.in_vpc(vpc_id):
+                if interface.status is not InterfaceStatus.DELETING:
+                    for group_id in interface.group_ids:
+                        found[group_id].add(interface.address)
+            for services in self._services.get(vpc_id, {}).values():
+                for service in services:
+                    for group_id in service.group_ids:
+                        found[group_id].add(service.address)
+            members = self._members[vpc_id] = {
+                group_id: tuple(sorted(addresses)) for group_id, addresses in found.items()
+            }
+        return members
+
+
+def _compiled(rule: Rule, cidr: IPv4Network) -> PolicyRule:
+    return PolicyRule(rule.protocol.value, str(cidr), rule.first, rule.last)

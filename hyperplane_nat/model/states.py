@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The life cycles of functions, network interfaces and execution environments, as tables.
+
+Theory of operation: each table maps (state, event) to the next state; what is not in the table
+cannot happen. State names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
+
+* A function is Pending until every combination of subnet and security groups in its configuration
+  has an interface, then Active. Idle for long it turns Inactive; the invocation that finds it so
+  fails and makes it Pending again.
+* An interface is pending, then available, and in-use while a function or an environment refers to
+  it. Without a user it waits as available, where a new user finds it, and is deleting once the
+  wait is over: then it only remains to be taken down.
+* An environment initializes, is busy and idle in turns, and terminates. It serves one invocation at
+  a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+
+class FunctionState(StrEnum):
+    """Lambda API, `State`."""
+
+    PENDING = "Pending"
+    ACTIVE = "Active"
+    INACTIVE = "Inactive"
+    FAILED = "Failed"
+
+
+class FunctionEvent(StrEnum):
+    """What happens to a function."""
+
+    PROVISIONED = "provisioned"
+    PROVISIONING_FAILED = "provisioning failed"
+    RESTORING_FAILED = "restoring failed"
+    RECLAIMED = "reclaimed"
+    INVOKED = "invoked"
+    CONFIGURED = "configured"
+
+
+class UpdateStatus(StrEnum):
+    """Lambda API, `LastUpdateStatus`."""
+
+    SUCCESSFUL = "Successful"
+    IN_PROGRESS = "InProgress"
+    FAILED = "Failed"
+
+
+class UpdateEvent(StrEnum):
+    """What happens to a change of a function's configuration."""
+
+    STARTED = "started"
+    FINISHED = "finished"
+    BROKEN_OFF = "broken off"
+
+
+class InterfaceStatus(StrEnum):
+    """EC2 API, `Status` of a network interface; `deleting` is what Lambda adds."""
+
+    PENDING = "pending"
+    AVAILABLE = "available"
+    IN_USE = "in-use"
+    DELETING = "deleting"
+
+
+class InterfaceEvent(StrEnum):
+    """What happens to an interface."""
+
+    CREATED = "created"
+    ATTACHED = "attached"
+    DETACHED = "detached"
+    EXPIRED = "expired"
+    CREATION_FAILED = "creation failed"
+
+
+class EnvironmentState(StrEnum):
+    """State of an execution environment ("Lambda execution environment lifecycle")."""
+
+    INITIALIZING = "initializing"
+    BUSY = "busy"
+    IDLE = "idle"
+    TERMINATING = "terminating"
+
+
+class EnvironmentEvent(StrEnum):
+    """What happens to an environment."""
+
+    READY = "ready"
+    BEGUN = "begun"
+    ENDED = "ended"
+    GIVEN_UP = "given up"
+
+
+FUNCTION_STATES: Mapping[tuple[FunctionState, FunctionEvent], FunctionState] = {
+    (FunctionState.PENDING, FunctionEvent.PROVISIONED): FunctionState.ACTIVE,
+    (FunctionState.PENDING, FunctionEvent.PROVISIONING_FAILED): FunctionState.FAILED,
+    (FunctionState.PENDING, FunctionEvent.RESTORING_FAILED): FunctionState.INACTIVE,
+    (FunctionState.ACTIVE, FunctionEvent.RECLAIMED): FunctionState.INACTIVE,
+    (FunctionState.INACTIVE, FunctionEvent.INVOKED): FunctionState.PENDING,
+    (FunctionState.INACTIVE, FunctionEvent.RESTORING_FAILED): FunctionState.INACTIVE,
+    (FunctionState.INACTIVE, FunctionEvent.CONFIGURED): FunctionState.PENDING,
+    (FunctionState.FAILED, FunctionEvent.CONFIGURED): FunctionState.PENDING,
+}
+
+UPDATE_STATES: Mapping[tuple[UpdateStatus, UpdateEvent], UpdateStatus] = {
+    (UpdateStatus.SUCCESSFUL, UpdateEvent.STARTED): UpdateStatus.IN_PROGRESS,
+    (UpdateStatus.FAILED, UpdateEvent.STARTED): UpdateStatus.IN_PROGRESS,
+    (UpdateStatus.IN_PROGRESS, UpdateEvent.FINISHED): UpdateStatus.SUCCESSFUL,
+    (UpdateStatus.IN_PROGRESS, UpdateEvent.BROKEN_OFF): UpdateStatus.FAILED,
+}
+
+INTERFACE_STATES: Mapping[tuple[InterfaceStatus, InterfaceEvent], InterfaceStatus] = {
+    (InterfaceStatus.PENDING, InterfaceEvent.CREATED): InterfaceStatus.AVAILABLE,
+    (InterfaceStatus.PENDING, InterfaceEvent.CREATION_FAILED): InterfaceStatus.DELETING,
+    (InterfaceStatus.AVAILABLE, InterfaceEvent.ATTACHED): InterfaceStatus.IN_USE,
+    (InterfaceStatus.AVAILABLE, InterfaceEvent.EXPIRED): InterfaceStatus.DELETING,
+    (InterfaceStatus.IN_USE, InterfaceEvent.DETACHED): InterfaceStatus.AVAILABLE,
+}
+
+ENVIRONMENT_STATES: Mapping[tuple[EnvironmentState, EnvironmentEvent], EnvironmentState] = {
+    (EnvironmentState.INITIALIZING, EnvironmentEvent.READY): EnvironmentState.BUSY,
+    (EnvironmentState.INITIALIZING, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
+    (EnvironmentState.BUSY, EnvironmentEvent.ENDED): EnvironmentState.IDLE,
+    (EnvironmentState.BUSY, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
+    (EnvironmentState.IDLE, EnvironmentEvent.BEGUN): EnvironmentState.BUSY,
+    (EnvironmentState.IDLE, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
+}
+
+S = TypeVar("S", bound=StrEnum)
+E = TypeVar("E", bound=StrEnum)
+
+
+def following(table: Mapping[tuple[S, E], S], state: S, event: E) -> S:
+    """The state after `event`. A pair that is not in the table is a fault of the caller."""
+    try:
+        return table[state, event]
+    except KeyError:
+        raise AssertionError(f"{event!r} cannot happen to something {state!r}") from None

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What can be wrong with wanted resources by themselves, whatever the region holds.
+
+Each check raises a `ModelError` with the error name that EC2 ("Error codes for the Amazon EC2 API")
+or Lambda ("CreateFunction") has for it. What depends on the region, free addresses and quotas and
+what is in use, is found when the plan is tried.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from itertools import pairwise
+
+from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
+from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.resources import (
+    DEFAULT_ACCOUNT,
+    DEFAULT_ACCOUNT_ID,
+    AccountResource,
+    FunctionResource,
+    Networking,
+    Protocol,
+    Resources,
+    RuleResource,
+    SecurityGroupResource,
+    ServiceResource,
+    VpcResource,
+)
+from hyperplane_nat.model.settings import LifecycleSettings
+
+INTERNET = "internet"
+"""Name of the built-in VPC in which public hosts are."""
+INTERNET_EGRESS = "192.0.2.0/24"
+"""Where the Lambda service's own interfaces to the internet have their addresses (RFC 5737)."""
+
+SERVICE_TRANSPORTS = {"http": "tcp", "udp-echo": "udp"}
+"""The protocol under each kind of service."""
+
+_ACCOUNT_ID = re.compile(r"[0-9]{12}")
+_PREFIX_MAX = 28
+_PORT_MAX = 65535
+_MEMORY_MB = range(128, 10_241)
+
+
+def accounts_of(wanted: Resources) -> tuple[AccountResource, ...]:
+    """The wanted accounts; the default one needs no mention to be referred to."""
+    users = {vpc.account for vpc in wanted.vpcs}
+    users |= {function.account for function in wanted.functions}
+    if DEFAULT_ACCOUNT in users - {account.name for account in wanted.accounts}:
+        return (*wanted.accounts, AccountResource(DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_ID))
+    return wanted.accounts
+
+
+def validate(wanted: Resources, settings: LifecycleSettings) -> None:
+    """Raise for the first thing that is wrong."""
+    accounts = accounts_of(wanted)
+    _unique("account", (account.name for account in accounts))
+    _unique("account id", (account.id for account in accounts if account.id is not None))
+    _unique("VPC", (vpc.name for vpc in wanted.vpcs))
+    _unique("function", (function.name for function in wanted.functions))
+    _unique("internet host", (host.name for host in wanted.internet))
+    for account in accounts:
+        if account.id is not None and not _ACCOUNT_ID.fullmatch(account.id):
+            raise _wrong(f"account id {account.id!r} of {account.name} is not 12 digits", "fix it")
+        if account.id == LAMBDA_ACCOUNT_ID:
+            raise _wrong(f"account id {account.id} is the Lambda service's", "choose another one")
+    names = {account.name for account in accounts}
+    vpcs = {vpc.name: vpc for vpc in wanted.vpcs}
+    for vpc in wanted.vpcs:
+        if vpc.account not in names:
+            raise _wrong(f"VPC {vpc.name} is of unknown account {vpc.account!r}", "declare it")
+        _check_vpc(vpc, settings)
+    for host in wanted.internet:
+        _check_endpoint(f"internet host {host.name}", host)
+        if host.security_groups:
+            raise _wrong(f"internet host {host.name} has security groups", "leave them out")
+        if host.address in IPv4Network(INTERNET_EGRESS):
+            raise _wrong(
+                f"address {host.address} of internet host {host.name} is in {INTERNET_EGRESS}, "
+                "which is the Lambda service's",
+                "choose one of 198.51.100.0/24 or 203.0.113.0/24",
+            )
+    _check_endpoints_differ("the internet", wanted.internet)
+    for function in wanted.functions:
+        if function.account not in names:
+            raise _lambda(
+                f"function {function.name} is of unknown account {function.account!r}",
+                "declare the account",
+            )
+        if function.memory_mb not in _MEMORY_MB:
+            raise _lambda(
+                f"memory of function {function.name} is {function.memory_mb} MB",
+                f"choose {_MEMORY_MB.start} to {_MEMORY_MB.stop - 1}",
+            )
+        _check_function(function, vpcs, settings)
+
+
+def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
+    if vpc.name == INTERNET:
+        raise _wrong(f"a VPC cannot be named {INTERNET}: there is one built in", "rename it")
+    _unique(f"subnet in VPC {vpc.name}", (subnet.name for subnet in vpc.subnets))
+    _unique(f"security group in VPC {vpc.name}", (group.name for group in vpc.security_groups))
+    _unique(f"service in VPC {vpc.name}", (service.name for service in vpc.services))
+    for subnet in vpc.subnets:
+        if not subnet.cidr.subnet_of(vpc.cidr):
+            raise ModelError(
+                "InvalidSubnet.Range",
+                f"subnet {subnet.name}, {subnet.cidr}, is outside VPC {vpc.name}, {vpc.cidr}",
+                "choose a part of the VPC's network",
+            )
+        if subnet.cidr.prefixlen > _PREFIX_MAX:
+            raise ModelError(
+                "InvalidSubnet.Range",
+                f"subnet {subnet.name}, {subnet.cidr}, is smaller than a /{_PREFIX_MAX}",
+                "choose a larger one",
+            )
+    ordered = sorted(vpc.subnets, key=lambda subnet: subnet.cidr)
+    for one, other in pairwise(ordered):
+        if one.cidr.overlaps(other.cidr):
+            raise ModelError(
+                "InvalidSubnet.Conflict",
+                f"subnets {one.name}, {one.cidr}, and {other.name}, {other.cidr}, "
+                f"of VPC {vpc.name} overlap",
+                "give them separate networks",
+            )
+    groups = {group.name for group in vpc.security_groups}
+    for group in vpc.security_groups:
+        _check_group(vpc, group, groups, settings)
+    for service in vpc.services:
+        subnet_of_it = next((item for item in vpc.subnets if service.address in item.cidr), None)
+        if subnet_of_it is None:
+            raise _wrong(
+                f"address {service.address} of service {service.name} is in no subnet of "
+                f"VPC {vpc.name}",
+                "choose an address in one of them",
+            )
+        offset = int(service.address) - int(subnet_of_it.cidr.network_address)
+        if offset < 4 or service.address == subnet_of_it.cidr.broadcast_address:
+            raise _wrong(
+                f"address {service.address} of service {service.name} is reserved by AWS",
+                "the first four and the last address of a subnet are: choose another one",
+            )
+        if service.address in vpc.taken:
+            raise ModelError(
+                "InvalidIPAddress.InUse",
+                f"address {service.address} of service {service.name} is a network interface's",
+                "choose another one",
+            )
+        _check_endpoint(f"service {service.name}", service)
+        _known_groups(f"service {service.name}", service.security_groups, groups, vpc)
+    _check_endpoints_differ(f"VPC {vpc.name}", vpc.services)
+
+
+def _check_endpoint(who: str, service: ServiceResource) -> None:
+    if service.kind not in SERVICE_TRANSPORTS:
+        raise _wrong(
+            f"{who} is of unknown kind {service.kind!r}",
+            f"choose one of {', '.join(SERVICE_TRANSPORTS)}",
+        )
+    if not 0 < service.port <= _PORT_MAX:
+        raise _wrong(f"port {service.port} of {who} does not exist", f"choose 1 to {_PORT_MAX}")
+
+
+def _check_endpoints_differ(where: str, services: Iterable[ServiceResource]) -> None:
+    _unique(
+        f"endpoint in {where}",
+        (
+            f"{service.address}:{service.port}/{SERVICE_TRANSPORTS[service.kind]}"
+            for service in services
+        ),
+    )
+
+
+def _check_group(
+    vpc: VpcResource, group: SecurityGroupResource, groups: set[str], settings: LifecycleSettings
+) -> None:
+    for direction, rules in (("ingress", group.ingress), ("egress", group.egress)):
+        where = f"{direction} of security group {group.name}"
+        if len(rules) > settings.rules_per_direction:
+            raise ModelError(
+                "RulesPerSecurityGroupLimitExceeded",
+                f"{where} has {len(rules)} rules",
+                f"at most {settings.rules_per_direction} are possible: merge some",
+            )
+        for rule in rules:
+            _check_rule(where, rule)
+            if rule.group is not None:
+                _known_groups(where, (rule.group,), groups, vpc)
+
+
+def _check_rule(where: str, rule: RuleResource) -> None:
+    if (rule.cidr is None) == (rule.group is None):
+        raise ModelError(
+            "InvalidPermission.Malformed",
+            f"a rule in {where} needs a CIDR or a group",
+            "give exactly one of them",
+        )
+    if rule.protocol in (Protocol.TCP, Protocol.UDP) and not (
+        0 <= rule.first <= rule.last <= _PORT_MAX
+    ):
+        raise _wrong(
+            f"Invalid TCP/UDP port range ({rule.first},{rule.last}) in {where}",
+            "the first port comes first, both are 0 to 65535",
+        )
+
+
+def _check_function(
+    function: FunctionResource, vpcs: dict[str, VpcResource], settings: LifecycleSettings
+) -> None:
+    who = f"function {function.name}"
+    _unique(f"subnet of {who}", function.subnets)
+    _unique(f"security group of {who}", function.security_groups)
+    if function.networking is Networking.NONE:
+        if function.vpc is not None or function.subnets or function.security_groups:
+            raise _lambda(
+                f"{who} has a VPC, subnets or security groups but networking none",
+                "leave them out or choose another networking",
+            )
+        return
+    vpc = vpcs.get(function.vpc or "")
+    if vpc is None:
+        raise _lambda(f"{who} is in unknown VPC {function.vpc!r}", "name one of the lab's")
+    if vpc.account != function.account:
+        raise _lambda(
+            f"{who} of account {function.account} is in VPC {vpc.name} of account {vpc.account}",
+            "a function's subnets are of its own account",
+        )
+    if not function.subnets or not function.security_groups:
+        raise _lambda(
+            f"SubnetIds and SecurityGroupIds of {who} must coexist",
+            "name at least one subnet and one security group",
+        )
+    if len(function.subnets) > settings.subnets_per_function:
+        raise _lambda(
+            f"{who} has {len(function.subnets)} subnets",
+            f"at most {settings.subnets_per_function} are possible",
+        )
+    if len(function.security_groups) > settings.groups_per_function:
+        raise _lambda(
+            f"{who} has {len(function.security_groups)} security groups",
+            f"at most {settings.groups_per_function} are possible",
+        )
+    known = {subnet.name for subnet in vpc.subnets}
+    for name in function.subnets:
+        if name not in known:
+            raise _lambda(
+                f"subnet {name!r} of {who} does not exist in VPC {vpc.name}", "name one of its own"
+            )
+    groups = {group.name for group in vpc.security_groups}
+    for name in function.security_groups:
+        if name not in groups:
+            raise _lambda(
+                f"security group {name!r} of {who} does not exist in VPC {vpc.name}",
+                "security groups are required to be in the VPC of the subnets",
+            )
+
+
+def _known_groups(who: str, names: Iterable[str], groups: set[str], vpc: VpcResource) -> None:
+    for name in names:
+        if name not in groups:
+            raise ModelError(
+                "InvalidGroup.NotFound",
+                f"security group {name!r}, named by {who}, does not exist in VPC {vpc.name}",
+                "groups of other VPCs cannot be referred to: name one of its own",
+            )
+
+
+def _unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _wrong(f"two times {what} {name!r}", "names are unique: rename one")
+        seen.add(name)
+
+
+def _wrong(message: str, remedy: str) -> ModelError:
+    return ModelError("InvalidParameterValue", message, remedy)
+
+
+def _lambda(message: str, remedy: str) -> ModelError:
+    return ModelError("InvalidParameterValueException", message, remedy)
