@@ -306,6 +306,14 @@ class Forwarder(Section):
         description="Its scheduling priority, as in nice(1): who fills the machine with packets "
         "should not starve who forwards them. Below 0 needs CAP_SYS_NICE.",
     )
+    time_slice_microseconds: int = Field(
+        default=100,
+        ge=100,
+        le=100_000,
+        description="How long it runs before other processes have their turn (Linux 6.12 and later). "
+        "The shorter, the sooner it runs when a packet comes, and the sooner so do the programs that "
+        "wait for one.",
+    )
     spin_microseconds: int = Field(
         default=100,
         ge=0,

@@ -163,6 +163,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--budget-frames", str(settings.budget_frames)),
         *("--spin-microseconds", str(settings.spin_microseconds)),
         *("--nice", str(settings.nice)),
+        *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
     )
 
 
