@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any, Self, get_args, get_origin
@@ -310,9 +310,9 @@ class Forwarder(Section):
         default=100,
         ge=100,
         le=100_000,
-        description="How long it runs before other processes have their turn (Linux 6.12 and later). "
-        "The shorter, the sooner it runs when a packet comes, and the sooner so do the programs that "
-        "wait for one.",
+        description="How long it runs before other processes have their turn (Linux 6.12 and "
+        "later). The shorter, the sooner it runs when a packet comes, and the sooner so do the "
+        "programs that wait for one.",
     )
     spin_microseconds: int = Field(
         default=100,
@@ -455,6 +455,15 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Co
     applied = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name, value in applied.items():
         _apply(document, name.split("."), value, file)
+    return validated(document, file, applied)
+
+
+def validated(document: object, file: str, applied: Collection[str] = ()) -> Config:
+    """
+    The configuration in a document that came from `file`; ConfigError says what is wrong with it.
+
+    The fields named in `applied` came from the command line instead.
+    """
     try:
         return Config.model_validate(document)
     except ValidationError as error:

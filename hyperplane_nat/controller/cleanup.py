@@ -66,7 +66,8 @@ def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
     removed = end_processes(paths)
     removed += remove_namespaces(paths.lab, namespaces or Namespaces())
     for path in [paths.state_file, *_files(paths)]:
-        if path in (paths.pid_file, paths.log):
+        # The region is another matter: `remove_region`.
+        if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):
             continue
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -125,6 +126,12 @@ def remove_directory(paths: LabPaths) -> None:
         paths.directory.parent.rmdir()
 
 
+def remove_region(paths: LabPaths) -> None:
+    """Forget what functions there were."""
+    for path in paths.directory.glob(f"{paths.region_file.name}*"):
+        path.unlink()
+
+
 def _files(paths: LabPaths) -> list[Path]:
     """The files in the lab's directory: only names that a controller makes."""
     patterns = (
@@ -138,5 +145,6 @@ def _files(paths: LabPaths) -> list[Path]:
         "service-*.log",
         "lab.json",
         "lab.new",
+        "region.sqlite*",
     )
     return sorted({path for pattern in patterns for path in paths.directory.glob(pattern)})

@@ -25,7 +25,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,27 @@ from typing import Any
 from aiohttp import web
 
 from hyperplane_nat import metrics
-from hyperplane_nat.config import Config
+from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.controller import api, cleanup, endpoint, reconcile, views
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
 from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.processes import terminate
+from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.engine.state_map import INTERFACES_MAX
+from hyperplane_nat.model.description import describe_functions, describe_security_groups
+from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.store import Store
 from netns import topology
 from netns.errors import NetnsError
-from netns.topology import LabSpec, Topology
+from netns.topology import LabSpec, Survey, Topology
 
 STATUS_SECONDS = 2.0
 """How long a status waits for the forwarder's own figures."""
@@ -68,6 +76,7 @@ class Parts:
 
     build: Callable[[LabSpec, Callable[[int, int], None]], Topology] = topology.build
     inspect: Callable[[LabSpec], Topology | None] = topology.inspect
+    survey: Callable[[str], Survey] = topology.survey
     namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
     open_map: views.MapOpener = StateMap.open
     forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
@@ -119,9 +128,10 @@ class Daemon:
             self._parts.forwarder_program[-1],
             self._forwarder_state,
         )
-        self._services = ServiceSupervisor(
-            self._paths, reconcile.service_specs(config, self._parts.service_program)
-        )
+        self._services = ServiceSupervisor(self._paths, [])
+        self._found: Survey | None = None
+        self._functions: Functions | None = None
+        self._network: Network | None = None
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._aborted = threading.Event()
@@ -148,8 +158,14 @@ class Daemon:
         except ControllerError as error:
             return self._fail(str(error), 2)
         try:
+            self._open_region()
+        except StateError as error:
+            # What stands may be in use, and its state may be saved by hand.
+            self._lock.release()
+            return self._fail(str(error), 2)
+        try:
             await self._start_or_stop()
-        except (ControllerError, NetnsError, StateMapError) as error:
+        except (ControllerError, NetnsError, StateMapError, ModelError, StateError) as error:
             return self._fail(str(error), await self._after_failure(2))
         except _InterruptedError:
             text = f"lab {self._lab.name!r}: stopped before it was ready (start it again)"
@@ -172,6 +188,41 @@ class Daemon:
             self._gone.set_result(None)
         await self._stop_serving()
         return 1 if problems else 0
+
+    def _open_region(self) -> None:
+        """The region that a killed controller of this very lab left, or a new one."""
+        config, paths = self._config, self._paths
+        self._kept = _read_json(paths.config_file) == self._document
+        if not self._kept:
+            cleanup.remove_region(paths)
+        settings = lifecycle_of(config)
+        static = len(self._lab.interfaces)
+        pool = EnvironmentPool(
+            first=config.lab.environments + 1,
+            size=config.pool.size,
+            batch=config.pool.refill_batch,
+        )
+        store = Store(paths.region_file, settings=settings)
+        try:
+            region = store.load_region(
+                settings=settings,
+                take_slot=pool.take,
+                first_interface_number=static,
+                interface_numbers=INTERFACES_MAX - static,
+            )
+        except StateError:
+            store.close()
+            raise
+        self._network = Network(
+            config,
+            self._spec,
+            region,
+            pool,
+            self._forwarder,
+            self._services,
+            self._parts.service_program,
+        )
+        self._functions = Functions(config, region, store, pool, self._network, self._connections)
 
     def _fail(self, text: str, status: int) -> int:
         self._pipe.error(text, status)
@@ -226,27 +277,50 @@ class Daemon:
         adopted = self._topology is not None
         if not adopted:
             await self._build()
+        functions = self._service()
+        await functions.recover(self._found)
         self._pipe.progress("starting services and forwarder", 0, 1)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._services.start())
+                group.create_task(self._start_services())
                 group.create_task(self._start_forwarder(adopted))
         except ExceptionGroup as failures:
             raise _first(failures) from None
         self._pipe.progress("starting services and forwarder", 1, 1)
         self._map = await in_thread(self._parts.open_map, self._paths.state_file)
+        await functions.start(self._fill_progress)
         await self._serve()
+
+    def _service(self) -> Functions:
+        assert self._functions is not None
+        return self._functions
+
+    async def _start_services(self) -> None:
+        wanted = self._service().region.wanted()
+        mine = {vpc.name for vpc in self._config.vpc}
+        # Others' namespaces may not stand yet.
+        vpcs = [vpc for vpc in wanted.vpcs if vpc.name in mine]
+        program = self._parts.service_program
+        await self._services.follow(reconcile.service_specs(self._lab.name, vpcs, program))
+
+    def _fill_progress(self, done: int, total: int) -> None:
+        self._pipe.progress("filling the pool", done, total)
 
     async def _adopt(self) -> Topology | None:
         """What a killed controller left, if it is exactly what is wanted."""
-        if await in_thread(_read_json, self._paths.config_file) != self._document:
+        if not self._kept:
             return None
         try:
-            found = await in_thread(self._parts.inspect, self._spec)
+            if self._config.pool.size or self._config.function:
+                self._found = await in_thread(self._parts.survey, self._lab.name)
+                found = reconcile.static_part(self._found, self._spec)
+            else:
+                found = await in_thread(self._parts.inspect, self._spec)
         except NetnsError as error:
             log.warning("the lab that is there cannot be adopted: %s", error)
             return None
         if found is None:
+            self._found = None
             log.warning("the lab that is there is incomplete: it is built anew")
         else:
             log.info("adopting the lab that a former controller left")
@@ -260,6 +334,7 @@ class Daemon:
         self._forwarder.prepare()
         self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
         await in_thread(_write_json, self._paths.config_file, self._document)
+        self._found = None
 
     def _build_progress(self, done: int, total: int) -> None:
         if self._aborted.is_set():
@@ -304,6 +379,8 @@ class Daemon:
                 await site.stop()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
+        if self._functions is not None:
+            await self._functions.stop()
         processes = [*await self._forwarder.stop(), *await self._services.stop()]
         await step("processes", lambda: terminate(processes))
         if self._map is not None:
@@ -318,7 +395,23 @@ class Daemon:
 
     def _forwarder_state(self) -> Mapping[str, object]:
         assert self._topology is not None
-        return reconcile.forwarder_state(self._config, self._lab, self._topology)
+        assert self._network is not None
+        numbers = {vpc.name: vpc.number for vpc in self._service().region.wanted().vpcs}
+        state = reconcile.forwarder_state(self._config, self._lab, self._topology, numbers)
+        interfaces, slots = self._network.items()
+        state["interfaces"] += interfaces
+        state["slots"] += slots
+        return state
+
+    def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
+        """Flows of each interface, by the slots that are attached to it."""
+        counts: dict[str, int] = {}
+        if self._map is None:
+            return counts
+        for number, interface in attached.items():
+            flows = self._map.slot_counters(number).get("flows", 0)
+            counts[interface] = counts.get(interface, 0) + flows
+        return counts
 
     # --- what the metrics show ---
 
@@ -327,6 +420,9 @@ class Daemon:
         attached = {interface.name: 0 for interface in self._lab.interfaces}
         for environment in self._lab.environments:
             attached[environment.interface.name] += 1
+        # In one step: another thread may be changing the tables.
+        for used in list(self._service().region.tables.environments.values()):
+            attached[used.interface_id] = attached.get(used.interface_id, 0) + 1
         return metrics.LabSnapshot(
             lab=self._lab.name,
             counters=state_map.counters(),
@@ -355,6 +451,8 @@ class Daemon:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "environments": len(self._lab.environments),
             "interfaces": len(self._lab.interfaces),
+            "functions": len(self._service().region.tables.functions),
+            "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
             "vpcs": len(self._lab.vpcs),
             "metrics_url": self._metrics_url,
         }
@@ -410,17 +508,72 @@ class Daemon:
         state_map, found = self._open(), self._topology
         assert found is not None
         address = str(self._config.environment.interface.ip)
+        more = views.function_environments(
+            self._lab.name, self._service().region, self._service().pool, state_map, address
+        )
         return await in_thread(
-            lambda: views.encode_rows(views.environments(self._lab, found, state_map, address))
+            lambda: views.encode_rows(
+                views.environments(self._lab, found, state_map, address) + more
+            )
         )
 
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
         state_map, found = self._open(), self._topology
         assert found is not None
+        more = views.function_interfaces(self._service().region, state_map)
         return await in_thread(
-            lambda: views.encode_rows(views.interfaces(self._lab, found, state_map))
+            lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
         )
+
+    def functions(self) -> list[dict[str, Any]]:
+        """GET /v1/functions."""
+        return describe_functions(self._service().region)
+
+    def security_groups(self) -> list[dict[str, Any]]:
+        """GET /v1/security-groups."""
+        return describe_security_groups(self._service().region)
+
+    async def apply(
+        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+    ) -> Mapping[str, Any]:
+        """POST /v1/apply: ConfigError, ModelError; what is not a resource must be as it is."""
+        self._open()
+        request = {"apply": document}
+        if (answer := self._service().repeated(token, request)) is not None:
+            return answer
+        config = validated(dict(document), "apply")
+        changed = reconcile.fixed_differences(self._config, config)
+        if changed:
+            raise ConfigError(
+                f"apply: {changed[0]}: cannot change while the lab runs "
+                "(hyperplane-nat down, then up with the new file)"
+            )
+        result = await self._service().apply(config, dry_run=dry_run, token=token, request=request)
+        if not dry_run:
+            self._document = config.model_dump(mode="json")
+            await in_thread(_write_json, self._paths.config_file, self._document)
+        return result
+
+    async def invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """POST /v1/functions/NAME/invocations."""
+        self._open()
+        return await self._service().invoke(
+            name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token
+        )
+
+    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
+        """POST /v1/functions/NAME/provision."""
+        self._open()
+        return await self._service().provision(name, count)
 
     async def verify(self) -> Mapping[str, Any]:
         """GET /v1/verify."""
@@ -434,12 +587,15 @@ class Daemon:
     def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
         """A reader with a mapping of its own."""
         self._open()
-        names = [interface.name for interface in self._lab.interfaces]
+        names = {interface.number: interface.name for interface in self._lab.interfaces}
+        for used in self._service().region.tables.interfaces.values():
+            names[used.number] = used.id
         return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
-        return self._lab.environment(number) is not None
+        known = self._lab.environment(number) is not None
+        return known or number in self._service().pool.slots
 
     async def shut_down(self) -> None:
         """Remove the lab and return when it is gone."""

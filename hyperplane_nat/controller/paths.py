@@ -58,6 +58,11 @@ class LabPaths:
         return self.directory / "lab.json"
 
     @property
+    def region_file(self) -> Path:
+        """The region, for a controller that takes over."""
+        return self.directory / "region.sqlite"
+
+    @property
     def log(self) -> Path:
         """The controller's own log."""
         return self.directory / "controller.log"

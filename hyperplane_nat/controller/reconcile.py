@@ -10,6 +10,7 @@ its flows under the same numbers.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -18,9 +19,12 @@ from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.model import ExecutionEnvironment, Lab, NetworkInterface, Subnet, Vpc
+from hyperplane_nat.model.wanted import WantedVpc
 from netns.topology import (
     InterfaceSpec,
     LabSpec,
+    Slot,
+    Survey,
     Topology,
     VpcSpec,
     gateway_namespace,
@@ -87,8 +91,13 @@ def lab_spec(config: Config, lab: Lab) -> LabSpec:
     )
 
 
-def forwarder_state(config: Config, lab: Lab, topology: Topology) -> dict[str, Any]:
-    """The arguments of the forwarder's `configure`: all it has to know."""
+def forwarder_state(
+    config: Config, lab: Lab, topology: Topology, vpc_numbers: Mapping[str, int]
+) -> dict[str, Any]:
+    """The arguments of the forwarder's `configure`, without functions.
+
+    `vpc_numbers` are those of the region: VPCs of one number are one VPC.
+    """
     links = {interface.name: interface for interface in topology.interfaces}
     slots = {slot.number: slot for slot in topology.slots}
     missing = [item.name for item in lab.interfaces if item.name not in links]
@@ -97,7 +106,6 @@ def forwarder_state(config: Config, lab: Lab, topology: Topology) -> dict[str, A
         raise ControllerError(
             f"the lab has no link for {', '.join(missing[:3])} (hyperplane-nat down, then up)"
         )
-    inside = config.environment.interface
     neighbours = config.neighbours
     return {
         "interfaces": [
@@ -110,20 +118,12 @@ def forwarder_state(config: Config, lab: Lab, topology: Topology) -> dict[str, A
                 "subnet": str(interface.subnet.cidr),
                 "router": str(interface.subnet.router),
                 "destinations": [str(network) for network in interface.destinations],
+                "vpc": vpc_numbers.get(interface.vpc.name, 0),
             }
             for interface in lab.interfaces
         ],
         "slots": [
-            {
-                "number": environment.number,
-                "ifindex": slots[environment.number].ifindex,
-                "address": str(inside.ip),
-                "gateway": config.environment.gateway,
-                "subnet": str(inside.network),
-                "environment_mac": slots[environment.number].environment_mac,
-                "gateway_mac": slots[environment.number].gateway_mac,
-                "interface": environment.interface.number,
-            }
+            slot_item(config, slots[environment.number], environment.interface.number)
             for environment in lab.environments
         ],
         "timeouts_ms": config.timeouts_ms(),
@@ -167,19 +167,81 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
     )
 
 
-def service_specs(config: Config, program: tuple[str, ...]) -> list[ServiceSpec]:
+def service_specs(
+    lab: str, vpcs: Iterable[WantedVpc], program: tuple[str, ...]
+) -> list[ServiceSpec]:
     """The servers of all VPCs."""
     specs = []
-    for vpc in config.vpc:
-        for service in vpc.service:
+    for vpc in vpcs:
+        for service in vpc.services:
             command = [
                 *program,
                 service.kind,
                 *("--address", service.address),
                 *("--port", str(service.port)),
-                *("--namespace", vpc_namespace(config.lab.name, vpc.name)),
+                *("--namespace", vpc_namespace(lab, vpc.name)),
             ]
             if service.kind == "http":
                 command += ["--size-bytes", str(service.size_bytes)]
             specs.append(ServiceSpec(vpc.name, service.name, tuple(command), program[-1]))
     return specs
+
+
+def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, Any]:
+    """A slot as the forwarder's commands take it; without an interface it is pooled."""
+    inside = config.environment.interface
+    return {
+        "number": slot.number,
+        "ifindex": slot.ifindex,
+        "address": str(inside.ip),
+        "gateway": config.environment.gateway,
+        "subnet": str(inside.network),
+        "environment_mac": slot.environment_mac,
+        "gateway_mac": slot.gateway_mac,
+        "interface": interface,
+    }
+
+
+def static_part(found: Survey, spec: LabSpec) -> Topology | None:
+    """What a lab's configuration names of what stands; None unless it is all there."""
+    if found.gateway is None or found.broken.namespaces:
+        return None
+    slots = {
+        each.slot.number: each.slot
+        for each in found.environments
+        if (each.address, each.gateway, each.mtu)
+        == (
+            f"{spec.inside_address}/{spec.inside_prefix_length}",
+            spec.inside_gateway,
+            spec.environment_mtu,
+        )
+    }
+    interfaces = {
+        (vpc.name, each.interface.name, each.address, each.mtu): each.interface
+        for vpc in found.vpcs
+        for each in vpc.interfaces
+    }
+    numbers = range(1, spec.environments + 1)
+    keys = [
+        (vpc.name, each.name, each.address, vpc.mtu) for vpc in spec.vpcs for each in vpc.interfaces
+    ]
+    if not all(number in slots for number in numbers) or not all(key in interfaces for key in keys):
+        return None
+    return Topology(
+        gateway=found.gateway,
+        slots=tuple(slots[number] for number in numbers),
+        interfaces=tuple(interfaces[key] for key in keys),
+    )
+
+
+RESOURCES = ("account", "vpc", "internet", "function")
+"""The sections of a configuration that `apply` may change."""
+
+
+def fixed_differences(now: Config, wanted: Config) -> list[str]:
+    """The sections that differ and cannot be changed while the lab runs."""
+    return [
+        name
+        for name in type(now).model_fields
+        if name not in RESOURCES and getattr(now, name) != getattr(wanted, name)
+    ]

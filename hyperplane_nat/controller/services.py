@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process
+from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.threads import in_thread
 
 START_SECONDS = 15.0
@@ -70,13 +70,37 @@ class ServiceSupervisor:
 
     async def start(self) -> None:
         """Adopt the services that run, start the others; returns when all listen."""
+        await self._start(self._services)
+
+    async def _start(self, services: Sequence[_Service]) -> None:
         async with asyncio.TaskGroup() as group:
-            for service in self._services:
+            for service in services:
                 group.create_task(self._begin(service))
-        for service in self._services:
+        for service in services:
             service.task = asyncio.create_task(
                 self._keep(service), name=f"service {service.spec.label}"
             )
+
+    async def follow(self, specs: Sequence[ServiceSpec]) -> None:
+        """Run exactly these: end the others, start what is new; ControllerError."""
+        wanted = {spec.label: spec for spec in specs}
+        for service in list(self._services):
+            if wanted.get(service.spec.label) == service.spec:
+                del wanted[service.spec.label]
+                continue
+            self._services.remove(service)
+            await self._end(service)
+        added = [_Service(spec) for spec in wanted.values()]
+        self._services += added
+        await self._start(added)
+
+    async def _end(self, service: _Service) -> None:
+        if service.task is not None:
+            service.task.cancel()
+            await asyncio.wait({service.task})
+        if service.process is not None:
+            await in_thread(terminate, [service.process])
+        self._paths.service_pid(service.spec.vpc, service.spec.name).unlink(missing_ok=True)
 
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `terminate`."""

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.model import Lab
+from hyperplane_nat.model.description import describe_interfaces
 from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.region import Region
 from netns.topology import Topology
 
 SLICE_ENTRIES = 4096
@@ -96,7 +99,7 @@ class FlowReader(AbstractContextManager["FlowReader"]):
         self,
         state_map: MapReader,
         wanted: FlowFilter,
-        interfaces: Sequence[str],
+        interfaces: Mapping[int, str],
         now_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
         """`interfaces` are the names of the network interfaces by number."""
@@ -143,10 +146,9 @@ class FlowReader(AbstractContextManager["FlowReader"]):
     def _document(self, flow: FlowLike, now: int) -> dict[str, Any]:
         document = flow._asdict()
         number = flow.interface
-        known = number < len(self._interfaces)
         return document | {
             "environment": environment_name(flow.slot),
-            "interface": self._interfaces[number] if known else str(number),
+            "interface": self._interfaces.get(number, str(number)),
             "age_seconds": ((now - flow.created_ms) & 0xFFFFFFFF) / 1000,
             "idle_seconds": _elapsed_ms(now, flow.last_seen_ms) / 1000,
         }
@@ -174,14 +176,69 @@ def environments(
                 "address": address,
                 "interface": environment.interface.name,
                 "interface_address": str(environment.interface.address),
-                **{
-                    name: counters.get(name, 0)
-                    for name in ("packets_out", "bytes_out", "packets_in", "bytes_in", "drops")
-                },
-                "flows": counters.get("flows", 0),
+                "function": None,
+                "state": "static",
+                **_figures(counters),
             }
         )
     return rows
+
+
+def _figures(counters: Mapping[str, int]) -> dict[str, int]:
+    names = ("packets_out", "bytes_out", "packets_in", "bytes_in", "drops", "flows")
+    return {name: counters.get(name, 0) for name in names}
+
+
+def function_environments(
+    lab: str, region: Region, pool: EnvironmentPool, state_map: MapReader, address: str
+) -> list[dict[str, Any]]:
+    """GET /v1/environments: those of functions and of the pool."""
+    rows = []
+    tables = region.tables
+    for number in sorted(pool.slots):
+        used = tables.environments.get(number)
+        interface = None if used is None else tables.interfaces.get(used.interface_id)
+        rows.append(
+            {
+                "name": environment_name(number),
+                "number": number,
+                "namespace": pool.slots[number].namespace,
+                "address": address,
+                "interface": None if interface is None else interface.id,
+                "interface_address": None if interface is None else str(interface.address),
+                "function": None if used is None else used.function_name,
+                "state": "pooled" if used is None else used.state.value,
+                **_figures(state_map.slot_counters(number)),
+            }
+        )
+    return rows
+
+
+def function_interfaces(region: Region, state_map: MapReader) -> list[dict[str, Any]]:
+    """GET /v1/interfaces: those that functions brought about."""
+    flows: dict[str, int] = {}
+    for environment in region.tables.environments.values():
+        count = state_map.slot_counters(environment.slot).get("flows", 0)
+        flows[environment.interface_id] = flows.get(environment.interface_id, 0) + count
+    return [
+        {
+            "name": row["Link"],
+            "number": row["Number"],
+            "vpc": row["VpcName"],
+            "subnet": row["SubnetName"],
+            "address": row["PrivateIpAddress"],
+            "mac": None,
+            "environments": row["Environments"],
+            "flows": flows.get(row["NetworkInterfaceId"], 0),
+            "id": row["NetworkInterfaceId"],
+            "kind": row["Kind"],
+            "status": row["Status"],
+            "description": row["Description"],
+            "groups": [group["GroupName"] for group in row["Groups"]],
+            "owner": row["OwnerId"],
+        }
+        for row in describe_interfaces(region)
+    ]
 
 
 def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[str, Any]]:
@@ -203,6 +260,12 @@ def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[
             "mac": macs.get(interface.name),
             "environments": attached[interface.name],
             "flows": flows[interface.name],
+            "id": None,
+            "kind": "static",
+            "status": "in-use" if attached[interface.name] else "available",
+            "description": "",
+            "groups": [],
+            "owner": None,
         }
         for interface in lab.interfaces
     ]

@@ -39,6 +39,9 @@ _HEADER_BYTES: Final = 4096
 _ENTRY_BYTES: Final = 64
 _TRACK_BYTES: Final = 16
 _REMOTE_BYTES: Final = 16
+INTERFACES_MAX = 4_096
+"""Network interfaces that a state map has room for, unless it is told otherwise."""
+
 _SLOT_COUNTER_BYTES: Final = 64
 _FLOWS_LIMIT: Final = 1 << 26
 
@@ -112,7 +115,7 @@ class StateMap:
         *,
         flows_max: int,
         slots_max: int = 16_384,
-        interfaces_max: int = 4_096,
+        interfaces_max: int = INTERFACES_MAX,
     ) -> StateMap:
         """Make a new map; raises StateMapError when the file exists or has no room."""
         path = Path(path)

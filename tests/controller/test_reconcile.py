@@ -9,7 +9,9 @@ import pytest
 
 from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.model.environment import environment_name, environment_number
+from hyperplane_nat.model.region import Region
 from netns.topology import InterfaceSpec, Topology, VpcSpec, check
 from tests.controller.support import FakeNetns, config_in, paths_of
 
@@ -79,7 +81,7 @@ def test_forwarder_state(directory: Path) -> None:
     wanted = config(directory, timeouts={"time_scale": 10.0})
     lab = reconcile.lab_of(wanted)
     topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
-    state = reconcile.forwarder_state(wanted, lab, topology)
+    state = reconcile.forwarder_state(wanted, lab, topology, {"one": 3, "two": 5})
     # The topology lists interfaces by VPC; numbers follow the configuration.
     assert [(each["number"], each["name"]) for each in state["interfaces"]] == [
         (0, "eni-c"),
@@ -95,6 +97,7 @@ def test_forwarder_state(directory: Path) -> None:
         "subnet": "10.0.2.0/24",
         "router": "10.0.2.1",
         "destinations": ["10.0.0.0/16"],
+        "vpc": 3,
     }
     assert state["slots"][1] == {
         "number": 2,
@@ -116,13 +119,15 @@ def test_topology_that_lacks_a_link(directory: Path) -> None:
     wanted = config(directory)
     lab = reconcile.lab_of(wanted)
     with pytest.raises(ControllerError, match="no link for eni-c, eni-a, eni-b"):
-        reconcile.forwarder_state(wanted, lab, Topology("hp-test-gw", (), ()))
+        reconcile.forwarder_state(wanted, lab, Topology("hp-test-gw", (), ()), {})
 
 
 def test_commands(directory: Path) -> None:
     wanted = config(directory)
     program = reconcile.module_command("netns.services")
-    web, too, echo = reconcile.service_specs(wanted, program)
+    region = Region()
+    region.apply(region.plan(resources_of(wanted)))
+    web, too, echo = reconcile.service_specs("test", region.wanted().vpcs, program)
     assert web.command[:5] == (sys.executable, "-P", "-m", "netns.services", "http")
     assert too.command[-2:] == ("--size-bytes", "9")
     assert "--size-bytes" not in echo.command

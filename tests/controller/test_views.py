@@ -69,7 +69,7 @@ class FakeMap:
 
 def read(state_map: FakeMap, wanted: FlowFilter, now: int = NOW) -> list[dict[str, Any]]:
     text = b"["
-    with FlowReader(state_map, wanted, ["eni-a"], lambda: now) as reader:
+    with FlowReader(state_map, wanted, {0: "eni-a"}, lambda: now) as reader:
         while (piece := reader.read()) is not None:
             text += piece
     assert state_map.closed
@@ -122,7 +122,7 @@ def test_limit_ends_the_walk() -> None:
 
 
 def test_memory_is_that_of_a_slice() -> None:
-    with FlowReader(FakeMap(1 << 14), FlowFilter(), []) as reader:
+    with FlowReader(FakeMap(1 << 14), FlowFilter(), {}) as reader:
         reader.read()
         tracemalloc.start()
         while reader.read() is not None:

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Functions at work: the region on disk, the network that follows it, the pool, the invocations.
+
+Theory of operation: every command changes the region and is saved before anything else happens, so
+a controller killed at any moment finds the same region again; the network then is made to follow.
+What happens by itself (states that time changes, idle environments that end, interfaces that go,
+the pool that is refilled) is done by one task that sleeps until something is due.
+
+An invocation takes a place in the region, attaches a cold environment, runs the program inside it
+and gives the place back. A controller that is killed meanwhile leaves environments that nobody
+serves: its successor gives them up, with whatever still runs in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hyperplane_nat.config import Config
+from hyperplane_nat.controller.errors import ForwarderError
+from hyperplane_nat.controller.network import Network
+from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.controller.resources import resources_of
+from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.region import Placement, Region
+from hyperplane_nat.model.store import Store
+from netns import execution, topology
+from netns.errors import NetnsError
+from netns.topology import Survey
+
+POOL_SECONDS = 10.0
+"""How long an invocation waits for the pool to be refilled."""
+
+_PAUSE_SECONDS = 1.0
+"""Between two looks at connections and retired numbers, and before a failure is tried again."""
+
+log = logging.getLogger(__name__)
+
+
+class Functions:
+    """The functions of one lab."""
+
+    def __init__(
+        self,
+        config: Config,
+        region: Region,
+        store: Store,
+        pool: EnvironmentPool,
+        network: Network,
+        connections: Callable[[Mapping[int, str]], Mapping[str, int]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`connections` counts the flows of the interfaces that environments are attached to."""
+        self.region = region
+        self.pool = pool
+        self._config = config
+        self._store = store
+        self._network = network
+        self._connections = connections
+        self._clock = clock
+        self._poked = asyncio.Event()
+        self._settling = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._running: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+
+    # --- life ---
+
+    async def recover(self, found: Survey | None) -> None:
+        """Bring region and namespaces together; `found` is what stands, None in a new lab."""
+        with self._saving():
+            self.region.interrupted()
+            environments = self.region.tables.environments
+            standing = {} if found is None else {slot.number: slot for slot in found.slots}
+            lost = [number for number in environments if number not in standing]
+            for number in lost:
+                self.region.discard(number)
+                self.region.removed(number)
+        if found is not None:
+            await self._network.adopt(found)
+        first = self._config.lab.environments
+        slots = [slot for number, slot in standing.items() if number > first]
+        used = [slot for slot in slots if slot.number in self.region.tables.environments]
+        free = [slot for slot in slots if slot.number not in self.region.tables.environments]
+        self.pool.add(used, ready=False)
+        self.pool.add(free)
+        with self._saving():
+            self.region.apply(self.region.plan(resources_of(self._config)))
+
+    async def start(self, progress: Callable[[int, int], None]) -> None:
+        """Make everything that is wanted, the pool included; the forwarder runs."""
+        await self._network.follow()
+        while numbers := self.pool.missing():
+            await self._network.fill(numbers)
+            progress(self.pool.ready, self.pool.size)
+        self._task = asyncio.create_task(self._keep(), name="functions")
+
+    async def stop(self) -> None:
+        """End the task and let go of the file."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+        self._store.close()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[Region]:
+        """Changes of the region are saved, also those of a command that fails."""
+        try:
+            yield self.region
+        finally:
+            self._store.save(self.region)
+            self._poked.set()
+
+    # --- what happens by itself ---
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._poked.wait()
+            self._poked.clear()
+            try:
+                await self.settle()
+            except (ForwarderError, NetnsError) as error:
+                log.warning("the network does not follow yet: %s", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                self._poked.set()
+
+    def _pause(self) -> float:
+        deadline = self.region.next_deadline()
+        if deadline is None:
+            return _PAUSE_SECONDS
+        return min(max(deadline - self._clock(), 0.0), _PAUSE_SECONDS)
+
+    async def settle(self) -> None:
+        """Do what is due, and make the network as the region wants it."""
+        async with self._settling:
+            region = self.region
+            with self._quietly_saving():
+                region.advance()
+                for trouble in region.note_connections(self._count()):
+                    log.warning("%s", trouble)
+            ending = region.reaped()
+            if ending:
+                await self._network.take_down(ending)
+                with self._quietly_saving():
+                    for number in ending:
+                        region.removed(number)
+            if region.deleting():
+                await self._network.remove_interfaces()
+            if self._network.changed:
+                await self._network.follow()
+            await self._network.release_numbers()
+            self._store.save(region)
+            while numbers := self.pool.missing():
+                await self._network.fill(numbers)
+
+    @contextlib.contextmanager
+    def _quietly_saving(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._store.save(self.region)
+
+    def _count(self) -> Mapping[str, int]:
+        attached = {
+            environment.slot: environment.interface_id
+            for environment in self.region.tables.environments.values()
+        }
+        return self._connections(attached)
+
+    # --- commands ---
+
+    def repeated(self, token: str | None, request: object) -> Mapping[str, Any] | None:
+        """The answer that was given to this token before."""
+        if token is None:
+            return None
+        answer: Mapping[str, Any] | None = self._store.answer(token, request)
+        return answer
+
+    async def apply(
+        self, config: Config, *, dry_run: bool, token: str | None, request: object
+    ) -> Mapping[str, Any]:
+        """Plan, and unless it is a dry run do it; returns when the network stands."""
+        plan = self.region.plan(resources_of(config))
+        result = {"plan": [asdict(line) for line in plan.lines], "applied": not dry_run}
+        if dry_run:
+            return result
+        self.region.apply(plan)
+        self._store.save(self.region, token=token, request=request, answer=result)
+        self._config = config
+        await self.settle()
+        return result
+
+    async def invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """Run a program in an environment of the function. ModelError, ProgramError.
+
+        An invocation whose token was seen before runs nothing: it has the first one's answer.
+        """
+        if token is not None:
+            request = {"invoke": name, "command": list(command)}
+            return await self._once(
+                token,
+                request,
+                lambda: self._invoke(name, command, timeout_seconds=timeout_seconds, stdin=stdin),
+            )
+        return await self._invoke(name, command, timeout_seconds=timeout_seconds, stdin=stdin)
+
+    async def _once(
+        self,
+        token: str,
+        request: Mapping[str, Any],
+        work: Callable[[], Coroutine[Any, Any, Mapping[str, Any]]],
+    ) -> Mapping[str, Any]:
+        running = self._running.get(token)
+        if running is None:
+            if (answer := self._store.answer(token, request)) is not None:
+                return {name: _from_text(name, value) for name, value in answer.items()}
+            running = self._running[token] = asyncio.ensure_future(work())
+            running.add_done_callback(lambda _done: self._running.pop(token, None))
+            result = await asyncio.shield(running)
+            answer = {name: _to_text(value) for name, value in result.items()}
+            self._store.save(self.region, token=token, request=request, answer=answer)
+            return result
+        return await asyncio.shield(running)
+
+    async def _invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+    ) -> Mapping[str, Any]:
+        begin = time.perf_counter()
+        placement, ready_seconds = await self._environment(name)
+        number = placement.environment
+        try:
+            outcome = await execution.run(
+                topology.environment_namespace(self._config.lab.name, number),
+                command,
+                stdin=stdin,
+                timeout_seconds=timeout_seconds,
+            )
+        finally:
+            self._end([number])
+        return {
+            "status": outcome.status,
+            "stdout": outcome.stdout,
+            "stderr": outcome.stderr,
+            "truncated": outcome.truncated,
+            "timed_out": outcome.timed_out,
+            "environment": f"env-{number}",
+            "cold": placement.cold,
+            "interface": placement.interface,
+            "interface_created": placement.interface_created,
+            "network_ready_seconds": ready_seconds,
+            "modelled_seconds": placement.modelled_seconds,
+            "elapsed_seconds": time.perf_counter() - begin,
+        }
+
+    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
+        """Start so many environments ahead; what is refused ends it and is told."""
+        begin = time.perf_counter()
+        placements: list[Placement] = []
+        seconds: list[float] = []
+        error = None
+        try:
+            for _ in range(count):
+                placement, ready_seconds = await self._environment(name)
+                placements.append(placement)
+                seconds.append(ready_seconds)
+        except ModelError as refused:
+            error = {"code": refused.code, "message": str(refused)}
+        finally:
+            self._end(placement.environment for placement in placements)
+        interfaces = list(dict.fromkeys(placement.interface for placement in placements))
+        return {
+            "requested": count,
+            "started": len(placements),
+            "network_ready_seconds": seconds,
+            "modelled_seconds": [placement.modelled_seconds for placement in placements],
+            "elapsed_seconds": time.perf_counter() - begin,
+            "interfaces": interfaces,
+            "addresses": len(interfaces),
+            "error": error,
+        }
+
+    def _end(self, numbers: Iterable[int]) -> None:
+        with self._saving():
+            for number in numbers:
+                # Its interface failed meanwhile: it was given up.
+                with contextlib.suppress(ModelError):
+                    self.region.end(number)
+
+    async def _environment(self, name: str) -> tuple[Placement, float]:
+        """A place for an invocation, its network ready, and how long that took in seconds."""
+        begin = time.perf_counter()
+        placement = await self._place(name)
+        if placement.cold:
+            try:
+                await self._network.attach(placement.environment, placement.interface)
+            except BaseException:
+                with self._saving():
+                    self.region.discard(placement.environment)
+                raise
+            with self._saving():
+                self.region.ready(placement.environment)
+        return placement, time.perf_counter() - begin
+
+    async def _place(self, name: str) -> Placement:
+        deadline = time.monotonic() + POOL_SECONDS
+        while True:
+            try:
+                with self._saving():
+                    return self.region.begin(name)
+            except ModelError as error:
+                if error.code != "TooManyRequestsException" or time.monotonic() > deadline:
+                    raise
+                refusal = error
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + POOL_SECONDS):
+                    await self.pool.wait()
+            except TimeoutError:
+                raise refusal from None
+
+
+_OUTPUTS = ("stdout", "stderr")
+
+
+def _to_text(value: object) -> object:
+    """What a program wrote, as text that JSON can hold."""
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _from_text(name: str, value: object) -> object:
+    return value.encode("latin-1") if name in _OUTPUTS and isinstance(value, str) else value

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The pool of environments made ahead, and the slot numbers of all environments of functions.
+
+Theory of operation: making an environment takes milliseconds of the kernel's time, attaching one a
+message to the forwarder, so environments are made before anybody needs them. The forwarder knows
+them as slots without an interface, which drop everything.
+
+A slot's number is its environment's for life. Numbers are given out in turn, so that one comes back
+as late as possible; one that the forwarder still finds in flows is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable
+
+from hyperplane_nat.model.errors import ModelError
+from netns.topology import Slot
+
+NUMBER_MAX = 16383
+"""The last slot number of the state map."""
+
+
+class EnvironmentPool:
+    """Which environments are ready, which numbers are free, and who waits."""
+
+    def __init__(self, *, first: int, size: int, batch: int) -> None:
+        """Numbers from `first` on; `size` environments are kept ready, made `batch` at a time."""
+        self.size = size
+        self._first = first
+        self._batch = batch
+        self._next = first
+        self._ready: deque[int] = deque()
+        self._filled = asyncio.Event()
+        self.slots: dict[int, Slot] = {}
+        """Every environment that stands, ready or in use."""
+        self.retiring: Collection[int] = ()
+        """Numbers of former environments that flows may still refer to."""
+
+    @property
+    def ready(self) -> int:
+        """How many environments wait to be taken."""
+        return len(self._ready)
+
+    def take(self) -> int:
+        """The slot of a ready environment; the caller's from now on."""
+        if not self._ready:
+            self._filled.clear()
+            raise ModelError(
+                "TooManyRequestsException",
+                "no execution environment is ready",
+                "raise pool.size, or lower the concurrency",
+            )
+        return self._ready.popleft()
+
+    async def wait(self) -> None:
+        """Until an environment may be ready."""
+        await self._filled.wait()
+
+    def add(self, slots: Iterable[Slot], *, ready: bool = True) -> None:
+        """Environments that stand; `ready` ones can be taken."""
+        for slot in slots:
+            self.slots[slot.number] = slot
+            if ready:
+                self._ready.append(slot.number)
+        if self._ready:
+            self._filled.set()
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Environments that are gone."""
+        for number in numbers:
+            self.slots.pop(number, None)
+
+    def missing(self) -> list[int]:
+        """Numbers of the environments to make next, at most a batch; none when the pool is full."""
+        wanted = min(self.size - len(self._ready), self._batch)
+        numbers: list[int] = []
+        for _ in range(NUMBER_MAX - self._first + 1):
+            if len(numbers) >= wanted:
+                break
+            number, self._next = self._next, self._next + 1
+            if self._next > NUMBER_MAX:
+                self._next = self._first
+            if number not in self.slots and number not in self.retiring:
+                numbers.append(number)
+        return numbers
