@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -27,7 +26,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -35,11 +33,11 @@ from aiohttp import web
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.controller import api, cleanup, endpoint, reconcile, views
-from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.errors import ControllerError, ForwarderError, first_failure
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
-from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.processes import terminate
 from hyperplane_nat.controller.resources import lifecycle_of
@@ -192,7 +190,7 @@ class Daemon:
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""
         config, paths = self._config, self._paths
-        self._kept = _read_json(paths.config_file) == self._document
+        self._kept = read_json(paths.config_file) == self._document
         if not self._kept:
             cleanup.remove_region(paths)
         settings = lifecycle_of(config)
@@ -285,7 +283,7 @@ class Daemon:
                 group.create_task(self._start_services())
                 group.create_task(self._start_forwarder(adopted))
         except ExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
         self._pipe.progress("starting services and forwarder", 1, 1)
         self._map = await in_thread(self._parts.open_map, self._paths.state_file)
         await functions.start(self._fill_progress)
@@ -333,7 +331,7 @@ class Daemon:
         # Starting an interpreter takes as long as building a small lab: both at once.
         self._forwarder.prepare()
         self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
-        await in_thread(_write_json, self._paths.config_file, self._document)
+        await in_thread(write_json, self._paths.config_file, self._document)
         self._found = None
 
     def _build_progress(self, done: int, total: int) -> None:
@@ -404,14 +402,7 @@ class Daemon:
         return state
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
-        """Flows of each interface, by the slots that are attached to it."""
-        counts: dict[str, int] = {}
-        if self._map is None:
-            return counts
-        for number, interface in attached.items():
-            flows = self._map.slot_counters(number).get("flows", 0)
-            counts[interface] = counts.get(interface, 0) + flows
-        return counts
+        return {} if self._map is None else views.connections(self._map, attached)
 
     # --- what the metrics show ---
 
@@ -552,7 +543,7 @@ class Daemon:
         result = await self._service().apply(config, dry_run=dry_run, token=token, request=request)
         if not dry_run:
             self._document = config.model_dump(mode="json")
-            await in_thread(_write_json, self._paths.config_file, self._document)
+            await in_thread(write_json, self._paths.config_file, self._document)
         return result
 
     async def invoke(
@@ -602,22 +593,3 @@ class Daemon:
         self._stop.set()
         assert self._gone is not None
         await asyncio.shield(self._gone)
-
-
-def _first(failures: ExceptionGroup[Exception]) -> Exception:
-    """The first failure that is not itself a group."""
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _write_json(path: Path, document: object) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

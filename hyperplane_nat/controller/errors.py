@@ -10,3 +10,9 @@ class ControllerError(Exception):
 
 class ForwarderError(ControllerError):
     """The forwarder refused a command, did not answer or is gone."""
+
+
+def first_failure(failures: ExceptionGroup[Exception]) -> Exception:
+    """The first failure that is not itself a group."""
+    first = failures.exceptions[0]
+    return first_failure(first) if isinstance(first, ExceptionGroup) else first

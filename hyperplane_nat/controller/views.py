@@ -216,10 +216,8 @@ def function_environments(
 
 def function_interfaces(region: Region, state_map: MapReader) -> list[dict[str, Any]]:
     """GET /v1/interfaces: those that functions brought about."""
-    flows: dict[str, int] = {}
-    for environment in region.tables.environments.values():
-        count = state_map.slot_counters(environment.slot).get("flows", 0)
-        flows[environment.interface_id] = flows.get(environment.interface_id, 0) + count
+    environments = region.tables.environments.values()
+    flows = connections(state_map, {each.slot: each.interface_id for each in environments})
     return [
         {
             "name": row["Link"],
@@ -239,6 +237,15 @@ def function_interfaces(region: Region, state_map: MapReader) -> list[dict[str, 
         }
         for row in describe_interfaces(region)
     ]
+
+
+def connections(state_map: MapReader, attached: Mapping[int, str]) -> dict[str, int]:
+    """Flows of each interface, by the slots that are attached to it."""
+    counts: dict[str, int] = {}
+    for number, interface in attached.items():
+        flows = state_map.slot_counters(number).get("flows", 0)
+        counts[interface] = counts.get(interface, 0) + flows
+    return counts
 
 
 def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hyperplane_nat.controller import pool
+from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.model.errors import ModelError
+from netns.topology import Slot
+
+
+def slots(numbers: list[int]) -> list[Slot]:
+    return [Slot(number, 100 + number, f"env-{number}", "02::1", "02::2") for number in numbers]
+
+
+def filled(size: int = 4, batch: int = 8, first: int = 10) -> EnvironmentPool:
+    result = EnvironmentPool(first=first, size=size, batch=batch)
+    result.add(slots(result.missing()))
+    return result
+
+
+def test_it_is_filled_from_the_first_number_on() -> None:
+    assert EnvironmentPool(first=10, size=4, batch=8).missing() == [10, 11, 12, 13]
+    assert EnvironmentPool(first=10, size=4, batch=3).missing() == [10, 11, 12]
+    assert filled().missing() == []
+
+
+def test_environments_are_taken_in_turn_and_made_anew_under_other_numbers() -> None:
+    found = filled()
+    assert [found.take(), found.take()] == [10, 11]
+    assert found.ready == 2
+    assert found.missing() == [14, 15]
+    found.remove([10, 11])
+    assert sorted(found.slots) == [12, 13]
+
+
+def test_an_empty_pool_refuses() -> None:
+    found = filled(size=1)
+    found.take()
+    with pytest.raises(ModelError) as refused:
+        found.take()
+    assert refused.value.code == "TooManyRequestsException"
+    assert EnvironmentPool(first=1, size=0, batch=1).missing() == []
+
+
+def test_who_finds_it_empty_can_wait() -> None:
+    async def wait() -> int:
+        found = filled(size=1)
+        found.take()
+        with pytest.raises(ModelError):
+            found.take()
+        waiting = asyncio.ensure_future(found.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        found.add(slots([11]))
+        await asyncio.wait_for(waiting, 5)
+        return found.take()
+
+    assert asyncio.run(wait()) == 11
+
+
+def test_numbers_come_round_but_not_those_in_use_or_retiring(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "NUMBER_MAX", 15)
+    found = filled()
+    found.take()
+    found.add(slots(found.missing()))
+    for _ in range(2):
+        found.take()
+    found.remove([10, 11, 12])
+    found.retiring = frozenset({11})
+    assert found.missing() == [15, 10]
+
+
+def test_environments_in_use_are_not_given_out() -> None:
+    found = EnvironmentPool(first=1, size=1, batch=1)
+    found.add(slots([1]), ready=False)
+    with pytest.raises(ModelError):
+        found.take()
+    assert found.missing() == [2]
