@@ -1,36 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control API: HTTP with JSON on a unix socket, what the command line uses and nothing else.
 
-Errors are ``{"error": code, "message": one line}`` with a 4xx or 5xx status. Handlers only wait;
-what reads the state map or turns thousands of rows into text does so in a thread. A list of flows
-is sent while it is read, as fast as the client takes it.
+What may be asked is in `requests`, what is answered in `answers`, both together in `openapi`.
+
+Errors are ``{"error": code, "message": one line}`` with a 4xx or 5xx status, the code AWS's where it
+has one. Handlers only wait; what reads the state map or turns thousands of rows into text does so in
+a thread. A list of flows is sent while it is read, as fast as the client takes it.
 """
 
 from __future__ import annotations
 
+import base64
+import errno
+import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
+from pydantic import BaseModel
 
+from hyperplane_nat.config import ConfigError
+from hyperplane_nat.controller import openapi
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.requests import (
+    BODY_BYTES_MAX,
+    PROTOCOLS,
+    ApplyRequest,
+    FlowQuery,
+    InvocationRequest,
+    ProvisionRequest,
+    RequestError,
+    body_of,
+    function_name,
+    one_line,
+    query_of,
+)
 from hyperplane_nat.controller.threads import in_thread
-from hyperplane_nat.controller.views import FlowFilter, FlowReader
-from hyperplane_nat.model.environment import environment_number
+from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
+from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.errors import ModelError, StateError
+from netns.errors import NetnsError
+from netns.execution import ProgramError
 
-PROTOCOLS = ("tcp", "udp", "icmp")
+__all__ = ["PROTOCOLS", "LabService", "application"]
+
+MODEL_STATUSES: Mapping[str, int] = {
+    "ResourceNotFoundException": 404,
+    "ResourceConflictException": 409,
+    "ResourceNotReadyException": 502,
+    "TooManyRequestsException": 429,
+}
+"""HTTP statuses of the model's errors (Lambda API, "Invoke"); 400 for all others."""
+
+M = TypeVar("M", bound=BaseModel)
 
 log = logging.getLogger(__name__)
-
-
-class ApiError(Exception):
-    """A request that is answered with an error."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class LabService(Protocol):
@@ -57,6 +82,39 @@ class LabService(Protocol):
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
 
+    def functions(self) -> list[dict[str, Any]]:
+        """GET /v1/functions."""
+
+    def security_groups(self) -> list[dict[str, Any]]:
+        """GET /v1/security-groups."""
+
+    async def apply(
+        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+    ) -> Mapping[str, Any]:
+        """
+        POST /v1/apply. `document` is a configuration that nobody has looked at.
+
+        Errors: ConfigError, ModelError, ControllerError.
+        """
+
+    async def invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """
+        POST /v1/functions/{name}/invocations; `stdout` and `stderr` of the result are bytes.
+
+        Errors: ModelError, ProgramError, ControllerError.
+        """
+
+    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
+        """POST /v1/functions/{name}/provision. Errors: ModelError, ControllerError."""
+
     async def shut_down(self) -> None:
         """Remove the lab; returns when everything is gone. ControllerError if something is left."""
 
@@ -64,19 +122,28 @@ class LabService(Protocol):
 def application(lab: LabService) -> web.Application:
     """The control API of `lab`."""
     handlers = _Handlers(lab)
-    result = web.Application(middlewares=[_errors])
+    result = web.Application(middlewares=[_errors], client_max_size=BODY_BYTES_MAX)
     result.router.add_get("/v1/status", handlers.status)
     result.router.add_get("/v1/environments", handlers.environments)
     result.router.add_get("/v1/interfaces", handlers.interfaces)
     result.router.add_get("/v1/flows", handlers.flows, allow_head=False)
     result.router.add_get("/v1/verify", handlers.verify)
     result.router.add_get("/v1/config", handlers.config)
+    result.router.add_get("/v1/functions", handlers.functions)
+    result.router.add_get("/v1/security-groups", handlers.security_groups)
+    result.router.add_get("/v1/openapi.json", handlers.openapi)
+    result.router.add_post("/v1/apply", handlers.apply)
+    result.router.add_post("/v1/functions/{name}/invocations", handlers.invoke)
+    result.router.add_post("/v1/functions/{name}/provision", handlers.provision)
     result.router.add_post("/v1/shutdown", handlers.shutdown)
     return result
 
 
-def _error(status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"error": code, "message": message}, status=status)
+def _error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    document = {"error": code, "message": one_line(message)}
+    return web.json_response(document, status=status, headers=headers)
 
 
 @web.middleware
@@ -86,36 +153,71 @@ async def _errors(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except ApiError as error:
-        return _error(error.status, error.code, str(error))
-    except ForwarderError as error:
-        return _error(503, "forwarder_unavailable", str(error))
-    except ControllerError as error:
-        return _error(500, "failed", str(error))
     except web.HTTPException as error:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status, "bad_request")
-        message = f"{request.method} {request.path}: {error.reason.lower()}"
-        return _error(error.status, code, f"{message} (GET /v1/status is one that exists)")
+        return _http_error(request, error)
     except Exception as error:
-        log.exception("%s %s", request.method, request.path)
-        return _error(500, "internal", f"{type(error).__name__}: {error} (see controller.log)")
+        status, code, message = _refusal(error)
+        if code == "internal":
+            log.exception("%s %s", request.method, request.path)
+        return _error(status, code, message)
 
 
-def _integer(request: web.Request, name: str, least: int) -> int | None:
-    text = request.query.get(name)
-    if text is None:
-        return None
-    # str.isdigit accepts digits that int() does not; huge numbers cost time to convert.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) < least:
-        raise ApiError(
-            400, "invalid_parameter", f"{name}: {text[:40]!r} is not a number (from {least} on)"
+def _refusal(error: Exception) -> tuple[int, str, str]:
+    """Status, code and message of what a handler raised."""
+    match error:
+        case RequestError():
+            return error.status, error.code, str(error)
+        case ModelError():
+            status = MODEL_STATUSES.get(error.code, 400)
+            return status, error.code, f"{error.message} ({error.remedy})"
+        case ConfigError():
+            return 400, "InvalidParameterValueException", str(error)
+        case ProgramError():
+            missing = error.code in (errno.ENOENT, errno.ENOTDIR)
+            return 422, "ProgramNotFound" if missing else "ProgramNotExecutable", str(error)
+        case ForwarderError():
+            return 503, "forwarder_unavailable", str(error)
+        case ControllerError() | StateError() | NetnsError():
+            return 500, "failed", str(error)
+        case _:
+            return 500, "internal", f"{type(error).__name__}: {error} (see controller.log)"
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    """What the server itself refuses, in the form of all other errors."""
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return _error(
+            error.status,
+            "RequestTooLargeException",
+            f"the body has more than {BODY_BYTES_MAX} bytes (send less)",
         )
-    return int(text)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status, "bad_request")
+    message = f"{request.method} {request.path}: {error.reason.lower()}"
+    # RFC 9110, section 15.5.6: who answers 405 must say what is allowed.
+    headers = {name: value for name, value in error.headers.items() if name == "Allow"}
+    return _error(error.status, code, f"{message} (GET /v1/status is one that exists)", headers)
+
+
+async def _body(request: web.Request, model: type[M]) -> M:
+    if request.headers.get("Content-Type") and request.content_type != "application/json":
+        raise RequestError(
+            415,
+            "UnsupportedMediaTypeException",
+            f"the body is {request.content_type} (send application/json)",
+        )
+    try:
+        body = await request.read()
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise RequestError(
+            400, "InvalidRequestContentException", f"the body is cut short: {error} (send it again)"
+        ) from None
+    return body_of(model, body)
 
 
 class _Handlers:
     def __init__(self, lab: LabService) -> None:
         self._lab = lab
+        self._document: bytes | None = None
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._lab.status())
@@ -131,6 +233,44 @@ class _Handlers:
 
     async def config(self, _request: web.Request) -> web.Response:
         return web.json_response(self._lab.config())
+
+    async def functions(self, _request: web.Request) -> web.Response:
+        return await self._rows(self._lab.functions())
+
+    async def security_groups(self, _request: web.Request) -> web.Response:
+        return await self._rows(self._lab.security_groups())
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        if self._document is None:
+            self._document = await in_thread(lambda: json.dumps(openapi.document()).encode())
+        return web.Response(body=self._document, content_type="application/json")
+
+    async def apply(self, request: web.Request) -> web.Response:
+        asked = await _body(request, ApplyRequest)
+        result = await self._lab.apply(
+            asked.config, dry_run=asked.dry_run, token=asked.client_token
+        )
+        return web.json_response(result)
+
+    async def invoke(self, request: web.Request) -> web.Response:
+        name = function_name(request.match_info["name"])
+        asked = await _body(request, InvocationRequest)
+        result = await self._lab.invoke(
+            name,
+            asked.command,
+            timeout_seconds=asked.timeout_seconds,
+            stdin=asked.stdin,
+            token=asked.client_token,
+        )
+        output = {
+            stream: base64.b64encode(result[stream]).decode() for stream in ("stdout", "stderr")
+        }
+        return web.json_response({**result, **output})
+
+    async def provision(self, request: web.Request) -> web.Response:
+        name = function_name(request.match_info["name"])
+        asked = await _body(request, ProvisionRequest)
+        return web.json_response(await self._lab.provision(name, asked.count))
 
     async def shutdown(self, _request: web.Request) -> web.Response:
         await self._lab.shut_down()
@@ -159,43 +299,23 @@ class _Handlers:
                     request.transport.close()
         return response
 
-    def _flow_filter(self, request: web.Request) -> FlowFilter:
-        unknown = sorted(set(request.query) - {"limit", "after", "environment", "protocol"})
-        if unknown:
-            raise ApiError(
-                400,
-                "invalid_parameter",
-                f"{unknown[0][:40]!r} is no parameter (limit, after, environment, protocol are)",
-            )
-        protocol = request.query.get("protocol")
-        if protocol is not None and protocol not in PROTOCOLS:
-            raise ApiError(
-                400,
-                "invalid_parameter",
-                f"protocol: {protocol[:40]!r} is unknown (one of {', '.join(PROTOCOLS)})",
-            )
-        after = _integer(request, "after", 0)
-        return FlowFilter(
-            after=-1 if after is None else after,
-            limit=_integer(request, "limit", 1),
-            environment=self._environment(request.query.get("environment")),
-            protocol=protocol,
-        )
+    async def _rows(self, rows: list[dict[str, Any]]) -> web.Response:
+        body = await in_thread(encode_rows, rows)
+        return web.Response(body=body, content_type="application/json")
 
-    def _environment(self, name: str | None) -> int | None:
-        if name is None:
-            return None
-        number = environment_number(name)
-        if number is None:
-            raise ApiError(
-                400,
-                "invalid_parameter",
-                f"environment: {name[:40]!r} is not a name (write it like env-1)",
-            )
-        if not self._lab.has_environment(number):
-            raise ApiError(
+    def _flow_filter(self, request: web.Request) -> FlowFilter:
+        asked = query_of(FlowQuery, request.query)
+        number = asked.environment
+        if number is not None and not self._lab.has_environment(number):
+            raise RequestError(
                 404,
                 "no_such_environment",
-                f"there is no environment env-{number} (hyperplane-nat environments lists them)",
+                f"there is no environment {environment_name(number)} "
+                "(hyperplane-nat environments lists them)",
             )
-        return number
+        return FlowFilter(
+            after=-1 if asked.after is None else asked.after,
+            limit=asked.limit,
+            environment=number,
+            protocol=asked.protocol,
+        )

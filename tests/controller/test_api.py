@@ -1,93 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from hyperplane_nat.controller import api, endpoint
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
-from hyperplane_nat.controller.views import FlowFilter, FlowReader
-from tests.controller.support import eventually, run
+from hyperplane_nat.controller.views import FlowFilter
+from hyperplane_nat.model.errors import StateError
+from netns.errors import NetnsError
+from tests.controller.region_lab import RegionLab, document_of, talk
+from tests.controller.support import eventually
 from tests.controller.test_views import FakeMap
 
 
-class FakeLab:
-    """Answers what the API asks."""
-
-    def __init__(self) -> None:
-        self.maps: list[FakeMap] = []
-        self.wanted: list[FlowFilter] = []
-        self.flows = 10
-        self.fail: Exception | None = None
-
-    async def status(self) -> Mapping[str, Any]:
-        if self.fail:
-            raise self.fail
-        return {"lab": "test"}
-
-    async def environments(self) -> bytes:
-        return b'[{"name": "env-1"}]'
-
-    async def interfaces(self) -> bytes:
-        return b"[]"
-
-    async def verify(self) -> Mapping[str, Any]:
-        return {"problems": []}
-
-    def config(self) -> Mapping[str, Any]:
-        return {"lab": {"name": "test"}}
-
-    def open_flows(self, wanted: FlowFilter) -> FlowReader:
-        self.wanted.append(wanted)
-        self.maps.append(FakeMap(self.flows))
-        return FlowReader(self.maps[-1], wanted, {0: "eni-a", 1: "eni-b"})
-
-    def has_environment(self, number: int) -> bool:
-        return number <= 7
-
-    async def shut_down(self) -> None:
-        if self.fail:
-            raise self.fail
-
-
-def talk(
-    directory: Path, lab: FakeLab, work: Callable[[aiohttp.ClientSession], Awaitable[None]]
-) -> None:
-    async def body() -> None:
-        path = directory / "control.sock"
-        runner = await endpoint.serve(api.application(lab), endpoint.control_socket(path))
-        try:
-            connector = aiohttp.UnixConnector(str(path))
-            async with aiohttp.ClientSession("http://lab", connector=connector) as client:
-                await work(client)
-        finally:
-            await runner.cleanup()
-
-    run(body())
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v1/status", {"lab": "test"}),
-        ("/v1/environments", [{"name": "env-1"}]),
-        ("/v1/interfaces", []),
-        ("/v1/verify", {"problems": []}),
-        ("/v1/config", {"lab": {"name": "test"}}),
-    ],
-)
-def test_answers(directory: Path, path: str, expected: object) -> None:
+def test_answers(directory: Path) -> None:
     async def work(client: aiohttp.ClientSession) -> None:
-        async with client.get(path) as response:
-            assert response.status == 200
-            assert response.content_type == "application/json"
-            assert await response.json() == expected
+        answers: dict[str, Any] = {}
+        for path in ("status", "environments", "interfaces", "verify", "config"):
+            async with client.get(f"/v1/{path}") as response:
+                assert response.status == 200
+                assert response.content_type == "application/json"
+                answers[path] = await response.json()
+        assert answers["status"]["lab"] == "test"
+        assert answers["environments"][0]["name"] == "env-1"
+        assert answers["interfaces"][0]["name"] == "eni-a"
+        assert answers["verify"] == {"problems": []}
+        assert answers["config"] == document_of()
 
-    talk(directory, FakeLab(), work)
+    talk(directory, RegionLab(), work)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +44,10 @@ def test_answers(directory: Path, path: str, expected: object) -> None:
         ("GET", "/v1/flows?limit=x", 400, "invalid_parameter", "limit: 'x'"),
         ("GET", "/v1/flows?limit=", 400, "invalid_parameter", "limit: ''"),
         ("GET", "/v1/flows?after=" + "9" * 5000, 400, "invalid_parameter", "after: '999"),
-        ("GET", "/v1/flows?protocol=sctp", 400, "invalid_parameter", "tcp, udp, icmp"),
+        ("GET", "/v1/flows?protocol=sctp", 400, "invalid_parameter", "protocol: 'sctp'"),
         ("GET", "/v1/flows?environment=x", 400, "invalid_parameter", "like env-1"),
-        ("GET", "/v1/flows?environment=env-8", 404, "no_such_environment", "env-8"),
+        ("GET", "/v1/flows?environment=env-99", 404, "no_such_environment", "env-99"),
+        ("GET", "/v1/%0anews", 404, "not_found", "/v1/ news"),
         ("GET", "/v1/flows?limt=3", 400, "invalid_parameter", "'limt' is no parameter"),
     ],
 )
@@ -117,7 +61,7 @@ def test_errors(
             assert words in document["message"]
             assert "\n" not in document["message"]
 
-    talk(directory, FakeLab(), work)
+    talk(directory, RegionLab(), work)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +69,13 @@ def test_errors(
     [
         (ForwarderError("the forwarder is being restarted"), 503, "forwarder_unavailable"),
         (ControllerError("something is left"), 500, "failed"),
+        (StateError("the disk is full", "free some"), 500, "failed"),
+        (NetnsError("no such namespace", "create it first"), 500, "failed"),
         (RuntimeError("a bug"), 500, "internal"),
     ],
 )
 def test_failures(directory: Path, failure: Exception, status: int, code: str) -> None:
-    lab = FakeLab()
+    lab = RegionLab()
     lab.fail = failure
 
     async def work(client: aiohttp.ClientSession) -> None:
@@ -141,8 +87,17 @@ def test_failures(directory: Path, failure: Exception, status: int, code: str) -
     talk(directory, lab, work)
 
 
+def test_method_that_is_not_allowed_says_which_are(directory: Path) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.delete("/v1/functions") as response:
+            assert response.status == 405
+            assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+    talk(directory, RegionLab(), work)
+
+
 def test_flows(directory: Path) -> None:
-    lab = FakeLab()
+    lab = RegionLab()
     lab.flows = 20_000
 
     async def work(client: aiohttp.ClientSession) -> None:
@@ -159,7 +114,7 @@ def test_flows(directory: Path) -> None:
 
 
 def test_no_flows(directory: Path) -> None:
-    lab = FakeLab()
+    lab = RegionLab()
     lab.flows = 0
 
     async def work(client: aiohttp.ClientSession) -> None:
@@ -170,7 +125,7 @@ def test_no_flows(directory: Path) -> None:
 
 
 def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
-    lab = FakeLab()
+    lab = RegionLab()
     lab.flows = 1 << 20
 
     async def work(client: aiohttp.ClientSession) -> None:
@@ -186,7 +141,7 @@ def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
 
 
 def test_failure_in_the_middle_is_not_taken_for_an_end(directory: Path) -> None:
-    lab = FakeLab()
+    lab = RegionLab()
     lab.flows = 50_000
 
     async def work(client: aiohttp.ClientSession) -> None:

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab for the API: a real region on a clock that is set by hand, without a network below it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pydantic import ValidationError
+
+from hyperplane_nat.config import Config, ConfigError
+from hyperplane_nat.controller import api, endpoint
+from hyperplane_nat.controller.resources import lifecycle_of, resources_of
+from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
+from hyperplane_nat.model.description import (
+    describe_environments,
+    describe_functions,
+    describe_interfaces,
+    describe_security_groups,
+)
+from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.identifiers import seeded_hex
+from hyperplane_nat.model.region import Region
+from netns.execution import ProgramError
+from tests.controller.support import run
+from tests.controller.test_views import FakeMap
+from tests.model.support import Clock, Slots
+
+STATIC = 2
+"""Environments of the configuration; those of functions come after them."""
+
+POOL = 20
+
+TRAFFIC = {"packets_out": 4, "bytes_out": 300, "packets_in": 3, "bytes_in": 200, "drops": 0}
+
+FUNCTIONS: list[dict[str, Any]] = [
+    {"name": "orders", "subnets": ["a"], "security_groups": ["app"]},
+    {
+        "name": "reports",
+        "networking": "interface-per-environment",
+        "subnets": ["small"],
+        "security_groups": ["app", "db"],
+    },
+    {"name": "hook", "networking": "none"},
+]
+
+
+def document_of(**sections: Any) -> dict[str, Any]:
+    """A configuration with a static interface and a function of each kind, as the API takes it."""
+    document: dict[str, Any] = {
+        "lab": {"name": "test", "environments": STATIC},
+        "vpc": [
+            {
+                "name": "customer",
+                "cidr": "10.0.0.0/16",
+                "subnet": [
+                    {"name": "a", "cidr": "10.0.1.0/24"},
+                    {"name": "small", "cidr": "10.0.2.0/28"},
+                ],
+                "security_group": [
+                    {"name": "app"},
+                    {
+                        "name": "db",
+                        "ingress": [{"protocol": "tcp", "ports": "5432", "group": "app"}],
+                    },
+                ],
+            }
+        ],
+        "network_interface": [{"name": "eni-a", "subnet": "a", "address": "10.0.1.10"}],
+        "function": FUNCTIONS,
+    }
+    return Config.model_validate(document | sections).model_dump(mode="json")
+
+
+class RegionLab:
+    """Answers what the API asks. Everything that takes AWS time is over at the next request."""
+
+    def __init__(self) -> None:
+        self.maps: list[FakeMap] = []
+        self.wanted: list[FlowFilter] = []
+        self.flows = 10
+        self.fail: Exception | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """As it was in the beginning."""
+        self.tokens: dict[str, Mapping[str, Any]] = {}
+        self.document = document_of()
+        config = Config.model_validate(self.document)
+        self.clock = Clock()
+        self.slots = Slots(STATIC + 1, POOL)
+        self.region = Region(
+            clock=self.clock,
+            settings=lifecycle_of(config),
+            take_slot=self._take_slot,
+            first_interface_number=1,
+            random_hex=seeded_hex(1),
+        )
+        self.region.apply(self.region.plan(resources_of(config)))
+        self.settle()
+
+    def settle(self) -> None:
+        """Until every interface that is being made is there."""
+        self.clock.pass_seconds(self.region.settings.interface_creation_seconds)
+        self.region.advance()
+
+    def _take_slot(self) -> int:
+        try:
+            return self.slots()
+        except LookupError:
+            raise ModelError(
+                "TooManyRequestsException", "no environment is free", "raise pool.size"
+            ) from None
+
+    def _raise(self) -> None:
+        if self.fail:
+            raise self.fail
+
+    # --- LabService ---
+
+    async def status(self) -> Mapping[str, Any]:
+        self._raise()
+        return {
+            "lab": "test",
+            "state": "running",
+            "pid": 1,
+            "uptime_seconds": 1.5,
+            "environments": STATIC,
+            "interfaces": 1,
+            "vpcs": 1,
+            "metrics_url": "http://127.0.0.1:9109/metrics",
+            "forwarder": {
+                "pid": 2,
+                "up": True,
+                "restarts": 0,
+                "rss_bytes": 1 << 20,
+                "uptime_seconds": 1.0,
+                "standby_pid": None,
+                "failover_seconds": None,
+            },
+            "services": {"customer/web": {"up": True, "restarts": 0}},
+            "flows": {"tcp": 1, "udp": 2, "icmp": 3, "entries": 6, "max": 100},
+            "drops": {"no_flow": 1},
+            "counters": {"drop_no_flow": 1},
+            "state_file": {"path": "/dev/shm/map", "bytes": 1000, "bytes_per_flow": 10.0},
+        }
+
+    async def environments(self) -> bytes:
+        static = [
+            self._environment(number, "eni-a", "10.0.1.10", None, "static")
+            for number in range(1, STATIC + 1)
+        ]
+        pooled = [
+            self._environment(slot, None, None, None, "pooled") for slot in sorted(self.slots.free)
+        ]
+        tables = self.region.tables
+        own = [
+            self._environment(
+                row["Slot"],
+                tables.interfaces[row["NetworkInterfaceId"]].link,
+                str(tables.interfaces[row["NetworkInterfaceId"]].address),
+                row["FunctionName"],
+                row["State"],
+            )
+            for row in describe_environments(self.region)
+        ]
+        return encode_rows(static + pooled + own)
+
+    @staticmethod
+    def _environment(
+        number: int, interface: str | None, address: str | None, function: str | None, state: str
+    ) -> dict[str, Any]:
+        name = environment_name(number)
+        return TRAFFIC | {
+            "name": name,
+            "number": number,
+            "namespace": f"hp-test-{name}",
+            "address": "169.254.100.2",
+            "interface": interface,
+            "interface_address": address,
+            "flows": 1,
+            "function": function,
+            "state": state,
+        }
+
+    async def interfaces(self) -> bytes:
+        static = {
+            "name": "eni-a",
+            "number": 0,
+            "vpc": "customer",
+            "subnet": "a",
+            "address": "10.0.1.10",
+            "mac": None,
+            "environments": STATIC,
+            "flows": 0,
+            "id": None,
+            "kind": "static",
+            "status": "in-use",
+            "description": "",
+            "groups": [],
+            "owner": None,
+        }
+        return encode_rows(
+            [
+                static,
+                *(
+                    {
+                        "name": row["Link"],
+                        "number": row["Number"],
+                        "vpc": row["VpcName"],
+                        "subnet": row["SubnetName"],
+                        "address": row["PrivateIpAddress"],
+                        "mac": "02:00:00:00:02:01",
+                        "environments": row["Environments"],
+                        "flows": 0,
+                        "id": row["NetworkInterfaceId"],
+                        "kind": row["Kind"],
+                        "status": row["Status"],
+                        "description": row["Description"],
+                        "groups": [group["GroupName"] for group in row["Groups"]],
+                        "owner": row["OwnerId"],
+                    }
+                    for row in describe_interfaces(self.region)
+                ),
+            ]
+        )
+
+    async def verify(self) -> Mapping[str, Any]:
+        return {"problems": []}
+
+    def config(self) -> Mapping[str, Any]:
+        return self.document
+
+    def open_flows(self, wanted: FlowFilter) -> FlowReader:
+        self.wanted.append(wanted)
+        self.maps.append(FakeMap(self.flows))
+        return FlowReader(self.maps[-1], wanted, ["eni-a", "eni-b"])
+
+    def has_environment(self, number: int) -> bool:
+        return number <= STATIC + POOL
+
+    def functions(self) -> list[dict[str, Any]]:
+        self._raise()
+        return describe_functions(self.region)
+
+    def security_groups(self) -> list[dict[str, Any]]:
+        return describe_security_groups(self.region)
+
+    async def apply(
+        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+    ) -> Mapping[str, Any]:
+        self._raise()
+        try:
+            config = Config.model_validate(document)
+        except ValidationError as error:
+            raise ConfigError(f"config: {error.errors()[0]['msg']} (mend it)") from None
+        plan = self.region.plan(resources_of(config))
+        lines = plan.lines if dry_run else self.region.apply(plan)
+        if not dry_run:
+            self.document = config.model_dump(mode="json")
+        return {"plan": [asdict(line) for line in lines], "applied": not dry_run}
+
+    async def invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """Programs called true, cat and sleep there are."""
+        self._raise()
+        if token in self.tokens:
+            return self.tokens[token]
+        placement = self.region.begin(name, token)
+        if placement.cold:
+            self.region.ready(placement.environment)
+        self.region.end(placement.environment)
+        if command[0] not in ("true", "cat", "sleep"):
+            code = errno.EACCES if command[0] == "/etc/passwd" else errno.ENOENT
+            raise ProgramError(f"cannot run {command[0]!r}", "check the name", code=code)
+        slept = command[0] == "sleep"
+        result = {
+            "status": -9 if slept else 0,
+            "stdout": (stdin or b"") if command[0] == "cat" else b"",
+            "stderr": b"",
+            "truncated": False,
+            "timed_out": slept,
+            "environment": environment_name(placement.environment),
+            "cold": placement.cold,
+            "interface": placement.interface,
+            "interface_created": placement.interface_created,
+            "network_ready_seconds": 0.001,
+            "modelled_seconds": placement.modelled_seconds,
+            "elapsed_seconds": timeout_seconds if slept and timeout_seconds else 0.002,
+        }
+        if token is not None:
+            self.tokens[token] = result
+        return result
+
+    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
+        self._raise()
+        placements = []
+        refused: ModelError | None = None
+        for _ in range(count):
+            try:
+                placements.append(self.region.begin(name))
+            except ModelError as error:
+                if not placements:
+                    raise
+                refused = error
+                break
+        for placement in placements:
+            if placement.cold:
+                self.region.ready(placement.environment)
+            self.region.end(placement.environment)
+        interfaces = sorted({placement.interface for placement in placements})
+        return {
+            "requested": count,
+            "started": len(placements),
+            "network_ready_seconds": [0.001] * len(placements),
+            "modelled_seconds": [placement.modelled_seconds for placement in placements],
+            "elapsed_seconds": 0.1,
+            "interfaces": interfaces,
+            "addresses": len(interfaces),
+            "error": refused and {"code": refused.code, "message": refused.message},
+        }
+
+    async def shut_down(self) -> None:
+        self._raise()
+
+
+def talk(
+    directory: Path, lab: RegionLab, work: Callable[[aiohttp.ClientSession], Awaitable[None]]
+) -> None:
+    """Let `work` ask a server that serves `lab`."""
+
+    async def body() -> None:
+        path = directory / "control.sock"
+        runner = await endpoint.serve(api.application(lab), endpoint.control_socket(path))
+        try:
+            connector = aiohttp.UnixConnector(str(path))
+            async with aiohttp.ClientSession("http://lab", connector=connector) as client:
+                await work(client)
+        finally:
+            await runner.cleanup()
+
+    run(body())
+
+
+@contextmanager
+def served(path: Path, lab: RegionLab) -> Iterator[None]:
+    """Serve `lab` on a socket at `path` from a thread, for clients that block."""
+    ready = threading.Event()
+    loop = asyncio.SelectorEventLoop()
+    end = asyncio.Event()
+
+    async def serve() -> None:
+        runner = await endpoint.serve(api.application(lab), endpoint.control_socket(path))
+        ready.set()
+        await end.wait()
+        await runner.cleanup()
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=work, name="api")
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()

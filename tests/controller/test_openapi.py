@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OpenAPI document against the server: the same routes, and answers as it describes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from hyperplane_nat.controller import api
+from hyperplane_nat.controller.openapi import OPERATIONS, document
+from tests.controller.region_lab import RegionLab, served
+
+EXAMPLES = 25
+"""Requests for each operation, besides those at the borders of what is allowed."""
+
+EXPECTED_FAILURES = {502: "ResourceNotReadyException"}
+
+schema = schemathesis.openapi.from_dict(document())
+
+
+class _UnixPool(HTTPConnectionPool):
+    """Connections to a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("lab")
+        self._path = path
+
+    def _new_conn(self) -> HTTPConnection:
+        path = self._path
+
+        class Connection(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                connection = socket.socket(socket.AF_UNIX)
+                connection.settimeout(20)
+                connection.connect(str(path))
+                return connection
+
+        return Connection("lab")
+
+
+class _UnixAdapter(HTTPAdapter):
+    """Requests over a unix socket, whatever their host."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._pool = _UnixPool(path)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
+        return self._pool
+
+
+@pytest.fixture(scope="module")
+def lab() -> RegionLab:
+    return RegionLab()
+
+
+@pytest.fixture(scope="module")
+def session(lab: RegionLab) -> Iterator[requests.Session]:
+    directory = Path(tempfile.mkdtemp(prefix="hp", dir="/tmp"))
+    with served(directory / "control.sock", lab), requests.Session() as found:
+        found.mount("http://", _UnixAdapter(directory / "control.sock"))
+        yield found
+    shutil.rmtree(directory)
+
+
+def test_every_route_is_described_and_every_description_has_a_route() -> None:
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in api.application(RegionLab()).router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+def test_names_of_operations_are_unique() -> None:
+    names = [operation.name for operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+
+
+def test_references_lead_somewhere() -> None:
+    described = document()
+
+    def references(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            if isinstance(value.get("$ref"), str):
+                yield value["$ref"]
+            for each in value.values():
+                yield from references(each)
+        elif isinstance(value, list):
+            for each in value:
+                yield from references(each)
+
+    for reference in references(described):
+        name = reference.removeprefix("#/components/schemas/")
+        assert name in described["components"]["schemas"]
+
+
+def test_document_is_served(session: requests.Session) -> None:
+    response = session.get("http://lab/v1/openapi.json")
+    assert response.headers["Content-Type"].startswith("application/json")
+    assert response.json() == json.loads(json.dumps(document()))
+    assert response.json()["openapi"] == "3.1.0"
+
+
+@schema.exclude(path="/v1/shutdown").parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_answers_are_as_described(
+    case: schemathesis.Case, session: requests.Session, lab: RegionLab
+) -> None:
+    lab.reset()
+    _ask(case, session)
+    if "name" in case.path_parameters:
+        case.path_parameters["name"] = "orders"
+        _ask(case, session)
+
+
+def _ask(case: schemathesis.Case, session: requests.Session) -> None:
+    response = case.call(base_url="http://lab", session=session)
+    if response.status_code >= 500:
+        assert response.json()["error"] == EXPECTED_FAILURES.get(response.status_code)
+    case.validate_response(response)
