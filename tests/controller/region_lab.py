@@ -242,7 +242,7 @@ class RegionLab:
     def open_flows(self, wanted: FlowFilter) -> FlowReader:
         self.wanted.append(wanted)
         self.maps.append(FakeMap(self.flows))
-        return FlowReader(self.maps[-1], wanted, ["eni-a", "eni-b"])
+        return FlowReader(self.maps[-1], wanted, {0: "eni-a", 1: "eni-b"})
 
     def has_environment(self, number: int) -> bool:
         return number <= STATIC + POOL
