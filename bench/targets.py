@@ -101,6 +101,7 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
     ),
     "new_udp_flows_64k": (_nft(1.0, 1.5),),
     "new_udp_flows_1m": (_nft(2.0, 3.0),),
+    "new_udp_flows_1m_300_rules": (_own("new_udp_flows_1m", 0.95),),
     "tcp_connect_request_close": (_nft(0.9, 1.2),),
     "scale_1000_environments": (_own("scale_1_environment", 0.9, 1.0),),
     "udp_1m_flows": (_own("udp_1k_flows", 0.7, 0.85),),

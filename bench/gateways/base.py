@@ -30,6 +30,8 @@ class Options:
     hold_seconds: int = 60
     """How long a port rests after its flow, where a contender has that."""
     flows_max: int = FLOWS_MAX
+    rules: int = 0
+    """Egress rules of the network interface's security groups; 0 is no groups at all."""
 
 
 class Gateway(abc.ABC):

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +16,7 @@ from bench import addresses, kernel_lab, processes
 from bench.errors import BenchError
 from bench.gateways.base import Gateway, Options
 from hyperplane_nat.client import Client, ClientError
-from netns import links
+from netns import links, topology
 
 START_SECONDS = 120.0
 DIRECTORY_PREFIX = "hyperplane-nat-bench-"
@@ -56,6 +58,21 @@ address = "{addresses.INTERFACE_ADDRESS}"
 """
 
 
+def rules(count: int) -> list[dict[str, Any]]:
+    """So many rules, all different: networks and port ranges that overlap, and the black hole."""
+    others = [
+        {
+            "protocol": "udp",
+            "cidr": f"10.0.{128 + number // 4}.{64 * (number % 4)}/26",
+            "first": 1024 + 7 * number,
+            "last": 30000 + 11 * number,
+        }
+        for number in range(count - 1)
+    ]
+    through = {"cidr": f"{addresses.BLACK_HOLE}/32", "first": 0, "last": 65535}
+    return [*others, {"protocol": "udp", **through}]
+
+
 class HyperplaneNat(Gateway):
     """The real daemon, controller and all."""
 
@@ -78,6 +95,33 @@ class HyperplaneNat(Gateway):
         with kernel_lab.route_in(self.vpc) as route:
             message = links.address(links.LOOPBACK_INDEX, addresses.SERVER, 32)
             route.request([message], f"cannot add {addresses.SERVER}")
+        if self.options.rules:
+            self._restrict(self.options.rules)
+
+    def _restrict(self, count: int) -> None:
+        """Give the interface so many egress rules, of which one lets the load through."""
+        with kernel_lab.route_in(topology.gateway_namespace(self.lab)) as route:
+            link = links.existing(route, addresses.INTERFACE)
+        item = {
+            "number": 0,
+            "name": addresses.INTERFACE,
+            "ifindex": link.index,
+            "address": addresses.INTERFACE_ADDRESS,
+            "mac": link.mac,
+            "subnet": addresses.SUBNET_CIDR,
+            "router": addresses.VPC_ROUTER,
+            "destinations": [addresses.VPC_CIDR],
+            "egress": rules(count),
+        }
+        request = {"id": 1, "command": "update", "arguments": {"interfaces": [item]}}
+        with socket.socket(socket.AF_UNIX) as endpoint:
+            endpoint.settimeout(START_SECONDS)
+            endpoint.connect(str(self.directory / "run" / self.lab / "forwarder.sock"))
+            endpoint.sendall(json.dumps(request).encode() + b"\n")
+            with endpoint.makefile() as lines:
+                answer = next(each for line in lines if "id" in (each := json.loads(line)))
+        if not answer["ok"]:
+            raise BenchError(f"hyperplane-nat: the rules were refused: {answer.get('error')}")
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a `hyperplane-nat` that means this lab."""

@@ -88,6 +88,7 @@ def test_every_target_names_workloads_that_exist() -> None:
 
     known = {case.name for case in udp.CASES} | {case.name for case in tcp.CASES}
     known |= {f"new_udp_flows_{word}" for word in new_flows.COUNTS}
+    known |= {f"new_udp_flows_{word}_{new_flows.RULES}_rules" for word in new_flows.COUNTS}
     known |= {f"scale_{scale.word(count)}" for count in (1, 10, 100, 1000)}
     known |= {f"flow_table_hit_{word}" for word in flow_table.SIZES}
     known |= {
