@@ -26,16 +26,22 @@ class NotRunningError(ClientError):
 
 
 class ApiError(ClientError):
-    """The controller answered with an error; `code` is the API's word for it."""
+    """
+    The controller answered with an error; `code` is the API's word for it.
+
+    Where AWS has a name for the error, that is the code, and the text begins with it.
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
+        # AWS's names are in camel case, the API's own are not.
+        named = code[:1].isupper() and code not in message
+        super().__init__(f"{code}: {message}" if named else message)
         self.status = status
         self.code = code
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
@@ -50,14 +56,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """The control API of one lab. Each request uses a connection of its own."""
+    """
+    The control API of one lab. Each request uses a connection of its own.
+
+    `timeout` is in seconds, between two pieces of an answer; None waits for as long as it takes.
+    """
 
     def __init__(
         self,
         lab: str = "default",
         *,
         runtime_directory: Path = RUNTIME_DIRECTORY,
-        timeout: float = TIMEOUT_SECONDS,
+        timeout: float | None = TIMEOUT_SECONDS,
     ) -> None:
         self.lab = lab
         self.path = runtime_directory / lab / SOCKET_NAME
@@ -67,12 +77,17 @@ class Client:
         """The answer to GET `path`, decoded; query values that are None are left out."""
         return self._decode(b"".join(self.stream("GET", path, query)))
 
-    def post(self, path: str) -> object:
-        """The answer to POST `path`, decoded."""
-        return self._decode(b"".join(self.stream("POST", path)))
+    def post(self, path: str, body: object = None) -> object:
+        """The answer to POST `path`, decoded; `body` is sent as JSON, None is no body."""
+        return self._decode(b"".join(self.stream("POST", path, body=body)))
 
     def stream(
-        self, method: str, path: str, query: Mapping[str, object] | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        *,
+        body: object = None,
     ) -> Iterator[bytes]:
         """
         The body of the answer in pieces, as it comes.
@@ -82,10 +97,12 @@ class Client:
         """
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
+        text = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
         connection = _UnixConnection(self.path, self._timeout)
         try:
             try:
-                connection.request(method, target)
+                connection.request(method, target, text, headers)
                 response = connection.getresponse()
                 if response.status >= 400:
                     raise self._refusal(response)
@@ -101,8 +118,8 @@ class Client:
                 ) from None
             except TimeoutError:
                 raise ClientError(
-                    f"the controller of lab {self.lab!r} has not answered for {self._timeout:g} "
-                    f"seconds (see {self.path.parent / 'controller.log'})"
+                    f"the controller of lab {self.lab!r} has not answered for "
+                    f"{self._timeout or 0:g} seconds (see {self.path.parent / 'controller.log'})"
                 ) from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(error) or type(error).__name__

@@ -10,7 +10,15 @@ import typer
 from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
-from hyperplane_nat.cli import doctor, execution, inspection, lifecycle
+from hyperplane_nat.cli import (
+    coldstart,
+    doctor,
+    execution,
+    inspection,
+    invocation,
+    lifecycle,
+    resources,
+)
 from hyperplane_nat.cli.common import Settings, UserError
 from hyperplane_nat.client import RUNTIME_DIRECTORY, ClientError
 from hyperplane_nat.config import ConfigError
@@ -74,11 +82,16 @@ def _globals(
 
 app.command()(doctor.doctor)
 app.command()(lifecycle.up)
+app.command()(resources.apply)
+app.command()(invocation.invoke)
 app.command("exec", context_settings={"allow_interspersed_args": False})(execution.execute)
 app.command()(inspection.status)
 app.command()(inspection.environments)
 app.command()(inspection.interfaces)
+app.command()(resources.functions)
+app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
+app.command()(coldstart.coldstart)
 app.command()(lifecycle.down)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from hyperplane_nat import config as configuration_model
 from hyperplane_nat.cli import common
@@ -94,6 +95,8 @@ def environments(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption 
         None,
         [
             ("environment", False),
+            ("state", False),
+            ("function", False),
             ("namespace", False),
             ("address", False),
             ("interface", False),
@@ -108,10 +111,12 @@ def environments(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption 
     for row in common.rows(answer):
         result.add_row(
             row["name"],
+            row.get("state") or "-",
+            row.get("function") or "-",
             row["namespace"],
             row["address"],
-            row["interface"],
-            row["interface_address"],
+            row["interface"] or "-",
+            row["interface_address"] or "-",
             str(row["packets_out"]),
             str(row["bytes_out"]),
             str(row["packets_in"]),
@@ -131,10 +136,14 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
         None,
         [
             ("interface", False),
+            ("id", False),
+            ("kind", False),
+            ("status", False),
             ("VPC", False),
             ("subnet", False),
             ("address", False),
             ("MAC", False),
+            ("security groups", False),
             ("environments", True),
             ("flows", True),
         ],
@@ -142,10 +151,14 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
     for row in common.rows(answer):
         result.add_row(
             row["name"],
+            row.get("id") or "-",
+            row.get("kind") or "-",
+            row.get("status") or "-",
             row["vpc"],
             row["subnet"],
             row["address"],
             row["mac"],
+            Text(", ".join(row.get("groups") or []) or "-"),
             str(row["environments"]),
             str(row["flows"]),
         )

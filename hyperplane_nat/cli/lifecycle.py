@@ -95,18 +95,30 @@ def summary(config: Config, status: dict[str, Any]) -> str:
     """What `up` says in the end."""
     lab = config.lab.name
     select_lab = "" if lab == common.DEFAULT_LAB else f" --lab {lab}"
-    count = status.get("environments", config.lab.environments)
-    interfaces = status.get("interfaces", len(config.network_interface))
+    if config.function:
+        count = len(config.function)
+        what = (
+            f"{count} function{'s' * (count != 1)}, {config.lab.environments + config.pool.size} "
+            "environments"
+        )
+        # A program that needs no network: security groups may leave nothing to be reached.
+        example = f"invoke {config.function[0].name} -- ip address"
+    else:
+        count = status.get("environments", config.lab.environments)
+        interfaces = status.get("interfaces", len(config.network_interface))
+        what = (
+            f"{count} environment{'s' * (count != 1)}, "
+            f"{interfaces} network interface{'s' * (interfaces != 1)}"
+        )
+        example = "exec env-1 -- ping -c 3 " + next(
+            (service.address for vpc in config.vpc for service in vpc.service),
+            config.place(config.network_interface[0])[1].router,
+        )
     return "\n".join(
         (
-            f"lab {lab} is up: {count} environment{'s' * (count != 1)}, "
-            f"{interfaces} network interface{'s' * (interfaces != 1)}",
+            f"lab {lab} is up: {what}",
             f"metrics: {status.get('metrics_url', 'see hyperplane-nat status')}",
-            f"try: hyperplane-nat{select_lab} exec env-1 -- ping -c 3 "
-            + next(
-                (service.address for vpc in config.vpc for service in vpc.service),
-                config.place(config.network_interface[0])[1].router,
-            ),
+            f"try: hyperplane-nat{select_lab} {example}",
         )
     )
 

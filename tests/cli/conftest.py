@@ -42,6 +42,16 @@ ENVIRONMENT = {
     "packets_in": 13,
     "bytes_in": 14,
     "drops": 0,
+    "function": None,
+    "state": "static",
+}
+POOLED = ENVIRONMENT | {
+    "name": "env-3",
+    "number": 3,
+    "namespace": "hp-default-env-3",
+    "interface": None,
+    "interface_address": None,
+    "state": "pooled",
 }
 INTERFACE = {
     "name": "eni-a",
@@ -52,6 +62,88 @@ INTERFACE = {
     "mac": "02:00:00:00:00:01",
     "environments": 2,
     "flows": 6,
+    "id": None,
+    "kind": "static",
+    "status": "in-use",
+    "description": "",
+    "groups": [],
+    "owner": None,
+}
+SHARED_INTERFACE = INTERFACE | {
+    "name": "lm-0a1b2c3d4e5",
+    "number": 1,
+    "address": "10.0.1.4",
+    "id": "eni-0a1b2c3d4e5f60718",
+    "kind": "hyperplane",
+    "description": "AWS Lambda VPC ENI-checkout-0b9dbd41-7c3a-4a0e-8e3e-6f4d1b6f9c55",
+    "groups": ["functions", "a[1]"],
+    "owner": "111122223333",
+}
+FUNCTION = {
+    "FunctionName": "checkout",
+    "Account": "111122223333",
+    "Networking": "hyperplane",
+    "MemorySize": 128,
+    "State": "Active",
+    "StateReason": None,
+    "StateReasonCode": None,
+    "LastUpdateStatus": "Successful",
+    "LastUpdateStatusReason": None,
+    "LastUpdateStatusReasonCode": None,
+    "VpcConfig": {
+        "VpcId": "vpc-0a1b2c3d4e5f60718",
+        "VpcName": "payments",
+        "SubnetIds": ["subnet-0a1b2c3d4e5f60718"],
+        "SecurityGroupIds": ["sg-0a1b2c3d4e5f60718"],
+    },
+    "NetworkInterfaceIds": ["eni-0a1b2c3d4e5f60718"],
+    "Environments": 3,
+    "LastUsed": 0.0,
+}
+SECURITY_GROUP = {
+    "GroupId": "sg-0a1b2c3d4e5f60718",
+    "GroupName": "a[1]",
+    "Description": "",
+    "OwnerId": "111122223333",
+    "VpcId": "vpc-0a1b2c3d4e5f60718",
+    "VpcName": "payments",
+    "IpPermissions": [
+        {
+            "IpProtocol": "tcp",
+            "FromPort": 5432,
+            "ToPort": 5432,
+            "UserIdGroupPairs": [{"GroupId": "sg-0a1b2c3d4e5f60718"}],
+        },
+        {
+            "IpProtocol": "udp",
+            "FromPort": 1024,
+            "ToPort": 2048,
+            "IpRanges": [{"CidrIp": "10.0.0.0/16"}],
+        },
+        {
+            "IpProtocol": "tcp",
+            "FromPort": 0,
+            "ToPort": 65535,
+            "IpRanges": [{"CidrIp": "10.1.0.0/16"}],
+        },
+        {"IpProtocol": "icmp", "IpRanges": [{"CidrIp": "10.2.0.0/16"}]},
+    ],
+    "IpPermissionsEgress": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+    "NetworkInterfaceIds": ["eni-0a1b2c3d4e5f60718"],
+}
+INVOCATION = {
+    "status": 0,
+    "stdout": "aGVsbG8K",
+    "stderr": "",
+    "truncated": False,
+    "timed_out": False,
+    "environment": "env-17",
+    "cold": True,
+    "interface": "eni-0a1b2c3d4e5f60718",
+    "interface_created": False,
+    "network_ready_seconds": 0.00084,
+    "modelled_seconds": 0.0,
+    "elapsed_seconds": 0.0142,
 }
 FLOW = {
     "index": 5,
@@ -96,8 +188,10 @@ def api(runtime: Path) -> Iterator[FakeApi]:
     fake = FakeApi(
         {
             "/v1/status": STATUS,
-            "/v1/environments": [ENVIRONMENT],
-            "/v1/interfaces": [INTERFACE],
+            "/v1/environments": [ENVIRONMENT, POOLED],
+            "/v1/interfaces": [INTERFACE, SHARED_INTERFACE],
+            "/v1/functions": [FUNCTION],
+            "/v1/security-groups": [SECURITY_GROUP],
             "/v1/flows": [FLOW],
             "/v1/verify": {"problems": [], "entries": 6},
         }

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A control API that gives prepared answers, on a unix socket where a lab's would be."""
+"""
+A control API that gives prepared answers, on a unix socket where a lab's would be.
+
+An answer is a document, bytes, a `Refusal`, or a function of the request's body that gives one.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,15 @@ from pathlib import Path
 from typing import Any, cast
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An error of the API."""
+
+    status: int
+    code: str
+    message: str
+
+
 @dataclass
 class FakeApi:
     """Answers by path; what was asked is kept."""
@@ -21,6 +34,8 @@ class FakeApi:
     answers: dict[str, Any] = field(default_factory=dict)
     status: int = 200
     requests: list[str] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
+    """Of the requests that had one."""
     cut_short: bool = False
     """Close in the middle of the answer."""
 
@@ -42,9 +57,20 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         api = cast(_Server, self.server).api
         api.requests.append(f"{self.command} {self.path}")
+        given = None
+        if length := int(self.headers.get("Content-Length") or 0):
+            assert self.headers["Content-Type"] == "application/json"
+            given = json.loads(self.rfile.read(length))
+            api.bodies.append(given)
         answer = api.answers[self.path.partition("?")[0]]
+        if callable(answer):
+            answer = answer(given)
+        status = api.status
+        if isinstance(answer, Refusal):
+            status = answer.status
+            answer = {"error": answer.code, "message": answer.message}
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(api.status)
+        self.send_response(status)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         half = len(body) // 2

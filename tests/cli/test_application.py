@@ -13,13 +13,18 @@ from tests.cli.conftest import Run
 COMMANDS = [
     "doctor",
     "up",
+    "apply",
+    "invoke",
     "exec",
     "status",
     "environments",
     "interfaces",
+    "functions",
+    "security-groups",
     "flows",
     "verify",
     "config",
+    "coldstart",
     "down",
 ]
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.config import Config
-from tests.cli.conftest import ENVIRONMENT, FLOW, INTERFACE, STATUS, Run
+from tests.cli.conftest import (
+    ENVIRONMENT,
+    FLOW,
+    INTERFACE,
+    POOLED,
+    SHARED_INTERFACE,
+    STATUS,
+    Run,
+)
 from tests.cli.fake_api import FakeApi, serving
 
 
@@ -19,8 +27,8 @@ from tests.cli.fake_api import FakeApi, serving
     ("command", "answer"),
     [
         ("status", STATUS),
-        ("environments", [ENVIRONMENT]),
-        ("interfaces", [INTERFACE]),
+        ("environments", [ENVIRONMENT, POOLED]),
+        ("interfaces", [INTERFACE, SHARED_INTERFACE]),
         ("flows", [FLOW]),
         ("verify", {"problems": [], "entries": 6}),
     ],
@@ -37,6 +45,8 @@ def test_json_is_the_apis_answer(run: Run, api: FakeApi, command: str, answer: o
         ("status", ["1 h 1 min", "6 of 1048576", "restarts 1", "50.0 MiB", "128.0 MiB", ":9109"]),
         ("environments", ["env-1", "hp-default-env-1", "169.254.100.2/30", "eni-a", "13"]),
         ("interfaces", ["eni-a", "customer", "private-a", "10.0.1.10", "02:00:00:00:00:01"]),
+        ("environments", ["env-3", "pooled", "static"]),
+        ("interfaces", ["eni-0a1b2c3d4e5f60718", "hyperplane", "in-use", "functions, a[1]"]),
         ("flows", ["tcp", "ESTABLISHED", "169.254.100.2:40000", "10.0.1.10:1024", "10.0.1.80:80"]),
         ("verify", ["6 entries, no problem found"]),
     ],

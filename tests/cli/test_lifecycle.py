@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hyperplane_nat.cli import common, lifecycle
 from hyperplane_nat.config import Config, load
@@ -21,6 +23,15 @@ from tests.cli.conftest import STATUS, Run
 from tests.cli.fake_api import FakeApi
 
 Stand = Callable[[str], None]
+
+FUNCTIONS = """
+[pool]
+size = 16
+
+[[function]]
+name = "checkout"
+networking = "none"
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +79,21 @@ def test_up_says_what_is_up(run: Run, controller: Stand) -> None:
         "lab other is up: 2 environments, 1 network interface\n"
         "metrics: http://127.0.0.1:1/metrics\n"
         "try: hyperplane-nat --lab other exec env-1 -- ping -c 3 10.0.1.80\n"
+    )
+
+
+def test_up_with_functions_only_suggests_an_invocation(
+    run: Run, controller: Stand, tmp_path: Path
+) -> None:
+    controller('say(ready=True, status={"metrics_url": "http://127.0.0.1:1/metrics"})')
+    file = tmp_path / "lab.toml"
+    file.write_text(FUNCTIONS)
+    result = run("up", "-c", str(file))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == (
+        "lab default is up: 1 function, 16 environments\n"
+        "metrics: http://127.0.0.1:1/metrics\n"
+        "try: hyperplane-nat invoke checkout -- ip address\n"
     )
 
 
@@ -158,7 +184,7 @@ def test_a_runtime_directory_that_cannot_be_written(run: Run, runtime: Path) -> 
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", ["up", "down", "exec env-1 -- true"])
+@pytest.mark.parametrize("verb", ["up", "down", "exec env-1 -- true", "coldstart"])
 def test_without_root(run: Run, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     result = run(*verb.split())
@@ -245,3 +271,27 @@ def test_common_numbers_for_people() -> None:
         "5 h 10 min",
         "3 d 4 h",
     ]
+    assert [common.latency(value) for value in (0, 0.00084, 0.0142, 0.35, 1.25, 12)] == [
+        "0.00 ms",
+        "0.84 ms",
+        "14.20 ms",
+        "350 ms",
+        "1250 ms",
+        "12.0 s",
+    ]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 100))
+def test_a_percentile_is_a_value_that_so_many_do_not_exceed(
+    values: list[float], percent: float
+) -> None:
+    found = common.percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= len(values) * percent / 100
+    below = [value for value in values if value < found]
+    assert not below or len(below) < len(values) * percent / 100
+
+
+def test_there_is_no_percentile_of_nothing() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        common.percentile([], 50)
