@@ -3,9 +3,9 @@
 
 What may be asked is in `requests`, what is answered in `answers`, both together in `openapi`.
 
-Errors are ``{"error": code, "message": one line}`` with a 4xx or 5xx status, the code AWS's where it
-has one. Handlers only wait; what reads the state map or turns thousands of rows into text does so in
-a thread. A list of flows is sent while it is read, as fast as the client takes it.
+Errors are ``{"error": code, "message": one line}`` with a 4xx or 5xx status, the code AWS's where
+it has one. Handlers only wait; what reads the state map or turns thousands of rows into text does
+so in a thread. A list of flows is sent while it is read, as fast as the client takes it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 import hyperplane_nat
 from hyperplane_nat.config import Config
@@ -114,11 +114,20 @@ OPERATIONS = (
 )
 
 
+class _Schemas(GenerateJsonSchema):
+    """Schemas without a title for every field: it would be its name once more."""
+
+    def field_title_should_be_set(self, _schema: Any) -> bool:
+        return False
+
+
 def document() -> dict[str, Any]:
     """The document, ready for JSON."""
     models = {model: None for operation in OPERATIONS for model in _models(operation)}
     _, definitions = models_json_schema(
-        [(model, "validation") for model in models], ref_template=f"{_REF}{{model}}"
+        [(model, "validation") for model in models],
+        ref_template=f"{_REF}{{model}}",
+        schema_generator=_Schemas,
     )
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:

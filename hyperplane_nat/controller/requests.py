@@ -3,9 +3,9 @@
 What clients may ask of the control API: bodies, queries and names, and what is said if not.
 
 Theory of operation: each model below is at once the check of a request and its description in the
-OpenAPI document (`openapi`). Models are strict and take no unknown field: what a client misspells is
-refused and not overlooked. The parser is pydantic's, which bounds depth and takes valid UTF-8 only;
-the size of a body is bounded before, by the server.
+OpenAPI document (`openapi`). Models are strict and take no unknown field: what a client misspells
+is refused and not overlooked. The parser is pydantic's, which bounds depth and takes valid UTF-8
+only; the size of a body is bounded before, by the server.
 
 A refusal is a `RequestError` of one line: what is wrong, where, and what to do. Its codes are the
 Lambda API's ("Invoke", errors): InvalidRequestContentException for what is no JSON,
@@ -85,6 +85,11 @@ def _environment(value: object) -> int:
     return number
 
 
+def _integer(value: object) -> object:
+    # JSON has one kind of number: 3.0 is an integer to JSON Schema (draft 2020-12, section 6.1.1).
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _argument(value: str) -> str:
     if "\0" in value:
         raise PydanticCustomError("argument", "contains a null byte (no argument can)")
@@ -107,8 +112,9 @@ Base64 = Annotated[
 
 NUMBER_MAX = 9_999_999_999
 
-Positive = Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=NUMBER_MAX)]
-Natural = Annotated[int, BeforeValidator(_whole_number), Field(ge=0, le=NUMBER_MAX)]
+# The bounds come first: pydantic describes those of the number, not those of a validator's result.
+Positive = Annotated[int, Field(ge=1, le=NUMBER_MAX), BeforeValidator(_whole_number)]
+Natural = Annotated[int, Field(ge=0, le=NUMBER_MAX), BeforeValidator(_whole_number)]
 """Numbers in a query, where everything is text."""
 
 Argument = Annotated[
@@ -171,9 +177,7 @@ class InvocationRequest(Request):
 class ProvisionRequest(Request):
     """POST /v1/functions/{name}/provision."""
 
-    count: int = Field(
-        ge=1,
-        le=ENVIRONMENTS_MAX,
+    count: Annotated[int, Field(ge=1, le=ENVIRONMENTS_MAX), BeforeValidator(_integer)] = Field(
         description="Environments to start ahead (AWS: provisioned concurrency).",
     )
 
@@ -228,8 +232,8 @@ def function_name(name: str) -> str:
         raise RequestError(
             400,
             "InvalidParameterValueException",
-            f"{_excerpt(name)} is not a function's name (hyperplane-nat functions lists those there "
-            "are)",
+            f"{_excerpt(name)} is not a function's name "
+            "(hyperplane-nat functions lists those there are)",
         )
     return name
 
