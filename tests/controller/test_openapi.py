@@ -14,19 +14,23 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 from requests.adapters import HTTPAdapter
+from schemathesis import GenerationMode
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from hyperplane_nat.controller import api
 from hyperplane_nat.controller.openapi import OPERATIONS, document
-from tests.controller.region_lab import RegionLab, served
+from tests.controller.region_lab import FUNCTIONS, RegionLab, document_of, served
 
 EXAMPLES = 25
 """Requests for each operation, besides those at the borders of what is allowed."""
 
 EXPECTED_FAILURES = {502: "ResourceNotReadyException"}
+
+KNOWN: dict[str, Any] = {"command": ["cat"], "config": document_of(function=FUNCTIONS[:2])}
+"""What random requests never hit: a program and a configuration that are accepted."""
 
 CONFIG = schemathesis.Config.from_dict(
     {
@@ -47,6 +51,8 @@ CONFIG = schemathesis.Config.from_dict(
 )
 
 schema = schemathesis.openapi.from_dict(document(), config=CONFIG)
+
+APPLY = schema["/v1/apply"]["POST"]
 
 
 class _UnixPool(HTTPConnectionPool):
@@ -133,20 +139,40 @@ def test_document_is_served(session: requests.Session) -> None:
     assert response.json()["openapi"] == "3.1.0"
 
 
-@schema.exclude(path="/v1/shutdown").parametrize()
-@settings(
+RANDOM = settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@schema.exclude(path=["/v1/apply", "/v1/shutdown"]).parametrize()
+@RANDOM
 def test_answers_are_as_described(
     case: schemathesis.Case[Any], session: requests.Session, lab: RegionLab
 ) -> None:
+    _try(case, session, lab)
+
+
+# A thousand requests at the borders of a configuration's fields would all meet the same refusal.
+@RANDOM
+@given(
+    case=strategies.one_of(*(APPLY.as_strategy(generation_mode=mode) for mode in GenerationMode))
+)
+def test_answers_to_an_apply_are_as_described(
+    case: schemathesis.Case[Any], session: requests.Session, lab: RegionLab
+) -> None:
+    _try(case, session, lab)
+
+
+def _try(case: schemathesis.Case[Any], session: requests.Session, lab: RegionLab) -> None:
     lab.reset()
     _ask(case, session)
-    if "name" in case.path_parameters:
-        case.path_parameters["name"] = "orders"
+    if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE:
+        case.path_parameters |= dict.fromkeys(case.path_parameters, "orders")
+        if isinstance(case.body, dict):
+            case.body |= {name: KNOWN[name] for name in case.body if name in KNOWN}
         _ask(case, session)
 
 
