@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import jsonschema_rs
 import pytest
 import requests
 import schemathesis
@@ -23,6 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from hyperplane_nat.controller import api
 from hyperplane_nat.controller.openapi import OPERATIONS, document
 from tests.controller.region_lab import FUNCTIONS, RegionLab, document_of, served
+from tests.controller.support import FakeNetns, RunningDaemon, config_in, run
 
 EXAMPLES = 25
 """Requests for each operation, besides those at the borders of what is allowed."""
@@ -137,6 +140,28 @@ def test_document_is_served(session: requests.Session) -> None:
     assert response.headers["Content-Type"].startswith("application/json")
     assert response.json() == json.loads(json.dumps(document()))
     assert response.json()["openapi"] == "3.1.0"
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/flows", "/v1/verify", "/v1/config"])
+def test_a_controller_answers_as_described(path: str, directory: Path, netns: FakeNetns) -> None:
+    described = document()
+    response = described["paths"][path]["get"]["responses"]["200"]
+    expected = response["content"]["application/json"]["schema"]
+    validator = jsonschema_rs.Draft202012Validator(
+        expected | {"components": described["components"]}
+    )
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            connector = aiohttp.UnixConnector(str(running.paths.control_socket))
+            async with (
+                aiohttp.ClientSession("http://lab", connector=connector) as client,
+                client.get(path) as answer,
+            ):
+                assert answer.status == 200
+                validator.validate(await answer.json())
+
+    run(work())
 
 
 RANDOM = settings(
