@@ -148,6 +148,7 @@ class Verification(BaseModel):
     """What a walk through the flow table has found."""
 
     problems: list[str] = Field(description="Contradictions; none in a sound table.")
+    entries: int = Field(description="Entries in use.")
 
 
 class VpcConfig(BaseModel):

@@ -195,7 +195,9 @@ def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
     message = f"{request.method} {request.path}: {error.reason.lower()}"
     # RFC 9110, section 15.5.6: who answers 405 must say what is allowed.
     headers = {name: value for name, value in error.headers.items() if name == "Allow"}
-    return _error(error.status, code, f"{message} (GET /v1/status is one that exists)", headers)
+    return _error(
+        error.status, code, f"{message} (GET /v1/openapi.json lists what there is)", headers
+    )
 
 
 async def _body(request: web.Request, model: type[M]) -> M:

@@ -35,7 +35,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config import SLOTS_MAX, Config
 from hyperplane_nat.config_values import FUNCTION_NAME
 from hyperplane_nat.model.environment import environment_number
 
@@ -43,8 +43,8 @@ BODY_BYTES_MAX = 4 * 1024 * 1024
 
 PROTOCOLS = ("tcp", "udp", "icmp")
 
-ENVIRONMENTS_MAX = 16383
-"""Slots of a lab."""
+ENVIRONMENTS_MAX = SLOTS_MAX - 1
+"""Environments of a lab: slot 0 is none."""
 
 TIMEOUT_SECONDS_MAX = 86_400.0
 

@@ -234,7 +234,7 @@ class RegionLab:
         )
 
     async def verify(self) -> Mapping[str, Any]:
-        return {"problems": []}
+        return {"problems": [], "entries": 3}
 
     def config(self) -> Mapping[str, Any]:
         return self.document

@@ -27,7 +27,7 @@ def test_answers(directory: Path) -> None:
         assert answers["status"]["lab"] == "test"
         assert answers["environments"][0]["name"] == "env-1"
         assert answers["interfaces"][0]["name"] == "eni-a"
-        assert answers["verify"] == {"problems": []}
+        assert answers["verify"] == {"problems": [], "entries": 3}
         assert answers["config"] == document_of()
 
     talk(directory, RegionLab(), work)
@@ -39,7 +39,7 @@ def test_answers(directory: Path) -> None:
         ("GET", "/v2/status", 404, "not_found", "/v2/status"),
         ("GET", "/v1/shutdown", 405, "method_not_allowed", "GET /v1/shutdown"),
         ("POST", "/v1/flows", 405, "method_not_allowed", "POST /v1/flows"),
-        ("GET", "/v1/flows?limit=0", 400, "invalid_parameter", "limit: '0'"),
+        ("GET", "/v1/flows?limit=0", 400, "invalid_parameter", "limit: 0"),
         ("GET", "/v1/flows?limit=-1", 400, "invalid_parameter", "limit: '-1'"),
         ("GET", "/v1/flows?limit=x", 400, "invalid_parameter", "limit: 'x'"),
         ("GET", "/v1/flows?limit=", 400, "invalid_parameter", "limit: ''"),
