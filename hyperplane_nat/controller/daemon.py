@@ -25,7 +25,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -37,6 +36,7 @@ from hyperplane_nat.controller.errors import ControllerError, ForwarderError, fi
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
+from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.processes import terminate
@@ -44,14 +44,13 @@ from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
-from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.state_map import INTERFACES_MAX
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.store import Store
-from netns import topology
 from netns.errors import NetnsError
-from netns.topology import LabSpec, Survey, Topology
+from netns.topology import Survey, Topology
 
 STATUS_SECONDS = 2.0
 """How long a status waits for the forwarder's own figures."""
@@ -66,19 +65,6 @@ log = logging.getLogger(__name__)
 
 class _InterruptedError(Exception):
     """A signal came before the lab was ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the controller is made of besides itself; tests replace some."""
-
-    build: Callable[[LabSpec, Callable[[int, int], None]], Topology] = topology.build
-    inspect: Callable[[LabSpec], Topology | None] = topology.inspect
-    survey: Callable[[str], Survey] = topology.survey
-    namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
-    open_map: views.MapOpener = StateMap.open
-    forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
-    service_program: tuple[str, ...] = reconcile.module_command("netns.services")
 
 
 def main(config: Config, *, ready_fd: int | None = None) -> int:
@@ -512,7 +498,9 @@ class Daemon:
         """GET /v1/interfaces, encoded."""
         state_map, found = self._open(), self._topology
         assert found is not None
-        more = views.function_interfaces(self._service().region, state_map)
+        assert self._network is not None
+        macs = self._network.macs()
+        more = views.function_interfaces(self._service().region, macs, state_map)
         return await in_thread(
             lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
         )
@@ -540,6 +528,12 @@ class Daemon:
                 f"apply: {changed[0]}: cannot change while the lab runs "
                 "(hyperplane-nat down, then up with the new file)"
             )
+        # A client that goes away does not leave a plan half done.
+        return await asyncio.shield(self._apply(config, dry_run, token, request))
+
+    async def _apply(
+        self, config: Config, dry_run: bool, token: str | None, request: object
+    ) -> Mapping[str, Any]:
         result = await self._service().apply(config, dry_run=dry_run, token=token, request=request)
         if not dry_run:
             self._document = config.model_dump(mode="json")

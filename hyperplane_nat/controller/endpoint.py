@@ -82,7 +82,10 @@ def metrics_application(registry: CollectorRegistry) -> web.Application:
 
 async def serve(application: web.Application, listener: socket.socket) -> web.AppRunner:
     """Serve `application` on a listening socket until the runner is cleaned up."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+    # Who goes away before the answer does not want it any more: a program that runs is ended.
+    runner = web.AppRunner(
+        application, access_log=None, shutdown_timeout=0.5, handler_cancellation=True
+    )
     await runner.setup()
     await web.SockSite(runner, listener).start()
     return runner

@@ -269,7 +269,7 @@ class Functions:
             "interface": placement.interface,
             "interface_created": placement.interface_created,
             "network_ready_seconds": ready_seconds,
-            "modelled_seconds": placement.modelled_seconds,
+            "modelled_seconds": self._modelled(placement),
             "elapsed_seconds": time.perf_counter() - begin,
         }
 
@@ -293,12 +293,16 @@ class Functions:
             "requested": count,
             "started": len(placements),
             "network_ready_seconds": seconds,
-            "modelled_seconds": [placement.modelled_seconds for placement in placements],
+            "modelled_seconds": [self._modelled(placement) for placement in placements],
             "elapsed_seconds": time.perf_counter() - begin,
             "interfaces": interfaces,
             "addresses": len(interfaces),
             "error": error,
         }
+
+    def _modelled(self, placement: Placement) -> float:
+        """What AWS takes, in its own time."""
+        return placement.modelled_seconds * self._config.lifecycle.time_scale
 
     def _end(self, numbers: Iterable[int]) -> None:
         with self._saving():

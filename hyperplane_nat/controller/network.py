@@ -64,6 +64,8 @@ class Network:
         self._vpcs: dict[str, set[str]] = {vpc.name: set(vpc.addresses) for vpc in spec.vpcs}
         self._mtus = {vpc.name: vpc.mtu for vpc in spec.vpcs}
         self._changing = asyncio.Lock()
+        self._attaching: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
+        self._attacher: asyncio.Task[None] | None = None
         self._static = frozenset(each.name for vpc in spec.vpcs for each in vpc.interfaces)
         self._links: dict[str, Interface] = {}
         self._told: dict[int, dict[str, Any]] = {}
@@ -95,6 +97,10 @@ class Network:
 
     def _deleting(self) -> list[WantedInterface]:
         return [self._region.wanted_interface(each) for each in self._region.deleting()]
+
+    def macs(self) -> dict[str, str]:
+        """The hardware addresses of the interfaces that stand, by link."""
+        return {name: interface.mac for name, interface in self._links.items()}
 
     # --- what the forwarder is told ---
 
@@ -180,13 +186,33 @@ class Network:
         interface = self._region.wanted_interface(interface_id)
         slot = self._slot(self._pool.slots[number], interface.number)
         if interface.number in self._told:
-            await self._insist(slots=[slot])
+            await self._attach_with_others(slot)
             return
         async with self._changing:
             await self._make([interface])
             item = self._item(interface)
             await self._insist(interfaces=[item], slots=[slot])
             self._told[interface.number] = item
+
+    async def _attach_with_others(self, slot: dict[str, Any]) -> None:
+        """Tell the forwarder, in one message with all that come while it answers the last one."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attaching.append((slot, done))
+        if self._attacher is None or self._attacher.done():
+            self._attacher = asyncio.create_task(self._attach_waiting(), name="attach")
+        await done
+
+    async def _attach_waiting(self) -> None:
+        while self._attaching:
+            batch, self._attaching = self._attaching, []
+            error: Exception | None = None
+            try:
+                await self._insist(slots=[slot for slot, _done in batch])
+            except ForwarderError as refused:
+                error = refused
+            for _slot, done in batch:
+                if not done.done():
+                    done.set_result(None) if error is None else done.set_exception(error)
 
     async def take_down(self, numbers: Sequence[int]) -> None:
         """Remove environments with everything that runs in them."""

@@ -214,7 +214,9 @@ def function_environments(
     return rows
 
 
-def function_interfaces(region: Region, state_map: MapReader) -> list[dict[str, Any]]:
+def function_interfaces(
+    region: Region, macs: Mapping[str, str], state_map: MapReader
+) -> list[dict[str, Any]]:
     """GET /v1/interfaces: those that functions brought about."""
     environments = region.tables.environments.values()
     flows = connections(state_map, {each.slot: each.interface_id for each in environments})
@@ -225,7 +227,7 @@ def function_interfaces(region: Region, state_map: MapReader) -> list[dict[str, 
             "vpc": row["VpcName"],
             "subnet": row["SubnetName"],
             "address": row["PrivateIpAddress"],
-            "mac": None,
+            "mac": macs.get(row["Link"]),
             "environments": row["Environments"],
             "flows": flows.get(row["NetworkInterfaceId"], 0),
             "id": row["NetworkInterfaceId"],

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller.cleanup import Namespaces
-from hyperplane_nat.controller.daemon import Daemon, Parts
+from hyperplane_nat.controller.daemon import Daemon
+from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabPaths
 from netns.errors import NetnsError
 from netns.topology import Interface, LabSpec, Slot, Topology

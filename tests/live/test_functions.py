@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperplane_nat.client import ApiError, ClientError
+from hyperplane_nat.client import ApiError, Client, ClientError
 from hyperplane_nat.config import load
 from netns import processes
 from tests.live.conftest import Launch
@@ -160,6 +161,32 @@ def test_programs_that_fail(lab: Lab) -> None:
     )
     assert late["timed_out"]
     assert processes.kill_all(lab.environment(number_of(late))) == 0
+
+
+def test_who_goes_away_ends_the_program(lab: Lab) -> None:
+    impatient = Client(lab.name, timeout=0.5)
+    with pytest.raises(ClientError):
+        impatient.post("/v1/functions/refund/invocations", {"command": ["/bin/sleep", "1000"]})
+
+    def idle() -> bool:
+        return all(row["state"] != "busy" for row in lab.rows("environments"))
+
+    wait_until(idle, "the environment is free again")
+    for row in lab.rows("environments"):
+        if row["function"] == "refund":
+            assert processes.kill_all(row["namespace"]) == 0
+
+
+def test_concurrent_cold_starts(lab: Lab) -> None:
+    """More at the same time than the pool has ready; what they took is printed, not judged."""
+    count = 40
+    with ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(lambda _: invoke(lab, "refund", "/bin/sleep", "0.5"), range(count)))
+    assert {answer["status"] for answer in answers} == {0}
+    assert len({answer["environment"] for answer in answers}) > 1
+    assert len({answer["interface"] for answer in answers}) == 1
+    waited = sorted(answer["network_ready_seconds"] for answer in answers)
+    print(f"p50 {waited[count // 2] * 1000:.1f} ms, worst {waited[-1] * 1000:.1f} ms")
 
 
 def test_a_client_token_runs_a_program_once(lab: Lab, tmp_path: Path) -> None:

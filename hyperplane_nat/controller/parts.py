@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the controller is made of besides itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hyperplane_nat.controller import cleanup, reconcile, views
+from hyperplane_nat.engine import StateMap
+from netns import topology
+from netns.topology import LabSpec, Survey, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Functions and programs; tests replace some."""
+
+    build: Callable[[LabSpec, Callable[[int, int], None]], Topology] = topology.build
+    inspect: Callable[[LabSpec], Topology | None] = topology.inspect
+    survey: Callable[[str], Survey] = topology.survey
+    namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
+    open_map: views.MapOpener = StateMap.open
+    forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
+    service_program: tuple[str, ...] = reconcile.module_command("netns.services")
