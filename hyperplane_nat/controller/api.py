@@ -21,7 +21,6 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from hyperplane_nat.config import ConfigError
-from hyperplane_nat.controller import openapi
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.requests import (
     BODY_BYTES_MAX,
@@ -216,6 +215,13 @@ async def _body(request: web.Request, model: type[M]) -> M:
     return body_of(model, body)
 
 
+def _document() -> bytes:
+    # Making the models of all answers takes tens of milliseconds: not from every start.
+    from hyperplane_nat.controller import openapi
+
+    return json.dumps(openapi.document()).encode()
+
+
 class _Handlers:
     def __init__(self, lab: LabService) -> None:
         self._lab = lab
@@ -244,7 +250,7 @@ class _Handlers:
 
     async def openapi(self, _request: web.Request) -> web.Response:
         if self._document is None:
-            self._document = await in_thread(lambda: json.dumps(openapi.document()).encode())
+            self._document = await in_thread(_document)
         return web.Response(body=self._document, content_type="application/json")
 
     async def apply(self, request: web.Request) -> web.Response:
