@@ -142,7 +142,19 @@ def test_document_is_served(session: requests.Session) -> None:
     assert response.json()["openapi"] == "3.1.0"
 
 
-@pytest.mark.parametrize("path", ["/v1/status", "/v1/flows", "/v1/verify", "/v1/config"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/status",
+        "/v1/environments",
+        "/v1/interfaces",
+        "/v1/functions",
+        "/v1/security-groups",
+        "/v1/flows",
+        "/v1/verify",
+        "/v1/config",
+    ],
+)
 def test_a_controller_answers_as_described(path: str, directory: Path, netns: FakeNetns) -> None:
     described = document()
     response = described["paths"][path]["get"]["responses"]["200"]
