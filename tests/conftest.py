@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -33,6 +35,23 @@ def require_root() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("live") is not None:
         require_root()
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """
+    Each test begins with the usual handlers and leaves no others to the next.
+
+    A background job of a shell ignores SIGINT, and so would every program that a test starts.
+    """
+    _usual_handlers()
+    yield
+    _usual_handlers()
+
+
+def _usual_handlers() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -162,12 +163,9 @@ def _with_progress(comparison: Comparison) -> list[Measurement]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: the lab is removed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    """Let SIGTERM end the work as Ctrl-C does, and Ctrl-C in every case: the lab is removed."""
+    with _handled(signal.default_int_handler):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -188,13 +186,19 @@ def temporary_lab(config: Config, progress: Callable[[str, int, int], None]) -> 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Who presses Ctrl-C twice wants the end sooner, not half of the lab left."""
+    with _handled(signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number, former in zip(numbers, before, strict=True):
+            signal.signal(number, former)
 
 
 def measure(
