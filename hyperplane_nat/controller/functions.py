@@ -68,6 +68,7 @@ class Functions:
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+        self._next_count = 0.0
 
     # --- life ---
 
@@ -144,8 +145,10 @@ class Functions:
             region = self.region
             with self._quietly_saving():
                 region.advance()
-                for trouble in region.note_connections(self._count()):
-                    log.warning("%s", trouble)
+                if time.monotonic() >= self._next_count:
+                    self._next_count = time.monotonic() + _PAUSE_SECONDS
+                    for trouble in region.note_connections(self._count()):
+                        log.warning("%s", trouble)
             ending = region.reaped()
             if ending:
                 await self._network.take_down(ending)
