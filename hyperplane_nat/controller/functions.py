@@ -110,13 +110,17 @@ class Functions:
         self._store.close()
 
     @contextlib.contextmanager
-    def _saving(self) -> Iterator[Region]:
-        """Changes of the region are saved, also those of a command that fails."""
+    def _saving(self, *, poke: bool = True) -> Iterator[None]:
+        """Changes of the region are saved, also those of a command that fails.
+
+        `poke`: what follows from them is done soon.
+        """
         try:
-            yield self.region
+            yield
         finally:
             self._store.save(self.region)
-            self._poked.set()
+            if poke:
+                self._poked.set()
 
     # --- what happens by itself ---
 
@@ -143,7 +147,7 @@ class Functions:
         """Do what is due, and make the network as the region wants it."""
         async with self._settling:
             region = self.region
-            with self._quietly_saving():
+            with self._saving(poke=False):
                 region.advance()
                 if time.monotonic() >= self._next_count:
                     self._next_count = time.monotonic() + _PAUSE_SECONDS
@@ -152,7 +156,7 @@ class Functions:
             ending = region.reaped()
             if ending:
                 await self._network.take_down(ending)
-                with self._quietly_saving():
+                with self._saving(poke=False):
                     for number in ending:
                         region.removed(number)
             if region.deleting():
@@ -163,13 +167,6 @@ class Functions:
             self._store.save(region)
             while numbers := self.pool.missing():
                 await self._network.fill(numbers)
-
-    @contextlib.contextmanager
-    def _quietly_saving(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._store.save(self.region)
 
     def _count(self) -> Mapping[str, int]:
         attached = {
