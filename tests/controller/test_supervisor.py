@@ -196,8 +196,10 @@ def test_living_forwarder_is_adopted(directory: Path) -> None:
         pid = pid_of(first)
         await settled(first)
         # What a killed controller leaves: it runs, nobody is connected, the standby ends.
+        standby = first.standby_pid or 0
         for process in await first.stop():
             process.close()
+        await eventually(lambda: gone(standby), "the standby reads end-of-file")
         (paths.state_file.parent / "fake" / f"configured-{pid}").unlink()
         second, _ = supervisor(directory)
         assert await second.adopt()
