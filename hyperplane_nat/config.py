@@ -33,6 +33,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from hyperplane_nat import config_checks, config_resource_checks
+from hyperplane_nat.config_nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config_resources import (
     POOL_SIZE,
     Account,
@@ -47,7 +48,6 @@ from hyperplane_nat.config_resources import (
     Service as Service,
 )
 from hyperplane_nat.config_values import (
-    DURATION_MAX_MILLISECONDS,
     AbsolutePath,
     Address,
     AddressWithPrefix,
@@ -56,7 +56,6 @@ from hyperplane_nat.config_values import (
     LabName,
     LinkName,
     Mtu,
-    Port,
     PowerOfTwo,
     Seconds,
     Section,
@@ -189,70 +188,6 @@ def _default_interfaces() -> list[NetworkInterface]:
     return [NetworkInterface(name="eni-a", subnet="private-a", address="10.0.1.10")]
 
 
-class Flows(Section):
-    """The flow table."""
-
-    max: int = Field(
-        default=1048576,
-        ge=1,
-        le=2**24,
-        description="Flows the table holds, those whose port is held after their end included. "
-        "Memory for all of them is taken at start; a full table refuses new flows and never drops "
-        "a live one.",
-    )
-
-
-class Timeouts(Section):
-    """How long an idle flow lives."""
-
-    tcp_opening_seconds: Seconds = Field(
-        default=60, description="TCP, until the handshake is done."
-    )
-    tcp_established_seconds: Seconds = Field(
-        default=350, description="TCP, open on both sides (AWS: 350)."
-    )
-    tcp_half_closed_seconds: Seconds = Field(
-        default=350, description="TCP, closed by one side only."
-    )
-    tcp_closing_seconds: Seconds = Field(
-        default=60, description="TCP, closed by both sides with the last segment outstanding."
-    )
-    udp_seconds: Seconds = Field(default=350, description="UDP (AWS: 350).")
-    icmp_seconds: Seconds = Field(default=60, description="ICMP echo (RFC 5508: at least 60).")
-    time_scale: float = Field(
-        default=1.0,
-        gt=0,
-        le=1_000_000,
-        allow_inf_nan=False,
-        description="All these durations and `ports.hold_seconds` are divided by it: 10 makes 350 "
-        "seconds 35, for tests.",
-    )
-
-
-class Ports(Section):
-    """Source ports of a network interface, one pool per protocol, remote address and port."""
-
-    first: Port = Field(default=1024, description="First port to use (AWS: 1024).")
-    last: Port = Field(default=65535, description="Last port to use (AWS: 65535).")
-    limit_per_remote: Port = Field(
-        default=55000,
-        description="Ports in use or held towards one remote address, port and protocol at a time "
-        "(AWS: 55,000).",
-    )
-    hold_seconds: int = Field(
-        default=60,
-        ge=0,
-        le=DURATION_MAX_MILLISECONDS // 1000,
-        description="How long a port is not used again after its flow has ended (AWS: about 60).",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.first > self.last:
-            raise FieldError("first", f"{self.first} is above ports.last, {self.last}", "swap them")
-        return self
-
-
 class Neighbours(Section):
     """Resolution of next hops in the VPCs (ARP)."""
 
@@ -359,6 +294,7 @@ class Config(Section):
     function: list[Function] = Field(default_factory=list)
     pool: Pool = Field(default_factory=Pool)
     lifecycle: Lifecycle = Field(default_factory=Lifecycle)
+    nat: Nat = Field(default_factory=Nat)
     flows: Flows = Field(default_factory=Flows)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     ports: Ports = Field(default_factory=Ports)
@@ -401,27 +337,13 @@ class Config(Section):
         """The network interface of environment `environment`, counted from 1: round-robin."""
         return self.network_interface[(environment - 1) % len(self.network_interface)]
 
-    def timeouts_ms(self) -> dict[str, int]:
-        """The data path's timeouts in milliseconds, scaled; none is less than 1 but a hold of 0."""
-        timeouts = self.timeouts
-        seconds = {
-            "tcp_opening": timeouts.tcp_opening_seconds,
-            "tcp_established": timeouts.tcp_established_seconds,
-            "tcp_half_closed": timeouts.tcp_half_closed_seconds,
-            "tcp_closing": timeouts.tcp_closing_seconds,
-            "udp": timeouts.udp_seconds,
-            "icmp": timeouts.icmp_seconds,
-            "hold": self.ports.hold_seconds,
-        }
-        return {
-            name: max(round(value * 1000 / timeouts.time_scale), min(value, 1))
-            for name, value in seconds.items()
-        }
-
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, document: object) -> object:
-        if not isinstance(document, dict) or not document.get("function"):
+        if not isinstance(document, dict):
+            return document
+        document = with_profile(document)
+        if not document.get("function"):
             return document
         defaults = [("pool", "size", POOL_SIZE)]
         if not document.get("network_interface"):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from hyperplane_nat.config_nat import timeouts_ms
 from hyperplane_nat.config_values import DURATION_MAX_MILLISECONDS, FieldError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def suggestion(unknown: str, known: list[str]) -> str:
 
 
 def _check_durations(config: Config) -> None:
-    longest = max(config.timeouts_ms().values())
+    longest = max(timeouts_ms(config.timeouts, config.ports).values())
     if longest > DURATION_MAX_MILLISECONDS:
         raise FieldError(
             "timeouts.time_scale",

@@ -59,6 +59,8 @@ def _toml_value(value: object) -> str:
     if isinstance(value, str):
         # A basic string of TOML is escaped as one of JSON, DEL apart.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
     return repr(value)
@@ -86,7 +88,12 @@ def _type_name(annotation: object) -> str:
         return _type_name(next(item for item in get_args(annotation) if item is not NoneType))
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
-    names: dict[object, str] = {str: "text", int: "integer", float: "number"}
+    names: dict[object, str] = {
+        str: "text",
+        bool: "`true` or `false`",
+        int: "integer",
+        float: "number",
+    }
     return names[annotation]
 
 

@@ -14,12 +14,16 @@ from pydantic import ValidationError
 from hyperplane_nat.config import (
     Config,
     ConfigError,
-    Timeouts,
     load,
     nested_section,
 )
+from hyperplane_nat.config_nat import Timeouts, timeouts_ms
 from hyperplane_nat.config_text import markdown, toml
 from hyperplane_nat.config_values import DURATION_MAX_MILLISECONDS
+
+
+def _timeouts(config: Config) -> dict[str, int]:
+    return timeouts_ms(config.timeouts, config.ports)
 
 
 def refused(tmp_path: Path, text: str) -> str:
@@ -427,11 +431,12 @@ def test_configuration_cannot_be_changed() -> None:
 
 
 def test_timeouts_are_scaled_and_in_milliseconds() -> None:
-    assert load(None, {"timeouts.time_scale": 10.0}).timeouts_ms() == {
+    assert _timeouts(load(None, {"timeouts.time_scale": 10.0})) == {
         "tcp_opening": 6000,
         "tcp_established": 35000,
         "tcp_half_closed": 35000,
         "tcp_closing": 6000,
+        "tcp_reset": 6000,
         "udp": 35000,
         "icmp": 6000,
         "hold": 6000,
@@ -440,14 +445,14 @@ def test_timeouts_are_scaled_and_in_milliseconds() -> None:
 
 def test_no_timeout_is_scaled_to_nothing_but_no_hold_stays_none() -> None:
     config = load(None, {"timeouts.time_scale": 1e6, "ports.hold_seconds": 0})
-    timeouts = config.timeouts_ms()
+    timeouts = _timeouts(config)
     assert timeouts.pop("hold") == 0
     assert set(timeouts.values()) == {1}
 
 
 def test_the_longest_timeout_fits_the_data_path() -> None:
     longest = DURATION_MAX_MILLISECONDS // 1000
-    assert load(None, {"timeouts.udp_seconds": longest}).timeouts_ms()["udp"] == longest * 1000
+    assert _timeouts(load(None, {"timeouts.udp_seconds": longest}))["udp"] == longest * 1000
     with pytest.raises(ConfigError):
         load(None, {"timeouts.udp_seconds": longest + 1})
 

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from hyperplane_nat.config import Config
+from hyperplane_nat.config_nat import behaviour, timeouts_ms
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.services import ServiceSpec
@@ -126,12 +127,9 @@ def forwarder_state(
             slot_item(config, slots[environment.number], environment.interface.number)
             for environment in lab.environments
         ],
-        "timeouts_ms": config.timeouts_ms(),
-        "ports": {
-            "first": config.ports.first,
-            "last": config.ports.last,
-            "limit_per_remote": config.ports.limit_per_remote,
-        },
+        "timeouts_ms": timeouts_ms(config.timeouts, config.ports),
+        "ports": config.ports.model_dump(exclude={"hold_seconds"}),
+        "behaviour": behaviour(config.nat, config.timeouts),
         "neighbours": {
             "reachable_ms": neighbours.reachable_seconds * 1000,
             "retry_ms": neighbours.retry_milliseconds,

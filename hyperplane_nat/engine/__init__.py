@@ -17,19 +17,31 @@ except ModuleNotFoundError as error:
         f"the compiled module {error.name} is missing: build it with 'make build' "
         "or 'pip install .'"
     ) from error
-from hyperplane_nat.engine.constants import Action, DropReason, EndCause, EventKind, Side, State
+from hyperplane_nat.engine.constants import (
+    Action,
+    DropReason,
+    EndCause,
+    EventKind,
+    Filtering,
+    Mapping,
+    Side,
+    State,
+)
 from hyperplane_nat.engine.policy import Policy
-from hyperplane_nat.engine.settings import Event, Flow, Ports, Rule, Timeouts, Verdict
+from hyperplane_nat.engine.settings import Behaviour, Event, Flow, Ports, Rule, Timeouts, Verdict
 from hyperplane_nat.engine.state_map import StateMap, StateMapError
 
 __all__ = [
     "Action",
+    "Behaviour",
     "DropReason",
     "EndCause",
     "Engine",
     "Event",
     "EventKind",
+    "Filtering",
     "Flow",
+    "Mapping",
     "Policy",
     "Ports",
     "Rule",

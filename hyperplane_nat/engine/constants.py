@@ -14,11 +14,14 @@ from enum import IntEnum, unique
 
 __all__ = [
     "COUNTER_NAMES",
+    "EXHAUSTIONS",
     "LAYOUT_VERSION",
     "Action",
     "DropReason",
     "EndCause",
     "EventKind",
+    "Filtering",
+    "Mapping",
     "Segment",
     "Side",
     "State",
@@ -26,8 +29,11 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Version of the state map; a forwarder refuses a map of another version."""
+
+EXHAUSTIONS = 1024
+"""Remote endpoints for which the state map remembers that ports ran out."""
 
 
 @unique
@@ -100,6 +106,17 @@ class DropReason(IntEnum):
     SECURITY_GROUP_EGRESS = 45
     SECURITY_GROUP_INGRESS = 46
     ENVIRONMENT_UNATTACHED = 47
+    PORT_LIMIT_INTERFACE = 48
+    PORT_LIMIT_ENVIRONMENT = 49
+    FILTERED = 50
+    HAIRPIN_NO_MAPPING = 51
+    FRAGMENT_TINY = 52
+    FRAGMENT_OVERLAP = 53
+    FRAGMENT_QUOTA = 54
+    FRAGMENT_TIMEOUT = 55
+    FRAGMENT_REFUSED = 56
+    MTU_EXCEEDED = 57
+    TCP_IDLE_TIMEOUT = 58
 
 
 @unique
@@ -119,6 +136,7 @@ class State(IntEnum):
     UDP_REPLIED = 10
     ICMP = 11
     HELD = 12
+    MAPPING = 13
 
 
 @unique
@@ -141,6 +159,23 @@ class EndCause(IntEnum):
     RST = 1
     TIMEOUT = 2
     REMOVED = 3
+
+
+@unique
+class Mapping(IntEnum):
+    """How a source port is chosen (RFC 4787 section 4.1)."""
+
+    ADDRESS_AND_PORT_DEPENDENT = 0
+    ENDPOINT_INDEPENDENT = 1
+
+
+@unique
+class Filtering(IntEnum):
+    """Who outside may send to a mapping (RFC 4787 section 5)."""
+
+    ADDRESS_AND_PORT_DEPENDENT = 0
+    ADDRESS_DEPENDENT = 1
+    ENDPOINT_INDEPENDENT = 2
 
 
 @unique
@@ -187,6 +222,16 @@ COUNTER_NAMES: tuple[str, ...] = (
     "neighbour_requests",
     "neighbour_failures",
     "forwarder_starts",
+    "tcp_syns_from_source",
+    "flows_established_tcp",
+    "replies_tcp",
+    "fragments_forwarded",
+    "fragments_waiting",
+    "packets_fragmented",
+    "mss_clamped",
+    "packets_hairpinned",
+    "mappings_active",
+    "flow_records_lost",
 )
 """Names of the counters in the state map, in the order of their indices."""
 
@@ -214,6 +259,7 @@ def pxd() -> str:
     lines += [
         f"    LAYOUT_VERSION = {LAYOUT_VERSION}",
         f"    COUNTERS_MAX = {COUNTERS_MAX}",
+        f"    EXHAUSTIONS = {EXHAUSTIONS}",
         f"    C_DROP_BASE = {DROP_BASE}",
     ]
     for prefix, members in (
@@ -224,6 +270,8 @@ def pxd() -> str:
         ("SEGMENT", Segment),
         ("END", EndCause),
         ("EVENT", EventKind),
+        ("MAPPING", Mapping),
+        ("FILTERING", Filtering),
     ):
         lines += [f"    {prefix}_{member.name} = {member.value}" for member in members]
     lines += [f"    C_{name.upper()} = {index}" for index, name in enumerate(COUNTER_NAMES)]

@@ -16,3 +16,4 @@ cdef class Engine:
     cdef const unsigned char[::1] memory
     cdef readonly object timeouts
     cdef readonly object ports
+    cdef readonly object behaviour

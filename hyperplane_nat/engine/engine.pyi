@@ -3,18 +3,20 @@ from collections.abc import Sequence
 
 from hyperplane_nat.engine.constants import Side
 from hyperplane_nat.engine.policy import Policy
-from hyperplane_nat.engine.settings import Event, Flow, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.settings import Behaviour, Event, Flow, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.state_map import StateMap
 
 class Engine:
     timeouts: Timeouts
     ports: Ports
+    behaviour: Behaviour
     def __init__(self, state: StateMap, *, seed: bytes | None = None, now_ms: int = 0) -> None: ...
     def configure(
         self,
         *,
         timeouts_ms: Timeouts | None = None,
         ports: Ports | None = None,
+        behaviour: Behaviour | None = None,
         now_ms: int = 0,
     ) -> None: ...
     def set_interface(

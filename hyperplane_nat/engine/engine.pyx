@@ -38,6 +38,7 @@ from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     NIL,
     Entry,
+    Exhaustion,
     Header,
     SlotCounters,
 )
@@ -49,7 +50,7 @@ from hyperplane_nat.engine.lifecycle cimport (
     flows_rebuild,
 )
 from hyperplane_nat.engine.nat cimport Event as EventRecord
-from hyperplane_nat.engine.nat cimport UNATTACHED, Interface, Nat, Slot, drop
+from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot, drop
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_REACHABLE,
@@ -86,7 +87,7 @@ from hyperplane_nat.engine.timers cimport wheel_deadline
 from hyperplane_nat.engine.tracker cimport tracker_load
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
-from hyperplane_nat.engine.settings import Event, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.settings import Behaviour, Event, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
 
 
@@ -218,6 +219,7 @@ cdef class Engine:
         nat.slot_counters = <SlotCounters*>(base + header.slot_counters_offset)
         nat.slot_addresses = <uint32_t*>(base + header.slot_addresses_offset)
         nat.interface_addresses = <uint32_t*>(base + header.interface_addresses_offset)
+        nat.exhaustions = <Exhaustion*>(base + header.exhaustions_offset)
         nat.slots_max = header.slots_max
         nat.interfaces_max = header.interfaces_max
         nat.slots = <Slot*>calloc(header.slots_max, sizeof(Slot))
@@ -234,6 +236,7 @@ cdef class Engine:
         neighbours_init(&nat.neighbours, neighbour_key)
         self._load_timeouts(Timeouts())
         self._load_ports(Ports())
+        self._load_behaviour(Behaviour())
         # Derived pages are given back, not zeroed: a start costs what the flows cost.
         state.discard_derived()
         self._rebuild(now_ms, True)
@@ -258,20 +261,40 @@ cdef class Engine:
             &self.nat.ports, ports.first, ports.last, ports.limit_per_remote
         ):
             raise MemoryError
+        self.nat.behaviour.limit_per_interface = ports.limit_per_interface
+        self.nat.behaviour.limit_per_environment = ports.limit_per_environment
         self.ports = ports
+
+    def _load_behaviour(self, behaviour):
+        cdef BehaviourRecord* record = &self.nat.behaviour
+        record.mapping = behaviour.mapping
+        record.filtering = behaviour.filtering
+        record.hairpinning = behaviour.hairpinning
+        record.paired_pooling = behaviour.paired_pooling
+        record.exhaustion_icmp = behaviour.exhaustion_icmp
+        record.idle_reset = behaviour.idle_reset
+        record.tcp_fragments = behaviour.tcp_fragments
+        record.udp_fragments = behaviour.udp_fragments
+        record.icmp_fragments = behaviour.icmp_fragments
+        record.mss_clamping = behaviour.mss_clamping
+        record.tombstones = behaviour.tombstones
+        record.fragment_ms = behaviour.fragment_ms
+        self.behaviour = behaviour
 
     def _rebuild(self, uint64_t now_ms, bint blank):
         with nogil:
             flows_rebuild(self.nat, now_ms, blank)
 
-    def configure(self, *, timeouts_ms=None, ports=None, uint64_t now_ms=0):
-        """Set timeouts and port range; flows keep what they have, ports outside a new range too."""
+    def configure(self, *, timeouts_ms=None, ports=None, behaviour=None, uint64_t now_ms=0):
+        """Set timeouts, port range and behaviour; flows keep what they have, ports outside a new range too."""
         new_timeouts = timeouts_ms is not None and timeouts_ms != self.timeouts
         new_ports = ports is not None and ports != self.ports
         if new_timeouts:
             self._load_timeouts(timeouts_ms)
         if new_ports:
             self._load_ports(ports)
+        if behaviour is not None:
+            self._load_behaviour(behaviour)
         if new_timeouts or new_ports:
             self._rebuild(now_ms, False)
 

@@ -10,6 +10,7 @@ cdef enum:
     TRACK_BYTES = 16
     REMOTE_BYTES = 16
     SLOT_COUNTER_BYTES = 64
+    EXHAUSTION_BYTES = 32
     HEADER_BYTES = 4096
     STATES = 16
     SEGMENTS = 8
@@ -57,6 +58,18 @@ cdef struct Remote:
     uint16_t count
     uint16_t high_water
 
+# A remote endpoint towards which ports ran out; `errors` 0 is an empty cell.
+cdef struct Exhaustion:
+    uint64_t errors
+    uint64_t last
+    uint32_t address
+    uint16_t port
+    uint16_t interface
+    uint16_t slot
+    uint8_t protocol
+    uint8_t reason
+    uint32_t reserved
+
 cdef struct SlotCounters:
     uint64_t packets_out
     uint64_t bytes_out
@@ -83,6 +96,7 @@ cdef struct Header:
     uint64_t slot_counters_offset
     uint64_t slot_addresses_offset
     uint64_t interface_addresses_offset
+    uint64_t exhaustions_offset
     uint64_t entries_offset
     uint64_t tracks_offset
     uint64_t index_offset

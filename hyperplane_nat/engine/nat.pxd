@@ -8,6 +8,7 @@ from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     STATES,
     Entry,
+    Exhaustion,
     Header,
     SlotCounters,
 )
@@ -52,6 +53,23 @@ cdef struct Interface:
     uint32_t destinations[DESTINATIONS_MAX]
     uint32_t destination_masks[DESTINATIONS_MAX]
 
+# What `configure` was told of `settings.Behaviour`; flags are 0 or 1.
+cdef struct BehaviourRecord:
+    uint8_t mapping
+    uint8_t filtering
+    uint8_t hairpinning
+    uint8_t paired_pooling
+    uint8_t exhaustion_icmp
+    uint8_t idle_reset
+    uint8_t tcp_fragments
+    uint8_t udp_fragments
+    uint8_t icmp_fragments
+    uint8_t mss_clamping
+    uint32_t tombstones
+    uint32_t fragment_ms
+    uint32_t limit_per_interface
+    uint32_t limit_per_environment
+
 cdef struct Event:
     uint64_t now
     uint32_t remote_address
@@ -82,6 +100,8 @@ cdef struct Nat:
     uint32_t retiring
     uint32_t sweep_position
     uint32_t timeouts[STATES]
+    BehaviourRecord behaviour
+    Exhaustion* exhaustions
     Event events[EVENTS_MAX]
     uint32_t events_count
 

@@ -6,9 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side
+from hyperplane_nat.engine.constants import (
+    Action,
+    DropReason,
+    EventKind,
+    Filtering,
+    Mapping,
+    Side,
+)
 
-__all__ = ["Event", "Flow", "Ports", "Rule", "Timeouts", "Verdict"]
+__all__ = ["Behaviour", "Event", "Flow", "Ports", "Rule", "Timeouts", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +26,7 @@ class Timeouts:
     tcp_established: int = 350_000
     tcp_half_closed: int = 350_000
     tcp_closing: int = 60_000
+    tcp_reset: int = 60_000
     udp: int = 350_000
     icmp: int = 60_000
     hold: int = 60_000
@@ -31,6 +39,33 @@ class Ports:
     first: int = 1024
     last: int = 65535
     limit_per_remote: int = 55_000
+    limit_per_interface: int = 0
+    """Flows and held ports of one interface address; 0 is no limit."""
+    limit_per_environment: int = 0
+    """Flows, held ports and mappings of one environment; 0 is no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What the NAT does where AWS and the RFCs differ."""
+
+    mapping: Mapping = Mapping.ADDRESS_AND_PORT_DEPENDENT
+    filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
+    hairpinning: bool = False
+    paired_pooling: bool = False
+    """Every flow of an environment gets the same address of an interface."""
+    exhaustion_icmp: bool = False
+    """Answer a packet for which no port is left with ICMP 3/13."""
+    idle_reset: bool = True
+    """Answer a TCP segment of a flow that was idle too long with a reset."""
+    tombstones: int = 65_536
+    """Flows remembered for that after their port is free."""
+    tcp_fragments: bool = False
+    udp_fragments: bool = True
+    icmp_fragments: bool = False
+    fragment_ms: int = 30_000
+    """How long the fragments of a datagram are waited for."""
+    mss_clamping: bool = True
 
 
 class Rule(NamedTuple):

@@ -6,7 +6,7 @@ Theory of operation
 One file, mapped shared by the forwarder, which writes, and by readers, which never lock.  A
 header of one page says what follows; everything is allocated when the file is made::
 
-    header | counters | slot counters | slot addresses | interface addresses
+    header | counters | slot counters | slot addresses | interface addresses | exhaustions
            | entries (64 B each) | tracks (16 B) | index | remotes (16 B) | port bitmaps
 
 Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
@@ -28,13 +28,18 @@ from pathlib import Path
 from typing import Final
 
 from hyperplane_nat.engine._reader import read_counters, read_flows, read_slot_counters
-from hyperplane_nat.engine.constants import COUNTERS_MAX, LAYOUT_VERSION, counter_names
+from hyperplane_nat.engine.constants import (
+    COUNTERS_MAX,
+    EXHAUSTIONS,
+    LAYOUT_VERSION,
+    counter_names,
+)
 from hyperplane_nat.engine.settings import Flow
 
 __all__ = ["StateMap", "StateMapError"]
 
 MAGIC: Final = b"HPNATMAP"
-_HEADER: Final = struct.Struct("<8sIIQ6I9QII")
+_HEADER: Final = struct.Struct("<8sIIQ6I10QII")
 _HEADER_BYTES: Final = 4096
 _ENTRY_BYTES: Final = 64
 _TRACK_BYTES: Final = 16
@@ -43,6 +48,7 @@ INTERFACES_MAX = 4_096
 """Network interfaces that a state map has room for, unless it is told otherwise."""
 
 _SLOT_COUNTER_BYTES: Final = 64
+_EXHAUSTION_BYTES: Final = 32
 _FLOWS_LIMIT: Final = 1 << 26
 
 
@@ -67,6 +73,7 @@ def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, .
         slots_max * _SLOT_COUNTER_BYTES,
         slots_max * 4,
         interfaces_max * 4,
+        EXHAUSTIONS * _EXHAUSTION_BYTES,
         flows_max * _ENTRY_BYTES,
         flows_max * _TRACK_BYTES,
         index_cells * 4,
@@ -105,7 +112,7 @@ class StateMap:
         self.flows_max: int = fields[4]
         self.slots_max: int = fields[5]
         self.interfaces_max: int = fields[6]
-        self._derived = (fields[16], self.bytes)
+        self._derived = (fields[17], self.bytes)
         self._counter_names = counter_names()
 
     @classmethod
@@ -185,12 +192,12 @@ class StateMap:
             )
         if fields[3] != size:
             return f"header says {fields[3]} bytes, the file has {size}: remove the file"
-        flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[19]
+        flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[20]
         if (
             not 1 <= flows_max <= _FLOWS_LIMIT
             or not 1 <= slots_max <= 65_535
             or not 1 <= interfaces_max <= 65_535
-            or fields[1:19] != _layout(flows_max, slots_max, interfaces_max)
+            or fields[1:20] != _layout(flows_max, slots_max, interfaces_max)
             or watermark > flows_max
         ):
             return "damaged header: remove the file and its flows"
@@ -225,7 +232,7 @@ class StateMap:
     @property
     def entries_watermark(self) -> int:
         """Entries at or above this index were never used."""
-        return int(_HEADER.unpack_from(self.memory)[19])
+        return int(_HEADER.unpack_from(self.memory)[20])
 
     def close(self) -> None:
         """Unmap the file; it stays."""

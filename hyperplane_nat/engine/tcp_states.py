@@ -20,7 +20,7 @@ ESTABLISHED               the handshake's last segment            established
 FIN_INSIDE, FIN_OUTSIDE   a FIN from that side                    half closed
 FIN_BOTH                  a FIN from both sides                   closing
 TIME_WAIT                 the last acknowledgement                hold (RFC 6191, RFC 7857)
-RESET                     a reset in window                       hold
+RESET                     a reset in window                       reset
 HELD                      the flow's timer ran out                hold
 ========================  ======================================  =======================
 
@@ -59,7 +59,7 @@ TIMER_OF_STATE: dict[State, str] = {
     State.FIN_OUTSIDE: "tcp_half_closed",
     State.FIN_BOTH: "tcp_closing",
     State.TIME_WAIT: "hold",
-    State.RESET: "hold",
+    State.RESET: "tcp_reset",
     State.UDP: "udp",
     State.UDP_REPLIED: "udp",
     State.ICMP: "icmp",

@@ -66,7 +66,12 @@ class Configuration:
     def configure(self, arguments: dict[str, Any], now_ms: int) -> dict[str, int]:
         """Serve exactly this; returns how many slots and interfaces that are."""
         wanted = desired.parse(arguments, **self._limits)
-        self._engine.configure(timeouts_ms=wanted.timeouts, ports=wanted.ports, now_ms=now_ms)
+        self._engine.configure(
+            timeouts_ms=wanted.timeouts,
+            ports=wanted.ports,
+            behaviour=wanted.behaviour,
+            now_ms=now_ms,
+        )
         self._remove_missing(wanted)
         self._make_room(wanted, now_ms)
         self._settings = wanted.neighbours

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from collections.abc import Mapping as _Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hyperplane_nat.engine import Policy, Ports, Rule, Timeouts
+from hyperplane_nat.engine import Behaviour, Filtering, Mapping, Policy, Ports, Rule, Timeouts
 from hyperplane_nat.forwarder.neighbours import NeighbourSettings
 
 __all__ = ["Changes", "Desired", "InterfaceState", "SlotState", "parse", "parse_changes"]
@@ -71,6 +72,7 @@ class Desired:
     slots: dict[int, SlotState]
     timeouts: Timeouts
     ports: Ports
+    behaviour: Behaviour
     neighbours: NeighbourSettings
 
 
@@ -99,8 +101,17 @@ def parse(
         slots=slots,
         timeouts=Timeouts(**arguments.get("timeouts_ms", {})),
         ports=Ports(**arguments.get("ports", {})),
+        behaviour=_behaviour(arguments.get("behaviour", {})),
         neighbours=NeighbourSettings(**arguments.get("neighbours", {})),
     )
+
+
+def _behaviour(item: _Mapping[str, Any]) -> Behaviour:
+    fields = dict(item)
+    for name, kind in (("mapping", Mapping), ("filtering", Filtering)):
+        if name in fields:
+            fields[name] = kind[str(fields[name]).upper()]
+    return Behaviour(**fields)
 
 
 def parse_changes(
@@ -129,7 +140,7 @@ def parse_changes(
 
 
 def _interfaces(
-    items: Iterable[Mapping[str, Any]], interfaces_max: int
+    items: Iterable[_Mapping[str, Any]], interfaces_max: int
 ) -> dict[int, InterfaceState]:
     result: dict[int, InterfaceState] = {}
     for item in items:
@@ -156,7 +167,7 @@ def _interfaces(
     return result
 
 
-def _slots(items: Iterable[Mapping[str, Any]], slots_max: int) -> dict[int, SlotState]:
+def _slots(items: Iterable[_Mapping[str, Any]], slots_max: int) -> dict[int, SlotState]:
     result: dict[int, SlotState] = {}
     for item in items:
         state = SlotState(**item)
@@ -177,7 +188,7 @@ def _slots(items: Iterable[Mapping[str, Any]], slots_max: int) -> dict[int, Slot
 
 
 def _policy(
-    address: str, egress: Iterable[Mapping[str, Any]] | None, guarded: Iterable[Mapping[str, Any]]
+    address: str, egress: Iterable[_Mapping[str, Any]] | None, guarded: Iterable[_Mapping[str, Any]]
 ) -> Policy:
     destinations: dict[str, list[Rule]] = {}
     for item in guarded:
@@ -195,7 +206,7 @@ def _policy(
     )
 
 
-def _rule(item: Mapping[str, Any]) -> Rule:
+def _rule(item: _Mapping[str, Any]) -> Rule:
     rule = Rule(**item)
     if not (isinstance(rule.protocol, str) and isinstance(rule.cidr, str)):
         raise TypeError(f"protocol and cidr of a rule are text: {dict(item)}")

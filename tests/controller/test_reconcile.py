@@ -111,7 +111,13 @@ def test_forwarder_state(directory: Path) -> None:
     }
     assert state["timeouts_ms"]["tcp_established"] == 35_000
     assert state["timeouts_ms"]["hold"] == 6_000
-    assert state["ports"] == {"first": 1024, "last": 65535, "limit_per_remote": 55000}
+    assert state["ports"] == {
+        "first": 1024,
+        "last": 65535,
+        "limit_per_remote": 55000,
+        "limit_per_interface": 65000,
+        "limit_per_environment": 0,
+    }
     assert state["neighbours"]["reachable_ms"] == 30_000
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled engine behind the same face as the model."""
 
+import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -90,16 +91,8 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     """Tell an engine the scenario."""
     timeouts, ports = setup.timeouts, setup.ports
     engine.configure(
-        timeouts_ms=Timeouts(
-            tcp_opening=timeouts.tcp_opening,
-            tcp_established=timeouts.tcp_established,
-            tcp_half_closed=timeouts.tcp_half_closed,
-            tcp_closing=timeouts.tcp_closing,
-            udp=timeouts.udp,
-            icmp=timeouts.icmp,
-            hold=timeouts.hold,
-        ),
-        ports=Ports(first=ports.first, last=ports.last, limit_per_remote=ports.limit_per_remote),
+        timeouts_ms=Timeouts(**dataclasses.asdict(timeouts)),
+        ports=Ports(**dataclasses.asdict(ports)),
         now_ms=now,
     )
     engine.set_neighbour_queue(setup.neighbour_queue)

@@ -20,6 +20,7 @@ TIMEOUTS = Timeouts(
     udp=1200,
     icmp=1000,
     hold=900,
+    tcp_reset=800,
 )
 TCP_TIMEOUT = {
     "SYN_SENT": 1100,
@@ -29,7 +30,7 @@ TCP_TIMEOUT = {
     "FIN_OUTSIDE": 1400,
     "FIN_BOTH": 1300,
     "TIME_WAIT": 900,
-    "RESET": 900,
+    "RESET": 800,
 }
 STARTS = [0, 5, (1 << 31) - 700, (1 << 32) - 1, (1 << 32) - 700, (1 << 32) - 2000, (1 << 33) - 9]
 

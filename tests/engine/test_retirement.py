@@ -20,7 +20,7 @@ from tests.reference import Ports, Timeouts, packet
 SETUP = scenario.Setup(
     flows_max=512,
     ports=Ports(40000, 40063, 55_000),
-    timeouts=Timeouts(udp=1000, hold=500),
+    timeouts=Timeouts(udp=1000, hold=500, tcp_reset=500),
 )
 
 

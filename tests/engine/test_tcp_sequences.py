@@ -16,6 +16,7 @@ SETUP = scenario.Setup(
         tcp_half_closed=1500,
         tcp_closing=400,
         hold=300,
+        tcp_reset=300,
     )
 )
 

@@ -50,6 +50,7 @@ SETUP = scenario.Setup(
         tcp_half_closed=62_000,
         tcp_closing=63_000,
         hold=64_000,
+        tcp_reset=64_000,
     )
 )
 

@@ -126,6 +126,8 @@ class ReferenceNat:
                 return timeouts.tcp_half_closed
             case State.FIN_BOTH:
                 return timeouts.tcp_closing
+            case State.RESET:
+                return timeouts.tcp_reset
             case State.UDP | State.UDP_REPLIED:
                 return timeouts.udp
             case State.ICMP:

@@ -15,6 +15,7 @@ class Timeouts:
     tcp_established: int = 350_000
     tcp_half_closed: int = 350_000
     tcp_closing: int = 60_000
+    tcp_reset: int = 60_000
     udp: int = 350_000
     icmp: int = 60_000
     hold: int = 60_000
@@ -27,6 +28,8 @@ class Ports:
     first: int = 1024
     last: int = 65535
     limit_per_remote: int = 55_000
+    limit_per_interface: int = 0
+    limit_per_environment: int = 0
 
 
 @dataclass(frozen=True)
