@@ -50,7 +50,15 @@ from hyperplane_nat.engine.lifecycle cimport (
     flows_rebuild,
 )
 from hyperplane_nat.engine.nat cimport Event as EventRecord
-from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot, drop
+from hyperplane_nat.engine.nat cimport (
+    UNATTACHED,
+    BehaviourRecord,
+    Interface,
+    Nat,
+    Slot,
+    count,
+    drop,
+)
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_REACHABLE,
@@ -84,6 +92,7 @@ from hyperplane_nat.engine.retirement cimport (
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
 from hyperplane_nat.engine.timers cimport wheel_deadline
+from hyperplane_nat.engine.tombstones cimport refuse_idle, refuse_stray, tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
@@ -130,15 +139,20 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if p.side == SIDE_OUTSIDE:
             drop(nat, p, DROP_NO_FLOW)
             return
-        if p.protocol == 6 and p.segment != SEGMENT_SYN:
-            drop(nat, p, DROP_TCP_NO_FLOW)
-            return
+        if p.protocol == 6:
+            if p.segment != SEGMENT_SYN:
+                refuse_stray(nat, p)
+                return
+            count(nat, C_TCP_SYNS_FROM_SOURCE)
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
             drop(nat, p, reason)
             return
     else:
         reason = flow_track(nat, flow, p, now)
+        if reason == DROP_TCP_IDLE_TIMEOUT:
+            refuse_idle(nat, p)
+            return
         if reason:
             drop(nat, p, reason)
             return
@@ -247,6 +261,7 @@ cdef class Engine:
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
+            tombstones_resize(self.nat, 0)
             free(self.nat)
 
     def _load_timeouts(self, timeouts):
@@ -267,6 +282,8 @@ cdef class Engine:
 
     def _load_behaviour(self, behaviour):
         cdef BehaviourRecord* record = &self.nat.behaviour
+        if tombstones_resize(self.nat, behaviour.tombstones):
+            raise MemoryError
         record.mapping = behaviour.mapping
         record.filtering = behaviour.filtering
         record.hairpinning = behaviour.hairpinning
