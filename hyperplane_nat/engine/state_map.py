@@ -34,6 +34,7 @@ from hyperplane_nat.engine.constants import (
     LAYOUT_VERSION,
     counter_names,
 )
+from hyperplane_nat.engine.flow_search import SearchKey, find_flows
 from hyperplane_nat.engine.settings import Flow
 
 __all__ = ["StateMap", "StateMapError"]
@@ -228,6 +229,10 @@ class StateMap:
         """Flows among the ``limit`` entries from ``start``, held ones included."""
         count = self.flows_max - start if limit is None else limit
         return read_flows(self.memory, start, count)
+
+    def find(self, keys: list[SearchKey]) -> list[int | None]:
+        """The entry of each key: one walk through the table, and gone again at any moment."""
+        return find_flows(self.memory, keys)
 
     @property
     def entries_watermark(self) -> int:
