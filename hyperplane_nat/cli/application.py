@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
 from hyperplane_nat.cli import (
+    capture,
     coldstart,
     doctor,
     events,
@@ -93,6 +94,7 @@ app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
 app.command()(events.events)
+app.command()(capture.capture)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)
