@@ -180,7 +180,7 @@ class Daemon:
         if not self._kept:
             cleanup.remove_region(paths)
         settings = lifecycle_of(config)
-        static = len(self._lab.interfaces)
+        static = len(self._lab.interface_names())
         pool = EnvironmentPool(
             first=config.lab.environments + 1,
             size=config.pool.size,
@@ -572,7 +572,7 @@ class Daemon:
     def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
         """A reader with a mapping of its own."""
         self._open()
-        names = {interface.number: interface.name for interface in self._lab.interfaces}
+        names = self._lab.interface_names()
         for used in self._service().region.tables.interfaces.values():
             names[used.number] = used.id
         return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)

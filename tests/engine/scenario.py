@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
-from tests.reference import Behaviour, Interface, Policy, Ports, ReferenceNat, Result, Slot, Timeouts
+from tests.reference import (
+    Behaviour,
+    Interface,
+    Policy,
+    Ports,
+    ReferenceNat,
+    Result,
+    Slot,
+    Timeouts,
+)
 from tests.reference.flow import FlowTuple
 from tests.reference.settings import mac_bytes
 

@@ -175,9 +175,7 @@ class ReferenceNat(MappingRules):
         while self._remaining(entry, now) <= 0:
             if entry.state in LIVE:
                 self._count(f"flows_ended_{PROTOCOL_NAMES[entry.protocol]}_timeout")
-                if self.timeouts.hold > 0 and (
-                    entry.protocol == packet.TCP or not entry.mapped
-                ):
+                if self.timeouts.hold > 0 and (entry.protocol == packet.TCP or not entry.mapped):
                     entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
                     entry.state = State.HELD
                     continue
@@ -367,9 +365,7 @@ class ReferenceNat(MappingRules):
 
     # Flows
 
-    def _opened(
-        self, key: InsideKey, datagram: Datagram, now: int, chosen: Chosen | None
-    ) -> Entry:
+    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: Chosen | None) -> Entry:
         number, protocol, remote_address, remote_port, inside_port = key
         if protocol == packet.TCP:
             segment = packet.parse_segment(datagram.payload)
