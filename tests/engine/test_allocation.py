@@ -32,8 +32,11 @@ def make() -> Iterator[Make]:
         target.close()
 
 
-def _refused(target: EngineTarget, slot: int, port: int, now: int = 0, **to: int) -> DropReason:
-    return target.engine.translate(traffic.datagram(slot, port, **to), INSIDE, slot, now).reason
+def _refused(
+    target: EngineTarget, slot: int, port: int, now: int = 0, remote_port: int = 7
+) -> DropReason:
+    frame = traffic.datagram(slot, port, remote_port=remote_port)
+    return target.engine.translate(frame, INSIDE, slot, now).reason
 
 
 # Several addresses

@@ -6,6 +6,9 @@ is expected of it.  The expected frame is written as what differs from the one t
 (`out`), and is built with all lengths and checksums computed; so a vector states the result, not
 the way to it.  A field written "$name" stands for a port of the engine's choosing: the first
 expectation to use it binds it, later steps use the same number.
+
+`requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
+which the vector shows it.
 """
 
 import tomllib
@@ -58,6 +61,7 @@ class Vector:
     shows: str
     setup: scenario.Setup
     steps: tuple[Step, ...]
+    requirements: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.feature}/{self.name}"
@@ -78,6 +82,7 @@ def load(path: Path) -> Iterator[Vector]:
             shows=table["shows"],
             setup=_setup(table.get("setup", {})),
             steps=tuple(_step(step) for step in table["step"]),
+            requirements=tuple(table.get("requirements", ())),
         )
 
 
@@ -163,7 +168,8 @@ def _compare(step: Step, result: Result, names: dict[str, int], where: str) -> N
     out = step.out or {}
     fields = out if "kind" in out else _merged(_plain(step.frame), out)
     _bind(fields, result.frame, names)
-    expected = build(_bound(fields, names), side, port, step.partial, sent=True)
+    partial = step.partial and action != "reply"
+    expected = build(_bound(fields, names), side, port, partial, sent=True)
     if action == "punt" and fields["kind"] != "arp":
         expected = bytes(6) + expected[6:]
     assert result.frame.hex(" ") == expected.hex(" "), where

@@ -41,6 +41,8 @@ class Behaviour:
     hairpinning: bool = False
     paired_pooling: bool = False
     exhaustion_icmp: bool = False
+    idle_reset: bool = True
+    tombstones: int = 65536
 
 
 @dataclass(frozen=True)
