@@ -187,7 +187,7 @@ class Daemon:
         if not self._kept:
             cleanup.remove_region(paths)
         settings = lifecycle_of(config)
-        static = len(self._lab.interfaces)
+        static = len(self._lab.interface_names())
         pool = EnvironmentPool(
             first=config.lab.environments + 1,
             size=config.pool.size,
@@ -566,7 +566,7 @@ class Daemon:
         return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
 
     def _interface_names(self) -> dict[int, str]:
-        names = {interface.number: interface.name for interface in self._lab.interfaces}
+        names = self._lab.interface_names()
         # In one step: another thread may be changing the tables.
         for used in list(self._service().region.tables.interfaces.values()):
             names[used.number] = used.id
