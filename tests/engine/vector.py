@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import scenario
-from tests.reference import Policy, Ports, Result, Rule, Timeouts, packet
+from tests.reference import Behaviour, Policy, Ports, Result, Rule, Timeouts, packet
 
 Fields = Mapping[str, Any]
 
@@ -90,9 +90,17 @@ def _setup(table: Fields) -> scenario.Setup:
     first, last = table.get("ports", (40000, 40000))
     return scenario.Setup(
         flows_max=table.get("flows_max", 64),
-        ports=Ports(first, last, table.get("limit_per_remote", 55_000)),
+        ports=Ports(
+            first,
+            last,
+            table.get("limit_per_remote", 55_000),
+            table.get("limit_per_interface", 0),
+            table.get("limit_per_environment", 0),
+        ),
         timeouts=Timeouts(**table.get("timeouts", {})),
         neighbours_known=table.get("neighbours_known", True),
+        behaviour=Behaviour(**table.get("behaviour", {})),
+        secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
 

@@ -33,8 +33,22 @@ class Ports:
 
 
 @dataclass(frozen=True)
+class Behaviour:
+    """What the NAT does where AWS and the RFCs differ."""
+
+    endpoint_independent: bool = False
+    filtering: str = "address_and_port_dependent"
+    hairpinning: bool = False
+    paired_pooling: bool = False
+    exhaustion_icmp: bool = False
+
+
+@dataclass(frozen=True)
 class Interface:
-    """A network interface: where translated packets leave."""
+    """A network interface: where translated packets leave.
+
+    With `primary` it is a further address of that one, on whose link its packets are.
+    """
 
     address: IPv4Address
     mac: bytes
@@ -43,6 +57,7 @@ class Interface:
     destinations: tuple[IPv4Network, ...]
     vpc: int = 0
     policy: Policy | None = None
+    primary: int | None = None
 
 
 @dataclass(frozen=True)
