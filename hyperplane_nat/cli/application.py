@@ -17,6 +17,7 @@ from hyperplane_nat.cli import (
     inspection,
     invocation,
     lifecycle,
+    ports,
     resources,
 )
 from hyperplane_nat.cli.common import Settings, UserError
@@ -91,6 +92,7 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
+app.command()(ports.ports)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)

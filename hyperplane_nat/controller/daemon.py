@@ -39,6 +39,7 @@ from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.controller.port_usage import PortQuery, port_names, usage_in
 from hyperplane_nat.controller.processes import terminate
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.services import ServiceSupervisor
@@ -572,10 +573,18 @@ class Daemon:
     def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
         """A reader with a mapping of its own."""
         self._open()
-        names = {interface.number: interface.name for interface in self._lab.interfaces}
-        for used in self._service().region.tables.interfaces.values():
-            names[used.number] = used.id
+        names = views.interface_names(self._lab, self._service().region)
         return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
+
+    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+        """GET /v1/ports."""
+        self._open()
+        names = port_names(self._config, self._lab, self._service().region)
+        return await in_thread(usage_in, self._paths.state_file, wanted, names)
+
+    def has_interface(self, name: str) -> bool:
+        """Whether there is a network interface with that name or id."""
+        return name in views.interface_names(self._lab, self._service().region).values()
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""

@@ -78,6 +78,14 @@ OPERATIONS = (
         errors=(400, 404),
     ),
     Operation(
+        "get",
+        "/v1/ports",
+        "Source ports: towards what, and whose",
+        answers.PortUsage,
+        query=requests.PortsQuery,
+        errors=(400, 404),
+    ),
+    Operation(
         "get", "/v1/verify", "Walk the flow table and prove that it is sound", answers.Verification
     ),
     Operation("get", "/v1/config", "The configuration in effect", Config),
