@@ -57,7 +57,15 @@ from hyperplane_nat.engine.lifecycle cimport (
 )
 from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_answers
 from hyperplane_nat.engine.nat cimport Event as EventRecord
-from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot, drop
+from hyperplane_nat.engine.nat cimport (
+    UNATTACHED,
+    BehaviourRecord,
+    Interface,
+    Nat,
+    Slot,
+    count,
+    drop,
+)
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_REACHABLE,
@@ -91,6 +99,7 @@ from hyperplane_nat.engine.retirement cimport (
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
 from hyperplane_nat.engine.timers cimport wheel_deadline
+from hyperplane_nat.engine.tombstones cimport refuse_idle, refuse_stray, tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
@@ -168,19 +177,21 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             else:
                 deliver(nat, p, &nat.table.entries[flow])
             return
-        if (
-            p.protocol == 6
-            and p.segment != SEGMENT_SYN
-            and not mapping_answers(nat, p, now)
-        ):
-            drop(nat, p, DROP_TCP_NO_FLOW)
-            return
+        if p.protocol == 6:
+            if p.segment == SEGMENT_SYN:
+                count(nat, C_TCP_SYNS_FROM_SOURCE)
+            elif not mapping_answers(nat, p, now):
+                refuse_stray(nat, p)
+                return
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
             refuse(nat, p, reason)
             return
     else:
         reason = flow_track(nat, flow, p, now)
+        if reason == DROP_TCP_IDLE_TIMEOUT:
+            refuse_idle(nat, p)
+            return
         if reason:
             drop(nat, p, reason)
             return
@@ -285,6 +296,7 @@ cdef class Engine:
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
+            tombstones_resize(self.nat, 0)
             free(self.nat)
 
     def _load_timeouts(self, timeouts):
@@ -305,6 +317,8 @@ cdef class Engine:
 
     def _load_behaviour(self, behaviour):
         cdef BehaviourRecord* record = &self.nat.behaviour
+        if tombstones_resize(self.nat, behaviour.tombstones):
+            raise MemoryError
         record.mapping = behaviour.mapping
         record.filtering = behaviour.filtering
         record.hairpinning = behaviour.hairpinning

@@ -19,6 +19,9 @@ COMPARED_COUNTERS = (
     "icmp_errors_translated",
     "replies_arp",
     "replies_icmp",
+    "replies_tcp",
+    "tcp_syns_from_source",
+    "flows_established_tcp",
     "port_allocation_errors",
     "mappings_active",
 )
@@ -59,7 +62,14 @@ class Pair:
         got = result_of(verdict)
         address, nat_port = self._chosen(got)
         expected = self.model.translate(
-            frame, side, port, self.now, partial=partial, nat_port=nat_port, nat_address=address
+            frame,
+            side,
+            port,
+            self.now,
+            partial=partial,
+            nat_port=nat_port,
+            nat_address=address,
+            tombstone_forgotten=got.reason == "tcp_no_flow",
         )
         assert got == expected, (
             f"frame {frame.hex(' ')} from side {side} port {port} partial {partial}:\n"

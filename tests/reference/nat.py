@@ -10,13 +10,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from tests.reference import arp, checksum, icmp_error, packet, tracker
+from tests.reference import arp, checksum, icmp_error, packet, tombstones, tracker
 from tests.reference.errors import DroppedError as _DroppedError
 from tests.reference.errors import IllegalChoiceError, RefusedError
-from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
+from tests.reference.flow import (
+    PROTOCOL_NAMES,
+    Entry,
+    FlowTuple,
+    InsideKey,
+    OutsideKey,
+    timeout_of,
+)
 from tests.reference.mapping import Chosen, Mapping, MappingKey, MappingRules
 from tests.reference.packet import Datagram
 from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
+from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
 
 DROP = "drop"
@@ -56,6 +64,8 @@ class ReferenceNat(MappingRules):
         self.flows_max = flows_max
         self.timeouts = Timeouts()
         self.ports = Ports()
+        self.behaviour = Behaviour()
+        self.tombstones = Tombstones()
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
         self.neighbours: dict[tuple[int, IPv4Address], Neighbour] = {}
@@ -72,6 +82,7 @@ class ReferenceNat(MappingRules):
         self.timeouts = timeouts
         self.ports = ports
         self.behaviour = behaviour or Behaviour()
+        self.tombstones.room = self.behaviour.tombstones
 
     def set_interface(self, number: int, interface: Interface) -> None:
         self.interfaces[number] = interface
@@ -110,33 +121,13 @@ class ReferenceNat(MappingRules):
 
     def _remaining(self, entry: Entry, now: int) -> int:
         idle = (now - entry.last_seen) & CLOCK_MASK
-        return self._timeout(entry.state) - idle
+        return timeout_of(self.timeouts, entry.state) - idle
 
     def next_due_in(self, now: int) -> int | None:
         """Milliseconds from `now` until the first entry is due; None without entries."""
         waits = [self._remaining(entry, now) for entry in self.inside.values()]
         held = (self._mapping_remaining(each, now) for each in self.mappings.values())
         return min([*waits, *(wait for wait in held if wait is not None)], default=None)
-
-    def _timeout(self, state: State) -> int:
-        timeouts = self.timeouts
-        match state:
-            case State.SYN_SENT | State.SYN_RECEIVED:
-                return timeouts.tcp_opening
-            case State.ESTABLISHED:
-                return timeouts.tcp_established
-            case State.FIN_INSIDE | State.FIN_OUTSIDE:
-                return timeouts.tcp_half_closed
-            case State.FIN_BOTH:
-                return timeouts.tcp_closing
-            case State.RESET:
-                return timeouts.tcp_reset
-            case State.UDP | State.UDP_REPLIED:
-                return timeouts.udp
-            case State.ICMP:
-                return timeouts.icmp
-            case _:
-                return timeouts.hold
 
     # Time
 
@@ -175,12 +166,12 @@ class ReferenceNat(MappingRules):
         while self._remaining(entry, now) <= 0:
             if entry.state in LIVE:
                 self._count(f"flows_ended_{PROTOCOL_NAMES[entry.protocol]}_timeout")
-                if self.timeouts.hold > 0 and (
-                    entry.protocol == packet.TCP or not entry.mapped
-                ):
+                if self.timeouts.hold > 0 and (entry.protocol == packet.TCP or not entry.mapped):
                     entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
                     entry.state = State.HELD
                     continue
+            if entry.state in LIVE or entry.state is State.HELD:
+                self.tombstones.put(entry.inside_key)
             del self.inside[entry.inside_key]
             del self.outside[entry.outside_key]
             if entry.mapped:
@@ -208,10 +199,12 @@ class ReferenceNat(MappingRules):
         partial: bool = False,
         nat_port: int | None = None,
         nat_address: IPv4Address | None = None,
+        tombstone_forgotten: bool = False,
     ) -> Result:
         """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did, and
         `nat_address` which of several addresses.
         """
+        self.tombstones.forgotten = tombstone_forgotten
         chosen = None if nat_port is None else (nat_address, nat_port)
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
@@ -287,13 +280,19 @@ class ReferenceNat(MappingRules):
         remote_port, inside_port = _ports_inside(datagram)
         key = (number, datagram.protocol, datagram.destination, remote_port, inside_port)
         entry = self._find_inside(key, now)
+        if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
+            self._count("tcp_syns_from_source")
+        if tombstones.deserves_answer(datagram) and (
+            self.tombstones.has(key) if entry is None else entry.state is State.HELD
+        ):
+            return self._idle(datagram, number)
         if entry is None:
             try:
                 entry = self._opened(key, datagram, now, chosen)
             except RefusedError as refused:
                 if not self.behaviour.exhaustion_icmp:
                     raise
-                return self._answered(datagram, number, str(refused), 3, 13)
+                return self._refused(datagram, number, str(refused), 3, 13)
         self._track(entry, datagram, INSIDE, now)
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
@@ -367,9 +366,7 @@ class ReferenceNat(MappingRules):
 
     # Flows
 
-    def _opened(
-        self, key: InsideKey, datagram: Datagram, now: int, chosen: Chosen | None
-    ) -> Entry:
+    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: Chosen | None) -> Entry:
         number, protocol, remote_address, remote_port, inside_port = key
         if protocol == packet.TCP:
             segment = packet.parse_segment(datagram.payload)
@@ -396,6 +393,7 @@ class ReferenceNat(MappingRules):
         self._begin(entry, now)
         self.inside[key] = entry
         self.outside[entry.outside_key] = entry
+        self.tombstones.remove(key)
         return entry
 
     def _begin(self, entry: Entry, now: int) -> None:
@@ -432,6 +430,8 @@ class ReferenceNat(MappingRules):
             self._admit(entry.interface, entry.inside_key)
             self._begin(entry, now)
             step = tracker.step(entry.tracker, entry.state, segment, side)
+        if entry.state is State.SYN_RECEIVED and step.state not in (entry.state, State.RESET):
+            self._count("flows_established_tcp")
         if entry.state in LIVE and step.state not in LIVE:
             cause = "rst" if step.state is State.RESET else "fin"
             self._count(f"flows_ended_tcp_{cause}")
@@ -450,7 +450,7 @@ class ReferenceNat(MappingRules):
         inside_port = quote.port(of_source=False)
         key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
         entry = self._find_inside(key, now)
-        if entry is None or entry.state is State.HELD:
+        if entry is None:
             raise _DroppedError("icmp_error_no_flow")
         quoted = quote.rewritten(address=entry.nat_address, port=entry.nat_port, source=False)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
@@ -467,7 +467,7 @@ class ReferenceNat(MappingRules):
         nat_port = quote.port(of_source=True)
         key = (number, quote.protocol, quote.inner.destination, remote_port, nat_port)
         entry = self._find_outside(key, now)
-        if entry is None or entry.state is State.HELD:
+        if entry is None:
             raise _DroppedError("icmp_error_no_flow")
         self._count("icmp_errors_translated")
         quoted = quote.rewritten(address=entry.inside_address, port=entry.inside_port, source=True)
@@ -479,16 +479,27 @@ class ReferenceNat(MappingRules):
         error = datagram.protocol == packet.ICMP
         if error and datagram.payload[0] in icmp_error.NEVER_ANSWERED:
             raise _DroppedError("ttl_exceeded")
-        return self._answered(datagram, number, "ttl_exceeded", 11, 0)
+        return self._refused(datagram, number, "ttl_exceeded", 11, 0)
 
-    def _answered(
+    def _refused(
         self, datagram: Datagram, number: int, reason: str, kind: int, code: int
     ) -> Result:
         """A drop of which the environment is told by an ICMP error."""
-        self.drops[reason] = self.drops.get(reason, 0) + 1
-        self._count("replies_icmp")
         slot = self.slots[number]
         answer = icmp_error.about(datagram, slot.gateway, slot.address, kind, code)
+        return self._answered(number, reason, "replies_icmp", answer)
+
+    def _idle(self, datagram: Datagram, number: int) -> Result:
+        if not self.behaviour.idle_reset:
+            raise _DroppedError("tcp_idle_timeout")
+        answer = tombstones.reset(datagram)
+        return self._answered(number, "tcp_idle_timeout", "replies_tcp", answer)
+
+    def _answered(self, number: int, reason: str, counter: str, answer: bytes) -> Result:
+        """Drop for `reason`, but with an answer to the environment."""
+        self.drops[reason] = self.drops.get(reason, 0) + 1
+        self._count(counter)
+        slot = self.slots[number]
         header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
         return Result(REPLY, None, INSIDE, number, header + answer)
 

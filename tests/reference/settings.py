@@ -36,6 +36,8 @@ class Ports:
 class Behaviour:
     """What the NAT does where AWS and the RFCs differ."""
 
+    idle_reset: bool = True
+    tombstones: int = 65536
     endpoint_independent: bool = False
     filtering: str = "address_and_port_dependent"
     hairpinning: bool = False
