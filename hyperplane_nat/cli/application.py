@@ -19,6 +19,7 @@ from hyperplane_nat.cli import (
     inspection,
     invocation,
     lifecycle,
+    ports,
     resources,
 )
 from hyperplane_nat.cli.common import Settings, UserError
@@ -93,6 +94,7 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
+app.command()(ports.ports)
 app.command()(events.events)
 app.command()(capture.capture)
 app.command()(inspection.verify)

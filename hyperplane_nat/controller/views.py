@@ -154,6 +154,14 @@ class FlowReader(AbstractContextManager["FlowReader"]):
         }
 
 
+def interface_names(lab: Lab, region: Region) -> dict[int, str]:
+    """Names of the network interfaces, ids of those of functions, by number."""
+    names = {interface.number: interface.name for interface in lab.interfaces}
+    # In one step: another thread may be changing the tables.
+    names |= {used.number: used.id for used in list(region.tables.interfaces.values())}
+    return names
+
+
 def _elapsed_ms(now: int, then: int) -> int:
     """Milliseconds from `then` to `now`; 0 for what the forwarder noted after we read the clock."""
     elapsed = (now - then) & 0xFFFFFFFF
