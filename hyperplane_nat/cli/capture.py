@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -38,6 +37,8 @@ from netns.spec import slot_link
 
 NAMES_SECONDS = 10.0
 """How old the names of functions in comments may be."""
+
+BUFFER_BYTES = 1 << 18
 
 Row = dict[str, Any]
 
@@ -197,16 +198,12 @@ def _name(row: Row) -> str:
 
 @contextlib.contextmanager
 def _opened(output: str) -> Iterator[BinaryIO]:
-    if output == "-":
-        yield sys.stdout.buffer
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The interpreter flushes once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
     try:
-        file = Path(output).open("wb")  # noqa: SIM115
+        if output == "-":
+            # Python's own may be unbuffered, and then takes a part of what it is given.
+            file = open(sys.stdout.fileno(), "wb", BUFFER_BYTES, closefd=False)  # noqa: SIM115
+        else:
+            file = Path(output).open("wb", BUFFER_BYTES)  # noqa: SIM115
     except OSError as error:
         raise CaptureError(
             f"cannot write {output}: {error.strerror} (choose another file)"
