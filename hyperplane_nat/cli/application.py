@@ -13,6 +13,7 @@ from hyperplane_nat import __version__
 from hyperplane_nat.cli import (
     coldstart,
     doctor,
+    events,
     execution,
     inspection,
     invocation,
@@ -91,6 +92,7 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
+app.command()(events.events)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)
