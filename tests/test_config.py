@@ -448,6 +448,8 @@ def test_configuration_cannot_be_changed() -> None:
         Config().lab.name = "other"  # type: ignore[misc]
 
 
+@pytest.mark.requirement("RFC4787-5", profile="aws")
+@pytest.mark.requirement("RFC5508-2", profile="aws")
 def test_timeouts_are_scaled_and_in_milliseconds() -> None:
     assert _timeouts(load(None, {"timeouts.time_scale": 10.0})) == {
         "tcp_opening": 6000,
