@@ -64,7 +64,15 @@ from hyperplane_nat.engine.lifecycle cimport (
 )
 from hyperplane_nat.engine.mtu cimport fit, needs_fitting
 from hyperplane_nat.engine.nat cimport Event as EventRecord
-from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot, drop
+from hyperplane_nat.engine.nat cimport (
+    UNATTACHED,
+    BehaviourRecord,
+    Interface,
+    Nat,
+    Slot,
+    count,
+    drop,
+)
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_REACHABLE,
@@ -99,6 +107,7 @@ from hyperplane_nat.engine.retirement cimport (
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
 from hyperplane_nat.engine.timers cimport wheel_deadline
+from hyperplane_nat.engine.tombstones cimport refuse_idle, refuse_stray, tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
@@ -156,15 +165,20 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if p.side == SIDE_OUTSIDE:
             drop(nat, p, DROP_NO_FLOW)
             return
-        if p.protocol == 6 and p.segment != SEGMENT_SYN:
-            drop(nat, p, DROP_TCP_NO_FLOW)
-            return
+        if p.protocol == 6:
+            if p.segment != SEGMENT_SYN:
+                refuse_stray(nat, p)
+                return
+            count(nat, C_TCP_SYNS_FROM_SOURCE)
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
             drop(nat, p, reason)
             return
     else:
         reason = flow_track(nat, flow, p, now)
+        if reason == DROP_TCP_IDLE_TIMEOUT:
+            refuse_idle(nat, p)
+            return
         if reason:
             drop(nat, p, reason)
             return
@@ -296,6 +310,7 @@ cdef class Engine:
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
+            tombstones_resize(self.nat, 0)
             free(self.nat)
 
     def _load_timeouts(self, timeouts):
@@ -316,6 +331,8 @@ cdef class Engine:
 
     def _load_behaviour(self, behaviour):
         cdef BehaviourRecord* record = &self.nat.behaviour
+        if tombstones_resize(self.nat, behaviour.tombstones):
+            raise MemoryError
         record.mapping = behaviour.mapping
         record.filtering = behaviour.filtering
         record.hairpinning = behaviour.hairpinning

@@ -105,6 +105,8 @@ cdef struct Nat:
     uint32_t sweep_position
     uint32_t timeouts[STATES]
     BehaviourRecord behaviour
+    uint64_t* tombstones
+    uint32_t tombstones_count
     Exhaustion* exhaustions
     FragmentTable fragments
     Extras extras

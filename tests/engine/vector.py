@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import scenario
-from tests.reference import Policy, Ports, Result, Rule, Timeouts, packet
+from tests.reference import Behaviour, Policy, Ports, Result, Rule, Timeouts, packet
 
 Fields = Mapping[str, Any]
 
@@ -92,6 +92,7 @@ def _setup(table: Fields) -> scenario.Setup:
         flows_max=table.get("flows_max", 64),
         ports=Ports(first, last, table.get("limit_per_remote", 55_000)),
         timeouts=Timeouts(**table.get("timeouts", {})),
+        behaviour=Behaviour(**table.get("behaviour", {})),
         neighbours_known=table.get("neighbours_known", True),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
@@ -160,7 +161,8 @@ def _compare(step: Step, result: Result, names: dict[str, int], where: str) -> N
     out = step.out or {}
     fields = out if "kind" in out else _merged(_plain(step.frame), out)
     _bind(fields, result.frame, names)
-    expected = build(_bound(fields, names), side, port, step.partial, sent=True)
+    partial = step.partial and action != "reply"
+    expected = build(_bound(fields, names), side, port, partial, sent=True)
     if action == "punt" and fields["kind"] != "arp":
         expected = bytes(6) + expected[6:]
     assert result.frame.hex(" ") == expected.hex(" "), where
