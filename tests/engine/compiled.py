@@ -53,7 +53,7 @@ def result_of(verdict: Verdict) -> Result:
     """A verdict as the model writes it."""
     action = verdict.action.name.lower()
     reason = verdict.reason.name.lower() if verdict.reason is not DropReason.NONE else None
-    if action == "drop":
+    if action in ("drop", "wait"):
         return Result(action, reason)
     return Result(action, reason, int(verdict.side), verdict.port, verdict.frame)
 
@@ -73,7 +73,9 @@ def compiled_policy(address: str, policy: reference.Policy | None) -> Policy | N
     )
 
 
-def set_interface(engine: Engine, number: int, policy: reference.Policy | None = None) -> None:
+def set_interface(
+    engine: Engine, number: int, policy: reference.Policy | None = None, mtu: int = 65535
+) -> None:
     """Make an interface of the scenario."""
     address = scenario.INTERFACE_ADDRESSES[number]
     engine.set_interface(
@@ -85,6 +87,7 @@ def set_interface(engine: Engine, number: int, policy: reference.Policy | None =
         destinations=scenario.DESTINATIONS,
         vpc=scenario.INTERFACE_VPCS[number],
         policy=compiled_policy(address, policy),
+        mtu=mtu,
     )
 
 
@@ -99,7 +102,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     )
     engine.set_neighbour_queue(setup.neighbour_queue)
     for number in range(len(scenario.INTERFACE_ADDRESSES)):
-        set_interface(engine, number, setup.policies.get(number))
+        set_interface(engine, number, setup.policies.get(number), setup.interface_mtu)
     for number, interface in scenario.ALL_SLOTS.items():
         engine.set_slot(
             number,
@@ -109,6 +112,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
             environment_mac=scenario.environment_mac(number),
             gateway_mac=scenario.gateway_mac(number),
             interface=interface,
+            mtu=setup.slot_mtu,
         )
     for interface, neighbour, mac in scenario.neighbours(setup):
         engine.set_neighbour(interface, neighbour, mac)
@@ -130,6 +134,9 @@ class EngineTarget:
         self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
     ) -> Result:
         return result_of(self.engine.translate(frame, side, port, now, partial=partial))
+
+    def take_extra(self) -> list[Result]:
+        return [result_of(verdict) for verdict in self.engine.take_extra()]
 
     def expire(self, now: int, budget: int) -> int:
         before = self.flows()

@@ -4,3 +4,7 @@
 
 class IllegalChoiceError(AssertionError):
     """The engine chose a port, or a flow to expire, that the rules do not allow."""
+
+
+class DroppedError(Exception):
+    """Carries the reason of a drop out of the rules."""
