@@ -216,6 +216,7 @@ class Configuration:
             destinations=interface.destinations,
             vpc=interface.vpc,
             policy=interface.policy,
+            mtu=interface.mtu,
         )
         self._links.link_interface(interface.number, interface.ifindex)
         self._owners[interface.ifindex] = ("interface", interface.number)
@@ -232,6 +233,7 @@ class Configuration:
             gateway_mac=slot.gateway_mac,
             interface=slot.interface,
             link=slot.ifindex,
+            mtu=slot.mtu,
         )
         self._links.link_slot(slot.number, slot.ifindex)
         self._owners[slot.ifindex] = ("slot", slot.number)

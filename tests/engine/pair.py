@@ -100,8 +100,8 @@ class Pair:
 
     def set_policy(self, number: int, policy: Policy | None) -> None:
         """Give an interface other security groups."""
-        set_interface(self.engine, number, policy)
         before = self.model.interfaces[number]
+        set_interface(self.engine, number, policy, before.mtu)
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 
     def compare_flows(self) -> None:

@@ -16,7 +16,7 @@ from tests.engine import scenario
 from tests.engine.pair import Pair
 from tests.reference import Policy, Ports, Rule, Timeouts, packet
 from tests.reference.flow import Entry
-from tests.reference.settings import mac_bytes
+from tests.reference.settings import Behaviour, mac_bytes
 from tests.reference.tracker import State
 
 EXAMPLES = int(os.environ.get("HYPERPLANE_NAT_EXAMPLES", "120"))
@@ -53,6 +53,8 @@ likely_flags = st.one_of(
     st.sampled_from((packet.ACK, packet.ACK, packet.FIN | packet.ACK, packet.RST)), flag_sets
 )
 offsets = st.sampled_from((0, 0, 0, 1, -1, 2, 1000, 1001, 65535, 65536, 1 << 31, (1 << 31) - 1))
+narrow = st.sampled_from((65535, 65535, 68, 90))
+cuts = st.sampled_from((0, 0, 8, 16, 24, 32, 40))
 scales = st.sampled_from((None, None, 0, 2, 14, 15, 255))
 windows = st.sampled_from((0, 1, 1000, 65535))
 starts = st.sampled_from((0, 1000, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF))
@@ -76,6 +78,28 @@ POLICIES = (
 )
 
 
+def _part(
+    ends: tuple[str, str],
+    protocol: int,
+    content: bytes,
+    identification: int,
+    part: tuple[int, int],
+    ttl: int = 64,
+) -> bytes:
+    """A fragment: from the first number of `part`, as many bytes as the second says, or all."""
+    start, size = part
+    end = start + size if size else len(content)
+    more = 0x2000 if end < len(content) else 0
+    return packet.ipv4(
+        *ends,
+        protocol,
+        content[start:end],
+        ttl=ttl,
+        identification=identification,
+        fragment=more | start // 8,
+    )
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Rules are what can happen to a gateway; the pair compares after each."""
 
@@ -88,6 +112,7 @@ class EngineMachine(RuleBasedStateMachine):
         hold=st.sampled_from((0, 100, 500)),
         now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
         known=st.sampled_from((True, True, True, False)),
+        mtus=st.tuples(narrow, narrow),
         seed=st.binary(min_size=16, max_size=16),
     )
     def start(
@@ -98,6 +123,7 @@ class EngineMachine(RuleBasedStateMachine):
         hold: int,
         now: int,
         known: bool,
+        mtus: tuple[int, int],
         seed: bytes,
     ) -> None:
         setup = scenario.Setup(
@@ -113,6 +139,9 @@ class EngineMachine(RuleBasedStateMachine):
                 hold=hold,
             ),
             neighbours_known=known,
+            behaviour=Behaviour(tcp_fragments=True, icmp_fragments=True, fragment_ms=500),
+            slot_mtu=mtus[0],
+            interface_mtu=mtus[1],
         )
         self.pair = Pair(setup, now=now, seed=seed)
 
@@ -165,6 +194,34 @@ class EngineMachine(RuleBasedStateMachine):
             identification=identification,
         )
         self._from_slot(slot, body + padding, partial=partial)
+
+    @rule(
+        slot=slots,
+        remote=remotes,
+        protocol=st.sampled_from((packet.UDP, packet.UDP, packet.ICMP, packet.TCP)),
+        identification=st.sampled_from((1, 2)),
+        part=st.tuples(cuts, cuts),
+        ttl=ttls,
+    )
+    def fragment_out(
+        self,
+        slot: int,
+        remote: str,
+        protocol: int,
+        identification: int,
+        part: tuple[int, int],
+        ttl: int,
+    ) -> None:
+        payload = bytes(range(40))
+        ends = (scenario.ENVIRONMENT, remote)
+        if protocol == packet.UDP:
+            content = packet.udp(*ends, 5000, 7, payload)
+        elif protocol == packet.ICMP:
+            content = packet.echo(packet.ECHO_REQUEST, 77, 1, payload)
+        else:
+            content = packet.tcp(*ends, 5000, 80, packet.SYN, seq=1000, payload=payload[:28])
+        body = _part(ends, protocol, content, identification, part, ttl)
+        self._from_slot(slot, body)
 
     @rule(slot=slots, remote=remotes, identifier=identifiers, payload=payloads, ttl=ttls)
     def echo_out(self, slot: int, remote: str, identifier: int, payload: bytes, ttl: int) -> None:
@@ -288,6 +345,20 @@ class EngineMachine(RuleBasedStateMachine):
                 window=1000,
             )
             self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+
+    @precondition(lambda self: self.pair.other_entries())
+    @rule(data=st.data(), identification=st.sampled_from((1, 2)), part=st.tuples(cuts, cuts))
+    def fragment_in(self, data: st.DataObject, identification: int, part: tuple[int, int]) -> None:
+        entry = data.draw(st.sampled_from(self.pair.other_entries()))
+        source, destination, source_port, destination_port = _ends(entry, scenario.OUTSIDE)
+        payload = bytes(range(40))
+        if entry.protocol == packet.ICMP:
+            content = packet.echo(packet.ECHO_REPLY, destination_port, 1, payload)
+        else:
+            content = packet.udp(source, destination, source_port, destination_port, payload)
+        ends = (source, destination)
+        body = _part(ends, entry.protocol, content, identification, part)
+        self._from(entry, scenario.OUTSIDE, body)
 
     @precondition(lambda self: self.pair.other_entries())
     @rule(
