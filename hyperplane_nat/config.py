@@ -64,6 +64,9 @@ from hyperplane_nat.config_values import (
 SLOTS_MAX = 16384
 INTERFACES_MAX = 256
 
+INTERFACE_MTU = 8500
+"""MTU of a NAT gateway (AWS)."""
+
 REMEDIES = {
     "int_type": "write a whole number without quotes",
     "float_type": "write a number without quotes",
@@ -169,6 +172,11 @@ class NetworkInterface(Section):
         max_length=7,
         description="Further addresses in the same subnet, each with source ports of its own (AWS: "
         "at most 8 in all, 55,000 ports each towards a destination).",
+    )
+    mtu_bytes: Mtu = Field(
+        default=INTERFACE_MTU,
+        description="The largest packet it sends into the VPC, if `mtu_bytes` of the VPC is not "
+        "smaller (AWS: 8500).",
     )
 
     @property

@@ -133,6 +133,9 @@ def forwarder_state(
                     {"number": number, "address": str(address)}
                     for number, address in interface.secondary
                 ],
+                "mtu": min(
+                    config.network_interface[interface.number].mtu_bytes, interface.vpc.mtu_bytes
+                ),
             }
             for interface in lab.interfaces
         ],
@@ -210,6 +213,7 @@ def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, An
         "environment_mac": slot.environment_mac,
         "gateway_mac": slot.gateway_mac,
         "interface": interface,
+        "mtu": config.environment.mtu_bytes,
     }
 
 

@@ -232,6 +232,7 @@ class Configuration:
                 vpc=interface.vpc,
                 policy=interface.policy,
                 primary=interface.number,
+                mtu=interface.mtu,
             )
             self._primaries[number] = interface.number
         self._links.link_interface(interface.number, interface.ifindex)
@@ -249,6 +250,7 @@ class Configuration:
             gateway_mac=slot.gateway_mac,
             interface=slot.interface,
             link=slot.ifindex,
+            mtu=slot.mtu,
         )
         self._links.link_slot(slot.number, slot.ifindex)
         self._owners[slot.ifindex] = ("slot", slot.number)

@@ -99,6 +99,7 @@ def test_forwarder_state(directory: Path) -> None:
         "destinations": ["10.0.0.0/16"],
         "vpc": 3,
         "secondary": [],
+        "mtu": 1500,
     }
     assert state["slots"][1] == {
         "number": 2,
@@ -109,6 +110,7 @@ def test_forwarder_state(directory: Path) -> None:
         "environment_mac": "02:00:00:00:01:02",
         "gateway_mac": "02::1",
         "interface": 1,
+        "mtu": 1500,
     }
     assert state["timeouts_ms"]["tcp_established"] == 35_000
     assert state["timeouts_ms"]["hold"] == 6_000

@@ -395,7 +395,6 @@ class ReferenceNat(MappingRules):
             return [datagram]
         if packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
             raise _DroppedError("mtu_exceeded")
-        self._count("packets_fragmented")
         return mtu.pieces(mtu.completed(datagram) if partial else datagram, limit)
 
     def _give_up_fragments(self, now: int, budget: int) -> None:
@@ -437,8 +436,8 @@ class ReferenceNat(MappingRules):
         try:
             context.admit(piece)
         except _DroppedError:
-            if context.reason:
-                self._drop_waiting(context, context.reason)
+            if bool(context.reason):
+                self._drop_waiting(context, "fragment_overlap")
             raise
         if not first and context.became is None:
             context.waiting.append(piece)
@@ -448,7 +447,7 @@ class ReferenceNat(MappingRules):
             if first
             else self._following(piece, context, side, number)
         )
-        if context.whole and context.became is not None:
+        if context.whole and (context.became or not first):
             del self.fragments[key]
         return result
 
@@ -524,6 +523,8 @@ class ReferenceNat(MappingRules):
     def _leaving(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
         first, *others = self._in_pieces(datagram, self.interfaces[number].mtu, partial)
         result = self._leaving_whole(first, number)
+        if others:
+            self._count("packets_fragmented")
         for each in others:
             try:
                 self.extra.append(self._leaving_whole(each, number))
@@ -557,6 +558,8 @@ class ReferenceNat(MappingRules):
             Result(FORWARD, None, INSIDE, number, header + each.packed())
             for each in self._in_pieces(datagram, slot.mtu, partial)
         )
+        if others:
+            self._count("packets_fragmented")
         self.extra += others
         return first
 
