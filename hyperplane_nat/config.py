@@ -172,6 +172,17 @@ class NetworkInterface(Section):
         description="The largest packet it sends into the VPC, if `mtu_bytes` of the VPC is not "
         "smaller (AWS: 8500).",
     )
+    secondary_addresses: list[Address] = Field(
+        default_factory=list,
+        max_length=7,
+        description="Further addresses in the same subnet, each with source ports of its own (AWS: "
+        "at most 8 in all, 55,000 ports each towards a destination).",
+    )
+
+    @property
+    def addresses(self) -> list[str]:
+        """All of them, the primary first."""
+        return [self.address, *self.secondary_addresses]
 
 
 def _default_accounts() -> list[Account]:

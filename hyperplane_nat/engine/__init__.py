@@ -28,7 +28,17 @@ from hyperplane_nat.engine.constants import (
     State,
 )
 from hyperplane_nat.engine.policy import Policy
-from hyperplane_nat.engine.settings import Behaviour, Event, Flow, Ports, Rule, Timeouts, Verdict
+from hyperplane_nat.engine.settings import (
+    Behaviour,
+    Event,
+    Exhaustion,
+    Flow,
+    Ports,
+    RemotePorts,
+    Rule,
+    Timeouts,
+    Verdict,
+)
 from hyperplane_nat.engine.state_map import StateMap, StateMapError
 
 __all__ = [
@@ -39,11 +49,13 @@ __all__ = [
     "Engine",
     "Event",
     "EventKind",
+    "Exhaustion",
     "Filtering",
     "Flow",
     "Mapping",
     "Policy",
     "Ports",
+    "RemotePorts",
     "Rule",
     "Side",
     "State",

@@ -46,7 +46,13 @@ from hyperplane_nat.engine.fragments cimport (
     fragments_expire,
     fragments_forget,
 )
-from hyperplane_nat.engine.icmp cimport ICMP_TIME_EXCEEDED, reply_error, translate_error
+from hyperplane_nat.engine.icmp cimport (
+    ICMP_PROHIBITED,
+    ICMP_TIME_EXCEEDED,
+    ICMP_UNREACHABLE,
+    reply_error,
+    translate_error,
+)
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     NIL,
@@ -62,6 +68,7 @@ from hyperplane_nat.engine.lifecycle cimport (
     flows_expire,
     flows_rebuild,
 )
+from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_answers
 from hyperplane_nat.engine.mtu cimport fit, needs_fitting
 from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport (
@@ -90,7 +97,6 @@ from hyperplane_nat.engine.packet cimport (
     KIND_ICMP_ERROR,
     REPLY_BYTES,
     Packet,
-    prefix_mask,
 )
 from hyperplane_nat.engine.policy cimport Policy
 from hyperplane_nat.engine.ports cimport (
@@ -106,6 +112,7 @@ from hyperplane_nat.engine.retirement cimport (
 )
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
+from hyperplane_nat.engine.text cimport address_number, mac_bytes, prefix_numbers
 from hyperplane_nat.engine.timers cimport wheel_deadline
 from hyperplane_nat.engine.tombstones cimport refuse_idle, refuse_stray, tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
@@ -113,6 +120,11 @@ from hyperplane_nat.engine.tracker cimport tracker_load
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
 from hyperplane_nat.engine.settings import Behaviour, Event, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
+
+
+cdef enum:
+    # A mapping lasts as long as its flows: its timer only keeps its clock from turning over.
+    MAPPING_LOOK_MS = 86_400_000
 
 
 cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
@@ -129,6 +141,26 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     drop(nat, p, reason)
     if reason == DROP_TTL_EXCEEDED and p.side == SIDE_INSIDE and not about_an_error(p):
         reply_error(nat, p, ICMP_TIME_EXCEEDED, 0, 0)
+
+
+cdef void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
+    """Drop a packet that would have begun a flow; RFC 6888 REQ-11 wants it answered."""
+    drop(nat, p, reason)
+    if nat.behaviour.exhaustion_icmp and (
+        reason == DROP_PORT_ALLOCATION
+        or reason == DROP_PORT_LIMIT_INTERFACE
+        or reason == DROP_PORT_LIMIT_ENVIRONMENT
+        or reason == DROP_FLOW_TABLE_FULL
+    ):
+        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
+
+
+cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """Translate a packet from outside by its flow or mapping and send it to the environment."""
+    cdef uint32_t translated = nat.slots[entry.slot].address
+    rewrite_l4(p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port)
+    rewrite_ip(p, 16, p.destination, translated)
+    send_inside(nat, p, entry.slot)
 
 
 cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -163,16 +195,25 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             flow = NIL
     if flow == NIL:
         if p.side == SIDE_OUTSIDE:
-            drop(nat, p, DROP_NO_FLOW)
+            reason = DROP_NO_FLOW
+            if nat.behaviour.mapping:
+                reason = mapping_admit(nat, p, now, &flow)
+            if reason:
+                drop(nat, p, reason)
+                return
+            entry = &nat.table.entries[flow]
+            if not (needs_fitting(nat, p, entry) and fit(nat, p, entry)):
+                deliver(nat, p, entry)
             return
         if p.protocol == 6:
-            if p.segment != SEGMENT_SYN:
+            if p.segment == SEGMENT_SYN:
+                count(nat, C_TCP_SYNS_FROM_SOURCE)
+            elif not mapping_answers(nat, p, now):
                 refuse_stray(nat, p)
                 return
-            count(nat, C_TCP_SYNS_FROM_SOURCE)
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
-            drop(nat, p, reason)
+            refuse(nat, p, reason)
             return
     else:
         reason = flow_track(nat, flow, p, now)
@@ -195,12 +236,7 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         rewrite_ip(p, 12, p.source, translated)
         send_outside(nat, p, entry.interface)
     else:
-        translated = nat.slots[entry.slot].address
-        rewrite_l4(
-            p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port
-        )
-        rewrite_ip(p, 16, p.destination, translated)
-        send_inside(nat, p, entry.slot)
+        deliver(nat, p, entry)
 
 
 cdef int check_mtu(str what, uint32_t number, mtu) except -1:
@@ -208,27 +244,6 @@ cdef int check_mtu(str what, uint32_t number, mtu) except -1:
     if not 68 <= mtu <= 65535:
         raise ValueError(f"{what} {number}: an MTU is 68 to 65535, not {mtu}")
     return 0
-
-
-cdef bytes mac_bytes(str text):
-    cdef bytes raw = bytes.fromhex(text.replace(":", ""))
-    if len(raw) != 6:
-        raise ValueError(f"{text!r} is not a MAC address")
-    return raw
-
-
-cdef uint32_t address_number(str text) except? 0:
-    cdef uint32_t number
-    cdef bytes raw = socket.inet_aton(text)
-    memcpy(&number, <const unsigned char*>raw, 4)
-    return number
-
-
-cdef tuple prefix_numbers(str text):
-    """Network-order address and mask of a CIDR prefix."""
-    address, _, length = text.partition("/")
-    cdef uint32_t mask = prefix_mask(int(length or "32"))
-    return address_number(address) & mask, mask
 
 
 cdef uint64_t slot_owner(interface, uint32_t link) except? 0:
@@ -295,6 +310,7 @@ cdef class Engine:
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
         tracker_load(&nat.tracker)
         neighbours_init(&nat.neighbours, neighbour_key)
+        nat.timeouts[<int>STATE_MAPPING] = MAPPING_LOOK_MS
         self._load_timeouts(Timeouts())
         self._load_ports(Ports())
         self._load_behaviour(Behaviour())
@@ -360,23 +376,30 @@ cdef class Engine:
         if new_ports:
             self._load_ports(ports)
         if behaviour is not None:
+            # Flows of the other kind of mapping have ports that bitmaps may not know.
+            new_ports = new_ports or behaviour.mapping != self.behaviour.mapping
             self._load_behaviour(behaviour)
         if new_timeouts or new_ports:
             self._rebuild(now_ms, False)
 
     def set_interface(
         self, uint32_t number, *, address, mac, subnet, router, destinations,
-        uint32_t vpc=0, Policy policy=None, mtu=65535,
+        uint32_t vpc=0, Policy policy=None, primary=None, mtu=65535,
     ):
         """Make or change a network interface; ValueError when the number has another's flows.
 
-        Without a policy everything may be reached.  A new policy concerns new flows only.  `mtu` is
-        what its link carries, in bytes.
+        With `primary` it is a further address of that interface, which is set before it and has the
+        link, the next hops and the policy.
+
+        Without a policy everything may be reached.  A new policy concerns new flows only.
+        `mtu` is what its link carries, in bytes.
         """
         if number >= self.nat.interfaces_max:
             raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")
         if len(destinations) > DESTINATIONS_MAX:
             raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
+        if primary is not None and not 0 <= primary < self.nat.interfaces_max:
+            raise ValueError(f"interface {primary}: the state map has {self.nat.interfaces_max}")
         if not self.admits_interface(number, address):
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
         check_mtu("interface", number, mtu)
@@ -397,6 +420,7 @@ cdef class Engine:
             record.destination_masks[record.destinations_count] = mask
             record.destinations_count += 1
         record.active = 1
+        record.primary = <uint16_t>(number if primary is None else primary)
         record.entries = self.nat.interfaces[number].entries
         record.policy = NULL if policy is None else &policy.record
         self.nat.interfaces[number] = record
@@ -644,8 +668,12 @@ cdef class Engine:
         return events
 
     def flows(self):
-        """Every committed entry."""
+        """Every committed entry of a flow."""
         return self.state.flows()
+
+    def mappings(self):
+        """Every committed entry of an endpoint-independent mapping."""
+        return self.state.mappings()
 
     def counters(self):
         """Every counter by name."""

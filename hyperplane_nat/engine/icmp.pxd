@@ -8,6 +8,7 @@ cdef enum:
     ICMP_UNREACHABLE = 3
     ICMP_FRAGMENTATION_NEEDED = 4
     ICMP_TIME_EXCEEDED = 11
+    ICMP_PROHIBITED = 13
 
 
 cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil

@@ -104,7 +104,10 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
             return
     key = flow_key(p.side, protocol, owner, remote, remote_port, local_port)
-    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    flow = NIL
+    if remote != 0:
+        # Only mappings have a remote address of 0.
+        flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
     if flow != NIL and flow_settle(nat, flow, now):
         flow = NIL
     entry = &nat.table.entries[flow if flow != NIL else 0]
@@ -195,7 +198,7 @@ cdef void reply_error(
     store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
     p.action = ACTION_REPLY
     p.out_side = p.side
-    p.out_port = p.port
+    p.out_port = nat.interfaces[p.port].primary if p.side else p.port
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + total
     count(nat, C_REPLIES_ICMP)

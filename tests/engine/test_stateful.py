@@ -5,6 +5,7 @@ Few slots, few ports and few entries, so that everything runs out all the time. 
 are drawn around those the tracker waits for, because random ones would only ever be out of window.
 """
 
+import dataclasses
 import os
 from ipaddress import IPv4Address, IPv4Network
 
@@ -14,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.engine import scenario
 from tests.engine.pair import Pair
-from tests.reference import Policy, Ports, Rule, Timeouts, packet
+from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 from tests.reference.flow import Entry
-from tests.reference.settings import Behaviour, mac_bytes
+from tests.reference.settings import mac_bytes
 from tests.reference.tracker import State
 
 EXAMPLES = int(os.environ.get("HYPERPLANE_NAT_EXAMPLES", "120"))
@@ -78,6 +79,14 @@ POLICIES = (
 )
 
 
+BEHAVIOURS = (
+    Behaviour(endpoint_independent=True),
+    Behaviour(endpoint_independent=True, filtering="address_dependent", exhaustion_icmp=True),
+    Behaviour(endpoint_independent=True, filtering="endpoint_independent", paired_pooling=True),
+)
+SECONDARY = ((0, "10.0.1.11"), (0, "10.0.1.12"), (1, "10.0.2.11"))
+
+
 def _part(
     ends: tuple[str, str],
     protocol: int,
@@ -113,6 +122,9 @@ class EngineMachine(RuleBasedStateMachine):
         now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
         known=st.sampled_from((True, True, True, False)),
         mtus=st.tuples(narrow, narrow),
+        behaviour=st.sampled_from((Behaviour(), *BEHAVIOURS)),
+        limits=st.sampled_from(((0, 0), (0, 0), (0, 0), (5, 0), (0, 4), (6, 5))),
+        secondary=st.sampled_from(((), ((0, "10.0.1.11"),), SECONDARY)),
         seed=st.binary(min_size=16, max_size=16),
     )
     def start(
@@ -124,11 +136,14 @@ class EngineMachine(RuleBasedStateMachine):
         now: int,
         known: bool,
         mtus: tuple[int, int],
+        behaviour: Behaviour,
+        limits: tuple[int, int],
+        secondary: tuple[tuple[int, str], ...],
         seed: bytes,
     ) -> None:
         setup = scenario.Setup(
             flows_max=flows_max,
-            ports=Ports(40000, 40000 + range_size - 1, limit),
+            ports=Ports(40000, 40000 + range_size - 1, limit, *limits),
             timeouts=Timeouts(
                 tcp_opening=500,
                 tcp_established=2000,
@@ -139,7 +154,10 @@ class EngineMachine(RuleBasedStateMachine):
                 hold=hold,
             ),
             neighbours_known=known,
-            behaviour=Behaviour(tcp_fragments=True, icmp_fragments=True, fragment_ms=500),
+            behaviour=dataclasses.replace(
+                behaviour, tcp_fragments=True, icmp_fragments=True, fragment_ms=500
+            ),
+            secondary=secondary,
             slot_mtu=mtus[0],
             interface_mtu=mtus[1],
         )
@@ -346,6 +364,24 @@ class EngineMachine(RuleBasedStateMachine):
             )
             self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
 
+    @precondition(lambda self: self.pair.tcp_entries())
+    @rule(
+        data=st.data(),
+        side=st.integers(0, 1),
+        port=remote_ports,
+        flags=st.sampled_from((packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.RST)),
+    )
+    def stranger(self, data: st.DataObject, side: int, port: int, flags: int) -> None:
+        """A client from outside of a port that a connection is open from, and the answer."""
+        entry = data.draw(st.sampled_from(self.pair.tcp_entries()))
+        source, destination, source_port, destination_port = _ends(entry, side)
+        if side == scenario.OUTSIDE:
+            source_port = port + 1
+        else:
+            destination_port = port + 1
+        segment = packet.tcp(source, destination, source_port, destination_port, flags, seq=77)
+        self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+
     @precondition(lambda self: self.pair.other_entries())
     @rule(data=st.data(), identification=st.sampled_from((1, 2)), part=st.tuples(cuts, cuts))
     def fragment_in(self, data: st.DataObject, identification: int, part: tuple[int, int]) -> None:
@@ -366,7 +402,7 @@ class EngineMachine(RuleBasedStateMachine):
         payload=payloads,
         partial=st.booleans(),
         blank=st.booleans(),
-        stranger=st.sampled_from((False, False, False, True)),
+        stranger=st.sampled_from(("", "", "", "port", "address")),
         ttl=ttls,
         sequence=st.sampled_from((0, 1)),
     )
@@ -376,14 +412,17 @@ class EngineMachine(RuleBasedStateMachine):
         payload: bytes,
         partial: bool,
         blank: bool,
-        stranger: bool,
+        stranger: str,
         ttl: int,
         sequence: int,
     ) -> None:
         entry = data.draw(st.sampled_from(self.pair.other_entries()))
         source, destination, source_port, destination_port = _ends(entry, scenario.OUTSIDE)
-        if stranger:
-            source = "10.0.7.7"
+        match stranger:
+            case "address":
+                source = "10.0.7.7"
+            case "port":
+                source_port += 1
         if entry.protocol == packet.ICMP:
             partial = False
             content = packet.echo(packet.ECHO_REPLY, destination_port, sequence, payload)
@@ -502,9 +541,13 @@ class EngineMachine(RuleBasedStateMachine):
         sender=remotes,
         operation=st.sampled_from((1, 2, 2, 2, 3)),
         ours=st.booleans(),
+        which=st.integers(0, 2),
     )
-    def arp_in_the_vpc(self, interface: int, sender: str, operation: int, ours: bool) -> None:
-        address = scenario.INTERFACE_ADDRESSES[interface]
+    def arp_in_the_vpc(
+        self, interface: int, sender: str, operation: int, ours: bool, which: int
+    ) -> None:
+        numbers = self.pair.model.addresses(interface)
+        address = str(self.pair.model.interfaces[numbers[which % len(numbers)]].address)
         mac = scenario.neighbour_mac(interface, sender)
         body = packet.arp(
             operation=operation,
@@ -546,9 +589,11 @@ class EngineMachine(RuleBasedStateMachine):
         if side == scenario.INSIDE:
             self._from_slot(entry.slot, body, partial=partial)
             return
-        ours, theirs = scenario.ethernet_addresses(side, entry.interface)
+        link = self.pair.model.interfaces[entry.interface].primary
+        assert link is not None
+        ours, theirs = scenario.ethernet_addresses(side, link)
         frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
-        self.pair.translate(frame, side, entry.interface, partial=partial)
+        self.pair.translate(frame, side, link, partial=partial)
 
     def _from_slot(self, slot: int, body: bytes, *, partial: bool = False) -> None:
         ours, theirs = scenario.ethernet_addresses(scenario.INSIDE, slot)

@@ -8,3 +8,7 @@ class IllegalChoiceError(AssertionError):
 
 class DroppedError(Exception):
     """Carries the reason of a drop out of the rules."""
+
+
+class RefusedError(DroppedError):
+    """The drop of a packet for which something has run out; it may be answered."""

@@ -21,7 +21,7 @@ from tests.reference import (
     tracker,
 )
 from tests.reference.errors import DroppedError as _DroppedError
-from tests.reference.errors import IllegalChoiceError
+from tests.reference.errors import IllegalChoiceError, RefusedError
 from tests.reference.flow import (
     PROTOCOL_NAMES,
     Entry,
@@ -30,6 +30,7 @@ from tests.reference.flow import (
     OutsideKey,
     timeout_of,
 )
+from tests.reference.mapping import Chosen, Mapping, MappingKey, MappingRules
 from tests.reference.packet import Datagram
 from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
 from tests.reference.tombstones import Tombstones
@@ -66,12 +67,13 @@ def _invalid(address: IPv4Address) -> bool:
     return address in _RESERVED or any(address in network for network in _NOWHERE)
 
 
-class ReferenceNat:
+class ReferenceNat(MappingRules):
     """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
     model chooses for itself, so that it can be tested alone.
     """
 
     def __init__(self, flows_max: int) -> None:
+        super().__init__()
         self.flows_max = flows_max
         self.timeouts = Timeouts()
         self.ports = Ports()
@@ -87,8 +89,6 @@ class ReferenceNat:
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
         self.drops: dict[str, int] = {}
-        self._sender_mac = bytes(6)
-        self.counts: dict[str, int] = {}
 
     # Settings
 
@@ -139,12 +139,22 @@ class ReferenceNat:
 
     def next_due_in(self, now: int) -> int | None:
         """Milliseconds from `now` until the first entry is due; None without entries."""
-        return min((self._remaining(entry, now) for entry in self.inside.values()), default=None)
+        waits = [self._remaining(entry, now) for entry in self.inside.values()]
+        held = (self._mapping_remaining(each, now) for each in self.mappings.values())
+        return min([*waits, *(wait for wait in held if wait is not None)], default=None)
 
     # Time
 
-    def expire(self, now: int, budget: int, chosen: Iterable[InsideKey] | None = None) -> int:
-        """End what is due, `budget` entries at most; `chosen` are those the engine ended."""
+    def expire(
+        self,
+        now: int,
+        budget: int,
+        chosen: Iterable[InsideKey] | None = None,
+        freed: Iterable[MappingKey] | None = None,
+    ) -> int:
+        """End what is due, `budget` entries at most; `chosen` are those the engine ended, and
+        `freed` the mappings.
+        """
         now &= CLOCK_MASK
         due = self.due(now)
         if chosen is None:
@@ -160,6 +170,7 @@ class ReferenceNat:
         for key in keys:
             self._settle(self.inside[key], now)
         self._give_up_fragments(now, budget)
+        self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
         return len(keys)
 
     def _settle(self, entry: Entry, now: int) -> bool:
@@ -170,7 +181,7 @@ class ReferenceNat:
         while self._remaining(entry, now) <= 0:
             if entry.state in LIVE:
                 self._count(f"flows_ended_{PROTOCOL_NAMES[entry.protocol]}_timeout")
-                if self.timeouts.hold > 0:
+                if self.timeouts.hold > 0 and (entry.protocol == packet.TCP or not entry.mapped):
                     entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
                     entry.state = State.HELD
                     continue
@@ -178,6 +189,8 @@ class ReferenceNat:
                 self.tombstones.put(entry.inside_key)
             del self.inside[entry.inside_key]
             del self.outside[entry.outside_key]
+            if entry.mapped:
+                self._leave_mapping(entry, now + self._remaining(entry, now), now)
             return False
         return True
 
@@ -200,23 +213,24 @@ class ReferenceNat:
         *,
         partial: bool = False,
         nat_port: int | None = None,
+        nat_address: IPv4Address | None = None,
         tombstone_forgotten: bool = False,
     ) -> Result:
-        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did."""
+        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did, and
+        `nat_address` which of several addresses.
+        """
+        chosen = None if nat_port is None else (nat_address, nat_port)
         self.tombstones.forgotten = tombstone_forgotten
         self.extra = []
         try:
-            return self._translate(frame, side, port, now & CLOCK_MASK, partial, nat_port)
+            return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
             reason = str(drop)
             self.drops[reason] = self.drops.get(reason, 0) + 1
             return Result(DROP, reason)
 
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
     def _translate(
-        self, frame: bytes, side: int, port: int, now: int, partial: bool, nat_port: int | None
+        self, frame: bytes, side: int, port: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
         if port not in (self.slots if side == INSIDE else self.interfaces):
             raise _DroppedError("unknown_link")
@@ -238,7 +252,7 @@ class ReferenceNat:
         datagram = _checked_ipv4(frame[14:])
         self._sender_mac = frame[6:12]
         if side == INSIDE:
-            return self._from_inside(datagram, port, now, partial, nat_port)
+            return self._from_inside(datagram, port, now, partial, chosen)
         return self._from_outside(datagram, port, now, partial)
 
     def _arp(self, frame: bytes, side: int, port: int) -> Result:
@@ -250,7 +264,8 @@ class ReferenceNat:
                 for (number, address), neighbour in self.neighbours.items()
                 if number == port and neighbour.awaits_reply
             }
-            reason, reply = arp.on_interface(frame, self.interfaces[port], waiting)
+            ours = {self.interfaces[number].address for number in self.addresses(port)}
+            reason, reply = arp.on_interface(frame, self.interfaces[port], ours, waiting)
         if reason is not None:
             raise _DroppedError(reason)
         if not reply:
@@ -259,7 +274,7 @@ class ReferenceNat:
         return Result(REPLY, None, side, port, reply)
 
     def _from_inside(
-        self, datagram: Datagram, number: int, now: int, partial: bool, nat_port: int | None
+        self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
         slot, interface = self._attached(number)
         if datagram.source != slot.address:
@@ -273,16 +288,16 @@ class ReferenceNat:
         if not any(datagram.destination in network for network in interface.destinations):
             raise _DroppedError("no_route")
         if datagram.fragment:
-            return self._fragment(datagram, INSIDE, number, now, partial, nat_port)
+            return self._fragment(datagram, INSIDE, number, now, partial, chosen)
         _check_transport(datagram, partial)
         if datagram.ttl <= 1:
             return self._time_exceeded(datagram, number)
         if _is_error(datagram):
             return self._inside_error(datagram, number, now)
-        return self._out_of_flow(datagram, number, now, partial, nat_port)
+        return self._out_of_flow(datagram, number, now, partial, chosen)
 
     def _out_of_flow(
-        self, datagram: Datagram, number: int, now: int, partial: bool, nat_port: int | None
+        self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
         remote_port, inside_port = _ports_inside(datagram)
         key = (number, datagram.protocol, datagram.destination, remote_port, inside_port)
@@ -290,14 +305,19 @@ class ReferenceNat:
         if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
             self._count("tcp_syns_from_source")
         if tombstones.deserves_answer(datagram) and (
-            self.tombstones.has(key) if entry is None else entry.state is State.HELD
+            self._idled(key, datagram, now) if entry is None else entry.state is State.HELD
         ):
             return self._idle(datagram, number)
         if entry is None:
-            entry = self._opened(key, datagram, now, nat_port)
+            try:
+                entry = self._opened(key, datagram, now, chosen)
+            except RefusedError as refused:
+                if not self.behaviour.exhaustion_icmp:
+                    raise
+                return self._told(datagram, number, str(refused), 3, 13)
         self._track(entry, datagram, INSIDE, now)
-        if refused := self._too_large(datagram, entry, INSIDE, number):
-            return refused
+        if told := self._too_large(datagram, entry, INSIDE, number):
+            return told
         datagram = self._clamped(datagram, entry, partial)
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
@@ -305,20 +325,12 @@ class ReferenceNat:
         changed = _reported(datagram, changed, entry.nat_port, source=True, partial=partial)
         return self._leaving(changed, entry.interface, partial)
 
-    def _own(self, address: IPv4Address, vpc: int) -> bool:
-        """Whether an interface in this VPC has the address."""
-        mine = (each for each in self.interfaces.values() if each.vpc == vpc)
-        return any(each.address == address for each in mine)
-
-    def _attached(self, number: int) -> tuple[Slot, Interface]:
-        slot = self.slots[number]
-        assert slot.interface is not None
-        return slot, self.interfaces[slot.interface]
-
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
-        interface = self.interfaces[number]
-        if datagram.destination != interface.address:
+        found = self._number(number, datagram.destination)
+        if found is None:
             raise _DroppedError("not_ours")
+        number = found
+        interface = self.interfaces[number]
         if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
             raise _DroppedError("source_invalid")
         if datagram.fragment:
@@ -334,21 +346,27 @@ class ReferenceNat:
         remote_port, nat_port = _ports_outside(datagram)
         key = (number, datagram.protocol, datagram.source, remote_port, nat_port)
         entry = self._find_outside(key, now)
+        target: Entry | Mapping
         if entry is None:
-            raise _DroppedError("no_flow")
-        self._track(entry, datagram, OUTSIDE, now)
-        if refused := self._too_large(datagram, entry, OUTSIDE, number):
-            return refused
-        datagram = self._clamped(datagram, entry, partial)
-        entry.packets_in += 1
-        entry.bytes_in += datagram.total_length
-        changed = datagram.readdressed(destination=entry.inside_address).one_hop_older()
-        changed = _reported(datagram, changed, entry.inside_port, source=False, partial=partial)
-        return self._entering(changed, entry.slot, partial)
+            target = self._admitted(number, datagram.protocol, datagram.source, nat_port, now)
+        else:
+            self._track(entry, datagram, OUTSIDE, now)
+            target = entry
+        if told := self._too_large(datagram, target, OUTSIDE, number):
+            return told
+        datagram = self._clamped(datagram, target, partial)
+        if entry is not None:
+            entry.packets_in += 1
+            entry.bytes_in += datagram.total_length
+        changed = datagram.readdressed(destination=target.inside_address).one_hop_older()
+        changed = _reported(datagram, changed, target.inside_port, source=False, partial=partial)
+        return self._entering(changed, target.slot, partial)
 
     # Sizes and fragments
 
-    def _too_large(self, datagram: Datagram, entry: Entry, side: int, number: int) -> Result | None:
+    def _too_large(
+        self, datagram: Datagram, entry: Entry | Mapping, side: int, number: int
+    ) -> Result | None:
         """What becomes of a packet that must not be cut and is too large for its way."""
         slot, interface = self.slots[entry.slot], self.interfaces[entry.interface]
         limit = interface.mtu if side == INSIDE else slot.mtu
@@ -361,7 +379,7 @@ class ReferenceNat:
         answer = mtu.fragmentation_needed(datagram, source, limit)
         return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
 
-    def _clamped(self, datagram: Datagram, entry: Entry, partial: bool) -> Datagram:
+    def _clamped(self, datagram: Datagram, entry: Entry | Mapping, partial: bool) -> Datagram:
         opens = datagram.protocol == packet.TCP and datagram.payload[13] & packet.SYN
         if not opens or not self.behaviour.mss_clamping:
             return datagram
@@ -398,7 +416,7 @@ class ReferenceNat:
         number: int,
         now: int,
         partial: bool,
-        nat_port: int | None,
+        chosen: Chosen | None,
     ) -> Result:
         fragments.check(piece, self.behaviour, partial=partial)
         first = fragments.extent(piece)[0] == 0
@@ -424,7 +442,7 @@ class ReferenceNat:
             context.waiting.append(piece)
             return Result(WAIT)
         result = (
-            self._first(piece, context, side, number, now, nat_port)
+            self._first(piece, context, side, number, now, chosen)
             if first
             else self._following(piece, context, side, number)
         )
@@ -439,12 +457,12 @@ class ReferenceNat:
         side: int,
         number: int,
         now: int,
-        nat_port: int | None,
+        chosen: Chosen | None,
     ) -> Result:
         drops = dict(self.drops)
         try:
             if side == INSIDE:
-                result = self._out_of_flow(piece, number, now, False, nat_port)
+                result = self._out_of_flow(piece, number, now, False, chosen)
             else:
                 result = self._into_flow(piece, number, now, False)
         except _DroppedError as drop:
@@ -515,6 +533,7 @@ class ReferenceNat:
 
     def _leaving_whole(self, datagram: Datagram, number: int) -> Result:
         """Send to the next hop on the VPC's side; punt while its MAC address is unknown."""
+        number = self._primary(number)
         interface = self.interfaces[number]
         local = datagram.destination in interface.subnet
         next_hop = datagram.destination if local else interface.router
@@ -545,18 +564,16 @@ class ReferenceNat:
 
     # Flows
 
-    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: int | None) -> Entry:
+    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: Chosen | None) -> Entry:
         number, protocol, remote_address, remote_port, inside_port = key
         if protocol == packet.TCP:
             segment = packet.parse_segment(datagram.payload)
-            if tracker.kind_of(segment.flags) is not tracker.Kind.SYN:
+            kind = tracker.kind_of(segment.flags)
+            answers = kind is tracker.Kind.SYNACK and self._answers(key, now)
+            if kind is not tracker.Kind.SYN and not answers:
                 raise _DroppedError("tcp_no_flow")
-        interface = self.slots[number].interface
-        assert interface is not None
-        self._admit(interface, key)
-        if len(self.inside) >= self.flows_max:
-            raise _DroppedError("flow_table_full")
-        remote = (interface, protocol, remote_address, remote_port)
+        self._admit(self._attached_to(number), key)
+        interface, nat_port = self._allocated(key, datagram.source, chosen, now)
         entry = Entry(
             protocol=protocol,
             slot=number,
@@ -566,39 +583,16 @@ class ReferenceNat:
             remote_address=remote_address,
             remote_port=remote_port,
             nat_address=self.interfaces[interface].address,
-            nat_port=self._port(remote, chosen),
+            nat_port=nat_port,
             created=now,
             last_seen=now,
+            mapped=self.behaviour.endpoint_independent,
         )
         self._begin(entry, now)
         self.inside[key] = entry
         self.outside[entry.outside_key] = entry
         self.tombstones.remove(key)
         return entry
-
-    def _admit(self, interface: int, key: InsideKey) -> None:
-        """Security groups decide when a flow begins, a new one or a new life of an ended one."""
-        policy = self.interfaces[interface].policy
-        _, protocol, remote_address, remote_port, _ = key
-        own = self.interfaces[interface].address
-        if policy and (reason := policy.refusal(own, protocol, remote_address, remote_port)):
-            raise _DroppedError(reason)
-
-    def _port(self, remote: tuple[int, int, IPv4Address, int], chosen: int | None) -> int:
-        """A port nobody uses or holds towards `remote`: the chosen one if it is legal."""
-        taken = {key[4] for key in self.outside if key[:4] == remote}
-        ports = self.ports
-        free = [port for port in range(ports.first, ports.last + 1) if port not in taken]
-        if len(taken) >= ports.limit_per_remote or not free:
-            self._count("port_allocation_errors")
-            raise _DroppedError("port_allocation")
-        if chosen is None:
-            return free[0]
-        if chosen not in free:
-            raise IllegalChoiceError(
-                f"port {chosen} towards {remote} is in use, held or out of range"
-            )
-        return chosen
 
     def _begin(self, entry: Entry, now: int) -> None:
         """A new flow, or a new life of an ended one behind the same port."""
@@ -683,9 +677,19 @@ class ReferenceNat:
         error = datagram.protocol == packet.ICMP
         if error and datagram.payload[0] in icmp_error.NEVER_ANSWERED:
             raise _DroppedError("ttl_exceeded")
+        return self._told(datagram, number, "ttl_exceeded", 11, 0)
+
+    def _told(self, datagram: Datagram, number: int, reason: str, kind: int, code: int) -> Result:
+        """A drop of which the environment is told by an ICMP error."""
         slot = self.slots[number]
-        answer = icmp_error.time_exceeded(datagram, slot.gateway, slot.address)
-        return self._answered(number, "ttl_exceeded", "replies_icmp", answer)
+        answer = icmp_error.about(datagram, slot.gateway, slot.address, kind, code)
+        return self._answered(number, reason, "replies_icmp", answer)
+
+    def _idled(self, key: InsideKey, datagram: Datagram, now: int) -> bool:
+        """Whether a segment without a flow is of a connection that was idle too long."""
+        kind = tracker.kind_of(datagram.payload[13])
+        answers = kind is tracker.Kind.SYNACK and self._answers(key, now)
+        return not answers and self.tombstones.has(key)
 
     def _idle(self, datagram: Datagram, number: int) -> Result:
         if not self.behaviour.idle_reset:
@@ -704,6 +708,7 @@ class ReferenceNat:
             header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
         else:
             header = self._sender_mac + self.interfaces[number].mac + b"\x08\x00"
+            number = self._primary(number)
         return Result(REPLY, None, side, number, header + answer)
 
 

@@ -41,13 +41,21 @@ class Behaviour:
     icmp_fragments: bool = False
     fragment_ms: int = 30_000
     mss_clamping: bool = True
+    endpoint_independent: bool = False
+    filtering: str = "address_and_port_dependent"
+    hairpinning: bool = False
+    paired_pooling: bool = False
+    exhaustion_icmp: bool = False
     idle_reset: bool = True
     tombstones: int = 65536
 
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface: where translated packets leave."""
+    """A network interface: where translated packets leave.
+
+    With `primary` it is a further address of that one, on whose link its packets are.
+    """
 
     address: IPv4Address
     mac: bytes
@@ -57,6 +65,7 @@ class Interface:
     vpc: int = 0
     policy: Policy | None = None
     mtu: int = 65535
+    primary: int | None = None
 
 
 @dataclass(frozen=True)
