@@ -167,16 +167,16 @@ class NetworkInterface(Section):
     address: Address = Field(
         description="Its address: what servers in the VPC see environments come from."
     )
+    mtu_bytes: Mtu = Field(
+        default=INTERFACE_MTU,
+        description="The largest packet it sends into the VPC, if `mtu_bytes` of the VPC is not "
+        "smaller (AWS: 8500).",
+    )
     secondary_addresses: list[Address] = Field(
         default_factory=list,
         max_length=7,
         description="Further addresses in the same subnet, each with source ports of its own (AWS: "
         "at most 8 in all, 55,000 ports each towards a destination).",
-    )
-    mtu_bytes: Mtu = Field(
-        default=INTERFACE_MTU,
-        description="The largest packet it sends into the VPC, if `mtu_bytes` of the VPC is not "
-        "smaller (AWS: 8500).",
     )
 
     @property

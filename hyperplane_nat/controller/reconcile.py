@@ -129,13 +129,13 @@ def forwarder_state(
                 "router": str(interface.subnet.router),
                 "destinations": [str(network) for network in interface.destinations],
                 "vpc": vpc_numbers.get(interface.vpc.name, 0),
+                "mtu": min(
+                    config.network_interface[interface.number].mtu_bytes, interface.vpc.mtu_bytes
+                ),
                 "secondary": [
                     {"number": number, "address": str(address)}
                     for number, address in interface.secondary
                 ],
-                "mtu": min(
-                    config.network_interface[interface.number].mtu_bytes, interface.vpc.mtu_bytes
-                ),
             }
             for interface in lab.interfaces
         ],

@@ -231,8 +231,8 @@ class Configuration:
                 destinations=interface.destinations,
                 vpc=interface.vpc,
                 policy=interface.policy,
-                primary=interface.number,
                 mtu=interface.mtu,
+                primary=interface.number,
             )
             self._primaries[number] = interface.number
         self._links.link_interface(interface.number, interface.ifindex)

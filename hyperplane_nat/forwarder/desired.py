@@ -69,9 +69,9 @@ class InterfaceState:
     """Interfaces with the same number are in one VPC; addresses of other VPCs mean nothing here."""
     policy: Policy | None = None
     """Its security groups; None lets every flow begin."""
-    secondary: tuple[SecondaryAddress, ...] = ()
     mtu: int = MTU_MAX
     """The largest packet it sends, in bytes."""
+    secondary: tuple[SecondaryAddress, ...] = ()
 
     @property
     def addresses(self) -> tuple[tuple[int, str], ...]:

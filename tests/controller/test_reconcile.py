@@ -98,8 +98,8 @@ def test_forwarder_state(directory: Path) -> None:
         "router": "10.0.2.1",
         "destinations": ["10.0.0.0/16"],
         "vpc": 3,
-        "secondary": [],
         "mtu": 1500,
+        "secondary": [],
     }
     assert state["slots"][1] == {
         "number": 2,

@@ -125,7 +125,7 @@ class Pair:
         for each, primary, address in self.setup.interfaces():
             if primary == number:
                 set_interface(
-                    self.engine, each, policy, before.mtu, primary=primary, address=address
+                    self.engine, each, policy, primary=primary, address=address, mtu=before.mtu
                 )
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 

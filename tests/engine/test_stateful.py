@@ -5,9 +5,9 @@ Few slots, few ports and few entries, so that everything runs out all the time. 
 are drawn around those the tracker waits for, because random ones would only ever be out of window.
 """
 
+import dataclasses
 import os
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -79,19 +79,10 @@ POLICIES = (
 )
 
 
-FRAGMENTS: dict[str, Any] = {"tcp_fragments": True, "icmp_fragments": True, "fragment_ms": 500}
 BEHAVIOURS = (
-    Behaviour(**FRAGMENTS),
-    Behaviour(**FRAGMENTS, endpoint_independent=True),
-    Behaviour(
-        **FRAGMENTS, endpoint_independent=True, filtering="address_dependent", exhaustion_icmp=True
-    ),
-    Behaviour(
-        **FRAGMENTS,
-        endpoint_independent=True,
-        filtering="endpoint_independent",
-        paired_pooling=True,
-    ),
+    Behaviour(endpoint_independent=True),
+    Behaviour(endpoint_independent=True, filtering="address_dependent", exhaustion_icmp=True),
+    Behaviour(endpoint_independent=True, filtering="endpoint_independent", paired_pooling=True),
 )
 SECONDARY = ((0, "10.0.1.11"), (0, "10.0.1.12"), (1, "10.0.2.11"))
 
@@ -130,10 +121,10 @@ class EngineMachine(RuleBasedStateMachine):
         hold=st.sampled_from((0, 100, 500)),
         now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
         known=st.sampled_from((True, True, True, False)),
-        behaviour=st.sampled_from(BEHAVIOURS),
+        mtus=st.tuples(narrow, narrow),
+        behaviour=st.sampled_from((Behaviour(), *BEHAVIOURS)),
         limits=st.sampled_from(((0, 0), (0, 0), (0, 0), (5, 0), (0, 4), (6, 5))),
         secondary=st.sampled_from(((), ((0, "10.0.1.11"),), SECONDARY)),
-        mtus=st.tuples(narrow, narrow),
         seed=st.binary(min_size=16, max_size=16),
     )
     def start(
@@ -144,10 +135,10 @@ class EngineMachine(RuleBasedStateMachine):
         hold: int,
         now: int,
         known: bool,
+        mtus: tuple[int, int],
         behaviour: Behaviour,
         limits: tuple[int, int],
         secondary: tuple[tuple[int, str], ...],
-        mtus: tuple[int, int],
         seed: bytes,
     ) -> None:
         setup = scenario.Setup(
@@ -163,7 +154,9 @@ class EngineMachine(RuleBasedStateMachine):
                 hold=hold,
             ),
             neighbours_known=known,
-            behaviour=behaviour,
+            behaviour=dataclasses.replace(
+                behaviour, tcp_fragments=True, icmp_fragments=True, fragment_ms=500
+            ),
             secondary=secondary,
             slot_mtu=mtus[0],
             interface_mtu=mtus[1],
