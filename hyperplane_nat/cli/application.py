@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
 from hyperplane_nat.cli import (
+    capture,
     coldstart,
     doctor,
     events,
@@ -18,6 +19,7 @@ from hyperplane_nat.cli import (
     inspection,
     invocation,
     lifecycle,
+    ports,
     resources,
 )
 from hyperplane_nat.cli.common import Settings, UserError
@@ -92,7 +94,9 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
+app.command()(ports.ports)
 app.command()(events.events)
+app.command()(capture.capture)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)

@@ -15,7 +15,17 @@ from hyperplane_nat.engine.constants import (
     Side,
 )
 
-__all__ = ["Behaviour", "Event", "Exhaustion", "Flow", "Ports", "Rule", "Timeouts", "Verdict"]
+__all__ = [
+    "Behaviour",
+    "Event",
+    "Exhaustion",
+    "Flow",
+    "Ports",
+    "RemotePorts",
+    "Rule",
+    "Timeouts",
+    "Verdict",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +135,21 @@ class Exhaustion(NamedTuple):
     reason: DropReason
     errors: int
     last_ms: int
+
+
+class RemotePorts(NamedTuple):
+    """Ports taken towards one remote endpoint by one interface address, held ones included.
+
+    Address 0.0.0.0 and port 0 are those of endpoint-independent mappings.
+    """
+
+    protocol: str
+    interface: int
+    remote_address: str
+    remote_port: int
+    ports: int
+    high_water: int
+    """The most at a time since there was none."""
 
 
 class Flow(NamedTuple):
