@@ -32,6 +32,7 @@ from hyperplane_nat.engine.classification cimport (
     classify,
     packet_key,
 )
+from hyperplane_nat.engine.flow_records cimport note_refusal, ring_fits, ring_lost, ring_records
 from hyperplane_nat.engine.flow_table cimport table_find, table_init
 from hyperplane_nat.engine.icmp cimport reply_time_exceeded, translate_error
 from hyperplane_nat.engine.layout cimport (
@@ -40,6 +41,7 @@ from hyperplane_nat.engine.layout cimport (
     Entry,
     Exhaustion,
     Header,
+    RecordRing,
     SlotCounters,
 )
 from hyperplane_nat.engine.lifecycle cimport (
@@ -106,6 +108,12 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
         reply_time_exceeded(nat, p)
 
 
+cdef void refuse(Nat* nat, Packet* p, int reason, uint64_t now) noexcept nogil:
+    """Drop a packet that no flow admits, and tell the flow logs."""
+    drop(nat, p, reason)
+    note_refusal(nat, p, reason, now)
+
+
 cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Second half, for a packet that `nat_classify` left with ACTION_FORWARD."""
     cdef uint32_t flow
@@ -128,19 +136,19 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             flow = NIL
     if flow == NIL:
         if p.side == SIDE_OUTSIDE:
-            drop(nat, p, DROP_NO_FLOW)
+            refuse(nat, p, DROP_NO_FLOW, now)
             return
         if p.protocol == 6 and p.segment != SEGMENT_SYN:
-            drop(nat, p, DROP_TCP_NO_FLOW)
+            refuse(nat, p, DROP_TCP_NO_FLOW, now)
             return
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
-            drop(nat, p, reason)
+            refuse(nat, p, reason, now)
             return
     else:
         reason = flow_track(nat, flow, p, now)
         if reason:
-            drop(nat, p, reason)
+            refuse(nat, p, reason, now)
             return
     entry = &nat.table.entries[flow]
     entry.packets[p.side] += 1
@@ -502,6 +510,20 @@ cdef class Engine:
             p.out_port,
             <bytes>p.out_frame[: p.out_length],
         )
+
+    def record_flows(self, ring):
+        """Write flow records to a mapped :class:`FlowRecordRing` file; None ends it."""
+        cdef unsigned char[::1] memory
+        self.nat.sink.ring = NULL
+        self.ring = ring
+        if ring is None:
+            return
+        memory = ring
+        if not ring_fits(<RecordRing*>&memory[0], memory.shape[0]):
+            raise ValueError("not a ring of flow records")
+        self.nat.sink.lost = ring_lost(<RecordRing*>&memory[0])
+        self.nat.sink.records = ring_records(<RecordRing*>&memory[0])
+        self.nat.sink.ring = <RecordRing*>&memory[0]
 
     def next_deadline(self):
         """When `expire` should be called next, in ms, or None when no flow waits."""

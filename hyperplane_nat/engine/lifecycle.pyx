@@ -26,6 +26,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.flow_records cimport note_end
 from hyperplane_nat.engine.flow_table cimport (
     entry_key,
     table_allocate,
@@ -189,6 +190,9 @@ cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept
     cdef int reason = refusal(nat, entry.interface, p)
     if reason:
         return reason
+    note_end(nat, flow)
+    # Readers tell flows of one entry apart by it.
+    entry.generation += 1
     begin(nat, entry, now)
     track_start(entry, &nat.table.tracks[flow])
     entry.state = first_state(entry.protocol)
@@ -230,6 +234,7 @@ cdef void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
 cdef void release(Nat* nat, uint32_t flow) noexcept nogil:
     """The entry, which is in no bucket of the wheel, and its port are free."""
     cdef Entry* entry = &nat.table.entries[flow]
+    note_end(nat, flow)
     ports_give_back(
         &nat.ports,
         entry.protocol,
@@ -373,6 +378,7 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     A kill in between leaves a held entry of the old slot, which is swept again.
     """
     cdef Entry* entry = &nat.table.entries[flow]
+    note_end(nat, flow)
     if over(entry.state):
         entry.state = STATE_HELD
     else:

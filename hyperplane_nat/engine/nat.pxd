@@ -9,7 +9,9 @@ from hyperplane_nat.engine.layout cimport (
     STATES,
     Entry,
     Exhaustion,
+    FlowRecord,
     Header,
+    RecordRing,
     SlotCounters,
 )
 from hyperplane_nat.engine.neighbours cimport NeighbourTable
@@ -79,6 +81,14 @@ cdef struct Event:
     uint8_t protocol
     uint8_t kind
 
+# Where flow records go; without a ring nobody asked for them.
+cdef struct RecordSink:
+    RecordRing* ring
+    FlowRecord* records
+    uint32_t* lost
+    uint64_t period
+    uint32_t refusals
+
 cdef struct Nat:
     FlowTable table
     PortAllocator ports
@@ -102,6 +112,7 @@ cdef struct Nat:
     uint32_t timeouts[STATES]
     BehaviourRecord behaviour
     Exhaustion* exhaustions
+    RecordSink sink
     Event events[EVENTS_MAX]
     uint32_t events_count
 
