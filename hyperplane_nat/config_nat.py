@@ -42,7 +42,6 @@ RFC_VALUES: dict[tuple[str, str], object] = {
     ("timeouts", "tcp_closing_seconds"): 240,
     ("timeouts", "tcp_reset_seconds"): 240,
     ("timeouts", "udp_seconds"): 300,
-    ("timeouts", "icmp_seconds"): 60,
     ("ports", "limit_per_remote"): 64512,
     ("ports", "limit_per_interface"): 0,
     ("ports", "hold_seconds"): 120,

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hyperplane_nat.config import Config, nested_section
+from hyperplane_nat.config_nat import RFC_VALUES
 from hyperplane_nat.config_values import Section
 
 
@@ -135,7 +136,26 @@ def markdown() -> str:
     """The text of docs/configuration.md."""
     lines: list[str] = []
     _markdown_tables(Config, Config(), "", lines)
-    return _PREAMBLE + "\n".join(lines) + "\n"
+    return "\n".join([_PREAMBLE, *_profile_table(), *lines]) + "\n"
+
+
+def _profile_table() -> list[str]:
+    """Where the profiles differ."""
+    example = Config()
+    lines = [
+        "## Profiles",
+        "",
+        "`nat.profile` sets the defaults below; a value given in the file stands in either "
+        "profile. What each means in terms of the RFCs and of AWS's documentation, and which "
+        "test shows it: docs/conformance.md.",
+        "",
+        "| field | `aws` | `rfc` |",
+        "| --- | --- | --- |",
+    ]
+    for (section, field), value in RFC_VALUES.items():
+        default = getattr(getattr(example, section), field)
+        lines.append(f"| `{section}.{field}` | `{_toml_value(default)}` | `{_toml_value(value)}` |")
+    return lines
 
 
 def _markdown_tables(

@@ -52,7 +52,15 @@ from hyperplane_nat.engine.lifecycle cimport (
     flows_rebuild,
 )
 from hyperplane_nat.engine.nat cimport Event as EventRecord
-from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot, drop
+from hyperplane_nat.engine.nat cimport (
+    UNATTACHED,
+    BehaviourRecord,
+    Interface,
+    Nat,
+    Slot,
+    count,
+    drop,
+)
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_REACHABLE,
@@ -86,6 +94,7 @@ from hyperplane_nat.engine.retirement cimport (
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
 from hyperplane_nat.engine.timers cimport wheel_deadline
+from hyperplane_nat.engine.tombstones cimport refuse_idle, refuse_stray, tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
 
 from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
@@ -138,15 +147,22 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if p.side == SIDE_OUTSIDE:
             refuse(nat, p, DROP_NO_FLOW, now)
             return
-        if p.protocol == 6 and p.segment != SEGMENT_SYN:
-            refuse(nat, p, DROP_TCP_NO_FLOW, now)
-            return
+        if p.protocol == 6:
+            if p.segment != SEGMENT_SYN:
+                refuse_stray(nat, p)
+                note_refusal(nat, p, p.reason, now)
+                return
+            count(nat, C_TCP_SYNS_FROM_SOURCE)
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
             refuse(nat, p, reason, now)
             return
     else:
         reason = flow_track(nat, flow, p, now)
+        if reason == DROP_TCP_IDLE_TIMEOUT:
+            refuse_idle(nat, p)
+            note_refusal(nat, p, DROP_TCP_IDLE_TIMEOUT, now)
+            return
         if reason:
             refuse(nat, p, reason, now)
             return
@@ -255,6 +271,7 @@ cdef class Engine:
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
+            tombstones_resize(self.nat, 0)
             free(self.nat)
 
     def _load_timeouts(self, timeouts):
@@ -275,6 +292,8 @@ cdef class Engine:
 
     def _load_behaviour(self, behaviour):
         cdef BehaviourRecord* record = &self.nat.behaviour
+        if tombstones_resize(self.nat, behaviour.tombstones):
+            raise MemoryError
         record.mapping = behaviour.mapping
         record.filtering = behaviour.filtering
         record.hairpinning = behaviour.hairpinning

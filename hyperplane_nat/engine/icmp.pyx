@@ -11,7 +11,8 @@ right (requirement 3); of the quoted transport header eight bytes suffice, so a 
 usually not there and is adjusted only when it is.
 
 An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
-anybody can forge one.
+anybody can forge one.  It is translated as long as the port is held, whatever has become of the
+flow: what it speaks of may have left long ago (requirement 4 asks for any mapping there is).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -34,7 +35,7 @@ from hyperplane_nat.engine.checksum cimport (
 from hyperplane_nat.engine.flow_table cimport flow_key, table_find, table_hash
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle
-from hyperplane_nat.engine.nat cimport Nat, Slot, count, drop
+from hyperplane_nat.engine.nat cimport NOBODY, Nat, Slot, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
 from hyperplane_nat.engine.rewrite cimport rewrite_ip
@@ -108,7 +109,7 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     if flow != NIL and flow_settle(nat, flow, now):
         flow = NIL
     entry = &nat.table.entries[flow if flow != NIL else 0]
-    if flow == NIL or entry.state == STATE_HELD:
+    if flow == NIL or entry.slot == NOBODY:
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
         return
     if from_inside:

@@ -10,7 +10,8 @@ it, least of all a shortage, unless its slot or interface is taken away (:mod:`r
 the end the entry keeps its port for the hold time:
 
 * after FIN or RST in TIME_WAIT or RESET, in which late segments are still translated;
-* after a timeout in HELD, in which packets from outside are dropped.
+* after a timeout in HELD, in which packets from outside are dropped, and TCP segments from inside
+  are answered with a reset, as long after it as there is room (:mod:`tombstones`).
 
 A packet from inside that may begin a flow takes a held entry over, with its port.  When the
 hold time is over, entry and port are free.  The interface's policy is asked whenever a flow begins,
@@ -62,6 +63,7 @@ from hyperplane_nat.engine.timers cimport (
     wheel_remove,
     wheel_settle,
 )
+from hyperplane_nat.engine.tombstones cimport tombstone_put, tombstone_remove
 from hyperplane_nat.engine.tracker cimport reset_acceptable, track_segment, track_start
 
 cdef enum:
@@ -178,6 +180,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     table_commit(&nat.table, flow, first_state(p.protocol))
     if p.protocol == 6:
         track_segment(entry, &nat.table.tracks[flow], p)
+        tombstone_remove(nat, p)
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     count_begin(nat, entry)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
@@ -235,6 +238,8 @@ cdef void release(Nat* nat, uint32_t flow) noexcept nogil:
     """The entry, which is in no bucket of the wheel, and its port are free."""
     cdef Entry* entry = &nat.table.entries[flow]
     note_end(nat, flow)
+    if entry.state == STATE_HELD:
+        tombstone_put(nat, entry)
     ports_give_back(
         &nat.ports,
         entry.protocol,
@@ -293,14 +298,17 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
     cdef Track* track = &nat.table.tracks[flow]
     cdef uint8_t state = entry.state, following
     cdef bint from_inside = p.side == SIDE_INSIDE
-    if from_inside and p.segment == SEGMENT_SYN and over(state):
-        if (
+    if from_inside and p.segment == SEGMENT_SYN:
+        count(nat, C_TCP_SYNS_FROM_SOURCE)
+        if over(state) and (
             state != STATE_TIME_WAIT
             or <int32_t>(p.sequence - track.sequence_end[SIDE_INSIDE]) > 0
         ):
             return reopen(nat, flow, p, now)
     if state == STATE_HELD:
-        return DROP_TCP_NO_FLOW if from_inside else DROP_FLOW_HELD
+        if not from_inside:
+            return DROP_FLOW_HELD
+        return DROP_TCP_NO_FLOW if p.segment == SEGMENT_RST else DROP_TCP_IDLE_TIMEOUT
     if p.segment == SEGMENT_RST:
         if not reset_acceptable(entry, track, p):
             return DROP_TCP_RST_WINDOW
@@ -319,6 +327,8 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
     if following == state:
         entry.last_seen = <uint32_t>now
         return DROP_NONE
+    if state == STATE_SYN_RECEIVED:
+        count(nat, C_FLOWS_ESTABLISHED_TCP)
     if following == STATE_TIME_WAIT:
         count_end(nat, entry, END_FIN)
     change_state(nat, flow, following, now)

@@ -111,6 +111,8 @@ cdef struct Nat:
     uint32_t sweep_position
     uint32_t timeouts[STATES]
     BehaviourRecord behaviour
+    uint64_t* tombstones
+    uint32_t tombstones_count
     Exhaustion* exhaustions
     RecordSink sink
     Event events[EVENTS_MAX]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hyperplane_nat.engine import (
+    Behaviour,
     DropReason,
     Engine,
     Flow,
@@ -93,6 +94,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     engine.configure(
         timeouts_ms=Timeouts(**dataclasses.asdict(timeouts)),
         ports=Ports(**dataclasses.asdict(ports)),
+        behaviour=Behaviour(**dataclasses.asdict(setup.behaviour)),
         now_ms=now,
     )
     engine.set_neighbour_queue(setup.neighbour_queue)

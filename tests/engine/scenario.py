@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
-from tests.reference import Interface, Policy, Ports, ReferenceNat, Result, Slot, Timeouts
+from tests.reference import (
+    Behaviour,
+    Interface,
+    Policy,
+    Ports,
+    ReferenceNat,
+    Result,
+    Slot,
+    Timeouts,
+)
 from tests.reference.flow import FlowTuple
 from tests.reference.settings import mac_bytes
 
@@ -78,6 +87,7 @@ class Setup:
     flows_max: int = 64
     ports: Ports = field(default_factory=lambda: Ports(40000, 40000, 55_000))
     timeouts: Timeouts = field(default_factory=Timeouts)
+    behaviour: Behaviour = field(default_factory=Behaviour)
     neighbours_known: bool = True
     neighbour_queue: int = 8
     """Frames that may wait for one next hop."""
@@ -137,7 +147,7 @@ class ModelTarget:
 def reference_nat(setup: Setup) -> ReferenceNat:
     """The model, set up as every test expects it."""
     nat = ReferenceNat(setup.flows_max)
-    nat.configure(timeouts=setup.timeouts, ports=setup.ports)
+    nat.configure(timeouts=setup.timeouts, ports=setup.ports, behaviour=setup.behaviour)
     nat.neighbour_queue = setup.neighbour_queue
     for number, address in enumerate(INTERFACE_ADDRESSES):
         nat.set_interface(

@@ -93,7 +93,8 @@ def test_late_packets_meet_an_ended_flow() -> None:
     connection.bring_to("ESTABLISHED")
     pair.now += 1500
     assert connection.send(OUTSIDE, packet.ACK).reason == "flow_held"
-    assert connection.send(INSIDE, packet.ACK).reason == "tcp_no_flow"
+    assert connection.send(INSIDE, packet.RST).reason == "tcp_no_flow"
+    assert connection.send(INSIDE, packet.ACK).action == "reply"
     pair.now += 900
     assert connection.send(OUTSIDE, packet.ACK).reason == "no_flow"
     pair.compare_counters()

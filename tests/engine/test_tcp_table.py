@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every state, every segment, both directions: the whole transition table, through packets.
 
-`=` stays, a state's name changes to it, `!` drops, `+` opens anew.  What
+`=` stays, a state's name changes to it, `!` drops (`!idle` with a reset), `+` opens anew.  What
 follows the slash tells whether the flow's clock is set: `r` refreshed, `-` not.
 """
 
@@ -31,11 +31,15 @@ TIME_WAIT     inside   +SYN_SENT/r     =/-             =/-             =/-      
 TIME_WAIT     outside  =/-             =/-             =/-             =/-             =/-
 RESET         inside   +SYN_SENT/r     =/r             =/r             =/r             =/-
 RESET         outside  =/-             =/r             =/r             =/r             =/-
-HELD          inside   +SYN_SENT/r     !no_flow/-      !no_flow/-      !no_flow/-      !no_flow/-
+HELD          inside   +SYN_SENT/r     !idle/-         !idle/-         !idle/-         !no_flow/-
 HELD          outside  !held/-         !held/-         !held/-         !held/-         !held/-
 """
 
-DROPS = {"!no_flow": ("drop", "tcp_no_flow"), "!held": ("drop", "flow_held")}
+DROPS = {
+    "!no_flow": ("drop", "tcp_no_flow"),
+    "!held": ("drop", "flow_held"),
+    "!idle": ("reply", None),
+}
 
 CASES = [
     (state, side, segment, cell)

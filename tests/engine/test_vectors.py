@@ -8,13 +8,25 @@ from tests.engine.compiled import EngineTarget
 
 VECTORS = vector.load_all()
 
+CASES = [
+    pytest.param(
+        case,
+        id=str(case),
+        marks=[
+            pytest.mark.requirement(name, profile=profile)
+            for name, _, profile in (text.partition(" ") for text in case.requirements)
+        ],
+    )
+    for case in VECTORS
+]
+
 
 @pytest.mark.parametrize("case", VECTORS, ids=str)
 def test_model(case: vector.Vector) -> None:
     vector.play(case, scenario.ModelTarget(case.setup))
 
 
-@pytest.mark.parametrize("case", VECTORS, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_engine(case: vector.Vector) -> None:
     target = EngineTarget(case.setup)
     vector.play(case, target)

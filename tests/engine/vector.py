@@ -6,6 +6,9 @@ is expected of it.  The expected frame is written as what differs from the one t
 (`out`), and is built with all lengths and checksums computed; so a vector states the result, not
 the way to it.  A field written "$name" stands for a port of the engine's choosing: the first
 expectation to use it binds it, later steps use the same number.
+
+`requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
+which the vector shows it.
 """
 
 import tomllib
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import scenario
-from tests.reference import Policy, Ports, Result, Rule, Timeouts, packet
+from tests.reference import Behaviour, Policy, Ports, Result, Rule, Timeouts, packet
 
 Fields = Mapping[str, Any]
 
@@ -58,6 +61,7 @@ class Vector:
     shows: str
     setup: scenario.Setup
     steps: tuple[Step, ...]
+    requirements: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.feature}/{self.name}"
@@ -78,6 +82,7 @@ def load(path: Path) -> Iterator[Vector]:
             shows=table["shows"],
             setup=_setup(table.get("setup", {})),
             steps=tuple(_step(step) for step in table["step"]),
+            requirements=tuple(table.get("requirements", ())),
         )
 
 
@@ -87,6 +92,7 @@ def _setup(table: Fields) -> scenario.Setup:
         flows_max=table.get("flows_max", 64),
         ports=Ports(first, last, table.get("limit_per_remote", 55_000)),
         timeouts=Timeouts(**table.get("timeouts", {})),
+        behaviour=Behaviour(**table.get("behaviour", {})),
         neighbours_known=table.get("neighbours_known", True),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
@@ -155,7 +161,8 @@ def _compare(step: Step, result: Result, names: dict[str, int], where: str) -> N
     out = step.out or {}
     fields = out if "kind" in out else _merged(_plain(step.frame), out)
     _bind(fields, result.frame, names)
-    expected = build(_bound(fields, names), side, port, step.partial, sent=True)
+    partial = step.partial and action != "reply"
+    expected = build(_bound(fields, names), side, port, partial, sent=True)
     if action == "punt" and fields["kind"] != "arp":
         expected = bytes(6) + expected[6:]
     assert result.frame.hex(" ") == expected.hex(" "), where

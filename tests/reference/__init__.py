@@ -10,9 +10,10 @@ budget) the model is told the choice and checks that it was a legal one.
 from tests.reference.errors import IllegalChoiceError
 from tests.reference.nat import ReferenceNat, Result
 from tests.reference.security_group import Policy, Rule
-from tests.reference.settings import Interface, Ports, Slot, Timeouts
+from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
 
 __all__ = [
+    "Behaviour",
     "IllegalChoiceError",
     "Interface",
     "Policy",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from tests.reference import packet
+from tests.reference.settings import Timeouts
 from tests.reference.tracker import State, Tracker
 
 PROTOCOL_NAMES = {packet.ICMP: "icmp", packet.TCP: "tcp", packet.UDP: "udp"}
@@ -76,3 +77,24 @@ class Entry:
             self.created,
             self.last_seen,
         )
+
+
+def timeout_of(timeouts: Timeouts, state: State) -> int:
+    """The idle time in milliseconds that ends a state."""
+    match state:
+        case State.SYN_SENT | State.SYN_RECEIVED:
+            return timeouts.tcp_opening
+        case State.ESTABLISHED:
+            return timeouts.tcp_established
+        case State.FIN_INSIDE | State.FIN_OUTSIDE:
+            return timeouts.tcp_half_closed
+        case State.FIN_BOTH:
+            return timeouts.tcp_closing
+        case State.RESET:
+            return timeouts.tcp_reset
+        case State.UDP | State.UDP_REPLIED:
+            return timeouts.udp
+        case State.ICMP:
+            return timeouts.icmp
+        case _:
+            return timeouts.hold

@@ -10,11 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from tests.reference import arp, checksum, icmp_error, packet, tracker
+from tests.reference import arp, checksum, icmp_error, packet, tombstones, tracker
 from tests.reference.errors import IllegalChoiceError
-from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
+from tests.reference.flow import (
+    PROTOCOL_NAMES,
+    Entry,
+    FlowTuple,
+    InsideKey,
+    OutsideKey,
+    timeout_of,
+)
 from tests.reference.packet import Datagram
-from tests.reference.settings import Interface, Neighbour, Ports, Slot, Timeouts
+from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
+from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
 
 DROP = "drop"
@@ -57,6 +65,8 @@ class ReferenceNat:
         self.flows_max = flows_max
         self.timeouts = Timeouts()
         self.ports = Ports()
+        self.behaviour = Behaviour()
+        self.tombstones = Tombstones()
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
         self.neighbours: dict[tuple[int, IPv4Address], Neighbour] = {}
@@ -68,9 +78,11 @@ class ReferenceNat:
 
     # Settings
 
-    def configure(self, *, timeouts: Timeouts, ports: Ports) -> None:
+    def configure(self, *, timeouts: Timeouts, ports: Ports, behaviour: Behaviour) -> None:
         self.timeouts = timeouts
         self.ports = ports
+        self.behaviour = behaviour
+        self.tombstones.room = behaviour.tombstones
 
     def set_interface(self, number: int, interface: Interface) -> None:
         self.interfaces[number] = interface
@@ -109,31 +121,11 @@ class ReferenceNat:
 
     def _remaining(self, entry: Entry, now: int) -> int:
         idle = (now - entry.last_seen) & CLOCK_MASK
-        return self._timeout(entry.state) - idle
+        return timeout_of(self.timeouts, entry.state) - idle
 
     def next_due_in(self, now: int) -> int | None:
         """Milliseconds from `now` until the first entry is due; None without entries."""
         return min((self._remaining(entry, now) for entry in self.inside.values()), default=None)
-
-    def _timeout(self, state: State) -> int:
-        timeouts = self.timeouts
-        match state:
-            case State.SYN_SENT | State.SYN_RECEIVED:
-                return timeouts.tcp_opening
-            case State.ESTABLISHED:
-                return timeouts.tcp_established
-            case State.FIN_INSIDE | State.FIN_OUTSIDE:
-                return timeouts.tcp_half_closed
-            case State.FIN_BOTH:
-                return timeouts.tcp_closing
-            case State.RESET:
-                return timeouts.tcp_reset
-            case State.UDP | State.UDP_REPLIED:
-                return timeouts.udp
-            case State.ICMP:
-                return timeouts.icmp
-            case _:
-                return timeouts.hold
 
     # Time
 
@@ -167,6 +159,8 @@ class ReferenceNat:
                     entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
                     entry.state = State.HELD
                     continue
+            if entry.state in LIVE or entry.state is State.HELD:
+                self.tombstones.put(entry.inside_key)
             del self.inside[entry.inside_key]
             del self.outside[entry.outside_key]
             return False
@@ -191,8 +185,10 @@ class ReferenceNat:
         *,
         partial: bool = False,
         nat_port: int | None = None,
+        tombstone_forgotten: bool = False,
     ) -> Result:
         """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did."""
+        self.tombstones.forgotten = tombstone_forgotten
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, nat_port)
         except _DroppedError as drop:
@@ -269,6 +265,12 @@ class ReferenceNat:
         remote_port, inside_port = _ports_inside(datagram)
         key = (number, datagram.protocol, datagram.destination, remote_port, inside_port)
         entry = self._find_inside(key, now)
+        if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
+            self._count("tcp_syns_from_source")
+        if tombstones.deserves_answer(datagram) and (
+            self.tombstones.has(key) if entry is None else entry.state is State.HELD
+        ):
+            return self._idle(datagram, number)
         if entry is None:
             entry = self._opened(key, datagram, now, nat_port)
         self._track(entry, datagram, INSIDE, now)
@@ -366,6 +368,7 @@ class ReferenceNat:
         self._begin(entry, now)
         self.inside[key] = entry
         self.outside[entry.outside_key] = entry
+        self.tombstones.remove(key)
         return entry
 
     def _admit(self, interface: int, key: InsideKey) -> None:
@@ -426,6 +429,8 @@ class ReferenceNat:
             self._admit(entry.interface, entry.inside_key)
             self._begin(entry, now)
             step = tracker.step(entry.tracker, entry.state, segment, side)
+        if entry.state is State.SYN_RECEIVED and step.state not in (entry.state, State.RESET):
+            self._count("flows_established_tcp")
         if entry.state in LIVE and step.state not in LIVE:
             cause = "rst" if step.state is State.RESET else "fin"
             self._count(f"flows_ended_tcp_{cause}")
@@ -444,7 +449,7 @@ class ReferenceNat:
         inside_port = quote.port(of_source=False)
         key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
         entry = self._find_inside(key, now)
-        if entry is None or entry.state is State.HELD:
+        if entry is None:
             raise _DroppedError("icmp_error_no_flow")
         quoted = quote.rewritten(address=entry.nat_address, port=entry.nat_port, source=False)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
@@ -461,7 +466,7 @@ class ReferenceNat:
         nat_port = quote.port(of_source=True)
         key = (number, quote.protocol, quote.inner.destination, remote_port, nat_port)
         entry = self._find_outside(key, now)
-        if entry is None or entry.state is State.HELD:
+        if entry is None:
             raise _DroppedError("icmp_error_no_flow")
         self._count("icmp_errors_translated")
         quoted = quote.rewritten(address=entry.inside_address, port=entry.inside_port, source=True)
@@ -473,10 +478,21 @@ class ReferenceNat:
         error = datagram.protocol == packet.ICMP
         if error and datagram.payload[0] in icmp_error.NEVER_ANSWERED:
             raise _DroppedError("ttl_exceeded")
-        self.drops["ttl_exceeded"] = self.drops.get("ttl_exceeded", 0) + 1
-        self._count("replies_icmp")
         slot = self.slots[number]
         answer = icmp_error.time_exceeded(datagram, slot.gateway, slot.address)
+        return self._answered(number, "ttl_exceeded", "replies_icmp", answer)
+
+    def _idle(self, datagram: Datagram, number: int) -> Result:
+        if not self.behaviour.idle_reset:
+            raise _DroppedError("tcp_idle_timeout")
+        answer = tombstones.reset(datagram)
+        return self._answered(number, "tcp_idle_timeout", "replies_tcp", answer)
+
+    def _answered(self, number: int, reason: str, counter: str, answer: bytes) -> Result:
+        """Drop for `reason`, but with an answer to the environment."""
+        self.drops[reason] = self.drops.get(reason, 0) + 1
+        self._count(counter)
+        slot = self.slots[number]
         header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
         return Result(REPLY, None, INSIDE, number, header + answer)
 

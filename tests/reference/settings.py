@@ -33,6 +33,14 @@ class Ports:
 
 
 @dataclass(frozen=True)
+class Behaviour:
+    """What the NAT does where AWS and the RFCs differ."""
+
+    idle_reset: bool = True
+    tombstones: int = 65536
+
+
+@dataclass(frozen=True)
 class Interface:
     """A network interface: where translated packets leave."""
 

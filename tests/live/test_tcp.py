@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What TCP allows and seldom does: an environment's kernel with a peer that the test writes by hand.
+
+Both profiles track connections alike; timers apart, see test_idle.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from scapy.layers.inet import TCP
+from scapy.packet import Raw
+
+from tests.live import peer
+from tests.live.conftest import Launch
+from tests.live.lab import (
+    ECHO,
+    WEB,
+    Lab,
+    difference,
+    receive,
+    tcp_socket,
+    udp_socket,
+    wait_until,
+)
+from tests.live.peer import Peer, speaking
+from tests.live.test_idle import exchange, state_of, tcp_state
+
+pytestmark = pytest.mark.live
+
+SCALE = 100
+RESET_SECONDS = 240 / SCALE
+TOML = f"""
+[timeouts]
+time_scale = {SCALE}
+tcp_opening_seconds = 2000
+tcp_established_seconds = 35000
+
+[ports]
+hold_seconds = 120
+
+[nat]
+profile = "rfc"
+"""
+SOURCE_PORT = 40000
+
+
+@pytest.fixture(scope="module")
+def lab(launch_shared: Launch) -> Lab:
+    """The profile `rfc`, a hundred times faster, but with room for a test to think."""
+    return launch_shared(environments=2, toml=TOML)
+
+
+@pytest.fixture
+def far(lab: Lab) -> Iterator[Peer]:
+    with speaking(lab) as found:
+        yield found
+    assert lab.verify() == []
+
+
+class Dialogue:
+    """One connection between a client in environment 1 and the peer, as the peer keeps it."""
+
+    def __init__(self, far: Peer, client: socket.socket, port: int) -> None:
+        self.far = far
+        self.port = port
+        client.setblocking(False)
+        assert client.connect_ex((peer.ADDRESS, port)) == errno.EINPROGRESS
+        self.syn = far.segment("S", "the client's SYN")
+        self.next = 9000
+        self.expected = self.syn.seq + 1
+
+    def say(self, flags: str, text: bytes = b"", **fields: Any) -> None:
+        """A segment to the client; sequence numbers follow what was said, unless given."""
+        header = {
+            "sport": self.port,
+            "dport": self.syn.sport,
+            "seq": self.next,
+            "ack": self.expected if "A" in flags else 0,
+            "flags": flags,
+            "window": 8192,
+        }
+        self.far.send(TCP(**{**header, **fields}) / Raw(text))
+        if not fields:
+            self.next += len(text) + ("S" in flags) + ("F" in flags)
+
+    def accept(self) -> None:
+        self.say("SA")
+        self.far.segment("A", "the handshake's last segment")
+
+
+def wait_connected(client: socket.socket) -> None:
+    wait_until(lambda: tcp_state(client) == 1, "the connection")
+    client.setblocking(True)
+    client.settimeout(10)
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+def test_simultaneous_open(lab: Lab, far: Peer) -> None:
+    """Both sides send a SYN; each answers the other's, and data passes."""
+    with tcp_socket(lab.environment(1)) as client:
+        talk = Dialogue(far, client, 7200)
+        talk.say("S", seq=talk.next)
+        answer = far.segment("SA", "the client's answer to the SYN")
+        assert (answer.ack, answer.seq) == (talk.next + 1, talk.syn.seq)
+        assert state_of(lab, 7200) == "SYN_RECEIVED"
+        talk.next += 1
+        talk.say("SA", seq=talk.next - 1)
+        talk.say("A", b"hello")
+        wait_connected(client)
+        assert receive(client, 5) == b"hello"
+        client.sendall(b"world")
+        heard = far.receive(lambda each: TCP in each and bytes(each[TCP].payload), "the data")
+        assert bytes(heard[TCP].payload) == b"world"
+        assert state_of(lab, 7200) == "ESTABLISHED"
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+def test_half_closed_from_outside(lab: Lab, far: Peer) -> None:
+    """The far end closes its direction; what the environment says still arrives."""
+    with tcp_socket(lab.environment(1)) as client:
+        talk = Dialogue(far, client, 7201)
+        talk.accept()
+        wait_connected(client)
+        talk.say("FA")
+        assert client.recv(1) == b""
+        assert state_of(lab, 7201) == "FIN_OUTSIDE"
+        client.sendall(b"still here")
+        heard = far.receive(lambda each: TCP in each and bytes(each[TCP].payload), "the data")
+        assert bytes(heard[TCP].payload) == b"still here"
+        talk.expected += 10
+        client.shutdown(socket.SHUT_WR)
+        far.segment("FA", "the client's FIN")
+        talk.expected += 1
+        talk.say("A")
+        wait_until(lambda: state_of(lab, 7201) == "TIME_WAIT", "TIME_WAIT")
+
+
+def dropped(lab: Lab, before: dict[str, int], reason: str) -> None:
+    wait_until(lambda: difference(before, lab.drops()).get(reason), f"a drop: {reason}")
+
+
+@pytest.mark.requirement("RFC7857-2.2", profile="rfc")
+def test_reset_in_window_only(lab: Lab, far: Peer) -> None:
+    """
+    A reset out of window is dropped. One in it passes and is not the end: its receiver may not
+    believe it (RFC 5961) and goes on; so the mapping stays for four minutes, and as long as it is
+    used. The exact one ends the connection.
+    """
+    with tcp_socket(lab.environment(1)) as client:
+        talk = Dialogue(far, client, 7202)
+        talk.accept()
+        wait_connected(client)
+        before = lab.drops()
+        talk.say("R", seq=(talk.next - 1) & 0xFFFFFFFF)
+        dropped(lab, before, "tcp_rst_window")
+        assert state_of(lab, 7202) == "ESTABLISHED"
+        talk.say("R", seq=talk.next + 1)
+        # The client's kernel asks whether that was meant (RFC 5961, section 3.2).
+        assert far.segment("A", "the challenge").ack == talk.next
+        assert state_of(lab, 7202) == "RESET"
+        talk.say("A", b"not meant")
+        assert receive(client, 9) == b"not meant"
+        since = time.monotonic()
+        client.sendall(b"good")
+        far.receive(lambda each: TCP in each and bytes(each[TCP].payload), "the data")
+        talk.expected += 4
+        talk.say("R", seq=talk.next)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        wait_until(lambda: state_of(lab, 7202) == "FREE", "the end of the mapping")
+        assert time.monotonic() - since >= RESET_SECONDS
+
+
+@pytest.mark.requirement("RFC7857-2.1", profile="both")
+def test_late_segments_are_counted_by_reason(lab: Lab, far: Peer) -> None:
+    """In TIME_WAIT they pass; when the port is free each is dropped, under its side's reason."""
+    with tcp_socket(lab.environment(1)) as client:
+        talk = Dialogue(far, client, 7203)
+        talk.accept()
+        wait_connected(client)
+        client.shutdown(socket.SHUT_WR)
+        far.segment("FA", "the client's FIN")
+        talk.expected += 1
+        talk.say("FA")
+        wait_until(lambda: state_of(lab, 7203) == "TIME_WAIT", "TIME_WAIT")
+        far.segment("A", "the last acknowledgement")
+        # A repeated FIN is answered by the client's kernel, through the gateway.
+        talk.say("FA", seq=talk.next - 1)
+        far.segment("A", "the last acknowledgement again")
+        before = lab.drops()
+        wait_until(lambda: state_of(lab, 7203) == "FREE", "the port's end")
+        talk.say("FA", seq=talk.next - 1)
+        dropped(lab, before, "no_flow")
+        assert difference(before, lab.drops()) == {"no_flow": 1}
+
+
+def test_a_port_is_used_again_in_time_wait(lab: Lab) -> None:
+    """
+    The same four addresses and ports again, right after the server closed: the new SYN is beyond
+    the old numbers (RFC 6191), so gateway and server take it, behind the same port.
+    """
+    peers = []
+    before = lab.counters()
+    with tcp_socket(lab.vpc) as listener:
+        listener.bind((WEB[0], 7204))
+        listener.listen()
+        for _ in range(3):
+            with tcp_socket(lab.environment(1), port=SOURCE_PORT) as client:
+                client.connect((WEB[0], 7204))
+                server, address = listener.accept()
+                peers.append(address)
+                with server:
+                    server.settimeout(10)
+                    exchange(client, server)
+                assert client.recv(1) == b""
+            wait_until(lambda: state_of(lab, 7204) == "TIME_WAIT", "TIME_WAIT")
+    assert len(set(peers)) == 1
+    assert difference(before, lab.counters())["flows_created_tcp"] == 3
+
+
+@pytest.mark.requirement("AWS-cloudwatch-metrics", profile="aws")
+def test_attempts_and_connections_are_counted(lab: Lab) -> None:
+    """An attempt is a SYN, a connection a finished handshake (CloudWatch has both)."""
+    before = lab.counters()
+    with tcp_socket(lab.environment(1)) as client:
+        assert client.connect_ex((WEB[0], 9)) == errno.ECONNREFUSED
+    change = difference(before, lab.counters())
+    assert change["tcp_syns_from_source"] == 1
+    assert "flows_established_tcp" not in change
+    with tcp_socket(lab.environment(1)) as client:
+        client.connect(WEB)
+    change = difference(before, lab.counters())
+    assert (change["tcp_syns_from_source"], change["flows_established_tcp"]) == (2, 1)
+
+
+@pytest.mark.requirement("RFC5382-4", profile="both")
+def test_nobody_is_told_of_an_unsolicited_syn(lab: Lab, far: Peer) -> None:
+    """Neither a reset nor an ICMP error answers it: to say nothing is the policy (REQ-4a)."""
+
+    def settle() -> None:
+        with udp_socket(lab.environment(1)) as endpoint:
+            endpoint.sendto(b"settled", ECHO)
+            assert endpoint.recv(64) == b"settled"
+
+    before = lab.drops()
+    for port in (1024, 40000, 65535):
+        far.send(TCP(sport=7205, dport=port, flags="S", seq=1))
+    dropped(lab, before, "no_flow")
+    assert far.silent(settle)
+    assert difference(before, lab.drops()) == {"no_flow": 3}
