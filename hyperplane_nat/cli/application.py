@@ -14,6 +14,7 @@ from hyperplane_nat.cli import (
     coldstart,
     doctor,
     execution,
+    flow_logs,
     inspection,
     invocation,
     lifecycle,
@@ -91,6 +92,7 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
+app.command("flow-logs")(flow_logs.flow_logs)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)

@@ -48,7 +48,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _opened(arguments: argparse.Namespace, stop: threading.Event) -> tuple[StateMap, FlowRecordRing] | None:
+def _opened(
+    arguments: argparse.Namespace, stop: threading.Event
+) -> tuple[StateMap, FlowRecordRing] | None:
     """Map and ring, as soon as the forwarder has made both; None when it is time to stop."""
     while not stop.is_set():
         try:

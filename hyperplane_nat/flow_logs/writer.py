@@ -94,9 +94,7 @@ class FlowLogWriter:
         if ask:
             self._places.refresh()
         for start in range(0, self._state.entries_watermark, SLICE_ENTRIES):
-            self._write(
-                gathered.claim(self._deltas.live(self._state.memory, start, SLICE_ENTRIES))
-            )
+            self._write(gathered.claim(self._deltas.live(self._state.memory, start, SLICE_ENTRIES)))
             self._drain()
         self._write(gathered.rest())
         self._deltas.forget()
@@ -147,7 +145,9 @@ class FlowLogWriter:
     def _note_losses(self) -> None:
         """Which interfaces the ring had no room for since the last time."""
         lost = read_lost(self._ring.memory)
-        self._skipped |= {number for number, count in lost.items() if count != self._lost.get(number)}
+        self._skipped |= {
+            number for number, count in lost.items() if count != self._lost.get(number)
+        }
         self._lost = lost
         if self._missed:
             self._skipped |= set(self._places.present)
