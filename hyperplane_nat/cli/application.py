@@ -13,6 +13,7 @@ from hyperplane_nat import __version__
 from hyperplane_nat.cli import (
     coldstart,
     doctor,
+    events,
     execution,
     flow_logs,
     inspection,
@@ -93,6 +94,7 @@ app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
 app.command("flow-logs")(flow_logs.flow_logs)
+app.command()(events.events)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)

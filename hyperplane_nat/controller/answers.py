@@ -144,6 +144,29 @@ class FlowRow(BaseModel):
     idle_seconds: float
 
 
+class EventRow(BaseModel):
+    """Something that an operator wants to know."""
+
+    number: int = Field(description="Goes up, across restarts of the controller too.")
+    time: float = Field(description="Seconds since the epoch.")
+    kind: Literal[
+        "port-exhaustion",
+        "flow-table-full",
+        "forwarder-restarted",
+        "interface-added",
+        "interface-removed",
+        "flow-log-loss",
+    ]
+    message: str
+    interface: str | None
+    remote: str | None = Field(description="Protocol, address and port.")
+    environment: str | None
+    function: str | None = Field(description="Function that the environment belongs to.")
+    suppressed: int = Field(
+        ge=0, description="Events like this one, not shown since the last one that was."
+    )
+
+
 class Verification(BaseModel):
     """What a walk through the flow table has found."""
 

@@ -22,10 +22,12 @@ from pydantic import BaseModel
 
 from hyperplane_nat.config import ConfigError
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.requests import (
     BODY_BYTES_MAX,
     PROTOCOLS,
     ApplyRequest,
+    EventQuery,
     FlowQuery,
     InvocationRequest,
     ProvisionRequest,
@@ -59,6 +61,9 @@ log = logging.getLogger(__name__)
 
 class LabService(Protocol):
     """What the API needs of the controller."""
+
+    events: EventLog
+    """GET /v1/events."""
 
     async def status(self) -> Mapping[str, Any]:
         """GET /v1/status."""
@@ -126,6 +131,7 @@ def application(lab: LabService) -> web.Application:
     result.router.add_get("/v1/environments", handlers.environments)
     result.router.add_get("/v1/interfaces", handlers.interfaces)
     result.router.add_get("/v1/flows", handlers.flows, allow_head=False)
+    result.router.add_get("/v1/events", handlers.events)
     result.router.add_get("/v1/verify", handlers.verify)
     result.router.add_get("/v1/config", handlers.config)
     result.router.add_get("/v1/functions", handlers.functions)
@@ -244,6 +250,10 @@ class _Handlers:
 
     async def functions(self, _request: web.Request) -> web.Response:
         return await self._rows(self._lab.functions())
+
+    async def events(self, request: web.Request) -> web.Response:
+        asked = query_of(EventQuery, request.query)
+        return await self._rows(self._lab.events.rows(asked.after or 0, asked.limit))
 
     async def security_groups(self, _request: web.Request) -> web.Response:
         return await self._rows(self._lab.security_groups())

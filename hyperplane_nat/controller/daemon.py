@@ -32,10 +32,12 @@ from aiohttp import web
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, views
-from hyperplane_nat.controller.errors import ControllerError, ForwarderError, first_failure
+from hyperplane_nat.controller.errors import ControllerError, first_failure
+from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
+from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
@@ -52,9 +54,6 @@ from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.store import Store
 from netns.errors import NetnsError
 from netns.topology import Survey, Topology
-
-STATUS_SECONDS = 2.0
-"""How long a status waits for the forwarder's own figures."""
 
 VERIFY_SECONDS = 60.0
 """Walking a table of 16 million flows included."""
@@ -107,11 +106,19 @@ class Daemon:
         self._metrics_listener: socket.socket | None = None
         self._metrics_url = ""
         self._runners: list[web.AppRunner] = []
+        self.events = EventLog()
+        self._observer = Observer(
+            self.events,
+            interfaces=self._interface_names,
+            function_of=self._function_of,
+            counters=lambda: {} if self._map is None else self._map.counters(),
+        )
         self._forwarder = ForwarderSupervisor(
             self._paths,
             reconcile.forwarder_command(config, self._paths, self._parts.forwarder_program),
             self._parts.forwarder_program[-1],
             self._forwarder_state,
+            on_event=self._observer.take,
         )
         self._services = ServiceSupervisor(self._paths, [])
         self._found: Survey | None = None
@@ -343,6 +350,7 @@ class Daemon:
             await endpoint.serve(endpoint.metrics_application(registry), self._metrics_listener)
         )
         self._metrics_listener = None
+        self._observer.start()
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
@@ -367,6 +375,7 @@ class Daemon:
                 await site.stop()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
+        await self._observer.stop()
         if self._functions is not None:
             await self._functions.stop()
         processes = [*await self._forwarder.stop(), *await self._services.stop()]
@@ -444,7 +453,7 @@ class Daemon:
         state_map = self._open()
         counters = state_map.counters()
         return self._facts() | {
-            "forwarder": await self._forwarder_status(),
+            "forwarder": await self._forwarder.status(),
             "services": {
                 name: {"up": up, "restarts": restarts}
                 for name, (up, restarts) in self._services.states().items()
@@ -465,25 +474,6 @@ class Daemon:
                 "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
             },
         }
-
-    async def _forwarder_status(self) -> dict[str, Any]:
-        supervisor = self._forwarder
-        result: dict[str, Any] = {
-            "pid": supervisor.pid,
-            "up": supervisor.up,
-            "restarts": supervisor.restarts,
-            "rss_bytes": supervisor.resident_bytes,
-            "uptime_seconds": None,
-            "standby_pid": supervisor.standby_pid,
-            "failover_seconds": supervisor.failover_seconds,
-        }
-        try:
-            own = await supervisor.call("status", timeout_seconds=STATUS_SECONDS)
-            result["uptime_seconds"] = own.get("uptime_seconds")
-        except ForwarderError as error:
-            # The figures of a forwarder that does not answer are what a status is asked for.
-            result["problem"] = str(error)
-        return result
 
     async def environments(self) -> bytes:
         """GET /v1/environments, encoded."""
@@ -577,10 +567,19 @@ class Daemon:
     def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
         """A reader with a mapping of its own."""
         self._open()
-        names = {interface.number: interface.name for interface in self._lab.interfaces}
-        for used in self._service().region.tables.interfaces.values():
-            names[used.number] = used.id
+        names = self._interface_names()
         return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
+
+    def _interface_names(self) -> dict[int, str]:
+        names = {interface.number: interface.name for interface in self._lab.interfaces}
+        # In one step: another thread may be changing the tables.
+        for used in list(self._service().region.tables.interfaces.values()):
+            names[used.number] = used.id
+        return names
+
+    def _function_of(self, slot: int) -> str | None:
+        used = self._service().region.tables.environments.get(slot)
+        return None if used is None else used.function_name
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""

@@ -78,6 +78,15 @@ OPERATIONS = (
         errors=(400, 404),
     ),
     Operation(
+        "get",
+        "/v1/events",
+        "What happened lately, told once and counted",
+        answers.EventRow,
+        True,
+        query=requests.EventQuery,
+        errors=(400,),
+    ),
+    Operation(
         "get", "/v1/verify", "Walk the flow table and prove that it is sound", answers.Verification
     ),
     Operation("get", "/v1/config", "The configuration in effect", Config),

@@ -200,6 +200,15 @@ class FlowQuery(Request):
     )
 
 
+class EventQuery(Request):
+    """The query of GET /v1/events."""
+
+    limit: Positive | None = Field(default=None, description="Events at most: the newest.")
+    after: Natural | None = Field(
+        default=None, description="Only events with a higher number: those since a former answer."
+    )
+
+
 def body_of(model: type[M], body: bytes) -> M:
     """The request in `body`. Errors: RequestError."""
     try:

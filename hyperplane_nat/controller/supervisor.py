@@ -39,6 +39,9 @@ BACKOFF_MAX_SECONDS = 1.0
 START_SECONDS = 15.0
 """To listen: mapping and zeroing a table of 16 million flows included."""
 
+STATUS_SECONDS = 2.0
+"""How long a status waits for the forwarder's own figures."""
+
 _EXIT_SECONDS = 0.2
 """How long after its connection a dying forwarder may last."""
 
@@ -64,13 +67,18 @@ class ForwarderSupervisor:
         state: Callable[[], Mapping[str, object]],
         *,
         clock: Callable[[], float] = time.monotonic,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        """`command` starts a forwarder and contains `word`; `state()` is what to configure."""
+        """
+        `command` starts a forwarder and contains `word`; `state()` is what to configure; `on_event`
+        is given the forwarder's messages and a `forwarder-restarted` of our own.
+        """
         self._paths = paths
         self._command = [*command, "--standby"]
         self._word = word
         self._state = state
         self._clock = clock
+        self._on_event = on_event
         self._process: Process | None = None
         self._client: ForwarderClient | None = None
         self._standby: Process | None = None
@@ -149,6 +157,25 @@ class ForwarderSupervisor:
         if self._client is None:
             raise ForwarderError("the forwarder is being restarted (try again)")
         return await self._client.call(command, arguments, timeout_seconds=timeout_seconds)
+
+    async def status(self) -> dict[str, Any]:
+        """What GET /v1/status tells of the forwarder."""
+        result: dict[str, Any] = {
+            "pid": self.pid,
+            "up": self.up,
+            "restarts": self.restarts,
+            "rss_bytes": self.resident_bytes,
+            "uptime_seconds": None,
+            "standby_pid": self.standby_pid,
+            "failover_seconds": self.failover_seconds,
+        }
+        try:
+            own = await self.call("status", timeout_seconds=STATUS_SECONDS)
+            result["uptime_seconds"] = own.get("uptime_seconds")
+        except ForwarderError as error:
+            # The figures of a forwarder that does not answer are what a status is asked for.
+            result["problem"] = str(error)
+        return result
 
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `terminate`."""
@@ -288,9 +315,6 @@ class ForwarderSupervisor:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.02)
 
-    def _on_event(self, event: Mapping[str, Any]) -> None:
-        log.info("forwarder: %s", event)
-
     async def _keep(self) -> None:
         short_lives = 0
         while True:
@@ -319,6 +343,11 @@ class ForwarderSupervisor:
                     break
             self.failover_seconds = self._clock() - noticed
             log.warning("forwarder %s took over in %.0f ms", self.pid, self.failover_seconds * 1000)
+            if self._on_event is not None:
+                seconds = self.failover_seconds
+                self._on_event(
+                    {"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds}
+                )
 
     async def _until_lost(self) -> None:
         """Return when the forwarder has exited or its connection is gone."""

@@ -28,7 +28,16 @@ from hyperplane_nat.engine.constants import (
     State,
 )
 from hyperplane_nat.engine.policy import Policy
-from hyperplane_nat.engine.settings import Behaviour, Event, Flow, Ports, Rule, Timeouts, Verdict
+from hyperplane_nat.engine.settings import (
+    Behaviour,
+    Event,
+    Exhaustion,
+    Flow,
+    Ports,
+    Rule,
+    Timeouts,
+    Verdict,
+)
 from hyperplane_nat.engine.state_map import StateMap, StateMapError
 
 __all__ = [
@@ -39,6 +48,7 @@ __all__ = [
     "Engine",
     "Event",
     "EventKind",
+    "Exhaustion",
     "Filtering",
     "Flow",
     "Mapping",

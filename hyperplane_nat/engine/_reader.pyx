@@ -12,9 +12,10 @@ from libc.string cimport memcpy
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
 from hyperplane_nat.engine.layout cimport Entry, Header, SlotCounters
+from hyperplane_nat.engine.layout cimport Exhaustion as ExhaustionRecord
 
-from hyperplane_nat.engine.constants import State
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.constants import DropReason, State
+from hyperplane_nat.engine.settings import Exhaustion, Flow
 
 cdef extern from *:
     """
@@ -23,6 +24,7 @@ cdef extern from *:
     void HP_READ_BARRIER() noexcept nogil
 
 cdef list STATE_NAMES = [state.name for state in State]
+cdef dict REASONS = {int(reason): reason for reason in DropReason}
 cdef dict PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 
 
@@ -59,8 +61,43 @@ def read_slot_counters(const unsigned char[::1] memory not None, int slot):
     }
 
 
-def read_flows(const unsigned char[::1] memory not None, uint32_t start, uint32_t limit):
-    """Flows among `limit` entries from `start`."""
+def read_exhaustions(const unsigned char[::1] memory not None):
+    """Where ports ran out, in no order; a record that changes meanwhile may be left out."""
+    cdef const uint8_t* base = &memory[0]
+    cdef const Header* header = <const Header*>base
+    cdef const ExhaustionRecord* records = <const ExhaustionRecord*>(
+        base + header.exhaustions_offset
+    )
+    cdef ExhaustionRecord record
+    cdef list found = []
+    cdef int i
+    for i in range(EXHAUSTIONS):
+        if records[i].errors == 0:
+            continue
+        HP_READ_BARRIER()
+        memcpy(&record, &records[i], sizeof(ExhaustionRecord))
+        HP_READ_BARRIER()
+        if records[i].errors != record.errors or record.reason not in REASONS:
+            continue
+        found.append(
+            Exhaustion(
+                PROTOCOLS.get(record.protocol, "?"),
+                record.interface,
+                dotted(record.address),
+                swap16(record.port),
+                record.slot,
+                REASONS[record.reason],
+                record.errors,
+                record.last,
+            )
+        )
+    return found
+
+
+def read_flows(
+    const unsigned char[::1] memory not None, uint32_t start, uint32_t limit, bint mappings=False
+):
+    """Flows, or mappings, among `limit` entries from `start`."""
     cdef const uint8_t* base = &memory[0]
     cdef const Header* header = <const Header*>base
     cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
@@ -84,7 +121,8 @@ def read_flows(const unsigned char[::1] memory not None, uint32_t start, uint32_
             source.generation != entry.generation
             or source.state == STATE_FREE
             or entry.state == STATE_FREE
-            or entry.state > STATE_HELD
+            or entry.state > STATE_MAPPING
+            or (entry.remote_address == 0) != mappings
             or entry.slot >= header.slots_max
             or entry.interface >= header.interfaces_max
         ):

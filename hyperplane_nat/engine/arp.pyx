@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""ARP (RFC 826) on both sides, for the two addresses that are ours.
+"""ARP (RFC 826) on both sides, for the addresses that are ours.
 
 On a slot the gateway address is answered, and nothing is learned: the slot's MAC address is
 configuration, and a sender that claims another is counted as spoofing.  In the VPC the
-interface's own address is answered; a reply is handed to the forwarder only while that neighbour
+interface's own addresses are answered; a reply is handed to the forwarder only while that neighbour
 is being asked for, so that nobody can rename a next hop unasked.
 """
 
@@ -13,6 +13,7 @@ from libc.string cimport memcmp, memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, load32, store32, swap16
+from hyperplane_nat.engine.classification cimport interface_of_address
 from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count, drop
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_INCOMPLETE,
@@ -47,7 +48,7 @@ cdef void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address) noexc
 
 cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
     cdef uint8_t* arp = p.frame + ETHERNET_BYTES
-    cdef uint16_t operation
+    cdef uint16_t operation, number = p.port
     cdef uint32_t sender, target
     cdef Slot* slot
     cdef Interface* interface
@@ -82,15 +83,15 @@ cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
         return
     interface = &nat.interfaces[p.port]
     if (
-        sender == interface.address
+        interface_of_address(nat, &number, sender)
         or (arp[8] & 1)
         or memcmp(arp + 8, p.frame + 6, 6) != 0
     ):
         drop(nat, p, DROP_ARP_SPOOFED)
         return
     if operation == REQUEST:
-        if target == interface.address:
-            reply(nat, p, interface.mac, interface.address)
+        if interface_of_address(nat, &number, target):
+            reply(nat, p, interface.mac, target)
         else:
             drop(nat, p, DROP_ARP_IGNORED)
         return

@@ -17,9 +17,11 @@ from hyperplane_nat.engine.flow_table cimport (
     table_index_position,
 )
 from hyperplane_nat.engine.layout cimport NIL, Entry, Remote
+from hyperplane_nat.engine.mapping cimport PERMISSION, is_mapping
 from hyperplane_nat.engine.nat cimport NOBODY, Interface, Nat
 from hyperplane_nat.engine.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.timers cimport WHEEL_BUCKETS, WHEEL_HEAD
+from hyperplane_nat.engine.tracker cimport MAPPED
 
 
 cdef list audit(Nat* nat):
@@ -36,6 +38,9 @@ cdef list audit(Nat* nat):
     per_remote = {}
     per_slot = {}
     per_interface = {}
+    mappings = {}
+    mapped = {}
+    cdef uint64_t active = 0
     for flow in range(watermark):
         entry = &nat.table.entries[flow]
         if entry.state == STATE_FREE:
@@ -59,6 +64,22 @@ cdef list audit(Nat* nat):
                 table_hash(&nat.table, entry_key(entry, side)),
             ) != flow:
                 problems.append(f"flow {flow}: another flow has its key on side {side}")
+        if is_mapping(entry):
+            mappings[entry.interface, entry.protocol, entry.nat_port] = entry.packets[0]
+            active += entry.state == STATE_MAPPING
+            if (entry.state == STATE_MAPPING) != (entry.packets[0] > 0):
+                problems.append(f"mapping {flow}: {entry.packets[0]} flows, state {entry.state}")
+        elif entry.track_flags & MAPPED:
+            key = (entry.interface, entry.protocol, entry.nat_port)
+            mapped[key] = mapped.get(key, 0) + 1
+            key = (
+                entry.protocol | PERMISSION,
+                entry.interface,
+                entry.remote_address,
+                entry.nat_port,
+            )
+            per_remote[key] = per_remote.get(key, 0) + 1
+            continue
         key = (entry.protocol, entry.interface, entry.remote_address, entry.remote_port)
         per_remote[key] = per_remote.get(key, 0) + 1
         remote = ports_remote(
@@ -72,6 +93,13 @@ cdef list audit(Nat* nat):
             problems.append(f"flow {flow}: its remote endpoint has no record")
         elif ports_bit(&nat.ports, remote, entry.nat_port) == 0:
             problems.append(f"flow {flow}: the bitmap calls its port free")
+    for key in mapped.keys() | {each for each in mappings if mappings[each]}:
+        if mapped.get(key, 0) != mappings.get(key, 0):
+            problems.append(
+                f"mapping {key}: {mappings.get(key, 0)} flows counted, {mapped.get(key, 0)} found"
+            )
+    if active != nat.counters[C_MAPPINGS_ACTIVE]:
+        problems.append(f"{active} mappings, {nat.counters[C_MAPPINGS_ACTIVE]} counted")
     if used != nat.table.used:
         problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
     for cell in range(nat.table.mask + 1):

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport uint16_t, uint32_t
+
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.flow_table cimport FlowKey, flow_key
 from hyperplane_nat.engine.nat cimport Nat
@@ -17,4 +19,7 @@ cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
 
 cdef bint about_an_error(const Packet* p) noexcept nogil
 cdef int classify(Nat* nat, Packet* p) noexcept nogil
+cdef bint interface_of_address(
+    const Nat* nat, uint16_t* number, uint32_t address
+) noexcept nogil
 cdef void addresses_index(Nat* nat) noexcept nogil

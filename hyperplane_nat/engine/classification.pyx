@@ -11,6 +11,9 @@ counters.
 Whether an address is that of a network interface is asked of every packet, and only the interfaces
 of the same VPC count: other VPCs may use the same addresses.  So (VPC, address) of every interface
 is kept in a small open-addressed set, at most half full, derived anew when an interface changes.
+
+A packet from outside arrives at the primary address's number, which has the link; from here on it
+has the number of the address it is for.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -54,9 +57,10 @@ cdef inline uint32_t own_cell(const Nat* nat, uint64_t key) noexcept nogil:
 
 
 cdef void addresses_index(Nat* nat) noexcept nogil:
-    """Derive the set of own addresses from the interfaces."""
+    """Derive the set of own addresses, and the chains of secondary ones, from the interfaces."""
     cdef uint32_t i, cell
     cdef uint64_t key
+    cdef Interface* primary
     memset(nat.own_addresses, 0, (<uint64_t>nat.own_mask + 1) * sizeof(uint64_t))
     for i in range(nat.interfaces_used):
         if nat.interfaces[i].active:
@@ -65,6 +69,28 @@ cdef void addresses_index(Nat* nat) noexcept nogil:
             while nat.own_addresses[cell] and nat.own_addresses[cell] != key:
                 cell = (cell + 1) & nat.own_mask
             nat.own_addresses[cell] = key
+        nat.interfaces[i].addresses = 1
+        nat.interfaces[i].next_address = UNATTACHED
+    # From the last, so that a chain has its numbers in order.
+    i = nat.interfaces_used
+    while i:
+        i -= 1
+        if nat.interfaces[i].active and nat.interfaces[i].primary != i:
+            primary = &nat.interfaces[nat.interfaces[i].primary]
+            nat.interfaces[i].next_address = primary.next_address
+            primary.next_address = <uint16_t>i
+            primary.addresses += 1
+
+
+cdef bint interface_of_address(const Nat* nat, uint16_t* number, uint32_t address) noexcept nogil:
+    """Replace the number of a primary by that of its address; False when it has no such one."""
+    cdef uint16_t each = number[0]
+    while each != UNATTACHED:
+        if nat.interfaces[each].address == address:
+            number[0] = each
+            return True
+        each = nat.interfaces[each].next_address
+    return False
 
 
 cdef bint address_of_an_interface(const Nat* nat, uint32_t vpc, uint32_t address) noexcept nogil:
@@ -157,7 +183,10 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
             return DROP_SOURCE_SPOOFED
         count2(nat, C_PACKETS_IN_FROM_SOURCE, p.total_length)
     else:
-        if p.destination != nat.interfaces[p.port].address:
+        if (
+            p.destination != nat.interfaces[p.port].address
+            and not interface_of_address(nat, &p.port, p.destination)
+        ):
             return DROP_NOT_OURS
         count2(nat, C_PACKETS_IN_FROM_DESTINATION, p.total_length)
     if load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):

@@ -32,16 +32,21 @@ from hyperplane_nat.engine.classification cimport (
     classify,
     packet_key,
 )
-from hyperplane_nat.engine.flow_records cimport note_refusal, ring_fits, ring_lost, ring_records
+from hyperplane_nat.engine.flow_records cimport note_refusal, sink_open
 from hyperplane_nat.engine.flow_table cimport table_find, table_init
-from hyperplane_nat.engine.icmp cimport reply_time_exceeded, translate_error
+from hyperplane_nat.engine.icmp cimport (
+    ICMP_PROHIBITED,
+    ICMP_TIME_EXCEEDED,
+    ICMP_UNREACHABLE,
+    reply_error,
+    translate_error,
+)
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     NIL,
     Entry,
     Exhaustion,
     Header,
-    RecordRing,
     SlotCounters,
 )
 from hyperplane_nat.engine.lifecycle cimport (
@@ -51,6 +56,7 @@ from hyperplane_nat.engine.lifecycle cimport (
     flows_expire,
     flows_rebuild,
 )
+from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_answers
 from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport (
     UNATTACHED,
@@ -102,6 +108,11 @@ from hyperplane_nat.engine.settings import Behaviour, Event, Ports, Timeouts, Ve
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
 
 
+cdef enum:
+    # A mapping lasts as long as its flows: its timer only keeps its clock from turning over.
+    MAPPING_LOOK_MS = 86_400_000
+
+
 cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     """First half: everything that needs no flow. A drop is final, `action` says so."""
     cdef int reason
@@ -114,13 +125,27 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
         return
     drop(nat, p, reason)
     if reason == DROP_TTL_EXCEEDED and p.side == SIDE_INSIDE and not about_an_error(p):
-        reply_time_exceeded(nat, p)
+        reply_error(nat, p, ICMP_TIME_EXCEEDED, 0)
 
 
-cdef void refuse(Nat* nat, Packet* p, int reason, uint64_t now) noexcept nogil:
-    """Drop a packet that no flow admits, and tell the flow logs."""
+cdef void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
+    """Drop a packet that would have begun a flow; RFC 6888 REQ-11 wants it answered."""
     drop(nat, p, reason)
-    note_refusal(nat, p, reason, now)
+    if nat.behaviour.exhaustion_icmp and (
+        reason == DROP_PORT_ALLOCATION
+        or reason == DROP_PORT_LIMIT_INTERFACE
+        or reason == DROP_PORT_LIMIT_ENVIRONMENT
+        or reason == DROP_FLOW_TABLE_FULL
+    ):
+        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED)
+
+
+cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """Translate a packet from outside by its flow or mapping and send it to the environment."""
+    cdef uint32_t translated = nat.slots[entry.slot].address
+    rewrite_l4(p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port)
+    rewrite_ip(p, 16, p.destination, translated)
+    send_inside(nat, p, entry.slot)
 
 
 cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -145,17 +170,26 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             flow = NIL
     if flow == NIL:
         if p.side == SIDE_OUTSIDE:
-            refuse(nat, p, DROP_NO_FLOW, now)
+            reason = DROP_NO_FLOW
+            if nat.behaviour.mapping:
+                reason = mapping_admit(nat, p, now, &flow)
+            if reason:
+                drop(nat, p, reason)
+                note_refusal(nat, p, reason, now)
+            else:
+                deliver(nat, p, &nat.table.entries[flow])
             return
         if p.protocol == 6:
-            if p.segment != SEGMENT_SYN:
+            if p.segment == SEGMENT_SYN:
+                count(nat, C_TCP_SYNS_FROM_SOURCE)
+            elif not mapping_answers(nat, p, now):
                 refuse_stray(nat, p)
                 note_refusal(nat, p, p.reason, now)
                 return
-            count(nat, C_TCP_SYNS_FROM_SOURCE)
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
-            refuse(nat, p, reason, now)
+            refuse(nat, p, reason)
+            note_refusal(nat, p, reason, now)
             return
     else:
         reason = flow_track(nat, flow, p, now)
@@ -164,7 +198,8 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             note_refusal(nat, p, DROP_TCP_IDLE_TIMEOUT, now)
             return
         if reason:
-            refuse(nat, p, reason, now)
+            drop(nat, p, reason)
+            note_refusal(nat, p, reason, now)
             return
     entry = &nat.table.entries[flow]
     entry.packets[p.side] += 1
@@ -177,12 +212,7 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         rewrite_ip(p, 12, p.source, translated)
         send_outside(nat, p, entry.interface)
     else:
-        translated = nat.slots[entry.slot].address
-        rewrite_l4(
-            p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port
-        )
-        rewrite_ip(p, 16, p.destination, translated)
-        send_inside(nat, p, entry.slot)
+        deliver(nat, p, entry)
 
 
 cdef bytes mac_bytes(str text):
@@ -258,6 +288,7 @@ cdef class Engine:
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
         tracker_load(&nat.tracker)
         neighbours_init(&nat.neighbours, neighbour_key)
+        nat.timeouts[<int>STATE_MAPPING] = MAPPING_LOOK_MS
         self._load_timeouts(Timeouts())
         self._load_ports(Ports())
         self._load_behaviour(Behaviour())
@@ -321,15 +352,20 @@ cdef class Engine:
         if new_ports:
             self._load_ports(ports)
         if behaviour is not None:
+            # Flows of the other kind of mapping have ports that bitmaps may not know.
+            new_ports = new_ports or behaviour.mapping != self.behaviour.mapping
             self._load_behaviour(behaviour)
         if new_timeouts or new_ports:
             self._rebuild(now_ms, False)
 
     def set_interface(
         self, uint32_t number, *, address, mac, subnet, router, destinations,
-        uint32_t vpc=0, Policy policy=None,
+        uint32_t vpc=0, Policy policy=None, primary=None,
     ):
         """Make or change a network interface; ValueError when the number has another's flows.
+
+        With `primary` it is a further address of that interface, which is set before it and has the
+        link, the next hops and the policy.
 
         Without a policy everything may be reached.  A new policy concerns new flows only.
         """
@@ -337,6 +373,8 @@ cdef class Engine:
             raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")
         if len(destinations) > DESTINATIONS_MAX:
             raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
+        if primary is not None and not 0 <= primary < self.nat.interfaces_max:
+            raise ValueError(f"interface {primary}: the state map has {self.nat.interfaces_max}")
         if not self.admits_interface(number, address):
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
         cdef Interface record
@@ -353,6 +391,7 @@ cdef class Engine:
             record.destination_masks[record.destinations_count] = mask
             record.destinations_count += 1
         record.active = 1
+        record.primary = <uint16_t>(number if primary is None else primary)
         record.entries = self.nat.interfaces[number].entries
         record.policy = NULL if policy is None else &policy.record
         self.nat.interfaces[number] = record
@@ -532,17 +571,10 @@ cdef class Engine:
 
     def record_flows(self, ring):
         """Write flow records to a mapped :class:`FlowRecordRing` file; None ends it."""
-        cdef unsigned char[::1] memory
-        self.nat.sink.ring = NULL
+        sink_open(self.nat, NULL, 0)
         self.ring = ring
-        if ring is None:
-            return
-        memory = ring
-        if not ring_fits(<RecordRing*>&memory[0], memory.shape[0]):
+        if ring is not None and not sink_open(self.nat, &self.ring[0], self.ring.shape[0]):
             raise ValueError("not a ring of flow records")
-        self.nat.sink.lost = ring_lost(<RecordRing*>&memory[0])
-        self.nat.sink.records = ring_records(<RecordRing*>&memory[0])
-        self.nat.sink.ring = <RecordRing*>&memory[0]
 
     def next_deadline(self):
         """When `expire` should be called next, in ms, or None when no flow waits."""
@@ -580,8 +612,12 @@ cdef class Engine:
         return events
 
     def flows(self):
-        """Every committed entry."""
+        """Every committed entry of a flow."""
         return self.state.flows()
+
+    def mappings(self):
+        """Every committed entry of an endpoint-independent mapping."""
+        return self.state.mappings()
 
     def counters(self):
         """Every counter by name."""

@@ -177,7 +177,8 @@ cdef class FlowDeltas:
                 source.generation != entry.generation
                 or source.state == STATE_FREE
                 or entry.state == STATE_FREE
-                or entry.state >= STATE_MAPPING
+                or entry.state > STATE_HELD
+                or entry.remote_address == 0
                 or entry.slot >= header.slots_max
                 or entry.interface >= header.interfaces_max
             ):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.layout cimport FlowRecord, RecordRing
 from hyperplane_nat.engine.nat cimport Nat
@@ -21,6 +21,7 @@ cdef inline void note_refusal(Nat* nat, const Packet* p, int reason, uint64_t no
         record_refusal(nat, p, reason, now)
 
 
+cdef bint sink_open(Nat* nat, uint8_t* memory, uint64_t bytes) noexcept nogil
 cdef void record_end(Nat* nat, uint32_t flow) noexcept nogil
 cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil
 cdef uint32_t* ring_lost(RecordRing* ring) noexcept nogil

@@ -71,6 +71,20 @@ cdef void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
     HP_STORE64_RELEASE(&ring.tail, tail)
 
 
+cdef bint sink_open(Nat* nat, uint8_t* memory, uint64_t bytes) noexcept nogil:
+    """Write records to a mapped file, with NULL to none; False when it is no ring."""
+    cdef RecordRing* ring = <RecordRing*>memory
+    nat.sink.ring = NULL
+    if ring == NULL:
+        return True
+    if not ring_fits(ring, bytes):
+        return False
+    nat.sink.lost = ring_lost(ring)
+    nat.sink.records = ring_records(ring)
+    nat.sink.ring = ring
+    return True
+
+
 cdef void lose(Nat* nat, uint16_t interface) noexcept nogil:
     count(nat, C_FLOW_RECORDS_LOST)
     if interface < nat.sink.ring.interfaces:
@@ -92,7 +106,7 @@ cdef void record_end(Nat* nat, uint32_t flow) noexcept nogil:
     cdef FlowRecord* record
     cdef int side
     # An orphan has had its record, and a mapping carries no packets itself.
-    if entry.slot == NOBODY or entry.state == STATE_MAPPING:
+    if entry.slot == NOBODY or entry.remote_address == 0:
         return
     record = reserve(nat, entry.interface, nat.sink.ring.capacity)
     if record == NULL:

@@ -43,7 +43,6 @@ from hyperplane_nat.engine.rewrite cimport rewrite_ip
 cdef enum:
     ICMP_BYTES = 8
     QUOTED_MIN = 8
-    TIME_EXCEEDED = 11
 
 
 cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -105,7 +104,10 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
             return
     key = flow_key(p.side, protocol, owner, remote, remote_port, local_port)
-    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    flow = NIL
+    if remote != 0:
+        # Only mappings have a remote address of 0.
+        flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
     if flow != NIL and flow_settle(nat, flow, now):
         flow = NIL
     entry = &nat.table.entries[flow if flow != NIL else 0]
@@ -155,8 +157,8 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
 
 
-cdef void reply_time_exceeded(Nat* nat, Packet* p) noexcept nogil:
-    """Build, in the packet's reply buffer, the answer to a packet whose TTL ran out on a slot.
+cdef void reply_error(Nat* nat, Packet* p, uint8_t kind, uint8_t code) noexcept nogil:
+    """Build, in the packet's reply buffer, an ICMP error for the environment that sent a packet.
 
     RFC 792; the quotation is the IP header and eight bytes as received.  The source is the
     gateway address, so that a traceroute names the first hop.
@@ -179,7 +181,8 @@ cdef void reply_time_exceeded(Nat* nat, Packet* p) noexcept nogil:
     store32(ip + 12, slot.gateway)
     store32(ip + 16, p.source)
     store16(ip + 10, complement(sum_bytes(ip, 20, 0)))
-    icmp[0] = TIME_EXCEEDED
+    icmp[0] = kind
+    icmp[1] = code
     memcpy(icmp + ICMP_BYTES, p.ip, quoted)
     store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
     p.action = ACTION_REPLY

@@ -10,5 +10,5 @@ cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
 cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil
 cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil
 cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
-cdef void flow_remove(Nat* nat, uint32_t flow) noexcept nogil
+cdef void flow_remove(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
 cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil

@@ -27,6 +27,16 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.allocation cimport allocate, report
+from hyperplane_nat.engine.entries cimport (
+    age_of,
+    deadline_of,
+    join,
+    leave_interface,
+    leave_slot,
+    over,
+    relink,
+)
 from hyperplane_nat.engine.flow_records cimport note_end
 from hyperplane_nat.engine.flow_table cimport (
     entry_key,
@@ -42,19 +52,19 @@ from hyperplane_nat.engine.flow_table cimport (
     table_unindex,
 )
 from hyperplane_nat.engine.layout cimport NIL, Entry, Track
-from hyperplane_nat.engine.nat cimport (
-    EVENTS_MAX,
-    NOBODY,
-    Event,
-    Interface,
-    Nat,
-    Slot,
-    count,
-    protocol_index,
+from hyperplane_nat.engine.mapping cimport (
+    is_mapping,
+    mapping_free,
+    mapping_join,
+    mapping_leave,
+    mapping_open,
+    mappings_recount,
+    permission_adopt,
 )
+from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, protocol_index
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
-from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back, ports_take
+from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
     wheel_init,
@@ -64,7 +74,7 @@ from hyperplane_nat.engine.timers cimport (
     wheel_settle,
 )
 from hyperplane_nat.engine.tombstones cimport tombstone_put, tombstone_remove
-from hyperplane_nat.engine.tracker cimport reset_acceptable, track_segment, track_start
+from hyperplane_nat.engine.tracker cimport MAPPED, reset_acceptable, track_segment, track_start
 
 cdef enum:
     CAUSES = 4
@@ -73,46 +83,10 @@ cdef enum:
 
 cdef inline int refusal(const Nat* nat, uint16_t interface, const Packet* p) noexcept nogil:
     """Why security groups do not let a packet from inside begin a flow, or DROP_NONE."""
-    cdef const PolicyRecord* policy = nat.interfaces[interface].policy
+    cdef const PolicyRecord* policy = nat.interfaces[nat.interfaces[interface].primary].policy
     if policy == NULL:
         return DROP_NONE
     return policy_check(policy, p.protocol, p.destination, p.destination_port)
-
-
-cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
-    cdef uint32_t age = <uint32_t>now - entry.last_seen
-    return 0 if age > 0x7FFFFFFF else age
-
-
-cdef inline bint over(uint8_t state) noexcept nogil:
-    """Whether the flow has ended and only its port is held."""
-    return state == STATE_TIME_WAIT or state == STATE_RESET or state == STATE_HELD
-
-
-cdef inline uint64_t deadline_of(const Nat* nat, const Entry* entry, uint64_t now) noexcept nogil:
-    return now + nat.timeouts[entry.state] - age_of(entry, now)
-
-
-cdef void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """Move a flow's timer to its new deadline."""
-    wheel_remove(&nat.wheel, flow)
-    wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
-
-
-cdef void report(Nat* nat, Packet* p, uint64_t now, uint8_t kind) noexcept nogil:
-    cdef Event* event
-    if nat.events_count == EVENTS_MAX:
-        count(nat, C_EVENTS_LOST)
-        return
-    event = &nat.events[nat.events_count]
-    nat.events_count += 1
-    event.now = now
-    event.kind = kind
-    event.protocol = p.protocol
-    event.slot = p.port
-    event.interface = nat.slots[p.port].interface
-    event.remote_address = p.destination
-    event.remote_port = p.destination_port
 
 
 cdef void count_begin(Nat* nat, const Entry* entry) noexcept nogil:
@@ -148,7 +122,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     """A new flow for a packet from inside, or NIL with the reason."""
     cdef uint16_t interface = nat.slots[p.port].interface
     cdef uint16_t nat_port = 0
-    cdef uint32_t flow
+    cdef uint32_t flow, mapping = NIL
     cdef Entry* entry
     reason[0] = refusal(nat, interface, p)
     if reason[0]:
@@ -156,15 +130,21 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     flow = table_allocate(&nat.table)
     if flow == NIL:
         reason[0] = DROP_FLOW_TABLE_FULL
-        report(nat, p, now, EVENT_FLOW_TABLE_FULL)
-        return NIL
-    if ports_take(
-        &nat.ports, p.protocol, interface, p.destination, p.destination_port, &nat_port
-    ):
-        table_give_back(&nat.table, flow)
-        count(nat, C_PORT_ALLOCATION_ERRORS)
-        reason[0] = DROP_PORT_ALLOCATION
-        report(nat, p, now, EVENT_PORT_ALLOCATION)
+    elif nat.behaviour.mapping == MAPPING_ENDPOINT_INDEPENDENT:
+        mapping = mapping_open(nat, p, now, reason)
+        if mapping != NIL:
+            interface = nat.table.entries[mapping].interface
+            nat_port = nat.table.entries[mapping].nat_port
+            reason[0] = mapping_join(nat, mapping, p, now)
+    else:
+        reason[0] = allocate(
+            nat, p, p.destination, p.destination_port, 1, now, &interface, &nat_port
+        )
+    if reason[0]:
+        if flow != NIL:
+            table_give_back(&nat.table, flow)
+        if reason[0] == DROP_FLOW_TABLE_FULL:
+            report(nat, p, now, EVENT_FLOW_TABLE_FULL)
         return NIL
     entry = &nat.table.entries[flow]
     entry.remote_address = p.destination
@@ -174,10 +154,17 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     entry.interface = interface
     entry.nat_port = nat_port
     entry.protocol = p.protocol
+    entry.track_flags = 0 if mapping == NIL else <uint8_t>MAPPED
     begin(nat, entry, now)
     track_start(entry, &nat.table.tracks[flow])
     join(nat, entry)
-    table_commit(&nat.table, flow, first_state(p.protocol))
+    # A SYN-ACK answers a SYN that its mapping let in.
+    if p.protocol == 6 and p.segment == SEGMENT_SYNACK:
+        table_commit(&nat.table, flow, STATE_SYN_RECEIVED)
+    else:
+        table_commit(&nat.table, flow, first_state(p.protocol))
+    if mapping != NIL:
+        permission_adopt(nat, entry)
     if p.protocol == 6:
         track_segment(entry, &nat.table.tracks[flow], p)
         tombstone_remove(nat, p)
@@ -206,52 +193,42 @@ cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept
     return DROP_NONE
 
 
-cdef void join(Nat* nat, const Entry* entry) noexcept nogil:
-    """One more entry belongs to its slot, if to any, and its interface."""
-    if entry.slot != NOBODY:
-        nat.slots[entry.slot].entries += 1
-    nat.interfaces[entry.interface].entries += 1
-
-
-cdef void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
-    """One entry less belongs to its slot; with the last one a retiring slot is free."""
-    cdef Slot* slot
-    if entry.slot == NOBODY:
-        return
-    slot = &nat.slots[entry.slot]
-    slot.entries -= 1
-    if slot.entries == 0 and slot.retiring:
-        slot.retiring = 0
-        nat.retiring -= 1
-
-
-cdef void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
-    """The same for the interface."""
-    cdef Interface* interface = &nat.interfaces[entry.interface]
-    interface.entries -= 1
-    if interface.entries == 0 and interface.retiring:
-        interface.retiring = 0
-        nat.retiring -= 1
-
-
-cdef void release(Nat* nat, uint32_t flow) noexcept nogil:
-    """The entry, which is in no bucket of the wheel, and its port are free."""
+cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcept nogil:
+    """The entry, which is in no bucket of the wheel, and its port are free since `ended`."""
     cdef Entry* entry = &nat.table.entries[flow]
+    if is_mapping(entry):
+        mapping_free(nat, flow)
+        return
     note_end(nat, flow)
     if entry.state == STATE_HELD:
         tombstone_put(nat, entry)
-    ports_give_back(
-        &nat.ports,
-        entry.protocol,
-        entry.interface,
-        entry.remote_address,
-        entry.remote_port,
-        entry.nat_port,
-    )
+    if not entry.track_flags & MAPPED:
+        ports_give_back(
+            &nat.ports,
+            entry.protocol,
+            entry.interface,
+            entry.remote_address,
+            entry.remote_port,
+            entry.nat_port,
+        )
     leave_slot(nat, entry)
     leave_interface(nat, entry)
     table_free(&nat.table, flow)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
+    if entry.track_flags & MAPPED:
+        mapping_leave(nat, entry, ended, now)
+
+
+cdef inline bint needs_hold(const Entry* entry) noexcept nogil:
+    """Whether a flow keeps its entry after a timeout: the port of a mapping is held by that."""
+    return entry.protocol == 6 or not entry.track_flags & MAPPED
+
+
+cdef inline uint32_t free_since(const Nat* nat, const Entry* entry) noexcept nogil:
+    """When an entry whose time is over has become free."""
+    if needs_hold(entry):
+        return entry.last_seen + nat.timeouts[entry.state]
+    return entry.last_seen
 
 
 cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
@@ -260,11 +237,16 @@ cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     cdef uint32_t age = age_of(entry, now)
     if age < nat.timeouts[entry.state]:
         return 0
+    if entry.state == STATE_MAPPING:
+        entry.last_seen = <uint32_t>now
+        return 0
     if over(entry.state):
         return 2
     count_end(nat, entry, END_TIMEOUT)
     entry.last_seen += nat.timeouts[entry.state]
     entry.state = STATE_HELD
+    if not needs_hold(entry):
+        return 2
     return 2 if age_of(entry, now) >= nat.timeouts[STATE_HELD] else 1
 
 
@@ -275,7 +257,7 @@ cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return 0
     if outcome == 2:
         wheel_remove(&nat.wheel, flow)
-        release(nat, flow)
+        release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
         return 1
     relink(nat, flow, now)
     return 0
@@ -362,7 +344,7 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
         examined += 1
         outcome = pass_deadlines(nat, flow, now)
         if outcome == 2:
-            release(nat, flow)
+            release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
             continue
         deadline = deadline_of(nat, &nat.table.entries[flow], now)
         if (deadline >> 6) <= nat.wheel.tick:
@@ -373,21 +355,33 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
     return examined
 
 
-cdef void flow_remove(Nat* nat, uint32_t flow) noexcept nogil:
-    """Forget a flow and its port at once: its interface is gone."""
+cdef void flow_remove(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """Forget a flow and its port at once: its interface is gone.
+
+    A mapping that still has flows is left for when it has none.
+    """
     cdef Entry* entry = &nat.table.entries[flow]
-    if not over(entry.state):
+    if is_mapping(entry):
+        if entry.packets[0]:
+            return
+    elif not over(entry.state):
         count_end(nat, entry, END_REMOVED)
     wheel_remove(&nat.wheel, flow)
-    release(nat, flow)
+    release(nat, flow, <uint32_t>now, now)
 
 
 cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """End a flow whose slot is gone: its port is held, and the entry is nobody's.
 
-    A kill in between leaves a held entry of the old slot, which is swept again.
+    The port of a mapping's flows is held by the mapping, once they are gone.  A kill in between
+    leaves a held entry of the old slot, which is swept again.
     """
     cdef Entry* entry = &nat.table.entries[flow]
+    if not is_mapping(entry) and entry.track_flags & MAPPED:
+        flow_remove(nat, flow, now)
+        return
+    if entry.state == STATE_MAPPING:
+        return
     note_end(nat, flow)
     if over(entry.state):
         entry.state = STATE_HELD
@@ -404,6 +398,12 @@ cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
         return False
     if entry.slot >= nat.slots_max and (entry.slot != NOBODY or entry.state != STATE_HELD):
         return False
+    if is_mapping(entry):
+        return (
+            (entry.state == STATE_MAPPING or entry.state == STATE_HELD)
+            and entry.remote_port == 0
+            and entry.protocol in (1, 6, 17)
+        )
     if entry.protocol == 6:
         return STATE_SYN_SENT <= entry.state <= STATE_RESET or entry.state == STATE_HELD
     if entry.protocol == 17:
@@ -423,16 +423,21 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
     for side in range(first, 2):
         table_index_insert(&nat.table, flow, side, hashes[side])
     join(nat, entry)
-    ports_adopt(
-        &nat.ports,
-        entry.protocol,
-        entry.interface,
-        entry.remote_address,
-        entry.remote_port,
-        entry.nat_port,
-    )
+    if is_mapping(entry):
+        entry.packets[0] = 0
+    if entry.track_flags & MAPPED and not is_mapping(entry):
+        permission_adopt(nat, entry)
+    else:
+        ports_adopt(
+            &nat.ports,
+            entry.protocol,
+            entry.interface,
+            entry.remote_address,
+            entry.remote_port,
+            entry.nat_port,
+        )
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
-    if not over(entry.state):
+    if not over(entry.state) and not is_mapping(entry):
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += 1
         nat.slot_counters[entry.slot].flows += 1
     return True
@@ -450,12 +455,14 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
     cdef uint32_t discarded = 0, used = 0, start, end, flow
     cdef uint64_t hashes[BLOCK][2]
     cdef int side, protocol
+    cdef bint mapped = False
     cdef Entry* entry
     if not blank:
         memset(nat.table.index, 0, <uint64_t>nat.header.index_cells * 4)
     ports_clear(&nat.ports, blank)
     wheel_init(&nat.wheel, &nat.table, now)
     nat.table.free_head = NIL
+    nat.counters[C_MAPPINGS_ACTIVE] = 0
     for protocol in range(3):
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol] = 0
     for flow in range(nat.slots_max):
@@ -469,6 +476,8 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         for flow in range(start, end):
             entry = &nat.table.entries[flow]
             if entry.state != STATE_FREE:
+                if is_mapping(entry) or entry.track_flags & MAPPED:
+                    mapped = True
                 for side in range(2):
                     hashes[flow - start][side] = table_hash(&nat.table, entry_key(entry, side))
                     table_prefetch_index(&nat.table, hashes[flow - start][side])
@@ -481,6 +490,8 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
                 discarded += 1
                 table_discard(&nat.table, flow)
         start = end
+    if mapped:
+        mappings_recount(nat, now)
     # A discarded entry may have been the last of a number that retires.
     for flow in range(nat.slots_max):
         if nat.slots[flow].retiring and nat.slots[flow].entries == 0:

@@ -5,7 +5,7 @@
 On a slot there is one host, whose MAC address is known.  On an interface the next hop is the
 remote host when it is in the interface's subnet and the subnet's router otherwise; an unknown
 one makes the packet wait (ACTION_PUNT), in a queue whose length is bounded here, before
-anything is copied.
+anything is copied.  All addresses of an interface share the link and the next hops of the primary.
 """
 
 from libc.stdint cimport uint16_t, uint32_t
@@ -41,26 +41,27 @@ cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
 
 
 cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
-    cdef Interface* out = &nat.interfaces[interface]
+    cdef uint16_t primary = nat.interfaces[interface].primary
+    cdef Interface* out = &nat.interfaces[primary]
     cdef uint32_t hop = p.destination
     cdef Neighbour* neighbour
-    if not out.active:
+    if not out.active or not nat.interfaces[interface].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
     if (hop & out.subnet_mask) != out.subnet:
         hop = out.router
-    neighbour = neighbour_find(&nat.neighbours, interface, hop)
+    neighbour = neighbour_find(&nat.neighbours, primary, hop)
     if neighbour.state == NEIGHBOUR_REACHABLE:
         neighbour.used = 1
         address_frame(p, neighbour.mac, out.mac)
-        forward(p, SIDE_OUTSIDE, interface)
+        forward(p, SIDE_OUTSIDE, primary)
     elif neighbour.state == NEIGHBOUR_FAILED:
         drop(nat, p, DROP_NEIGHBOUR_FAILED)
         return
     else:
         if neighbour.state == NEIGHBOUR_NONE:
             neighbour = neighbour_set(
-                &nat.neighbours, interface, hop, NEIGHBOUR_INCOMPLETE, NULL
+                &nat.neighbours, primary, hop, NEIGHBOUR_INCOMPLETE, NULL
             )
             if neighbour == NULL:
                 drop(nat, p, DROP_NEIGHBOUR_TABLE_FULL)
@@ -70,7 +71,7 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
             return
         neighbour.queued += 1
         address_frame(p, NOWHERE, out.mac)
-        forward(p, SIDE_OUTSIDE, interface)
+        forward(p, SIDE_OUTSIDE, primary)
         p.action = ACTION_PUNT
     count2(nat, C_PACKETS_OUT_TO_DESTINATION, p.total_length)
     if p.side == SIDE_INSIDE:

@@ -43,6 +43,7 @@ cdef int ports_configure(
 ) noexcept nogil
 cdef void ports_clear(PortAllocator* ports, bint blank) noexcept nogil
 cdef void ports_release_memory(PortAllocator* ports) noexcept nogil
+cdef uint32_t ports_random(PortAllocator* ports, uint32_t bound) noexcept nogil
 cdef int ports_take(
     PortAllocator* ports,
     uint8_t protocol,

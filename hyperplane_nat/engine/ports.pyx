@@ -268,7 +268,8 @@ cdef void bitmap_scan(PortAllocator* ports, const Remote* remote) noexcept nogil
         bitmap.scanned += 1
 
 
-cdef uint32_t random_below(PortAllocator* ports, uint32_t bound) noexcept nogil:
+cdef uint32_t ports_random(PortAllocator* ports, uint32_t bound) noexcept nogil:
+    """A number below `bound` that nobody can foretell."""
     ports.random_counter += 1
     return <uint32_t>(
         ((siphash(&ports.random_key, ports.random_counter, 0) >> 32) * bound) >> 32
@@ -300,7 +301,7 @@ cdef int ports_take(
             bitmap_start(ports, remote)
     if remote.bitmap and ports.bitmaps[remote.bitmap].scanned < ports.count:
         bitmap_scan(ports, remote)
-    offset = random_below(ports, ports.count)
+    offset = ports_random(ports, ports.count)
     if remote.bitmap and ports.bitmaps[remote.bitmap].scanned == ports.count:
         bitmap = &ports.bitmaps[remote.bitmap]
         offset = next_free(bitmap, offset)
@@ -315,7 +316,7 @@ cdef int ports_take(
         while in_use(ports, protocol, interface, address, remote_port, offset):
             tries += 1
             if tries < 16:
-                offset = random_below(ports, ports.count)
+                offset = ports_random(ports, ports.count)
             else:
                 offset = offset + 1 if offset + 1 < ports.count else 0
                 if tries > 16 + ports.count:

@@ -71,7 +71,7 @@ cdef uint32_t sweep(Nat* nat, uint64_t now, uint32_t budget) noexcept nogil:
         if entry.state == STATE_FREE:
             continue
         if nat.interfaces[entry.interface].retiring:
-            flow_remove(nat, flow)
+            flow_remove(nat, flow, now)
             used += END_COST
         elif entry.slot != NOBODY and nat.slots[entry.slot].retiring:
             flow_orphan(nat, flow, now)

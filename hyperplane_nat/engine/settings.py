@@ -15,7 +15,17 @@ from hyperplane_nat.engine.constants import (
     Side,
 )
 
-__all__ = ["Behaviour", "Event", "Flow", "FlowDelta", "Ports", "Rule", "Timeouts", "Verdict"]
+__all__ = [
+    "Behaviour",
+    "Event",
+    "Exhaustion",
+    "Flow",
+    "FlowDelta",
+    "Ports",
+    "Rule",
+    "Timeouts",
+    "Verdict",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +117,24 @@ class Event(NamedTuple):
     interface: int
     remote_address: str
     remote_port: int
+
+
+class Exhaustion(NamedTuple):
+    """Ports that ran out, or a limit that was reached.
+
+    ``remote_address`` 0.0.0.0 and port 0 stand for any: of a limit, or of a mapping's port.
+    ``interface`` is the number of the primary address; ``slot`` is who was refused last,
+    ``last_ms`` when, on the engine's clock.
+    """
+
+    protocol: str
+    interface: int
+    remote_address: str
+    remote_port: int
+    slot: int
+    reason: DropReason
+    errors: int
+    last_ms: int
 
 
 class Flow(NamedTuple):

@@ -27,14 +27,19 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from hyperplane_nat.engine._reader import read_counters, read_flows, read_slot_counters
+from hyperplane_nat.engine._reader import (
+    read_counters,
+    read_exhaustions,
+    read_flows,
+    read_slot_counters,
+)
 from hyperplane_nat.engine.constants import (
     COUNTERS_MAX,
     EXHAUSTIONS,
     LAYOUT_VERSION,
     counter_names,
 )
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.settings import Exhaustion, Flow
 
 __all__ = ["StateMap", "StateMapError"]
 
@@ -228,6 +233,18 @@ class StateMap:
         """Flows among the ``limit`` entries from ``start``, held ones included."""
         count = self.flows_max - start if limit is None else limit
         return read_flows(self.memory, start, count)
+
+    def mappings(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        """Endpoint-independent mappings among the ``limit`` entries from ``start``.
+
+        The remote address is 0.0.0.0 and ``packets_out`` the number of flows behind the mapping.
+        """
+        count = self.flows_max - start if limit is None else limit
+        return read_flows(self.memory, start, count, mappings=True)
+
+    def exhaustions(self) -> list[Exhaustion]:
+        """Where ports ran out or a limit was reached, in no order; the most recent ones."""
+        return read_exhaustions(self.memory)
 
     @property
     def entries_watermark(self) -> int:

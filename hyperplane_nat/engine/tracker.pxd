@@ -4,6 +4,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.layout cimport SEGMENTS, STATES, Entry, Track
 from hyperplane_nat.engine.packet cimport Packet
 
+cdef enum:
+    # In `track_flags`, above the tracker's own bits: the flow has its port from a mapping.
+    MAPPED = 0x40
+
 cdef struct Tracker:
     uint8_t next_state[2][STATES][SEGMENTS]
 

@@ -43,7 +43,7 @@ cdef void tracker_load(Tracker* tracker):
 
 cdef void track_start(Entry* entry, Track* track) noexcept nogil:
     """Forget whatever connection used the entry before."""
-    entry.track_flags = 0
+    entry.track_flags &= MAPPED
     entry.window_scale = (NO_SCALE << 4) | NO_SCALE
     entry.window[0] = 0
     entry.window[1] = 0

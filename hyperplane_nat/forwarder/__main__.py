@@ -156,6 +156,7 @@ async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespa
             "shutdown": shutdown,
         },
     )
+    forwarder.tell = server.broadcast
     await server.start()
     forwarder.start()
     _say(event="ready", pid=os.getpid())

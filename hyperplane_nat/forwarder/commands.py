@@ -22,6 +22,7 @@ __all__ = ["CommandError", "CommandServer", "Handler"]
 log = logging.getLogger(__name__)
 
 _LINE_BYTES_MAX = 64 << 20
+_UNREAD_BYTES_MAX = 1 << 20
 
 Handler = Callable[[dict[str, Any]], Any]
 
@@ -59,10 +60,11 @@ class CommandServer:
         self._path.unlink(missing_ok=True)
 
     def broadcast(self, event: Mapping[str, Any]) -> None:
-        """Send an event to every client."""
+        """Send an event to every client that reads; who does not will miss some."""
         line = json.dumps(event).encode() + b"\n"
         for client in self._clients:
-            client.write(line)
+            if client.transport.get_write_buffer_size() < _UNREAD_BYTES_MAX:
+                client.write(line)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)

@@ -19,12 +19,14 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.engine import Engine, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
+from hyperplane_nat.forwarder.engine_events import messages
 from hyperplane_nat.forwarder.neighbours import Neighbours
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
 from hyperplane_nat.io.ring import PacketIO
@@ -83,6 +85,8 @@ class Forwarder:
             interfaces_max=state.interfaces_max,
         )
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.tell: Callable[[Mapping[str, Any]], None] | None = None
+        """Is given the engine's events, as messages for the controller."""
         self._reading = False
         self._resuming = False
 
@@ -136,16 +140,9 @@ class Forwarder:
 
     def _statistics(self) -> None:
         self._publish()
-        for event in self.engine.drain_events()[:8]:
-            log.warning(
-                "%s: slot %d towards %s port %d (protocol %d, interface %d)",
-                event.kind.name.lower(),
-                event.slot,
-                event.remote_address,
-                event.remote_port,
-                event.protocol,
-                event.interface,
-            )
+        for message in messages(self.engine.drain_events()):
+            if self.tell is not None:
+                self.tell(message)
         self._timers["statistics"] = self._loop.call_later(_STATISTICS_SECONDS, self._statistics)
 
     def _publish(self) -> None:

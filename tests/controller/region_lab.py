@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from hyperplane_nat.config import Config, ConfigError
 from hyperplane_nat.controller import api, endpoint
+from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
 from hyperplane_nat.model.description import (
@@ -93,6 +94,11 @@ class RegionLab:
     def reset(self) -> None:
         """As it was in the beginning."""
         self.tokens: dict[str, Mapping[str, Any]] = {}
+        self.events = EventLog()
+        for number in range(3):
+            text = "no source port is left"
+            event = Event(kind=Kind.PORT_EXHAUSTION, message=text, interface=f"eni-{number}")
+            self.events.report(event)
         self.document = document_of()
         config = Config.model_validate(self.document)
         self.clock = Clock()

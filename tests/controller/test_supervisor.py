@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,19 @@ from tests.controller.support import (
 
 STATE = {"slots": [], "interfaces": [{"number": 0}]}
 
+heard: list[Mapping[str, Any]] = []
+"""What the supervisor has told."""
+
 
 def supervisor(directory: Path) -> tuple[ForwarderSupervisor, LabPaths]:
     config = config_in(directory)
     paths = paths_of(config)
     paths.directory.mkdir(parents=True, exist_ok=True)
     command = reconcile.forwarder_command(config, paths, FORWARDER)
-    return ForwarderSupervisor(paths, command, FORWARDER[-1], lambda: STATE), paths
+    keeper = ForwarderSupervisor(
+        paths, command, FORWARDER[-1], lambda: STATE, on_event=heard.append
+    )
+    return keeper, paths
 
 
 def supervised(
@@ -98,6 +104,11 @@ def test_killed_forwarder_is_replaced_by_the_standby(directory: Path) -> None:
             assert keeper.restarts == count
             assert keeper.failover_seconds is not None
             assert gone(dead)
+            assert heard[-1] == {
+                "event": "forwarder-restarted",
+                "pid": heir,
+                "seconds": keeper.failover_seconds,
+            }
 
     supervised(directory, work)
 

@@ -10,6 +10,7 @@ from hyperplane_nat.engine import (
     Behaviour,
     DropReason,
     Engine,
+    Filtering,
     Flow,
     Policy,
     Ports,
@@ -18,6 +19,7 @@ from hyperplane_nat.engine import (
     Timeouts,
     Verdict,
 )
+from hyperplane_nat.engine import Mapping as NatMapping
 from tests import reference
 from tests.engine import scenario
 from tests.reference import Result
@@ -73,19 +75,37 @@ def compiled_policy(address: str, policy: reference.Policy | None) -> Policy | N
     )
 
 
-def set_interface(engine: Engine, number: int, policy: reference.Policy | None = None) -> None:
-    """Make an interface of the scenario."""
-    address = scenario.INTERFACE_ADDRESSES[number]
+def set_interface(
+    engine: Engine,
+    number: int,
+    policy: reference.Policy | None = None,
+    *,
+    primary: int | None = None,
+    address: str | None = None,
+) -> None:
+    """Make an interface of the scenario, or a further address of one."""
+    link = number if primary is None else primary
+    address = address or scenario.INTERFACE_ADDRESSES[number]
     engine.set_interface(
         number,
         address=address,
-        mac=scenario.interface_mac(number),
-        subnet=scenario.SUBNETS[number],
-        router=scenario.ROUTERS[number],
+        mac=scenario.interface_mac(link),
+        subnet=scenario.SUBNETS[link],
+        router=scenario.ROUTERS[link],
         destinations=scenario.DESTINATIONS,
-        vpc=scenario.INTERFACE_VPCS[number],
+        vpc=scenario.INTERFACE_VPCS[link],
         policy=compiled_policy(address, policy),
+        primary=primary,
     )
+
+
+def engine_behaviour(behaviour: reference.Behaviour) -> Behaviour:
+    """The engine's form of what the model was told."""
+    fields = dataclasses.asdict(behaviour)
+    independent = fields.pop("endpoint_independent")
+    fields["filtering"] = Filtering[fields["filtering"].upper()]
+    mapping = NatMapping.ENDPOINT_INDEPENDENT if independent else NatMapping(0)
+    return Behaviour(mapping=mapping, **fields)
 
 
 def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
@@ -94,12 +114,13 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     engine.configure(
         timeouts_ms=Timeouts(**dataclasses.asdict(timeouts)),
         ports=Ports(**dataclasses.asdict(ports)),
-        behaviour=Behaviour(**dataclasses.asdict(setup.behaviour)),
+        behaviour=engine_behaviour(setup.behaviour),
         now_ms=now,
     )
     engine.set_neighbour_queue(setup.neighbour_queue)
-    for number in range(len(scenario.INTERFACE_ADDRESSES)):
-        set_interface(engine, number, setup.policies.get(number))
+    for number, primary, address in setup.interfaces():
+        policy = setup.policies.get(primary)
+        set_interface(engine, number, policy, primary=primary, address=address)
     for number, interface in scenario.ALL_SLOTS.items():
         engine.set_slot(
             number,
@@ -121,7 +142,7 @@ class EngineTarget:
         self._directory = tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY)
         self.path = Path(self._directory.name) / "state.map"
         self.map = StateMap.create(
-            self.path, flows_max=setup.flows_max, slots_max=64, interfaces_max=8
+            self.path, flows_max=setup.flows_max, slots_max=64, interfaces_max=12
         )
         self.engine = Engine(self.map, seed=seed, now_ms=now)
         configured(self.engine, setup, now)
@@ -142,6 +163,9 @@ class EngineTarget:
         flows = [flow_tuple(flow) for flow in self.engine.flows()]
         assert len(set(flows)) == len(flows), "an entry is listed twice"
         return set(flows)
+
+    def mappings(self) -> set[FlowTuple]:
+        return {flow_tuple(mapping) for mapping in self.engine.mappings()}
 
     def problems(self) -> list[str]:
         return self.engine.verify()

@@ -23,12 +23,28 @@ COMPARED_COUNTERS = (
     "tcp_syns_from_source",
     "flows_established_tcp",
     "port_allocation_errors",
+    "mappings_active",
 )
 
 
-def _life(flow: FlowTuple) -> tuple[int, str, str, int, int, int, int]:
+_LEAVE_A_FLOW = (
+    "neighbour_queue_full",
+    "neighbour_failed",
+    "hairpin_no_mapping",
+    "filtered",
+    "flow_held",
+    "tcp_rst_window",
+)
+"""Why a packet may be dropped after it has begun a flow."""
+
+
+def _life(flow: FlowTuple) -> tuple[int, str, str, int, int, str, int, int]:
     """What tells one life of a flow from another: its key, its port and when it began."""
-    return (*scenario.flow_key(flow), flow[9], flow[14])
+    return (*scenario.flow_key(flow), flow[8], flow[9], flow[14])
+
+
+def _mapping_keys(mappings: set[FlowTuple]) -> set[tuple[int, int, int]]:
+    return {(each[2], _NUMBERS[each[0]], each[5]) for each in mappings}
 
 
 class Pair:
@@ -44,13 +60,15 @@ class Pair:
         """One frame through both."""
         verdict = self.engine.translate(frame, side, port, self.now, partial=partial)
         got = result_of(verdict)
+        address, nat_port = self._chosen(got)
         expected = self.model.translate(
             frame,
             side,
             port,
             self.now,
             partial=partial,
-            nat_port=self._nat_port(got),
+            nat_port=nat_port,
+            nat_address=address,
             tombstone_forgotten=got.reason == "tcp_no_flow",
         )
         assert got == expected, (
@@ -62,23 +80,24 @@ class Pair:
         self.compare_flows()
         return got
 
-    def _nat_port(self, result: Result) -> int | None:
-        """The port the engine chose; for a drop, that of the flow that appeared all the same."""
+    def _chosen(self, result: Result) -> tuple[IPv4Address | None, int | None]:
+        """The address and port the engine chose; for a drop, those of the flow that appeared."""
         if result.side == scenario.OUTSIDE and result.frame[12:14] == b"\x08\x00":
             at = 14 + (result.frame[14] & 0x0F) * 4
             icmp = result.frame[23] == packet.ICMP
-            return packet.word(result.frame, at + (4 if icmp else 0))
-        if result.reason in ("neighbour_queue_full", "neighbour_failed"):
+            nat_port = packet.word(result.frame, at + (4 if icmp else 0))
+            return IPv4Address(result.frame[26:30]), nat_port
+        if result.side == scenario.INSIDE or result.reason in _LEAVE_A_FLOW:
             known = {_life(flow) for flow in self.model.flows()}
             lives = {_life(flow_tuple(flow)) for flow in self.engine.flows()}
-            for *_, nat_port, created in lives - known:
+            for *_, address, nat_port, created in lives - known:
                 if created == self.now & 0xFFFFFFFF:
-                    return nat_port
-        return None
+                    return IPv4Address(address), nat_port
+        return None, None
 
     def expire(self, budget: int) -> int:
         """Let time do its work in both; the model checks what the engine chose to end."""
-        before = self.target.flows()
+        before, mappings = self.target.flows(), self.target.mappings()
         examined = self.engine.expire(self.now, budget)
         assert 0 <= examined <= budget
         ended = scenario.ended_between(before, self.target.flows())
@@ -86,9 +105,10 @@ class Pair:
             (slot, _NUMBERS[protocol], IPv4Address(remote), remote_port, inside_port)
             for slot, protocol, remote, remote_port, inside_port in ended
         ]
-        self.model.expire(self.now, budget, keys)
+        freed = _mapping_keys(mappings) - _mapping_keys(self.target.mappings())
+        self.model.expire(self.now, budget, keys, freed)
         if examined < budget:
-            late = self.model.due(self.now)
+            late = [*self.model.due(self.now), *self.model.mappings_due(self.now)]
             assert not late, f"still there at {self.now} after expire: {late}"
         self.compare_flows()
         return len(keys)
@@ -103,6 +123,8 @@ class Pair:
         """Flows, states, counters of flows and clocks agree; so does the next deadline."""
         got, expected = self.target.flows(), self.model.flows()
         assert got == expected, f"engine only {got - expected}; model only {expected - got}"
+        mappings = {mapping.as_tuple() for mapping in self.model.mappings.values()}
+        assert self.target.mappings() == mappings
         deadline = self.engine.next_deadline()
         due_in = self.model.next_due_in(self.now)
         if due_in is None:
@@ -120,6 +142,9 @@ class Pair:
             if name.startswith("drop_") and value
         }
         assert drops == self.model.drops
+        self.model.counts["mappings_active"] = sum(
+            mapping.flows > 0 for mapping in self.model.mappings.values()
+        )
         for name in COMPARED_COUNTERS:
             assert counters[name] == self.model.counts.get(name, 0), name
         for protocol in _NUMBERS:
@@ -127,7 +152,21 @@ class Pair:
             causes = ("fin", "rst", "timeout", "removed")
             ended = sum(counters[f"flows_ended_{protocol}_{cause}"] for cause in causes)
             assert counters[f"flows_active_{protocol}"] == created - ended
-        assert counters["flows_entries_used"] == len(self.model.inside)
+        used = len(self.model.inside) + len(self.model.mappings)
+        assert counters["flows_entries_used"] == used
+        exhaustions = {
+            (
+                _NUMBERS[each.protocol],
+                each.interface,
+                IPv4Address(each.remote_address),
+                each.remote_port,
+            ): (each.errors, each.last_ms & 0xFFFFFFFF, each.slot, each.reason.name.lower())
+            for each in self.target.map.exhaustions()
+        }
+        assert exhaustions == {
+            key: (record.errors, record.last, record.slot, record.reason)
+            for key, record in self.model.exhaustions.items()
+        }
 
     def entries(self) -> list[Entry]:
         """The model's flows in an order that does not depend on the engine's choices."""

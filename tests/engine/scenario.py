@@ -6,7 +6,7 @@ another tenant whose network has the same addresses as interface 0's, the interf
 included.  All slots have the same inside address; the last is in the pool.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
@@ -93,6 +93,15 @@ class Setup:
     """Frames that may wait for one next hop."""
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Security groups by interface; an interface without may begin any flow."""
+    secondary: tuple[tuple[int, str], ...] = ()
+    """Further addresses: (interface, address); they are the interfaces from 3."""
+
+    def interfaces(self) -> Iterator[tuple[int, int, str]]:
+        """(number, number of the primary, address) of every address."""
+        yield from ((number, number, each) for number, each in enumerate(INTERFACE_ADDRESSES))
+        first = len(INTERFACE_ADDRESSES)
+        for number, (primary, address) in enumerate(self.secondary, first):
+            yield number, primary, address
 
 
 class Target(Protocol):
@@ -149,17 +158,18 @@ def reference_nat(setup: Setup) -> ReferenceNat:
     nat = ReferenceNat(setup.flows_max)
     nat.configure(timeouts=setup.timeouts, ports=setup.ports, behaviour=setup.behaviour)
     nat.neighbour_queue = setup.neighbour_queue
-    for number, address in enumerate(INTERFACE_ADDRESSES):
+    for number, primary, address in setup.interfaces():
         nat.set_interface(
             number,
             Interface(
                 address=IPv4Address(address),
-                mac=mac_bytes(interface_mac(number)),
-                subnet=IPv4Network(SUBNETS[number]),
-                router=IPv4Address(ROUTERS[number]),
+                mac=mac_bytes(interface_mac(primary)),
+                subnet=IPv4Network(SUBNETS[primary]),
+                router=IPv4Address(ROUTERS[primary]),
                 destinations=tuple(IPv4Network(text) for text in DESTINATIONS),
-                vpc=INTERFACE_VPCS[number],
-                policy=setup.policies.get(number),
+                vpc=INTERFACE_VPCS[primary],
+                policy=setup.policies.get(primary),
+                primary=primary,
             ),
         )
     for number, interface in ALL_SLOTS.items():

@@ -90,10 +90,17 @@ def _setup(table: Fields) -> scenario.Setup:
     first, last = table.get("ports", (40000, 40000))
     return scenario.Setup(
         flows_max=table.get("flows_max", 64),
-        ports=Ports(first, last, table.get("limit_per_remote", 55_000)),
+        ports=Ports(
+            first,
+            last,
+            table.get("limit_per_remote", 55_000),
+            table.get("limit_per_interface", 0),
+            table.get("limit_per_environment", 0),
+        ),
         timeouts=Timeouts(**table.get("timeouts", {})),
         behaviour=Behaviour(**table.get("behaviour", {})),
         neighbours_known=table.get("neighbours_known", True),
+        secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
 

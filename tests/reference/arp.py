@@ -51,21 +51,24 @@ def on_slot(frame: bytes, slot: Slot) -> tuple[str | None, bytes]:
 
 
 def on_interface(
-    frame: bytes, interface: Interface, being_resolved: set[IPv4Address]
+    frame: bytes,
+    interface: Interface,
+    addresses: set[IPv4Address],
+    being_resolved: set[IPv4Address],
 ) -> tuple[str | None, bytes]:
     """Answer ARP of a VPC: (drop reason, b""), (None, reply frame), or (None, b"") for a reply
-    that the neighbour module waits for.
+    that the neighbour module waits for; `addresses` are the interface's.
     """
     fields = _fields(frame[14:])
     if fields is None or fields[0] not in (REQUEST, REPLY):
         return "arp_malformed", b""
     operation, sender_mac, sender, target = fields
-    if sender == interface.address or sender_mac != frame[6:12] or sender_mac[0] & 1:
+    if sender in addresses or sender_mac != frame[6:12] or sender_mac[0] & 1:
         return "arp_spoofed", b""
     if operation == REQUEST:
-        if target != interface.address:
+        if target not in addresses:
             return "arp_ignored", b""
-        return None, _answer(interface.mac, interface.address, sender_mac, sender)
+        return None, _answer(interface.mac, target, sender_mac, sender)
     if target != interface.address or sender not in being_resolved:
         return "arp_unsolicited", b""
     return None, b""

@@ -35,6 +35,7 @@ class Entry:
     bytes_out: int = 0
     packets_in: int = 0
     bytes_in: int = 0
+    mapped: bool = False
     tracker: Tracker = field(default_factory=Tracker)
 
     @property

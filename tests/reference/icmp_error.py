@@ -95,7 +95,9 @@ def resealed(message: bytes) -> bytes:
     return packet.with_word(message, 2, checksum.checksum(checksum.with_zero(message, 2)))
 
 
-def time_exceeded(offending: Datagram, gateway: IPv4Address, slot: IPv4Address) -> bytes:
-    """The IPv4 packet that says the time to live ran out (RFC 792; RFC 1812 section 4.3)."""
-    message = packet.icmp(11, 0, bytes(4), offending.header + offending.payload[:8])
+def about(
+    offending: Datagram, gateway: IPv4Address, slot: IPv4Address, kind: int, code: int
+) -> bytes:
+    """The IPv4 packet that tells an environment what became of its own (RFC 792)."""
+    message = packet.icmp(kind, code, bytes(4), offending.header + offending.payload[:8])
     return packet.ipv4(str(gateway), str(slot), packet.ICMP, message, ttl=64, tos=0xC0)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from tests.reference import arp, checksum, icmp_error, packet, tombstones, tracker
-from tests.reference.errors import IllegalChoiceError
+from tests.reference.errors import DroppedError as _DroppedError
+from tests.reference.errors import IllegalChoiceError, RefusedError
 from tests.reference.flow import (
     PROTOCOL_NAMES,
     Entry,
@@ -20,6 +21,7 @@ from tests.reference.flow import (
     OutsideKey,
     timeout_of,
 )
+from tests.reference.mapping import Chosen, Mapping, MappingKey, MappingRules
 from tests.reference.packet import Datagram
 from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
 from tests.reference.tombstones import Tombstones
@@ -48,20 +50,17 @@ class Result:
     frame: bytes = b""
 
 
-class _DroppedError(Exception):
-    """Carries the reason of a drop out of the rules."""
-
-
 def _invalid(address: IPv4Address) -> bool:
     return address in _RESERVED or any(address in network for network in _NOWHERE)
 
 
-class ReferenceNat:
+class ReferenceNat(MappingRules):
     """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
     model chooses for itself, so that it can be tested alone.
     """
 
     def __init__(self, flows_max: int) -> None:
+        super().__init__()
         self.flows_max = flows_max
         self.timeouts = Timeouts()
         self.ports = Ports()
@@ -74,15 +73,16 @@ class ReferenceNat:
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
         self.drops: dict[str, int] = {}
-        self.counts: dict[str, int] = {}
 
     # Settings
 
-    def configure(self, *, timeouts: Timeouts, ports: Ports, behaviour: Behaviour) -> None:
+    def configure(
+        self, *, timeouts: Timeouts, ports: Ports, behaviour: Behaviour | None = None
+    ) -> None:
         self.timeouts = timeouts
         self.ports = ports
-        self.behaviour = behaviour
-        self.tombstones.room = behaviour.tombstones
+        self.behaviour = behaviour or Behaviour()
+        self.tombstones.room = self.behaviour.tombstones
 
     def set_interface(self, number: int, interface: Interface) -> None:
         self.interfaces[number] = interface
@@ -125,12 +125,22 @@ class ReferenceNat:
 
     def next_due_in(self, now: int) -> int | None:
         """Milliseconds from `now` until the first entry is due; None without entries."""
-        return min((self._remaining(entry, now) for entry in self.inside.values()), default=None)
+        waits = [self._remaining(entry, now) for entry in self.inside.values()]
+        held = (self._mapping_remaining(each, now) for each in self.mappings.values())
+        return min([*waits, *(wait for wait in held if wait is not None)], default=None)
 
     # Time
 
-    def expire(self, now: int, budget: int, chosen: Iterable[InsideKey] | None = None) -> int:
-        """End what is due, `budget` entries at most; `chosen` are those the engine ended."""
+    def expire(
+        self,
+        now: int,
+        budget: int,
+        chosen: Iterable[InsideKey] | None = None,
+        freed: Iterable[MappingKey] | None = None,
+    ) -> int:
+        """End what is due, `budget` entries at most; `chosen` are those the engine ended, and
+        `freed` the mappings.
+        """
         now &= CLOCK_MASK
         due = self.due(now)
         if chosen is None:
@@ -145,6 +155,7 @@ class ReferenceNat:
                 raise IllegalChoiceError(f"ended {len(keys)} entries with a budget of {budget}")
         for key in keys:
             self._settle(self.inside[key], now)
+        self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
         return len(keys)
 
     def _settle(self, entry: Entry, now: int) -> bool:
@@ -155,7 +166,7 @@ class ReferenceNat:
         while self._remaining(entry, now) <= 0:
             if entry.state in LIVE:
                 self._count(f"flows_ended_{PROTOCOL_NAMES[entry.protocol]}_timeout")
-                if self.timeouts.hold > 0:
+                if self.timeouts.hold > 0 and (entry.protocol == packet.TCP or not entry.mapped):
                     entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
                     entry.state = State.HELD
                     continue
@@ -163,6 +174,8 @@ class ReferenceNat:
                 self.tombstones.put(entry.inside_key)
             del self.inside[entry.inside_key]
             del self.outside[entry.outside_key]
+            if entry.mapped:
+                self._leave_mapping(entry, now + self._remaining(entry, now), now)
             return False
         return True
 
@@ -185,22 +198,23 @@ class ReferenceNat:
         *,
         partial: bool = False,
         nat_port: int | None = None,
+        nat_address: IPv4Address | None = None,
         tombstone_forgotten: bool = False,
     ) -> Result:
-        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did."""
+        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did, and
+        `nat_address` which of several addresses.
+        """
         self.tombstones.forgotten = tombstone_forgotten
+        chosen = None if nat_port is None else (nat_address, nat_port)
         try:
-            return self._translate(frame, side, port, now & CLOCK_MASK, partial, nat_port)
+            return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
             reason = str(drop)
             self.drops[reason] = self.drops.get(reason, 0) + 1
             return Result(DROP, reason)
 
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
     def _translate(
-        self, frame: bytes, side: int, port: int, now: int, partial: bool, nat_port: int | None
+        self, frame: bytes, side: int, port: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
         if port not in (self.slots if side == INSIDE else self.interfaces):
             raise _DroppedError("unknown_link")
@@ -221,7 +235,7 @@ class ReferenceNat:
             raise _DroppedError("ethertype")
         datagram = _checked_ipv4(frame[14:])
         if side == INSIDE:
-            return self._from_inside(datagram, port, now, partial, nat_port)
+            return self._from_inside(datagram, port, now, partial, chosen)
         return self._from_outside(datagram, port, now, partial)
 
     def _arp(self, frame: bytes, side: int, port: int) -> Result:
@@ -233,7 +247,8 @@ class ReferenceNat:
                 for (number, address), neighbour in self.neighbours.items()
                 if number == port and neighbour.awaits_reply
             }
-            reason, reply = arp.on_interface(frame, self.interfaces[port], waiting)
+            ours = {self.interfaces[number].address for number in self.addresses(port)}
+            reason, reply = arp.on_interface(frame, self.interfaces[port], ours, waiting)
         if reason is not None:
             raise _DroppedError(reason)
         if not reply:
@@ -242,7 +257,7 @@ class ReferenceNat:
         return Result(REPLY, None, side, port, reply)
 
     def _from_inside(
-        self, datagram: Datagram, number: int, now: int, partial: bool, nat_port: int | None
+        self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
         slot, interface = self._attached(number)
         if datagram.source != slot.address:
@@ -272,7 +287,12 @@ class ReferenceNat:
         ):
             return self._idle(datagram, number)
         if entry is None:
-            entry = self._opened(key, datagram, now, nat_port)
+            try:
+                entry = self._opened(key, datagram, now, chosen)
+            except RefusedError as refused:
+                if not self.behaviour.exhaustion_icmp:
+                    raise
+                return self._refused(datagram, number, str(refused), 3, 13)
         self._track(entry, datagram, INSIDE, now)
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
@@ -291,9 +311,11 @@ class ReferenceNat:
         return slot, self.interfaces[slot.interface]
 
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
-        interface = self.interfaces[number]
-        if datagram.destination != interface.address:
+        found = self._number(number, datagram.destination)
+        if found is None:
             raise _DroppedError("not_ours")
+        number = found
+        interface = self.interfaces[number]
         if datagram.fragment:
             raise _DroppedError("fragment")
         if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
@@ -306,17 +328,21 @@ class ReferenceNat:
         remote_port, nat_port = _ports_outside(datagram)
         key = (number, datagram.protocol, datagram.source, remote_port, nat_port)
         entry = self._find_outside(key, now)
+        target: Entry | Mapping
         if entry is None:
-            raise _DroppedError("no_flow")
-        self._track(entry, datagram, OUTSIDE, now)
-        entry.packets_in += 1
-        entry.bytes_in += datagram.total_length
-        changed = datagram.readdressed(destination=entry.inside_address).one_hop_older()
-        changed = _reported(datagram, changed, entry.inside_port, source=False, partial=partial)
-        return self._entering(changed, entry.slot)
+            target = self._admitted(number, datagram.protocol, datagram.source, nat_port, now)
+        else:
+            self._track(entry, datagram, OUTSIDE, now)
+            entry.packets_in += 1
+            entry.bytes_in += datagram.total_length
+            target = entry
+        changed = datagram.readdressed(destination=target.inside_address).one_hop_older()
+        changed = _reported(datagram, changed, target.inside_port, source=False, partial=partial)
+        return self._entering(changed, target.slot)
 
     def _leaving(self, datagram: Datagram, number: int) -> Result:
         """Send to the next hop on the VPC's side; punt while its MAC address is unknown."""
+        number = self._primary(number)
         interface = self.interfaces[number]
         local = datagram.destination in interface.subnet
         next_hop = datagram.destination if local else interface.router
@@ -340,18 +366,16 @@ class ReferenceNat:
 
     # Flows
 
-    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: int | None) -> Entry:
+    def _opened(self, key: InsideKey, datagram: Datagram, now: int, chosen: Chosen | None) -> Entry:
         number, protocol, remote_address, remote_port, inside_port = key
         if protocol == packet.TCP:
             segment = packet.parse_segment(datagram.payload)
-            if tracker.kind_of(segment.flags) is not tracker.Kind.SYN:
+            kind = tracker.kind_of(segment.flags)
+            answers = kind is tracker.Kind.SYNACK and self._answers(key, now)
+            if kind is not tracker.Kind.SYN and not answers:
                 raise _DroppedError("tcp_no_flow")
-        interface = self.slots[number].interface
-        assert interface is not None
-        self._admit(interface, key)
-        if len(self.inside) >= self.flows_max:
-            raise _DroppedError("flow_table_full")
-        remote = (interface, protocol, remote_address, remote_port)
+        self._admit(self._attached_to(number), key)
+        interface, nat_port = self._allocated(key, datagram.source, chosen, now)
         entry = Entry(
             protocol=protocol,
             slot=number,
@@ -361,39 +385,16 @@ class ReferenceNat:
             remote_address=remote_address,
             remote_port=remote_port,
             nat_address=self.interfaces[interface].address,
-            nat_port=self._port(remote, chosen),
+            nat_port=nat_port,
             created=now,
             last_seen=now,
+            mapped=self.behaviour.endpoint_independent,
         )
         self._begin(entry, now)
         self.inside[key] = entry
         self.outside[entry.outside_key] = entry
         self.tombstones.remove(key)
         return entry
-
-    def _admit(self, interface: int, key: InsideKey) -> None:
-        """Security groups decide when a flow begins, a new one or a new life of an ended one."""
-        policy = self.interfaces[interface].policy
-        _, protocol, remote_address, remote_port, _ = key
-        own = self.interfaces[interface].address
-        if policy and (reason := policy.refusal(own, protocol, remote_address, remote_port)):
-            raise _DroppedError(reason)
-
-    def _port(self, remote: tuple[int, int, IPv4Address, int], chosen: int | None) -> int:
-        """A port nobody uses or holds towards `remote`: the chosen one if it is legal."""
-        taken = {key[4] for key in self.outside if key[:4] == remote}
-        ports = self.ports
-        free = [port for port in range(ports.first, ports.last + 1) if port not in taken]
-        if len(taken) >= ports.limit_per_remote or not free:
-            self._count("port_allocation_errors")
-            raise _DroppedError("port_allocation")
-        if chosen is None:
-            return free[0]
-        if chosen not in free:
-            raise IllegalChoiceError(
-                f"port {chosen} towards {remote} is in use, held or out of range"
-            )
-        return chosen
 
     def _begin(self, entry: Entry, now: int) -> None:
         """A new flow, or a new life of an ended one behind the same port."""
@@ -478,9 +479,15 @@ class ReferenceNat:
         error = datagram.protocol == packet.ICMP
         if error and datagram.payload[0] in icmp_error.NEVER_ANSWERED:
             raise _DroppedError("ttl_exceeded")
+        return self._refused(datagram, number, "ttl_exceeded", 11, 0)
+
+    def _refused(
+        self, datagram: Datagram, number: int, reason: str, kind: int, code: int
+    ) -> Result:
+        """A drop of which the environment is told by an ICMP error."""
         slot = self.slots[number]
-        answer = icmp_error.time_exceeded(datagram, slot.gateway, slot.address)
-        return self._answered(number, "ttl_exceeded", "replies_icmp", answer)
+        answer = icmp_error.about(datagram, slot.gateway, slot.address, kind, code)
+        return self._answered(number, reason, "replies_icmp", answer)
 
     def _idle(self, datagram: Datagram, number: int) -> Result:
         if not self.behaviour.idle_reset:

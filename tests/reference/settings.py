@@ -38,11 +38,19 @@ class Behaviour:
 
     idle_reset: bool = True
     tombstones: int = 65536
+    endpoint_independent: bool = False
+    filtering: str = "address_and_port_dependent"
+    hairpinning: bool = False
+    paired_pooling: bool = False
+    exhaustion_icmp: bool = False
 
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface: where translated packets leave."""
+    """A network interface: where translated packets leave.
+
+    With `primary` it is a further address of that one, on whose link its packets are.
+    """
 
     address: IPv4Address
     mac: bytes
@@ -51,6 +59,7 @@ class Interface:
     destinations: tuple[IPv4Network, ...]
     vpc: int = 0
     policy: Policy | None = None
+    primary: int | None = None
 
 
 @dataclass(frozen=True)

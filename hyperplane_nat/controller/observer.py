@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Where events come from: messages of the forwarder, and what changes from one look to the next.
+
+Theory of operation: the forwarder speaks in numbers of slots and interfaces; here they get the
+names that an operator knows, and the function that has the environment. Interfaces come and go in
+several places, some of them in threads, so nobody is asked to tell: a look twice a second compares
+the names that there are with those that there were, and counters of losses with what they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hyperplane_nat.controller.events import Event, EventLog, Kind
+from hyperplane_nat.model.environment import environment_name
+
+LOOK_SECONDS = 0.5
+
+_KINDS = {
+    "port_allocation": (Kind.PORT_EXHAUSTION, "no source port is left"),
+    "flow_table_full": (Kind.FLOW_TABLE_FULL, "a new flow was refused: raise flows.max"),
+}
+"""The engine's kinds; others are for its log alone."""
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Turns what happens in one lab into events."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        *,
+        interfaces: Callable[[], Mapping[int, str]],
+        function_of: Callable[[int], str | None],
+        counters: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """
+        `interfaces` names the network interfaces by number, `function_of` the function that has a
+        slot; `counters` are those of the state map, empty while there is none.
+        """
+        self.events = events
+        self._interfaces = interfaces
+        self._function_of = function_of
+        self._counters = counters
+        self._known: Mapping[int, str] = {}
+        self._lost: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._keep(), name="events")
+
+    async def stop(self) -> None:
+        """End looking."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        """A message of the forwarder or of its supervisor; an unknown one is for the log."""
+        match message:
+            case {"event": "engine", "kind": str(kind), "slot": int(slot), "count": int(count)} if (
+                kind in _KINDS
+            ):
+                self.events.report(self._of_engine(kind, slot, message), count)
+            case {"event": "forwarder-restarted", "pid": int(pid), "seconds": float(seconds)}:
+                text = f"forwarder {pid} took over after {seconds * 1000:.0f} ms"
+                self.events.report(Event(kind=Kind.FORWARDER_RESTARTED, message=text))
+            case _:
+                log.debug("forwarder: %s", message)
+
+    def _of_engine(self, kind: str, slot: int, message: Mapping[str, Any]) -> Event:
+        meaning, text = _KINDS[kind]
+        number, remote = message.get("interface"), message.get("remote")
+        interface = None if number is None else self._interfaces().get(number, str(number))
+        environment, function = environment_name(slot), self._function_of(slot)
+        whose = environment if function is None else f"{environment} of function {function}"
+        if remote is not None:
+            text += f" on {interface} towards {remote}"
+        return Event(
+            kind=meaning,
+            message=f"{text} ({whose})",
+            interface=interface,
+            remote=remote,
+            environment=environment,
+            function=function,
+        )
+
+    def look(self) -> None:
+        """Compare with the last look, and let the log show what it has held back."""
+        found = dict(self._interfaces())
+        for number in found.keys() | self._known.keys():
+            old, new = self._known.get(number), found.get(number)
+            if old != new:
+                # A number may have been given on between two looks.
+                if old is not None:
+                    self._report_interface(Kind.INTERFACE_REMOVED, old, "removed")
+                if new is not None:
+                    self._report_interface(Kind.INTERFACE_ADDED, new, "added")
+        self._known = found
+        lost = self._counters().get("flow_records_lost")
+        if lost is not None:
+            if self._lost is not None and lost > self._lost:
+                text = "flow log records were lost: what they told is missing from the flow logs"
+                event = Event(kind=Kind.FLOW_LOG_LOSS, message=text)
+                self.events.report(event, lost - self._lost)
+            self._lost = lost
+        self.events.flush()
+
+    def _report_interface(self, kind: Kind, name: str, what: str) -> None:
+        text = f"network interface {name} {what}"
+        self.events.report(Event(kind=kind, message=text, interface=name))
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception:
+                # Events are a service to the operator: the lab goes on without.
+                log.exception("looking for events")
+            await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.observer import Observer
+from hyperplane_nat.engine.constants import EventKind
+from hyperplane_nat.engine.settings import Event
+from hyperplane_nat.forwarder.engine_events import messages
+
+
+class Lab:
+    """What an observer asks of a lab."""
+
+    def __init__(self) -> None:
+        self.interfaces = {0: "eni-a"}
+        self.counters: dict[str, int] = {}
+        self.observer = Observer(
+            EventLog(seconds=10.0, clock=lambda: 0.0),
+            interfaces=lambda: self.interfaces,
+            function_of={7: "checkout"}.get,
+            counters=lambda: self.counters,
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.observer.events.rows()
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+def of_engine(kind: EventKind, slot: int) -> Event:
+    return Event(kind, 1, 6, slot, 0, "10.0.1.80", 443)
+
+
+def test_exhausted_ports_name_interface_remote_and_function(lab: Lab) -> None:
+    for message in messages([of_engine(EventKind.PORT_ALLOCATION, 7)] * 5):
+        lab.observer.take(message)
+    (row,) = lab.rows()
+    assert row["kind"] == "port-exhaustion"
+    assert (row["interface"], row["remote"]) == ("eni-a", "tcp 10.0.1.80:443")
+    assert (row["environment"], row["function"]) == ("env-7", "checkout")
+    assert row["suppressed"] == 4
+    assert "env-7 of function checkout" in row["message"]
+
+
+def test_a_full_table_is_of_no_interface(lab: Lab) -> None:
+    for message in messages([of_engine(EventKind.FLOW_TABLE_FULL, 3)]):
+        lab.observer.take(message)
+    (row,) = lab.rows()
+    assert (row["kind"], row["interface"], row["remote"]) == ("flow-table-full", None, None)
+    assert (row["environment"], row["function"]) == ("env-3", None)
+
+
+def test_an_interface_that_nobody_knows_any_more_is_told_by_number(lab: Lab) -> None:
+    lab.interfaces = {}
+    for message in messages([of_engine(EventKind.PORT_ALLOCATION, 7)]):
+        lab.observer.take(message)
+    assert lab.rows()[0]["interface"] == "0"
+
+
+def test_a_forwarder_that_took_over(lab: Lab) -> None:
+    lab.observer.take({"event": "forwarder-restarted", "pid": 4711, "seconds": 0.025})
+    assert lab.rows()[0]["message"] == "forwarder 4711 took over after 25 ms"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"event": "seen"},
+        {"event": "engine"},
+        {"event": "engine", "kind": "unheard_of", "slot": 1, "count": 1},
+        {"event": "engine", "kind": "port_allocation", "slot": "1", "count": 1},
+    ],
+)
+def test_unknown_messages_are_no_events(lab: Lab, message: dict[str, Any]) -> None:
+    lab.observer.take(message)
+    assert lab.rows() == []
+
+
+def test_interfaces_come_and_go(lab: Lab) -> None:
+    lab.observer.look()
+    lab.interfaces = {0: "eni-a", 5: "eni-b"}
+    lab.observer.look()
+    lab.observer.look()
+    lab.interfaces = {0: "eni-a", 5: "eni-c"}
+    lab.observer.look()
+    assert [(row["kind"], row["interface"]) for row in lab.rows()] == [
+        ("interface-added", "eni-a"),
+        ("interface-added", "eni-b"),
+        ("interface-removed", "eni-b"),
+        ("interface-added", "eni-c"),
+    ]
+
+
+def test_lost_records_are_those_since_the_last_look(lab: Lab) -> None:
+    lab.counters = {"flow_records_lost": 100}
+    lab.observer.look()
+    assert [row["kind"] for row in lab.rows()] == ["interface-added"]
+    lab.counters = {"flow_records_lost": 103}
+    lab.observer.look()
+    lab.observer.look()
+    assert [(row["kind"], row["suppressed"]) for row in lab.rows()[1:]] == [("flow-log-loss", 2)]
