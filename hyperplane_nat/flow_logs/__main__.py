@@ -8,7 +8,6 @@ and needs neither the forwarder nor the controller to answer it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -76,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.lab, runtime_directory=arguments.runtime_directory, timeout=_API_SECONDS
     )
     form = LineFormat(arguments.fields.split(","))
-    print(json.dumps({"event": "ready", "pid": os.getpid()}), flush=True)
+    print("ready", flush=True)
     opened = _opened(arguments, stop)
     if opened is None:
         return 0

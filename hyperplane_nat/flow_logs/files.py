@@ -139,7 +139,12 @@ class FlowLogFiles:
                 current.path = self._next(current)
                 descriptor = _opened(current.path)
                 size = os.fstat(descriptor).st_size
-            _append_whole(descriptor, size, data if size else self._header + data)
+            try:
+                _append_whole(descriptor, size, data if size else self._header + data)
+            except OSError:
+                if size == 0:
+                    current.path.unlink(missing_ok=True)
+                raise
         finally:
             if descriptor >= 0:
                 os.close(descriptor)

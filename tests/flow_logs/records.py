@@ -114,6 +114,8 @@ def read(paths: Iterable[Path]) -> list[Record]:
     """All records of files that begin with the names of their fields."""
     records = []
     for path in paths:
-        header, *lines = path.read_text(encoding="ascii").splitlines()
+        # Whoever writes may be in the middle of a line.
+        whole, _, _ = path.read_text(encoding="ascii").rpartition("\n")
+        header, *lines = whole.split("\n")
         records += [parse(line, header.split(" ")) for line in lines]
     return records

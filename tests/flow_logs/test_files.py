@@ -123,6 +123,18 @@ def test_a_full_disk_loses_whole_lines_only(
     assert path.read_text() == "version interface-id\n1 whole\n4 again\n"
 
 
+def test_a_full_disk_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", refuse)
+    files = opened(tmp_path)
+    files.begin(NOON)
+    files.write(A, ["1"])
+    assert files.flush() == {"eni-a": 1}
+    assert log_files(tmp_path) == []
+
+
 def test_a_directory_that_cannot_be_made_loses_lines(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     files = opened(tmp_path / "file")
