@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
 from hyperplane_nat.cli import (
+    capture,
     coldstart,
     doctor,
     events,
@@ -19,6 +20,7 @@ from hyperplane_nat.cli import (
     inspection,
     invocation,
     lifecycle,
+    ports,
     resources,
 )
 from hyperplane_nat.cli.common import Settings, UserError
@@ -94,7 +96,9 @@ app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
 app.command("flow-logs")(flow_logs.flow_logs)
+app.command()(ports.ports)
 app.command()(events.events)
+app.command()(capture.capture)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)

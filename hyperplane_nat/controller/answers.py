@@ -110,6 +110,7 @@ class InterfaceRow(BaseModel):
     vpc: str
     subnet: str
     address: str
+    secondary_addresses: list[str] = Field(description="Its further addresses.")
     mac: str | None
     environments: int = Field(description="Environments attached to it.")
     flows: int
@@ -142,6 +143,60 @@ class FlowRow(BaseModel):
     bytes_in: int
     age_seconds: float
     idle_seconds: float
+
+
+class FunctionPorts(BaseModel):
+    """Ports of a function's environments."""
+
+    function: str | None = Field(description="Null: of environments that belong to none.")
+    in_use: int
+    held: int
+
+
+class EnvironmentPorts(BaseModel):
+    """Ports of an environment."""
+
+    environment: str | None = Field(description="Null: of environments that are gone.")
+    function: str | None
+    in_use: int
+    held: int
+
+
+class PortFigures(BaseModel):
+    """Ports of an address of a network interface, and who has the most of them."""
+
+    interface: str
+    address: str
+    in_use: int
+    held: int = Field(description="Of flows that have ended: not used again for the hold time.")
+    limit: int | None = Field(description="Ports there may be; null is no limit.")
+    used_percent: float | None
+    allocation_errors: int = Field(description="New flows refused (AWS: ErrorPortAllocation).")
+    last_error_seconds: float | None = Field(description="Since the last of them.")
+    last_error_reason: str | None = Field(description="The reason of the drop.")
+    last_error_environment: str | None
+    functions: list[FunctionPorts]
+    environments: list[EnvironmentPorts]
+
+
+class RemotePortsRow(PortFigures):
+    """Ports towards one remote endpoint."""
+
+    protocol: str
+    remote_address: str = Field(
+        description="0.0.0.0 with port 0: ports of endpoint-independent mappings, towards any."
+    )
+    remote_port: int
+    high_water: int = Field(description="The most at a time since there was none.")
+
+
+class PortUsage(BaseModel):
+    """Who takes which source ports, and towards what."""
+
+    interfaces: list[PortFigures] = Field(
+        description="Each address with all its connections, held ports and mappings."
+    )
+    remotes: list[RemotePortsRow] = Field(description="The fullest first.")
 
 
 class EventRow(BaseModel):

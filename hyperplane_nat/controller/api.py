@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from hyperplane_nat.config import ConfigError
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.port_usage import PortQuery
 from hyperplane_nat.controller.requests import (
     BODY_BYTES_MAX,
     PROTOCOLS,
@@ -30,6 +31,7 @@ from hyperplane_nat.controller.requests import (
     EventQuery,
     FlowQuery,
     InvocationRequest,
+    PortsQuery,
     ProvisionRequest,
     RequestError,
     body_of,
@@ -83,6 +85,12 @@ class LabService(Protocol):
     def open_flows(self, wanted: FlowFilter) -> FlowReader:
         """A reader of the flow table; called in a thread."""
 
+    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+        """GET /v1/ports."""
+
+    def has_interface(self, name: str) -> bool:
+        """Whether there is a network interface with that name or id."""
+
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
 
@@ -132,6 +140,7 @@ def application(lab: LabService) -> web.Application:
     result.router.add_get("/v1/interfaces", handlers.interfaces)
     result.router.add_get("/v1/flows", handlers.flows, allow_head=False)
     result.router.add_get("/v1/events", handlers.events)
+    result.router.add_get("/v1/ports", handlers.ports)
     result.router.add_get("/v1/verify", handlers.verify)
     result.router.add_get("/v1/config", handlers.config)
     result.router.add_get("/v1/functions", handlers.functions)
@@ -242,6 +251,13 @@ class _Handlers:
     async def interfaces(self, _request: web.Request) -> web.Response:
         return web.Response(body=await self._lab.interfaces(), content_type="application/json")
 
+    async def ports(self, request: web.Request) -> web.Response:
+        asked = query_of(PortsQuery, request.query)
+        self._check_interface(asked.interface)
+        address, port = asked.remote or (None, None)
+        wanted = PortQuery(asked.top, asked.interface, address, port)
+        return web.json_response(await self._lab.ports(wanted))
+
     async def verify(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._lab.verify())
 
@@ -320,6 +336,14 @@ class _Handlers:
     async def _rows(self, rows: list[dict[str, Any]]) -> web.Response:
         body = await in_thread(encode_rows, rows)
         return web.Response(body=body, content_type="application/json")
+
+    def _check_interface(self, name: str | None) -> None:
+        if name is not None and not self._lab.has_interface(name):
+            raise RequestError(
+                404,
+                "no_such_interface",
+                f"there is no network interface {name} (hyperplane-nat interfaces lists them)",
+            )
 
     def _flow_filter(self, request: web.Request) -> FlowFilter:
         asked = query_of(FlowQuery, request.query)

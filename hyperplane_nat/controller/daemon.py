@@ -41,6 +41,7 @@ from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.controller.port_usage import PortQuery, port_names, usage_in
 from hyperplane_nat.controller.processes import terminate
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.services import ServiceSupervisor
@@ -188,7 +189,7 @@ class Daemon:
         if not self._kept:
             cleanup.remove_region(paths)
         settings = lifecycle_of(config)
-        static = len(self._lab.interfaces)
+        static = len(self._lab.interface_names())
         pool = EnvironmentPool(
             first=config.lab.environments + 1,
             size=config.pool.size,
@@ -570,12 +571,18 @@ class Daemon:
         names = self._interface_names()
         return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
 
+    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+        """GET /v1/ports."""
+        self._open()
+        names = port_names(self._config, self._lab, self._service().region)
+        return await in_thread(usage_in, self._paths.state_file, wanted, names)
+
+    def has_interface(self, name: str) -> bool:
+        """Whether there is a network interface with that name or id."""
+        return name in self._interface_names().values()
+
     def _interface_names(self) -> dict[int, str]:
-        names = {interface.number: interface.name for interface in self._lab.interfaces}
-        # In one step: another thread may be changing the tables.
-        for used in list(self._service().region.tables.interfaces.values()):
-            names[used.number] = used.id
-        return names
+        return views.interface_names(self._lab, self._service().region)
 
     def _function_of(self, slot: int) -> str | None:
         used = self._service().region.tables.environments.get(slot)

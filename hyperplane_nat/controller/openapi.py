@@ -79,6 +79,14 @@ OPERATIONS = (
     ),
     Operation(
         "get",
+        "/v1/ports",
+        "Source ports: towards what, and whose",
+        answers.PortUsage,
+        query=requests.PortsQuery,
+        errors=(400, 404),
+    ),
+    Operation(
+        "get",
         "/v1/events",
         "What happened lately, told once and counted",
         answers.EventRow,

@@ -46,6 +46,13 @@ PROTOCOLS = ("tcp", "udp", "icmp")
 ENVIRONMENTS_MAX = SLOTS_MAX - 1
 """Environments of a lab: slot 0 is none."""
 
+REMOTES_MAX = 1000
+"""Remote endpoints in an answer."""
+
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
+_REMOTE = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}(?::{_PORT})?", re.ASCII)
+
 TIMEOUT_SECONDS_MAX = 86_400.0
 
 _EXCERPT = 40
@@ -85,6 +92,13 @@ def _environment(value: object) -> int:
     return number
 
 
+def _remote(value: object) -> tuple[str, int | None]:
+    if isinstance(value, str) and _REMOTE.fullmatch(value):
+        address, _, port = value.partition(":")
+        return address, int(port) if port else None
+    raise PydanticCustomError("remote", "not a remote endpoint (write it like 10.0.1.80:443)")
+
+
 def _integer(value: object) -> object:
     # JSON has one kind of number: 3.0 is an integer to JSON Schema (draft 2020-12, section 6.1.1).
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -116,6 +130,13 @@ NUMBER_MAX = 9_999_999_999
 Positive = Annotated[int, Field(ge=1, le=NUMBER_MAX), BeforeValidator(_whole_number)]
 Natural = Annotated[int, Field(ge=0, le=NUMBER_MAX), BeforeValidator(_whole_number)]
 """Numbers in a query, where everything is text."""
+
+RemoteEndpoint = Annotated[
+    tuple[str, int | None],
+    PlainValidator(_remote),
+    WithJsonSchema({"type": "string", "pattern": f"^{_BYTE}(?:\\.{_BYTE}){{3}}(?::{_PORT})?$"}),
+]
+"""An IPv4 address, and a port or None."""
 
 Argument = Annotated[
     str,
@@ -197,6 +218,20 @@ class FlowQuery(Request):
     ] = Field(default=None, description="Only flows of this environment, such as env-1.")
     protocol: Literal["tcp", "udp", "icmp"] | None = Field(
         default=None, description="Only flows of this protocol."
+    )
+
+
+class PortsQuery(Request):
+    """The query of GET /v1/ports."""
+
+    top: Annotated[int, Field(ge=1, le=REMOTES_MAX), BeforeValidator(_whole_number)] = Field(
+        default=20, description="Remote endpoints at most, those with the most ports."
+    )
+    interface: Annotated[str, Field(pattern="^[!-~]{1,64}$")] | None = Field(
+        default=None, description="Only ports of this network interface: its name or id."
+    )
+    remote: RemoteEndpoint | None = Field(
+        default=None, description="Only ports towards this IPv4 address, or address:port."
     )
 
 

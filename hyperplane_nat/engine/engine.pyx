@@ -83,7 +83,6 @@ from hyperplane_nat.engine.packet cimport (
     KIND_ICMP_ERROR,
     REPLY_BYTES,
     Packet,
-    prefix_mask,
 )
 from hyperplane_nat.engine.policy cimport Policy
 from hyperplane_nat.engine.ports cimport (
@@ -99,6 +98,7 @@ from hyperplane_nat.engine.retirement cimport (
 )
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
 from hyperplane_nat.engine.siphash cimport HashKey
+from hyperplane_nat.engine.text cimport address_number, mac_bytes, prefix_numbers
 from hyperplane_nat.engine.timers cimport wheel_deadline
 from hyperplane_nat.engine.tombstones cimport refuse_idle, refuse_stray, tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
@@ -213,27 +213,6 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         send_outside(nat, p, entry.interface)
     else:
         deliver(nat, p, entry)
-
-
-cdef bytes mac_bytes(str text):
-    cdef bytes raw = bytes.fromhex(text.replace(":", ""))
-    if len(raw) != 6:
-        raise ValueError(f"{text!r} is not a MAC address")
-    return raw
-
-
-cdef uint32_t address_number(str text) except? 0:
-    cdef uint32_t number
-    cdef bytes raw = socket.inet_aton(text)
-    memcpy(&number, <const unsigned char*>raw, 4)
-    return number
-
-
-cdef tuple prefix_numbers(str text):
-    """Network-order address and mask of a CIDR prefix."""
-    address, _, length = text.partition("/")
-    cdef uint32_t mask = prefix_mask(int(length or "32"))
-    return address_number(address) & mask, mask
 
 
 cdef uint64_t slot_owner(interface, uint32_t link) except? 0:

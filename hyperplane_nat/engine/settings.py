@@ -22,6 +22,7 @@ __all__ = [
     "Flow",
     "FlowDelta",
     "Ports",
+    "RemotePorts",
     "Rule",
     "Timeouts",
     "Verdict",
@@ -135,6 +136,21 @@ class Exhaustion(NamedTuple):
     reason: DropReason
     errors: int
     last_ms: int
+
+
+class RemotePorts(NamedTuple):
+    """Ports taken towards one remote endpoint by one interface address, held ones included.
+
+    Address 0.0.0.0 and port 0 are those of endpoint-independent mappings.
+    """
+
+    protocol: str
+    interface: int
+    remote_address: str
+    remote_port: int
+    ports: int
+    high_water: int
+    """The most at a time since there was none."""
 
 
 class Flow(NamedTuple):

@@ -23,10 +23,12 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import socket
 import struct
 from pathlib import Path
 from typing import Final
 
+from hyperplane_nat.engine._port_reader import read_remotes
 from hyperplane_nat.engine._reader import (
     read_counters,
     read_exhaustions,
@@ -39,7 +41,8 @@ from hyperplane_nat.engine.constants import (
     LAYOUT_VERSION,
     counter_names,
 )
-from hyperplane_nat.engine.settings import Exhaustion, Flow
+from hyperplane_nat.engine.flow_search import SearchKey, find_flows
+from hyperplane_nat.engine.settings import Exhaustion, Flow, RemotePorts
 
 __all__ = ["StateMap", "StateMapError"]
 
@@ -117,7 +120,10 @@ class StateMap:
         self.flows_max: int = fields[4]
         self.slots_max: int = fields[5]
         self.interfaces_max: int = fields[6]
+        self.remote_cells: int = fields[8]
+        self._interface_addresses_offset: int = fields[13]
         self._derived = (fields[17], self.bytes)
+        self._remotes_offset: int = fields[18]
         self._counter_names = counter_names()
 
     @classmethod
@@ -245,6 +251,36 @@ class StateMap:
     def exhaustions(self) -> list[Exhaustion]:
         """Where ports ran out or a limit was reached, in no order; the most recent ones."""
         return read_exhaustions(self.memory)
+
+    def find(self, keys: list[SearchKey]) -> list[int | None]:
+        """The entry of each key: one walk through the table, and gone again at any moment."""
+        return find_flows(self.memory, keys)
+
+    def interface_address(self, number: int) -> str:
+        """The address that the flows of an interface number leave with."""
+        if not 0 <= number < self.interfaces_max:
+            raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
+        offset = self._interface_addresses_offset + 4 * number
+        return socket.inet_ntoa(self.memory[offset : offset + 4])
+
+    def remotes(
+        self,
+        start: int,
+        limit: int,
+        *,
+        least: int = 1,
+        address: str | None = None,
+        port: int | None = None,
+    ) -> list[RemotePorts]:
+        """Remote endpoints among ``limit`` of the ``remote_cells`` records from ``start``.
+
+        Only those of ``address`` and ``port`` with at least ``least`` ports taken.
+        """
+        # Read and not mapped: looking at a page of a tmpfs by a mapping would make it exist.
+        with self.path.open("rb", buffering=0) as file:
+            offset = self._remotes_offset + start * _REMOTE_BYTES
+            size = max(min(limit, self.remote_cells - start), 0) * _REMOTE_BYTES
+            return read_remotes(os.pread(file.fileno(), size, offset), least, address, port)
 
     @property
     def entries_watermark(self) -> int:

@@ -59,6 +59,7 @@ INTERFACE = {
     "vpc": "customer",
     "subnet": "private-a",
     "address": "10.0.1.10",
+    "secondary_addresses": [],
     "mac": "02:00:00:00:00:01",
     "environments": 2,
     "flows": 6,
@@ -163,6 +164,46 @@ FLOW = {
 }
 
 
+FIGURES = {
+    "interface": "eni-a",
+    "address": "10.0.1.10",
+    "in_use": 54900,
+    "held": 100,
+    "limit": 55000,
+    "used_percent": 100.0,
+    "allocation_errors": 17,
+    "last_error_seconds": 75.2,
+    "last_error_reason": "port_allocation",
+    "last_error_environment": "env-17",
+    "functions": [
+        {"function": "checkout", "in_use": 54000, "held": 90},
+        {"function": None, "in_use": 900, "held": 10},
+    ],
+    "environments": [
+        {"environment": "env-17", "function": "checkout", "in_use": 54000, "held": 90},
+        {"environment": "env-1", "function": None, "in_use": 900, "held": 0},
+        {"environment": None, "function": None, "in_use": 0, "held": 10},
+    ],
+}
+REMOTE = FIGURES | {
+    "protocol": "tcp",
+    "remote_address": "10.0.1.54",
+    "remote_port": 5432,
+    "high_water": 55000,
+}
+QUIET = REMOTE | {
+    "remote_address": "0.0.0.0",
+    "remote_port": 0,
+    "allocation_errors": 0,
+    "last_error_seconds": None,
+    "limit": None,
+    "used_percent": None,
+    "functions": [],
+    "environments": [],
+}
+PORTS = {"interfaces": [FIGURES], "remotes": [REMOTE, QUIET]}
+
+
 @pytest.fixture
 def runtime() -> Iterator[Path]:
     """A runtime directory; short, because the path of a unix socket holds 107 characters."""
@@ -193,6 +234,7 @@ def api(runtime: Path) -> Iterator[FakeApi]:
             "/v1/functions": [FUNCTION],
             "/v1/security-groups": [SECURITY_GROUP],
             "/v1/flows": [FLOW],
+            "/v1/ports": PORTS,
             "/v1/verify": {"problems": [], "entries": 6},
         }
     )

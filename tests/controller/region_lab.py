@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from hyperplane_nat.config import Config, ConfigError
 from hyperplane_nat.controller import api, endpoint
 from hyperplane_nat.controller.events import Event, EventLog, Kind
+from hyperplane_nat.controller.port_usage import PortQuery
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
 from hyperplane_nat.model.description import (
@@ -87,6 +88,7 @@ class RegionLab:
     def __init__(self) -> None:
         self.maps: list[FakeMap] = []
         self.wanted: list[FlowFilter] = []
+        self.wanted_ports: list[PortQuery] = []
         self.flows = 10
         self.fail: Exception | None = None
         self.reset()
@@ -204,6 +206,7 @@ class RegionLab:
             "vpc": "customer",
             "subnet": "a",
             "address": "10.0.1.10",
+            "secondary_addresses": [],
             "mac": None,
             "environments": STATIC,
             "flows": 0,
@@ -224,6 +227,7 @@ class RegionLab:
                         "vpc": row["VpcName"],
                         "subnet": row["SubnetName"],
                         "address": row["PrivateIpAddress"],
+                        "secondary_addresses": [],
                         "mac": "02:00:00:00:02:01",
                         "environments": row["Environments"],
                         "flows": 0,
@@ -249,6 +253,36 @@ class RegionLab:
         self.wanted.append(wanted)
         self.maps.append(FakeMap(self.flows))
         return FlowReader(self.maps[-1], wanted, {0: "eni-a", 1: "eni-b"})
+
+    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+        self._raise()
+        self.wanted_ports.append(wanted)
+        figures = {
+            "interface": "eni-a",
+            "address": "10.0.1.10",
+            "in_use": 3,
+            "held": 1,
+            "limit": 55_000,
+            "used_percent": 0.0,
+            "allocation_errors": 0,
+            "last_error_seconds": None,
+            "last_error_reason": None,
+            "last_error_environment": None,
+            "functions": [{"function": "orders", "in_use": 3, "held": 1}],
+            "environments": [
+                {"environment": "env-3", "function": "orders", "in_use": 3, "held": 1}
+            ],
+        }
+        remote = {
+            "protocol": "tcp",
+            "remote_address": wanted.address or "10.0.1.80",
+            "remote_port": wanted.port or 80,
+            "high_water": 5,
+        }
+        return {"interfaces": [figures], "remotes": [figures | remote]}
+
+    def has_interface(self, name: str) -> bool:
+        return name == "eni-a"
 
     def has_environment(self, number: int) -> bool:
         return number <= STATIC + POOL

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.port_usage import PortQuery
 from hyperplane_nat.controller.views import FlowFilter
 from hyperplane_nat.model.errors import StateError
 from netns.errors import NetnsError
@@ -47,6 +48,11 @@ def test_answers(directory: Path) -> None:
         ("GET", "/v1/flows?protocol=sctp", 400, "invalid_parameter", "protocol: 'sctp'"),
         ("GET", "/v1/flows?environment=x", 400, "invalid_parameter", "like env-1"),
         ("GET", "/v1/flows?environment=env-99", 404, "no_such_environment", "env-99"),
+        ("GET", "/v1/ports?top=0", 400, "invalid_parameter", "top: 0"),
+        ("GET", "/v1/ports?top=1001", 400, "invalid_parameter", "top: 1001"),
+        ("GET", "/v1/ports?remote=10.0.1", 400, "invalid_parameter", "like 10.0.1.80:443"),
+        ("GET", "/v1/ports?remote=10.0.1.80:65536", 400, "invalid_parameter", "remote: "),
+        ("GET", "/v1/ports?interface=eni-x", 404, "no_such_interface", "eni-x"),
         ("GET", "/v1/%0anews", 404, "not_found", "/v1/ news"),
         ("GET", "/v1/flows?limt=3", 400, "invalid_parameter", "'limt' is no parameter"),
     ],
@@ -94,6 +100,26 @@ def test_method_that_is_not_allowed_says_which_are(directory: Path) -> None:
             assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
 
     talk(directory, RegionLab(), work)
+
+
+def test_ports(directory: Path) -> None:
+    lab = RegionLab()
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.get("/v1/ports") as response:
+            assert (await response.json())["remotes"][0]["remote_port"] == 80
+        query = {"top": "3", "interface": "eni-a", "remote": "10.0.1.81:7"}
+        async with client.get("/v1/ports", params=query) as response:
+            assert response.status == 200
+        async with client.get("/v1/ports", params={"remote": "10.0.1.81"}) as response:
+            assert response.status == 200
+
+    talk(directory, lab, work)
+    assert lab.wanted_ports == [
+        PortQuery(),
+        PortQuery(3, "eni-a", "10.0.1.81", 7),
+        PortQuery(address="10.0.1.81"),
+    ]
 
 
 def test_flows(directory: Path) -> None:

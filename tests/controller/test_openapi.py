@@ -151,6 +151,7 @@ def test_document_is_served(session: requests.Session) -> None:
         "/v1/functions",
         "/v1/security-groups",
         "/v1/flows",
+        "/v1/ports",
         "/v1/events",
         "/v1/verify",
         "/v1/config",

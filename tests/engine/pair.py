@@ -52,6 +52,7 @@ class Pair:
 
     def __init__(self, setup: scenario.Setup, *, now: int = 0, seed: bytes = bytes(16)) -> None:
         self.now = now
+        self.setup = setup
         self.model = scenario.reference_nat(setup)
         self.target = EngineTarget(setup, seed=seed, now=now)
         self.engine = self.target.engine
@@ -115,7 +116,9 @@ class Pair:
 
     def set_policy(self, number: int, policy: Policy | None) -> None:
         """Give an interface other security groups."""
-        set_interface(self.engine, number, policy)
+        for each, primary, address in self.setup.interfaces():
+            if primary == number:
+                set_interface(self.engine, each, policy, primary=primary, address=address)
         before = self.model.interfaces[number]
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 

@@ -87,12 +87,12 @@ class Setup:
     flows_max: int = 64
     ports: Ports = field(default_factory=lambda: Ports(40000, 40000, 55_000))
     timeouts: Timeouts = field(default_factory=Timeouts)
-    behaviour: Behaviour = field(default_factory=Behaviour)
     neighbours_known: bool = True
     neighbour_queue: int = 8
     """Frames that may wait for one next hop."""
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Security groups by interface; an interface without may begin any flow."""
+    behaviour: Behaviour = field(default_factory=Behaviour)
     secondary: tuple[tuple[int, str], ...] = ()
     """Further addresses: (interface, address); they are the interfaces from 3."""
 

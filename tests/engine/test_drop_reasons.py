@@ -18,9 +18,6 @@ OF_THE_FORWARDER = {DropReason.OVERSIZE, DropReason.VLAN, DropReason.FAIR_SHARE}
 
 
 NOT_GIVEN_YET = {
-    DropReason.PORT_LIMIT_INTERFACE,
-    DropReason.PORT_LIMIT_ENVIRONMENT,
-    DropReason.FILTERED,
     DropReason.HAIRPIN_NO_MAPPING,
     DropReason.FRAGMENT_TINY,
     DropReason.FRAGMENT_OVERLAP,

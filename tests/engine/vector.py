@@ -98,8 +98,8 @@ def _setup(table: Fields) -> scenario.Setup:
             table.get("limit_per_environment", 0),
         ),
         timeouts=Timeouts(**table.get("timeouts", {})),
-        behaviour=Behaviour(**table.get("behaviour", {})),
         neighbours_known=table.get("neighbours_known", True),
+        behaviour=Behaviour(**table.get("behaviour", {})),
         secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )

@@ -76,13 +76,11 @@ class ReferenceNat(MappingRules):
 
     # Settings
 
-    def configure(
-        self, *, timeouts: Timeouts, ports: Ports, behaviour: Behaviour | None = None
-    ) -> None:
+    def configure(self, *, timeouts: Timeouts, ports: Ports, behaviour: Behaviour) -> None:
         self.timeouts = timeouts
         self.ports = ports
-        self.behaviour = behaviour or Behaviour()
-        self.tombstones.room = self.behaviour.tombstones
+        self.behaviour = behaviour
+        self.tombstones.room = behaviour.tombstones
 
     def set_interface(self, number: int, interface: Interface) -> None:
         self.interfaces[number] = interface
@@ -204,8 +202,8 @@ class ReferenceNat(MappingRules):
         """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did, and
         `nat_address` which of several addresses.
         """
-        self.tombstones.forgotten = tombstone_forgotten
         chosen = None if nat_port is None else (nat_address, nat_port)
+        self.tombstones.forgotten = tombstone_forgotten
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
@@ -283,7 +281,7 @@ class ReferenceNat(MappingRules):
         if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
             self._count("tcp_syns_from_source")
         if tombstones.deserves_answer(datagram) and (
-            self.tombstones.has(key) if entry is None else entry.state is State.HELD
+            self._idled(key, datagram, now) if entry is None else entry.state is State.HELD
         ):
             return self._idle(datagram, number)
         if entry is None:
@@ -292,23 +290,13 @@ class ReferenceNat(MappingRules):
             except RefusedError as refused:
                 if not self.behaviour.exhaustion_icmp:
                     raise
-                return self._refused(datagram, number, str(refused), 3, 13)
+                return self._told(datagram, number, str(refused), 3, 13)
         self._track(entry, datagram, INSIDE, now)
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
         changed = _reported(datagram, changed, entry.nat_port, source=True, partial=partial)
         return self._leaving(changed, entry.interface)
-
-    def _own(self, address: IPv4Address, vpc: int) -> bool:
-        """Whether an interface in this VPC has the address."""
-        mine = (each for each in self.interfaces.values() if each.vpc == vpc)
-        return any(each.address == address for each in mine)
-
-    def _attached(self, number: int) -> tuple[Slot, Interface]:
-        slot = self.slots[number]
-        assert slot.interface is not None
-        return slot, self.interfaces[slot.interface]
 
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
         found = self._number(number, datagram.destination)
@@ -479,15 +467,19 @@ class ReferenceNat(MappingRules):
         error = datagram.protocol == packet.ICMP
         if error and datagram.payload[0] in icmp_error.NEVER_ANSWERED:
             raise _DroppedError("ttl_exceeded")
-        return self._refused(datagram, number, "ttl_exceeded", 11, 0)
+        return self._told(datagram, number, "ttl_exceeded", 11, 0)
 
-    def _refused(
-        self, datagram: Datagram, number: int, reason: str, kind: int, code: int
-    ) -> Result:
+    def _told(self, datagram: Datagram, number: int, reason: str, kind: int, code: int) -> Result:
         """A drop of which the environment is told by an ICMP error."""
         slot = self.slots[number]
         answer = icmp_error.about(datagram, slot.gateway, slot.address, kind, code)
         return self._answered(number, reason, "replies_icmp", answer)
+
+    def _idled(self, key: InsideKey, datagram: Datagram, now: int) -> bool:
+        """Whether a segment without a flow is of a connection that was idle too long."""
+        kind = tracker.kind_of(datagram.payload[13])
+        answers = kind is tracker.Kind.SYNACK and self._answers(key, now)
+        return not answers and self.tombstones.has(key)
 
     def _idle(self, datagram: Datagram, number: int) -> Result:
         if not self.behaviour.idle_reset:

@@ -36,13 +36,13 @@ class Ports:
 class Behaviour:
     """What the NAT does where AWS and the RFCs differ."""
 
-    idle_reset: bool = True
-    tombstones: int = 65536
     endpoint_independent: bool = False
     filtering: str = "address_and_port_dependent"
     hairpinning: bool = False
     paired_pooling: bool = False
     exhaustion_icmp: bool = False
+    idle_reset: bool = True
+    tombstones: int = 65536
 
 
 @dataclass(frozen=True)
