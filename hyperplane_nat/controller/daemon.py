@@ -112,7 +112,7 @@ class Daemon:
             self.events,
             interfaces=self._interface_names,
             function_of=self._function_of,
-            counters=lambda: {} if self._map is None else self._map.counters(),
+            counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
         )
         self._forwarder = ForwarderSupervisor(
             self._paths,

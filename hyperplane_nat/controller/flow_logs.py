@@ -7,7 +7,7 @@ the servers in the VPCs, so that nothing it does can hold the controller up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperplane_nat.config import Config
@@ -15,6 +15,8 @@ from hyperplane_nat.config_flow_logs import interval_ms
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.reconcile import module_command
 from hyperplane_nat.controller.services import ServiceSpec
+from hyperplane_nat.controller.views import MapReader
+from hyperplane_nat.engine.flow_record_ring import read_figures
 
 PROGRAM = module_command("hyperplane_nat.flow_logs")
 
@@ -46,3 +48,12 @@ def writer_specs(config: Config, program: Sequence[str] = PROGRAM) -> list[Servi
         *("--files-kept", str(settings.files_kept)),
     )
     return [ServiceSpec(_GROUP, "flow-logs", command, program[-1])]
+
+
+def counters(state_map: MapReader | None, records: Path) -> Mapping[str, int]:
+    """The counters of the map, {} without one, and what the writer lost."""
+    if state_map is None:
+        return {}
+    figures = read_figures(records)
+    lost = 0 if figures is None else figures.lines_lost
+    return {**state_map.counters(), "flow_log_lines_lost": lost}

@@ -8,6 +8,8 @@ import pytest
 from hyperplane_nat.config import Config, validated
 from hyperplane_nat.controller import cleanup, flow_logs, reconcile
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.engine import StateMap
+from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs import __main__ as program
 
 
@@ -66,3 +68,16 @@ def test_a_lab_that_goes_takes_its_records_along_but_not_its_logs(tmp_path: Path
     cleanup.sweep(found, nothing)
     assert not found.records_file.exists()
     assert (tmp_path / "logs" / "logs").exists()
+
+
+def test_lost_lines_are_a_counter_like_those_of_the_map(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    assert flow_logs.counters(None, records) == {}
+    state = StateMap.create(tmp_path / "map", flows_max=16, slots_max=4, interfaces_max=4)
+    assert flow_logs.counters(state, records)["flow_log_lines_lost"] == 0
+    ring = FlowRecordRing.create(records, capacity=16, interfaces_max=4)
+    ring.count_lines(3, 2)
+    found = flow_logs.counters(state, records)
+    assert (found["flow_log_lines_lost"], found["flow_records_lost"]) == (2, 0)
+    ring.close()
+    state.close()
