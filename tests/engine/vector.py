@@ -8,7 +8,8 @@ the way to it.  A field written "$name" stands for a port of the engine's choosi
 expectation to use it binds it, later steps use the same number.
 
 `cut` makes a fragment of a packet: the packet is built as a whole, and `cut = [OFFSET, BYTES]` says
-which part of its payload is in the frame.  What leaves besides the expected frame is a list, `extra`.
+which part of its payload is in the frame.  What leaves besides the expected frame is in a list,
+`extra`.
 `filled` makes a payload of so many bytes.
 
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
