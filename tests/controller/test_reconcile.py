@@ -100,6 +100,7 @@ def test_forwarder_state(directory: Path) -> None:
         "router": "10.0.2.1",
         "destinations": ["10.0.0.0/16"],
         "vpc": 3,
+        "mtu": 1500,
         "secondary": [],
     }
     assert state["slots"][1] == {
@@ -111,6 +112,7 @@ def test_forwarder_state(directory: Path) -> None:
         "environment_mac": "02:00:00:00:01:02",
         "gateway_mac": "02::1",
         "interface": 1,
+        "mtu": 1500,
     }
     assert state["timeouts_ms"]["tcp_established"] == 35_000
     assert state["timeouts_ms"]["hold"] == 6_000
