@@ -3,7 +3,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.extras cimport Extras
 from hyperplane_nat.engine.flow_table cimport FlowTable
+from hyperplane_nat.engine.fragment_table cimport FragmentTable
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     STATES,
@@ -35,6 +37,7 @@ cdef struct Slot:
     uint32_t subnet_mask
     uint32_t entries
     uint16_t interface
+    uint16_t mtu
     uint8_t active
     uint8_t retiring
     uint8_t environment_mac[6]
@@ -47,6 +50,7 @@ cdef struct Interface:
     uint32_t router
     uint32_t vpc
     uint32_t entries
+    uint16_t mtu
     # An address of its own of the interface that is the primary; each primary has a chain of them.
     uint16_t primary
     uint16_t next_address
@@ -119,6 +123,8 @@ cdef struct Nat:
     uint32_t tombstones_count
     Exhaustion* exhaustions
     RecordSink sink
+    FragmentTable fragments
+    Extras extras
     Event events[EVENTS_MAX]
     uint32_t events_count
 

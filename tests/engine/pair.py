@@ -19,6 +19,9 @@ COMPARED_COUNTERS = (
     "icmp_errors_translated",
     "replies_arp",
     "replies_icmp",
+    "fragments_forwarded",
+    "packets_fragmented",
+    "mss_clamped",
     "replies_tcp",
     "tcp_syns_from_source",
     "flows_established_tcp",
@@ -78,6 +81,8 @@ class Pair:
             f"model  {expected.action} {expected.reason} {expected.side} {expected.port} "
             f"{expected.frame.hex(' ')}"
         )
+        extra = self.target.take_extra()
+        assert extra == self.model.extra, f"besides {frame.hex(' ')}: {extra}\n{self.model.extra}"
         self.compare_flows()
         return got
 
@@ -116,10 +121,12 @@ class Pair:
 
     def set_policy(self, number: int, policy: Policy | None) -> None:
         """Give an interface other security groups."""
+        before = self.model.interfaces[number]
         for each, primary, address in self.setup.interfaces():
             if primary == number:
-                set_interface(self.engine, each, policy, primary=primary, address=address)
-        before = self.model.interfaces[number]
+                set_interface(
+                    self.engine, each, policy, primary=primary, address=address, mtu=before.mtu
+                )
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 
     def compare_flows(self) -> None:

@@ -36,6 +36,11 @@ class Ports:
 class Behaviour:
     """What the NAT does where AWS and the RFCs differ."""
 
+    tcp_fragments: bool = False
+    udp_fragments: bool = True
+    icmp_fragments: bool = False
+    fragment_ms: int = 30_000
+    mss_clamping: bool = True
     endpoint_independent: bool = False
     filtering: str = "address_and_port_dependent"
     hairpinning: bool = False
@@ -59,6 +64,7 @@ class Interface:
     destinations: tuple[IPv4Network, ...]
     vpc: int = 0
     policy: Policy | None = None
+    mtu: int = 65535
     primary: int | None = None
 
 
@@ -75,6 +81,7 @@ class Slot:
     environment_mac: bytes
     gateway_mac: bytes
     interface: int | None
+    mtu: int = 65535
 
 
 @dataclass
