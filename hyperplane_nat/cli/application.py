@@ -15,6 +15,7 @@ from hyperplane_nat.cli import (
     doctor,
     events,
     execution,
+    flows,
     inspection,
     invocation,
     lifecycle,
@@ -92,7 +93,7 @@ app.command()(inspection.environments)
 app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
-app.command()(inspection.flows)
+app.command()(flows.flows)
 app.command()(ports.ports)
 app.command()(events.events)
 app.command()(inspection.verify)
