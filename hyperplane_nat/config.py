@@ -164,6 +164,17 @@ class NetworkInterface(Section):
     address: Address = Field(
         description="Its address: what servers in the VPC see environments come from."
     )
+    secondary_addresses: list[Address] = Field(
+        default_factory=list,
+        max_length=7,
+        description="Further addresses in the same subnet, each with source ports of its own (AWS: "
+        "at most 8 in all, 55,000 ports each towards a destination).",
+    )
+
+    @property
+    def addresses(self) -> list[str]:
+        """All of them, the primary first."""
+        return [self.address, *self.secondary_addresses]
 
 
 def _default_accounts() -> list[Account]:

@@ -154,16 +154,14 @@ def _check_interfaces(config: Config) -> None:
                 f"there is no subnet {interface.subnet!r}",
                 suggestion(interface.subnet, known),
             ) from None
-        _check_host(
-            f"{location}.address",
-            interface.address,
-            [subnet],
-            f"subnet {subnet.name!r}, {subnet.cidr}",
-        )
-        if owner := taken.get((vpc.name, interface.address)):
-            raise FieldError(
-                f"{location}.address",
-                f"{interface.address} is the address of {owner} too",
-                "choose another one",
-            )
-        taken[vpc.name, interface.address] = f"network interface {interface.name!r}"
+        for place, address in enumerate(interface.addresses):
+            field = f"secondary_addresses[{place - 1}]" if place else "address"
+            where = f"subnet {subnet.name!r}, {subnet.cidr}"
+            _check_host(f"{location}.{field}", address, [subnet], where)
+            if owner := taken.get((vpc.name, address)):
+                raise FieldError(
+                    f"{location}.{field}",
+                    f"{address} is the address of {owner} too",
+                    "choose another one",
+                )
+            taken[vpc.name, address] = f"network interface {interface.name!r}"

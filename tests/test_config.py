@@ -307,6 +307,24 @@ address = "10.0.1.10"
             id="two-interfaces-of-an-address",
         ),
         pytest.param(
+            INTERFACE + 'secondary_addresses = ["10.0.1.11", "10.0.1.10"]\n',
+            "network_interface[0].secondary_addresses[1]: 10.0.1.10 is the address of network "
+            "interface 'eni-a' too (choose another one)",
+            id="secondary-address-twice",
+        ),
+        pytest.param(
+            INTERFACE + 'secondary_addresses = ["10.0.9.11"]\n',
+            "network_interface[0].secondary_addresses[0]: 10.0.9.11 is outside subnet "
+            "'private-a', 10.0.1.0/24 (choose an address inside)",
+            id="secondary-address-outside",
+        ),
+        pytest.param(
+            INTERFACE + 'secondary_addresses = ["10.0.1.80"]\n',
+            "network_interface[0].secondary_addresses[0]: 10.0.1.80 is the address of service "
+            "'web' too (choose another one)",
+            id="secondary-address-of-a-service",
+        ),
+        pytest.param(
             INTERFACE + INTERFACE.replace("10.0.1.10", "10.0.1.11"),
             "network_interface.name: 2 network interfaces are called 'eni-a' (rename all but one)",
             id="two-interfaces-of-a-name",
@@ -430,6 +448,8 @@ def test_configuration_cannot_be_changed() -> None:
         Config().lab.name = "other"  # type: ignore[misc]
 
 
+@pytest.mark.requirement("RFC4787-5", profile="aws")
+@pytest.mark.requirement("RFC5508-2", profile="aws")
 def test_timeouts_are_scaled_and_in_milliseconds() -> None:
     assert _timeouts(load(None, {"timeouts.time_scale": 10.0})) == {
         "tcp_opening": 6000,

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
 from hyperplane_nat.cli import (
+    capture,
     coldstart,
     doctor,
     events,
@@ -96,6 +97,7 @@ app.command("security-groups")(resources.security_groups)
 app.command()(flows.flows)
 app.command()(ports.ports)
 app.command()(events.events)
+app.command()(capture.capture)
 app.command()(inspection.verify)
 app.command("config")(inspection.configuration)
 app.command()(coldstart.coldstart)

@@ -110,6 +110,7 @@ class InterfaceRow(BaseModel):
     vpc: str
     subnet: str
     address: str
+    secondary_addresses: list[str] = Field(description="Its further addresses.")
     mac: str | None
     environments: int = Field(description="Environments attached to it.")
     flows: int

@@ -188,7 +188,7 @@ class Daemon:
         if not self._kept:
             cleanup.remove_region(paths)
         settings = lifecycle_of(config)
-        static = len(self._lab.interfaces)
+        static = len(self._lab.interface_names())
         pool = EnvironmentPool(
             first=config.lab.environments + 1,
             size=config.pool.size,

@@ -3,8 +3,8 @@
 told. Pure functions: no process, no file, no namespace.
 
 The numbers in the state map are stable: a slot has its environment's number, from 1, and an
-interface its place in the configuration, from 0, so that an adopted or restarted forwarder finds
-its flows under the same numbers.
+interface its place in the configuration, from 0, with the secondary addresses of all behind them,
+so that an adopted or restarted forwarder finds its flows under the same numbers.
 """
 
 from __future__ import annotations
@@ -45,13 +45,22 @@ def lab_of(config: Config) -> Lab:
         for vpc in config.vpc
     }
     interfaces = []
+    following = len(config.network_interface)
     for number, item in enumerate(config.network_interface):
         place = config.place(item)
         vpc = vpcs[place[0].name]
         subnet = next(subnet for subnet in vpc.subnets if subnet.name == item.subnet)
         interfaces.append(
-            NetworkInterface(number, item.name, vpc, subnet, IPv4Address(item.address))
+            NetworkInterface(
+                number,
+                item.name,
+                vpc,
+                subnet,
+                IPv4Address(item.address),
+                tuple(enumerate(map(IPv4Address, item.secondary_addresses), following)),
+            )
         )
+        following += len(item.secondary_addresses)
     by_name = {interface.name: interface for interface in interfaces}
     environments = tuple(
         ExecutionEnvironment(number, by_name[config.interface_of(number).name])
@@ -120,6 +129,10 @@ def forwarder_state(
                 "router": str(interface.subnet.router),
                 "destinations": [str(network) for network in interface.destinations],
                 "vpc": vpc_numbers.get(interface.vpc.name, 0),
+                "secondary": [
+                    {"number": number, "address": str(address)}
+                    for number, address in interface.secondary
+                ],
             }
             for interface in lab.interfaces
         ],

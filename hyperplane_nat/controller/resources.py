@@ -60,9 +60,10 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         security_groups=tuple(_group(group) for group in vpc.security_group),
         services=tuple(_server(service) for service in vpc.service),
         taken=tuple(
-            IPv4Address(interface.address)
+            IPv4Address(address)
             for interface in config.network_interface
             if config.place(interface)[0].name == vpc.name
+            for address in interface.addresses
         ),
     )
 

@@ -41,6 +41,7 @@ from hyperplane_nat.engine.constants import (
     LAYOUT_VERSION,
     counter_names,
 )
+from hyperplane_nat.engine.flow_search import SearchKey, find_flows
 from hyperplane_nat.engine.settings import Exhaustion, Flow, RemotePorts
 
 __all__ = ["StateMap", "StateMapError"]
@@ -250,6 +251,10 @@ class StateMap:
     def exhaustions(self) -> list[Exhaustion]:
         """Where ports ran out or a limit was reached, in no order; the most recent ones."""
         return read_exhaustions(self.memory)
+
+    def find(self, keys: list[SearchKey]) -> list[int | None]:
+        """The entry of each key: one walk through the table, and gone again at any moment."""
+        return find_flows(self.memory, keys)
 
     def interface_address(self, number: int) -> str:
         """The address that the flows of an interface number leave with."""

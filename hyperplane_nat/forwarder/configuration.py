@@ -59,6 +59,7 @@ class Configuration:
         self._settings = NeighbourSettings()
         self._uplinks: dict[int, Uplink] = {}
         self._owners: dict[int, _Owner] = {}
+        self._primaries: dict[int, int] = {}
         self.configured = False
         self.interfaces: dict[int, InterfaceState] = {}
         self.slots: dict[int, SlotState] = {}
@@ -119,6 +120,11 @@ class Configuration:
             elif other.ifindex != interface.ifindex:
                 self._unlink(interface.ifindex)
 
+        kept = {number for each in wanted.interfaces.values() for number, _ in each.addresses}
+        for number in self._primaries.keys() - kept:
+            self._engine.remove_interface(number)
+            del self._primaries[number]
+
     def _make_room(self, wanted: Desired, now_ms: int) -> None:
         """End the flows of those who had a number before; the state map remembers who that was."""
         taken = [
@@ -127,13 +133,15 @@ class Configuration:
             if not self._engine.admits_slot(slot.number, slot.interface, slot.ifindex)
         ]
         renamed = [
-            interface.number
+            number
             for interface in wanted.interfaces.values()
-            if not self._engine.admits_interface(interface.number, interface.address)
+            for number, address in interface.addresses
+            if not self._engine.admits_interface(number, address)
         ]
         for number in taken:
             self._remove_slot(number)
         for number in renamed:
+            self._engine.remove_interface(number)
             self._remove_interface(number)
         if taken or renamed:
             self._engine.sweep(now_ms)
@@ -163,18 +171,24 @@ class Configuration:
     def _check_interface(self, interface: InterfaceState) -> None:
         number = interface.number
         known = self.interfaces.get(number)
-        if known is not None and (known.name, known.ifindex, known.address) != (
+        if known is not None and (known.name, known.ifindex, known.addresses) != (
             interface.name,
             interface.ifindex,
-            interface.address,
+            interface.addresses,
         ):
             raise ValueError(
                 f"interface {number} is {known.name} with {known.address}: remove that first"
             )
-        if not self._engine.admits_interface(number, interface.address):
-            raise ValueError(
-                f"interface {number} is retiring: wait until status no longer lists it"
-            )
+        for each, address in interface.addresses:
+            owner = self._primaries.get(each, number)
+            if owner != number:
+                raise ValueError(
+                    f"interface {each} is an address of interface {owner}: remove that first"
+                )
+            if not self._engine.admits_interface(each, address):
+                raise ValueError(
+                    f"interface {each} is retiring: wait until status no longer lists it"
+                )
 
     def _check_slot(self, slot: SlotState) -> None:
         number = slot.number
@@ -207,16 +221,19 @@ class Configuration:
                 )
 
     def _set_interface(self, interface: InterfaceState) -> None:
-        self._engine.set_interface(
-            interface.number,
-            address=interface.address,
-            mac=interface.mac,
-            subnet=interface.subnet,
-            router=interface.router,
-            destinations=interface.destinations,
-            vpc=interface.vpc,
-            policy=interface.policy,
-        )
+        for number, address in interface.addresses:
+            self._engine.set_interface(
+                number,
+                address=address,
+                mac=interface.mac,
+                subnet=interface.subnet,
+                router=interface.router,
+                destinations=interface.destinations,
+                vpc=interface.vpc,
+                policy=interface.policy,
+                primary=interface.number,
+            )
+            self._primaries[number] = interface.number
         self._links.link_interface(interface.number, interface.ifindex)
         self._owners[interface.ifindex] = ("interface", interface.number)
         self.interfaces[interface.number] = interface
@@ -246,6 +263,9 @@ class Configuration:
         self._engine.remove_interface(number)
         self._uplinks.pop(number, None)
         if interface := self.interfaces.pop(number, None):
+            for each, _ in interface.addresses:
+                self._engine.remove_interface(each)
+                self._primaries.pop(each, None)
             self._unlink(interface.ifindex)
 
     def _unlink(self, ifindex: int) -> None:
@@ -257,6 +277,7 @@ def _uplink(interface: InterfaceState) -> Uplink:
     return Uplink(
         number=interface.number,
         address=interface.address,
+        secondary=tuple(each.address for each in interface.secondary),
         mac=bytes.fromhex(interface.mac.replace(":", "")),
         subnet=ipaddress.IPv4Network(interface.subnet),
         router=interface.router,

@@ -21,15 +21,32 @@ from typing import Any
 from hyperplane_nat.engine import Behaviour, Filtering, Mapping, Policy, Ports, Rule, Timeouts
 from hyperplane_nat.forwarder.neighbours import NeighbourSettings
 
-__all__ = ["Changes", "Desired", "InterfaceState", "SlotState", "parse", "parse_changes"]
+__all__ = [
+    "Changes",
+    "Desired",
+    "InterfaceState",
+    "SecondaryAddress",
+    "SlotState",
+    "parse",
+    "parse_changes",
+]
 
 NUMBERS = 65_535
 """Slots and interfaces that a state map can have at most."""
 
 _DESTINATIONS_MAX = 16
+_SECONDARY_MAX = 7
 _LINKS = 1 << 22
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _CHANGES = ("interfaces", "remove_interfaces", "slots", "remove_slots")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondaryAddress:
+    """A further address of an interface, which is an interface number of its own."""
+
+    number: int
+    address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +65,15 @@ class InterfaceState:
     """Interfaces with the same number are in one VPC; addresses of other VPCs mean nothing here."""
     policy: Policy | None = None
     """Its security groups; None lets every flow begin."""
+    secondary: tuple[SecondaryAddress, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[tuple[int, str], ...]:
+        """(number, address) of all its addresses, the primary first."""
+        return (
+            (self.number, self.address),
+            *((each.number, each.address) for each in self.secondary),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +169,11 @@ def _interfaces(
     items: Iterable[_Mapping[str, Any]], interfaces_max: int
 ) -> dict[int, InterfaceState]:
     result: dict[int, InterfaceState] = {}
+    seen: set[int] = set()
     for item in items:
         fields = {**item, "destinations": tuple(item["destinations"])}
+        secondary = fields.pop("secondary", ())
+        fields["secondary"] = tuple(SecondaryAddress(**each) for each in secondary)
         egress = fields.pop("egress", None)
         guarded = fields.pop("guarded", ())
         if egress is not None or guarded:
@@ -159,10 +188,15 @@ def _interfaces(
             raise ValueError(f"{where} has more than {_DESTINATIONS_MAX} destinations")
         for prefix in (state.subnet, *state.destinations):
             _check_network(prefix)
-        for address in (state.address, state.router):
+        _check_address(state.router)
+        if len(state.secondary) > _SECONDARY_MAX:
+            raise ValueError(f"{where} has more than {_SECONDARY_MAX} secondary addresses")
+        for number, address in state.addresses:
+            _check_number(f"an address of {where}", number, interfaces_max)
             _check_address(address)
-        if state.number in result:
-            raise ValueError(f"{where} is given twice")
+            if number in seen:
+                raise ValueError(f"interface {number} is given twice")
+            seen.add(number)
         result[state.number] = state
     return result
 

@@ -69,6 +69,7 @@ class Uplink:
     mac: bytes
     subnet: ipaddress.IPv4Network
     router: str
+    secondary: tuple[str, ...] = ()
 
     def next_hop(self, destination: str) -> str:
         """The host itself when it is in the subnet, the subnet's router otherwise."""
@@ -123,7 +124,8 @@ class Neighbours:
             self._forget(self._known[key])
         for number, uplink in uplinks.items():
             if self._uplinks.get(number) != uplink:
-                self._send(number, arp.announcement(mac=uplink.mac, address=uplink.address))
+                for address in (uplink.address, *uplink.secondary):
+                    self._send(number, arp.announcement(mac=uplink.mac, address=address))
         self._uplinks = dict(uplinks)
 
     def entries(self) -> list[Neighbour]:

@@ -19,6 +19,13 @@ class NetworkInterface:
     vpc: Vpc
     subnet: Subnet
     address: IPv4Address
+    secondary: tuple[tuple[int, IPv4Address], ...] = ()
+    """Its further addresses, each with a number of its own in the state map."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of all its addresses."""
+        return (self.number, *(number for number, _ in self.secondary))
 
     @property
     def destinations(self) -> tuple[IPv4Network, ...]:

@@ -19,6 +19,12 @@ class Lab:
     interfaces: tuple[NetworkInterface, ...]
     environments: tuple[ExecutionEnvironment, ...]
 
+    def interface_names(self) -> dict[int, str]:
+        """The name of its interface for each number of an address in the state map."""
+        return {
+            number: interface.name for interface in self.interfaces for number in interface.numbers
+        }
+
     def environment(self, number: int) -> ExecutionEnvironment | None:
         """The environment with that number, if there is one."""
         return next((item for item in self.environments if item.number == number), None)

@@ -59,6 +59,7 @@ INTERFACE = {
     "vpc": "customer",
     "subnet": "private-a",
     "address": "10.0.1.10",
+    "secondary_addresses": [],
     "mac": "02:00:00:00:00:01",
     "environments": 2,
     "flows": 6,

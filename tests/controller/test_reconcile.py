@@ -98,6 +98,7 @@ def test_forwarder_state(directory: Path) -> None:
         "router": "10.0.2.1",
         "destinations": ["10.0.0.0/16"],
         "vpc": 3,
+        "secondary": [],
     }
     assert state["slots"][1] == {
         "number": 2,
@@ -154,3 +155,32 @@ def test_environment_names(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "env-", "env-0", "07", "env-x", "-7", "7.0", "9" * 50])
 def test_what_is_no_environment(text: str) -> None:
     assert environment_number(text) is None
+
+
+def test_secondary_addresses_have_numbers_behind_the_interfaces(directory: Path) -> None:
+    first, *others = INTERFACES
+    more = [
+        {**first, "secondary_addresses": ["10.0.1.11", "10.0.1.12"]},
+        *others[:1],
+        {**others[1], "secondary_addresses": ["10.0.2.11"]},
+    ]
+    wanted = config_in(directory, vpc=VPCS, network_interface=more)
+    lab = reconcile.lab_of(wanted)
+    assert lab.interface_names() == {
+        0: "eni-c",
+        1: "eni-a",
+        2: "eni-b",
+        3: "eni-c",
+        4: "eni-c",
+        5: "eni-b",
+    }
+    topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
+    state = reconcile.forwarder_state(wanted, lab, topology, {})
+    assert [each["secondary"] for each in state["interfaces"]] == [
+        [{"number": 3, "address": "10.0.1.11"}, {"number": 4, "address": "10.0.1.12"}],
+        [],
+        [{"number": 5, "address": "10.0.2.11"}],
+    ]
+    # Functions must not be given the addresses.
+    taken = {vpc.name: vpc.taken for vpc in resources_of(wanted).vpcs}
+    assert set(map(str, taken["two"])) == {"10.0.1.10", "10.0.1.11", "10.0.1.12"}

@@ -19,6 +19,9 @@ COMPARED_COUNTERS = (
     "icmp_errors_translated",
     "replies_arp",
     "replies_icmp",
+    "fragments_forwarded",
+    "packets_fragmented",
+    "mss_clamped",
     "replies_tcp",
     "tcp_syns_from_source",
     "flows_established_tcp",
@@ -52,6 +55,7 @@ class Pair:
 
     def __init__(self, setup: scenario.Setup, *, now: int = 0, seed: bytes = bytes(16)) -> None:
         self.now = now
+        self.setup = setup
         self.model = scenario.reference_nat(setup)
         self.target = EngineTarget(setup, seed=seed, now=now)
         self.engine = self.target.engine
@@ -77,6 +81,8 @@ class Pair:
             f"model  {expected.action} {expected.reason} {expected.side} {expected.port} "
             f"{expected.frame.hex(' ')}"
         )
+        extra = self.target.take_extra()
+        assert extra == self.model.extra, f"besides {frame.hex(' ')}: {extra}\n{self.model.extra}"
         self.compare_flows()
         return got
 
@@ -115,7 +121,9 @@ class Pair:
 
     def set_policy(self, number: int, policy: Policy | None) -> None:
         """Give an interface other security groups."""
-        set_interface(self.engine, number, policy)
+        for each, primary, address in self.setup.interfaces():
+            if primary == number:
+                set_interface(self.engine, each, policy, primary=primary, address=address)
         before = self.model.interfaces[number]
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 

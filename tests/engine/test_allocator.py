@@ -49,6 +49,7 @@ def _refused(target: EngineTarget, port: int, now: int = 0, remote_port: int = 7
     return target.engine.translate(frame, INSIDE, 1, now).reason
 
 
+@pytest.mark.requirement("RFC6888-13", profile="both")
 @pytest.mark.parametrize(
     ("first", "last"),
     [(40000, 40000), (40000, 40001), (40000, 40063), (40001, 40064), (40000, 40255), (1, 999)],
@@ -105,6 +106,8 @@ def test_limit_counts_used_and_held(make: Make) -> None:
     assert target.problems() == []
 
 
+@pytest.mark.requirement("AWS-port-hold", profile="aws")
+@pytest.mark.requirement("RFC6888-8", profile="both")
 def test_hold(make: Make) -> None:
     """A port rests for the hold time after its flow, and not longer."""
     target = make(40000, 40003)
@@ -145,6 +148,10 @@ def test_exhaustion_concerns_one_remote(make: Make) -> None:
     assert target.problems() == []
 
 
+@pytest.mark.requirement("RFC6888-15", profile="both")
+@pytest.mark.requirement("RFC7857-9", profile="both")
+@pytest.mark.requirement("RFC4787-4", profile="both")
+@pytest.mark.requirement("RFC7857-8", profile="both")
 def test_order_looks_random(make: Make) -> None:
     """Neither ascending, nor close together, nor the same for another seed (RFC 6056)."""
     runs = []

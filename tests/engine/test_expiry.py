@@ -35,6 +35,9 @@ TCP_TIMEOUT = {
 STARTS = [0, 5, (1 << 31) - 700, (1 << 32) - 1, (1 << 32) - 700, (1 << 32) - 2000, (1 << 33) - 9]
 
 
+@pytest.mark.requirement("RFC7857-2.1", profile="both")
+@pytest.mark.requirement("RFC7857-2.2", profile="aws")
+@pytest.mark.requirement("RFC5382-5", profile="aws")
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("state", TCP_TIMEOUT)
 def test_tcp_state_lasts_its_time(state: str, start: int) -> None:

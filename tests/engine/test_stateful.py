@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.engine import scenario
 from tests.engine.pair import Pair
-from tests.reference import Policy, Ports, Rule, Timeouts, packet
+from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 from tests.reference.flow import Entry
 from tests.reference.settings import mac_bytes
 from tests.reference.tracker import State
@@ -76,6 +76,14 @@ POLICIES = (
 )
 
 
+BEHAVIOURS = (
+    Behaviour(endpoint_independent=True),
+    Behaviour(endpoint_independent=True, filtering="address_dependent", exhaustion_icmp=True),
+    Behaviour(endpoint_independent=True, filtering="endpoint_independent", paired_pooling=True),
+)
+SECONDARY = ((0, "10.0.1.11"), (0, "10.0.1.12"), (1, "10.0.2.11"))
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Rules are what can happen to a gateway; the pair compares after each."""
 
@@ -88,6 +96,9 @@ class EngineMachine(RuleBasedStateMachine):
         hold=st.sampled_from((0, 100, 500)),
         now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
         known=st.sampled_from((True, True, True, False)),
+        behaviour=st.sampled_from((Behaviour(), *BEHAVIOURS)),
+        limits=st.sampled_from(((0, 0), (0, 0), (0, 0), (5, 0), (0, 4), (6, 5))),
+        secondary=st.sampled_from(((), ((0, "10.0.1.11"),), SECONDARY)),
         seed=st.binary(min_size=16, max_size=16),
     )
     def start(
@@ -98,11 +109,14 @@ class EngineMachine(RuleBasedStateMachine):
         hold: int,
         now: int,
         known: bool,
+        behaviour: Behaviour,
+        limits: tuple[int, int],
+        secondary: tuple[tuple[int, str], ...],
         seed: bytes,
     ) -> None:
         setup = scenario.Setup(
             flows_max=flows_max,
-            ports=Ports(40000, 40000 + range_size - 1, limit),
+            ports=Ports(40000, 40000 + range_size - 1, limit, *limits),
             timeouts=Timeouts(
                 tcp_opening=500,
                 tcp_established=2000,
@@ -113,6 +127,8 @@ class EngineMachine(RuleBasedStateMachine):
                 hold=hold,
             ),
             neighbours_known=known,
+            behaviour=behaviour,
+            secondary=secondary,
         )
         self.pair = Pair(setup, now=now, seed=seed)
 
@@ -289,13 +305,31 @@ class EngineMachine(RuleBasedStateMachine):
             )
             self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
 
+    @precondition(lambda self: self.pair.tcp_entries())
+    @rule(
+        data=st.data(),
+        side=st.integers(0, 1),
+        port=remote_ports,
+        flags=st.sampled_from((packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.RST)),
+    )
+    def stranger(self, data: st.DataObject, side: int, port: int, flags: int) -> None:
+        """A client from outside of a port that a connection is open from, and the answer."""
+        entry = data.draw(st.sampled_from(self.pair.tcp_entries()))
+        source, destination, source_port, destination_port = _ends(entry, side)
+        if side == scenario.OUTSIDE:
+            source_port = port + 1
+        else:
+            destination_port = port + 1
+        segment = packet.tcp(source, destination, source_port, destination_port, flags, seq=77)
+        self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+
     @precondition(lambda self: self.pair.other_entries())
     @rule(
         data=st.data(),
         payload=payloads,
         partial=st.booleans(),
         blank=st.booleans(),
-        stranger=st.sampled_from((False, False, False, True)),
+        stranger=st.sampled_from(("", "", "", "port", "address")),
         ttl=ttls,
         sequence=st.sampled_from((0, 1)),
     )
@@ -305,14 +339,17 @@ class EngineMachine(RuleBasedStateMachine):
         payload: bytes,
         partial: bool,
         blank: bool,
-        stranger: bool,
+        stranger: str,
         ttl: int,
         sequence: int,
     ) -> None:
         entry = data.draw(st.sampled_from(self.pair.other_entries()))
         source, destination, source_port, destination_port = _ends(entry, scenario.OUTSIDE)
-        if stranger:
-            source = "10.0.7.7"
+        match stranger:
+            case "address":
+                source = "10.0.7.7"
+            case "port":
+                source_port += 1
         if entry.protocol == packet.ICMP:
             partial = False
             content = packet.echo(packet.ECHO_REPLY, destination_port, sequence, payload)
@@ -431,9 +468,13 @@ class EngineMachine(RuleBasedStateMachine):
         sender=remotes,
         operation=st.sampled_from((1, 2, 2, 2, 3)),
         ours=st.booleans(),
+        which=st.integers(0, 2),
     )
-    def arp_in_the_vpc(self, interface: int, sender: str, operation: int, ours: bool) -> None:
-        address = scenario.INTERFACE_ADDRESSES[interface]
+    def arp_in_the_vpc(
+        self, interface: int, sender: str, operation: int, ours: bool, which: int
+    ) -> None:
+        numbers = self.pair.model.addresses(interface)
+        address = str(self.pair.model.interfaces[numbers[which % len(numbers)]].address)
         mac = scenario.neighbour_mac(interface, sender)
         body = packet.arp(
             operation=operation,
@@ -475,9 +516,11 @@ class EngineMachine(RuleBasedStateMachine):
         if side == scenario.INSIDE:
             self._from_slot(entry.slot, body, partial=partial)
             return
-        ours, theirs = scenario.ethernet_addresses(side, entry.interface)
+        link = self.pair.model.interfaces[entry.interface].primary
+        assert link is not None
+        ours, theirs = scenario.ethernet_addresses(side, link)
         frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
-        self.pair.translate(frame, side, entry.interface, partial=partial)
+        self.pair.translate(frame, side, link, partial=partial)
 
     def _from_slot(self, slot: int, body: bytes, *, partial: bool = False) -> None:
         ours, theirs = scenario.ethernet_addresses(scenario.INSIDE, slot)

@@ -63,6 +63,7 @@ def test_table_is_whole() -> None:
     assert len(CASES) == 9 * 2 * 5
 
 
+@pytest.mark.requirement("RFC5382-2", profile="both")
 @pytest.mark.parametrize(("state", "side", "segment", "cell"), CASES)
 def test_transition(state: str, side: str, segment: str, cell: str) -> None:
     pair = Pair(SETUP)
@@ -112,6 +113,7 @@ LIVE = [
 ]
 
 
+@pytest.mark.requirement("RFC7857-2.2", profile="both")
 @pytest.mark.parametrize("side", [INSIDE, OUTSIDE])
 @pytest.mark.parametrize("state", sorted(set(LIVE)))
 @pytest.mark.parametrize("wrap", [False, True])

@@ -307,3 +307,74 @@ def test_one_attach_among_thousands_is_quick(gateway: Gateway) -> None:
         gateway.configuration.retiring()
         times.append(time.perf_counter() - begin)
     assert min(times) < 200e-6, f"{min(times) * 1e6:.0f} µs"
+
+
+# Several addresses
+
+
+def _with_addresses(*secondary: tuple[int, str]) -> dict[str, Any]:
+    return interface(
+        secondary=[{"number": number, "address": address} for number, address in secondary]
+    )
+
+
+def test_every_address_is_served_and_announced(gateway: Gateway) -> None:
+    """All addresses are on the link of the primary, whose number is the only one it knows."""
+    more = _with_addresses((8, "10.0.1.20"), (9, "10.0.1.21"))
+    gateway.sent.clear()
+    gateway.configure([more, interface(1)], [slot(1), slot(2, 1)])
+    assert gateway.sent == [0, 0, 0]
+    assert gateway.served() == ({1, 2}, {0, 1})
+    assert gateway.links.owners[1000] == ("interface", 0)
+    verdicts = [gateway.send(1, port) for port in range(1, 60)]
+    assert {verdict.port for verdict in verdicts} == {0}
+    sources = {verdict.frame[26:30][3] for verdict in verdicts}
+    assert sources == {10, 20, 21}
+
+
+def test_an_address_goes_with_its_flows_and_leaves_the_others(gateway: Gateway) -> None:
+    more = _with_addresses((8, "10.0.1.20"), (9, "10.0.1.21"))
+    gateway.configure([more, interface(1)], [slot(1)])
+    for port in range(1, 60):
+        assert gateway.passes(1, port)
+    before = [flow for flow in gateway.engine.flows() if flow.nat_address != "10.0.1.21"]
+    fewer = _with_addresses((8, "10.0.1.20"))
+    gateway.configure([fewer, interface(1)], [slot(1)])
+    gateway.engine.sweep(0)
+    assert sorted(gateway.engine.flows()) == sorted(before)
+    # A killed forwarder finds them again, and another address under the number ends them.
+    gateway.start()
+    gateway.configure([_with_addresses((8, "10.0.1.22")), interface(1)], [slot(1)])
+    kept = [flow for flow in before if flow.nat_address == "10.0.1.10"]
+    assert sorted(gateway.engine.flows()) == sorted(kept)
+
+
+def test_removing_the_interface_removes_all_its_addresses(gateway: Gateway) -> None:
+    gateway.update(interfaces=[interface(5, secondary=[{"number": 8, "address": "10.0.1.20"}])])
+    with pytest.raises(ValueError, match="interface 8 is an address of interface 5"):
+        gateway.update(interfaces=[interface(8)])
+    gateway.update(slots=[slot(4, 5)])
+    for port in range(1, 30):
+        assert gateway.passes(4, port)
+    gateway.update(remove_slots=[4], remove_interfaces=[5])
+    assert gateway.configuration.retiring() == {"slots": [4], "interfaces": [5, 8]}
+    gateway.engine.sweep(0)
+    assert gateway.configuration.retiring() == {"slots": [], "interfaces": []}
+    gateway.update(interfaces=[interface(8)])
+
+
+@pytest.mark.parametrize(
+    ("secondary", "words"),
+    [
+        ([{"number": 0, "address": "10.0.1.20"}], "interface 0 is given twice"),
+        ([{"number": 1, "address": "10.0.1.20"}], "interface 1 is given twice"),
+        ([{"number": 64, "address": "10.0.1.20"}], "out of range"),
+        ([{"number": 2, "address": "10.0.1"}], "10.0.1"),
+        ([{"number": 8 + n, "address": f"10.0.1.{20 + n}"} for n in range(8)], "more than 7"),
+    ],
+)
+def test_what_no_secondary_address_can_be(
+    gateway: Gateway, secondary: list[dict[str, Any]], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        gateway.configure([interface(secondary=secondary), interface(1)], [])

@@ -129,6 +129,7 @@ class NewFlows:
         self._thread.join(5)
 
 
+@pytest.mark.requirement("AWS-flows-survive-node-loss", profile="both")
 def test_a_paced_download_survives_the_forwarder(launch: Launch) -> None:
     lab = launch()
     want = http_get(lab, f"/sha256?bytes={SLOW_BYTES}").decode().strip()
@@ -200,6 +201,7 @@ def test_a_hundred_kills_under_traffic_leave_a_sound_table(launch: Launch) -> No
     assert lab.status()["forwarder"]["restarts"] == KILLS
 
 
+@pytest.mark.requirement("AWS-flows-survive-node-loss", profile="both")
 def test_a_killed_controller_is_replaced_without_touching_flows(launch: Launch) -> None:
     lab = launch()
     with tcp_echo(lab), connected(lab) as connection:
@@ -214,6 +216,7 @@ def test_a_killed_controller_is_replaced_without_touching_flows(launch: Launch) 
         assert flow["state"] == "ESTABLISHED"
 
 
+@pytest.mark.requirement("AWS-flows-survive-node-loss", profile="both")
 def test_both_killed_flows_come_back_from_the_map(launch: Launch) -> None:
     lab = launch()
     with tcp_echo(lab), connected(lab) as connection:

@@ -168,6 +168,9 @@ def handled(lab: Lab) -> int:
     return counters["flows_created_udp"] + counters["drop_flow_table_full"]
 
 
+@pytest.mark.requirement("RFC5508-8", profile="aws")
+@pytest.mark.requirement("AWS-error-port-allocation", profile="aws")
+@pytest.mark.requirement("RFC6888-11", profile="aws")
 def test_ports_to_one_remote_run_out(small: Lab) -> None:
     """The limit holds for all environments of an interface together, and for that remote only."""
     before = small.counters()
@@ -228,6 +231,7 @@ def test_frames_to_a_next_hop_that_does_not_answer(small: Lab) -> None:
             endpoint.sendto(b"anybody?", (NOBODY, 7))
 
 
+@pytest.mark.requirement("RFC4787-11", profile="both")
 def test_flow_table_full(small: Lab) -> None:
     """Flows beyond the table are refused; those in it are as good as before, TCP and UDP."""
     with udp_socket(small.environment(2)) as old, bystander(small):
@@ -264,6 +268,8 @@ def test_flow_table_full(small: Lab) -> None:
     assert small.status()["forwarder"]["restarts"] == 0
 
 
+@pytest.mark.requirement("AWS-port-hold", profile="aws")
+@pytest.mark.requirement("RFC6888-8", profile="aws")
 def test_idle_flow_expires_and_its_port_is_held(launch: Launch) -> None:
     """A UDP flow ends when idle; its port stays taken for the hold time and is then free."""
     lab = launch(environments=2, toml=QUICK)

@@ -105,6 +105,7 @@ def number_of(answer: dict[str, Any]) -> int:
     return int(answer["environment"].removeprefix("env-"))
 
 
+@pytest.mark.requirement("AWS-no-vpc-internet", profile="both")
 @pytest.mark.parametrize("function", REACHED)
 def test_who_reaches_whom(lab: Lab, function: str) -> None:
     answer = invoke(lab, function, sys.executable, "-c", PROBE, json.dumps(ENDPOINTS))
@@ -115,6 +116,7 @@ def test_who_reaches_whom(lab: Lab, function: str) -> None:
         assert size < found[name] < size + 1000
 
 
+@pytest.mark.requirement("AWS-shared-interface", profile="both")
 def test_functions_of_one_combination_share_one_interface(lab: Lab) -> None:
     answers = {name: invoke(lab, name, "/bin/true") for name in REACHED}
     assert answers["checkout"]["interface"] == answers["refund"]["interface"]
@@ -134,6 +136,7 @@ def test_a_second_invocation_is_warm(lab: Lab) -> None:
     assert second["modelled_seconds"] == 0
 
 
+@pytest.mark.requirement("AWS-per-environment-eni", profile="both")
 def test_cold_starts_of_both_models(lab: Lab) -> None:
     """What they took, in milliseconds: printed, not judged."""
     for name in ("checkout", "report"):
@@ -196,6 +199,7 @@ def test_a_client_token_runs_a_program_once(lab: Lab, tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "x\n"
 
 
+@pytest.mark.requirement("AWS-sg-rule-removal", profile="both")
 def test_a_removed_rule_stops_new_flows_only(lab: Lab) -> None:
     text = lab.config_file.read_text(encoding="utf-8")
     rule = '    { protocol = "tcp", ports = "5432", group = "database" },\n'

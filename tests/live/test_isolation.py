@@ -95,6 +95,8 @@ def outside_ip(**fields: Any) -> Any:
 # --- environments ---
 
 
+@pytest.mark.requirement("AWS-no-hairpin", profile="aws")
+@pytest.mark.requirement("AWS-no-vpc-internet", profile="both")
 @pytest.mark.parametrize(
     ("destination", "reason"),
     [
@@ -216,6 +218,8 @@ def test_only_interfaces_of_the_same_vpc_count(scene: Scene) -> None:
         inject()
 
 
+@pytest.mark.requirement("AWS-sg-stateful", profile="both")
+@pytest.mark.requirement("AWS-sg-rule-removal", profile="both")
 def test_security_groups_stop_new_flows_only(scene: Scene) -> None:
     """Without any rule the environment's flow goes on, as every test shows, and no other begins."""
     where = scene.lab.environment(2)
@@ -240,6 +244,8 @@ def test_security_groups_stop_new_flows_only(scene: Scene) -> None:
 # --- the VPC ---
 
 
+@pytest.mark.requirement("AWS-outbound-only", profile="aws")
+@pytest.mark.requirement("RFC4787-8", profile="aws")
 def test_vpc_cannot_open_anything_on_any_port(scene: Scene) -> None:
     """A datagram to each of the 65,535 ports of the interface, from the VPC's own stack."""
     pace = 1000
@@ -257,6 +263,8 @@ def test_vpc_cannot_open_anything_on_any_port(scene: Scene) -> None:
                 wait_until(functools.partial(dropped, before + port), "the gateway keeps up")
 
 
+@pytest.mark.requirement("AWS-outbound-only", profile="aws")
+@pytest.mark.requirement("RFC5382-4", profile="aws")
 def test_vpc_cannot_connect(scene: Scene) -> None:
     ports = (22, 80, 443, 1024, 40000, 65535)
     flags = ("S", "SA", "A", "R", "FA")
@@ -266,6 +274,9 @@ def test_vpc_cannot_connect(scene: Scene) -> None:
         scene.outside.inject(*frames)
 
 
+@pytest.mark.requirement("RFC4787-8", profile="aws")
+@pytest.mark.requirement("RFC5382-3", profile="aws")
+@pytest.mark.requirement("RFC6888-7", profile="aws")
 def test_vpc_cannot_use_a_flow_from_elsewhere(scene: Scene) -> None:
     """The port of a flow is open to that flow's remote endpoint only."""
     flows = scene.lab.rows("flows", protocol="udp", environment="env-1")
@@ -279,6 +290,7 @@ def test_vpc_cannot_use_a_flow_from_elsewhere(scene: Scene) -> None:
         )
 
 
+@pytest.mark.requirement("RFC5508-11", profile="both")
 def test_vpc_cannot_ping(scene: Scene) -> None:
     requests = [outside_ip() / ICMP(type=8, id=1), outside_ip() / ICMP(type=13)]
     replies = [outside_ip() / ICMP(type=0, id=number) for number in (0, 1, 40000)]
@@ -286,6 +298,7 @@ def test_vpc_cannot_ping(scene: Scene) -> None:
         scene.outside.inject(*(scene.outside.ethernet() / each for each in requests + replies))
 
 
+@pytest.mark.requirement("RFC5508-3", profile="both")
 def test_vpc_cannot_forge_icmp_errors(scene: Scene) -> None:
     error = ICMP(type=3, code=3)
     quoted = IP(src=INTERFACE_ADDRESS, dst=WEB[0]) / UDP(sport=2000, dport=53)
@@ -488,6 +501,7 @@ def test_segment_without_a_flow(scene: Scene, flags: str) -> None:
         scene.inside.inject(scene.inside.ethernet() / inside_ip() / _tcp(flags=flags))
 
 
+@pytest.mark.requirement("AWS-ipv6", profile="both")
 @pytest.mark.parametrize("side", ["inside", "outside"])
 def test_frames_that_are_not_ipv4(scene: Scene, side: str) -> None:
     link, ip = _sides(scene)[side]
@@ -540,6 +554,7 @@ def test_checksum_to_be_completed_elsewhere(scene: Scene, side: str) -> None:
         assert wire.inject_offloaded(link.where, link.name, frames) == len(places)
 
 
+@pytest.mark.requirement("RFC5508-9", profile="both")
 def test_packet_from_the_vpc_at_the_end_of_its_life(scene: Scene) -> None:
     with scene.dropped(ttl_exceeded=2):
         scene.outside.inject(

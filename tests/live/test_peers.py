@@ -55,6 +55,7 @@ def lab(launch_shared: Launch) -> Lab:
     return found
 
 
+@pytest.mark.requirement("AWS-protocols", profile="both")
 def test_curl_fetches_from_nginx(lab: Lab, tmp_path: Path) -> None:
     """The bytes that nginx serves are the bytes that curl gets, through `hyperplane-nat exec`."""
     require_program("nginx", "nginx-light")
@@ -127,6 +128,8 @@ def test_redis(lab: Lab, tmp_path: Path) -> None:
         assert run(lab.environment(2), client, *target, "GET", "key").stdout == "of env-1\n"
 
 
+@pytest.mark.requirement("AWS-protocols", profile="both")
+@pytest.mark.requirement("RFC5508-1", profile="both")
 @pytest.mark.parametrize("size", [56, 1372, MTU - 28])
 def test_ping(lab: Lab, size: int) -> None:
     ping = require_program("ping", "iputils-ping")
@@ -136,6 +139,7 @@ def test_ping(lab: Lab, size: int) -> None:
         assert "5 packets transmitted, 5 received" in done.stdout
 
 
+@pytest.mark.requirement("RFC5508-10", profile="both")
 @pytest.mark.parametrize("method", ["-U", "-I", "-T"], ids=["udp", "icmp", "tcp"])
 def test_traceroute_shows_the_gateway_then_the_host(lab: Lab, method: str) -> None:
     traceroute = require_program("traceroute", "traceroute")
@@ -145,6 +149,7 @@ def test_traceroute_shows_the_gateway_then_the_host(lab: Lab, method: str) -> No
     assert hops == [("1", INSIDE_GATEWAY), ("2", WEB[0])], done.stdout
 
 
+@pytest.mark.requirement("AWS-protocols", profile="both")
 def test_udp_echo(lab: Lab) -> None:
     for where in lab.environments():
         with udp_socket(where) as endpoint:
@@ -178,6 +183,8 @@ def test_udp_segments_of_one_send(lab: Lab) -> None:
         assert b"".join(server.recv(2048) for _ in range(count)) == payload
 
 
+@pytest.mark.requirement("AWS-shared-interface", profile="both")
+@pytest.mark.requirement("RFC4787-7", profile="both")
 def test_a_server_sees_the_interface_and_a_port_for_each_flow(lab: Lab) -> None:
     with udp_socket(lab.vpc) as server:
         server.bind((WEB[0], 5000))
@@ -197,6 +204,10 @@ def refused(endpoint: socket.socket) -> int:
     return endpoint.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
+@pytest.mark.requirement("RFC5508-4", profile="both")
+@pytest.mark.requirement("RFC4787-12", profile="both")
+@pytest.mark.requirement("RFC5382-9", profile="both")
+@pytest.mark.requirement("AWS-icmp-errors", profile="both")
 def test_port_unreachable_reaches_the_right_environment(lab: Lab) -> None:
     """Two environments with the same port towards the same server: each gets its own error."""
     target = (WEB[0], 5001)
@@ -220,6 +231,7 @@ def test_port_unreachable_reaches_the_right_environment(lab: Lab) -> None:
     assert lab.counters()["icmp_errors_translated"] - before == 2
 
 
+@pytest.mark.requirement("RFC5508-5", profile="both")
 def test_port_unreachable_of_an_environment_reaches_the_server(lab: Lab) -> None:
     before = lab.counters()["icmp_errors_translated"]
     with udp_socket(lab.vpc) as server:
@@ -241,6 +253,7 @@ def test_connecting_to_a_closed_port_is_refused(lab: Lab) -> None:
     assert lab.counters()["flows_ended_tcp_rst"] > 0
 
 
+@pytest.mark.requirement("RFC5382-2", profile="both")
 def test_half_closed_connection_goes_on(lab: Lab) -> None:
     """The client closes its direction; the server's answer still comes, then its end."""
     with tcp_socket(lab.vpc) as listener:

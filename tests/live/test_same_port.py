@@ -96,6 +96,7 @@ def test_listings(lab: Lab) -> None:
     assert interface["environments"] == ENVIRONMENTS
 
 
+@pytest.mark.requirement("RFC4787-7", profile="both")
 def test_tcp(lab: Lab) -> None:
     """All connections are open at the same time before the first token is sent."""
     peers: set[tuple[str, int]] = set()
@@ -142,6 +143,7 @@ def test_tcp(lab: Lab) -> None:
     assert len({port for _address, port in peers}) == ENVIRONMENTS
 
 
+@pytest.mark.requirement("RFC4787-7", profile="both")
 def test_udp(lab: Lab) -> None:
     peers: dict[bytes, set[tuple[str, int]]] = {}
 
@@ -180,6 +182,7 @@ def test_udp(lab: Lab) -> None:
     assert {address for address, _port in seen} == {INTERFACE_ADDRESS}
 
 
+@pytest.mark.requirement("RFC7857-6", profile="both")
 def test_tcp_and_udp_share_neither_flows_nor_answers(lab: Lab) -> None:
     """Both protocols, the same ports, the same moment: a file by TCP while datagrams come back."""
     count = 200

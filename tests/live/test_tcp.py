@@ -180,7 +180,7 @@ def test_reset_in_window_only(lab: Lab, far: Peer) -> None:
 
 @pytest.mark.requirement("RFC7857-2.1", profile="both")
 def test_late_segments_are_counted_by_reason(lab: Lab, far: Peer) -> None:
-    """In TIME_WAIT they pass; when the port is free each is dropped, under its side's reason."""
+    """In TIME_WAIT they pass; while only the mapping is held they are dropped, by that reason."""
     with tcp_socket(lab.environment(1)) as client:
         talk = Dialogue(far, client, 7203)
         talk.accept()
@@ -195,10 +195,10 @@ def test_late_segments_are_counted_by_reason(lab: Lab, far: Peer) -> None:
         talk.say("FA", seq=talk.next - 1)
         far.segment("A", "the last acknowledgement again")
         before = lab.drops()
-        wait_until(lambda: state_of(lab, 7203) == "FREE", "the port's end")
+        wait_until(lambda: state_of(lab, 7203) == "FREE", "the flow's end")
         talk.say("FA", seq=talk.next - 1)
-        dropped(lab, before, "no_flow")
-        assert difference(before, lab.drops()) == {"no_flow": 1}
+        dropped(lab, before, "flow_held")
+        assert difference(before, lab.drops()) == {"flow_held": 1}
 
 
 def test_a_port_is_used_again_in_time_wait(lab: Lab) -> None:

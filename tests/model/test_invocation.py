@@ -89,6 +89,7 @@ def test_functions_do_not_share_environments() -> None:
     assert scene.run("mail").cold
 
 
+@pytest.mark.requirement("AWS-per-environment-eni", profile="both")
 def test_an_interface_for_each_environment() -> None:
     scene = Scene(function("orders", OWN))
     assert scene.interfaces() == []
@@ -126,6 +127,7 @@ def test_the_quota_ends_interfaces_per_environment() -> None:
     assert len(scene.slots.free) == free, "no slot is taken for it"
 
 
+@pytest.mark.requirement("AWS-eni-quota", profile="both")
 def test_250_interfaces_with_the_settings_of_aws() -> None:
     scene = Scene(function("orders", OWN, subnets=("a", "b")))
     for _ in range(250):

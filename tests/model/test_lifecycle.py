@@ -12,6 +12,7 @@ from tests.model.support import HYPERPLANE, NONE, OWN, Scene, function, lab, ref
 DAY = 86_400.0
 
 
+@pytest.mark.requirement("AWS-function-states", profile="both")
 def test_a_function_is_pending_until_its_interface_is_available() -> None:
     scene = Scene(function("orders"))
     seen = []
@@ -26,6 +27,7 @@ def test_a_function_is_pending_until_its_interface_is_available() -> None:
     ]
 
 
+@pytest.mark.requirement("AWS-eni-description", profile="both")
 def test_the_interface_looks_as_lambda_writes_it() -> None:
     scene = Scene(function("orders"))
     interface = scene.interface()
@@ -41,6 +43,7 @@ def test_the_interface_looks_as_lambda_writes_it() -> None:
     assert interface.number == 3
 
 
+@pytest.mark.requirement("AWS-shared-interface", profile="both")
 def test_the_same_combination_is_shared_at_once() -> None:
     scene = Scene(function("orders"))
     scene.active()
@@ -49,6 +52,7 @@ def test_the_same_combination_is_shared_at_once() -> None:
     assert scene.region.references(scene.interface().id) == 2
 
 
+@pytest.mark.requirement("AWS-shared-interface", profile="both")
 def test_another_subnet_or_set_of_groups_is_another_interface() -> None:
     scene = Scene(
         function("one"),
@@ -87,6 +91,7 @@ def test_time_scale_divides_the_durations() -> None:
     assert scene.function("orders").state == "Active"
 
 
+@pytest.mark.requirement("AWS-14-days", profile="both")
 def test_fourteen_idle_days_and_back() -> None:
     scene = Scene(function("orders"))
     scene.active()
@@ -164,6 +169,7 @@ def test_other_kinds_have_nothing_to_reclaim(kind: Networking) -> None:
     assert scene.function("orders").state == "Active"
 
 
+@pytest.mark.requirement("AWS-deletion-20-min", profile="both")
 def test_an_interface_is_deleted_twenty_minutes_after_its_last_user() -> None:
     scene = Scene(function("orders"))
     scene.active()
@@ -209,6 +215,7 @@ def test_a_retired_number_is_not_used_again_until_it_is_released() -> None:
     assert sorted(interface.number for interface in scene.interfaces()) == [3, 4]
 
 
+@pytest.mark.requirement("AWS-function-states", profile="both")
 def test_the_old_configuration_serves_until_the_new_interface_is_there() -> None:
     scene = Scene(function("orders"))
     scene.active()
@@ -301,6 +308,7 @@ def test_only_a_pending_interface_fails_and_only_a_deleting_one_is_removed() -> 
     )
 
 
+@pytest.mark.requirement("AWS-lambda-65000", profile="both")
 def test_65000_connections_bring_another_interface() -> None:
     scene = Scene(function("orders"))
     scene.active()

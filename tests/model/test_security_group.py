@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hyperplane_nat.model.resources import RuleResource, SecurityGroupResource
 from hyperplane_nat.model.security_group import Policy, PolicyRule
 from tests.model.support import NONE, OWN, Scene, function, lab, rule, service, vpc
@@ -30,6 +32,7 @@ def test_a_new_group_lets_everything_out() -> None:
     assert policy(scene) == Policy(egress=(ALL,))
 
 
+@pytest.mark.requirement("AWS-sg-stateful", profile="both")
 def test_egress_is_the_union_of_the_groups() -> None:
     one = group("one", egress=(rule("tcp", 443, 443, cidr="10.0.0.0/8"),))
     two = group("two", egress=(rule("udp", 53, 53, cidr="10.0.0.2/32"), one.egress[0]))

@@ -182,6 +182,7 @@ def test_it_is_refused_in_one_line_with_aws_s_name(wanted: Resources, code: str)
     assert scene.region.document() == before
 
 
+@pytest.mark.requirement("AWS-vpc-config-limits", profile="both")
 def test_limits_are_settings() -> None:
     wanted = lab(function("f", groups=SIX), vpcs=(vpc(groups=SIX),))
     validate(wanted, LifecycleSettings(groups_per_function=6))

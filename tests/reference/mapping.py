@@ -123,6 +123,16 @@ class MappingRules:
         assert primary is not None
         return primary
 
+    def _own(self, address: IPv4Address, vpc: int) -> bool:
+        """Whether an interface in this VPC has the address."""
+        mine = (each for each in self.interfaces.values() if each.vpc == vpc)
+        return any(each.address == address for each in mine)
+
+    def _attached(self, number: int) -> tuple[Slot, Interface]:
+        slot = self.slots[number]
+        assert slot.interface is not None
+        return slot, self.interfaces[slot.interface]
+
     # Limits and ports
 
     def _admit(self, interface: int, key: InsideKey) -> None:

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flows that frames belong to, looked up in the state map while the forwarder writes it.
+
+Theory of operation: a search goes through the whole table, for all keys at once that are wanted;
+where a flow was found is remembered, and a remembered entry is read again and compared each time it
+is used, because it may be another's by then. Searches take at most `SEARCH_SHARE` of the time,
+however many frames belong to no flow: after a search the next one waits for a multiple of its
+duration. A mapping (RFC 4787, section 4.1) is a flow without a remote end: what comes from outside
+and belongs to no flow belongs to it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from hyperplane_nat.engine.constants import Side
+from hyperplane_nat.engine.flow_search import SearchKey
+from hyperplane_nat.engine.settings import Flow
+
+KEYS_MAX = 65_536
+"""Keys whose entry is remembered."""
+
+SEARCH_SHARE = 0.1
+
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+_NO_ADDRESS, _NO_PORT = bytes(4), bytes(2)
+
+
+class FlowMap(Protocol):
+    """What is needed of the engine's `StateMap`."""
+
+    def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        """The flows among `limit` entries from `start`."""
+
+    def find(self, keys: list[SearchKey]) -> list[int | None]:
+        """The entry of each key."""
+
+
+class FlowFinder:
+    """Flows by key."""
+
+    def __init__(self, state_map: FlowMap, clock: Callable[[], float] = time.monotonic) -> None:
+        self._map = state_map
+        self._clock = clock
+        self._entries: OrderedDict[SearchKey, int] = OrderedDict()
+        self._next_search = 0.0
+
+    def search(self, keys: Iterable[SearchKey]) -> None:
+        """Look for the flows of keys that are not known yet, if it is time to."""
+        started = self._clock()
+        if started < self._next_search:
+            return
+        wanted = [key for key in dict.fromkeys(keys) if key not in self._entries]
+        if not wanted:
+            return
+        mappings = [_mapping(key) for key in wanted]
+        for key, own, mapping in zip(
+            wanted, *_halves(self._map.find([*wanted, *mappings])), strict=True
+        ):
+            entry = mapping if own is None else own
+            if entry is not None:
+                self._entries[key] = entry
+                if len(self._entries) > KEYS_MAX:
+                    self._entries.popitem(last=False)
+        now = self._clock()
+        self._next_search = now + (now - started) * (1 / SEARCH_SHARE - 1)
+
+    def knows(self, key: SearchKey) -> bool:
+        """Whether the key's entry was found by a search."""
+        return key in self._entries
+
+    def flow(self, key: SearchKey) -> Flow | None:
+        """The flow as it is now; None when it is not known (search for it) or is no more."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        found = self._map.flows(entry, 1)
+        if found and (_has(found[0], key) or _has(found[0], _mapping(key))):
+            return found[0]
+        del self._entries[key]
+        return None
+
+
+def _halves(entries: list[int | None]) -> tuple[list[int | None], list[int | None]]:
+    middle = len(entries) // 2
+    return entries[:middle], entries[middle:]
+
+
+def _mapping(key: SearchKey) -> SearchKey:
+    """The key of the mapping that a packet from outside would meet; others are their own."""
+    if key.side == Side.INSIDE:
+        return key
+    return key._replace(remote_address=_NO_ADDRESS, remote_port=_NO_PORT)
+
+
+def _has(flow: Flow, key: SearchKey) -> bool:
+    inside = key.side == Side.INSIDE
+    return (
+        flow.protocol == _PROTOCOLS.get(key.protocol)
+        and (flow.slot if inside else flow.interface) == key.owner
+        and (flow.inside_port if inside else flow.nat_port) == int.from_bytes(key.local_port, "big")
+        and flow.remote_port == int.from_bytes(key.remote_port, "big")
+        and flow.remote_address == socket.inet_ntoa(key.remote_address)
+    )

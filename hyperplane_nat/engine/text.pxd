@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport uint32_t
+
+
+cdef bytes mac_bytes(str text)
+cdef uint32_t address_number(str text) except? 0
+cdef tuple prefix_numbers(str text)

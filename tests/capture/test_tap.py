@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checksums that a tap completes; what it sees of links is in the live test."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+
+from hyperplane_nat.capture.tap import finished
+from tests.reference.checksum import checksum
+
+
+def vnet(start: int, offset: int, flags: int = 1) -> bytes:
+    return struct.pack("=BBHHHH", flags, 0, 0, 0, start, offset)
+
+
+@given(st.binary(max_size=3000), st.booleans())
+def test_a_partial_checksum_becomes_the_one_of_the_wire(payload: bytes, tcp: bool) -> None:
+    header = IP(src="10.0.1.10", dst="10.0.1.80")
+    layer, offset = (TCP(flags="A"), 16) if tcp else (UDP(), 6)
+    complete = bytes(Ether() / header / layer / payload)
+    length = len(complete) - 34
+    pseudo = complete[26:34] + struct.pack("!HH", 6 if tcp else 17, length)
+    partial = ~checksum(pseudo) & 0xFFFF
+    field = 34 + offset
+    frame = complete[:field] + partial.to_bytes(2, "big") + complete[field + 2 :]
+    assert finished(memoryview(vnet(34, offset) + frame)) == complete
+
+
+@pytest.mark.parametrize("header", [vnet(34, 6, flags=0), vnet(60_000, 6), vnet(100, 0)])
+def test_what_needs_nothing_or_cannot_be_finished_stays(header: bytes) -> None:
+    frame = bytes(Ether() / IP() / UDP() / b"x")
+    assert finished(memoryview(header + frame)) == frame
