@@ -33,6 +33,7 @@ from hyperplane_nat.engine.classification cimport (
     packet_key,
 )
 from hyperplane_nat.engine.flow_table cimport table_find, table_init
+from hyperplane_nat.engine.hairpin cimport hairpin_deliver, hairpin_reachable
 from hyperplane_nat.engine.icmp cimport (
     ICMP_PROHIBITED,
     ICMP_TIME_EXCEEDED,
@@ -119,6 +120,7 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     p.hash = 0
     p.kind = KIND_ARP
     p.flags = 0
+    p.hairpin = 0
     reason = classify(nat, p)
     if reason == DROP_NONE:
         return
@@ -158,6 +160,9 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         return
     if p.kind == KIND_ICMP_ERROR:
         translate_error(nat, p, now)
+        return
+    if p.hairpin and not hairpin_reachable(nat, p, now):
+        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
         return
     flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
     if flow != NIL:
@@ -204,7 +209,10 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             p, 4 if p.protocol == 1 else 0, p.source, translated, entry.nat_port
         )
         rewrite_ip(p, 12, p.source, translated)
-        send_outside(nat, p, entry.interface)
+        if p.hairpin:
+            hairpin_deliver(nat, p, entry, now)
+        else:
+            send_outside(nat, p, entry.interface)
     else:
         deliver(nat, p, entry)
 
@@ -255,7 +263,13 @@ cdef class Engine:
         while nat.own_mask < 2 * header.interfaces_max:
             nat.own_mask = nat.own_mask * 2 + 1
         nat.own_addresses = <uint64_t*>calloc(nat.own_mask + 1, sizeof(uint64_t))
-        if nat.slots == NULL or nat.interfaces == NULL or nat.own_addresses == NULL:
+        nat.own_numbers = <uint16_t*>calloc(nat.own_mask + 1, sizeof(uint16_t))
+        if (
+            nat.slots == NULL
+            or nat.interfaces == NULL
+            or nat.own_addresses == NULL
+            or nat.own_numbers == NULL
+        ):
             raise MemoryError
         table_init(&nat.table, header, keys[0])
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
@@ -275,6 +289,7 @@ cdef class Engine:
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
+            free(self.nat.own_numbers)
             tombstones_resize(self.nat, 0)
             free(self.nat)
 

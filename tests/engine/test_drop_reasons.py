@@ -18,7 +18,6 @@ OF_THE_FORWARDER = {DropReason.OVERSIZE, DropReason.VLAN, DropReason.FAIR_SHARE}
 
 
 NOT_GIVEN_YET = {
-    DropReason.HAIRPIN_NO_MAPPING,
     DropReason.FRAGMENT_TINY,
     DropReason.FRAGMENT_OVERLAP,
     DropReason.FRAGMENT_QUOTA,
