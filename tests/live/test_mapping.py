@@ -7,7 +7,6 @@ sockets, and the ICMP errors that belong to them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Iterator
 
@@ -30,7 +29,6 @@ pytestmark = pytest.mark.live
 RFC = '[nat]\nprofile = "rfc"\n'
 OPEN = RFC + 'filtering = "endpoint-independent"\n'
 ONE_PORT = "[ports]\nfirst = 40000\nlast = 40000\n"
-UNREACHABLE = (errno.EHOSTUNREACH, errno.EACCES)
 
 
 @pytest.fixture(scope="module")
@@ -236,9 +234,9 @@ def test_who_gets_no_port_is_told(launch: Launch) -> None:
         assert one.recv(64) == b"mine"
         two.connect(ECHO)
         two.send(b"none left")
-        with pytest.raises(OSError) as failed:
+        # Linux: the host is unreachable (icmp(7), EHOSTUNREACH of code 13).
+        with pytest.raises(OSError, match="No route to host"):
             two.recv(64)
-        assert failed.value.errno in UNREACHABLE
         one.send(b"still mine")
         assert one.recv(64) == b"still mine"
     assert lab.drops()["port_allocation"] == 1
@@ -246,7 +244,7 @@ def test_who_gets_no_port_is_told(launch: Launch) -> None:
 
 @pytest.mark.requirement("RFC6888-8", profile="rfc")
 def test_a_mapping_is_held(launch: Launch) -> None:
-    """120 seconds after its last flow, under a time scale of 100: 1.2; its owner has it meanwhile."""
+    """For 120 seconds after its last flow, 1.2 under a time scale of 100."""
     lab = launch(environments=2, toml=RFC + ONE_PORT + "[timeouts]\ntime_scale = 100\n")
     with udp_socket(lab.environment(1)) as one, udp_socket(lab.environment(2)) as two:
         one.sendto(b"mine", ECHO)
@@ -272,7 +270,7 @@ def test_an_environment_keeps_its_address(launch: Launch) -> None:
         f'address = "{INTERFACE_ADDRESS}"\nsecondary_addresses = ["10.0.1.20", "10.0.1.21"]\n'
     )
     lab = launch(environments=4, toml=toml)
-    addresses = []
+    addresses: list[str] = []
     with server(lab, WEB[0], 9001) as observer:
         for number in range(1, 5):
             seen = set()

@@ -29,8 +29,8 @@ def test_what_stands_is_what_was_built(lab: str) -> None:
     assert vpc.name == "customer"
     assert vpc.addresses == {"10.0.1.1", "10.0.1.80", "10.0.1.81"}
     assert [(sorted(each.addresses), each.mtu) for each in vpc.interfaces] == [
-        ("10.0.1.10", 1400),
-        ("10.0.1.11", 1400),
+        (["10.0.1.10"], 1400),
+        (["10.0.1.11"], 1400),
     ]
 
 
