@@ -156,7 +156,7 @@ class FlowReader(AbstractContextManager["FlowReader"]):
 
 def interface_names(lab: Lab, region: Region) -> dict[int, str]:
     """Names of the network interfaces, ids of those of functions, by number."""
-    names = {interface.number: interface.name for interface in lab.interfaces}
+    names = lab.interface_names()
     # In one step: another thread may be changing the tables.
     names |= {used.number: used.id for used in list(region.tables.interfaces.values())}
     return names

@@ -27,9 +27,12 @@ from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
     KIND_ARP,
     KIND_FLOW,
+    KIND_FRAGMENT,
     KIND_ICMP_ERROR,
     Packet,
+    fragment_offset,
     never_a_host,
+    parse_fragment,
     parse_ip,
     parse_l4,
 )
@@ -122,7 +125,8 @@ cdef int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
         return DROP_DESTINATION_GATEWAY
     out = &nat.interfaces[slot.interface]
     if address_of_an_interface(nat, out.vpc, p.destination):
-        if not nat.behaviour.hairpinning:
+        # Nobody keeps the fragments of a hairpin together.
+        if not nat.behaviour.hairpinning or load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
             return DROP_DESTINATION_HAIRPIN
         p.hairpin = 1
         return DROP_NONE if out.active else DROP_NO_ROUTE
@@ -133,9 +137,23 @@ cdef int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
     return DROP_NO_ROUTE
 
 
+cdef inline int check_addresses(Nat* nat, const Packet* p) noexcept nogil:
+    if p.side == SIDE_INSIDE:
+        return check_from_inside(nat, p)
+    if never_a_host(p.source) or address_of_an_interface(
+        nat, nat.interfaces[p.port].vpc, p.source
+    ):
+        return DROP_SOURCE_INVALID
+    return DROP_NONE
+
+
 cdef bint about_an_error(const Packet* p) noexcept nogil:
-    """Whether the packet is an ICMP error, about which none is sent (RFC 1122 section 3.2.2)."""
+    """Whether the packet is one about which no error is sent (RFC 1122 section 3.2.2): an ICMP
+    error, or a later fragment.
+    """
     cdef uint8_t kind
+    if fragment_offset(p):
+        return True
     if p.protocol != 1:
         return False
     kind = p.l4[0]
@@ -158,6 +176,36 @@ cdef inline int classify_icmp(Packet* p) noexcept nogil:
         p.source_port = load16(p.l4 + 4)
         p.destination_port = 0
     return DROP_NONE
+
+
+cdef int classify_fragment(Nat* nat, Packet* p) noexcept nogil:
+    cdef bint allowed
+    cdef int reason
+    if p.protocol == 6:
+        allowed = nat.behaviour.tcp_fragments
+    elif p.protocol == 17:
+        allowed = nat.behaviour.udp_fragments
+    elif p.protocol == 1:
+        allowed = nat.behaviour.icmp_fragments
+    else:
+        return DROP_PROTOCOL
+    if not allowed:
+        return DROP_FRAGMENT_REFUSED
+    p.kind = KIND_FLOW
+    reason = parse_fragment(p)
+    if reason:
+        return reason
+    if fragment_offset(p) == 0:
+        if p.protocol == 1:
+            reason = classify_icmp(p)
+            if reason:
+                return reason
+            if p.kind == KIND_ICMP_ERROR:
+                # Errors quote little enough to be never cut (RFC 1812 section 4.3.2.3).
+                return DROP_FRAGMENT
+        p.hash = table_hash(&nat.table, packet_key(p))
+    p.kind = KIND_FRAGMENT
+    return DROP_TTL_EXCEEDED if p.ip[8] <= 1 else DROP_NONE
 
 
 cdef int classify(Nat* nat, Packet* p) noexcept nogil:
@@ -200,16 +248,11 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
         ):
             return DROP_NOT_OURS
         count2(nat, C_PACKETS_IN_FROM_DESTINATION, p.total_length)
+    reason = check_addresses(nat, p)
+    if reason:
+        return reason
     if load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
-        return DROP_FRAGMENT
-    if p.side == SIDE_INSIDE:
-        reason = check_from_inside(nat, p)
-        if reason:
-            return reason
-    elif never_a_host(p.source) or address_of_an_interface(
-        nat, nat.interfaces[p.port].vpc, p.source
-    ):
-        return DROP_SOURCE_INVALID
+        return classify_fragment(nat, p)
     reason = parse_l4(p)
     if reason:
         return reason

@@ -52,6 +52,8 @@ class Action(IntEnum):
     FORWARD = 1
     REPLY = 2
     PUNT = 3
+    WAIT = 4
+    """It is kept until the first fragment of its datagram arrives."""
 
 
 @unique

@@ -32,7 +32,20 @@ from hyperplane_nat.engine.classification cimport (
     classify,
     packet_key,
 )
+from hyperplane_nat.engine.extras cimport EXTRAS_BYTES, Extra, extras_clear
 from hyperplane_nat.engine.flow_table cimport table_find, table_init
+from hyperplane_nat.engine.fragment_table cimport (
+    NOTHING,
+    fragments_init,
+    fragments_release_memory,
+)
+from hyperplane_nat.engine.fragments cimport (
+    fragment_answered,
+    fragment_arrives,
+    fragments_deadline,
+    fragments_expire,
+    fragments_forget,
+)
 from hyperplane_nat.engine.hairpin cimport hairpin_deliver, hairpin_reachable
 from hyperplane_nat.engine.icmp cimport (
     ICMP_PROHIBITED,
@@ -57,6 +70,7 @@ from hyperplane_nat.engine.lifecycle cimport (
     flows_rebuild,
 )
 from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_answers
+from hyperplane_nat.engine.mtu cimport fit, needs_fitting
 from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport (
     UNATTACHED,
@@ -80,6 +94,7 @@ from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
     KIND_ARP,
+    KIND_FLOW,
     KIND_ICMP_ERROR,
     REPLY_BYTES,
     Packet,
@@ -121,12 +136,13 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     p.kind = KIND_ARP
     p.flags = 0
     p.hairpin = 0
+    p.offload_changed = 0
     reason = classify(nat, p)
     if reason == DROP_NONE:
         return
     drop(nat, p, reason)
     if reason == DROP_TTL_EXCEEDED and p.side == SIDE_INSIDE and not about_an_error(p):
-        reply_error(nat, p, ICMP_TIME_EXCEEDED, 0)
+        reply_error(nat, p, ICMP_TIME_EXCEEDED, 0, 0)
 
 
 cdef void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
@@ -138,7 +154,7 @@ cdef void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
         or reason == DROP_PORT_LIMIT_ENVIRONMENT
         or reason == DROP_FLOW_TABLE_FULL
     ):
-        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED)
+        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
 
 
 cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
@@ -151,16 +167,26 @@ cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil
 
 cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Second half, for a packet that `nat_classify` left with ACTION_FORWARD."""
+    cdef uint32_t context
+    if p.kind == KIND_FLOW:
+        translate_flow(nat, p, now)
+    elif p.kind == KIND_ARP:
+        answer_arp(nat, p)
+    elif p.kind == KIND_ICMP_ERROR:
+        translate_error(nat, p, now)
+    else:
+        context = fragment_arrives(nat, p, now)
+        if context != NOTHING:
+            translate_flow(nat, p, now)
+            fragment_answered(nat, p, context)
+
+
+cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """Find or make the packet's flow and forward it."""
     cdef uint32_t flow
     cdef Entry* entry
     cdef int reason = DROP_NONE
     cdef uint32_t translated
-    if p.kind == KIND_ARP:
-        answer_arp(nat, p)
-        return
-    if p.kind == KIND_ICMP_ERROR:
-        translate_error(nat, p, now)
-        return
     if p.hairpin and not hairpin_reachable(nat, p, now):
         drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
         return
@@ -179,8 +205,10 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
                 reason = mapping_admit(nat, p, now, &flow)
             if reason:
                 drop(nat, p, reason)
-            else:
-                deliver(nat, p, &nat.table.entries[flow])
+                return
+            entry = &nat.table.entries[flow]
+            if not (needs_fitting(nat, p, entry) and fit(nat, p, entry)):
+                deliver(nat, p, entry)
             return
         if p.protocol == 6:
             if p.segment == SEGMENT_SYN:
@@ -201,6 +229,8 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             drop(nat, p, reason)
             return
     entry = &nat.table.entries[flow]
+    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
+        return
     entry.packets[p.side] += 1
     entry.bytes[p.side] += p.total_length
     if p.side == SIDE_INSIDE:
@@ -215,6 +245,13 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             send_outside(nat, p, entry.interface)
     else:
         deliver(nat, p, entry)
+
+
+cdef int check_mtu(str what, uint32_t number, mtu) except -1:
+    # The least that every link carries (RFC 791): any header, and eight bytes.
+    if not 68 <= mtu <= 65535:
+        raise ValueError(f"{what} {number}: an MTU is 68 to 65535, not {mtu}")
+    return 0
 
 
 cdef uint64_t slot_owner(interface, uint32_t link) except? 0:
@@ -234,8 +271,9 @@ cdef class Engine:
     def __init__(self, state, *, seed=None, now_ms=0):
         cdef Nat* nat = self.nat
         cdef HashKey keys[3]
+        cdef HashKey fragment_key
         cdef uint64_t neighbour_key
-        cdef bytes material = os.urandom(56) if seed is None else (seed * 56)[:56]
+        cdef bytes material = os.urandom(72) if seed is None else (seed * 72)[:72]
         cdef Header* header
         cdef uint8_t* base
         if not state.writable:
@@ -247,6 +285,7 @@ cdef class Engine:
         self.memory = state.memory
         memcpy(keys, <const unsigned char*>material, 48)
         memcpy(&neighbour_key, <const unsigned char*>material + 48, 8)
+        memcpy(&fragment_key, <const unsigned char*>material + 56, 16)
         base = <uint8_t*>&self.memory[0]
         header = <Header*>base
         nat.header = header
@@ -264,13 +303,19 @@ cdef class Engine:
             nat.own_mask = nat.own_mask * 2 + 1
         nat.own_addresses = <uint64_t*>calloc(nat.own_mask + 1, sizeof(uint64_t))
         nat.own_numbers = <uint16_t*>calloc(nat.own_mask + 1, sizeof(uint16_t))
+        nat.extras.arena = <uint8_t*>calloc(1, EXTRAS_BYTES)
         if (
             nat.slots == NULL
             or nat.interfaces == NULL
             or nat.own_addresses == NULL
             or nat.own_numbers == NULL
+            or nat.extras.arena == NULL
+            or fragments_init(
+                &nat.fragments, header.slots_max, header.interfaces_max, fragment_key
+            )
         ):
             raise MemoryError
+        nat.counters[C_FRAGMENTS_WAITING] = 0
         table_init(&nat.table, header, keys[0])
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
         tracker_load(&nat.tracker)
@@ -286,6 +331,8 @@ cdef class Engine:
     def __dealloc__(self):
         if self.nat != NULL:
             ports_release_memory(&self.nat.ports)
+            fragments_release_memory(&self.nat.fragments)
+            free(self.nat.extras.arena)
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
@@ -348,14 +395,15 @@ cdef class Engine:
 
     def set_interface(
         self, uint32_t number, *, address, mac, subnet, router, destinations,
-        uint32_t vpc=0, Policy policy=None, primary=None,
+        uint32_t vpc=0, Policy policy=None, primary=None, mtu=65535,
     ):
         """Make or change a network interface; ValueError when the number has another's flows.
 
         With `primary` it is a further address of that interface, which is set before it and has the
         link, the next hops and the policy.
 
-        Without a policy everything may be reached.  A new policy concerns new flows only.
+        Without a policy everything may be reached.  A new policy concerns new flows only.  `mtu` is
+        what its link carries, in bytes.
         """
         if number >= self.nat.interfaces_max:
             raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")
@@ -365,6 +413,7 @@ cdef class Engine:
             raise ValueError(f"interface {primary}: the state map has {self.nat.interfaces_max}")
         if not self.admits_interface(number, address):
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
+        check_mtu("interface", number, mtu)
         cdef Interface record
         memset(&record, 0, sizeof(Interface))
         cdef bytes raw = mac_bytes(mac)
@@ -372,6 +421,9 @@ cdef class Engine:
         record.subnet, record.subnet_mask = prefix_numbers(subnet)
         record.router = address_number(router)
         record.vpc = vpc
+        record.mtu = mtu
+        if self.nat.interfaces[number].address != record.address:
+            fragments_forget(self.nat, SIDE_OUTSIDE, number)
         memcpy(record.mac, <const unsigned char*>raw, 6)
         for destination in destinations:
             prefix, mask = prefix_numbers(destination)
@@ -400,18 +452,19 @@ cdef class Engine:
         """Nothing passes an interface any more; `sweep` removes its flows."""
         if number < self.nat.interfaces_max:
             interface_retire(self.nat, number)
+            fragments_forget(self.nat, SIDE_OUTSIDE, number)
             self.policies.pop(number, None)
             addresses_index(self.nat)
 
     def set_slot(
         self, uint32_t number, *, address, gateway, environment_mac, gateway_mac, interface,
-        subnet=None, uint32_t link=0,
+        subnet=None, uint32_t link=0, mtu=65535,
     ):
         """Make or change a slot; without `subnet` the inside network is a /30.
 
         With `interface` None the environment waits in the pool, and everything it sends is dropped.
         `link` tells environments apart that have the number one after the other; ValueError while
-        flows of another remain.
+        flows of another remain.  `mtu` is what its link carries, in bytes.
         """
         if number >= self.nat.slots_max:
             raise ValueError(f"slot {number}: the state map has {self.nat.slots_max}")
@@ -419,6 +472,7 @@ cdef class Engine:
             raise ValueError(f"interface {interface}: the map has {self.nat.interfaces_max}")
         if not self.admits_slot(number, interface, link):
             raise ValueError(f"slot {number} still has flows of another environment (sweep first)")
+        check_mtu("slot", number, mtu)
         cdef Slot record
         memset(&record, 0, sizeof(Slot))
         cdef bytes environment = mac_bytes(environment_mac), ours = mac_bytes(gateway_mac)
@@ -428,6 +482,9 @@ cdef class Engine:
         record.gateway = address_number(gateway)
         record.subnet, record.subnet_mask = prefix_numbers(subnet or f"{address}/30")
         record.interface = UNATTACHED if interface is None else <uint16_t>interface
+        record.mtu = mtu
+        if counters.owner != owner:
+            fragments_forget(self.nat, SIDE_INSIDE, number)
         memcpy(record.environment_mac, <const unsigned char*>environment, 6)
         memcpy(record.gateway_mac, <const unsigned char*>ours, 6)
         record.active = 1
@@ -451,6 +508,7 @@ cdef class Engine:
         """Nothing passes a slot any more; `sweep` ends its flows."""
         if number < self.nat.slots_max:
             slot_retire(self.nat, number)
+            fragments_forget(self.nat, SIDE_INSIDE, number)
 
     def remove_strangers(self):
         """Remove every slot and interface that flows of a predecessor name and nobody has set."""
@@ -521,7 +579,10 @@ cdef class Engine:
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
                   uint16_t gso_size=0):
-        """One frame through the engine; the frame given is not changed."""
+        """One frame through the engine; the frame given is not changed.
+
+        When more than one frame leaves, `take_extra` has the others until the next call.
+        """
         cdef bytearray work = bytearray(frame)
         cdef unsigned char reply[REPLY_BYTES]
         cdef unsigned char nothing[1]
@@ -543,23 +604,47 @@ cdef class Engine:
         if partial and length >= ETHERNET_BYTES + 20:
             p.checksum_start = ETHERNET_BYTES + (p.frame[14] & 15) * 4
             p.checksum_offset = 16 if p.frame[23] == 6 else 6
+        extras_clear(&self.nat.extras)
         with nogil:
             nat_classify(self.nat, &p)
             if p.action == ACTION_FORWARD:
                 nat_apply(self.nat, &p, now_ms)
-        if p.action == ACTION_DROP:
-            return Verdict(Action.DROP, DropReason(p.reason), Side(side), port, b"")
+        if p.action == ACTION_DROP or p.action == ACTION_WAIT:
+            reason = p.reason if p.action == ACTION_DROP else DROP_NONE
+            return Verdict(Action(p.action), DropReason(reason), Side(side), port, b"")
         return Verdict(
             Action(p.action),
             DropReason.NONE,
             Side(p.out_side),
             p.out_port,
             <bytes>p.out_frame[: p.out_length],
+            p.gso_size,
         )
 
+    def take_extra(self):
+        """The frames that left besides the verdict of the last `translate`, in order."""
+        cdef Extra* extra
+        cdef uint32_t i
+        verdicts = []
+        for i in range(self.nat.extras.count):
+            extra = &self.nat.extras.frames[i]
+            verdicts.append(
+                Verdict(
+                    Action(extra.action),
+                    DropReason.NONE,
+                    Side(extra.side),
+                    extra.port,
+                    <bytes>extra.frame[: extra.length],
+                )
+            )
+        extras_clear(&self.nat.extras)
+        return verdicts
+
     def next_deadline(self):
-        """When `expire` should be called next, in ms, or None when no flow waits."""
-        cdef uint64_t deadline = wheel_deadline(&self.nat.wheel)
+        """When `expire` should be called next, in ms, or None when nothing waits."""
+        cdef uint64_t deadline = min(
+            wheel_deadline(&self.nat.wheel), fragments_deadline(self.nat)
+        )
         return None if deadline == <uint64_t>0xFFFFFFFFFFFFFFFF else deadline
 
     def expire(self, uint64_t now_ms, int budget=1_000_000_000):
@@ -567,6 +652,7 @@ cdef class Engine:
         cdef int examined
         with nogil:
             examined = flows_expire(self.nat, now_ms, budget)
+            fragments_expire(self.nat, now_ms, budget)
         return examined
 
     def drain_events(self):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""ICMP errors: those that cross the translation and the one the gateway sends itself.
+"""ICMP errors: those that cross the translation and those the gateway sends itself.
 
 Theory of operation
 -------------------
@@ -37,7 +37,7 @@ from hyperplane_nat.engine.hairpin cimport hairpin_turn
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle
 from hyperplane_nat.engine.mapping cimport mapping_find
-from hyperplane_nat.engine.nat cimport NOBODY, Nat, Slot, count, drop
+from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
 from hyperplane_nat.engine.rewrite cimport readdress, rewrite_ip
@@ -169,36 +169,47 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
 
 
-cdef void reply_error(Nat* nat, Packet* p, uint8_t kind, uint8_t code) noexcept nogil:
-    """Build, in the packet's reply buffer, an ICMP error for the environment that sent a packet.
+cdef void reply_error(
+    Nat* nat, Packet* p, uint8_t kind, uint8_t code, uint16_t mtu
+) noexcept nogil:
+    """Answer a packet that was dropped with an error (RFC 792), in its reply buffer.
 
-    RFC 792; the quotation is the IP header and eight bytes as received.  The source is the
-    gateway address, so that a traceroute names the first hop.
+    The quotation is the IP header and eight bytes as received: it must not be translated yet.  The
+    source is the gateway address inside, so that a traceroute names the first hop, and the
+    interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.
     """
-    cdef Slot* slot = &nat.slots[p.port]
+    cdef const uint8_t* ours = nat.slots[p.port].gateway_mac
+    cdef uint32_t source = nat.slots[p.port].gateway
     cdef uint8_t* frame = p.reply
     cdef uint8_t* ip = frame + ETHERNET_BYTES
     cdef uint8_t* icmp = ip + 20
     cdef uint32_t quoted = p.header_length + min(<uint32_t>p.l4_length, <uint32_t>QUOTED_MIN)
     cdef uint32_t total = 20 + ICMP_BYTES + quoted
+    if p.side == SIDE_OUTSIDE:
+        ours = nat.interfaces[p.port].mac
+        source = nat.interfaces[p.port].address
+        # Nobody sends from a group address: the answer would be for everybody.
+        if p.frame[6] & 1:
+            return
     memset(frame, 0, ETHERNET_BYTES + 20 + ICMP_BYTES)
     memcpy(frame, p.frame + 6, 6)
-    memcpy(frame + 6, slot.gateway_mac, 6)
+    memcpy(frame + 6, ours, 6)
     frame[12] = 0x08
     ip[0] = 0x45
     ip[1] = 0xC0
     store16(ip + 2, swap16(<uint16_t>total))
     ip[8] = 64
     ip[9] = 1
-    store32(ip + 12, slot.gateway)
+    store32(ip + 12, source)
     store32(ip + 16, p.source)
     store16(ip + 10, complement(sum_bytes(ip, 20, 0)))
     icmp[0] = kind
     icmp[1] = code
+    store16(icmp + 6, swap16(mtu))
     memcpy(icmp + ICMP_BYTES, p.ip, quoted)
     store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
     p.action = ACTION_REPLY
-    p.out_side = SIDE_INSIDE
+    p.out_side = p.side
     p.out_port = p.port
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + total

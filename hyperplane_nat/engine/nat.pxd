@@ -3,7 +3,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.extras cimport Extras
 from hyperplane_nat.engine.flow_table cimport FlowTable
+from hyperplane_nat.engine.fragment_table cimport FragmentTable
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     STATES,
@@ -33,6 +35,7 @@ cdef struct Slot:
     uint32_t subnet_mask
     uint32_t entries
     uint16_t interface
+    uint16_t mtu
     uint8_t active
     uint8_t retiring
     uint8_t environment_mac[6]
@@ -49,6 +52,7 @@ cdef struct Interface:
     uint16_t primary
     uint16_t next_address
     uint16_t addresses
+    uint16_t mtu
     const PolicyRecord* policy
     uint8_t active
     uint8_t retiring
@@ -109,6 +113,8 @@ cdef struct Nat:
     uint64_t* tombstones
     uint32_t tombstones_count
     Exhaustion* exhaustions
+    FragmentTable fragments
+    Extras extras
     Event events[EVENTS_MAX]
     uint32_t events_count
 

@@ -6,13 +6,31 @@ On a slot there is one host, whose MAC address is known.  On an interface the ne
 remote host when it is in the interface's subnet and the subnet's router otherwise; an unknown
 one makes the packet wait (ACTION_PUNT), in a queue whose length is bounded here, before
 anything is copied.  All addresses of an interface share the link and the next hops of the primary.
+
+A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
+may be told so was told before (:mod:`mtu`).  The first piece is the packet itself, made shorter;
+the others are extra frames.
 """
 
-from libc.stdint cimport uint16_t, uint32_t
-from libc.string cimport memset
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine._constants cimport *
-from hyperplane_nat.engine.nat cimport Interface, Nat, count2, drop
+from hyperplane_nat.engine.checksum cimport (
+    complement,
+    load16,
+    store16,
+    sum_bytes,
+    swap16,
+)
+from hyperplane_nat.engine.extras cimport (
+    EXTRA_ROOM,
+    EXTRAS_BYTES,
+    EXTRAS_MAX,
+    extra_add,
+    extra_room,
+)
+from hyperplane_nat.engine.nat cimport Interface, Nat, count, count2, drop
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_INCOMPLETE,
@@ -22,7 +40,14 @@ from hyperplane_nat.engine.neighbours cimport (
     neighbour_find,
     neighbour_set,
 )
-from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.packet cimport (
+    DONT_FRAGMENT,
+    ETHERNET_BYTES,
+    FRAGMENT_OFFSET,
+    MORE_FRAGMENTS,
+    Packet,
+    fragment_field,
+)
 from hyperplane_nat.engine.rewrite cimport address_frame, forward
 
 cdef unsigned char[6] NOWHERE
@@ -32,6 +57,9 @@ memset(NOWHERE, 0, 6)
 cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
     if not nat.slots[slot].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
+        return
+    if p.total_length > nat.slots[slot].mtu and p.gso_size == 0:
+        send_in_pieces(nat, p, SIDE_INSIDE, slot, nat.slots[slot].mtu)
         return
     address_frame(p, nat.slots[slot].environment_mac, nat.slots[slot].gateway_mac)
     forward(p, SIDE_INSIDE, slot)
@@ -47,6 +75,9 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
     cdef Neighbour* neighbour
     if not out.active or not nat.interfaces[interface].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
+        return
+    if p.total_length > out.mtu and p.gso_size == 0:
+        send_in_pieces(nat, p, SIDE_OUTSIDE, interface, out.mtu)
         return
     if (hop & out.subnet_mask) != out.subnet:
         hop = out.router
@@ -77,3 +108,97 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
     if p.side == SIDE_INSIDE:
         nat.slot_counters[p.port].packets_out += 1
         nat.slot_counters[p.port].bytes_out += p.total_length
+
+
+cdef void complete_checksum(Packet* p) noexcept nogil:
+    """Finish a partial checksum: the pieces leave without an offload request."""
+    cdef uint8_t* field = p.frame + p.checksum_start + p.checksum_offset
+    cdef uint32_t covered = p.l4_length
+    cdef uint16_t checksum
+    if p.protocol == 17:
+        covered = swap16(load16(p.l4 + 4))
+    checksum = complement(sum_bytes(p.l4, covered, 0))
+    if p.protocol == 17 and checksum == 0:
+        checksum = 0xFFFF
+    store16(field, checksum)
+    p.partial = 0
+
+
+cdef void blank_options(uint8_t* ip, uint32_t header) noexcept nogil:
+    """What only the first piece carries (RFC 791 section 3.1) becomes no operation in a later one."""
+    cdef uint32_t at = 20, size
+    while at < header and ip[at] != 0:
+        if ip[at] == 1:
+            at += 1
+            continue
+        if at + 1 >= header or ip[at + 1] < 2 or at + ip[at + 1] > header:
+            break
+        size = ip[at + 1]
+        if not ip[at] & 0x80:
+            memset(ip + at, 1, size)
+        at += size
+
+
+cdef void cut(Packet* p, uint32_t length, uint16_t field) noexcept nogil:
+    """Give a piece its own lengths, flags and offset, and the header checksum for them."""
+    p.l4_length = <uint16_t>length
+    p.total_length = <uint16_t>(p.header_length + length)
+    store16(p.ip + 2, swap16(p.total_length))
+    store16(p.ip + 6, swap16(field))
+    store16(p.ip + 10, 0)
+    store16(p.ip + 10, complement(sum_bytes(p.ip, p.header_length, 0)))
+
+
+cdef void send(Nat* nat, Packet* p, int side, uint16_t number) noexcept nogil:
+    if side == SIDE_INSIDE:
+        send_inside(nat, p, number)
+    else:
+        send_outside(nat, p, number)
+
+
+cdef void send_in_pieces(
+    Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
+) noexcept nogil:
+    cdef uint32_t room = (mtu - p.header_length) & ~<uint32_t>7, length = p.l4_length
+    cdef uint32_t position = room, size, head = ETHERNET_BYTES + p.header_length
+    cdef uint32_t pieces = (length + room - 1) // room
+    cdef uint16_t field = fragment_field(p), offset = field & FRAGMENT_OFFSET, flags
+    cdef uint8_t[ETHERNET_BYTES + 60] header
+    cdef uint8_t* frame
+    cdef Packet piece
+    if field & DONT_FRAGMENT:
+        drop(nat, p, DROP_MTU_EXCEEDED)
+        return
+    if (
+        nat.extras.count + pieces > EXTRAS_MAX
+        or nat.extras.used + length + pieces * (head + EXTRA_ROOM + 16) > EXTRAS_BYTES
+    ):
+        drop(nat, p, DROP_FRAGMENT_QUOTA)
+        return
+    if p.partial:
+        complete_checksum(p)
+    p.offload_changed = 1
+    memcpy(header, p.frame, head)
+    cut(p, room, field | MORE_FRAGMENTS)
+    send(nat, p, side, number)
+    if p.action == ACTION_DROP:
+        return
+    blank_options(header + ETHERNET_BYTES, p.header_length)
+    while position < length:
+        size = min(room, length - position)
+        frame = extra_room(&nat.extras, head + size)
+        memcpy(frame, header, head)
+        memcpy(frame + head, p.l4 + position, size)
+        piece = p[0]
+        piece.frame = frame
+        piece.ip = frame + ETHERNET_BYTES
+        piece.l4 = frame + head
+        flags = MORE_FRAGMENTS if position + size < length else field & MORE_FRAGMENTS
+        cut(&piece, size, flags | <uint16_t>(offset + (position >> 3)))
+        send(nat, &piece, side, number)
+        if piece.action != ACTION_DROP:
+            extra_add(
+                &nat.extras, frame, piece.out_length, piece.action, piece.out_side, piece.out_port
+            )
+        position += size
+    count(nat, C_PACKETS_FRAGMENTED)

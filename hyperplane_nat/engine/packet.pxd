@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from hyperplane_nat.engine.checksum cimport swap32
+from hyperplane_nat.engine.checksum cimport load16, swap16, swap32
 
 cdef enum:
     ETHERNET_BYTES = 14
@@ -11,9 +11,17 @@ cdef enum:
     KIND_FLOW = 0
     KIND_ICMP_ERROR = 1
     KIND_ARP = 2
+    KIND_FRAGMENT = 3
+
+cdef enum:
+    DONT_FRAGMENT = 0x4000
+    MORE_FRAGMENTS = 0x2000
+    FRAGMENT_OFFSET = 0x1FFF
+    TCP_SYN = 0x02
 
 # A frame on its way through the engine.  The first group is the caller's, the second what
-# parsing found, the third the verdict.
+# parsing found, the third the verdict.  `offload_changed`: what the frame's virtio-net header says is
+# no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
 cdef struct Packet:
     uint8_t* frame
     uint32_t length
@@ -53,6 +61,7 @@ cdef struct Packet:
     uint16_t out_port
     uint8_t* out_frame
     uint32_t out_length
+    uint8_t offload_changed
 
 
 cdef inline uint32_t prefix_mask(int length) noexcept nogil:
@@ -68,6 +77,17 @@ cdef inline bint never_a_host(uint32_t address) noexcept nogil:
     return first == 0 or first == 127 or first >= 224
 
 
+cdef inline uint16_t fragment_field(const Packet* p) noexcept nogil:
+    """Flags and offset of the IPv4 header, in host order."""
+    return swap16(load16(p.ip + 6))
+
+
+cdef inline uint32_t fragment_offset(const Packet* p) noexcept nogil:
+    """Where in its datagram the payload begins, in bytes."""
+    return <uint32_t>(fragment_field(p) & FRAGMENT_OFFSET) * 8
+
+
 cdef int parse_ip(Packet* p) noexcept nogil
+cdef int parse_fragment(Packet* p) noexcept nogil
 cdef int parse_l4(Packet* p) noexcept nogil
 cdef uint8_t window_scale_option(const Packet* p) noexcept nogil

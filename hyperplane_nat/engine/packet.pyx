@@ -128,6 +128,45 @@ cdef int parse_l4(Packet* p) noexcept nogil:
     return DROP_NONE
 
 
+cdef int parse_fragment(Packet* p) noexcept nogil:
+    """A piece of a datagram (RFC 791): its place, and of the first the transport header.
+
+    A checksum covers the whole datagram and is not verified.  The first piece must hold the
+    transport header and no later one may reach into it (RFC 1858, RFC 3128).
+    """
+    cdef uint8_t* l4 = p.l4
+    cdef uint32_t length = p.l4_length, offset = fragment_offset(p), header
+    if p.partial or p.gso_size:
+        return DROP_OFFLOAD
+    if p.header_length + offset + length > 65535:
+        return DROP_FRAGMENT
+    if length == 0 or (length & 7 and fragment_field(p) & MORE_FRAGMENTS):
+        return DROP_FRAGMENT_TINY
+    if offset:
+        return DROP_FRAGMENT_TINY if p.protocol == 6 and offset < TCP_BYTES else DROP_NONE
+    if p.protocol == 6:
+        if length < TCP_BYTES:
+            return DROP_FRAGMENT_TINY
+        header = (l4[12] >> 4) * 4
+        if header < TCP_BYTES:
+            return DROP_TCP_HEADER
+        if header > length:
+            return DROP_FRAGMENT_TINY
+        p.flags = l4[13]
+        p.sequence = swap32(load32(l4 + 4))
+        p.acknowledgement = swap32(load32(l4 + 8))
+        p.window = swap16(load16(l4 + 14))
+        p.payload = <uint16_t>(length - header)
+        p.segment = classify(p.flags)
+        if p.segment == SEGMENT_INVALID:
+            return DROP_TCP_FLAGS
+    elif p.protocol == 17 and swap16(load16(l4 + 4)) < UDP_BYTES:
+        return DROP_UDP_HEADER
+    p.source_port = load16(l4)
+    p.destination_port = load16(l4 + 2)
+    return DROP_NONE
+
+
 cdef uint8_t window_scale_option(const Packet* p) noexcept nogil:
     """Shift of the window scale option (RFC 7323, at most 14), 15 when it is absent."""
     cdef const uint8_t* option = p.l4 + 20

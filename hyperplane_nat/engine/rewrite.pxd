@@ -5,7 +5,6 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport (
-    complement,
     fold,
     load16,
     replaced16,
@@ -53,7 +52,7 @@ cdef inline void rewrite_l4(
         if checksum == 0:
             # Without a pseudo-header a message can be all zero, and its checksum is 0xffff then.
             store16(field, 0)
-            checksum = complement(sum_bytes(p.l4, p.l4_length, 0))
+            checksum = 0 if sum_bytes(p.l4, p.l4_length, 0) else 0xFFFF
     elif p.partial:
         checksum = fold(<uint64_t>checksum + replaced32(old, new))
     elif p.protocol == 6:

@@ -97,7 +97,8 @@ class Verdict(NamedTuple):
 
     ``side`` and ``port`` (slot or interface number) say where ``frame`` leaves.  A frame of
     ``Action.PUNT`` is either translated and waits for a neighbour, or an ARP reply for the
-    neighbour module.
+    neighbour module.  ``gso_size`` is the payload of a segment in bytes when the frame is yet to be
+    segmented.
     """
 
     action: Action
@@ -105,6 +106,7 @@ class Verdict(NamedTuple):
     side: Side
     port: int
     frame: bytes
+    gso_size: int = 0
 
 
 class Event(NamedTuple):

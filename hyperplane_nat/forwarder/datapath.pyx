@@ -31,6 +31,7 @@ from libc.string cimport memcpy, memset
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, swap16
 from hyperplane_nat.engine.engine cimport Engine, nat_apply, nat_classify
+from hyperplane_nat.engine.extras cimport Extra, Extras, extras_clear
 from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
 from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
@@ -98,6 +99,8 @@ cdef enum:
     RUN_NS_MAX = 2000000
     CONNECTION_BUCKETS = 1024
     FEW_SENDERS = 4
+    # Where the virtio-net header has the size of a segment.
+    VNET_GSO_SIZE = 4
     # Sending 2 KiB more takes about as long as a frame of its own.
     COST_SHIFT = 11
 
@@ -336,9 +339,9 @@ cdef class Datapath:
             p.checksum_offset = offload.checksum_offset
         return count
 
-    cdef void punt(self, const Packet* p) noexcept nogil:
-        cdef uint32_t length = p.out_length + VNET_BYTES
+    cdef void punt(self, const uint8_t* frame, uint32_t length, uint16_t port) noexcept nogil:
         cdef PuntedRecord* record
+        length += VNET_BYTES
         if self.punted_count == PUNTED_MAX or self.arena_used + length > ARENA_BYTES:
             self.nat.counters[C_DROP_BASE + DROP_NEIGHBOUR_QUEUE_FULL] += 1
             return
@@ -346,22 +349,48 @@ cdef class Datapath:
         self.punted_count += 1
         record.offset = self.arena_used
         record.length = length
-        record.interface = p.out_port
-        record.arp = load16(p.out_frame + 12) == swap16(0x0806)
-        memcpy(self.arena + self.arena_used, p.out_frame - VNET_BYTES, length)
+        record.interface = port
+        record.arp = load16(frame + 12) == swap16(0x0806)
+        memcpy(self.arena + self.arena_used, frame - VNET_BYTES, length)
         self.arena_used += length
 
-    cdef void transmit(self, Packet* p) noexcept nogil:
-        cdef uint32_t interface_index
-        if p.action == ACTION_REPLY:
-            # The header of the request says nothing of the answer.
-            memset(p.out_frame - VNET_BYTES, 0, VNET_BYTES)
-        interface_index = (
-            self.interface_index[p.out_port]
-            if p.out_side == SIDE_OUTSIDE
-            else self.slot_index[p.out_port]
+    cdef void transmit(
+        self, uint8_t* frame, uint32_t length, uint8_t side, uint16_t port
+    ) noexcept nogil:
+        if self.sender.queued == BATCH_MAX:
+            sender_flush(self.sender)
+        sender_add(
+            self.sender,
+            frame,
+            length,
+            self.interface_index[port] if side == SIDE_OUTSIDE else self.slot_index[port],
         )
-        sender_add(self.sender, p.out_frame, p.out_length, interface_index)
+
+    cdef void dispatch(self, Packet* p) noexcept nogil:
+        """Send or punt a frame and those that leave with it."""
+        cdef Extras* extras = &self.nat.extras
+        cdef Extra* extra
+        cdef uint32_t i
+        if p.action == ACTION_REPLY or (p.offload_changed and p.gso_size == 0):
+            # The header of what came says nothing of the answer, or of a piece.
+            memset(p.out_frame - VNET_BYTES, 0, VNET_BYTES)
+        elif p.offload_changed:
+            memcpy(p.out_frame - VNET_BYTES + VNET_GSO_SIZE, &p.gso_size, 2)
+        if p.action == ACTION_FORWARD or p.action == ACTION_REPLY:
+            self.transmit(p.out_frame, p.out_length, p.out_side, p.out_port)
+        elif p.action == ACTION_PUNT:
+            self.punt(p.out_frame, p.out_length, p.out_port)
+        if extras.count == 0:
+            return
+        for i in range(extras.count):
+            extra = &extras.frames[i]
+            if extra.action == ACTION_PUNT:
+                self.punt(extra.frame, extra.length, extra.port)
+            else:
+                self.transmit(extra.frame, extra.length, extra.side, extra.port)
+        # The next frame's extras lie where these do.
+        sender_flush(self.sender)
+        extras_clear(extras)
 
     cdef uint32_t batch(self, uint32_t limit) noexcept nogil:
         cdef Nat* nat = self.nat
@@ -392,10 +421,8 @@ cdef class Datapath:
                 p = &self.packets[i]
                 if p.action == ACTION_FORWARD:
                     nat_apply(nat, p, now)
-                if p.action == ACTION_FORWARD or p.action == ACTION_REPLY:
-                    self.transmit(p)
-                elif p.action == ACTION_PUNT:
-                    self.punt(p)
+                if p.action != ACTION_DROP:
+                    self.dispatch(p)
             sender_flush(self.sender)
             nat.counters[C_BATCHES] += 1
             nat.counters[C_BATCH_FRAMES] += count

@@ -55,7 +55,7 @@ def result_of(verdict: Verdict) -> Result:
     """A verdict as the model writes it."""
     action = verdict.action.name.lower()
     reason = verdict.reason.name.lower() if verdict.reason is not DropReason.NONE else None
-    if action == "drop":
+    if action in ("drop", "wait"):
         return Result(action, reason)
     return Result(action, reason, int(verdict.side), verdict.port, verdict.frame)
 
@@ -79,6 +79,7 @@ def set_interface(
     engine: Engine,
     number: int,
     policy: reference.Policy | None = None,
+    mtu: int = 65535,
     *,
     primary: int | None = None,
     address: str | None = None,
@@ -96,6 +97,7 @@ def set_interface(
         vpc=scenario.INTERFACE_VPCS[link],
         policy=compiled_policy(address, policy),
         primary=primary,
+        mtu=mtu,
     )
 
 
@@ -120,7 +122,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     engine.set_neighbour_queue(setup.neighbour_queue)
     for number, primary, address in setup.interfaces():
         policy = setup.policies.get(primary)
-        set_interface(engine, number, policy, primary=primary, address=address)
+        set_interface(engine, number, policy, setup.interface_mtu, primary=primary, address=address)
     for number, interface in scenario.ALL_SLOTS.items():
         engine.set_slot(
             number,
@@ -130,6 +132,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
             environment_mac=scenario.environment_mac(number),
             gateway_mac=scenario.gateway_mac(number),
             interface=interface,
+            mtu=setup.slot_mtu,
         )
     for interface, neighbour, mac in scenario.neighbours(setup):
         engine.set_neighbour(interface, neighbour, mac)
@@ -151,6 +154,9 @@ class EngineTarget:
         self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
     ) -> Result:
         return result_of(self.engine.translate(frame, side, port, now, partial=partial))
+
+    def take_extra(self) -> list[Result]:
+        return [result_of(verdict) for verdict in self.engine.take_extra()]
 
     def expire(self, now: int, budget: int) -> int:
         before = self.flows()

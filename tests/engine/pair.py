@@ -19,6 +19,9 @@ COMPARED_COUNTERS = (
     "icmp_errors_translated",
     "replies_arp",
     "replies_icmp",
+    "fragments_forwarded",
+    "packets_fragmented",
+    "mss_clamped",
     "replies_tcp",
     "tcp_syns_from_source",
     "flows_established_tcp",
@@ -79,6 +82,8 @@ class Pair:
             f"model  {expected.action} {expected.reason} {expected.side} {expected.port} "
             f"{expected.frame.hex(' ')}"
         )
+        extra = self.target.take_extra()
+        assert extra == self.model.extra, f"besides {frame.hex(' ')}: {extra}\n{self.model.extra}"
         self.compare_flows()
         return got
 

@@ -90,6 +90,8 @@ class Setup:
     neighbours_known: bool = True
     neighbour_queue: int = 8
     """Frames that may wait for one next hop."""
+    slot_mtu: int = 65535
+    interface_mtu: int = 65535
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Security groups by interface; an interface without may begin any flow."""
     behaviour: Behaviour = field(default_factory=Behaviour)
@@ -110,6 +112,10 @@ class Target(Protocol):
     def translate(
         self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
     ) -> Result: ...
+
+    def take_extra(self) -> list[Result]:
+        """What left besides the result of the last translate."""
+        ...
 
     def expire(self, now: int, budget: int) -> int:
         """End what is due; returns how many entries changed their state or were freed."""
@@ -134,6 +140,9 @@ class ModelTarget:
         self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
     ) -> Result:
         return self.nat.translate(frame, side, port, now, partial=partial)
+
+    def take_extra(self) -> list[Result]:
+        return self.nat.extra
 
     def expire(self, now: int, budget: int) -> int:
         return self.nat.expire(now, budget)
@@ -170,6 +179,7 @@ def reference_nat(setup: Setup) -> ReferenceNat:
                 vpc=INTERFACE_VPCS[primary],
                 policy=setup.policies.get(primary),
                 primary=primary,
+                mtu=setup.interface_mtu,
             ),
         )
     for number, interface in ALL_SLOTS.items():
@@ -182,6 +192,7 @@ def reference_nat(setup: Setup) -> ReferenceNat:
                 environment_mac=mac_bytes(environment_mac(number)),
                 gateway_mac=mac_bytes(gateway_mac(number)),
                 interface=interface,
+                mtu=setup.slot_mtu,
             ),
         )
     for interface, address, mac in neighbours(setup):

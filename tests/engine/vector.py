@@ -7,6 +7,10 @@ is expected of it.  The expected frame is written as what differs from the one t
 the way to it.  A field written "$name" stands for a port of the engine's choosing: the first
 expectation to use it binds it, later steps use the same number.
 
+`cut` makes a fragment of a packet: the packet is built as a whole, and `cut = [OFFSET, BYTES]` says
+which part of its payload is in the frame.  What leaves besides the expected frame is a list, `extra`.
+`filled` makes a payload of so many bytes.
+
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
 which the vector shows it.
 """
@@ -47,6 +51,7 @@ class Step:
     port: int = 0
     frame: Fields | None = None
     out: Fields | None = None
+    extra: tuple[Fields, ...] = ()
     partial: bool = False
     state: str | None = None
     budget: int = 1000
@@ -101,6 +106,8 @@ def _setup(table: Fields) -> scenario.Setup:
         neighbours_known=table.get("neighbours_known", True),
         behaviour=Behaviour(**table.get("behaviour", {})),
         secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
+        slot_mtu=table.get("slot_mtu", 65535),
+        interface_mtu=table.get("interface_mtu", 65535),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
 
@@ -133,6 +140,7 @@ def _step(table: Fields) -> Step:
         port=int(port),
         frame=table["frame"],
         out=table.get("out"),
+        extra=tuple(table.get("extra", ())),
         partial=table.get("partial", False),
         state=table.get("state"),
     )
@@ -149,16 +157,21 @@ def play(vector: Vector, target: scenario.Target) -> None:
         else:
             frame = build(_bound(step.frame, names), step.side, step.port, step.partial)
             result = target.translate(frame, step.side, step.port, step.at, partial=step.partial)
-            _compare(step, result, names, where)
+            _compare(step, result, target.take_extra(), names, where)
         if step.state is not None:
             states = sorted(flow[1] for flow in target.flows())
             assert states == sorted(step.state.split()), where
     assert target.problems() == []
 
 
-def _compare(step: Step, result: Result, names: dict[str, int], where: str) -> None:
+def _compare(
+    step: Step, result: Result, extra: list[Result], names: dict[str, int], where: str
+) -> None:
     action, *rest = step.expect.split()
     assert result.action == action, f"{where}: {result}"
+    assert len(extra) == len(step.extra), where
+    if action == "wait":
+        return
     if action == "drop":
         assert result.reason == rest[0], where
         return
@@ -168,11 +181,14 @@ def _compare(step: Step, result: Result, names: dict[str, int], where: str) -> N
     out = step.out or {}
     fields = out if "kind" in out else _merged(_plain(step.frame), out)
     _bind(fields, result.frame, names)
-    partial = step.partial and action != "reply"
-    expected = build(_bound(fields, names), side, port, partial, sent=True)
-    if action == "punt" and fields["kind"] != "arp":
-        expected = bytes(6) + expected[6:]
-    assert result.frame.hex(" ") == expected.hex(" "), where
+    for got, changes in zip((result, *extra), ({}, *step.extra), strict=True):
+        each = _bound(_merged(fields, changes), names)
+        partial = step.partial and action != "reply" and "cut" not in each
+        expected = build(each, side, port, partial, sent=True)
+        if action == "punt" and each["kind"] != "arp":
+            expected = bytes(6) + expected[6:]
+        assert got.frame.hex(" ") == expected.hex(" "), where
+        assert (got.action, got.side, got.port) == (action, side, port), where
 
 
 _LIES = ("padding", "truncate", "header_checksum", "destination_mac", "source_mac")
@@ -270,6 +286,12 @@ def _arp(fields: Fields) -> bytes:
 def _ipv4(fields: Fields, partial: bool = False) -> bytes:
     protocol, payload = _transport(fields, partial)
     payload += bytes.fromhex(fields.get("slack", ""))
+    cut = {}
+    if "cut" in fields:
+        start, size = fields["cut"]
+        more = 0x2000 if start + size < len(payload) else 0
+        payload = payload[start : start + size]
+        cut["fragment"] = fields.get("fragment", 0) | more | start // 8
     optional = (
         "tos",
         "identification",
@@ -286,13 +308,15 @@ def _ipv4(fields: Fields, partial: bool = False) -> bytes:
         payload,
         ttl=fields.get("ttl", 64),
         options=bytes.fromhex(fields.get("ip_options", "")),
-        **{key: fields[key] for key in optional if key in fields},
+        **{**{key: fields[key] for key in optional if key in fields}, **cut},
     )
 
 
 def _transport(fields: Fields, partial: bool) -> tuple[int, bytes]:
     """Protocol number and octets of what the IP header carries."""
     payload = bytes.fromhex(fields.get("payload", ""))
+    if "filled" in fields:
+        payload = bytes(number & 255 for number in range(fields["filled"]))
     value = fields.get("checksum")
     match fields["kind"]:
         case "tcp":

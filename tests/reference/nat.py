@@ -10,7 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from tests.reference import arp, checksum, icmp_error, packet, tombstones, tracker
+from tests.reference import (
+    arp,
+    checksum,
+    fragments,
+    icmp_error,
+    mtu,
+    packet,
+    tombstones,
+    tracker,
+)
 from tests.reference.errors import DroppedError as _DroppedError
 from tests.reference.errors import IllegalChoiceError, RefusedError
 from tests.reference.flow import (
@@ -32,6 +41,10 @@ DROP = "drop"
 FORWARD = "forward"
 REPLY = "reply"
 PUNT = "punt"
+WAIT = "wait"
+
+EXPIRED_AT_ONCE = 4
+"""Datagrams given up, if it is time, whenever a fragment comes."""
 
 CLOCK_MASK = 0xFFFFFFFF
 """The clock counts milliseconds modulo 2^32."""
@@ -67,6 +80,9 @@ class ReferenceNat(MappingRules):
         self.ports = Ports()
         self.behaviour = Behaviour()
         self.tombstones = Tombstones()
+        self.extra: list[Result] = []
+        """What leaves besides the result of the last `translate`."""
+        self.fragments: dict[fragments.Key, fragments.Context] = {}
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
         self.neighbours: dict[tuple[int, IPv4Address], Neighbour] = {}
@@ -74,6 +90,7 @@ class ReferenceNat(MappingRules):
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
         self.drops: dict[str, int] = {}
+        self._sender_mac = bytes(6)
 
     # Settings
 
@@ -155,6 +172,7 @@ class ReferenceNat(MappingRules):
         for key in keys:
             self._settle(self.inside[key], now)
         self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
+        self._give_up_fragments(now, budget)
         return len(keys)
 
     def _settle(self, entry: Entry, now: int) -> bool:
@@ -205,6 +223,7 @@ class ReferenceNat(MappingRules):
         """
         chosen = None if nat_port is None else (nat_address, nat_port)
         self.tombstones.forgotten = tombstone_forgotten
+        self.extra = []
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
@@ -233,6 +252,7 @@ class ReferenceNat(MappingRules):
         if ethertype != packet.ETHERTYPE_IPV4:
             raise _DroppedError("ethertype")
         datagram = _checked_ipv4(frame[14:])
+        self._sender_mac = frame[6:12]
         if side == INSIDE:
             return self._from_inside(datagram, port, now, partial, chosen)
         return self._from_outside(datagram, port, now, partial)
@@ -261,27 +281,33 @@ class ReferenceNat(MappingRules):
         slot, interface = self._attached(number)
         if datagram.source != slot.address:
             raise _DroppedError("source_spoofed")
-        if datagram.fragment:
-            raise _DroppedError("fragment")
         if _invalid(datagram.destination):
             raise _DroppedError("destination_invalid")
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
             raise _DroppedError("destination_gateway")
         hairpin = self._own(datagram.destination, interface.vpc)
-        if hairpin and not self.behaviour.hairpinning:
+        if hairpin and (not self.behaviour.hairpinning or datagram.fragment):
             raise _DroppedError("destination_hairpin")
         if not hairpin and not any(
             datagram.destination in network for network in interface.destinations
         ):
             raise _DroppedError("no_route")
+        if datagram.fragment:
+            return self._fragment(datagram, INSIDE, number, now, partial, chosen)
         _check_transport(datagram, partial)
         if datagram.ttl <= 1:
             return self._time_exceeded(datagram, number)
         if _is_error(datagram):
             return self._inside_error(datagram, number, now)
+        return self._out_of_flow(datagram, number, now, partial, chosen)
+
+    def _out_of_flow(
+        self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
+    ) -> Result:
         remote_port, inside_port = _ports_inside(datagram)
-        target = self._own_number(datagram.destination, interface.vpc) if hairpin else None
-        if hairpin and not self._reachable(target, datagram.protocol, remote_port, now):
+        _, interface = self._attached(number)
+        target = self._own_number(datagram.destination, interface.vpc)
+        if target is not None and not self._reachable(target, datagram.protocol, remote_port, now):
             raise _DroppedError("hairpin_no_mapping")
         key = (number, datagram.protocol, datagram.destination, remote_port, inside_port)
         entry = self._find_inside(key, now)
@@ -294,19 +320,22 @@ class ReferenceNat(MappingRules):
         if entry is None:
             try:
                 entry = self._opened(key, datagram, now, chosen)
-            except RefusedError as refused:
+            except RefusedError as error:
                 if not self.behaviour.exhaustion_icmp:
                     raise
-                return self._told(datagram, number, str(refused), 3, 13)
+                return self._told(datagram, number, str(error), 3, 13)
         self._track(entry, datagram, INSIDE, now)
+        if refused := self._too_large(datagram, entry, INSIDE, number):
+            return refused
+        datagram = self._clamped(datagram, entry, partial)
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
         changed = reported(datagram, changed, entry.nat_port, source=True, partial=partial)
         if target is not None:
             self._count("packets_hairpinned")
-            return self._arriving(changed, target, now, partial)
-        return self._leaving(changed, entry.interface)
+            return self._into_flow(changed, target, now, partial, aged=True)
+        return self._leaving(changed, entry.interface, partial)
 
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
         found = self._number(number, datagram.destination)
@@ -314,19 +343,21 @@ class ReferenceNat(MappingRules):
             raise _DroppedError("not_ours")
         number = found
         interface = self.interfaces[number]
-        if datagram.fragment:
-            raise _DroppedError("fragment")
         if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
             raise _DroppedError("source_invalid")
+        if datagram.fragment:
+            return self._fragment(datagram, OUTSIDE, number, now, partial, None)
         _check_transport(datagram, partial)
         if datagram.ttl <= 1:
             raise _DroppedError("ttl_exceeded")
         if _is_error(datagram):
             return self._outside_error(datagram.one_hop_older(), number, now)
-        return self._arriving(datagram.one_hop_older(), number, now, partial)
+        return self._into_flow(datagram, number, now, partial)
 
-    def _arriving(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
-        """A packet from outside, or from a neighbour inside, to the address `number`."""
+    def _into_flow(
+        self, datagram: Datagram, number: int, now: int, partial: bool, *, aged: bool = False
+    ) -> Result:
+        """A packet to the address `number`; from a neighbour inside it is `aged` already."""
         remote_port, nat_port = _ports_outside(datagram)
         key = (number, datagram.protocol, datagram.source, remote_port, nat_port)
         entry = self._find_outside(key, now)
@@ -335,14 +366,188 @@ class ReferenceNat(MappingRules):
             target = self._admitted(number, datagram.protocol, datagram.source, nat_port, now)
         else:
             self._track(entry, datagram, OUTSIDE, now)
+            target = entry
+        if refused := self._too_large(datagram, target, OUTSIDE, number):
+            return refused
+        datagram = self._clamped(datagram, target, partial)
+        if entry is not None:
             entry.packets_in += 1
             entry.bytes_in += datagram.total_length
-            target = entry
         changed = datagram.readdressed(destination=target.inside_address)
+        if not aged:
+            changed = changed.one_hop_older()
         changed = reported(datagram, changed, target.inside_port, source=False, partial=partial)
-        return self._entering(changed, target.slot)
+        return self._entering(changed, target.slot, partial)
 
-    def _leaving(self, datagram: Datagram, number: int) -> Result:
+    # Sizes and fragments
+
+    def _too_large(
+        self, datagram: Datagram, entry: Entry | Mapping, side: int, number: int
+    ) -> Result | None:
+        """What becomes of a packet that must not be cut and is too large for its way."""
+        slot, interface = self.slots[entry.slot], self.interfaces[entry.interface]
+        limit = interface.mtu if side == INSIDE else slot.mtu
+        whole = packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT
+        if datagram.total_length <= limit or not whole:
+            return None
+        if fragments.extent(datagram)[0]:
+            raise _DroppedError("mtu_exceeded")
+        source = slot.gateway if side == INSIDE else interface.address
+        answer = mtu.fragmentation_needed(datagram, source, limit)
+        return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
+
+    def _clamped(self, datagram: Datagram, entry: Entry | Mapping, partial: bool) -> Datagram:
+        opens = datagram.protocol == packet.TCP and datagram.payload[13] & packet.SYN
+        if not opens or not self.behaviour.mss_clamping:
+            return datagram
+        smaller = min(self.slots[entry.slot].mtu, self.interfaces[entry.interface].mtu)
+        datagram, count = mtu.clamped(datagram, smaller - 40, partial=partial)
+        for _ in range(count):
+            self._count("mss_clamped")
+        return datagram
+
+    def _in_pieces(self, datagram: Datagram, limit: int, partial: bool) -> list[Datagram]:
+        if datagram.total_length <= limit:
+            return [datagram]
+        if packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
+            raise _DroppedError("mtu_exceeded")
+        self._count("packets_fragmented")
+        return mtu.pieces(mtu.completed(datagram) if partial else datagram, limit)
+
+    def _give_up_fragments(self, now: int, budget: int) -> None:
+        for key, context in list(self.fragments.items())[:budget]:
+            age = (now - context.created) & CLOCK_MASK
+            if age < self.behaviour.fragment_ms or age > CLOCK_MASK >> 1:
+                break
+            self._drop_waiting(context, "fragment_timeout")
+            del self.fragments[key]
+
+    def _drop_waiting(self, context: fragments.Context, reason: str) -> None:
+        if context.waiting:
+            self.drops[reason] = self.drops.get(reason, 0) + len(context.waiting)
+        context.waiting = []
+
+    def _fragment(
+        self,
+        piece: Datagram,
+        side: int,
+        number: int,
+        now: int,
+        partial: bool,
+        chosen: Chosen | None,
+    ) -> Result:
+        fragments.check(piece, self.behaviour, partial=partial)
+        first = fragments.extent(piece)[0] == 0
+        if first:
+            # A type of ICMP that is not translated is refused before its time to live is seen.
+            _ports_inside(piece) if side == INSIDE else _ports_outside(piece)
+        if piece.ttl <= 1:
+            if first and side == INSIDE:
+                return self._time_exceeded(piece, number)
+            raise _DroppedError("ttl_exceeded")
+        self._give_up_fragments(now, EXPIRED_AT_ONCE)
+        key = fragments.key_of(piece, side, number)
+        context = self.fragments.setdefault(key, fragments.Context(now))
+        if context.reason:
+            raise _DroppedError(context.reason)
+        try:
+            context.admit(piece)
+        except _DroppedError:
+            if context.reason:
+                self._drop_waiting(context, context.reason)
+            raise
+        if not first and context.became is None:
+            context.waiting.append(piece)
+            return Result(WAIT)
+        result = (
+            self._first(piece, context, side, number, now, chosen)
+            if first
+            else self._following(piece, context, side, number)
+        )
+        if context.whole and context.became is not None:
+            del self.fragments[key]
+        return result
+
+    def _first(
+        self,
+        piece: Datagram,
+        context: fragments.Context,
+        side: int,
+        number: int,
+        now: int,
+        chosen: Chosen | None,
+    ) -> Result:
+        drops = dict(self.drops)
+        try:
+            if side == INSIDE:
+                result = self._out_of_flow(piece, number, now, False, chosen)
+            else:
+                result = self._into_flow(piece, number, now, False)
+        except _DroppedError as drop:
+            context.reason = str(drop)
+            self._drop_waiting(context, context.reason)
+            raise
+        if result.action == REPLY:
+            [context.reason] = (name for name in self.drops if self.drops[name] != drops.get(name))
+            self._drop_waiting(context, context.reason)
+            return result
+        self._count("fragments_forwarded")
+        context.first = piece
+        context.became = _checked_ipv4(result.frame[14:])
+        context.left = (result.side, result.port)
+        waiting, context.waiting = context.waiting, []
+        for each in waiting:
+            try:
+                self.extra.append(self._following(each, context, side, number))
+            except _DroppedError as drop:
+                self.drops[str(drop)] = self.drops.get(str(drop), 0) + 1
+        return result
+
+    def _following(
+        self, piece: Datagram, context: fragments.Context, side: int, number: int
+    ) -> Result:
+        """A later fragment goes where the first one went."""
+        assert context.first is not None
+        assert context.became is not None
+        if side == INSIDE:
+            remote_port, port = _ports_inside(context.first)
+            inside = (number, piece.protocol, piece.destination, remote_port, port)
+            entry = self.inside.get(inside)
+        else:
+            remote_port, port = _ports_outside(context.first)
+            outside = (number, piece.protocol, piece.source, remote_port, port)
+            entry = self.outside.get(outside)
+        if entry is not None and side == INSIDE:
+            entry.packets_out += 1
+            entry.bytes_out += piece.total_length
+        elif entry is not None:
+            entry.packets_in += 1
+            entry.bytes_in += piece.total_length
+        changed = piece.readdressed(
+            source=context.became.source, destination=context.became.destination
+        ).one_hop_older()
+        out_side, out_port = context.left
+        result = (
+            self._entering(changed, out_port, False)
+            if out_side == INSIDE
+            else self._leaving(changed, out_port, False)
+        )
+        self._count("fragments_forwarded")
+        return result
+
+    # Links
+
+    def _leaving(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
+        first, *others = self._in_pieces(datagram, self.interfaces[number].mtu, partial)
+        result = self._leaving_whole(first, number)
+        for each in others:
+            try:
+                self.extra.append(self._leaving_whole(each, number))
+            except _DroppedError as drop:
+                self.drops[str(drop)] = self.drops.get(str(drop), 0) + 1
+        return result
+
+    def _leaving_whole(self, datagram: Datagram, number: int) -> Result:
         """Send to the next hop on the VPC's side; punt while its MAC address is unknown."""
         number = self._primary(number)
         interface = self.interfaces[number]
@@ -361,10 +566,15 @@ class ReferenceNat(MappingRules):
         action = PUNT if neighbour.mac is None else FORWARD
         return Result(action, None, OUTSIDE, number, header + datagram.packed())
 
-    def _entering(self, datagram: Datagram, number: int) -> Result:
+    def _entering(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
         slot = self.slots[number]
         header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
-        return Result(FORWARD, None, INSIDE, number, header + datagram.packed())
+        first, *others = (
+            Result(FORWARD, None, INSIDE, number, header + each.packed())
+            for each in self._in_pieces(datagram, slot.mtu, partial)
+        )
+        self.extra += others
+        return first
 
     # Flows
 
@@ -506,13 +716,18 @@ class ReferenceNat(MappingRules):
         answer = tombstones.reset(datagram)
         return self._answered(number, "tcp_idle_timeout", "replies_tcp", answer)
 
-    def _answered(self, number: int, reason: str, counter: str, answer: bytes) -> Result:
-        """Drop for `reason`, but with an answer to the environment."""
+    def _answered(
+        self, number: int, reason: str, counter: str, answer: bytes, side: int = INSIDE
+    ) -> Result:
+        """Drop for `reason`, but with an answer to the sender."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
         self._count(counter)
-        slot = self.slots[number]
-        header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
-        return Result(REPLY, None, INSIDE, number, header + answer)
+        if side == INSIDE:
+            slot = self.slots[number]
+            header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
+        else:
+            header = self._sender_mac + self.interfaces[number].mac + b"\x08\x00"
+        return Result(REPLY, None, side, number, header + answer)
 
 
 def _checked_ipv4(data: bytes) -> Datagram:

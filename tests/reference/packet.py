@@ -257,13 +257,13 @@ class Datagram:
             header[12:16] = source.packed
         if destination is not None:
             header[16:20] = destination.packed
-        return replace(self, header=_sealed_header(bytes(header)))
+        return replace(self, header=sealed_header(bytes(header)))
 
     def one_hop_older(self) -> "Datagram":
         """The same packet with its time to live less one."""
         header = bytearray(self.header)
         header[8] -= 1
-        return replace(self, header=_sealed_header(bytes(header)))
+        return replace(self, header=sealed_header(bytes(header)))
 
     def carrying(self, payload: bytes) -> "Datagram":
         """The same header in front of another payload of the same length."""
@@ -279,7 +279,8 @@ class Datagram:
         return self.header + self.payload
 
 
-def _sealed_header(header: bytes) -> bytes:
+def sealed_header(header: bytes) -> bytes:
+    """An IPv4 header with its checksum computed anew."""
     value = checksum.checksum(checksum.with_zero(header, 10))
     return header[:10] + struct.pack("!H", value) + header[12:]
 

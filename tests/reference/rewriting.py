@@ -10,6 +10,10 @@ def reported(
 ) -> Datagram:
     """`after`, which has its new address, with the port exchanged and the checksum right."""
     data = before.payload
+    if before.fragment:
+        address = after.source if source else after.destination
+        whole = icmp_error.Quote(before).rewritten(address=address, port=port, source=source)
+        return after.carrying(whole[len(before.header) :])
     if before.protocol == packet.ICMP:
         data = packet.with_word(data, 4, port)
         return after.carrying(icmp_error.resealed(data))

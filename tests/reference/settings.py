@@ -41,6 +41,11 @@ class Behaviour:
     hairpinning: bool = False
     paired_pooling: bool = False
     exhaustion_icmp: bool = False
+    tcp_fragments: bool = False
+    udp_fragments: bool = True
+    icmp_fragments: bool = False
+    fragment_ms: int = 30_000
+    mss_clamping: bool = True
     idle_reset: bool = True
     tombstones: int = 65536
 
@@ -60,6 +65,7 @@ class Interface:
     vpc: int = 0
     policy: Policy | None = None
     primary: int | None = None
+    mtu: int = 65535
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Slot:
     environment_mac: bytes
     gateway_mac: bytes
     interface: int | None
+    mtu: int = 65535
 
 
 @dataclass

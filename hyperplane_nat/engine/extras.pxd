@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# Frames that leave besides the one that came: pieces of a packet that was cut, and fragments that
+# waited for their first.  They lie in an arena of their own, each behind room for a virtio-net
+# header of zeroes, until the caller has sent them (`extras_clear`).  One frame that came causes at
+# most as many as one datagram has pieces, so that the arena is empty for every frame.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memset
+
+cdef enum:
+    EXTRAS_MAX = 512
+    EXTRAS_BYTES = 262144
+    EXTRA_ROOM = 16
+
+cdef struct Extra:
+    uint8_t* frame
+    uint32_t length
+    uint16_t port
+    uint8_t side
+    uint8_t action
+
+cdef struct Extras:
+    uint8_t* arena
+    uint32_t used
+    uint32_t count
+    Extra frames[EXTRAS_MAX]
+
+
+cdef inline uint8_t* extra_room(Extras* extras, uint32_t length) noexcept nogil:
+    """Room for one more frame, NULL when there is none; taken by `extra_add`."""
+    cdef uint8_t* room = extras.arena + extras.used
+    if extras.count == EXTRAS_MAX or extras.used + EXTRA_ROOM + length > EXTRAS_BYTES:
+        return NULL
+    memset(room, 0, EXTRA_ROOM)
+    return room + EXTRA_ROOM
+
+
+cdef inline void extra_add(
+    Extras* extras, uint8_t* frame, uint32_t length, uint8_t action, uint8_t side, uint16_t port
+) noexcept nogil:
+    """The frame in the room given last leaves, too."""
+    cdef Extra* extra = &extras.frames[extras.count]
+    extra.frame = frame
+    extra.length = length
+    extra.action = action
+    extra.side = side
+    extra.port = port
+    extras.count += 1
+    extras.used += (EXTRA_ROOM + length + 15) & ~<uint32_t>15
+
+
+cdef inline void extras_clear(Extras* extras) noexcept nogil:
+    extras.count = 0
+    extras.used = 0

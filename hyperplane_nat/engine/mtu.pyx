@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Packets that are too large for where they go, and the option that prevents them.
+
+Theory of operation
+-------------------
+A packet is compared with the MTU of the link it will leave on, before anything of it is translated,
+so that the error can quote it as its sender knows it:
+
+* with don't-fragment it is dropped and its sender told the MTU (RFC 1191, RFC 4787 REQ-13);
+* without, it goes on and leaves in pieces (:mod:`outbound`);
+* a frame that is yet to be segmented is as large as its segments will be.  One of TCP without
+  don't-fragment gets smaller segments, which TCP cannot tell from others.  One of UDP is dropped:
+  its segments are datagrams, and their size is the sender's.
+
+SYN and SYN-ACK carry the largest segment that their sender takes; it is lowered, never raised, to
+what fits both links (RFC 9293 section 3.7.1; AWS clamps it, too).
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine._constants cimport *
+from hyperplane_nat.engine.checksum cimport load16, replaced16, store16, swap16, updated
+from hyperplane_nat.engine.icmp cimport (
+    ICMP_FRAGMENTATION_NEEDED,
+    ICMP_UNREACHABLE,
+    reply_error,
+)
+from hyperplane_nat.engine.layout cimport Entry
+from hyperplane_nat.engine.nat cimport Nat, count, drop
+from hyperplane_nat.engine.packet cimport DONT_FRAGMENT, TCP_SYN, Packet, fragment_field
+
+cdef enum:
+    TCP_BYTES = 20
+    UDP_BYTES = 8
+    HEADERS_BYTES = 40
+    OPTION_END = 0
+    OPTION_NOTHING = 1
+    OPTION_MSS = 2
+    MSS_BYTES = 4
+
+
+cdef void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
+    cdef uint8_t* option = p.l4 + TCP_BYTES
+    cdef uint8_t* end = p.l4 + (p.l4[12] >> 4) * 4
+    cdef uint16_t old, new
+    while option < end and option[0] != OPTION_END:
+        if option[0] == OPTION_NOTHING:
+            option += 1
+            continue
+        if end - option < 2 or option[1] < 2 or option[1] > end - option:
+            break
+        if option[0] == OPTION_MSS and option[1] == MSS_BYTES:
+            old = load16(option + 2)
+            if swap16(old) > largest:
+                new = swap16(largest)
+                store16(option + 2, new)
+                if not p.partial:
+                    # At an odd place the value straddles two words of the sum, as if swapped.
+                    if (option - p.l4) & 1:
+                        old = swap16(old)
+                        new = swap16(new)
+                    store16(p.l4 + 16, updated(load16(p.l4 + 16), replaced16(old, new)))
+                count(nat, C_MSS_CLAMPED)
+        option += option[1]
+
+
+cdef bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """Make a packet of a flow fit its way, as far as can be; True when it goes no further."""
+    cdef uint16_t inside = nat.slots[entry.slot].mtu, outside = nat.interfaces[entry.interface].mtu
+    cdef uint16_t mtu = inside if p.side else outside
+    cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
+    cdef uint32_t headers = p.header_length
+    if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
+        clamp_mss(nat, p, min(inside, outside) - HEADERS_BYTES)
+    if p.total_length <= mtu:
+        return False
+    if p.gso_size:
+        headers += (p.l4[12] >> 4) * 4 if p.protocol == 6 else UDP_BYTES
+        if headers + p.gso_size <= mtu:
+            return False
+        if p.protocol == 6 and not whole and headers < mtu:
+            p.gso_size = <uint16_t>(mtu - headers)
+            p.offload_changed = 1
+            return False
+    elif not whole:
+        return False
+    drop(nat, p, DROP_MTU_EXCEEDED)
+    if whole:
+        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu)
+    return True

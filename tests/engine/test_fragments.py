@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fragments in numbers: quotas, floods, time, and numbers that are given to somebody else."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperplane_nat.engine import Action, Behaviour, DropReason
+from tests.engine import scenario, traffic
+from tests.engine.compiled import EngineTarget, configured
+from tests.engine.scenario import INSIDE, OUTSIDE
+from tests.reference import checksum, packet
+
+SENDER_BUFFERS = 128
+SENDER_CONTEXTS = 64
+INTERFACE_BUFFERS = 1024
+SIZE = 64
+
+SETUP = scenario.Setup(flows_max=4096, ports=scenario.Ports(1024, 65535, 55_000))
+
+
+@pytest.fixture
+def target() -> Iterator[EngineTarget]:
+    result = EngineTarget(SETUP)
+    yield result
+    result.close()
+
+
+def piece(
+    identification: int,
+    start: int,
+    size: int,
+    *,
+    slot: int = 1,
+    total: int = 2 * SIZE,
+    source: str | None = None,
+    nat_port: int = 40000,
+) -> bytes:
+    """Part of a datagram to WEB, or with `source` of one to the first interface."""
+    ends = (scenario.ENVIRONMENT, scenario.WEB) if source is None else (source, traffic.INTERFACE)
+    ports = (5000, 7) if source is None else (7, nat_port)
+    payload = bytes(number & 255 for number in range(total - 8))
+    content = packet.udp(*ends, *ports, payload)
+    more = 0x2000 if start + size < total else 0
+    body = packet.ipv4(
+        *ends,
+        packet.UDP,
+        content[start : start + size],
+        identification=identification,
+        fragment=more | start // 8,
+    )
+    side, port = (INSIDE, slot) if source is None else (OUTSIDE, 0)
+    return traffic.frame_in(side, port, body)
+
+
+def last(identification: int, **where: object) -> bytes:
+    """The second half of a datagram."""
+    return piece(identification, SIZE, SIZE, **where)  # type: ignore[arg-type]
+
+
+def send(target: EngineTarget, frame: bytes, side: int, port: int, now: int = 0) -> str:
+    """What becomes of a frame: its action, or the reason of its drop."""
+    verdict = target.engine.translate(frame, side, port, now)
+    return (verdict.reason if verdict.action is Action.DROP else verdict.action).name.lower()
+
+
+def passes(target: EngineTarget, identification: int, slot: int) -> bool:
+    """Whether a datagram of a slot passes whose second half comes first."""
+    waits = send(target, last(identification, slot=slot), INSIDE, slot)
+    goes = send(target, piece(identification, 0, SIZE, slot=slot), INSIDE, slot)
+    return (waits, goes, len(target.engine.take_extra())) == ("wait", "forward", 1)
+
+
+def test_a_flood_is_its_senders_own_loss(target: EngineTarget) -> None:
+    """The sender's own oldest fragments make room, and another sender's are not touched."""
+    assert send(target, last(1, slot=2), INSIDE, 2) == "wait"
+    for number in range(10_000):
+        assert send(target, last(number), INSIDE, 1) == "wait"
+    assert target.count("fragments_waiting") == SENDER_CONTEXTS + 1
+    assert target.count("drop_fragment_quota") == 10_000 - SENDER_CONTEXTS
+    assert passes(target, 9_999, 1) is False, "it had come already"
+    assert send(target, piece(1, 0, SIZE, slot=2), INSIDE, 2) == "forward"
+    assert len(target.engine.take_extra()) == 1
+    assert passes(target, 2, 3)
+
+
+def test_waiting_fragments_of_one_datagram_are_bounded(target: EngineTarget) -> None:
+    total = 8 * (SENDER_BUFFERS + 10)
+    outcomes = [
+        send(target, piece(1, start, 8, total=total), INSIDE, 1) for start in range(8, total, 8)
+    ]
+    assert outcomes.count("wait") == SENDER_BUFFERS
+    assert outcomes.count("fragment_quota") == len(outcomes) - SENDER_BUFFERS
+    assert target.count("fragments_waiting") == SENDER_BUFFERS
+    # What waited of it is given up with it when another datagram of the sender needs the room.
+    assert send(target, last(2), INSIDE, 1) == "wait"
+    assert target.count("fragments_waiting") == 1
+
+
+def test_a_large_fragment_does_not_wait(target: EngineTarget) -> None:
+    assert send(target, piece(1, 64, 9_216, total=9_280), INSIDE, 1) == "fragment_quota"
+
+
+def test_forged_sources_hurt_only_what_waits_behind_the_same_interface(
+    target: EngineTarget,
+) -> None:
+    nat_port = traffic.opened(target.engine, 1, 5000)
+    assert send(target, last(1, slot=1), INSIDE, 1) == "wait"
+    for number in range(20_000):
+        source = f"10.0.{3 + (number >> 8)}.{number & 255}"
+        assert send(target, last(7, source=source), OUTSIDE, 0) == "wait"
+    assert target.count("fragments_waiting") <= INTERFACE_BUFFERS + 1
+    # In order nothing waits, and so nothing is lost.
+    first = piece(9, 0, SIZE, source=scenario.WEB, nat_port=nat_port)
+    assert send(target, first, OUTSIDE, 0) == "forward"
+    assert send(target, last(9, source=scenario.WEB, nat_port=nat_port), OUTSIDE, 0) == "forward"
+    assert send(target, piece(1, 0, SIZE, slot=1), INSIDE, 1) == "forward"
+    assert len(target.engine.take_extra()) == 1
+
+
+def test_strangers_make_no_flow_and_keep_no_memory(target: EngineTarget) -> None:
+    for number in range(5_000):
+        frame = piece(number & 0xFFFF, 0, SIZE, source=f"10.0.3.{number & 255}")
+        assert send(target, frame, OUTSIDE, 0) == "no_flow"
+    assert target.flows() == set()
+    assert target.count("fragments_waiting") == 0
+
+
+def test_waiting_ends(target: EngineTarget) -> None:
+    """Time is told to `expire`, which knows when it will have something to do."""
+    engine = target.engine
+    engine.configure(behaviour=Behaviour(fragment_ms=500))
+    for slot in (1, 2):
+        assert send(target, last(1, slot=slot), INSIDE, slot, slot * 100) == "wait"
+    assert engine.next_deadline() == 600
+    engine.expire(599)
+    assert target.count("fragments_waiting") == 2
+    engine.expire(600)
+    assert (target.count("fragments_waiting"), target.count("drop_fragment_timeout")) == (1, 1)
+    assert engine.next_deadline() == 700
+    engine.expire(10_000)
+    assert target.count("drop_fragment_timeout") == 2
+    assert engine.next_deadline() is None
+
+
+@pytest.mark.parametrize("removed", ["slot", "interface"])
+def test_a_number_that_is_another_ones_now(target: EngineTarget, removed: str) -> None:
+    """What is on its way for a slot or an interface does not reach the next one of its number."""
+    engine = target.engine
+    nat_port = traffic.opened(engine, 1, 5000)
+    first = piece(9, 0, SIZE, source=scenario.WEB, nat_port=nat_port)
+    second = last(9, source=scenario.WEB, nat_port=nat_port)
+    assert send(target, first, OUTSIDE, 0) == "forward"
+    assert send(target, piece(5, 0, SIZE), INSIDE, 1) == "forward"
+    if removed == "slot":
+        engine.remove_slot(1)
+    else:
+        engine.remove_interface(0)
+    engine.sweep(0)
+    configured(engine, SETUP, 0)
+    assert send(target, second, OUTSIDE, 0) == "wait"
+    assert send(target, last(5), INSIDE, 1) == "wait"
+
+
+@given(
+    st.integers(20, 400).flatmap(
+        lambda size: st.tuples(
+            st.just(size),
+            st.lists(st.integers(1, size // 8), max_size=6, unique=True),
+            st.randoms(use_true_random=False),
+        )
+    )
+)
+def test_any_cut_in_any_order(case: tuple[int, list[int], object]) -> None:
+    """The datagram that arrives is the datagram that was sent, checksum included."""
+    size, cuts, random = case
+    target = EngineTarget(SETUP)
+    total = 8 + size
+    edges = [0, *(8 * cut for cut in sorted(cuts) if 8 * cut < total), total]
+    spans = [(start, end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    if len(spans) == 1:
+        spans = [(0, 8), (8, size)]
+    random.shuffle(spans)  # type: ignore[attr-defined]
+    came: dict[int, bytes] = {}
+    for start, length in spans:
+        verdict = target.engine.translate(piece(3, start, length, total=total), INSIDE, 1, 0)
+        sent = [verdict] if verdict.action is Action.FORWARD else []
+        for each in (*sent, *target.engine.take_extra()):
+            assert checksum.is_right(each.frame[14:34])
+            came[(packet.word(each.frame, 20) & 0x1FFF) * 8] = each.frame[34:]
+    whole = b"".join(came[start] for start in sorted(came))
+    assert len(whole) == total
+    pseudo = checksum.pseudo_header(
+        packet.octets(traffic.INTERFACE), packet.octets(scenario.WEB), packet.UDP, total
+    )
+    assert checksum.is_right(pseudo + whole)
+    assert target.count("fragments_waiting") == 0
+    assert target.engine.translate(last(3), INSIDE, 1, 0).reason is DropReason.NONE
+    target.close()

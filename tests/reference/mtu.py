@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of packets that are too large for a link, and of the option that prevents them."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from tests.reference import checksum, packet
+from tests.reference.packet import Datagram
+
+DONT_FRAGMENT = 0x4000
+MORE_FRAGMENTS = 0x2000
+
+_COPIED = 0x80
+
+
+def pieces(datagram: Datagram, mtu: int) -> list[Datagram]:
+    """The fragments that a packet leaves as (RFC 791 section 3.2); itself when it is small enough.
+
+    Options that are not to be copied are blanked in all but the first.
+    """
+    if datagram.total_length <= mtu:
+        return [datagram]
+    room = (mtu - len(datagram.header)) // 8 * 8
+    field = packet.word(datagram.header, 6)
+    parts = []
+    for start in range(0, len(datagram.payload), room):
+        part = datagram.payload[start : start + room]
+        last = start + len(part) == len(datagram.payload)
+        flags = field & 0xE000 if last else (field & 0xC000) | MORE_FRAGMENTS
+        header = datagram.header if start == 0 else _without_options(datagram.header)
+        header = packet.with_word(header, 2, len(header) + len(part))
+        header = packet.with_word(header, 6, flags | ((field & 0x1FFF) + start // 8))
+        parts.append(Datagram(packet.sealed_header(header), part))
+    return parts
+
+
+def _without_options(header: bytes) -> bytes:
+    result = bytearray(header)
+    at = 20
+    while at < len(result) and result[at] != 0:
+        if result[at] == 1:
+            at += 1
+            continue
+        size = result[at + 1] if at + 1 < len(result) else 0
+        if size < 2 or at + size > len(result):
+            break
+        if not result[at] & _COPIED:
+            result[at : at + size] = b"\x01" * size
+        at += size
+    return bytes(result)
+
+
+def completed(datagram: Datagram) -> Datagram:
+    """The packet with its partial checksum made a whole one."""
+    data = datagram.payload
+    udp = datagram.protocol == packet.UDP
+    at = 6 if udp else 16
+    covered = packet.word(data, 4) if udp else len(data)
+    value = checksum.checksum(data[:covered])
+    return replace(
+        datagram, payload=packet.with_word(data, at, 0xFFFF if udp and value == 0 else value)
+    )
+
+
+def clamped(datagram: Datagram, largest: int, *, partial: bool) -> tuple[Datagram, int]:
+    """The TCP segment with MSS options above `largest` lowered, and how many that were."""
+    data = bytearray(datagram.payload)
+    end = (data[12] >> 4) * 4
+    at, count = 20, 0
+    while at < end and data[at] != 0:
+        if data[at] == 1:
+            at += 1
+            continue
+        size = data[at + 1] if at + 1 < end else 0
+        if size < 2 or at + size > end:
+            break
+        if data[at] == 2 and size == 4 and packet.word(data, at + 2) > largest:
+            before = bytes(data)
+            data[at + 2 : at + 4] = largest.to_bytes(2)
+            count += 1
+            if not partial:
+                value = checksum.exchanged(packet.word(data, 16), before, bytes(data))
+                data[16:18] = value.to_bytes(2)
+        at += size
+    return replace(datagram, payload=bytes(data)), count
+
+
+def fragmentation_needed(offending: Datagram, source: IPv4Address, mtu: int) -> bytes:
+    """The IPv4 packet that tells its sender what the next link carries (RFC 1191 section 4)."""
+    rest = b"\0\0" + mtu.to_bytes(2)
+    message = packet.icmp(3, 4, rest, offending.header + offending.payload[:8])
+    return packet.ipv4(str(source), str(offending.source), packet.ICMP, message, ttl=64, tos=0xC0)
