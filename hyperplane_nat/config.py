@@ -64,6 +64,9 @@ from hyperplane_nat.config_values import (
 SLOTS_MAX = 16384
 INTERFACES_MAX = 256
 
+INTERFACE_MTU = 8500
+"""MTU of a NAT gateway (AWS)."""
+
 REMEDIES = {
     "int_type": "write a whole number without quotes",
     "float_type": "write a number without quotes",
@@ -163,6 +166,11 @@ class NetworkInterface(Section):
     subnet: LinkName = Field(description="Name of the subnet it is in.")
     address: Address = Field(
         description="Its address: what servers in the VPC see environments come from."
+    )
+    mtu_bytes: Mtu = Field(
+        default=INTERFACE_MTU,
+        description="The largest packet it sends into the VPC, if `mtu_bytes` of the VPC is not "
+        "smaller (AWS: 8500).",
     )
     secondary_addresses: list[Address] = Field(
         default_factory=list,

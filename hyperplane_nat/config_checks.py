@@ -55,13 +55,6 @@ def _check_vpcs(config: Config) -> None:
     )
     inside = config.environment.interface.network
     for number, vpc in enumerate(config.vpc):
-        if vpc.mtu_bytes != config.environment.mtu_bytes:
-            raise FieldError(
-                f"vpc[{number}].mtu_bytes",
-                f"{vpc.mtu_bytes} is not environment.mtu_bytes, {config.environment.mtu_bytes}, "
-                "and the gateway neither fragments nor says 'fragmentation needed'",
-                "set both to the same",
-            )
         if vpc.network.overlaps(inside):
             raise FieldError(
                 f"vpc[{number}].cidr",

@@ -261,12 +261,6 @@ address = "10.0.1.10"
             id="vpc-over-the-environments",
         ),
         pytest.param(
-            VPC + "mtu_bytes = 1400\n" + SUBNET,
-            "vpc[0].mtu_bytes: 1400 is not environment.mtu_bytes, 1500, and the gateway neither "
-            "fragments nor says 'fragmentation needed' (set both to the same)",
-            id="two-mtus",
-        ),
-        pytest.param(
             VPC + SUBNET + VPC + SUBNET.replace("private-a", "private-b"),
             "vpc.name: 2 VPCs are called 'customer' (rename all but one)",
             id="two-vpcs-of-a-name",

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config import INTERFACE_MTU, Config
 from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.pool import EnvironmentPool
@@ -133,6 +133,7 @@ class Network:
             "router": interface.router,
             "destinations": list(interface.destinations),
             "vpc": interface.vpc_number,
+            "mtu": min(INTERFACE_MTU, self._mtus[interface.vpc]),
             **interface.policy.document(),
         }
 

@@ -133,6 +133,9 @@ def forwarder_state(
                 "router": str(interface.subnet.router),
                 "destinations": [str(network) for network in interface.destinations],
                 "vpc": vpc_numbers.get(interface.vpc.name, 0),
+                "mtu": min(
+                    config.network_interface[interface.number].mtu_bytes, interface.vpc.mtu_bytes
+                ),
                 "secondary": [
                     {"number": number, "address": str(address)}
                     for number, address in interface.secondary
@@ -214,6 +217,7 @@ def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, An
         "environment_mac": slot.environment_mac,
         "gateway_mac": slot.gateway_mac,
         "interface": interface,
+        "mtu": config.environment.mtu_bytes,
     }
 
 

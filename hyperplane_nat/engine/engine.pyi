@@ -30,8 +30,8 @@ class Engine:
         destinations: Sequence[str],
         vpc: int = 0,
         policy: Policy | None = None,
-        primary: int | None = None,
         mtu: int = 65535,
+        primary: int | None = None,
     ) -> None: ...
     def admits_interface(self, number: int, address: str) -> bool: ...
     def remove_interface(self, number: int) -> None: ...

@@ -402,8 +402,8 @@ cdef class Engine:
         With `primary` it is a further address of that interface, which is set before it and has the
         link, the next hops and the policy.
 
-        Without a policy everything may be reached.  A new policy concerns new flows only.  `mtu` is
-        what its link carries, in bytes.
+        Without a policy everything may be reached.  A new policy concerns new flows only.
+        `mtu` is what its link carries, in bytes.
         """
         if number >= self.nat.interfaces_max:
             raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")

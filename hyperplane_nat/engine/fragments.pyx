@@ -312,6 +312,7 @@ cdef uint64_t fragments_deadline(const Nat* nat) noexcept nogil:
 cdef void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexcept nogil:
     """A slot or an interface is gone: its number will mean another one."""
     cdef uint32_t i = nat.fragments.by_time.first, following
+    cdef uint32_t address = nat.interface_addresses[number] if side == SIDE_OUTSIDE else 0
     cdef Context* context
     cdef bint sent, received
     while i != NOTHING:
@@ -321,7 +322,10 @@ cdef void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexcept nog
         received = (
             context.state == CONTEXT_ANSWERED
             and context.out_side == side
-            and context.out_port == number
+            and (
+                context.out_port == number
+                or (side == SIDE_OUTSIDE and context.new_source == address)
+            )
         )
         if sent or received:
             forget(nat, i, DROP_UNKNOWN_LINK)

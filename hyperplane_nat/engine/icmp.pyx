@@ -210,7 +210,7 @@ cdef void reply_error(
     store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
     p.action = ACTION_REPLY
     p.out_side = p.side
-    p.out_port = p.port
+    p.out_port = nat.interfaces[p.port].primary if p.side else p.port
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + total
     count(nat, C_REPLIES_ICMP)

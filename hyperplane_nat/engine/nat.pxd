@@ -48,11 +48,11 @@ cdef struct Interface:
     uint32_t router
     uint32_t vpc
     uint32_t entries
+    uint16_t mtu
     # An address of its own of the interface that is the primary; each primary has a chain of them.
     uint16_t primary
     uint16_t next_address
     uint16_t addresses
-    uint16_t mtu
     const PolicyRecord* policy
     uint8_t active
     uint8_t retiring

@@ -231,6 +231,7 @@ class Configuration:
                 destinations=interface.destinations,
                 vpc=interface.vpc,
                 policy=interface.policy,
+                mtu=interface.mtu,
                 primary=interface.number,
             )
             self._primaries[number] = interface.number
@@ -249,6 +250,7 @@ class Configuration:
             gateway_mac=slot.gateway_mac,
             interface=slot.interface,
             link=slot.ifindex,
+            mtu=slot.mtu,
         )
         self._links.link_slot(slot.number, slot.ifindex)
         self._owners[slot.ifindex] = ("slot", slot.number)

@@ -34,6 +34,10 @@ __all__ = [
 NUMBERS = 65_535
 """Slots and interfaces that a state map can have at most."""
 
+MTU_MAX = 65_535
+"""An MTU that limits nothing."""
+
+_MTU_MIN = 68
 _DESTINATIONS_MAX = 16
 _SECONDARY_MAX = 7
 _LINKS = 1 << 22
@@ -65,6 +69,8 @@ class InterfaceState:
     """Interfaces with the same number are in one VPC; addresses of other VPCs mean nothing here."""
     policy: Policy | None = None
     """Its security groups; None lets every flow begin."""
+    mtu: int = MTU_MAX
+    """The largest packet it sends, in bytes."""
     secondary: tuple[SecondaryAddress, ...] = ()
 
     @property
@@ -88,6 +94,8 @@ class SlotState:
     environment_mac: str
     gateway_mac: str
     interface: int | None
+    mtu: int = MTU_MAX
+    """The largest packet that the environment takes, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +191,7 @@ def _interfaces(
         _check_number(where, state.number, interfaces_max)
         _check_number(f"vpc of {where}", state.vpc, 1 << 32)
         _check_link(where, state.ifindex)
+        _check_mtu(where, state.mtu)
         _check_mac(where, state.mac)
         if len(state.destinations) > _DESTINATIONS_MAX:
             raise ValueError(f"{where} has more than {_DESTINATIONS_MAX} destinations")
@@ -210,6 +219,7 @@ def _slots(items: Iterable[_Mapping[str, Any]], slots_max: int) -> dict[int, Slo
         if state.interface is not None:
             _check_number(f"interface of {where}", state.interface, NUMBERS)
         _check_link(where, state.ifindex)
+        _check_mtu(where, state.mtu)
         for mac in (state.environment_mac, state.gateway_mac):
             _check_mac(where, mac)
         _check_network(state.subnet)
@@ -266,6 +276,13 @@ def _check_link(where: str, ifindex: int) -> None:
     _check_number(f"link of {where}", ifindex, _LINKS)
     if ifindex == 0:
         raise ValueError(f"link of {where}: no link has index 0")
+
+
+def _check_mtu(where: str, mtu: int) -> None:
+    if not isinstance(mtu, int):
+        raise TypeError(f"MTU of {where}: {mtu!r} is not a number")
+    if not _MTU_MIN <= mtu <= MTU_MAX:
+        raise ValueError(f"MTU of {where}: {mtu} is out of range ({_MTU_MIN} to {MTU_MAX})")
 
 
 def _check_links(items: Iterable[InterfaceState | SlotState]) -> None:

@@ -85,7 +85,7 @@ def test_unknown_messages_are_no_events(lab: Lab, message: dict[str, Any]) -> No
 
 def test_interfaces_come_and_go(lab: Lab) -> None:
     lab.observer.look()
-    lab.interfaces = {0: "eni-a", 5: "eni-b"}
+    lab.interfaces = {0: "eni-a", 1: "eni-a", 5: "eni-b"}
     lab.observer.look()
     lab.observer.look()
     lab.interfaces = {0: "eni-a", 5: "eni-c"}

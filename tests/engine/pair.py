@@ -122,10 +122,12 @@ class Pair:
 
     def set_policy(self, number: int, policy: Policy | None) -> None:
         """Give an interface other security groups."""
+        before = self.model.interfaces[number]
         for each, primary, address in self.setup.interfaces():
             if primary == number:
-                set_interface(self.engine, each, policy, primary=primary, address=address)
-        before = self.model.interfaces[number]
+                set_interface(
+                    self.engine, each, policy, primary=primary, address=address, mtu=before.mtu
+                )
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
 
     def compare_flows(self) -> None:

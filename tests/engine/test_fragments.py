@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fragments in numbers: quotas, floods, time, and numbers that are given to somebody else."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -11,14 +12,14 @@ from hyperplane_nat.engine import Action, Behaviour, DropReason
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
-from tests.reference import checksum, packet
+from tests.reference import Ports, checksum, packet
 
 SENDER_BUFFERS = 128
 SENDER_CONTEXTS = 64
 INTERFACE_BUFFERS = 1024
 SIZE = 64
 
-SETUP = scenario.Setup(flows_max=4096, ports=scenario.Ports(1024, 65535, 55_000))
+SETUP = scenario.Setup(flows_max=4096, ports=Ports(1024, 65535, 55_000))
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_any_cut_in_any_order(case: tuple[int, list[int], object]) -> None:
     target = EngineTarget(SETUP)
     total = 8 + size
     edges = [0, *(8 * cut for cut in sorted(cuts) if 8 * cut < total), total]
-    spans = [(start, end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    spans = [(start, end - start) for start, end in itertools.pairwise(edges)]
     if len(spans) == 1:
         spans = [(0, 8), (8, size)]
     random.shuffle(spans)  # type: ignore[attr-defined]

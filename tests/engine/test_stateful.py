@@ -5,6 +5,7 @@ Few slots, few ports and few entries, so that everything runs out all the time. 
 are drawn around those the tracker waits for, because random ones would only ever be out of window.
 """
 
+import dataclasses
 import os
 from ipaddress import IPv4Address, IPv4Network
 
@@ -53,6 +54,8 @@ likely_flags = st.one_of(
     st.sampled_from((packet.ACK, packet.ACK, packet.FIN | packet.ACK, packet.RST)), flag_sets
 )
 offsets = st.sampled_from((0, 0, 0, 1, -1, 2, 1000, 1001, 65535, 65536, 1 << 31, (1 << 31) - 1))
+narrow = st.sampled_from((65535, 65535, 68, 90))
+cuts = st.sampled_from((0, 0, 8, 16, 24, 32, 40))
 scales = st.sampled_from((None, None, 0, 2, 14, 15, 255))
 windows = st.sampled_from((0, 1, 1000, 65535))
 starts = st.sampled_from((0, 1000, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF))
@@ -87,6 +90,28 @@ BEHAVIOURS = (
 SECONDARY = ((0, "10.0.1.11"), (0, "10.0.1.12"), (1, "10.0.2.11"))
 
 
+def _part(
+    ends: tuple[str, str],
+    protocol: int,
+    content: bytes,
+    identification: int,
+    part: tuple[int, int],
+    ttl: int = 64,
+) -> bytes:
+    """A fragment: from the first number of `part`, as many bytes as the second says, or all."""
+    start, size = part
+    end = start + size if size else len(content)
+    more = 0x2000 if end < len(content) else 0
+    return packet.ipv4(
+        *ends,
+        protocol,
+        content[start:end],
+        ttl=ttl,
+        identification=identification,
+        fragment=more | start // 8,
+    )
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Rules are what can happen to a gateway; the pair compares after each."""
 
@@ -99,6 +124,7 @@ class EngineMachine(RuleBasedStateMachine):
         hold=st.sampled_from((0, 100, 500)),
         now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
         known=st.sampled_from((True, True, True, False)),
+        mtus=st.tuples(narrow, narrow),
         behaviour=st.sampled_from((Behaviour(), *BEHAVIOURS)),
         limits=st.sampled_from(((0, 0), (0, 0), (0, 0), (5, 0), (0, 4), (6, 5))),
         secondary=st.sampled_from(((), ((0, "10.0.1.11"),), SECONDARY)),
@@ -112,6 +138,7 @@ class EngineMachine(RuleBasedStateMachine):
         hold: int,
         now: int,
         known: bool,
+        mtus: tuple[int, int],
         behaviour: Behaviour,
         limits: tuple[int, int],
         secondary: tuple[tuple[int, str], ...],
@@ -130,8 +157,12 @@ class EngineMachine(RuleBasedStateMachine):
                 hold=hold,
             ),
             neighbours_known=known,
-            behaviour=behaviour,
+            behaviour=dataclasses.replace(
+                behaviour, tcp_fragments=True, icmp_fragments=True, fragment_ms=500
+            ),
             secondary=secondary,
+            slot_mtu=mtus[0],
+            interface_mtu=mtus[1],
         )
         self.pair = Pair(setup, now=now, seed=seed)
 
@@ -184,6 +215,34 @@ class EngineMachine(RuleBasedStateMachine):
             identification=identification,
         )
         self._from_slot(slot, body + padding, partial=partial)
+
+    @rule(
+        slot=slots,
+        remote=remotes,
+        protocol=st.sampled_from((packet.UDP, packet.UDP, packet.ICMP, packet.TCP)),
+        identification=st.sampled_from((1, 2)),
+        part=st.tuples(cuts, cuts),
+        ttl=ttls,
+    )
+    def fragment_out(
+        self,
+        slot: int,
+        remote: str,
+        protocol: int,
+        identification: int,
+        part: tuple[int, int],
+        ttl: int,
+    ) -> None:
+        payload = bytes(range(40))
+        ends = (scenario.ENVIRONMENT, remote)
+        if protocol == packet.UDP:
+            content = packet.udp(*ends, 5000, 7, payload)
+        elif protocol == packet.ICMP:
+            content = packet.echo(packet.ECHO_REQUEST, 77, 1, payload)
+        else:
+            content = packet.tcp(*ends, 5000, 80, packet.SYN, seq=1000, payload=payload[:28])
+        body = _part(ends, protocol, content, identification, part, ttl)
+        self._from_slot(slot, body)
 
     @rule(slot=slots, remote=remotes, identifier=identifiers, payload=payloads, ttl=ttls)
     def echo_out(self, slot: int, remote: str, identifier: int, payload: bytes, ttl: int) -> None:
@@ -360,6 +419,20 @@ class EngineMachine(RuleBasedStateMachine):
                 content = packet.echo(packet.ECHO_REQUEST, entry.nat_port, 1, b"hello")
         body = packet.ipv4(source, destination, entry.protocol, content, ttl=ttl)
         self._from_slot(slot, body, partial=partial)
+
+    @precondition(lambda self: self.pair.other_entries())
+    @rule(data=st.data(), identification=st.sampled_from((1, 2)), part=st.tuples(cuts, cuts))
+    def fragment_in(self, data: st.DataObject, identification: int, part: tuple[int, int]) -> None:
+        entry = data.draw(st.sampled_from(self.pair.other_entries()))
+        source, destination, source_port, destination_port = _ends(entry, scenario.OUTSIDE)
+        payload = bytes(range(40))
+        if entry.protocol == packet.ICMP:
+            content = packet.echo(packet.ECHO_REPLY, destination_port, 1, payload)
+        else:
+            content = packet.udp(source, destination, source_port, destination_port, payload)
+        ends = (source, destination)
+        body = _part(ends, entry.protocol, content, identification, part)
+        self._from(entry, scenario.OUTSIDE, body)
 
     @precondition(lambda self: self.pair.other_entries())
     @rule(

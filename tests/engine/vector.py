@@ -8,7 +8,8 @@ the way to it.  A field written "$name" stands for a port of the engine's choosi
 expectation to use it binds it, later steps use the same number.
 
 `cut` makes a fragment of a packet: the packet is built as a whole, and `cut = [OFFSET, BYTES]` says
-which part of its payload is in the frame.  What leaves besides the expected frame is a list, `extra`.
+which part of its payload is in the frame.  What leaves besides the expected frame is in a list,
+`extra`.
 `filled` makes a payload of so many bytes.
 
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
@@ -104,10 +105,10 @@ def _setup(table: Fields) -> scenario.Setup:
         ),
         timeouts=Timeouts(**table.get("timeouts", {})),
         neighbours_known=table.get("neighbours_known", True),
-        behaviour=Behaviour(**table.get("behaviour", {})),
-        secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         slot_mtu=table.get("slot_mtu", 65535),
         interface_mtu=table.get("interface_mtu", 65535),
+        behaviour=Behaviour(**table.get("behaviour", {})),
+        secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
 

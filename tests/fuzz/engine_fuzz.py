@@ -43,7 +43,11 @@ SETUP = scenario.Setup(
         icmp=250,
         hold=150,
     ),
+    behaviour=Behaviour(tcp_fragments=True, icmp_fragments=True, fragment_ms=400),
 )
+
+NARROW = dataclasses.replace(SETUP, slot_mtu=68, interface_mtu=90)
+"""The same with links that carry next to nothing."""
 
 FILTERED = dataclasses.replace(
     SETUP,
@@ -69,7 +73,8 @@ OPEN = dataclasses.replace(
 )
 """Mappings instead of ports by destination, two addresses, neighbours that reach each other."""
 
-SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN)
+
+SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW)
 
 Sample = tuple[int, int, bytes]
 """Side, slot or interface, frame."""
@@ -100,7 +105,7 @@ def _packed(source: str, destination: str, protocol: int, content: bytes, random
         protocol,
         content,
         ttl=random.choice((64, 64, 64, 2, 1, 0)),
-        identification=random.getrandbits(16),
+        identification=random.choice((0, 1, random.getrandbits(16))),
         options=options,
     )
 
@@ -225,6 +230,24 @@ def _super_frame(random: Random) -> Sample:
     return INSIDE, 1, traffic.frame_in(INSIDE, 1, body)
 
 
+def _pieces(samples: Sequence[Sample], random: Random) -> list[Sample]:
+    """Fragments of some of the frames."""
+    pieces = []
+    packets = [sample for sample in samples if sample[2][12:14] == b"\x08\x00"]
+    for side, port, frame in random.sample(packets, 20):
+        start = 14 + (frame[14] & 0x0F) * 4
+        room = 8 * random.choice((1, 2, 3, 4))
+        for at in range(0, min(len(frame) - start, 8 * room), room):
+            part = bytearray(frame[:start] + frame[start + at : start + at + room])
+            more = 0x2000 if start + at + room < len(frame) else 0
+            struct.pack_into("!H", part, 16, len(part) - 14)
+            struct.pack_into("!H", part, 20, more | at // 8)
+            struct.pack_into("!H", part, 24, 0)
+            struct.pack_into("!H", part, 24, 0xFFFF - _sum(part[14:start]) & 0xFFFF)
+            pieces.append((side, port, bytes(part)))
+    return pieces
+
+
 def _position(size: int, random: Random) -> int:
     """Where to do damage: seldom in the Ethernet header, behind which nothing would be seen."""
     if size <= 14 or random.random() < 0.05:
@@ -313,7 +336,7 @@ def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> N
     action = verdict.action
     assert isinstance(action, Action)
     assert (verdict.reason is not DropReason.NONE) == (action is Action.DROP), verdict
-    if action is Action.DROP:
+    if action in (Action.DROP, Action.WAIT):
         assert verdict.frame == b""
         return
     assert isinstance(verdict.side, Side)
@@ -328,6 +351,12 @@ def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> N
         assert (verdict.side, verdict.port) == (side, port)
         return
     assert 34 <= size <= len(frame), verdict
+    check_translated(verdict, side, port)
+
+
+def check_translated(verdict: Verdict, side: int, port: int) -> None:
+    """A frame that leaves goes to the other side, to whom it may, and is as long as it says."""
+    size = len(verdict.frame)
     if side == verdict.side == INSIDE:
         vpcs = [scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[n]] for n in (port, verdict.port)]
         assert vpcs[0] == vpcs[1], "a hairpin leaves the VPC"
@@ -355,6 +384,7 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
         if number % RENEW_EVERY == 0:
             samples = _outgoing(random) + _of_flows(engine, random) + _arp(random)
             samples.append(_super_frame(random))
+            samples += _pieces(samples, random)
         if number % VERIFY_EVERY == 0:
             problems = engine.verify()
             assert problems == [], f"seed {seed}, after {number} frames: {problems}"
@@ -376,6 +406,10 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
                 frame, side, port, now, partial=partial, gso_size=1448 if partial else 0
             )
             check(verdict, frame, side, port)
+            for extra in engine.take_extra():
+                assert extra.action in (Action.FORWARD, Action.PUNT)
+                check_translated(extra, side, port)
+                outcomes["extra"] += 1
         except Exception as error:
             error.add_note(
                 f"seed {seed}, frame {number}, side {side} port {port} at {now} "
@@ -394,6 +428,7 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
     # A whole turn of the clock in which nothing happens frees everything.
     engine.expire(now + 10_000)
     engine.expire(now + 20_000)
+    assert engine.counters()["fragments_waiting"] == 0, f"seed {seed}: fragments wait for ever"
     problems = engine.verify()
     assert problems == [], f"seed {seed}, at the end: {problems}"
     assert engine.flows() == [], f"seed {seed}: flows that never end: {engine.flows()}"

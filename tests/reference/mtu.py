@@ -64,7 +64,7 @@ def completed(datagram: Datagram) -> Datagram:
 
 def clamped(datagram: Datagram, largest: int, *, partial: bool) -> tuple[Datagram, int]:
     """The TCP segment with MSS options above `largest` lowered, and how many that were."""
-    data = bytearray(datagram.payload)
+    data = datagram.payload
     end = (data[12] >> 4) * 4
     at, count = 20, 0
     while at < end and data[at] != 0:
@@ -75,14 +75,13 @@ def clamped(datagram: Datagram, largest: int, *, partial: bool) -> tuple[Datagra
         if size < 2 or at + size > end:
             break
         if data[at] == 2 and size == 4 and packet.word(data, at + 2) > largest:
-            before = bytes(data)
-            data[at + 2 : at + 4] = largest.to_bytes(2)
+            before, data = data, packet.with_word(data, at + 2, largest)
             count += 1
             if not partial:
-                value = checksum.exchanged(packet.word(data, 16), before, bytes(data))
-                data[16:18] = value.to_bytes(2)
+                value = checksum.exchanged(packet.word(data, 16), before, data)
+                data = packet.with_word(data, 16, value)
         at += size
-    return replace(datagram, payload=bytes(data)), count
+    return replace(datagram, payload=data), count
 
 
 def fragmentation_needed(offending: Datagram, source: IPv4Address, mtu: int) -> bytes:
