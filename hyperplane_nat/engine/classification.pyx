@@ -137,7 +137,7 @@ cdef int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
     return DROP_NO_ROUTE
 
 
-cdef inline int check_addresses(Nat* nat, const Packet* p) noexcept nogil:
+cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
     if p.side == SIDE_INSIDE:
         return check_from_inside(nat, p)
     if never_a_host(p.source) or address_of_an_interface(
