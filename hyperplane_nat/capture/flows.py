@@ -5,8 +5,8 @@ Theory of operation: a search goes through the whole table, for all keys at once
 where a flow was found is remembered, and a remembered entry is read again and compared each time it
 is used, because it may be another's by then. Searches take at most `SEARCH_SHARE` of the time,
 however many frames belong to no flow: after a search the next one waits for a multiple of its
-duration. A mapping (RFC 4787, section 4.1) is a flow without a remote end: what comes from outside
-and belongs to no flow belongs to it.
+duration. A mapping (RFC 4787, section 4.1) is a flow without a remote end: what it lets in belongs
+to it as long as there is no answer, and so no flow.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class FlowMap(Protocol):
 
     def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
         """The flows among `limit` entries from `start`."""
+
+    def mappings(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        """The mappings among them."""
 
     def find(self, keys: list[SearchKey]) -> list[int | None]:
         """The entry of each key."""
@@ -78,7 +81,7 @@ class FlowFinder:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        found = self._map.flows(entry, 1)
+        found = self._map.flows(entry, 1) or self._map.mappings(entry, 1)
         if found and (_has(found[0], key) or _has(found[0], _mapping(key))):
             return found[0]
         del self._entries[key]
@@ -91,9 +94,7 @@ def _halves(entries: list[int | None]) -> tuple[list[int | None], list[int | Non
 
 
 def _mapping(key: SearchKey) -> SearchKey:
-    """The key of the mapping that a packet from outside would meet; others are their own."""
-    if key.side == Side.INSIDE:
-        return key
+    """The key of the mapping that a packet without a flow belongs to."""
     return key._replace(remote_address=_NO_ADDRESS, remote_port=_NO_PORT)
 
 

@@ -292,10 +292,12 @@ class Session:
 
 def comment_of(flow: Flow, name: str) -> str:
     """A flow in a line: whose, from where, as what, to where, and its state."""
+    anybody = flow.remote_address == "0.0.0.0"
+    remote = "any" if anybody else f"{flow.remote_address}:{flow.remote_port}"
     return (
         f"{name}: {flow.protocol} {flow.inside_address}:{flow.inside_port}"
         f" -> {flow.nat_address}:{flow.nat_port}"
-        f" -> {flow.remote_address}:{flow.remote_port} {flow.state}"
+        f" -> {remote} {flow.state}"
     )
 
 

@@ -161,9 +161,12 @@ def _interface_link(interfaces: list[Row], wanted: str, only_slot: int | None = 
         raise UserError(f"unknown interface {wanted!r} (see: hyperplane-nat interfaces)")
     link = str(row["name"])
     numbers = {
-        socket.inet_aton(each["address"]): int(each["number"])
-        for each in interfaces
-        if each["name"] == link
+        socket.inet_aton(address): int(number)
+        for address, number in zip(
+            (row["address"], *row["secondary_addresses"]),
+            (row["number"], *row["secondary_numbers"]),
+            strict=True,
+        )
     }
     whose = "" if only_slot is None else f", flows of {environment_name(only_slot)}"
     text = f"{row.get('id') or link}: the VPC's side{whose}"

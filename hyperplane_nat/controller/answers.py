@@ -111,6 +111,7 @@ class InterfaceRow(BaseModel):
     subnet: str
     address: str
     secondary_addresses: list[str] = Field(description="Its further addresses.")
+    secondary_numbers: list[int] = Field(description="Their numbers, in the same order.")
     mac: str | None
     environments: int = Field(description="Environments attached to it.")
     flows: int

@@ -21,7 +21,7 @@ from hyperplane_nat.model.environment import environment_name
 LOOK_SECONDS = 0.5
 
 _KINDS = {
-    "port_allocation": (Kind.PORT_EXHAUSTION, "no source port is left"),
+    "port_allocation": (Kind.PORT_EXHAUSTION, "no source port for a new flow"),
     "flow_table_full": (Kind.FLOW_TABLE_FULL, "a new flow was refused: raise flows.max"),
 }
 """The engine's kinds; others are for its log alone."""
@@ -48,7 +48,7 @@ class Observer:
         self._interfaces = interfaces
         self._function_of = function_of
         self._counters = counters
-        self._known: Mapping[int, str] = {}
+        self._known: frozenset[str] = frozenset()
         self._lost: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -95,20 +95,18 @@ class Observer:
 
     def look(self) -> None:
         """Compare with the last look, and let the log show what it has held back."""
-        found = dict(self._interfaces())
-        for number in found.keys() | self._known.keys():
-            old, new = self._known.get(number), found.get(number)
-            if old != new:
-                # A number may have been given on between two looks.
-                if old is not None:
-                    self._report_interface(Kind.INTERFACE_REMOVED, old, "removed")
-                if new is not None:
-                    self._report_interface(Kind.INTERFACE_ADDED, new, "added")
+        # Each address of an interface has a number: they share its name.
+        found = frozenset(self._interfaces().values())
+        for name in sorted(self._known - found):
+            self._report_interface(Kind.INTERFACE_REMOVED, name, "removed")
+        for name in sorted(found - self._known):
+            self._report_interface(Kind.INTERFACE_ADDED, name, "added")
         self._known = found
-        lost = self._counters().get("flow_records_lost")
-        if lost is not None:
+        counters = self._counters()
+        if counters:
+            lost = counters.get("flow_records_lost", 0) + counters.get("flow_log_lines_lost", 0)
             if self._lost is not None and lost > self._lost:
-                text = "flow log records were lost: what they told is missing from the flow logs"
+                text = "flow log records or lines were lost: see SKIPDATA in the flow logs"
                 event = Event(kind=Kind.FLOW_LOG_LOSS, message=text)
                 self.events.report(event, lost - self._lost)
             self._lost = lost

@@ -156,7 +156,7 @@ class FlowReader(AbstractContextManager["FlowReader"]):
 
 def interface_names(lab: Lab, region: Region) -> dict[int, str]:
     """Names of the network interfaces, ids of those of functions, by number."""
-    names = lab.interface_names()
+    names = dict(lab.interface_names())
     # In one step: another thread may be changing the tables.
     names |= {used.number: used.id for used in list(region.tables.interfaces.values())}
     return names
@@ -236,6 +236,7 @@ def function_interfaces(
             "subnet": row["SubnetName"],
             "address": row["PrivateIpAddress"],
             "secondary_addresses": [],
+            "secondary_numbers": [],
             "mac": macs.get(row["Link"]),
             "environments": row["Environments"],
             "flows": flows.get(row["NetworkInterfaceId"], 0),
@@ -276,6 +277,7 @@ def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[
             "subnet": interface.subnet.name,
             "address": str(interface.address),
             "secondary_addresses": [str(address) for _, address in interface.secondary],
+            "secondary_numbers": [number for number, _ in interface.secondary],
             "mac": macs.get(interface.name),
             "environments": attached[interface.name],
             "flows": flows[interface.name],

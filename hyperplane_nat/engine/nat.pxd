@@ -11,7 +11,9 @@ from hyperplane_nat.engine.layout cimport (
     STATES,
     Entry,
     Exhaustion,
+    FlowRecord,
     Header,
+    RecordRing,
     SlotCounters,
 )
 from hyperplane_nat.engine.neighbours cimport NeighbourTable
@@ -48,11 +50,11 @@ cdef struct Interface:
     uint32_t router
     uint32_t vpc
     uint32_t entries
+    uint16_t mtu
     # An address of its own of the interface that is the primary; each primary has a chain of them.
     uint16_t primary
     uint16_t next_address
     uint16_t addresses
-    uint16_t mtu
     const PolicyRecord* policy
     uint8_t active
     uint8_t retiring
@@ -87,6 +89,14 @@ cdef struct Event:
     uint8_t protocol
     uint8_t kind
 
+# Where flow records go; without a ring nobody asked for them.
+cdef struct RecordSink:
+    RecordRing* ring
+    FlowRecord* records
+    uint32_t* lost
+    uint64_t period
+    uint32_t refusals
+
 cdef struct Nat:
     FlowTable table
     PortAllocator ports
@@ -114,6 +124,7 @@ cdef struct Nat:
     Exhaustion* exhaustions
     FragmentTable fragments
     Extras extras
+    RecordSink sink
     Event events[EVENTS_MAX]
     uint32_t events_count
 

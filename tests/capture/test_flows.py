@@ -44,7 +44,12 @@ class FakeMap:
         self.seconds = 0.0
 
     def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
-        return [self.entries[start]] if start in self.entries else []
+        found = self.entries.get(start)
+        return [found] if found is not None and found.remote_port else []
+
+    def mappings(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        found = self.entries.get(start)
+        return [found] if found is not None and not found.remote_port else []
 
     def find(self, keys: list[SearchKey]) -> list[int | None]:
         self.searches.append(keys)
@@ -104,7 +109,7 @@ def test_searches_take_their_share_of_the_time_and_no_more() -> None:
     assert (len(table.searches) - 1) * table.seconds <= table.now * SEARCH_SHARE
 
 
-def test_from_outside_a_mapping_is_found_when_no_flow_is() -> None:
+def test_a_mapping_is_found_when_no_flow_is() -> None:
     found, table = finder()
     mapping = flow(9, remote_port=0)
     table.entries[9] = mapping

@@ -60,6 +60,7 @@ INTERFACE = {
     "subnet": "private-a",
     "address": "10.0.1.10",
     "secondary_addresses": [],
+    "secondary_numbers": [],
     "mac": "02:00:00:00:00:01",
     "environments": 2,
     "flows": 6,

@@ -81,8 +81,8 @@ def test_an_interface_by_name_or_id(connection: Client, name: str) -> None:
 
 
 def test_every_address_of_a_link_is_known(connection: Client, api: FakeApi) -> None:
-    second = INTERFACE | {"number": 5, "address": "10.0.1.11"}
-    api.answers["/v1/interfaces"].append(second)
+    more = {"secondary_addresses": ["10.0.1.11"], "secondary_numbers": [5]}
+    api.answers["/v1/interfaces"] = [INTERFACE | more]
     (link,) = capture._links(connection, None, "eni-a")
     assert link.identifier._interfaces == {
         socket.inet_aton(str(INTERFACE["address"])): 0,

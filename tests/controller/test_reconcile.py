@@ -10,10 +10,12 @@ import pytest
 from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.resources import resources_of
+from hyperplane_nat.controller.views import interface_names
 from hyperplane_nat.model.environment import environment_name, environment_number
 from hyperplane_nat.model.region import Region
 from netns.topology import InterfaceSpec, Topology, VpcSpec, check
 from tests.controller.support import FakeNetns, config_in, paths_of
+from tests.model.support import Scene
 
 VPCS: list[dict[str, Any]] = [
     {
@@ -168,14 +170,19 @@ def test_secondary_addresses_have_numbers_behind_the_interfaces(directory: Path)
     ]
     wanted = config_in(directory, vpc=VPCS, network_interface=more)
     lab = reconcile.lab_of(wanted)
-    assert lab.interface_names() == {
-        0: "eni-c",
-        1: "eni-a",
-        2: "eni-b",
-        3: "eni-c",
-        4: "eni-c",
-        5: "eni-b",
-    }
+    nothing = Scene().region
+    assert (
+        interface_names(lab, nothing)
+        == lab.interface_names()
+        == {
+            0: "eni-c",
+            1: "eni-a",
+            2: "eni-b",
+            3: "eni-c",
+            4: "eni-c",
+            5: "eni-b",
+        }
+    )
     topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
     state = reconcile.forwarder_state(wanted, lab, topology, {})
     assert [each["secondary"] for each in state["interfaces"]] == [

@@ -79,10 +79,10 @@ def set_interface(
     engine: Engine,
     number: int,
     policy: reference.Policy | None = None,
-    mtu: int = 65535,
     *,
     primary: int | None = None,
     address: str | None = None,
+    mtu: int = 65535,
 ) -> None:
     """Make an interface of the scenario, or a further address of one."""
     link = number if primary is None else primary
@@ -96,8 +96,8 @@ def set_interface(
         destinations=scenario.DESTINATIONS,
         vpc=scenario.INTERFACE_VPCS[link],
         policy=compiled_policy(address, policy),
-        primary=primary,
         mtu=mtu,
+        primary=primary,
     )
 
 
@@ -122,7 +122,9 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     engine.set_neighbour_queue(setup.neighbour_queue)
     for number, primary, address in setup.interfaces():
         policy = setup.policies.get(primary)
-        set_interface(engine, number, policy, setup.interface_mtu, primary=primary, address=address)
+        set_interface(
+            engine, number, policy, primary=primary, address=address, mtu=setup.interface_mtu
+        )
     for number, interface in scenario.ALL_SLOTS.items():
         engine.set_slot(
             number,

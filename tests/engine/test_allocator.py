@@ -148,6 +148,9 @@ def test_exhaustion_concerns_one_remote(make: Make) -> None:
     assert target.problems() == []
 
 
+@pytest.mark.requirement("AWS-port-range", profile="both")
+@pytest.mark.requirement("RFC6888-14", profile="both")
+@pytest.mark.requirement("RFC6888-1", profile="rfc")
 @pytest.mark.requirement("RFC6888-15", profile="both")
 @pytest.mark.requirement("RFC7857-9", profile="both")
 @pytest.mark.requirement("RFC4787-4", profile="both")

@@ -105,10 +105,10 @@ def _setup(table: Fields) -> scenario.Setup:
         ),
         timeouts=Timeouts(**table.get("timeouts", {})),
         neighbours_known=table.get("neighbours_known", True),
-        behaviour=Behaviour(**table.get("behaviour", {})),
-        secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         slot_mtu=table.get("slot_mtu", 65535),
         interface_mtu=table.get("interface_mtu", 65535),
+        behaviour=Behaviour(**table.get("behaviour", {})),
+        secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
         policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
     )
 

@@ -213,6 +213,26 @@ def test_what_is_dropped_has_no_flow(lab: Lab, tmp_path: Path) -> None:
     assert fields(everything.file, "frame.comment") == [{"frame.comment": "no flow"}]
 
 
+def test_what_a_mapping_lets_in_belongs_to_it(launch: Launch, tmp_path: Path) -> None:
+    own = launch(environments=1, toml='[nat]\nprofile = "rfc"')
+    with (
+        capturing(own, tmp_path / "rfc.pcapng", "--environment", "1") as running,
+        udp_socket(own.environment(1)) as endpoint,
+        udp_socket(own.vpc) as other,
+    ):
+        endpoint.sendto(b"question", ECHO)
+        endpoint.recv(64)
+        (flow,) = own.rows("flows")
+        other.bind((ECHO[0], 0))
+        other.sendto(b"from another port", (INTERFACE_ADDRESS, flow["nat_port"]))
+        assert endpoint.recvfrom(64) == (b"from another port", other.getsockname())
+        running.end()
+        wanted = f"udp.srcport == {other.getsockname()[1]}"
+    frames = fields(running.file, "frame.interface_name", "frame.comment", wanted=wanted)
+    assert [each["frame.interface_name"] for each in frames] == [INTERFACE, "env1"]
+    assert all(each["frame.comment"].endswith("-> any MAPPING") for each in frames)
+
+
 def test_a_capture_ends_with_its_lab(launch: Launch, tmp_path: Path) -> None:
     own = launch(environments=1)
     with capturing(own, tmp_path / "gone.pcapng", "--environment", "1") as running:

@@ -42,6 +42,7 @@ LATE_SECONDS = 5.0
 """How long after its time a flow may be seen as it was, on a loaded machine."""
 
 TCP_ESTABLISHED = 1
+FIN_OR_RST = 0x05
 PORT = 7100
 
 
@@ -85,6 +86,21 @@ def tcp_state(endpoint: socket.socket) -> int:
     return endpoint.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
+def ends_of(lab: Lab) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The links of environment 1 and of the VPC's services."""
+    return (lab.environment(1), "eth0"), (lab.vpc, INTERFACE)
+
+
+def flags_of(capture: wire.Capture, port: int) -> list[int]:
+    """The flags of the TCP segments of a connection to `port` that have arrived."""
+    wanted = port.to_bytes(2)
+    return [
+        frame[47]
+        for frame in capture.take()
+        if frame[23:24] == b"\x06" and wanted in (frame[34:36], frame[36:38])
+    ]
+
+
 def wait_ended(lab: Lab, port: int, seconds: float, since: float, protocol: str = "tcp") -> None:
     """Wait until a flow is in use no more, and check that this took `seconds`, and no less."""
     wait_until(
@@ -106,8 +122,7 @@ def test_the_next_send_is_reset(launch: Launch, hold_seconds: int, state: str) -
     lab = lab_of(launch, hold_seconds)
     with connection(lab, 1, PORT) as (client, server), connection(lab, 2, PORT + 1) as busy:
         exchange(client, server)
-        links = (lab.environment(1), "eth0"), (lab.vpc, INTERFACE)
-        with wire.capturing(*links) as captures:
+        with wire.capturing(*ends_of(lab)) as captures:
             since = time.monotonic()
             exchange(client, server)
 
@@ -118,16 +133,11 @@ def test_the_next_send_is_reset(launch: Launch, hold_seconds: int, state: str) -
 
             wait_until(ended, "the end of the idle connection", IDLE_SECONDS + LATE_SECONDS)
             assert time.monotonic() - since >= IDLE_SECONDS
-            port = PORT.to_bytes(2)
             for capture in captures:
-                flags = [
-                    frame[47]
-                    for frame in capture.take()
-                    if frame[23:24] == b"\x06" and port in (frame[34:36], frame[36:38])
-                ]
+                flags = flags_of(capture, PORT)
                 assert flags, f"the capture in {capture.where} sees nothing"
-                # Nobody was told: neither FIN nor RST.
-                assert not any(each & 0x05 for each in flags)
+                # Nobody was told.
+                assert not any(each & FIN_OR_RST for each in flags)
         assert tcp_state(client) == tcp_state(server) == TCP_ESTABLISHED
         before = lab.counters()
         client.sendall(b"too late")
@@ -148,7 +158,6 @@ def test_the_next_send_is_reset(launch: Launch, hold_seconds: int, state: str) -
     assert lab.verify() == []
 
 
-@pytest.mark.requirement("AWS-idle-reset", profile="rfc")
 def test_silent_drop_is_an_option(launch: Launch) -> None:
     """With nat.idle = "drop" the client hears nothing, as of most NATs: it keeps trying."""
     lab = lab_of(launch, 60, 'idle = "drop"')
@@ -170,6 +179,9 @@ def test_silent_drop_is_an_option(launch: Launch) -> None:
 @pytest.mark.requirement("RFC5382-5", profile="rfc")
 @pytest.mark.requirement("RFC5508-2", profile="rfc")
 @pytest.mark.requirement("RFC7857-2.1", profile="rfc")
+@pytest.mark.requirement("AWS-idle-350", profile="rfc")
+@pytest.mark.requirement("AWS-idle-no-fin", profile="rfc")
+@pytest.mark.requirement("AWS-idle-reset", profile="rfc")
 def test_timers_of_the_rfc_profile(launch: Launch) -> None:
     """Established 2 h 4 min, half-open 4 min, UDP 5 min, ICMP 60 s; a thousand times faster."""
     lab = launch(
@@ -193,7 +205,18 @@ def test_timers_of_the_rfc_profile(launch: Launch) -> None:
             nobody.connect_ex(("10.0.1.99", PORT + 1))
             wait_ended(lab, PORT + 1, 240 / RFC_SCALE, asked)
         assert state_of(lab, PORT) == "ESTABLISHED"
-        wait_ended(lab, PORT, 7440 / RFC_SCALE, since)
+        with wire.capturing(*ends_of(lab)) as captures:
+            wait_ended(lab, PORT, 7440 / RFC_SCALE, since)
+            assert not any(flags_of(capture, PORT) for capture in captures)
+        # Nor does the next segment get an answer.
+        before = lab.counters()
+        client.sendall(b"too late")
+        wait_until(
+            lambda: "drop_tcp_idle_timeout" in difference(before, lab.counters()),
+            "the drop of a late segment",
+        )
+        assert "replies_tcp" not in difference(before, lab.counters())
+        assert tcp_state(client) == tcp_state(server) == TCP_ESTABLISHED
 
 
 @pytest.mark.requirement("AWS-idle-350", profile="aws")

@@ -183,6 +183,7 @@ def test_udp_segments_of_one_send(lab: Lab) -> None:
         assert b"".join(server.recv(2048) for _ in range(count)) == payload
 
 
+@pytest.mark.requirement("AWS-port-range", profile="both")
 @pytest.mark.requirement("AWS-shared-interface", profile="both")
 @pytest.mark.requirement("RFC4787-7", profile="both")
 def test_a_server_sees_the_interface_and_a_port_for_each_flow(lab: Lab) -> None:
@@ -197,6 +198,7 @@ def test_a_server_sees_the_interface_and_a_port_for_each_flow(lab: Lab) -> None:
                 peers.append(peer)
     assert {address for address, _port in peers} == {INTERFACE_ADDRESS}
     assert len({port for _address, port in peers}) == 2
+    assert all(port >= 1024 for _address, port in peers)
 
 
 def refused(endpoint: socket.socket) -> int:

@@ -179,6 +179,7 @@ def expected(lab: Lab) -> dict[str, dict[tuple[str, ...], float]]:
     }
 
 
+@pytest.mark.requirement("RFC6888-10", profile="both")
 def test_queries_return_the_counters_of_the_map(lab: Lab, prometheus: Prometheus) -> None:
     """All of them, those that are 0 included."""
 

@@ -89,7 +89,6 @@ class ReferenceNat(MappingRules):
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
         self.drops: dict[str, int] = {}
-        self._sender_mac = bytes(6)
 
     # Settings
 
@@ -170,8 +169,8 @@ class ReferenceNat(MappingRules):
                 raise IllegalChoiceError(f"ended {len(keys)} entries with a budget of {budget}")
         for key in keys:
             self._settle(self.inside[key], now)
-        self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
         self._give_up_fragments(now, budget)
+        self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
         return len(keys)
 
     def _settle(self, entry: Entry, now: int) -> bool:
@@ -312,13 +311,13 @@ class ReferenceNat(MappingRules):
         if entry is None:
             try:
                 entry = self._opened(key, datagram, now, chosen)
-            except RefusedError as error:
+            except RefusedError as refused:
                 if not self.behaviour.exhaustion_icmp:
                     raise
-                return self._told(datagram, number, str(error), 3, 13)
+                return self._told(datagram, number, str(refused), 3, 13)
         self._track(entry, datagram, INSIDE, now)
-        if refused := self._too_large(datagram, entry, INSIDE, number):
-            return refused
+        if told := self._too_large(datagram, entry, INSIDE, number):
+            return told
         datagram = self._clamped(datagram, entry, partial)
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
@@ -353,8 +352,8 @@ class ReferenceNat(MappingRules):
         else:
             self._track(entry, datagram, OUTSIDE, now)
             target = entry
-        if refused := self._too_large(datagram, target, OUTSIDE, number):
-            return refused
+        if told := self._too_large(datagram, target, OUTSIDE, number):
+            return told
         datagram = self._clamped(datagram, target, partial)
         if entry is not None:
             entry.packets_in += 1
@@ -395,7 +394,6 @@ class ReferenceNat(MappingRules):
             return [datagram]
         if packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
             raise _DroppedError("mtu_exceeded")
-        self._count("packets_fragmented")
         return mtu.pieces(mtu.completed(datagram) if partial else datagram, limit)
 
     def _give_up_fragments(self, now: int, budget: int) -> None:
@@ -448,7 +446,7 @@ class ReferenceNat(MappingRules):
             if first
             else self._following(piece, context, side, number)
         )
-        if context.whole and context.became is not None:
+        if context.whole and (context.became or not first):
             del self.fragments[key]
         return result
 
@@ -524,6 +522,8 @@ class ReferenceNat(MappingRules):
     def _leaving(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
         first, *others = self._in_pieces(datagram, self.interfaces[number].mtu, partial)
         result = self._leaving_whole(first, number)
+        if others:
+            self._count("packets_fragmented")
         for each in others:
             try:
                 self.extra.append(self._leaving_whole(each, number))
@@ -557,6 +557,8 @@ class ReferenceNat(MappingRules):
             Result(FORWARD, None, INSIDE, number, header + each.packed())
             for each in self._in_pieces(datagram, slot.mtu, partial)
         )
+        if others:
+            self._count("packets_fragmented")
         self.extra += others
         return first
 

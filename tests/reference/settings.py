@@ -36,16 +36,16 @@ class Ports:
 class Behaviour:
     """What the NAT does where AWS and the RFCs differ."""
 
-    endpoint_independent: bool = False
-    filtering: str = "address_and_port_dependent"
-    hairpinning: bool = False
-    paired_pooling: bool = False
-    exhaustion_icmp: bool = False
     tcp_fragments: bool = False
     udp_fragments: bool = True
     icmp_fragments: bool = False
     fragment_ms: int = 30_000
     mss_clamping: bool = True
+    endpoint_independent: bool = False
+    filtering: str = "address_and_port_dependent"
+    hairpinning: bool = False
+    paired_pooling: bool = False
+    exhaustion_icmp: bool = False
     idle_reset: bool = True
     tombstones: int = 65536
 
@@ -64,8 +64,8 @@ class Interface:
     destinations: tuple[IPv4Network, ...]
     vpc: int = 0
     policy: Policy | None = None
-    primary: int | None = None
     mtu: int = 65535
+    primary: int | None = None
 
 
 @dataclass(frozen=True)
