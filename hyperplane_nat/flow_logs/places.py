@@ -45,6 +45,10 @@ class Places:
             return
         self.present = {row["number"]: self._place(row) for row in rows}
         self._known |= self.present
+        # Further addresses are numbers of their own, and the same interface.
+        for row in rows:
+            place = self.present[row["number"]]
+            self._known |= dict.fromkeys(row.get("secondary_numbers", ()), place)
 
     def _place(self, row: Mapping[str, Any]) -> Place:
         vpc = row["vpc"]

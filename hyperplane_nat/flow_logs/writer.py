@@ -22,7 +22,7 @@ from hyperplane_nat.engine import StateMap
 from hyperplane_nat.engine.flow_deltas import FlowDeltas, read_lost
 from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.aggregation import Gathering, Row
-from hyperplane_nat.flow_logs.fields import LineFormat
+from hyperplane_nat.flow_logs.fields import LineFormat, Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places
 
@@ -64,8 +64,8 @@ class FlowLogWriter:
         self._unix_ms = unix_ms
         self._deltas = FlowDeltas(state.flows_max)
         self._gathering = Gathering()
-        self._lines: defaultdict[int, int] = defaultdict(int)
-        self._skipped: set[int] = set()
+        self._told: set[Place] = set()
+        self._skipped: set[Place] = set()
         self._lost = read_lost(ring.memory)
         self._missed = not ring.attach()
         if self._missed:
@@ -108,7 +108,7 @@ class FlowLogWriter:
         before = self._ring.figures.taken
         for _ in range(_DRAINS_MAX):
             found, unknown = self._deltas.ended(self._ring.memory, RECORDS_AT_ONCE)
-            self._skipped |= unknown
+            self._skipped |= {self._places.of(number) for number in unknown}
             self._gathering.gather(found)
             if self._gathering.full:
                 self._write(self._gathering.rest())
@@ -119,61 +119,55 @@ class FlowLogWriter:
 
     def _write(self, rows: Iterable[Row]) -> None:
         now, unix = self._now_ms(), self._unix_ms()
-        lines: defaultdict[int, list[str]] = defaultdict(list)
+        lines: defaultdict[Place, list[str]] = defaultdict(list)
         for key, sums in rows:
             start = max(unix - _elapsed(now, sums.first_ms), self._start)
             end = max(min(unix - _elapsed(now, sums.last_ms), self._end), start)
-            lines[key.interface].append(
-                self._form.line(
-                    self._places.of(key.interface), key, sums, start // 1000, end // 1000
-                )
-            )
-        for number, texts in lines.items():
-            self._append(number, texts)
+            place = self._places.of(key.interface)
+            lines[place].append(self._form.line(place, key, sums, start // 1000, end // 1000))
+        for place, texts in lines.items():
+            self._append(place, texts)
 
-    def _append(self, number: int, lines: list[str]) -> None:
-        self._lines[number] += len(lines)
-        lost = self._files.write(self._places.of(number), lines)
+    def _append(self, place: Place, lines: list[str]) -> None:
+        self._told.add(place)
+        lost = self._files.write(place, lines)
         self._ring.count_lines(len(lines), 0)
         if lost:
-            self._lose(number, lost)
+            self._lose(place, lost)
 
-    def _lose(self, number: int, lines: int) -> None:
+    def _lose(self, place: Place, lines: int) -> None:
         self._ring.count_lines(-lines, lines)
-        self._skipped.add(number)
+        self._skipped.add(place)
 
     def _note_losses(self) -> None:
         """Which interfaces the ring had no room for since the last time."""
         lost = read_lost(self._ring.memory)
         self._skipped |= {
-            number for number, count in lost.items() if count != self._lost.get(number)
+            self._places.of(number)
+            for number, count in lost.items()
+            if count != self._lost.get(number)
         }
         self._lost = lost
         if self._missed:
-            self._skipped |= set(self._places.present)
+            self._skipped |= set(self._places.present.values())
             self._missed = False
 
     def _write_statuses(self) -> None:
         start, end = self._start // 1000, self._end // 1000
         skipped, self._skipped = self._skipped, set()
-        for number in sorted(skipped | set(self._places.present)):
-            if number in skipped:
-                status = "SKIPDATA"
-            elif not self._lines[number]:
-                status = "NODATA"
-            else:
-                continue
-            place = self._places.of(number)
-            self._append(number, [self._form.without_data(place, start, end, status)])
+        for place in skipped:
+            self._append(place, [self._form.without_data(place, start, end, "SKIPDATA")])
+        for place in set(self._places.present.values()) - self._told:
+            self._append(place, [self._form.without_data(place, start, end, "NODATA")])
 
     def _settle(self, lost: dict[str, int]) -> None:
         """Lines lost by interface id: the next interval tells so."""
-        for number in list(self._lines):
-            if count := lost.get(self._places.of(number).interface_id):
-                self._lose(number, count)
+        for place in self._told:
+            if count := lost.get(place.interface_id):
+                self._lose(place, count)
 
     def _next_interval(self) -> None:
-        self._lines.clear()
+        self._told.clear()
         now = self._unix_ms()
         self._start = self._end
         if now < self._start:

@@ -42,6 +42,15 @@ def test_interfaces_of_the_file_and_of_functions() -> None:
     assert api.asked == 1
 
 
+def test_further_addresses_are_the_same_interface() -> None:
+    api = Api()
+    api.rows[0] = api.rows[0] | {"secondary_numbers": [1, 2]}
+    places = Places(api.get, lambda: 10.0)
+    assert places.of(2) == places.of(0)
+    assert set(places.present) == {0}
+    assert api.asked == 1
+
+
 def test_a_number_nobody_names_is_asked_for_once_a_second() -> None:
     api, now = Api(), 10.0
     places = Places(api.get, lambda: now)
