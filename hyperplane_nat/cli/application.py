@@ -16,6 +16,7 @@ from hyperplane_nat.cli import (
     doctor,
     events,
     execution,
+    flow_logs,
     inspection,
     invocation,
     lifecycle,
@@ -94,6 +95,7 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(inspection.flows)
+app.command("flow-logs")(flow_logs.flow_logs)
 app.command()(ports.ports)
 app.command()(events.events)
 app.command()(capture.capture)

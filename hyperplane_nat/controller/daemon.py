@@ -31,7 +31,7 @@ from aiohttp import web
 
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config, ConfigError, validated
-from hyperplane_nat.controller import api, cleanup, endpoint, reconcile, views
+from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, views
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
@@ -48,6 +48,7 @@ from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
+from hyperplane_nat.engine.flow_record_ring import read_figures
 from hyperplane_nat.engine.state_map import INTERFACES_MAX
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from hyperplane_nat.model.errors import ModelError, StateError
@@ -111,7 +112,7 @@ class Daemon:
             self.events,
             interfaces=self._interface_names,
             function_of=self._function_of,
-            counters=lambda: {} if self._map is None else self._map.counters(),
+            counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
         )
         self._forwarder = ForwarderSupervisor(
             self._paths,
@@ -293,7 +294,10 @@ class Daemon:
         # Others' namespaces may not stand yet.
         vpcs = [vpc for vpc in wanted.vpcs if vpc.name in mine]
         program = self._parts.service_program
-        await self._services.follow(reconcile.service_specs(self._lab.name, vpcs, program))
+        await self._services.follow(
+            reconcile.service_specs(self._lab.name, vpcs, program)
+            + flow_logs.writer_specs(self._config)
+        )
 
     def _fill_progress(self, done: int, total: int) -> None:
         self._pipe.progress("filling the pool", done, total)
@@ -421,6 +425,7 @@ class Daemon:
             forwarder_failover_seconds=self._forwarder.failover_seconds or 0.0,
             environments_by_interface=attached,
             services=self._services.states(),
+            flow_logs=read_figures(self._paths.records_file),
         )
 
     def _open(self) -> views.MapReader:
