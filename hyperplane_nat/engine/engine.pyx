@@ -616,13 +616,6 @@ cdef class Engine:
             p.gso_size,
         )
 
-    def record_flows(self, ring):
-        """Write flow records to a mapped :class:`FlowRecordRing` file; None ends it."""
-        sink_open(self.nat, NULL, 0)
-        self.ring = ring
-        if ring is not None and not sink_open(self.nat, &self.ring[0], self.ring.shape[0]):
-            raise ValueError("not a ring of flow records")
-
     def take_extra(self):
         """The frames that left besides the verdict of the last `translate`, in order."""
         cdef Extra* extra
@@ -641,6 +634,13 @@ cdef class Engine:
             )
         extras_clear(&self.nat.extras)
         return verdicts
+
+    def record_flows(self, ring):
+        """Write flow records to a mapped :class:`FlowRecordRing` file; None ends it."""
+        sink_open(self.nat, NULL, 0)
+        self.ring = ring
+        if ring is not None and not sink_open(self.nat, &self.ring[0], self.ring.shape[0]):
+            raise ValueError("not a ring of flow records")
 
     def next_deadline(self):
         """When `expire` should be called next, in ms, or None when nothing waits."""

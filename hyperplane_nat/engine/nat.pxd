@@ -122,9 +122,9 @@ cdef struct Nat:
     uint64_t* tombstones
     uint32_t tombstones_count
     Exhaustion* exhaustions
-    RecordSink sink
     FragmentTable fragments
     Extras extras
+    RecordSink sink
     Event events[EVENTS_MAX]
     uint32_t events_count
 
