@@ -17,6 +17,7 @@ from hyperplane_nat.cli import (
     events,
     execution,
     flow_logs,
+    flows,
     inspection,
     invocation,
     lifecycle,
@@ -94,7 +95,7 @@ app.command()(inspection.environments)
 app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
-app.command()(inspection.flows)
+app.command()(flows.flows)
 app.command("flow-logs")(flow_logs.flow_logs)
 app.command()(ports.ports)
 app.command()(events.events)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -21,9 +20,6 @@ from hyperplane_nat.cli.common import (
     SetOption,
 )
 from hyperplane_nat.config_text import toml
-
-FLOWS_SHOWN = 100
-"""Flows in the table without --limit. JSON has no limit: it is streamed."""
 
 
 def status(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
@@ -163,71 +159,6 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
             str(row["flows"]),
         )
     common.console().print(result)
-
-
-def flows(
-    ctx: typer.Context,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"Flows to show; default: {FLOWS_SHOWN}, with --json all."),
-    ] = None,
-    environment: Annotated[
-        str | None, typer.Option(metavar="ENVIRONMENT", help="Only this environment's: env-1.")
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(metavar="tcp|udp|icmp", help="Only this protocol's.")
-    ] = None,
-    lab: LabOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List flows, as they are translated."""
-    if protocol not in (None, "tcp", "udp", "icmp"):
-        raise common.UserError(f"unknown protocol {protocol!r} (one of: tcp, udp, icmp)")
-    query = {"environment": environment, "protocol": protocol}
-    connection = common.client(ctx, lab)
-    if as_json:
-        piece = b""
-        for piece in connection.stream("GET", "/v1/flows", query | {"limit": limit}):
-            sys.stdout.buffer.write(piece)
-        if not piece.endswith(b"\n"):
-            sys.stdout.buffer.write(b"\n")
-        sys.stdout.buffer.flush()
-        return
-    shown = limit or FLOWS_SHOWN
-    # One more than is shown, to know whether there are more.
-    found = common.rows(connection.get("/v1/flows", query | {"limit": shown + 1}))
-    result = common.table(
-        None,
-        [
-            ("protocol", False),
-            ("state", False),
-            ("environment", False),
-            ("inside", False),
-            ("leaves as", False),
-            ("remote", False),
-            ("packets out", True),
-            ("bytes out", True),
-            ("packets in", True),
-            ("bytes in", True),
-        ],
-    )
-    for row in found[:shown]:
-        result.add_row(
-            row["protocol"],
-            row["state"],
-            row["environment"],
-            f"{row['inside_address']}:{row['inside_port']}",
-            f"{row['nat_address']}:{row['nat_port']}",
-            f"{row['remote_address']}:{row['remote_port']}",
-            str(row["packets_out"]),
-            str(row["bytes_out"]),
-            str(row["packets_in"]),
-            str(row["bytes_in"]),
-        )
-    console = common.console()
-    console.print(result)
-    if len(found) > shown:
-        console.print(f"more than {shown} flows; see --limit, --environment, --protocol, --json")
 
 
 def verify(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:

@@ -94,6 +94,9 @@ class LabService(Protocol):
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
 
+    def slots_of(self, function: str) -> frozenset[int] | None:
+        """Numbers of a function's environments; None when there is no such function."""
+
     def functions(self) -> list[dict[str, Any]]:
         """GET /v1/functions."""
 
@@ -345,6 +348,18 @@ class _Handlers:
                 f"there is no network interface {name} (hyperplane-nat interfaces lists them)",
             )
 
+    def _slots_of(self, function: str | None) -> frozenset[int] | None:
+        if function is None:
+            return None
+        slots = self._lab.slots_of(function)
+        if slots is None:
+            raise RequestError(
+                404,
+                "ResourceNotFoundException",
+                f"there is no function {function} (hyperplane-nat functions lists them)",
+            )
+        return slots
+
     def _flow_filter(self, request: web.Request) -> FlowFilter:
         asked = query_of(FlowQuery, request.query)
         number = asked.environment
@@ -355,9 +370,20 @@ class _Handlers:
                 f"there is no environment {environment_name(number)} "
                 "(hyperplane-nat environments lists them)",
             )
+        self._check_interface(asked.interface)
+        address, port = asked.remote or (None, None)
         return FlowFilter(
             after=-1 if asked.after is None else asked.after,
             limit=asked.limit,
             environment=number,
             protocol=asked.protocol,
+            slots=self._slots_of(asked.function),
+            interface=asked.interface,
+            state=asked.state,
+            address=address,
+            port=port,
+            min_age_seconds=asked.min_age or 0,
+            max_age_seconds=asked.max_age,
+            sort=asked.sort,
+            reverse=asked.reverse,
         )

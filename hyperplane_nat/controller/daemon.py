@@ -581,6 +581,10 @@ class Daemon:
         """Whether there is a network interface with that name or id."""
         return name in self._interface_names().values()
 
+    def slots_of(self, function: str) -> frozenset[int] | None:
+        """Numbers of a function's environments; None when there is no such function."""
+        return views.slots_of(self._service().region, function)
+
     def _interface_names(self) -> dict[int, str]:
         return views.interface_names(self._lab, self._service().region)
 

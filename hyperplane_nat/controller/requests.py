@@ -99,6 +99,12 @@ def _remote(value: object) -> tuple[str, int | None]:
     raise PydanticCustomError("remote", "not a remote endpoint (write it like 10.0.1.80:443)")
 
 
+def _flag(value: object) -> bool:
+    if value in ("true", "false"):
+        return value == "true"
+    raise PydanticCustomError("flag", "neither true nor false (write one of them)")
+
+
 def _integer(value: object) -> object:
     # JSON has one kind of number: 3.0 is an integer to JSON Schema (draft 2020-12, section 6.1.1).
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -137,6 +143,39 @@ RemoteEndpoint = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_BYTE}(?:\\.{_BYTE}){{3}}(?::{_PORT})?$"}),
 ]
 """An IPv4 address, and a port or None."""
+
+InterfaceName = Annotated[str, Field(pattern="^[!-~]{1,64}$")]
+
+FlowState = Literal[
+    "SYN_SENT",
+    "SYN_RECEIVED",
+    "ESTABLISHED",
+    "FIN_INSIDE",
+    "FIN_OUTSIDE",
+    "FIN_BOTH",
+    "TIME_WAIT",
+    "RESET",
+    "UDP",
+    "UDP_REPLIED",
+    "ICMP",
+    "HELD",
+]
+
+FlowField = Literal[
+    "age",
+    "idle",
+    "packets_out",
+    "bytes_out",
+    "packets_in",
+    "bytes_in",
+    "packets",
+    "bytes",
+    "environment",
+    "remote",
+    "inside_port",
+    "nat_port",
+]
+"""What flows can be sorted by."""
 
 Argument = Annotated[
     str,
@@ -219,6 +258,25 @@ class FlowQuery(Request):
     protocol: Literal["tcp", "udp", "icmp"] | None = Field(
         default=None, description="Only flows of this protocol."
     )
+    function: Annotated[str, Field(pattern=f"^{FUNCTION_NAME.pattern}$")] | None = Field(
+        default=None, description="Only flows of environments of this function."
+    )
+    interface: InterfaceName | None = Field(
+        default=None, description="Only flows by this network interface: its name or id."
+    )
+    state: FlowState | None = Field(default=None, description="Only flows in this state.")
+    remote: RemoteEndpoint | None = Field(
+        default=None, description="Only flows to this IPv4 address, or address:port."
+    )
+    min_age: Natural | None = Field(default=None, description="Seconds since they began, at least.")
+    max_age: Natural | None = Field(default=None, description="Seconds since they began, at most.")
+    sort: FlowField | None = Field(
+        default=None,
+        description="Order: the largest first. A sorted list has 65,536 flows at most.",
+    )
+    reverse: Annotated[bool, BeforeValidator(_flag)] = Field(
+        default=False, description="With `sort`: the smallest first."
+    )
 
 
 class PortsQuery(Request):
@@ -227,7 +285,7 @@ class PortsQuery(Request):
     top: Annotated[int, Field(ge=1, le=REMOTES_MAX), BeforeValidator(_whole_number)] = Field(
         default=20, description="Remote endpoints at most, those with the most ports."
     )
-    interface: Annotated[str, Field(pattern="^[!-~]{1,64}$")] | None = Field(
+    interface: InterfaceName | None = Field(
         default=None, description="Only ports of this network interface: its name or id."
     )
     remote: RemoteEndpoint | None = Field(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.engine import StateMap
+from hyperplane_nat.engine._flow_reader import FlowScan
 from hyperplane_nat.model import Lab
 from hyperplane_nat.model.description import describe_interfaces
 from hyperplane_nat.model.environment import environment_name
@@ -23,26 +25,10 @@ from hyperplane_nat.model.region import Region
 from netns.topology import Topology
 
 SLICE_ENTRIES = 4096
-"""Entries of the flow table read in one go in a thread: tens of milliseconds of work."""
+"""Entries of the flow table read in one go in a thread: milliseconds of work."""
 
-_STEP_ENTRIES = 256
-"""Entries read in one call of the engine, which holds the interpreter's lock all the time."""
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class FlowLike(Protocol):
-    """A flow as the engine's `Flow`, of which these fields are looked at by name."""
-
-    entry: int
-    protocol: str
-    slot: int
-    interface: int
-    created_ms: int
-    last_seen_ms: int
-
-    def _asdict(self) -> dict[str, Any]: ...
+SORTED_MAX = 65_536
+"""Flows at most in a sorted list: it is kept until its last flow is known."""
 
 
 class MapReader(Protocol):
@@ -57,14 +43,11 @@ class MapReader(Protocol):
     def slot_counters(self, slot: int) -> Mapping[str, int]:
         """The counters of one slot."""
 
-    def flows(self, start: int = 0, limit: int | None = None) -> Sequence[Any]:
-        """The flows among `limit` entries from `start`."""
-
     def close(self) -> None:
         """Unmap the file."""
 
 
-MapOpener = Callable[[Path], MapReader]
+MapOpener = Callable[[Path], StateMap]
 
 
 def monotonic_ms() -> int:
@@ -74,19 +57,23 @@ def monotonic_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
-    """Which flows are asked for."""
+    """Which flows are asked for, and in which order; None is any."""
 
     after: int = -1
     """Only entries with a higher number: to go on where a former answer ended."""
     limit: int | None = None
     environment: int | None = None
     protocol: str | None = None
-
-    def accepts(self, flow: FlowLike) -> bool:
-        """Whether the flow is one of them."""
-        return (self.environment is None or flow.slot == self.environment) and (
-            self.protocol is None or flow.protocol == self.protocol
-        )
+    slots: frozenset[int] | None = None
+    """Those of a function's environments."""
+    interface: str | None = None
+    state: str | None = None
+    address: str | None = None
+    port: int | None = None
+    min_age_seconds: int = 0
+    max_age_seconds: int | None = None
+    sort: str | None = None
+    reverse: bool = False
 
 
 class FlowReader(AbstractContextManager["FlowReader"]):
@@ -97,61 +84,70 @@ class FlowReader(AbstractContextManager["FlowReader"]):
 
     def __init__(
         self,
-        state_map: MapReader,
+        state_map: StateMap,
         wanted: FlowFilter,
         interfaces: Mapping[int, str],
         now_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
         """`interfaces` are the names of the network interfaces by number."""
         self._map = state_map
-        self._wanted = wanted
-        self._interfaces = interfaces
         self._now_ms = now_ms
-        self._next = max(wanted.after + 1, 0)
-        self._end = state_map.flows_max
-        self._left = wanted.limit
+        self._sorted = wanted.sort is not None
+        slots = wanted.slots
+        if wanted.environment is not None:
+            own = frozenset({wanted.environment})
+            slots = own if slots is None else own & slots
+        limit = wanted.limit
+        if self._sorted:
+            limit = min(SORTED_MAX if limit is None else limit, SORTED_MAX)
+        maximum = wanted.max_age_seconds
+        self._scan = FlowScan(
+            interfaces,
+            slots=slots,
+            interfaces=(
+                None
+                if wanted.interface is None
+                else [number for number, name in interfaces.items() if name == wanted.interface]
+            ),
+            protocol=wanted.protocol,
+            state=wanted.state,
+            address=wanted.address,
+            port=wanted.port,
+            min_age_ms=wanted.min_age_seconds * 1000,
+            max_age_ms=None if maximum is None else maximum * 1000,
+            sort=wanted.sort,
+            reverse=wanted.reverse,
+            limit=limit,
+        )
         self._first = True
-        watermark = getattr(state_map, "entries_watermark", None)
-        if isinstance(watermark, int):
-            self._end = min(self._end, watermark)
+        self._started_ms = now_ms()
+        self.position = max(wanted.after + 1, 0)
+        """The first entry that has not been looked at."""
+        self._end = state_map.entries_watermark
 
     def read(self) -> bytes | None:
         """The flows of the next slice as JSON, `,` before each but the first; None at the end."""
-        if self._next >= self._end or self._left == 0:
-            return None
-        now = self._now_ms()
-        end = min(self._next + SLICE_ENTRIES, self._end)
-        # Each flow on its own: encoding all in one call would hold the lock as well.
-        texts = [
-            _encode(self._document(flow, now))
-            for start in range(self._next, end, _STEP_ENTRIES)
-            for flow in self._map.flows(start, min(_STEP_ENTRIES, end - start))
-            if self._wanted.accepts(flow)
-        ]
-        self._next = end
-        if self._left is not None:
-            texts = texts[: self._left]
-            self._left -= len(texts)
-        if not texts:
-            return b""
-        text = ",\n".join(texts)
-        if not self._first:
-            text = ",\n" + text
-        self._first = False
-        return text.encode()
+        if self.position < self._end and not self._scan.done:
+            # What is sorted by age is not to be overtaken by the clock.
+            now = self._started_ms if self._sorted else self._now_ms()
+            text = self._scan.read(self._map.memory, self.position, SLICE_ENTRIES, now)
+            self.position += SLICE_ENTRIES
+        else:
+            text = self._scan.rest(self._map.memory, SLICE_ENTRIES)
+            if not text:
+                return None
+        if text and not self._first:
+            text = b",\n" + text
+        self._first = self._first and not text
+        return text
+
+    @property
+    def closed(self) -> bool:
+        """Whether the map is given back."""
+        return self._map.memory.closed
 
     def __exit__(self, *_: object) -> None:
         self._map.close()
-
-    def _document(self, flow: FlowLike, now: int) -> dict[str, Any]:
-        document = flow._asdict()
-        number = flow.interface
-        return document | {
-            "environment": environment_name(flow.slot),
-            "interface": self._interfaces.get(number, str(number)),
-            "age_seconds": ((now - flow.created_ms) & 0xFFFFFFFF) / 1000,
-            "idle_seconds": _elapsed_ms(now, flow.last_seen_ms) / 1000,
-        }
 
 
 def interface_names(lab: Lab, region: Region) -> dict[int, str]:
@@ -162,10 +158,12 @@ def interface_names(lab: Lab, region: Region) -> dict[int, str]:
     return names
 
 
-def _elapsed_ms(now: int, then: int) -> int:
-    """Milliseconds from `then` to `now`; 0 for what the forwarder noted after we read the clock."""
-    elapsed = (now - then) & 0xFFFFFFFF
-    return 0 if elapsed > 0x7FFFFFFF else elapsed
+def slots_of(region: Region, function: str) -> frozenset[int] | None:
+    """Numbers of a function's environments; None when there is no such function."""
+    if function not in region.tables.function_names:
+        return None
+    environments = list(region.tables.environments.values())
+    return frozenset(each.slot for each in environments if each.function_name == function)
 
 
 def environments(

@@ -162,6 +162,8 @@ FLOW = {
     "bytes_out": 2,
     "packets_in": 3,
     "bytes_in": 4,
+    "age_seconds": 3700.0,
+    "idle_seconds": 5.2,
 }
 
 

@@ -69,23 +69,6 @@ def test_status_while_the_forwarder_is_away(run: Run, api: FakeApi) -> None:
     assert "not running, restarts 3" in run("status").stdout
 
 
-def test_flows_are_filtered_by_the_controller(run: Run, api: FakeApi) -> None:
-    run("flows", "--limit", "5", "--environment", "env-1", "--protocol", "tcp", "--json")
-    assert api.requests == ["GET /v1/flows?environment=env-1&protocol=tcp&limit=5"]
-
-
-def test_flows_as_json_have_no_limit(run: Run, api: FakeApi) -> None:
-    run("flows", "--json")
-    assert api.requests == ["GET /v1/flows"]
-
-
-def test_flows_say_when_there_are_more(run: Run, api: FakeApi) -> None:
-    api.answers["/v1/flows"] = [FLOW, FLOW | {"nat_port": 1025}]
-    result = run("flows", "--limit", "1")
-    assert "1025" not in result.stdout
-    assert "more than 1 flows" in result.stdout
-
-
 def test_a_broken_flow_table_is_exit_1(run: Run, api: FakeApi) -> None:
     api.answers["/v1/verify"] = {"problems": ["entry 3: not in the index"], "entries": 6}
     result = run("verify")

@@ -20,7 +20,7 @@ from hyperplane_nat.controller import api, endpoint
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.port_usage import PortQuery
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
-from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
+from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows, slots_of
 from hyperplane_nat.model.description import (
     describe_environments,
     describe_functions,
@@ -32,8 +32,8 @@ from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import seeded_hex
 from hyperplane_nat.model.region import Region
 from netns.execution import ProgramError
+from tests.controller.flow_map import NOW, new_map
 from tests.controller.support import run
-from tests.controller.test_views import FakeMap
 from tests.model.support import Clock, Slots
 
 STATIC = 2
@@ -86,7 +86,7 @@ class RegionLab:
     """Answers what the API asks. Everything that takes AWS time is over at the next request."""
 
     def __init__(self) -> None:
-        self.maps: list[FakeMap] = []
+        self.readers: list[FlowReader] = []
         self.wanted: list[FlowFilter] = []
         self.wanted_ports: list[PortQuery] = []
         self.flows = 10
@@ -253,8 +253,10 @@ class RegionLab:
 
     def open_flows(self, wanted: FlowFilter) -> FlowReader:
         self.wanted.append(wanted)
-        self.maps.append(FakeMap(self.flows))
-        return FlowReader(self.maps[-1], wanted, {0: "eni-a", 1: "eni-b"})
+        self.readers.append(
+            FlowReader(new_map(self.flows), wanted, {0: "eni-a", 1: "eni-b"}, lambda: NOW)
+        )
+        return self.readers[-1]
 
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         self._raise()
@@ -288,6 +290,9 @@ class RegionLab:
 
     def has_environment(self, number: int) -> bool:
         return number <= STATIC + POOL
+
+    def slots_of(self, function: str) -> frozenset[int] | None:
+        return slots_of(self.region, function)
 
     def functions(self) -> list[dict[str, Any]]:
         self._raise()

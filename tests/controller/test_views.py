@@ -2,101 +2,70 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
-from collections.abc import Mapping, Sequence
+import resource
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies
 
-from hyperplane_nat.controller.views import (
-    SLICE_ENTRIES,
-    FlowFilter,
-    FlowReader,
-    drops,
-)
-from hyperplane_nat.engine import Flow
-
-NOW = 5_000
+from hyperplane_nat.controller.views import SLICE_ENTRIES, FlowFilter, FlowReader, drops
+from hyperplane_nat.engine import StateMap
+from tests.controller.flow_map import NOW, fields, flow_map
 
 
-class FakeMap:
-    """A flow table with an entry wherever `index % every == 0`."""
-
-    bytes = 1 << 20
-
-    def __init__(self, flows_max: int, every: int = 1) -> None:
-        self.flows_max = flows_max
-        self.every = every
-        self.closed = False
-        self.slices: list[int] = []
-
-    def counters(self) -> Mapping[str, int]:
-        return {}
-
-    def slot_counters(self, slot: int) -> Mapping[str, int]:
-        return {}
-
-    def flows(self, start: int = 0, limit: int | None = None) -> Sequence[Flow]:
-        assert limit is not None
-        self.slices.append(limit)
-        return [
-            Flow(
-                entry=index,
-                protocol=("tcp", "udp", "icmp")[index % 3],
-                state="ESTABLISHED",
-                slot=index % 7 + 1,
-                interface=index % 2,
-                inside_address="169.254.100.2",
-                inside_port=1000,
-                remote_address="10.0.1.80",
-                remote_port=80,
-                nat_address="10.0.1.10",
-                nat_port=2000,
-                packets_out=1,
-                bytes_out=2,
-                packets_in=3,
-                bytes_in=4,
-                created_ms=(NOW - 3_000) & 0xFFFFFFFF,
-                last_seen_ms=NOW - 1_000,
-            )
-            for index in range(start, min(start + limit, self.flows_max))
-            if index % self.every == 0
-        ]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def read(state_map: FakeMap, wanted: FlowFilter, now: int = NOW) -> list[dict[str, Any]]:
+def read(state_map: StateMap, wanted: FlowFilter, now: int = NOW) -> list[dict[str, Any]]:
     text = b"["
     with FlowReader(state_map, wanted, {0: "eni-a"}, lambda: now) as reader:
         while (piece := reader.read()) is not None:
             text += piece
-    assert state_map.closed
+    assert state_map.memory.closed
     found: list[dict[str, Any]] = json.loads(text + b"]")
     return found
 
 
-@pytest.mark.parametrize("flows_max", [1, SLICE_ENTRIES - 1, SLICE_ENTRIES, 3 * SLICE_ENTRIES + 5])
+def entries(count: int, wanted: FlowFilter, **more: Any) -> list[int]:
+    with flow_map(count, **more) as state_map:
+        return [flow["entry"] for flow in read(state_map, wanted)]
+
+
+@pytest.mark.parametrize("count", [1, SLICE_ENTRIES - 1, SLICE_ENTRIES, 3 * SLICE_ENTRIES + 5])
 @pytest.mark.parametrize("every", [1, 5000])
-def test_every_flow_once(flows_max: int, every: int) -> None:
-    state_map = FakeMap(flows_max, every)
-    found = read(state_map, FlowFilter())
-    assert [flow["entry"] for flow in found] == list(range(0, flows_max, every))
-    assert max(state_map.slices) <= SLICE_ENTRIES
+def test_every_flow_once(count: int, every: int) -> None:
+    def make(index: int) -> dict[str, Any] | None:
+        return None if index % every else fields(index)
+
+    assert entries(count, FlowFilter(), make=make, period=None) == list(range(0, count, every))
 
 
 def test_what_a_flow_says() -> None:
-    first, second = read(FakeMap(2), FlowFilter())
+    with flow_map(2) as state_map:
+        flows = state_map.flows()
+        first, second = read(state_map, FlowFilter())
     assert first["environment"] == "env-1"
     assert (first["interface"], second["interface"]) == ("eni-a", "1")
     assert (first["age_seconds"], first["idle_seconds"]) == (3.0, 1.0)
-    assert first["nat_port"] == 2000
+    assert second | {"interface": 1} == flows[1]._asdict() | {
+        "environment": "env-2",
+        "age_seconds": 3.0,
+        "idle_seconds": 1.0,
+    }
 
 
 def test_clock_that_wraps_and_a_packet_after_the_clock_was_read() -> None:
-    (flow,) = read(FakeMap(1), FlowFilter(), now=NOW - 1_500)
+    with flow_map(1) as state_map:
+        (flow,) = read(state_map, FlowFilter(), now=NOW - 1_500)
     assert flow["idle_seconds"] == 0.0
+    with flow_map(1, lambda i: fields(i) | {"created": 0xFFFFFF00}) as state_map:
+        (flow,) = read(state_map, FlowFilter())
+    assert flow["age_seconds"] == 5.256
+
+
+def test_mappings_are_no_flows() -> None:
+    def make(index: int) -> dict[str, Any]:
+        other = {"remote": "0.0.0.0", "remote_port": 0, "state": ("", "MAPPING", "HELD")[index]}
+        return fields(index) | (other if index else {})
+
+    assert entries(3, FlowFilter(), make=make) == [0]
 
 
 @pytest.mark.parametrize(
@@ -109,27 +78,98 @@ def test_clock_that_wraps_and_a_packet_after_the_clock_was_read() -> None:
         (FlowFilter(environment=3, limit=2), [2, 9]),
         (FlowFilter(protocol="icmp", environment=3, limit=2), [2, 23]),
         (FlowFilter(environment=8), []),
+        (FlowFilter(slots=frozenset({3, 4}), limit=3), [2, 3, 9]),
+        (FlowFilter(slots=frozenset({3, 4}), environment=4, limit=2), [3, 10]),
+        (FlowFilter(slots=frozenset({3, 4}), environment=5), []),
+        (FlowFilter(slots=frozenset()), []),
+        (FlowFilter(interface="eni-a", limit=2), [0, 2]),
+        (FlowFilter(interface="eni-x"), []),
+        (FlowFilter(state="ICMP", limit=2), [2, 5]),
+        (FlowFilter(state="HELD"), []),
+        (FlowFilter(address="10.0.1.80", limit=1), [0]),
+        (FlowFilter(address="10.0.1.80", port=81), []),
+        (FlowFilter(port=80, limit=1), [0]),
+        (FlowFilter(min_age_seconds=4), []),
+        (FlowFilter(min_age_seconds=3, max_age_seconds=3, limit=1), [0]),
+        (FlowFilter(max_age_seconds=2), []),
     ],
 )
 def test_filters(wanted: FlowFilter, expected: list[int]) -> None:
-    assert [flow["entry"] for flow in read(FakeMap(10_000), wanted)] == expected
+    assert entries(10_000, wanted) == expected
+
+
+FIGURES = [3, 9, 9, 1, 70_000_000_000, 0, 9]
+
+
+def sorted_flow(index: int) -> dict[str, Any]:
+    figure = FIGURES[index % 7]
+    return fields(index) | {
+        "bytes": (figure, 0),
+        "remote": f"10.0.{index % 200}.1",
+        "created": NOW - index,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (FlowFilter(sort="bytes_out"), [4, 1, 2, 6, 0, 3, 5]),
+        (FlowFilter(sort="bytes_out", reverse=True), [5, 3, 0, 1, 2, 6, 4]),
+        (FlowFilter(sort="bytes", limit=3), [4, 1, 2]),
+        (FlowFilter(sort="age", limit=2), [6, 5]),
+        (FlowFilter(sort="age", reverse=True, limit=2), [0, 1]),
+        (FlowFilter(sort="remote", limit=1), [6]),
+        (FlowFilter(sort="environment", protocol="tcp"), [6, 3, 0]),
+        (FlowFilter(sort="idle", limit=2), [0, 1]),
+        (FlowFilter(sort="bytes", limit=0), []),
+    ],
+)
+def test_order(wanted: FlowFilter, expected: list[int]) -> None:
+    assert entries(7, wanted, make=sorted_flow) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=strategies.lists(strategies.integers(0, 6), min_size=1, max_size=60),
+    limit=strategies.integers(1, 70),
+    reverse=strategies.booleans(),
+)
+def test_a_bounded_list_begins_like_the_whole(sizes: list[int], limit: int, reverse: bool) -> None:
+    def make(index: int) -> dict[str, Any]:
+        return fields(index) | {"bytes": (sizes[index], 0)}
+
+    expected = sorted(range(len(sizes)), key=lambda i: sizes[i] if reverse else -sizes[i])
+    wanted = FlowFilter(sort="bytes", limit=limit, reverse=reverse)
+    assert entries(len(sizes), wanted, make=make, period=None) == expected[:limit]
+
+
+def test_a_sorted_list_comes_in_pieces() -> None:
+    with flow_map(3 * SLICE_ENTRIES) as state_map:
+        found = read(state_map, FlowFilter(sort="nat_port"))
+    assert [flow["entry"] for flow in found] == list(range(3 * SLICE_ENTRIES))
 
 
 def test_limit_ends_the_walk() -> None:
-    state_map = FakeMap(1 << 20)
-    read(state_map, FlowFilter(limit=1))
-    assert sum(state_map.slices) == SLICE_ENTRIES
+    with (
+        flow_map(1 << 16) as state_map,
+        FlowReader(state_map, FlowFilter(limit=1), {}, lambda: NOW) as reader,
+    ):
+        while reader.read() is not None:
+            pass
+        assert reader.position == SLICE_ENTRIES
 
 
 def test_memory_is_that_of_a_slice() -> None:
-    with FlowReader(FakeMap(1 << 14), FlowFilter(), {}) as reader:
+    count = 1 << 17
+    with flow_map(count) as state_map, FlowReader(state_map, FlowFilter(), {}) as reader:
         reader.read()
-        tracemalloc.start()
-        while reader.read() is not None:
-            pass
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 12 << 20
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        size = 0
+        while (piece := reader.read()) is not None:
+            size += len(piece)
+        # The map's own pages are no copy; they were touched when it was written.
+        assert size > count * 300
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 12 << 10
 
 
 def test_drops_shows_what_occurred() -> None:

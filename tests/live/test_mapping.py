@@ -160,6 +160,7 @@ def test_a_connection_from_outside(everybody: Lab) -> None:
     assert everybody.verify() == []
 
 
+@pytest.mark.requirement("AWS-no-hairpin", profile="rfc")
 @pytest.mark.requirement("RFC4787-9", profile="rfc")
 def test_two_environments_meet_by_their_outside_addresses(rfc: Lab) -> None:
     """Each must have sent to the other, as hole punching does; each sees the outside address."""

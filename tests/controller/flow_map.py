@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A state map with as many flows as a test wants, written without an engine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hyperplane_nat.engine import State, StateMap
+
+ENTRY = struct.Struct("=4s2sHHH2sBBIIII2I2Q2HBBH")
+WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I10Q")
+PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
+
+NOW = 5_000
+
+
+def fields(index: int) -> dict[str, Any]:
+    """What the flow of an entry is, unless a test has it otherwise."""
+    protocol = ("tcp", "udp", "icmp")[index % 3]
+    return {
+        "protocol": protocol,
+        "state": {"tcp": "ESTABLISHED", "udp": "UDP", "icmp": "ICMP"}[protocol],
+        "slot": index % 7 + 1,
+        "interface": index % 2,
+        "remote": "10.0.1.80",
+        "remote_port": 80,
+        "inside_port": 1000,
+        "nat_port": 2000,
+        "packets": (1, 3),
+        "bytes": (2, 4),
+        "created": (NOW - 3_000) & 0xFFFFFFFF,
+        "last_seen": NOW - 1_000,
+    }
+
+
+def entry(values: dict[str, Any]) -> bytes:
+    """The bytes of an entry."""
+    return ENTRY.pack(
+        socket.inet_aton(values["remote"]),
+        values["remote_port"].to_bytes(2, "big"),
+        int.from_bytes(values["inside_port"].to_bytes(2, "big"), "little"),
+        values["slot"],
+        values["interface"],
+        values["nat_port"].to_bytes(2, "big"),
+        PROTOCOLS[values["protocol"]],
+        State[values["state"]],
+        values["last_seen"],
+        values["created"],
+        0,
+        0,
+        *values["packets"],
+        *values["bytes"],
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+
+
+def write_flows(
+    state_map: StateMap,
+    count: int,
+    make: Callable[[int], dict[str, Any] | None] = fields,
+    period: int | None = None,
+) -> None:
+    """Make the flows `make(0)` to `make(count - 1)`, None for a free entry.
+
+    With a `period`, only so many different ones: that is quick.
+    """
+    free = bytes(ENTRY.size)
+    made = [
+        free if (values := make(index)) is None else entry(values)
+        for index in range(min(count, period or count))
+    ]
+    text = b"".join(made)
+    text = (text * (count // max(len(made), 1) + 1))[: count * ENTRY.size]
+    # The header has the offset of the entries as the sixth of ten.
+    header = struct.unpack_from("<10Q", state_map.memory, WATERMARK_OFFSET - 80)
+    state_map.memory[header[5] : header[5] + len(text)] = text
+    struct.pack_into("<I", state_map.memory, WATERMARK_OFFSET, count)
+    for slot in range(1, 8):
+        struct.pack_into("=4s", state_map.memory, header[2] + 4 * slot, b"\xa9\xfe\x64\x02")
+    for number in range(2):
+        struct.pack_into("=4s", state_map.memory, header[3] + 4 * number, b"\x0a\x00\x01\x0a")
+
+
+def new_map(
+    count: int,
+    make: Callable[[int], dict[str, Any] | None] = fields,
+    period: int | None = 42,
+) -> StateMap:
+    """A map with these flows; the file is gone at once, the memory when the map is closed."""
+    path = Path("/dev/shm") / f"hyperplane-nat-test-{os.getpid()}-{secrets.token_hex(4)}.map"
+    state_map = StateMap.create(path, flows_max=max(count, 1), slots_max=64, interfaces_max=8)
+    path.unlink()
+    write_flows(state_map, count, make, period)
+    return state_map
+
+
+@contextmanager
+def flow_map(
+    count: int,
+    make: Callable[[int], dict[str, Any] | None] = fields,
+    period: int | None = 42,
+) -> Iterator[StateMap]:
+    """The same while the context lasts."""
+    state_map = new_map(count, make, period)
+    try:
+        yield state_map
+    finally:
+        if not state_map.memory.closed:
+            state_map.close()
