@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ from hyperplane_nat.controller import api, cleanup, endpoint, reconcile, views
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.interface_metrics import InterfaceMetrics
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
 from hyperplane_nat.controller.observer import Observer
@@ -107,6 +109,11 @@ class Daemon:
         self._metrics_url = ""
         self._runners: list[web.AppRunner] = []
         self.events = EventLog()
+        self._figures = InterfaceMetrics(
+            state_map=lambda: self._map,
+            interfaces=self._interface_names,
+            attached=self._attached,
+        )
         self._observer = Observer(
             self.events,
             interfaces=self._interface_names,
@@ -348,6 +355,7 @@ class Daemon:
         )
         self._metrics_listener = None
         self._observer.start()
+        self._figures.start()
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
@@ -373,6 +381,7 @@ class Daemon:
         if self._metrics_listener is not None:
             self._metrics_listener.close()
         await self._observer.stop()
+        await self._figures.stop()
         if self._functions is not None:
             await self._functions.stop()
         processes = [*await self._forwarder.stop(), *await self._services.stop()]
@@ -404,12 +413,8 @@ class Daemon:
 
     def _snapshot(self) -> metrics.LabSnapshot:
         state_map = self._open()
-        attached = {interface.name: 0 for interface in self._lab.interfaces}
-        for environment in self._lab.environments:
-            attached[environment.interface.name] += 1
-        # In one step: another thread may be changing the tables.
-        for used in list(self._service().region.tables.environments.values()):
-            attached[used.interface_id] = attached.get(used.interface_id, 0) + 1
+        attached = Counter({interface.name: 0 for interface in self._lab.interfaces})
+        attached.update(self._attached().values())
         return metrics.LabSnapshot(
             lab=self._lab.name,
             counters=state_map.counters(),
@@ -421,7 +426,12 @@ class Daemon:
             forwarder_failover_seconds=self._forwarder.failover_seconds or 0.0,
             environments_by_interface=attached,
             services=self._services.states(),
+            interfaces=self._figures.figures(),
+            remote_errors=self._figures.remote_errors(),
         )
+
+    def _attached(self) -> dict[int, str]:
+        return views.attached_interfaces(self._lab, self._service().region)
 
     def _open(self) -> views.MapReader:
         if self._map is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import sys
+import urllib.request
 from typing import Any
 
 import pytest
@@ -94,6 +95,7 @@ def send(lab: Lab, function: str, count: int) -> tuple[int, str]:
 
 
 @pytest.mark.requirement("AWS-error-port-allocation", profile="aws")
+@pytest.mark.requirement("AWS-cloudwatch-metrics", profile="aws")
 def test_the_culprit_of_an_exhaustion_is_named(lab: Lab) -> None:
     assert send(lab, "modest", MODEST)[0] == MODEST
     answered, environment = send(lab, "greedy", LIMIT - MODEST + 20)
@@ -115,6 +117,14 @@ def test_the_culprit_of_an_exhaustion_is_named(lab: Lab) -> None:
     assert row["last_error_seconds"] < 60
     (interface,) = document["interfaces"]
     assert (interface["in_use"], interface["allocation_errors"]) == (LIMIT, 20)
+
+    # AWS's metric, of the interface and of the remote endpoint.
+    with urllib.request.urlopen(lab.status()["metrics_url"], timeout=10) as answer:
+        metrics = answer.read().decode()
+    name = 'hyperplane_nat_natgateway_{}error_port_allocation_total{{interface="{}"{}}} 20.0'
+    labels = f',protocol="udp",remote="{remote}"'
+    assert name.format("", row["interface"], "") in metrics
+    assert name.format("remote_", row["interface"], labels) in metrics
 
     (line,) = [line for line in lab.cli("ports").stdout.splitlines() if remote in line]
     assert f"greedy {LIMIT - MODEST}, modest {MODEST}" in line
