@@ -33,6 +33,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from hyperplane_nat import config_checks, config_resource_checks
+from hyperplane_nat.config_flow_logs import FlowLogs
 from hyperplane_nat.config_nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config_resources import (
     POOL_SIZE,
@@ -319,6 +320,7 @@ class Config(Section):
     ports: Ports = Field(default_factory=Ports)
     neighbours: Neighbours = Field(default_factory=Neighbours)
     forwarder: Forwarder = Field(default_factory=Forwarder)
+    flow_logs: FlowLogs = Field(default_factory=FlowLogs)
     metrics: Metrics = Field(default_factory=Metrics)
 
     @property

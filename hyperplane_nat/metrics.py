@@ -34,6 +34,7 @@ from prometheus_client.registry import Collector
 from hyperplane_nat import __version__
 from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
 from hyperplane_nat.engine.constants import counter_names
+from hyperplane_nat.engine.flow_record_ring import FlowRecordFigures
 
 PREFIX = "hyperplane_nat_"
 
@@ -206,6 +207,12 @@ METRICS: tuple[MetricSpec, ...] = (
         (),
         "flow_records_lost",
     ),
+    MetricSpec("flow_log_lines", "counter", "Lines of flow logs written."),
+    MetricSpec(
+        "flow_log_lines_lost",
+        "counter",
+        "Lines of flow logs that could not be written, on a full disk for example.",
+    ),
     MetricSpec(
         "neighbour_requests",
         "counter",
@@ -352,6 +359,8 @@ class LabSnapshot:
     interfaces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By interface: the metrics of `CLOUDWATCH` by AWS's name."""
     remote_errors: Sequence[RemoteErrors] = ()
+    flow_logs: FlowRecordFigures | None = None
+    """None without flow logs."""
 
 
 Samples = dict[str, list[tuple[tuple[str, ...], float]]]
@@ -361,7 +370,10 @@ Samples = dict[str, list[tuple[tuple[str, ...], float]]]
 def _own_samples(snapshot: LabSnapshot) -> Samples:
     """What does not come from the map's counters."""
     attached = snapshot.environments_by_interface
+    logs = snapshot.flow_logs
     return {
+        "flow_log_lines": [((), 0 if logs is None else logs.lines)],
+        "flow_log_lines_lost": [((), 0 if logs is None else logs.lines_lost)],
         "flow_table_entries": [(("max",), snapshot.flows_max)],
         "forwarder_restarts": [((), snapshot.forwarder_restarts)],
         "forwarder_up": [((), float(snapshot.forwarder_up))],

@@ -301,6 +301,6 @@ def comment_of(flow: Flow, name: str) -> str:
     )
 
 
-def lower_priority(niceness: int = 10) -> None:
+def lower_priority(niceness: int = 19) -> None:
     """Let the forwarder go first."""
     os.setpriority(os.PRIO_PROCESS, 0, niceness)

@@ -16,6 +16,7 @@ from hyperplane_nat.cli import (
     doctor,
     events,
     execution,
+    flow_logs,
     flows,
     inspection,
     invocation,
@@ -95,6 +96,7 @@ app.command()(inspection.interfaces)
 app.command()(resources.functions)
 app.command("security-groups")(resources.security_groups)
 app.command()(flows.flows)
+app.command("flow-logs")(flow_logs.flow_logs)
 app.command()(ports.ports)
 app.command()(events.events)
 app.command()(capture.capture)

@@ -65,7 +65,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
     """
     removed = end_processes(paths)
     removed += remove_namespaces(paths.lab, namespaces or Namespaces())
-    for path in [paths.state_file, *_files(paths)]:
+    for path in [paths.state_file, paths.records_file, *_files(paths)]:
         # The region is another matter: `remove_region`.
         if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):
             continue

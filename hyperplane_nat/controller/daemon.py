@@ -32,7 +32,7 @@ from aiohttp import web
 
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config, ConfigError, validated
-from hyperplane_nat.controller import api, cleanup, endpoint, reconcile, views
+from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, views
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
@@ -50,6 +50,7 @@ from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
+from hyperplane_nat.engine.flow_record_ring import read_figures
 from hyperplane_nat.engine.state_map import INTERFACES_MAX
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from hyperplane_nat.model.errors import ModelError, StateError
@@ -118,7 +119,7 @@ class Daemon:
             self.events,
             interfaces=self._interface_names,
             function_of=self._function_of,
-            counters=lambda: {} if self._map is None else self._map.counters(),
+            counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
         )
         self._forwarder = ForwarderSupervisor(
             self._paths,
@@ -300,7 +301,10 @@ class Daemon:
         # Others' namespaces may not stand yet.
         vpcs = [vpc for vpc in wanted.vpcs if vpc.name in mine]
         program = self._parts.service_program
-        await self._services.follow(reconcile.service_specs(self._lab.name, vpcs, program))
+        await self._services.follow(
+            reconcile.service_specs(self._lab.name, vpcs, program)
+            + flow_logs.writer_specs(self._config)
+        )
 
     def _fill_progress(self, done: int, total: int) -> None:
         self._pipe.progress("filling the pool", done, total)
@@ -428,6 +432,7 @@ class Daemon:
             services=self._services.states(),
             interfaces=self._figures.figures(),
             remote_errors=self._figures.remote_errors(),
+            flow_logs=read_figures(self._paths.records_file),
         )
 
     def _attached(self) -> dict[int, str]:
@@ -457,28 +462,13 @@ class Daemon:
     async def status(self) -> Mapping[str, Any]:
         """GET /v1/status."""
         state_map = self._open()
-        counters = state_map.counters()
         return self._facts() | {
             "forwarder": await self._forwarder.status(),
             "services": {
                 name: {"up": up, "restarts": restarts}
                 for name, (up, restarts) in self._services.states().items()
             },
-            "flows": {
-                **{
-                    protocol: counters.get(f"flows_active_{protocol}", 0)
-                    for protocol in api.PROTOCOLS
-                },
-                "entries": counters.get("flows_entries_used", 0),
-                "max": state_map.flows_max,
-            },
-            "drops": views.drops(counters),
-            "counters": dict(counters),
-            "state_file": {
-                "path": str(self._paths.state_file),
-                "bytes": state_map.bytes,
-                "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
-            },
+            **views.traffic(state_map, self._paths.state_file),
         }
 
     async def environments(self) -> bytes:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config import INTERFACE_MTU, Config
-from hyperplane_nat.controller import reconcile
+from hyperplane_nat.controller import flow_logs, reconcile
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.services import ServiceSupervisor
@@ -258,6 +258,7 @@ class Network:
             self._told |= {item["number"]: item for item in changed}
         await self._services.follow(
             reconcile.service_specs(self._lab, wanted.vpcs, self._service_program)
+            + flow_logs.writer_specs(self._config)
         )
         await self._remove_vpcs(wanted)
         self._revisions = revisions

@@ -102,10 +102,11 @@ class Observer:
         for name in sorted(found - self._known):
             self._report_interface(Kind.INTERFACE_ADDED, name, "added")
         self._known = found
-        lost = self._counters().get("flow_records_lost")
-        if lost is not None:
+        counters = self._counters()
+        if counters:
+            lost = counters.get("flow_records_lost", 0) + counters.get("flow_log_lines_lost", 0)
             if self._lost is not None and lost > self._lost:
-                text = "flow log records were lost: what they told is missing from the flow logs"
+                text = "flow log records or lines were lost: see SKIPDATA in the flow logs"
                 event = Event(kind=Kind.FLOW_LOG_LOSS, message=text)
                 self.events.report(event, lost - self._lost)
             self._lost = lost

@@ -39,6 +39,11 @@ class LabPaths:
         )
 
     @property
+    def records_file(self) -> Path:
+        """What the forwarder tells the writer of flow logs, beside the state file."""
+        return self.state_file.with_suffix(".records")
+
+    @property
     def control_socket(self) -> Path:
         """Where the control API listens."""
         return self.directory / "control.sock"

@@ -178,6 +178,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--spin-microseconds", str(settings.spin_microseconds)),
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
+        *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),
     )
 
 

@@ -304,6 +304,26 @@ def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[
     ]
 
 
+def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
+    """What GET /v1/status tells of the state map in the file at `path`."""
+    counters = state_map.counters()
+    active = {each: counters.get(f"flows_active_{each}", 0) for each in ("tcp", "udp", "icmp")}
+    return {
+        "flows": {
+            **active,
+            "entries": counters.get("flows_entries_used", 0),
+            "max": state_map.flows_max,
+        },
+        "drops": drops(counters),
+        "counters": dict(counters),
+        "state_file": {
+            "path": str(path),
+            "bytes": state_map.bytes,
+            "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
+        },
+    }
+
+
 def drops(counters: Mapping[str, int]) -> dict[str, int]:
     """The reasons that occurred, with their counts."""
     return {

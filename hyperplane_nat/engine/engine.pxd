@@ -14,6 +14,7 @@ cdef class Engine:
     cdef object state
     cdef dict policies
     cdef const unsigned char[::1] memory
+    cdef unsigned char[::1] ring
     cdef readonly object timeouts
     cdef readonly object ports
     cdef readonly object behaviour

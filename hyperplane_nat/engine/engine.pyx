@@ -33,6 +33,7 @@ from hyperplane_nat.engine.classification cimport (
     packet_key,
 )
 from hyperplane_nat.engine.extras cimport EXTRAS_BYTES, Extra, extras_clear
+from hyperplane_nat.engine.flow_records cimport note_refusal, sink_open
 from hyperplane_nat.engine.flow_table cimport table_find, table_init
 from hyperplane_nat.engine.fragment_table cimport (
     NOTHING,
@@ -201,6 +202,7 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
                 reason = mapping_admit(nat, p, now, &flow)
             if reason:
                 drop(nat, p, reason)
+                note_refusal(nat, p, reason, now)
                 return
             entry = &nat.table.entries[flow]
             if not (needs_fitting(nat, p, entry) and fit(nat, p, entry)):
@@ -212,18 +214,22 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
                 count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
             elif not mapping_answers(nat, p, now):
                 refuse_stray(nat, p)
+                note_refusal(nat, p, p.reason, now)
                 return
         flow = flow_create(nat, p, now, &reason)
         if flow == NIL:
             refuse(nat, p, reason)
+            note_refusal(nat, p, reason, now)
             return
     else:
         reason = flow_track(nat, flow, p, now)
         if reason == DROP_TCP_IDLE_TIMEOUT:
             refuse_idle(nat, p)
+            note_refusal(nat, p, DROP_TCP_IDLE_TIMEOUT, now)
             return
         if reason:
             drop(nat, p, reason)
+            note_refusal(nat, p, reason, now)
             return
     entry = &nat.table.entries[flow]
     if needs_fitting(nat, p, entry) and fit(nat, p, entry):
@@ -637,6 +643,13 @@ cdef class Engine:
             )
         extras_clear(&self.nat.extras)
         return verdicts
+
+    def record_flows(self, ring):
+        """Write flow records to a mapped :class:`FlowRecordRing` file; None ends it."""
+        sink_open(self.nat, NULL, 0)
+        self.ring = ring
+        if ring is not None and not sink_open(self.nat, &self.ring[0], self.ring.shape[0]):
+            raise ValueError("not a ring of flow records")
 
     def next_deadline(self):
         """When `expire` should be called next, in ms, or None when nothing waits."""

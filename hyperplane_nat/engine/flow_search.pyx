@@ -4,7 +4,7 @@
 
 Theory of operation: the index of the map is hashed under a key that only the forwarder knows, so a
 reader goes through the entries instead, once for many keys: they stand in a table of its own, and
-each entry in use is looked up in it with both its keys. A million entries take some ten
+each entry in use is looked up in it with both its keys. A million entries take some 30
 milliseconds, without the interpreter's lock. Nothing is locked in the map: an entry may change
 while it is read, so whoever uses what was found reads the entry again and compares.
 """

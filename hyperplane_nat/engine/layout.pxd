@@ -81,6 +81,42 @@ cdef struct SlotCounters:
     uint64_t owner
     uint64_t reserved
 
+# What is left of a flow that has ended, or (reason not 0) a packet that was refused.
+cdef struct FlowRecord:
+    uint32_t entry
+    uint16_t generation
+    uint8_t protocol
+    uint8_t state
+    uint32_t inside_address
+    uint32_t remote_address
+    uint32_t nat_address
+    uint16_t inside_port
+    uint16_t remote_port
+    uint16_t nat_port
+    uint16_t slot
+    uint16_t interface
+    uint8_t reason
+    uint8_t reserved
+    uint32_t created
+    uint32_t last_seen
+    uint32_t packets[2]
+    uint64_t bytes[2]
+
+# The head of the file of flow records; what each of the two processes writes is in cache lines of
+# its own.  A page of it is followed by the records lost of each interface, and the records.
+cdef struct RecordRing:
+    char magic[8]
+    uint32_t version
+    uint32_t capacity
+    uint32_t interfaces
+    uint32_t attached
+    uint8_t padding[40]
+    uint64_t head
+    uint8_t producer[56]
+    uint64_t tail
+    uint64_t lines
+    uint64_t lines_lost
+
 cdef struct Header:
     char magic[8]
     uint32_t layout_version

@@ -37,6 +37,7 @@ from hyperplane_nat.engine.entries cimport (
     over,
     relink,
 )
+from hyperplane_nat.engine.flow_records cimport note_end
 from hyperplane_nat.engine.flow_table cimport (
     entry_key,
     table_allocate,
@@ -179,6 +180,9 @@ cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept
     cdef int reason = refusal(nat, entry.interface, p)
     if reason:
         return reason
+    note_end(nat, flow)
+    # Readers tell flows of one entry apart by it.
+    entry.generation += 1
     begin(nat, entry, now)
     track_start(entry, &nat.table.tracks[flow])
     entry.state = first_state(entry.protocol)
@@ -195,6 +199,7 @@ cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcep
     if is_mapping(entry):
         mapping_free(nat, flow)
         return
+    note_end(nat, flow)
     if entry.state == STATE_HELD:
         tombstone_put(nat, entry)
     if not entry.track_flags & MAPPED:
@@ -380,6 +385,7 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return
     if entry.state == STATE_MAPPING:
         return
+    note_end(nat, flow)
     if over(entry.state):
         entry.state = STATE_HELD
     else:

@@ -11,7 +11,9 @@ from hyperplane_nat.engine.layout cimport (
     STATES,
     Entry,
     Exhaustion,
+    FlowRecord,
     Header,
+    RecordRing,
     SlotCounters,
 )
 from hyperplane_nat.engine.neighbours cimport NeighbourTable
@@ -87,6 +89,14 @@ cdef struct Event:
     uint8_t protocol
     uint8_t kind
 
+# Where flow records go; without a ring nobody asked for them.
+cdef struct RecordSink:
+    RecordRing* ring
+    FlowRecord* records
+    uint32_t* lost
+    uint64_t period
+    uint32_t refusals
+
 cdef struct Nat:
     FlowTable table
     PortAllocator ports
@@ -116,6 +126,7 @@ cdef struct Nat:
     Exhaustion* exhaustions
     FragmentTable fragments
     Extras extras
+    RecordSink sink
     Event events[EVENTS_MAX]
     uint32_t events_count
 

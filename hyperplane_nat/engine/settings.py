@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Exhaustion",
     "Flow",
+    "FlowDelta",
     "Ports",
     "RemotePorts",
     "Rule",
@@ -174,3 +175,31 @@ class Flow(NamedTuple):
     bytes_in: int
     created_ms: int
     last_seen_ms: int
+
+
+class FlowDelta(NamedTuple):
+    """What one flow did since it was last looked at, or (``reason`` not 0) a packet refused.
+
+    Addresses are the four bytes as they stand in memory; times are CLOCK_MONOTONIC in ms modulo
+    2**32.  Flags are those of flow logs: 1 FIN, 2 SYN, 4 RST, 18 SYN with ACK.  A refused packet
+    from outside has slot 65535 and no inside.
+    """
+
+    slot: int
+    interface: int
+    protocol: int
+    inside_address: int
+    inside_port: int
+    remote_address: int
+    remote_port: int
+    nat_address: int
+    nat_port: int
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    created_ms: int
+    last_seen_ms: int
+    flags_out: int
+    flags_in: int
+    reason: int

@@ -21,6 +21,7 @@ from pathlib import Path
 import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
 from hyperplane_nat.forwarder.commands import CommandServer
 from hyperplane_nat.forwarder.forwarder import Forwarder
 from hyperplane_nat.io.packet_socket import (
@@ -44,6 +45,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--namespace", required=True, help="network namespace of the gateway")
     parser.add_argument("--state-file", required=True, type=Path, help="the state map, on a tmpfs")
     parser.add_argument("--socket", required=True, type=Path, help="where to listen for commands")
+    parser.add_argument("--flow-records", type=Path, help="where to write flow records, if at all")
     parser.add_argument("--flows-max", type=int, default=1 << 20, help="size of a new state map")
     parser.add_argument("--ring-slots", type=int, default=4096, help="slots of the receive ring")
     parser.add_argument("--ring-slot-bytes", type=int, default=2048, help="bytes of a slot")
@@ -118,6 +120,11 @@ def _map(path: Path, flows_max: int) -> StateMap:
     return state
 
 
+def _records(path: Path) -> FlowRecordRing:
+    """The flow records at ``path``, new or those of a predecessor."""
+    return FlowRecordRing.open(path) if path.exists() else FlowRecordRing.create(path)
+
+
 async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespace) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -132,6 +139,8 @@ async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespa
         budget_frames=arguments.budget_frames,
         spin_microseconds=arguments.spin_microseconds,
     )
+    if arguments.flow_records is not None:
+        forwarder.engine.record_flows(_records(arguments.flow_records).memory)
 
     def shutdown(_arguments: dict[str, object]) -> None:
         stopping.set()

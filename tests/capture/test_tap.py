@@ -29,10 +29,25 @@ def test_a_partial_checksum_becomes_the_one_of_the_wire(payload: bytes, tcp: boo
     partial = ~checksum(pseudo) & 0xFFFF
     field = 34 + offset
     frame = complete[:field] + partial.to_bytes(2, "big") + complete[field + 2 :]
-    assert finished(memoryview(vnet(34, offset) + frame)) == complete
+    assert finished(memoryview(bytearray(vnet(34, offset) + frame))) == complete
 
 
-@pytest.mark.parametrize("header", [vnet(34, 6, flags=0), vnet(60_000, 6), vnet(100, 0)])
+@pytest.mark.parametrize(
+    "header", [vnet(34, 6, flags=0), vnet(60_000, 6), vnet(42, 0), vnet(43, 0)]
+)
 def test_what_needs_nothing_or_cannot_be_finished_stays(header: bytes) -> None:
     frame = bytes(Ether() / IP() / UDP() / b"x")
-    assert finished(memoryview(header + frame)) == frame
+    assert len(frame) == 43
+    assert finished(memoryview(bytearray(header + frame))) == frame
+
+
+@given(st.binary(max_size=200), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
+def test_any_header_is_taken(frame: bytes, start: int, offset: int) -> None:
+    assert len(finished(memoryview(bytearray(vnet(start, offset) + frame)))) == len(frame)
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(6, b"\xff\xff"), (16, b"\0\0")])
+def test_a_udp_checksum_is_never_zero(offset: int, expected: bytes) -> None:
+    frame = b"\xff\xff" + bytes(30)
+    found = finished(memoryview(bytearray(vnet(0, offset) + frame)))
+    assert found[offset : offset + 2] == expected

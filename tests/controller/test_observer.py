@@ -106,3 +106,11 @@ def test_lost_records_are_those_since_the_last_look(lab: Lab) -> None:
     lab.observer.look()
     lab.observer.look()
     assert [(row["kind"], row["suppressed"]) for row in lab.rows()[1:]] == [("flow-log-loss", 2)]
+
+
+def test_lines_that_no_disk_took_are_lost_as_well(lab: Lab) -> None:
+    lab.counters = {"flow_records_lost": 100, "flow_log_lines_lost": 5}
+    lab.observer.look()
+    lab.counters = {"flow_records_lost": 100, "flow_log_lines_lost": 6}
+    lab.observer.look()
+    assert [row["kind"] for row in lab.rows()[1:]] == ["flow-log-loss"]

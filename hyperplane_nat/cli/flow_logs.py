@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flow-logs`: the lines of a lab's flow logs, those that are there and those that come."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyperplane_nat.cli import common
+from hyperplane_nat.cli.common import LabOption
+from hyperplane_nat.config import Config
+from hyperplane_nat.flow_logs.files import log_files
+
+_POLL_SECONDS = 0.5
+
+
+def flow_logs(
+    ctx: typer.Context,
+    interface: Annotated[
+        str | None, typer.Option(metavar="INTERFACE", help="Only this interface's: eni-a.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with the lines that come.")
+    ] = False,
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Read the files below it instead of asking a running lab for them."),
+    ] = None,
+    lab: LabOption = None,
+) -> None:
+    """Print the lines of the flow logs, the oldest first."""
+    place = directory or _directory(ctx, lab)
+    reading = FlowLogLines(place, interface)
+    try:
+        _print(reading.take())
+        while follow:
+            time.sleep(_POLL_SECONDS)
+            _print(reading.take())
+    except KeyboardInterrupt:
+        return
+
+
+def _directory(ctx: typer.Context, lab: str | None) -> Path:
+    answer = common.client(ctx, lab).get("/v1/config")
+    config = Config.model_validate(answer)
+    if not config.flow_logs.enabled:
+        raise common.UserError(
+            f"lab {config.lab.name!r} writes no flow logs (set flow_logs.enabled to true)"
+        )
+    return Path(config.flow_logs.directory) / config.lab.name
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+class FlowLogLines:
+    """The lines of the files below a directory; each is given once, a header when it changes."""
+
+    def __init__(self, directory: Path, interface: str | None = None) -> None:
+        self._directory = directory
+        self._interface = interface
+        self._offsets: dict[Path, int] = {}
+        self._header = ""
+
+    def take(self) -> Iterator[str]:
+        """The lines that came since the last time."""
+        for path in log_files(self._directory, self._interface):
+            try:
+                with path.open("rb") as file:
+                    offset = self._offsets.get(path, 0)
+                    header = file.readline().decode()
+                    file.seek(max(offset, len(header)))
+                    # The writer may be in the middle of a line.
+                    lines = [line for line in file if line.endswith(b"\n")]
+            except FileNotFoundError:
+                continue
+            self._offsets[path] = max(offset, len(header)) + sum(map(len, lines))
+            if lines and header != self._header:
+                self._header = header
+                yield header
+            yield from (line.decode() for line in lines)

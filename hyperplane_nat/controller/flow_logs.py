@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The writer of flow logs as the controller sees it: one more service, and two figures.
+
+It is a process of its own (:mod:`hyperplane_nat.flow_logs`), started, adopted and restarted like
+the servers in the VPCs, so that nothing it does can hold the controller up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hyperplane_nat.config import Config
+from hyperplane_nat.config_flow_logs import interval_ms
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.reconcile import module_command
+from hyperplane_nat.controller.services import ServiceSpec
+from hyperplane_nat.controller.views import MapReader
+from hyperplane_nat.engine.flow_record_ring import read_figures
+
+PROGRAM = module_command("hyperplane_nat.flow_logs")
+
+# No VPC has a name like this.
+_GROUP = "Gateway"
+
+
+def directory(config: Config) -> Path:
+    """Where this lab's files go."""
+    return Path(config.flow_logs.directory) / config.lab.name
+
+
+def writer_specs(config: Config, program: Sequence[str] = PROGRAM) -> list[ServiceSpec]:
+    """The writer of a lab with flow logs; none without."""
+    settings = config.flow_logs
+    if not settings.enabled:
+        return []
+    paths = LabPaths.of(config.lab.name, config.lab.runtime_directory, config.lab.state_directory)
+    command = (
+        *program,
+        *("--lab", config.lab.name),
+        *("--runtime-directory", config.lab.runtime_directory),
+        *("--state-file", str(paths.state_file)),
+        *("--records", str(paths.records_file)),
+        *("--directory", str(directory(config))),
+        *("--interval-ms", str(interval_ms(settings, config.timeouts))),
+        *("--fields", ",".join(settings.fields)),
+        *("--max-file-bytes", str(settings.max_file_bytes)),
+        *("--files-kept", str(settings.files_kept)),
+    )
+    return [ServiceSpec(_GROUP, "flow-logs", command, program[-1])]
+
+
+def counters(state_map: MapReader | None, records: Path) -> Mapping[str, int]:
+    """The counters of the map, {} without one, and what the writer lost."""
+    if state_map is None:
+        return {}
+    figures = read_figures(records)
+    lost = 0 if figures is None else figures.lines_lost
+    return {**state_map.counters(), "flow_log_lines_lost": lost}

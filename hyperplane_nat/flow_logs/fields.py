@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of a flow log line, and how a line is made of them.
+
+Theory of operation
+-------------------
+A flow log has a list of fields, the default being those of version 2 (AWS, "Flow log records").  A
+row is everything that is known of one direction of one flow on one interface; `LineFormat` picks
+the fields asked for.  What this gateway cannot know, such as an availability zone, is `-`, as AWS
+writes it.  `environment` is the one field AWS does not have: who is behind the interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from operator import itemgetter
+from socket import inet_ntoa
+from typing import NamedTuple
+
+VERSION_2 = (
+    "version",
+    "account-id",
+    "interface-id",
+    "srcaddr",
+    "dstaddr",
+    "srcport",
+    "dstport",
+    "protocol",
+    "packets",
+    "bytes",
+    "start",
+    "end",
+    "action",
+    "log-status",
+)
+"""The default format (AWS, "Flow log records": default format)."""
+
+FIELDS: dict[str, int] = {
+    **dict.fromkeys(VERSION_2, 2),
+    **dict.fromkeys(
+        (
+            "vpc-id",
+            "subnet-id",
+            "instance-id",
+            "tcp-flags",
+            "type",
+            "pkt-srcaddr",
+            "pkt-dstaddr",
+        ),
+        3,
+    ),
+    **dict.fromkeys(("region", "az-id", "sublocation-type", "sublocation-id"), 4),
+    **dict.fromkeys(
+        ("pkt-src-aws-service", "pkt-dst-aws-service", "flow-direction", "traffic-path"), 5
+    ),
+    "environment": 2,
+}
+"""The version that brought each field."""
+
+UNKNOWN = "-"
+NOBODY = 65535
+"""The slot of a packet from outside that was refused."""
+
+
+class View(IntEnum):
+    """One of the four rows that a conversation makes on the interface of a NAT (AWS, "Traffic
+    through a NAT gateway").
+    """
+
+    FROM_ENVIRONMENT = 0
+    TO_REMOTE = 1
+    FROM_REMOTE = 2
+    TO_ENVIRONMENT = 3
+
+
+class Key(NamedTuple):
+    """What tells rows of one interval apart; 0 for what does not matter to the view."""
+
+    view: int
+    interface: int
+    slot: int
+    protocol: int
+    inside_address: int
+    inside_port: int
+    remote_address: int
+    remote_port: int
+    nat_address: int
+    nat_port: int
+    refused: bool
+
+
+@dataclass(slots=True)
+class Sums:
+    """What was counted for a key; the times are of the state map's clock."""
+
+    packets: int
+    bytes: int
+    first_ms: int
+    last_ms: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network interface as flow logs call it."""
+
+    interface_id: str
+    account_id: str = UNKNOWN
+    vpc_id: str = UNKNOWN
+    subnet_id: str = UNKNOWN
+
+
+@lru_cache(maxsize=65536)
+def dotted(address: int) -> str:
+    """An address as the engine keeps it, in text."""
+    return inet_ntoa(address.to_bytes(4, "little"))
+
+
+class LineFormat:
+    """Turns rows into lines of the chosen fields; ValueError for one that does not exist."""
+
+    def __init__(self, fields: Sequence[str] = VERSION_2) -> None:
+        for field in fields:
+            if field not in FIELDS:
+                raise ValueError(f"{field!r} is no field of flow logs")
+        self.fields = tuple(fields)
+        # AWS: the highest version among the fields.
+        self._version = str(max((FIELDS[field] for field in fields), default=2))
+        names = list(_ROW)
+        indices = [names.index(field) for field in fields]
+        self._pick: Callable[[Sequence[str]], tuple[str, ...]] = (
+            itemgetter(*indices) if len(indices) > 1 else lambda row: (row[indices[0]],)
+        )
+
+    @property
+    def header(self) -> str:
+        """The first line of a file."""
+        return " ".join(self.fields)
+
+    def line(self, place: Place, key: Key, sums: Sums, start: int, end: int) -> str:
+        """A row that was counted; `start` and `end` in Unix seconds."""
+        view = key.view
+        # ICMP has no ports (AWS: 0).
+        ports = key.protocol != 1
+        inside = dotted(key.inside_address)
+        remote = dotted(key.remote_address)
+        nat = dotted(key.nat_address)
+        inside_port, remote_port, nat_port = (
+            (str(key.inside_port), str(key.remote_port), str(key.nat_port))
+            if ports
+            else ("0", "0", "0")
+        )
+        # Source and destination on the interface, and of the packet itself.
+        if view == View.FROM_ENVIRONMENT:
+            ends = (inside, nat, inside_port, remote_port, inside, remote)
+        elif view == View.TO_REMOTE:
+            ends = (nat, remote, nat_port, remote_port, nat, remote)
+        elif view == View.FROM_REMOTE:
+            ends = (remote, nat, remote_port, nat_port, remote, nat)
+        else:
+            ends = (nat, inside, remote_port, inside_port, remote, inside)
+        outgoing = view in (View.TO_REMOTE, View.TO_ENVIRONMENT)
+        return self._join(
+            place,
+            ends,
+            (
+                str(key.protocol),
+                str(sums.packets),
+                str(sums.bytes),
+                str(start),
+                str(end),
+                "REJECT" if key.refused else "ACCEPT",
+                "OK",
+            ),
+            (
+                str(sums.flags),
+                "egress" if outgoing else "ingress",
+                # 1 is a resource of the same VPC; nothing else can be reached.
+                "1" if view == View.TO_REMOTE else UNKNOWN,
+                UNKNOWN if key.slot in (0, NOBODY) else f"env-{key.slot}",
+                "IPv4",
+            ),
+        )
+
+    def without_data(self, place: Place, start: int, end: int, status: str) -> str:
+        """The line of an interval of which there is nothing to tell: NODATA or SKIPDATA."""
+        return self._join(
+            place,
+            (UNKNOWN,) * 6,
+            (UNKNOWN, UNKNOWN, UNKNOWN, str(start), str(end), UNKNOWN, status),
+            (UNKNOWN,) * 5,
+        )
+
+    def _join(
+        self,
+        place: Place,
+        ends: tuple[str, ...],
+        middle: tuple[str, ...],
+        rest: tuple[str, ...],
+    ) -> str:
+        row = (
+            self._version,
+            place.account_id,
+            place.interface_id,
+            place.vpc_id,
+            place.subnet_id,
+            *ends,
+            *middle,
+            *rest,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+        )
+        return " ".join(self._pick(row))
+
+
+_ROW = (
+    "version",
+    "account-id",
+    "interface-id",
+    "vpc-id",
+    "subnet-id",
+    "srcaddr",
+    "dstaddr",
+    "srcport",
+    "dstport",
+    "pkt-srcaddr",
+    "pkt-dstaddr",
+    "protocol",
+    "packets",
+    "bytes",
+    "start",
+    "end",
+    "action",
+    "log-status",
+    "tcp-flags",
+    "flow-direction",
+    "traffic-path",
+    "environment",
+    "type",
+    "instance-id",
+    "region",
+    "az-id",
+    "sublocation-type",
+    "sublocation-id",
+    "pkt-src-aws-service",
+    "pkt-dst-aws-service",
+)
+"""The order in which `LineFormat` has a row's values at hand."""

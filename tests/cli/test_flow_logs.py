@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flow-logs` over files that were written before and that grow."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from hyperplane_nat.cli.application import app
+from hyperplane_nat.cli.flow_logs import FlowLogLines
+from hyperplane_nat.flow_logs.fields import Place
+from hyperplane_nat.flow_logs.files import FlowLogFiles, log_files
+
+A = Place("eni-a", "111122223333")
+B = Place("eni-b", "111122223333")
+NOON = 1_790_000_400_000
+
+
+def write(directory: Path, start_ms: int, place: Place, line: str) -> None:
+    files = FlowLogFiles(directory, "version", max_file_bytes=10**6, files_kept=9)
+    files.begin(start_ms)
+    files.write(place, [line])
+    files.flush()
+
+
+def test_lines_are_printed_with_the_names_of_the_fields(tmp_path: Path) -> None:
+    write(tmp_path, NOON, A, "1")
+    write(tmp_path, NOON + 60_000, B, "2")
+    done = CliRunner().invoke(app, ["flow-logs", "--directory", str(tmp_path)])
+    assert (done.exit_code, done.output) == (0, "version\n1\n2\n")
+    done = CliRunner().invoke(
+        app, ["flow-logs", "--directory", str(tmp_path), "--interface", "eni-b"]
+    )
+    assert done.output == "version\n2\n"
+
+
+def test_what_comes_is_given_once(tmp_path: Path) -> None:
+    reading = FlowLogLines(tmp_path)
+    assert list(reading.take()) == []
+    write(tmp_path, NOON, A, "1")
+    assert list(reading.take()) == ["version\n", "1\n"]
+    write(tmp_path, NOON, A, "2")
+    write(tmp_path, NOON + 60_000, A, "3")
+    assert list(reading.take()) == ["2\n", "3\n"]
+    assert list(reading.take()) == []
+
+
+def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+    write(tmp_path, NOON, A, "1")
+    (path,) = log_files(tmp_path)
+    reading = FlowLogLines(tmp_path)
+    with path.open("a") as file:
+        file.write("half")
+        file.flush()
+        assert list(reading.take()) == ["version\n", "1\n"]
+        file.write(" whole\n")
+    assert list(reading.take()) == ["half whole\n"]
+
+
+def test_a_lab_that_does_not_run_is_said(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["--lab", "nolab", "--runtime-directory", str(tmp_path), "flow-logs"]
+    )
+    assert done.exit_code == 2
+    assert "not running" in done.output

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow records: what is told of flows that are gone and of packets refused, and what is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.engine import DropReason, StateMapError
+from hyperplane_nat.engine.flow_deltas import FlowDeltas, read_lost
+from hyperplane_nat.engine.flow_record_ring import FlowRecordRing, read_figures
+from hyperplane_nat.engine.settings import FlowDelta
+from tests.engine import scenario, traffic
+from tests.engine.compiled import EngineTarget
+from tests.engine.scenario import INSIDE, OUTSIDE
+from tests.reference import Ports, Timeouts
+
+SETUP = scenario.Setup(
+    flows_max=64,
+    ports=Ports(40000, 40063, 55_000),
+    timeouts=Timeouts(udp=1000, hold=500, tcp_reset=500),
+)
+CAPACITY = 16
+
+
+class Recorded:
+    """An engine that writes records, and their reader."""
+
+    def __init__(self, directory: Path) -> None:
+        self.target = EngineTarget(SETUP)
+        self.engine = self.target.engine
+        self.ring = FlowRecordRing.create(
+            directory / "records", capacity=CAPACITY, interfaces_max=4
+        )
+        self.engine.record_flows(self.ring.memory)
+        self.deltas = FlowDeltas(SETUP.flows_max)
+
+    def live(self) -> list[FlowDelta]:
+        found = self.deltas.live(self.target.map.memory, 0, SETUP.flows_max)
+        self.deltas.forget()
+        return found
+
+    def ended(self) -> list[FlowDelta]:
+        found, unknown = self.deltas.ended(self.ring.memory, 1000)
+        assert unknown == set()
+        return found
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Recorded]:
+    result = Recorded(tmp_path)
+    yield result
+    result.engine.record_flows(None)
+    result.ring.close()
+    assert result.target.problems() == []
+    result.target.close()
+
+
+def test_live_flows_show_what_they_did_since_the_last_look(recorded: Recorded) -> None:
+    engine = recorded.engine
+    port = traffic.opened(engine, 1, 5000, 10)
+    (first,) = recorded.live()
+    assert (first.slot, first.interface, first.protocol) == (1, 0, 17)
+    assert (first.inside_port, first.remote_port, first.nat_port) == (5000, 7, port)
+    assert (first.packets_out, first.bytes_out, first.packets_in) == (1, 28, 0)
+    assert (first.created_ms, first.last_seen_ms, first.reason) == (10, 10, 0)
+    assert recorded.live() == []
+    engine.translate(traffic.answer(port), OUTSIDE, 0, 20)
+    (second,) = recorded.live()
+    assert (second.packets_out, second.packets_in, second.bytes_in) == (0, 1, 28)
+    assert recorded.ended() == []
+
+
+def test_a_flow_that_ended_leaves_what_was_not_seen(recorded: Recorded) -> None:
+    engine = recorded.engine
+    port = traffic.opened(engine, 1, 5000)
+    recorded.live()
+    engine.translate(traffic.answer(port), OUTSIDE, 0, 20)
+    engine.expire(5000)
+    assert recorded.live() == []
+    (delta,) = recorded.ended()
+    assert (delta.packets_out, delta.packets_in, delta.bytes_in) == (0, 1, 28)
+    assert recorded.ended() == []
+
+
+def test_a_flow_that_nobody_saw_is_told_whole(recorded: Recorded) -> None:
+    traffic.opened(recorded.engine, 1, 5000)
+    recorded.engine.expire(5000)
+    (delta,) = recorded.ended()
+    assert (delta.packets_out, delta.bytes_out) == (1, 28)
+
+
+def test_an_entry_that_is_used_again_mixes_nothing(recorded: Recorded) -> None:
+    engine = recorded.engine
+    traffic.opened(engine, 1, 5000)
+    recorded.live()
+    engine.translate(traffic.datagram(1, 5000), INSIDE, 1, 5)
+    engine.expire(5000)
+    # The same entry, before the record of the old flow is read.
+    traffic.opened(engine, 2, 6000, 5000)
+    (new,) = recorded.live()
+    assert (new.slot, new.packets_out) == (2, 1)
+    (old,) = recorded.ended()
+    assert (old.slot, old.packets_out) == (1, 1)
+
+
+def test_a_reopened_flow_is_another(recorded: Recorded) -> None:
+    engine = recorded.engine
+    traffic.opened(engine, 1, 5000)
+    recorded.live()
+    traffic.opened(engine, 1, 5000, 1200)
+    engine.translate(traffic.datagram(1, 5000), INSIDE, 1, 1200)
+    # The first flow had nothing new.
+    assert recorded.ended() == []
+    (again,) = recorded.live()
+    assert again.packets_out == 2
+
+
+def test_a_removed_slot_leaves_its_records_at_once_and_only_once(recorded: Recorded) -> None:
+    engine = recorded.engine
+    traffic.opened(engine, 1, 5000)
+    engine.remove_slot(1)
+    engine.sweep(10)
+    (delta,) = recorded.ended()
+    assert (delta.slot, delta.packets_out) == (1, 1)
+    engine.expire(5000)
+    assert recorded.ended() == []
+    assert recorded.live() == []
+
+
+def test_refused_packets_are_told_with_their_reason(recorded: Recorded) -> None:
+    engine = recorded.engine
+    engine.translate(traffic.answer(40001), OUTSIDE, 0, 30)
+    (delta,) = recorded.ended()
+    assert delta.reason == DropReason.NO_FLOW
+    assert (delta.slot, delta.remote_port, delta.nat_port) == (65535, 7, 40001)
+    assert (delta.packets_out, delta.packets_in, delta.bytes_in) == (0, 1, 28)
+
+
+def test_refusals_fill_half_of_the_ring_and_what_is_lost_is_counted(recorded: Recorded) -> None:
+    engine = recorded.engine
+    for _ in range(CAPACITY):
+        engine.translate(traffic.answer(40001, interface=1), OUTSIDE, 1, 30)
+    assert engine.counters()["flow_records_lost"] == CAPACITY // 2
+    assert read_lost(recorded.ring.memory) == {1: CAPACITY // 2}
+    for number in range(CAPACITY):
+        traffic.opened(engine, 1, 5000 + number)
+    engine.expire(5000)
+    assert engine.counters()["flow_records_lost"] == CAPACITY
+    assert len(recorded.ended()) == CAPACITY
+    # There is room again.
+    engine.translate(traffic.answer(40001, interface=1), OUTSIDE, 1, 5000)
+    assert len(recorded.ended()) == 1
+
+
+def test_refusals_are_bounded_in_time(tmp_path: Path) -> None:
+    target = EngineTarget(SETUP)
+    ring = FlowRecordRing.create(tmp_path / "records", capacity=8192, interfaces_max=4)
+    target.engine.record_flows(ring.memory)
+    for _ in range(1500):
+        target.engine.translate(traffic.answer(40001), OUTSIDE, 0, 30)
+    assert ring.figures.recorded == 1000
+    target.engine.translate(traffic.answer(40001), OUTSIDE, 0, 130)
+    assert ring.figures.recorded == 1001
+    target.engine.record_flows(None)
+    ring.close()
+    target.close()
+
+
+def test_who_comes_late_counts_old_flows_from_then_on(recorded: Recorded) -> None:
+    engine = recorded.engine
+    traffic.opened(engine, 1, 5000, 10)
+    traffic.opened(engine, 1, 5001, 10)
+    late = FlowDeltas(SETUP.flows_max)
+    late.begin_late(100)
+    assert late.live(recorded.target.map.memory, 0, 64) == []
+    engine.translate(traffic.datagram(1, 5000), INSIDE, 1, 110)
+    (delta,) = late.live(recorded.target.map.memory, 0, 64)
+    assert delta.packets_out == 1
+
+
+def test_who_comes_late_knows_which_interfaces_it_missed(recorded: Recorded) -> None:
+    engine = recorded.engine
+    traffic.opened(engine, 1, 5000, 10)
+    engine.expire(5000)
+    late = FlowDeltas(SETUP.flows_max)
+    late.begin_late(5000)
+    assert late.ended(recorded.ring.memory, 10) == ([], {0})
+
+
+def test_the_ring_outlives_both_ends(tmp_path: Path) -> None:
+    ring = FlowRecordRing.create(tmp_path / "records", capacity=CAPACITY, interfaces_max=4)
+    assert ring.attach()
+    ring.count_lines(5, 2)
+    ring.close()
+    again = FlowRecordRing.open(tmp_path / "records")
+    assert not again.attach()
+    assert again.figures == (0, 0, 5, 2)
+    assert read_figures(tmp_path / "records") == again.figures
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"x" * 10_000])
+def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "records"
+    path.write_bytes(content)
+    with pytest.raises(StateMapError, match="records"):
+        FlowRecordRing.open(path)
+    assert read_figures(path) is None
+
+
+def test_a_ring_is_not_made_over_another_file(tmp_path: Path) -> None:
+    (tmp_path / "records").write_bytes(b"")
+    with pytest.raises(StateMapError, match=r"no room .*choose another"):
+        FlowRecordRing.create(tmp_path / "records")

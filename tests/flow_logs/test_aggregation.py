@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of an interval: what has one key is one row."""
+
+from hyperplane_nat.flow_logs.aggregation import Gathering, rows_of
+from hyperplane_nat.flow_logs.fields import View
+from tests.flow_logs.test_fields import delta
+
+
+def test_an_ended_flow_and_a_live_one_with_its_key_are_one_row() -> None:
+    gathering = Gathering()
+    gathering.gather([delta(last_seen_ms=5, flags_out=2)])
+    rows = gathering.claim([delta(created_ms=6, last_seen_ms=20, flags_out=1)])
+    assert gathering.rest() == []
+    assert len(rows) == 4
+    sums = rows[0][1]
+    assert (sums.packets, sums.bytes) == (10, 1000)
+    assert (sums.first_ms, sums.last_ms, sums.flags) == (0, 20, 3)
+
+
+def test_another_nat_port_is_another_row_only_towards_the_vpc() -> None:
+    gathering = Gathering()
+    gathering.gather([delta(nat_port=1), delta(nat_port=2)])
+    views = sorted(View(key.view).name for key, _ in gathering.rest())
+    towards = ["FROM_REMOTE", "FROM_REMOTE", "TO_REMOTE", "TO_REMOTE"]
+    assert views == sorted([*towards, "FROM_ENVIRONMENT", "TO_ENVIRONMENT"])
+
+
+def test_environments_with_the_same_address_and_port_have_rows_of_their_own() -> None:
+    gathering = Gathering()
+    gathering.gather([delta(slot=1), delta(slot=2)])
+    slots = [key.slot for key, _ in gathering.rest() if key.view == View.FROM_ENVIRONMENT]
+    assert sorted(slots) == [1, 2]
+
+
+def test_what_was_refused_is_not_mixed_with_what_passed() -> None:
+    refused = delta(packets_in=0, bytes_in=0, reason=45)
+    assert {key for key, _ in rows_of(refused)}.isdisjoint({key for key, _ in rows_of(delta())})
+
+
+def test_times_are_compared_modulo_the_clock() -> None:
+    gathering = Gathering()
+    gathering.gather([delta(created_ms=2**32 - 10, last_seen_ms=2**32 - 1)])
+    gathering.gather([delta(created_ms=3, last_seen_ms=4)])
+    _, sums = gathering.rest()[0]
+    assert (sums.first_ms, sums.last_ms) == (2**32 - 10, 4)
+
+
+def test_what_is_gathered_is_bounded() -> None:
+    gathering = Gathering(limit=100)
+    for port in range(25):
+        assert not gathering.full
+        gathering.gather([delta(inside_port=port, nat_port=port)])
+    assert gathering.full
+    assert len(gathering.rest()) == 100
+    assert not gathering.full

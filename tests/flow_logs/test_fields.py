@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines: the default format, every other field, and the four rows of a conversation."""
+
+import socket
+
+import pytest
+
+from hyperplane_nat.engine.settings import FlowDelta
+from hyperplane_nat.flow_logs.aggregation import rows_of
+from hyperplane_nat.flow_logs.fields import FIELDS, LineFormat, Place
+from tests.flow_logs.records import DEFAULT, TABLE, Record, parse
+
+PLACE = Place("eni-0123", "111122223333", "customer", "private-a")
+
+
+def number(address: str) -> int:
+    return int.from_bytes(socket.inet_aton(address), "little")
+
+
+def delta(**changes: int) -> FlowDelta:
+    """A TCP conversation of environment 7, whole."""
+    return FlowDelta(
+        slot=7,
+        interface=0,
+        protocol=6,
+        inside_address=number("169.254.100.2"),
+        inside_port=5000,
+        remote_address=number("10.0.1.80"),
+        remote_port=80,
+        nat_address=number("10.0.1.10"),
+        nat_port=31000,
+        packets_out=5,
+        bytes_out=500,
+        packets_in=4,
+        bytes_in=4000,
+        created_ms=0,
+        last_seen_ms=10,
+        flags_out=3,
+        flags_in=19,
+        reason=0,
+    )._replace(**changes)
+
+
+def records(what: FlowDelta, *fields: str) -> list[Record]:
+    form = LineFormat(fields or DEFAULT)
+    return [
+        parse(form.line(PLACE, key, sums, 100, 160), form.fields) for key, sums in rows_of(what)
+    ]
+
+
+def test_a_conversation_makes_the_four_rows_of_a_nat_interface() -> None:
+    # AWS, "Traffic through a NAT gateway": srcaddr dstaddr pkt-srcaddr pkt-dstaddr.
+    ends = ("srcaddr", "dstaddr", "pkt-srcaddr", "pkt-dstaddr")
+    ports = ("srcport", "dstport")
+    found = records(delta(), *ends, *ports, "flow-direction")
+    assert [tuple(record.values()) for record in found] == [
+        ("169.254.100.2", "10.0.1.10", "169.254.100.2", "10.0.1.80", "5000", "80", "ingress"),
+        ("10.0.1.10", "10.0.1.80", "10.0.1.10", "10.0.1.80", "31000", "80", "egress"),
+        ("10.0.1.80", "10.0.1.10", "10.0.1.80", "10.0.1.10", "80", "31000", "ingress"),
+        ("10.0.1.10", "169.254.100.2", "10.0.1.80", "169.254.100.2", "80", "5000", "egress"),
+    ]
+
+
+def test_the_default_line() -> None:
+    form = LineFormat()
+    lines = [form.line(PLACE, key, sums, 100, 160) for key, sums in rows_of(delta())]
+    assert form.header == " ".join(DEFAULT)
+    assert lines[1] == (
+        "2 111122223333 eni-0123 10.0.1.10 10.0.1.80 31000 80 6 5 500 100 160 ACCEPT OK"
+    )
+    assert parse(lines[2])["bytes"] == "4000"
+
+
+def test_a_direction_without_packets_has_no_row() -> None:
+    assert len(records(delta(packets_in=0, bytes_in=0))) == 2
+
+
+def test_icmp_has_no_ports() -> None:
+    for record in records(delta(protocol=1, remote_port=0)):
+        assert (record["srcport"], record["dstport"]) == ("0", "0")
+
+
+def test_a_refused_packet_is_one_row() -> None:
+    outside = delta(
+        slot=65535,
+        packets_out=0,
+        bytes_out=0,
+        packets_in=1,
+        bytes_in=60,
+        inside_address=0,
+        reason=25,
+    )
+    (record,) = records(outside, *DEFAULT, "environment")
+    assert record["action"] == "REJECT"
+    assert (record["srcaddr"], record["dstaddr"]) == ("10.0.1.80", "10.0.1.10")
+    assert record["environment"] == "-"
+    inside = delta(packets_out=1, bytes_out=60, packets_in=0, bytes_in=0, reason=45)
+    (record,) = records(inside, *DEFAULT, "environment", "pkt-dstaddr")
+    assert (record["action"], record["srcaddr"]) == ("REJECT", "169.254.100.2")
+    assert (record["environment"], record["pkt-dstaddr"]) == ("env-7", "10.0.1.80")
+
+
+def test_every_field_can_be_asked_for() -> None:
+    assert set(FIELDS) == set(TABLE)
+    for record in records(delta(), *FIELDS):
+        assert record["version"] == "5"
+        assert record["vpc-id"] == "customer"
+        assert record["subnet-id"] == "private-a"
+        assert record["type"] == "IPv4"
+        assert record["tcp-flags"] in ("3", "19")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_by_itself(field: str) -> None:
+    assert len(records(delta(), field)) == 4
+
+
+@pytest.mark.parametrize(("fields", "version"), [(("version",), "2"), (("version", "type"), "3")])
+def test_the_version_is_the_highest_of_the_fields(fields: tuple[str, ...], version: str) -> None:
+    assert records(delta(), *fields)[0]["version"] == version
+
+
+@pytest.mark.parametrize("status", ["NODATA", "SKIPDATA"])
+def test_an_interval_without_data(status: str) -> None:
+    line = LineFormat().without_data(PLACE, 100, 160, status)
+    assert line == f"2 111122223333 eni-0123 - - - - - - - 100 160 - {status}"
+    parse(line)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="'sourceaddr' is no field"):
+        LineFormat(["sourceaddr"])
