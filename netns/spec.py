@@ -35,6 +35,13 @@ class InterfaceSpec:
     """Its name as a link, in the gateway and in the VPC; at most 15 characters."""
     address: str
     """IPv4 address for which the VPC gets a host route."""
+    secondary: tuple[str, ...] = ()
+    """Further addresses that are reached over the same link."""
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset((self.address, *self.secondary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +199,7 @@ def check_interfaces(interfaces: Sequence[InterfaceSpec], mtu: int) -> None:
         links.check_name(each.name)
         check_not_reserved(each.name)
     _check_distinct("network interface", [each.name for each in interfaces])
-    check_addresses([each.address for each in interfaces])
+    check_addresses(address for each in interfaces for address in each.addresses)
     _check_mtu(mtu)
 
 

@@ -53,8 +53,8 @@ class StandingInterface:
     """A network interface in order."""
 
     interface: Interface
-    address: str
-    """For which the VPC has a host route."""
+    addresses: frozenset[str]
+    """For which the VPC has host routes."""
     mtu: int
     """Bytes of IP packet, both ends."""
 
@@ -230,12 +230,12 @@ def _vpc(lab: str, name: str, near: dict[str, links.Link]) -> StandingVpc | None
     interfaces = []
     for peer in sorted(far.values(), key=lambda link: link.name):
         mine, reached = near.get(peer.name), destinations.get(peer.index, [])
-        if mine is None or not _tied(mine, peer) or len(reached) != 1:
+        if mine is None or not _tied(mine, peer) or not reached:
             continue
-        address, _, length = reached[0].partition("/")
-        if length == "32":
+        if all(each.endswith("/32") for each in reached):
+            addresses_behind = frozenset(each.removesuffix("/32") for each in reached)
             interface = Interface(peer.name, name, mine.index, mine.mac, peer.mac)
-            interfaces.append(StandingInterface(interface, address, mine.mtu))
+            interfaces.append(StandingInterface(interface, addresses_behind, mine.mtu))
     return StandingVpc(
         name, frozenset(each.removesuffix("/32") for each in addresses), tuple(interfaces)
     )

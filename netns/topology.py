@@ -152,14 +152,14 @@ def _is_what_was_asked(found: Survey, spec: LabSpec) -> bool:
     stands = {
         vpc.name: (
             vpc.addresses,
-            {(each.interface.name, each.address, each.mtu) for each in vpc.interfaces},
+            {(each.interface.name, each.addresses, each.mtu) for each in vpc.interfaces},
         )
         for vpc in found.vpcs
     }
     return stands == {
         vpc.name: (
             frozenset(vpc.addresses),
-            {(each.name, each.address, vpc.mtu) for each in vpc.interfaces},
+            {(each.name, each.addresses, vpc.mtu) for each in vpc.interfaces},
         )
         for vpc in spec.vpcs
     }

@@ -168,7 +168,10 @@ def _make_interfaces(
         interfaces = []
         for each, pair in zip(specs, pairs, strict=True):
             peer = links.existing(inside, each.name)
-            messages += (links.up(peer.index), links.host_route(peer.index, each.address))
+            messages.append(links.up(peer.index))
+            messages += (
+                links.host_route(peer.index, address) for address in sorted(each.addresses)
+            )
             near = links.existing(route, each.name)
             interfaces.append(Interface(each.name, vpc, near.index, pair.mac, pair.peer_mac))
         ingress.drop(route, [each.ifindex for each in interfaces])

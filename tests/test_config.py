@@ -399,6 +399,17 @@ def test_refused_with_one_line_and_a_remedy(tmp_path: Path, text: str, message: 
     assert refused(tmp_path, text) == message
 
 
+@pytest.mark.requirement("RFC6888-3", profile="both")
+def test_an_interface_has_eight_addresses_at_most(tmp_path: Path) -> None:
+    """Any of its subnet, next to each other or not."""
+    addresses = [f"10.0.1.{number}" for number in (11, 12, 30, 99, 150, 222, 254, 13)]
+    file = tmp_path / "lab.toml"
+    file.write_text(f"{INTERFACE}secondary_addresses = {addresses[:7]}\n")
+    assert load(file).network_interface[0].addresses == ["10.0.1.10", *addresses[:7]]
+    words = refused(tmp_path, f"{INTERFACE}secondary_addresses = {addresses}\n")
+    assert words.startswith("network_interface[0].secondary_addresses: ")
+
+
 def test_bad_toml_says_where(tmp_path: Path) -> None:
     assert refused(tmp_path, "[lab]\nname = = 3").startswith("not valid TOML: ")
     assert "line 2" in refused(tmp_path, "[lab]\nname = = 3")

@@ -14,6 +14,7 @@ def config(timeouts: dict[str, Any] | None = None, **values: object) -> Config:
     return validated({"flow_logs": values, "timeouts": timeouts or {}}, "lab.toml")
 
 
+@pytest.mark.requirement("RFC6888-12", profile="both")
 def test_flow_logs_are_off_and_in_version_2() -> None:
     settings = config().flow_logs
     assert not settings.enabled

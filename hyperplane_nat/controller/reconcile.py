@@ -91,7 +91,11 @@ def lab_spec(config: Config, lab: Lab) -> LabSpec:
                     )
                 ),
                 interfaces=tuple(
-                    InterfaceSpec(interface.name, str(interface.address))
+                    InterfaceSpec(
+                        interface.name,
+                        str(interface.address),
+                        tuple(str(address) for _, address in interface.secondary),
+                    )
                     for interface in lab.interfaces
                     if interface.vpc.name == vpc.name
                 ),
@@ -233,13 +237,15 @@ def static_part(found: Survey, spec: LabSpec) -> Topology | None:
         )
     }
     interfaces = {
-        (vpc.name, each.interface.name, each.address, each.mtu): each.interface
+        (vpc.name, each.interface.name, each.addresses, each.mtu): each.interface
         for vpc in found.vpcs
         for each in vpc.interfaces
     }
     numbers = range(1, spec.environments + 1)
     keys = [
-        (vpc.name, each.name, each.address, vpc.mtu) for vpc in spec.vpcs for each in vpc.interfaces
+        (vpc.name, each.name, each.addresses, vpc.mtu)
+        for vpc in spec.vpcs
+        for each in vpc.interfaces
     ]
     if not all(number in slots for number in numbers) or not all(key in interfaces for key in keys):
         return None

@@ -22,4 +22,5 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil
 cdef bint interface_of_address(
     const Nat* nat, uint16_t* number, uint32_t address
 ) noexcept nogil
+cdef uint16_t number_of_address(const Nat* nat, uint32_t vpc, uint32_t address) noexcept nogil
 cdef void addresses_index(Nat* nat) noexcept nogil

@@ -72,6 +72,7 @@ cdef void addresses_index(Nat* nat) noexcept nogil:
             while nat.own_addresses[cell] and nat.own_addresses[cell] != key:
                 cell = (cell + 1) & nat.own_mask
             nat.own_addresses[cell] = key
+            nat.own_numbers[cell] = <uint16_t>i
         nat.interfaces[i].addresses = 1
         nat.interfaces[i].next_address = UNATTACHED
     # From the last, so that a chain has its numbers in order.
@@ -96,17 +97,24 @@ cdef bint interface_of_address(const Nat* nat, uint16_t* number, uint32_t addres
     return False
 
 
-cdef bint address_of_an_interface(const Nat* nat, uint32_t vpc, uint32_t address) noexcept nogil:
+cdef uint16_t number_of_address(const Nat* nat, uint32_t vpc, uint32_t address) noexcept nogil:
+    """The number of the address of an interface in this VPC, or UNATTACHED."""
     cdef uint64_t key = own_key(vpc, address)
     cdef uint32_t cell = own_cell(nat, key)
     while nat.own_addresses[cell]:
         if nat.own_addresses[cell] == key:
-            return True
+            return nat.own_numbers[cell]
         cell = (cell + 1) & nat.own_mask
-    return False
+    return UNATTACHED
 
 
-cdef int check_from_inside(Nat* nat, const Packet* p) noexcept nogil:
+cdef inline bint address_of_an_interface(
+    const Nat* nat, uint32_t vpc, uint32_t address
+) noexcept nogil:
+    return number_of_address(nat, vpc, address) != UNATTACHED
+
+
+cdef int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
     """Whether an environment may send from this address to that one."""
     cdef const Slot* slot = &nat.slots[p.port]
     cdef const Interface* out
@@ -117,7 +125,11 @@ cdef int check_from_inside(Nat* nat, const Packet* p) noexcept nogil:
         return DROP_DESTINATION_GATEWAY
     out = &nat.interfaces[slot.interface]
     if address_of_an_interface(nat, out.vpc, p.destination):
-        return DROP_DESTINATION_HAIRPIN
+        # Nobody keeps the fragments of a hairpin together.
+        if not nat.behaviour.hairpinning or load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
+            return DROP_DESTINATION_HAIRPIN
+        p.hairpin = 1
+        return DROP_NONE if out.active else DROP_NO_ROUTE
     if out.active:
         for i in range(out.destinations_count):
             if (p.destination & out.destination_masks[i]) == out.destinations[i]:
@@ -125,7 +137,7 @@ cdef int check_from_inside(Nat* nat, const Packet* p) noexcept nogil:
     return DROP_NO_ROUTE
 
 
-cdef inline int check_addresses(Nat* nat, const Packet* p) noexcept nogil:
+cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
     if p.side == SIDE_INSIDE:
         return check_from_inside(nat, p)
     if never_a_host(p.source) or address_of_an_interface(

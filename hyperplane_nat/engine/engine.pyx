@@ -47,6 +47,7 @@ from hyperplane_nat.engine.fragments cimport (
     fragments_expire,
     fragments_forget,
 )
+from hyperplane_nat.engine.hairpin cimport hairpin_deliver, hairpin_reachable
 from hyperplane_nat.engine.icmp cimport (
     ICMP_PROHIBITED,
     ICMP_TIME_EXCEEDED,
@@ -136,6 +137,7 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     p.hash = 0
     p.kind = KIND_ARP
     p.flags = 0
+    p.hairpin = 0
     p.offload_changed = 0
     reason = classify(nat, p)
     if reason == DROP_NONE:
@@ -187,6 +189,9 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     cdef Entry* entry
     cdef int reason = DROP_NONE
     cdef uint32_t translated
+    if p.hairpin and not hairpin_reachable(nat, p, now):
+        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
+        return
     flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
     if flow != NIL:
         entry = &nat.table.entries[flow]
@@ -242,7 +247,10 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             p, 4 if p.protocol == 1 else 0, p.source, translated, entry.nat_port
         )
         rewrite_ip(p, 12, p.source, translated)
-        send_outside(nat, p, entry.interface)
+        if p.hairpin:
+            hairpin_deliver(nat, p, entry, now)
+        else:
+            send_outside(nat, p, entry.interface)
     else:
         deliver(nat, p, entry)
 
@@ -303,11 +311,13 @@ cdef class Engine:
         while nat.own_mask < 2 * header.interfaces_max:
             nat.own_mask = nat.own_mask * 2 + 1
         nat.own_addresses = <uint64_t*>calloc(nat.own_mask + 1, sizeof(uint64_t))
+        nat.own_numbers = <uint16_t*>calloc(nat.own_mask + 1, sizeof(uint16_t))
         nat.extras.arena = <uint8_t*>calloc(1, EXTRAS_BYTES)
         if (
             nat.slots == NULL
             or nat.interfaces == NULL
             or nat.own_addresses == NULL
+            or nat.own_numbers == NULL
             or nat.extras.arena == NULL
             or fragments_init(
                 &nat.fragments, header.slots_max, header.interfaces_max, fragment_key
@@ -335,6 +345,7 @@ cdef class Engine:
             free(self.nat.slots)
             free(self.nat.interfaces)
             free(self.nat.own_addresses)
+            free(self.nat.own_numbers)
             tombstones_resize(self.nat, 0)
             free(self.nat)
 

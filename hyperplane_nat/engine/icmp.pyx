@@ -33,12 +33,14 @@ from hyperplane_nat.engine.checksum cimport (
     updated,
 )
 from hyperplane_nat.engine.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.hairpin cimport hairpin_turn
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle
+from hyperplane_nat.engine.mapping cimport mapping_find
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
-from hyperplane_nat.engine.rewrite cimport rewrite_ip
+from hyperplane_nat.engine.rewrite cimport readdress, rewrite_ip
 
 cdef enum:
     ICMP_BYTES = 8
@@ -110,6 +112,9 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
     if flow != NIL and flow_settle(nat, flow, now):
         flow = NIL
+    if flow == NIL and from_inside and remote != 0 and nat.behaviour.mapping:
+        # About a packet that its mapping alone let in.
+        flow = mapping_find(nat, SIDE_INSIDE, protocol, owner, local_port, now)
     entry = &nat.table.entries[flow if flow != NIL else 0]
     if flow == NIL or entry.slot == NOBODY:
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
@@ -149,9 +154,16 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
     if from_inside:
         rewrite_ip(p, 12, p.source, translated)
+        if p.hairpin:
+            hairpin_turn(nat, p, entry)
+            translate_error(nat, p, now)
+            return
         send_outside(nat, p, entry.interface)
     else:
-        rewrite_ip(p, 16, p.destination, translated)
+        if p.hairpin:
+            readdress(p, 16, p.destination, translated)
+        else:
+            rewrite_ip(p, 16, p.destination, translated)
         send_inside(nat, p, entry.slot)
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)

@@ -116,6 +116,7 @@ cdef struct Nat:
     uint32_t interfaces_max
     uint32_t interfaces_used
     uint64_t* own_addresses
+    uint16_t* own_numbers
     uint32_t own_mask
     uint32_t retiring
     uint32_t sweep_position

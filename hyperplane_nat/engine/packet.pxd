@@ -28,6 +28,8 @@ cdef struct Packet:
     uint8_t side
     uint8_t partial
     uint8_t checked
+    # For an interface address, of an environment that may reach it: see hairpin.pyx.
+    uint8_t hairpin
     uint16_t gso_size
     uint16_t port
     uint16_t checksum_start

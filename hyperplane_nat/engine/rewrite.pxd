@@ -30,6 +30,12 @@ cdef inline void rewrite_ip(Packet* p, int offset, uint32_t old, uint32_t new) n
     )
 
 
+cdef inline void readdress(Packet* p, int offset, uint32_t old, uint32_t new) noexcept nogil:
+    """Replace the address at `offset` of the IP header and nothing else."""
+    store32(p.ip + offset, new)
+    store16(p.ip + 10, updated(load16(p.ip + 10), replaced32(old, new)))
+
+
 cdef inline void rewrite_l4(
     Packet* p, int offset, uint32_t old, uint32_t new, uint16_t new_port
 ) noexcept nogil:

@@ -16,7 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hyperplane_nat.engine.settings import FlowDelta
-from hyperplane_nat.flow_logs.fields import Key, Sums, View
+from hyperplane_nat.flow_logs.fields import (
+    FROM_ENVIRONMENT,
+    FROM_REMOTE,
+    TO_ENVIRONMENT,
+    TO_REMOTE,
+    Key,
+    Sums,
+)
 
 GATHERED_MAX = 200_000
 """Rows kept for their interval: about 100 MiB."""
@@ -34,14 +41,14 @@ def rows_of(delta: FlowDelta) -> Iterator[Row]:
     times = (delta.created_ms, delta.last_seen_ms)
     if delta.packets_out:
         counts = (delta.packets_out, delta.bytes_out, *times, delta.flags_out)
-        yield Key(View.FROM_ENVIRONMENT, number, *inside, nat, 0, refused), Sums(*counts)
+        yield Key(FROM_ENVIRONMENT, number, *inside, nat, 0, refused), Sums(*counts)
         if not refused:
-            yield Key(View.TO_REMOTE, number, *outside, nat, port, False), Sums(*counts)
+            yield Key(TO_REMOTE, number, *outside, nat, port, False), Sums(*counts)
     if delta.packets_in:
         counts = (delta.packets_in, delta.bytes_in, *times, delta.flags_in)
-        yield Key(View.FROM_REMOTE, number, *outside, nat, port, refused), Sums(*counts)
+        yield Key(FROM_REMOTE, number, *outside, nat, port, refused), Sums(*counts)
         if not refused:
-            yield Key(View.TO_ENVIRONMENT, number, *inside, nat, 0, False), Sums(*counts)
+            yield Key(TO_ENVIRONMENT, number, *inside, nat, 0, False), Sums(*counts)
 
 
 def add(into: Sums, more: Sums) -> None:

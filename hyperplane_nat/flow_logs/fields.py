@@ -75,6 +75,10 @@ class View(IntEnum):
     TO_ENVIRONMENT = 3
 
 
+# A member costs a look-up each time, and there are millions of rows.
+FROM_ENVIRONMENT, TO_REMOTE, FROM_REMOTE, TO_ENVIRONMENT = (int(view) for view in View)
+
+
 class Key(NamedTuple):
     """What tells rows of one interval apart; 0 for what does not matter to the view."""
 
@@ -141,45 +145,40 @@ class LineFormat:
 
     def line(self, place: Place, key: Key, sums: Sums, start: int, end: int) -> str:
         """A row that was counted; `start` and `end` in Unix seconds."""
-        view = key.view
-        # ICMP has no ports (AWS: 0).
-        ports = key.protocol != 1
-        inside = dotted(key.inside_address)
-        remote = dotted(key.remote_address)
-        nat = dotted(key.nat_address)
-        inside_port, remote_port, nat_port = (
-            (str(key.inside_port), str(key.remote_port), str(key.nat_port))
-            if ports
-            else ("0", "0", "0")
-        )
+        view, _, slot, protocol, inside_number, inside, remote_number, remote, *ours = key
+        nat_number, nat, refused = ours
+        inside_port, remote_port, nat_port = str(inside), str(remote), str(nat)
+        if protocol == 1:
+            # ICMP has no ports (AWS: 0).
+            inside_port = remote_port = nat_port = "0"
+        here, there, between = dotted(inside_number), dotted(remote_number), dotted(nat_number)
         # Source and destination on the interface, and of the packet itself.
-        if view == View.FROM_ENVIRONMENT:
-            ends = (inside, nat, inside_port, remote_port, inside, remote)
-        elif view == View.TO_REMOTE:
-            ends = (nat, remote, nat_port, remote_port, nat, remote)
-        elif view == View.FROM_REMOTE:
-            ends = (remote, nat, remote_port, nat_port, remote, nat)
+        if view == FROM_ENVIRONMENT:
+            ends = (here, between, inside_port, remote_port, here, there)
+        elif view == TO_REMOTE:
+            ends = (between, there, nat_port, remote_port, between, there)
+        elif view == FROM_REMOTE:
+            ends = (there, between, remote_port, nat_port, there, between)
         else:
-            ends = (nat, inside, remote_port, inside_port, remote, inside)
-        outgoing = view in (View.TO_REMOTE, View.TO_ENVIRONMENT)
+            ends = (between, here, remote_port, inside_port, there, here)
         return self._join(
             place,
             ends,
             (
-                str(key.protocol),
+                str(protocol),
                 str(sums.packets),
                 str(sums.bytes),
                 str(start),
                 str(end),
-                "REJECT" if key.refused else "ACCEPT",
+                "REJECT" if refused else "ACCEPT",
                 "OK",
             ),
             (
                 str(sums.flags),
-                "egress" if outgoing else "ingress",
+                "egress" if view in (TO_REMOTE, TO_ENVIRONMENT) else "ingress",
                 # 1 is a resource of the same VPC; nothing else can be reached.
-                "1" if view == View.TO_REMOTE else UNKNOWN,
-                UNKNOWN if key.slot in (0, NOBODY) else f"env-{key.slot}",
+                "1" if view == TO_REMOTE else UNKNOWN,
+                UNKNOWN if slot in (0, NOBODY) else f"env-{slot}",
                 "IPv4",
             ),
         )

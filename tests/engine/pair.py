@@ -27,6 +27,7 @@ COMPARED_COUNTERS = (
     "flows_established_tcp",
     "port_allocation_errors",
     "mappings_active",
+    "packets_hairpinned",
 )
 
 

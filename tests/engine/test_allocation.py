@@ -55,6 +55,8 @@ def test_each_address_has_all_ports(make: Make) -> None:
     assert target.problems() == []
 
 
+@pytest.mark.requirement("RFC4787-2", profile="aws")
+@pytest.mark.requirement("RFC6888-2", profile="aws")
 def test_the_address_is_random(make: Make) -> None:
     target = make(ports=Ports(40000, 49999), secondary=SECONDARY)
     for number in range(2000):
@@ -64,6 +66,7 @@ def test_the_address_is_random(make: Make) -> None:
     assert all(400 < count < 600 for count in taken.values()), taken
 
 
+@pytest.mark.requirement("AWS-8-addresses", profile="rfc")
 @pytest.mark.requirement("RFC4787-2", profile="rfc")
 @pytest.mark.requirement("RFC6888-2", profile="rfc")
 def test_paired_pooling_keeps_the_address(make: Make) -> None:

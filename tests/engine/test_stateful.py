@@ -83,6 +83,9 @@ BEHAVIOURS = (
     Behaviour(endpoint_independent=True),
     Behaviour(endpoint_independent=True, filtering="address_dependent", exhaustion_icmp=True),
     Behaviour(endpoint_independent=True, filtering="endpoint_independent", paired_pooling=True),
+    Behaviour(endpoint_independent=True, hairpinning=True),
+    Behaviour(endpoint_independent=True, hairpinning=True, filtering="address_dependent"),
+    Behaviour(endpoint_independent=True, hairpinning=True, filtering="endpoint_independent"),
 )
 SECONDARY = ((0, "10.0.1.11"), (0, "10.0.1.12"), (1, "10.0.2.11"))
 
@@ -381,6 +384,41 @@ class EngineMachine(RuleBasedStateMachine):
             destination_port = port + 1
         segment = packet.tcp(source, destination, source_port, destination_port, flags, seq=77)
         self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+
+    @precondition(lambda self: self.pair.entries())
+    @rule(
+        data=st.data(),
+        slot=slots,
+        port=inside_ports,
+        off=st.sampled_from((0, 0, 0, 1)),
+        flags=st.sampled_from((packet.SYN, packet.SYN | packet.ACK, packet.ACK)),
+        partial=st.booleans(),
+        ttl=ttls,
+    )
+    def hairpin(
+        self,
+        data: st.DataObject,
+        slot: int,
+        port: int,
+        off: int,
+        flags: int,
+        partial: bool,
+        ttl: int,
+    ) -> None:
+        """A packet to where a flow is seen from outside, of whoever is a neighbour or not."""
+        entry = data.draw(st.sampled_from(self.pair.entries()))
+        source, destination = scenario.ENVIRONMENT, str(entry.nat_address)
+        ends = (source, destination, port, entry.nat_port + off)
+        match entry.protocol:
+            case packet.TCP:
+                content = packet.tcp(*ends, flags, seq=1, ack=1, partial=partial)
+            case packet.UDP:
+                content = packet.udp(*ends, b"hello", partial=partial)
+            case _:
+                partial = False
+                content = packet.echo(packet.ECHO_REQUEST, entry.nat_port, 1, b"hello")
+        body = packet.ipv4(source, destination, entry.protocol, content, ttl=ttl)
+        self._from_slot(slot, body, partial=partial)
 
     @precondition(lambda self: self.pair.other_entries())
     @rule(data=st.data(), identification=st.sampled_from((1, 2)), part=st.tuples(cuts, cuts))

@@ -26,8 +26,7 @@ from hyperplane_nat.engine import Ports as EnginePorts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
-from tests.reference import Policy, Ports, Rule, Timeouts, packet
-from tests.reference.settings import Behaviour
+from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 
 VERIFY_EVERY = 5_000
 RENEW_EVERY = 1_000
@@ -61,6 +60,21 @@ FILTERED = dataclasses.replace(
     },
 )
 """The same with security groups, which come and go."""
+
+OPEN = dataclasses.replace(
+    SETUP,
+    behaviour=Behaviour(
+        endpoint_independent=True,
+        filtering="address_dependent",
+        hairpinning=True,
+        exhaustion_icmp=True,
+    ),
+    secondary=((0, "10.0.1.11"),),
+)
+"""Mappings instead of ports by destination, two addresses, neighbours that reach each other."""
+
+
+SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW)
 
 Sample = tuple[int, int, bytes]
 """Side, slot or interface, frame."""
@@ -155,7 +169,13 @@ def _of_flows(engine: Engine, random: Random) -> list[Sample]:
         sent = (flow.inside_address, flow.remote_address, flow.inside_port, flow.remote_port)
         back = _content(protocol, seen, packet.ECHO_REPLY, random, (9000, 1001))
         body = _packed(seen[0], seen[1], protocol, back, random)
-        samples.append((OUTSIDE, flow.interface, traffic.frame_in(OUTSIDE, flow.interface, body)))
+        link = flow.interface if flow.interface < 3 else 0
+        samples.append((OUTSIDE, link, traffic.frame_in(OUTSIDE, link, body)))
+        slot = random.choice(list(scenario.SLOT_INTERFACES))
+        turned = (scenario.ENVIRONMENT, flow.nat_address, flow.inside_port, flow.nat_port)
+        content = _content(protocol, turned, packet.ECHO_REQUEST, random, (1001, 9001))
+        body = _packed(turned[0], turned[1], protocol, content, random)
+        samples.append((INSIDE, slot, traffic.frame_in(INSIDE, slot, body)))
         out = _content(protocol, sent, packet.ECHO_REQUEST, random, (1001, 9001))
         body = _packed(sent[0], sent[1], protocol, out, random)
         samples.append((INSIDE, flow.slot, traffic.frame_in(INSIDE, flow.slot, body)))
@@ -163,7 +183,7 @@ def _of_flows(engine: Engine, random: Random) -> list[Sample]:
         ours = (flow.nat_address, flow.remote_address, flow.nat_port, flow.remote_port)
         quoted = _content(protocol, ours, packet.ECHO_REQUEST, random, (1001, 9001))
         body = _error("10.0.7.7", flow.nat_address, ours, protocol, quoted, random)
-        samples.append((OUTSIDE, flow.interface, traffic.frame_in(OUTSIDE, flow.interface, body)))
+        samples.append((OUTSIDE, link, traffic.frame_in(OUTSIDE, link, body)))
         got = (flow.remote_address, flow.inside_address, flow.remote_port, flow.inside_port)
         quoted = _content(protocol, got, packet.ECHO_REPLY, random, (9001, 1001))
         body = _error(flow.inside_address, flow.remote_address, got, protocol, quoted, random)
@@ -337,6 +357,10 @@ def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> N
 def check_translated(verdict: Verdict, side: int, port: int) -> None:
     """A frame that leaves goes to the other side, to whom it may, and is as long as it says."""
     size = len(verdict.frame)
+    if side == verdict.side == INSIDE:
+        vpcs = [scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[n]] for n in (port, verdict.port)]
+        assert vpcs[0] == vpcs[1], "a hairpin leaves the VPC"
+        return
     assert verdict.side != side
     if side == INSIDE:
         assert verdict.port == scenario.SLOT_INTERFACES[port]
@@ -438,7 +462,7 @@ def _event(engine: Engine, random: Random, now: int) -> None:
             engine.remove_interface(interface)
         case 8 | 9 | 10 | 11:
             engine.sweep(now)
-            configured(engine, random.choice((SETUP, SETUP, FILTERED, NARROW)), now)
+            configured(engine, random.choice(SETUPS), now)
         case 12 | 13 | 14:
             engine.sweep(now, random.choice((1, 10, 100)))
         case _:

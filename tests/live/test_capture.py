@@ -213,6 +213,23 @@ def test_what_is_dropped_has_no_flow(lab: Lab, tmp_path: Path) -> None:
     assert fields(everything.file, "frame.comment") == [{"frame.comment": "no flow"}]
 
 
+def test_fragments_belong_to_the_flow_of_their_datagram(lab: Lab, tmp_path: Path) -> None:
+    payload = bytes(4000)
+    with (
+        capturing(lab, tmp_path / "fragments.pcapng", "--environment", "1") as running,
+        udp_socket(lab.environment(1)) as endpoint,
+    ):
+        endpoint.sendto(payload, ECHO)
+        assert endpoint.recv(8192) == payload
+        running.end()
+    wanted = "ip.flags.mf == 1 || ip.frag_offset > 0"
+    frames = fields(running.file, "frame.interface_name", "frame.comment", wanted=wanted)
+    # Three pieces of the question and of the answer.
+    assert Counter(each["frame.interface_name"] for each in frames) == {"env1": 6, INTERFACE: 6}
+    assert len({each["frame.comment"] for each in frames}) == 1
+    assert frames[0]["frame.comment"].startswith("env-1: udp")
+
+
 def test_what_a_mapping_lets_in_belongs_to_it(launch: Launch, tmp_path: Path) -> None:
     own = launch(environments=1, toml='[nat]\nprofile = "rfc"')
     with (

@@ -9,6 +9,7 @@ a flow takes none: its mapping has one towards everybody, which is written as th
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from tests.reference import packet
 from tests.reference.errors import DroppedError, IllegalChoiceError, RefusedError
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
 from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
@@ -127,6 +128,17 @@ class MappingRules:
         """Whether an interface in this VPC has the address."""
         mine = (each for each in self.interfaces.values() if each.vpc == vpc)
         return any(each.address == address for each in mine)
+
+    def _own_number(self, address: IPv4Address, vpc: int) -> int | None:
+        mine = (each for each in self.interfaces if self.interfaces[each].vpc == vpc)
+        return next((each for each in mine if self.interfaces[each].address == address), None)
+
+    def _reachable(self, target: int | None, protocol: int, port: int, now: int) -> bool:
+        """Whether a mapping in use is where a packet from inside wants to go."""
+        if target is None or protocol == packet.ICMP:
+            return False
+        mapping = self._find_mapping_outside(target, protocol, port, now)
+        return mapping is not None and mapping.flows > 0
 
     def _attached(self, number: int) -> tuple[Slot, Interface]:
         slot = self.slots[number]

@@ -32,6 +32,7 @@ from tests.reference.flow import (
 )
 from tests.reference.mapping import Chosen, Mapping, MappingKey, MappingRules
 from tests.reference.packet import Datagram
+from tests.reference.rewriting import reported
 from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
 from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
@@ -283,9 +284,12 @@ class ReferenceNat(MappingRules):
             raise _DroppedError("destination_invalid")
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
             raise _DroppedError("destination_gateway")
-        if self._own(datagram.destination, interface.vpc):
+        hairpin = self._own(datagram.destination, interface.vpc)
+        if hairpin and (not self.behaviour.hairpinning or datagram.fragment):
             raise _DroppedError("destination_hairpin")
-        if not any(datagram.destination in network for network in interface.destinations):
+        if not hairpin and not any(
+            datagram.destination in network for network in interface.destinations
+        ):
             raise _DroppedError("no_route")
         if datagram.fragment:
             return self._fragment(datagram, INSIDE, number, now, partial, chosen)
@@ -300,6 +304,10 @@ class ReferenceNat(MappingRules):
         self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
         remote_port, inside_port = _ports_inside(datagram)
+        _, interface = self._attached(number)
+        target = self._own_number(datagram.destination, interface.vpc)
+        if target is not None and not self._reachable(target, datagram.protocol, remote_port, now):
+            raise _DroppedError("hairpin_no_mapping")
         key = (number, datagram.protocol, datagram.destination, remote_port, inside_port)
         entry = self._find_inside(key, now)
         if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
@@ -322,7 +330,10 @@ class ReferenceNat(MappingRules):
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
-        changed = _reported(datagram, changed, entry.nat_port, source=True, partial=partial)
+        changed = reported(datagram, changed, entry.nat_port, source=True, partial=partial)
+        if target is not None:
+            self._count("packets_hairpinned")
+            return self._into_flow(changed, target, now, partial, aged=True)
         return self._leaving(changed, entry.interface, partial)
 
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
@@ -339,10 +350,13 @@ class ReferenceNat(MappingRules):
         if datagram.ttl <= 1:
             raise _DroppedError("ttl_exceeded")
         if _is_error(datagram):
-            return self._outside_error(datagram, number, now)
+            return self._outside_error(datagram.one_hop_older(), number, now)
         return self._into_flow(datagram, number, now, partial)
 
-    def _into_flow(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
+    def _into_flow(
+        self, datagram: Datagram, number: int, now: int, partial: bool, *, aged: bool = False
+    ) -> Result:
+        """A packet to the address `number`; from a neighbour inside it is `aged` already."""
         remote_port, nat_port = _ports_outside(datagram)
         key = (number, datagram.protocol, datagram.source, remote_port, nat_port)
         entry = self._find_outside(key, now)
@@ -358,8 +372,10 @@ class ReferenceNat(MappingRules):
         if entry is not None:
             entry.packets_in += 1
             entry.bytes_in += datagram.total_length
-        changed = datagram.readdressed(destination=target.inside_address).one_hop_older()
-        changed = _reported(datagram, changed, target.inside_port, source=False, partial=partial)
+        changed = datagram.readdressed(destination=target.inside_address)
+        if not aged:
+            changed = changed.one_hop_older()
+        changed = reported(datagram, changed, target.inside_port, source=False, partial=partial)
         return self._entering(changed, target.slot, partial)
 
     # Sizes and fragments
@@ -641,19 +657,24 @@ class ReferenceNat(MappingRules):
 
     def _inside_error(self, datagram: Datagram, number: int, now: int) -> Result:
         quote = _quote(datagram, packet.ECHO_REPLY)
-        slot, _ = self._attached(number)
+        slot, interface = self._attached(number)
         if quote.inner.destination != slot.address or datagram.destination != quote.inner.source:
             raise _DroppedError("icmp_error_mismatch")
         remote_port = 0 if quote.protocol == packet.ICMP else quote.port(of_source=True)
         inside_port = quote.port(of_source=False)
         key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
         entry = self._find_inside(key, now)
-        if entry is None:
+        target = entry or self._find_mapping((number, quote.protocol, inside_port), now)
+        if target is None:
             raise _DroppedError("icmp_error_no_flow")
-        quoted = quote.rewritten(address=entry.nat_address, port=entry.nat_port, source=False)
+        quoted = quote.rewritten(address=target.nat_address, port=target.nat_port, source=False)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
-        changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
-        result = self._leaving(changed.carrying(message), entry.interface)
+        changed = datagram.readdressed(source=target.nat_address).one_hop_older().carrying(message)
+        receiver = self._own_number(datagram.destination, interface.vpc)
+        if receiver is not None:
+            self._count("packets_hairpinned")
+            return self._outside_error(changed, receiver, now)
+        result = self._leaving(changed, target.interface)
         self._count("icmp_errors_translated")
         return result
 
@@ -670,7 +691,7 @@ class ReferenceNat(MappingRules):
         self._count("icmp_errors_translated")
         quoted = quote.rewritten(address=entry.inside_address, port=entry.inside_port, source=True)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
-        changed = datagram.readdressed(destination=entry.inside_address).one_hop_older()
+        changed = datagram.readdressed(destination=entry.inside_address)
         return self._entering(changed.carrying(message), entry.slot)
 
     def _time_exceeded(self, datagram: Datagram, number: int) -> Result:
@@ -786,32 +807,3 @@ def _ports_outside(datagram: Datagram) -> tuple[int, int]:
             raise _DroppedError("icmp_type")
         return 0, packet.word(data, 4)
     return packet.word(data, 0), packet.word(data, 2)
-
-
-def _reported(
-    before: Datagram, after: Datagram, port: int, *, source: bool, partial: bool
-) -> Datagram:
-    """`after`, which has its new address, with the port exchanged and the checksum right."""
-    data = before.payload
-    if before.fragment:
-        address = after.source if source else after.destination
-        whole = icmp_error.Quote(before).rewritten(address=address, port=port, source=source)
-        return after.carrying(whole[len(before.header) :])
-    if before.protocol == packet.ICMP:
-        data = packet.with_word(data, 4, port)
-        return after.carrying(icmp_error.resealed(data))
-    data = packet.with_word(data, 0 if source else 2, port)
-    at = 16 if before.protocol == packet.TCP else 6
-    if partial:
-        old = before.header[12:20]
-        new = after.header[12:20]
-        value = checksum.exchanged_partial(packet.word(data, at), old, new)
-        return after.carrying(packet.with_word(data, at, value))
-    if before.protocol == packet.UDP and packet.word(data, at) == 0:
-        return after.carrying(data)
-    covered = packet.word(data, 4) if before.protocol == packet.UDP else len(data)
-    blank = checksum.with_zero(data[:covered], at)
-    value = checksum.checksum(after.pseudo_header(covered) + blank)
-    if before.protocol == packet.UDP and value == 0:
-        value = 0xFFFF
-    return after.carrying(packet.with_word(data, at, value))
