@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +32,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from hyperplane_nat import __version__
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
 from hyperplane_nat.engine.constants import counter_names
 from hyperplane_nat.engine.flow_record_ring import FlowRecordFigures
 
@@ -63,6 +64,13 @@ _PROTOCOL = "(tcp|udp|icmp)"
 _DIRECTION = "(in_from_source|out_to_destination|in_from_destination|out_to_source)"
 
 METRICS: tuple[MetricSpec, ...] = (
+    *(MetricSpec(each.name, each.kind, each.help, ("interface",)) for each in CLOUDWATCH),
+    MetricSpec(
+        "natgateway_remote_error_port_allocation",
+        "counter",
+        "New flows refused for want of a source port, for the ten remote endpoints with the most.",
+        ("interface", "protocol", "remote"),
+    ),
     MetricSpec(
         "packets",
         "counter",
@@ -348,6 +356,9 @@ class LabSnapshot:
     environments_by_interface: Mapping[str, int] = field(default_factory=dict)
     services: Mapping[str, tuple[bool, int]] = field(default_factory=dict)
     """By label: whether it runs, and its restarts."""
+    interfaces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By interface: the metrics of `CLOUDWATCH` by AWS's name."""
+    remote_errors: Sequence[RemoteErrors] = ()
     flow_logs: FlowRecordFigures | None = None
     """None without flow logs."""
 
@@ -374,6 +385,16 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
         "service_up": [((name,), float(state[0])) for name, state in snapshot.services.items()],
         "service_restarts": [((name,), state[1]) for name, state in snapshot.services.items()],
         "build_info": [((__version__, snapshot.lab), 1)],
+        "natgateway_remote_error_port_allocation": [
+            ((each.interface, each.protocol, each.remote), each.errors)
+            for each in snapshot.remote_errors
+        ],
+        **{
+            each.name: [
+                ((name,), figures[each.aws]) for name, figures in snapshot.interfaces.items()
+            ]
+            for each in CLOUDWATCH
+        },
     }
 
 
@@ -466,6 +487,21 @@ def markdown() -> str:
         f"{', '.join(f'`{label}`' for label in spec.labels)} | {spec.help} |"
         for spec in METRICS
     ]
+    lines += [
+        "",
+        "## CloudWatch",
+        "",
+        "What AWS publishes of a NAT gateway (namespace `AWS/NATGateway`) is here for each network "
+        "interface, under AWS's name in snake case without its `Count`. AWS's sum over a minute is "
+        "`increase(...[1m])`. AWS tells nothing by remote endpoint: "
+        "`hyperplane_nat_natgateway_remote_error_port_allocation_total` does, for the ten with the "
+        "most errors; `hyperplane-nat ports` for all.",
+        "",
+        "| CloudWatch | here |",
+        "|---|---|",
+    ]
+    by_name = {spec.name: spec.exported for spec in METRICS}
+    lines += [f"| `{each.aws}` | `{by_name[each.name]}` |" for each in CLOUDWATCH]
     reasons = [name.removeprefix("drop_") for name in counter_names() if name.startswith("drop_")]
     lines += [
         "",

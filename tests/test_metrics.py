@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
 from hyperplane_nat.engine.constants import DropReason, counter_names
 from hyperplane_nat.metrics import METRICS, LabSnapshot, markdown, registry
 
@@ -30,6 +31,8 @@ def snapshot(**counters: int) -> LabSnapshot:
         forwarder_failover_seconds=0.05,
         environments_by_interface={"eni-a": 3, "eni-b": 2},
         services={"customer/web": (True, 1)},
+        interfaces={"eni-a": {each.aws: n for n, each in enumerate(CLOUDWATCH)}},
+        remote_errors=[RemoteErrors("eni-a", "tcp", "10.0.1.80:443", 9)],
     )
 
 
@@ -89,6 +92,43 @@ def test_names_of_the_contract() -> None:
         "hyperplane_nat_service_restarts_total{service=customer/web}": 1,
     }
     assert {name: found.get(name) for name in expected} == expected
+
+
+AWS_NAMES = {
+    "ActiveConnectionCount": "active_connection",
+    "BytesInFromDestination": "bytes_in_from_destination_total",
+    "BytesInFromSource": "bytes_in_from_source_total",
+    "BytesOutToDestination": "bytes_out_to_destination_total",
+    "BytesOutToSource": "bytes_out_to_source_total",
+    "ConnectionAttemptCount": "connection_attempt_total",
+    "ConnectionEstablishedCount": "connection_established_total",
+    "ErrorPortAllocation": "error_port_allocation_total",
+    "IdleTimeoutCount": "idle_timeout_total",
+    "PacketsDropCount": "packets_drop_total",
+    "PacketsInFromDestination": "packets_in_from_destination_total",
+    "PacketsInFromSource": "packets_in_from_source_total",
+    "PacketsOutToDestination": "packets_out_to_destination_total",
+    "PacketsOutToSource": "packets_out_to_source_total",
+    "PeakBytesPerSecond": "peak_bytes_per_second",
+    "PeakPacketsPerSecond": "peak_packets_per_second",
+}
+"""Amazon VPC User Guide, "Monitor NAT gateways with Amazon CloudWatch"."""
+
+
+@pytest.mark.requirement("AWS-cloudwatch-metrics", profile="both")
+def test_cloudwatch_metrics_one_to_one() -> None:
+    assert [each.aws for each in CLOUDWATCH] == list(AWS_NAMES)
+    found = samples()
+    for value, (aws, name) in enumerate(AWS_NAMES.items()):
+        exported = f"hyperplane_nat_natgateway_{name}"
+        assert found[f"{exported}{{interface=eni-a}}"] == value, aws
+        assert f"| `{aws}` | `{exported}` |" in markdown()
+
+
+def test_errors_by_remote_endpoint() -> None:
+    name = "hyperplane_nat_natgateway_remote_error_port_allocation_total"
+    labels = "{interface=eni-a}{protocol=tcp}{remote=10.0.1.80:443}"
+    assert samples()[name + labels] == 9
 
 
 def test_every_reason_is_there_from_the_start() -> None:

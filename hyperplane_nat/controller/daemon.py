@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconci
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.interface_metrics import InterfaceMetrics
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
 from hyperplane_nat.controller.observer import Observer
@@ -108,6 +110,11 @@ class Daemon:
         self._metrics_url = ""
         self._runners: list[web.AppRunner] = []
         self.events = EventLog()
+        self._figures = InterfaceMetrics(
+            state_map=lambda: self._map,
+            interfaces=self._interface_names,
+            attached=self._attached,
+        )
         self._observer = Observer(
             self.events,
             interfaces=self._interface_names,
@@ -352,6 +359,7 @@ class Daemon:
         )
         self._metrics_listener = None
         self._observer.start()
+        self._figures.start()
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
@@ -377,6 +385,7 @@ class Daemon:
         if self._metrics_listener is not None:
             self._metrics_listener.close()
         await self._observer.stop()
+        await self._figures.stop()
         if self._functions is not None:
             await self._functions.stop()
         processes = [*await self._forwarder.stop(), *await self._services.stop()]
@@ -408,12 +417,8 @@ class Daemon:
 
     def _snapshot(self) -> metrics.LabSnapshot:
         state_map = self._open()
-        attached = {interface.name: 0 for interface in self._lab.interfaces}
-        for environment in self._lab.environments:
-            attached[environment.interface.name] += 1
-        # In one step: another thread may be changing the tables.
-        for used in list(self._service().region.tables.environments.values()):
-            attached[used.interface_id] = attached.get(used.interface_id, 0) + 1
+        attached = Counter({interface.name: 0 for interface in self._lab.interfaces})
+        attached.update(self._attached().values())
         return metrics.LabSnapshot(
             lab=self._lab.name,
             counters=state_map.counters(),
@@ -425,8 +430,13 @@ class Daemon:
             forwarder_failover_seconds=self._forwarder.failover_seconds or 0.0,
             environments_by_interface=attached,
             services=self._services.states(),
+            interfaces=self._figures.figures(),
+            remote_errors=self._figures.remote_errors(),
             flow_logs=read_figures(self._paths.records_file),
         )
+
+    def _attached(self) -> dict[int, str]:
+        return views.attached_interfaces(self._lab, self._service().region)
 
     def _open(self) -> views.MapReader:
         if self._map is None:
@@ -452,28 +462,13 @@ class Daemon:
     async def status(self) -> Mapping[str, Any]:
         """GET /v1/status."""
         state_map = self._open()
-        counters = state_map.counters()
         return self._facts() | {
             "forwarder": await self._forwarder.status(),
             "services": {
                 name: {"up": up, "restarts": restarts}
                 for name, (up, restarts) in self._services.states().items()
             },
-            "flows": {
-                **{
-                    protocol: counters.get(f"flows_active_{protocol}", 0)
-                    for protocol in api.PROTOCOLS
-                },
-                "entries": counters.get("flows_entries_used", 0),
-                "max": state_map.flows_max,
-            },
-            "drops": views.drops(counters),
-            "counters": dict(counters),
-            "state_file": {
-                "path": str(self._paths.state_file),
-                "bytes": state_map.bytes,
-                "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
-            },
+            **views.traffic(state_map, self._paths.state_file),
         }
 
     async def environments(self) -> bytes:

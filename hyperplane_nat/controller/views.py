@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from hyperplane_nat.controller.pool import EnvironmentPool
-from hyperplane_nat.engine import StateMap
+from hyperplane_nat.engine import Exhaustion, StateMap
 from hyperplane_nat.engine._flow_reader import FlowScan
 from hyperplane_nat.model import Lab
 from hyperplane_nat.model.description import describe_interfaces
@@ -42,6 +42,12 @@ class MapReader(Protocol):
 
     def slot_counters(self, slot: int) -> Mapping[str, int]:
         """The counters of one slot."""
+
+    def interface_counters(self, number: int) -> Mapping[str, int]:
+        """The counters of one interface number."""
+
+    def exhaustions(self) -> Sequence[Exhaustion]:
+        """Where ports ran out."""
 
     def close(self) -> None:
         """Unmap the file."""
@@ -166,6 +172,14 @@ def slots_of(region: Region, function: str) -> frozenset[int] | None:
     return frozenset(each.slot for each in environments if each.function_name == function)
 
 
+def attached_interfaces(lab: Lab, region: Region) -> dict[int, str]:
+    """Names of the interfaces, ids of those of functions, by the slots of the environments."""
+    attached = {each.number: each.interface.name for each in lab.environments}
+    # In one step: another thread may be changing the tables.
+    attached |= {each.slot: each.interface_id for each in list(region.tables.environments.values())}
+    return attached
+
+
 def environments(
     lab: Lab, topology: Topology, state_map: MapReader, address: str
 ) -> list[dict[str, Any]]:
@@ -288,6 +302,26 @@ def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[
         }
         for interface in lab.interfaces
     ]
+
+
+def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
+    """What GET /v1/status tells of the state map in the file at `path`."""
+    counters = state_map.counters()
+    active = {each: counters.get(f"flows_active_{each}", 0) for each in ("tcp", "udp", "icmp")}
+    return {
+        "flows": {
+            **active,
+            "entries": counters.get("flows_entries_used", 0),
+            "max": state_map.flows_max,
+        },
+        "drops": drops(counters),
+        "counters": dict(counters),
+        "state_file": {
+            "path": str(path),
+            "bytes": state_map.bytes,
+            "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
+        },
+    }
 
 
 def drops(counters: Mapping[str, int]) -> dict[str, int]:

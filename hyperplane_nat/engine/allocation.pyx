@@ -21,7 +21,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.flow_table cimport flow_key, table_hash
 from hyperplane_nat.engine.layout cimport Exhaustion
-from hyperplane_nat.engine.nat cimport UNATTACHED, EVENTS_MAX, Event, Interface, Nat, count
+from hyperplane_nat.engine.nat cimport UNATTACHED, EVENTS_MAX, Event, Interface, Nat, count, count_interface
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.ports cimport ports_random, ports_take
 
@@ -95,6 +95,7 @@ cdef void refused(
     cell.reason = <uint8_t>reason
     cell.errors += 1
     count(nat, C_PORT_ALLOCATION_ERRORS)
+    count_interface(nat, nat.slots[p.port].interface, I_PORT_ALLOCATION_ERRORS)
     report(nat, p, now, EVENT_PORT_ALLOCATION)
 
 

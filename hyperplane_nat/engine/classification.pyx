@@ -22,7 +22,7 @@ from libc.string cimport memcmp, memset
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, swap16
 from hyperplane_nat.engine.flow_table cimport table_hash
-from hyperplane_nat.engine.nat cimport UNATTACHED, Interface, Nat, Slot, count2
+from hyperplane_nat.engine.nat cimport UNATTACHED, Interface, Nat, Slot, count_passage
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
     KIND_ARP,
@@ -240,14 +240,26 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
     if p.side == SIDE_INSIDE:
         if p.source != nat.slots[p.port].address:
             return DROP_SOURCE_SPOOFED
-        count2(nat, C_PACKETS_IN_FROM_SOURCE, p.total_length)
+        count_passage(
+            nat,
+            nat.slots[p.port].interface,
+            C_PACKETS_IN_FROM_SOURCE,
+            I_PACKETS_IN_FROM_SOURCE,
+            p.total_length,
+        )
     else:
         if (
             p.destination != nat.interfaces[p.port].address
             and not interface_of_address(nat, &p.port, p.destination)
         ):
             return DROP_NOT_OURS
-        count2(nat, C_PACKETS_IN_FROM_DESTINATION, p.total_length)
+        count_passage(
+            nat,
+            p.port,
+            C_PACKETS_IN_FROM_DESTINATION,
+            I_PACKETS_IN_FROM_DESTINATION,
+            p.total_length,
+        )
     reason = check_addresses(nat, p)
     if reason:
         return reason

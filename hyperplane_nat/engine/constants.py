@@ -15,6 +15,7 @@ from enum import IntEnum, unique
 __all__ = [
     "COUNTER_NAMES",
     "EXHAUSTIONS",
+    "INTERFACE_COUNTER_NAMES",
     "LAYOUT_VERSION",
     "Action",
     "DropReason",
@@ -237,6 +238,26 @@ COUNTER_NAMES: tuple[str, ...] = (
 )
 """Names of the counters in the state map, in the order of their indices."""
 
+INTERFACE_COUNTER_NAMES: tuple[str, ...] = (
+    "packets_in_from_source",
+    "bytes_in_from_source",
+    "packets_out_to_destination",
+    "bytes_out_to_destination",
+    "packets_in_from_destination",
+    "bytes_in_from_destination",
+    "packets_out_to_source",
+    "bytes_out_to_source",
+    "tcp_syns_from_source",
+    "flows_established_tcp",
+    "flows_timed_out",
+    "port_allocation_errors",
+    "drops",
+)
+"""Names of the counters of each interface number, in the order of their indices."""
+
+INTERFACE_COUNTERS = 16
+"""Counters for which each interface number has room: two cache lines."""
+
 DROP_BASE = 128
 """Index of the first drop counter: the counters before it are those of COUNTER_NAMES."""
 
@@ -256,6 +277,7 @@ def counter_names() -> dict[str, int]:
 def pxd() -> str:
     """The text of ``_constants.pxd``: the same numbers for the compiled modules."""
     assert len(COUNTER_NAMES) <= DROP_BASE
+    assert len(INTERFACE_COUNTER_NAMES) <= INTERFACE_COUNTERS
     assert len(DropReason) <= COUNTERS_MAX - DROP_BASE
     lines = ["# Generated from constants.py by the build; do not edit.", "cdef enum:"]
     lines += [
@@ -263,6 +285,7 @@ def pxd() -> str:
         f"    COUNTERS_MAX = {COUNTERS_MAX}",
         f"    EXHAUSTIONS = {EXHAUSTIONS}",
         f"    C_DROP_BASE = {DROP_BASE}",
+        f"    INTERFACE_COUNTERS = {INTERFACE_COUNTERS}",
     ]
     for prefix, members in (
         ("SIDE", Side),
@@ -277,4 +300,5 @@ def pxd() -> str:
     ):
         lines += [f"    {prefix}_{member.name} = {member.value}" for member in members]
     lines += [f"    C_{name.upper()} = {index}" for index, name in enumerate(COUNTER_NAMES)]
+    lines += [f"    I_{name.upper()} = {i}" for i, name in enumerate(INTERFACE_COUNTER_NAMES)]
     return "\n".join(lines) + "\n"

@@ -80,6 +80,7 @@ from hyperplane_nat.engine.nat cimport (
     Nat,
     Slot,
     count,
+    count_interface,
     drop,
 )
 from hyperplane_nat.engine.neighbours cimport (
@@ -215,6 +216,7 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if p.protocol == 6:
             if p.segment == SEGMENT_SYN:
                 count(nat, C_TCP_SYNS_FROM_SOURCE)
+                count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
             elif not mapping_answers(nat, p, now):
                 refuse_stray(nat, p)
                 note_refusal(nat, p, p.reason, now)
@@ -299,6 +301,7 @@ cdef class Engine:
         nat.slot_counters = <SlotCounters*>(base + header.slot_counters_offset)
         nat.slot_addresses = <uint32_t*>(base + header.slot_addresses_offset)
         nat.interface_addresses = <uint32_t*>(base + header.interface_addresses_offset)
+        nat.interface_counters = <uint64_t*>(base + header.interface_counters_offset)
         nat.exhaustions = <Exhaustion*>(base + header.exhaustions_offset)
         nat.slots_max = header.slots_max
         nat.interfaces_max = header.interfaces_max
@@ -440,6 +443,12 @@ cdef class Engine:
         record.primary = <uint16_t>(number if primary is None else primary)
         record.entries = self.nat.interfaces[number].entries
         record.policy = NULL if policy is None else &policy.record
+        if self.nat.interface_addresses[number] != record.address:
+            memset(
+                &self.nat.interface_counters[number * INTERFACE_COUNTERS],
+                0,
+                INTERFACE_COUNTERS * sizeof(uint64_t),
+            )
         self.nat.interfaces[number] = record
         self.policies[number] = policy
         self.nat.interface_addresses[number] = record.address

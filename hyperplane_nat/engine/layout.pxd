@@ -133,6 +133,7 @@ cdef struct Header:
     uint64_t slot_addresses_offset
     uint64_t interface_addresses_offset
     uint64_t exhaustions_offset
+    uint64_t interface_counters_offset
     uint64_t entries_offset
     uint64_t tracks_offset
     uint64_t index_offset

@@ -61,7 +61,7 @@ from hyperplane_nat.engine.mapping cimport (
     mappings_recount,
     permission_adopt,
 )
-from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, protocol_index
+from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, count_interface, protocol_index
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
 from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back
@@ -243,6 +243,7 @@ cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     if over(entry.state):
         return 2
     count_end(nat, entry, END_TIMEOUT)
+    count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
     entry.last_seen += nat.timeouts[entry.state]
     entry.state = STATE_HELD
     if not needs_hold(entry):
@@ -282,6 +283,7 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
     cdef bint from_inside = p.side == SIDE_INSIDE
     if from_inside and p.segment == SEGMENT_SYN:
         count(nat, C_TCP_SYNS_FROM_SOURCE)
+        count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
         if over(state) and (
             state != STATE_TIME_WAIT
             or <int32_t>(p.sequence - track.sequence_end[SIDE_INSIDE]) > 0
@@ -311,6 +313,7 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
         return DROP_NONE
     if state == STATE_SYN_RECEIVED:
         count(nat, C_FLOWS_ESTABLISHED_TCP)
+        count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
     if following == STATE_TIME_WAIT:
         count_end(nat, entry, END_FIN)
     change_state(nat, flow, following, now)

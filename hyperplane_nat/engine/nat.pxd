@@ -106,6 +106,8 @@ cdef struct Nat:
     Header* header
     uint64_t* counters
     SlotCounters* slot_counters
+    # INTERFACE_COUNTERS of them for each interface number.
+    uint64_t* interface_counters
     uint32_t* slot_addresses
     uint32_t* interface_addresses
     Slot* slots
@@ -140,12 +142,33 @@ cdef inline void count2(Nat* nat, int counter, uint32_t bytes) noexcept nogil:
     nat.counters[counter + 1] += bytes
 
 
+cdef inline void count_interface(Nat* nat, uint32_t number, int counter) noexcept nogil:
+    """Count at one of an interface's own counters; UNATTACHED has none."""
+    if number < nat.interfaces_max:
+        nat.interface_counters[number * INTERFACE_COUNTERS + counter] += 1
+
+
+cdef inline void count_passage(
+    Nat* nat, uint32_t number, int counter, int own, uint32_t bytes
+) noexcept nogil:
+    """Count a packet and its bytes at `counter`, and at `own` of the interface."""
+    cdef uint64_t* counters
+    count2(nat, counter, bytes)
+    if number < nat.interfaces_max:
+        counters = &nat.interface_counters[number * INTERFACE_COUNTERS + own]
+        counters[0] += 1
+        counters[1] += bytes
+
+
 cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
     p.action = ACTION_DROP
     p.reason = <uint8_t>reason
     nat.counters[C_DROP_BASE + reason] += 1
     if p.side == SIDE_INSIDE and p.port < nat.slots_max:
         nat.slot_counters[p.port].drops += 1
+        count_interface(nat, nat.slots[p.port].interface, I_DROPS)
+    elif p.side == SIDE_OUTSIDE:
+        count_interface(nat, p.port, I_DROPS)
 
 
 cdef inline int protocol_index(uint8_t protocol) noexcept nogil:

@@ -30,7 +30,7 @@ from hyperplane_nat.engine.extras cimport (
     extra_add,
     extra_room,
 )
-from hyperplane_nat.engine.nat cimport Interface, Nat, count, count2, drop
+from hyperplane_nat.engine.nat cimport Interface, Nat, count, count_passage, drop
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_INCOMPLETE,
@@ -63,7 +63,13 @@ cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
         return
     address_frame(p, nat.slots[slot].environment_mac, nat.slots[slot].gateway_mac)
     forward(p, SIDE_INSIDE, slot)
-    count2(nat, C_PACKETS_OUT_TO_SOURCE, p.total_length)
+    count_passage(
+        nat,
+        nat.slots[slot].interface,
+        C_PACKETS_OUT_TO_SOURCE,
+        I_PACKETS_OUT_TO_SOURCE,
+        p.total_length,
+    )
     nat.slot_counters[slot].packets_in += 1
     nat.slot_counters[slot].bytes_in += p.total_length
 
@@ -104,7 +110,13 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
         address_frame(p, NOWHERE, out.mac)
         forward(p, SIDE_OUTSIDE, primary)
         p.action = ACTION_PUNT
-    count2(nat, C_PACKETS_OUT_TO_DESTINATION, p.total_length)
+    count_passage(
+        nat,
+        interface,
+        C_PACKETS_OUT_TO_DESTINATION,
+        I_PACKETS_OUT_TO_DESTINATION,
+        p.total_length,
+    )
     if p.side == SIDE_INSIDE:
         nat.slot_counters[p.port].packets_out += 1
         nat.slot_counters[p.port].bytes_out += p.total_length

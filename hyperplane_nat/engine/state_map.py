@@ -7,7 +7,8 @@ One file, mapped shared by the forwarder, which writes, and by readers, which ne
 header of one page says what follows; everything is allocated when the file is made::
 
     header | counters | slot counters | slot addresses | interface addresses | exhaustions
-           | entries (64 B each) | tracks (16 B) | index | remotes (16 B) | port bitmaps
+           | interface counters | entries (64 B each) | tracks (16 B) | index | remotes (16 B)
+           | port bitmaps
 
 Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
 entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been killed
@@ -38,6 +39,8 @@ from hyperplane_nat.engine._reader import (
 from hyperplane_nat.engine.constants import (
     COUNTERS_MAX,
     EXHAUSTIONS,
+    INTERFACE_COUNTER_NAMES,
+    INTERFACE_COUNTERS,
     LAYOUT_VERSION,
     counter_names,
 )
@@ -47,7 +50,7 @@ from hyperplane_nat.engine.settings import Exhaustion, Flow, RemotePorts
 __all__ = ["StateMap", "StateMapError"]
 
 MAGIC: Final = b"HPNATMAP"
-_HEADER: Final = struct.Struct("<8sIIQ6I10QII")
+_HEADER: Final = struct.Struct("<8sIIQ6I11QII")
 _HEADER_BYTES: Final = 4096
 _ENTRY_BYTES: Final = 64
 _TRACK_BYTES: Final = 16
@@ -57,6 +60,7 @@ INTERFACES_MAX = 4_096
 
 _SLOT_COUNTER_BYTES: Final = 64
 _EXHAUSTION_BYTES: Final = 32
+_INTERFACE_COUNTERS: Final = struct.Struct(f"={INTERFACE_COUNTERS}Q")
 _FLOWS_LIMIT: Final = 1 << 26
 
 
@@ -82,6 +86,7 @@ def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, .
         slots_max * 4,
         interfaces_max * 4,
         EXHAUSTIONS * _EXHAUSTION_BYTES,
+        interfaces_max * _INTERFACE_COUNTERS.size,
         flows_max * _ENTRY_BYTES,
         flows_max * _TRACK_BYTES,
         index_cells * 4,
@@ -122,8 +127,9 @@ class StateMap:
         self.interfaces_max: int = fields[6]
         self.remote_cells: int = fields[8]
         self._interface_addresses_offset: int = fields[13]
-        self._derived = (fields[17], self.bytes)
-        self._remotes_offset: int = fields[18]
+        self._derived = (fields[18], self.bytes)
+        self._remotes_offset: int = fields[19]
+        self._interface_counters_offset: int = fields[15]
         self._counter_names = counter_names()
 
     @classmethod
@@ -203,12 +209,12 @@ class StateMap:
             )
         if fields[3] != size:
             return f"header says {fields[3]} bytes, the file has {size}: remove the file"
-        flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[20]
+        flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[21]
         if (
             not 1 <= flows_max <= _FLOWS_LIMIT
             or not 1 <= slots_max <= 65_535
             or not 1 <= interfaces_max <= 65_535
-            or fields[1:20] != _layout(flows_max, slots_max, interfaces_max)
+            or fields[1:21] != _layout(flows_max, slots_max, interfaces_max)
             or watermark > flows_max
         ):
             return "damaged header: remove the file and its flows"
@@ -256,6 +262,14 @@ class StateMap:
         """The entry of each key: one walk through the table, and gone again at any moment."""
         return find_flows(self.memory, keys)
 
+    def interface_counters(self, number: int) -> dict[str, int]:
+        """What passed one interface number, by name, since its address has it."""
+        if not 0 <= number < self.interfaces_max:
+            raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
+        offset = self._interface_counters_offset + number * _INTERFACE_COUNTERS.size
+        values = _INTERFACE_COUNTERS.unpack_from(self.memory, offset)
+        return dict(zip(INTERFACE_COUNTER_NAMES, values, strict=False))
+
     def interface_address(self, number: int) -> str:
         """The address that the flows of an interface number leave with."""
         if not 0 <= number < self.interfaces_max:
@@ -285,7 +299,7 @@ class StateMap:
     @property
     def entries_watermark(self) -> int:
         """Entries at or above this index were never used."""
-        return int(_HEADER.unpack_from(self.memory)[20])
+        return int(_HEADER.unpack_from(self.memory)[21])
 
     def close(self) -> None:
         """Unmap the file; it stays."""

@@ -15,7 +15,7 @@ from typing import Any
 from hyperplane_nat.engine import State, StateMap
 
 ENTRY = struct.Struct("=4s2sHHH2sBBIIII2I2Q2HBBH")
-WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I10Q")
+WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I11Q")
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
 
 NOW = 5_000
@@ -82,9 +82,9 @@ def write_flows(
     ]
     text = b"".join(made)
     text = (text * (count // max(len(made), 1) + 1))[: count * ENTRY.size]
-    # The header has the offset of the entries as the sixth of ten.
-    header = struct.unpack_from("<10Q", state_map.memory, WATERMARK_OFFSET - 80)
-    state_map.memory[header[5] : header[5] + len(text)] = text
+    # The header has the offset of the entries as the seventh of eleven.
+    header = struct.unpack_from("<11Q", state_map.memory, WATERMARK_OFFSET - 88)
+    state_map.memory[header[6] : header[6] + len(text)] = text
     struct.pack_into("<I", state_map.memory, WATERMARK_OFFSET, count)
     for slot in range(1, 8):
         struct.pack_into("=4s", state_map.memory, header[2] + 4 * slot, b"\xa9\xfe\x64\x02")

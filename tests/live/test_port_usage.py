@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import sys
+import urllib.request
 from typing import Any
 
 import pytest
@@ -64,13 +65,13 @@ security_groups = ["functions"]
 # A datagram from each of so many source ports to an address; prints how many were answered.
 SENDER = """
 import select, socket, sys
-target = sys.argv[1], int(sys.argv[2])
+target, expected = (sys.argv[1], int(sys.argv[2])), int(sys.argv[4])
 endpoints = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(int(sys.argv[3]))]
 answered = 0
 for endpoint in endpoints:
     endpoint.connect(target)
     endpoint.send(b"question")
-    answered += bool(select.select([endpoint], [], [], 0.3 if answered else 3)[0])
+    answered += bool(select.select([endpoint], [], [], 9 if answered < expected else 0.2)[0])
 print(answered)
 """
 
@@ -85,18 +86,20 @@ def lab(launch_shared: Launch) -> Lab:
     return found
 
 
-def send(lab: Lab, function: str, count: int) -> tuple[int, str]:
+def send(lab: Lab, function: str, count: int, expected: int) -> tuple[int, str]:
     """How many datagrams were answered, and in which environment the function ran."""
-    command = [sys.executable, "-c", SENDER, TARGET[0], str(TARGET[1]), str(count)]
+    numbers = [str(number) for number in (TARGET[1], count, expected)]
+    command = [sys.executable, "-c", SENDER, TARGET[0], *numbers]
     answer: Any = lab.client.post(f"/v1/functions/{function}/invocations", {"command": command})
     assert answer["status"] == 0, base64.b64decode(answer["stderr"])
     return int(base64.b64decode(answer["stdout"])), answer["environment"]
 
 
 @pytest.mark.requirement("AWS-error-port-allocation", profile="aws")
+@pytest.mark.requirement("AWS-cloudwatch-metrics", profile="aws")
 def test_the_culprit_of_an_exhaustion_is_named(lab: Lab) -> None:
-    assert send(lab, "modest", MODEST)[0] == MODEST
-    answered, environment = send(lab, "greedy", LIMIT - MODEST + 20)
+    assert send(lab, "modest", MODEST, MODEST)[0] == MODEST
+    answered, environment = send(lab, "greedy", LIMIT - MODEST + 20, LIMIT - MODEST)
     assert answered == LIMIT - MODEST
     remote = f"{TARGET[0]}:{TARGET[1]}"
 
@@ -115,6 +118,14 @@ def test_the_culprit_of_an_exhaustion_is_named(lab: Lab) -> None:
     assert row["last_error_seconds"] < 60
     (interface,) = document["interfaces"]
     assert (interface["in_use"], interface["allocation_errors"]) == (LIMIT, 20)
+
+    # AWS's metric, of the interface and of the remote endpoint.
+    with urllib.request.urlopen(lab.status()["metrics_url"], timeout=10) as answer:
+        metrics = answer.read().decode()
+    name = 'hyperplane_nat_natgateway_{}error_port_allocation_total{{interface="{}"{}}} 20.0'
+    labels = f',protocol="udp",remote="{remote}"'
+    assert name.format("", row["interface"], "") in metrics
+    assert name.format("remote_", row["interface"], labels) in metrics
 
     (line,) = [line for line in lab.cli("ports").stdout.splitlines() if remote in line]
     assert f"greedy {LIMIT - MODEST}, modest {MODEST}" in line

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of each network interface that CloudWatch has of a NAT gateway.
+
+Theory of operation: the forwarder counts by interface number in the state map; the addresses of an
+interface are numbers of their own and are added up here. Two figures are no counters: the active
+connections are those of the environments attached, and the peaks come from a look every
+`INTERVAL_SECONDS`: of the averages between two looks the highest of the last minute is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
+from hyperplane_nat.controller.views import MapReader, connections
+
+INTERVAL_SECONDS = 10.0
+
+AVERAGES = 6
+"""A minute of them."""
+
+REMOTES = 10
+"""Remote endpoints with a figure of their own: label sets stay bounded."""
+
+Figures = dict[str, dict[str, float]]
+"""By interface, and by AWS's name of the metric."""
+
+
+class InterfaceMetrics:
+    """What the metrics show of each interface."""
+
+    def __init__(
+        self,
+        *,
+        state_map: Callable[[], MapReader | None],
+        interfaces: Callable[[], Mapping[int, str]],
+        attached: Callable[[], Mapping[int, str]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        `interfaces` are the names by interface number, `attached` those by the slots of the
+        environments; `clock` is in seconds.
+        """
+        self._state_map = state_map
+        self._interfaces = interfaces
+        self._attached = attached
+        self._clock = clock
+        self._last: tuple[float, Mapping[str, tuple[int, int]]] | None = None
+        self._averages: deque[Mapping[str, tuple[float, float]]] = deque(maxlen=AVERAGES)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look for peaks."""
+        self._task = asyncio.create_task(self._keep(), name="peaks")
+
+    async def stop(self) -> None:
+        """End looking."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _keep(self) -> None:
+        while True:
+            self.sample()
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    def sample(self) -> None:
+        """Take the average since the last look."""
+        now, totals = self._clock(), self._totals()
+        if self._last is not None:
+            then, former = self._last
+            seconds = max(now - then, 0.001)
+            self._averages.append(
+                {
+                    name: _rates(former[name], figures, seconds)
+                    for name, figures in totals.items()
+                    if name in former
+                }
+            )
+        self._last = now, totals
+
+    def _totals(self) -> dict[str, tuple[int, int]]:
+        """Bytes and packets received on both sides, by interface."""
+        return {
+            name: (
+                counters["bytes_in_from_source"] + counters["bytes_in_from_destination"],
+                counters["packets_in_from_source"] + counters["packets_in_from_destination"],
+            )
+            for name, counters in self._counters().items()
+        }
+
+    def _counters(self) -> dict[str, dict[str, int]]:
+        state_map = self._state_map()
+        found: dict[str, dict[str, int]] = {}
+        for number, name in self._interfaces().items() if state_map is not None else ():
+            assert state_map is not None
+            counters = found.setdefault(name, {})
+            for counter, value in state_map.interface_counters(number).items():
+                counters[counter] = counters.get(counter, 0) + value
+        return found
+
+    def figures(self) -> Figures:
+        """Every metric of `CLOUDWATCH` for every interface; may be called in any thread."""
+        state_map = self._state_map()
+        counters = self._counters()
+        active = {} if state_map is None else connections(state_map, self._attached())
+        averages = list(self._averages)
+        result: Figures = {}
+        for name, values in counters.items():
+            rates = [each[name] for each in averages if name in each]
+            own = {
+                "ActiveConnectionCount": active.get(name, 0),
+                "PeakBytesPerSecond": max((rate[0] for rate in rates), default=0.0),
+                "PeakPacketsPerSecond": max((rate[1] for rate in rates), default=0.0),
+            }
+            result[name] = {
+                each.aws: own[each.aws] if each.counter is None else values[each.counter]
+                for each in CLOUDWATCH
+            }
+        return result
+
+    def remote_errors(self) -> list[RemoteErrors]:
+        """The remote endpoints towards which most flows were refused."""
+        state_map, names = self._state_map(), self._interfaces()
+        found: dict[tuple[str, str, str], int] = {}
+        for each in [] if state_map is None else state_map.exhaustions():
+            if each.interface not in names:
+                continue
+            unbound = (each.remote_address, each.remote_port) == ("0.0.0.0", 0)
+            remote = "any" if unbound else f"{each.remote_address}:{each.remote_port}"
+            key = (names[each.interface], each.protocol, remote)
+            found[key] = found.get(key, 0) + each.errors
+        return [
+            RemoteErrors(*key, errors)
+            for key, errors in heapq.nlargest(REMOTES, found.items(), key=lambda item: item[1])
+        ]
+
+
+def _rates(
+    former: tuple[int, int], figures: tuple[int, int], seconds: float
+) -> tuple[float, float]:
+    """Bytes and packets per second; 0 when another has the name by now and counts anew."""
+    return (
+        max(figures[0] - former[0], 0) / seconds,
+        max(figures[1] - former[1], 0) / seconds,
+    )

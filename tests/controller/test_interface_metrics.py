@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
+from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
+from hyperplane_nat.engine import DropReason, Exhaustion
+from hyperplane_nat.engine.constants import INTERFACE_COUNTER_NAMES
+
+
+class Map:
+    """Counters that a test sets."""
+
+    flows_max = 100
+    bytes = 4096
+
+    def __init__(self) -> None:
+        self.counts: dict[int, Counter[str]] = {}
+        self.refused: list[Exhaustion] = []
+
+    def counters(self) -> Mapping[str, int]:
+        return {}
+
+    def slot_counters(self, slot: int) -> Mapping[str, int]:
+        return {"flows": slot * 10}
+
+    def interface_counters(self, number: int) -> Mapping[str, int]:
+        return {name: self.counts.get(number, Counter())[name] for name in INTERFACE_COUNTER_NAMES}
+
+    def exhaustions(self) -> Sequence[Exhaustion]:
+        return self.refused
+
+    def close(self) -> None:
+        pass
+
+
+class Setting:
+    """Two interfaces, the first with two addresses, under a clock of the test's own."""
+
+    def __init__(self) -> None:
+        self.map = Map()
+        self.now = 1000.0
+        self.names = {0: "eni-a", 1: "eni-b", 2: "eni-a"}
+        self.metrics = InterfaceMetrics(
+            state_map=lambda: self.map,
+            interfaces=lambda: self.names,
+            attached=lambda: {1: "eni-a", 2: "eni-a", 3: "eni-b"},
+            clock=lambda: self.now,
+        )
+
+    def pass_seconds(self, seconds: float, **counts: int) -> None:
+        """Let that much pass the first interface."""
+        self.now += seconds
+        self.map.counts.setdefault(0, Counter()).update(counts)
+        self.metrics.sample()
+
+    def figure(self, name: str, interface: str = "eni-a") -> float:
+        return self.metrics.figures()[interface][name]
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+def test_every_metric_of_every_interface(setting: Setting) -> None:
+    figures = setting.metrics.figures()
+    assert set(figures) == {"eni-a", "eni-b"}
+    for each in figures.values():
+        assert list(each) == [metric.aws for metric in CLOUDWATCH]
+
+
+def test_addresses_of_an_interface_are_added_up(setting: Setting) -> None:
+    setting.map.counts = {0: Counter(drops=3), 1: Counter(drops=5), 2: Counter(drops=4)}
+    assert setting.figure("PacketsDropCount") == 7
+    assert setting.figure("PacketsDropCount", "eni-b") == 5
+
+
+def test_active_connections_are_those_of_the_environments(setting: Setting) -> None:
+    assert setting.figure("ActiveConnectionCount") == 30
+    assert setting.figure("ActiveConnectionCount", "eni-b") == 30
+
+
+def test_the_peak_is_the_highest_average_of_the_last_minute(setting: Setting) -> None:
+    setting.metrics.sample()
+    assert setting.figure("PeakBytesPerSecond") == 0
+    setting.pass_seconds(10, bytes_in_from_source=700, bytes_in_from_destination=300)
+    setting.pass_seconds(10, bytes_in_from_source=10, packets_in_from_source=50)
+    assert setting.figure("PeakBytesPerSecond") == 100
+    assert setting.figure("PeakPacketsPerSecond") == 5
+    assert setting.figure("PeakBytesPerSecond", "eni-b") == 0
+    for _ in range(5):
+        setting.pass_seconds(10)
+    assert setting.figure("PeakBytesPerSecond") == 1
+    setting.pass_seconds(10)
+    assert setting.figure("PeakBytesPerSecond") == 0
+
+
+def test_a_name_that_comes_or_begins_anew_has_no_wild_peak(setting: Setting) -> None:
+    setting.pass_seconds(10, bytes_in_from_source=10_000)
+    setting.map.counts[0].clear()
+    setting.names[7] = "eni-new"
+    setting.map.counts[7] = Counter(bytes_in_from_source=10**9)
+    setting.pass_seconds(10)
+    assert setting.figure("PeakBytesPerSecond") == 0
+    assert setting.figure("PeakBytesPerSecond", "eni-new") == 0
+
+
+def refusal(port: int, errors: int, interface: int = 0) -> Exhaustion:
+    address = "10.0.1.80" if port else "0.0.0.0"
+    return Exhaustion("tcp", interface, address, port, 1, DropReason.PORT_ALLOCATION, errors, 0)
+
+
+def test_the_remote_endpoints_with_the_most_errors(setting: Setting) -> None:
+    setting.map.refused = [refusal(port, port) for port in range(1, 50)]
+    setting.map.refused += [refusal(0, 99), refusal(0, 1, interface=2), refusal(9, 9, interface=5)]
+    found = setting.metrics.remote_errors()
+    assert len(found) == REMOTES
+    assert found[0] == RemoteErrors("eni-a", "tcp", "any", 100)
+    assert found[1] == RemoteErrors("eni-a", "tcp", "10.0.1.80:49", 49)
+
+
+def test_without_a_map_there_is_nothing() -> None:
+    metrics = InterfaceMetrics(
+        state_map=lambda: None, interfaces=lambda: {0: "eni-a"}, attached=dict
+    )
+    metrics.sample()
+    assert (metrics.figures(), metrics.remote_errors()) == ({}, [])
