@@ -30,6 +30,8 @@ class Options:
     hold_seconds: int = 60
     """How long a port rests after its flow, where a contender has that."""
     flows_max: int = FLOWS_MAX
+    flow_logs: bool = False
+    """Whether flow logs are written, aggregated every second."""
     rules: int = 0
     """Egress rules of the network interface's security groups; 0 is no groups at all."""
 

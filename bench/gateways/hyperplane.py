@@ -36,9 +36,11 @@ max = {options.flows_max}
 
 [timeouts]
 udp_seconds = {options.udp_seconds}
+time_scale = {60 if options.flow_logs else 1}
 
 [ports]
 hold_seconds = {options.hold_seconds}
+limit_per_interface = 0
 
 [metrics]
 port = 0
@@ -55,6 +57,13 @@ cidr = "{addresses.SUBNET_CIDR}"
 name = "{addresses.INTERFACE}"
 subnet = "private-a"
 address = "{addresses.INTERFACE_ADDRESS}"
+{_FLOW_LOGS if options.flow_logs else ""}"""
+
+
+_FLOW_LOGS = """
+[flow_logs]
+enabled = true
+aggregation_seconds = 60
 """
 
 

@@ -8,12 +8,13 @@ from bench.workloads.flood import Flood
 from bench.workloads.flow_table import FlowTable
 from bench.workloads.latency import Latency
 from bench.workloads.new_flows import NewFlows
+from bench.workloads.observed import Observed
 from bench.workloads.scale import Scale
 from bench.workloads.tcp import Tcp
 from bench.workloads.udp import Udp
 
 ALL: dict[str, type[Workload]] = {
-    each.name: each for each in (FlowTable, Udp, Tcp, Latency, NewFlows, Scale, Flood)
+    each.name: each for each in (FlowTable, Udp, Tcp, Latency, NewFlows, Scale, Flood, Observed)
 }
 QUICK = ("flow_table", "udp", "tcp", "latency", "new_flows", "scale")
 """Those that fit into a quick run."""
