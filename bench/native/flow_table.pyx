@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from bench.native.clock cimport now_ns
 from hyperplane_nat.engine._constants cimport ACTION_FORWARD, SIDE_INSIDE
 from hyperplane_nat.engine.checksum cimport complement, load32, store16, sum_bytes, swap16
-from hyperplane_nat.engine.engine cimport Engine, nat_apply, nat_classify
+from hyperplane_nat.engine.engine cimport Engine
 from hyperplane_nat.engine.flow_table cimport (
     FlowKey,
     flow_key,
@@ -30,6 +30,7 @@ from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport KIND_FLOW, Packet
 from hyperplane_nat.engine.ports cimport ports_give_back
 from hyperplane_nat.engine.timers cimport wheel_remove
+from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
 
 cdef enum:
     UDP = 17

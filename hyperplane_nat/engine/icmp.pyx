@@ -36,7 +36,7 @@ from hyperplane_nat.engine.flow_table cimport flow_key, table_find, table_hash
 from hyperplane_nat.engine.hairpin cimport hairpin_turn
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle
-from hyperplane_nat.engine.mapping cimport mapping_find
+from hyperplane_nat.engine.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
@@ -115,6 +115,14 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     if flow == NIL and from_inside and remote != 0 and nat.behaviour.mapping:
         # About a packet that its mapping alone let in.
         flow = mapping_find(nat, SIDE_INSIDE, protocol, owner, local_port, now)
+        if flow != NIL and not filter_admits(
+            nat,
+            protocol,
+            nat.table.entries[flow].interface,
+            remote,
+            nat.table.entries[flow].nat_port,
+        ):
+            flow = NIL
     entry = &nat.table.entries[flow if flow != NIL else 0]
     if flow == NIL or entry.slot == NOBODY:
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)

@@ -26,5 +26,8 @@ cdef void mapping_leave(Nat* nat, const Entry* flow, uint32_t ended, uint64_t no
 cdef void mapping_free(Nat* nat, uint32_t mapping) noexcept nogil
 cdef bint mapping_answers(Nat* nat, const Packet* p, uint64_t now) noexcept nogil
 cdef int mapping_admit(Nat* nat, const Packet* p, uint64_t now, uint32_t* mapping) noexcept nogil
+cdef bint filter_admits(
+    Nat* nat, uint8_t protocol, uint16_t interface, uint32_t remote, uint16_t nat_port
+) noexcept nogil
 cdef void permission_adopt(Nat* nat, const Entry* flow) noexcept nogil
 cdef void mappings_recount(Nat* nat, uint64_t now) noexcept nogil

@@ -233,13 +233,20 @@ cdef int mapping_admit(Nat* nat, const Packet* p, uint64_t now, uint32_t* mappin
         return DROP_NO_FLOW
     if nat.table.entries[mapping[0]].state == STATE_HELD:
         return DROP_FLOW_HELD
-    if nat.behaviour.filtering == FILTERING_ENDPOINT_INDEPENDENT:
-        return DROP_NONE
-    if nat.behaviour.filtering == FILTERING_ADDRESS_DEPENDENT and ports_remote(
-        &nat.ports, p.protocol | PERMISSION, p.port, p.source, p.destination_port
-    ) != NULL:
+    if filter_admits(nat, p.protocol, p.port, p.source, p.destination_port):
         return DROP_NONE
     return DROP_FILTERED
+
+
+cdef bint filter_admits(
+    Nat* nat, uint8_t protocol, uint16_t interface, uint32_t remote, uint16_t nat_port
+) noexcept nogil:
+    """Whether a remote address may send to a mapping's port (RFC 4787 REQ-8)."""
+    if nat.behaviour.filtering == FILTERING_ENDPOINT_INDEPENDENT:
+        return True
+    return nat.behaviour.filtering == FILTERING_ADDRESS_DEPENDENT and ports_remote(
+        &nat.ports, protocol | PERMISSION, interface, remote, nat_port
+    ) != NULL
 
 
 cdef void mappings_recount(Nat* nat, uint64_t now) noexcept nogil:

@@ -30,11 +30,12 @@ from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, swap16
-from hyperplane_nat.engine.engine cimport Engine, nat_apply, nat_classify
+from hyperplane_nat.engine.engine cimport Engine
 from hyperplane_nat.engine.extras cimport Extra, Extras, extras_clear
 from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
 from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
+from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
 from hyperplane_nat.io.fair_queue cimport (
     NO_POSITION,
     Queue,

@@ -427,7 +427,7 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
             print(f"{number} of {frames} frames, {rate:.0f}/s", flush=True)
     # A whole turn of the clock in which nothing happens frees everything.
     engine.expire(now + 10_000)
-    engine.expire(now + 20_000)
+    engine.expire(now + 20_000 + engine.behaviour.fragment_ms)
     assert engine.counters()["fragments_waiting"] == 0, f"seed {seed}: fragments wait for ever"
     problems = engine.verify()
     assert problems == [], f"seed {seed}, at the end: {problems}"

@@ -328,14 +328,18 @@ class MappingRules:
             raise DroppedError("no_flow")
         if not mapping.flows:
             raise DroppedError("flow_held")
-        if self.behaviour.filtering == "endpoint_independent":
+        if self.filter_admits(mapping, remote):
             return mapping
-        permitted = any(
+        raise DroppedError("filtered")
+
+    def filter_admits(self, mapping: Mapping, remote: IPv4Address) -> bool:
+        """Whether a remote address may send to a mapping (RFC 4787 REQ-8)."""
+        if self.behaviour.filtering == "endpoint_independent":
+            return True
+        mine = (mapping.interface, mapping.protocol, mapping.nat_port)
+        return self.behaviour.filtering == "address_dependent" and any(
             entry.mapped
-            and (entry.interface, entry.protocol, entry.nat_port) == (number, protocol, nat_port)
+            and (entry.interface, entry.protocol, entry.nat_port) == mine
             and entry.remote_address == remote
             for entry in self.inside.values()
         )
-        if self.behaviour.filtering == "address_dependent" and permitted:
-            return mapping
-        raise DroppedError("filtered")

@@ -664,7 +664,7 @@ class ReferenceNat(MappingRules):
         inside_port = quote.port(of_source=False)
         key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
         entry = self._find_inside(key, now)
-        target = entry or self._find_mapping((number, quote.protocol, inside_port), now)
+        target = entry or self._admitted_from((number, quote.protocol, inside_port), quote, now)
         if target is None:
             raise _DroppedError("icmp_error_no_flow")
         quoted = quote.rewritten(address=target.nat_address, port=target.nat_port, source=False)
@@ -677,6 +677,13 @@ class ReferenceNat(MappingRules):
         result = self._leaving(changed, target.interface)
         self._count("icmp_errors_translated")
         return result
+
+    def _admitted_from(self, key: MappingKey, quote: icmp_error.Quote, now: int) -> Mapping | None:
+        """The mapping that alone let in the packet which an error from inside quotes."""
+        mapping = self._find_mapping(key, now)
+        if mapping is not None and self.filter_admits(mapping, quote.inner.source):
+            return mapping
+        return None
 
     def _outside_error(self, datagram: Datagram, number: int, now: int) -> Result:
         quote = _quote(datagram, packet.ECHO_REQUEST)
