@@ -16,6 +16,8 @@ from bench.workloads.udp import Udp
 ALL: dict[str, type[Workload]] = {
     each.name: each for each in (FlowTable, Udp, Tcp, Latency, NewFlows, Scale, Flood, Observed)
 }
+FULL = tuple(name for name in ALL if name != Observed.name)
+"""Those of a full run: the others compare nothing with anybody, and the minutes are counted."""
 QUICK = ("flow_table", "udp", "tcp", "latency", "new_flows", "scale")
 """Those that fit into a quick run."""
 

@@ -134,7 +134,7 @@ def test_ours_always_takes_part_and_comes_first() -> None:
 
 
 def test_the_estimates_keep_to_the_time_allowed() -> None:
-    assert estimate(FULL, tuple(workloads.ALL), tuple(gateways.ALL)) <= 12 * 60
+    assert estimate(FULL, workloads.FULL, tuple(gateways.ALL)) <= 12 * 60
     assert estimate(QUICK, workloads.QUICK, ("hyperplane-nat", "nft")) <= 90
 
 
