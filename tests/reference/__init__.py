@@ -8,7 +8,8 @@ budget) the model is told the choice and checks that it was a legal one.
 """
 
 from tests.reference.errors import IllegalChoiceError
-from tests.reference.nat import ReferenceNat, Result
+from tests.reference.nat import ReferenceNat
+from tests.reference.result import Result
 from tests.reference.security_group import Policy, Rule
 from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
 

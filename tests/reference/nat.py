@@ -7,15 +7,11 @@ identifier as the port on both sides and 0 as the remote port.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from tests.reference import (
     arp,
-    checksum,
-    fragments,
     icmp_error,
-    mtu,
     packet,
     tombstones,
     tracker,
@@ -30,45 +26,32 @@ from tests.reference.flow import (
     OutsideKey,
     timeout_of,
 )
-from tests.reference.mapping import Chosen, Mapping, MappingKey, MappingRules
+from tests.reference.mapping import Chosen, Mapping, MappingKey
 from tests.reference.packet import Datagram
+from tests.reference.reading import (
+    check_transport,
+    checked_ipv4,
+    is_error,
+    ports_inside,
+    ports_outside,
+    quote_in,
+)
+from tests.reference.result import DROP, FORWARD, PUNT, REPLY, Result
 from tests.reference.rewriting import reported
 from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
+from tests.reference.sizes import CLOCK_MASK, SizeRules
 from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
 
-DROP = "drop"
-FORWARD = "forward"
-REPLY = "reply"
-PUNT = "punt"
-WAIT = "wait"
-
-EXPIRED_AT_ONCE = 4
-"""Datagrams given up, if it is time, whenever a fragment comes."""
-
-CLOCK_MASK = 0xFFFFFFFF
-"""The clock counts milliseconds modulo 2^32."""
-
 _NOWHERE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4"))
 _RESERVED = IPv4Network("240.0.0.0/4")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What becomes of a frame; side and port say where `frame` leaves, -1 when it does not."""
-
-    action: str
-    reason: str | None = None
-    side: int = -1
-    port: int = -1
-    frame: bytes = b""
 
 
 def _invalid(address: IPv4Address) -> bool:
     return address in _RESERVED or any(address in network for network in _NOWHERE)
 
 
-class ReferenceNat(MappingRules):
+class ReferenceNat(SizeRules):
     """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
     model chooses for itself, so that it can be tested alone.
     """
@@ -80,16 +63,12 @@ class ReferenceNat(MappingRules):
         self.ports = Ports()
         self.behaviour = Behaviour()
         self.tombstones = Tombstones()
-        self.extra: list[Result] = []
-        """What leaves besides the result of the last `translate`."""
-        self.fragments: dict[fragments.Key, fragments.Context] = {}
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
         self.neighbours: dict[tuple[int, IPv4Address], Neighbour] = {}
         self.neighbour_queue = 8
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
-        self.drops: dict[str, int] = {}
 
     # Settings
 
@@ -250,7 +229,7 @@ class ReferenceNat(MappingRules):
             raise _DroppedError("ipv6")
         if ethertype != packet.ETHERTYPE_IPV4:
             raise _DroppedError("ethertype")
-        datagram = _checked_ipv4(frame[14:])
+        datagram = checked_ipv4(frame[14:])
         self._sender_mac = frame[6:12]
         if side == INSIDE:
             return self._from_inside(datagram, port, now, partial, chosen)
@@ -293,17 +272,17 @@ class ReferenceNat(MappingRules):
             raise _DroppedError("no_route")
         if datagram.fragment:
             return self._fragment(datagram, INSIDE, number, now, partial, chosen)
-        _check_transport(datagram, partial)
+        check_transport(datagram, partial)
         if datagram.ttl <= 1:
             return self._time_exceeded(datagram, number)
-        if _is_error(datagram):
+        if is_error(datagram):
             return self._inside_error(datagram, number, now)
         return self._out_of_flow(datagram, number, now, partial, chosen)
 
     def _out_of_flow(
         self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
-        remote_port, inside_port = _ports_inside(datagram)
+        remote_port, inside_port = ports_inside(datagram)
         _, interface = self._attached(number)
         target = self._own_number(datagram.destination, interface.vpc)
         if target is not None and not self._reachable(target, datagram.protocol, remote_port, now):
@@ -346,10 +325,10 @@ class ReferenceNat(MappingRules):
             raise _DroppedError("source_invalid")
         if datagram.fragment:
             return self._fragment(datagram, OUTSIDE, number, now, partial, None)
-        _check_transport(datagram, partial)
+        check_transport(datagram, partial)
         if datagram.ttl <= 1:
             raise _DroppedError("ttl_exceeded")
-        if _is_error(datagram):
+        if is_error(datagram):
             return self._outside_error(datagram.one_hop_older(), number, now)
         return self._into_flow(datagram, number, now, partial)
 
@@ -357,7 +336,7 @@ class ReferenceNat(MappingRules):
         self, datagram: Datagram, number: int, now: int, partial: bool, *, aged: bool = False
     ) -> Result:
         """A packet to the address `number`; from a neighbour inside it is `aged` already."""
-        remote_port, nat_port = _ports_outside(datagram)
+        remote_port, nat_port = ports_outside(datagram)
         key = (number, datagram.protocol, datagram.source, remote_port, nat_port)
         entry = self._find_outside(key, now)
         target: Entry | Mapping
@@ -377,161 +356,6 @@ class ReferenceNat(MappingRules):
             changed = changed.one_hop_older()
         changed = reported(datagram, changed, target.inside_port, source=False, partial=partial)
         return self._entering(changed, target.slot, partial)
-
-    # Sizes and fragments
-
-    def _too_large(
-        self, datagram: Datagram, entry: Entry | Mapping, side: int, number: int
-    ) -> Result | None:
-        """What becomes of a packet that must not be cut and is too large for its way."""
-        slot, interface = self.slots[entry.slot], self.interfaces[entry.interface]
-        limit = interface.mtu if side == INSIDE else slot.mtu
-        whole = packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT
-        if datagram.total_length <= limit or not whole:
-            return None
-        if fragments.extent(datagram)[0]:
-            raise _DroppedError("mtu_exceeded")
-        source = slot.gateway if side == INSIDE else interface.address
-        answer = mtu.fragmentation_needed(datagram, source, limit)
-        return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
-
-    def _clamped(self, datagram: Datagram, entry: Entry | Mapping, partial: bool) -> Datagram:
-        opens = datagram.protocol == packet.TCP and datagram.payload[13] & packet.SYN
-        if not opens or not self.behaviour.mss_clamping:
-            return datagram
-        smaller = min(self.slots[entry.slot].mtu, self.interfaces[entry.interface].mtu)
-        datagram, count = mtu.clamped(datagram, smaller - 40, partial=partial)
-        for _ in range(count):
-            self._count("mss_clamped")
-        return datagram
-
-    def _in_pieces(self, datagram: Datagram, limit: int, partial: bool) -> list[Datagram]:
-        if datagram.total_length <= limit:
-            return [datagram]
-        if packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
-            raise _DroppedError("mtu_exceeded")
-        return mtu.pieces(mtu.completed(datagram) if partial else datagram, limit)
-
-    def _give_up_fragments(self, now: int, budget: int) -> None:
-        for key, context in list(self.fragments.items())[:budget]:
-            age = (now - context.created) & CLOCK_MASK
-            if age < self.behaviour.fragment_ms or age > CLOCK_MASK >> 1:
-                break
-            self._drop_waiting(context, "fragment_timeout")
-            del self.fragments[key]
-
-    def _drop_waiting(self, context: fragments.Context, reason: str) -> None:
-        if context.waiting:
-            self.drops[reason] = self.drops.get(reason, 0) + len(context.waiting)
-        context.waiting = []
-
-    def _fragment(
-        self,
-        piece: Datagram,
-        side: int,
-        number: int,
-        now: int,
-        partial: bool,
-        chosen: Chosen | None,
-    ) -> Result:
-        fragments.check(piece, self.behaviour, partial=partial)
-        first = fragments.extent(piece)[0] == 0
-        if first:
-            # A type of ICMP that is not translated is refused before its time to live is seen.
-            _ports_inside(piece) if side == INSIDE else _ports_outside(piece)
-        if piece.ttl <= 1:
-            if first and side == INSIDE:
-                return self._time_exceeded(piece, number)
-            raise _DroppedError("ttl_exceeded")
-        self._give_up_fragments(now, EXPIRED_AT_ONCE)
-        key = fragments.key_of(piece, side, number)
-        context = self.fragments.setdefault(key, fragments.Context(now))
-        if context.reason:
-            raise _DroppedError(context.reason)
-        try:
-            context.admit(piece)
-        except _DroppedError:
-            if bool(context.reason):
-                self._drop_waiting(context, "fragment_overlap")
-            raise
-        if not first and context.became is None:
-            context.waiting.append(piece)
-            return Result(WAIT)
-        result = (
-            self._first(piece, context, side, number, now, chosen)
-            if first
-            else self._following(piece, context, side, number)
-        )
-        if context.whole and (context.became or not first):
-            del self.fragments[key]
-        return result
-
-    def _first(
-        self,
-        piece: Datagram,
-        context: fragments.Context,
-        side: int,
-        number: int,
-        now: int,
-        chosen: Chosen | None,
-    ) -> Result:
-        drops = dict(self.drops)
-        try:
-            if side == INSIDE:
-                result = self._out_of_flow(piece, number, now, False, chosen)
-            else:
-                result = self._into_flow(piece, number, now, False)
-        except _DroppedError as drop:
-            context.reason = str(drop)
-            self._drop_waiting(context, context.reason)
-            raise
-        if result.action == REPLY:
-            [context.reason] = (name for name in self.drops if self.drops[name] != drops.get(name))
-            self._drop_waiting(context, context.reason)
-            return result
-        self._count("fragments_forwarded")
-        context.first = piece
-        context.became = _checked_ipv4(result.frame[14:])
-        context.left = (result.side, result.port)
-        waiting, context.waiting = context.waiting, []
-        for each in waiting:
-            try:
-                self.extra.append(self._following(each, context, side, number))
-            except _DroppedError as drop:
-                self.drops[str(drop)] = self.drops.get(str(drop), 0) + 1
-        return result
-
-    def _following(
-        self, piece: Datagram, context: fragments.Context, side: int, number: int
-    ) -> Result:
-        """A later fragment goes where the first one went."""
-        assert context.first is not None
-        assert context.became is not None
-        if side == INSIDE:
-            remote_port, port = _ports_inside(context.first)
-            inside = (number, piece.protocol, piece.destination, remote_port, port)
-            entry = self.inside.get(inside)
-        else:
-            remote_port, port = _ports_outside(context.first)
-            outside = (number, piece.protocol, piece.source, remote_port, port)
-            entry = self.outside.get(outside)
-        if entry is not None and side == INSIDE:
-            entry.packets_out += 1
-            entry.bytes_out += piece.total_length
-        elif entry is not None:
-            entry.packets_in += 1
-            entry.bytes_in += piece.total_length
-        changed = piece.readdressed(
-            source=context.became.source, destination=context.became.destination
-        ).one_hop_older()
-        out_side, out_port = context.left
-        result = (
-            self._entering(changed, out_port, False)
-            if out_side == INSIDE
-            else self._leaving(changed, out_port, False)
-        )
-        self._count("fragments_forwarded")
-        return result
 
     # Links
 
@@ -656,7 +480,7 @@ class ReferenceNat(MappingRules):
     # ICMP errors
 
     def _inside_error(self, datagram: Datagram, number: int, now: int) -> Result:
-        quote = _quote(datagram, packet.ECHO_REPLY)
+        quote = quote_in(datagram, packet.ECHO_REPLY)
         slot, interface = self._attached(number)
         if quote.inner.destination != slot.address or datagram.destination != quote.inner.source:
             raise _DroppedError("icmp_error_mismatch")
@@ -686,7 +510,7 @@ class ReferenceNat(MappingRules):
         return None
 
     def _outside_error(self, datagram: Datagram, number: int, now: int) -> Result:
-        quote = _quote(datagram, packet.ECHO_REQUEST)
+        quote = quote_in(datagram, packet.ECHO_REQUEST)
         if quote.inner.source != self.interfaces[number].address:
             raise _DroppedError("icmp_error_mismatch")
         remote_port = 0 if quote.protocol == packet.ICMP else quote.port(of_source=False)
@@ -738,79 +562,3 @@ class ReferenceNat(MappingRules):
             header = self._sender_mac + self.interfaces[number].mac + b"\x08\x00"
             number = self._primary(number)
         return Result(REPLY, None, side, number, header + answer)
-
-
-def _checked_ipv4(data: bytes) -> Datagram:
-    """The packet in `data` without trailing padding (RFC 791; RFC 1122 section 3.2.1.2)."""
-    if len(data) < 20:
-        raise _DroppedError("ip_truncated")
-    header_length = (data[0] & 0x0F) * 4
-    if data[0] >> 4 != 4 or header_length < 20 or header_length > len(data):
-        raise _DroppedError("ip_header")
-    total_length = packet.word(data, 2)
-    if total_length < header_length or total_length > len(data):
-        raise _DroppedError("ip_length")
-    if not checksum.is_right(data[:header_length]):
-        raise _DroppedError("ip_checksum")
-    return Datagram(data[:header_length], data[header_length:total_length])
-
-
-def _check_transport(datagram: Datagram, partial: bool) -> None:
-    """Lengths, checksum and flags of TCP, UDP or ICMP."""
-    data = datagram.payload
-    match datagram.protocol:
-        case packet.TCP:
-            header_length = (data[12] >> 4) * 4 if len(data) >= 20 else 0
-            if header_length < 20 or header_length > len(data):
-                raise _DroppedError("tcp_header")
-            if not partial and not checksum.is_right(datagram.pseudo_header(len(data)) + data):
-                raise _DroppedError("l4_checksum")
-            if tracker.kind_of(data[13]) is None:
-                raise _DroppedError("tcp_flags")
-        case packet.UDP:
-            length = packet.word(data, 4) if len(data) >= 8 else 0
-            if length < 8 or length > len(data):
-                raise _DroppedError("udp_header")
-            covered = datagram.pseudo_header(length) + data[:length]
-            if not partial and packet.word(data, 6) and not checksum.is_right(covered):
-                raise _DroppedError("l4_checksum")
-        case packet.ICMP:
-            if len(data) < 8:
-                raise _DroppedError("icmp_header")
-            if partial:
-                raise _DroppedError("offload")
-            if not checksum.is_right(data):
-                raise _DroppedError("l4_checksum")
-        case _:
-            raise _DroppedError("protocol")
-
-
-def _is_error(datagram: Datagram) -> bool:
-    return datagram.protocol == packet.ICMP and datagram.payload[0] in icmp_error.ERROR_TYPES
-
-
-def _quote(datagram: Datagram, echo_type: int) -> icmp_error.Quote:
-    quote = icmp_error.quote_of(datagram.payload, echo_type)
-    if isinstance(quote, str):
-        raise _DroppedError(quote)
-    return quote
-
-
-def _ports_inside(datagram: Datagram) -> tuple[int, int]:
-    """(remote port, inside port) of a packet from inside."""
-    data = datagram.payload
-    if datagram.protocol == packet.ICMP:
-        if data[0] != packet.ECHO_REQUEST or data[1] != 0:
-            raise _DroppedError("icmp_type")
-        return 0, packet.word(data, 4)
-    return packet.word(data, 2), packet.word(data, 0)
-
-
-def _ports_outside(datagram: Datagram) -> tuple[int, int]:
-    """(remote port, NAT port) of a packet from outside."""
-    data = datagram.payload
-    if datagram.protocol == packet.ICMP:
-        if data[0] != packet.ECHO_REPLY or data[1] != 0:
-            raise _DroppedError("icmp_type")
-        return 0, packet.word(data, 4)
-    return packet.word(data, 0), packet.word(data, 2)

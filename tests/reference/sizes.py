@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of the oracle that knows of sizes: MTUs, the MSS option, and fragments."""
+
+from tests.reference import fragments, mtu, packet
+from tests.reference.errors import DroppedError
+from tests.reference.flow import Entry
+from tests.reference.mapping import Chosen, Mapping, MappingRules
+from tests.reference.packet import Datagram
+from tests.reference.reading import checked_ipv4, ports_inside, ports_outside
+from tests.reference.result import REPLY, WAIT, Result
+from tests.reference.tracker import INSIDE
+
+EXPIRED_AT_ONCE = 4
+"""Datagrams given up, if it is time, whenever a fragment comes."""
+
+CLOCK_MASK = 0xFFFFFFFF
+"""The clock counts milliseconds modulo 2^32."""
+
+
+class SizeRules(MappingRules):
+    """Rules about what is too large, and about parts of datagrams."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra: list[Result] = []
+        """What leaves besides the result of the last `translate`."""
+        self.fragments: dict[fragments.Key, fragments.Context] = {}
+        self.drops: dict[str, int] = {}
+
+    def _out_of_flow(
+        self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
+    ) -> Result:
+        raise NotImplementedError
+
+    def _into_flow(
+        self, datagram: Datagram, number: int, now: int, partial: bool, *, aged: bool = False
+    ) -> Result:
+        raise NotImplementedError
+
+    def _leaving(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
+        raise NotImplementedError
+
+    def _entering(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
+        raise NotImplementedError
+
+    def _time_exceeded(self, datagram: Datagram, number: int) -> Result:
+        raise NotImplementedError
+
+    def _answered(
+        self, number: int, reason: str, counter: str, answer: bytes, side: int = INSIDE
+    ) -> Result:
+        raise NotImplementedError
+
+    def _too_large(
+        self, datagram: Datagram, entry: Entry | Mapping, side: int, number: int
+    ) -> Result | None:
+        """What becomes of a packet that must not be cut and is too large for its way."""
+        slot, interface = self.slots[entry.slot], self.interfaces[entry.interface]
+        limit = interface.mtu if side == INSIDE else slot.mtu
+        whole = packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT
+        if datagram.total_length <= limit or not whole:
+            return None
+        if fragments.extent(datagram)[0]:
+            raise DroppedError("mtu_exceeded")
+        source = slot.gateway if side == INSIDE else interface.address
+        answer = mtu.fragmentation_needed(datagram, source, limit)
+        return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
+
+    def _clamped(self, datagram: Datagram, entry: Entry | Mapping, partial: bool) -> Datagram:
+        opens = datagram.protocol == packet.TCP and datagram.payload[13] & packet.SYN
+        if not opens or not self.behaviour.mss_clamping:
+            return datagram
+        smaller = min(self.slots[entry.slot].mtu, self.interfaces[entry.interface].mtu)
+        datagram, count = mtu.clamped(datagram, smaller - 40, partial=partial)
+        for _ in range(count):
+            self._count("mss_clamped")
+        return datagram
+
+    def _in_pieces(self, datagram: Datagram, limit: int, partial: bool) -> list[Datagram]:
+        if datagram.total_length <= limit:
+            return [datagram]
+        if packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
+            raise DroppedError("mtu_exceeded")
+        return mtu.pieces(mtu.completed(datagram) if partial else datagram, limit)
+
+    def _give_up_fragments(self, now: int, budget: int) -> None:
+        for key, context in list(self.fragments.items())[:budget]:
+            age = (now - context.created) & CLOCK_MASK
+            if age < self.behaviour.fragment_ms or age > CLOCK_MASK >> 1:
+                break
+            self._drop_waiting(context, "fragment_timeout")
+            del self.fragments[key]
+
+    def _drop_waiting(self, context: fragments.Context, reason: str) -> None:
+        if context.waiting:
+            self.drops[reason] = self.drops.get(reason, 0) + len(context.waiting)
+        context.waiting = []
+
+    def _fragment(
+        self,
+        piece: Datagram,
+        side: int,
+        number: int,
+        now: int,
+        partial: bool,
+        chosen: Chosen | None,
+    ) -> Result:
+        fragments.check(piece, self.behaviour, partial=partial)
+        first = fragments.extent(piece)[0] == 0
+        if first:
+            # A type of ICMP that is not translated is refused before its time to live is seen.
+            ports_inside(piece) if side == INSIDE else ports_outside(piece)
+        if piece.ttl <= 1:
+            if first and side == INSIDE:
+                return self._time_exceeded(piece, number)
+            raise DroppedError("ttl_exceeded")
+        self._give_up_fragments(now, EXPIRED_AT_ONCE)
+        key = fragments.key_of(piece, side, number)
+        context = self.fragments.setdefault(key, fragments.Context(now))
+        if context.reason:
+            raise DroppedError(context.reason)
+        try:
+            context.admit(piece)
+        except DroppedError:
+            if bool(context.reason):
+                self._drop_waiting(context, "fragment_overlap")
+            raise
+        if not first and context.became is None:
+            context.waiting.append(piece)
+            return Result(WAIT)
+        result = (
+            self._first(piece, context, side, number, now, chosen)
+            if first
+            else self._following(piece, context, side, number)
+        )
+        if context.whole and (context.became or not first):
+            del self.fragments[key]
+        return result
+
+    def _first(
+        self,
+        piece: Datagram,
+        context: fragments.Context,
+        side: int,
+        number: int,
+        now: int,
+        chosen: Chosen | None,
+    ) -> Result:
+        drops = dict(self.drops)
+        try:
+            if side == INSIDE:
+                result = self._out_of_flow(piece, number, now, False, chosen)
+            else:
+                result = self._into_flow(piece, number, now, False)
+        except DroppedError as drop:
+            context.reason = str(drop)
+            self._drop_waiting(context, context.reason)
+            raise
+        if result.action == REPLY:
+            [context.reason] = (name for name in self.drops if self.drops[name] != drops.get(name))
+            self._drop_waiting(context, context.reason)
+            return result
+        self._count("fragments_forwarded")
+        context.first = piece
+        context.became = checked_ipv4(result.frame[14:])
+        context.left = (result.side, result.port)
+        waiting, context.waiting = context.waiting, []
+        for each in waiting:
+            try:
+                self.extra.append(self._following(each, context, side, number))
+            except DroppedError as drop:
+                self.drops[str(drop)] = self.drops.get(str(drop), 0) + 1
+        return result
+
+    def _following(
+        self, piece: Datagram, context: fragments.Context, side: int, number: int
+    ) -> Result:
+        """A later fragment goes where the first one went."""
+        assert context.first is not None
+        assert context.became is not None
+        if side == INSIDE:
+            remote_port, port = ports_inside(context.first)
+            inside = (number, piece.protocol, piece.destination, remote_port, port)
+            entry = self.inside.get(inside)
+        else:
+            remote_port, port = ports_outside(context.first)
+            outside = (number, piece.protocol, piece.source, remote_port, port)
+            entry = self.outside.get(outside)
+        if entry is not None and side == INSIDE:
+            entry.packets_out += 1
+            entry.bytes_out += piece.total_length
+        elif entry is not None:
+            entry.packets_in += 1
+            entry.bytes_in += piece.total_length
+        changed = piece.readdressed(
+            source=context.became.source, destination=context.became.destination
+        ).one_hop_older()
+        out_side, out_port = context.left
+        result = (
+            self._entering(changed, out_port, False)
+            if out_side == INSIDE
+            else self._leaving(changed, out_port, False)
+        )
+        self._count("fragments_forwarded")
+        return result
