@@ -41,7 +41,8 @@ deps-build:
 $(INSTALLED): constraints.txt pyproject.toml setup.py | deps-build
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt pip setuptools wheel Cython
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,bench]'
+	HYPERPLANE_EXTENSIONS=0 \
+		$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,bench]'
 	touch $@
 
 $(BUILT): $(INSTALLED) $(SOURCES)

@@ -5,7 +5,8 @@ Builds the extension modules; everything else is in pyproject.toml.
 Every .pyx below hyperplane_nat/ and bench/ becomes an extension of the same dotted name. CFLAGS and
 LDFLAGS are honoured (setuptools puts them around the flags given here). HYPERPLANE_SANITIZE=1
 builds with the address and undefined-behaviour sanitizers: `make asan` does so in a tree of its
-own, and the interpreter then needs libasan preloaded.
+own, and the interpreter then needs libasan preloaded. HYPERPLANE_EXTENSIONS=0 leaves the modules
+to a later `build_ext`, which compiles several at a time, where pip compiles one.
 """
 
 import os
@@ -65,7 +66,7 @@ def write_constants() -> None:
 def cythonized() -> list[Extension]:
     """The extensions as C; an empty list needs no Cython."""
     write_constants()
-    modules = extensions()
+    modules = [] if os.environ.get("HYPERPLANE_EXTENSIONS") == "0" else extensions()
     if not modules:
         return []
     from Cython.Build import cythonize
@@ -74,6 +75,7 @@ def cythonized() -> list[Extension]:
         modules,
         language_level=3,
         build_dir="build/cython",
+        nthreads=os.cpu_count() or 1,
         compiler_directives={"embedsignature": True, "warn.undeclared": False},
     )
     return result

@@ -107,6 +107,8 @@ class Network:
     def items(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Interfaces and slots of functions, as `configure` takes them."""
         wanted = self._region.wanted()
+        # Of an adopted lab nothing has been followed yet.
+        self._mtus |= {vpc.name: vpc.mtu_bytes for vpc in wanted.vpcs}
         numbers = {interface.id: interface.number for interface in wanted.interfaces}
         interfaces = [
             self._item(interface)
