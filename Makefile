@@ -22,8 +22,8 @@ SOURCES := $(shell find hyperplane_nat bench -name '*.pyx' -o -name '*.pxd' -o -
 INSTALLED := $(VENV)/.installed
 BUILT := build/.built
 
-.PHONY: help deps deps-build demo test lint build bench bench-quick asan asan-build asan-fuzz docs \
-	clean distclean
+.PHONY: help deps deps-build demo test test-live test-rest lint build bench bench-quick asan \
+	asan-build asan-fuzz docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -56,8 +56,15 @@ demo: $(BUILT)
 	$(BIN)/python -m bench.demo
 
 test: deps $(BUILT)
-	$(MAKE) asan-fuzz
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=line asan-fuzz test-rest
+	$(MAKE) test-live
+
+# What moves packets has the machine to itself.
+test-live: $(BUILT)
+	$(BIN)/python -m pytest tests/live
+
+test-rest: $(BUILT)
+	$(BIN)/python -m pytest --ignore=tests/live
 
 lint: $(BUILT)
 	$(BIN)/ruff check .
