@@ -56,7 +56,7 @@ demo: $(BUILT)
 	$(BIN)/python -m bench.demo
 
 test: deps $(BUILT)
-	$(MAKE) --jobs=2 --output-sync=line asan-fuzz test-rest
+	$(MAKE) --jobs=2 asan-fuzz test-rest
 	$(MAKE) test-live
 
 # What moves packets has the machine to itself.
