@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -44,7 +44,7 @@ from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.port_usage import PortQuery, port_names, usage_in
-from hyperplane_nat.controller.processes import terminate
+from hyperplane_nat.controller.processes import end
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
@@ -371,9 +371,9 @@ class Daemon:
         """Remove everything; what could not be removed, a line each."""
         problems: list[str] = []
 
-        async def step(what: str, work: Callable[[], object]) -> None:
+        async def step(what: str, work: Awaitable[object]) -> None:
             try:
-                await in_thread(work)
+                await work
             except (ControllerError, NetnsError) as error:
                 problems.append(str(error))
             except OSError as error:
@@ -389,14 +389,14 @@ class Daemon:
         if self._functions is not None:
             await self._functions.stop()
         processes = [*await self._forwarder.stop(), *await self._services.stop()]
-        await step("processes", lambda: terminate(processes))
+        await step("processes", end(processes))
         if self._map is not None:
             state_map, self._map = self._map, None
             with contextlib.suppress(BufferError):
                 state_map.close()
-        await step("strays", lambda: cleanup.sweep(self._paths, self._parts.namespaces))
+        await step("strays", in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         if not problems:
-            await step("directory", lambda: cleanup.remove_directory(self._paths))
+            await step("directory", in_thread(cleanup.remove_directory, self._paths))
         self._lock.release()
         return problems
 

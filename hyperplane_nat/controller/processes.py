@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.threads import in_thread
 
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
 """Environment variable of everything a controller starts."""
@@ -250,12 +251,18 @@ class Process:
         """The pidfd."""
         return self._pidfd
 
-    def close(self) -> None:
-        """Let go of the process without ending it."""
-        if self._loop is not None and self._pidfd >= 0 and not self._loop.is_closed():
+    def unwatch(self) -> None:
+        """Leave the event loop, which no thread may touch; whoever still waits is cancelled."""
+        if self._loop is None or self._exited is None or self._exited.done():
+            return
+        if not self._loop.is_closed():
             self._loop.remove_reader(self._pidfd)
-        if self._exited is not None and not self._exited.done():
-            self._exited.cancel()
+        self._exited.cancel()
+        self._exited = self._loop = None
+
+    def close(self) -> None:
+        """Let go of the process without ending it. In a thread only what is not watched."""
+        self.unwatch()
         if self._child is not None:
             if self._child.stdin is not None:
                 self._child.stdin.close()
@@ -269,6 +276,7 @@ def terminate(processes: Iterable[Process], grace_seconds: float = 1.0) -> list[
     """End processes: SIGTERM to all, SIGKILL to those still there after `grace_seconds`.
 
     Blocks until they are gone and closes the handles; returns those that even SIGKILL did not end.
+    What an event loop watches is ended by `end`.
     """
     remaining = list(processes)
     for number, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_WAIT_SECONDS)):
@@ -276,6 +284,14 @@ def terminate(processes: Iterable[Process], grace_seconds: float = 1.0) -> list[
             process.signal(number)
         remaining = _wait(remaining, wait)
     return remaining
+
+
+async def end(processes: Iterable[Process]) -> list[Process]:
+    """`terminate` without blocking the event loop, which stops watching them first."""
+    processes = list(processes)
+    for process in processes:
+        process.unwatch()
+    return await in_thread(terminate, processes)
 
 
 def _wait(processes: list[Process], seconds: float) -> list[Process]:

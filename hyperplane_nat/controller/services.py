@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process, terminate
+from hyperplane_nat.controller.processes import Process, end
 from hyperplane_nat.controller.threads import in_thread
 
 START_SECONDS = 15.0
@@ -99,11 +99,11 @@ class ServiceSupervisor:
             service.task.cancel()
             await asyncio.wait({service.task})
         if service.process is not None:
-            await in_thread(terminate, [service.process])
+            await end([service.process])
         self._paths.service_pid(service.spec.vpc, service.spec.name).unlink(missing_ok=True)
 
     async def stop(self) -> list[Process]:
-        """Stop supervising; the processes that are left, for `terminate`."""
+        """Stop supervising; the processes that are left, for `end`."""
         for service in self._services:
             if service.task is not None:
                 service.task.cancel()

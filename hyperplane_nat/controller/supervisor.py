@@ -178,7 +178,7 @@ class ForwarderSupervisor:
         return result
 
     async def stop(self) -> list[Process]:
-        """Stop supervising; the processes that are left, for `terminate`."""
+        """Stop supervising; the processes that are left, for `end`."""
         for task in (self._task, self._standby_task):
             if task is not None:
                 task.cancel()

@@ -2,16 +2,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.processes import MARK, Process, resident_bytes, terminate
+from hyperplane_nat.controller.processes import MARK, Process, end, resident_bytes, terminate
 from tests.controller.support import gone, run
 
 SLEEP = (sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()")
@@ -112,6 +115,34 @@ def test_exit_is_seen_by_all_who_wait(directory: Path) -> None:
         process.close()
 
     run(work())
+
+
+class OneThreadLoop(asyncio.SelectorEventLoop):
+    """Refuses what asyncio does not allow and does not check: watching from another thread."""
+
+    owner = 0
+
+    def remove_reader(self, fd: Any) -> bool:
+        assert threading.get_ident() == self.owner
+        return super().remove_reader(fd)
+
+
+def test_what_is_watched_ends_without_a_thread_in_the_loop(directory: Path) -> None:
+    async def work() -> None:
+        process, left = spawn(directory), spawn(directory)
+        waiting = [asyncio.create_task(each.wait()) for each in (process, left)]
+        waiting[1].cancel()
+        await asyncio.wait(waiting, timeout=0.01)
+        assert await end([process, left]) == []
+        assert gone(process.pid)
+        assert gone(left.pid)
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting[0]
+        assert waiting[0].cancelled()
+
+    with asyncio.Runner(loop_factory=OneThreadLoop) as runner:
+        OneThreadLoop.owner = threading.get_ident()
+        runner.run(work())
 
 
 def test_held_process_goes_or_ends_with_its_controller(directory: Path) -> None:
