@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -15,10 +16,14 @@ import pytest
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
+    INSIDE_ADDRESS,
+    INSIDE_GATEWAY,
     INTERFACE_ADDRESS,
     WEB,
     Lab,
     drops_exactly,
+    require_program,
+    run,
     tcp_socket,
     udp_socket,
     wait_until,
@@ -28,6 +33,7 @@ pytestmark = pytest.mark.live
 
 RFC = '[nat]\nprofile = "rfc"\n'
 OPEN = RFC + 'filtering = "endpoint-independent"\n'
+PCP_PORT = 5351
 ONE_PORT = "[ports]\nfirst = 40000\nlast = 40000\n"
 
 
@@ -263,20 +269,70 @@ def test_a_mapping_is_held(launch: Launch) -> None:
     assert lab.verify() == []
 
 
+@pytest.mark.requirement("RFC6888-6", profile="both")
+@pytest.mark.parametrize("profile", ["aws", "rfc"])
+def test_nothing_leaves_untranslated(request: pytest.FixtureRequest, profile: str) -> None:
+    """Whatever the destination: the addresses of the environments are all the same."""
+    lab: Lab = request.getfixturevalue(profile)
+    for where, port in ((WEB[0], 9001), (ECHO[0], 9001), (ECHO[0], 53)):
+        with (
+            udp_socket(lab.environment(1), port=6001) as one,
+            udp_socket(lab.environment(2), port=6001) as two,
+            server(lab, where, port) as observer,
+        ):
+            seen = [outside_of(each, observer) for each in (one, two)]
+        assert {address for address, _port in seen} == {INTERFACE_ADDRESS}
+        assert seen[0] != seen[1]
+
+
+@pytest.mark.requirement("RFC6888-9", profile="both")
+@pytest.mark.parametrize("profile", ["aws", "rfc"])
+def test_nobody_may_ask_for_a_mapping(request: pytest.FixtureRequest, profile: str) -> None:
+    """A PCP client asks its router (RFC 6887 section 8.1), which does not listen."""
+    lab: Lab = request.getfixturevalue(profile)
+    with udp_socket(lab.environment(1), port=6002, seconds=0.1) as client:
+        with drops_exactly(lab, {"destination_gateway": 1}, lambda: settled(lab, 2)):
+            client.sendto(pcp_map_request(6002), (INSIDE_GATEWAY, PCP_PORT))
+        with pytest.raises(TimeoutError):
+            client.recv(1100)
+    assert not [flow for flow in lab.rows("flows") if flow["inside_port"] == 6002]
+
+
+def pcp_map_request(port: int) -> bytes:
+    """A request for a mapping of a UDP port for an hour (RFC 6887 sections 7.1 and 11.1)."""
+    mapped = b"\xff\xff" + socket.inet_aton(INSIDE_ADDRESS)
+    header = struct.pack("!BBHI16s", 2, 1, 0, 3600, mapped.rjust(16, b"\0"))
+    anywhere = b"\xff\xff" + bytes(4)
+    return header + struct.pack(
+        "!12sB3xHH16s", b"nonce nonce ", 17, port, 0, anywhere.rjust(16, b"\0")
+    )
+
+
 @pytest.mark.requirement("RFC4787-2", profile="rfc")
+@pytest.mark.requirement("RFC7857-4", profile="rfc")
 def test_an_environment_keeps_its_address(launch: Launch) -> None:
+    """The same for UDP, TCP and ICMP; environments that share one do so for all of them."""
+    ping = require_program("ping", "iputils-ping")
     toml = RFC + (
         '[[network_interface]]\nname = "eni-a"\nsubnet = "private-a"\n'
         f'address = "{INTERFACE_ADDRESS}"\nsecondary_addresses = ["10.0.1.20", "10.0.1.21"]\n'
     )
     lab = launch(environments=4, toml=toml)
-    addresses: list[str] = []
     with server(lab, WEB[0], 9001) as observer:
         for number in range(1, 5):
-            seen = set()
+            where = lab.environment(number)
+            run(where, ping, "-n", "-c", "1", "-W", "5", ECHO[0])
             for _ in range(10):
-                with udp_socket(lab.environment(number)) as client:
-                    seen.add(outside_of(client, observer)[0])
-            assert len(seen) == 1
-            addresses += seen
-    assert set(addresses) == {INTERFACE_ADDRESS, "10.0.1.20", "10.0.1.21"}
+                with udp_socket(where) as client, tcp_socket(where) as connection:
+                    outside_of(client, observer)
+                    connection.connect(WEB)
+    seen = {
+        protocol: {
+            (row["environment"], row["nat_address"]) for row in lab.rows("flows", protocol=protocol)
+        }
+        for protocol in ("udp", "tcp", "icmp")
+    }
+    assert seen["udp"] == seen["tcp"] == seen["icmp"]
+    assert len(seen["udp"]) == 4
+    addresses = {address for _environment, address in seen["udp"]}
+    assert addresses == {INTERFACE_ADDRESS, "10.0.1.20", "10.0.1.21"}
