@@ -339,6 +339,38 @@ class EngineMachine(GatewayMachine):
         body = packet.ipv4(source, destination, entry.protocol, content, ttl=ttl)
         self.send_from_slot(slot, body, partial=partial)
 
+    @precondition(lambda self: self.pair.entries())
+    @rule(
+        data=st.data(),
+        slot=slots,
+        port=inside_ports,
+        identification=st.sampled_from((1, 2)),
+        part=st.tuples(cuts, cuts),
+        ttl=ttls,
+    )
+    def hairpin_fragment(
+        self,
+        data: st.DataObject,
+        slot: int,
+        port: int,
+        identification: int,
+        part: tuple[int, int],
+        ttl: int,
+    ) -> None:
+        entry = data.draw(st.sampled_from(self.pair.entries()))
+        addresses = (scenario.ENVIRONMENT, str(entry.nat_address))
+        ends = (*addresses, port, entry.nat_port)
+        payload = bytes(range(40))
+        match entry.protocol:
+            case packet.TCP:
+                content = packet.tcp(*ends, packet.SYN, seq=1, payload=payload[:28])
+            case packet.UDP:
+                content = packet.udp(*ends, payload)
+            case _:
+                content = packet.echo(packet.ECHO_REQUEST, entry.nat_port, 1, payload)
+        body = _part(addresses, entry.protocol, content, identification, part, ttl)
+        self.send_from_slot(slot, body)
+
     @precondition(lambda self: self.pair.other_entries())
     @rule(data=st.data(), identification=st.sampled_from((1, 2)), part=st.tuples(cuts, cuts))
     def fragment_in(self, data: st.DataObject, identification: int, part: tuple[int, int]) -> None:

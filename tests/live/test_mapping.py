@@ -12,7 +12,11 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.l2 import Ether
 
+from netns import content
+from tests.live import wire
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
@@ -21,6 +25,7 @@ from tests.live.lab import (
     INTERFACE_ADDRESS,
     WEB,
     Lab,
+    difference,
     drops_exactly,
     require_program,
     run,
@@ -185,6 +190,53 @@ def test_two_environments_meet_by_their_outside_addresses(rfc: Lab) -> None:
         assert two.recvfrom(64) == (b"from one", first)
     assert rfc.counters()["packets_hairpinned"] >= 3
     assert rfc.verify() == []
+
+
+@pytest.mark.requirement("RFC4787-9", profile="rfc")
+@pytest.mark.requirement("RFC4787-14", profile="rfc")
+@pytest.mark.parametrize("size", [1473, 65507])
+def test_neighbours_exchange_datagrams_in_pieces(everybody: Lab, size: int) -> None:
+    """The environments' kernels cut them and put them together."""
+    before = everybody.counters()
+    payload = content.read(size)
+    with (
+        udp_socket(everybody.environment(1)) as one,
+        udp_socket(everybody.environment(2)) as two,
+        server(everybody, WEB[0], 9001) as rendezvous,
+    ):
+        first, second = outside_of(one, rendezvous), outside_of(two, rendezvous)
+        one.sendto(payload, second)
+        assert two.recvfrom(1 << 16) == (payload, first)
+        two.sendto(payload, first)
+        assert one.recvfrom(1 << 16) == (payload, second)
+    change = difference(before, everybody.counters())
+    pieces = 2 * -(-(size + 8) // 1480)
+    assert change["packets_hairpinned"] == change["fragments_forwarded"] == pieces
+    assert not [name for name in change if name.startswith("drop_")]
+    assert everybody.verify() == []
+
+
+@pytest.mark.requirement("RFC4787-9", profile="rfc")
+@pytest.mark.requirement("RFC4787-14", profile="rfc")
+def test_pieces_for_a_neighbour_in_any_order(everybody: Lab) -> None:
+    """Written by hand, the last first; those before the first one wait for it."""
+    where = everybody.environment(1)
+    with (
+        udp_socket(everybody.environment(2)) as two,
+        server(everybody, WEB[0], 9001) as rendezvous,
+    ):
+        address, port = outside_of(two, rendezvous)
+        payload = content.read(4000)
+        whole = IP(src=INSIDE_ADDRESS, dst=address, id=7) / UDP(sport=6003, dport=port) / payload
+        link = Ether(
+            src=wire.mac_of(where, "eth0"), dst=wire.mac_of(everybody.gateway, "env1"), type=0x0800
+        )
+        pieces = [bytes(link / each) for each in fragment(IP(bytes(whole)), fragsize=800)]  # type: ignore[no-untyped-call]
+        assert len(pieces) == 6
+        wire.inject(where, "eth0", pieces[::-1])
+        assert two.recv(1 << 16) == payload
+    assert everybody.counters()["fragments_waiting"] == 0
+    assert everybody.verify() == []
 
 
 @pytest.mark.requirement("RFC5508-7", profile="rfc")
