@@ -16,7 +16,6 @@ not written.
 from __future__ import annotations
 
 import heapq
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -299,8 +298,3 @@ def comment_of(flow: Flow, name: str) -> str:
         f" -> {flow.nat_address}:{flow.nat_port}"
         f" -> {remote} {flow.state}"
     )
-
-
-def lower_priority(niceness: int = 19) -> None:
-    """Let the forwarder go first."""
-    os.setpriority(os.PRIO_PROCESS, 0, niceness)

@@ -2,8 +2,9 @@
 """
 `capture`: frames of an environment or an interface, with their flows, into a pcapng file.
 
-The controller is asked what links and names there are; everything else is done by this process
-itself, at low priority, so that neither controller nor forwarder works for a capture.
+The controller is asked what links and names there are; everything else is done by a process in a
+session of its own at low priority, so that neither controller nor forwarder works for a
+capture.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from hyperplane_nat.capture import filters
 from hyperplane_nat.capture.errors import CaptureError
 from hyperplane_nat.capture.flows import FlowFinder
 from hyperplane_nat.capture.identity import Identifier
-from hyperplane_nat.capture.session import Limits, Session, Source, lower_priority
+from hyperplane_nat.capture.session import Limits, Session, Source
 from hyperplane_nat.capture.tap import Tap
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.model.environment import environment_name, environment_number
+from hyperplane_nat.scheduling import in_own_session
 from netns import topology
 from netns.spec import slot_link
 
@@ -79,6 +81,8 @@ def capture(
         connection = common.client(ctx, lab)
         gateway = topology.gateway_namespace(connection.lab)
         names = Names(connection)
+        links = _links(connection, environment, interface)
+        in_own_session(_leave)
         with contextlib.ExitStack() as stack:
             sources = [
                 Source(
@@ -87,7 +91,7 @@ def capture(
                     link.description,
                     link.only_slot,
                 )
-                for link in _links(connection, environment, interface)
+                for link in links
             ]
             status = common.mapping(connection.get("/v1/status"))
             state_map = StateMap.open(status["state_file"]["path"])
@@ -105,7 +109,6 @@ def capture(
             for number in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, number, signal.getsignal(number))
                 signal.signal(number, lambda *_: session.stop())
-            lower_priority()
             tapped = ", ".join(source.tap.link for source in sources)
             typer.echo(f"capturing on {tapped}", err=True)
             summary = session.run()
@@ -118,6 +121,10 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except (CaptureError, StateMapError) as error:
         raise UserError(str(error)) from None
+
+
+def _leave(status: int) -> None:
+    raise typer.Exit(status)
 
 
 class Link:

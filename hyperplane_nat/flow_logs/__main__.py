@@ -8,7 +8,6 @@ and needs neither the forwarder nor the controller to answer it.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -22,9 +21,7 @@ from hyperplane_nat.flow_logs.fields import VERSION_2, LineFormat
 from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places
 from hyperplane_nat.flow_logs.writer import FlowLogWriter
-
-NICE = 10
-"""Lines can wait, packets cannot."""
+from hyperplane_nat.scheduling import make_room
 
 _API_SECONDS = 2.0
 _POLL_SECONDS = 0.05
@@ -70,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    os.nice(NICE)
+    # Lines can wait, packets cannot.
+    make_room()
     client = Client(
         arguments.lab, runtime_directory=arguments.runtime_directory, timeout=_API_SECONDS
     )

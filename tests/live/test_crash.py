@@ -27,7 +27,7 @@ from netns import namespace
 from tests.live.conftest import Launch
 from tests.live.lab import ECHO, WEB, Lab, receive, run, tcp_socket, udp_socket, wait_until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 KILLS = 100
 SLOW_BYTES = 8 << 20

@@ -40,7 +40,7 @@ from tests.live.lab import (
     wait_until,
 )
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 FLOWS_MAX = 2048
 LIMIT = 50

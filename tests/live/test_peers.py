@@ -32,7 +32,7 @@ from tests.live.lab import (
     wait_until,
 )
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 MTU = 1500
 CLOSED_PORT = 9

@@ -35,7 +35,7 @@ from tests.live.lab import (
 )
 from tests.reference import packet
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 LIMIT = 55_000
 OTHER_ADDRESSES = ("10.0.1.20", "10.0.1.21")

@@ -30,7 +30,7 @@ from tests.live.lab import (
     udp_socket,
 )
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.alone]
 
 ENVIRONMENTS = 1000
 SOURCE_PORT = 40000
