@@ -125,8 +125,7 @@ cdef int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
         return DROP_DESTINATION_GATEWAY
     out = &nat.interfaces[slot.interface]
     if address_of_an_interface(nat, out.vpc, p.destination):
-        # Nobody keeps the fragments of a hairpin together.
-        if not nat.behaviour.hairpinning or load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
+        if not nat.behaviour.hairpinning:
             return DROP_DESTINATION_HAIRPIN
         p.hairpin = 1
         return DROP_NONE if out.active else DROP_NO_ROUTE

@@ -63,8 +63,13 @@ cdef struct Context:
     uint8_t reason
     uint32_t new_source
     uint32_t new_destination
+    # The flow by which it was, and that by which a neighbour got it: the number of the address it was
+    # sent to is UNATTACHED if none did (hairpin.pyx).
     FlowKey flow_key
     uint64_t flow_hash
+    FlowKey arriving_key
+    uint64_t arriving_hash
+    uint16_t arrived_at
     # One bit for each eight bytes that have come.
     uint64_t units[UNIT_WORDS]
 

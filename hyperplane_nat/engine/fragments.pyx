@@ -7,7 +7,8 @@ Theory of operation
 Only the first fragment has ports, so only it can find or make the flow (RFC 4787 REQ-14, RFC 6146
 section 3.4).  Nothing is reassembled.  A context per datagram remembers what the first one was
 translated to; the others are rewritten by it.  Those that come before it wait, copied, until the
-first one comes, and leave after it.  What becomes of the first one becomes of them all.
+first one comes, and leave after it.  What becomes of the first one becomes of them all, be it that it
+leaves, arrives, or does both on its way to a neighbour (:mod:`hairpin`).
 
 A datagram whose fragments overlap is poisoned: which of the two versions the receiver believes
 cannot be known (RFC 1858, RFC 5722).  A fragment of which every byte has come before is dropped as
@@ -28,7 +29,7 @@ from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, load32, replaced32, store16, store32, updated
 from hyperplane_nat.engine.classification cimport packet_key
 from hyperplane_nat.engine.extras cimport EXTRA_ROOM, extra_add, extra_room
-from hyperplane_nat.engine.flow_table cimport table_find
+from hyperplane_nat.engine.flow_table cimport FlowKey, table_find, table_hash
 from hyperplane_nat.engine.fragment_table cimport (
     BUFFER_BYTES,
     CONTEXT_ANSWERED,
@@ -57,8 +58,9 @@ from hyperplane_nat.engine.fragment_table cimport (
     key_side,
     sender_of,
 )
+from hyperplane_nat.engine.hairpin cimport hairpin_arrive
 from hyperplane_nat.engine.layout cimport NIL, Entry
-from hyperplane_nat.engine.nat cimport Nat, count, drop
+from hyperplane_nat.engine.nat cimport UNATTACHED, Nat, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
@@ -155,16 +157,21 @@ cdef void keep(Nat* nat, Packet* p, uint32_t number) noexcept nogil:
     p.action = ACTION_WAIT
 
 
-cdef void follow(Nat* nat, Packet* p, const Context* context) noexcept nogil:
-    """Translate a later fragment as the first one was."""
-    cdef uint32_t flow = table_find(
-        &nat.table, p.side, context.flow_key, context.flow_hash
-    )
+cdef void count_at_flow(Nat* nat, const Packet* p, FlowKey key, uint64_t hash) noexcept nogil:
+    cdef uint32_t flow = table_find(&nat.table, p.side, key, hash)
     cdef Entry* entry
     if flow != NIL:
         entry = &nat.table.entries[flow]
         entry.packets[p.side] += 1
         entry.bytes[p.side] += p.total_length
+
+
+cdef void follow(Nat* nat, Packet* p, const Context* context) noexcept nogil:
+    """Translate a later fragment as the first one was."""
+    count_at_flow(nat, p, context.flow_key, context.flow_hash)
+    if context.arrived_at != UNATTACHED:
+        hairpin_arrive(nat, p, context.arrived_at)
+        count_at_flow(nat, p, context.arriving_key, context.arriving_hash)
     rewrite_ip(p, 12, p.source, context.new_source)
     if p.destination != context.new_destination:
         store32(p.ip + 16, context.new_destination)
@@ -269,6 +276,8 @@ cdef uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcept nogil
     if not fragment_field(p) & MORE_FRAGMENTS:
         context.end = end
     if offset == 0:
+        context.flow_key = packet_key(p)
+        context.flow_hash = p.hash
         return number
     if context.state == CONTEXT_ANSWERED:
         follow(nat, p, context)
@@ -287,8 +296,11 @@ cdef void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcept nogil
     context.out_port = p.out_port
     context.new_source = load32(p.ip + 12)
     context.new_destination = load32(p.ip + 16)
-    context.flow_key = packet_key(p)
-    context.flow_hash = p.hash
+    context.arrived_at = UNATTACHED
+    if p.side != key_side(context):
+        context.arrived_at = p.port
+        context.arriving_key = packet_key(p)
+        context.arriving_hash = table_hash(&nat.table, context.arriving_key)
     context_answered(&nat.fragments, number)
     let_go(nat, number)
     finish(nat, number)
@@ -319,12 +331,12 @@ cdef void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexcept nog
         context = &nat.fragments.contexts[i]
         following = context.links[0].following
         sent = key_side(context) == side and key_port(context) == number
-        received = (
-            context.state == CONTEXT_ANSWERED
-            and context.out_side == side
-            and (
-                context.out_port == number
-                or (side == SIDE_OUTSIDE and context.new_source == address)
+        received = context.state == CONTEXT_ANSWERED and (
+            (context.out_side == side and context.out_port == number)
+            or (
+                side == SIDE_OUTSIDE
+                and key_side(context) == SIDE_INSIDE
+                and (context.new_source == address or context.arrived_at == number)
             )
         )
         if sent or received:

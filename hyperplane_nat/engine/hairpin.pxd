@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint16_t, uint64_t
 
 from hyperplane_nat.engine.layout cimport Entry
 from hyperplane_nat.engine.nat cimport Nat
@@ -7,5 +7,6 @@ from hyperplane_nat.engine.packet cimport Packet
 
 
 cdef bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noexcept nogil
+cdef void hairpin_arrive(Nat* nat, Packet* p, uint16_t target) noexcept nogil
 cdef void hairpin_turn(Nat* nat, Packet* p, const Entry* entry) noexcept nogil
 cdef void hairpin_deliver(Nat* nat, Packet* p, const Entry* source, uint64_t now) noexcept nogil

@@ -10,7 +10,8 @@ address and port, and both have flows.  It is one hop, so the TTL falls once.  F
 as for a packet from outside.
 
 A packet to an address where no mapping is makes no flow (HAIRPIN_NO_MAPPING): an environment that
-scans an interface leaves nothing behind.  ICMP echo has no port to be sent to and reaches nobody;
+scans an interface leaves nothing behind.  Of a fragmented datagram the first piece is translated like
+this, and the others go where it went (:mod:`fragments`).  ICMP echo has no port to be sent to and reaches nobody;
 ICMP errors about what came by a hairpin go back by one (RFC 5508 REQ-7).
 """
 
@@ -45,16 +46,20 @@ cdef bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noexcept no
     return mapping != NIL and nat.table.entries[mapping].state == STATE_MAPPING
 
 
-cdef void hairpin_turn(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
-    """From here on a packet that was translated as one that leaves is one that arrives."""
-    cdef uint16_t target = target_of(nat, p)
+cdef void hairpin_arrive(Nat* nat, Packet* p, uint16_t target) noexcept nogil:
+    """From here on a packet from inside is one that arrives at the address with this number."""
     nat.slot_counters[p.port].packets_out += 1
     nat.slot_counters[p.port].bytes_out += p.total_length
     p.side = SIDE_OUTSIDE
     p.port = target
+    count(nat, C_PACKETS_HAIRPINNED)
+
+
+cdef void hairpin_turn(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """From here on a packet that was translated as one that leaves is one that arrives."""
+    hairpin_arrive(nat, p, target_of(nat, p))
     p.source = nat.interfaces[entry.interface].address
     p.source_port = entry.nat_port
-    count(nat, C_PACKETS_HAIRPINNED)
 
 
 cdef void hairpin_deliver(Nat* nat, Packet* p, const Entry* source, uint64_t now) noexcept nogil:

@@ -28,28 +28,27 @@ from hyperplane_nat.engine.icmp cimport (
 )
 from hyperplane_nat.engine.layout cimport Entry
 from hyperplane_nat.engine.nat cimport Nat, count, drop
-from hyperplane_nat.engine.packet cimport DONT_FRAGMENT, TCP_SYN, Packet, fragment_field
+from hyperplane_nat.engine.packet cimport (
+    DONT_FRAGMENT,
+    TCP_SYN,
+    Packet,
+    fragment_field,
+    next_option,
+)
 
 cdef enum:
     TCP_BYTES = 20
     UDP_BYTES = 8
     HEADERS_BYTES = 40
-    OPTION_END = 0
-    OPTION_NOTHING = 1
     OPTION_MSS = 2
     MSS_BYTES = 4
 
 
 cdef void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
-    cdef uint8_t* option = p.l4 + TCP_BYTES
-    cdef uint8_t* end = p.l4 + (p.l4[12] >> 4) * 4
+    cdef const uint8_t* end = p.l4 + (p.l4[12] >> 4) * 4
+    cdef uint8_t* option = next_option(p.l4 + TCP_BYTES, end)
     cdef uint16_t old, new
-    while option < end and option[0] != OPTION_END:
-        if option[0] == OPTION_NOTHING:
-            option += 1
-            continue
-        if end - option < 2 or option[1] < 2 or option[1] > end - option:
-            break
+    while option != NULL:
         if option[0] == OPTION_MSS and option[1] == MSS_BYTES:
             old = load16(option + 2)
             if swap16(old) > largest:
@@ -62,7 +61,7 @@ cdef void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
                         new = swap16(new)
                     store16(p.l4 + 16, updated(load16(p.l4 + 16), replaced16(old, new)))
                 count(nat, C_MSS_CLAMPED)
-        option += option[1]
+        option = next_option(option + option[1], end)
 
 
 cdef bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:

@@ -45,10 +45,16 @@ from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
     FRAGMENT_OFFSET,
     MORE_FRAGMENTS,
+    OPTION_NOTHING,
     Packet,
     fragment_field,
+    next_option,
 )
 from hyperplane_nat.engine.rewrite cimport address_frame, forward
+
+cdef enum:
+    IP_BYTES = 20
+    OPTION_COPIED = 0x80
 
 cdef unsigned char[6] NOWHERE
 memset(NOWHERE, 0, 6)
@@ -138,17 +144,14 @@ cdef void complete_checksum(Packet* p) noexcept nogil:
 
 cdef void blank_options(uint8_t* ip, uint32_t header) noexcept nogil:
     """What only the first piece carries (RFC 791 section 3.1) becomes no operation in a later one."""
-    cdef uint32_t at = 20, size
-    while at < header and ip[at] != 0:
-        if ip[at] == 1:
-            at += 1
-            continue
-        if at + 1 >= header or ip[at + 1] < 2 or at + ip[at + 1] > header:
-            break
-        size = ip[at + 1]
-        if not ip[at] & 0x80:
-            memset(ip + at, 1, size)
-        at += size
+    cdef uint8_t* end = ip + header
+    cdef uint8_t* option = next_option(ip + IP_BYTES, end)
+    cdef uint8_t* following
+    while option != NULL:
+        following = option + option[1]
+        if not option[0] & OPTION_COPIED:
+            memset(option, OPTION_NOTHING, following - option)
+        option = next_option(following, end)
 
 
 cdef void cut(Packet* p, uint32_t length, uint16_t field) noexcept nogil:

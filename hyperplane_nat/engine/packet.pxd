@@ -19,6 +19,10 @@ cdef enum:
     FRAGMENT_OFFSET = 0x1FFF
     TCP_SYN = 0x02
 
+cdef enum:
+    OPTION_END = 0
+    OPTION_NOTHING = 1
+
 # A frame on its way through the engine.  The first group is the caller's, the second what
 # parsing found, the third the verdict.  `offload_changed`: what the frame's virtio-net header says is
 # no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
@@ -85,6 +89,19 @@ cdef inline uint16_t fragment_field(const Packet* p) noexcept nogil:
 cdef inline uint32_t fragment_offset(const Packet* p) noexcept nogil:
     """Where in its datagram the payload begins, in bytes."""
     return <uint32_t>(fragment_field(p) & FRAGMENT_OFFSET) * 8
+
+
+cdef inline uint8_t* next_option(uint8_t* at, const uint8_t* end) noexcept nogil:
+    """The first option from `at` on that has a length, which lies before `end`; NULL when there is none.
+
+    IPv4 and TCP write options alike (RFC 791 section 3.1, RFC 9293 section 3.1).  Nothing behind one
+    whose length cannot be is read: where the next begins is unknown.
+    """
+    while at < end and at[0] == OPTION_NOTHING:
+        at += 1
+    if end - at < 2 or at[0] == OPTION_END or at[1] < 2 or at[1] > end - at:
+        return NULL
+    return at
 
 
 cdef int parse_ip(Packet* p) noexcept nogil

@@ -28,6 +28,9 @@ cdef enum:
     TCP_BYTES = 20
     UDP_BYTES = 8
     ICMP_BYTES = 8
+    OPTION_WINDOW_SCALE = 3
+    WINDOW_SCALE_BYTES = 3
+    SHIFT_MAX = 14
 
 
 cdef int parse_ip(Packet* p) noexcept nogil:
@@ -169,17 +172,10 @@ cdef int parse_fragment(Packet* p) noexcept nogil:
 
 cdef uint8_t window_scale_option(const Packet* p) noexcept nogil:
     """Shift of the window scale option (RFC 7323, at most 14), 15 when it is absent."""
-    cdef const uint8_t* option = p.l4 + 20
     cdef const uint8_t* end = p.l4 + (p.l4[12] >> 4) * 4
-    while option < end:
-        if option[0] == 0:
-            break
-        if option[0] == 1:
-            option += 1
-            continue
-        if end - option < 2 or option[1] < 2 or option[1] > end - option:
-            break
-        if option[0] == 3 and option[1] == 3:
-            return option[2] if option[2] < 14 else 14
-        option += option[1]
+    cdef uint8_t* option = next_option(p.l4 + TCP_BYTES, end)
+    while option != NULL:
+        if option[0] == OPTION_WINDOW_SCALE and option[1] == WINDOW_SCALE_BYTES:
+            return option[2] if option[2] < SHIFT_MAX else SHIFT_MAX
+        option = next_option(option + option[1], end)
     return 15

@@ -3,15 +3,17 @@
 
 import itertools
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperplane_nat.engine import Action, Behaviour, DropReason
+from hyperplane_nat.engine import Action, Behaviour, DropReason, Engine
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
+from tests.reference import Behaviour as ReferenceBehaviour
 from tests.reference import Ports, checksum, packet
 
 SENDER_BUFFERS = 128
@@ -163,6 +165,88 @@ def test_a_number_that_is_another_ones_now(target: EngineTarget, removed: str) -
     configured(engine, SETUP, 0)
     assert send(target, second, OUTSIDE, 0) == "wait"
     assert send(target, last(5), INSIDE, 1) == "wait"
+
+
+HAIRPIN = scenario.Setup(
+    behaviour=ReferenceBehaviour(
+        endpoint_independent=True, filtering="endpoint_independent", hairpinning=True
+    ),
+    ports=Ports(40000, 40099, 55_000),
+    secondary=((0, "10.0.1.11"),),
+)
+
+
+def to_neighbour(engine: Engine, nat: tuple[str, int], half: int, identification: int = 9) -> str:
+    """Send half of a datagram of slot 1 to where a neighbour's mapping is."""
+    ends = (scenario.ENVIRONMENT, nat[0])
+    content = packet.udp(*ends, 5000, nat[1], bytes(2 * SIZE - 8))
+    body = packet.ipv4(
+        *ends,
+        packet.UDP,
+        content[half * SIZE : (half + 1) * SIZE],
+        identification=identification,
+        fragment=half * SIZE // 8 if half else 0x2000,
+    )
+    verdict = engine.translate(traffic.frame_in(INSIDE, 1, body), INSIDE, 1, 0)
+    return (verdict.reason if verdict.action is Action.DROP else verdict.action).name.lower()
+
+
+def neighbour(engine: Engine) -> tuple[str, int]:
+    """Address and port of a new mapping of slot 2."""
+    verdict = engine.translate(traffic.datagram(2, 6000), INSIDE, 2, 0)
+    return str(IPv4Address(verdict.frame[26:30])), traffic.source_port(verdict)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_both_flows_of_a_hairpin_count_its_fragments(order: tuple[int, int]) -> None:
+    """The receiver's flow is one that it began; before that its mapping lets in and counts none."""
+    target = EngineTarget(HAIRPIN)
+    engine = target.engine
+    there = neighbour(engine)
+    for half in order:
+        to_neighbour(engine, there, half, 1)
+    [out] = [flow for flow in engine.flows() if flow.remote_address == there[0]]
+    answer = traffic.datagram(2, 6000, remote=out.nat_address, remote_port=out.nat_port)
+    engine.translate(answer, INSIDE, 2, 0)
+    for half in order:
+        to_neighbour(engine, there, half, 2)
+    flows = {flow.slot: flow for flow in engine.flows() if flow.remote_port >= 40000}
+    sent = 2 * (2 * 20 + 2 * SIZE)
+    assert (flows[1].packets_out, flows[1].bytes_out, flows[1].packets_in) == (4, sent, 1)
+    assert (flows[2].packets_out, flows[2].packets_in, flows[2].bytes_in) == (1, 2, sent // 2)
+    assert target.count("packets_hairpinned") == 5
+    assert target.count("fragments_forwarded") == 4
+    assert target.count("fragments_waiting") == 0
+    assert engine.verify() == []
+    target.close()
+
+
+def test_what_waits_for_a_neighbour_goes_the_way_of_the_first() -> None:
+    target = EngineTarget(HAIRPIN)
+    nobody = (traffic.INTERFACE, 40000)
+    assert to_neighbour(target.engine, nobody, 1) == "wait"
+    assert to_neighbour(target.engine, nobody, 0) == "hairpin_no_mapping"
+    assert target.engine.take_extra() == []
+    assert target.count("drop_hairpin_no_mapping") == 2
+    assert (target.count("fragments_waiting"), target.flows()) == (0, set())
+    target.close()
+
+
+@pytest.mark.parametrize("removed", ["sender", "receiver", "address"])
+def test_a_hairpin_to_a_number_that_is_another_ones_now(removed: str) -> None:
+    target = EngineTarget(HAIRPIN)
+    engine = target.engine
+    there = neighbour(engine)
+    assert to_neighbour(engine, there, 0) == "forward"
+    if removed == "address":
+        [number] = [each for each, _, address in HAIRPIN.interfaces() if address == there[0]][:1]
+        engine.remove_interface(number)
+    else:
+        engine.remove_slot(1 if removed == "sender" else 2)
+    engine.sweep(0)
+    configured(engine, HAIRPIN, 0)
+    assert to_neighbour(engine, there, 1) == "wait"
+    target.close()
 
 
 @given(

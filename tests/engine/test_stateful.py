@@ -1,34 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arbitrary interleavings of packets, time and expiry: the engine does what the model does.
 
-Few slots, few ports and few entries, so that everything runs out all the time.  Sequence numbers
-are drawn around those the tracker waits for, because random ones would only ever be out of window.
+Sequence numbers are drawn around those the tracker waits for, because random ones would only ever
+be out of window.
 """
 
-import dataclasses
 import os
-from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 from tests.engine import scenario
-from tests.engine.pair import Pair
-from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
+from tests.engine.machine import GatewayMachine, remotes
+from tests.reference import packet
 from tests.reference.flow import Entry
-from tests.reference.settings import mac_bytes
 from tests.reference.tracker import State
 
 EXAMPLES = int(os.environ.get("HYPERPLANE_NAT_EXAMPLES", "120"))
 
 slots = st.sampled_from(sorted(scenario.SLOT_INTERFACES))
-remotes = st.sampled_from((scenario.WEB, scenario.ECHO, scenario.FAR))
 remote_ports = st.sampled_from((7, 80))
 inside_ports = st.sampled_from((5000, 5001))
 identifiers = st.sampled_from((0, 77, 0xFFFF))
-time_steps = st.sampled_from((0, 1, 7, 99, 100, 101, 250, 499, 500, 501, 1000, 2000))
-budgets = st.sampled_from((1, 2, 3, 1000))
 payloads = st.one_of(st.just(b""), st.binary(max_size=5), st.just(b"\xff\xff"))
 ip_options = st.sampled_from(
     (b"", b"\x01\x01\x01\x01", b"\x94\x04\0\0", b"\x07\x27\x04" + bytes(36))
@@ -54,7 +48,6 @@ likely_flags = st.one_of(
     st.sampled_from((packet.ACK, packet.ACK, packet.FIN | packet.ACK, packet.RST)), flag_sets
 )
 offsets = st.sampled_from((0, 0, 0, 1, -1, 2, 1000, 1001, 65535, 65536, 1 << 31, (1 << 31) - 1))
-narrow = st.sampled_from((65535, 65535, 68, 90))
 cuts = st.sampled_from((0, 0, 8, 16, 24, 32, 40))
 scales = st.sampled_from((None, None, 0, 2, 14, 15, 255))
 windows = st.sampled_from((0, 1, 1000, 65535))
@@ -65,29 +58,6 @@ def _tcp_options(scale: int | None) -> bytes:
     if scale is None:
         return b""
     return b"\x02\x04\x05\xb4\x01" + bytes((3, 3, scale))
-
-
-POLICIES = (
-    Policy(egress=()),
-    Policy(egress=(Rule("all", IPv4Network("10.0.1.80/31"), 7, 79), Rule("tcp", first=80))),
-    Policy(
-        guarded={
-            IPv4Address(scenario.WEB): (Rule("udp", first=7, last=7), Rule("icmp")),
-            IPv4Address(scenario.FAR): (),
-        }
-    ),
-)
-
-
-BEHAVIOURS = (
-    Behaviour(endpoint_independent=True),
-    Behaviour(endpoint_independent=True, filtering="address_dependent", exhaustion_icmp=True),
-    Behaviour(endpoint_independent=True, filtering="endpoint_independent", paired_pooling=True),
-    Behaviour(endpoint_independent=True, hairpinning=True),
-    Behaviour(endpoint_independent=True, hairpinning=True, filtering="address_dependent"),
-    Behaviour(endpoint_independent=True, hairpinning=True, filtering="endpoint_independent"),
-)
-SECONDARY = ((0, "10.0.1.11"), (0, "10.0.1.12"), (1, "10.0.2.11"))
 
 
 def _part(
@@ -112,59 +82,8 @@ def _part(
     )
 
 
-class EngineMachine(RuleBasedStateMachine):
-    """Rules are what can happen to a gateway; the pair compares after each."""
-
-    pair: Pair
-
-    @initialize(
-        flows_max=st.sampled_from((8, 12, 64)),
-        range_size=st.sampled_from((1, 2, 4, 4, 70)),
-        limit=st.sampled_from((1, 3, 55_000)),
-        hold=st.sampled_from((0, 100, 500)),
-        now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
-        known=st.sampled_from((True, True, True, False)),
-        mtus=st.tuples(narrow, narrow),
-        behaviour=st.sampled_from((Behaviour(), *BEHAVIOURS)),
-        limits=st.sampled_from(((0, 0), (0, 0), (0, 0), (5, 0), (0, 4), (6, 5))),
-        secondary=st.sampled_from(((), ((0, "10.0.1.11"),), SECONDARY)),
-        seed=st.binary(min_size=16, max_size=16),
-    )
-    def start(
-        self,
-        flows_max: int,
-        range_size: int,
-        limit: int,
-        hold: int,
-        now: int,
-        known: bool,
-        mtus: tuple[int, int],
-        behaviour: Behaviour,
-        limits: tuple[int, int],
-        secondary: tuple[tuple[int, str], ...],
-        seed: bytes,
-    ) -> None:
-        setup = scenario.Setup(
-            flows_max=flows_max,
-            ports=Ports(40000, 40000 + range_size - 1, limit, *limits),
-            timeouts=Timeouts(
-                tcp_opening=500,
-                tcp_established=2000,
-                tcp_half_closed=1500,
-                tcp_closing=400,
-                udp=1000,
-                icmp=250,
-                hold=hold,
-            ),
-            neighbours_known=known,
-            behaviour=dataclasses.replace(
-                behaviour, tcp_fragments=True, icmp_fragments=True, fragment_ms=500
-            ),
-            secondary=secondary,
-            slot_mtu=mtus[0],
-            interface_mtu=mtus[1],
-        )
-        self.pair = Pair(setup, now=now, seed=seed)
+class EngineMachine(GatewayMachine):
+    """What is sent: by environments, by the VPC on flows there are, and about them."""
 
     # What environments send
 
@@ -214,7 +133,7 @@ class EngineMachine(RuleBasedStateMachine):
             options=options,
             identification=identification,
         )
-        self._from_slot(slot, body + padding, partial=partial)
+        self.send_from_slot(slot, body + padding, partial=partial)
 
     @rule(
         slot=slots,
@@ -242,13 +161,13 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             content = packet.tcp(*ends, 5000, 80, packet.SYN, seq=1000, payload=payload[:28])
         body = _part(ends, protocol, content, identification, part, ttl)
-        self._from_slot(slot, body)
+        self.send_from_slot(slot, body)
 
     @rule(slot=slots, remote=remotes, identifier=identifiers, payload=payloads, ttl=ttls)
     def echo_out(self, slot: int, remote: str, identifier: int, payload: bytes, ttl: int) -> None:
         message = packet.echo(packet.ECHO_REQUEST, identifier, 1, payload)
         body = packet.ipv4(scenario.ENVIRONMENT, remote, packet.ICMP, message, ttl=ttl)
-        self._from_slot(slot, body)
+        self.send_from_slot(slot, body)
 
     @rule(
         slot=slots,
@@ -285,7 +204,7 @@ class EngineMachine(RuleBasedStateMachine):
             partial=partial,
         )
         body = packet.ipv4(scenario.ENVIRONMENT, remote, packet.TCP, segment)
-        self._from_slot(slot, body, partial=partial)
+        self.send_from_slot(slot, body, partial=partial)
 
     # What happens on flows there are
 
@@ -339,7 +258,7 @@ class EngineMachine(RuleBasedStateMachine):
             partial=partial,
         )
         body = packet.ipv4(source, destination, packet.TCP, segment, ttl=ttl, options=options)
-        self._from(entry, side, body, partial=partial)
+        self.send(entry, side, body, partial=partial)
 
     @precondition(lambda self: self.pair.tcp_entries())
     @rule(data=st.data(), steps=st.integers(1, 6), first_fin=st.integers(0, 1))
@@ -365,7 +284,7 @@ class EngineMachine(RuleBasedStateMachine):
                 ack=theirs.seq_end,
                 window=1000,
             )
-            self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+            self.send(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
 
     @precondition(lambda self: self.pair.tcp_entries())
     @rule(
@@ -383,7 +302,7 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             destination_port = port + 1
         segment = packet.tcp(source, destination, source_port, destination_port, flags, seq=77)
-        self._from(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
+        self.send(entry, side, packet.ipv4(source, destination, packet.TCP, segment))
 
     @precondition(lambda self: self.pair.entries())
     @rule(
@@ -418,7 +337,39 @@ class EngineMachine(RuleBasedStateMachine):
                 partial = False
                 content = packet.echo(packet.ECHO_REQUEST, entry.nat_port, 1, b"hello")
         body = packet.ipv4(source, destination, entry.protocol, content, ttl=ttl)
-        self._from_slot(slot, body, partial=partial)
+        self.send_from_slot(slot, body, partial=partial)
+
+    @precondition(lambda self: self.pair.entries())
+    @rule(
+        data=st.data(),
+        slot=slots,
+        port=inside_ports,
+        identification=st.sampled_from((1, 2)),
+        part=st.tuples(cuts, cuts),
+        ttl=ttls,
+    )
+    def hairpin_fragment(
+        self,
+        data: st.DataObject,
+        slot: int,
+        port: int,
+        identification: int,
+        part: tuple[int, int],
+        ttl: int,
+    ) -> None:
+        entry = data.draw(st.sampled_from(self.pair.entries()))
+        addresses = (scenario.ENVIRONMENT, str(entry.nat_address))
+        ends = (*addresses, port, entry.nat_port)
+        payload = bytes(range(40))
+        match entry.protocol:
+            case packet.TCP:
+                content = packet.tcp(*ends, packet.SYN, seq=1, payload=payload[:28])
+            case packet.UDP:
+                content = packet.udp(*ends, payload)
+            case _:
+                content = packet.echo(packet.ECHO_REQUEST, entry.nat_port, 1, payload)
+        body = _part(addresses, entry.protocol, content, identification, part, ttl)
+        self.send_from_slot(slot, body)
 
     @precondition(lambda self: self.pair.other_entries())
     @rule(data=st.data(), identification=st.sampled_from((1, 2)), part=st.tuples(cuts, cuts))
@@ -432,7 +383,7 @@ class EngineMachine(RuleBasedStateMachine):
             content = packet.udp(source, destination, source_port, destination_port, payload)
         ends = (source, destination)
         body = _part(ends, entry.protocol, content, identification, part)
-        self._from(entry, scenario.OUTSIDE, body)
+        self.send(entry, scenario.OUTSIDE, body)
 
     @precondition(lambda self: self.pair.other_entries())
     @rule(
@@ -477,7 +428,7 @@ class EngineMachine(RuleBasedStateMachine):
             )
         protocol = packet.ICMP if entry.protocol == packet.ICMP else packet.UDP
         body = packet.ipv4(source, destination, protocol, content, ttl=ttl)
-        self._from(entry, scenario.OUTSIDE, body, partial=partial)
+        self.send(entry, scenario.OUTSIDE, body, partial=partial)
 
     @precondition(lambda self: self.pair.entries())
     @rule(
@@ -540,103 +491,7 @@ class EngineMachine(RuleBasedStateMachine):
             teller, told = scenario.ENVIRONMENT, source
         else:
             teller, told = ("10.0.7.7" if router else destination), source
-        self._from(entry, side, packet.ipv4(teller, told, packet.ICMP, message, ttl=ttl))
-
-    # Security groups
-
-    @rule(number=st.integers(0, 2), policy=st.sampled_from((None, *POLICIES)))
-    def policy_changes(self, number: int, policy: Policy | None) -> None:
-        self.pair.set_policy(number, policy)
-        self.pair.compare_flows()
-
-    # Neighbours and ARP
-
-    @rule(
-        interface=st.integers(0, 2),
-        remote=remotes,
-        event=st.sampled_from(("answers", "answers", "is forgotten", "fails", "is probed")),
-    )
-    def neighbour_event(self, interface: int, remote: str, event: str) -> None:
-        engine, model = self.pair.engine, self.pair.model
-        address = IPv4Address(remote)
-        known = model.neighbours.get((interface, address))
-        if event == "answers":
-            mac = scenario.neighbour_mac(interface, remote)
-            engine.set_neighbour(interface, remote, mac)
-            model.set_neighbour(interface, address, mac_bytes(mac))
-        elif event == "is forgotten":
-            engine.set_neighbour(interface, remote, None)
-            model.set_neighbour(interface, address, None)
-        elif event == "fails" and known is not None:
-            engine.fail_neighbour(interface, remote)
-            model.fail_neighbour(interface, address)
-        elif event == "is probed" and known is not None and known.mac is not None:
-            used = engine.probe_neighbour(interface, remote)
-            assert used == model.probe_neighbour(interface, address)
-
-    @rule(
-        interface=st.integers(0, 2),
-        sender=remotes,
-        operation=st.sampled_from((1, 2, 2, 2, 3)),
-        ours=st.booleans(),
-        which=st.integers(0, 2),
-    )
-    def arp_in_the_vpc(
-        self, interface: int, sender: str, operation: int, ours: bool, which: int
-    ) -> None:
-        numbers = self.pair.model.addresses(interface)
-        address = str(self.pair.model.interfaces[numbers[which % len(numbers)]].address)
-        mac = scenario.neighbour_mac(interface, sender)
-        body = packet.arp(
-            operation=operation,
-            sender_mac=mac,
-            sender=sender,
-            target=address if ours else "10.0.1.99",
-        )
-        destination = scenario.interface_mac(interface)
-        frame = packet.ethernet(destination, mac, packet.ETHERTYPE_ARP, body)
-        self.pair.translate(frame, scenario.OUTSIDE, interface)
-
-    # Time
-
-    @rule(step=time_steps, budget=st.sampled_from((0, 1, 2, 1000)))
-    def time_passes(self, step: int, budget: int) -> None:
-        self.pair.now += step
-        if budget:
-            self.pair.expire(budget)
-
-    @rule(early=st.sampled_from((0, 0, 1)), budget=budgets)
-    def next_flow_is_due(self, early: int, budget: int) -> None:
-        due_in = self.pair.model.next_due_in(self.pair.now)
-        if due_in is not None:
-            self.pair.now += max(due_in - early, 0)
-        self.pair.expire(budget)
-
-    @rule()
-    def counters_agree(self) -> None:
-        self.pair.compare_counters()
-
-    def teardown(self) -> None:
-        if hasattr(self, "pair"):
-            self.pair.compare_counters()
-            self.pair.close()
-
-    # Links
-
-    def _from(self, entry: Entry, side: int, body: bytes, *, partial: bool = False) -> None:
-        if side == scenario.INSIDE:
-            self._from_slot(entry.slot, body, partial=partial)
-            return
-        link = self.pair.model.interfaces[entry.interface].primary
-        assert link is not None
-        ours, theirs = scenario.ethernet_addresses(side, link)
-        frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
-        self.pair.translate(frame, side, link, partial=partial)
-
-    def _from_slot(self, slot: int, body: bytes, *, partial: bool = False) -> None:
-        ours, theirs = scenario.ethernet_addresses(scenario.INSIDE, slot)
-        frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
-        self.pair.translate(frame, scenario.INSIDE, slot, partial=partial)
+        self.send(entry, side, packet.ipv4(teller, told, packet.ICMP, message, ttl=ttl))
 
 
 _NEXT = {

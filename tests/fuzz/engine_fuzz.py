@@ -355,8 +355,11 @@ def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> N
 
 
 def check_translated(verdict: Verdict, side: int, port: int) -> None:
-    """A frame that leaves goes to the other side, to whom it may, and is as long as it says."""
+    """A frame that leaves goes to whom it may, and is as long as it says."""
     size = len(verdict.frame)
+    total_length = int.from_bytes(verdict.frame[16:18])
+    assert size == 14 + total_length, verdict
+    assert _sum(verdict.frame[14 : 14 + (verdict.frame[14] & 0x0F) * 4]) == 0, verdict
     if side == verdict.side == INSIDE:
         vpcs = [scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[n]] for n in (port, verdict.port)]
         assert vpcs[0] == vpcs[1], "a hairpin leaves the VPC"
@@ -366,9 +369,6 @@ def check_translated(verdict: Verdict, side: int, port: int) -> None:
         assert verdict.port == scenario.SLOT_INTERFACES[port]
     else:
         assert scenario.SLOT_INTERFACES[verdict.port] == port
-    total_length = int.from_bytes(verdict.frame[16:18])
-    assert size == 14 + total_length, verdict
-    assert _sum(verdict.frame[14 : 14 + (verdict.frame[14] & 0x0F) * 4]) == 0, verdict
 
 
 def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.l2 import Ether
 
+from netns import content
+from tests.live import wire
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
+    INSIDE_ADDRESS,
+    INSIDE_GATEWAY,
     INTERFACE_ADDRESS,
     WEB,
     Lab,
+    difference,
     drops_exactly,
+    require_program,
+    run,
     tcp_socket,
     udp_socket,
     wait_until,
@@ -28,6 +38,7 @@ pytestmark = pytest.mark.live
 
 RFC = '[nat]\nprofile = "rfc"\n'
 OPEN = RFC + 'filtering = "endpoint-independent"\n'
+PCP_PORT = 5351
 ONE_PORT = "[ports]\nfirst = 40000\nlast = 40000\n"
 
 
@@ -181,6 +192,53 @@ def test_two_environments_meet_by_their_outside_addresses(rfc: Lab) -> None:
     assert rfc.verify() == []
 
 
+@pytest.mark.requirement("RFC4787-9", profile="rfc")
+@pytest.mark.requirement("RFC4787-14", profile="rfc")
+@pytest.mark.parametrize("size", [1473, 65507])
+def test_neighbours_exchange_datagrams_in_pieces(everybody: Lab, size: int) -> None:
+    """The environments' kernels cut them and put them together."""
+    before = everybody.counters()
+    payload = content.read(size)
+    with (
+        udp_socket(everybody.environment(1)) as one,
+        udp_socket(everybody.environment(2)) as two,
+        server(everybody, WEB[0], 9001) as rendezvous,
+    ):
+        first, second = outside_of(one, rendezvous), outside_of(two, rendezvous)
+        one.sendto(payload, second)
+        assert two.recvfrom(1 << 16) == (payload, first)
+        two.sendto(payload, first)
+        assert one.recvfrom(1 << 16) == (payload, second)
+    change = difference(before, everybody.counters())
+    pieces = 2 * -(-(size + 8) // 1480)
+    assert change["packets_hairpinned"] == change["fragments_forwarded"] == pieces
+    assert not [name for name in change if name.startswith("drop_")]
+    assert everybody.verify() == []
+
+
+@pytest.mark.requirement("RFC4787-9", profile="rfc")
+@pytest.mark.requirement("RFC4787-14", profile="rfc")
+def test_pieces_for_a_neighbour_in_any_order(everybody: Lab) -> None:
+    """Written by hand, the last first; those before the first one wait for it."""
+    where = everybody.environment(1)
+    with (
+        udp_socket(everybody.environment(2)) as two,
+        server(everybody, WEB[0], 9001) as rendezvous,
+    ):
+        address, port = outside_of(two, rendezvous)
+        payload = content.read(4000)
+        whole = IP(src=INSIDE_ADDRESS, dst=address, id=7) / UDP(sport=6003, dport=port) / payload
+        link = Ether(
+            src=wire.mac_of(where, "eth0"), dst=wire.mac_of(everybody.gateway, "env1"), type=0x0800
+        )
+        pieces = [bytes(link / each) for each in fragment(IP(bytes(whole)), fragsize=800)]  # type: ignore[no-untyped-call]
+        assert len(pieces) == 6
+        wire.inject(where, "eth0", pieces[::-1])
+        assert two.recv(1 << 16) == payload
+    assert everybody.counters()["fragments_waiting"] == 0
+    assert everybody.verify() == []
+
+
 @pytest.mark.requirement("RFC5508-7", profile="rfc")
 def test_an_error_comes_back_by_the_hairpin(everybody: Lab) -> None:
     """A neighbour whose socket is gone: the sender's send fails as it would on a LAN."""
@@ -263,20 +321,70 @@ def test_a_mapping_is_held(launch: Launch) -> None:
     assert lab.verify() == []
 
 
+@pytest.mark.requirement("RFC6888-6", profile="both")
+@pytest.mark.parametrize("profile", ["aws", "rfc"])
+def test_nothing_leaves_untranslated(request: pytest.FixtureRequest, profile: str) -> None:
+    """Whatever the destination: the addresses of the environments are all the same."""
+    lab: Lab = request.getfixturevalue(profile)
+    for where, port in ((WEB[0], 9001), (ECHO[0], 9001), (ECHO[0], 53)):
+        with (
+            udp_socket(lab.environment(1), port=6001) as one,
+            udp_socket(lab.environment(2), port=6001) as two,
+            server(lab, where, port) as observer,
+        ):
+            seen = [outside_of(each, observer) for each in (one, two)]
+        assert {address for address, _port in seen} == {INTERFACE_ADDRESS}
+        assert seen[0] != seen[1]
+
+
+@pytest.mark.requirement("RFC6888-9", profile="both")
+@pytest.mark.parametrize("profile", ["aws", "rfc"])
+def test_nobody_may_ask_for_a_mapping(request: pytest.FixtureRequest, profile: str) -> None:
+    """A PCP client asks its router (RFC 6887 section 8.1), which does not listen."""
+    lab: Lab = request.getfixturevalue(profile)
+    with udp_socket(lab.environment(1), port=6002, seconds=0.1) as client:
+        with drops_exactly(lab, {"destination_gateway": 1}, lambda: settled(lab, 2)):
+            client.sendto(pcp_map_request(6002), (INSIDE_GATEWAY, PCP_PORT))
+        with pytest.raises(TimeoutError):
+            client.recv(1100)
+    assert not [flow for flow in lab.rows("flows") if flow["inside_port"] == 6002]
+
+
+def pcp_map_request(port: int) -> bytes:
+    """A request for a mapping of a UDP port for an hour (RFC 6887 sections 7.1 and 11.1)."""
+    mapped = b"\xff\xff" + socket.inet_aton(INSIDE_ADDRESS)
+    header = struct.pack("!BBHI16s", 2, 1, 0, 3600, mapped.rjust(16, b"\0"))
+    anywhere = b"\xff\xff" + bytes(4)
+    return header + struct.pack(
+        "!12sB3xHH16s", b"nonce nonce ", 17, port, 0, anywhere.rjust(16, b"\0")
+    )
+
+
 @pytest.mark.requirement("RFC4787-2", profile="rfc")
+@pytest.mark.requirement("RFC7857-4", profile="rfc")
 def test_an_environment_keeps_its_address(launch: Launch) -> None:
+    """The same for UDP, TCP and ICMP; environments that share one do so for all of them."""
+    ping = require_program("ping", "iputils-ping")
     toml = RFC + (
         '[[network_interface]]\nname = "eni-a"\nsubnet = "private-a"\n'
         f'address = "{INTERFACE_ADDRESS}"\nsecondary_addresses = ["10.0.1.20", "10.0.1.21"]\n'
     )
     lab = launch(environments=4, toml=toml)
-    addresses: list[str] = []
     with server(lab, WEB[0], 9001) as observer:
         for number in range(1, 5):
-            seen = set()
+            where = lab.environment(number)
+            run(where, ping, "-n", "-c", "1", "-W", "5", ECHO[0])
             for _ in range(10):
-                with udp_socket(lab.environment(number)) as client:
-                    seen.add(outside_of(client, observer)[0])
-            assert len(seen) == 1
-            addresses += seen
-    assert set(addresses) == {INTERFACE_ADDRESS, "10.0.1.20", "10.0.1.21"}
+                with udp_socket(where) as client, tcp_socket(where) as connection:
+                    outside_of(client, observer)
+                    connection.connect(WEB)
+    seen = {
+        protocol: {
+            (row["environment"], row["nat_address"]) for row in lab.rows("flows", protocol=protocol)
+        }
+        for protocol in ("udp", "tcp", "icmp")
+    }
+    assert seen["udp"] == seen["tcp"] == seen["icmp"]
+    assert len(seen["udp"]) == 4
+    addresses = {address for _environment, address in seen["udp"]}
+    assert addresses == {INTERFACE_ADDRESS, "10.0.1.20", "10.0.1.21"}

@@ -81,10 +81,11 @@ def wide(launch_shared: Launch) -> Lab:
     return launch_shared(toml=vpc(JUMBO))
 
 
-@pytest.fixture(scope="module")
-def jumbo(launch_shared: Launch) -> Lab:
-    """Both carry more than the interface sends (AWS: 8500)."""
-    return launch_shared(toml=f"[environment]\nmtu_bytes = {JUMBO}\n" + vpc(JUMBO))
+@pytest.fixture(scope="module", params=["aws", "rfc"])
+def jumbo(request: pytest.FixtureRequest, launch_shared: Launch) -> Lab:
+    """Both carry more than the interface, which says nothing of its own (AWS: 8500)."""
+    profile = f'[nat]\nprofile = "{request.param}"\n'
+    return launch_shared(toml=profile + f"[environment]\nmtu_bytes = {JUMBO}\n" + vpc(JUMBO))
 
 
 def learned_mtu(where: str, target: tuple[str, int], size: int) -> int:
@@ -134,6 +135,21 @@ def test_what_may_be_cut_is_cut(narrow: Lab, wide: Lab) -> None:
         assert change["packets_fragmented"] == 1
 
 
+@pytest.mark.requirement("AWS-udp-fragments", profile="both")
+@pytest.mark.requirement("RFC4787-14", profile="both")
+def test_pieces_are_cut_again(jumbo: Lab) -> None:
+    """The environment's kernel cuts by its link, the gateway by the interface; so the answer."""
+    before = jumbo.counters()
+    payload = content.read(60_000)
+    with udp_socket(jumbo.environment(1)) as endpoint:
+        endpoint.sendto(payload, ECHO)
+        assert endpoint.recvfrom(1 << 16) == (payload, ECHO)
+    change = difference(before, jumbo.counters())
+    assert change["fragments_forwarded"] >= 2 * 7
+    assert change["packets_fragmented"] >= 6
+    assert jumbo.verify() == []
+
+
 @pytest.mark.requirement("AWS-mss-clamping", profile="aws")
 @pytest.mark.parametrize(("name", "largest"), [("narrow", NARROW - 40), ("wide", 1460)])
 def test_tcp_never_asks_for_more(request: pytest.FixtureRequest, name: str, largest: int) -> None:
@@ -176,14 +192,20 @@ def test_an_environment_learns_the_mtu(narrow: Lab) -> None:
     assert change["drop_mtu_exceeded"] == change["replies_icmp"] >= 1
 
 
-@pytest.mark.requirement("AWS-mtu-8500", profile="aws")
-def test_the_interface_sends_as_much_as_one_of_aws(jumbo: Lab) -> None:
-    assert learned_mtu(jumbo.environment(1), ECHO, JUMBO) == AWS_MTU
+@pytest.mark.requirement("AWS-mtu-8500", profile="both")
+@pytest.mark.requirement("AWS-pmtud", profile="both")
+@pytest.mark.requirement("RFC4787-13", profile="both")
+def test_8500_bytes_and_no_more(jumbo: Lab) -> None:
+    """A packet of 8500 bytes passes; one of 8501 is answered with that number, as a path's MTU."""
     with udp_socket(jumbo.environment(2)) as endpoint:
         endpoint.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DO)
         payload = content.read(AWS_MTU - 28)
         endpoint.sendto(payload, ECHO)
         assert endpoint.recvfrom(JUMBO) == (payload, ECHO)
+    before = jumbo.counters()
+    assert learned_mtu(jumbo.environment(2), ECHO, AWS_MTU + 1) == AWS_MTU
+    change = difference(before, jumbo.counters())
+    assert change["drop_mtu_exceeded"] == change["replies_icmp"] >= 1
 
 
 @pytest.mark.requirement("RFC4787-13", profile="both")

@@ -36,17 +36,10 @@ def pieces(datagram: Datagram, mtu: int) -> list[Datagram]:
 
 def _without_options(header: bytes) -> bytes:
     result = bytearray(header)
-    at = 20
-    while at < len(result) and result[at] != 0:
-        if result[at] == 1:
-            at += 1
-            continue
-        size = result[at + 1] if at + 1 < len(result) else 0
-        if size < 2 or at + size > len(result):
-            break
-        if not result[at] & _COPIED:
+    for position, size in packet.options_in(header[20:]):
+        at = 20 + position
+        if not header[at] & _COPIED:
             result[at : at + size] = b"\x01" * size
-        at += size
     return bytes(result)
 
 
@@ -65,22 +58,15 @@ def completed(datagram: Datagram) -> Datagram:
 def clamped(datagram: Datagram, largest: int, *, partial: bool) -> tuple[Datagram, int]:
     """The TCP segment with MSS options above `largest` lowered, and how many that were."""
     data = datagram.payload
-    end = (data[12] >> 4) * 4
-    at, count = 20, 0
-    while at < end and data[at] != 0:
-        if data[at] == 1:
-            at += 1
-            continue
-        size = data[at + 1] if at + 1 < end else 0
-        if size < 2 or at + size > end:
-            break
+    count = 0
+    for position, size in packet.options_in(data[20 : (data[12] >> 4) * 4]):
+        at = 20 + position
         if data[at] == 2 and size == 4 and packet.word(data, at + 2) > largest:
             before, data = data, packet.with_word(data, at + 2, largest)
             count += 1
             if not partial:
                 value = checksum.exchanged(packet.word(data, 16), before, data)
                 data = packet.with_word(data, 16, value)
-        at += size
     return replace(datagram, payload=data), count
 
 

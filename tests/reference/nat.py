@@ -264,7 +264,7 @@ class ReferenceNat(SizeRules):
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
             raise _DroppedError("destination_gateway")
         hairpin = self._own(datagram.destination, interface.vpc)
-        if hairpin and (not self.behaviour.hairpinning or datagram.fragment):
+        if hairpin and not self.behaviour.hairpinning:
             raise _DroppedError("destination_hairpin")
         if not hairpin and not any(
             datagram.destination in network for network in interface.destinations

@@ -6,6 +6,7 @@ exactly one of them.  Addresses are text in builders and octets in parsed packet
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -325,22 +326,24 @@ def parse_segment(data: bytes) -> Segment:
     )
 
 
+def options_in(options: bytes) -> Iterator[tuple[int, int]]:
+    """(position, length) of the options of an IPv4 or TCP header that have a length (RFC 791, RFC
+    9293); reading stops at the end of the list and at a length that cannot be.
+    """
+    position = 0
+    while position < len(options) and options[position] != 0:
+        length = 1
+        if options[position] != 1:
+            length = options[position + 1] if position + 1 < len(options) else 0
+            if length < 2 or position + length > len(options):
+                return
+            yield position, length
+        position += length
+
+
 def _window_scale(options: bytes) -> int | None:
     """The window scale option among `options`; reading stops at the first malformed one."""
-    position = 0
-    while position < len(options):
-        kind = options[position]
-        if kind == 0:
-            return None
-        if kind == 1:
-            position += 1
-            continue
-        if position + 1 >= len(options):
-            return None
-        length = options[position + 1]
-        if length < 2 or position + length > len(options):
-            return None
-        if kind == 3 and length == 3:
+    for position, length in options_in(options):
+        if options[position] == 3 and length == 3:
             return min(options[position + 2], 14)
-        position += length
     return None

@@ -3,7 +3,7 @@
 
 from tests.reference import fragments, mtu, packet
 from tests.reference.errors import DroppedError
-from tests.reference.flow import Entry
+from tests.reference.flow import Entry, OutsideKey
 from tests.reference.mapping import Chosen, Mapping, MappingRules
 from tests.reference.packet import Datagram
 from tests.reference.reading import checked_ipv4, ports_inside, ports_outside
@@ -172,30 +172,43 @@ class SizeRules(MappingRules):
                 self.drops[str(drop)] = self.drops.get(str(drop), 0) + 1
         return result
 
+    def _receiver(self, context: fragments.Context, number: int) -> OutsideKey:
+        """The key of the flow by which a neighbour of slot `number` gets a datagram, if by one."""
+        assert context.first is not None
+        assert context.became is not None
+        _, interface = self._attached(number)
+        target = self._own_number(context.first.destination, interface.vpc)
+        assert target is not None
+        source_port, _ = ports_outside(context.became)
+        _, nat_port = ports_outside(context.first)
+        return target, context.first.protocol, context.became.source, source_port, nat_port
+
     def _following(
         self, piece: Datagram, context: fragments.Context, side: int, number: int
     ) -> Result:
         """A later fragment goes where the first one went."""
         assert context.first is not None
         assert context.became is not None
+        out_side, out_port = context.left
+        sender = receiver = None
         if side == INSIDE:
             remote_port, port = ports_inside(context.first)
-            inside = (number, piece.protocol, piece.destination, remote_port, port)
-            entry = self.inside.get(inside)
+            sender = self.inside.get((number, piece.protocol, piece.destination, remote_port, port))
         else:
             remote_port, port = ports_outside(context.first)
-            outside = (number, piece.protocol, piece.source, remote_port, port)
-            entry = self.outside.get(outside)
-        if entry is not None and side == INSIDE:
-            entry.packets_out += 1
-            entry.bytes_out += piece.total_length
-        elif entry is not None:
-            entry.packets_in += 1
-            entry.bytes_in += piece.total_length
+            receiver = self.outside.get((number, piece.protocol, piece.source, remote_port, port))
+        if side == out_side:
+            self._count("packets_hairpinned")
+            receiver = self.outside.get(self._receiver(context, number))
+        if sender is not None:
+            sender.packets_out += 1
+            sender.bytes_out += piece.total_length
+        if receiver is not None:
+            receiver.packets_in += 1
+            receiver.bytes_in += piece.total_length
         changed = piece.readdressed(
             source=context.became.source, destination=context.became.destination
         ).one_hop_older()
-        out_side, out_port = context.left
         result = (
             self._entering(changed, out_port, False)
             if out_side == INSIDE
