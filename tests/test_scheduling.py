@@ -12,7 +12,7 @@ import pytest
 
 from hyperplane_nat.scheduling import AUTOGROUP
 
-# What an init started without a session of its own is in no autogroup: the file is there, and empty.
+# What init started without a session of its own is in no autogroup: the file is there, and empty.
 TELL = """
 import os, signal, sys
 from pathlib import Path
