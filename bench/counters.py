@@ -4,8 +4,9 @@ Counting what arrives in a VPC: the receive counters of its links.
 
 A veth counts a frame when its peer hands it over, before anything in the VPC sees it, so nothing
 can be lost between the gateway and this counter. It counts frames as they are handed over: a frame
-that stands for several (GSO) counts once. `Window.frame_bytes` tells whether that happened: the
-bytes are counted too, and all frames of a measurement have one size.
+that stands for several datagrams (UDP GSO) counts once, with one set of headers. The bytes are
+counted too, and all datagrams of a measurement have one size, so `Window.datagrams` knows how many
+there were.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.addresses import HEADER_BYTES
 from netns import namespace
 
 _DEVICES = Path("/proc/thread-self/net/dev")
@@ -31,15 +33,9 @@ class Window:
     bytes: int
     seconds: float
 
-    @property
-    def per_second(self) -> float:
-        """Packets per second."""
-        return self.packets / self.seconds if self.seconds else 0.0
-
-    @property
-    def frame_bytes(self) -> float:
-        """Mean size of a frame, Ethernet header included."""
-        return self.bytes / self.packets if self.packets else 0.0
+    def datagrams(self, payload_bytes: int) -> float:
+        """UDP datagrams of this payload, however many of them came as one frame."""
+        return (self.bytes - self.packets * HEADER_BYTES) / payload_bytes
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,13 @@ class Forwarder(Section):
         ge=0,
         le=1000,
         description="How long to look for the next frame while frames come at such intervals, "
-        "instead of sleeping; 0 never.",
+        "instead of sleeping; 0 never. Where they come at longer ones, it is now and then tried "
+        "whether they would come faster, for at most a sixteenth of one processor.",
+    )
+    coalesce_udp: bool = Field(
+        default=True,
+        description="Whether UDP datagrams of one flow that arrive together leave as one frame, "
+        "which the kernel cuts up again where they are read one by one (Linux 6.2 and later).",
     )
 
     @model_validator(mode="after")

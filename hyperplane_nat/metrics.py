@@ -263,6 +263,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "transmitted",
     ),
     MetricSpec(
+        "transmit_coalesced_frames",
+        "counter",
+        "UDP frames that left as a part of the frame before; they count as transmitted, too.",
+        (),
+        "transmit_coalesced",
+    ),
+    MetricSpec(
         "transmit_full_frames",
         "counter",
         "Frames lost because a send queue was full (EAGAIN, ENOBUFS).",

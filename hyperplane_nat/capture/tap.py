@@ -3,11 +3,11 @@
 
 Theory of operation: a packet socket bound to the link gets each frame that arrives before the
 ingress hook drops the forwarder's original, and each frame that the forwarder sends; `sll_pkttype`
-tells which it was. With a virtio-net header in front (PACKET_VNET_HDR) a super-frame stays whole,
-and a checksum that the sender left to its hardware is known to be unfinished: it is finished here,
-so that a file holds what would be on a wire. Times are the kernel's (SO_TIMESTAMPNS), of the real
-clock. The filter runs in the kernel. What does not fit into the socket's buffer is lost for the
-capture, never for the receiver, and counted.
+tells which it was. With a virtio-net header in front (PACKET_VNET_HDR) a super-frame of TCP stays
+whole, one of UDP is cut into its datagrams, and a checksum that the sender left to its hardware is
+known to be unfinished: it is finished here, so that a file holds what would be on a wire. Times are
+the kernel's (SO_TIMESTAMPNS), of the real clock. The filter runs in the kernel. What does not fit
+into the socket's buffer is lost for the capture, never for the receiver, and counted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 
 from hyperplane_nat.capture.errors import CaptureError
 from hyperplane_nat.capture.partial_checksum import finish
+from hyperplane_nat.capture.udp_segments import cut
 from hyperplane_nat.io.packet_socket import (
     ETH_P_ALL,
     PACKET_VNET_HDR,
@@ -42,6 +43,7 @@ _SO_TIMESTAMPNS: Final = 35
 _PACKET_OUTGOING: Final = 4
 _VNET: Final = struct.Struct("=BBHHHH")
 _VNET_NEEDS_CSUM: Final = 1
+_VNET_GSO_UDP_L4: Final = 5
 _FRAME_BYTES_MAX: Final = _VNET.size + 14 + 65_535 + 8
 _TIMESPEC: Final = struct.Struct("qq")
 _GONE = (errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
@@ -92,7 +94,11 @@ class Tap:
         return self._socket.fileno()
 
     def read(self, limit: int) -> list[Tapped]:
-        """Up to `limit` frames that wait; LinkGoneError when there will be no more."""
+        """
+        About `limit` frames that wait, more where the last ones were sent as one.
+
+        Errors: LinkGoneError when there will be no more.
+        """
         frames: list[Tapped] = []
         while len(frames) < limit:
             try:
@@ -108,7 +114,8 @@ class Tap:
                     raise LinkGoneError(self.link) from None
                 raise
             outgoing = address[2] == _PACKET_OUTGOING
-            frames.append(Tapped(_time_ns(ancillary), outgoing, finished(self._view[:size])))
+            moment = _time_ns(ancillary)
+            frames += (Tapped(moment, outgoing, each) for each in finished(self._view[:size]))
         return frames
 
     def count(self) -> None:
@@ -149,13 +156,15 @@ def _time_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     return 0
 
 
-def finished(data: memoryview) -> bytes:
-    """The frame behind a virtio-net header, its checksum complete; `data` is changed, too."""
-    flags, _kind, _header, _size, start, offset = _VNET.unpack_from(data)
+def finished(data: memoryview) -> list[bytes]:
+    """The frames behind a virtio-net header, their checksums complete; `data` is changed, too."""
+    flags, kind, _header, size, start, offset = _VNET.unpack_from(data)
     frame = data[_VNET.size :]
     if flags & _VNET_NEEDS_CSUM:
+        if kind == _VNET_GSO_UDP_L4:
+            return cut(frame, size)
         finish(frame, start, start + offset)
-    return bytes(frame)
+    return [bytes(frame)]
 
 
 def wait(taps: list[Tap], seconds: float) -> None:

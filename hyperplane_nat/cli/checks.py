@@ -26,6 +26,7 @@ from pathlib import Path
 
 import hyperplane_nat
 from hyperplane_nat.config import Config
+from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError, ingress, links, namespace, syscalls
 from netns.netlink import RouteSocket
 
@@ -91,6 +92,7 @@ def run(config: Config) -> Iterator[Check]:
         yield attempt("veth", _veth, "pairs can be made")
         yield attempt("ingress drop", _ingress, "clsact, cls_bpf and bpf(2) work")
         yield attempt("AF_PACKET", _packet_ring, "ring of version 2 with virtio headers")
+        yield attempt("UDP segmentation", segmentation, "frames of several datagrams can be sent")
     for peer in PEERS:
         yield optional(peer)
 
@@ -200,10 +202,20 @@ def locked_memory() -> Check:
     return bad("locked memory", found, "raise it: ulimit -l 64")
 
 
+class Without(Exception):  # noqa: N818
+    """Something that the gateway can do without is not there; the text says what follows."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.found, self.remedy = found, remedy
+
+
 def attempt(name: str, trial: Callable[[], None], found: str) -> Check:
     """Run a trial in a thread that may change its namespace."""
     try:
         namespace.run_in_thread(trial)
+    except Without as without:
+        return Check(name, Outcome.MISSING, without.found, without.remedy)
     except NetnsError as error:
         return bad(name, error.cause, error.remedy)
     except PermissionError as error:
@@ -254,6 +266,12 @@ def _packet_ring() -> None:
         # struct tpacket_req: block size, blocks, frame size, frames.
         request = struct.pack("=4I", 1 << 16, 2, 2048, 64)
         packets.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
+
+
+def segmentation() -> None:
+    """Without it UDP is slower, and the forwarder says so in its log."""
+    if not udp_segmentation.available():
+        raise Without("UDP datagrams leave one by one, which takes longer", "boot Linux 6.2")
 
 
 @dataclass(frozen=True)

@@ -48,5 +48,5 @@ def _print(found: list[checks.Check], failed: list[checks.Check]) -> None:
         console.print(f"the gateway cannot run here: {names}")
     else:
         missing = sum(check.outcome is checks.Outcome.MISSING for check in found)
-        extra = f" ({missing} optional programs are missing)" if missing else ""
+        extra = f" ({missing} optional parts are missing)" if missing else ""
         console.print(f"the gateway can run here{extra}")

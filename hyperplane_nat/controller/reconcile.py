@@ -180,6 +180,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--batch-frames", str(settings.batch_frames)),
         *("--budget-frames", str(settings.budget_frames)),
         *("--spin-microseconds", str(settings.spin_microseconds)),
+        "--coalesce-udp" if settings.coalesce_udp else "--no-coalesce-udp",
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
         *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),

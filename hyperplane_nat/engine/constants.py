@@ -235,6 +235,7 @@ COUNTER_NAMES: tuple[str, ...] = (
     "packets_hairpinned",
     "mappings_active",
     "flow_records_lost",
+    "transmit_coalesced",
 )
 """Names of the counters in the state map, in the order of their indices."""
 

@@ -22,6 +22,7 @@ import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.forwarder import udp_segmentation
 from hyperplane_nat.forwarder.commands import CommandServer
 from hyperplane_nat.forwarder.forwarder import Forwarder
 from hyperplane_nat.io.packet_socket import (
@@ -32,6 +33,8 @@ from hyperplane_nat.io.packet_socket import (
 )
 from hyperplane_nat.io.ring import PacketIO
 from netns import NetnsError, namespace, syscalls
+
+log = logging.getLogger("hyperplane_nat.forwarder")
 
 _LOCK_SECONDS = 2.0
 
@@ -59,6 +62,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default=100,
         help="how long to look for the next frame while traffic is dense, before sleeping",
     )
+    parser.add_argument(
+        "--coalesce-udp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let UDP datagrams of one flow that arrive together leave as one frame",
+    )
     parser.add_argument("--nice", type=int, default=-10, help="scheduling priority, as in nice(1)")
     parser.add_argument(
         "--time-slice-microseconds",
@@ -76,6 +85,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _say(**event: object) -> None:
     print(json.dumps(event), flush=True)
+
+
+def _coalesces_udp(arguments: argparse.Namespace) -> bool:
+    if not arguments.coalesce_udp:
+        return False
+    if udp_segmentation.available():
+        return True
+    log.warning(
+        "UDP datagrams leave one by one: this kernel does not cut up UDP frames of packet sockets "
+        "(needs Linux 6.2, or forwarder.coalesce_udp = false)"
+    )
+    return False
 
 
 def _lock(path: Path) -> int:
@@ -125,7 +146,9 @@ def _records(path: Path) -> FlowRecordRing:
     return FlowRecordRing.open(path) if path.exists() else FlowRecordRing.create(path)
 
 
-async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespace) -> None:
+async def _serve(
+    state: StateMap, ring: ReceiveRing, arguments: argparse.Namespace, *, coalesce_udp: bool
+) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,6 +161,7 @@ async def _serve(state: StateMap, ring: ReceiveRing, arguments: argparse.Namespa
         batch_frames=arguments.batch_frames,
         budget_frames=arguments.budget_frames,
         spin_microseconds=arguments.spin_microseconds,
+        coalesce_udp=coalesce_udp,
     )
     if arguments.flow_records is not None:
         forwarder.engine.record_flows(_records(arguments.flow_records).memory)
@@ -173,17 +197,18 @@ def main(argv: list[str] | None = None) -> int:
         stream=sys.stderr,
     )
     arguments = _arguments(argv)
-    if arguments.standby:
-        _say(event="standby", pid=os.getpid())
-        if not sys.stdin.readline():
-            return 0
     try:
+        coalesce_udp = _coalesces_udp(arguments)
+        if arguments.standby:
+            _say(event="standby", pid=os.getpid())
+            if not sys.stdin.readline():
+                return 0
         _set_priority(arguments.nice, arguments.time_slice_microseconds)
         namespace.enter(arguments.namespace)
         state = _map(arguments.state_file, arguments.flows_max)
         _lock(arguments.state_file)
         ring = open_receiver(slots=arguments.ring_slots, slot_bytes=arguments.ring_slot_bytes)
-        uvloop.run(_serve(state, ring, arguments))
+        uvloop.run(_serve(state, ring, arguments, coalesce_udp=coalesce_udp))
     except (NetnsError, StateMapError, PacketSocketError, OSError, ValueError) as error:
         print(f"forwarder: {error}", file=sys.stderr)
         return 2

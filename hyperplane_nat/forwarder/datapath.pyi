@@ -12,7 +12,13 @@ class Punted(NamedTuple):
 class Datapath:
     busy: bool
     def __init__(
-        self, engine: Engine, io: PacketIO, *, batch_frames: int, spin_microseconds: int = 0
+        self,
+        engine: Engine,
+        io: PacketIO,
+        *,
+        batch_frames: int,
+        spin_microseconds: int = 0,
+        coalesce_udp: bool = True,
     ) -> None: ...
     def link_slot(self, number: int, interface_index: int) -> None: ...
     def link_interface(self, number: int, interface_index: int) -> None: ...

@@ -14,11 +14,12 @@ connections from a VPC, told apart by a hash of addresses and ports: so an envir
 floods delays itself, and a large download does not delay a small one.  Frames of one sender stay
 in order.
 
-When the ring is empty the call does not always end: waking a sleeping process costs the sender of
-a packet more than the whole translation.  While packets come at short intervals, the call looks
-again for up to ``spin_ns`` before it returns to the loop, where it would sleep; a gateway without
-such traffic sleeps.  One call never lasts longer than RUN_NS_MAX, so that timers and commands have
-their turn.
+When the ring is empty the call does not always end: it may be worth looking again before it
+returns to the loop, where it would sleep (:mod:`hyperplane_nat.forwarder.patience`).  One call
+never lasts longer than RUN_NS_MAX, so that timers and commands have their turn.
+
+Datagrams of one flow that follow each other leave as one frame
+(:mod:`hyperplane_nat.forwarder.coalescing`).
 
 The clock is read once per batch.  What the compiled path cannot finish (a next hop to resolve,
 an ARP reply) is copied to a small arena and handed to Python after the call.
@@ -36,6 +37,19 @@ from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefet
 from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
 from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
+from hyperplane_nat.forwarder.coalescing cimport (
+    Coalescer,
+    coalescer_flush,
+    coalescer_init,
+    coalescer_send,
+)
+from hyperplane_nat.forwarder.patience cimport (
+    Patience,
+    patience_arrived,
+    patience_begin,
+    patience_end,
+    patience_init,
+)
 from hyperplane_nat.io.fair_queue cimport (
     NO_POSITION,
     Queue,
@@ -48,24 +62,21 @@ from hyperplane_nat.io.fair_queue cimport (
     queue_shed,
 )
 from hyperplane_nat.io.ring cimport (
-    BATCH_MAX,
     FRAME_BAD,
     FRAME_LATER,
     FRAME_OK,
     OVERSIZE_BUFFERS,
     OVERSIZE_CACHED,
-    VNET_BYTES,
     Frame,
     Offload,
     PacketIO,
     Ring,
-    Sender,
     ring_frame,
     ring_next,
     ring_release,
-    sender_add,
-    sender_flush,
 )
+from hyperplane_nat.io.sender cimport BATCH_MAX, Sender
+from hyperplane_nat.io.virtio_net cimport VNET_BYTES, VNET_GSO_SIZE
 
 from collections import namedtuple
 from secrets import randbits
@@ -100,8 +111,8 @@ cdef enum:
     RUN_NS_MAX = 2000000
     CONNECTION_BUCKETS = 1024
     FEW_SENDERS = 4
-    # Where the virtio-net header has the size of a segment.
-    VNET_GSO_SIZE = 4
+    # Looks at an empty ring between two at the clock.
+    LOOKS = 16
     # Sending 2 KiB more takes about as long as a frame of its own.
     COST_SHIFT = 11
 
@@ -122,11 +133,10 @@ cdef class Datapath:
     cdef Nat* nat
     cdef Ring* ring
     cdef Sender* sender
+    cdef Coalescer coalescer
     cdef uint32_t batch_frames
     cdef readonly bint busy
-    cdef uint64_t spin_ns
-    cdef uint64_t last_frame_ns
-    cdef uint64_t interval_ns
+    cdef Patience patience
     cdef uint32_t* links
     cdef uint32_t links_size
     cdef uint32_t* slot_index
@@ -148,6 +158,7 @@ cdef class Datapath:
         *,
         uint32_t batch_frames,
         uint32_t spin_microseconds=0,
+        bint coalesce_udp=True,
     ):
         cdef int i
         if not 1 <= batch_frames <= BATCH_MAX:
@@ -157,8 +168,9 @@ cdef class Datapath:
         self.nat = engine.nat
         self.ring = &io.ring
         self.sender = &io.sender
+        coalescer_init(&self.coalescer, self.sender, coalesce_udp)
         self.batch_frames = batch_frames
-        self.spin_ns = <uint64_t>spin_microseconds * 1000
+        patience_init(&self.patience, <uint64_t>spin_microseconds * 1000)
         self.slot_index = <uint32_t*>calloc(engine.nat.slots_max, 4)
         self.interface_index = <uint32_t*>calloc(engine.nat.interfaces_max, 4)
         self.seed = randbits(64) | 1
@@ -358,10 +370,8 @@ cdef class Datapath:
     cdef void transmit(
         self, uint8_t* frame, uint32_t length, uint8_t side, uint16_t port
     ) noexcept nogil:
-        if self.sender.queued == BATCH_MAX:
-            sender_flush(self.sender)
-        sender_add(
-            self.sender,
+        coalescer_send(
+            &self.coalescer,
             frame,
             length,
             self.interface_index[port] if side == SIDE_OUTSIDE else self.slot_index[port],
@@ -390,7 +400,7 @@ cdef class Datapath:
             else:
                 self.transmit(extra.frame, extra.length, extra.side, extra.port)
         # The next frame's extras lie where these do.
-        sender_flush(self.sender)
+        coalescer_flush(&self.coalescer)
         extras_clear(extras)
 
     cdef uint32_t batch(self, uint32_t limit) noexcept nogil:
@@ -402,12 +412,7 @@ cdef class Datapath:
         count = self.gather(limit)
         if count:
             now = hp_now_ns()
-            # A moving average over about eight batches of the time between two frames.
-            self.interval_ns += (
-                min((now - self.last_frame_ns) // count, <uint64_t>RUN_NS_MAX) // 8
-                - self.interval_ns // 8
-            )
-            self.last_frame_ns = now
+            patience_arrived(&self.patience, now, count)
             now //= 1000000
             for i in range(count):
                 p = &self.packets[i]
@@ -424,7 +429,7 @@ cdef class Datapath:
                     nat_apply(nat, p, now)
                 if p.action != ACTION_DROP:
                     self.dispatch(p)
-            sender_flush(self.sender)
+            coalescer_flush(&self.coalescer)
             nat.counters[C_BATCHES] += 1
             nat.counters[C_BATCH_FRAMES] += count
             nat.counters[
@@ -441,7 +446,7 @@ cdef class Datapath:
         """
         cdef uint32_t done = 0, taken, empty = 0
         cdef bint busy = True
-        cdef uint64_t start, now
+        cdef uint64_t start, now, until = 0
         with nogil:
             start = hp_now_ns()
             while done < budget:
@@ -452,15 +457,17 @@ cdef class Datapath:
                 if taken:
                     empty = 0
                     continue
-                if self.spin_ns == 0 or self.interval_ns > self.spin_ns:
-                    busy = False
-                    break
-                empty += 1
-                if empty % 16 == 0:
+                if empty == 0:
+                    until = patience_begin(&self.patience)
+                if empty % LOOKS == 0:
                     now = hp_now_ns()
-                    busy = now - self.last_frame_ns <= self.spin_ns
-                    if not busy or now - start > RUN_NS_MAX:
+                    busy = now < until
+                    if not busy:
+                        patience_end(&self.patience, now)
                         break
+                    if now - start > RUN_NS_MAX:
+                        break
+                empty += 1
                 HP_RELAX()
         self.busy = busy
         return done
@@ -498,9 +505,11 @@ cdef class Datapath:
         counters[C_RING_DROPPED] += ring_dropped
         counters[C_RING_OVERSIZE] += self.ring.oversize_received
         counters[C_TRANSMITTED] += self.sender.sent
+        counters[C_TRANSMIT_COALESCED] += self.sender.joined
         counters[C_TRANSMIT_FULL] += self.sender.full
         counters[C_TRANSMIT_ERRORS] += self.sender.errors
         self.ring.oversize_received = 0
         self.sender.sent = 0
+        self.sender.joined = 0
         self.sender.full = 0
         self.sender.errors = 0

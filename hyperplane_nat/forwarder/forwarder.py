@@ -64,6 +64,7 @@ class Forwarder:
         batch_frames: int,
         budget_frames: int,
         spin_microseconds: int,
+        coalesce_udp: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._state = state
@@ -74,8 +75,13 @@ class Forwarder:
         self.engine = Engine(state, now_ms=now_ms())
         self.engine.add_to_counter("forwarder_starts")
         self._datapath = Datapath(
-            self.engine, io, batch_frames=batch_frames, spin_microseconds=spin_microseconds
+            self.engine,
+            io,
+            batch_frames=batch_frames,
+            spin_microseconds=spin_microseconds,
+            coalesce_udp=coalesce_udp,
         )
+        self._coalesces_udp = coalesce_udp
         self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
         self._configuration = Configuration(
             self.engine,
@@ -188,6 +194,7 @@ class Forwarder:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "rss_bytes": resident * page,
             "private_bytes": (resident - shared) * page,
+            "coalesces_udp": self._coalesces_udp,
             "configured": served.configured,
             "slots": len(served.slots),
             "interfaces": len(served.interfaces),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from hyperplane_nat.io.sender cimport Sender
+
 cdef enum:
-    VNET_BYTES = 10
     FRAME_BYTES_MAX = 65600
     OVERSIZE_BUFFERS = 1024
     OVERSIZE_CACHED = 32
-    BATCH_MAX = 512
 
 cdef enum:
     FRAME_OK = 0
@@ -52,22 +52,10 @@ cdef struct Ring:
     uint64_t oversize_received
     uint64_t truncated
 
-cdef struct Sender:
-    int descriptor
-    uint32_t queued
-    uint64_t sent
-    uint64_t full
-    uint64_t errors
-    void* messages
-    void* vectors
-    void* addresses
-
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil
 cdef void ring_frame(const Ring* ring, uint32_t position, Frame* frame, Offload* offload) noexcept nogil
 cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil
-cdef void sender_add(Sender* sender, uint8_t* frame, uint32_t length, uint32_t interface_index) noexcept nogil
-cdef void sender_flush(Sender* sender) noexcept nogil
 
 
 cdef class PacketIO:

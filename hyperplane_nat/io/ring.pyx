@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The receive ring and the batched sender, as the packet path uses them.
+"""The receive ring, as the packet path uses it.
 
 Theory of operation
 -------------------
@@ -16,15 +16,19 @@ the ring, marked TP_STATUS_COPY, and waits whole at the head of the socket's que
 into one of OVERSIZE_BUFFERS buffers, the one used last first, for it is still in the cache.  When
 they are all in use nothing behind the frame is looked at.  Memory is only taken by buffers that
 were ever needed, up to the length of the frames that were in them.
-
-Sending never blocks.  What the kernel refuses is counted and passed over, so that one dead link
-or a full buffer cannot stop the frames behind it.
 """
 
-from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
+
+from hyperplane_nat.io.sender cimport sender_add, sender_flush, sender_free, sender_init
+from hyperplane_nat.io.virtio_net cimport (
+    VNET_BYTES,
+    VNET_FLAG_PARTIAL,
+    VNET_FLAG_VALID,
+    VNET_GSO_NONE,
+)
 
 cdef extern from *:
     """
@@ -64,28 +68,9 @@ cdef extern from *:
         *flags = h.flags; *gso_type = h.gso_type; *gso_size = h.gso_size;
         *start = h.csum_start; *offset = h.csum_offset;
     }
-    static inline void hp_messages_init(void *messages, void *vectors, void *addresses, int count) {
-        struct mmsghdr *m = messages; struct iovec *v = vectors; struct sockaddr_ll *a = addresses;
-        for (int i = 0; i < count; i++) {
-            m[i].msg_hdr.msg_iov = &v[i]; m[i].msg_hdr.msg_iovlen = 1;
-            m[i].msg_hdr.msg_name = &a[i]; m[i].msg_hdr.msg_namelen = sizeof a[i];
-            a[i].sll_family = AF_PACKET;
-        }
-    }
-    static inline void hp_message_set(void *vectors, void *addresses, unsigned i, void *base,
-                                      size_t length, int interface, uint16_t protocol) {
-        struct iovec *v = vectors; struct sockaddr_ll *a = addresses;
-        v[i].iov_base = base; v[i].iov_len = length;
-        a[i].sll_ifindex = interface; a[i].sll_protocol = protocol;
-    }
-    static inline int hp_sendmmsg(int fd, void *messages, unsigned from, unsigned count) {
-        return sendmmsg(fd, (struct mmsghdr *)messages + from, count, MSG_DONTWAIT);
-    }
     static inline long hp_receive(int fd, void *buffer, size_t size) {
         return recv(fd, buffer, size, MSG_DONTWAIT);
     }
-    enum { HP_MESSAGE = sizeof(struct mmsghdr), HP_VECTOR = sizeof(struct iovec),
-           HP_ADDRESS = sizeof(struct sockaddr_ll) };
     """
     uint32_t hp_slot_status(const void* slot) noexcept nogil
     void hp_slot_release(void* slot) noexcept nogil
@@ -101,29 +86,13 @@ cdef extern from *:
         uint16_t* start,
         uint16_t* offset,
     ) noexcept nogil
-    void hp_messages_init(void* messages, void* vectors, void* addresses, int count) noexcept nogil
-    void hp_message_set(
-        void* vectors,
-        void* addresses,
-        unsigned int i,
-        void* base,
-        size_t length,
-        int interface,
-        uint16_t protocol,
-    ) noexcept nogil
-    int hp_sendmmsg(int fd, void* messages, unsigned int start, unsigned int count) noexcept nogil
     long hp_receive(int fd, void* buffer, size_t size) noexcept nogil
-    int HP_MESSAGE
-    int HP_VECTOR
-    int HP_ADDRESS
 
 cdef enum:
     STATUS_USER = 1
     STATUS_COPY = 2
     STATUS_VLAN = 0x10
     STATUS_CHECKED = 0x80
-    NEEDS_CHECKSUM = 1
-    DATA_VALID = 2
 
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
@@ -199,9 +168,11 @@ cdef void ring_frame(
         &offload.checksum_start,
         &offload.checksum_offset,
     )
-    offload.partial = (flags & NEEDS_CHECKSUM) != 0
+    offload.partial = (flags & VNET_FLAG_PARTIAL) != 0
     # Segments of a frame that is yet to be segmented get their checksums then.
-    offload.checked = (flags & DATA_VALID) != 0 or kept.checked != 0 or gso_type != 0
+    offload.checked = (
+        (flags & VNET_FLAG_VALID) != 0 or kept.checked != 0 or gso_type != VNET_GSO_NONE
+    )
 
 
 cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil:
@@ -214,44 +185,6 @@ cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil:
     hp_slot_release(ring.memory + <size_t>position * ring.slot_bytes)
 
 
-cdef void sender_add(
-    Sender* sender, uint8_t* frame, uint32_t length, uint32_t interface_index
-) noexcept nogil:
-    """Queue a frame whose virtio-net header precedes it; at most BATCH_MAX between flushes."""
-    cdef uint16_t protocol
-    memcpy(&protocol, frame + 12, 2)
-    hp_message_set(
-        sender.vectors,
-        sender.addresses,
-        sender.queued,
-        frame - VNET_BYTES,
-        length + VNET_BYTES,
-        <int>interface_index,
-        protocol,
-    )
-    sender.queued += 1
-
-
-cdef void sender_flush(Sender* sender) noexcept nogil:
-    """Hand what is queued to the kernel, in order; what it refuses is counted."""
-    cdef unsigned int done = 0
-    cdef int sent
-    while done < sender.queued:
-        sent = hp_sendmmsg(sender.descriptor, sender.messages, done, sender.queued - done)
-        if sent > 0:
-            done += <unsigned int>sent
-            sender.sent += <uint64_t>sent
-        elif errno == EINTR:
-            continue
-        else:
-            if errno == EAGAIN or errno == ENOBUFS:
-                sender.full += 1
-            else:
-                sender.errors += 1
-            done += 1
-    sender.queued = 0
-
-
 cdef class PacketIO:
     """A receive ring and a sending socket; owned by the forwarder's datapath."""
 
@@ -259,7 +192,6 @@ cdef class PacketIO:
         cdef unsigned char[::1] view = receiver.memory
         cdef int i
         memset(&self.ring, 0, sizeof(Ring))
-        memset(&self.sender, 0, sizeof(Sender))
         self.receiver = receiver
         self.transmitter = transmitter
         self.ring.memory = &view[0]
@@ -271,28 +203,17 @@ cdef class PacketIO:
         for i in range(OVERSIZE_BUFFERS):
             self.ring.free[i] = <uint16_t>(OVERSIZE_BUFFERS - 1 - i)
         self.ring.free_count = OVERSIZE_BUFFERS
-        self.sender.descriptor = transmitter.fileno()
-        self.sender.messages = calloc(BATCH_MAX, HP_MESSAGE)
-        self.sender.vectors = calloc(BATCH_MAX, HP_VECTOR)
-        self.sender.addresses = calloc(BATCH_MAX, HP_ADDRESS)
         if (
-            self.ring.kept == NULL
+            sender_init(&self.sender, transmitter.fileno())
+            or self.ring.kept == NULL
             or self.ring.oversize == NULL
-            or self.sender.messages == NULL
-            or self.sender.vectors == NULL
-            or self.sender.addresses == NULL
         ):
             raise MemoryError
-        hp_messages_init(
-            self.sender.messages, self.sender.vectors, self.sender.addresses, BATCH_MAX
-        )
 
     def __dealloc__(self):
         free(self.ring.kept)
         free(self.ring.oversize)
-        free(self.sender.messages)
-        free(self.sender.vectors)
-        free(self.sender.addresses)
+        sender_free(&self.sender)
 
     def fileno(self):
         """The descriptor that becomes readable when frames wait."""

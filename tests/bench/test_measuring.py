@@ -29,16 +29,19 @@ def test_all_links_but_the_loopback_are_counted() -> None:
     assert parse(DEVICES) == (110, 7040)
 
 
-def test_a_window_tells_rate_and_frame_size() -> None:
+def test_a_window_tells_how_many_datagrams_arrived() -> None:
     window = Reading(300, 64_000, 12.0).since(Reading(100, 51_200, 10.0))
     assert window == Window(200, 12_800, 2.0)
-    assert window.per_second == 100
-    assert window.frame_bytes == 64
+    assert window.datagrams(64 - 42) == 200
 
 
-def test_nothing_arrived_is_no_division_by_zero() -> None:
-    assert Window(0, 0, 0.0).per_second == 0
-    assert Window(0, 0, 0.0).frame_bytes == 0
+def test_datagrams_that_came_as_one_frame_are_counted_one_by_one() -> None:
+    # Ten frames of one datagram each, and one that stands for five.
+    assert Window(11, 10 * 64 + 42 + 5 * 22, 1.0).datagrams(22) == 15
+
+
+def test_nothing_arrived() -> None:
+    assert Window(0, 0, 1.0).datagrams(22) == 0
 
 
 def test_crossings_lie_between_readings() -> None:

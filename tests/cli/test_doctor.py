@@ -14,6 +14,7 @@ import hyperplane_nat
 from hyperplane_nat.cli import checks
 from hyperplane_nat.cli.checks import Check, Outcome
 from hyperplane_nat.config import Config, load
+from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError
 from tests.cli.conftest import Run
 
@@ -54,7 +55,7 @@ def test_trying_leaves_no_link_behind(run: Run) -> None:
     ("outcome", "code", "word"),
     [
         (Outcome.OK, 0, "can run here"),
-        (Outcome.MISSING, 0, "can run here (1 optional programs are missing)"),
+        (Outcome.MISSING, 0, "can run here (1 optional parts are missing)"),
         (Outcome.FAILED, 1, "cannot run here: thing"),
     ],
 )
@@ -153,6 +154,14 @@ def test_a_trial_that_fails(error: Exception, found: str, remedy: str) -> None:
     assert check.outcome is Outcome.FAILED
     assert found in check.found
     assert remedy in check.remedy
+
+
+def test_a_kernel_that_cannot_cut_up_udp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp_segmentation, "available", lambda: False)
+    check = checks.attempt("thing", checks.segmentation, "works")
+    assert check.outcome is Outcome.MISSING
+    assert "one by one" in check.found
+    assert "6.2" in check.remedy
 
 
 def test_a_program_that_is_not_installed() -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +145,21 @@ def test_commands(directory: Path) -> None:
     assert "--size-bytes" not in echo.command
     assert echo.command[echo.command.index("--namespace") + 1] == "hp-test-vpc-two"
     command = reconcile.forwarder_command(wanted, paths_of(wanted), ("forwarder",))
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    options = dict(pairwise(command))
     assert options["--namespace"] == "hp-test-gw"
     assert options["--flows-max"] == "10000"
     assert options["--state-file"] == f"{directory}/hyperplane-nat-test.map"
+
+
+@pytest.mark.parametrize(
+    ("wish", "option"), [(True, "--coalesce-udp"), (False, "--no-coalesce-udp")]
+)
+def test_the_forwarder_is_told_whether_to_coalesce(
+    directory: Path, wish: bool, option: str
+) -> None:
+    wanted = config_in(directory, forwarder={"coalesce_udp": wish})
+    command = reconcile.forwarder_command(wanted, paths_of(wanted), ("forwarder",))
+    assert [word for word in command if "coalesce" in word] == [option]
 
 
 @pytest.mark.parametrize("text", ["env-7", "env7", "7"])

@@ -21,6 +21,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -158,6 +159,16 @@ def wait_listening(
         return connects() if where is None else namespace.call(where, connects)
 
     wait_until(listening, f"{process.args!r} listens on {address[0]}:{address[1]}")
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process does not run meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def tcp_socket(where: str, *, port: int = 0, seconds: float = 10.0) -> socket.socket:

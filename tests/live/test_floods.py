@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
-import signal
 import socket
 import struct
 import threading
@@ -35,6 +33,7 @@ from tests.live.lab import (
     drops_exactly,
     live_connection,
     receive,
+    stopped,
     tcp_socket,
     udp_socket,
     wait_until,
@@ -359,16 +358,6 @@ def ask_all(lab: Lab) -> None:
     for where in lab.environments():
         with udp_socket(where) as endpoint:
             ask(endpoint)
-
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """The process does not run meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_who_fills_the_ring_pays_for_it(launch: Launch) -> None:
