@@ -61,6 +61,7 @@ from hyperplane_nat.config_values import (
     Seconds,
     Section,
 )
+from hyperplane_nat.errors import ConfigError as ConfigError
 
 SLOTS_MAX = 16384
 INTERFACES_MAX = 256
@@ -76,10 +77,6 @@ REMEDIES = {
     "list_type": "write it as a list of tables, [[name]]",
 }
 """What to do, by pydantic's type of error."""
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used; the text is one line with the remedy."""
 
 
 class Lab(Section):

@@ -12,6 +12,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from netns import names
+
 LINK_NAME_MAX = 15
 """Characters in the name of a Linux network interface (IFNAMSIZ less the terminating zero)."""
 
@@ -19,7 +21,6 @@ DURATION_MAX_MILLISECONDS = 2**31 - 1
 """The data path keeps time in milliseconds modulo 2^32: a longer span could not be told from a
 negative one."""
 
-LAB_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
 LINK_NAME = re.compile(r"[a-z][a-z0-9-]*")
 SLOT_NAME = re.compile(r"env[0-9]+")
 ACCOUNT_ID = re.compile(r"[0-9]{12}")
@@ -56,7 +57,7 @@ def _wrong(what: str, remedy: str) -> FieldError:
 
 
 def _lab_name(value: str) -> str:
-    if LAB_NAME.fullmatch(value) is None:
+    if names.LAB.fullmatch(value) is None:
         raise _wrong(
             f"{value!r} is not a lab name",
             "use 1 to 15 lower-case letters, digits and dashes, not starting with a dash",

@@ -18,18 +18,9 @@ from pathlib import Path
 from netns import ingress, links, namespace
 from netns.errors import from_errno
 from netns.interior import ENVIRONMENT_SETTINGS, created, route_socket
+from netns.names import ENVIRONMENT_LINK, environment_namespace, gateway_namespace, slot_link
 from netns.netlink import RouteSocket
-from netns.spec import (
-    ENVIRONMENT_LINK,
-    LabSpec,
-    Slot,
-    check,
-    check_numbers,
-    environment_namespace,
-    gateway_namespace,
-    hardware_address,
-    slot_link,
-)
+from netns.spec import LabSpec, Slot, check, check_numbers, hardware_address
 
 _CHUNK = 64
 _NEIGHBOURS_BY_DEFAULT = 512

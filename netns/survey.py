@@ -19,12 +19,8 @@ from dataclasses import dataclass, field
 from netns import ingress, links, namespace
 from netns.environments import namespaces
 from netns.interior import route_socket
-from netns.netlink import RouteSocket
-from netns.spec import (
+from netns.names import (
     ENVIRONMENT_LINK,
-    SLOTS_MAX,
-    Interface,
-    Slot,
     environment_namespace,
     gateway_namespace,
     is_vpc_name,
@@ -33,6 +29,8 @@ from netns.spec import (
     strays,
     vpc_namespace,
 )
+from netns.netlink import RouteSocket
+from netns.spec import SLOTS_MAX, Interface, Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 
 Theory of operation
 -------------------
-A lab is nothing but namespaces with well-known names, see `spec`. `build` reserves the gateway's
+A lab is nothing but namespaces with well-known names, see `names`. `build` reserves the gateway's
 name first, which makes it the one builder of that lab, and removes everything again when it
 fails. `destroy` goes by the names alone, so it works after a crash at any point of `build` or of
 itself. `inspect` accepts a lab only when nothing is missing and nothing is left over; `survey`
@@ -22,21 +22,15 @@ from netns import environments, links, namespace, vpcs
 from netns.environments import Progress, add_environments, remove_environments
 from netns.errors import NetnsError
 from netns.interior import GATEWAY_SETTINGS, created, route_socket
-from netns.spec import (
+from netns.names import (
     ENVIRONMENT_LINK,
-    Interface,
-    InterfaceSpec,
-    LabSpec,
-    Slot,
-    Topology,
-    VpcSpec,
-    check,
     environment_namespace,
     gateway_namespace,
     slot_link,
     strays,
     vpc_namespace,
 )
+from netns.spec import Interface, InterfaceSpec, LabSpec, Slot, Topology, VpcSpec, check
 from netns.survey import Survey, survey
 from netns.vpcs import (
     add_addresses,

@@ -23,6 +23,7 @@ from typing import TypeVar
 from netns import ingress, links, namespace
 from netns.errors import from_errno
 from netns.interior import VPC_SETTINGS, created, route_socket
+from netns.names import gateway_namespace, vpc_namespace
 from netns.netlink import RouteSocket
 from netns.spec import (
     Interface,
@@ -32,9 +33,7 @@ from netns.spec import (
     check_interfaces,
     check_not_reserved,
     check_vpc,
-    gateway_namespace,
     hardware_address,
-    vpc_namespace,
 )
 
 T = TypeVar("T")

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,28 +13,58 @@ import typer
 from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
-from hyperplane_nat.cli import (
-    capture,
-    coldstart,
-    doctor,
-    events,
-    execution,
-    flow_logs,
-    flows,
-    inspection,
-    invocation,
-    lifecycle,
-    ports,
-    resources,
-)
 from hyperplane_nat.cli.common import Settings, UserError
 from hyperplane_nat.client import RUNTIME_DIRECTORY, ClientError
-from hyperplane_nat.config import ConfigError
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.errors import ConfigError
 from netns import NetnsError
 
 
+@dataclass(frozen=True)
+class _Verb:
+    """Where a command is, below `hyperplane_nat.cli`."""
+
+    module: str
+    function: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+COMMANDS: Mapping[str, _Verb] = {
+    "doctor": _Verb("doctor", "doctor"),
+    "up": _Verb("lifecycle", "up"),
+    "apply": _Verb("applying", "apply"),
+    "invoke": _Verb("invocation", "invoke"),
+    "exec": _Verb("execution", "execute", {"allow_interspersed_args": False}),
+    "status": _Verb("inspection", "status"),
+    "environments": _Verb("inspection", "environments"),
+    "interfaces": _Verb("inspection", "interfaces"),
+    "functions": _Verb("resources", "functions"),
+    "security-groups": _Verb("resources", "security_groups"),
+    "flows": _Verb("flows", "flows"),
+    "flow-logs": _Verb("flow_logs", "flow_logs"),
+    "ports": _Verb("ports", "ports"),
+    "events": _Verb("events", "events"),
+    "capture": _Verb("capture", "capture"),
+    "verify": _Verb("inspection", "verify"),
+    "config": _Verb("configuration", "configuration"),
+    "coldstart": _Verb("coldstart", "coldstart"),
+    "down": _Verb("lifecycle", "down"),
+}
+"""In the order of the help."""
+
+
 class _Group(TyperGroup):
+    """The commands. A module is imported when its command is called: some take half a second."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All of them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One of them, None if there is none of this name."""
+        verb = COMMANDS.get(cmd_name)
+        return None if verb is None else _command(cmd_name, verb)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; what the user can mend is one line, anything else is a traceback."""
         try:
@@ -41,15 +74,26 @@ class _Group(TyperGroup):
             raise typer.Exit(2) from None
 
 
+def _command(name: str, verb: _Verb) -> Any:
+    module = import_module(f"hyperplane_nat.cli.{verb.module}")
+    single = typer.Typer(**_STYLE)
+    single.command(name, context_settings=dict(verb.settings))(getattr(module, verb.function))
+    return typer.main.get_command(single)
+
+
+_STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+
 app = typer.Typer(
     name="hyperplane-nat",
     cls=_Group,
     help="A NAT gateway that puts thousands of identical environments behind one interface.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **_STYLE,
 )
 
 
@@ -83,24 +127,3 @@ def _globals(
     ] = False,
 ) -> None:
     ctx.obj = Settings(lab=lab, runtime_directory=runtime_directory)
-
-
-app.command()(doctor.doctor)
-app.command()(lifecycle.up)
-app.command()(resources.apply)
-app.command()(invocation.invoke)
-app.command("exec", context_settings={"allow_interspersed_args": False})(execution.execute)
-app.command()(inspection.status)
-app.command()(inspection.environments)
-app.command()(inspection.interfaces)
-app.command()(resources.functions)
-app.command("security-groups")(resources.security_groups)
-app.command()(flows.flows)
-app.command("flow-logs")(flow_logs.flow_logs)
-app.command()(ports.ports)
-app.command()(events.events)
-app.command()(capture.capture)
-app.command()(inspection.verify)
-app.command("config")(inspection.configuration)
-app.command()(coldstart.coldstart)
-app.command()(lifecycle.down)

@@ -34,8 +34,7 @@ from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.model.environment import environment_name, environment_number
 from hyperplane_nat.scheduling import in_own_session
-from netns import topology
-from netns.spec import slot_link
+from netns.names import gateway_namespace, slot_link
 
 NAMES_SECONDS = 10.0
 """How old the names of functions in comments may be."""
@@ -79,7 +78,7 @@ def capture(
         program = None if expression is None else filters.compiled(expression)
         common.require_root("capture")
         connection = common.client(ctx, lab)
-        gateway = topology.gateway_namespace(connection.lab)
+        gateway = gateway_namespace(connection.lab)
         names = Names(connection)
         links = _links(connection, environment, interface)
         in_own_session(_leave)

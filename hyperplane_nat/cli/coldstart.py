@@ -30,9 +30,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperplane_nat.cli import coldstart_report, common, lifecycle
+from hyperplane_nat.cli.applying import apply_body
 from hyperplane_nat.cli.coldstart_report import EACH, KINDS, SHARED, Measurement
 from hyperplane_nat.cli.common import JsonOption, UserError
-from hyperplane_nat.cli.resources import apply_body
 from hyperplane_nat.client import Client
 from hyperplane_nat.config import Config
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperplane_nat.client import RUNTIME_DIRECTORY, Client
-from hyperplane_nat.config_values import LAB_NAME
+from netns import names
 
 DEFAULT_LAB = "default"
 
@@ -64,7 +64,7 @@ def lab_name(ctx: typer.Context, lab: str | None) -> str:
     """The lab that is meant: the command's option, the global one, the environment's, default."""
     settings: Settings = ctx.obj
     name = lab or settings.lab or DEFAULT_LAB
-    if LAB_NAME.fullmatch(name) is None:
+    if names.LAB.fullmatch(name) is None:
         raise UserError(f"{name!r} is not a lab name (1 to 15 lower-case letters, digits, dashes)")
     return name
 

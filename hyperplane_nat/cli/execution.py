@@ -13,7 +13,8 @@ import typer
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import LabOption, UserError
-from netns import namespace, topology
+from netns import namespace
+from netns.names import environment_namespace
 
 EXIT_NOT_FOUND = 127
 EXIT_NOT_EXECUTABLE = 126
@@ -51,10 +52,10 @@ def find_namespace(lab: str, environment: str) -> str:
     """The namespace of an environment that exists; UserError says which ones do."""
     matched = re.fullmatch(r"(?:env-)?([1-9][0-9]*)", environment)
     if matched is not None:
-        name = topology.environment_namespace(lab, int(matched[1]))
+        name = environment_namespace(lab, int(matched[1]))
         if namespace.is_complete(name):
             return name
-    prefix = topology.environment_namespace(lab, 1).removesuffix("1")
+    prefix = environment_namespace(lab, 1).removesuffix("1")
     numbers = []
     for name in namespace.names(prefix):
         with contextlib.suppress(ValueError):

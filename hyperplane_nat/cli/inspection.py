@@ -1,25 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that show a running lab, and `config`, which shows what a lab would be."""
+"""Commands that show a running lab."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from hyperplane_nat import config as configuration_model
 from hyperplane_nat.cli import common
-from hyperplane_nat.cli.common import (
-    ConfigOption,
-    EnvironmentsOption,
-    JsonOption,
-    LabOption,
-    SetOption,
-)
-from hyperplane_nat.config_text import toml
+from hyperplane_nat.cli.common import JsonOption, LabOption
 
 
 def status(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
@@ -174,28 +165,3 @@ def verify(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = Fals
         typer.echo(f"{answer['entries']} entries, no problem found")
     if problems:
         raise typer.Exit(1)
-
-
-def configuration(
-    ctx: typer.Context,
-    config: ConfigOption = None,
-    environments: EnvironmentsOption = None,
-    assignments: SetOption = None,
-    lab: LabOption = None,
-    running: Annotated[
-        bool, typer.Option("--running", help="Ask the running lab instead of the file.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the configuration in effect as TOML."""
-    if running:
-        answer = common.client(ctx, lab).get("/v1/config")
-        effective = configuration_model.Config.model_validate(answer)
-    else:
-        effective = configuration_model.load(
-            config, common.overrides(ctx, lab, environments, assignments)
-        )
-    if as_json:
-        typer.echo(json.dumps(effective.model_dump(mode="json"), indent=2))
-    else:
-        typer.echo(toml(effective, comments=True), nl=False)

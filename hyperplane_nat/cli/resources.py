@@ -1,80 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What customers own: `apply` changes it, `functions` and `security-groups` show it."""
+"""What customers own, as `apply` has made it: functions and security groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import common
-from hyperplane_nat.cli.common import JsonOption, LabOption, SetOption
-from hyperplane_nat.client import Client
-
-SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}
-
-APPLY_SECONDS = 120.0
-"""How long an apply may take: new VPCs are namespaces, and hundreds of interfaces links."""
+from hyperplane_nat.cli.common import JsonOption, LabOption
 
 EVERY_PROTOCOL = "-1"
 """EC2 API, `IpProtocol`: all protocols."""
-
-
-def apply(
-    ctx: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="LAB.toml", help="What the lab is to hold.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and change nothing.")
-    ] = False,
-    assignments: SetOption = None,
-    lab: LabOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a running lab hold what a file says; print what that changes."""
-    wanted = configuration.load(config, common.overrides(ctx, lab, None, assignments))
-    connection = Client(
-        wanted.lab.name,
-        runtime_directory=Path(wanted.lab.runtime_directory),
-        timeout=APPLY_SECONDS,
-    )
-    answer = common.mapping(connection.post("/v1/apply", apply_body(wanted, dry_run=dry_run)))
-    if as_json:
-        common.print_json(answer)
-        return
-    plan = common.rows(answer["plan"])
-    if not plan:
-        typer.echo("nothing to do")
-        return
-    console = common.console()
-    console.print(plan_table(plan))
-    counts = {action: sum(line["action"] == action for line in plan) for action in SIGNS}
-    summary = ", ".join(f"{count} to {action}" for action, count in counts.items() if count)
-    console.print(f"{summary}: {'done' if answer['applied'] else 'nothing was changed (dry run)'}")
-
-
-def apply_body(wanted: configuration.Config, *, dry_run: bool = False) -> dict[str, Any]:
-    """The body of POST /v1/apply."""
-    return {
-        "config": wanted.model_dump(mode="json"),
-        "dry_run": dry_run,
-        "client_token": None,
-    }
-
-
-def plan_table(plan: list[dict[str, Any]]) -> Table:
-    """The steps of a plan, in their order. Not markup: a group may have brackets in its name."""
-    result = common.table(None, [("", False), ("kind", False), ("name", False), ("detail", False)])
-    for line in plan:
-        sign, colour = SIGNS.get(line["action"], ("?", ""))
-        result.add_row(
-            Text(sign, style=colour), line["kind"], Text(line["name"]), Text(line["detail"])
-        )
-    return result
 
 
 def functions(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:

@@ -20,7 +20,6 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
-from hyperplane_nat.config import ConfigError
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.port_usage import PortQuery
@@ -41,6 +40,7 @@ from hyperplane_nat.controller.requests import (
 )
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
+from hyperplane_nat.errors import ConfigError
 from hyperplane_nat.model.environment import environment_name
 from hyperplane_nat.model.errors import ModelError, StateError
 from netns.errors import NetnsError

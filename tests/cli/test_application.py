@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hyperplane_nat import __version__, client
+from hyperplane_nat.cli import application
 from tests.cli.conftest import Run
 
 COMMANDS = [
@@ -22,6 +25,10 @@ COMMANDS = [
     "functions",
     "security-groups",
     "flows",
+    "flow-logs",
+    "ports",
+    "events",
+    "capture",
     "verify",
     "config",
     "coldstart",
@@ -43,6 +50,28 @@ def test_every_command_is_on_the_page(run: Run, command: str) -> None:
     page = Path(__file__).parents[2] / "docs" / "cli.md"
     assert f"hyperplane-nat {command}" in page.read_text(encoding="utf-8")
     assert run(command, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["status", "flows", "ports", "invoke", "exec"])
+def test_what_a_command_does_not_need_is_not_imported(command: str) -> None:
+    """These take longer to import than the command takes to answer."""
+    script = f"""
+import sys
+from hyperplane_nat.cli import app
+try:
+    app(["{command}", "--help"])
+except SystemExit:
+    pass
+print([name for name in ("pyroute2", "hyperplane_nat.config", "aiohttp") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_list_of_commands_is_whole() -> None:
+    assert list(application.COMMANDS) == COMMANDS
 
 
 def test_an_unknown_command_is_exit_2(run: Run) -> None:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names of a lab's parts.
+
+A lab is nothing but namespaces and links with well-known names: `hp-<lab>-gw`,
+`hp-<lab>-vpc-<vpc>` and `hp-<lab>-env-<n>`; no file remembers it. The names are therefore a
+contract: nothing of one lab may carry a name that could belong to another one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from netns import namespace
+from netns.errors import NetnsError
+
+LAB = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
+"""What a lab can be called, but for what `gateway_namespace` says."""
+
+ENVIRONMENT_LINK = "eth0"
+"""An environment's only link."""
+
+_VPC = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_SLOT_LINK = re.compile(r"env([0-9]+)")
+
+
+def gateway_namespace(lab: str) -> str:
+    """Name of the gateway's namespace; raises `NetnsError` for an impossible lab name."""
+    # The lab "a-vpc-b" and the VPC "b-..." of the lab "a" would share names.
+    if not LAB.fullmatch(lab) or "-vpc-" in f"{lab}-":
+        raise NetnsError(
+            f"invalid lab name {lab!r}",
+            "1 to 15 lower-case letters, digits and hyphens, the first no hyphen, without '-vpc'",
+        )
+    return f"hp-{lab}-gw"
+
+
+def vpc_namespace(lab: str, vpc: str) -> str:
+    """Name of a VPC's namespace; raises `NetnsError` for an impossible name."""
+    if not is_vpc_name(vpc):
+        raise NetnsError(
+            f"invalid VPC name {vpc!r}",
+            "1 to 32 lower-case letters, digits and hyphens, the first no hyphen",
+        )
+    return f"{gateway_namespace(lab).removesuffix('gw')}vpc-{vpc}"
+
+
+def environment_namespace(lab: str, number: int) -> str:
+    """Name of an environment's namespace."""
+    return f"{gateway_namespace(lab).removesuffix('gw')}env-{number}"
+
+
+def slot_link(number: int) -> str:
+    """Name of a slot's link in the gateway namespace."""
+    return f"env{number}"
+
+
+def slot_number(link: str) -> int | None:
+    """The number of the slot whose link has this name; None when it is no slot's."""
+    matched = _SLOT_LINK.fullmatch(link)
+    return None if matched is None else int(matched[1])
+
+
+def is_vpc_name(vpc: str) -> bool:
+    """Whether a VPC can have this name."""
+    return _VPC.fullmatch(vpc) is not None
+
+
+def strays(lab: str) -> list[str]:
+    """All namespaces of the lab, half-made ones included; other labs' never."""
+    prefix = gateway_namespace(lab).removesuffix("gw")
+    pattern = re.compile(re.escape(prefix) + r"(gw|vpc-.+|env-[0-9]+)")
+    return [name for name in namespace.names(prefix) if pattern.fullmatch(name)]
