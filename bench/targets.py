@@ -109,6 +109,10 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
         _at_most(120, 60),
         _own("flow_table_hit_1k", 3.0, at_least=False),
     ),
+    "flow_table_batch_hit_1m": (
+        _at_most(120, 60),
+        _own("flow_table_batch_hit_1k", 3.0, at_least=False),
+    ),
     "flow_table_bytes_per_flow": (_at_most(128, 96),),
     "observed_flow_logs": (_own("observed_off", 0.8),),
     "observed_capture": (_own("observed_off", 0.8),),

@@ -3,10 +3,11 @@
 The flow table in process: no socket, no other process, ours alone.
 
 One table for 2^20 flows, as in a lab with the defaults, holding 1 k to 1 M of them. Keys come in
-random order. A look-up includes the keyed hash; an insertion the choice of a port, the timer and
+random order. A look-up includes the keyed hash; look-ups are made one by one, and in batches with
+prefetching as the forwarder makes them. An insertion includes the choice of a port, the timer and
 both directions of the index; a removal undoes all that. `translate` is a whole 64-byte frame
-through the engine in batches with prefetching, as the forwarder does it. `every byte` is the state
-file, which holds all there is per flow, by the flows it has room for.
+through the engine, in batches too. `every byte` is the state file, which holds all there is per
+flow, by the flows it has room for.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ class FlowTable(Workload):
             note("expire", "expire", expiring, changes, rate=True)
             table.insert()
         note("hit", "look-up, hit", table.look_up(LOOK_UPS, True), LOOK_UPS, rate=False)
+        batches = table.look_up_batches(LOOK_UPS)
+        note("batch_hit", "look-up in batches, hit", batches, LOOK_UPS, rate=False)
         note("miss", "look-up, miss", table.look_up(LOOK_UPS, False), LOOK_UPS, rate=False)
         note("translate", "whole frame", table.translate(LOOK_UPS), LOOK_UPS, rate=False)
         session.measurements.declare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Group, RenderableType
@@ -15,40 +15,12 @@ from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
 from hyperplane_nat.cli.watching import WatchOption
 from hyperplane_nat.client import Client
+from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
 
 FLOWS_SHOWN = 100
 """Flows in the table without --limit. JSON has no limit: it is streamed."""
 
-STATES = (
-    "SYN_SENT",
-    "SYN_RECEIVED",
-    "ESTABLISHED",
-    "FIN_INSIDE",
-    "FIN_OUTSIDE",
-    "FIN_BOTH",
-    "TIME_WAIT",
-    "RESET",
-    "UDP",
-    "UDP_REPLIED",
-    "ICMP",
-    "HELD",
-)
-
-FIELDS = (
-    "age",
-    "idle",
-    "packets_out",
-    "bytes_out",
-    "packets_in",
-    "bytes_in",
-    "packets",
-    "bytes",
-    "environment",
-    "remote",
-    "inside_port",
-    "nat_port",
-)
-"""What can be sorted by."""
+PROTOCOLS, STATES, FIELDS = get_args(Protocol), get_args(FlowState), get_args(FlowField)
 
 
 def flows(
@@ -99,7 +71,7 @@ def flows(
         "function": function,
         "interface": interface,
         "remote": remote,
-        "protocol": one_of(protocol, "protocol", ("tcp", "udp", "icmp")),
+        "protocol": one_of(protocol, "protocol", PROTOCOLS),
         "state": one_of(state and state.upper().replace("-", "_"), "state", STATES),
         "min_age": min_age,
         "max_age": max_age,

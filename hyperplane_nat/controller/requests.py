@@ -18,7 +18,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +37,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from hyperplane_nat.config import SLOTS_MAX, Config
 from hyperplane_nat.config_values import FUNCTION_NAME
+from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
 from hyperplane_nat.model.environment import environment_number
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -146,37 +147,6 @@ RemoteEndpoint = Annotated[
 
 InterfaceName = Annotated[str, Field(pattern="^[!-~]{1,64}$")]
 
-FlowState = Literal[
-    "SYN_SENT",
-    "SYN_RECEIVED",
-    "ESTABLISHED",
-    "FIN_INSIDE",
-    "FIN_OUTSIDE",
-    "FIN_BOTH",
-    "TIME_WAIT",
-    "RESET",
-    "UDP",
-    "UDP_REPLIED",
-    "ICMP",
-    "HELD",
-]
-
-FlowField = Literal[
-    "age",
-    "idle",
-    "packets_out",
-    "bytes_out",
-    "packets_in",
-    "bytes_in",
-    "packets",
-    "bytes",
-    "environment",
-    "remote",
-    "inside_port",
-    "nat_port",
-]
-"""What flows can be sorted by."""
-
 Argument = Annotated[
     str,
     AfterValidator(_argument),
@@ -255,9 +225,7 @@ class FlowQuery(Request):
         BeforeValidator(_environment),
         WithJsonSchema({"type": "string", "pattern": "^(?:env-?)?[1-9][0-9]{0,5}$"}),
     ] = Field(default=None, description="Only flows of this environment, such as env-1.")
-    protocol: Literal["tcp", "udp", "icmp"] | None = Field(
-        default=None, description="Only flows of this protocol."
-    )
+    protocol: Protocol | None = Field(default=None, description="Only flows of this protocol.")
     function: Annotated[str, Field(pattern=f"^{FUNCTION_NAME.pattern}$")] | None = Field(
         default=None, description="Only flows of environments of this function."
     )

@@ -91,6 +91,7 @@ def test_every_target_names_workloads_that_exist() -> None:
     known |= {f"new_udp_flows_{word}_{new_flows.RULES}_rules" for word in new_flows.COUNTS}
     known |= {f"scale_{scale.word(count)}" for count in (1, 10, 100, 1000)}
     known |= {f"flow_table_hit_{word}" for word in flow_table.SIZES}
+    known |= {f"flow_table_batch_hit_{word}" for word in flow_table.SIZES}
     known |= {
         f"{prefix}_{part}"
         for prefix in ("latency", "latency_idle", "latency_scraped")

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
 from hyperplane_nat.cli import flows
-from hyperplane_nat.controller import requests
 from hyperplane_nat.engine import State
 from tests.cli.conftest import FLOW, Run
 from tests.cli.fake_api import FakeApi
@@ -66,9 +63,7 @@ def test_what_makes_no_sense_is_one_line(
     assert api.requests == []
 
 
-def test_the_words_are_those_of_the_controller() -> None:
-    assert get_args(requests.FlowState) == flows.STATES
-    assert get_args(requests.FlowField) == flows.FIELDS
+def test_the_states_are_those_of_the_engine() -> None:
     assert [state.name for state in State if state.name not in ("FREE", "MAPPING")] == list(
         flows.STATES
     )
