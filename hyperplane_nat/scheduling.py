@@ -9,6 +9,12 @@ have equal parts, whatever their processes' nice values. A session's own nice va
 group, the other with them. Only the leader of a session may speak for it, or a command would slow
 down the shell that it was started from; a command that wants to make room takes a session of its
 own.
+
+A part of a processor is not all that others lose to it: who wakes up goes to an idle processor, and
+to a crowded one if there is none, though there be one with nothing but low priority on it. A
+processor that runs nothing but SCHED_IDLE counts as idle there. Within a session of its own this
+policy takes nothing from the session's part; outside, it would be next to none, so it is only set
+together with the session's nice value.
 """
 
 from __future__ import annotations
@@ -51,9 +57,10 @@ def set_session_nice(nice: int) -> bool:
 
 
 def make_room(nice: int = LOW) -> None:
-    """A lower priority for this process, and for its session if it leads one."""
+    """A lower priority for this process, and for its session if it leads one (then SCHED_IDLE)."""
     os.setpriority(os.PRIO_PROCESS, 0, nice)
-    set_session_nice(nice)
+    if set_session_nice(nice):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def in_own_session(leave: Callable[[int], None]) -> None:

@@ -46,8 +46,19 @@ def started(script: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+POLICY = "os.sched_getscheduler(0) == os.SCHED_IDLE"
+
+
 def test_the_leader_of_a_session_speaks_for_it() -> None:
     assert python("make_room(15); print(os.nice(0), told())") == f"15 {EXPECTED}"
+
+
+def test_with_a_session_s_part_its_processor_counts_as_idle() -> None:
+    assert python(f"make_room(15); print({POLICY})") == str(AUTOGROUP.exists())
+
+
+def test_without_one_it_keeps_the_policy_that_has_a_part() -> None:
+    assert python(f"make_room(15); print({POLICY})", leader=False) == "False"
 
 
 def test_who_leads_no_session_leaves_it_alone() -> None:
