@@ -6,7 +6,9 @@ cdef struct Patience:
     uint64_t last_ns
     uint64_t interval_ns
     uint64_t credit_ns
+    # A trial goes on; a look that is part of one is under way.
     bint trying
+    bint looking
 
 
 cdef void patience_init(Patience* patience, uint64_t spin_ns) noexcept

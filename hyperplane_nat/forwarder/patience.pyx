@@ -13,17 +13,19 @@ That alone has two stable states where a program waits for each answer before it
 the forwarder awake the answer comes in time and keeps it awake; once it has slept, every frame
 waits for it to wake, intervals are long, and it goes on sleeping.  Which of the two it is, chance
 decides.  So now and then the forwarder tries whether frames would come faster if it stayed awake: it
-looks for TRIAL_NS, and if they do, the average of the intervals falls and it is awake for good.
-Trials are paid from a credit that grows by a sixteenth of the time slept, so that they never take
-more than that of a processor; they begin behind a frame only, so a gateway without traffic sleeps.
+looks for up to LOOK_NS behind each, and if they do, the average of the intervals falls and it is
+awake for good.  Trials are paid from a credit that grows by a sixteenth of the time slept, so that
+they never take more than that of a processor.  One begins when the credit is full and goes on until
+it is spent: others have to get used to it, too, such as a host that polls for a halted processor only
+where halts have lately been short.  They begin behind a frame, so a gateway without traffic sleeps.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
     INTERVAL_NS_MAX = 2000000
-    TRIAL_NS = 500000
-    TRIAL_SHARE = 16
+    LOOK_NS = 500000
+    SLEEP_SHARE = 16
     CREDIT_NS_MAX = 10000000
 
 
@@ -34,6 +36,13 @@ cdef void patience_init(Patience* patience, uint64_t spin_ns) noexcept:
     patience.interval_ns = INTERVAL_NS_MAX
     patience.credit_ns = 0
     patience.trying = False
+    patience.looking = False
+
+
+cdef inline void looked(Patience* patience, uint64_t duration) noexcept nogil:
+    """A look that was a trial is over, and paid for."""
+    patience.credit_ns -= min(duration, patience.credit_ns)
+    patience.looking = False
 
 
 cdef void patience_arrived(Patience* patience, uint64_t now, uint32_t frames) noexcept nogil:
@@ -44,12 +53,11 @@ cdef void patience_arrived(Patience* patience, uint64_t now, uint32_t frames) no
     patience.interval_ns += (
         min(gap // frames, <uint64_t>INTERVAL_NS_MAX) // 8 - patience.interval_ns // 8
     )
-    if patience.trying:
-        patience.credit_ns -= min(gap, patience.credit_ns)
-        patience.trying = False
+    if patience.looking:
+        looked(patience, gap)
     else:
         patience.credit_ns = min(
-            patience.credit_ns + gap // TRIAL_SHARE, <uint64_t>CREDIT_NS_MAX
+            patience.credit_ns + gap // SLEEP_SHARE, <uint64_t>CREDIT_NS_MAX
         )
 
 
@@ -57,15 +65,18 @@ cdef uint64_t patience_begin(Patience* patience) noexcept nogil:
     """Nothing waits: until when to look again; 0 is to sleep."""
     if patience.interval_ns <= patience.spin_ns:
         return patience.last_ns + patience.spin_ns
-    patience.trying = patience.spin_ns != 0 and patience.credit_ns >= TRIAL_NS
-    return patience.last_ns + TRIAL_NS if patience.trying else 0
+    if patience.credit_ns == CREDIT_NS_MAX:
+        patience.trying = patience.spin_ns != 0
+    elif patience.credit_ns < LOOK_NS:
+        patience.trying = False
+    patience.looking = patience.trying
+    return patience.last_ns + LOOK_NS if patience.looking else 0
 
 
 cdef void patience_end(Patience* patience, uint64_t now) noexcept nogil:
     """Nothing came in time."""
-    if patience.trying:
-        patience.credit_ns -= min(now - patience.last_ns, patience.credit_ns)
-        patience.trying = False
+    if patience.looking:
+        looked(patience, now - patience.last_ns)
 
 
 cdef class Watch:

@@ -79,7 +79,22 @@ def test_a_program_that_waits_for_each_answer_is_not_slept_for_in_the_end() -> N
     forwarder = Forwarder()
     settled(forwarder, lambda _awake: 400 * MICROSECOND, 100)
     assert forwarder.slept
-    settled(forwarder, lambda awake: (40 if awake else 400) * MICROSECOND, 300)
+    settled(forwarder, lambda awake: (40 if awake else 400) * MICROSECOND, 1000)
+    assert not forwarder.slept
+
+
+def test_a_trial_lasts_until_others_have_got_used_to_it() -> None:
+    """A host wakes its processors fast only after ten short halts in a row."""
+    forwarder = Forwarder()
+    settled(forwarder, lambda _awake: 400 * MICROSECOND, 100)
+    short = 0
+
+    def gap(awake: bool) -> int:
+        nonlocal short
+        short = short + 1 if awake else 0
+        return (40 if short > 10 else 400) * MICROSECOND
+
+    settled(forwarder, gap, 2000)
     assert not forwarder.slept
 
 
