@@ -202,7 +202,7 @@ def locked_memory() -> Check:
     return bad("locked memory", found, "raise it: ulimit -l 64")
 
 
-class Without(Exception):  # noqa: N818
+class MissingError(Exception):
     """Something that the gateway can do without is not there; the text says what follows."""
 
     def __init__(self, found: str, remedy: str) -> None:
@@ -214,8 +214,8 @@ def attempt(name: str, trial: Callable[[], None], found: str) -> Check:
     """Run a trial in a thread that may change its namespace."""
     try:
         namespace.run_in_thread(trial)
-    except Without as without:
-        return Check(name, Outcome.MISSING, without.found, without.remedy)
+    except MissingError as missing:
+        return Check(name, Outcome.MISSING, missing.found, missing.remedy)
     except NetnsError as error:
         return bad(name, error.cause, error.remedy)
     except PermissionError as error:
@@ -271,7 +271,7 @@ def _packet_ring() -> None:
 def segmentation() -> None:
     """Without it UDP is slower, and the forwarder says so in its log."""
     if not udp_segmentation.available():
-        raise Without("UDP datagrams leave one by one, which takes longer", "boot Linux 6.2")
+        raise MissingError("UDP datagrams leave one by one, which takes longer", "boot Linux 6.2")
 
 
 @dataclass(frozen=True)

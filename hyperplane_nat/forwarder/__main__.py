@@ -90,8 +90,13 @@ def _say(**event: object) -> None:
 def _coalesces_udp(arguments: argparse.Namespace) -> bool:
     if not arguments.coalesce_udp:
         return False
-    if udp_segmentation.available():
-        return True
+    try:
+        if udp_segmentation.available():
+            return True
+    except PermissionError:
+        raise ValueError(
+            "no permission to make a network namespace: run as root (CAP_SYS_ADMIN, CAP_NET_RAW)"
+        ) from None
     log.warning(
         "UDP datagrams leave one by one: this kernel does not cut up UDP frames of packet sockets "
         "(needs Linux 6.2, or forwarder.coalesce_udp = false)"
