@@ -191,14 +191,15 @@ def _is_inside(pid: int, identities: Collection[str]) -> bool:
     try:
         return os.readlink(f"/proc/{pid}/ns/net") in identities  # noqa: PTH115
     except PermissionError:
-        # It may do more than this process, so this process did not start it.
+        # It is gone since it was looked up (proc_ns_readlink in fs/proc/namespaces.c), or it may do
+        # more than this process, so this process did not start it.
         return False
     except (FileNotFoundError, ProcessLookupError):
         pass
     # It has ended, or only its first thread has.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 path = f"/proc/{pid}/task/{thread}/ns/net"
                 if os.readlink(path) in identities:  # noqa: PTH115
                     return True

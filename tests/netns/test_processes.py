@@ -97,6 +97,25 @@ def test_a_process_whose_first_thread_has_ended(room: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("gone", [FileNotFoundError, ProcessLookupError, PermissionError])
+def test_a_process_that_goes_while_it_is_looked_at_is_nowhere(
+    room: str, monkeypatch: pytest.MonkeyPatch, gone: type[OSError]
+) -> None:
+    """Linux says EACCES of a thread that is gone since its directory was opened."""
+    child = start(room, "sh", "-c", "echo go; exec sleep 1000")
+    assert inside(room) == [child.pid]
+
+    def readlink(path: str) -> str:
+        raise gone if "/task/" in path else FileNotFoundError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "readlink", readlink)
+        assert inside(room) == []
+    assert processes.kill_all(room) == 1
+    assert finish(child) == -9
+
+
+@pytest.mark.live
 def test_a_process_that_moves_by_forking(room: str) -> None:
     child = start(room, sys.executable, "-c", MOVER)
     processes.kill_all(room)
