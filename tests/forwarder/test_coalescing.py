@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperplane_nat.forwarder.coalescing import CoalescingQueue
+from tests.reference.checksum import ones_sum, pseudo_header
 
 VNET: Final = struct.Struct("=BBHHHH")
 PARTIAL, UDP_L4 = 1, 5
@@ -25,17 +26,8 @@ HEADERS: Final = 42
 BATCH: Final = 512
 
 
-def ones_complement(data: bytes) -> int:
-    """The sum of RFC 1071, folded and not complemented."""
-    data += bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
-def pseudo_header(ip: bytes, length: int) -> bytes:
-    return ip[12:20] + struct.pack("!BBH", 0, 17, length)
+def pseudo_header_of(ip: bytes, length: int) -> bytes:
+    return pseudo_header(ip[12:16], ip[16:20], ip[9], length)
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ class Datagram:
             bytes.fromhex("0a00010a"),
             bytes.fromhex(self.destination),
         )
-        checksum = ones_complement(head + self.options) ^ 0xFFFF
+        checksum = ones_sum(head + self.options) ^ 0xFFFF
         return head[:10] + struct.pack("!H", checksum) + head[12:] + self.options
 
     def frame(self) -> bytes:
@@ -79,8 +71,8 @@ class Datagram:
         ip = self.ip(len(self.payload))
         length = 8 + len(self.payload)
         udp = struct.pack("!HHH", self.source_port, 53, length)
-        partial = ones_complement(pseudo_header(ip, length))
-        whole = ones_complement(pseudo_header(ip, length) + udp + self.payload) ^ 0xFFFF
+        partial = ones_sum(pseudo_header_of(ip, length))
+        whole = ones_sum(pseudo_header_of(ip, length) + udp + self.payload) ^ 0xFFFF
         udp += struct.pack("!H", partial if self.partial else whole)
         start = 14 + len(ip)
         header = (
@@ -100,7 +92,7 @@ def segments(message: bytes) -> list[bytes]:
         return [message]
     assert (flags, header_bytes, start, offset) == (PARTIAL, HEADERS, 34, 6)
     ip, udp, payload = frame[14:34], frame[34:42], frame[42:]
-    assert ones_complement(ip) == 0xFFFF
+    assert ones_sum(ip) == 0xFFFF
     assert struct.unpack_from("!H", ip, 2)[0] == len(frame) - 14
     total, check = struct.unpack_from("!HH", udp, 4)
     assert total == len(frame) - 34
@@ -109,11 +101,11 @@ def segments(message: bytes) -> list[bytes]:
     for number, first in enumerate(range(0, len(payload), gso_size)):
         part = payload[first : first + gso_size]
         length = 8 + len(part)
-        adjusted = ones_complement(struct.pack("!HHH", check, total ^ 0xFFFF, length))
+        adjusted = ones_sum(struct.pack("!HHH", check, total ^ 0xFFFF, length))
         head = bytearray(ip)
         struct.pack_into("!HHH", head, 2, 20 + length, identification + number & 0xFFFF, 0x4000)
         struct.pack_into("!H", head, 10, 0)
-        struct.pack_into("!H", head, 10, ones_complement(bytes(head)) ^ 0xFFFF)
+        struct.pack_into("!H", head, 10, ones_sum(bytes(head)) ^ 0xFFFF)
         result.append(
             VNET.pack(PARTIAL, 0, 0, 0, 34, 6)
             + frame[:14]
