@@ -13,6 +13,7 @@ the sockets: a request costs a task and a socket buffer, never a copy of the fil
 * `GET /file?bytes=M`: the first M bytes of the content, by default `--size-bytes`
 * `GET /slow?bytes=M&seconds=S`: the same at an even pace over S seconds
 * `GET /sha256?bytes=M`: the hexadecimal digest of the same, as text
+* `GET /`: a line with the client's address and port as the server sees them, and the paths here
 * `GET /peer`: `{"address", "port"}` of the client as the server sees it
 
 `udp-echo` (RFC 862) sends every datagram back from the address it was sent to.
@@ -68,6 +69,7 @@ class HttpService:
         application = web.Application()
         application.add_routes(
             [
+                web.get("/", self._serve_root),
                 web.get("/file", self._serve_file),
                 web.get("/slow", self._serve_slow),
                 web.get("/sha256", self._serve_sha256),
@@ -138,11 +140,21 @@ class HttpService:
         digest = await asyncio.to_thread(content.sha256, self._length(request))
         return web.Response(text=digest)
 
+    async def _serve_root(self, request: web.Request) -> web.Response:
+        address, port = self._peer(request)
+        return web.Response(
+            text=f"you are {address} port {port}; there are /file /slow /sha256 /peer\n"
+        )
+
     async def _serve_peer(self, request: web.Request) -> web.Response:
+        address, port = self._peer(request)
+        return web.json_response({"address": address, "port": port})
+
+    def _peer(self, request: web.Request) -> tuple[str, int]:
         peer = None if request.transport is None else request.transport.get_extra_info("peername")
         if peer is None:
             raise ConnectionResetError
-        return web.json_response({"address": peer[0], "port": peer[1]})
+        return peer[0], peer[1]
 
 
 class UdpEcho:

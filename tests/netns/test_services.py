@@ -99,6 +99,18 @@ def test_http() -> None:
         assert answer == {"address": mine[0], "port": mine[1]}
 
 
+def test_http_root_tells_whom_it_sees() -> None:
+    port = free_port()
+    with service("http", "127.0.0.1", port):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            mine = connection.getsockname()
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with connection.makefile("rb") as file:
+                head, _, body = file.read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 200 ")
+        assert f"you are {mine[0]} port {mine[1]};" in body.decode()
+
+
 @pytest.mark.parametrize(
     "path",
     [
