@@ -76,13 +76,12 @@ class _Group(TyperGroup):
 
 def _command(name: str, verb: _Verb) -> Any:
     module = import_module(f"hyperplane_nat.cli.{verb.module}")
-    single = typer.Typer(**_STYLE)
+    single = typer.Typer(add_completion=False, **_STYLE)
     single.command(name, context_settings=dict(verb.settings))(getattr(module, verb.function))
     return typer.main.get_command(single)
 
 
 _STYLE: dict[str, Any] = {
-    "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,29 @@ def test_every_command_is_on_the_page(run: Run, command: str) -> None:
     page = Path(__file__).parents[2] / "docs" / "cli.md"
     assert f"hyperplane-nat {command}" in page.read_text(encoding="utf-8")
     assert run(command, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("hyperplane-nat fl", {"flows", "flow-logs"}),
+        ("hyperplane-nat flows --sor", {"--sort"}),
+    ],
+)
+def test_the_shell_completes(typed: str, offered: set[str]) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "hyperplane-nat"],
+        env={
+            **os.environ,
+            "_HYPERPLANE_NAT_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.split()) == offered
 
 
 @pytest.mark.parametrize("command", ["status", "flows", "ports", "invoke", "exec"])
