@@ -2,7 +2,7 @@
 # A thin front: every target can be typed by hand from what stands under it.
 #
 #   sudo make demo     everything from nothing: packages, build, lab, traffic, report, tear-down
-#   sudo make test     everything: lint, types, unit, property, live
+#   sudo make test     everything: lint, types, unit, property, live, packaging
 #
 # Works as root with and without sudo. PYTHON picks the interpreter the environment is made with.
 
@@ -19,16 +19,20 @@ FUZZ_FRAMES ?= 1000000
 
 SOURCES := $(shell find hyperplane_nat bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h') \
 	hyperplane_nat/engine/constants.py
+# Three stamps: what runs is installed, what checks and measures it is installed, what is compiled.
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 BUILT := build/.built
+# Of every interpreter that is to be tried; `make dist PYTHONS="python3.12 python3.13"`.
+PYTHONS ?= $(PYTHON)
 
 .PHONY: help deps deps-build demo test test-live test-alone test-rest lint build bench bench-quick \
-	asan asan-build asan-fuzz docs clean distclean
+	asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test lint bench bench-quick asan docs clean distclean"
+	@echo " targets: deps build demo test lint bench bench-quick asan dist docs clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -42,7 +46,12 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py | deps-build
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt pip setuptools wheel Cython
 	HYPERPLANE_EXTENSIONS=0 \
-		$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,bench]'
+		$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e .
+	touch $@
+
+$(TOOLS): $(INSTALLED)
+	HYPERPLANE_EXTENSIONS=0 \
+		$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,plots]'
 	touch $@
 
 $(BUILT): $(INSTALLED) $(SOURCES)
@@ -55,35 +64,40 @@ build: $(BUILT)
 demo: $(BUILT)
 	$(BIN)/python -m bench.demo
 
-test: deps $(BUILT)
-	$(MAKE) --jobs=2 test-live asan-fuzz test-rest
+test: deps $(TOOLS) $(BUILT)
+	$(MAKE) --jobs=2 test-live asan-fuzz test-rest dist
 	$(MAKE) test-alone
 
 # Whole lines: two of these run beside each other.
 PYTEST := bash -o pipefail -c '$(BIN)/python -m pytest "$$@" | sed -u ""' pytest
 
-test-live: $(BUILT)
+test-live: $(TOOLS) $(BUILT)
 	$(PYTEST) tests/live -m 'not alone'
 
 # What loads the machine has it to itself.
-test-alone: $(BUILT)
+test-alone: $(TOOLS) $(BUILT)
 	$(PYTEST) tests/live -m alone
 
-test-rest: $(BUILT)
+test-rest: $(TOOLS) $(BUILT)
 	$(PYTEST) --ignore=tests/live
 
-lint: $(BUILT)
+lint: $(TOOLS) $(BUILT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: deps $(BUILT)
+bench: deps $(TOOLS) $(BUILT)
 	$(BIN)/python -m bench all
 
-bench-quick: deps $(BUILT)
+bench-quick: deps $(TOOLS) $(BUILT)
 	$(BIN)/python -m bench quick
 
-docs: $(BUILT)
+# The source distribution, a wheel made from it, and a lab that runs on that wheel in an environment
+# of its own outside the tree.
+dist: deps $(TOOLS)
+	$(BIN)/python -m tools.try_dist $(PYTHONS)
+
+docs: $(TOOLS) $(BUILT)
 	$(BIN)/python -m hyperplane_nat.config --markdown > docs/configuration.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md
 
@@ -106,7 +120,7 @@ asan: asan-build
 asan-fuzz: asan-build
 	$(ASAN_RUN) ../../$(BIN)/python -m tests.fuzz.engine_fuzz --frames $(FUZZ_FRAMES)
 
-asan-build: $(INSTALLED)
+asan-build: $(TOOLS)
 	mkdir -p $(ASAN)
 	rm -rf $(ASAN)/tests
 	tar -cf - --exclude='*.so' --exclude=__pycache__ \

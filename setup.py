@@ -2,21 +2,24 @@
 """
 Builds the extension modules; everything else is in pyproject.toml.
 
-Every .pyx below hyperplane_nat/ and bench/ becomes an extension of the same dotted name. CFLAGS and
-LDFLAGS are honoured (setuptools puts them around the flags given here). HYPERPLANE_SANITIZE=1
-builds with the address and undefined-behaviour sanitizers: `make asan` does so in a tree of its
-own, and the interpreter then needs libasan preloaded. HYPERPLANE_EXTENSIONS=0 leaves the modules
-to a later `build_ext`, which compiles several at a time, where pip compiles one.
+Every .pyx below hyperplane_nat/ becomes an extension of the same dotted name, and so does every
+one below bench/ when they are built in place: the bench belongs to the source tree and is not
+installed.  CFLAGS and LDFLAGS are honoured (setuptools puts them around the flags given here).
+HYPERPLANE_SANITIZE=1 builds with the address and undefined-behaviour sanitizers: `make asan` does
+so in a tree of its own, and the interpreter then needs libasan preloaded. HYPERPLANE_EXTENSIONS=0
+leaves the modules to a later `build_ext`.
 """
 
 import os
 import runpy
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 SANITIZE = os.environ.get("HYPERPLANE_SANITIZE") == "1"
+IN_PLACE = "--inplace" in sys.argv
 
 COMPILE_OPTIONS = ["-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Wno-unused-function"]
 # Cython's own code: unused parameters of slots, and the comparison of signs in its helpers.
@@ -33,8 +36,13 @@ else:
 def extensions() -> list[Extension]:
     """One extension per .pyx; each is built again when any .pxd or header has changed."""
     # Under the sanitizers the engine is tested by itself: it is what reads hostile bytes.
-    rooms = ("hyperplane_nat/engine",) if SANITIZE else ("hyperplane_nat", "bench")
+    rooms = ["hyperplane_nat/engine"] if SANITIZE else ["hyperplane_nat"]
+    if IN_PLACE and not SANITIZE:
+        rooms.append("bench")
     sources = sorted(path for room in rooms for path in (ROOT / room).rglob("*.pyx"))
+    if not sources:
+        # An installation without them would be found out by its first user.
+        raise SystemExit("setup.py: the .pyx sources are missing: this tree is incomplete")
     depends = sorted(
         str(path.relative_to(ROOT))
         for room in ("hyperplane_nat", "bench")
@@ -81,4 +89,7 @@ def cythonized() -> list[Extension]:
     return result
 
 
-setup(ext_modules=cythonized())
+setup(
+    ext_modules=cythonized(),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -132,4 +134,47 @@ def test_constraints_name_an_exact_version_of_every_dependency() -> None:
 
 def test_version_is_said_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == hyperplane_nat.__version__
+    assert "version" not in project
+    assert project["dynamic"] == ["version"]
+    newest = re.search(
+        r"^## (\d+\.\d+\.\d+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert newest is not None
+    assert newest.group(1) == hyperplane_nat.__version__
+
+
+def test_a_build_without_the_sources_of_the_extensions_fails(tmp_path: Path) -> None:
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for package in ("hyperplane_nat", "netns"):
+        shutil.copytree(
+            ROOT / package,
+            tmp_path / package,
+            ignore=shutil.ignore_patterns("*.pyx", "*.so", "__pycache__"),
+        )
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the .pyx sources are missing" in done.stderr
+
+
+def test_the_demo_needs_no_tool_of_the_checks() -> None:
+    """It runs with what the package itself depends on."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = {text.partition(">=")[0].lower() for text in project["dependencies"]}
+    others = {
+        text.partition(">=")[0].lower().replace("-", "_")
+        for extra in extras.values()
+        for text in extra
+    } - needed
+    code = "import sys, bench.demo; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert others.isdisjoint(set(done.stdout.lower().split()) - {"setuptools"})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One bar chart per workload, as PNG: bars are medians, whiskers go from the lowest to the highest.
 
-matplotlib is in the optional dependencies (`pip install hyperplane-nat[bench]`); without it
+matplotlib is in the optional dependencies (`pip install hyperplane-nat[plots]`); without it
 `draw` raises BenchError, and the run says so and goes on to the page without pictures.
 """
 
@@ -27,7 +27,7 @@ def draw(document: dict[str, Any], directory: Path) -> dict[str, Path]:
         import matplotlib as mpl
     except ImportError:
         raise BenchError(
-            "no plots: matplotlib is not installed (pip install 'hyperplane-nat[bench]')"
+            "no plots: matplotlib is not installed (pip install 'hyperplane-nat[plots]')"
         ) from None
     mpl.use("Agg")
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ What `coldstart` found, as a table and as a picture.
 Measured and modelled times stand apart: the first are this program's own on this machine, the
 second are AWS's figures for what this program does not wait for.
 
-matplotlib is in the optional dependencies (`pip install 'hyperplane-nat[bench]'`).
+matplotlib is in the optional dependencies (`pip install 'hyperplane-nat[plots]'`).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def check_plot(path: Path) -> None:
         import matplotlib as mpl
     except ImportError:
         raise UserError(
-            "no plot: matplotlib is not installed (pip install 'hyperplane-nat[bench]')"
+            "no plot: matplotlib is not installed (pip install 'hyperplane-nat[plots]')"
         ) from None
     # Not one that needs a display.
     mpl.use("Agg")

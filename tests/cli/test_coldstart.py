@@ -309,7 +309,7 @@ def test_without_matplotlib_the_remedy_is_named(
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     result = run("coldstart", "--plot", str(tmp_path / "plot.png"))
     assert result.exit_code == 2
-    assert "pip install 'hyperplane-nat[bench]'" in result.stderr
+    assert "pip install 'hyperplane-nat[plots]'" in result.stderr
     assert labs.started == []
 
 
