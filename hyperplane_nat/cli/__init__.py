@@ -5,17 +5,37 @@ The command line, `hyperplane-nat`.
 One module per group of commands: `lifecycle` (up, down), `inspection` (what the control API tells),
 `flows`, `ports` (who takes the source ports), with `watching` for what is drawn again, `events`,
 `applying` (apply), `resources` (functions, security-groups), `configuration` (config), `invocation`
-(invoke), `execution` (exec), `coldstart` with its `coldstart_report`, `doctor` with its `checks`.
+(invoke), `execution` (exec), `coldstart` with its `coldstart_report`, `doctor` with its `checks`;
+`tables` is how they all draw.
 `application` imports the one that is called, and turns every expected error into one line on
 standard error and exit status 2.
 """
+
+import errno
+import os
+import sys
 
 from hyperplane_nat.cli.application import app
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    status: int | str | None = 0
+    try:
+        try:
+            app()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EPIPE):
+            raise
+        if error.errno != errno.EPIPE:
+            print(f"hyperplane-nat: cannot write the output: {error.strerror}", file=sys.stderr)
+        # What is still in the buffer would be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 2
+    sys.exit(status)
 
 
 __all__ = ["app", "main"]

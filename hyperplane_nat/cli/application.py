@@ -27,6 +27,8 @@ class _Verb:
     module: str
     function: str
     settings: Mapping[str, object] = field(default_factory=dict)
+    failure: int = 2
+    """Exit status for what the user can mend."""
 
 
 COMMANDS: Mapping[str, _Verb] = {
@@ -34,7 +36,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "up": _Verb("lifecycle", "up"),
     "apply": _Verb("applying", "apply"),
     "invoke": _Verb("invocation", "invoke"),
-    "exec": _Verb("execution", "execute", {"allow_interspersed_args": False}),
+    "exec": _Verb("execution", "execute", {"allow_interspersed_args": False}, failure=125),
     "status": _Verb("inspection", "status"),
     "environments": _Verb("inspection", "environments"),
     "interfaces": _Verb("inspection", "interfaces"),
@@ -71,7 +73,7 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except (UserError, ConfigError, ClientError, ControllerError, NetnsError) as error:
             typer.echo(f"hyperplane-nat: {error}", err=True)
-            raise typer.Exit(2) from None
+            raise typer.Exit(COMMANDS[ctx.invoked_subcommand].failure) from None
 
 
 def _command(name: str, verb: _Verb) -> Any:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, SetOption
+from hyperplane_nat.cli.tables import Column, Table
 from hyperplane_nat.client import Client
 
 SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}
@@ -63,11 +63,9 @@ def apply_body(wanted: configuration.Config, *, dry_run: bool = False) -> dict[s
 
 
 def plan_table(plan: list[dict[str, Any]]) -> Table:
-    """The steps of a plan, in their order. Not markup: a group may have brackets in its name."""
-    result = common.table(None, [("", False), ("kind", False), ("name", False), ("detail", False)])
+    """The steps of a plan, in their order."""
+    result = Table(None, [Column(""), Column("kind"), Column("name"), Column("detail")])
     for line in plan:
         sign, colour = SIGNS.get(line["action"], ("?", ""))
-        result.add_row(
-            Text(sign, style=colour), line["kind"], Text(line["name"]), Text(line["detail"])
-        )
+        result.add_row(Text(sign, style=colour), line["kind"], line["name"], line["detail"])
     return result

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import UserError
+from hyperplane_nat.cli.tables import Column, Table
 
 SHARED = "hyperplane"
 EACH = "interface-per-environment"
@@ -86,19 +85,19 @@ def show(found: Sequence[Measurement]) -> None:
 
 def table(found: Sequence[Measurement]) -> Table:
     """A row for each size and kind."""
-    result = common.table(
+    result = Table(
         "cold starts",
         [
-            ("environments", True),
-            ("networking", False),
-            ("started", True),
-            ("interfaces", True),
-            ("subnet addresses", True),
-            ("measured p50", True),
-            ("measured p99", True),
-            ("measured, all", True),
-            ("modelled: AWS adds", True),
-            ("AWS refuses", False),
+            Column("environments", numeric=True),
+            Column("networking"),
+            Column("started", numeric=True, rank=1),
+            Column("interfaces", numeric=True),
+            Column("subnet addresses", numeric=True, rank=3),
+            Column("measured p50", numeric=True, rank=2),
+            Column("measured p99", numeric=True, rank=1),
+            Column("measured, all", numeric=True, rank=4),
+            Column("modelled: AWS adds", numeric=True, rank=1),
+            Column("AWS refuses", rank=5),
         ],
     )
     for item in found:

@@ -7,22 +7,21 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from hyperplane_nat.client import RUNTIME_DIRECTORY, Client
 from netns import names
 
 DEFAULT_LAB = "default"
 
-PIPE_WIDTH = 240
-"""Columns where the output is no terminal: rich would otherwise cut tables at 80."""
+PIPE_WIDTH = 1 << 20
+"""Columns where the output is no terminal: rich would otherwise cut lines at 80."""
 
 
 class UserError(Exception):
@@ -115,7 +114,7 @@ def require_root(verb: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that does not cut tables when the output is a pipe."""
+    """A console that does not cut lines when the output is a pipe."""
     result = Console(stderr=stderr, highlight=False)
     if not result.is_terminal:
         result.width = PIPE_WIDTH
@@ -143,14 +142,6 @@ def mapping(document: object) -> dict[str, Any]:
             "the controller answered something unexpected (is its version another one?)"
         )
     return document
-
-
-def table(title: str | None, columns: Iterable[tuple[str, bool]]) -> Table:
-    """A table; each column is its heading and whether it holds numbers."""
-    result = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for heading, numeric in columns:
-        result.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    return result
 
 
 def byte_count(value: float) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import checks, common
 from hyperplane_nat.cli.common import ConfigOption, JsonOption
+from hyperplane_nat.cli.tables import Column, Table
 
 COLOURS = {
     checks.Outcome.OK: "green",
@@ -33,7 +34,7 @@ def doctor(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
 
 
 def _print(found: list[checks.Check], failed: list[checks.Check]) -> None:
-    table = common.table(None, [("check", False), ("", False), ("found", False), ("remedy", False)])
+    table = Table(None, [Column("check"), Column(""), Column("found"), Column("remedy")])
     for check in found:
         table.add_row(
             check.name,

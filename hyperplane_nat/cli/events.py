@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hyperplane_nat.cli import common
+from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
 from hyperplane_nat.client import NotRunningError
 
@@ -51,7 +51,7 @@ def events(
         for row in rows:
             typer.echo(json.dumps(row) if as_json else line(row))
             last = row["number"]
-        time.sleep(POLL_SECONDS)
+        watching.pause(POLL_SECONDS)
         try:
             rows = common.rows(connection.get("/v1/events", {"after": last}))
             answered = time.monotonic()

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hyperplane_nat.cli import common
+from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import LabOption
+from hyperplane_nat.client import Client
 from hyperplane_nat.config import Config
 from hyperplane_nat.flow_logs.files import log_files
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.5
 def flow_logs(
     ctx: typer.Context,
     interface: Annotated[
-        str | None, typer.Option(metavar="INTERFACE", help="Only this interface's: eni-a.")
+        str | None, typer.Option(metavar="INTERFACE", help="Only this one's: its name or id.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with the lines that come.")
@@ -34,25 +34,45 @@ def flow_logs(
     lab: LabOption = None,
 ) -> None:
     """Print the lines of the flow logs, the oldest first."""
-    place = directory or _directory(ctx, lab)
+    if directory is None:
+        place, interface = _of_a_lab(common.client(ctx, lab), interface)
+    else:
+        place = directory
+        if not place.is_dir():
+            raise common.UserError(f"{place}: no such directory")
+        if interface is not None and not log_files(place, interface):
+            raise common.UserError(f"{place}: no flow logs of interface {interface!r} are below it")
     reading = FlowLogLines(place, interface)
     try:
         _print(reading.take())
         while follow:
-            time.sleep(_POLL_SECONDS)
+            watching.pause(_POLL_SECONDS)
             _print(reading.take())
     except KeyboardInterrupt:
         return
 
 
-def _directory(ctx: typer.Context, lab: str | None) -> Path:
-    answer = common.client(ctx, lab).get("/v1/config")
-    config = Config.model_validate(answer)
+def _of_a_lab(connection: Client, interface: str | None) -> tuple[Path, str | None]:
+    """The directory of a running lab's flow logs, and the id that an interface has in them."""
+    config = Config.model_validate(connection.get("/v1/config"))
     if not config.flow_logs.enabled:
         raise common.UserError(
             f"lab {config.lab.name!r} writes no flow logs (set flow_logs.enabled to true)"
         )
-    return Path(config.flow_logs.directory) / config.lab.name
+    place = Path(config.flow_logs.directory) / config.lab.name
+    if interface is None:
+        return place, None
+    ids = {}
+    for row in common.rows(connection.get("/v1/interfaces")):
+        ids[row["name"]] = ids[row.get("id")] = row.get("id") or row["name"]
+    wanted = ids.get(interface, interface)
+    # One that is gone may have left lines.
+    if interface not in ids and not log_files(place, wanted):
+        raise common.UserError(
+            f"unknown interface {interface!r} "
+            f"(see: hyperplane-nat --lab {config.lab.name} interfaces)"
+        )
+    return place, wanted
 
 
 def _print(lines: Iterator[str]) -> None:

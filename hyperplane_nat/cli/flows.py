@@ -9,10 +9,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 
-from hyperplane_nat.cli import common, watching
+from hyperplane_nat.cli import common, tables, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
+from hyperplane_nat.cli.tables import Column
 from hyperplane_nat.cli.watching import WatchOption
 from hyperplane_nat.client import Client
 from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
@@ -118,22 +118,22 @@ def picture(found: list[dict[str, Any]], shown: int) -> RenderableType:
     return Group(result, f"more than {shown} flows; see --limit, --sort, the filters, --json")
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    result = common.table(
+def _table(rows: list[dict[str, Any]]) -> tables.Table:
+    result = tables.Table(
         None,
         [
-            ("protocol", False),
-            ("state", False),
-            ("environment", False),
-            ("inside", False),
-            ("leaves as", False),
-            ("remote", False),
-            ("age", True),
-            ("idle", True),
-            ("packets out", True),
-            ("bytes out", True),
-            ("packets in", True),
-            ("bytes in", True),
+            Column("protocol", rank=2),
+            Column("state", rank=3),
+            Column("environment"),
+            Column("inside", rank=4),
+            Column("SNAT address"),
+            Column("remote"),
+            Column("age", numeric=True, rank=6),
+            Column("idle", numeric=True, rank=5),
+            Column("packets out", numeric=True, rank=7),
+            Column("bytes out", numeric=True, rank=8),
+            Column("packets in", numeric=True, rank=7),
+            Column("bytes in", numeric=True, rank=8),
         ],
     )
     for row in rows:

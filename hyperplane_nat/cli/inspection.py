@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption
+from hyperplane_nat.cli.tables import Column, Table
 
 
 def status(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
@@ -29,10 +28,7 @@ def status_table(answer: dict[str, Any]) -> Table:
     """The answer of /v1/status as a table of two columns."""
     forwarder, flows, state = answer["forwarder"], answer["flows"], answer["state_file"]
     active = sum(flows[protocol] for protocol in ("tcp", "udp", "icmp"))
-    grid = Table(show_header=False, title=f"lab {answer['lab']}: {answer['state']}")
-    grid.title_justify, grid.title_style = "left", "bold"
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
+    grid = Table(f"lab {answer['lab']}: {answer['state']}", [Column(""), Column("")])
     grid.add_row("environments", str(answer["environments"]))
     grid.add_row("interfaces", f"{answer['interfaces']} in {answer['vpcs']} VPC(s)")
     grid.add_row(
@@ -66,7 +62,7 @@ def _forwarder(forwarder: dict[str, Any]) -> str:
 
 def drops_table(drops: dict[str, int]) -> Table:
     """Drops by reason, the most frequent first."""
-    result = common.table("drops", [("reason", False), ("packets", True)])
+    result = Table("drops", [Column("reason"), Column("packets", numeric=True)])
     for reason, count in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
         result.add_row(reason, str(count))
     return result
@@ -78,21 +74,21 @@ def environments(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption 
     if as_json:
         common.print_json(answer)
         return
-    result = common.table(
+    result = Table(
         None,
         [
-            ("environment", False),
-            ("state", False),
-            ("function", False),
-            ("namespace", False),
-            ("address", False),
-            ("interface", False),
-            ("leaves as", False),
-            ("packets out", True),
-            ("bytes out", True),
-            ("packets in", True),
-            ("bytes in", True),
-            ("drops", True),
+            Column("environment"),
+            Column("state"),
+            Column("function", rank=1),
+            Column("namespace", rank=6),
+            Column("address", rank=5),
+            Column("interface", rank=2),
+            Column("SNAT address", rank=1),
+            Column("packets out", numeric=True, rank=4),
+            Column("bytes out", numeric=True, rank=3),
+            Column("packets in", numeric=True, rank=4),
+            Column("bytes in", numeric=True, rank=3),
+            Column("drops", numeric=True, rank=2),
         ],
     )
     for row in common.rows(answer):
@@ -119,20 +115,20 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
     if as_json:
         common.print_json(answer)
         return
-    result = common.table(
+    result = Table(
         None,
         [
-            ("interface", False),
-            ("id", False),
-            ("kind", False),
-            ("status", False),
-            ("VPC", False),
-            ("subnet", False),
-            ("address", False),
-            ("MAC", False),
-            ("security groups", False),
-            ("environments", True),
-            ("flows", True),
+            Column("interface"),
+            Column("id", rank=3),
+            Column("kind", rank=2),
+            Column("status", rank=2),
+            Column("VPC", rank=1),
+            Column("subnet", rank=4),
+            Column("address"),
+            Column("MAC", rank=6),
+            Column("security groups", rank=5),
+            Column("environments", numeric=True, rank=1),
+            Column("flows", numeric=True, rank=1),
         ],
     )
     for row in common.rows(answer):
@@ -145,7 +141,7 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
             row["subnet"],
             row["address"],
             row["mac"],
-            Text(", ".join(row.get("groups") or []) or "-"),
+            ", ".join(row.get("groups") or []) or "-",
             str(row["environments"]),
             str(row["flows"]),
         )

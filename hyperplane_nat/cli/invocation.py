@@ -29,11 +29,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption
 from hyperplane_nat.cli.execution import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
+from hyperplane_nat.cli.tables import Column, Table
 from hyperplane_nat.client import ApiError, Client
 
 EXIT_TIMED_OUT = 124
@@ -264,7 +264,7 @@ def _print_summary(summary: dict[str, Any], function: str) -> None:
 
 
 def _times(summary: dict[str, Any]) -> Table:
-    result = common.table(None, [("", False), *((name, True) for name, _ in PERCENTS)])
+    result = Table(None, [Column(""), *(Column(name, numeric=True) for name, _ in PERCENTS)])
     for heading, key in (
         ("network ready", "network_ready_seconds"),
         ("network ready, cold starts", "network_ready_cold_seconds"),
@@ -280,7 +280,7 @@ def _times(summary: dict[str, Any]) -> Table:
 
 
 def _failures(failures: dict[str, int]) -> Table:
-    result = common.table("failures", [("code", False), ("invocations", True)])
+    result = Table("failures", [Column("code"), Column("invocations", numeric=True)])
     for code, number in failures.items():
         result.add_row(code, str(number))
     return result

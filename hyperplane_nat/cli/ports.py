@@ -7,23 +7,26 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
+from hyperplane_nat.cli.tables import Column, Table
 from hyperplane_nat.cli.watching import WatchOption
 
 HOLDERS_SHOWN = 3
 """Of the environments and functions that the control API names for a row."""
 
 _FIGURES = (
-    ("in use", True),
-    ("held", True),
-    ("limit", True),
-    ("%", True),
+    Column("in use", numeric=True),
+    Column("held", numeric=True, rank=3),
+    Column("limit", numeric=True, rank=4),
+    Column("%", numeric=True),
 )
-_TROUBLE = (("errors", True), ("last error", False), ("held by", False))
+_TROUBLE = (
+    Column("errors", numeric=True, rank=2),
+    Column("last error", rank=6),
+    Column("held by", rank=1),
+)
 
 
 def ports(
@@ -63,8 +66,8 @@ def pictures(answer: dict[str, Any]) -> RenderableType:
 
 
 def _interfaces(rows: list[dict[str, Any]]) -> Table:
-    columns = [("interface", False), ("address", False), *_FIGURES, *_TROUBLE]
-    result = common.table("connections of interfaces, held ports included", columns)
+    columns = [Column("interface"), Column("address", rank=5), *_FIGURES, *_TROUBLE]
+    result = Table("connections of interfaces, held ports included", columns)
     for row in rows:
         result.add_row(row["interface"], row["address"], *_figures(row), *_trouble(row))
     return result
@@ -72,15 +75,15 @@ def _interfaces(rows: list[dict[str, Any]]) -> Table:
 
 def _remotes(rows: list[dict[str, Any]]) -> Table:
     columns = [
-        ("interface", False),
-        ("address", False),
-        ("protocol", False),
-        ("remote", False),
+        Column("interface", rank=3),
+        Column("address", rank=5),
+        Column("protocol", rank=2),
+        Column("remote"),
         *_FIGURES,
-        ("high water", True),
+        Column("high water", numeric=True, rank=7),
         *_TROUBLE,
     ]
-    result = common.table("ports by remote endpoint, the fullest first", columns)
+    result = Table("ports by remote endpoint, the fullest first", columns)
     for row in rows:
         result.add_row(
             row["interface"],
@@ -109,11 +112,11 @@ def _figures(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _trouble(row: dict[str, Any]) -> tuple[RenderableType, ...]:
+def _trouble(row: dict[str, Any]) -> tuple[str, ...]:
     last = "-"
     if row["last_error_seconds"] is not None:
         last = f"{common.duration(row['last_error_seconds'])} ago, {row['last_error_reason']}"
-    return str(row["allocation_errors"]), last, Text(_holders(row))
+    return str(row["allocation_errors"]), last, _holders(row)
 
 
 def _holders(row: dict[str, Any]) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption
+from hyperplane_nat.cli.tables import Column, Table
 
 EVERY_PROTOCOL = "-1"
 """EC2 API, `IpProtocol`: all protocols."""
@@ -22,18 +22,18 @@ def functions(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = F
     if as_json:
         common.print_json(answer)
         return
-    result = common.table(
+    result = Table(
         None,
         [
-            ("function", False),
-            ("account", False),
-            ("networking", False),
-            ("state", False),
-            ("last update", False),
-            ("VPC", False),
-            ("interfaces", False),
-            ("environments", True),
-            ("memory (MB)", True),
+            Column("function"),
+            Column("account", rank=4),
+            Column("networking", rank=2),
+            Column("state"),
+            Column("last update", rank=3),
+            Column("VPC", rank=2),
+            Column("interfaces", rank=1),
+            Column("environments", numeric=True, rank=1),
+            Column("memory (MB)", numeric=True, rank=5),
         ],
     )
     for row in common.rows(answer):
@@ -63,21 +63,21 @@ def security_groups(ctx: typer.Context, lab: LabOption = None, as_json: JsonOpti
         return
     rows = common.rows(answer)
     names = {row["GroupId"]: row["GroupName"] for row in rows}
-    result = common.table(
+    result = Table(
         None,
         [
-            ("VPC", False),
-            ("group", False),
-            ("id", False),
-            ("lets in", False),
-            ("lets out", False),
-            ("interfaces", True),
+            Column("VPC", rank=1),
+            Column("group"),
+            Column("id", rank=2),
+            Column("ingress"),
+            Column("egress"),
+            Column("interfaces", numeric=True, rank=1),
         ],
     )
     for row in rows:
         result.add_row(
             row["VpcName"],
-            Text(row["GroupName"]),
+            row["GroupName"],
             row["GroupId"],
             _rules(row["IpPermissions"], "from", names),
             _rules(row["IpPermissionsEgress"], "to", names),
@@ -86,12 +86,10 @@ def security_groups(ctx: typer.Context, lab: LabOption = None, as_json: JsonOpti
     common.console().print(result)
 
 
-def _rules(
-    permissions: list[Mapping[str, Any]], preposition: str, names: Mapping[str, str]
-) -> Text:
+def _rules(permissions: list[Mapping[str, Any]], preposition: str, names: Mapping[str, str]) -> str:
     """A rule a line."""
     lines = [f"{_traffic(rule)} {preposition} {_peers(rule, names)}" for rule in permissions]
-    return Text("\n".join(lines) or "nothing")
+    return "\n".join(lines) or "nothing"
 
 
 def _traffic(rule: Mapping[str, Any]) -> str:

@@ -2,12 +2,18 @@
 """Showing something again and again, `--watch`.
 
 On a terminal the former picture is drawn over; elsewhere one follows the other. Ctrl-C is how it
-ends and no error.
+ends and no error. Whoever repeats waits with `pause`, which ends the command when the reader of a
+pipe has gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import os
+import select
+import sys
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -31,6 +37,19 @@ def refuse_json(watching: bool, as_json: bool) -> None:
         raise common.UserError("--watch draws tables (leave out --json or --watch)")
 
 
+def pause(seconds: float) -> None:
+    """Wait; BrokenPipeError when nobody reads standard output any more."""
+    watched = select.poll()
+    try:
+        # Asking for nothing tells of errors alone, and a pipe without a reader is one.
+        watched.register(sys.stdout.fileno(), 0)
+    except io.UnsupportedOperation:
+        time.sleep(seconds)
+        return
+    if watched.poll(seconds * 1000):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def show(draw: Callable[[], RenderableType], watching: bool) -> None:
     """Print what `draw()` returns, once, or every `INTERVAL_SECONDS` until Ctrl-C."""
     console = common.console()
@@ -41,8 +60,8 @@ def show(draw: Callable[[], RenderableType], watching: bool) -> None:
         if not console.is_terminal:
             while True:
                 console.print(draw())
-                time.sleep(INTERVAL_SECONDS)
+                pause(INTERVAL_SECONDS)
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
             while True:
                 live.update(draw(), refresh=True)
-                time.sleep(INTERVAL_SECONDS)
+                pause(INTERVAL_SECONDS)

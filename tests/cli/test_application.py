@@ -110,3 +110,16 @@ def test_a_bug_is_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(client.Client, "get", broken)
     assert isinstance(run("status").exception, ZeroDivisionError)
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hyperplane_nat.cli", "config"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == ("hyperplane-nat: cannot write the output: No space left on device\n")

@@ -47,8 +47,8 @@ def test_apply_sends_the_whole_configuration(
 def test_apply_prints_the_plan(run: Run, api: FakeApi, file: Path) -> None:
     answer_plan(api, PLAN)
     output = run("apply", str(file)).stdout
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines()]
-    assert [row for row in cells if row] == [
+    assert [line.split("\t") for line in output.splitlines()[:-1]] == [
+        ["", "kind", "name", "detail"],
         ["+", "security-group", "payments/a[1]", "2 rules"],
         ["~", "function", "checkout", "memory_mb 128 -> 256"],
         ["-", "function", "refund", ""],

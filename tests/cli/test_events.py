@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +51,25 @@ def test_following_asks_for_what_came_after(
     assert [json.loads(line) for line in result.stdout.splitlines()] == [EVENT, later]
     assert result.stderr == "hyperplane-nat: the lab is being removed\n"
     assert api.requests[1:3] == ["GET /v1/events?after=1700000000"] * 2
+
+
+def test_a_follower_ends_when_nobody_reads(api: FakeApi, runtime: Path) -> None:
+    """`events --follow | head -1`: nothing more happens, so nothing would be written."""
+    answers = iter([[EVENT]])
+    api.answers["/v1/events"] = lambda _body: next(answers, [])
+    with subprocess.Popen(
+        [sys.executable, "-m", "hyperplane_nat.cli", "events", "--follow"],
+        env=os.environ | {"HYPERPLANE_NAT_RUNTIME_DIRECTORY": str(runtime)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert "port-exhaustion" in follower.stdout.readline()
+        follower.stdout.close()
+        try:
+            follower.wait(timeout=20)
+        finally:
+            follower.kill()
+        assert follower.stderr.read() == ""

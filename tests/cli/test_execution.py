@@ -88,7 +88,7 @@ def test_a_program_that_cannot_be_run_is_126(environment: str, tmp_path: Path) -
 @pytest.mark.parametrize("name", ["env-4", "0", "env-", "web", "env-02"])
 def test_an_unknown_environment_is_one_line_and_exit_2(environment: str, name: str) -> None:
     done = execute(environment, name, "--", "true")
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert done.stderr == (
         f"hyperplane-nat: unknown environment {name!r} (lab {environment!r} has env-2 to env-3; "
         "see: hyperplane-nat environments)\n"

@@ -7,8 +7,11 @@ from typer.testing import CliRunner
 
 from hyperplane_nat.cli.application import app
 from hyperplane_nat.cli.flow_logs import FlowLogLines
+from hyperplane_nat.config import Config
 from hyperplane_nat.flow_logs.fields import Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles, log_files
+from tests.cli.conftest import Run
+from tests.cli.fake_api import FakeApi
 
 A = Place("eni-a", "111122223333")
 B = Place("eni-b", "111122223333")
@@ -62,3 +65,34 @@ def test_a_lab_that_does_not_run_is_said(tmp_path: Path) -> None:
     )
     assert done.exit_code == 2
     assert "not running" in done.output
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    done = CliRunner().invoke(app, ["flow-logs", "--directory", nowhere])
+    assert (done.exit_code, done.output) == (2, f"hyperplane-nat: {nowhere}: no such directory\n")
+    write(tmp_path, NOON, A, "1")
+    done = CliRunner().invoke(
+        app, ["flow-logs", "--directory", str(tmp_path), "--interface", "eni-c"]
+    )
+    assert done.exit_code == 2
+    assert "no flow logs of interface 'eni-c'" in done.output
+
+
+def test_an_interface_of_a_lab_is_named_by_name_or_id(
+    run: Run, api: FakeApi, tmp_path: Path
+) -> None:
+    config = Config.model_validate(
+        {"flow_logs": {"enabled": True, "directory": str(tmp_path)}, "lab": {"name": "default"}}
+    )
+    api.answers["/v1/config"] = config.model_dump(mode="json")
+    shared = Place("eni-0a1b2c3d4e5f60718", "111122223333")
+    write(tmp_path / "default", NOON, shared, "1")
+    for name in ("lm-0a1b2c3d4e5", "eni-0a1b2c3d4e5f60718"):
+        assert run("flow-logs", "--interface", name).stdout == "version\n1\n"
+    assert run("flow-logs", "--interface", "eni-a").stdout == ""
+    refused = run("flow-logs", "--interface", "eni-z")
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        "hyperplane-nat: unknown interface 'eni-z' (see: hyperplane-nat --lab default interfaces)\n"
+    )

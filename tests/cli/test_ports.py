@@ -24,7 +24,7 @@ def test_the_culprit_is_named(run: Run, api: FakeApi) -> None:
 
 
 def test_a_mapping_is_towards_any(run: Run, api: FakeApi) -> None:
-    (row,) = [line for line in run("ports").stdout.splitlines() if " any " in line]
+    (row,) = [line for line in run("ports").stdout.splitlines() if "\tany\t" in line]
     assert "0.0.0.0" not in row
 
 
