@@ -96,11 +96,11 @@ assert {each.counter for each in CLOUDWATCH} - {None} == set(INTERFACE_COUNTER_N
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteErrors:
-    """Flows refused towards one remote endpoint."""
+class RemoteCount:
+    """Flows refused towards one remote endpoint, or ports taken."""
 
     interface: str
     protocol: str
     remote: str
     """Address and port; `any` for limits and for ports of endpoint-independent mappings."""
-    errors: int
+    count: int

@@ -11,11 +11,19 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
 from hyperplane_nat.engine.constants import DropReason, counter_names
-from hyperplane_nat.metrics import METRICS, LabSnapshot, markdown, registry
+from hyperplane_nat.metrics import METRICS, Distribution, LabSnapshot, registry
+from hyperplane_nat.metrics.page import markdown
 
 ROOT = Path(__file__).parent.parent
+
+
+def cold_starts(*seconds: float) -> Distribution:
+    result = Distribution()
+    for each in seconds:
+        result.observe(each)
+    return result
 
 
 def snapshot(**counters: int) -> LabSnapshot:
@@ -32,7 +40,16 @@ def snapshot(**counters: int) -> LabSnapshot:
         environments_by_interface={"eni-a": 3, "eni-b": 2},
         services={"customer/web": (True, 1)},
         interfaces={"eni-a": {each.aws: n for n, each in enumerate(CLOUDWATCH)}},
-        remote_errors=[RemoteErrors("eni-a", "tcp", "10.0.1.80:443", 9)],
+        remote_errors=[RemoteCount("eni-a", "tcp", "10.0.1.80:443", 9)],
+        remote_ports=[RemoteCount("eni-a", "tcp", "10.0.1.80:443", 54_000)],
+        remote_ports_limit=55_000,
+        forwarder_cpu_seconds=1.5,
+        pool_ready=7,
+        pool_size=8,
+        function_states={"checkout": "Active"},
+        invocations={("checkout", "cold"): 3, ("checkout", "warm"): 4},
+        cold_starts=cold_starts(0.0004, 0.003, 99.0),
+        events={"port-exhaustion": 5},
     )
 
 
@@ -81,11 +98,26 @@ def test_names_of_the_contract() -> None:
         "hyperplane_nat_flows_created_total{protocol=udp}": 4,
         "hyperplane_nat_flows_ended_total{cause=timeout}{protocol=icmp}": 5,
         "hyperplane_nat_drops_total{reason=source_spoofed}": 6,
-        "hyperplane_nat_flow_table_entries{state=used}": 7,
-        "hyperplane_nat_flow_table_entries{state=max}": 1000,
+        "hyperplane_nat_flow_table_entries": 7,
+        "hyperplane_nat_flow_table_entries_limit": 1000,
         "hyperplane_nat_ring_dropped_frames_total": 8,
         "hyperplane_nat_forwarder_restarts_total": 2,
         "hyperplane_nat_forwarder_up": 1,
+        "hyperplane_nat_forwarder_cpu_seconds_total": 1.5,
+        "hyperplane_nat_natgateway_remote_ports"
+        "{interface=eni-a}{protocol=tcp}{remote=10.0.1.80:443}": 54_000,
+        "hyperplane_nat_natgateway_remote_ports_limit": 55_000,
+        "hyperplane_nat_pool_environments": 7,
+        "hyperplane_nat_pool_environments_limit": 8,
+        "hyperplane_nat_function_state{function=checkout}{state=Active}": 1,
+        "hyperplane_nat_invocations_total{function=checkout}{start=cold}": 3,
+        "hyperplane_nat_invocations_total{function=checkout}{start=warm}": 4,
+        "hyperplane_nat_cold_start_seconds_bucket{le=0.0005}": 1,
+        "hyperplane_nat_cold_start_seconds_bucket{le=0.0025}": 1,
+        "hyperplane_nat_cold_start_seconds_bucket{le=0.005}": 2,
+        "hyperplane_nat_cold_start_seconds_bucket{le=10.0}": 2,
+        "hyperplane_nat_cold_start_seconds_count": 3,
+        "hyperplane_nat_events_total{kind=port-exhaustion}": 5,
         "hyperplane_nat_environments": 5,
         "hyperplane_nat_network_interface_environments{interface=eni-b}": 2,
         "hyperplane_nat_service_up{service=customer/web}": 1,

@@ -24,7 +24,6 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -32,25 +31,34 @@ from aiohttp import web
 
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config, ConfigError, validated
-from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, views
+from hyperplane_nat.controller import (
+    api,
+    cleanup,
+    endpoint,
+    flow_logs,
+    port_usage,
+    reconcile,
+    views,
+)
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
-from hyperplane_nat.controller.interface_metrics import InterfaceMetrics
+from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
 from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
 from hyperplane_nat.controller.pool import EnvironmentPool
-from hyperplane_nat.controller.port_usage import PortQuery, port_names, usage_in
+from hyperplane_nat.controller.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.processes import end
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.services import ServiceSupervisor
+from hyperplane_nat.controller.snapshot import Running, snapshot
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
-from hyperplane_nat.engine.flow_record_ring import read_figures
+from hyperplane_nat.engine.settings import RemotePorts
 from hyperplane_nat.engine.state_map import INTERFACES_MAX
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from hyperplane_nat.model.errors import ModelError, StateError
@@ -114,6 +122,7 @@ class Daemon:
             state_map=lambda: self._map,
             interfaces=self._interface_names,
             attached=self._attached,
+            crowded=self._crowded,
         )
         self._observer = Observer(
             self.events,
@@ -416,24 +425,16 @@ class Daemon:
     # --- what the metrics show ---
 
     def _snapshot(self) -> metrics.LabSnapshot:
-        state_map = self._open()
-        attached = Counter({interface.name: 0 for interface in self._lab.interfaces})
-        attached.update(self._attached().values())
-        return metrics.LabSnapshot(
-            lab=self._lab.name,
-            counters=state_map.counters(),
-            flows_max=state_map.flows_max,
-            state_file_bytes=state_map.bytes,
-            forwarder_up=self._forwarder.up,
-            forwarder_restarts=self._forwarder.restarts,
-            forwarder_resident_bytes=self._forwarder.resident_bytes,
-            forwarder_failover_seconds=self._forwarder.failover_seconds or 0.0,
-            environments_by_interface=attached,
-            services=self._services.states(),
-            interfaces=self._figures.figures(),
-            remote_errors=self._figures.remote_errors(),
-            flow_logs=read_figures(self._paths.records_file),
+        running = Running(
+            self._forwarder, self._services, self._service(), self._figures, self.events
         )
+        return snapshot(self._lab, self._paths, self._open(), self._port_names(), running)
+
+    def _port_names(self) -> PortNames:
+        return port_usage.port_names(self._config, self._lab, self._service().region)
+
+    def _crowded(self) -> Sequence[RemotePorts]:
+        return port_usage.crowded_in(self._paths.state_file, self._port_names(), REMOTES)
 
     def _attached(self) -> dict[int, str]:
         return views.attached_interfaces(self._lab, self._service().region)
@@ -569,8 +570,8 @@ class Daemon:
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         """GET /v1/ports."""
         self._open()
-        names = port_names(self._config, self._lab, self._service().region)
-        return await in_thread(usage_in, self._paths.state_file, wanted, names)
+        names = self._port_names()
+        return await in_thread(port_usage.usage_in, self._paths.state_file, wanted, names)
 
     def has_interface(self, name: str) -> bool:
         """Whether there is a network interface with that name or id."""

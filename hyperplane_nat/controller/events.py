@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -95,10 +95,13 @@ class EventLog:
         self._windows: dict[_Key, _Window] = {}
         self._history: deque[Event] = deque(maxlen=history)
         self._number = 0
+        self.counts: Counter[str] = Counter(dict.fromkeys(map(str, Kind), 0))
+        """What has happened so far, by kind, suppressed or not."""
 
     def report(self, event: Event, count: int = 1) -> None:
         """Something has happened `count` times; number, time and suppressed are filled in here."""
         self.flush()
+        self.counts[str(event.kind)] += count
         key = self._key(event)
         window = self._windows.get(key)
         if window is None:

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +28,7 @@ from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
+from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.region import Placement, Region
 from hyperplane_nat.model.store import Store
@@ -69,6 +71,14 @@ class Functions:
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
         self._next_count = 0.0
+        self.invocations: Counter[tuple[str, str]] = Counter()
+        """By function, and `cold` or `warm`."""
+        self.cold_starts = Distribution()
+        """Until the network of the environment was ready, in seconds."""
+
+    def states(self) -> dict[str, str]:
+        """The state of each function, by Lambda's name."""
+        return {name: str(each.state) for name, each in list(self.region.tables.functions.items())}
 
     # --- life ---
 
@@ -248,6 +258,7 @@ class Functions:
     ) -> Mapping[str, Any]:
         begin = time.perf_counter()
         placement, ready_seconds = await self._environment(name)
+        self.invocations[name, "cold" if placement.cold else "warm"] += 1
         number = placement.environment
         try:
             outcome = await execution.run(
@@ -324,6 +335,7 @@ class Functions:
                 raise
             with self._saving():
                 self.region.ready(placement.environment)
+            self.cold_starts.observe(time.perf_counter() - begin)
         return placement, time.perf_counter() - begin
 
     async def _place(self, name: str) -> Placement:

@@ -4,20 +4,24 @@
 Theory of operation: the forwarder counts by interface number in the state map; the addresses of an
 interface are numbers of their own and are added up here. Two figures are no counters: the active
 connections are those of the environments attached, and the peaks come from a look every
-`INTERVAL_SECONDS`: of the averages between two looks the highest of the last minute is shown.
+`INTERVAL_SECONDS`: of the averages between two looks the highest of the last minute is shown. The
+remote endpoints with most ports are looked for as often, in a thread: that is a walk through all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
+import logging
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
+from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import MapReader, connections
+from hyperplane_nat.engine import StateMapError
+from hyperplane_nat.engine.settings import RemotePorts
 
 INTERVAL_SECONDS = 10.0
 
@@ -26,6 +30,8 @@ AVERAGES = 6
 
 REMOTES = 10
 """Remote endpoints with a figure of their own: label sets stay bounded."""
+
+log = logging.getLogger(__name__)
 
 Figures = dict[str, dict[str, float]]
 """By interface, and by AWS's name of the metric."""
@@ -40,15 +46,19 @@ class InterfaceMetrics:
         state_map: Callable[[], MapReader | None],
         interfaces: Callable[[], Mapping[int, str]],
         attached: Callable[[], Mapping[int, str]],
+        crowded: Callable[[], Sequence[RemotePorts]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         `interfaces` are the names by interface number, `attached` those by the slots of the
-        environments; `clock` is in seconds.
+        environments; `crowded` looks for remote endpoints with many ports, in a thread; `clock` is
+        in seconds.
         """
         self._state_map = state_map
         self._interfaces = interfaces
         self._attached = attached
+        self._crowded = crowded
+        self._crowded_remotes: Sequence[RemotePorts] = ()
         self._clock = clock
         self._last: tuple[float, Mapping[str, tuple[int, int]]] | None = None
         self._averages: deque[Mapping[str, tuple[float, float]]] = deque(maxlen=AVERAGES)
@@ -68,7 +78,15 @@ class InterfaceMetrics:
     async def _keep(self) -> None:
         while True:
             self.sample()
+            try:
+                await self.look_at_ports()
+            except (OSError, StateMapError) as error:
+                log.warning("looking for crowded remote endpoints: %s", error)
             await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def look_at_ports(self) -> None:
+        """Find the remote endpoints with most ports taken."""
+        self._crowded_remotes = await in_thread(self._crowded)
 
     def sample(self) -> None:
         """Take the average since the last look."""
@@ -125,21 +143,34 @@ class InterfaceMetrics:
             }
         return result
 
-    def remote_errors(self) -> list[RemoteErrors]:
+    def remote_errors(self) -> list[RemoteCount]:
         """The remote endpoints towards which most flows were refused."""
         state_map, names = self._state_map(), self._interfaces()
-        found: dict[tuple[str, str, str], int] = {}
+        found: Counter[tuple[str, str, str]] = Counter()
         for each in [] if state_map is None else state_map.exhaustions():
-            if each.interface not in names:
-                continue
-            unbound = (each.remote_address, each.remote_port) == ("0.0.0.0", 0)
-            remote = "any" if unbound else f"{each.remote_address}:{each.remote_port}"
-            key = (names[each.interface], each.protocol, remote)
-            found[key] = found.get(key, 0) + each.errors
+            if each.interface in names:
+                remote = remote_name(each.remote_address, each.remote_port)
+                found[names[each.interface], each.protocol, remote] += each.errors
+        return [RemoteCount(*key, errors) for key, errors in found.most_common(REMOTES)]
+
+    def remote_ports(self) -> list[RemoteCount]:
+        """The remote endpoints with most ports taken, as of the last look."""
+        names = self._interfaces()
         return [
-            RemoteErrors(*key, errors)
-            for key, errors in heapq.nlargest(REMOTES, found.items(), key=lambda item: item[1])
+            RemoteCount(
+                names[each.interface],
+                each.protocol,
+                remote_name(each.remote_address, each.remote_port),
+                each.ports,
+            )
+            for each in self._crowded_remotes
+            if each.interface in names
         ]
+
+
+def remote_name(address: str, port: int) -> str:
+    """A remote endpoint as a label; `any` for limits, and for the ports of mappings."""
+    return "any" if (address, port) == ("0.0.0.0", 0) else f"{address}:{port}"
 
 
 def _rates(

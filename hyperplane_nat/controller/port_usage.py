@@ -36,6 +36,9 @@ REMOTES_SHOWN = 20
 HOLDERS_SHOWN = 5
 """Environments, and functions, named for each row."""
 
+CROWDED_SHARE = 20
+"""A remote endpoint is crowded with a twentieth of the ports that there may be."""
+
 _RECORDS = 65_536
 _ENTRIES = 8_192
 _NOBODY = 0xFFFF
@@ -126,13 +129,19 @@ def port_names(config: Config, lab: Lab, region: Region) -> PortNames:
     )
 
 
-def crowded(state_map: StateMap, wanted: PortQuery, numbers: Iterable[int]) -> list[RemotePorts]:
-    """The remote endpoints with the most ports taken by these interfaces, the fullest first."""
+def crowded(
+    state_map: StateMap, wanted: PortQuery, numbers: Iterable[int], *, least: int = 1
+) -> list[RemotePorts]:
+    """The remote endpoints with the most ports taken by these interfaces, the fullest first.
+
+    Those with fewer than `least` ports are none.
+    """
     admitted = frozenset(numbers)
     heap: list[tuple[int, RemotePorts]] = []
     for start in range(0, state_map.remote_cells, _RECORDS):
         # What cannot displace any of those kept is not even made an object of.
-        least = heap[0][0] + 1 if len(heap) == wanted.top else 1
+        if len(heap) == wanted.top:
+            least = max(least, heap[0][0] + 1)
         for remote in state_map.remotes(
             start, _RECORDS, least=least, address=wanted.address, port=wanted.port
         ):
@@ -143,6 +152,13 @@ def crowded(state_map: StateMap, wanted: PortQuery, numbers: Iterable[int]) -> l
             elif remote.ports > heap[0][0]:
                 heapq.heapreplace(heap, (remote.ports, remote))
     return [remote for _ports, remote in sorted(heap, reverse=True)]
+
+
+def crowded_in(state_file: Path, names: PortNames, top: int) -> list[RemotePorts]:
+    """The fullest remote endpoints that have a `CROWDED_SHARE`th of their ports or more; blocks."""
+    least = max(names.limit_per_remote // CROWDED_SHARE, 1)
+    with contextlib.closing(StateMap.open(state_file)) as state_map:
+        return crowded(state_map, PortQuery(top), names.interfaces, least=least)
 
 
 def usage_in(state_file: Path, wanted: PortQuery, names: PortNames) -> dict[str, Any]:

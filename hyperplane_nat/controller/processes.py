@@ -26,20 +26,33 @@ from hyperplane_nat.controller.threads import in_thread
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
 """Environment variable of everything a controller starts."""
 
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KILL_WAIT_SECONDS = 5.0
 """After SIGKILL; only a process stuck in the kernel takes longer."""
 
 
-def start_ticks(pid: int) -> int | None:
-    """When `pid` started, in clock ticks since boot (proc(5)); None when it is gone or a zombie."""
+def _stat(pid: int) -> list[bytes]:
+    """The fields of proc(5)'s stat from the state on; none when the process is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return None
+        return []
     # The command in parentheses may itself contain spaces and parentheses.
     fields = text.rpartition(b")")[2].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return [] if fields[0] in (b"Z", b"X") else fields
+
+
+def start_ticks(pid: int) -> int | None:
+    """When `pid` started, in clock ticks since boot (proc(5)); None when it is gone or a zombie."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of `pid`, user and system; 0 when it is gone."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND if fields else 0.0
 
 
 def resident_bytes(pid: int) -> int:

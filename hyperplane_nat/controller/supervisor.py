@@ -29,7 +29,7 @@ from typing import Any
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.forwarder_client import ForwarderClient
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process, resident_bytes
+from hyperplane_nat.controller.processes import Process, cpu_seconds, resident_bytes
 from hyperplane_nat.controller.threads import in_thread
 
 SHORT_LIFE_SECONDS = 1.0
@@ -113,6 +113,11 @@ class ForwarderSupervisor:
     def resident_bytes(self) -> int:
         """Resident memory of the forwarder, the touched part of the state map included."""
         return resident_bytes(self._process.pid) if self._process is not None else 0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that the forwarder has used."""
+        return cpu_seconds(self._process.pid) if self._process is not None else 0.0
 
     def prepare(self) -> None:
         """Begin to start a standby, so that `start` finds it ready."""

@@ -49,6 +49,13 @@ def test_the_first_is_shown_and_the_others_are_counted() -> None:
     assert shown(events) == [("tcp 10.0.1.80:80", 0), ("tcp 10.0.1.80:80", 3)]
 
 
+def test_everything_that_happened_is_counted_by_kind() -> None:
+    events = log_of(Clock())
+    for _ in range(5):
+        events.report(exhausted(), count=7)
+    assert events.counts == dict.fromkeys(map(str, Kind), 0) | {"port-exhaustion": 35}
+
+
 def test_what_goes_on_is_one_line_a_window() -> None:
     clock = Clock()
     events = log_of(clock)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pytest
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteErrors
+from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
 from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.engine import DropReason, Exhaustion
 from hyperplane_nat.engine.constants import INTERFACE_COUNTER_NAMES
+from hyperplane_nat.engine.settings import RemotePorts
 
 
 class Map:
@@ -45,10 +47,12 @@ class Setting:
         self.map = Map()
         self.now = 1000.0
         self.names = {0: "eni-a", 1: "eni-b", 2: "eni-a"}
+        self.crowded: list[RemotePorts] = []
         self.metrics = InterfaceMetrics(
             state_map=lambda: self.map,
             interfaces=lambda: self.names,
             attached=lambda: {1: "eni-a", 2: "eni-a", 3: "eni-b"},
+            crowded=lambda: self.crowded,
             clock=lambda: self.now,
         )
 
@@ -120,13 +124,28 @@ def test_the_remote_endpoints_with_the_most_errors(setting: Setting) -> None:
     setting.map.refused += [refusal(0, 99), refusal(0, 1, interface=2), refusal(9, 9, interface=5)]
     found = setting.metrics.remote_errors()
     assert len(found) == REMOTES
-    assert found[0] == RemoteErrors("eni-a", "tcp", "any", 100)
-    assert found[1] == RemoteErrors("eni-a", "tcp", "10.0.1.80:49", 49)
+    assert found[0] == RemoteCount("eni-a", "tcp", "any", 100)
+    assert found[1] == RemoteCount("eni-a", "tcp", "10.0.1.80:49", 49)
 
 
 def test_without_a_map_there_is_nothing() -> None:
     metrics = InterfaceMetrics(
-        state_map=lambda: None, interfaces=lambda: {0: "eni-a"}, attached=dict
+        state_map=lambda: None, interfaces=lambda: {0: "eni-a"}, attached=dict, crowded=list
     )
     metrics.sample()
     assert (metrics.figures(), metrics.remote_errors()) == ({}, [])
+
+
+def test_crowded_remote_endpoints_have_the_names_of_now(setting: Setting) -> None:
+    setting.crowded = [
+        RemotePorts("tcp", 2, "10.0.1.80", 443, 54_000, 54_321),
+        RemotePorts("udp", 7, "10.0.1.81", 53, 9_000, 9_000),
+        RemotePorts("udp", 1, "0.0.0.0", 0, 4_000, 4_000),
+    ]
+    assert setting.metrics.remote_ports() == []
+    asyncio.run(setting.metrics.look_at_ports())
+    # Nobody has number 7 any more.
+    assert setting.metrics.remote_ports() == [
+        RemoteCount("eni-a", "tcp", "10.0.1.80:443", 54_000),
+        RemoteCount("eni-b", "udp", "any", 4_000),
+    ]

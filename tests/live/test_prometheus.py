@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import urllib.error
@@ -27,6 +28,7 @@ from tests.live.lab import (
     wait_listening,
     wait_until,
 )
+from tests.test_observability import queries
 
 pytestmark = pytest.mark.live
 
@@ -216,3 +218,26 @@ def test_counts_of_the_socket_and_the_process(text: str, prometheus: Prometheus)
     assert seconds > 0
     (resident,) = prometheus.values("hyperplane_nat_forwarder_resident_memory_bytes").values()
     assert resident > 1 << 20
+
+
+def test_every_query_of_the_dashboard_is_answered(lab: Lab, prometheus: Prometheus) -> None:
+    """A panel without data says nothing; those of what did not happen here may be empty."""
+    quiet = {
+        # No function, no crowded remote endpoint, and nothing dropped lately.
+        "invocations_total",
+        "cold_start_seconds_bucket",
+        "natgateway_remote_ports",
+        "drops_total",
+    }
+
+    def unanswered() -> list[str]:
+        found = []
+        for query in queries():
+            expression = query.replace("$__rate_interval", "5s").replace("$instance", ".*")
+            samples = prometheus.query(expression)
+            name = re.findall(r"hyperplane_nat_(\w+)", query)[0]
+            if name not in quiet and not samples:
+                found.append(query)
+        return found
+
+    wait_until(lambda: not unanswered(), lambda: f"no data for {unanswered()}", 30)

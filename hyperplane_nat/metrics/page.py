@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/metrics.md, written from the list of metrics: `python -m hyperplane_nat.metrics`."""
+
+from __future__ import annotations
+
+from hyperplane_nat.cloudwatch import CLOUDWATCH
+from hyperplane_nat.engine.constants import counter_names
+from hyperplane_nat.metrics.families import METRICS
+
+
+def markdown() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "<!-- Written by `python -m hyperplane_nat.metrics`; do not edit. -->",
+        "# Metrics",
+        "",
+        "Served at `http://127.0.0.1:9109/metrics` unless `metrics.address` and `metrics.port` say "
+        "otherwise. Counters are kept in the state map: they survive a restart of the forwarder or "
+        "of the controller and start at zero with a new lab. `process_*` are those of the "
+        "controller's process.",
+        "",
+        "| name | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{spec.exported}` | {spec.kind} | "
+        f"{', '.join(f'`{label}`' for label in spec.labels)} | {spec.help} |"
+        for spec in METRICS
+    ]
+    lines += [
+        "",
+        "## Dashboard and alerts",
+        "",
+        "[observability/dashboard.json](../observability/dashboard.json) is a Grafana dashboard: "
+        "import it and choose the Prometheus that scrapes the lab. "
+        "[observability/alerts.yml](../observability/alerts.yml) has alert rules, each with its "
+        "remedy: name the file under `rule_files`. "
+        "`promtool test rules observability/alerts_test.yml` shows them fire.",
+        "",
+        "## CloudWatch",
+        "",
+        "What AWS publishes of a NAT gateway (namespace `AWS/NATGateway`) is here for each network "
+        "interface, under AWS's name in snake case without its `Count`. AWS's sum over a minute is "
+        "`increase(...[1m])`. AWS tells nothing by remote endpoint: "
+        "`hyperplane_nat_natgateway_remote_error_port_allocation_total` does, for the ten with the "
+        "most errors; `hyperplane-nat ports` for all.",
+        "",
+        "| CloudWatch | here |",
+        "|---|---|",
+    ]
+    by_name = {spec.name: spec.exported for spec in METRICS}
+    lines += [f"| `{each.aws}` | `{by_name[each.name]}` |" for each in CLOUDWATCH]
+    reasons = [name.removeprefix("drop_") for name in counter_names() if name.startswith("drop_")]
+    lines += [
+        "",
+        "## Reasons of drops",
+        "",
+        "Every reason is exported from the start, with 0 if it never occurred:",
+        "",
+        ", ".join(f"`{reason}`" for reason in reasons) + ".",
+    ]
+    return "\n".join(lines) + "\n"
