@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 PACKAGES = ("hyperplane_nat", "netns")
-STEP_SECONDS = 600
+STEP_SECONDS = 1800
 
 
 class DistError(Exception):
