@@ -5,7 +5,7 @@
 Theory of operation
 -------------------
 A list of a million flows is hundreds of megabytes of JSON.  It is made here, slice by slice, from
-copies of entries that read the same before and after (see :mod:`_reader`), without an object for a
+copies of entries that read the same before and after (see :mod:`snapshot`), without an object for a
 flow and without the interpreter's lock, so that whoever shares the process does not notice.
 
 A sorted list cannot be written before its last flow is known.  It is therefore bounded: a heap
@@ -22,7 +22,8 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
-from hyperplane_nat.engine.layout cimport Entry, Header, Track, age_of, created_of
+from hyperplane_nat.engine.layout cimport Entry, Header, age_of
+from hyperplane_nat.engine.snapshot cimport attached, entry_copy
 
 import socket
 
@@ -30,10 +31,8 @@ from hyperplane_nat.engine.constants import State
 
 cdef extern from *:
     """
-    #define HP_FLOWS_READ_BARRIER() __atomic_thread_fence(__ATOMIC_ACQUIRE)
     #define HP_SWAP32(value) __builtin_bswap32(value)
     """
-    void HP_FLOWS_READ_BARRIER() noexcept nogil
     uint32_t HP_SWAP32(uint32_t value) noexcept nogil
 
 cdef enum:
@@ -344,8 +343,6 @@ cdef class FlowScan:
         """The flows wanted among `limit` entries from `start`; none yet when they are sorted."""
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
-        cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
-        cdef const Track* tracks = <const Track*>(base + header.tracks_offset)
         cdef uint64_t i = start, created
         cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
         cdef Entry entry
@@ -361,20 +358,11 @@ cdef class FlowScan:
         with nogil:
             while i < end and not (self.field == NO_FIELD and self.bounded and self.left == 0):
                 i += 1
-                if entries[i - 1].state == STATE_FREE:
-                    continue
-                HP_FLOWS_READ_BARRIER()
-                memcpy(&entry, &entries[i - 1], sizeof(Entry))
-                created = created_of(&entry, &tracks[i - 1])
-                HP_FLOWS_READ_BARRIER()
                 if (
-                    entries[i - 1].generation != entry.generation
-                    or entries[i - 1].state == STATE_FREE
-                    or entry.state == STATE_FREE
+                    not entry_copy(header, i - 1, &entry, &created)
                     or entry.state >= STATE_MAPPING
                     or entry.remote_address == 0
-                    or entry.slot >= header.slots_max
-                    or entry.interface >= header.interfaces_max
+                    or not attached(header, &entry)
                     or not self.accepts(&entry, elapsed(now_ms, created))
                 ):
                     continue

@@ -43,6 +43,8 @@ cdef list audit(Nat* nat):
     cdef uint64_t active = 0
     for flow in range(watermark):
         entry = &nat.table.entries[flow]
+        if (entry.state == STATE_FREE) != (entry.generation & 1):
+            problems.append(f"entry {flow}: generation {entry.generation} in state {entry.state}")
         if entry.state == STATE_FREE:
             continue
         used += 1

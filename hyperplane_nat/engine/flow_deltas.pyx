@@ -19,7 +19,6 @@ from their first look on, and ended ones that were never seen not at all.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
@@ -30,23 +29,10 @@ from hyperplane_nat.engine.flow_records cimport (
     ring_records,
     ring_take,
 )
-from hyperplane_nat.engine.layout cimport (
-    Entry,
-    FlowRecord,
-    Header,
-    RecordRing,
-    Track,
-    age_of,
-    created_of,
-)
+from hyperplane_nat.engine.layout cimport Entry, FlowRecord, Header, RecordRing, age_of
+from hyperplane_nat.engine.snapshot cimport attached, entry_copy
 
 from hyperplane_nat.engine.settings import FlowDelta
-
-cdef extern from *:
-    """
-    #define HP_READ_BARRIER() __atomic_thread_fence(__ATOMIC_ACQUIRE)
-    """
-    void HP_READ_BARRIER() noexcept nogil
 
 cdef enum:
     FLAG_FIN = 1
@@ -160,8 +146,6 @@ cdef class FlowDeltas:
         """What the flows among `limit` entries from `start` did since the last look."""
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
-        cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
-        cdef const Track* tracks = <const Track*>(base + header.tracks_offset)
         cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
         cdef const uint32_t* interfaces = <const uint32_t*>(
             base + header.interface_addresses_offset
@@ -169,7 +153,6 @@ cdef class FlowDeltas:
         cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
         cdef uint64_t i
         cdef int side
-        cdef const Entry* source
         cdef Entry entry
         cdef FlowRecord record
         cdef Seen* seen
@@ -178,24 +161,14 @@ cdef class FlowDeltas:
         if end > self.flows_max:
             end = self.flows_max
         for i in range(start, end):
-            source = &entries[i]
-            if source.state == STATE_FREE:
-                continue
-            seen = &self.seen[i]
-            HP_READ_BARRIER()
-            memcpy(&entry, source, sizeof(Entry))
-            record.created = created_of(&entry, &tracks[i])
-            HP_READ_BARRIER()
             if (
-                source.generation != entry.generation
-                or source.state == STATE_FREE
-                or entry.state == STATE_FREE
+                not entry_copy(header, i, &entry, &record.created)
                 or entry.state > STATE_HELD
                 or entry.remote_address == 0
-                or entry.slot >= header.slots_max
-                or entry.interface >= header.interfaces_max
+                or not attached(header, &entry)
             ):
                 continue
+            seen = &self.seen[i]
             known = seen.used and same(seen, entry.generation, record.created)
             if seen.used and not known:
                 self.postpone(<uint32_t>i)

@@ -20,7 +20,8 @@ cdef enum:
     NIL = 0xFFFFFFFF
 
 # One flow, one cache line: everything a UDP packet needs.  `state` is the commit mark: it is
-# stored last when an entry is made and first when it is freed.
+# stored last when an entry is made and first when it is freed.  `generation` is what readers of
+# another process go by (`snapshot`).
 cdef struct Entry:
     uint32_t remote_address
     uint16_t remote_port

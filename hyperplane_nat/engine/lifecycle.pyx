@@ -64,6 +64,7 @@ from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, count_interface, prot
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
 from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back
+from hyperplane_nat.engine.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
     wheel_init,
@@ -181,13 +182,13 @@ cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept
     if reason:
         return reason
     note_end(nat, flow, now)
-    # Readers tell flows of one entry apart by it.
-    entry.generation += 1
+    entry_unsettle(entry)
     begin(nat, flow, now)
     track_start(entry, &nat.table.tracks[flow])
     entry.state = first_state(entry.protocol)
     if entry.protocol == 6:
         track_segment(entry, &nat.table.tracks[flow], p)
+    entry_settle(entry)
     relink(nat, flow, now)
     count_begin(nat, entry)
     return DROP_NONE
@@ -386,6 +387,7 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     if entry.state == STATE_MAPPING:
         return
     note_end(nat, flow, now)
+    entry_unsettle(entry)
     if over(entry.state):
         entry.state = STATE_HELD
     else:
@@ -394,6 +396,7 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     table_unindex(&nat.table, flow, SIDE_INSIDE)
     leave_slot(nat, entry)
     entry.slot = NOBODY
+    entry_settle(entry)
 
 
 cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
@@ -443,6 +446,8 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
     if not over(entry.state) and not is_mapping(entry):
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += 1
         nat.slot_counters[entry.slot].flows += 1
+    if entry.generation & 1:
+        entry_settle(entry)
     return True
 
 
