@@ -79,7 +79,7 @@ cdef struct SlotCounters:
     uint64_t flows
     # Which environment has the slot, so that a successor does not take another's flows for its.
     uint64_t owner
-    uint64_t reserved
+    uint64_t tcp_flows
 
 # What is left of a flow that has ended, or (reason not 0) a packet that was refused.
 cdef struct FlowRecord:
