@@ -96,7 +96,8 @@ cdef struct FlowRecord:
     uint16_t slot
     uint16_t interface
     uint8_t reason
-    uint8_t reserved
+    # Of a TCP segment that was refused.
+    uint8_t flags
     uint32_t created
     uint32_t last_seen
     uint32_t packets[2]
