@@ -60,7 +60,9 @@ def _traffic(unit: str) -> tuple[CloudWatchMetric, ...]:
 
 
 CLOUDWATCH: tuple[CloudWatchMetric, ...] = (
-    CloudWatchMetric("ActiveConnectionCount", "Flows of an interface that have not ended."),
+    CloudWatchMetric(
+        "ActiveConnectionCount", "TCP connections of an interface that have not ended."
+    ),
     *_traffic("Bytes"),
     CloudWatchMetric(
         "ConnectionAttemptCount", "TCP segments with SYN from environments.", "tcp_syns_from_source"

@@ -3,7 +3,7 @@
 
 Theory of operation: the forwarder counts by interface number in the state map; the addresses of an
 interface are numbers of their own and are added up here. Two figures are no counters: the active
-connections are those of the environments attached, and the peaks come from a look every
+connections are TCP's of the environments attached, and the peaks come from a look every
 `INTERVAL_SECONDS`: of the averages between two looks the highest of the last minute is shown. The
 remote endpoints with most ports are looked for as often, in a thread: that is a walk through all.
 """
@@ -127,7 +127,7 @@ class InterfaceMetrics:
         """Every metric of `CLOUDWATCH` for every interface; may be called in any thread."""
         state_map = self._state_map()
         counters = self._counters()
-        active = {} if state_map is None else connections(state_map, self._attached())
+        active = {} if state_map is None else connections(state_map, self._attached(), "tcp_flows")
         averages = list(self._averages)
         result: Figures = {}
         for name, values in counters.items():

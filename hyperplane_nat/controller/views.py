@@ -263,11 +263,13 @@ def function_interfaces(
     ]
 
 
-def connections(state_map: MapReader, attached: Mapping[int, str]) -> dict[str, int]:
-    """Flows of each interface, by the slots that are attached to it."""
+def connections(
+    state_map: MapReader, attached: Mapping[int, str], counter: str = "flows"
+) -> dict[str, int]:
+    """Flows of each interface, or TCP's alone, by the slots that are attached to it."""
     counts: dict[str, int] = {}
     for number, interface in attached.items():
-        flows = state_map.slot_counters(number).get("flows", 0)
+        flows = state_map.slot_counters(number).get(counter, 0)
         counts[interface] = counts.get(interface, 0) + flows
     return counts
 

@@ -52,6 +52,7 @@ def read_slot_counters(const unsigned char[::1] memory not None, int slot):
         "bytes_in": counters.bytes_in,
         "drops": counters.drops,
         "flows": counters.flows,
+        "tcp_flows": counters.tcp_flows,
     }
 
 

@@ -5,7 +5,7 @@
 Theory of operation
 -------------------
 In order: the link, lengths and addresses of the frame, the IPv4 header, identity (who may send from
-here), destination, transport.  The first refusal is the reason of the drop.  Nothing is written but
+here), source routes, destination, transport.  The first refusal is the reason of the drop.  Nothing is written but
 counters.
 
 Whether an address is that of a network interface is asked of every packet, and only the interfaces
@@ -25,6 +25,7 @@ from hyperplane_nat.engine.flow_table cimport table_hash
 from hyperplane_nat.engine.nat cimport UNATTACHED, Interface, Nat, Slot, count_passage
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
+    IP_BYTES,
     KIND_ARP,
     KIND_FLOW,
     KIND_FRAGMENT,
@@ -35,6 +36,7 @@ from hyperplane_nat.engine.packet cimport (
     parse_fragment,
     parse_ip,
     parse_l4,
+    source_routed,
 )
 
 cdef enum:
@@ -259,6 +261,8 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
             I_PACKETS_IN_FROM_DESTINATION,
             p.total_length,
         )
+    if p.header_length > IP_BYTES and source_routed(p):
+        return DROP_SOURCE_ROUTE
     reason = check_addresses(nat, p)
     if reason:
         return reason

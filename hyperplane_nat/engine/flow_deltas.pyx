@@ -38,6 +38,7 @@ cdef enum:
     FLAG_FIN = 1
     FLAG_SYN = 2
     FLAG_RST = 4
+    FLAG_ACK = 16
     FLAG_SYNACK = 18
 
 # What was counted of the flow in an entry, with the low bits of when it began; `used` 0 is nothing.
@@ -78,18 +79,33 @@ cdef int flags_of(uint8_t before, uint8_t after, int side) noexcept nogil:
     return flags
 
 
+cdef int flags_told(uint8_t flags) noexcept nogil:
+    """What tcp-flags tells of one segment: FIN, SYN and RST, and ACK beside SYN only."""
+    cdef int told = FLAG_FIN | FLAG_SYN | FLAG_RST
+    if flags & FLAG_SYN:
+        told |= FLAG_ACK
+    return flags & told
+
+
 cdef object delta_of(const FlowRecord* record, const Seen* seen, bint known):
     """A record's difference to what was seen, None when there is none."""
     cdef uint64_t packets[2]
     cdef uint64_t bytes[2]
     cdef uint8_t before = seen.state if known else STATE_FREE
     cdef int side
-    cdef bint tcp = record.protocol == 6 and record.reason == 0
+    cdef int flags[2]
     for side in range(2):
         packets[side] = record.packets[side] - (seen.packets[side] if known else 0)
         bytes[side] = record.bytes[side] - (seen.bytes[side] if known else 0)
     if packets[0] == 0 and packets[1] == 0:
         return None
+    for side in range(2):
+        if record.protocol != 6 or (record.reason and packets[side] == 0):
+            flags[side] = 0
+        elif record.reason:
+            flags[side] = flags_told(record.flags)
+        else:
+            flags[side] = flags_of(before, record.state, side)
     return FlowDelta(
         record.slot,
         record.interface,
@@ -106,8 +122,8 @@ cdef object delta_of(const FlowRecord* record, const Seen* seen, bint known):
         bytes[1],
         record.created,
         record.last_seen,
-        flags_of(before, record.state, SIDE_INSIDE) if tcp else 0,
-        flags_of(before, record.state, SIDE_OUTSIDE) if tcp else 0,
+        flags[0],
+        flags[1],
         record.reason,
     )
 

@@ -133,7 +133,7 @@ cdef void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
 
 
 cdef bint refused(int reason) noexcept nogil:
-    """Whether AWS calls it REJECT: rules, and packets without or after their connection."""
+    """Whether flow logs tell of it: rules, and packets without or after their connection."""
     return (
         reason == DROP_NO_FLOW
         or reason == DROP_TCP_NO_FLOW
@@ -176,6 +176,7 @@ cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) no
     record.slot = p.port if inside else NOBODY
     record.interface = interface
     record.reason = <uint8_t>reason
+    record.flags = p.flags
     record.created = now
     record.last_seen = now
     record.packets[0] = inside

@@ -7,8 +7,14 @@ Theory of operation
 An error quotes the packet that caused it, as its sender saw it after translation.  The quoted
 addresses and port name the flow; the quotation and the outer header are translated back
 together (RFC 5508, requirements 4 and 5).  The quoted IP header must be whole and its checksum
-right (requirement 3); of the quoted transport header eight bytes suffice, so a TCP checksum is
-usually not there and is adjusted only when it is.
+right (requirement 3), unless it has options: routers on the way write into those, and what is
+quoted need not have its checksum made anew, so it is adjusted for the address, right or not.
+Of the quoted transport header eight bytes suffice, so a TCP checksum is usually not there and is
+adjusted only when it is.
+
+A next hop with an MTU below 68 bytes cannot be: every module forwards as many unfragmented (RFC 791
+section 3.2), and no host believes less (RFC 1191 section 3).  An MTU of 0 is of a router older than
+RFC 1191, whose section 5 tells hosts what to make of it.
 
 An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
 anybody can forge one.  It is translated as long as the port is held, whatever has become of the
@@ -39,12 +45,22 @@ from hyperplane_nat.engine.lifecycle cimport flow_settle
 from hyperplane_nat.engine.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
-from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
+from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, IP_BYTES, Packet
 from hyperplane_nat.engine.rewrite cimport readdress, rewrite_ip
 
 cdef enum:
     ICMP_BYTES = 8
     QUOTED_MIN = 8
+    MTU_MIN = 68
+
+cdef inline bint impossible_mtu(const Packet* p) noexcept nogil:
+    """Whether fragmentation is called needed for a link that no packet could pass."""
+    cdef uint16_t mtu = swap16(load16(p.l4 + 6))
+    return (
+        p.l4[0] == ICMP_UNREACHABLE
+        and p.l4[1] == ICMP_FRAGMENTATION_NEEDED
+        and 0 < mtu < MTU_MIN
+    )
 
 
 cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -61,15 +77,16 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     cdef int port_offset
     cdef Entry* entry
     cdef bint from_inside = p.side == SIDE_INSIDE
-    if available < 20:
+    if available < IP_BYTES:
         drop(nat, p, DROP_ICMP_HEADER)
         return
     header = (quoted[0] & 15) * 4
     if (
         (quoted[0] >> 4) != 4
-        or header < 20
+        or header < IP_BYTES
         or available < header + QUOTED_MIN
-        or fold(sum_bytes(quoted, header, 0)) != 0xFFFF
+        or (header == IP_BYTES and fold(sum_bytes(quoted, header, 0)) != 0xFFFF)
+        or impossible_mtu(p)
         or (load16(quoted + 6) & swap16(0x1FFF)) != 0
     ):
         drop(nat, p, DROP_ICMP_ERROR_MALFORMED)

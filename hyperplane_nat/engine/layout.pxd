@@ -85,7 +85,7 @@ cdef struct SlotCounters:
     uint64_t flows
     # Which environment has the slot, so that a successor does not take another's flows for its.
     uint64_t owner
-    uint64_t reserved
+    uint64_t tcp_flows
 
 # What is left of a flow that has ended, or (reason not 0) a packet that was refused.
 cdef struct FlowRecord:
@@ -102,7 +102,8 @@ cdef struct FlowRecord:
     uint16_t slot
     uint16_t interface
     uint8_t reason
-    uint8_t reserved
+    # Of a TCP segment that was refused.
+    uint8_t flags
     uint64_t created
     uint64_t last_seen
     uint64_t packets[2]

@@ -89,18 +89,21 @@ cdef inline int refusal(const Nat* nat, uint16_t interface, const Packet* p) noe
     return policy_check(policy, p.protocol, p.destination, p.destination_port)
 
 
+cdef void count_active(Nat* nat, const Entry* entry, int change) noexcept nogil:
+    nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += change
+    nat.slot_counters[entry.slot].flows += change
+    if entry.protocol == 6:
+        nat.slot_counters[entry.slot].tcp_flows += change
+
+
 cdef void count_begin(Nat* nat, const Entry* entry) noexcept nogil:
-    cdef int protocol = protocol_index(entry.protocol)
-    nat.counters[C_FLOWS_CREATED_TCP + protocol] += 1
-    nat.counters[C_FLOWS_ACTIVE_TCP + protocol] += 1
-    nat.slot_counters[entry.slot].flows += 1
+    nat.counters[C_FLOWS_CREATED_TCP + protocol_index(entry.protocol)] += 1
+    count_active(nat, entry, 1)
 
 
 cdef void count_end(Nat* nat, const Entry* entry, int cause) noexcept nogil:
-    cdef int protocol = protocol_index(entry.protocol)
-    nat.counters[C_FLOWS_ENDED_TCP_FIN + protocol * CAUSES + cause] += 1
-    nat.counters[C_FLOWS_ACTIVE_TCP + protocol] -= 1
-    nat.slot_counters[entry.slot].flows -= 1
+    nat.counters[C_FLOWS_ENDED_TCP_FIN + protocol_index(entry.protocol) * CAUSES + cause] += 1
+    count_active(nat, entry, -1)
 
 
 cdef inline uint8_t first_state(uint8_t protocol) noexcept nogil:
@@ -444,8 +447,7 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
         )
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     if not over(entry.state) and not is_mapping(entry):
-        nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += 1
-        nat.slot_counters[entry.slot].flows += 1
+        count_active(nat, entry, 1)
     if entry.generation & 1:
         entry_settle(entry)
     return True
@@ -475,6 +477,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol] = 0
     for flow in range(nat.slots_max):
         nat.slot_counters[flow].flows = 0
+        nat.slot_counters[flow].tcp_flows = 0
         nat.slots[flow].entries = 0
     for flow in range(nat.interfaces_max):
         nat.interfaces[flow].entries = 0

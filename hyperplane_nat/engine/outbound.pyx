@@ -44,17 +44,15 @@ from hyperplane_nat.engine.packet cimport (
     DONT_FRAGMENT,
     ETHERNET_BYTES,
     FRAGMENT_OFFSET,
+    IP_BYTES,
     MORE_FRAGMENTS,
+    OPTION_COPIED,
     OPTION_NOTHING,
     Packet,
     fragment_field,
     next_option,
 )
 from hyperplane_nat.engine.rewrite cimport address_frame, forward
-
-cdef enum:
-    IP_BYTES = 20
-    OPTION_COPIED = 0x80
 
 cdef unsigned char[6] NOWHERE
 memset(NOWHERE, 0, 6)

@@ -20,8 +20,12 @@ cdef enum:
     TCP_SYN = 0x02
 
 cdef enum:
+    IP_BYTES = 20
     OPTION_END = 0
     OPTION_NOTHING = 1
+    OPTION_COPIED = 0x80
+    OPTION_LOOSE_SOURCE_ROUTE = 131
+    OPTION_STRICT_SOURCE_ROUTE = 137
 
 # A frame on its way through the engine.  The first group is the caller's, the second what
 # parsing found, the third the verdict.  `offload_changed`: what the frame's virtio-net header says is
@@ -105,6 +109,7 @@ cdef inline uint8_t* next_option(uint8_t* at, const uint8_t* end) noexcept nogil
 
 
 cdef int parse_ip(Packet* p) noexcept nogil
+cdef bint source_routed(const Packet* p) noexcept nogil
 cdef int parse_fragment(Packet* p) noexcept nogil
 cdef int parse_l4(Packet* p) noexcept nogil
 cdef uint8_t window_scale_option(const Packet* p) noexcept nogil

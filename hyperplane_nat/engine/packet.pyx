@@ -56,6 +56,21 @@ cdef int parse_ip(Packet* p) noexcept nogil:
     return DROP_NONE
 
 
+cdef bint source_routed(const Packet* p) noexcept nogil:
+    """Whether the sender says by which hosts the packet travels (RFC 791: loose or strict).
+
+    Its destination is then only the next of them, and what was said of destinations and rules is
+    not said of the last.  RFC 7126 sections 4.3 and 4.4 have such packets dropped.
+    """
+    cdef const uint8_t* end = p.ip + p.header_length
+    cdef uint8_t* option = next_option(p.ip + IP_BYTES, end)
+    while option != NULL:
+        if option[0] == OPTION_LOOSE_SOURCE_ROUTE or option[0] == OPTION_STRICT_SOURCE_ROUTE:
+            return True
+        option = next_option(option + option[1], end)
+    return False
+
+
 cdef inline uint8_t classify(uint8_t flags) noexcept nogil:
     cdef uint8_t control = flags & (FIN | SYN | RST | ACK)
     if control == ACK:

@@ -182,7 +182,7 @@ class FlowDelta(NamedTuple):
 
     Addresses are the four bytes as they stand in memory; times are CLOCK_MONOTONIC in ms.  Flags
     are those of flow logs: 1 FIN, 2 SYN, 4 RST, 18 SYN with ACK.  A refused packet
-    from outside has slot 65535 and no inside.
+    from outside has slot 65535 and no inside; one from inside has no port of the NAT.
     """
 
     slot: int

@@ -236,7 +236,7 @@ class StateMap:
         return {name: values[index] for name, index in self._counter_names.items()}
 
     def slot_counters(self, slot: int) -> dict[str, int]:
-        """Packets and bytes (IPv4 total length) of one slot, its drops and active flows."""
+        """Packets and bytes (IPv4 total length) of one slot, its drops, flows, and TCP flows."""
         if not 0 <= slot < self.slots_max:
             raise IndexError(f"slot {slot}: the map has {self.slots_max}")
         return read_slot_counters(self.memory, slot)

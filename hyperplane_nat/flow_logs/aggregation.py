@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from hyperplane_nat.engine import DropReason
 from hyperplane_nat.engine.settings import FlowDelta
 from hyperplane_nat.flow_logs.fields import (
     FROM_ENVIRONMENT,
@@ -31,19 +32,27 @@ GATHERED_MAX = 200_000
 Row = tuple[Key, Sums]
 
 
+PASSED = frozenset({DropReason.NONE, DropReason.SECURITY_GROUP_INGRESS})
+"""With these an interface let the packet pass: the groups of its destination are not its own."""
+
+
 def rows_of(delta: FlowDelta) -> Iterator[Row]:
-    """The rows of what one flow did: up to four, one for a refused packet."""
-    refused = delta.reason != 0
+    """The rows of what one flow did: up to four, one for a packet that the interface refused.
+
+    Such a packet from inside was refused on its way out.  It was given no port of the interface,
+    and its row has the environment's instead.
+    """
+    refused = delta.reason not in PASSED
     remote = (delta.remote_address, delta.remote_port)
     inside = (delta.slot, delta.protocol, delta.inside_address, delta.inside_port, *remote)
-    outside = (0, delta.protocol, 0, 0, *remote)
+    outside = inside if delta.reason else (0, delta.protocol, 0, 0, *remote)
     nat, port, number = delta.nat_address, delta.nat_port, delta.interface
     times = (delta.created_ms, delta.last_seen_ms)
     if delta.packets_out:
         counts = (delta.packets_out, delta.bytes_out, *times, delta.flags_out)
-        yield Key(FROM_ENVIRONMENT, number, *inside, nat, 0, refused), Sums(*counts)
         if not refused:
-            yield Key(TO_REMOTE, number, *outside, nat, port, False), Sums(*counts)
+            yield Key(FROM_ENVIRONMENT, number, *inside, nat, 0, False), Sums(*counts)
+        yield Key(TO_REMOTE, number, *outside, nat, port, refused), Sums(*counts)
     if delta.packets_in:
         counts = (delta.packets_in, delta.bytes_in, *times, delta.flags_in)
         yield Key(FROM_REMOTE, number, *outside, nat, port, refused), Sums(*counts)

@@ -155,6 +155,8 @@ class LineFormat:
         # Source and destination on the interface, and of the packet itself.
         if view == FROM_ENVIRONMENT:
             ends = (here, between, inside_port, remote_port, here, there)
+        elif view == TO_REMOTE and slot:
+            ends = (between, there, inside_port, remote_port, here, there)
         elif view == TO_REMOTE:
             ends = (between, there, nat_port, remote_port, between, there)
         elif view == FROM_REMOTE:

@@ -3,6 +3,8 @@
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from hyperplane_nat.engine.settings import FlowDelta
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE, OUTSIDE
-from tests.reference import Ports, Timeouts
+from tests.reference import Policy, Ports, Timeouts, packet
+from tests.reference.packet import ACK, FIN, RST, SYN
 
 SETUP = scenario.Setup(
     flows_max=64,
@@ -31,14 +34,14 @@ PACKETS_OFFSET = 32
 class Recorded:
     """An engine that writes records, and their reader."""
 
-    def __init__(self, directory: Path) -> None:
-        self.target = EngineTarget(SETUP)
+    def __init__(self, directory: Path, setup: scenario.Setup = SETUP) -> None:
+        self.target = EngineTarget(setup)
         self.engine = self.target.engine
         self.ring = FlowRecordRing.create(
             directory / "records", capacity=CAPACITY, interfaces_max=4
         )
         self.engine.record_flows(self.ring.memory)
-        self.deltas = FlowDeltas(SETUP.flows_max)
+        self.deltas = FlowDeltas(setup.flows_max)
 
     def live(self, now: int = 100_000) -> list[FlowDelta]:
         found = self.deltas.live(self.target.map.memory, 0, SETUP.flows_max, now)
@@ -50,15 +53,18 @@ class Recorded:
         assert unknown == set()
         return found
 
+    def close(self) -> None:
+        self.engine.record_flows(None)
+        self.ring.close()
+        assert self.target.problems() == []
+        self.target.close()
+
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
     result = Recorded(tmp_path)
     yield result
-    result.engine.record_flows(None)
-    result.ring.close()
-    assert result.target.problems() == []
-    result.target.close()
+    result.close()
 
 
 def test_live_flows_show_what_they_did_since_the_last_look(recorded: Recorded) -> None:
@@ -140,6 +146,55 @@ def test_refused_packets_are_told_with_their_reason(recorded: Recorded) -> None:
     assert delta.reason == DropReason.NO_FLOW
     assert (delta.slot, delta.remote_port, delta.nat_port) == (65535, 7, 40001)
     assert (delta.packets_out, delta.packets_in, delta.bytes_in) == (0, 1, 28)
+
+
+# AWS, "Flow log records", tcp-flags: FIN 1, SYN 2, RST 4, SYN-ACK 18; flags that are not supported
+# count for nothing, by themselves or beside others.
+TOLD = [(ACK, 0), (FIN | ACK, 1), (RST, 4), (RST | ACK, 4), (FIN | ACK | packet.PSH, 1)]
+
+
+@pytest.mark.parametrize(("flags", "told"), TOLD)
+def test_flags_of_a_refused_segment_from_inside(recorded: Recorded, flags: int, told: int) -> None:
+    recorded.engine.translate(traffic.segment(1, 5000, flags), INSIDE, 1, 30)
+    (delta,) = recorded.ended()
+    assert delta.reason == DropReason.TCP_NO_FLOW
+    assert (delta.flags_out, delta.flags_in) == (told, 0)
+
+
+@pytest.mark.parametrize(("flags", "told"), [*TOLD, (SYN, 2), (SYN | 0xC0, 2), (SYN | ACK, 18)])
+def test_flags_of_a_refused_segment_from_outside(recorded: Recorded, flags: int, told: int) -> None:
+    recorded.engine.translate(traffic.segment_back(40001, flags), OUTSIDE, 0, 30)
+    (delta,) = recorded.ended()
+    assert delta.reason == DropReason.NO_FLOW
+    assert (delta.flags_out, delta.flags_in) == (0, told)
+
+
+def test_a_record_has_no_flags_of_another(recorded: Recorded) -> None:
+    for number in range(2 * CAPACITY):
+        syn = traffic.segment_back(40001, SYN)
+        other = traffic.answer(40001) if number % 2 else traffic.segment_back(40001, ACK)
+        for frame in (syn, other):
+            recorded.engine.translate(frame, OUTSIDE, 0, 30)
+        assert [delta.flags_in for delta in recorded.ended()] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (Policy(egress=()), DropReason.SECURITY_GROUP_EGRESS),
+        (Policy(guarded={IPv4Address(scenario.WEB): ()}), DropReason.SECURITY_GROUP_INGRESS),
+    ],
+)
+def test_a_syn_that_a_security_group_refuses(
+    tmp_path: Path, policy: Policy, reason: DropReason
+) -> None:
+    recorded = Recorded(tmp_path, replace(SETUP, policies={0: policy}))
+    recorded.engine.translate(traffic.segment(1, 5000), INSIDE, 1, 30)
+    (delta,) = recorded.ended()
+    assert (delta.reason, delta.interface, delta.slot) == (reason, 0, 1)
+    assert (delta.inside_port, delta.remote_port, delta.nat_port) == (5000, 80, 0)
+    assert (delta.packets_out, delta.bytes_out, delta.flags_out) == (1, 40, 2)
+    recorded.close()
 
 
 def test_refusals_fill_half_of_the_ring_and_what_is_lost_is_counted(recorded: Recorded) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine import Action
+from hyperplane_nat.engine import Action, Engine
 from hyperplane_nat.engine.constants import INTERFACE_COUNTER_NAMES
 from tests.engine import scenario, traffic
-from tests.engine.compiled import EngineTarget
+from tests.engine.compiled import SEED, EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Ports, packet
 
@@ -91,6 +91,24 @@ def test_connections_and_idle_ones(target: EngineTarget) -> None:
     assert found["tcp_syns_from_source"] == 2 == target.count("tcp_syns_from_source")
     assert found["flows_established_tcp"] == 1 == target.count("flows_established_tcp")
     assert found["flows_timed_out"] == 1
+
+
+def test_active_connections_are_counted_apart_from_other_flows(target: EngineTarget) -> None:
+    engine = target.engine
+
+    def active() -> tuple[int, int]:
+        found = target.map.slot_counters(1)
+        return found["flows"], found["tcp_flows"]
+
+    traffic.opened(engine, 1, 5000)
+    engine.translate(traffic.segment(1, 5000), INSIDE, 1, 0)
+    assert active() == (2, 1)
+    # A successor counts anew what it finds.
+    target.engine = Engine(target.map, seed=SEED, now_ms=0)
+    configured(target.engine, SETUP, 0)
+    assert active() == (2, 1)
+    target.engine.expire(70_000)
+    assert active() == (1, 0)
 
 
 def test_another_address_begins_at_zero(target: EngineTarget) -> None:

@@ -94,10 +94,31 @@ def test_a_refused_packet_is_one_row() -> None:
     assert record["action"] == "REJECT"
     assert (record["srcaddr"], record["dstaddr"]) == ("10.0.1.80", "10.0.1.10")
     assert record["environment"] == "-"
-    inside = delta(packets_out=1, bytes_out=60, packets_in=0, bytes_in=0, reason=45)
-    (record,) = records(inside, *DEFAULT, "environment", "pkt-dstaddr")
-    assert (record["action"], record["srcaddr"]) == ("REJECT", "169.254.100.2")
-    assert (record["environment"], record["pkt-dstaddr"]) == ("env-7", "10.0.1.80")
+
+
+FIRST = delta(
+    nat_port=0, packets_out=1, bytes_out=60, packets_in=0, bytes_in=0, flags_out=2, flags_in=0
+)
+"""A SYN that did not become a connection."""
+
+
+def test_a_packet_refused_on_its_way_out_is_one_row_with_its_remote() -> None:
+    line = LineFormat().line(PLACE, *next(rows_of(FIRST._replace(reason=45))), 100, 160)
+    # Without a port of the interface it is the environment's that stands there.
+    assert line == ("2 111122223333 eni-0123 10.0.1.10 10.0.1.80 5000 80 6 1 60 100 160 REJECT OK")
+    more = ("flow-direction", "environment", "pkt-srcaddr", "pkt-dstaddr", "tcp-flags")
+    (record,) = records(FIRST._replace(reason=45), *more)
+    assert tuple(record.values()) == ("egress", "env-7", "169.254.100.2", "10.0.1.80", "2")
+
+
+def test_what_the_group_of_its_destination_refuses_has_passed_the_interface() -> None:
+    ends = ("srcaddr", "dstaddr", "srcport", "dstport", "pkt-srcaddr", "pkt-dstaddr")
+    found = records(FIRST._replace(reason=46), *ends, "action", "tcp-flags", "flow-direction")
+    here, between, there = "169.254.100.2", "10.0.1.10", "10.0.1.80"
+    assert [tuple(record.values()) for record in found] == [
+        (here, between, "5000", "80", here, there, "ACCEPT", "2", "ingress"),
+        (between, there, "5000", "80", here, there, "ACCEPT", "2", "egress"),
+    ]
 
 
 def test_every_field_can_be_asked_for() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,6 +183,86 @@ def test_what_is_refused_is_told_as_reject(logs: Logs) -> None:
     wanted = {"action": "REJECT", "dstport": "33333", "srcport": str(source)}
     logs.wait(lambda: logs.packets(**wanted) == 7, "7 packets refused")
     assert {record["dstaddr"] for record in logs.records(**wanted)} == {INTERFACE_ADDRESS}
+
+
+OPEN, CLOSED = ("10.0.1.80", 80), ("10.0.1.54", 5432)
+GROUPS = f"""
+[lifecycle]
+time_scale = 60
+
+[pool]
+size = 1
+
+[[account]]
+name = "payments"
+id = "111122223333"
+
+[[vpc]]
+name = "payments"
+account = "payments"
+cidr = "10.0.0.0/16"
+
+[[vpc.subnet]]
+name = "a"
+cidr = "10.0.1.0/24"
+
+[[vpc.security_group]]
+name = "functions"
+egress = [{{ protocol = "tcp", ports = "{OPEN[1]}-{CLOSED[1]}", cidr = "10.0.1.0/24" }}]
+
+[[vpc.security_group]]
+name = "database"
+
+[[vpc.service]]
+name = "web"
+kind = "http"
+address = "{OPEN[0]}"
+port = {OPEN[1]}
+
+[[vpc.service]]
+name = "db"
+kind = "http"
+address = "{CLOSED[0]}"
+port = {CLOSED[1]}
+security_groups = ["database"]
+
+[[function]]
+name = "checkout"
+subnets = ["a"]
+security_groups = ["functions"]
+"""
+
+
+@pytest.mark.requirement("AWS-flow-logs-v2", profile="both")
+def test_who_refused_a_connection_can_be_told_from_the_rows(launch: Launch, tmp_path: Path) -> None:
+    """The function's own group: REJECT. The server's: it had passed the function's interface."""
+    lab = launch(environments=0, toml=toml(tmp_path / "logs", GROUPS))
+    logs = Logs(lab, tmp_path / "logs")
+    active = {"State": "Active"}.items()
+    wait_until(
+        lambda: all(active <= row.items() for row in lab.rows("functions")),
+        "the function is Active",
+    )
+    answer: Any = lab.client.post("/v1/functions/checkout/invocations", {"command": ["/bin/true"]})
+    environment: str = answer["environment"]
+    where = lab.environment(int(environment.removeprefix("env-")))
+    (interface,) = lab.rows("interfaces")
+    address = interface["address"]
+    for remote in ((OPEN[0], 25), CLOSED):
+        with tcp_socket(where, seconds=0.1) as client, pytest.raises(TimeoutError):
+            client.connect(remote)
+    syn = {"interface_id": interface["id"], "protocol": "6", "tcp_flags": "2"}
+    leaving = {"srcaddr": address, "flow_direction": "egress", "environment": environment, **syn}
+    own = {"dstaddr": OPEN[0], "dstport": "25", "action": "REJECT"}
+    others = {"dstaddr": CLOSED[0], "dstport": str(CLOSED[1]), "action": "ACCEPT"}
+    for expected in (own, others):
+        wanted = {**leaving, **expected}
+        logs.wait(functools.partial(logs.records, **wanted), f"a row with {wanted}")
+        row, *_ = logs.records(**wanted)
+        assert (row["pkt-srcaddr"], row["pkt-dstaddr"]) == (INSIDE_ADDRESS, expected["dstaddr"])
+    assert logs.records(srcaddr=INSIDE_ADDRESS, pkt_dstaddr=CLOSED[0], action="ACCEPT", **syn)
+    assert not logs.records(srcaddr=INSIDE_ADDRESS, pkt_dstaddr=OPEN[0])
+    assert logs.records(action="REJECT") == logs.records(**leaving, **own)
 
 
 @pytest.mark.requirement("AWS-flow-logs-aggregation", profile="both")

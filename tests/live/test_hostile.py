@@ -12,6 +12,7 @@ come from a generator with a fixed seed.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterable, Iterator
 from random import Random
 from typing import Any
@@ -25,11 +26,13 @@ from tests.live import peer, wire
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
+    INSIDE_GATEWAY,
     INTERFACE,
     INTERFACE_ADDRESS,
     WEB,
     Lab,
     difference,
+    drops_exactly,
     live_connection,
     tcp_socket,
     udp_socket,
@@ -263,3 +266,18 @@ def test_syn_flood_of_an_environment(target: Target) -> None:
     target.untouched()
     with tcp_socket(lab.environment(1)) as client:
         client.connect(WEB)
+
+
+@pytest.mark.requirement("RFC7126-4.3", profile="both")
+@pytest.mark.requirement("RFC7126-4.4", profile="both")
+def test_a_program_that_asks_for_a_source_route(target: Target) -> None:
+    """By way of a server, or strictly of the gateway, to where nobody may go."""
+    with udp_socket(target.lab.environment(2)) as client:
+        with drops_exactly(target.lab, {"source_route": 2}, target.echo):
+            for kind, hop in ((131, ECHO[0]), (137, INSIDE_GATEWAY)):
+                route = bytes((kind, 7, 4)) + socket.inet_aton(hop) + b"\0"
+                client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, route)
+                client.sendto(b"by way of", ("192.0.2.1", 7))
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+        client.sendto(b"straight", ECHO)
+        assert client.recvfrom(64) == (b"straight", ECHO)

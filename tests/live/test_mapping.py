@@ -193,6 +193,26 @@ def test_two_environments_meet_by_their_outside_addresses(rfc: Lab) -> None:
 
 
 @pytest.mark.requirement("RFC4787-9", profile="rfc")
+def test_neighbours_are_one_address_to_a_filter(rfc: Lab) -> None:
+    """Who has sent to one of them is reached by all behind the interface, and no other is."""
+    with (
+        udp_socket(rfc.environment(1)) as one,
+        udp_socket(rfc.environment(2)) as two,
+        udp_socket(rfc.environment(3)) as three,
+        server(rfc, WEB[0], 9001) as rendezvous,
+    ):
+        first, second = outside_of(one, rendezvous), outside_of(two, rendezvous)
+        third = outside_of(three, rendezvous)
+        with drops_exactly(rfc, {"filtered": 2}, lambda: settled(rfc, 3)):
+            one.sendto(b"unasked", second)
+            three.sendto(b"unasked", second)
+        two.sendto(b"from two", first)
+        assert one.recvfrom(64) == (b"from two", second)
+        three.sendto(b"from three", second)
+        assert two.recvfrom(64) == (b"from three", third)
+
+
+@pytest.mark.requirement("RFC4787-9", profile="rfc")
 @pytest.mark.requirement("RFC4787-14", profile="rfc")
 @pytest.mark.parametrize("size", [1473, 65507])
 def test_neighbours_exchange_datagrams_in_pieces(everybody: Lab, size: int) -> None:

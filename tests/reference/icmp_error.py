@@ -3,7 +3,8 @@
 
 RFC 5508 REQ-3 to REQ-5: the checksum of the message and that of the quoted IP header are
 verified, that of the quoted transport is not; both the outer and the quoted addresses are
-translated, and the quoted port or identifier with them.
+translated, and the quoted port or identifier with them.  A quoted header with options, which
+routers change, is believed whatever its checksum is, and keeps the error there is in it.
 """
 
 from dataclasses import dataclass
@@ -57,11 +58,10 @@ class Quote:
                 if self.protocol == packet.UDP and value == 0:
                     value = 0xFFFF
                 transport = packet.with_word(transport, field_at, value)
-        if source:
-            inner = self.inner.readdressed(source=address)
-        else:
-            inner = self.inner.readdressed(destination=address)
-        return inner.carrying(transport).packed()
+        header = self.inner.header
+        seal = checksum.exchanged(packet.word(header, 10), old_address, address.packed)
+        header = header[:address_at] + address.packed + header[address_at + 4 :]
+        return packet.with_word(header, 10, seal) + transport
 
 
 def quote_of(message: bytes, echo_type: int) -> Quote | str:
@@ -78,7 +78,9 @@ def quote_of(message: bytes, echo_type: int) -> Quote | str:
         return "icmp_error_malformed"
     if len(quoted) < header_length + 8:
         return "icmp_error_malformed"
-    if not checksum.is_right(quoted[:header_length]):
+    if header_length == 20 and not checksum.is_right(quoted[:20]):
+        return "icmp_error_malformed"
+    if message[:2] == b"\x03\x04" and packet.word(message, 6) in range(1, 68):
         return "icmp_error_malformed"
     inner = Datagram(quoted[:header_length], quoted[header_length:])
     if inner.fragment & 0x1FFF:

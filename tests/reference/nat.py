@@ -35,6 +35,7 @@ from tests.reference.reading import (
     ports_inside,
     ports_outside,
     quote_in,
+    refuse_source_routes,
 )
 from tests.reference.result import DROP, FORWARD, PUNT, REPLY, Result
 from tests.reference.rewriting import reported
@@ -261,6 +262,7 @@ class ReferenceNat(SizeRules):
         slot, interface = self._attached(number)
         if datagram.source != slot.address:
             raise _DroppedError("source_spoofed")
+        refuse_source_routes(datagram)
         if _invalid(datagram.destination):
             raise _DroppedError("destination_invalid")
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
@@ -322,6 +324,7 @@ class ReferenceNat(SizeRules):
         if found is None:
             raise _DroppedError("not_ours")
         number = found
+        refuse_source_routes(datagram)
         interface = self.interfaces[number]
         if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
             raise _DroppedError("source_invalid")

@@ -21,6 +21,13 @@ def checked_ipv4(data: bytes) -> Datagram:
     return Datagram(data[:header_length], data[header_length:total_length])
 
 
+def refuse_source_routes(datagram: Datagram) -> None:
+    """Loose and strict source routes (RFC 791, RFC 7126 sections 4.3.5 and 4.4.5)."""
+    options = datagram.header[20:]
+    if any(options[position] in (131, 137) for position, _ in packet.options_in(options)):
+        raise DroppedError("source_route")
+
+
 def check_transport(datagram: Datagram, partial: bool) -> None:
     """Lengths, checksum and flags of TCP, UDP or ICMP."""
     data = datagram.payload
