@@ -244,7 +244,7 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
             nat.slots[p.port].interface,
             C_PACKETS_IN_FROM_SOURCE,
             I_PACKETS_IN_FROM_SOURCE,
-            p.total_length,
+            p,
         )
     else:
         if (
@@ -257,7 +257,7 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
             p.port,
             C_PACKETS_IN_FROM_DESTINATION,
             I_PACKETS_IN_FROM_DESTINATION,
-            p.total_length,
+            p,
         )
     reason = check_addresses(nat, p)
     if reason:

@@ -120,6 +120,7 @@ class DropReason(IntEnum):
     FRAGMENT_REFUSED = 56
     MTU_EXCEEDED = 57
     TCP_IDLE_TIMEOUT = 58
+    BIG_TCP = 59
 
 
 @unique
