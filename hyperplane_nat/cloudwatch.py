@@ -81,7 +81,7 @@ CLOUDWATCH: tuple[CloudWatchMetric, ...] = (
         "IdleTimeoutCount", "Flows of any protocol that ended for being idle.", "flows_timed_out"
     ),
     CloudWatchMetric(
-        "PacketsDropCount", "Frames of an interface that were not forwarded.", "drops"
+        "PacketsDropCount", "Packets of an interface that were not forwarded.", "drops"
     ),
     *_traffic("Packets"),
     CloudWatchMetric(

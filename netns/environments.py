@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from netns import ingress, links, namespace
+from netns import ingress, links, namespace, offloads
 from netns.errors import from_errno
 from netns.interior import ENVIRONMENT_SETTINGS, created, route_socket
 from netns.names import ENVIRONMENT_LINK, environment_namespace, gateway_namespace, slot_link
@@ -122,6 +122,7 @@ def _create_slots(spec: LabSpec, route: RouteSocket, numbers: Sequence[int]) -> 
 
 def _set_up_environment(spec: LabSpec, inside: RouteSocket, number: int) -> None:
     index = links.existing(inside, ENVIRONMENT_LINK).index
+    offloads.tunnel_segmentation_off(inside, ENVIRONMENT_LINK)
     inside.request(
         [
             links.up(links.LOOPBACK_INDEX),

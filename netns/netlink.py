@@ -84,6 +84,10 @@ class RouteSocket:
     ) -> None:
         self.close()
 
+    def fileno(self) -> int:
+        """The descriptor, for requests about the namespace's links that netlink does not have."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close the socket; twice is fine."""
         self._socket.close()

@@ -20,7 +20,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from netns import ingress, links, namespace
+from netns import ingress, links, namespace, offloads
 from netns.errors import from_errno
 from netns.interior import VPC_SETTINGS, created, route_socket
 from netns.names import gateway_namespace, vpc_namespace
@@ -167,6 +167,7 @@ def _make_interfaces(
         interfaces = []
         for each, pair in zip(specs, pairs, strict=True):
             peer = links.existing(inside, each.name)
+            offloads.tunnel_segmentation_off(inside, each.name)
             messages.append(links.up(peer.index))
             messages += (
                 links.host_route(peer.index, address) for address in sorted(each.addresses)

@@ -246,7 +246,7 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
             nat.slots[p.port].interface,
             C_PACKETS_IN_FROM_SOURCE,
             I_PACKETS_IN_FROM_SOURCE,
-            p.total_length,
+            p,
         )
     else:
         if (
@@ -259,7 +259,7 @@ cdef int classify(Nat* nat, Packet* p) noexcept nogil:
             p.port,
             C_PACKETS_IN_FROM_DESTINATION,
             I_PACKETS_IN_FROM_DESTINATION,
-            p.total_length,
+            p,
         )
     if p.header_length > IP_BYTES and source_routed(p):
         return DROP_SOURCE_ROUTE

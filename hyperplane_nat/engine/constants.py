@@ -121,6 +121,7 @@ class DropReason(IntEnum):
     MTU_EXCEEDED = 57
     TCP_IDLE_TIMEOUT = 58
     SOURCE_ROUTE = 59
+    BIG_TCP = 60
 
 
 @unique

@@ -399,8 +399,12 @@ cdef class Engine:
         self.nat.neighbours.queue_frames = min(frames, 65535)
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
-                  uint16_t gso_size=0):
+                  uint16_t gso_size=0, checksum_at=None):
         """One frame through the engine; the frame given is not changed.
+
+        `partial`: its transport checksum is the sum of the pseudo-header; `checksum_at` instead says
+        where a checksum is to be completed, as the virtio-net header does: the first byte that it is
+        about, and the field's place from there.
 
         When more than one frame leaves, `take_extra` has the others until the next call.
         """
@@ -422,7 +426,10 @@ cdef class Engine:
         p.partial = partial
         p.gso_size = gso_size
         p.reply = reply
-        if partial and length >= ETHERNET_BYTES + 20:
+        if checksum_at is not None:
+            p.partial = 1
+            p.checksum_start, p.checksum_offset = checksum_at
+        elif partial and length >= ETHERNET_BYTES + 20:
             p.checksum_start = ETHERNET_BYTES + (p.frame[14] & 15) * 4
             p.checksum_offset = 16 if p.frame[23] == 6 else 6
         extras_clear(&self.nat.extras)

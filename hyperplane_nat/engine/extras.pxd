@@ -34,16 +34,23 @@ cdef inline uint8_t* extra_room(Extras* extras, uint32_t length) noexcept nogil:
     return room + EXTRA_ROOM
 
 
+cdef inline void extra_set(
+    Extra* extra, uint32_t length, uint8_t action, uint8_t side, uint16_t port
+) noexcept nogil:
+    """What is to be done with a frame that is in the arena."""
+    extra.length = length
+    extra.action = action
+    extra.side = side
+    extra.port = port
+
+
 cdef inline void extra_add(
     Extras* extras, uint8_t* frame, uint32_t length, uint8_t action, uint8_t side, uint16_t port
 ) noexcept nogil:
     """The frame in the room given last leaves, too."""
     cdef Extra* extra = &extras.frames[extras.count]
     extra.frame = frame
-    extra.length = length
-    extra.action = action
-    extra.side = side
-    extra.port = port
+    extra_set(extra, length, action, side, port)
     extras.count += 1
     extras.used += (EXTRA_ROOM + length + 15) & ~<uint32_t>15
 

@@ -23,7 +23,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.layout cimport Entry, FlowRecord, RecordRing, age_of, created_of
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count
-from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.packet cimport Packet, wire_bytes
 
 cdef extern from *:
     """
@@ -146,7 +146,7 @@ cdef bint refused(int reason) noexcept nogil:
 
 
 cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil:
-    """One packet, with what it tells of its ends."""
+    """One packet or super-frame, with what it tells of its ends."""
     cdef bint inside = p.side == SIDE_INSIDE
     cdef uint16_t interface = nat.slots[p.port].interface if inside else p.port
     cdef uint64_t period = now // PERIOD_MS
@@ -179,8 +179,8 @@ cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) no
     record.flags = p.flags
     record.created = now
     record.last_seen = now
-    record.packets[0] = inside
-    record.packets[1] = not inside
-    record.bytes[0] = p.total_length if inside else 0
-    record.bytes[1] = 0 if inside else p.total_length
+    record.packets[0] = p.segments if inside else 0
+    record.packets[1] = 0 if inside else p.segments
+    record.bytes[0] = wire_bytes(p) if inside else 0
+    record.bytes[1] = 0 if inside else wire_bytes(p)
     HP_STORE64_RELEASE(&nat.sink.ring.head, nat.sink.ring.head + 1)

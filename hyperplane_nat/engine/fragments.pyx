@@ -59,8 +59,8 @@ from hyperplane_nat.engine.fragment_table cimport (
     sender_of,
 )
 from hyperplane_nat.engine.hairpin cimport hairpin_arrive
-from hyperplane_nat.engine.layout cimport NIL, Entry
-from hyperplane_nat.engine.nat cimport UNATTACHED, Nat, count, drop
+from hyperplane_nat.engine.layout cimport NIL
+from hyperplane_nat.engine.nat cimport UNATTACHED, Nat, count, count_at_entry, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
@@ -159,11 +159,8 @@ cdef void keep(Nat* nat, Packet* p, uint32_t number) noexcept nogil:
 
 cdef void count_at_flow(Nat* nat, const Packet* p, FlowKey key, uint64_t hash) noexcept nogil:
     cdef uint32_t flow = table_find(&nat.table, p.side, key, hash)
-    cdef Entry* entry
     if flow != NIL:
-        entry = &nat.table.entries[flow]
-        entry.packets[p.side] += 1
-        entry.bytes[p.side] += p.total_length
+        count_at_entry(&nat.table.entries[flow], p)
 
 
 cdef void follow(Nat* nat, Packet* p, const Context* context) noexcept nogil:

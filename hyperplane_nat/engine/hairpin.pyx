@@ -23,7 +23,7 @@ from hyperplane_nat.engine.flow_table cimport table_find, table_hash
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle, flow_track
 from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_find
-from hyperplane_nat.engine.nat cimport UNATTACHED, Nat, count, drop
+from hyperplane_nat.engine.nat cimport UNATTACHED, Nat, count_at_entry, count_at_slot_out, drop
 from hyperplane_nat.engine.outbound cimport send_inside
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.rewrite cimport readdress, rewrite_l4
@@ -48,11 +48,10 @@ cdef bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noexcept no
 
 cdef void hairpin_arrive(Nat* nat, Packet* p, uint16_t target) noexcept nogil:
     """From here on a packet from inside is one that arrives at the address with this number."""
-    nat.slot_counters[p.port].packets_out += 1
-    nat.slot_counters[p.port].bytes_out += p.total_length
+    count_at_slot_out(nat, p)
+    nat.counters[C_PACKETS_HAIRPINNED] += p.segments
     p.side = SIDE_OUTSIDE
     p.port = target
-    count(nat, C_PACKETS_HAIRPINNED)
 
 
 cdef void hairpin_turn(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
@@ -76,10 +75,8 @@ cdef void hairpin_deliver(Nat* nat, Packet* p, const Entry* source, uint64_t now
         reason = mapping_admit(nat, p, now, &flow)
     else:
         reason = flow_track(nat, flow, p, now)
-        entry = &nat.table.entries[flow]
         if reason == DROP_NONE:
-            entry.packets[SIDE_OUTSIDE] += 1
-            entry.bytes[SIDE_OUTSIDE] += p.total_length
+            count_at_entry(&nat.table.entries[flow], p)
     if reason:
         drop(nat, p, reason)
         return

@@ -9,9 +9,9 @@ so that the error can quote it as its sender knows it:
 
 * with don't-fragment it is dropped and its sender told the MTU (RFC 1191, RFC 4787 REQ-13);
 * without, it goes on and leaves in pieces (:mod:`outbound`);
-* a frame that is yet to be segmented is as large as its segments will be.  One of TCP without
-  don't-fragment gets smaller segments, which TCP cannot tell from others.  One of UDP is dropped:
-  its segments are datagrams, and their size is the sender's.
+* a super-frame is as large as its segments will be.  One of TCP without don't-fragment gets smaller
+  segments, which TCP cannot tell from others.  One of UDP leaves as the pieces of its segments, for
+  those are datagrams, and their size is the sender's.
 
 SYN and SYN-ACK carry the largest segment that their sender takes; it is lowered, never raised, to
 what fits both links (RFC 9293 section 3.7.1; AWS clamps it, too).
@@ -30,15 +30,16 @@ from hyperplane_nat.engine.layout cimport Entry
 from hyperplane_nat.engine.nat cimport Nat, count, drop
 from hyperplane_nat.engine.packet cimport (
     DONT_FRAGMENT,
+    TCP_BYTES,
     TCP_SYN,
     Packet,
+    count_segments,
     fragment_field,
     next_option,
+    too_large,
 )
 
 cdef enum:
-    TCP_BYTES = 20
-    UDP_BYTES = 8
     HEADERS_BYTES = 40
     OPTION_MSS = 2
     MSS_BYTES = 4
@@ -69,21 +70,18 @@ cdef bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     cdef uint16_t inside = nat.slots[entry.slot].mtu, outside = nat.interfaces[entry.interface].mtu
     cdef uint16_t mtu = inside if p.side else outside
     cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
-    cdef uint32_t headers = p.header_length
     if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
         clamp_mss(nat, p, min(inside, outside) - HEADERS_BYTES)
-    if p.total_length <= mtu:
+    if not too_large(p, mtu):
         return False
-    if p.gso_size:
-        headers += (p.l4[12] >> 4) * 4 if p.protocol == 6 else UDP_BYTES
-        if headers + p.gso_size <= mtu:
+    if not whole:
+        if p.gso_size == 0 or p.protocol == 17:
             return False
-        if p.protocol == 6 and not whole and headers < mtu:
-            p.gso_size = <uint16_t>(mtu - headers)
+        if p.headers < mtu:
+            p.gso_size = mtu - p.headers
             p.offload_changed = 1
+            count_segments(p)
             return False
-    elif not whole:
-        return False
     drop(nat, p, DROP_MTU_EXCEEDED)
     if whole:
         reply_error(nat, p, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu)

@@ -17,7 +17,7 @@ from hyperplane_nat.engine.layout cimport (
     SlotCounters,
 )
 from hyperplane_nat.engine.neighbours cimport NeighbourTable
-from hyperplane_nat.engine.packet cimport Packet
+from hyperplane_nat.engine.packet cimport Packet, wire_bytes
 from hyperplane_nat.engine.policy cimport PolicyRecord
 from hyperplane_nat.engine.ports cimport PortAllocator
 from hyperplane_nat.engine.timers cimport TimerWheel
@@ -136,39 +136,50 @@ cdef inline void count(Nat* nat, int counter) noexcept nogil:
     nat.counters[counter] += 1
 
 
-cdef inline void count2(Nat* nat, int counter, uint32_t bytes) noexcept nogil:
-    """Count a packet at `counter` and its bytes at the next one."""
-    nat.counters[counter] += 1
-    nat.counters[counter + 1] += bytes
-
-
-cdef inline void count_interface(Nat* nat, uint32_t number, int counter) noexcept nogil:
+cdef inline void count_interface(
+    Nat* nat, uint32_t number, int counter, uint32_t times=1
+) noexcept nogil:
     """Count at one of an interface's own counters; UNATTACHED has none."""
     if number < nat.interfaces_max:
-        nat.interface_counters[number * INTERFACE_COUNTERS + counter] += 1
+        nat.interface_counters[number * INTERFACE_COUNTERS + counter] += times
 
 
 cdef inline void count_passage(
-    Nat* nat, uint32_t number, int counter, int own, uint32_t bytes
+    Nat* nat, uint32_t number, int counter, int own, const Packet* p
 ) noexcept nogil:
-    """Count a packet and its bytes at `counter`, and at `own` of the interface."""
+    """Count a packet and its bytes at `counter` and the next, and at `own` of the interface."""
+    cdef uint32_t bytes = wire_bytes(p)
     cdef uint64_t* counters
-    count2(nat, counter, bytes)
+    nat.counters[counter] += p.segments
+    nat.counters[counter + 1] += bytes
     if number < nat.interfaces_max:
         counters = &nat.interface_counters[number * INTERFACE_COUNTERS + own]
-        counters[0] += 1
+        counters[0] += p.segments
         counters[1] += bytes
+
+
+cdef inline void count_at_slot_out(Nat* nat, const Packet* p) noexcept nogil:
+    """Count a packet that the environment of its slot has sent."""
+    cdef SlotCounters* counters = &nat.slot_counters[p.port]
+    counters.packets_out += p.segments
+    counters.bytes_out += wire_bytes(p)
+
+
+cdef inline void count_at_entry(Entry* entry, const Packet* p) noexcept nogil:
+    """Count a packet at its flow."""
+    entry.packets[p.side] += p.segments
+    entry.bytes[p.side] += wire_bytes(p)
 
 
 cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
     p.action = ACTION_DROP
     p.reason = <uint8_t>reason
-    nat.counters[C_DROP_BASE + reason] += 1
+    nat.counters[C_DROP_BASE + reason] += p.segments
     if p.side == SIDE_INSIDE and p.port < nat.slots_max:
-        nat.slot_counters[p.port].drops += 1
-        count_interface(nat, nat.slots[p.port].interface, I_DROPS)
+        nat.slot_counters[p.port].drops += p.segments
+        count_interface(nat, nat.slots[p.port].interface, I_DROPS, p.segments)
     elif p.side == SIDE_OUTSIDE:
-        count_interface(nat, p.port, I_DROPS)
+        count_interface(nat, p.port, I_DROPS, p.segments)
 
 
 cdef inline int protocol_index(uint8_t protocol) noexcept nogil:

@@ -9,7 +9,8 @@ anything is copied.  All addresses of an interface share the link and the next h
 
 A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
 may be told so was told before (:mod:`mtu`).  The first piece is the packet itself, made shorter;
-the others are extra frames.
+the others are extra frames.  A UDP super-frame whose datagrams are too large is first cut into them,
+as Linux would (``__udp_gso_segment``): their identifications count up from that of the whole.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -19,6 +20,8 @@ from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport (
     complement,
     load16,
+    load32,
+    pseudo_header,
     store16,
     sum_bytes,
     swap16,
@@ -29,8 +32,16 @@ from hyperplane_nat.engine.extras cimport (
     EXTRAS_MAX,
     extra_add,
     extra_room,
+    extra_set,
 )
-from hyperplane_nat.engine.nat cimport Interface, Nat, count, count_passage, drop
+from hyperplane_nat.engine.nat cimport (
+    Interface,
+    Nat,
+    count,
+    count_at_slot_out,
+    count_passage,
+    drop,
+)
 from hyperplane_nat.engine.neighbours cimport (
     NEIGHBOUR_FAILED,
     NEIGHBOUR_INCOMPLETE,
@@ -48,11 +59,17 @@ from hyperplane_nat.engine.packet cimport (
     MORE_FRAGMENTS,
     OPTION_COPIED,
     OPTION_NOTHING,
+    UDP_BYTES,
     Packet,
     fragment_field,
     next_option,
+    too_large,
+    wire_bytes,
 )
 from hyperplane_nat.engine.rewrite cimport address_frame, forward
+
+cdef enum:
+    UDP_CHECKSUM = 6
 
 cdef unsigned char[6] NOWHERE
 memset(NOWHERE, 0, 6)
@@ -62,8 +79,8 @@ cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
     if not nat.slots[slot].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
-    if p.total_length > nat.slots[slot].mtu and p.gso_size == 0:
-        send_in_pieces(nat, p, SIDE_INSIDE, slot, nat.slots[slot].mtu)
+    if must_be_cut(p, nat.slots[slot].mtu):
+        send_cut(nat, p, SIDE_INSIDE, slot, nat.slots[slot].mtu)
         return
     address_frame(p, nat.slots[slot].environment_mac, nat.slots[slot].gateway_mac)
     forward(p, SIDE_INSIDE, slot)
@@ -72,10 +89,10 @@ cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
         nat.slots[slot].interface,
         C_PACKETS_OUT_TO_SOURCE,
         I_PACKETS_OUT_TO_SOURCE,
-        p.total_length,
+        p,
     )
-    nat.slot_counters[slot].packets_in += 1
-    nat.slot_counters[slot].bytes_in += p.total_length
+    nat.slot_counters[slot].packets_in += p.segments
+    nat.slot_counters[slot].bytes_in += wire_bytes(p)
 
 
 cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
@@ -86,8 +103,8 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
     if not out.active or not nat.interfaces[interface].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
-    if p.total_length > out.mtu and p.gso_size == 0:
-        send_in_pieces(nat, p, SIDE_OUTSIDE, interface, out.mtu)
+    if must_be_cut(p, out.mtu):
+        send_cut(nat, p, SIDE_OUTSIDE, interface, out.mtu)
         return
     if (hop & out.subnet_mask) != out.subnet:
         hop = out.router
@@ -119,25 +136,34 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
         interface,
         C_PACKETS_OUT_TO_DESTINATION,
         I_PACKETS_OUT_TO_DESTINATION,
-        p.total_length,
+        p,
     )
     if p.side == SIDE_INSIDE:
-        nat.slot_counters[p.port].packets_out += 1
-        nat.slot_counters[p.port].bytes_out += p.total_length
+        count_at_slot_out(nat, p)
+
+
+cdef inline bint must_be_cut(const Packet* p, uint32_t mtu) noexcept nogil:
+    """Whether a packet leaves as several: what is of TCP and yet to be segmented fits (:mod:`mtu`)."""
+    return too_large(p, mtu) and (p.gso_size == 0 or p.protocol == 17)
 
 
 cdef void complete_checksum(Packet* p) noexcept nogil:
     """Finish a partial checksum: the pieces leave without an offload request."""
-    cdef uint8_t* field = p.frame + p.checksum_start + p.checksum_offset
+    cdef uint8_t* start = p.frame + p.checksum_start
     cdef uint32_t covered = p.l4_length
+    cdef bint udp = p.protocol == 17
     cdef uint16_t checksum
-    if p.protocol == 17:
+    if udp:
         covered = swap16(load16(p.l4 + 4))
-    checksum = complement(sum_bytes(p.l4, covered, 0))
-    if p.protocol == 17 and checksum == 0:
+    if p.inner:
+        # Of what the tunnel carries: to its end.  The offset of the field tells which transport's.
+        covered -= <uint32_t>(start - p.l4)
+        udp = p.checksum_offset == UDP_CHECKSUM
+    checksum = complement(sum_bytes(start, covered, 0))
+    if udp and checksum == 0:
         checksum = 0xFFFF
-    store16(field, checksum)
-    p.partial = 0
+    store16(start + p.checksum_offset, checksum)
+    p.partial = p.inner = 0
 
 
 cdef void blank_options(uint8_t* ip, uint32_t header) noexcept nogil:
@@ -169,6 +195,104 @@ cdef void send(Nat* nat, Packet* p, int side, uint16_t number) noexcept nogil:
         send_outside(nat, p, number)
 
 
+cdef void send_cut(
+    Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
+) noexcept nogil:
+    if p.gso_size:
+        send_datagrams(nat, p, side, number, mtu)
+    else:
+        send_in_pieces(nat, p, side, number, mtu)
+
+
+cdef void become_datagram(Packet* p, uint32_t payload, uint16_t number, bint summed) noexcept nogil:
+    """Make a frame, which holds the headers of a super-frame and this payload, its datagram `number`.
+
+    `summed`: it has a checksum.
+    """
+    cdef uint16_t length = <uint16_t>(UDP_BYTES + payload), checksum = 0
+    p.gso_size = 0
+    p.segments = 1
+    p.partial = 0
+    p.l4_length = length
+    p.total_length = p.header_length + length
+    store16(p.ip + 2, swap16(p.total_length))
+    store16(p.ip + 4, swap16(swap16(load16(p.ip + 4)) + number))
+    store16(p.ip + 10, 0)
+    store16(p.ip + 10, complement(sum_bytes(p.ip, p.header_length, 0)))
+    store16(p.l4 + 4, swap16(length))
+    store16(p.l4 + UDP_CHECKSUM, 0)
+    if summed:
+        checksum = complement(
+            sum_bytes(
+                p.l4,
+                length,
+                pseudo_header(load32(p.ip + 12), load32(p.ip + 16), p.protocol, length),
+            )
+        )
+        store16(p.l4 + UDP_CHECKSUM, checksum if checksum else 0xFFFF)
+
+
+cdef void send_datagrams(
+    Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
+) noexcept nogil:
+    """Cut a UDP super-frame; what is still too large leaves in pieces."""
+    cdef uint32_t room = (mtu - p.header_length) & ~<uint32_t>7, head = ETHERNET_BYTES + p.headers
+    cdef uint32_t size = p.gso_size, payload = p.total_length - p.headers, position = size
+    cdef uint32_t datagrams = p.segments, pieces = datagrams * ((UDP_BYTES + size + room - 1) // room)
+    cdef uint32_t i, others, used
+    cdef bint summed = p.partial or load16(p.l4 + UDP_CHECKSUM) != 0
+    cdef uint8_t[ETHERNET_BYTES + 60 + UDP_BYTES] header
+    cdef uint8_t* frame
+    cdef Packet datagram
+    if fragment_field(p) & DONT_FRAGMENT:
+        drop(nat, p, DROP_MTU_EXCEEDED)
+        return
+    # A datagram is copied whole and then, but for its first piece, once more.
+    if (
+        nat.extras.count + pieces > EXTRAS_MAX
+        or nat.extras.used + 2 * payload + (pieces + datagrams) * (head + EXTRA_ROOM + 16)
+        > EXTRAS_BYTES
+    ):
+        drop(nat, p, DROP_FRAGMENT_QUOTA)
+        return
+    p.offload_changed = 1
+    memcpy(header, p.frame, head)
+    become_datagram(p, min(size, payload), 0, summed)
+    send(nat, p, side, number)
+    if p.action == ACTION_DROP:
+        # So it would be with the others.
+        p.segments = <uint16_t>(datagrams - 1)
+        drop(nat, p, p.reason)
+        return
+    for i in range(1, datagrams):
+        size = min(size, payload - position)
+        others = nat.extras.count
+        used = nat.extras.used
+        frame = extra_room(&nat.extras, head + size)
+        memcpy(frame, header, head)
+        memcpy(frame + head, p.ip + p.headers + position, size)
+        datagram = p[0]
+        datagram.frame = frame
+        datagram.ip = frame + ETHERNET_BYTES
+        datagram.l4 = datagram.ip + p.header_length
+        become_datagram(&datagram, size, <uint16_t>i, summed)
+        # Its pieces come behind it.
+        extra_add(&nat.extras, frame, head + size, ACTION_DROP, 0, 0)
+        send(nat, &datagram, side, number)
+        if datagram.action == ACTION_DROP:
+            nat.extras.count = others
+            nat.extras.used = used
+        else:
+            extra_set(
+                &nat.extras.frames[others],
+                datagram.out_length,
+                datagram.action,
+                datagram.out_side,
+                datagram.out_port,
+            )
+        position += size
+
+
 cdef void send_in_pieces(
     Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
 ) noexcept nogil:
@@ -188,7 +312,7 @@ cdef void send_in_pieces(
     ):
         drop(nat, p, DROP_FRAGMENT_QUOTA)
         return
-    if p.partial:
+    if p.partial or p.inner:
         complete_checksum(p)
     p.offload_changed = 1
     memcpy(header, p.frame, head)

@@ -6,6 +6,8 @@ from hyperplane_nat.engine.checksum cimport load16, swap16, swap32
 cdef enum:
     ETHERNET_BYTES = 14
     REPLY_BYTES = 128
+    TCP_BYTES = 20
+    UDP_BYTES = 8
 
 cdef enum:
     KIND_FLOW = 0
@@ -30,6 +32,9 @@ cdef enum:
 # A frame on its way through the engine.  The first group is the caller's, the second what
 # parsing found, the third the verdict.  `offload_changed`: what the frame's virtio-net header says is
 # no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
+#
+# A frame that is yet to be segmented (a super-frame, `gso_size` bytes of payload to a segment) is
+# counted, limited and charged as its `segments`, each with `headers` bytes from the IP header on.
 cdef struct Packet:
     uint8_t* frame
     uint32_t length
@@ -38,6 +43,8 @@ cdef struct Packet:
     uint8_t checked
     # For an interface address, of an environment that may reach it: see hairpin.pyx.
     uint8_t hairpin
+    # A partial checksum that is not the transport's own: it lies in what a tunnel carries.
+    uint8_t inner
     uint16_t gso_size
     uint16_t port
     uint16_t checksum_start
@@ -51,6 +58,8 @@ cdef struct Packet:
     uint16_t header_length
     uint16_t total_length
     uint16_t l4_length
+    uint16_t segments
+    uint16_t headers
     uint16_t source_port
     uint16_t destination_port
     uint8_t protocol
@@ -93,6 +102,33 @@ cdef inline uint16_t fragment_field(const Packet* p) noexcept nogil:
 cdef inline uint32_t fragment_offset(const Packet* p) noexcept nogil:
     """Where in its datagram the payload begins, in bytes."""
     return <uint32_t>(fragment_field(p) & FRAGMENT_OFFSET) * 8
+
+
+cdef inline void count_segments(Packet* p) noexcept nogil:
+    """Find how many segments a frame whose IP header is right will be."""
+    cdef uint32_t headers = p.header_length
+    p.segments = 1
+    p.headers = p.header_length
+    if p.gso_size == 0:
+        return
+    if p.protocol == 17:
+        headers += UDP_BYTES
+    elif p.protocol == 6 and p.l4_length >= TCP_BYTES:
+        headers += (p.l4[12] >> 4) * 4
+    if p.header_length < headers <= p.total_length:
+        p.headers = <uint16_t>headers
+        if p.total_length - headers > p.gso_size:
+            p.segments = <uint16_t>((p.total_length - headers + p.gso_size - 1) // p.gso_size)
+
+
+cdef inline uint32_t wire_bytes(const Packet* p) noexcept nogil:
+    """Bytes of IP that a frame is on a wire: each of its segments has headers of its own."""
+    return p.total_length + <uint32_t>(p.segments - 1) * p.headers
+
+
+cdef inline bint too_large(const Packet* p, uint32_t mtu) noexcept nogil:
+    """Whether a packet, or of a super-frame a segment, is larger than a link carries."""
+    return p.total_length > mtu and (p.gso_size == 0 or <uint32_t>p.headers + p.gso_size > mtu)
 
 
 cdef inline uint8_t* next_option(uint8_t* at, const uint8_t* end) noexcept nogil:

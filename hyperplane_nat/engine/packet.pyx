@@ -25,16 +25,19 @@ cdef enum:
     SYN = 0x02
     RST = 0x04
     ACK = 0x10
-    TCP_BYTES = 20
-    UDP_BYTES = 8
     ICMP_BYTES = 8
     OPTION_WINDOW_SCALE = 3
     WINDOW_SCALE_BYTES = 3
     SHIFT_MAX = 14
+    # UDP_MAX_SEGMENTS of Linux: no socket makes more, and each is work for whoever sends it on.
+    DATAGRAMS_MAX = 128
 
 
 cdef int parse_ip(Packet* p) noexcept nogil:
-    """IPv4 header (RFC 791): version, lengths, checksum."""
+    """IPv4 header (RFC 791): version, lengths, checksum.
+
+    Linux writes a total length of 0 where a super-frame is longer than the field can say.
+    """
     cdef uint32_t available = p.length - ETHERNET_BYTES
     cdef uint8_t* ip = p.frame + ETHERNET_BYTES
     if available < 20:
@@ -44,6 +47,8 @@ cdef int parse_ip(Packet* p) noexcept nogil:
     if (ip[0] >> 4) != 4 or p.header_length < 20 or p.header_length > available:
         return DROP_IP_HEADER
     p.total_length = swap16(load16(ip + 2))
+    if p.total_length == 0 and p.gso_size:
+        return DROP_BIG_TCP
     if p.total_length < p.header_length or p.total_length > available:
         return DROP_IP_LENGTH
     if fold(sum_bytes(ip, p.header_length, 0)) != 0xFFFF:
@@ -53,6 +58,7 @@ cdef int parse_ip(Packet* p) noexcept nogil:
     p.protocol = ip[9]
     p.l4 = ip + p.header_length
     p.l4_length = p.total_length - p.header_length
+    count_segments(p)
     return DROP_NONE
 
 
@@ -86,12 +92,34 @@ cdef inline uint8_t classify(uint8_t flags) noexcept nogil:
     return SEGMENT_INVALID
 
 
+cdef inline int check_offload(Packet* p, uint32_t covered, uint16_t field) noexcept nogil:
+    """Where the kernel will complete a partial checksum, of a transport that covers so many bytes.
+
+    It is the transport's own, or UDP carries a tunnel (RFC 7348, RFC 8926) and it lies in there.  The
+    checksum of the tunnel's datagram is then whole: none, or right as soon as the inner one is.
+    """
+    cdef uint32_t l4 = <uint32_t>(p.l4 - p.frame)
+    if p.checksum_start == l4:
+        return DROP_NONE if p.checksum_offset == field else DROP_OFFLOAD
+    if (
+        p.protocol != 17
+        or p.gso_size
+        or p.checksum_start < l4 + UDP_BYTES
+        or <uint32_t>p.checksum_start + p.checksum_offset + 2 > l4 + covered
+    ):
+        return DROP_OFFLOAD
+    p.partial = 0
+    p.inner = 1
+    return DROP_NONE
+
+
 cdef int parse_l4(Packet* p) noexcept nogil:
     """TCP (RFC 9293), UDP (RFC 768) or ICMP (RFC 792) header and checksum."""
     cdef uint8_t* l4 = p.l4
     cdef uint32_t length = p.l4_length, covered = p.l4_length
     cdef uint32_t offset
     cdef uint16_t field
+    cdef int reason
     if p.protocol == 6:
         if length < TCP_BYTES:
             return DROP_TCP_HEADER
@@ -110,11 +138,13 @@ cdef int parse_l4(Packet* p) noexcept nogil:
         covered = swap16(load16(l4 + 4))
         if covered < UDP_BYTES or covered > length:
             return DROP_UDP_HEADER
+        if p.segments > DATAGRAMS_MAX:
+            return DROP_OFFLOAD
         field = 6
     elif p.protocol == 1:
         if length < ICMP_BYTES:
             return DROP_ICMP_HEADER
-        if p.partial:
+        if p.partial or p.gso_size:
             return DROP_OFFLOAD
         if fold(sum_bytes(l4, length, 0)) != 0xFFFF:
             return DROP_L4_CHECKSUM
@@ -122,9 +152,9 @@ cdef int parse_l4(Packet* p) noexcept nogil:
     else:
         return DROP_PROTOCOL
     if p.partial:
-        # The kernel will complete the checksum at these offsets: they must be the header's own.
-        if p.checksum_start != <uint32_t>(l4 - p.frame) or p.checksum_offset != field:
-            return DROP_OFFLOAD
+        reason = check_offload(p, covered, field)
+        if reason:
+            return reason
     elif not p.checked and (p.protocol == 6 or load16(l4 + 6) != 0):
         if (
             fold(

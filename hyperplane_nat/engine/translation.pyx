@@ -36,7 +36,7 @@ from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_create, flow_settle, flow_track
 from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_answers
 from hyperplane_nat.engine.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat cimport Nat, count, count_interface, drop
+from hyperplane_nat.engine.nat cimport Nat, count, count_at_entry, count_interface, drop
 from hyperplane_nat.engine.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.packet cimport KIND_ARP, KIND_FLOW, KIND_ICMP_ERROR, Packet
 from hyperplane_nat.engine.rewrite cimport rewrite_ip, rewrite_l4
@@ -51,6 +51,8 @@ cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     p.kind = KIND_ARP
     p.flags = 0
     p.hairpin = 0
+    p.inner = 0
+    p.segments = 1
     p.offload_changed = 0
     reason = classify(nat, p)
     if reason == DROP_NONE:
@@ -152,8 +154,7 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     entry = &nat.table.entries[flow]
     if needs_fitting(nat, p, entry) and fit(nat, p, entry):
         return
-    entry.packets[p.side] += 1
-    entry.bytes[p.side] += p.total_length
+    count_at_entry(entry, p)
     if p.side == SIDE_INSIDE:
         translated = nat.interfaces[entry.interface].address
         rewrite_l4(

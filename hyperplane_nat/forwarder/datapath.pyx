@@ -12,7 +12,9 @@ packets, reply buffers and the arena for punted frames exist from the start.
 Fairness (:mod:`hyperplane_nat.io.fair_queue`).  A sender is an environment, or one of the
 connections from a VPC, told apart by a hash of addresses and ports: so an environment that
 floods delays itself, and a large download does not delay a small one.  Frames of one sender stay
-in order.
+in order.  A frame of several UDP datagrams is cut up by whoever receives it, often in the system call
+that sends it, and costs as many frames of one; TCP takes its super-frames whole.  A batch is as many
+datagrams as frames at most, so that the ring is looked at before it overflows.
 
 When the ring is empty the call does not always end: it may be worth looking again before it
 returns to the loop, where it would sleep (:mod:`hyperplane_nat.forwarder.patience`).  One call
@@ -35,7 +37,13 @@ from hyperplane_nat.engine.engine cimport Engine
 from hyperplane_nat.engine.extras cimport Extra, Extras, extras_clear
 from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
 from hyperplane_nat.engine.nat cimport Nat
-from hyperplane_nat.engine.packet cimport KIND_FLOW, REPLY_BYTES, Packet
+from hyperplane_nat.engine.packet cimport (
+    ETHERNET_BYTES,
+    KIND_FLOW,
+    REPLY_BYTES,
+    Packet,
+    parse_ip,
+)
 from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
 from hyperplane_nat.forwarder.coalescing cimport (
     Coalescer,
@@ -71,6 +79,7 @@ from hyperplane_nat.io.ring cimport (
     Offload,
     PacketIO,
     Ring,
+    ring_filled,
     ring_frame,
     ring_next,
     ring_release,
@@ -135,6 +144,7 @@ cdef class Datapath:
     cdef Sender* sender
     cdef Coalescer coalescer
     cdef uint32_t batch_frames
+    cdef uint32_t gathered
     cdef readonly bint busy
     cdef Patience patience
     cdef uint32_t* links
@@ -244,13 +254,28 @@ cdef class Datapath:
             return NO_LINK
         return self.links[interface_index]
 
-    cdef void refuse(self, uint32_t interface_index, int reason) noexcept nogil:
-        """Count a frame that never becomes a packet."""
+    cdef void refuse(self, uint32_t interface_index, int reason, uint32_t times) noexcept nogil:
+        """Count a frame that never becomes a packet, as so many."""
         cdef uint32_t link = self.link_of(interface_index)
         cdef Nat* nat = self.nat
-        nat.counters[C_DROP_BASE + reason] += 1
+        nat.counters[C_DROP_BASE + reason] += times
         if link < OUTSIDE_LINK:
-            nat.slot_counters[link].drops += 1
+            nat.slot_counters[link].drops += times
+
+    cdef void give_up(self, uint32_t position, int reason) noexcept nogil:
+        """Refuse a frame that has waited."""
+        cdef Frame frame
+        cdef Offload offload
+        cdef Packet p
+        ring_frame(self.ring, position, &frame, &offload)
+        p.frame = frame.data
+        p.length = frame.length
+        p.gso_size = offload.gso_size
+        p.segments = 1
+        if frame.length >= ETHERNET_BYTES and load16(frame.data + 12) == swap16(0x0800):
+            parse_ip(&p)
+        self.refuse(frame.interface_index, reason, p.segments)
+        ring_release(self.ring, position)
 
     cdef inline uint32_t bucket_of(self, const Frame* frame, uint32_t link) noexcept nogil:
         """Whose frame it is, in terms of the queue."""
@@ -284,6 +309,7 @@ cdef class Datapath:
             if (
                 OVERSIZE_BUFFERS - self.ring.free_count >= OVERSIZE_CACHED
                 and self.queue.active <= FEW_SENDERS
+                and not self.crowded()
             ):
                 break
             status = ring_next(self.ring, &frame)
@@ -292,7 +318,7 @@ cdef class Datapath:
             looked += 1
             if status == FRAME_BAD:
                 lost += 1
-                self.refuse(frame.interface_index, DROP_OVERSIZE)
+                self.refuse(frame.interface_index, DROP_OVERSIZE, 1)
                 continue
             link = self.link_of(frame.interface_index)
             nat.counters[C_RING_RECEIVED] += 1
@@ -300,7 +326,7 @@ cdef class Datapath:
             if link == NO_LINK or frame.vlan:
                 lost += 1
                 self.refuse(
-                    frame.interface_index, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK
+                    frame.interface_index, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK, 1
                 )
                 ring_release(self.ring, frame.position)
                 continue
@@ -315,28 +341,33 @@ cdef class Datapath:
             position = queue_shed(&self.queue, share, &bucket)
             if position == NO_POSITION:
                 break
-            self.refuse(self.ring.kept[position].interface_index, DROP_FAIR_SHARE)
-            ring_release(self.ring, position)
+            self.give_up(position, DROP_FAIR_SHARE)
             count += 1
         return count
 
+    cdef inline bint crowded(self) noexcept nogil:
+        """Whether what is queued and what has not been looked at fill the ring so far that it is shed."""
+        cdef uint32_t used = self.queue.used, high = self.queue.high
+        return used >= high or ring_filled(self.ring, high - used)
+
     cdef uint32_t gather(self, uint32_t limit) noexcept nogil:
-        """Fill packets from the queue."""
+        """Fill packets from the queue; `gathered` is the number of datagrams."""
         cdef uint32_t count = 0, link, position
         cdef Frame frame
         cdef Offload offload
         cdef Packet* p
-        while count < limit:
+        self.gathered = 0
+        while count < limit and self.gathered < limit:
             position = queue_pop(&self.queue)
             if position == NO_POSITION:
                 break
             ring_frame(self.ring, position, &frame, &offload)
-            queue_charge(&self.queue, 1 + (frame.length >> COST_SHIFT))
+            queue_charge(&self.queue, offload.datagrams + (frame.length >> COST_SHIFT))
+            self.gathered += offload.datagrams
             link = self.link_of(frame.interface_index)
             if link == NO_LINK:
                 # Removed while the frame waited.
-                self.refuse(frame.interface_index, DROP_UNKNOWN_LINK)
-                ring_release(self.ring, position)
+                self.give_up(position, DROP_UNKNOWN_LINK)
                 continue
             p = &self.packets[count]
             self.positions[count] = position
@@ -437,10 +468,10 @@ cdef class Datapath:
             ] += 1
             for i in range(count):
                 ring_release(self.ring, self.positions[i])
-        return count + lost
+        return self.gathered + lost
 
     def run(self, uint32_t budget):
-        """Handle about `budget` frames; returns how many were done with.
+        """Handle about `budget` frames, those of several datagrams as so many; returns how many it was.
 
         `busy` tells afterwards that the call ended for its time or budget, not for want of frames.
         """

@@ -27,6 +27,8 @@ cdef struct Offload:
     uint16_t checksum_start
     uint16_t checksum_offset
     uint16_t gso_size
+    # UDP datagrams that the frame holds; 1 for any other than of UDP segmentation.
+    uint16_t datagrams
     uint8_t partial
     uint8_t checked
 
@@ -54,6 +56,7 @@ cdef struct Ring:
 
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil
+cdef bint ring_filled(const Ring* ring, uint32_t ahead) noexcept nogil
 cdef void ring_frame(const Ring* ring, uint32_t position, Frame* frame, Offload* offload) noexcept nogil
 cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil
 

@@ -28,6 +28,7 @@ from hyperplane_nat.io.virtio_net cimport (
     VNET_FLAG_PARTIAL,
     VNET_FLAG_VALID,
     VNET_GSO_NONE,
+    VNET_GSO_UDP_L4,
 )
 
 cdef extern from *:
@@ -93,6 +94,8 @@ cdef enum:
     STATUS_COPY = 2
     STATUS_VLAN = 0x10
     STATUS_CHECKED = 0x80
+    # Ethernet, IPv4 without options, UDP.
+    HEADERS_BYTES = 42
 
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
@@ -149,6 +152,15 @@ cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
     return FRAME_OK
 
 
+cdef bint ring_filled(const Ring* ring, uint32_t ahead) noexcept nogil:
+    """Whether the slot so far behind the next frame has no room for another."""
+    cdef uint32_t position = (ring.head + ahead) % ring.slots
+    return (
+        ring.kept[position].held != 0
+        or hp_slot_status(ring.memory + <size_t>position * ring.slot_bytes) & STATUS_USER != 0
+    )
+
+
 cdef void ring_frame(
     const Ring* ring, uint32_t position, Frame* frame, Offload* offload
 ) noexcept nogil:
@@ -168,6 +180,11 @@ cdef void ring_frame(
         &offload.checksum_start,
         &offload.checksum_offset,
     )
+    offload.datagrams = 1
+    if gso_type == VNET_GSO_UDP_L4 and offload.gso_size and kept.length > HEADERS_BYTES:
+        offload.datagrams = <uint16_t>(
+            (kept.length - HEADERS_BYTES + offload.gso_size - 1) // offload.gso_size
+        )
     offload.partial = (flags & VNET_FLAG_PARTIAL) != 0
     # Segments of a frame that is yet to be segmented get their checksums then.
     offload.checked = (

@@ -113,7 +113,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "drops",
         "counter",
-        "Frames that were not forwarded, by reason.",
+        "Packets that were not forwarded, by reason.",
         ("reason",),
         "drop_(.+)",
     ),

@@ -16,8 +16,10 @@ def markdown() -> str:
         "",
         "Served at `http://127.0.0.1:9109/metrics` unless `metrics.address` and `metrics.port` say "
         "otherwise. Counters are kept in the state map: they survive a restart of the forwarder or "
-        "of the controller and start at zero with a new lab. `process_*` are those of the "
-        "controller's process.",
+        "of the controller and start at zero with a new lab. Packets and bytes are counted as they "
+        "are on a wire: a frame that is yet to be segmented is as many packets as it has segments, "
+        "each with its headers. What is called a frame is what the sockets hand over or take. "
+        "`process_*` are those of the controller's process.",
         "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",

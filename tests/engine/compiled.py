@@ -153,9 +153,21 @@ class EngineTarget:
         configured(self.engine, setup, now)
 
     def translate(
-        self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
+        self,
+        frame: bytes,
+        side: int,
+        port: int,
+        now: int,
+        *,
+        partial: bool = False,
+        gso_size: int = 0,
+        checksum_at: tuple[int, int] | None = None,
     ) -> Result:
-        return result_of(self.engine.translate(frame, side, port, now, partial=partial))
+        return result_of(
+            self.engine.translate(
+                frame, side, port, now, partial=partial, gso_size=gso_size, checksum_at=checksum_at
+            )
+        )
 
     def take_extra(self) -> list[Result]:
         return [result_of(verdict) for verdict in self.engine.take_extra()]

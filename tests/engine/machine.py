@@ -178,17 +178,21 @@ class GatewayMachine(RuleBasedStateMachine):
 
     # Links
 
-    def send(self, entry: Entry, side: int, body: bytes, *, partial: bool = False) -> None:
+    def send(
+        self, entry: Entry, side: int, body: bytes, *, partial: bool = False, gso_size: int = 0
+    ) -> None:
         if side == scenario.INSIDE:
-            self.send_from_slot(entry.slot, body, partial=partial)
+            self.send_from_slot(entry.slot, body, partial=partial, gso_size=gso_size)
             return
         link = self.pair.model.interfaces[entry.interface].primary
         assert link is not None
         ours, theirs = scenario.ethernet_addresses(side, link)
         frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
-        self.pair.translate(frame, side, link, partial=partial)
+        self.pair.translate(frame, side, link, partial=partial, gso_size=gso_size)
 
-    def send_from_slot(self, slot: int, body: bytes, *, partial: bool = False) -> None:
+    def send_from_slot(
+        self, slot: int, body: bytes, *, partial: bool = False, gso_size: int = 0
+    ) -> None:
         ours, theirs = scenario.ethernet_addresses(scenario.INSIDE, slot)
         frame = packet.ethernet(ours, theirs, packet.ETHERTYPE_IPV4, body)
-        self.pair.translate(frame, scenario.INSIDE, slot, partial=partial)
+        self.pair.translate(frame, scenario.INSIDE, slot, partial=partial, gso_size=gso_size)

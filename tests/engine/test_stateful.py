@@ -30,6 +30,7 @@ ip_options = st.sampled_from(
 paddings = st.sampled_from((b"", bytes(18), b"\xff"))
 ttls = st.sampled_from((64, 64, 64, 255, 2, 1, 0))
 identifications = st.integers(0, 0xFFFF)
+segment_sizes = st.sampled_from((0, 0, 0, 1, 2, 1448, 65535))
 flag_sets = st.sampled_from(
     (
         packet.SYN,
@@ -138,6 +139,44 @@ class EngineMachine(GatewayMachine):
     @rule(
         slot=slots,
         remote=remotes,
+        size=st.integers(0, 200),
+        gso_size=st.sampled_from((1, 20, 41, 70, 150, 65535)),
+        protocol=st.sampled_from((packet.UDP, packet.UDP, packet.TCP)),
+        blank=st.booleans(),
+        whole=st.booleans(),
+        identification=identifications,
+    )
+    def super_frame_out(
+        self,
+        slot: int,
+        remote: str,
+        size: int,
+        gso_size: int,
+        protocol: int,
+        blank: bool,
+        whole: bool,
+        identification: int,
+    ) -> None:
+        ends = (scenario.ENVIRONMENT, remote)
+        payload = bytes(range(size))
+        if protocol == packet.UDP:
+            field = 0 if blank else None
+            content = packet.udp(*ends, 5000, 7, payload, checksum_field=field, partial=not blank)
+        else:
+            content = packet.tcp(*ends, 5000, 80, packet.SYN, payload=payload, partial=True)
+        body = packet.ipv4(
+            *ends,
+            protocol,
+            content,
+            identification=identification,
+            fragment=0x4000 if whole else 0,
+        )
+        partial = protocol == packet.TCP or not blank
+        self.send_from_slot(slot, body, partial=partial, gso_size=gso_size)
+
+    @rule(
+        slot=slots,
+        remote=remotes,
         protocol=st.sampled_from((packet.UDP, packet.UDP, packet.ICMP, packet.TCP)),
         identification=st.sampled_from((1, 2)),
         part=st.tuples(cuts, cuts),
@@ -222,6 +261,7 @@ class EngineMachine(GatewayMachine):
         partial=st.booleans(),
         ttl=ttls,
         options=ip_options,
+        gso_size=segment_sizes,
     )
     def segment(
         self,
@@ -237,6 +277,7 @@ class EngineMachine(GatewayMachine):
         partial: bool,
         ttl: int,
         options: bytes,
+        gso_size: int,
     ) -> None:
         entry = data.draw(st.sampled_from(self.pair.tcp_entries()))
         mine, theirs = entry.tracker.directions[side], entry.tracker.directions[1 - side]
@@ -258,7 +299,7 @@ class EngineMachine(GatewayMachine):
             partial=partial,
         )
         body = packet.ipv4(source, destination, packet.TCP, segment, ttl=ttl, options=options)
-        self.send(entry, side, body, partial=partial)
+        self.send(entry, side, body, partial=partial, gso_size=gso_size)
 
     @precondition(lambda self: self.pair.tcp_entries())
     @rule(data=st.data(), steps=st.integers(1, 6), first_fin=st.integers(0, 1))
@@ -394,6 +435,7 @@ class EngineMachine(GatewayMachine):
         stranger=st.sampled_from(("", "", "", "port", "address")),
         ttl=ttls,
         sequence=st.sampled_from((0, 1)),
+        gso_size=segment_sizes,
     )
     def answer(
         self,
@@ -404,6 +446,7 @@ class EngineMachine(GatewayMachine):
         stranger: str,
         ttl: int,
         sequence: int,
+        gso_size: int,
     ) -> None:
         entry = data.draw(st.sampled_from(self.pair.other_entries()))
         source, destination, source_port, destination_port = _ends(entry, scenario.OUTSIDE)
@@ -428,7 +471,7 @@ class EngineMachine(GatewayMachine):
             )
         protocol = packet.ICMP if entry.protocol == packet.ICMP else packet.UDP
         body = packet.ipv4(source, destination, protocol, content, ttl=ttl)
-        self.send(entry, scenario.OUTSIDE, body, partial=partial)
+        self.send(entry, scenario.OUTSIDE, body, partial=partial, gso_size=gso_size)
 
     @precondition(lambda self: self.pair.entries())
     @rule(

@@ -12,6 +12,9 @@ which part of its payload is in the frame.  What leaves besides the expected fra
 `extra`.
 `filled` makes a payload of so many bytes.
 
+`gso_size` is the payload of a segment, of a frame that is yet to be segmented.  `checksum_at =
+[START, OFFSET]` says where in it a checksum is to be completed.
+
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
 which the vector shows it.
 """
@@ -54,6 +57,8 @@ class Step:
     out: Fields | None = None
     extra: tuple[Fields, ...] = ()
     partial: bool = False
+    gso_size: int = 0
+    checksum_at: tuple[int, int] | None = None
     state: str | None = None
     budget: int = 1000
 
@@ -143,6 +148,8 @@ def _step(table: Fields) -> Step:
         out=table.get("out"),
         extra=tuple(table.get("extra", ())),
         partial=table.get("partial", False),
+        gso_size=table.get("gso_size", 0),
+        checksum_at=tuple(table["checksum_at"]) if "checksum_at" in table else None,
         state=table.get("state"),
     )
 
@@ -157,7 +164,15 @@ def play(vector: Vector, target: scenario.Target) -> None:
             assert f"expire {ended}" == step.expect, where
         else:
             frame = build(_bound(step.frame, names), step.side, step.port, step.partial)
-            result = target.translate(frame, step.side, step.port, step.at, partial=step.partial)
+            result = target.translate(
+                frame,
+                step.side,
+                step.port,
+                step.at,
+                partial=step.partial,
+                gso_size=step.gso_size,
+                checksum_at=step.checksum_at,
+            )
             _compare(step, result, target.take_extra(), names, where)
         if step.state is not None:
             states = sorted(flow[1] for flow in target.flows())

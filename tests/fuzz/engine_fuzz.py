@@ -401,9 +401,14 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
         if random.random() < 0.02:
             side, port = random.choice(_LINKS)
         partial = random.random() < 0.15
+        size = random.choice((1448, 1448, 1, 17, 1000, 65535)) if partial else 0
+        elsewhere = None
+        if random.random() < 0.05:
+            start = random.choice((14, 34, 42, 60, 84, 65535))
+            elsewhere = (start, random.choice((2, 6, 16, 65535)))
         try:
             verdict = engine.translate(
-                frame, side, port, now, partial=partial, gso_size=1448 if partial else 0
+                frame, side, port, now, partial=partial, gso_size=size, checksum_at=elsewhere
             )
             check(verdict, frame, side, port)
             for extra in engine.take_extra():
@@ -413,7 +418,8 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
         except Exception as error:
             error.add_note(
                 f"seed {seed}, frame {number}, side {side} port {port} at {now} "
-                f"partial {partial}: {bytes(frame[:2048]).hex()}"
+                f"partial {partial} size {size} checksum at {elsewhere}: "
+                f"{bytes(frame[:2048]).hex()}"
             )
             raise
         outcome = verdict.reason if verdict.action is Action.DROP else verdict.action

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from tests.reference import packet
+from tests.reference.packet import Datagram
 from tests.reference.settings import Timeouts
 from tests.reference.tracker import State, Tracker
 
@@ -57,6 +58,16 @@ class Entry:
             self.remote_port,
             self.nat_port,
         )
+
+    def count_out(self, datagram: Datagram) -> None:
+        """A packet from inside was sent: all that it is on a wire."""
+        self.packets_out += len(datagram.segments())
+        self.bytes_out += sum(datagram.segments())
+
+    def count_in(self, datagram: Datagram) -> None:
+        """A packet from outside was sent."""
+        self.packets_in += len(datagram.segments())
+        self.bytes_in += sum(datagram.segments())
 
     def as_tuple(self) -> FlowTuple:
         """The flow in the order of the engine's `Flow`, without its index."""

@@ -79,7 +79,7 @@ def check(piece: Datagram, behaviour: Behaviour, *, partial: bool) -> None:
         raise DroppedError("protocol")
     if not allowed[piece.protocol]:
         raise DroppedError("fragment_refused")
-    if partial:
+    if partial or piece.unfinished or piece.segment_bytes:
         raise DroppedError("offload")
     start, end = extent(piece)
     more = packet.word(piece.header, 6) & MORE_FRAGMENTS

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from tests.reference import packet
 from tests.reference.errors import DroppedError, IllegalChoiceError, RefusedError
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
+from tests.reference.packet import Datagram
 from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
 
 ANYBODY = IPv4Address("0.0.0.0")
@@ -95,8 +96,13 @@ class MappingRules:
         self.exhaustions: dict[tuple[int, int, IPv4Address, int], Exhaustion] = {}
         self.counts: dict[str, int] = {}
 
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
+    def _count(self, name: str, times: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + times
+
+    def _count_passage(self, name: str, datagram: Datagram) -> None:
+        """Count what a packet is on a wire."""
+        self._count(f"packets_{name}", len(datagram.segments()))
+        self._count(f"bytes_{name}", sum(datagram.segments()))
 
     # Addresses
 

@@ -43,6 +43,27 @@ def _without_options(header: bytes) -> bytes:
     return bytes(result)
 
 
+def datagrams(whole: Datagram) -> list[Datagram]:
+    """What a UDP super-frame is cut into: each with headers of its own, the identification counted
+    up (Linux, `__udp_gso_segment` and `inet_gso_segment`), the checksums computed.
+    """
+    content, size = whole.payload[8:], whole.segment_bytes
+    summed = packet.word(whole.payload, 6) != 0
+    parts = []
+    for number, start in enumerate(range(0, max(len(content), 1), size)):
+        data = whole.payload[:4] + bytes(4) + content[start : start + size]
+        data = packet.with_word(data, 4, len(data))
+        header = packet.with_word(whole.header, 2, len(whole.header) + len(data))
+        identification = (packet.word(whole.header, 4) + number) % 65536
+        header = packet.with_word(header, 4, identification)
+        part = Datagram(packet.sealed_header(header), data)
+        if summed:
+            value = checksum.checksum(part.pseudo_header(len(data)) + data)
+            part = part.carrying(packet.with_word(data, 6, value or 0xFFFF))
+        parts.append(part)
+    return parts
+
+
 def completed(datagram: Datagram) -> Datagram:
     """The packet with its partial checksum made a whole one."""
     data = datagram.payload
@@ -53,6 +74,19 @@ def completed(datagram: Datagram) -> Datagram:
     return replace(
         datagram, payload=packet.with_word(data, at, 0xFFFF if udp and value == 0 else value)
     )
+
+
+def finished(datagram: Datagram) -> Datagram:
+    """The packet with the checksum in what it carries computed."""
+    if datagram.unfinished is None:
+        return datagram
+    start, offset = datagram.unfinished
+    end = packet.word(datagram.payload, 4)
+    value = checksum.checksum(datagram.payload[start:end])
+    if offset == 6 and value == 0:
+        value = 0xFFFF
+    payload = packet.with_word(datagram.payload, start + offset, value)
+    return replace(datagram, payload=payload, unfinished=None)
 
 
 def clamped(datagram: Datagram, largest: int, *, partial: bool) -> tuple[Datagram, int]:

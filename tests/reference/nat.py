@@ -194,6 +194,8 @@ class ReferenceNat(SizeRules):
         now: int,
         *,
         partial: bool = False,
+        gso_size: int = 0,
+        checksum_at: tuple[int, int] | None = None,
         nat_port: int | None = None,
         nat_address: IPv4Address | None = None,
         tombstone_forgotten: bool = False,
@@ -202,6 +204,11 @@ class ReferenceNat(SizeRules):
         `nat_address` which of several addresses.
         """
         chosen = None if nat_port is None else (nat_address, nat_port)
+        self._segment_bytes, self._unfinished = gso_size, None
+        self._times = 1
+        if checksum_at is not None:
+            # Counted from the IP header.
+            self._unfinished = (checksum_at[0] - 14, checksum_at[1])
         self.tombstones.forgotten = tombstone_forgotten
         self.extra = []
         self.clock = now
@@ -209,7 +216,7 @@ class ReferenceNat(SizeRules):
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
             reason = str(drop)
-            self.drops[reason] = self.drops.get(reason, 0) + 1
+            self._dropped(reason, self._times)
             return Result(DROP, reason)
 
     def _translate(
@@ -232,7 +239,8 @@ class ReferenceNat(SizeRules):
             raise _DroppedError("ipv6")
         if ethertype != packet.ETHERTYPE_IPV4:
             raise _DroppedError("ethertype")
-        datagram = checked_ipv4(frame[14:])
+        datagram = checked_ipv4(frame[14:], self._segment_bytes, self._unfinished)
+        self._times = len(datagram.segments())
         self._sender_mac = frame[6:12]
         if side == INSIDE:
             return self._from_inside(datagram, port, now, partial, chosen)
@@ -262,6 +270,7 @@ class ReferenceNat(SizeRules):
         slot, interface = self._attached(number)
         if datagram.source != slot.address:
             raise _DroppedError("source_spoofed")
+        self._count_passage("in_from_source", datagram)
         refuse_source_routes(datagram)
         if _invalid(datagram.destination):
             raise _DroppedError("destination_invalid")
@@ -309,13 +318,12 @@ class ReferenceNat(SizeRules):
         self._track(entry, datagram, INSIDE, now)
         if told := self._too_large(datagram, entry, INSIDE, number):
             return told
-        datagram = self._clamped(datagram, entry, partial)
-        entry.packets_out += 1
-        entry.bytes_out += datagram.total_length
+        datagram = self._fitted(datagram, entry, INSIDE, partial)
+        entry.count_out(datagram)
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
         changed = reported(datagram, changed, entry.nat_port, source=True, partial=partial)
         if target is not None:
-            self._count("packets_hairpinned")
+            self._count("packets_hairpinned", len(changed.segments()))
             return self._into_flow(changed, target, now, partial, aged=True)
         return self._leaving(changed, entry.interface, partial)
 
@@ -324,8 +332,9 @@ class ReferenceNat(SizeRules):
         if found is None:
             raise _DroppedError("not_ours")
         number = found
-        refuse_source_routes(datagram)
         interface = self.interfaces[number]
+        self._count_passage("in_from_destination", datagram)
+        refuse_source_routes(datagram)
         if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
             raise _DroppedError("source_invalid")
         if datagram.fragment:
@@ -352,10 +361,9 @@ class ReferenceNat(SizeRules):
             target = entry
         if told := self._too_large(datagram, target, OUTSIDE, number):
             return told
-        datagram = self._clamped(datagram, target, partial)
+        datagram = self._fitted(datagram, target, OUTSIDE, partial)
         if entry is not None:
-            entry.packets_in += 1
-            entry.bytes_in += datagram.total_length
+            entry.count_in(datagram)
         changed = datagram.readdressed(destination=target.inside_address)
         if not aged:
             changed = changed.one_hop_older()
@@ -365,16 +373,28 @@ class ReferenceNat(SizeRules):
     # Links
 
     def _leaving(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
-        first, *others = self._in_pieces(datagram, self.interfaces[number].mtu, partial)
-        result = self._leaving_whole(first, number)
-        if others:
-            self._count("packets_fragmented")
-        for each in others:
+        parts = self._in_pieces(datagram, self.interfaces[number].mtu, partial)
+        left: list[Result] = []
+        for pieces in parts:
             try:
-                self.extra.append(self._leaving_whole(each, number))
+                left.append(self._leaving_whole(pieces[0], number))
             except _DroppedError as drop:
-                self.drops[str(drop)] = self.drops.get(str(drop), 0) + 1
-        return result
+                if not left:
+                    raise
+                self._dropped(str(drop))
+                continue
+            self._count("packets_fragmented", len(pieces) > 1)
+            for each in pieces[1:]:
+                try:
+                    left.append(self._leaving_whole(each, number))
+                except _DroppedError as drop:
+                    self._dropped(str(drop))
+        first, *others = left
+        self.extra += others
+        return first
+
+    def _dropped(self, reason: str, times: int = 1) -> None:
+        self.drops[reason] = self.drops.get(reason, 0) + times
 
     def _leaving_whole(self, datagram: Datagram, number: int) -> Result:
         """Send to the next hop on the VPC's side; punt while its MAC address is unknown."""
@@ -391,6 +411,7 @@ class ReferenceNat(SizeRules):
             neighbour.waiting += 1
         else:
             neighbour.used = True
+        self._count_passage("out_to_destination", datagram)
         header = (neighbour.mac or packet.ZERO_MAC) + interface.mac + b"\x08\x00"
         action = PUNT if neighbour.mac is None else FORWARD
         return Result(action, None, OUTSIDE, number, header + datagram.packed())
@@ -398,12 +419,14 @@ class ReferenceNat(SizeRules):
     def _entering(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
         slot = self.slots[number]
         header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
-        first, *others = (
-            Result(FORWARD, None, INSIDE, number, header + each.packed())
-            for each in self._in_pieces(datagram, slot.mtu, partial)
-        )
-        if others:
-            self._count("packets_fragmented")
+        parts = self._in_pieces(datagram, slot.mtu, partial)
+        left = []
+        for pieces in parts:
+            self._count("packets_fragmented", len(pieces) > 1)
+            for each in pieces:
+                self._count_passage("out_to_source", each)
+                left.append(Result(FORWARD, None, INSIDE, number, header + each.packed()))
+        first, *others = left
         self.extra += others
         return first
 
@@ -558,7 +581,7 @@ class ReferenceNat(SizeRules):
         self, number: int, reason: str, counter: str, answer: bytes, side: int = INSIDE
     ) -> Result:
         """Drop for `reason`, but with an answer to the sender."""
-        self.drops[reason] = self.drops.get(reason, 0) + 1
+        self._dropped(reason, self._times)
         self._count(counter)
         if side == INSIDE:
             slot = self.slots[number]

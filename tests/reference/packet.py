@@ -223,10 +223,35 @@ class Datagram:
 
     header: bytes
     payload: bytes
+    segment_bytes: int = 0
+    """Payload of a segment of one that is yet to be segmented."""
+    unfinished: tuple[int, int] | None = None
+    """Where in the payload begins what a checksum not yet computed is about, and the offset of its
+    field from there; None where it is the transport's own.
+    """
 
     @property
     def total_length(self) -> int:
         return len(self.header) + len(self.payload)
+
+    @property
+    def headers(self) -> int:
+        """Bytes that each segment has besides its payload."""
+        own = 0
+        if self.protocol == UDP:
+            own = 8
+        elif self.protocol == TCP and len(self.payload) >= 20:
+            own = (self.payload[12] >> 4) * 4
+        return len(self.header) + own
+
+    def segments(self) -> list[int]:
+        """The length of each packet that this will be on a wire, with its headers."""
+        content = self.total_length - self.headers
+        if not self.segment_bytes or self.headers == len(self.header) or content <= 0:
+            return [self.total_length]
+        full, rest = divmod(content, self.segment_bytes)
+        sizes = [self.segment_bytes] * full + ([rest] if rest else [])
+        return [self.headers + size for size in sizes]
 
     @property
     def ttl(self) -> int:

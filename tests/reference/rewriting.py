@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A packet with another port, and whole checksums in place of the gateway's arithmetic."""
 
-from tests.reference import checksum, icmp_error, packet
+from dataclasses import replace
+
+from tests.reference import checksum, icmp_error, mtu, packet
 from tests.reference.packet import Datagram
 
 
@@ -27,7 +29,9 @@ def reported(
     if before.protocol == packet.UDP and packet.word(data, at) == 0:
         return after.carrying(data)
     covered = packet.word(data, 4) if before.protocol == packet.UDP else len(data)
-    blank = checksum.with_zero(data[:covered], at)
+    # Right as soon as whoever sends the packet has finished what is in it.
+    whole = mtu.finished(replace(after, payload=data)).payload
+    blank = checksum.with_zero(whole[:covered], at)
     value = checksum.checksum(after.pseudo_header(covered) + blank)
     if before.protocol == packet.UDP and value == 0:
         value = 0xFFFF

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of the oracle that knows of sizes: MTUs, the MSS option, and fragments."""
 
+from dataclasses import replace
+
 from tests.reference import fragments, mtu, packet
 from tests.reference.errors import DroppedError
 from tests.reference.flow import Entry, OutsideKey
@@ -15,6 +17,10 @@ EXPIRED_AT_ONCE = 4
 
 CLOCK_MASK = 0xFFFFFFFF
 """The clock counts milliseconds modulo 2^32."""
+
+
+def _of_tcp(datagram: Datagram) -> bool:
+    return bool(datagram.segment_bytes) and datagram.protocol == packet.TCP
 
 
 class SizeRules(MappingRules):
@@ -58,7 +64,11 @@ class SizeRules(MappingRules):
         slot, interface = self.slots[entry.slot], self.interfaces[entry.interface]
         limit = interface.mtu if side == INSIDE else slot.mtu
         whole = packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT
-        if datagram.total_length <= limit or not whole:
+        if max(datagram.segments()) <= limit:
+            return None
+        if not whole:
+            if _of_tcp(datagram) and datagram.headers >= limit:
+                raise DroppedError("mtu_exceeded")
             return None
         if fragments.extent(datagram)[0]:
             raise DroppedError("mtu_exceeded")
@@ -66,7 +76,15 @@ class SizeRules(MappingRules):
         answer = mtu.fragmentation_needed(datagram, source, limit)
         return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
 
-    def _clamped(self, datagram: Datagram, entry: Entry | Mapping, partial: bool) -> Datagram:
+    def _fitted(
+        self, datagram: Datagram, entry: Entry | Mapping, side: int, partial: bool
+    ) -> Datagram:
+        """The packet with its MSS option and, if it is a super-frame of TCP, its segments made
+        small enough.
+        """
+        limit = (self.interfaces[entry.interface] if side == INSIDE else self.slots[entry.slot]).mtu
+        if _of_tcp(datagram) and max(datagram.segments()) > limit:
+            datagram = replace(datagram, segment_bytes=limit - datagram.headers)
         opens = datagram.protocol == packet.TCP and datagram.payload[13] & packet.SYN
         if not opens or not self.behaviour.mss_clamping:
             return datagram
@@ -76,12 +94,16 @@ class SizeRules(MappingRules):
             self._count("mss_clamped")
         return datagram
 
-    def _in_pieces(self, datagram: Datagram, limit: int, partial: bool) -> list[Datagram]:
-        if datagram.total_length <= limit:
-            return [datagram]
+    def _in_pieces(self, datagram: Datagram, limit: int, partial: bool) -> list[list[Datagram]]:
+        """What a packet leaves as: the pieces of each of its datagrams."""
+        if max(datagram.segments()) <= limit or _of_tcp(datagram):
+            return [[datagram]]
         if packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
             raise DroppedError("mtu_exceeded")
-        return mtu.pieces(mtu.completed(datagram) if partial else datagram, limit)
+        if datagram.segment_bytes:
+            return [mtu.pieces(each, limit) for each in mtu.datagrams(datagram)]
+        whole = mtu.completed(datagram) if partial else mtu.finished(datagram)
+        return [mtu.pieces(whole, limit)]
 
     def _give_up_fragments(self, now: int, budget: int) -> None:
         for key, context in list(self.fragments.items())[:budget]:
@@ -201,11 +223,9 @@ class SizeRules(MappingRules):
             self._count("packets_hairpinned")
             receiver = self.outside.get(self._receiver(context, number))
         if sender is not None:
-            sender.packets_out += 1
-            sender.bytes_out += piece.total_length
+            sender.count_out(piece)
         if receiver is not None:
-            receiver.packets_in += 1
-            receiver.bytes_in += piece.total_length
+            receiver.count_in(piece)
         changed = piece.readdressed(
             source=context.became.source, destination=context.became.destination
         ).one_hop_older()
