@@ -31,6 +31,7 @@ from hyperplane_nat.engine.layout cimport DESTINATIONS_MAX, Exhaustion, Header, 
 from hyperplane_nat.engine.lifecycle cimport flows_expire, flows_rebuild
 from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot
+from hyperplane_nat.engine.neighbour_audit cimport audit_neighbours
 from hyperplane_nat.engine.neighbour_table cimport (
     TIMER_FAILED,
     TIMER_REACHABLE,
@@ -592,5 +593,5 @@ cdef class Engine:
         self.nat.counters[index] += amount
 
     def verify(self):
-        """Walk entries, index, ports and timers; a line for each disagreement, [] when none."""
-        return audit(self.nat)
+        """Walk all tables; a line for each disagreement, [] when none."""
+        return audit(self.nat) + audit_neighbours(self.nat)

@@ -157,7 +157,7 @@ class Scene:
         return payload
 
     @contextlib.contextmanager
-    def dropped(self, *, asked: str = "", **reasons: int) -> Iterator[None]:
+    def dropped(self, asked: str = "", /, **reasons: int) -> Iterator[None]:
         """Whatever is sent within is dropped for these reasons, and nothing comes of it.
 
         But that the gateway may ask who has the address `asked`.

@@ -377,7 +377,7 @@ def test_arp_spoofing_in_the_vpc(scene: Scene) -> None:
         }
         return link.ethernet(dst=BROADCAST, src=source) / ARP(**(body | fields))
 
-    with scene.dropped(asked=ECHO[0], arp_spoofed=4, arp_ignored=2, arp_unsolicited=2):
+    with scene.dropped(ECHO[0], arp_spoofed=4, arp_ignored=2, arp_unsolicited=2):
         link.inject(
             arp(psrc=INTERFACE_ADDRESS),
             arp(op=2, psrc=INTERFACE_ADDRESS, pdst=INTERFACE_ADDRESS),
