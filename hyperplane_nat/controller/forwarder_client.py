@@ -20,7 +20,7 @@ from typing import Any
 from hyperplane_nat.controller.errors import ForwarderError
 
 _LINE_MAX_BYTES = 16 << 20
-"""The longest answer is the neighbour list: some hundred bytes each, 65,536 at most."""
+"""The longest answer is the neighbour list: some hundred bytes each, 16,384 at most."""
 
 log = logging.getLogger(__name__)
 

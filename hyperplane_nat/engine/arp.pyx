@@ -4,28 +4,26 @@
 
 On a slot the gateway address is answered, and nothing is learned: the slot's MAC address is
 configuration, and a sender that claims another is counted as spoofing.  In the VPC the
-interface's own addresses are answered; a reply is handed to the forwarder only while that neighbour
-is being asked for, so that nobody can rename a next hop unasked.
+interface's own addresses are answered; a reply is believed only while that next hop is being asked
+for, so that nobody can rename one unasked.  Whatever else a host says of its address is a hint
+(:mod:`neighbours`).
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, load32, store32, swap16
 from hyperplane_nat.engine.classification cimport interface_of_address
 from hyperplane_nat.engine.nat cimport Interface, Nat, Slot, count, drop
-from hyperplane_nat.engine.neighbours cimport (
-    NEIGHBOUR_INCOMPLETE,
-    Neighbour,
-    neighbour_find,
+from hyperplane_nat.engine.neighbours cimport neighbour_answer, neighbour_hint
+from hyperplane_nat.engine.packet cimport (
+    ARP_BYTES,
+    ARP_REPLY,
+    ARP_REQUEST,
+    ETHERNET_BYTES,
+    Packet,
 )
-from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
-
-cdef enum:
-    ARP_BYTES = 28
-    REQUEST = 1
-    REPLY = 2
 
 
 cdef void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address) noexcept nogil:
@@ -34,7 +32,7 @@ cdef void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address) noexc
     memcpy(arp + 18, arp + 8, 10)
     memcpy(arp + 8, mac, 6)
     store32(arp + 14, address)
-    arp[7] = REPLY
+    arp[7] = ARP_REPLY
     memcpy(p.frame, p.frame + 6, 6)
     memcpy(p.frame + 6, mac, 6)
     p.action = ACTION_REPLY
@@ -46,13 +44,12 @@ cdef void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address) noexc
     count(nat, C_REPLIES_ARP)
 
 
-cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
+cdef void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     cdef uint8_t* arp = p.frame + ETHERNET_BYTES
     cdef uint16_t operation, number = p.port
     cdef uint32_t sender, target
     cdef Slot* slot
     cdef Interface* interface
-    cdef Neighbour* neighbour
     if (
         p.length < ETHERNET_BYTES + ARP_BYTES
         or load16(arp) != swap16(1)
@@ -65,7 +62,7 @@ cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
     operation = swap16(load16(arp + 6))
     sender = load32(arp + 14)
     target = load32(arp + 24)
-    if operation != REQUEST and operation != REPLY:
+    if operation != ARP_REQUEST and operation != ARP_REPLY:
         drop(nat, p, DROP_ARP_MALFORMED)
         return
     if p.side == SIDE_INSIDE:
@@ -76,7 +73,7 @@ cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
             or (sender != slot.address and sender != 0)
         ):
             drop(nat, p, DROP_ARP_SPOOFED)
-        elif operation == REQUEST and target == slot.gateway:
+        elif operation == ARP_REQUEST and target == slot.gateway:
             reply(nat, p, slot.gateway_mac, slot.gateway)
         else:
             drop(nat, p, DROP_ARP_IGNORED)
@@ -89,21 +86,18 @@ cdef void answer_arp(Nat* nat, Packet* p) noexcept nogil:
     ):
         drop(nat, p, DROP_ARP_SPOOFED)
         return
-    if operation == REQUEST:
-        if interface_of_address(nat, &number, target):
-            reply(nat, p, interface.mac, target)
-        else:
-            drop(nat, p, DROP_ARP_IGNORED)
-        return
-    neighbour = neighbour_find(&nat.neighbours, p.port, sender)
-    if target == interface.address and (
-        neighbour.state == NEIGHBOUR_INCOMPLETE or neighbour.probing
+    if (
+        operation == ARP_REPLY
+        and target == interface.address
+        and neighbour_answer(nat, p.port, sender, arp + 8, now)
     ):
-        p.action = ACTION_PUNT
+        p.action = ACTION_LEARN
         p.reason = DROP_NONE
-        p.out_side = p.side
-        p.out_port = p.port
-        p.out_frame = p.frame
-        p.out_length = p.length
         return
-    drop(nat, p, DROP_ARP_UNSOLICITED)
+    neighbour_hint(nat, p.port, sender, arp + 8, now)
+    if operation == ARP_REPLY:
+        drop(nat, p, DROP_ARP_UNSOLICITED)
+    elif interface_of_address(nat, &number, target):
+        reply(nat, p, interface.mac, target)
+    else:
+        drop(nat, p, DROP_ARP_IGNORED)

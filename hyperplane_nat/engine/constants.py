@@ -23,6 +23,9 @@ __all__ = [
     "EventKind",
     "Filtering",
     "Mapping",
+    "NeighbourAction",
+    "NeighbourEvent",
+    "NeighbourState",
     "Segment",
     "Side",
     "State",
@@ -52,9 +55,12 @@ class Action(IntEnum):
     DROP = 0
     FORWARD = 1
     REPLY = 2
-    PUNT = 3
+    HOLD = 3
+    """It is kept, translated, until its next hop is known."""
     WAIT = 4
     """It is kept until the first fragment of its datagram arrives."""
+    LEARN = 5
+    """It answered a question for a next hop, and was for the engine alone."""
 
 
 @unique
@@ -184,6 +190,42 @@ class Filtering(IntEnum):
 
 
 @unique
+class NeighbourState(IntEnum):
+    """What is known of a next hop (see :mod:`neighbour_states`)."""
+
+    NONE = 0
+    INCOMPLETE = 1
+    REACHABLE = 2
+    PROBING = 3
+    FAILED = 4
+
+
+@unique
+class NeighbourEvent(IntEnum):
+    """What can happen to a next hop."""
+
+    ANSWERED = 0
+    HINTED = 1
+    DUE = 2
+    SPENT = 3
+
+
+@unique
+class NeighbourAction(IntEnum):
+    """What a transition of a next hop does."""
+
+    NOTHING = 0
+    LEARN = 1
+    """Take the MAC address, and let go what waits."""
+    DOUBT = 2
+    """Ask everybody, as soon as the batch is done."""
+    ASK = 3
+    FAIL = 4
+    """Drop what waits."""
+    FORGET = 5
+
+
+@unique
 class EventKind(IntEnum):
     """What the engine reports besides counters."""
 
@@ -297,6 +339,9 @@ def pxd() -> str:
         ("STATE", State),
         ("SEGMENT", Segment),
         ("END", EndCause),
+        ("NEIGHBOUR", NeighbourState),
+        ("NEIGHBOUR_EVENT", NeighbourEvent),
+        ("NEIGHBOUR_DO", NeighbourAction),
         ("EVENT", EventKind),
         ("MAPPING", Mapping),
         ("FILTERING", Filtering),

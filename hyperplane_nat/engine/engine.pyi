@@ -4,13 +4,23 @@ from mmap import mmap
 
 from hyperplane_nat.engine.constants import Side
 from hyperplane_nat.engine.policy import Policy
-from hyperplane_nat.engine.settings import Behaviour, Event, Flow, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.settings import (
+    Behaviour,
+    Event,
+    Flow,
+    NeighbourSettings,
+    NextHop,
+    Ports,
+    Timeouts,
+    Verdict,
+)
 from hyperplane_nat.engine.state_map import StateMap
 
 class Engine:
     timeouts: Timeouts
     ports: Ports
     behaviour: Behaviour
+    neighbour_settings: NeighbourSettings
     def __init__(self, state: StateMap, *, seed: bytes | None = None, now_ms: int = 0) -> None: ...
     def configure(
         self,
@@ -18,6 +28,7 @@ class Engine:
         timeouts_ms: Timeouts | None = None,
         ports: Ports | None = None,
         behaviour: Behaviour | None = None,
+        neighbours: NeighbourSettings | None = None,
         now_ms: int = 0,
     ) -> None: ...
     def set_interface(
@@ -54,10 +65,11 @@ class Engine:
     def remove_strangers(self) -> None: ...
     def retiring(self) -> tuple[list[int], list[int]]: ...
     def sweep(self, now_ms: int, budget: int = ...) -> int: ...
-    def set_neighbour(self, interface: int, address: str, mac: str | None) -> None: ...
-    def fail_neighbour(self, interface: int, address: str) -> None: ...
-    def probe_neighbour(self, interface: int, address: str) -> bool: ...
-    def set_neighbour_queue(self, frames: int) -> None: ...
+    def set_neighbour(
+        self, interface: int, address: str, mac: str | None, now_ms: int = 0
+    ) -> None: ...
+    def resolve(self, now_ms: int) -> int | None: ...
+    def next_hops(self) -> list[NextHop]: ...
     def translate(
         self,
         frame: bytes | bytearray,

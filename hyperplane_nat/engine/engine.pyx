@@ -31,16 +31,30 @@ from hyperplane_nat.engine.layout cimport DESTINATIONS_MAX, Exhaustion, Header, 
 from hyperplane_nat.engine.lifecycle cimport flows_expire, flows_rebuild
 from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot
-from hyperplane_nat.engine.neighbours cimport (
-    NEIGHBOUR_FAILED,
-    NEIGHBOUR_REACHABLE,
+from hyperplane_nat.engine.neighbour_audit cimport audit_neighbours
+from hyperplane_nat.engine.neighbour_table cimport (
+    TIMER_FAILED,
+    TIMER_REACHABLE,
+    TIMER_RETRY,
     Neighbour,
+    NeighbourTable,
+    has_mac,
+    neighbour_add,
     neighbour_find,
-    neighbour_remove,
-    neighbour_set,
     neighbours_init,
+    neighbours_release_memory,
 )
-from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, REPLY_BYTES, Packet
+from hyperplane_nat.engine.neighbours cimport (
+    neighbour_forget,
+    neighbour_learn,
+    neighbours_ask,
+    neighbours_check,
+    neighbours_deadline,
+    neighbours_forget,
+    neighbours_let_go,
+    neighbours_tick,
+)
+from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, OFFLOAD_BYTES, REPLY_BYTES, Packet
 from hyperplane_nat.engine.policy cimport Policy
 from hyperplane_nat.engine.ports cimport ports_configure, ports_init, ports_release_memory
 from hyperplane_nat.engine.retirement cimport interface_retire, slot_retire, strangers_retire, sweep
@@ -51,8 +65,23 @@ from hyperplane_nat.engine.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
 from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
 
-from hyperplane_nat.engine.constants import Action, DropReason, EventKind, Side, counter_names
-from hyperplane_nat.engine.settings import Behaviour, Event, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.constants import (
+    Action,
+    DropReason,
+    EventKind,
+    NeighbourState,
+    Side,
+    counter_names,
+)
+from hyperplane_nat.engine.settings import (
+    Behaviour,
+    Event,
+    NeighbourSettings,
+    NextHop,
+    Ports,
+    Timeouts,
+    Verdict,
+)
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
 
 
@@ -96,6 +125,7 @@ cdef class Engine:
             raise RuntimeError("an engine is initialised once")
         self.state = state
         self.policies = {}
+        self.extra = []
         self.memory = state.memory
         memcpy(keys, <const unsigned char*>material, 48)
         memcpy(&neighbour_key, <const unsigned char*>material + 48, 8)
@@ -128,17 +158,20 @@ cdef class Engine:
             or fragments_init(
                 &nat.fragments, header.slots_max, header.interfaces_max, fragment_key
             )
+            or neighbours_init(
+                &nat.neighbours, neighbour_key, header.slots_max, header.interfaces_max
+            )
         ):
             raise MemoryError
         nat.counters[C_FRAGMENTS_WAITING] = 0
         table_init(&nat.table, header, keys[0])
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
         tracker_load(&nat.tracker)
-        neighbours_init(&nat.neighbours, neighbour_key)
         nat.timeouts[<int>STATE_MAPPING] = MAPPING_LOOK_MS
         self._load_timeouts(Timeouts())
         self._load_ports(Ports())
         self._load_behaviour(Behaviour())
+        self._load_neighbours(NeighbourSettings())
         # Derived pages are given back, not zeroed: a start costs what the flows cost.
         state.discard_derived()
         self._rebuild(now_ms, True)
@@ -147,6 +180,7 @@ cdef class Engine:
         if self.nat != NULL:
             ports_release_memory(&self.nat.ports)
             fragments_release_memory(&self.nat.fragments)
+            neighbours_release_memory(&self.nat.neighbours)
             free(self.nat.extras.arena)
             free(self.nat.slots)
             free(self.nat.interfaces)
@@ -189,11 +223,22 @@ cdef class Engine:
         record.fragment_ms = behaviour.fragment_ms
         self.behaviour = behaviour
 
+    def _load_neighbours(self, settings):
+        cdef NeighbourTable* table = &self.nat.neighbours
+        table.periods[<int>TIMER_RETRY] = settings.retry_ms
+        table.periods[<int>TIMER_REACHABLE] = settings.reachable_ms
+        table.periods[<int>TIMER_FAILED] = settings.failed_ms
+        table.attempts = settings.attempts
+        table.queue_frames = settings.queue_frames
+        self.neighbour_settings = settings
+
     def _rebuild(self, uint64_t now_ms, bint blank):
         with nogil:
             flows_rebuild(self.nat, now_ms, blank)
 
-    def configure(self, *, timeouts_ms=None, ports=None, behaviour=None, uint64_t now_ms=0):
+    def configure(
+        self, *, timeouts_ms=None, ports=None, behaviour=None, neighbours=None, uint64_t now_ms=0
+    ):
         """Set timeouts, port range and behaviour; flows keep what they have, ports outside a new range too."""
         new_timeouts = timeouts_ms is not None and timeouts_ms != self.timeouts
         new_ports = ports is not None and ports != self.ports
@@ -205,6 +250,8 @@ cdef class Engine:
             # Flows of the other kind of mapping have ports that bitmaps may not know.
             new_ports = new_ports or behaviour.mapping != self.behaviour.mapping
             self._load_behaviour(behaviour)
+        if neighbours is not None:
+            self._load_neighbours(neighbours)
         if new_timeouts or new_ports:
             self._rebuild(now_ms, False)
 
@@ -255,6 +302,7 @@ cdef class Engine:
                 0,
                 INTERFACE_COUNTERS * sizeof(uint64_t),
             )
+        neighbours_check(self.nat, number, &record)
         self.nat.interfaces[number] = record
         self.policies[number] = policy
         self.nat.interface_addresses[number] = record.address
@@ -274,6 +322,7 @@ cdef class Engine:
         if number < self.nat.interfaces_max:
             interface_retire(self.nat, number)
             fragments_forget(self.nat, SIDE_OUTSIDE, number)
+            neighbours_forget(self.nat, number)
             self.policies.pop(number, None)
             addresses_index(self.nat)
 
@@ -355,48 +404,65 @@ cdef class Engine:
             used = sweep(self.nat, now_ms, budget)
         return used
 
-    def set_neighbour(self, uint16_t interface, address, mac):
-        """A next hop answered, or (None) is forgotten; MemoryError when the table is full."""
+    def set_neighbour(self, uint16_t interface, address, mac, uint64_t now_ms=0):
+        """A next hop is known without a question, or (None) is forgotten; MemoryError without room.
+
+        What waited for it leaves (`take_extra`), or is dropped.
+        """
+        cdef NeighbourTable* table = &self.nat.neighbours
         cdef uint32_t number = address_number(address)
         cdef bytes raw
         cdef Neighbour* neighbour
+        if interface >= self.nat.interfaces_max:
+            raise ValueError(f"interface {interface}: the map has {self.nat.interfaces_max}")
+        neighbour = neighbour_find(table, interface, number)
         if mac is None:
-            neighbour_remove(&self.nat.neighbours, interface, number)
+            if neighbour != NULL:
+                neighbour_forget(self.nat, neighbour)
             return
         raw = mac_bytes(mac)
-        neighbour = neighbour_set(
-            &self.nat.neighbours,
-            interface,
-            number,
-            NEIGHBOUR_REACHABLE,
-            <const unsigned char*>raw,
-        )
+        if neighbour == NULL:
+            neighbour = neighbour_add(table, interface, number, <uint16_t>self.nat.slots_max)
         if neighbour == NULL:
             raise MemoryError("the neighbour table is full")
-        neighbour.probing = 0
+        self.extra = []
+        neighbour_learn(self.nat, neighbour, <const unsigned char*>raw, now_ms)
+        self._collect()
 
-    def fail_neighbour(self, uint16_t interface, address):
-        """A next hop did not answer: packets to it are dropped until it is forgotten."""
-        cdef Neighbour* neighbour = neighbour_set(
-            &self.nat.neighbours, interface, address_number(address), NEIGHBOUR_FAILED, NULL
-        )
-        if neighbour != NULL:
-            neighbour.probing = 0
+    def resolve(self, uint64_t now_ms):
+        """Do what is due about next hops; when something will be, in ms, or None.
 
-    def probe_neighbour(self, uint16_t interface, address):
-        """Accept an ARP reply of a known neighbour again; whether it was used since the last time."""
-        cdef Neighbour* neighbour = neighbour_find(
-            &self.nat.neighbours, interface, address_number(address)
-        )
-        cdef bint used = neighbour.used
-        if neighbour.state == NEIGHBOUR_REACHABLE:
-            neighbour.probing = 1
-            neighbour.used = 0
-        return used
+        Questions leave (`take_extra`).
+        """
+        cdef uint64_t deadline
+        self.extra = []
+        while neighbours_deadline(self.nat) <= now_ms:
+            neighbours_tick(self.nat, now_ms)
+            self._collect()
+        deadline = neighbours_deadline(self.nat)
+        return None if deadline == <uint64_t>0xFFFFFFFFFFFFFFFF else deadline
 
-    def set_neighbour_queue(self, uint32_t frames):
-        """How many frames may wait for one neighbour."""
-        self.nat.neighbours.queue_frames = min(frames, 65535)
+    def next_hops(self):
+        """What is known of every next hop, in no order."""
+        cdef uint32_t i
+        cdef Neighbour* neighbour
+        hops = []
+        for i in range(self.nat.neighbours.used):
+            neighbour = &self.nat.neighbours.records[i]
+            if neighbour.state == NEIGHBOUR_NONE:
+                continue
+            hops.append(
+                NextHop(
+                    neighbour.interface,
+                    socket.inet_ntoa((<const unsigned char*>&neighbour.address)[:4]),
+                    NeighbourState(neighbour.state),
+                    (<const unsigned char*>neighbour.mac)[:6].hex(":")
+                    if has_mac(neighbour)
+                    else None,
+                    neighbour.queue.frames,
+                )
+            )
+        return hops
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
                   uint16_t gso_size=0, checksum_at=None):
@@ -408,18 +474,13 @@ cdef class Engine:
 
         When more than one frame leaves, `take_extra` has the others until the next call.
         """
-        cdef bytearray work = bytearray(frame)
+        cdef bytearray work = bytearray(OFFLOAD_BYTES) + frame
         cdef unsigned char reply[REPLY_BYTES]
-        cdef unsigned char nothing[1]
         cdef Packet p
         memset(&p, 0, sizeof(Packet))
-        cdef Py_ssize_t length = len(work)
-        cdef unsigned char[::1] view
-        if length:
-            view = work
-            p.frame = &view[0]
-        else:
-            p.frame = nothing
+        cdef Py_ssize_t length = len(frame)
+        cdef unsigned char[::1] view = work
+        p.frame = &view[0] + OFFLOAD_BYTES
         p.length = <uint32_t>length
         p.side = side
         p.port = port
@@ -432,12 +493,15 @@ cdef class Engine:
         elif partial and length >= ETHERNET_BYTES + 20:
             p.checksum_start = ETHERNET_BYTES + (p.frame[14] & 15) * 4
             p.checksum_offset = 16 if p.frame[23] == 6 else 6
-        extras_clear(&self.nat.extras)
         with nogil:
             nat_classify(self.nat, &p)
             if p.action == ACTION_FORWARD:
                 nat_apply(self.nat, &p, now_ms)
-        if p.action == ACTION_DROP or p.action == ACTION_WAIT:
+        self.extra = []
+        self._collect()
+        neighbours_ask(self.nat, now_ms)
+        self._collect()
+        if p.action == ACTION_DROP or p.action == ACTION_WAIT or p.action == ACTION_LEARN:
             reason = p.reason if p.action == ACTION_DROP else DROP_NONE
             return Verdict(Action(p.action), DropReason(reason), Side(side), port, b"")
         return Verdict(
@@ -449,23 +513,28 @@ cdef class Engine:
             p.gso_size,
         )
 
-    def take_extra(self):
-        """The frames that left besides the verdict of the last `translate`, in order."""
+    cdef void _collect(self):
+        """Remember every extra frame, and those that have no room before others have left."""
         cdef Extra* extra
         cdef uint32_t i
-        verdicts = []
-        for i in range(self.nat.extras.count):
-            extra = &self.nat.extras.frames[i]
-            verdicts.append(
-                Verdict(
-                    Action(extra.action),
-                    DropReason.NONE,
-                    Side(extra.side),
-                    extra.port,
-                    <bytes>extra.frame[: extra.length],
+        while self.nat.extras.count:
+            for i in range(self.nat.extras.count):
+                extra = &self.nat.extras.frames[i]
+                self.extra.append(
+                    Verdict(
+                        Action(extra.action),
+                        DropReason.NONE,
+                        Side(extra.side),
+                        extra.port,
+                        <bytes>extra.frame[: extra.length],
+                    )
                 )
-            )
-        extras_clear(&self.nat.extras)
+            extras_clear(&self.nat.extras)
+            neighbours_let_go(self.nat)
+
+    def take_extra(self):
+        """The frames that left besides the verdict of the last `translate`, in order."""
+        verdicts, self.extra = self.extra, []
         return verdicts
 
     def record_flows(self, ring):
@@ -531,5 +600,5 @@ cdef class Engine:
         self.nat.counters[index] += amount
 
     def verify(self):
-        """Walk entries, index, ports and timers; a line for each disagreement, [] when none."""
-        return audit(self.nat)
+        """Walk all tables; a line for each disagreement, [] when none."""
+        return audit(self.nat) + audit_neighbours(self.nat)

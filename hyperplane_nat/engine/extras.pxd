@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Frames that leave besides the one that came: pieces of a packet that was cut, and fragments that
-# waited for their first.  They lie in an arena of their own, each behind room for a virtio-net
-# header of zeroes, until the caller has sent them (`extras_clear`).  One frame that came causes at
-# most as many as one datagram has pieces, so that the arena is empty for every frame.
+# Frames that leave besides the one that came: pieces of a packet that was cut, fragments that waited
+# for their first, frames that waited for their next hop, questions for next hops.  They lie in an
+# arena of their own, each behind room for a virtio-net header, zero unless it was said otherwise,
+# until the caller has sent them (`extras_clear`).  One frame that came causes at most as many as one
+# datagram has pieces, so that the arena is empty for every frame; of what waited for a next hop, and
+# of questions, as many leave at a time as it has room for (`neighbours_let_go`, `neighbours_tick`).
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 

@@ -203,7 +203,7 @@ cdef void let_go(Nat* nat, uint32_t number) noexcept nogil:
         p.port = key_port(context)
         parse_ip(&p)
         follow(nat, &p, context)
-        if p.action == ACTION_DROP:
+        if p.action != ACTION_FORWARD:
             continue
         frame = extra_room(&nat.extras, p.out_length)
         if frame == NULL:
@@ -285,7 +285,7 @@ cdef uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcept nogil
 cdef void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcept nogil:
     """The first fragment of a context was translated, or was not: so with the others."""
     cdef Context* context = &nat.fragments.contexts[number]
-    if p.action != ACTION_FORWARD and p.action != ACTION_PUNT:
+    if p.action != ACTION_FORWARD and p.action != ACTION_HOLD:
         refuse(nat, number, p.reason)
         return
     count(nat, C_FRAGMENTS_FORWARDED)

@@ -16,7 +16,7 @@ from hyperplane_nat.engine.layout cimport (
     RecordRing,
     SlotCounters,
 )
-from hyperplane_nat.engine.neighbours cimport NeighbourTable
+from hyperplane_nat.engine.neighbour_table cimport NeighbourTable
 from hyperplane_nat.engine.packet cimport Packet, wire_bytes
 from hyperplane_nat.engine.policy cimport PolicyRecord
 from hyperplane_nat.engine.ports cimport PortAllocator

@@ -1,56 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef enum:
-    NEIGHBOUR_CELLS = 8192
-    NEIGHBOURS_MAX = 4096
-
-cdef enum:
-    NEIGHBOUR_NONE = 0
-    NEIGHBOUR_INCOMPLETE = 1
-    NEIGHBOUR_REACHABLE = 2
-    NEIGHBOUR_FAILED = 3
-
-cdef struct Neighbour:
-    uint32_t address
-    uint16_t interface
-    uint16_t queued
-    uint8_t state
-    uint8_t probing
-    uint8_t mac[6]
-    uint8_t used
-
-cdef struct NeighbourTable:
-    uint32_t count
-    uint32_t queue_frames
-    uint64_t multiplier
-    Neighbour cells[NEIGHBOUR_CELLS]
+from hyperplane_nat.engine.nat cimport Interface, Nat
+from hyperplane_nat.engine.neighbour_table cimport TIMER_NOW, Neighbour
+from hyperplane_nat.engine.packet cimport Packet
 
 
-cdef inline uint32_t neighbour_home(
-    const NeighbourTable* table, uint16_t interface, uint32_t address
-) noexcept nogil:
-    return <uint32_t>(
-        (((<uint64_t>interface << 32) | address) * table.multiplier) >> 51
-    )
+cdef inline bint neighbours_asking(const Nat* nat) noexcept nogil:
+    """Whether a question is to be sent at once."""
+    return nat.neighbours.timers[<int>TIMER_NOW].first != NULL
 
 
-cdef inline Neighbour* neighbour_find(
-    NeighbourTable* table, uint16_t interface, uint32_t address
-) noexcept nogil:
-    """The neighbour's cell, or the empty one where it would go."""
-    cdef uint32_t cell = neighbour_home(table, interface, address)
-    while table.cells[cell].state != NEIGHBOUR_NONE and not (
-        table.cells[cell].address == address and table.cells[cell].interface == interface
-    ):
-        cell = (cell + 1) & (NEIGHBOUR_CELLS - 1)
-    return &table.cells[cell]
-
-
-cdef void neighbours_init(NeighbourTable* table, uint64_t key) noexcept nogil
-cdef Neighbour* neighbour_set(
-    NeighbourTable* table, uint16_t interface, uint32_t address, uint8_t state, const uint8_t* mac
+cdef Neighbour* neighbour_ask(
+    Nat* nat, uint16_t interface, uint32_t address, const Packet* p
 ) noexcept nogil
-cdef void neighbour_remove(
-    NeighbourTable* table, uint16_t interface, uint32_t address
+cdef bint neighbour_hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept nogil
+cdef bint neighbour_answer(
+    Nat* nat, uint16_t interface, uint32_t address, const uint8_t* mac, uint64_t now
 ) noexcept nogil
+cdef void neighbour_hint(
+    Nat* nat, uint16_t interface, uint32_t address, const uint8_t* mac, uint64_t now
+) noexcept nogil
+cdef void neighbour_learn(
+    Nat* nat, Neighbour* neighbour, const uint8_t* mac, uint64_t now
+) noexcept nogil
+cdef void neighbour_forget(Nat* nat, Neighbour* neighbour) noexcept nogil
+cdef void neighbours_forget(Nat* nat, uint16_t interface) noexcept nogil
+cdef void neighbours_check(Nat* nat, uint16_t number, const Interface* new) noexcept nogil
+cdef void neighbours_ask(Nat* nat, uint64_t now) noexcept nogil
+cdef void neighbours_tick(Nat* nat, uint64_t now) noexcept nogil
+cdef void neighbours_let_go(Nat* nat) noexcept nogil
+cdef uint64_t neighbours_deadline(const Nat* nat) noexcept nogil

@@ -4,8 +4,8 @@
 
 On a slot there is one host, whose MAC address is known.  On an interface the next hop is the
 remote host when it is in the interface's subnet and the subnet's router otherwise; an unknown
-one makes the packet wait (ACTION_PUNT), in a queue whose length is bounded here, before
-anything is copied.  All addresses of an interface share the link and the next hops of the primary.
+one makes the packet wait (ACTION_HOLD, :mod:`neighbours`).  All addresses of an interface share the
+link and the next hops of the primary.
 
 A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
 may be told so was told before (:mod:`mtu`).  The first piece is the packet itself, made shorter;
@@ -42,15 +42,8 @@ from hyperplane_nat.engine.nat cimport (
     count_passage,
     drop,
 )
-from hyperplane_nat.engine.neighbours cimport (
-    NEIGHBOUR_FAILED,
-    NEIGHBOUR_INCOMPLETE,
-    NEIGHBOUR_NONE,
-    NEIGHBOUR_REACHABLE,
-    Neighbour,
-    neighbour_find,
-    neighbour_set,
-)
+from hyperplane_nat.engine.neighbour_table cimport Neighbour, has_mac, neighbour_find
+from hyperplane_nat.engine.neighbours cimport neighbour_ask, neighbour_hold
 from hyperplane_nat.engine.packet cimport (
     DONT_FRAGMENT,
     ETHERNET_BYTES,
@@ -109,7 +102,12 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
     if (hop & out.subnet_mask) != out.subnet:
         hop = out.router
     neighbour = neighbour_find(&nat.neighbours, primary, hop)
-    if neighbour.state == NEIGHBOUR_REACHABLE:
+    if neighbour == NULL:
+        neighbour = neighbour_ask(nat, primary, hop, p)
+        if neighbour == NULL:
+            drop(nat, p, DROP_NEIGHBOUR_TABLE_FULL)
+            return
+    if has_mac(neighbour):
         neighbour.used = 1
         address_frame(p, neighbour.mac, out.mac)
         forward(p, SIDE_OUTSIDE, primary)
@@ -117,20 +115,12 @@ cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
         drop(nat, p, DROP_NEIGHBOUR_FAILED)
         return
     else:
-        if neighbour.state == NEIGHBOUR_NONE:
-            neighbour = neighbour_set(
-                &nat.neighbours, primary, hop, NEIGHBOUR_INCOMPLETE, NULL
-            )
-            if neighbour == NULL:
-                drop(nat, p, DROP_NEIGHBOUR_TABLE_FULL)
-                return
-        if neighbour.queued >= nat.neighbours.queue_frames:
-            drop(nat, p, DROP_NEIGHBOUR_QUEUE_FULL)
-            return
-        neighbour.queued += 1
         address_frame(p, NOWHERE, out.mac)
         forward(p, SIDE_OUTSIDE, primary)
-        p.action = ACTION_PUNT
+        if not neighbour_hold(nat, neighbour, p):
+            drop(nat, p, DROP_NEIGHBOUR_QUEUE_FULL)
+            return
+        p.action = ACTION_HOLD
     count_passage(
         nat,
         interface,
@@ -333,7 +323,7 @@ cdef void send_in_pieces(
         flags = MORE_FRAGMENTS if position + size < length else field & MORE_FRAGMENTS
         cut(&piece, size, flags | <uint16_t>(offset + (position >> 3)))
         send(nat, &piece, side, number)
-        if piece.action != ACTION_DROP:
+        if piece.action == ACTION_FORWARD:
             extra_add(
                 &nat.extras, frame, piece.out_length, piece.action, piece.out_side, piece.out_port
             )

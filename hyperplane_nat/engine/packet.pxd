@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from libc.string cimport memcpy, memset
+
+from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport load16, swap16, swap32
 
 cdef enum:
@@ -8,6 +11,15 @@ cdef enum:
     REPLY_BYTES = 128
     TCP_BYTES = 20
     UDP_BYTES = 8
+    # The virtio-net header, for which there is room before each frame, and its field for the size
+    # of a segment.
+    OFFLOAD_BYTES = 10
+    OFFLOAD_GSO_SIZE = 4
+
+cdef enum:
+    ARP_BYTES = 28
+    ARP_REQUEST = 1
+    ARP_REPLY = 2
 
 cdef enum:
     KIND_FLOW = 0
@@ -79,6 +91,15 @@ cdef struct Packet:
     uint8_t* out_frame
     uint32_t out_length
     uint8_t offload_changed
+
+
+cdef inline void settle_offload(const Packet* p, uint8_t* header) noexcept nogil:
+    """Let the virtio-net header of a frame that came say what is so of the one that leaves."""
+    if p.action == ACTION_REPLY or (p.offload_changed and p.gso_size == 0):
+        # The header of what came says nothing of the answer, or of a piece.
+        memset(header, 0, OFFLOAD_BYTES)
+    elif p.offload_changed:
+        memcpy(header + OFFLOAD_GSO_SIZE, &p.gso_size, 2)
 
 
 cdef inline uint32_t prefix_mask(int length) noexcept nogil:

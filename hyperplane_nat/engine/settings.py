@@ -12,6 +12,7 @@ from hyperplane_nat.engine.constants import (
     EventKind,
     Filtering,
     Mapping,
+    NeighbourState,
     Side,
 )
 
@@ -21,6 +22,8 @@ __all__ = [
     "Exhaustion",
     "Flow",
     "FlowDelta",
+    "NeighbourSettings",
+    "NextHop",
     "Ports",
     "RemotePorts",
     "Rule",
@@ -79,6 +82,28 @@ class Behaviour:
     mss_clamping: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighbourSettings:
+    """How next hops are asked for; times in milliseconds."""
+
+    reachable_ms: int = 30_000
+    retry_ms: int = 1_000
+    attempts: int = 3
+    failed_ms: int = 3_000
+    queue_frames: int = 256
+    """Frames that may wait for one next hop."""
+
+
+class NextHop(NamedTuple):
+    """What is known of a next hop of an interface; ``mac`` is None while it has not answered."""
+
+    interface: int
+    address: str
+    state: NeighbourState
+    mac: str | None
+    waiting_frames: int
+
+
 class Rule(NamedTuple):
     """One allow rule of a security group.
 
@@ -97,8 +122,8 @@ class Verdict(NamedTuple):
     """What becomes of a frame.
 
     ``side`` and ``port`` (slot or interface number) say where ``frame`` leaves.  A frame of
-    ``Action.PUNT`` is either translated and waits for a neighbour, or an ARP reply for the
-    neighbour module.  ``gso_size`` is the payload of a segment in bytes when the frame is yet to be
+    ``Action.HOLD`` is what the engine keeps until the next hop has answered; its destination MAC
+    address is zero.  ``gso_size`` is the payload of a segment in bytes when the frame is yet to be
     segmented.
     """
 

@@ -88,7 +88,7 @@ cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     if p.kind == KIND_FLOW:
         translate_flow(nat, p, now)
     elif p.kind == KIND_ARP:
-        answer_arp(nat, p)
+        answer_arp(nat, p, now)
     elif p.kind == KIND_ICMP_ERROR:
         translate_error(nat, p, now)
     else:

@@ -15,14 +15,12 @@ and ``status`` say which numbers these are.  A slot is attached to an interface 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from typing import Any, Protocol
 
 from hyperplane_nat.engine import Engine
-from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder import arp, desired
 from hyperplane_nat.forwarder.desired import Changes, Desired, InterfaceState, SlotState
-from hyperplane_nat.forwarder.neighbours import Neighbours, NeighbourSettings, Uplink
 
 __all__ = ["Configuration"]
 
@@ -31,6 +29,9 @@ log = logging.getLogger(__name__)
 _Owner = tuple[str, int]
 """What a link belongs to: kind and number."""
 
+_Uplink = tuple[int, str, tuple[tuple[int, str], ...]]
+"""The link of an interface, its MAC address, and its addresses with their numbers."""
+
 
 class Links(Protocol):
     """The part of the packet path that is driven here."""
@@ -38,26 +39,24 @@ class Links(Protocol):
     def link_slot(self, number: int, interface_index: int) -> None: ...
     def link_interface(self, number: int, interface_index: int) -> None: ...
     def unlink(self, interface_index: int) -> None: ...
+    def send_outside(self, interface: int, frame: bytes) -> None: ...
 
 
 class Configuration:
-    """Slots and interfaces of one forwarder, kept equal in engine, packet path and neighbours."""
+    """Slots and interfaces of one forwarder, kept equal in engine and packet path."""
 
     def __init__(
         self,
         engine: Engine,
         links: Links,
-        neighbours: Neighbours,
         *,
         slots_max: int,
         interfaces_max: int,
     ) -> None:
         self._engine = engine
         self._links = links
-        self._neighbours = neighbours
         self._limits = {"slots_max": slots_max, "interfaces_max": interfaces_max}
-        self._settings = NeighbourSettings()
-        self._uplinks: dict[int, Uplink] = {}
+        self._announced: dict[int, _Uplink] = {}
         self._owners: dict[int, _Owner] = {}
         self._primaries: dict[int, int] = {}
         self.configured = False
@@ -71,18 +70,18 @@ class Configuration:
             timeouts_ms=wanted.timeouts,
             ports=wanted.ports,
             behaviour=wanted.behaviour,
+            neighbours=wanted.neighbours,
             now_ms=now_ms,
         )
         self._remove_missing(wanted)
         self._make_room(wanted, now_ms)
-        self._settings = wanted.neighbours
         for interface in wanted.interfaces.values():
             self._set_interface(interface)
         for slot in wanted.slots.values():
             if self.slots.get(slot.number) != slot:
                 self._set_slot(slot)
         self._engine.remove_strangers()
-        self._neighbours.configure(self._settings, self._uplinks)
+        self._announce()
         self.configured = True
         return {"slots": len(self.slots), "interfaces": len(self.interfaces)}
 
@@ -101,7 +100,7 @@ class Configuration:
         for slot in changes.slots.values():
             self._set_slot(slot)
         if changes.interfaces or changes.remove_interfaces:
-            self._neighbours.configure(self._settings, self._uplinks)
+            self._announce()
 
     def retiring(self) -> dict[str, list[int]]:
         """Numbers that cannot be used yet, because flows name them."""
@@ -238,7 +237,6 @@ class Configuration:
         self._links.link_interface(interface.number, interface.ifindex)
         self._owners[interface.ifindex] = ("interface", interface.number)
         self.interfaces[interface.number] = interface
-        self._uplinks[interface.number] = _uplink(interface)
 
     def _set_slot(self, slot: SlotState) -> None:
         self._engine.set_slot(
@@ -263,7 +261,6 @@ class Configuration:
 
     def _remove_interface(self, number: int) -> None:
         self._engine.remove_interface(number)
-        self._uplinks.pop(number, None)
         if interface := self.interfaces.pop(number, None):
             for each, _ in interface.addresses:
                 self._engine.remove_interface(each)
@@ -274,13 +271,15 @@ class Configuration:
         self._links.unlink(ifindex)
         self._owners.pop(ifindex, None)
 
-
-def _uplink(interface: InterfaceState) -> Uplink:
-    return Uplink(
-        number=interface.number,
-        address=interface.address,
-        secondary=tuple(each.address for each in interface.secondary),
-        mac=bytes.fromhex(interface.mac.replace(":", "")),
-        subnet=ipaddress.IPv4Network(interface.subnet),
-        router=interface.router,
-    )
+    def _announce(self) -> None:
+        """Tell the VPC of the addresses of interfaces that are new or changed."""
+        uplinks = {
+            number: (each.ifindex, each.mac, each.addresses)
+            for number, each in self.interfaces.items()
+        }
+        for number, uplink in uplinks.items():
+            if self._announced.get(number) != uplink:
+                _, mac, addresses = uplink
+                for _, address in addresses:
+                    self._links.send_outside(number, arp.announcement(mac=mac, address=address))
+        self._announced = uplinks

@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-from typing import NamedTuple
-
 from hyperplane_nat.engine import Engine
 from hyperplane_nat.io.ring import PacketIO
 
-class Punted(NamedTuple):
-    interface: int
-    arp: bool
-    frame: bytes
-
 class Datapath:
     busy: bool
+    due: int
     def __init__(
         self,
         engine: Engine,
@@ -24,6 +18,6 @@ class Datapath:
     def link_interface(self, number: int, interface_index: int) -> None: ...
     def unlink(self, interface_index: int) -> None: ...
     def run(self, budget: int) -> int: ...
-    def take_punted(self) -> list[Punted]: ...
+    def resolve(self, now_ms: int) -> int | None: ...
     def send_outside(self, interface: int, frame: bytes) -> None: ...
     def publish(self, ring_dropped: int) -> None: ...

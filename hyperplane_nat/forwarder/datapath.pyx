@@ -7,7 +7,7 @@ Theory of operation
 One call (``run``) handles up to a budget of frames without the GIL.  What has arrived is queued by
 sender, a batch is gathered from the queue, classified as a whole while the flow index comes into
 the cache, then applied frame by frame and sent with one system call.  Nothing is allocated:
-packets, reply buffers and the arena for punted frames exist from the start.
+packets and reply buffers exist from the start.
 
 Fairness (:mod:`hyperplane_nat.io.fair_queue`).  A sender is an environment, or one of the
 connections from a VPC, told apart by a hash of addresses and ports: so an environment that
@@ -23,8 +23,8 @@ never lasts longer than RUN_NS_MAX, so that timers and commands have their turn.
 Datagrams of one flow that follow each other leave as one frame
 (:mod:`hyperplane_nat.forwarder.coalescing`).
 
-The clock is read once per batch.  What the compiled path cannot finish (a next hop to resolve,
-an ARP reply) is copied to a small arena and handed to Python after the call.
+The clock is read once per batch.  Questions for the next hops that a batch has met leave behind it;
+what becomes due later is done by ``resolve``.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -37,12 +37,20 @@ from hyperplane_nat.engine.engine cimport Engine
 from hyperplane_nat.engine.extras cimport Extra, Extras, extras_clear
 from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
 from hyperplane_nat.engine.nat cimport Nat
+from hyperplane_nat.engine.neighbours cimport (
+    neighbours_ask,
+    neighbours_asking,
+    neighbours_deadline,
+    neighbours_let_go,
+    neighbours_tick,
+)
 from hyperplane_nat.engine.packet cimport (
     ETHERNET_BYTES,
     KIND_FLOW,
     REPLY_BYTES,
     Packet,
     parse_ip,
+    settle_offload,
 )
 from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
 from hyperplane_nat.forwarder.coalescing cimport (
@@ -85,9 +93,8 @@ from hyperplane_nat.io.ring cimport (
     ring_release,
 )
 from hyperplane_nat.io.sender cimport BATCH_MAX, Sender
-from hyperplane_nat.io.virtio_net cimport VNET_BYTES, VNET_GSO_SIZE
+from hyperplane_nat.io.virtio_net cimport VNET_BYTES
 
-from collections import namedtuple
 from secrets import randbits
 
 cdef extern from *:
@@ -112,8 +119,6 @@ cdef extern from *:
     int hp_log2(unsigned int value) noexcept nogil
 
 cdef enum:
-    ARENA_BYTES = 1048576
-    PUNTED_MAX = 1024
     NO_LINK = 0xFFFFFFFF
     OUTSIDE_LINK = 0x10000
     INTERFACE_INDEX_MAX = 4194304
@@ -124,14 +129,6 @@ cdef enum:
     LOOKS = 16
     # Sending 2 KiB more takes about as long as a frame of its own.
     COST_SHIFT = 11
-
-cdef struct PuntedRecord:
-    uint32_t offset
-    uint32_t length
-    uint16_t interface
-    uint8_t arp
-
-Punted = namedtuple("Punted", ["interface", "arp", "frame"])
 
 
 cdef class Datapath:
@@ -156,10 +153,7 @@ cdef class Datapath:
     cdef Packet* packets
     cdef uint32_t* positions
     cdef uint8_t* replies
-    cdef uint8_t* arena
-    cdef uint32_t arena_used
-    cdef PuntedRecord punted[PUNTED_MAX]
-    cdef uint32_t punted_count
+    cdef readonly uint64_t due
 
     def __cinit__(
         self,
@@ -187,7 +181,6 @@ cdef class Datapath:
         self.packets = <Packet*>calloc(batch_frames, sizeof(Packet))
         self.positions = <uint32_t*>calloc(batch_frames, 4)
         self.replies = <uint8_t*>calloc(batch_frames, VNET_BYTES + REPLY_BYTES)
-        self.arena = <uint8_t*>calloc(1, ARENA_BYTES)
         if (
             queue_init(
                 &self.queue, self.ring.slots, engine.nat.slots_max + CONNECTION_BUCKETS
@@ -197,7 +190,6 @@ cdef class Datapath:
             or self.packets == NULL
             or self.positions == NULL
             or self.replies == NULL
-            or self.arena == NULL
         ):
             raise MemoryError
         for i in range(<int>batch_frames):
@@ -211,7 +203,6 @@ cdef class Datapath:
         free(self.packets)
         free(self.positions)
         free(self.replies)
-        free(self.arena)
 
     cdef int _link(self, uint32_t interface_index, uint32_t link) except -1:
         cdef uint32_t size = self.links_size, i
@@ -383,21 +374,6 @@ cdef class Datapath:
             p.checksum_offset = offload.checksum_offset
         return count
 
-    cdef void punt(self, const uint8_t* frame, uint32_t length, uint16_t port) noexcept nogil:
-        cdef PuntedRecord* record
-        length += VNET_BYTES
-        if self.punted_count == PUNTED_MAX or self.arena_used + length > ARENA_BYTES:
-            self.nat.counters[C_DROP_BASE + DROP_NEIGHBOUR_QUEUE_FULL] += 1
-            return
-        record = &self.punted[self.punted_count]
-        self.punted_count += 1
-        record.offset = self.arena_used
-        record.length = length
-        record.interface = port
-        record.arp = load16(frame + 12) == swap16(0x0806)
-        memcpy(self.arena + self.arena_used, frame - VNET_BYTES, length)
-        self.arena_used += length
-
     cdef void transmit(
         self, uint8_t* frame, uint32_t length, uint8_t side, uint16_t port
     ) noexcept nogil:
@@ -409,30 +385,25 @@ cdef class Datapath:
         )
 
     cdef void dispatch(self, Packet* p) noexcept nogil:
-        """Send or punt a frame and those that leave with it."""
+        """Send a frame and those that leave with it."""
+        if p.action == ACTION_FORWARD or p.action == ACTION_REPLY:
+            settle_offload(p, p.out_frame - VNET_BYTES)
+            self.transmit(p.out_frame, p.out_length, p.out_side, p.out_port)
+        self.transmit_extras()
+
+    cdef void transmit_extras(self) noexcept nogil:
+        """Send the extra frames, and those that have no room before they have left."""
         cdef Extras* extras = &self.nat.extras
         cdef Extra* extra
         cdef uint32_t i
-        if p.action == ACTION_REPLY or (p.offload_changed and p.gso_size == 0):
-            # The header of what came says nothing of the answer, or of a piece.
-            memset(p.out_frame - VNET_BYTES, 0, VNET_BYTES)
-        elif p.offload_changed:
-            memcpy(p.out_frame - VNET_BYTES + VNET_GSO_SIZE, &p.gso_size, 2)
-        if p.action == ACTION_FORWARD or p.action == ACTION_REPLY:
-            self.transmit(p.out_frame, p.out_length, p.out_side, p.out_port)
-        elif p.action == ACTION_PUNT:
-            self.punt(p.out_frame, p.out_length, p.out_port)
-        if extras.count == 0:
-            return
-        for i in range(extras.count):
-            extra = &extras.frames[i]
-            if extra.action == ACTION_PUNT:
-                self.punt(extra.frame, extra.length, extra.port)
-            else:
+        while extras.count:
+            for i in range(extras.count):
+                extra = &extras.frames[i]
                 self.transmit(extra.frame, extra.length, extra.side, extra.port)
-        # The next frame's extras lie where these do.
-        coalescer_flush(&self.coalescer)
-        extras_clear(extras)
+            # The next extra frames lie where these do.
+            coalescer_flush(&self.coalescer)
+            extras_clear(extras)
+            neighbours_let_go(self.nat)
 
     cdef uint32_t batch(self, uint32_t limit) noexcept nogil:
         cdef Nat* nat = self.nat
@@ -461,6 +432,9 @@ cdef class Datapath:
                 if p.action != ACTION_DROP:
                     self.dispatch(p)
             coalescer_flush(&self.coalescer)
+            while neighbours_asking(nat):
+                neighbours_ask(nat, now)
+                self.transmit_extras()
             nat.counters[C_BATCHES] += 1
             nat.counters[C_BATCH_FRAMES] += count
             nat.counters[
@@ -473,7 +447,8 @@ cdef class Datapath:
     def run(self, uint32_t budget):
         """Handle about `budget` frames, those of several datagrams as so many; returns how many it was.
 
-        `busy` tells afterwards that the call ended for its time or budget, not for want of frames.
+        `busy` tells afterwards that the call ended for its time or budget, not for want of frames;
+        `due`, when `resolve` has something to do, in ms.
         """
         cdef uint32_t done = 0, taken, empty = 0
         cdef bint busy = True
@@ -483,8 +458,6 @@ cdef class Datapath:
             while done < budget:
                 taken = self.batch(min(budget - done, self.batch_frames))
                 done += taken
-                if self.punted_count:
-                    break
                 if taken:
                     empty = 0
                     continue
@@ -500,31 +473,19 @@ cdef class Datapath:
                         break
                 empty += 1
                 HP_RELAX()
+            self.due = neighbours_deadline(self.nat)
         self.busy = busy
         return done
 
-    def take_punted(self):
-        """What Python must finish: translated frames that wait for a neighbour, ARP replies.
-
-        Each with its virtio-net header in front.
-        """
-        cdef uint32_t i
-        cdef PuntedRecord* record
-        if self.punted_count == 0:
-            return []
-        taken = [
-            Punted(
-                self.punted[i].interface,
-                bool(self.punted[i].arp),
-                <bytes>self.arena[
-                    self.punted[i].offset : self.punted[i].offset + self.punted[i].length
-                ],
-            )
-            for i in range(self.punted_count)
-        ]
-        self.punted_count = 0
-        self.arena_used = 0
-        return taken
+    def resolve(self, uint64_t now_ms):
+        """Do what is due about next hops; when something will be, in ms, or None."""
+        cdef uint64_t deadline
+        with nogil:
+            while neighbours_deadline(self.nat) <= now_ms:
+                neighbours_tick(self.nat, now_ms)
+                self.transmit_extras()
+            deadline = neighbours_deadline(self.nat)
+        return None if deadline == <uint64_t>0xFFFFFFFFFFFFFFFF else deadline
 
     def send_outside(self, uint16_t interface, bytes frame not None):
         """Send a frame, virtio-net header included, on a network interface."""

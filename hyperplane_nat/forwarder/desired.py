@@ -18,8 +18,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hyperplane_nat.engine import Behaviour, Filtering, Mapping, Policy, Ports, Rule, Timeouts
-from hyperplane_nat.forwarder.neighbours import NeighbourSettings
+from hyperplane_nat.engine import (
+    Behaviour,
+    Filtering,
+    Mapping,
+    NeighbourSettings,
+    Policy,
+    Ports,
+    Rule,
+    Timeouts,
+)
 
 __all__ = [
     "Changes",

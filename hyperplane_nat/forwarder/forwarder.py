@@ -5,12 +5,12 @@ Theory of operation
 -------------------
 The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
-waits longer than one budget.  Left over are: frames whose next hop is unknown and ARP replies
-(:mod:`neighbours`), expiry of flows and the sweep for those of removed slots, statistics of the
-socket, events for the log.
+waits longer than one budget.  Left over are: next hops that do not answer or are to be asked again,
+expiry of flows and the sweep for those of removed slots, statistics of the socket, events for the
+log.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
-the controller sends again, and neighbours, which are asked again.
+the controller sends again, and next hops, which are asked again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from hyperplane_nat.engine import Engine, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
-from hyperplane_nat.forwarder.neighbours import Neighbours
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
 from hyperplane_nat.io.ring import PacketIO
 
@@ -44,7 +43,7 @@ SWEEP_BUDGET = 8192
 _IDLE_EXPIRE_MS = 500
 _BUSY_EXPIRE_MS = 64
 _STATISTICS_SECONDS = 0.5
-_NEIGHBOUR_IDLE_MS = 1_000
+_RESOLVE_IDLE_MS = 1_000
 
 
 def now_ms() -> int:
@@ -53,7 +52,7 @@ def now_ms() -> int:
 
 
 class Forwarder:
-    """Engine, packet path and neighbours on the running loop."""
+    """Engine and packet path on the running loop."""
 
     def __init__(
         self,
@@ -82,11 +81,9 @@ class Forwarder:
             coalesce_udp=coalesce_udp,
         )
         self._coalesces_udp = coalesce_udp
-        self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
         self._configuration = Configuration(
             self.engine,
             self._datapath,
-            self.neighbours,
             slots_max=state.slots_max,
             interfaces_max=state.interfaces_max,
         )
@@ -95,6 +92,7 @@ class Forwarder:
         """Is given the engine's events, as messages for the controller."""
         self._reading = False
         self._resuming = False
+        self._resolves_at = 0
 
     def start(self) -> None:
         """Read the ring and start the timers."""
@@ -102,7 +100,7 @@ class Forwarder:
         self._reading = True
         self._expire()
         self._statistics()
-        self._neighbour_timer()
+        self._resolve()
 
     def stop(self) -> None:
         """Stop reading; what is counted so far is published."""
@@ -118,16 +116,8 @@ class Forwarder:
             # The loop serves what is due and comes back at once, without sleeping in between.
             self._resuming = True
             self._loop.call_soon(self._resume)
-        punted = self._datapath.take_punted()
-        if not punted:
-            return
-        now = now_ms()
-        for item in punted:
-            if item.arp:
-                self.neighbours.reply(item.interface, item.frame, now)
-            else:
-                self.neighbours.frame(item.interface, item.frame, now)
-        self._neighbour_timer()
+        if self._datapath.due < self._resolves_at:
+            self._resolve()
 
     def _resume(self) -> None:
         self._resuming = False
@@ -155,13 +145,16 @@ class Forwarder:
         _seen, dropped = statistics(self._ring.socket)
         self._datapath.publish(dropped)
 
-    def _neighbour_timer(self) -> None:
-        if timer := self._timers.get("neighbours"):
+    def _resolve(self) -> None:
+        """Ask for next hops, and give up those that do not answer."""
+        if timer := self._timers.get("resolve"):
             timer.cancel()
         now = now_ms()
-        due = self.neighbours.tick(now)
-        delay = _NEIGHBOUR_IDLE_MS if due is None else min(max(due - now, 1), _NEIGHBOUR_IDLE_MS)
-        self._timers["neighbours"] = self._loop.call_later(delay / 1000, self._neighbour_timer)
+        due = self._datapath.resolve(now)
+        idle = now + _RESOLVE_IDLE_MS
+        self._resolves_at = idle if due is None else min(due, idle)
+        delay = max(self._resolves_at - now, 1)
+        self._timers["resolve"] = self._loop.call_later(delay / 1000, self._resolve)
 
     def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
         """The command ``configure``: serve exactly these interfaces and slots."""
@@ -211,12 +204,5 @@ class Forwarder:
     def list_neighbours(self, _arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """The command ``neighbours``."""
         return [
-            {
-                "interface": neighbour.interface,
-                "address": neighbour.address,
-                "state": neighbour.state.value,
-                "mac": neighbour.mac.hex(":") if neighbour.mac else None,
-                "waiting_frames": len(neighbour.waiting),
-            }
-            for neighbour in self.neighbours.entries()
+            hop._asdict() | {"state": hop.state.name.lower()} for hop in self.engine.next_hops()
         ]

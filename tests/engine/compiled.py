@@ -12,6 +12,7 @@ from hyperplane_nat.engine import (
     Engine,
     Filtering,
     Flow,
+    NeighbourSettings,
     Policy,
     Ports,
     Rule,
@@ -55,7 +56,7 @@ def result_of(verdict: Verdict) -> Result:
     """A verdict as the model writes it."""
     action = verdict.action.name.lower()
     reason = verdict.reason.name.lower() if verdict.reason is not DropReason.NONE else None
-    if action in ("drop", "wait"):
+    if action in ("drop", "wait", "learn"):
         return Result(action, reason)
     return Result(action, reason, int(verdict.side), verdict.port, verdict.frame)
 
@@ -117,9 +118,9 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
         timeouts_ms=Timeouts(**dataclasses.asdict(timeouts)),
         ports=Ports(**dataclasses.asdict(ports)),
         behaviour=engine_behaviour(setup.behaviour),
+        neighbours=NeighbourSettings(**dataclasses.asdict(setup.neighbours)),
         now_ms=now,
     )
-    engine.set_neighbour_queue(setup.neighbour_queue)
     for number, primary, address in setup.interfaces():
         policy = setup.policies.get(primary)
         set_interface(
@@ -137,7 +138,7 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
             mtu=setup.slot_mtu,
         )
     for interface, neighbour, mac in scenario.neighbours(setup):
-        engine.set_neighbour(interface, neighbour, mac)
+        engine.set_neighbour(interface, neighbour, mac, now)
 
 
 class EngineTarget:

@@ -14,7 +14,7 @@ from tests.engine import scenario
 from tests.engine.pair import Pair
 from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 from tests.reference.flow import Entry
-from tests.reference.settings import mac_bytes
+from tests.reference.settings import NeighbourSettings
 
 remotes = st.sampled_from((scenario.WEB, scenario.ECHO, scenario.FAR))
 time_steps = st.sampled_from((0, 1, 7, 99, 100, 101, 250, 499, 500, 501, 1000, 2000))
@@ -88,6 +88,9 @@ class GatewayMachine(RuleBasedStateMachine):
                 hold=hold,
             ),
             neighbours_known=known,
+            neighbours=NeighbourSettings(
+                reachable_ms=2000, retry_ms=200, attempts=2, failed_ms=400, queue_frames=8
+            ),
             behaviour=dataclasses.replace(
                 behaviour, tcp_fragments=True, icmp_fragments=True, fragment_ms=500
             ),
@@ -109,25 +112,16 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(
         interface=st.integers(0, 2),
         remote=remotes,
-        event=st.sampled_from(("answers", "answers", "is forgotten", "fails", "is probed")),
+        event=st.sampled_from(("answers", "answers", "is forgotten")),
     )
     def neighbour_event(self, interface: int, remote: str, event: str) -> None:
-        engine, model = self.pair.engine, self.pair.model
-        address = IPv4Address(remote)
-        known = model.neighbours.get((interface, address))
-        if event == "answers":
-            mac = scenario.neighbour_mac(interface, remote)
-            engine.set_neighbour(interface, remote, mac)
-            model.set_neighbour(interface, address, mac_bytes(mac))
-        elif event == "is forgotten":
-            engine.set_neighbour(interface, remote, None)
-            model.set_neighbour(interface, address, None)
-        elif event == "fails" and known is not None:
-            engine.fail_neighbour(interface, remote)
-            model.fail_neighbour(interface, address)
-        elif event == "is probed" and known is not None and known.mac is not None:
-            used = engine.probe_neighbour(interface, remote)
-            assert used == model.probe_neighbour(interface, address)
+        mac = scenario.neighbour_mac(interface, remote)
+        self.pair.set_neighbour(interface, remote, mac if event == "answers" else None)
+
+    @rule()
+    def next_hops_are_asked(self) -> None:
+        self.pair.resolve()
+        self.pair.compare_neighbours()
 
     @rule(
         interface=st.integers(0, 2),
@@ -135,13 +129,14 @@ class GatewayMachine(RuleBasedStateMachine):
         operation=st.sampled_from((1, 2, 2, 2, 3)),
         ours=st.booleans(),
         which=st.integers(0, 2),
+        moved=st.sampled_from((0, 0, 1, 2)),
     )
     def arp_in_the_vpc(
-        self, interface: int, sender: str, operation: int, ours: bool, which: int
+        self, interface: int, sender: str, operation: int, ours: bool, which: int, moved: int
     ) -> None:
         numbers = self.pair.model.addresses(interface)
         address = str(self.pair.model.interfaces[numbers[which % len(numbers)]].address)
-        mac = scenario.neighbour_mac(interface, sender)
+        mac = scenario.neighbour_mac(interface + 16 * moved, sender)
         body = packet.arp(
             operation=operation,
             sender_mac=mac,

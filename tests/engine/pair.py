@@ -2,12 +2,15 @@
 """The engine and the model side by side: same input, same output, same flows."""
 
 import dataclasses
+from collections import Counter
 from ipaddress import IPv4Address
 
+from hyperplane_nat.engine import NeighbourState
 from tests.engine import scenario
 from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
 from tests.reference import Policy, Result, packet
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
+from tests.reference.settings import mac_bytes
 
 _NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
 
@@ -67,7 +70,7 @@ class Pair:
     def __init__(self, setup: scenario.Setup, *, now: int = 0, seed: bytes = bytes(16)) -> None:
         self.now = now
         self.setup = setup
-        self.model = scenario.reference_nat(setup)
+        self.model = scenario.reference_nat(setup, now)
         self.target = EngineTarget(setup, seed=seed, now=now)
         self.engine = self.target.engine
 
@@ -149,6 +152,42 @@ class Pair:
         self.compare_flows()
         return len(keys)
 
+    def set_neighbour(self, interface: int, address: str, mac: str | None) -> None:
+        """A next hop is known, or forgotten, in both."""
+        self.engine.set_neighbour(interface, address, mac, self.now)
+        raw = None if mac is None else mac_bytes(mac)
+        left = self.model.set_neighbour(interface, IPv4Address(address), raw, self.now)
+        assert (self.target.take_extra() if left else []) == left
+
+    def resolve(self) -> None:
+        """Let what is due about next hops happen in both, in whatever order."""
+        due = self.engine.resolve(self.now)
+        asked, expected = self.target.take_extra(), self.model.resolve(self.now)
+        assert sorted(each.frame for each in asked) == sorted(each.frame for each in expected)
+        assert due == min(
+            (each.due for each in self.model.neighbours.known.values() if each.due is not None),
+            default=None,
+        )
+
+    def compare_neighbours(self) -> None:
+        """What is known of every next hop agrees, and how many frames wait for it."""
+        known = {
+            (interface, str(address)): (
+                each.mac.hex(":") if each.mac else None,
+                each.failed,
+                len(each.waiting),
+            )
+            for (interface, address), each in self.model.neighbours.known.items()
+        }
+        assert known == {
+            (hop.interface, hop.address): (
+                hop.mac,
+                hop.state is NeighbourState.FAILED,
+                hop.waiting_frames,
+            )
+            for hop in self.engine.next_hops()
+        }
+
     def set_policy(self, number: int, policy: Policy | None) -> None:
         """Give an interface other security groups."""
         before = self.model.interfaces[number]
@@ -181,7 +220,12 @@ class Pair:
             for name, value in counters.items()
             if name.startswith("drop_") and value
         }
-        assert drops == self.model.drops
+        neighbours = self.model.neighbours
+        expected = Counter(self.model.drops) + Counter(neighbour_failed=neighbours.lost)
+        assert drops == expected
+        assert counters["neighbour_requests"] == neighbours.requests
+        assert counters["neighbour_failures"] == neighbours.failures
+        self.compare_neighbours()
         self.model.counts["mappings_active"] = sum(
             mapping.flows > 0 for mapping in self.model.mappings.values()
         )

@@ -22,7 +22,7 @@ from tests.reference import (
     Timeouts,
 )
 from tests.reference.flow import FlowTuple
-from tests.reference.settings import mac_bytes
+from tests.reference.settings import NeighbourSettings, mac_bytes
 
 INSIDE = 0
 OUTSIDE = 1
@@ -88,8 +88,7 @@ class Setup:
     ports: Ports = field(default_factory=lambda: Ports(40000, 40000, 55_000))
     timeouts: Timeouts = field(default_factory=Timeouts)
     neighbours_known: bool = True
-    neighbour_queue: int = 8
-    """Frames that may wait for one next hop."""
+    neighbours: NeighbourSettings = field(default_factory=NeighbourSettings)
     slot_mtu: int = 65535
     interface_mtu: int = 65535
     policies: Mapping[int, Policy] = field(default_factory=dict)
@@ -180,11 +179,11 @@ class ModelTarget:
         pass
 
 
-def reference_nat(setup: Setup) -> ReferenceNat:
+def reference_nat(setup: Setup, now: int = 0) -> ReferenceNat:
     """The model, set up as every test expects it."""
     nat = ReferenceNat(setup.flows_max)
     nat.configure(timeouts=setup.timeouts, ports=setup.ports, behaviour=setup.behaviour)
-    nat.neighbour_queue = setup.neighbour_queue
+    nat.neighbours.settings = setup.neighbours
     for number, primary, address in setup.interfaces():
         nat.set_interface(
             number,
@@ -214,7 +213,7 @@ def reference_nat(setup: Setup) -> ReferenceNat:
             ),
         )
     for interface, address, mac in neighbours(setup):
-        nat.set_neighbour(interface, IPv4Address(address), mac_bytes(mac))
+        nat.set_neighbour(interface, IPv4Address(address), mac_bytes(mac), now)
     return nat
 
 

@@ -170,7 +170,7 @@ def test_a_removed_interface_takes_its_ports_along(target: EngineTarget) -> None
     assert engine.retiring() == ([], [])
     assert target.count("flows_entries_used") == 0
     set_interface(engine, 0, "10.0.1.99")
-    assert engine.translate(traffic.datagram(1, 1), INSIDE, 1, 0).action is Action.FORWARD
+    assert engine.translate(traffic.datagram(1, 1), INSIDE, 1, 0).action is Action.HOLD
 
 
 def test_interface_and_slot_go_together(target: EngineTarget) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from hyperplane_nat.engine import Action, DropReason, Engine, StateMap, Verdict
 from hyperplane_nat.forwarder.configuration import Configuration
-from hyperplane_nat.forwarder.neighbours import Neighbours
 from tests.engine.compiled import MEMORY_DIRECTORY
 from tests.reference import packet
 
@@ -55,6 +54,7 @@ class RecordedLinks:
 
     def __init__(self) -> None:
         self.owners: dict[int, tuple[str, int]] = {}
+        self.sent: list[int] = []
 
     def link_slot(self, number: int, interface_index: int) -> None:
         self.owners[interface_index] = ("slot", number)
@@ -64,6 +64,10 @@ class RecordedLinks:
 
     def unlink(self, interface_index: int) -> None:
         self.owners.pop(interface_index, None)
+
+    def send_outside(self, interface: int, frame: bytes) -> None:
+        assert frame[10:16] == b"\xff" * 6
+        self.sent.append(interface)
 
 
 class Gateway:
@@ -80,10 +84,8 @@ class Gateway:
         """As a new process on the same state map."""
         self.engine = Engine(StateMap.open(self.path, writable=True), now_ms=self.now)
         self.links = RecordedLinks()
-        self.sent: list[int] = []
-        neighbours = Neighbours(self.engine, lambda number, _frame: self.sent.append(number))
         self.configuration = Configuration(
-            self.engine, self.links, neighbours, slots_max=8192, interfaces_max=64
+            self.engine, self.links, slots_max=8192, interfaces_max=64
         )
 
     def configure(self, interfaces: list[dict[str, Any]], slots: list[dict[str, Any]]) -> None:
@@ -146,7 +148,7 @@ def test_slots_and_interfaces_come_and_go(gateway: Gateway) -> None:
     assert gateway.served() == ({2, 4, 5}, {0, 1, 2})
     assert gateway.passes(4)
     assert gateway.send(1).reason is DropReason.UNKNOWN_LINK
-    assert gateway.sent.count(2) == 1
+    assert gateway.links.sent.count(2) == 1
     assert 2001 not in gateway.links.owners
     assert gateway.links.owners[2004] == ("slot", 4)
     gateway.update(remove_slots=[4], remove_interfaces=[2])
@@ -321,9 +323,9 @@ def _with_addresses(*secondary: tuple[int, str]) -> dict[str, Any]:
 def test_every_address_is_served_and_announced(gateway: Gateway) -> None:
     """All addresses are on the link of the primary, whose number is the only one it knows."""
     more = _with_addresses((8, "10.0.1.20"), (9, "10.0.1.21"))
-    gateway.sent.clear()
+    gateway.links.sent.clear()
     gateway.configure([more, interface(1)], [slot(1), slot(2, 1)])
-    assert gateway.sent == [0, 0, 0]
+    assert gateway.links.sent == [0, 0, 0]
     assert gateway.served() == ({1, 2}, {0, 1})
     assert gateway.links.owners[1000] == ("interface", 0)
     verdicts = [gateway.send(1, port) for port in range(1, 60)]

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine import Ports, Timeouts
+from hyperplane_nat.engine import NeighbourSettings, Ports, Timeouts
 from hyperplane_nat.forwarder.desired import parse
-from hyperplane_nat.forwarder.neighbours import NeighbourSettings
 
 GOOD: dict[str, Any] = {
     "interfaces": [

@@ -336,7 +336,7 @@ def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> N
     action = verdict.action
     assert isinstance(action, Action)
     assert (verdict.reason is not DropReason.NONE) == (action is Action.DROP), verdict
-    if action in (Action.DROP, Action.WAIT):
+    if action in (Action.DROP, Action.WAIT, Action.LEARN):
         assert verdict.frame == b""
         return
     assert isinstance(verdict.side, Side)
@@ -344,11 +344,6 @@ def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> N
     if action is Action.REPLY:
         assert (verdict.side, verdict.port) == (side, port)
         assert size in (42, 54) or 70 <= size <= 110, verdict
-        return
-    is_arp = verdict.frame[12:14] == b"\x08\x06"
-    if is_arp:
-        assert action is Action.PUNT
-        assert (verdict.side, verdict.port) == (side, port)
         return
     assert 34 <= size <= len(frame), verdict
     check_translated(verdict, side, port)
@@ -369,6 +364,16 @@ def check_translated(verdict: Verdict, side: int, port: int) -> None:
         assert verdict.port == scenario.SLOT_INTERFACES[port]
     else:
         assert scenario.SLOT_INTERFACES[verdict.port] == port
+
+
+def check_left(verdict: Verdict, side: int, port: int) -> None:
+    """A question, or a frame that has waited, leaves on the link of a next hop."""
+    assert verdict.side is Side.OUTSIDE
+    assert verdict.port == (scenario.SLOT_INTERFACES[port] if side == INSIDE else port)
+    if verdict.frame[12:14] == b"\x08\x06":
+        assert len(verdict.frame) == 42
+    else:
+        assert len(verdict.frame) == 14 + int.from_bytes(verdict.frame[16:18]), verdict
 
 
 def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
@@ -412,8 +417,11 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
             )
             check(verdict, frame, side, port)
             for extra in engine.take_extra():
-                assert extra.action in (Action.FORWARD, Action.PUNT)
-                check_translated(extra, side, port)
+                assert extra.action is Action.FORWARD
+                if verdict.action is Action.LEARN or extra.frame[12:14] == b"\x08\x06":
+                    check_left(extra, side, port)
+                else:
+                    check_translated(extra, side, port)
                 outcomes["extra"] += 1
         except Exception as error:
             error.add_note(
@@ -427,6 +435,10 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
         if random.random() < 0.2:
             now += random.choice((0, 1, 1, 3, 20, 150))
             engine.expire(now, random.choice((1, 10, 1000)))
+            engine.resolve(now)
+            for extra in engine.take_extra():
+                assert extra.frame[12:14] == b"\x08\x06"
+                check_left(extra, OUTSIDE, extra.port)
         if report and number % 1000 == 0 and time.monotonic() - shown > 5:
             shown = time.monotonic()
             rate = number / (shown - begin)
@@ -453,7 +465,7 @@ def _event(engine: Engine, random: Random, now: int) -> None:
         case 0 | 1 | 2:
             engine.set_neighbour(interface, address, None)
         case 3:
-            engine.fail_neighbour(interface, address)
+            engine.resolve(now)
         case 4:
             engine.drain_events()
         case 5:
@@ -473,7 +485,7 @@ def _event(engine: Engine, random: Random, now: int) -> None:
             engine.sweep(now, random.choice((1, 10, 100)))
         case _:
             engine.next_deadline()
-            engine.set_neighbour(interface, address, mac)
+            engine.set_neighbour(interface, address, mac, now)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

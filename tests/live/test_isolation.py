@@ -362,7 +362,10 @@ def test_arp_spoofing_by_an_environment(scene: Scene) -> None:
 
 
 def test_arp_spoofing_in_the_vpc(scene: Scene) -> None:
-    """Nobody takes the interface's address, nor a server's: the echo still reaches the server."""
+    """Nobody takes the interface's address, nor a server's: the echo still reaches the server.
+
+    Who says that a server's address is elsewhere makes the gateway ask, and the server answers.
+    """
     link = scene.outside
 
     def arp(source: str = STRANGER, **fields: Any) -> Any:
@@ -374,7 +377,7 @@ def test_arp_spoofing_in_the_vpc(scene: Scene) -> None:
         }
         return link.ethernet(dst=BROADCAST, src=source) / ARP(**(body | fields))
 
-    with scene.dropped(arp_spoofed=4, arp_ignored=2, arp_unsolicited=2):
+    with scene.dropped(ECHO[0], arp_spoofed=4, arp_ignored=2, arp_unsolicited=2):
         link.inject(
             arp(psrc=INTERFACE_ADDRESS),
             arp(op=2, psrc=INTERFACE_ADDRESS, pdst=INTERFACE_ADDRESS),

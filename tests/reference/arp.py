@@ -2,6 +2,7 @@
 """ARP as the gateway answers it (RFC 826), on slots and on interfaces."""
 
 import struct
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from tests.reference.settings import Interface, Slot
@@ -54,10 +55,13 @@ def on_interface(
     frame: bytes,
     interface: Interface,
     addresses: set[IPv4Address],
-    being_resolved: set[IPv4Address],
+    seen: Callable[[IPv4Address, bytes, bool], bool],
 ) -> tuple[str | None, bytes]:
     """Answer ARP of a VPC: (drop reason, b""), (None, reply frame), or (None, b"") for a reply
-    that the neighbour module waits for; `addresses` are the interface's.
+    that is believed; `addresses` are the interface's.
+
+    `seen` is told what a host says of itself, and whether that is a reply to the interface; it
+    returns whether it believes it.
     """
     fields = _fields(frame[14:])
     if fields is None or fields[0] not in (REQUEST, REPLY):
@@ -65,10 +69,10 @@ def on_interface(
     operation, sender_mac, sender, target = fields
     if sender in addresses or sender_mac != frame[6:12] or sender_mac[0] & 1:
         return "arp_spoofed", b""
-    if operation == REQUEST:
-        if target not in addresses:
-            return "arp_ignored", b""
-        return None, _answer(interface.mac, target, sender_mac, sender)
-    if target != interface.address or sender not in being_resolved:
+    if seen(sender, sender_mac, operation == REPLY and target == interface.address):
+        return None, b""
+    if operation == REPLY:
         return "arp_unsolicited", b""
-    return None, b""
+    if target not in addresses:
+        return "arp_ignored", b""
+    return None, _answer(interface.mac, target, sender_mac, sender)

@@ -27,6 +27,7 @@ from tests.reference.flow import (
     timeout_of,
 )
 from tests.reference.mapping import Chosen, Mapping, MappingKey
+from tests.reference.neighbours import Neighbour, Neighbours
 from tests.reference.packet import Datagram
 from tests.reference.reading import (
     check_transport,
@@ -37,9 +38,9 @@ from tests.reference.reading import (
     quote_in,
     refuse_source_routes,
 )
-from tests.reference.result import DROP, FORWARD, PUNT, REPLY, Result
+from tests.reference.result import DROP, FORWARD, HOLD, LEARN, REPLY, Result
 from tests.reference.rewriting import reported
-from tests.reference.settings import Behaviour, Interface, Neighbour, Ports, Slot, Timeouts
+from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
 from tests.reference.sizes import CLOCK_MASK, SizeRules
 from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
@@ -50,6 +51,10 @@ _RESERVED = IPv4Network("240.0.0.0/4")
 
 def _invalid(address: IPv4Address) -> bool:
     return address in _RESERVED or any(address in network for network in _NOWHERE)
+
+
+def _questions(asked: Iterable[tuple[int, bytes]]) -> list[Result]:
+    return [Result(FORWARD, None, OUTSIDE, interface, frame) for interface, frame in asked]
 
 
 class ReferenceNat(SizeRules):
@@ -67,8 +72,8 @@ class ReferenceNat(SizeRules):
         self.tombstones = Tombstones()
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
-        self.neighbours: dict[tuple[int, IPv4Address], Neighbour] = {}
-        self.neighbour_queue = 8
+        self.neighbours = Neighbours()
+        self.clock = 0
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
 
@@ -86,24 +91,19 @@ class ReferenceNat(SizeRules):
     def set_slot(self, number: int, slot: Slot) -> None:
         self.slots[number] = slot
 
-    def set_neighbour(self, interface: int, address: IPv4Address, mac: bytes | None) -> None:
-        """A neighbour answered, or with None is forgotten."""
+    def set_neighbour(
+        self, interface: int, address: IPv4Address, mac: bytes | None, now: int
+    ) -> list[Result]:
+        """A next hop is known, or with None is forgotten; what leaves for it."""
         if mac is None:
-            self.neighbours.pop((interface, address), None)
-            return
-        before = self.neighbours.get((interface, address), Neighbour())
-        self.neighbours[interface, address] = Neighbour(mac, used=before.used)
+            self.neighbours.forget(interface, address)
+            return []
+        frames = self.neighbours.learn(interface, address, mac, now)
+        return [Result(FORWARD, None, OUTSIDE, interface, frame) for frame in frames]
 
-    def fail_neighbour(self, interface: int, address: IPv4Address) -> None:
-        """A neighbour did not answer: packets to it are dropped until it is forgotten."""
-        before = self.neighbours.get((interface, address), Neighbour())
-        self.neighbours[interface, address] = Neighbour(failed=True, used=before.used)
-
-    def probe_neighbour(self, interface: int, address: IPv4Address) -> bool:
-        """Await a reply of a known neighbour again; whether it was used since the last time."""
-        neighbour = self.neighbours[interface, address]
-        used, neighbour.used, neighbour.probed = neighbour.used, False, True
-        return used
+    def resolve(self, now: int) -> list[Result]:
+        """Do what is due about next hops; the questions that are asked."""
+        return _questions(self.neighbours.tick(self.interfaces, now))
 
     # Views
 
@@ -218,6 +218,9 @@ class ReferenceNat(SizeRules):
             reason = str(drop)
             self._dropped(reason, self._times)
             return Result(DROP, reason)
+        finally:
+            self.extra = [each for each in self.extra if each.action != HOLD]
+            self.extra += _questions(self.neighbours.asked_at_once(self.interfaces, now))
 
     def _translate(
         self, frame: bytes, side: int, port: int, now: int, partial: bool, chosen: Chosen | None
@@ -250,17 +253,20 @@ class ReferenceNat(SizeRules):
         if side == INSIDE:
             reason, reply = arp.on_slot(frame, self.slots[port])
         else:
-            waiting = {
-                address
-                for (number, address), neighbour in self.neighbours.items()
-                if number == port and neighbour.awaits_reply
-            }
             ours = {self.interfaces[number].address for number in self.addresses(port)}
-            reason, reply = arp.on_interface(frame, self.interfaces[port], ours, waiting)
+
+            def seen(address: IPv4Address, mac: bytes, answer: bool) -> bool:
+                if answer and self.neighbours.answered(port, address, mac, self.clock):
+                    self.extra += self.set_neighbour(port, address, mac, self.clock)
+                    return True
+                self.neighbours.hinted(port, address, mac, self.clock)
+                return False
+
+            reason, reply = arp.on_interface(frame, self.interfaces[port], ours, seen)
         if reason is not None:
             raise _DroppedError(reason)
         if not reply:
-            return Result(PUNT, None, side, port, frame)
+            return Result(LEARN)
         self._count("replies_arp")
         return Result(REPLY, None, side, port, reply)
 
@@ -397,24 +403,25 @@ class ReferenceNat(SizeRules):
         self.drops[reason] = self.drops.get(reason, 0) + times
 
     def _leaving_whole(self, datagram: Datagram, number: int) -> Result:
-        """Send to the next hop on the VPC's side; punt while its MAC address is unknown."""
+        """Send to the next hop on the VPC's side; wait while its MAC address is unknown."""
         number = self._primary(number)
         interface = self.interfaces[number]
         local = datagram.destination in interface.subnet
         next_hop = datagram.destination if local else interface.router
-        neighbour = self.neighbours.setdefault((number, next_hop), Neighbour())
+        neighbour = self.neighbours.known.setdefault((number, next_hop), Neighbour())
+        header = (neighbour.mac or packet.ZERO_MAC) + interface.mac + b"\x08\x00"
+        frame = header + datagram.packed()
         if neighbour.failed:
             raise _DroppedError("neighbour_failed")
-        if neighbour.mac is None:
-            if neighbour.waiting >= self.neighbour_queue:
-                raise _DroppedError("neighbour_queue_full")
-            neighbour.waiting += 1
-        else:
+        if neighbour.mac is not None:
             neighbour.used = True
+        elif len(neighbour.waiting) >= self.neighbours.settings.queue_frames:
+            raise _DroppedError("neighbour_queue_full")
+        else:
+            neighbour.waiting.append(frame)
         self._count_passage("out_to_destination", datagram)
-        header = (neighbour.mac or packet.ZERO_MAC) + interface.mac + b"\x08\x00"
-        action = PUNT if neighbour.mac is None else FORWARD
-        return Result(action, None, OUTSIDE, number, header + datagram.packed())
+        action = HOLD if neighbour.mac is None else FORWARD
+        return Result(action, None, OUTSIDE, number, frame)
 
     def _entering(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
         slot = self.slots[number]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 DROP = "drop"
 FORWARD = "forward"
 REPLY = "reply"
-PUNT = "punt"
+HOLD = "hold"
+LEARN = "learn"
 WAIT = "wait"
 
 

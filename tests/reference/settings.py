@@ -84,19 +84,15 @@ class Slot:
     mtu: int = 65535
 
 
-@dataclass
-class Neighbour:
-    """What is known of a next hop; while `mac` is None frames wait for an answer."""
+@dataclass(frozen=True)
+class NeighbourSettings:
+    """How next hops are asked for; times in milliseconds."""
 
-    mac: bytes | None = None
-    waiting: int = 0
-    failed: bool = False
-    probed: bool = False
-    used: bool = False
-
-    @property
-    def awaits_reply(self) -> bool:
-        return not self.failed and (self.mac is None or self.probed)
+    reachable_ms: int = 30_000
+    retry_ms: int = 1_000
+    attempts: int = 3
+    failed_ms: int = 3_000
+    queue_frames: int = 8
 
 
 def mac_bytes(text: str) -> bytes:

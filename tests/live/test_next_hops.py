@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Next hops with real kernels: a burst to one that is not known, a scan for many, a virtual address
+that moves to another host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.l2 import ARP, Ether
+
+from tests.live import wire
+from tests.live.conftest import Launch
+from tests.live.lab import (
+    ECHO,
+    INTERFACE,
+    INTERFACE_ADDRESS,
+    Lab,
+    require_program,
+    run,
+    udp_socket,
+    wait_until,
+)
+from tests.live.scene import (
+    BROADCAST,
+    OTHER_ECHO,
+    OTHER_INTERFACE,
+    OTHER_INTERFACE_ADDRESS,
+    OTHER_VPC,
+    tell_forwarder,
+)
+
+pytestmark = [pytest.mark.live, pytest.mark.alone]
+
+BURST = 200
+DEAD = 5_000
+VIRTUAL = "10.0.1.99"
+NEW_MAC = "02:00:5e:00:53:01"
+BUFFER_BYTES = 8 << 20
+
+# A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
+TOML = f"""
+[neighbours]
+reachable_seconds = 1
+retry_milliseconds = 200
+attempts = 20
+
+[[vpc]]
+name = "customer"
+cidr = "10.0.0.0/16"
+subnet = [{{ name = "private-a", cidr = "10.0.0.0/16" }}]
+service = [
+    {{ name = "echo", kind = "udp-echo", address = "{ECHO[0]}", port = {ECHO[1]} }},
+]
+
+[[vpc]]
+name = "{OTHER_VPC}"
+cidr = "10.1.0.0/16"
+subnet = [{{ name = "private-b", cidr = "10.1.1.0/24" }}]
+service = [
+    {{ name = "echo", kind = "udp-echo", address = "{OTHER_ECHO[0]}", port = {OTHER_ECHO[1]} }},
+]
+
+[[network_interface]]
+name = "{INTERFACE}"
+subnet = "private-a"
+address = "{INTERFACE_ADDRESS}"
+
+[[network_interface]]
+name = "{OTHER_INTERFACE}"
+subnet = "private-b"
+address = "{OTHER_INTERFACE_ADDRESS}"
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(launch_shared: Launch) -> Lab:
+    """Two VPCs; environments 1 and 3 are in the first, environment 2 is in the other."""
+    return launch_shared(environments=3, toml=TOML)
+
+
+def forgotten(lab: Lab, address: str) -> None:
+    """Wait until nothing is known of a next hop."""
+
+    def known() -> list[str]:
+        return [each["address"] for each in tell_forwarder(lab, "neighbours")]
+
+    wait_until(lambda: address not in known(), f"{address} is forgotten")
+
+
+@contextlib.contextmanager
+def echoing(where: str, address: tuple[str, int]) -> Iterator[None]:
+    """A server that has room for a burst."""
+    stop = threading.Event()
+
+    def serve(server: socket.socket) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                data, peer = server.recvfrom(2048)
+                server.sendto(data, peer)
+
+    with udp_socket(where, seconds=0.1) as server:
+        server.setsockopt(socket.SOL_SOCKET, wire.SO_RCVBUFFORCE, BUFFER_BYTES)
+        server.bind(address)
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.mark.requirement("RFC1122-2.3.2.2", profile="both")
+def test_a_burst_to_a_forgotten_next_hop_is_echoed_whole(lab: Lab) -> None:
+    """Frames that come with the answer are sent, behind those that waited for it."""
+    address = (ECHO[0], 7007)
+    with echoing(lab.vpc, address), udp_socket(lab.environment(1)) as endpoint:
+        endpoint.setsockopt(socket.SOL_SOCKET, wire.SO_RCVBUFFORCE, BUFFER_BYTES)
+        endpoint.connect(address)
+        for _ in range(3):
+            # The kernels at both ends know the gateway.
+            endpoint.settimeout(5)
+            endpoint.send(bytes(8))
+            assert endpoint.recv(64) == bytes(8)
+            forgotten(lab, ECHO[0])
+            for number in range(BURST):
+                endpoint.send(number.to_bytes(4))
+            deadline = time.monotonic() + 2
+            echoed: list[int] = []
+            with contextlib.suppress(TimeoutError):
+                while len(echoed) < BURST and (left := deadline - time.monotonic()) > 0:
+                    endpoint.settimeout(left)
+                    echoed.append(int.from_bytes(endpoint.recv(64)))
+            assert sorted(echoed) == list(range(BURST))
+
+
+def test_a_scan_takes_nobody_else_a_next_hop(lab: Lab) -> None:
+    """Not another VPC's environments, nor the others behind the same interface."""
+    forgotten(lab, ECHO[0])
+    forgotten(lab, OTHER_ECHO[0])
+    with (
+        udp_socket(lab.environment(1)) as scanner,
+        udp_socket(lab.environment(2), seconds=1) as other,
+        udp_socket(lab.environment(3), seconds=1) as same,
+    ):
+        for number in range(DEAD):
+            scanner.sendto(b"anybody?", (f"10.0.{100 + (number >> 8)}.{number & 255}", 7))
+        for endpoint, target in ((other, OTHER_ECHO), (same, ECHO)):
+            endpoint.sendto(b"question", target)
+            assert endpoint.recvfrom(64) == (b"question", target)
+    assert lab.verify() == []
+
+
+@pytest.mark.requirement("RFC1122-2.3.2.1-flush", profile="both")
+def test_an_address_that_moves_is_followed_within_a_second(lab: Lab) -> None:
+    """Another MAC address takes over, and says so once."""
+    ip = require_program("ip", "iproute2")
+    where = lab.vpc
+    address = (VIRTUAL, 7008)
+    old = wire.mac_of(where, INTERFACE)
+    run(where, ip, "address", "add", f"{VIRTUAL}/32", "dev", "lo")
+    try:
+        with echoing(where, address), udp_socket(lab.environment(3), seconds=5) as endpoint:
+            endpoint.connect(address)
+            endpoint.send(b"before")
+            assert endpoint.recv(64) == b"before"
+            # The kernel takes nothing any more that is sent to the old one.
+            run(where, ip, "link", "set", "dev", INTERFACE, "address", NEW_MAC)
+            announcement = Ether(src=NEW_MAC, dst=BROADCAST) / ARP(
+                op=1, hwsrc=NEW_MAC, psrc=VIRTUAL, hwdst="00:00:00:00:00:00", pdst=VIRTUAL
+            )
+            endpoint.settimeout(0.01)
+            wire.inject(where, INTERFACE, [bytes(announcement)])
+            moved = time.monotonic()
+            while True:
+                endpoint.send(b"after")
+                with contextlib.suppress(TimeoutError):
+                    assert endpoint.recv(64) == b"after"
+                    break
+                assert time.monotonic() < moved + 1, "frames still go to the old MAC address"
+    finally:
+        run(where, ip, "link", "set", "dev", INTERFACE, "address", old)
+        run(where, ip, "address", "del", f"{VIRTUAL}/32", "dev", "lo")
+
+
+def test_an_address_that_moves_back_and_forth(lab: Lab) -> None:
+    """Two hosts have it by turns: each time it is found again."""
+    ip = require_program("ip", "iproute2")
+    where = lab.vpc
+    old = wire.mac_of(where, INTERFACE)
+    with udp_socket(lab.environment(3), seconds=0.05) as endpoint:
+        endpoint.connect(ECHO)
+
+        def answers(question: bytes) -> bool:
+            endpoint.send(question)
+            with contextlib.suppress(TimeoutError):
+                return endpoint.recv(64) == question
+            return False
+
+        try:
+            for number, mac in enumerate((NEW_MAC, old, NEW_MAC, old)):
+                run(where, ip, "link", "set", "dev", INTERFACE, "address", mac)
+                gratuitous = Ether(src=mac, dst=BROADCAST) / ARP(
+                    op=2, hwsrc=mac, psrc=ECHO[0], hwdst=BROADCAST, pdst=ECHO[0]
+                )
+                wire.inject(where, INTERFACE, [bytes(gratuitous)])
+                question = b"question %d" % number
+                wait_until(functools.partial(answers, question), f"{ECHO[0]} answers at {mac}", 2)
+        finally:
+            run(where, ip, "link", "set", "dev", INTERFACE, "address", old)
