@@ -140,6 +140,7 @@ cdef bint refused(int reason) noexcept nogil:
         or reason == DROP_FLOW_HELD
         or reason == DROP_FILTERED
         or reason == DROP_TCP_IDLE_TIMEOUT
+        or reason == DROP_TCP_SYN_UNSOLICITED
         or reason == DROP_SECURITY_GROUP_EGRESS
         or reason == DROP_SECURITY_GROUP_INGRESS
     )

@@ -13,7 +13,7 @@ cdef enum:
     EXHAUSTION_BYTES = 32
     HEADER_BYTES = 4096
     STATES = 16
-    SEGMENTS = 8
+    SEGMENTS = 16
     DESTINATIONS_MAX = 16
 
 cdef enum:

@@ -13,9 +13,10 @@ the end the entry keeps its port for the hold time:
 * after a timeout in HELD, in which packets from outside are dropped, and TCP segments from inside
   are answered with a reset, as long after it as there is room (:mod:`tombstones`).
 
-A packet from inside that may begin a flow takes a held entry over, with its port.  When the
-hold time is over, entry and port are free.  The interface's policy is asked whenever a flow begins,
-be it in a held entry, and at no other time.
+A packet from inside that may begin a flow takes a held entry over, with its port, and so does a
+connection that is opened on the addresses and ports of another (:mod:`tcp_states`).  When the
+hold time is over, entry and port are free.  The interface's policy is asked whenever a packet from
+inside begins a flow or is a SYN that may, and at no other time.
 
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
@@ -23,7 +24,7 @@ passed first settles the flow (`flow_settle`), with the hold time counted from t
 2**32, so ages up to 24 days are told apart from a clock that seems to run backwards.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine._constants cimport *
@@ -35,6 +36,7 @@ from hyperplane_nat.engine.entries cimport (
     leave_slot,
     over,
     relink,
+    timeout_of,
 )
 from hyperplane_nat.engine.flow_records cimport note_end
 from hyperplane_nat.engine.flow_table cimport (
@@ -52,6 +54,7 @@ from hyperplane_nat.engine.flow_table cimport (
 )
 from hyperplane_nat.engine.layout cimport NIL, Entry, Track, age_of, set_created
 from hyperplane_nat.engine.mapping cimport (
+    filter_admits,
     is_mapping,
     mapping_free,
     mapping_join,
@@ -74,10 +77,18 @@ from hyperplane_nat.engine.timers cimport (
     wheel_settle,
 )
 from hyperplane_nat.engine.tombstones cimport tombstone_put, tombstone_remove
-from hyperplane_nat.engine.tracker cimport MAPPED, reset_acceptable, track_segment, track_start
+from hyperplane_nat.engine.tracker cimport (
+    MAPPED,
+    SYN_REMEMBERED,
+    Step,
+    track_begin,
+    track_segment,
+    track_step,
+    track_syn,
+)
 
 cdef enum:
-    CAUSES = 4
+    CAUSES = 5
     BLOCK = 32
 
 
@@ -160,7 +171,6 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     entry.protocol = p.protocol
     entry.flags = 0 if mapping == NIL else <uint8_t>MAPPED
     begin(nat, flow, now)
-    track_start(entry, &nat.table.tracks[flow])
     join(nat, entry)
     # A SYN-ACK answers a SYN that its mapping let in.
     if p.protocol == 6 and p.segment == SEGMENT_SYNACK:
@@ -170,7 +180,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     if mapping != NIL:
         permission_adopt(nat, entry)
     if p.protocol == 6:
-        track_segment(entry, &nat.table.tracks[flow], p)
+        track_begin(entry, &nat.table.tracks[flow], p)
         tombstone_remove(nat, p)
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     count_begin(nat, entry)
@@ -178,19 +188,22 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     return flow
 
 
-cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
-    """A held entry serves its old owner again, with the same port; or why not."""
+cdef int restart(
+    Nat* nat, uint32_t flow, uint8_t state, const Packet* p, uint64_t now
+) noexcept nogil:
+    """The flow ends, if it has not, and another begins in its entry, with the same port; or why not."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef int reason = refusal(nat, entry.interface, p)
+    cdef int reason = refusal(nat, entry.interface, p) if p.side == SIDE_INSIDE else DROP_NONE
     if reason:
         return reason
+    if not over(entry.state):
+        count_end(nat, entry, END_REPLACED)
     note_end(nat, flow, now)
     entry_unsettle(entry)
     begin(nat, flow, now)
-    track_start(entry, &nat.table.tracks[flow])
-    entry.state = first_state(entry.protocol)
+    entry.state = state
     if entry.protocol == 6:
-        track_segment(entry, &nat.table.tracks[flow], p)
+        track_begin(entry, &nat.table.tracks[flow], p)
     entry_settle(entry)
     relink(nat, flow, now)
     count_begin(nat, entry)
@@ -231,15 +244,15 @@ cdef inline bint needs_hold(const Entry* entry) noexcept nogil:
 cdef inline uint32_t free_since(const Nat* nat, const Entry* entry) noexcept nogil:
     """When an entry whose time is over has become free."""
     if needs_hold(entry):
-        return entry.last_seen + nat.timeouts[entry.state]
+        return entry.last_seen + timeout_of(nat, entry)
     return entry.last_seen
 
 
 cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """What has become of a flow by now: 0 it goes on, 1 it changed state, 2 it is to be freed."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef uint32_t age = age_of(entry, now)
-    if age < nat.timeouts[entry.state]:
+    cdef uint32_t timeout = timeout_of(nat, entry)
+    if age_of(entry, now) < timeout:
         return 0
     if entry.state == STATE_MAPPING:
         entry.last_seen = <uint32_t>now
@@ -248,8 +261,9 @@ cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return 2
     count_end(nat, entry, END_TIMEOUT)
     count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
-    entry.last_seen += nat.timeouts[entry.state]
+    entry.last_seen += timeout
     entry.state = STATE_HELD
+    entry.flags &= <uint8_t>~SYN_REMEMBERED
     if not needs_hold(entry):
         return 2
     return 2 if age_of(entry, now) >= nat.timeouts[STATE_HELD] else 1
@@ -273,54 +287,67 @@ cdef void change_state(
 ) noexcept nogil:
     """Enter a state now; the wheel is told only when the deadline comes nearer."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef bint nearer = nat.timeouts[state] < nat.timeouts[entry.state]
+    cdef uint32_t before = timeout_of(nat, entry)
     entry.last_seen = <uint32_t>now
     entry.state = state
-    if nearer:
+    if timeout_of(nat, entry) < before:
         relink(nat, flow, now)
+
+
+cdef inline bint may_open(Nat* nat, const Entry* entry, const Packet* p) noexcept nogil:
+    """Whether a SYN on a flow is from a side that may open connections."""
+    return p.side == SIDE_INSIDE or (
+        entry.flags & MAPPED
+        and filter_admits(
+            nat, entry.protocol, entry.interface, entry.remote_address, entry.nat_port
+        )
+    )
+
+
+cdef int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """Keep a SYN that may begin another connection; or why it is refused."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef int reason
+    # Nobody outside keeps a port from being free.
+    if p.side == SIDE_INSIDE:
+        reason = refusal(nat, entry.interface, p)
+        if reason:
+            return reason
+        entry.last_seen = <uint32_t>now
+    track_syn(entry, &nat.table.tracks[flow], p)
+    return DROP_NONE
 
 
 cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
     cdef Entry* entry = &nat.table.entries[flow]
     cdef Track* track = &nat.table.tracks[flow]
-    cdef uint8_t state = entry.state, following
-    cdef bint from_inside = p.side == SIDE_INSIDE
-    if from_inside and p.segment == SEGMENT_SYN:
-        count(nat, C_TCP_SYNS_FROM_SOURCE)
-        count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
-        if over(state) and (
-            state != STATE_TIME_WAIT
-            or <int32_t>(p.sequence - track.sequence_end[SIDE_INSIDE]) > 0
-        ):
-            return reopen(nat, flow, p, now)
-    if state == STATE_HELD:
-        if not from_inside:
-            return DROP_FLOW_HELD
-        return DROP_TCP_NO_FLOW if p.segment == SEGMENT_RST else DROP_TCP_IDLE_TIMEOUT
-    if p.segment == SEGMENT_RST:
-        if not reset_acceptable(entry, track, p):
-            return DROP_TCP_RST_WINDOW
-        if not over(state):
-            count_end(nat, entry, END_RST)
-            change_state(nat, flow, STATE_RESET, now)
+    cdef bint opens = False
+    cdef const Step* step
+    if p.segment == SEGMENT_SYN:
+        if p.side == SIDE_INSIDE:
+            count(nat, C_TCP_SYNS_FROM_SOURCE)
+            count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+        opens = may_open(nat, entry, p)
+    step = track_step(&nat.tracker, entry, track, p, opens)
+    if step.effect == EFFECT_DROP:
+        return step.reason
+    if step.effect == EFFECT_PASS:
         return DROP_NONE
-    if state == STATE_TIME_WAIT:
-        return DROP_NONE
-    track_segment(entry, track, p)
-    if state == STATE_RESET:
-        if p.segment != SEGMENT_SYN:
-            entry.last_seen = <uint32_t>now
-        return DROP_NONE
-    following = nat.tracker.next_state[p.side][state][p.segment]
-    if following == state:
+    if step.effect == EFFECT_REMEMBER:
+        return remember(nat, flow, p, now)
+    if step.effect == EFFECT_RESTART:
+        return restart(nat, flow, step.state, p, now)
+    if step.effect == EFFECT_FOLLOW:
+        track_segment(entry, track, p)
+    if step.state == entry.state:
         entry.last_seen = <uint32_t>now
         return DROP_NONE
-    if state == STATE_SYN_RECEIVED:
+    if entry.state == STATE_SYN_RECEIVED and step.effect == EFFECT_FOLLOW:
         count(nat, C_FLOWS_ESTABLISHED_TCP)
         count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
-    if following == STATE_TIME_WAIT:
-        count_end(nat, entry, END_FIN)
-    change_state(nat, flow, following, now)
+    if over(step.state):
+        count_end(nat, entry, END_RST if step.effect == EFFECT_END else END_FIN)
+    change_state(nat, flow, step.state, now)
     return DROP_NONE
 
 
@@ -332,7 +359,7 @@ cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noex
     if entry.state == STATE_HELD:
         if p.side == SIDE_OUTSIDE:
             return DROP_FLOW_HELD
-        return reopen(nat, flow, p, now)
+        return restart(nat, flow, first_state(entry.protocol), p, now)
     entry.last_seen = <uint32_t>now
     if p.side == SIDE_OUTSIDE and entry.state == STATE_UDP:
         entry.state = STATE_UDP_REPLIED
@@ -391,6 +418,7 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return
     note_end(nat, flow, now)
     entry_unsettle(entry)
+    entry.flags &= <uint8_t>~SYN_REMEMBERED
     if over(entry.state):
         entry.state = STATE_HELD
     else:

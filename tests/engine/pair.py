@@ -5,7 +5,7 @@ import dataclasses
 from collections import Counter
 from ipaddress import IPv4Address
 
-from hyperplane_nat.engine import NeighbourState
+from hyperplane_nat.engine import EndCause, NeighbourState
 from tests.engine import scenario
 from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
 from tests.reference import Policy, Result, packet
@@ -19,6 +19,7 @@ COMPARED_COUNTERS = (
     *(f"flows_ended_{name}_timeout" for name in _NUMBERS),
     "flows_ended_tcp_fin",
     "flows_ended_tcp_rst",
+    "flows_ended_tcp_replaced",
     "icmp_errors_translated",
     "replies_arp",
     "replies_icmp",
@@ -51,6 +52,7 @@ _LEAVE_A_FLOW = (
     "filtered",
     "flow_held",
     "tcp_rst_window",
+    "tcp_syn_unsolicited",
 )
 """Why a packet may be dropped after it has begun a flow."""
 
@@ -233,7 +235,7 @@ class Pair:
             assert counters[name] == self.model.counts.get(name, 0), name
         for protocol in _NUMBERS:
             created = counters[f"flows_created_{protocol}"]
-            causes = ("fin", "rst", "timeout", "removed")
+            causes = [cause.name.lower() for cause in EndCause]
             ended = sum(counters[f"flows_ended_{protocol}_{cause}"] for cause in causes)
             assert counters[f"flows_active_{protocol}"] == created - ended
         used = len(self.model.inside) + len(self.model.mappings)
