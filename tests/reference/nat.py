@@ -194,13 +194,15 @@ class ReferenceNat(SizeRules):
         partial: bool = False,
         nat_port: int | None = None,
         nat_address: IPv4Address | None = None,
+        identification: int | None = None,
         tombstone_forgotten: bool = False,
     ) -> Result:
-        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did, and
-        `nat_address` which of several addresses.
+        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did,
+        `nat_address` which of several addresses, and `identification` that of what leaves.
         """
         chosen = None if nat_port is None else (nat_address, nat_port)
         self.tombstones.forgotten = tombstone_forgotten
+        self.identifications.chosen = identification
         self.extra = []
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
@@ -309,6 +311,7 @@ class ReferenceNat(SizeRules):
         entry.packets_out += 1
         entry.bytes_out += datagram.total_length
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
+        changed = self.identifications.identified(changed)
         changed = reported(datagram, changed, entry.nat_port, source=True, partial=partial)
         if target is not None:
             self._count("packets_hairpinned")
@@ -494,6 +497,7 @@ class ReferenceNat(SizeRules):
         quoted = quote.rewritten(address=target.nat_address, port=target.nat_port, source=False)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
         changed = datagram.readdressed(source=target.nat_address).one_hop_older().carrying(message)
+        changed = self.identifications.identified(changed)
         receiver = self._own_number(datagram.destination, interface.vpc)
         if receiver is not None:
             self._count("packets_hairpinned")
