@@ -13,8 +13,10 @@ So each environment has an account, and each destination.  A piece that goes on 
 its length and PIECE_BYTES for the buffer it lies in; all of a datagram is given back when its last
 piece has gone on, and nothing when it is given up.  What is spent is forgotten at the rate of
 SHARED_BYTES in the time that we wait for a datagram ourselves.  So within that time a host gets no
-more than twice SHARED_BYTES of what stays unfinished, 3 MiB, and a quarter of its memory is left for
-those who come by other ways.
+more than twice SHARED_BYTES of what stays unfinished, 3 MiB, and from one environment no more than
+one and a half times as much, 2.25 MiB.  Linux counts 1,032 bytes for the smallest piece and 2,504 for
+one of 1,500 bytes, which is what is charged, but up to 1.7 times that for lengths just above a power
+of two: one environment cannot fill a host whatever it sends, several that choose such lengths can.
 
 An environment may have spent no more than is left at the destination.  The one that sends nothing but
 first pieces has half then, and the other half is there for everybody else; of several each has what

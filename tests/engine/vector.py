@@ -14,7 +14,8 @@ which part of its payload is in the frame.  What leaves besides the expected fra
 
 What leaves from an address of ours has an identification of the gateway's choice, unless it is an
 atomic datagram: `identification = "$name"` in `out` binds it as a port is bound, and without any
-that of the frame is right.  All frames that leave in one step have the same.
+that of the frame is right.  Different names are different numbers, and all frames that leave in one
+step have the same.
 
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
 which the vector shows it.
@@ -236,7 +237,9 @@ def _bind(fields: Fields, frame: bytes, names: dict[str, int]) -> None:
             names[value] = packet.word(frame, header + offset)
     value = fields.get("identification")
     if isinstance(value, str) and value not in names:
-        names[value] = packet.word(frame, 18)
+        number = packet.word(frame, 18)
+        assert number not in names.values(), f"{value} is another datagram's"
+        names[value] = number
 
 
 def _bound(fields: Fields, names: Mapping[str, int]) -> dict[str, Any]:
