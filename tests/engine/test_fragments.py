@@ -3,6 +3,7 @@
 
 import functools
 import itertools
+import random
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -64,6 +65,11 @@ def piece(
     )
     side, port = (INSIDE, slot) if source is None else (OUTSIDE, 0)
     return traffic.frame_in(side, port, body)
+
+
+def head(identification: int, **where: object) -> bytes:
+    """The first half of a datagram."""
+    return piece(identification, 0, SIZE, **where)  # type: ignore[arg-type]
 
 
 def last(identification: int, **where: object) -> bytes:
@@ -180,6 +186,7 @@ def test_many_that_finish_nothing_refuse_nobody(crowd: EngineTarget) -> None:
         crowd.engine.translate(from_crowd(piece(99, 0, SIZE), slot), INSIDE, slot, 0)
     assert send(crowd, piece(9, 0, SIZE, slot=TENANT), INSIDE, TENANT) == "forward"
     assert len(crowd.engine.take_extra()) == 1, "what waited is there still"
+    assert crowd.engine.verify() == []
 
 
 def test_many_that_only_wait_keep_nobody_from_waiting(crowd: EngineTarget) -> None:
@@ -192,6 +199,37 @@ def test_many_that_only_wait_keep_nobody_from_waiting(crowd: EngineTarget) -> No
     # Each of them has a share, and whoever sends the most gives up first.
     assert passes(crowd, 2, 1)
     assert crowd.engine.verify() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_lists_agree_whatever_comes(crowd: EngineTarget, seed: int) -> None:
+    """Pieces of many senders on both sides in any order, with all memory in use, and time."""
+    chance = random.Random(seed)
+    nat_port = traffic.opened(crowd.engine, 1, 5000)
+    inside = [[piece(each, 0, SIZE), last(each)] for each in range(80)]
+    outside = [
+        [part(each % 80, source=f"10.0.3.{each % 200}", nat_port=nat_port) for part in (head, last)]
+        for each in range(400)
+    ]
+    for round_number in range(5):
+        for _ in range(6000):
+            half = chance.choice((0, 1, 1, 1))
+            if chance.random() < 0.7:
+                slot = chance.choice(CROWD)
+                frame = from_crowd(chance.choice(inside)[half], slot)
+                crowd.engine.translate(frame, INSIDE, slot, round_number)
+            else:
+                frame = chance.choice(outside)[half]
+                crowd.engine.translate(frame, OUTSIDE, 0, round_number)
+        assert crowd.engine.verify() == []
+        assert in_order(crowd, 5000 + round_number, TENANT, round_number) == ["forward", "forward"]
+    assert crowd.count("drop_fragment_quota") > 0
+    crowd.engine.expire(WINDOW_MS // 2)
+    crowd.engine.remove_slot(CROWD[0])
+    assert crowd.engine.verify() == []
+    crowd.engine.expire(2 * WINDOW_MS)
+    assert crowd.engine.verify() == []
+    assert crowd.count("fragments_waiting") == 0
 
 
 @functools.cache
