@@ -5,6 +5,7 @@
 Everything derived (index, port records, bitmaps, timers, free list) is compared with the committed
 entries, from both ends: what an entry needs must be there, and what is there must belong to an
 entry.  Slots and interfaces that retire are no disagreement.  It reads only, and takes about a second for a million flows.
+What is kept of fragments has no committed form; there the lists are compared with each other.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -16,6 +17,16 @@ from hyperplane_nat.engine.flow_table cimport (
     table_hash,
     table_index_position,
 )
+from hyperplane_nat.engine.fragment_table cimport (
+    BY_BUFFERS,
+    BY_CONTEXTS,
+    CONTEXT_STATES,
+    RANKINGS,
+    Context,
+    FragmentTable,
+    Rank,
+    Ranking,
+)
 from hyperplane_nat.engine.layout cimport NIL, Entry, Remote
 from hyperplane_nat.engine.mapping cimport PERMISSION, is_mapping
 from hyperplane_nat.engine.nat cimport NOBODY, Interface, Nat
@@ -24,9 +35,55 @@ from hyperplane_nat.engine.timers cimport WHEEL_BUCKETS, WHEEL_HEAD
 from hyperplane_nat.engine.tracker cimport MAPPED
 
 
+cdef list audit_fragments(const Nat* nat):
+    """Contexts and buffers are counted at their place and their sender as the list by time has them."""
+    cdef const FragmentTable* table = &nat.fragments
+    cdef const Context* context
+    cdef const Ranking* ranking
+    cdef const Rank* rank
+    cdef uint32_t number = table.by_time.first, place, i, buffers = 0
+    cdef int which
+    cdef list problems = []
+    contexts_at = {}
+    had = ({}, {})
+    senders = {}
+    for i in range(table.by_time.count):
+        context = &table.contexts[number]
+        key = (context.place, context.state)
+        contexts_at[key] = contexts_at.get(key, 0) + 1
+        had[BY_CONTEXTS][context.place] = had[BY_CONTEXTS].get(context.place, 0) + 1
+        had[BY_BUFFERS][context.place] = had[BY_BUFFERS].get(context.place, 0) + context.waiting
+        senders[context.sender] = senders.get(context.sender, 0) + 1
+        buffers += context.waiting
+        number = context.links[0].following
+    if buffers != table.buffers_used:
+        problems.append(f"{buffers} fragments wait, {table.buffers_used} counted")
+    for sender, count in senders.items():
+        if table.senders[<uint32_t>sender].contexts.count != count:
+            problems.append(f"sender {sender}: {count} datagrams, counted otherwise")
+    for place in range(table.slots_max + nat.interfaces_max):
+        for which in range(CONTEXT_STATES):
+            if table.places[place].contexts[which].count != contexts_at.get((place, which), 0):
+                problems.append(f"place {place}: datagrams in state {which} are counted wrong")
+    for which in range(RANKINGS):
+        ranking = &table.rankings[which]
+        ranked = {}
+        for i in range(1, ranking.highest + 1):
+            place = ranking.first[i]
+            while place and len(ranked) <= table.slots_max + nat.interfaces_max:
+                rank = &table.places[place - 1].ranks[which]
+                ranked[place - 1] = i
+                if rank.count != i:
+                    problems.append(f"place {place - 1} has rank {i} for {rank.count}")
+                place = rank.following
+        if ranked != {each: count for each, count in had[which].items() if count}:
+            problems.append(f"places are ranked {ranked}, and have {had[which]}")
+    return problems
+
+
 cdef list audit(Nat* nat):
     """A line for each disagreement, none when all is well."""
-    cdef list problems = []
+    cdef list problems = audit_fragments(nat)
     cdef uint32_t flow, cell, id, used = 0, nobodys = 0, remotes = 0, linked = 0, before, retiring = 0
     cdef uint64_t counted = 0
     cdef uint32_t free_entries = 0

@@ -116,7 +116,7 @@ cdef class Engine:
         cdef HashKey keys[3]
         cdef HashKey fragment_key
         cdef uint64_t neighbour_key
-        cdef bytes material = os.urandom(72) if seed is None else (seed * 72)[:72]
+        cdef bytes material = os.urandom(88) if seed is None else (seed * 88)[:88]
         cdef Header* header
         cdef uint8_t* base
         if not state.writable:
@@ -130,6 +130,7 @@ cdef class Engine:
         memcpy(keys, <const unsigned char*>material, 48)
         memcpy(&neighbour_key, <const unsigned char*>material + 48, 8)
         memcpy(&fragment_key, <const unsigned char*>material + 56, 16)
+        memcpy(&nat.identifications.key, <const unsigned char*>material + 72, 16)
         base = <uint8_t*>&self.memory[0]
         header = <Header*>base
         nat.header = header

@@ -4,11 +4,14 @@
 
 Theory of operation
 -------------------
-A context is found by a keyed hash and is in three lists: of all contexts by age, of its sender's by
-age, and, while its first piece has not been translated, of those of its network interface.  So the
-oldest of each is at hand, and every operation takes the same time however many there are.  Which
-bytes have come is kept as one bit for each eight, the unit of an offset, so that pieces may come in
-any order and an overlap is seen whatever its shape.
+A context is found by a keyed hash and is in three lists, each by age: of all contexts, of its
+sender's, and of those of its place that are in the same state.  So the oldest of each is at hand.  A
+place is a slot, or an interface with everybody behind it, whose sources can be forged.  Places are
+ranked by how many contexts, and by how many buffers they have: those that have as many are in a list,
+and going up or down is a move to another one.  So the place that has the most is at hand, too, and
+every operation takes the same time however many there are.  Which bytes have come is kept as one bit
+for each eight, the unit of an offset, so that pieces may come in any order and an overlap is seen
+whatever its shape.
 
 Everything is allocated once; memory is only touched by what was ever in use at a time, for what was
 freed last is taken first.  In a free list a link is the next number plus one, and 0 means the one
@@ -26,19 +29,14 @@ cdef inline uint32_t cell_of(const FragmentTable* table, const DatagramKey* key)
     return <uint32_t>siphash(&table.key, key.addresses, key.rest) & (CONTEXT_CELLS - 1)
 
 
-cdef void list_clear(List* items) noexcept nogil:
-    items.first = NOTHING
-    items.last = NOTHING
-    items.count = 0
-
-
 cdef void list_append(FragmentTable* table, List* items, int which, uint32_t number) noexcept nogil:
     cdef Link* link = &table.contexts[number].links[which]
     link.following = NOTHING
-    link.before = items.last
-    if items.last == NOTHING:
+    link.before = NOTHING
+    if items.count == 0:
         items.first = number
     else:
+        link.before = items.last
         table.contexts[items.last].links[which].following = number
     items.last = number
     items.count += 1
@@ -57,36 +55,59 @@ cdef void list_remove(FragmentTable* table, List* items, int which, uint32_t num
     items.count -= 1
 
 
+cdef void rank_change(
+    FragmentTable* table, int which, uint32_t place, int change
+) noexcept nogil:
+    """A place has so many more of what it is compared by."""
+    cdef Rank* rank = &table.places[place].ranks[which]
+    cdef Ranking* ranking = &table.rankings[which]
+    if rank.count:
+        if rank.before:
+            table.places[rank.before - 1].ranks[which].following = rank.following
+        else:
+            ranking.first[rank.count] = rank.following
+        if rank.following:
+            table.places[rank.following - 1].ranks[which].before = rank.before
+    rank.count += change
+    if rank.count:
+        rank.before = 0
+        rank.following = ranking.first[rank.count]
+        if rank.following:
+            table.places[rank.following - 1].ranks[which].before = place + 1
+        ranking.first[rank.count] = place + 1
+        ranking.highest = max(ranking.highest, rank.count)
+    while ranking.highest and ranking.first[ranking.highest] == 0:
+        ranking.highest -= 1
+
+
+cdef inline const Place* largest(const FragmentTable* table, int which) noexcept nogil:
+    """The place that has the most; some must have any."""
+    cdef const Ranking* ranking = &table.rankings[which]
+    return &table.places[ranking.first[ranking.highest] - 1]
+
+
 cdef int fragments_init(
     FragmentTable* table, uint32_t slots_max, uint32_t interfaces_max, HashKey key
 ) noexcept nogil:
     """Take the memory; 1 when there is none."""
-    cdef uint32_t i
     table.key = key
     table.slots_max = slots_max
-    table.interfaces_max = interfaces_max
     table.contexts = <Context*>calloc(CONTEXTS, sizeof(Context))
     table.buffers = <Buffer*>calloc(BUFFERS, sizeof(Buffer))
     table.senders = <Sender*>calloc(slots_max + REMOTE_SENDERS, sizeof(Sender))
-    # One more: environments are no interface, but have a place to be counted at.
-    table.places = <Place*>calloc(interfaces_max + 1, sizeof(Place))
+    table.places = <Place*>calloc(slots_max + interfaces_max, sizeof(Place))
+    table.destinations = <Account*>calloc(DESTINATIONS, sizeof(Account))
     table.cells = <uint32_t*>calloc(CONTEXT_CELLS, 4)
     if (
         table.contexts == NULL
         or table.buffers == NULL
         or table.senders == NULL
         or table.places == NULL
+        or table.destinations == NULL
         or table.cells == NULL
     ):
         return 1
     memset(table.cells, 0xFF, CONTEXT_CELLS * 4)
-    table.free_context = 0
-    table.free_buffer = 0
-    list_clear(&table.by_time)
-    for i in range(slots_max + REMOTE_SENDERS):
-        list_clear(&table.senders[i].contexts)
-    for i in range(interfaces_max + 1):
-        list_clear(&table.places[i].unanswered)
     return 0
 
 
@@ -95,6 +116,7 @@ cdef void fragments_release_memory(FragmentTable* table) noexcept nogil:
     free(table.buffers)
     free(table.senders)
     free(table.places)
+    free(table.destinations)
     free(table.cells)
 
 
@@ -123,10 +145,11 @@ cdef uint32_t sender_of(const FragmentTable* table, const DatagramKey* key) noex
     )
 
 
-cdef inline Place* place_of(FragmentTable* table, const Context* context) noexcept nogil:
-    return &table.places[
-        key_port(context) if key_side(context) else table.interfaces_max
-    ]
+cdef uint32_t destination_of(
+    const FragmentTable* table, uint32_t vpc, uint32_t address
+) noexcept nogil:
+    """The number of the account of a destination outside."""
+    return <uint32_t>siphash(&table.key, address, vpc) & (DESTINATIONS - 1)
 
 
 cdef uint32_t context_find(const FragmentTable* table, const DatagramKey* key) noexcept nogil:
@@ -154,20 +177,41 @@ cdef uint32_t context_make(
     context.key = key[0]
     context.created = now
     context.sender = sender_of(table, key)
+    context.place = key_port(context) + (table.slots_max if key_side(context) else 0)
     context.chain = table.cells[cell]
     table.cells[cell] = number
     list_append(table, &table.by_time, BY_TIME, number)
     list_append(table, &table.senders[context.sender].contexts, BY_SENDER, number)
-    list_append(table, &place_of(table, context).unanswered, UNANSWERED, number)
+    list_append(table, &table.places[context.place].contexts[context.state], BY_STATE, number)
+    rank_change(table, BY_CONTEXTS, context.place, 1)
     return number
 
 
-cdef void context_answered(FragmentTable* table, uint32_t number) noexcept nogil:
-    """The first piece was translated."""
+cdef void context_enter(FragmentTable* table, uint32_t number, uint8_t state) noexcept nogil:
     cdef Context* context = &table.contexts[number]
-    if context.state != CONTEXT_ANSWERED:
-        context.state = CONTEXT_ANSWERED
-        list_remove(table, &place_of(table, context).unanswered, UNANSWERED, number)
+    cdef Place* place = &table.places[context.place]
+    list_remove(table, &place.contexts[context.state], BY_STATE, number)
+    context.state = state
+    list_append(table, &place.contexts[state], BY_STATE, number)
+
+
+cdef uint32_t context_of_the_largest(const FragmentTable* table) noexcept nogil:
+    """What the place with the most contexts can do without best; there must be a context.
+
+    That is the oldest of those of which nothing passes, before those that wait for their first
+    piece, before those that are on their way.
+    """
+    cdef const Place* place = largest(table, BY_CONTEXTS)
+    if place.contexts[<int>CONTEXT_REFUSED].count:
+        return place.contexts[<int>CONTEXT_REFUSED].first
+    if place.contexts[<int>CONTEXT_WAITING].count:
+        return place.contexts[<int>CONTEXT_WAITING].first
+    return place.contexts[<int>CONTEXT_ANSWERED].first
+
+
+cdef uint32_t waiting_of_the_largest(const FragmentTable* table) noexcept nogil:
+    """The oldest context of the place with the most buffers that has any; there must be one."""
+    return largest(table, BY_BUFFERS).contexts[<int>CONTEXT_WAITING].first
 
 
 cdef void context_free(FragmentTable* table, uint32_t number) noexcept nogil:
@@ -180,8 +224,8 @@ cdef void context_free(FragmentTable* table, uint32_t number) noexcept nogil:
     link[0] = context.chain
     list_remove(table, &table.by_time, BY_TIME, number)
     list_remove(table, &table.senders[context.sender].contexts, BY_SENDER, number)
-    if context.state != CONTEXT_ANSWERED:
-        list_remove(table, &place_of(table, context).unanswered, UNANSWERED, number)
+    list_remove(table, &table.places[context.place].contexts[context.state], BY_STATE, number)
+    rank_change(table, BY_CONTEXTS, context.place, -1)
     context.chain = table.free_context + 1
     table.free_context = number
 
@@ -232,7 +276,7 @@ cdef Buffer* buffer_take(FragmentTable* table, uint32_t number) noexcept nogil:
     context.waiting += 1
     table.buffers_used += 1
     table.senders[context.sender].buffers += 1
-    place_of(table, context).buffers += 1
+    rank_change(table, BY_BUFFERS, context.place, 1)
     return buffer
 
 
@@ -247,5 +291,5 @@ cdef uint32_t buffers_give_back(FragmentTable* table, uint32_t number) noexcept 
     context.waiting = 0
     table.buffers_used -= count
     table.senders[context.sender].buffers -= count
-    place_of(table, context).buffers -= count
+    rank_change(table, BY_BUFFERS, context.place, -<int>count)
     return count

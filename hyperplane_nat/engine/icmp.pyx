@@ -40,6 +40,7 @@ from hyperplane_nat.engine.checksum cimport (
 )
 from hyperplane_nat.engine.flow_table cimport flow_key, table_find, table_hash
 from hyperplane_nat.engine.hairpin cimport hairpin_turn
+from hyperplane_nat.engine.identification cimport identification_next, identification_of
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_settle
 from hyperplane_nat.engine.mapping cimport filter_admits, mapping_find
@@ -178,7 +179,9 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     store16(p.l4 + 2, 0)
     store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
     if from_inside:
-        rewrite_ip(p, 12, p.source, translated)
+        rewrite_ip(
+            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
+        )
         if p.hairpin:
             hairpin_turn(nat, p, entry)
             translate_error(nat, p, now)
@@ -188,7 +191,7 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if p.hairpin:
             readdress(p, 16, p.destination, translated)
         else:
-            rewrite_ip(p, 16, p.destination, translated)
+            rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
         send_inside(nat, p, entry.slot)
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
@@ -205,6 +208,7 @@ cdef void reply_error(
     """
     cdef const uint8_t* ours = nat.slots[p.port].gateway_mac
     cdef uint32_t source = nat.slots[p.port].gateway
+    cdef uint16_t identification = 0
     cdef uint8_t* frame = p.reply
     cdef uint8_t* ip = frame + ETHERNET_BYTES
     cdef uint8_t* icmp = ip + 20
@@ -213,6 +217,7 @@ cdef void reply_error(
     if p.side == SIDE_OUTSIDE:
         ours = nat.interfaces[p.port].mac
         source = nat.interfaces[p.port].address
+        identification = identification_next(&nat.identifications, source, p.source, 1, 1)
         # Nobody sends from a group address: the answer would be for everybody.
         if p.frame[6] & 1:
             return
@@ -223,6 +228,7 @@ cdef void reply_error(
     ip[0] = 0x45
     ip[1] = 0xC0
     store16(ip + 2, swap16(<uint16_t>total))
+    store16(ip + 4, swap16(identification))
     ip[8] = 64
     ip[9] = 1
     store32(ip + 12, source)

@@ -6,6 +6,7 @@ from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.extras cimport Extras
 from hyperplane_nat.engine.flow_table cimport FlowTable
 from hyperplane_nat.engine.fragment_table cimport FragmentTable
+from hyperplane_nat.engine.identification cimport IdentificationTable
 from hyperplane_nat.engine.layout cimport (
     DESTINATIONS_MAX,
     STATES,
@@ -130,6 +131,7 @@ cdef struct Nat:
     RecordSink sink
     Event events[EVENTS_MAX]
     uint32_t events_count
+    IdentificationTable identifications
 
 
 cdef inline void count(Nat* nat, int counter) noexcept nogil:

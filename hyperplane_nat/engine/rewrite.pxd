@@ -17,16 +17,22 @@ from hyperplane_nat.engine.checksum cimport (
 from hyperplane_nat.engine.packet cimport ETHERNET_BYTES, Packet
 
 
-cdef inline void rewrite_ip(Packet* p, int offset, uint32_t old, uint32_t new) noexcept nogil:
-    """Replace the address at `offset` of the IP header and take one hop off the TTL."""
+cdef inline void rewrite_ip(
+    Packet* p, int offset, uint32_t old, uint32_t new, uint16_t identification
+) noexcept nogil:
+    """Replace the identification and the address at `offset` of the IP header, and take one hop off
+    the TTL.
+    """
     cdef uint8_t* ip = p.ip
     cdef uint16_t before = load16(ip + 8), after
+    cdef uint64_t delta = replaced16(load16(ip + 4), identification)
     ip[8] -= 1
     after = load16(ip + 8)
+    store16(ip + 4, identification)
     store32(ip + offset, new)
     store16(
         ip + 10,
-        updated(load16(ip + 10), replaced16(before, after) + replaced32(old, new)),
+        updated(load16(ip + 10), delta + replaced16(before, after) + replaced32(old, new)),
     )
 
 

@@ -19,6 +19,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.arp cimport answer_arp
+from hyperplane_nat.engine.checksum cimport load16
 from hyperplane_nat.engine.classification cimport about_an_error, classify, packet_key
 from hyperplane_nat.engine.flow_records cimport note_refusal
 from hyperplane_nat.engine.flow_table cimport table_find
@@ -32,6 +33,7 @@ from hyperplane_nat.engine.icmp cimport (
     reply_error,
     translate_error,
 )
+from hyperplane_nat.engine.identification cimport identification_of
 from hyperplane_nat.engine.layout cimport NIL, Entry
 from hyperplane_nat.engine.lifecycle cimport flow_create, flow_settle, flow_track
 from hyperplane_nat.engine.mapping cimport mapping_admit, mapping_answers
@@ -78,7 +80,7 @@ cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil
     """Translate a packet from outside by its flow or mapping and send it to the environment."""
     cdef uint32_t translated = nat.slots[entry.slot].address
     rewrite_l4(p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port)
-    rewrite_ip(p, 16, p.destination, translated)
+    rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
     send_inside(nat, p, entry.slot)
 
 
@@ -160,7 +162,9 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         rewrite_l4(
             p, 4 if p.protocol == 1 else 0, p.source, translated, entry.nat_port
         )
-        rewrite_ip(p, 12, p.source, translated)
+        rewrite_ip(
+            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
+        )
         if p.hairpin:
             hairpin_deliver(nat, p, entry, now)
         else:

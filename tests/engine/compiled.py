@@ -144,11 +144,13 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
 class EngineTarget:
     """An engine on a state map of its own, removed by `close`."""
 
-    def __init__(self, setup: scenario.Setup, *, seed: bytes = SEED, now: int = 0) -> None:
+    def __init__(
+        self, setup: scenario.Setup, *, seed: bytes = SEED, now: int = 0, slots_max: int = 64
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY)
         self.path = Path(self._directory.name) / "state.map"
         self.map = StateMap.create(
-            self.path, flows_max=setup.flows_max, slots_max=64, interfaces_max=12
+            self.path, flows_max=setup.flows_max, slots_max=slots_max, interfaces_max=12
         )
         self.engine = Engine(self.map, seed=seed, now_ms=now)
         configured(self.engine, setup, now)

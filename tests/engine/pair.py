@@ -108,6 +108,7 @@ class Pair:
             checksum_at=checksum_at,
             nat_port=nat_port,
             nat_address=address,
+            identification=packet.word(got.frame, 18) if len(got.frame) >= 34 else None,
             tombstone_forgotten=got.reason == "tcp_no_flow",
         )
         assert got == expected, (

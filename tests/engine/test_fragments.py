@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fragments in numbers: quotas, floods, time, and numbers that are given to somebody else."""
 
+import functools
 import itertools
+import random
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -18,8 +20,15 @@ from tests.reference import Ports, checksum, packet
 
 SENDER_BUFFERS = 128
 SENDER_CONTEXTS = 64
-INTERFACE_BUFFERS = 1024
+BUFFERS = 4096
 SIZE = 64
+
+SHARED_BYTES = 1_572_864
+PIECE_BYTES = 1024
+HOST_BYTES = 4 << 20
+"""What Linux keeps of unfinished datagrams (net.ipv4.ipfrag_high_thresh)."""
+WINDOW_MS = 30_000
+"""For how long (net.ipv4.ipfrag_time)."""
 
 SETUP = scenario.Setup(flows_max=4096, ports=Ports(1024, 65535, 55_000))
 
@@ -56,6 +65,11 @@ def piece(
     )
     side, port = (INSIDE, slot) if source is None else (OUTSIDE, 0)
     return traffic.frame_in(side, port, body)
+
+
+def head(identification: int, **where: object) -> bytes:
+    """The first half of a datagram."""
+    return piece(identification, 0, SIZE, **where)  # type: ignore[arg-type]
 
 
 def last(identification: int, **where: object) -> bytes:
@@ -114,13 +128,206 @@ def test_forged_sources_hurt_only_what_waits_behind_the_same_interface(
     for number in range(20_000):
         source = f"10.0.{3 + (number >> 8)}.{number & 255}"
         assert send(target, last(7, source=source), OUTSIDE, 0) == "wait"
-    assert target.count("fragments_waiting") <= INTERFACE_BUFFERS + 1
+    assert target.count("fragments_waiting") == BUFFERS
     # In order nothing waits, and so nothing is lost.
     first = piece(9, 0, SIZE, source=scenario.WEB, nat_port=nat_port)
     assert send(target, first, OUTSIDE, 0) == "forward"
     assert send(target, last(9, source=scenario.WEB, nat_port=nat_port), OUTSIDE, 0) == "forward"
     assert send(target, piece(1, 0, SIZE, slot=1), INSIDE, 1) == "forward"
     assert len(target.engine.take_extra()) == 1
+
+
+@pytest.fixture
+def crowd() -> Iterator[EngineTarget]:
+    """Slots 100 to 299 beside those of the scenario, in the VPC of interface 0."""
+    result = EngineTarget(SETUP, slots_max=300)
+    for number in CROWD:
+        result.engine.set_slot(
+            number,
+            address=scenario.ENVIRONMENT,
+            gateway=scenario.GATEWAY,
+            subnet=scenario.ENVIRONMENT_SUBNET,
+            environment_mac=f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}",
+            gateway_mac=f"02:00:00:02:{number >> 8:02x}:{number & 255:02x}",
+            interface=0,
+        )
+    yield result
+    result.close()
+
+
+CROWD = range(100, 300)
+TENANT = 4
+"""A slot of the other VPC."""
+
+
+def from_crowd(frame: bytes, slot: int) -> bytes:
+    """A frame of slot 1 as one of a slot of the crowd."""
+    tail = slot.to_bytes(2)
+    return b"\2\0\0\2" + tail + b"\2\0\0\1" + tail + frame[12:]
+
+
+def in_order(target: EngineTarget, identification: int, slot: int, now: int = 0) -> list[str]:
+    """What becomes of both halves of a datagram."""
+    first, second = piece(identification, 0, SIZE, slot=slot), last(identification, slot=slot)
+    return [send(target, each, INSIDE, slot, now) for each in (first, second)]
+
+
+def test_many_that_finish_nothing_refuse_nobody(crowd: EngineTarget) -> None:
+    """200 environments, each with as many unfinished datagrams as it can have."""
+    for identification in range(SENDER_CONTEXTS):
+        first = piece(identification, 0, SIZE)
+        for slot in CROWD:
+            crowd.engine.translate(from_crowd(first, slot), INSIDE, slot, 0)
+    assert in_order(crowd, 1, TENANT) == ["forward", "forward"]
+    assert passes(crowd, 2, TENANT)
+    assert in_order(crowd, 3, 3) == ["forward", "forward"], "the same VPC by another interface"
+    assert send(crowd, last(9, slot=TENANT), INSIDE, TENANT) == "wait"
+    for slot in CROWD:
+        crowd.engine.translate(from_crowd(piece(99, 0, SIZE), slot), INSIDE, slot, 0)
+    assert send(crowd, piece(9, 0, SIZE, slot=TENANT), INSIDE, TENANT) == "forward"
+    assert len(crowd.engine.take_extra()) == 1, "what waited is there still"
+    assert crowd.engine.verify() == []
+
+
+def test_many_that_only_wait_keep_nobody_from_waiting(crowd: EngineTarget) -> None:
+    for identification in range(SENDER_CONTEXTS):
+        waits = last(identification)
+        for slot in CROWD[:100]:
+            crowd.engine.translate(from_crowd(waits, slot), INSIDE, slot, 0)
+    assert crowd.count("fragments_waiting") == BUFFERS
+    assert passes(crowd, 1, TENANT)
+    # Each of them has a share, and whoever sends the most gives up first.
+    assert passes(crowd, 2, 1)
+    assert crowd.engine.verify() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_lists_agree_whatever_comes(crowd: EngineTarget, seed: int) -> None:
+    """Pieces of many senders on both sides in any order, with all memory in use, and time."""
+    chance = random.Random(seed)
+    nat_port = traffic.opened(crowd.engine, 1, 5000)
+    inside = [[piece(each, 0, SIZE), last(each)] for each in range(80)]
+    outside = [
+        [part(each % 80, source=f"10.0.3.{each % 200}", nat_port=nat_port) for part in (head, last)]
+        for each in range(400)
+    ]
+    for round_number in range(5):
+        for _ in range(6000):
+            half = chance.choice((0, 1, 1, 1))
+            if chance.random() < 0.7:
+                slot = chance.choice(CROWD)
+                frame = from_crowd(chance.choice(inside)[half], slot)
+                crowd.engine.translate(frame, INSIDE, slot, round_number)
+            else:
+                frame = chance.choice(outside)[half]
+                crowd.engine.translate(frame, OUTSIDE, 0, round_number)
+        assert crowd.engine.verify() == []
+        assert in_order(crowd, 5000 + round_number, TENANT, round_number) == ["forward", "forward"]
+    assert crowd.count("drop_fragment_quota") > 0
+    crowd.engine.expire(WINDOW_MS // 2)
+    crowd.engine.remove_slot(CROWD[0])
+    assert crowd.engine.verify() == []
+    crowd.engine.expire(2 * WINDOW_MS)
+    assert crowd.engine.verify() == []
+    assert crowd.count("fragments_waiting") == 0
+
+
+@functools.cache
+def orphan(identification: int) -> bytes:
+    """A first piece of 1,500 bytes without a second."""
+    return piece(identification, 0, 1480, total=2960)
+
+
+ORPHANS = 400
+"""More than may be outstanding."""
+
+
+def test_first_pieces_of_one_environment_leave_a_host_its_memory(target: EngineTarget) -> None:
+    """At any time the host keeps less than half, at whatever rate they come."""
+    went: list[int] = []
+    number = 0
+    for now in range(0, 4 * WINDOW_MS, 200):
+        for _ in range(20):
+            number += 1
+            if send(target, orphan(number % ORPHANS), INSIDE, 1, now) == "forward":
+                went.append(now)
+        if now % 5000 == 0:
+            assert in_order(target, number, 2, now) == ["forward", "forward"]
+            assert in_order(target, number, TENANT, now) == ["forward", "forward"]
+    cost = 1500 + PIECE_BYTES
+    kept = max(
+        sum(start <= each < start + WINDOW_MS for each in went)
+        for start in range(0, 3 * WINDOW_MS, 1000)
+    )
+    assert SHARED_BYTES // 4 < kept * cost < HOST_BYTES // 2 + SHARED_BYTES // 4
+    assert target.count("drop_fragment_quota") > number // 2
+
+
+def test_of_several_each_leaves_a_newcomer_a_share(crowd: EngineTarget) -> None:
+    """Also when the first has taken all that it may before the next one comes."""
+    cost = 1500 + PIECE_BYTES
+    went = 0
+    for slot in CROWD[:8]:
+        for number in range(ORPHANS):
+            verdict = crowd.engine.translate(from_crowd(orphan(number), slot), INSIDE, slot, 0)
+            went += verdict.action is Action.FORWARD
+    assert went * cost < SHARED_BYTES
+    newcomer = [(start, min(1480, 5008 - start)) for start in range(0, 5008, 1480)]
+    for now in (WINDOW_MS // 2, WINDOW_MS):
+        for number in range(ORPHANS):
+            for slot in CROWD[:8]:
+                crowd.engine.translate(from_crowd(orphan(number), slot), INSIDE, slot, now)
+        for start, size in newcomer:
+            frame = piece(now // 1000, start, size, total=5008, slot=2)
+            assert send(crowd, frame, INSIDE, 2, now) == "forward"
+
+
+def test_whoever_completes_what_it_begins_is_not_limited(target: EngineTarget) -> None:
+    """A thousand datagrams of 8 KB in no time, in order or not."""
+    frames = [
+        piece(1, start, min(1480, 8000 - start), total=8000) for start in range(0, 8000, 1480)
+    ]
+    for number in range(1000):
+        for frame in frames if number & 1 else frames[::-1]:
+            assert target.engine.translate(frame, INSIDE, 1, 0).action is not Action.DROP
+    assert target.count("fragments_forwarded") == 6000
+
+
+def test_what_does_not_leave_is_not_charged(target: EngineTarget) -> None:
+    """Datagrams whose first piece is refused, or never comes, take nobody's memory."""
+    target.engine.set_neighbour_queue(0)
+    target.engine.set_neighbour(0, scenario.WEB, None)
+    for number in range(2 * ORPHANS):
+        assert send(target, orphan(number), INSIDE, 1) == "neighbour_queue_full"
+        waits = piece(1000 + number, 1480, 1480, total=2960)
+        assert send(target, waits, INSIDE, 1) == "wait"
+    mac = scenario.neighbour_mac(0, scenario.WEB)
+    target.engine.set_neighbour(0, scenario.WEB, mac)
+    assert in_order(target, 5000, 1) == ["forward", "forward"]
+
+
+def test_what_waited_is_charged_when_it_goes(target: EngineTarget) -> None:
+    """Orphans that come from the wrong end are no cheaper."""
+    parts = [(start, 1480) for start in (2960, 1480, 0)]
+    went = 0
+    for number in range(ORPHANS):
+        for start, size in parts:
+            outcome = send(target, piece(number, start, size, total=5920), INSIDE, 1)
+            went += (outcome == "forward") + len(target.engine.take_extra())
+    assert went % 3 == 0
+    datagram = 3 * (1500 + PIECE_BYTES)
+    assert abs(went // 3 * datagram - SHARED_BYTES // 2) < datagram
+
+
+def test_the_next_environment_of_a_slot_owes_nothing(target: EngineTarget) -> None:
+    numbers = itertools.count()
+    while send(target, orphan(next(numbers)), INSIDE, 1) == "forward":
+        pass
+    assert in_order(target, 60_000, 1) == ["fragment_quota", "fragment_quota"]
+    target.engine.remove_slot(1)
+    target.engine.sweep(0)
+    configured(target.engine, SETUP, 0)
+    assert in_order(target, 60_000, 1) == ["forward", "forward"]
 
 
 def test_strangers_make_no_flow_and_keep_no_memory(target: EngineTarget) -> None:

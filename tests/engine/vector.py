@@ -14,6 +14,10 @@ which part of its payload is in the frame.  What leaves besides the expected fra
 
 `gso_size` is the payload of a segment, of a frame that is yet to be segmented.  `checksum_at =
 [START, OFFSET]` says where in it a checksum is to be completed.
+What leaves from an address of ours has an identification of the gateway's choice, unless it is an
+atomic datagram: `identification = "$name"` in `out` binds it as a port is bound, and without any
+that of the frame is right.  Different names are different numbers, and all frames that leave in one
+step have the same.
 
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in
 which the vector shows it.
@@ -30,6 +34,8 @@ from tests.engine import scenario
 from tests.reference import Behaviour, Policy, Ports, Result, Rule, Timeouts, packet
 
 Fields = Mapping[str, Any]
+
+DONT_FRAGMENT = 0x4000
 
 DIRECTORY = Path(__file__).parent / "vectors"
 
@@ -200,6 +206,9 @@ def _compare(
     assert step.frame is not None
     out = step.out or {}
     fields = out if "kind" in out else _merged(_plain(step.frame), out)
+    ours = side == scenario.OUTSIDE or (step.side == scenario.INSIDE and action != "reply")
+    if ours and "identification" not in out and fields["kind"] not in ("arp", "raw"):
+        fields = _merged(fields, _identified(fields, result.frame))
     _bind(fields, result.frame, names)
     for got, changes in zip((result, *extra), ({}, *step.extra), strict=True):
         each = _bound(_merged(fields, changes), names)
@@ -212,6 +221,13 @@ def _compare(
         assert got.action == ("forward" if changes and action in ("hold", "reply") else action), (
             where
         )
+
+
+def _identified(fields: Fields, frame: bytes) -> Fields:
+    """What the gateway chose for the packet that `fields` describe, if it was to choose."""
+    if fields.get("fragment", 0) & DONT_FRAGMENT and "cut" not in fields:
+        return {}
+    return {"identification": packet.word(frame, 18)}
 
 
 _LIES = ("padding", "truncate", "header_checksum", "destination_mac", "source_mac")
@@ -240,6 +256,11 @@ def _bind(fields: Fields, frame: bytes, names: dict[str, int]) -> None:
         value = fields.get(key)
         if isinstance(value, str) and value not in names:
             names[value] = packet.word(frame, header + offset)
+    value = fields.get("identification")
+    if isinstance(value, str) and value not in names:
+        number = packet.word(frame, 18)
+        assert number not in names.values(), f"{value} is another datagram's"
+        names[value] = number
 
 
 def _bound(fields: Fields, names: Mapping[str, int]) -> dict[str, Any]:

@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netns import content
+from netns import content, namespace
 from tests.live import wire
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
     INSIDE_ADDRESS,
+    INTERFACE_ADDRESS,
+    WAIT_SECONDS,
     Lab,
     difference,
     drops_exactly,
@@ -28,6 +34,9 @@ from tests.live.lab import (
     udp_socket,
     wait_until,
 )
+from tests.live.peer import ADDRESS as PEER_ADDRESS
+from tests.live.peer import speaking
+from tests.reference import packet
 
 pytestmark = pytest.mark.live
 
@@ -36,6 +45,9 @@ WEB = ("10.0.1.80", 80)
 SOURCE_PORT = 40000
 PIECE = 512
 TIME_SCALE = 100
+ATTEMPTS = 20
+HOST_BYTES = 4 << 20
+"""What a kernel keeps of unfinished datagrams (net.ipv4.ipfrag_high_thresh)."""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +95,54 @@ def datagram(identification: int, size: int) -> list[bytes]:
             )
         )
     return pieces
+
+
+def halves(
+    identification: int,
+    payload: bytes,
+    *,
+    ends: tuple[str, str] = (INSIDE_ADDRESS, ECHO[0]),
+    ports: tuple[int, int] = (SOURCE_PORT, ECHO[1]),
+) -> list[IP]:
+    """A datagram without checksum in two pieces, of which the first has 1,480 bytes."""
+    source, destination = ends
+    content = UDP(sport=ports[0], dport=ports[1], len=8 + len(payload), chksum=0) / Raw(payload)
+    whole = bytes(content)
+    header: dict[str, Any] = {"src": source, "dst": destination, "id": identification, "proto": 17}
+    return [
+        IP(**header, flags="MF") / Raw(whole[:1480]),
+        IP(**header, frag=1480 // 8) / Raw(whole[1480:]),
+    ]
+
+
+def heard(endpoint: socket.socket) -> list[bytes]:
+    """What has come to a socket by now."""
+    endpoint.setblocking(False)
+    result = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            result.append(endpoint.recv(1 << 16))
+    return result
+
+
+def until_answered(endpoint: socket.socket, ask: Callable[[], object], answer: bytes) -> None:
+    """Ask until the answer comes: a datagram may be lost on a loaded machine."""
+    endpoint.settimeout(0.5)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        ask()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                if endpoint.recv(1 << 16) == answer:
+                    return
+    pytest.fail(f"no answer within {WAIT_SECONDS:g} seconds")
+
+
+def reassembly_bytes(where: str) -> int:
+    """What the kernel of a namespace keeps of unfinished datagrams."""
+    text = namespace.call(where, Path("/proc/thread-self/net/sockstat").read_text)
+    words = next(line for line in text.splitlines() if line.startswith("FRAG")).split()
+    return int(words[words.index("memory") + 1])
 
 
 def send(lab: Lab, packets: Sequence[bytes], environment: int = 1) -> None:
@@ -185,4 +245,82 @@ def test_a_flood_of_fragments(lab: Lab, server: socket.socket) -> None:
     change = difference(before, lab.counters())
     assert change["drop_fragment_quota"] > 2000
     assert lab.counters()["fragments_waiting"] <= 128
+    assert lab.verify() == []
+
+
+@pytest.mark.requirement("RFC7857-10", profile="both")
+def test_two_environments_with_the_same_identification(lab: Lab) -> None:
+    """One begins a datagram and leaves it at that; it never gets what the other one sends."""
+    with (
+        udp_socket(lab.environment(1), port=SOURCE_PORT) as first,
+        udp_socket(lab.environment(2), port=SOURCE_PORT) as second,
+    ):
+        numbers = itertools.count(100)
+        for attempt in range(ATTEMPTS):
+            theirs = f"second {attempt} ".encode() * 200
+
+            def ask(payload: bytes = theirs) -> None:
+                number = next(numbers)
+                send(lab, [bytes(halves(number, b"first" * 400)[0])], 1)
+                send(lab, [bytes(each) for each in halves(number, payload)], 2)
+
+            until_answered(second, ask, theirs)
+        settle(lab)
+        assert heard(first) == []
+
+
+def test_a_datagram_is_not_completed_by_the_next_one(lab: Lab) -> None:
+    """A server's identifications come round: the unfinished datagram with the same is over."""
+    with (
+        speaking(lab) as peer,
+        udp_socket(lab.environment(1)) as first,
+        udp_socket(lab.environment(2)) as second,
+    ):
+        ports = []
+        for endpoint in (first, second):
+            endpoint.sendto(b"hello", (PEER_ADDRESS, 7))
+            asked = peer.receive(lambda each: UDP in each, "a datagram")
+            ports.append(asked[UDP].sport)
+        ends = (PEER_ADDRESS, INTERFACE_ADDRESS)
+        numbers = itertools.count(1)
+        for attempt in range(ATTEMPTS):
+            answer = f"second {attempt} ".encode() * 200
+
+            def say(answer: bytes = answer) -> None:
+                number = next(numbers)
+                lost = halves(number, b"first" * 400, ends=ends, ports=(7, ports[0]))
+                peer.send(lost[0])
+                for each in halves(number, answer, ends=ends, ports=(7, ports[1])):
+                    peer.send(each)
+
+            until_answered(second, say, answer)
+        settle(lab)
+        assert heard(first) == []
+
+
+@pytest.mark.requirement("RFC4787-14", profile="both")
+def test_unfinished_datagrams_leave_a_host_its_memory(launch: Launch) -> None:
+    """First pieces of one environment, three times what the host may keep, and its neighbour's."""
+    lab = launch()
+    first = bytes(halves(0, bytes(2000))[0])
+    flood = [
+        packet.sealed_header(packet.with_word(first[:20], 4, number)) + first[20:]
+        for number in range(6000)
+    ]
+    payload = content.read(5000)
+    with udp_socket(lab.environment(2)) as endpoint:
+
+        def ask() -> None:
+            endpoint.sendto(payload, ECHO)
+
+        until_answered(endpoint, ask, payload)
+        before = lab.counters()
+        for start in range(0, len(flood), 500):
+            send(lab, flood[start : start + 500])
+            settle(lab)
+        change = difference(before, lab.counters())
+        assert change["drop_fragment_quota"] > 3000, change
+        assert 0 < reassembly_bytes(lab.vpc) < HOST_BYTES // 2
+        for _ in range(10):
+            until_answered(endpoint, ask, payload)
     assert lab.verify() == []

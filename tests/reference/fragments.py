@@ -7,7 +7,7 @@ Memory is not limited here; what the engine does when its own runs out is tested
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from tests.reference import packet, tracker
+from tests.reference import identification, packet, tracker
 from tests.reference.errors import DroppedError
 from tests.reference.packet import Datagram
 from tests.reference.settings import Behaviour
@@ -28,11 +28,19 @@ class Context:
     """First and last byte but one of what has come."""
     end: int | None = None
     waiting: list[Datagram] = field(default_factory=list)
+    began: bytes | None = None
+    """The payload of the first fragment, whatever became of it."""
     first: Datagram | None = None
     """The first fragment before and (`became`) after its translation, and where it went to."""
     became: Datagram | None = None
     left: tuple[int, int] = (0, 0)
     reason: str | None = None
+    holds: tuple[identification.Key, int] | None = None
+    """An identification of what leaves, which no other datagram may have meanwhile."""
+
+    def is_other_than(self, piece: Datagram) -> bool:
+        """Whether a fragment begins another datagram, whose key is the same."""
+        return extent(piece)[0] == 0 and self.began not in (None, piece.payload)
 
     def admit(self, piece: Datagram) -> None:
         """Take note of a fragment; DroppedError if it does not go with those before it."""
@@ -47,6 +55,8 @@ class Context:
             self.reason = "fragment_overlap"
             raise DroppedError("fragment_overlap")
         self.came.append((start, end))
+        if start == 0:
+            self.began = piece.payload
         if not more:
             self.end = end
 
@@ -64,8 +74,8 @@ def extent(piece: Datagram) -> tuple[int, int]:
 
 def key_of(piece: Datagram, side: int, port: int) -> Key:
     """What identifies a datagram (RFC 791 section 3.2), and the link it comes from."""
-    identification = packet.word(piece.header, 4)
-    return side, port, piece.source, piece.destination, piece.protocol, identification
+    number = identification.number_of(piece)
+    return side, port, piece.source, piece.destination, piece.protocol, number
 
 
 def check(piece: Datagram, behaviour: Behaviour, *, partial: bool) -> None:

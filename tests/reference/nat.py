@@ -201,10 +201,11 @@ class ReferenceNat(SizeRules):
         checksum_at: tuple[int, int] | None = None,
         nat_port: int | None = None,
         nat_address: IPv4Address | None = None,
+        identification: int | None = None,
         tombstone_forgotten: bool = False,
     ) -> Result:
-        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did, and
-        `nat_address` which of several addresses.
+        """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did,
+        `nat_address` which of several addresses, and `identification` that of what leaves.
         """
         chosen = None if nat_port is None else (nat_address, nat_port)
         self._segment_bytes, self._unfinished = gso_size, None
@@ -213,6 +214,7 @@ class ReferenceNat(SizeRules):
             # Counted from the IP header.
             self._unfinished = (checksum_at[0] - 14, checksum_at[1])
         self.tombstones.forgotten = tombstone_forgotten
+        self.identifications.chosen = identification
         self.extra = []
         self.clock = now
         try:
@@ -334,6 +336,7 @@ class ReferenceNat(SizeRules):
         datagram = self._fitted(datagram, entry, INSIDE, partial)
         entry.count_out(datagram)
         changed = datagram.readdressed(source=entry.nat_address).one_hop_older()
+        changed = self.identifications.identified(changed)
         changed = reported(datagram, changed, entry.nat_port, source=True, partial=partial)
         if target is not None:
             self._count("packets_hairpinned", len(changed.segments()))
@@ -551,6 +554,7 @@ class ReferenceNat(SizeRules):
         quoted = quote.rewritten(address=target.nat_address, port=target.nat_port, source=False)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
         changed = datagram.readdressed(source=target.nat_address).one_hop_older().carrying(message)
+        changed = self.identifications.identified(changed)
         receiver = self._own_number(datagram.destination, interface.vpc)
         if receiver is not None:
             self._count("packets_hairpinned")

@@ -6,11 +6,12 @@ from dataclasses import replace
 from tests.reference import fragments, mtu, packet
 from tests.reference.errors import DroppedError
 from tests.reference.flow import Entry, OutsideKey
+from tests.reference.identification import Identifications, number_of, numbered
 from tests.reference.mapping import Chosen, Mapping, MappingRules
 from tests.reference.packet import Datagram
 from tests.reference.reading import checked_ipv4, ports_inside, ports_outside
 from tests.reference.result import REPLY, WAIT, Result
-from tests.reference.tracker import INSIDE
+from tests.reference.tracker import INSIDE, OUTSIDE
 
 EXPIRED_AT_ONCE = 4
 """Datagrams given up, if it is time, whenever a fragment comes."""
@@ -31,6 +32,7 @@ class SizeRules(MappingRules):
         self.extra: list[Result] = []
         """What leaves besides the result of the last `translate`."""
         self.fragments: dict[fragments.Key, fragments.Context] = {}
+        self.identifications = Identifications()
         self.drops: dict[str, int] = {}
 
     def _out_of_flow(
@@ -74,6 +76,8 @@ class SizeRules(MappingRules):
             raise DroppedError("mtu_exceeded")
         source = slot.gateway if side == INSIDE else interface.address
         answer = mtu.fragmentation_needed(datagram, source, limit)
+        if side == OUTSIDE:
+            answer = self.identifications.identified(checked_ipv4(answer)).packed()
         return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
 
     def _fitted(
@@ -111,7 +115,12 @@ class SizeRules(MappingRules):
             if age < self.behaviour.fragment_ms or age > CLOCK_MASK >> 1:
                 break
             self._drop_waiting(context, "fragment_timeout")
-            del self.fragments[key]
+            self._forget_fragments(key)
+
+    def _forget_fragments(self, key: fragments.Key) -> None:
+        context = self.fragments.pop(key)
+        if context.holds is not None:
+            self.identifications.release(*context.holds)
 
     def _drop_waiting(self, context: fragments.Context, reason: str) -> None:
         if context.waiting:
@@ -138,6 +147,8 @@ class SizeRules(MappingRules):
             raise DroppedError("ttl_exceeded")
         self._give_up_fragments(now, EXPIRED_AT_ONCE)
         key = fragments.key_of(piece, side, number)
+        if key in self.fragments and self.fragments[key].is_other_than(piece):
+            self._forget_fragments(key)
         context = self.fragments.setdefault(key, fragments.Context(now))
         if context.reason:
             raise DroppedError(context.reason)
@@ -156,7 +167,7 @@ class SizeRules(MappingRules):
             else self._following(piece, context, side, number)
         )
         if context.whole and (context.became or not first):
-            del self.fragments[key]
+            self._forget_fragments(key)
         return result
 
     def _first(
@@ -186,6 +197,11 @@ class SizeRules(MappingRules):
         context.first = piece
         context.became = checked_ipv4(result.frame[14:])
         context.left = (result.side, result.port)
+        if side == INSIDE:
+            source = context.became.source
+            left = (source, piece.destination, piece.protocol), number_of(context.became)
+            self.identifications.hold(*left)
+            context.holds = left
         waiting, context.waiting = context.waiting, []
         for each in waiting:
             try:
@@ -229,6 +245,7 @@ class SizeRules(MappingRules):
         changed = piece.readdressed(
             source=context.became.source, destination=context.became.destination
         ).one_hop_older()
+        changed = numbered(changed, number_of(context.became))
         result = (
             self._entering(changed, out_port, False)
             if out_side == INSIDE
