@@ -4,10 +4,12 @@
 The course of such connections is in vectors/tcp_again.toml.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hyperplane_nat.engine import DropReason
 from hyperplane_nat.engine.flow_deltas import FlowDeltas
 from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
 from tests.engine import scenario
@@ -132,9 +134,15 @@ def test_the_scale_of_a_syn_from_outside_is_learnt_when_it_is_repeated() -> None
     pair.close()
 
 
-def test_a_replaced_connection_leaves_its_record(tmp_path: Path) -> None:
+@pytest.fixture
+def ring(tmp_path: Path) -> Iterator[FlowRecordRing]:
+    result = FlowRecordRing.create(tmp_path / "records", capacity=16, interfaces_max=4)
+    yield result
+    result.close()
+
+
+def test_a_replaced_connection_leaves_its_record(ring: FlowRecordRing) -> None:
     pair, connection = brought_to("ESTABLISHED", scenario.Setup())
-    ring = FlowRecordRing.create(tmp_path / "records", capacity=16, interfaces_max=4)
     pair.engine.record_flows(ring.memory)
     connection.send(INSIDE, SYN, seq=70_000)
     pair.now += 5
@@ -146,5 +154,14 @@ def test_a_replaced_connection_leaves_its_record(tmp_path: Path) -> None:
     assert (live.packets_out, live.packets_in, live.created_ms) == (0, 1, pair.now)
     assert pair.target.count("flows_active_tcp") == 1
     pair.engine.record_flows(None)
-    ring.close()
+    pair.close()
+
+
+def test_a_syn_that_may_not_open_is_told_as_refused(ring: FlowRecordRing) -> None:
+    pair, connection = brought_to("TIME_WAIT", scenario.Setup())
+    pair.engine.record_flows(ring.memory)
+    connection.send(OUTSIDE, SYN, seq=70_000)
+    ((record,), _) = FlowDeltas(pair.setup.flows_max).ended(ring.memory, 1000)
+    assert record.reason == DropReason.TCP_SYN_UNSOLICITED
+    pair.engine.record_flows(None)
     pair.close()
