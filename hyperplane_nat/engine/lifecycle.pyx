@@ -67,11 +67,10 @@ from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_ba
 from hyperplane_nat.engine.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
+    wheel_begin,
     wheel_init,
-    wheel_keep,
     wheel_next,
     wheel_remove,
-    wheel_settle,
 )
 from hyperplane_nat.engine.tombstones cimport tombstone_put, tombstone_remove
 from hyperplane_nat.engine.tracker cimport MAPPED, reset_acceptable, track_segment, track_start
@@ -340,7 +339,7 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
     """Examine up to `budget` flows whose tick has come; returns how many were examined."""
     cdef int examined = 0, outcome
     cdef uint32_t flow
-    cdef uint64_t deadline
+    wheel_begin(&nat.wheel)
     while examined < budget:
         flow = wheel_next(&nat.wheel, now)
         if flow == NIL:
@@ -349,13 +348,8 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
         outcome = pass_deadlines(nat, flow, now)
         if outcome == 2:
             release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
-            continue
-        deadline = deadline_of(nat, &nat.table.entries[flow], now)
-        if (deadline >> 6) <= nat.wheel.tick:
-            wheel_keep(&nat.wheel, flow)
         else:
-            wheel_add(&nat.wheel, flow, deadline)
-    wheel_settle(&nat.wheel)
+            wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
     return examined
 
 

@@ -28,6 +28,7 @@ from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
 from hyperplane_nat.forwarder.neighbours import Neighbours
+from hyperplane_nat.forwarder.timers import Timers
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
 from hyperplane_nat.io.ring import PacketIO
 
@@ -90,7 +91,9 @@ class Forwarder:
             slots_max=state.slots_max,
             interfaces_max=state.interfaces_max,
         )
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(
+            self._loop, lambda: self.engine.add_to_counter("forwarder_timer_failures")
+        )
         self.tell: Callable[[Mapping[str, Any]], None] | None = None
         """Is given the engine's events, as messages for the controller."""
         self._reading = False
@@ -100,16 +103,18 @@ class Forwarder:
         """Read the ring and start the timers."""
         self._loop.add_reader(self._io.fileno(), self._readable)
         self._reading = True
-        self._expire()
-        self._statistics()
-        self._neighbour_timer()
+        for name, work in (
+            ("expire", self._expire),
+            ("statistics", self._statistics),
+            ("neighbours", self._tick_neighbours),
+        ):
+            self._timers.do(name, work)
 
     def stop(self) -> None:
         """Stop reading; what is counted so far is published."""
         self._loop.remove_reader(self._io.fileno())
         self._reading = False
-        for timer in self._timers.values():
-            timer.cancel()
+        self._timers.cancel()
         self._publish()
 
     def _readable(self) -> None:
@@ -127,60 +132,53 @@ class Forwarder:
                 self.neighbours.reply(item.interface, item.frame, now)
             else:
                 self.neighbours.frame(item.interface, item.frame, now)
-        self._neighbour_timer()
+        self._timers.do("neighbours", self._tick_neighbours)
 
     def _resume(self) -> None:
         self._resuming = False
         if self._reading:
             self._readable()
 
-    def _expire(self) -> None:
+    def _expire(self) -> float:
         now = now_ms()
         if self.engine.expire(now, EXPIRE_BUDGET) == EXPIRE_BUDGET:
-            delay = 0
-        else:
-            deadline = self.engine.next_deadline()
-            delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
-            delay = min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS)
-        self._timers["expire"] = self._loop.call_later(delay / 1000, self._expire)
+            return 0
+        deadline = self.engine.next_deadline()
+        delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
+        return min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS) / 1000
 
-    def _statistics(self) -> None:
+    def _statistics(self) -> float:
         self._publish()
         for message in messages(self.engine.drain_events()):
             if self.tell is not None:
                 self.tell(message)
-        self._timers["statistics"] = self._loop.call_later(_STATISTICS_SECONDS, self._statistics)
+        return _STATISTICS_SECONDS
 
     def _publish(self) -> None:
         _seen, dropped = statistics(self._ring.socket)
         self._datapath.publish(dropped)
 
-    def _neighbour_timer(self) -> None:
-        if timer := self._timers.get("neighbours"):
-            timer.cancel()
+    def _tick_neighbours(self) -> float:
         now = now_ms()
         due = self.neighbours.tick(now)
         delay = _NEIGHBOUR_IDLE_MS if due is None else min(max(due - now, 1), _NEIGHBOUR_IDLE_MS)
-        self._timers["neighbours"] = self._loop.call_later(delay / 1000, self._neighbour_timer)
+        return delay / 1000
 
     def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
         """The command ``configure``: serve exactly these interfaces and slots."""
         result = self._configuration.configure(arguments, now_ms())
-        self._sweep()
+        self._timers.do("sweep", self._sweep)
         return result
 
     def update(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``update``: add, change and remove some interfaces and slots."""
         self._configuration.update(arguments)
-        self._sweep()
+        self._timers.do("sweep", self._sweep)
         return {"retiring": self._configuration.retiring()}
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> float | None:
         """End flows of what was removed, a step now and the others between batches."""
-        if timer := self._timers.pop("sweep", None):
-            timer.cancel()
-        if self.engine.sweep(now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET:
-            self._timers["sweep"] = self._loop.call_later(0, self._sweep)
+        return 0 if self.engine.sweep(now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET else None
 
     def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``status``."""

@@ -117,6 +117,7 @@ class Pair:
         if examined < budget:
             late = [*self.model.due(self.now), *self.model.mappings_due(self.now)]
             assert not late, f"still there at {self.now} after expire: {late}"
+        assert self.engine.verify() == []
         self.compare_flows()
         return len(keys)
 
