@@ -20,7 +20,8 @@ be it in a held entry, and at no other time.
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
 ``last_seen`` is the low 32 bits of the clock in milliseconds; differences are taken modulo
-2**32, so ages up to 24 days are told apart from a clock that seems to run backwards.
+2**32, so ages up to 37 days are told apart from a clock that seems to run backwards.  No timeout is
+longer than 25 days.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from hyperplane_nat.engine import Timeouts as EngineTimeouts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.connection import Connection
@@ -235,3 +236,28 @@ def test_verify_finds_a_flow_that_is_in_two_lists() -> None:
     struct.pack_into("<I", target.map.memory, entries + TIMER_NEXT_OFFSET, 0xFFFFFFFF)
     assert target.problems() == []
     target.close()
+
+
+@pytest.mark.parametrize("late", [0, 647, 5_000, DAY_MS, 10 * DAY_MS])
+def test_the_longest_timeout_ends_however_late_it_is_noticed(late: int) -> None:
+    """Beyond 2^31 ms, where a 32-bit difference has another sign."""
+    longest = 2**31 - 1
+    target = EngineTarget(scenario.Setup(timeouts=Timeouts(udp=longest, hold=1000)), now=7)
+    engine = target.engine
+    traffic.opened(engine, 1, 5000, 7)
+    now = 7
+    while now + 500_000 < 7 + longest:
+        now += 500_000
+        engine.expire(now, 10)
+    assert [flow.state for flow in engine.flows()] == ["UDP"]
+    engine.expire(7 + longest + late, 10)
+    assert [flow.state for flow in engine.flows()] == ([] if late >= 1000 else ["HELD"])
+    assert engine.verify() == []
+    target.close()
+
+
+def test_a_timeout_that_32_bits_cannot_tell_is_refused() -> None:
+    with pytest.raises(ValueError, match="timeout udp is not from 0 to 2147483647 ms"):
+        EngineTimeouts(udp=2**31)
+    with pytest.raises(ValueError, match="timeout hold"):
+        EngineTimeouts(hold=-1)
