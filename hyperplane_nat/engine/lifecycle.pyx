@@ -64,7 +64,7 @@ from hyperplane_nat.engine.mapping cimport (
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, count_interface, protocol_index
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
-from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back
+from hyperplane_nat.engine.ports cimport ports_clear, ports_give_back, ports_note, ports_readopt
 from hyperplane_nat.engine.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
@@ -412,8 +412,13 @@ cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
     return entry.protocol == 1 and (entry.state == STATE_ICMP or entry.state == STATE_HELD)
 
 
-cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) noexcept nogil:
-    """Take a committed entry into index, ports, timers and gauges; False when it cannot be."""
+cdef bint adopt(
+    Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now, uint32_t* unnoted
+) noexcept nogil:
+    """Take a committed entry into index, ports, timers and gauges; False when it cannot be.
+
+    Ports of entries below `unnoted` may be missing in bitmaps.
+    """
     cdef Entry* entry = &nat.table.entries[flow]
     cdef int side, first = SIDE_OUTSIDE if entry.slot == NOBODY else SIDE_INSIDE
     if not plausible(nat, entry):
@@ -428,15 +433,15 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
         entry.packets[0] = 0
     if entry.flags & MAPPED and not is_mapping(entry):
         permission_adopt(nat, entry)
-    else:
-        ports_adopt(
-            &nat.ports,
-            entry.protocol,
-            entry.interface,
-            entry.remote_address,
-            entry.remote_port,
-            entry.nat_port,
-        )
+    elif ports_readopt(
+        &nat.ports,
+        entry.protocol,
+        entry.interface,
+        entry.remote_address,
+        entry.remote_port,
+        entry.nat_port,
+    ):
+        unnoted[0] = flow + 1
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     if not over(entry.state) and not is_mapping(entry):
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += 1
@@ -444,6 +449,23 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
     if entry.generation & 1:
         entry_settle(entry)
     return True
+
+
+cdef void ports_complete(Nat* nat, uint32_t end) noexcept nogil:
+    """Enter the ports of the entries below `end` in the bitmaps that began after them."""
+    cdef uint32_t flow
+    cdef const Entry* entry
+    for flow in range(end):
+        entry = &nat.table.entries[flow]
+        if entry.state != STATE_FREE and (is_mapping(entry) or not entry.flags & MAPPED):
+            ports_note(
+                &nat.ports,
+                entry.protocol,
+                entry.interface,
+                entry.remote_address,
+                entry.remote_port,
+                entry.nat_port,
+            )
 
 
 cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
@@ -455,7 +477,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
     their way into the cache while the others are hashed.
     """
     cdef uint32_t watermark = nat.header.entries_watermark
-    cdef uint32_t discarded = 0, used = 0, start, end, flow
+    cdef uint32_t discarded = 0, used = 0, unnoted = 0, start, end, flow
     cdef uint64_t hashes[BLOCK][2]
     cdef int side, protocol
     cdef bint mapped = False
@@ -487,7 +509,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         for flow in range(start, end):
             if nat.table.entries[flow].state == STATE_FREE:
                 table_discard(&nat.table, flow)
-            elif adopt(nat, flow, hashes[flow - start], now):
+            elif adopt(nat, flow, hashes[flow - start], now, &unnoted):
                 used += 1
             else:
                 discarded += 1
@@ -495,6 +517,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         start = end
     if mapped:
         mappings_recount(nat, now)
+    ports_complete(nat, unnoted)
     # A discarded entry may have been the last of a number that retires.
     for flow in range(nat.slots_max):
         if nat.slots[flow].retiring and nat.slots[flow].entries == 0:
