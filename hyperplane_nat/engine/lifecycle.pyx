@@ -336,9 +336,25 @@ cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noex
     return DROP_NONE
 
 
+cdef int retime(Nat* nat, uint64_t now, int budget) noexcept nogil:
+    """Go on giving flows timers of the present timeouts, up to `budget` entries; how many it were."""
+    cdef int used = 0
+    while nat.retimed < nat.header.entries_watermark and used < budget:
+        if nat.table.entries[nat.retimed].state != STATE_FREE:
+            relink(nat, nat.retimed, now)
+        nat.retimed += 1
+        used += 1
+    if nat.retimed >= nat.header.entries_watermark:
+        nat.retimed = NIL
+    return used
+
+
 cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
-    """Examine up to `budget` flows whose tick has come; returns how many were examined."""
-    cdef int examined = 0, outcome
+    """Examine up to `budget` flows whose tick has come; returns how many were examined.
+
+    After a change of timeouts all flows are examined first: deadlines may have come nearer.
+    """
+    cdef int examined = retime(nat, now, budget), outcome
     cdef uint32_t flow
     wheel_begin(&nat.wheel)
     while examined < budget:
@@ -486,6 +502,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         memset(nat.table.index, 0, <uint64_t>nat.header.index_cells * 4)
     ports_clear(&nat.ports, blank)
     wheel_init(&nat.wheel, &nat.table, now)
+    nat.retimed = NIL
     nat.table.free_head = NIL
     nat.counters[C_MAPPINGS_ACTIVE] = 0
     for protocol in range(3):

@@ -5,7 +5,8 @@ Theory of operation
 -------------------
 The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
-waits longer than one budget.  Left over are: frames whose next hop is unknown and ARP replies
+waits longer than one budget.  A long command is carried out in slices (:mod:`slices`).  Left over
+are: frames whose next hop is unknown and ARP replies
 (:mod:`neighbours`), expiry of flows and the sweep for those of removed slots, statistics of the
 socket, events for the log.
 
@@ -16,6 +17,7 @@ the controller sends again, and neighbours, which are asked again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -28,6 +30,7 @@ from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
 from hyperplane_nat.forwarder.neighbours import Neighbours
+from hyperplane_nat.forwarder.slices import Work
 from hyperplane_nat.forwarder.timers import Timers
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
 from hyperplane_nat.io.ring import PacketIO
@@ -164,15 +167,24 @@ class Forwarder:
         delay = _NEIGHBOUR_IDLE_MS if due is None else min(max(due - now, 1), _NEIGHBOUR_IDLE_MS)
         return delay / 1000
 
-    def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
-        """The command ``configure``: serve exactly these interfaces and slots."""
-        result = self._configuration.configure(arguments, now_ms())
+    def configure(self, arguments: dict[str, Any]) -> Work[dict[str, int]]:
+        """The command ``configure``: serve exactly these interfaces and slots.
+
+        The collector would go through thousands of them at one go, which takes longer than a slice;
+        what is served lives long, and is kept from it.
+        """
+        gc.disable()
+        try:
+            result = yield from self._configuration.configure(arguments, now_ms())
+        finally:
+            gc.freeze()
+            gc.enable()
         self._timers.do("sweep", self._sweep)
         return result
 
-    def update(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def update(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``update``: add, change and remove some interfaces and slots."""
-        self._configuration.update(arguments)
+        yield from self._configuration.update(arguments)
         self._timers.do("sweep", self._sweep)
         return {"retiring": self._configuration.retiring()}
 

@@ -4,9 +4,10 @@
 import dataclasses
 from ipaddress import IPv4Address
 
+from hyperplane_nat.engine import Timeouts as EngineTimeouts
 from tests.engine import scenario
 from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
-from tests.reference import Policy, Result, packet
+from tests.reference import Policy, Result, Timeouts, packet
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
 
 _NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
@@ -130,6 +131,12 @@ class Pair:
                     self.engine, each, policy, primary=primary, address=address, mtu=before.mtu
                 )
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Let flows there are and new ones last so long."""
+        self.model.timeouts = timeouts
+        fields = dataclasses.asdict(timeouts)
+        self.engine.configure(timeouts_ms=EngineTimeouts(**fields), now_ms=self.now)
 
     def compare_flows(self) -> None:
         """Flows, states, counters of flows and clocks agree; so does the next deadline."""

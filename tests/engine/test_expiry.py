@@ -261,3 +261,27 @@ def test_a_timeout_that_32_bits_cannot_tell_is_refused() -> None:
         EngineTimeouts(udp=2**31)
     with pytest.raises(ValueError, match="timeout hold"):
         EngineTimeouts(hold=-1)
+
+
+@pytest.mark.parametrize("budget", [1, 10, 1000])
+def test_other_timeouts_hold_for_flows_there_are(budget: int) -> None:
+    """Shorter or longer: each flow ends at the new deadline, and no call exceeds its budget."""
+    setup = scenario.Setup(flows_max=256, ports=Ports(40000, 40255, 256), timeouts=TIMEOUTS)
+    target = EngineTarget(setup)
+    engine = target.engine
+    for number in range(200):
+        traffic.opened(engine, 1, 5000 + number, number)
+    for udp, now in ((100_000_000, 300), (700, 800)):
+        engine.configure(timeouts_ms=EngineTimeouts(udp=udp, hold=900), now_ms=now)
+        assert engine.next_deadline() is not None
+        assert engine.verify() == []
+        # Each entry for its timer, then each flow whose tick has come.
+        for _ in range(-(-600 // budget)):
+            assert engine.expire(now, budget) <= budget
+        assert engine.verify() == []
+        ended = {flow.inside_port - 5000 for flow in engine.flows() if flow.state == "HELD"}
+        assert ended == {number for number in range(200) if number + udp <= now}
+    engine.expire(899, 10_000)
+    ended = {flow.inside_port - 5000 for flow in engine.flows() if flow.state == "HELD"}
+    assert ended == set(range(200))
+    target.close()

@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.engine import Ports, Timeouts
-from hyperplane_nat.forwarder.desired import parse
+from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder.desired import Desired
 from hyperplane_nat.forwarder.neighbours import NeighbourSettings
+from hyperplane_nat.forwarder.slices import finish
+
+
+def parse(arguments: dict[str, Any]) -> Desired:
+    return finish(desired.parse(arguments))
+
 
 GOOD: dict[str, Any] = {
     "interfaces": [
