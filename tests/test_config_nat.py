@@ -11,6 +11,7 @@ from hyperplane_nat.config_nat import RFC_VALUES, behaviour, scaled_ms, timeouts
 from hyperplane_nat.config_text import toml
 from hyperplane_nat.engine import Behaviour, Ports, Timeouts
 from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder.slices import finish
 
 
 def _value(config: Config, section: str, field: str) -> object:
@@ -20,12 +21,14 @@ def _value(config: Config, section: str, field: str) -> object:
 def test_aws_is_the_default_and_what_the_engine_does_by_itself() -> None:
     config = Config()
     assert config.nat.profile == "aws"
-    state = desired.parse(
-        {
-            "interfaces": [],
-            "slots": [],
-            "behaviour": behaviour(config.nat, config.timeouts),
-        }
+    state = finish(
+        desired.parse(
+            {
+                "interfaces": [],
+                "slots": [],
+                "behaviour": behaviour(config.nat, config.timeouts),
+            }
+        )
     )
     assert state.behaviour == Behaviour()
     assert Timeouts(**timeouts_ms(config.timeouts, config.ports)) == Timeouts()

@@ -31,7 +31,7 @@ from hyperplane_nat.engine.layout cimport NIL, Entry, Remote
 from hyperplane_nat.engine.mapping cimport PERMISSION, is_mapping
 from hyperplane_nat.engine.nat cimport NOBODY, Interface, Nat
 from hyperplane_nat.engine.ports cimport ports_bit, ports_remote
-from hyperplane_nat.engine.timers cimport WHEEL_BUCKETS, WHEEL_HEAD
+from hyperplane_nat.engine.timers cimport WHEEL_HEAD, WHEEL_LISTS
 from hyperplane_nat.engine.tracker cimport MAPPED
 
 
@@ -200,15 +200,20 @@ cdef list audit(Nat* nat):
             f"{remotes} remote endpoints in the table, {len(per_remote)} in the flows, "
             f"{nat.ports.remotes_used} counted"
         )
-    for bucket in range(WHEEL_BUCKETS):
+    timed = bytearray(watermark)
+    for bucket in range(WHEEL_LISTS):
         flow = nat.wheel.heads[bucket]
         before = WHEEL_HEAD | bucket
         if (flow != NIL) != bool(nat.wheel.occupied[bucket >> 6] >> (bucket & 63) & 1):
-            problems.append(f"timer bucket {bucket}: its occupied bit is wrong")
-        while flow != NIL and linked <= used:
+            problems.append(f"timer list {bucket}: its occupied bit is wrong")
+        while flow != NIL:
+            if timed[flow]:
+                problems.append(f"timer list {bucket}: flow {flow} is in it and in another place")
+                break
+            timed[flow] = 1
             linked += 1
             if nat.table.entries[flow].state == STATE_FREE:
-                problems.append(f"timer bucket {bucket} holds free entry {flow}")
+                problems.append(f"timer list {bucket} holds free entry {flow}")
             if nat.table.entries[flow].timer_prev != before:
                 problems.append(f"flow {flow}: its timer links disagree")
             before = flow

@@ -311,6 +311,7 @@ COUNTER_NAMES: tuple[str, ...] = (
     "mappings_active",
     "flow_records_lost",
     "transmit_coalesced",
+    "forwarder_timer_failures",
 )
 """Names of the counters in the state map, in the order of their indices."""
 

@@ -27,7 +27,13 @@ from hyperplane_nat.engine.flow_records cimport sink_open
 from hyperplane_nat.engine.flow_table cimport table_init
 from hyperplane_nat.engine.fragment_table cimport fragments_init, fragments_release_memory
 from hyperplane_nat.engine.fragments cimport fragments_deadline, fragments_expire, fragments_forget
-from hyperplane_nat.engine.layout cimport DESTINATIONS_MAX, Exhaustion, Header, SlotCounters
+from hyperplane_nat.engine.layout cimport (
+    DESTINATIONS_MAX,
+    NIL,
+    Exhaustion,
+    Header,
+    SlotCounters,
+)
 from hyperplane_nat.engine.lifecycle cimport flows_expire, flows_rebuild
 from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot
@@ -240,11 +246,16 @@ cdef class Engine:
     def configure(
         self, *, timeouts_ms=None, ports=None, behaviour=None, neighbours=None, uint64_t now_ms=0
     ):
-        """Set timeouts, port range and behaviour; flows keep what they have, ports outside a new range too."""
+        """Set timeouts, port range and behaviour; flows keep what they have, ports outside a new range too.
+
+        Other timeouts take effect with the next `expire`, within its budget.  Another port range or
+        kind of mapping derives index, ports and timers anew, which takes as long as opening the map.
+        """
         new_timeouts = timeouts_ms is not None and timeouts_ms != self.timeouts
         new_ports = ports is not None and ports != self.ports
         if new_timeouts:
             self._load_timeouts(timeouts_ms)
+            self.nat.retimed = 0 if self.nat.header.entries_watermark else NIL
         if new_ports:
             self._load_ports(ports)
         if behaviour is not None:
@@ -253,7 +264,7 @@ cdef class Engine:
             self._load_behaviour(behaviour)
         if neighbours is not None:
             self._load_neighbours(neighbours)
-        if new_timeouts or new_ports:
+        if new_ports:
             self._rebuild(now_ms, False)
 
     def set_interface(
@@ -547,6 +558,8 @@ cdef class Engine:
 
     def next_deadline(self):
         """When `expire` should be called next, in ms, or None when nothing waits."""
+        if self.nat.retimed != NIL:
+            return 0
         cdef uint64_t deadline = min(
             wheel_deadline(&self.nat.wheel), fragments_deadline(self.nat)
         )

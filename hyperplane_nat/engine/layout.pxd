@@ -18,6 +18,8 @@ cdef enum:
 
 cdef enum:
     NIL = 0xFFFFFFFF
+    # What 32 bits tell of an age in ms: beyond 37 days it is a time that lies ahead.
+    AGE_MAX = 0xBFFFFFFF
 
 # One flow, one cache line: everything a UDP packet needs.  `state` is the commit mark: it is
 # stored last when an entry is made and first when it is freed.  `generation` is what readers of
@@ -162,6 +164,10 @@ cdef inline void set_created(Entry* entry, Track* track, uint64_t now) noexcept 
 
 
 cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
-    """Milliseconds since a flow's last packet; 0 for one noted after the clock was read."""
+    """Milliseconds since a flow's last packet; 0 for one noted after the clock was read.
+
+    Timeouts are below 25 days and the wheel examines every flow once in a turn, so an entry that is
+    older than its state allows is met long before 37 days.
+    """
     cdef uint32_t age = <uint32_t>now - entry.last_seen
-    return 0 if age > 0x7FFFFFFF else age
+    return 0 if age > AGE_MAX else age

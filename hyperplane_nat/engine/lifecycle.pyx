@@ -21,7 +21,8 @@ inside begins a flow or is a SYN that may, and at no other time.
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
 ``last_seen`` is the low 32 bits of the clock in milliseconds; differences are taken modulo
-2**32, so ages up to 24 days are told apart from a clock that seems to run backwards.
+2**32, so ages up to 37 days are told apart from a clock that seems to run backwards.  No timeout is
+longer than 25 days.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -66,15 +67,14 @@ from hyperplane_nat.engine.mapping cimport (
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, count_interface, protocol_index
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
-from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back
+from hyperplane_nat.engine.ports cimport ports_clear, ports_give_back, ports_note, ports_readopt
 from hyperplane_nat.engine.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
+    wheel_begin,
     wheel_init,
-    wheel_keep,
     wheel_next,
     wheel_remove,
-    wheel_settle,
 )
 from hyperplane_nat.engine.tombstones cimport tombstone_put, tombstone_remove
 from hyperplane_nat.engine.tracker cimport (
@@ -366,11 +366,27 @@ cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noex
     return DROP_NONE
 
 
+cdef int retime(Nat* nat, uint64_t now, int budget) noexcept nogil:
+    """Go on giving flows timers of the present timeouts, up to `budget` entries; how many it were."""
+    cdef int used = 0
+    while nat.retimed < nat.header.entries_watermark and used < budget:
+        if nat.table.entries[nat.retimed].state != STATE_FREE:
+            relink(nat, nat.retimed, now)
+        nat.retimed += 1
+        used += 1
+    if nat.retimed >= nat.header.entries_watermark:
+        nat.retimed = NIL
+    return used
+
+
 cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
-    """Examine up to `budget` flows whose tick has come; returns how many were examined."""
-    cdef int examined = 0, outcome
+    """Examine up to `budget` flows whose tick has come; returns how many were examined.
+
+    After a change of timeouts all flows are examined first: deadlines may have come nearer.
+    """
+    cdef int examined = retime(nat, now, budget), outcome
     cdef uint32_t flow
-    cdef uint64_t deadline
+    wheel_begin(&nat.wheel)
     while examined < budget:
         flow = wheel_next(&nat.wheel, now)
         if flow == NIL:
@@ -379,13 +395,8 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
         outcome = pass_deadlines(nat, flow, now)
         if outcome == 2:
             release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
-            continue
-        deadline = deadline_of(nat, &nat.table.entries[flow], now)
-        if (deadline >> 6) <= nat.wheel.tick:
-            wheel_keep(&nat.wheel, flow)
         else:
-            wheel_add(&nat.wheel, flow, deadline)
-    wheel_settle(&nat.wheel)
+            wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
     return examined
 
 
@@ -448,8 +459,13 @@ cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
     return entry.protocol == 1 and (entry.state == STATE_ICMP or entry.state == STATE_HELD)
 
 
-cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) noexcept nogil:
-    """Take a committed entry into index, ports, timers and gauges; False when it cannot be."""
+cdef bint adopt(
+    Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now, uint32_t* unnoted
+) noexcept nogil:
+    """Take a committed entry into index, ports, timers and gauges; False when it cannot be.
+
+    Ports of entries below `unnoted` may be missing in bitmaps.
+    """
     cdef Entry* entry = &nat.table.entries[flow]
     cdef int side, first = SIDE_OUTSIDE if entry.slot == NOBODY else SIDE_INSIDE
     if not plausible(nat, entry):
@@ -464,21 +480,38 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
         entry.packets[0] = 0
     if entry.flags & MAPPED and not is_mapping(entry):
         permission_adopt(nat, entry)
-    else:
-        ports_adopt(
-            &nat.ports,
-            entry.protocol,
-            entry.interface,
-            entry.remote_address,
-            entry.remote_port,
-            entry.nat_port,
-        )
+    elif ports_readopt(
+        &nat.ports,
+        entry.protocol,
+        entry.interface,
+        entry.remote_address,
+        entry.remote_port,
+        entry.nat_port,
+    ):
+        unnoted[0] = flow + 1
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     if not over(entry.state) and not is_mapping(entry):
         count_active(nat, entry, 1)
     if entry.generation & 1:
         entry_settle(entry)
     return True
+
+
+cdef void ports_complete(Nat* nat, uint32_t end) noexcept nogil:
+    """Enter the ports of the entries below `end` in the bitmaps that began after them."""
+    cdef uint32_t flow
+    cdef const Entry* entry
+    for flow in range(end):
+        entry = &nat.table.entries[flow]
+        if entry.state != STATE_FREE and (is_mapping(entry) or not entry.flags & MAPPED):
+            ports_note(
+                &nat.ports,
+                entry.protocol,
+                entry.interface,
+                entry.remote_address,
+                entry.remote_port,
+                entry.nat_port,
+            )
 
 
 cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
@@ -490,7 +523,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
     their way into the cache while the others are hashed.
     """
     cdef uint32_t watermark = nat.header.entries_watermark
-    cdef uint32_t discarded = 0, used = 0, start, end, flow
+    cdef uint32_t discarded = 0, used = 0, unnoted = 0, start, end, flow
     cdef uint64_t hashes[BLOCK][2]
     cdef int side, protocol
     cdef bint mapped = False
@@ -499,6 +532,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         memset(nat.table.index, 0, <uint64_t>nat.header.index_cells * 4)
     ports_clear(&nat.ports, blank)
     wheel_init(&nat.wheel, &nat.table, now)
+    nat.retimed = NIL
     nat.table.free_head = NIL
     nat.counters[C_MAPPINGS_ACTIVE] = 0
     for protocol in range(3):
@@ -523,7 +557,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         for flow in range(start, end):
             if nat.table.entries[flow].state == STATE_FREE:
                 table_discard(&nat.table, flow)
-            elif adopt(nat, flow, hashes[flow - start], now):
+            elif adopt(nat, flow, hashes[flow - start], now, &unnoted):
                 used += 1
             else:
                 discarded += 1
@@ -531,6 +565,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         start = end
     if mapped:
         mappings_recount(nat, now)
+    ports_complete(nat, unnoted)
     # A discarded entry may have been the last of a number that retires.
     for flow in range(nat.slots_max):
         if nat.slots[flow].retiring and nat.slots[flow].entries == 0:

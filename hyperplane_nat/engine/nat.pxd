@@ -122,6 +122,8 @@ cdef struct Nat:
     uint32_t retiring
     uint32_t sweep_position
     uint32_t timeouts[STATES]
+    # Entries at or above it may have a timer of other timeouts than these; NIL when none has.
+    uint32_t retimed
     BehaviourRecord behaviour
     uint64_t* tombstones
     uint32_t tombstones_count

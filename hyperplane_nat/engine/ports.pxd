@@ -60,6 +60,22 @@ cdef void ports_adopt(
     uint16_t remote_port,
     uint16_t nat_port,
 ) noexcept nogil
+cdef bint ports_readopt(
+    PortAllocator* ports,
+    uint8_t protocol,
+    uint16_t interface,
+    uint32_t address,
+    uint16_t remote_port,
+    uint16_t nat_port,
+) noexcept nogil
+cdef void ports_note(
+    PortAllocator* ports,
+    uint8_t protocol,
+    uint16_t interface,
+    uint32_t address,
+    uint16_t remote_port,
+    uint16_t nat_port,
+) noexcept nogil
 cdef void ports_give_back(
     PortAllocator* ports,
     uint8_t protocol,

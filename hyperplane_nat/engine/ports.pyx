@@ -18,7 +18,9 @@ when it is the last one.  No path probes until it gives up.
 
 A bitmap is not filled at once, which would stall the packets behind it: every allocation looks
 up SCAN more ports, and until all are known ports are still drawn at random, which stays cheap
-because the endpoint has then filled at most an eighth of the range.
+because the endpoint has then filled at most an eighth of the range.  A rebuild may find endpoints
+that are all but full; it begins their bitmaps itself (`ports_readopt`) and adds what it met before
+(`ports_note`), so that they are complete when the first packet comes.
 
 Bitmaps live in the state map beside the table.  A range of SMALL_RANGE ports or fewer needs
 none: a walk over it is short.  Everything here is derived from the committed flows and rebuilt
@@ -326,7 +328,7 @@ cdef int ports_take(
     return 0
 
 
-cdef void ports_adopt(
+cdef Remote* adopted(
     PortAllocator* ports,
     uint8_t protocol,
     uint16_t interface,
@@ -334,7 +336,7 @@ cdef void ports_adopt(
     uint16_t remote_port,
     uint16_t nat_port,
 ) noexcept nogil:
-    """Count a port as in use; it may lie outside the present range."""
+    """Count a port as in use; it may lie outside the present range. The remote endpoint's record."""
     cdef Remote* remote = &ports.remotes[
         remote_cell(ports, protocol, interface, address, remote_port)
     ]
@@ -355,6 +357,56 @@ cdef void ports_adopt(
         # Chosen from an earlier range: the count no longer tells how full this range is.
         remote.foreign = 1
     elif remote.bitmap:
+        bit_set(ports, &ports.bitmaps[remote.bitmap], offset)
+    return remote
+
+
+cdef void ports_adopt(
+    PortAllocator* ports,
+    uint8_t protocol,
+    uint16_t interface,
+    uint32_t address,
+    uint16_t remote_port,
+    uint16_t nat_port,
+) noexcept nogil:
+    """Count a port as in use; it may lie outside the present range."""
+    adopted(ports, protocol, interface, address, remote_port, nat_port)
+
+
+cdef bint ports_readopt(
+    PortAllocator* ports,
+    uint8_t protocol,
+    uint16_t interface,
+    uint32_t address,
+    uint16_t remote_port,
+    uint16_t nat_port,
+) noexcept nogil:
+    """Count a port as in use during a rebuild; True when the remote endpoint's bitmap begins.
+
+    The bitmap then lacks the ports that were adopted before.
+    """
+    cdef Remote* remote = adopted(ports, protocol, interface, address, remote_port, nat_port)
+    if remote.bitmap or remote.count < ports.crowded or ports.bitmaps_count == 0:
+        return False
+    bitmap_start(ports, remote)
+    if remote.bitmap == 0:
+        return False
+    ports.bitmaps[remote.bitmap].scanned = ports.count
+    return True
+
+
+cdef void ports_note(
+    PortAllocator* ports,
+    uint8_t protocol,
+    uint16_t interface,
+    uint32_t address,
+    uint16_t remote_port,
+    uint16_t nat_port,
+) noexcept nogil:
+    """Mark an adopted port in its remote endpoint's bitmap, if there is one."""
+    cdef const Remote* remote = ports_remote(ports, protocol, interface, address, remote_port)
+    cdef uint32_t offset = <uint32_t>swap16(nat_port) - ports.first
+    if remote != NULL and remote.bitmap and offset < ports.count:
         bit_set(ports, &ports.bitmaps[remote.bitmap], offset)
 
 

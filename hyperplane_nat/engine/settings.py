@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple
 
 from hyperplane_nat.engine.constants import (
     Action,
@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+TIMEOUT_MAX_MS: Final = 2**31 - 1
+"""24.8 days."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """How long a flow outlives its last packet, by state, in milliseconds."""
@@ -44,6 +48,12 @@ class Timeouts:
     udp: int = 350_000
     icmp: int = 60_000
     hold: int = 60_000
+
+    def __post_init__(self) -> None:
+        """ValueError for one that the clock of the flow table cannot tell."""
+        for each in fields(self):
+            if not 0 <= getattr(self, each.name) <= TIMEOUT_MAX_MS:
+                raise ValueError(f"timeout {each.name} is not from 0 to {TIMEOUT_MAX_MS} ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

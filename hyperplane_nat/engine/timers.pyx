@@ -14,8 +14,11 @@ The links are double because a flow whose deadline comes nearer (it closes) must
 bucket.  A link of the first flow of a bucket names the bucket, marked by WHEEL_HEAD.
 
 The wheel decides nothing: the caller takes flows one by one (`wheel_next`), within a budget,
-and either frees, re-adds or keeps each.  The bucket of the present tick is examined too, since
-deadlines are exact to the millisecond; what is not due yet is kept there.
+and either frees or re-adds each.  A bucket whose tick has come is emptied whole into a list of its
+own, which flows leave one by one.  So the bucket of the present tick, which is looked at again and
+again since deadlines are exact to the millisecond, takes what is not due yet without its being
+met again in the same round.  That list is one like those of the buckets: a flow is in one list or
+in none, and may leave it, whatever is going on.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -28,7 +31,7 @@ from hyperplane_nat.engine.layout cimport NIL, Entry
 cdef void wheel_init(TimerWheel* wheel, FlowTable* table, uint64_t now) noexcept nogil:
     wheel.table = table
     wheel.tick = now >> WHEEL_SHIFT
-    wheel.kept = NIL
+    wheel.taken = False
     memset(wheel.heads, 0xFF, sizeof(wheel.heads))
     memset(wheel.occupied, 0, sizeof(wheel.occupied))
 
@@ -88,20 +91,40 @@ cdef uint32_t distance_to_occupied(const TimerWheel* wheel, uint32_t limit) noex
     return limit
 
 
+cdef void take(TimerWheel* wheel, uint32_t bucket) noexcept nogil:
+    """Empty a bucket into the list of flows to be examined, which is empty."""
+    cdef uint32_t flow = wheel.heads[bucket]
+    wheel.taken = True
+    if flow == NIL:
+        return
+    wheel.heads[WHEEL_DUE] = flow
+    wheel.occupied[WHEEL_DUE >> 6] |= <uint64_t>1 << (WHEEL_DUE & 63)
+    wheel.table.entries[flow].timer_prev = WHEEL_HEAD | WHEEL_DUE
+    wheel.heads[bucket] = NIL
+    wheel.occupied[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
+
+
+cdef void wheel_begin(TimerWheel* wheel) noexcept nogil:
+    """A round of `wheel_next` begins: the bucket of the present tick is to be looked at once more."""
+    wheel.taken = False
+
+
 cdef uint32_t wheel_next(TimerWheel* wheel, uint64_t now) noexcept nogil:
-    """Unlink and return a flow from a bucket whose tick has come, or NIL."""
+    """Unlink and return a flow whose tick has come, each once in a round, or NIL."""
     cdef uint64_t target = now >> WHEEL_SHIFT
     cdef uint64_t ahead
-    cdef uint32_t flow, bucket
+    cdef uint32_t flow
     while True:
-        bucket = <uint32_t>(wheel.tick % WHEEL_BUCKETS)
-        flow = wheel.heads[bucket]
+        flow = wheel.heads[WHEEL_DUE]
         if flow != NIL:
             wheel_remove(wheel, flow)
             return flow
+        if not wheel.taken:
+            take(wheel, <uint32_t>(wheel.tick % WHEEL_BUCKETS))
+            continue
         if wheel.tick >= target:
             return NIL
-        wheel_settle(wheel)
+        wheel.taken = False
         ahead = target - wheel.tick
         if ahead >= WHEEL_BUCKETS:
             # One turn visits every bucket: nothing can wait for a tick that was skipped.
@@ -111,26 +134,11 @@ cdef uint32_t wheel_next(TimerWheel* wheel, uint64_t now) noexcept nogil:
             wheel.tick += distance_to_occupied(wheel, <uint32_t>ahead)
 
 
-cdef void wheel_keep(TimerWheel* wheel, uint32_t flow) noexcept nogil:
-    """Put a flow aside that is not due yet though its tick has come; see `wheel_settle`."""
-    cdef Entry* entry = &wheel.table.entries[flow]
-    entry.timer_next = wheel.kept
-    entry.timer_prev = NIL
-    wheel.kept = flow
-
-
-cdef void wheel_settle(TimerWheel* wheel) noexcept nogil:
-    """Return the flows put aside to the bucket of the present tick."""
-    cdef uint32_t flow
-    while wheel.kept != NIL:
-        flow = wheel.kept
-        wheel.kept = wheel.table.entries[flow].timer_next
-        link(wheel, flow, <uint32_t>(wheel.tick % WHEEL_BUCKETS))
-
-
 cdef uint64_t wheel_deadline(const TimerWheel* wheel) noexcept nogil:
     """Start of the earliest tick with flows, in ms, or the largest number when there is none."""
-    cdef uint32_t distance = distance_to_occupied(wheel, WHEEL_BUCKETS)
+    cdef uint32_t distance = 0
+    if wheel.heads[WHEEL_DUE] == NIL:
+        distance = distance_to_occupied(wheel, WHEEL_BUCKETS)
     if distance == WHEEL_BUCKETS:
         return <uint64_t>0xFFFFFFFFFFFFFFFF
     return (wheel.tick + distance) << WHEEL_SHIFT

@@ -5,6 +5,10 @@ A request is ``{"id": 1, "command": "configure", "arguments": {...}}``, its answ
 ``{"id": 1, "ok": true, "result": {...}}`` or ``{"id": 1, "ok": false, "error": "..."}``.  Lines
 with ``"event"`` come unasked.  Commands state what shall be (of everything, or in an ``update`` of
 what it names), so any of them may be repeated, by the same controller or by the next one.
+
+Reading a request and carrying it out is work in slices (:mod:`slices`), between which packets pass.
+One command is carried out at a time, whoever sent it: its answer tells that all of it is done, and
+who asks meanwhile waits.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
+
+from hyperplane_nat.forwarder import sliced_json, slices
 
 __all__ = ["CommandError", "CommandServer", "Handler"]
 
@@ -25,6 +31,7 @@ _LINE_BYTES_MAX = 64 << 20
 _UNREAD_BYTES_MAX = 1 << 20
 
 Handler = Callable[[dict[str, Any]], Any]
+"""Returns the result, or the work in slices that does."""
 
 
 class CommandError(Exception):
@@ -39,6 +46,7 @@ class CommandServer:
         self._handlers = handlers
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Listen, readable and writable by the owner only; a dead predecessor's socket goes."""
@@ -70,7 +78,9 @@ class CommandServer:
         self._clients.add(writer)
         try:
             while line := await reader.readline():
-                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                async with self._turn:
+                    answer = await slices.run(self._answer(line))
+                writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError) as error:
             log.info("a command client went away: %s", error)
@@ -78,10 +88,10 @@ class CommandServer:
             self._clients.discard(writer)
             writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def _answer(self, line: bytes) -> slices.Work[dict[str, Any]]:
         identity: object = None
         try:
-            request = json.loads(line)
+            request = yield from sliced_json.read(line.decode())
             if not isinstance(request, dict):
                 raise CommandError("a request is a JSON object")
             identity = request.get("id")
@@ -92,7 +102,11 @@ class CommandServer:
             arguments = request.get("arguments") or {}
             if not isinstance(arguments, dict):
                 raise CommandError("arguments are a JSON object")
-            return {"id": identity, "ok": True, "result": handler(arguments)}
+            result = handler(arguments)
+            if isinstance(result, Generator):
+                result = yield from result
+                yield from sliced_json.discard(request)
+            return {"id": identity, "ok": True, "result": result}
         except json.JSONDecodeError as error:
             return {"id": identity, "ok": False, "error": f"not JSON: {error}"}
         except KeyError as error:

@@ -4,13 +4,17 @@
 Theory of operation
 -------------------
 ``configure`` states everything and always succeeds when it can be read: what it does not name is
-removed, and where a number is meant for another environment or interface than the one that flows
-still belong to, those flows are ended first, all at once.  That happens when a controller starts.
+removed, what is served already is left alone, and where a number is meant for another environment
+or interface than the one that flows still belong to, those flows are ended first, all at once.
+That happens when a controller starts.
 
 ``update`` states a part, while packets flow, and costs what it changes.  It is checked as a whole
 against what is served before anything is touched.  A number that was removed is *retiring* until
 no flow names it (:mod:`hyperplane_nat.engine.retirement`); until then it is refused, and the answer
 and ``status`` say which numbers these are.  A slot is attached to an interface once: from the pool.
+
+Both are work in slices, an item at a time.  They are read and checked before anything is changed;
+then packets pass between the changes, each of which leaves the engine whole.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any, Protocol
 from hyperplane_nat.engine import Engine
 from hyperplane_nat.forwarder import arp, desired
 from hyperplane_nat.forwarder.desired import Changes, Desired, InterfaceState, SlotState
+from hyperplane_nat.forwarder.slices import Work
 
 __all__ = ["Configuration"]
 
@@ -63,9 +68,9 @@ class Configuration:
         self.interfaces: dict[int, InterfaceState] = {}
         self.slots: dict[int, SlotState] = {}
 
-    def configure(self, arguments: dict[str, Any], now_ms: int) -> dict[str, int]:
+    def configure(self, arguments: dict[str, Any], now_ms: int) -> Work[dict[str, int]]:
         """Serve exactly this; returns how many slots and interfaces that are."""
-        wanted = desired.parse(arguments, **self._limits)
+        wanted = yield from desired.parse(arguments, **self._limits)
         self._engine.configure(
             timeouts_ms=wanted.timeouts,
             ports=wanted.ports,
@@ -73,11 +78,15 @@ class Configuration:
             neighbours=wanted.neighbours,
             now_ms=now_ms,
         )
-        self._remove_missing(wanted)
-        self._make_room(wanted, now_ms)
+        yield from self._remove_missing(wanted)
+        yield from self._make_room(wanted, now_ms)
         for interface in wanted.interfaces.values():
-            self._set_interface(interface)
-        for slot in wanted.slots.values():
+            yield
+            if self.interfaces.get(interface.number) != interface:
+                self._set_interface(interface)
+        while wanted.slots:
+            yield
+            _, slot = wanted.slots.popitem()
             if self.slots.get(slot.number) != slot:
                 self._set_slot(slot)
         self._engine.remove_strangers()
@@ -85,34 +94,40 @@ class Configuration:
         self.configured = True
         return {"slots": len(self.slots), "interfaces": len(self.interfaces)}
 
-    def update(self, arguments: dict[str, Any]) -> None:
+    def update(self, arguments: dict[str, Any]) -> Work[None]:
         """Change what is served; ValueError, KeyError or TypeError when that cannot be."""
         if not self.configured:
             raise ValueError("nothing is configured yet: send configure first")
-        changes = desired.parse_changes(arguments, **self._limits)
-        self._check(changes)
+        changes = yield from desired.parse_changes(arguments, **self._limits)
+        yield from self._check(changes)
         for number in changes.remove_slots:
+            yield
             self._remove_slot(number)
         for number in changes.remove_interfaces:
+            yield
             self._remove_interface(number)
         for interface in changes.interfaces.values():
+            yield
             self._set_interface(interface)
-        for slot in changes.slots.values():
-            self._set_slot(slot)
         if changes.interfaces or changes.remove_interfaces:
             self._announce()
+        for slot in changes.slots.values():
+            yield
+            self._set_slot(slot)
 
     def retiring(self) -> dict[str, list[int]]:
         """Numbers that cannot be used yet, because flows name them."""
         slots, interfaces = self._engine.retiring()
         return {"slots": slots, "interfaces": interfaces}
 
-    def _remove_missing(self, wanted: Desired) -> None:
+    def _remove_missing(self, wanted: Desired) -> Work[None]:
         for slot in list(self.slots.values()):
+            yield
             new = wanted.slots.get(slot.number)
             if new is None or new.ifindex != slot.ifindex:
                 self._remove_slot(slot.number)
         for interface in list(self.interfaces.values()):
+            yield
             other = wanted.interfaces.get(interface.number)
             if other is None:
                 self._remove_interface(interface.number)
@@ -124,19 +139,21 @@ class Configuration:
             self._engine.remove_interface(number)
             del self._primaries[number]
 
-    def _make_room(self, wanted: Desired, now_ms: int) -> None:
+    def _make_room(self, wanted: Desired, now_ms: int) -> Work[None]:
         """End the flows of those who had a number before; the state map remembers who that was."""
-        taken = [
-            slot.number
-            for slot in wanted.slots.values()
-            if not self._engine.admits_slot(slot.number, slot.interface, slot.ifindex)
-        ]
-        renamed = [
-            number
-            for interface in wanted.interfaces.values()
-            for number, address in interface.addresses
-            if not self._engine.admits_interface(number, address)
-        ]
+        taken: list[int] = []
+        renamed: list[int] = []
+        for slot in wanted.slots.values():
+            yield
+            if not self._engine.admits_slot(slot.number, slot.interface, slot.ifindex):
+                taken.append(slot.number)
+        for interface in wanted.interfaces.values():
+            yield
+            renamed += [
+                number
+                for number, address in interface.addresses
+                if not self._engine.admits_interface(number, address)
+            ]
         for number in taken:
             self._remove_slot(number)
         for number in renamed:
@@ -146,12 +163,14 @@ class Configuration:
             self._engine.sweep(now_ms)
             log.info("flows ended with %d slots and %d interfaces", len(taken), len(renamed))
 
-    def _check(self, changes: Changes) -> None:
+    def _check(self, changes: Changes) -> Work[None]:
         """ValueError when the changes do not go with what is served."""
         for interface in changes.interfaces.values():
+            yield
             self._check_interface(interface)
             self._check_link("interface", interface, changes)
         for slot in changes.slots.values():
+            yield
             if slot.interface is not None and (
                 slot.interface in changes.remove_interfaces
                 or (

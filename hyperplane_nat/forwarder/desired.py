@@ -5,7 +5,7 @@
 outcome does not depend on what was sent before.  ``update`` carries items of the same form, to be
 added or changed, and numbers to be removed.  Both are read here as a whole, and security groups are
 compiled, before anything is changed: what is wrong with an item by itself is found here, what does
-not go with what is already served is found in :mod:`configuration`.
+not go with what is already served is found in :mod:`configuration`.  Reading is work in slices.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hyperplane_nat.engine import (
     Rule,
     Timeouts,
 )
+from hyperplane_nat.forwarder.slices import Work
 
 __all__ = [
     "Changes",
@@ -130,12 +131,13 @@ class Changes:
 
 def parse(
     arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
-) -> Desired:
+) -> Work[Desired]:
     """Check the whole state; ValueError, KeyError or TypeError say what is wrong with it."""
-    interfaces = _interfaces(arguments["interfaces"], interfaces_max)
-    slots = _slots(arguments["slots"], slots_max)
-    _check_links((*interfaces.values(), *slots.values()))
+    interfaces = yield from _interfaces(arguments["interfaces"], interfaces_max)
+    slots = yield from _slots(arguments["slots"], slots_max)
+    yield from _check_links((*interfaces.values(), *slots.values()))
     for slot in slots.values():
+        yield
         if slot.interface is not None and slot.interface not in interfaces:
             raise ValueError(f"slot {slot.number} names interface {slot.interface}: there is none")
     return Desired(
@@ -158,18 +160,18 @@ def _behaviour(item: _Mapping[str, Any]) -> Behaviour:
 
 def parse_changes(
     arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
-) -> Changes:
+) -> Work[Changes]:
     """Check the items of an update by themselves; errors as those of :func:`parse`."""
     for name in arguments:
         if name not in _CHANGES:
             raise ValueError(f"unknown field {name!r}; known: {', '.join(_CHANGES)}")
     changes = Changes(
-        interfaces=_interfaces(arguments.get("interfaces", ()), interfaces_max),
-        slots=_slots(arguments.get("slots", ()), slots_max),
+        interfaces=(yield from _interfaces(arguments.get("interfaces", ()), interfaces_max)),
+        slots=(yield from _slots(arguments.get("slots", ()), slots_max)),
         remove_interfaces=_numbers(arguments.get("remove_interfaces", ()), interfaces_max),
         remove_slots=_numbers(arguments.get("remove_slots", ()), slots_max),
     )
-    _check_links((*changes.interfaces.values(), *changes.slots.values()))
+    yield from _check_links((*changes.interfaces.values(), *changes.slots.values()))
     for kind, given, removed in (
         ("interface", changes.interfaces, changes.remove_interfaces),
         ("slot", changes.slots, changes.remove_slots),
@@ -183,10 +185,11 @@ def parse_changes(
 
 def _interfaces(
     items: Iterable[_Mapping[str, Any]], interfaces_max: int
-) -> dict[int, InterfaceState]:
+) -> Work[dict[int, InterfaceState]]:
     result: dict[int, InterfaceState] = {}
     seen: set[int] = set()
     for item in items:
+        yield
         fields = {**item, "destinations": tuple(item["destinations"])}
         secondary = fields.pop("secondary", ())
         fields["secondary"] = tuple(SecondaryAddress(**each) for each in secondary)
@@ -218,9 +221,10 @@ def _interfaces(
     return result
 
 
-def _slots(items: Iterable[_Mapping[str, Any]], slots_max: int) -> dict[int, SlotState]:
+def _slots(items: Iterable[_Mapping[str, Any]], slots_max: int) -> Work[dict[int, SlotState]]:
     result: dict[int, SlotState] = {}
     for item in items:
+        yield
         state = SlotState(**item)
         where = f"slot {state.number}"
         _check_number(where, state.number, slots_max)
@@ -293,9 +297,10 @@ def _check_mtu(where: str, mtu: int) -> None:
         raise ValueError(f"MTU of {where}: {mtu} is out of range ({_MTU_MIN} to {MTU_MAX})")
 
 
-def _check_links(items: Iterable[InterfaceState | SlotState]) -> None:
+def _check_links(items: Iterable[InterfaceState | SlotState]) -> Work[None]:
     seen: set[int] = set()
     for item in items:
+        yield
         if item.ifindex in seen:
             raise ValueError(f"link {item.ifindex} is given twice: each has one slot or interface")
         seen.add(item.ifindex)

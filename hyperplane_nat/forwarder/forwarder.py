@@ -5,9 +5,9 @@ Theory of operation
 -------------------
 The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
-waits longer than one budget.  Left over are: next hops that do not answer or are to be asked again,
-expiry of flows and the sweep for those of removed slots, statistics of the socket, events for the
-log.
+waits longer than one budget.  A long command is carried out in slices (:mod:`slices`).  Left over
+are: next hops that do not answer or are to be asked again, expiry of flows and the sweep for those of
+removed slots, statistics of the socket, events for the log.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
 the controller sends again, and next hops, which are asked again.
@@ -16,6 +16,7 @@ the controller sends again, and next hops, which are asked again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -27,6 +28,8 @@ from hyperplane_nat.engine import Engine, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
+from hyperplane_nat.forwarder.slices import Work
+from hyperplane_nat.forwarder.timers import Timers
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
 from hyperplane_nat.io.ring import PacketIO
 
@@ -87,7 +90,9 @@ class Forwarder:
             slots_max=state.slots_max,
             interfaces_max=state.interfaces_max,
         )
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(
+            self._loop, lambda: self.engine.add_to_counter("forwarder_timer_failures")
+        )
         self.tell: Callable[[Mapping[str, Any]], None] | None = None
         """Is given the engine's events, as messages for the controller."""
         self._reading = False
@@ -98,16 +103,18 @@ class Forwarder:
         """Read the ring and start the timers."""
         self._loop.add_reader(self._io.fileno(), self._readable)
         self._reading = True
-        self._expire()
-        self._statistics()
-        self._resolve()
+        for name, work in (
+            ("expire", self._expire),
+            ("statistics", self._statistics),
+            ("resolve", self._resolve),
+        ):
+            self._timers.do(name, work)
 
     def stop(self) -> None:
         """Stop reading; what is counted so far is published."""
         self._loop.remove_reader(self._io.fileno())
         self._reading = False
-        for timer in self._timers.values():
-            timer.cancel()
+        self._timers.cancel()
         self._publish()
 
     def _readable(self) -> None:
@@ -117,63 +124,64 @@ class Forwarder:
             self._resuming = True
             self._loop.call_soon(self._resume)
         if self._datapath.due < self._resolves_at:
-            self._resolve()
+            self._timers.do("resolve", self._resolve)
 
     def _resume(self) -> None:
         self._resuming = False
         if self._reading:
             self._readable()
 
-    def _expire(self) -> None:
+    def _expire(self) -> float:
         now = now_ms()
         if self.engine.expire(now, EXPIRE_BUDGET) == EXPIRE_BUDGET:
-            delay = 0
-        else:
-            deadline = self.engine.next_deadline()
-            delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
-            delay = min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS)
-        self._timers["expire"] = self._loop.call_later(delay / 1000, self._expire)
+            return 0
+        deadline = self.engine.next_deadline()
+        delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
+        return min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS) / 1000
 
-    def _statistics(self) -> None:
+    def _statistics(self) -> float:
         self._publish()
         for message in messages(self.engine.drain_events()):
             if self.tell is not None:
                 self.tell(message)
-        self._timers["statistics"] = self._loop.call_later(_STATISTICS_SECONDS, self._statistics)
+        return _STATISTICS_SECONDS
 
     def _publish(self) -> None:
         _seen, dropped = statistics(self._ring.socket)
         self._datapath.publish(dropped)
 
-    def _resolve(self) -> None:
+    def _resolve(self) -> float:
         """Ask for next hops, and give up those that do not answer."""
-        if timer := self._timers.get("resolve"):
-            timer.cancel()
         now = now_ms()
         due = self._datapath.resolve(now)
         idle = now + _RESOLVE_IDLE_MS
         self._resolves_at = idle if due is None else min(due, idle)
-        delay = max(self._resolves_at - now, 1)
-        self._timers["resolve"] = self._loop.call_later(delay / 1000, self._resolve)
+        return max(self._resolves_at - now, 1) / 1000
 
-    def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
-        """The command ``configure``: serve exactly these interfaces and slots."""
-        result = self._configuration.configure(arguments, now_ms())
-        self._sweep()
+    def configure(self, arguments: dict[str, Any]) -> Work[dict[str, int]]:
+        """The command ``configure``: serve exactly these interfaces and slots.
+
+        The collector would go through thousands of them at one go, which takes longer than a slice;
+        what is served lives long, and is kept from it.
+        """
+        gc.disable()
+        try:
+            result = yield from self._configuration.configure(arguments, now_ms())
+        finally:
+            gc.freeze()
+            gc.enable()
+        self._timers.do("sweep", self._sweep)
         return result
 
-    def update(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def update(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``update``: add, change and remove some interfaces and slots."""
-        self._configuration.update(arguments)
-        self._sweep()
+        yield from self._configuration.update(arguments)
+        self._timers.do("sweep", self._sweep)
         return {"retiring": self._configuration.retiring()}
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> float | None:
         """End flows of what was removed, a step now and the others between batches."""
-        if timer := self._timers.pop("sweep", None):
-            timer.cancel()
-        if self.engine.sweep(now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET:
-            self._timers["sweep"] = self._loop.call_later(0, self._sweep)
+        return 0 if self.engine.sweep(now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET else None
 
     def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``status``."""

@@ -307,6 +307,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "forwarder_starts",
     ),
     MetricSpec(
+        "forwarder_timer_failures",
+        "counter",
+        "Failures of the forwarder's timers (expiry, sweep, neighbours, statistics); see its log.",
+        (),
+        "forwarder_timer_failures",
+    ),
+    MetricSpec(
         "forwarder_restarts",
         "counter",
         "Forwarders started by this controller to replace one that died.",

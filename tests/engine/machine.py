@@ -107,6 +107,12 @@ class GatewayMachine(RuleBasedStateMachine):
         self.pair.set_policy(number, policy)
         self.pair.compare_flows()
 
+    @rule(udp=st.sampled_from((100, 1000, 5000)), hold=st.sampled_from((0, 100, 500)))
+    def timeouts_change(self, udp: int, hold: int) -> None:
+        timeouts = dataclasses.replace(self.pair.model.timeouts, udp=udp, hold=hold)
+        self.pair.set_timeouts(timeouts)
+        self.pair.compare_flows()
+
     # Neighbours and ARP
 
     @rule(

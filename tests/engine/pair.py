@@ -6,9 +6,10 @@ from collections import Counter
 from ipaddress import IPv4Address
 
 from hyperplane_nat.engine import EndCause, NeighbourState
+from hyperplane_nat.engine import Timeouts as EngineTimeouts
 from tests.engine import scenario
 from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
-from tests.reference import Policy, Result, packet
+from tests.reference import Policy, Result, Timeouts, packet
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
 from tests.reference.settings import mac_bytes
 
@@ -152,6 +153,7 @@ class Pair:
         if examined < budget:
             late = [*self.model.due(self.now), *self.model.mappings_due(self.now)]
             assert not late, f"still there at {self.now} after expire: {late}"
+        assert self.engine.verify() == []
         self.compare_flows()
         return len(keys)
 
@@ -200,6 +202,12 @@ class Pair:
                     self.engine, each, policy, primary=primary, address=address, mtu=before.mtu
                 )
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Let flows there are and new ones last so long."""
+        self.model.timeouts = timeouts
+        fields = dataclasses.asdict(timeouts)
+        self.engine.configure(timeouts_ms=EngineTimeouts(**fields), now_ms=self.now)
 
     def compare_flows(self) -> None:
         """Flows, states, counters of flows and clocks agree; so does the next deadline."""

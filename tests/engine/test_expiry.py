@@ -2,15 +2,17 @@
 """Timers on a clock of our own: exact, bounded by a budget, and across the wrap of 2^32 ms."""
 
 import random
+import struct
 
 import pytest
 
+from hyperplane_nat.engine import Timeouts as EngineTimeouts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.connection import Connection
 from tests.engine.pair import Pair
 from tests.engine.scenario import INSIDE, OUTSIDE
-from tests.reference import Ports, Timeouts, packet
+from tests.reference import Behaviour, Ports, Timeouts, packet
 
 TIMEOUTS = Timeouts(
     tcp_opening=1100,
@@ -32,6 +34,11 @@ TCP_TIMEOUT = {
     "TIME_WAIT": 900,
     "RESET": 800,
 }
+ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I6Q")
+"""Where the map's header says at which offset the entries begin."""
+
+TIMER_NEXT_OFFSET = 20
+
 STARTS = [0, 5, (1 << 31) - 700, (1 << 32) - 1, (1 << 32) - 700, (1 << 32) - 2000, (1 << 33) - 9]
 
 
@@ -170,4 +177,111 @@ def test_idle_engine_has_no_deadline() -> None:
     target = EngineTarget(scenario.Setup())
     assert target.engine.next_deadline() is None
     assert target.engine.expire(1 << 40) == 0
+    target.close()
+
+
+DAY_MS = 86_400_000
+
+
+def test_a_mapping_whose_last_flow_ends_in_its_own_tick() -> None:
+    """A mapping is looked at once a day.  Here its last flow ends in the round in which it was met
+    and not due: it has one timer all the same, and the round ends.
+    """
+    setup = scenario.Setup(
+        flows_max=64,
+        ports=Ports(40000, 40063, 55_000),
+        timeouts=Timeouts(udp=300_000, hold=60_000),
+        behaviour=Behaviour(endpoint_independent=True),
+    )
+    start = (2 - 86_720_000) % 64
+    target = EngineTarget(setup, now=start)
+    engine = target.engine
+    # One flow goes on for a day; a second one ends soon, and from then on the mapping is looked at.
+    packets = {start + 290_000 * number: 7 for number in range(299)} | {start + 20_040: 9}
+    tick = start + 20_040 + 300_000 + DAY_MS - 42
+    assert max(packets) + 300_000 == tick + 2
+    for now in sorted({*packets, *range(start, tick - 64, 64_000)}):
+        engine.expire(now, 1000)
+        if now in packets:
+            traffic.opened(engine, 1, 5000, now, remote_port=packets[now])
+        if (due := engine.next_deadline()) is not None:
+            engine.expire(max(now, min(due, tick - 64)), 1000)
+    assert len(engine.flows()) == 1
+    for now in (tick + 10, tick + 20, tick + 64):
+        assert engine.expire(now, 1000) < 1000
+        assert engine.verify() == []
+    assert engine.flows() == []
+    assert [each.state for each in engine.mappings()] == ["HELD"]
+    for number in range(8):
+        traffic.opened(engine, 1, 6001 + number, now)
+    for _ in range(20):
+        now += 61_000
+        assert engine.expire(now, 1000) < 1000
+        assert engine.verify() == []
+    assert engine.flows() == []
+    assert engine.mappings() == []
+    target.close()
+
+
+def test_verify_finds_a_flow_that_is_in_two_lists() -> None:
+    setup = scenario.Setup(flows_max=64, ports=Ports(40000, 40063, 64), timeouts=TIMEOUTS)
+    target = EngineTarget(setup)
+    for number in range(3):
+        traffic.opened(target.engine, 1, 5000 + number, number * 100)
+    assert target.problems() == []
+    (entries,) = struct.unpack_from("<Q", target.map.memory, ENTRIES_OFFSET)
+    # The end of one list leads to the flow of another.
+    struct.pack_into("<I", target.map.memory, entries + TIMER_NEXT_OFFSET, 2)
+    assert any("in another place" in line for line in target.problems())
+    struct.pack_into("<I", target.map.memory, entries + TIMER_NEXT_OFFSET, 0xFFFFFFFF)
+    assert target.problems() == []
+    target.close()
+
+
+@pytest.mark.parametrize("late", [0, 647, 5_000, DAY_MS, 10 * DAY_MS])
+def test_the_longest_timeout_ends_however_late_it_is_noticed(late: int) -> None:
+    """Beyond 2^31 ms, where a 32-bit difference has another sign."""
+    longest = 2**31 - 1
+    target = EngineTarget(scenario.Setup(timeouts=Timeouts(udp=longest, hold=1000)), now=7)
+    engine = target.engine
+    traffic.opened(engine, 1, 5000, 7)
+    now = 7
+    while now + 500_000 < 7 + longest:
+        now += 500_000
+        engine.expire(now, 10)
+    assert [flow.state for flow in engine.flows()] == ["UDP"]
+    engine.expire(7 + longest + late, 10)
+    assert [flow.state for flow in engine.flows()] == ([] if late >= 1000 else ["HELD"])
+    assert engine.verify() == []
+    target.close()
+
+
+def test_a_timeout_that_32_bits_cannot_tell_is_refused() -> None:
+    with pytest.raises(ValueError, match="timeout udp is not from 0 to 2147483647 ms"):
+        EngineTimeouts(udp=2**31)
+    with pytest.raises(ValueError, match="timeout hold"):
+        EngineTimeouts(hold=-1)
+
+
+@pytest.mark.parametrize("budget", [1, 10, 1000])
+def test_other_timeouts_hold_for_flows_there_are(budget: int) -> None:
+    """Shorter or longer: each flow ends at the new deadline, and no call exceeds its budget."""
+    setup = scenario.Setup(flows_max=256, ports=Ports(40000, 40255, 256), timeouts=TIMEOUTS)
+    target = EngineTarget(setup)
+    engine = target.engine
+    for number in range(200):
+        traffic.opened(engine, 1, 5000 + number, number)
+    for udp, now in ((100_000_000, 300), (700, 800)):
+        engine.configure(timeouts_ms=EngineTimeouts(udp=udp, hold=900), now_ms=now)
+        assert engine.next_deadline() is not None
+        assert engine.verify() == []
+        # Each entry for its timer, then each flow whose tick has come.
+        for _ in range(-(-600 // budget)):
+            assert engine.expire(now, budget) <= budget
+        assert engine.verify() == []
+        ended = {flow.inside_port - 5000 for flow in engine.flows() if flow.state == "HELD"}
+        assert ended == {number for number in range(200) if number + udp <= now}
+    engine.expire(899, 10_000)
+    ended = {flow.inside_port - 5000 for flow in engine.flows() if flow.state == "HELD"}
+    assert ended == set(range(200))
     target.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.forwarder.commands import CommandError, CommandServer
+from hyperplane_nat.forwarder.slices import Work
 
 
 def refuse(_arguments: dict[str, Any]) -> None:
@@ -124,3 +126,36 @@ def test_events_reach_every_client(tmp_path: Path) -> None:
                 writer.close()
 
     run(body)
+
+
+def test_a_long_command_lets_others_wait_and_the_loop_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    happened: list[str] = []
+    begun = asyncio.Event()
+
+    def slow(_arguments: dict[str, Any]) -> Work[str]:
+        happened.append("slow begins")
+        begun.set()
+        end = time.perf_counter() + 0.05
+        while time.perf_counter() < end:
+            yield
+        happened.append("slow ends")
+        return "done"
+
+    async def body() -> None:
+        server = CommandServer(path, {"slow": slow, "quick": lambda _: happened.append("quick")})
+        await server.start()
+        first = asyncio.create_task(ask(path, b'{"id": 1, "command": "slow"}'))
+        await begun.wait()
+        second = asyncio.create_task(ask(path, b'{"id": 2, "command": "quick"}'))
+        turns = 0
+        while not first.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await first)[0] == {"id": 1, "ok": True, "result": "done"}
+        assert (await second)[0]["ok"]
+        assert turns > 5
+        await server.close()
+
+    run(body)
+    assert happened == ["slow begins", "slow ends", "quick"]

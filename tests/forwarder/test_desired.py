@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.engine import NeighbourSettings, Ports, Timeouts
-from hyperplane_nat.forwarder.desired import parse
+from hyperplane_nat.forwarder import desired
+from hyperplane_nat.forwarder.desired import Desired
+from hyperplane_nat.forwarder.slices import finish
+
+
+def parse(arguments: dict[str, Any]) -> Desired:
+    return finish(desired.parse(arguments))
+
 
 GOOD: dict[str, Any] = {
     "interfaces": [
