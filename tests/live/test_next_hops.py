@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.live.lab import (
     Lab,
     require_program,
     run,
+    tcp_socket,
     udp_socket,
     wait_until,
 )
@@ -43,6 +45,7 @@ DEAD = 5_000
 VIRTUAL = "10.0.1.99"
 NEW_MAC = "02:00:5e:00:53:01"
 BUFFER_BYTES = 8 << 20
+UDP_SEGMENT = 103
 
 # A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
 TOML = f"""
@@ -139,6 +142,30 @@ def test_a_burst_to_a_forgotten_next_hop_is_echoed_whole(lab: Lab) -> None:
                     endpoint.settimeout(left)
                     echoed.append(int.from_bytes(endpoint.recv(64)))
             assert sorted(echoed) == list(range(BURST))
+
+
+def test_what_waits_keeps_what_is_left_to_be_done(lab: Lab) -> None:
+    """Checksums that the sender left to its link, and datagrams yet to be cut out of one frame."""
+    address = (ECHO[0], 7009)
+    with echoing(lab.vpc, address), udp_socket(lab.environment(3)) as endpoint:
+        forgotten(lab, ECHO[0])
+        endpoint.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)
+        whole = bytes(range(250)) * 4
+        endpoint.sendto(whole, address)
+        parts = [endpoint.recv(2048) for _ in range(10)]
+        assert sorted(parts) == sorted(whole[at : at + 100] for at in range(0, 1000, 100))
+    retransmitted = []
+    with tcp_socket(lab.vpc) as listener:
+        listener.bind((ECHO[0], 7010))
+        listener.listen()
+        # On a busy machine an answer may be late, but not each time.
+        for _ in range(3):
+            forgotten(lab, ECHO[0])
+            with tcp_socket(lab.environment(3)) as client:
+                client.connect((ECHO[0], 7010))
+                information = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+                retransmitted.append(int.from_bytes(information[100:104], sys.byteorder))
+    assert 0 in retransmitted, "the first SYN that waited never arrived"
 
 
 def test_a_scan_takes_nobody_else_a_next_hop(lab: Lab) -> None:
