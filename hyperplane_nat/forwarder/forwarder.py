@@ -6,8 +6,8 @@ Theory of operation
 The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
 waits longer than one budget.  A long command is carried out in slices (:mod:`slices`).  Left over
-are: next hops that do not answer or are to be asked again, expiry of flows and the sweep for those of
-removed slots, statistics of the socket, events for the log.
+are: next hops that do not answer or are to be asked again, expiry of flows and the sweep for those
+of removed slots, statistics of the socket, events for the log.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
 the controller sends again, and next hops, which are asked again.

@@ -104,7 +104,7 @@ def test_without_matplotlib_the_remedy_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(BenchError, match=r"pip install 'hyperplane-nat\[bench\]'"):
+    with pytest.raises(BenchError, match=r"pip install 'hyperplane-nat\[plots\]'"):
         plots.draw(built(measured(nft=[1.0])), tmp_path)
 
 
