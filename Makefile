@@ -22,13 +22,13 @@ SOURCES := $(shell find hyperplane_nat bench -name '*.pyx' -o -name '*.pxd' -o -
 INSTALLED := $(VENV)/.installed
 BUILT := build/.built
 
-.PHONY: help deps deps-build demo test test-live test-alone test-rest lint build bench bench-quick \
+.PHONY: help deps deps-build demo test test-live test-alone test-rest test-long lint build bench bench-quick \
 	asan asan-build asan-fuzz docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test lint bench bench-quick asan docs clean distclean"
+	@echo " targets: deps build demo test test-long lint bench bench-quick asan docs clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -63,14 +63,18 @@ test: deps $(BUILT)
 PYTEST := bash -o pipefail -c '$(BIN)/python -m pytest "$$@" | sed -u ""' pytest
 
 test-live: $(BUILT)
-	$(PYTEST) tests/live -m 'not alone'
+	$(PYTEST) tests/live -m 'not alone and not long'
 
 # What loads the machine has it to itself.
 test-alone: $(BUILT)
-	$(PYTEST) tests/live -m alone
+	$(PYTEST) tests/live -m 'alone and not long'
 
 test-rest: $(BUILT)
-	$(PYTEST) --ignore=tests/live
+	$(PYTEST) --ignore=tests/live -m 'not long'
+
+# Ten thousand TCP conversations through the gateway and through nft. SEED=N repeats a run.
+test-long: deps $(BUILT)
+	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
 
 lint: $(BUILT)
 	$(BIN)/ruff check .
