@@ -127,7 +127,7 @@ class _Player:
     async def take(self, step: Step) -> Result:
         """A step's result."""
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with asyncio.timeout(self._deadline_seconds + step.seconds):
                 return await self._ACTIONS[step.action](self, step)
         except TimeoutError as error:
             # The deadline's has no number, ETIMEDOUT of a socket has.

@@ -381,6 +381,8 @@ def client_forgets(draw: Draw) -> Draft:
             *_pause(draw),
             *_opened(1, PORT),
             *_talk(draw, 1, 1),
+            *_pause(draw),
+            *_talk(draw, 1, 1),
             # The challenge (RFC 5961) was answered by a reset.
             *_gone_if_open(closed),
             *_orderly(1, _end(draw)),
@@ -427,6 +429,8 @@ def both_forget(draw: Draw) -> Draft:
             *_pause(draw),
             *_opened(1, PORT),
             *(_talk(draw, 1, 1) if draw.random() < 0.7 else ()),
+            *_pause(draw),
+            *(_talk(draw, 1, 1) if draw.random() < 0.5 else ()),
             *ending,
         )
     )
