@@ -5,7 +5,8 @@ The two worlds a conversation is played in: the same ends and links, with one NA
 `gateway` brings up a lab of this project in the profile `rfc`, `nft` the bench's namespaces with
 `masquerade random`, as strict as the gateway is: what is not part of a connection is dropped, and
 connections begin with a SYN (`nf_conntrack_tcp_loose = 0`). Both forget at the same times, a
-tenth of those of the RFCs, so that a conversation can outlive what the NAT remembers of it.
+tenth of those of the RFCs, so that a conversation can outlive what the NAT remembers of it; and
+half-closed connections as early as closed ones, so that one can outlive that as well.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ TIME_SCALE = 10
 OPENING, ESTABLISHED, CLOSING = 240, 7440, 240
 CLOSING_SECONDS = CLOSING / TIME_SCALE
 """
-How long both remember what is closed or reset. Far longer than the kernels' timers for sending
-again, which are not scaled.
+How long both remember what is half closed, closed or reset. Far longer than the kernels' timers for
+sending again, which are not scaled.
 """
 
 ENVIRONMENTS: dict[int, dict[str, str]] = {
@@ -69,7 +70,7 @@ _TOML = f"""
 time_scale = {TIME_SCALE}
 tcp_opening_seconds = {OPENING}
 tcp_established_seconds = {ESTABLISHED}
-tcp_half_closed_seconds = {ESTABLISHED}
+tcp_half_closed_seconds = {CLOSING}
 tcp_closing_seconds = {CLOSING}
 tcp_reset_seconds = {CLOSING}
 
@@ -108,8 +109,8 @@ _CONNTRACK = {
     "tcp_timeout_syn_sent": OPENING // TIME_SCALE,
     "tcp_timeout_syn_recv": OPENING // TIME_SCALE,
     "tcp_timeout_established": ESTABLISHED // TIME_SCALE,
-    "tcp_timeout_fin_wait": ESTABLISHED // TIME_SCALE,
-    "tcp_timeout_close_wait": ESTABLISHED // TIME_SCALE,
+    "tcp_timeout_fin_wait": CLOSING // TIME_SCALE,
+    "tcp_timeout_close_wait": CLOSING // TIME_SCALE,
     "tcp_timeout_last_ack": CLOSING // TIME_SCALE,
     "tcp_timeout_time_wait": CLOSING // TIME_SCALE,
     "tcp_timeout_close": CLOSING // TIME_SCALE,
