@@ -18,8 +18,8 @@ and unchanged, the end that was asked for, a refusal where nobody listens. A con
 when all came so. The one rule: what nft carries, the gateway carries.
 
 Impairments and deadlines are such that TCP always comes through: losses below a tenth, thirty
-seconds for a step. The time-outs of both NATs are a tenth of the RFCs', while the kernels' timers
-for sending again are what they always are: a NAT is not blamed for forgetting in between.
+seconds for a step. The time-outs of both NATs are a twentieth of the RFCs', while the kernels'
+timers for sending again are what they always are: a NAT is not blamed for forgetting in between.
 
 Half-open ends are made by TCP_REPAIR: a socket that is closed under repair says nothing, like a
 host that has lost its power. Its kernel knows nothing of the connection from then on.

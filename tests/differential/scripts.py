@@ -31,8 +31,11 @@ OTHER_PORT = 2
 
 CLEAN_SHARE = 0.3
 SHORT_PAUSES = (0.0, 0.0, 0.0, 0.0, 0.3, 1.5, 4.0)
+SAMPLE_PAUSES = (*SHORT_PAUSES, *SHORT_PAUSES, *SHORT_PAUSES, CLOSING_SECONDS + 2.0)
+"""Also longer than the NATs remember what is closed."""
+
 LONG_PAUSES = (*SHORT_PAUSES, *SHORT_PAUSES, CLOSING_SECONDS + 2.0, 2 * CLOSING_SECONDS + 2.0)
-"""Also longer than the NATs keep what is closed, and longer than the gateway holds its port."""
+"""Also longer than the gateway holds the port of that."""
 
 FAST_OPEN_BYTES = (1, 200, 500)
 MEGABYTE = 1 << 20
@@ -57,7 +60,14 @@ class Draw(random.Random):
 
     def __init__(self, key: str, pauses: tuple[float, ...]) -> None:
         super().__init__(key)
-        self.pauses = pauses
+        self._pauses = pauses
+
+    def pause(self) -> float:
+        """For so many seconds nothing happens; longer than any NAT's memory only once."""
+        seconds = self.choice(self._pauses)
+        if seconds > CLOSING_SECONDS:
+            self._pauses = SHORT_PAUSES
+        return seconds
 
 
 Script = Callable[[Draw], Draft]
@@ -93,7 +103,7 @@ def _talk(draw: Draw, connection: int, most: int = 3) -> list[Step]:
 
 
 def _pause(draw: Draw) -> list[Step]:
-    seconds = draw.choice(draw.pauses)
+    seconds = draw.pause()
     return [Step(Action.PAUSE, seconds=seconds)] if seconds else []
 
 
@@ -181,7 +191,7 @@ def idle(draw: Draw) -> Draft:
             Step(Action.LISTEN),
             *_opened(0),
             *(_talk(draw, 0, 1) if draw.random() < 0.5 else ()),
-            Step(Action.PAUSE, seconds=max(1.0, draw.choice(draw.pauses))),
+            Step(Action.PAUSE, seconds=max(1.0, draw.pause())),
             *_talk(draw, 0, 1),
             *_orderly(0, _end(draw)),
         )
@@ -712,7 +722,9 @@ def conversation(
     )
 
 
-def generate(seed: int, count: int, pauses: tuple[float, ...] = SHORT_PAUSES) -> list[Conversation]:
+def generate(
+    seed: int, count: int, pauses: tuple[float, ...] = SAMPLE_PAUSES
+) -> list[Conversation]:
     """
     So many conversations of a seed.
 

@@ -100,7 +100,7 @@ def test_a_sample_takes_seconds() -> None:
         sum(step.seconds for step in each.steps if step.action is Action.PAUSE)
         for each in scripts.generate(5, COUNT)
     )
-    assert longest <= 20
+    assert longest <= 30
 
 
 def test_a_long_run_outlives_what_the_nats_remember(many: list[Conversation]) -> None:

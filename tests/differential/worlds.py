@@ -5,7 +5,7 @@ The two worlds a conversation is played in: the same ends and links, with one NA
 `gateway` brings up a lab of this project in the profile `rfc`, `nft` the bench's namespaces with
 `masquerade random`, as strict as the gateway is: what is not part of a connection is dropped, and
 connections begin with a SYN (`nf_conntrack_tcp_loose = 0`). Both forget at the same times, a
-tenth of those of the RFCs, so that a conversation can outlive what the NAT remembers of it; and
+twentieth of those of the RFCs, so that a conversation can outlive what the NAT remembers of it; and
 half-closed connections as early as closed ones, so that one can outlive that as well.
 """
 
@@ -37,7 +37,7 @@ IMPAIRED = "10.0.1.90"
 ROUTES = "90"
 """Number of the server's routing table for what it sends from its impaired address."""
 
-TIME_SCALE = 10
+TIME_SCALE = 20
 OPENING, ESTABLISHED, CLOSING = 240, 7440, 240
 CLOSING_SECONDS = CLOSING / TIME_SCALE
 """

@@ -55,7 +55,7 @@ def check(both: Worlds, report: Report, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.requirement("RFC5382-2", profile="rfc")
 def test_a_sample(both: Worlds, capsys: pytest.CaptureFixture[str]) -> None:
-    check(both, run(both, capsys, SAMPLE, scripts.SHORT_PAUSES), SAMPLE)
+    check(both, run(both, capsys, SAMPLE, scripts.SAMPLE_PAUSES), SAMPLE)
 
 
 @pytest.mark.long
