@@ -96,7 +96,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "flows_created",
         "counter",
-        "Flows created, a reopened one included.",
+        "Flows created, those that take over the entry of another included.",
         ("protocol",),
         f"flows_created_{_PROTOCOL}",
     ),

@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
 from hyperplane_nat.engine.layout cimport Entry, Header, Remote
+from hyperplane_nat.engine.snapshot cimport entry_copy
 from hyperplane_nat.engine.tracker cimport MAPPED
 
 import array
@@ -31,12 +32,6 @@ cdef enum:
     # Set in the protocol of records that are permissions of a mapping and hold no port.
     PERMISSION = 0x80
     HOLDER_WORDS = 2
-
-cdef extern from *:
-    """
-    #define HP_PORTS_READ_BARRIER() __atomic_thread_fence(__ATOMIC_ACQUIRE)
-    """
-    void HP_PORTS_READ_BARRIER() noexcept nogil
 
 cdef dict NAMES = {1: "icmp", 6: "tcp", 17: "udp"}
 cdef dict NUMBERS = {name: number for number, name in NAMES.items()}
@@ -159,25 +154,15 @@ cdef class PortHolders:
         """The holders among a slice of entries from `start`, two words for each entry in use."""
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
-        cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
-        cdef uint64_t i = start
+        cdef uint64_t i
         cdef uint64_t end = min(<uint64_t>start + self.room, <uint64_t>header.entries_watermark)
         cdef uint32_t count = 0, number
         cdef uint64_t held, who
         cdef Entry entry
         with nogil:
-            while i < end:
-                memcpy(&entry, &entries[i], sizeof(Entry))
-                HP_PORTS_READ_BARRIER()
-                if (
-                    entry.state == STATE_FREE
-                    or entry.state > STATE_MAPPING
-                    or entries[i].generation != entry.generation
-                    or entries[i].state == STATE_FREE
-                ):
-                    i += 1
+            for i in range(start, end):
+                if not entry_copy(header, i, &entry, NULL) or entry.state > STATE_MAPPING:
                     continue
-                i += 1
                 held = (
                     entry.state == STATE_HELD
                     or entry.state == STATE_TIME_WAIT
@@ -187,7 +172,7 @@ cdef class PortHolders:
                 self.found[count] = (<uint64_t>entry.interface << 17) | who
                 count += 1
                 # A flow of a mapping uses the mapping's port.
-                number = 0 if entry.track_flags & MAPPED else self.number_of(&entry)
+                number = 0 if entry.flags & MAPPED else self.number_of(&entry)
                 if number:
                     self.found[count] = ((<uint64_t>number + 0xFFFF) << 17) | who
                     count += 1

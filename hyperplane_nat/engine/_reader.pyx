@@ -2,8 +2,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Reading a state map that another process writes.
 
-Nothing is locked.  An entry is copied and taken only when its state and generation read the
-same before and after the copy; counters are single aligned words.
+Nothing is locked.  Entries are copied by :mod:`snapshot`; counters are single aligned words.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -13,15 +12,10 @@ from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
 from hyperplane_nat.engine.layout cimport Entry, Header, SlotCounters
 from hyperplane_nat.engine.layout cimport Exhaustion as ExhaustionRecord
+from hyperplane_nat.engine.snapshot cimport HP_FENCE_ACQUIRE, attached, entry_copy
 
 from hyperplane_nat.engine.constants import DropReason, State
 from hyperplane_nat.engine.settings import Exhaustion, Flow
-
-cdef extern from *:
-    """
-    #define HP_READ_BARRIER() __atomic_thread_fence(__ATOMIC_ACQUIRE)
-    """
-    void HP_READ_BARRIER() noexcept nogil
 
 cdef list STATE_NAMES = [state.name for state in State]
 cdef dict REASONS = {int(reason): reason for reason in DropReason}
@@ -74,9 +68,9 @@ def read_exhaustions(const unsigned char[::1] memory not None):
     for i in range(EXHAUSTIONS):
         if records[i].errors == 0:
             continue
-        HP_READ_BARRIER()
+        HP_FENCE_ACQUIRE()
         memcpy(&record, &records[i], sizeof(ExhaustionRecord))
-        HP_READ_BARRIER()
+        HP_FENCE_ACQUIRE()
         if records[i].errors != record.errors or record.reason not in REASONS:
             continue
         found.append(
@@ -100,36 +94,23 @@ def read_flows(
     """Flows, or mappings, among `limit` entries from `start`."""
     cdef const uint8_t* base = &memory[0]
     cdef const Header* header = <const Header*>base
-    cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
     cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
     cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
     cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
-    cdef uint64_t i
+    cdef uint64_t i, created
     cdef Entry entry
-    cdef const Entry* source
     cdef list found = []
-    i = start
-    while i < end:
-        source = &entries[i]
-        i += 1
-        if source.state == STATE_FREE:
-            continue
-        HP_READ_BARRIER()
-        memcpy(&entry, source, sizeof(Entry))
-        HP_READ_BARRIER()
+    for i in range(start, end):
         if (
-            source.generation != entry.generation
-            or source.state == STATE_FREE
-            or entry.state == STATE_FREE
+            not entry_copy(header, i, &entry, &created)
             or entry.state > STATE_MAPPING
             or (entry.remote_address == 0) != mappings
-            or entry.slot >= header.slots_max
-            or entry.interface >= header.interfaces_max
+            or not attached(header, &entry)
         ):
             continue
         found.append(
             Flow(
-                i - 1,
+                i,
                 PROTOCOLS.get(entry.protocol, "?"),
                 STATE_NAMES[entry.state],
                 entry.slot,
@@ -144,7 +125,7 @@ def read_flows(
                 entry.bytes[0],
                 entry.packets[1],
                 entry.bytes[1],
-                entry.created,
+                created,
                 entry.last_seen,
             )
         )

@@ -43,6 +43,8 @@ cdef list audit(Nat* nat):
     cdef uint64_t active = 0
     for flow in range(watermark):
         entry = &nat.table.entries[flow]
+        if (entry.state == STATE_FREE) != (entry.generation & 1):
+            problems.append(f"entry {flow}: generation {entry.generation} in state {entry.state}")
         if entry.state == STATE_FREE:
             continue
         used += 1
@@ -69,7 +71,7 @@ cdef list audit(Nat* nat):
             active += entry.state == STATE_MAPPING
             if (entry.state == STATE_MAPPING) != (entry.packets[0] > 0):
                 problems.append(f"mapping {flow}: {entry.packets[0]} flows, state {entry.state}")
-        elif entry.track_flags & MAPPED:
+        elif entry.flags & MAPPED:
             key = (entry.interface, entry.protocol, entry.nat_port)
             mapped[key] = mapped.get(key, 0) + 1
             key = (

@@ -19,6 +19,7 @@ __all__ = [
     "LAYOUT_VERSION",
     "Action",
     "DropReason",
+    "Effect",
     "EndCause",
     "EventKind",
     "Filtering",
@@ -30,7 +31,7 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Version of the state map; a forwarder refuses a map of another version."""
 
 EXHAUSTIONS = 1024
@@ -120,6 +121,7 @@ class DropReason(IntEnum):
     FRAGMENT_REFUSED = 56
     MTU_EXCEEDED = 57
     TCP_IDLE_TIMEOUT = 58
+    TCP_SYN_UNSOLICITED = 59
 
 
 @unique
@@ -144,7 +146,11 @@ class State(IntEnum):
 
 @unique
 class Segment(IntEnum):
-    """What the tracker distinguishes in a TCP segment."""
+    """What the tracker distinguishes in a TCP segment.
+
+    Its flags give one of the first six; the others are what such a segment is to its flow, told by
+    its numbers (:mod:`tcp_states`).
+    """
 
     SYN = 0
     SYNACK = 1
@@ -152,6 +158,30 @@ class Segment(IntEnum):
     FIN = 3
     RST = 4
     INVALID = 5
+    SYN_REPEATED = 6
+    SYN_CROSSING = 7
+    SYN_UNSOLICITED = 8
+    ANSWER = 9
+    STRAY = 10
+    REFUSAL = 11
+    RST_STRAY = 12
+
+
+@unique
+class Effect(IntEnum):
+    """What the tracker does about a segment."""
+
+    PASS = 0
+    """It is forwarded, and the flow learns nothing."""
+    FOLLOW = 1
+    """It is recorded, and the clock set."""
+    END = 2
+    """It is not recorded, for it is a reset; the clock is set."""
+    REMEMBER = 3
+    """It is a SYN that may begin another connection; the clock is set."""
+    RESTART = 4
+    """The flow ends and another begins with this segment."""
+    DROP = 5
 
 
 @unique
@@ -162,6 +192,7 @@ class EndCause(IntEnum):
     RST = 1
     TIMEOUT = 2
     REMOVED = 3
+    REPLACED = 4
 
 
 @unique
@@ -294,6 +325,7 @@ def pxd() -> str:
         ("DROP", DropReason),
         ("STATE", State),
         ("SEGMENT", Segment),
+        ("EFFECT", Effect),
         ("END", EndCause),
         ("EVENT", EventKind),
         ("MAPPING", Mapping),

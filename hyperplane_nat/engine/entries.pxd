@@ -3,22 +3,26 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
-from hyperplane_nat.engine.layout cimport Entry
+from hyperplane_nat.engine.layout cimport Entry, age_of
 from hyperplane_nat.engine.nat cimport NOBODY, Interface, Nat, Slot
 from hyperplane_nat.engine.timers cimport wheel_add, wheel_remove
-
-cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
-    cdef uint32_t age = <uint32_t>now - entry.last_seen
-    return 0 if age > 0x7FFFFFFF else age
-
+from hyperplane_nat.engine.tracker cimport SYN_REMEMBERED
 
 cdef inline bint over(uint8_t state) noexcept nogil:
     """Whether the flow has ended and only its port is held."""
     return state == STATE_TIME_WAIT or state == STATE_RESET or state == STATE_HELD
 
 
+cdef inline uint32_t timeout_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """How long the entry lasts after `last_seen`: a remembered SYN has the time of an opening."""
+    cdef uint32_t timeout = nat.timeouts[entry.state]
+    if entry.flags & SYN_REMEMBERED and timeout < nat.timeouts[STATE_SYN_SENT]:
+        return nat.timeouts[STATE_SYN_SENT]
+    return timeout
+
+
 cdef inline uint64_t deadline_of(const Nat* nat, const Entry* entry, uint64_t now) noexcept nogil:
-    return now + nat.timeouts[entry.state] - age_of(entry, now)
+    return now + timeout_of(nat, entry) - age_of(entry, now)
 
 
 cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:

@@ -5,8 +5,8 @@
 Theory of operation: the index of the map is hashed under a key that only the forwarder knows, so a
 reader goes through the entries instead, once for many keys: they stand in a table of its own, and
 each entry in use is looked up in it with both its keys. A million entries take some 30
-milliseconds, without the interpreter's lock. Nothing is locked in the map: an entry may change
-while it is read, so whoever uses what was found reads the entry again and compares.
+milliseconds, without the interpreter's lock. Nothing is locked in the map: an entry may be
+another's as soon as it was read, so whoever uses what was found reads the entry again and compares.
 """
 
 from collections import namedtuple
@@ -19,6 +19,7 @@ from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.flow_table cimport FlowKey, entry_key, flow_key
 from hyperplane_nat.engine.layout cimport Entry, Header
 from hyperplane_nat.engine.siphash cimport HashKey, siphash
+from hyperplane_nat.engine.snapshot cimport entry_copy
 
 import os
 
@@ -63,7 +64,7 @@ cdef FlowKey packed(object key) except *:
 def find_flows(const unsigned char[::1] memory not None, list keys not None):
     """The entry of each key, None where there is no such flow."""
     cdef const Header* header = <const Header*>&memory[0]
-    cdef const Entry* entries = <const Entry*>(&memory[0] + header.entries_offset)
+    cdef Entry entry
     cdef uint64_t watermark = min(header.entries_watermark, header.flows_max)
     cdef uint64_t cell_count = 4
     cdef uint64_t mask, position, i
@@ -88,10 +89,10 @@ def find_flows(const unsigned char[::1] memory not None, list keys not None):
             cells[position].used = True
         with nogil:
             for i in range(watermark):
-                if entries[i].state == STATE_FREE:
+                if not entry_copy(header, i, &entry, NULL):
                     continue
                 for side in range(2):
-                    position = probe(cells, mask, &hash_key, entry_key(&entries[i], side))
+                    position = probe(cells, mask, &hash_key, entry_key(&entry, side))
                     if cells[position].used:
                         cells[position].found = <int64_t>i
         result = []

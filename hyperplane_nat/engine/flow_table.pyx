@@ -19,7 +19,8 @@ Free entries form a list through ``timer_next``; entries never used lie above
 
 What survives a kill: only entries whose ``state`` is not FREE.  ``state`` is the last store
 when an entry is made and the first when it is freed; index, free list, ports and timers are
-rebuilt from the committed entries when the map is opened.
+rebuilt from the committed entries when the map is opened.  Processes that only read go by
+``generation`` (:mod:`snapshot`), which encloses the same stores.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -27,6 +28,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.layout cimport NIL, Entry, Header, Track
 from hyperplane_nat.engine.siphash cimport HashKey
+from hyperplane_nat.engine.snapshot cimport entry_settle, entry_unsettle
 
 
 cdef void table_init(FlowTable* table, Header* header, HashKey key) noexcept nogil:
@@ -101,26 +103,28 @@ cdef uint32_t table_allocate(FlowTable* table) noexcept nogil:
         table.header.entries_watermark = flow + 1
     else:
         return NIL
+    entry_unsettle(&table.entries[flow])
     table.used += 1
     return flow
 
 
 cdef void table_commit(FlowTable* table, uint32_t flow, uint8_t state) noexcept nogil:
     """Index both directions and make the entry count."""
-    cdef const Entry* entry = &table.entries[flow]
+    cdef Entry* entry = &table.entries[flow]
     cdef int side
     for side in range(2):
         table_index_insert(table, flow, side, table_hash(table, entry_key(entry, side)))
-    HP_STORE_RELEASE(&table.entries[flow].state, state)
+    HP_STORE_RELEASE(&entry.state, state)
+    entry_settle(entry)
 
 
 cdef void table_discard(FlowTable* table, uint32_t flow) noexcept nogil:
     """Return an entry that is not indexed (or no longer) to the free list."""
     cdef Entry* entry = &table.entries[flow]
+    entry_unsettle(entry)
     HP_STORE_RELEASE(&entry.state, STATE_FREE)
     entry.timer_next = table.free_head
     entry.timer_prev = NIL
-    entry.generation += 1
     table.free_head = flow
 
 
@@ -132,6 +136,7 @@ cdef void table_give_back(FlowTable* table, uint32_t flow) noexcept nogil:
 
 cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil:
     """Forget a committed entry."""
+    entry_unsettle(&table.entries[flow])
     HP_STORE_RELEASE(&table.entries[flow].state, STATE_FREE)
     table_unindex(table, flow, SIDE_INSIDE)
     table_unindex(table, flow, SIDE_OUTSIDE)

@@ -13,9 +13,10 @@ the end the entry keeps its port for the hold time:
 * after a timeout in HELD, in which packets from outside are dropped, and TCP segments from inside
   are answered with a reset, as long after it as there is room (:mod:`tombstones`).
 
-A packet from inside that may begin a flow takes a held entry over, with its port.  When the
-hold time is over, entry and port are free.  The interface's policy is asked whenever a flow begins,
-be it in a held entry, and at no other time.
+A packet from inside that may begin a flow takes a held entry over, with its port, and so does a
+connection that is opened on the addresses and ports of another (:mod:`tcp_states`).  When the
+hold time is over, entry and port are free.  The interface's policy is asked whenever a packet from
+inside begins a flow or is a SYN that may, and at no other time.
 
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
@@ -23,19 +24,19 @@ passed first settles the flow (`flow_settle`), with the hold time counted from t
 2**32, so ages up to 24 days are told apart from a clock that seems to run backwards.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.allocation cimport allocate, report
 from hyperplane_nat.engine.entries cimport (
-    age_of,
     deadline_of,
     join,
     leave_interface,
     leave_slot,
     over,
     relink,
+    timeout_of,
 )
 from hyperplane_nat.engine.flow_records cimport note_end
 from hyperplane_nat.engine.flow_table cimport (
@@ -51,8 +52,9 @@ from hyperplane_nat.engine.flow_table cimport (
     table_prefetch_index,
     table_unindex,
 )
-from hyperplane_nat.engine.layout cimport NIL, Entry, Track
+from hyperplane_nat.engine.layout cimport NIL, Entry, Track, age_of, set_created
 from hyperplane_nat.engine.mapping cimport (
+    filter_admits,
     is_mapping,
     mapping_free,
     mapping_join,
@@ -65,6 +67,7 @@ from hyperplane_nat.engine.nat cimport NOBODY, Nat, count, count_interface, prot
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.policy cimport PolicyRecord, policy_check
 from hyperplane_nat.engine.ports cimport ports_adopt, ports_clear, ports_give_back
+from hyperplane_nat.engine.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.timers cimport (
     wheel_add,
     wheel_init,
@@ -74,10 +77,18 @@ from hyperplane_nat.engine.timers cimport (
     wheel_settle,
 )
 from hyperplane_nat.engine.tombstones cimport tombstone_put, tombstone_remove
-from hyperplane_nat.engine.tracker cimport MAPPED, reset_acceptable, track_segment, track_start
+from hyperplane_nat.engine.tracker cimport (
+    MAPPED,
+    SYN_REMEMBERED,
+    Step,
+    track_begin,
+    track_segment,
+    track_step,
+    track_syn,
+)
 
 cdef enum:
-    CAUSES = 4
+    CAUSES = 5
     BLOCK = 32
 
 
@@ -109,9 +120,10 @@ cdef inline uint8_t first_state(uint8_t protocol) noexcept nogil:
     return STATE_UDP if protocol == 17 else STATE_ICMP
 
 
-cdef void begin(Nat* nat, Entry* entry, uint64_t now) noexcept nogil:
+cdef void begin(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    cdef Entry* entry = &nat.table.entries[flow]
     entry.last_seen = <uint32_t>now
-    entry.created = <uint32_t>now
+    set_created(entry, &nat.table.tracks[flow], now)
     entry.packets[0] = 0
     entry.packets[1] = 0
     entry.bytes[0] = 0
@@ -154,9 +166,8 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     entry.interface = interface
     entry.nat_port = nat_port
     entry.protocol = p.protocol
-    entry.track_flags = 0 if mapping == NIL else <uint8_t>MAPPED
-    begin(nat, entry, now)
-    track_start(entry, &nat.table.tracks[flow])
+    entry.flags = 0 if mapping == NIL else <uint8_t>MAPPED
+    begin(nat, flow, now)
     join(nat, entry)
     # A SYN-ACK answers a SYN that its mapping let in.
     if p.protocol == 6 and p.segment == SEGMENT_SYNACK:
@@ -166,7 +177,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     if mapping != NIL:
         permission_adopt(nat, entry)
     if p.protocol == 6:
-        track_segment(entry, &nat.table.tracks[flow], p)
+        track_begin(entry, &nat.table.tracks[flow], p)
         tombstone_remove(nat, p)
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     count_begin(nat, entry)
@@ -174,20 +185,23 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     return flow
 
 
-cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
-    """A held entry serves its old owner again, with the same port; or why not."""
+cdef int restart(
+    Nat* nat, uint32_t flow, uint8_t state, const Packet* p, uint64_t now
+) noexcept nogil:
+    """The flow ends, if it has not, and another begins in its entry, with the same port; or why not."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef int reason = refusal(nat, entry.interface, p)
+    cdef int reason = refusal(nat, entry.interface, p) if p.side == SIDE_INSIDE else DROP_NONE
     if reason:
         return reason
-    note_end(nat, flow)
-    # Readers tell flows of one entry apart by it.
-    entry.generation += 1
-    begin(nat, entry, now)
-    track_start(entry, &nat.table.tracks[flow])
-    entry.state = first_state(entry.protocol)
+    if not over(entry.state):
+        count_end(nat, entry, END_REPLACED)
+    note_end(nat, flow, now)
+    entry_unsettle(entry)
+    begin(nat, flow, now)
+    entry.state = state
     if entry.protocol == 6:
-        track_segment(entry, &nat.table.tracks[flow], p)
+        track_begin(entry, &nat.table.tracks[flow], p)
+    entry_settle(entry)
     relink(nat, flow, now)
     count_begin(nat, entry)
     return DROP_NONE
@@ -199,10 +213,10 @@ cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcep
     if is_mapping(entry):
         mapping_free(nat, flow)
         return
-    note_end(nat, flow)
+    note_end(nat, flow, now)
     if entry.state == STATE_HELD:
         tombstone_put(nat, entry)
-    if not entry.track_flags & MAPPED:
+    if not entry.flags & MAPPED:
         ports_give_back(
             &nat.ports,
             entry.protocol,
@@ -215,27 +229,27 @@ cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcep
     leave_interface(nat, entry)
     table_free(&nat.table, flow)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
-    if entry.track_flags & MAPPED:
+    if entry.flags & MAPPED:
         mapping_leave(nat, entry, ended, now)
 
 
 cdef inline bint needs_hold(const Entry* entry) noexcept nogil:
     """Whether a flow keeps its entry after a timeout: the port of a mapping is held by that."""
-    return entry.protocol == 6 or not entry.track_flags & MAPPED
+    return entry.protocol == 6 or not entry.flags & MAPPED
 
 
 cdef inline uint32_t free_since(const Nat* nat, const Entry* entry) noexcept nogil:
     """When an entry whose time is over has become free."""
     if needs_hold(entry):
-        return entry.last_seen + nat.timeouts[entry.state]
+        return entry.last_seen + timeout_of(nat, entry)
     return entry.last_seen
 
 
 cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """What has become of a flow by now: 0 it goes on, 1 it changed state, 2 it is to be freed."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef uint32_t age = age_of(entry, now)
-    if age < nat.timeouts[entry.state]:
+    cdef uint32_t timeout = timeout_of(nat, entry)
+    if age_of(entry, now) < timeout:
         return 0
     if entry.state == STATE_MAPPING:
         entry.last_seen = <uint32_t>now
@@ -244,8 +258,9 @@ cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return 2
     count_end(nat, entry, END_TIMEOUT)
     count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
-    entry.last_seen += nat.timeouts[entry.state]
+    entry.last_seen += timeout
     entry.state = STATE_HELD
+    entry.flags &= <uint8_t>~SYN_REMEMBERED
     if not needs_hold(entry):
         return 2
     return 2 if age_of(entry, now) >= nat.timeouts[STATE_HELD] else 1
@@ -269,54 +284,67 @@ cdef void change_state(
 ) noexcept nogil:
     """Enter a state now; the wheel is told only when the deadline comes nearer."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef bint nearer = nat.timeouts[state] < nat.timeouts[entry.state]
+    cdef uint32_t before = timeout_of(nat, entry)
     entry.last_seen = <uint32_t>now
     entry.state = state
-    if nearer:
+    if timeout_of(nat, entry) < before:
         relink(nat, flow, now)
+
+
+cdef inline bint may_open(Nat* nat, const Entry* entry, const Packet* p) noexcept nogil:
+    """Whether a SYN on a flow is from a side that may open connections."""
+    return p.side == SIDE_INSIDE or (
+        entry.flags & MAPPED
+        and filter_admits(
+            nat, entry.protocol, entry.interface, entry.remote_address, entry.nat_port
+        )
+    )
+
+
+cdef int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """Keep a SYN that may begin another connection; or why it is refused."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef int reason
+    # Nobody outside keeps a port from being free.
+    if p.side == SIDE_INSIDE:
+        reason = refusal(nat, entry.interface, p)
+        if reason:
+            return reason
+        entry.last_seen = <uint32_t>now
+    track_syn(entry, &nat.table.tracks[flow], p)
+    return DROP_NONE
 
 
 cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
     cdef Entry* entry = &nat.table.entries[flow]
     cdef Track* track = &nat.table.tracks[flow]
-    cdef uint8_t state = entry.state, following
-    cdef bint from_inside = p.side == SIDE_INSIDE
-    if from_inside and p.segment == SEGMENT_SYN:
-        count(nat, C_TCP_SYNS_FROM_SOURCE)
-        count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
-        if over(state) and (
-            state != STATE_TIME_WAIT
-            or <int32_t>(p.sequence - track.sequence_end[SIDE_INSIDE]) > 0
-        ):
-            return reopen(nat, flow, p, now)
-    if state == STATE_HELD:
-        if not from_inside:
-            return DROP_FLOW_HELD
-        return DROP_TCP_NO_FLOW if p.segment == SEGMENT_RST else DROP_TCP_IDLE_TIMEOUT
-    if p.segment == SEGMENT_RST:
-        if not reset_acceptable(entry, track, p):
-            return DROP_TCP_RST_WINDOW
-        if not over(state):
-            count_end(nat, entry, END_RST)
-            change_state(nat, flow, STATE_RESET, now)
+    cdef bint opens = False
+    cdef const Step* step
+    if p.segment == SEGMENT_SYN:
+        if p.side == SIDE_INSIDE:
+            count(nat, C_TCP_SYNS_FROM_SOURCE)
+            count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+        opens = may_open(nat, entry, p)
+    step = track_step(&nat.tracker, entry, track, p, opens)
+    if step.effect == EFFECT_DROP:
+        return step.reason
+    if step.effect == EFFECT_PASS:
         return DROP_NONE
-    if state == STATE_TIME_WAIT:
-        return DROP_NONE
-    track_segment(entry, track, p)
-    if state == STATE_RESET:
-        if p.segment != SEGMENT_SYN:
-            entry.last_seen = <uint32_t>now
-        return DROP_NONE
-    following = nat.tracker.next_state[p.side][state][p.segment]
-    if following == state:
+    if step.effect == EFFECT_REMEMBER:
+        return remember(nat, flow, p, now)
+    if step.effect == EFFECT_RESTART:
+        return restart(nat, flow, step.state, p, now)
+    if step.effect == EFFECT_FOLLOW:
+        track_segment(entry, track, p)
+    if step.state == entry.state:
         entry.last_seen = <uint32_t>now
         return DROP_NONE
-    if state == STATE_SYN_RECEIVED:
+    if entry.state == STATE_SYN_RECEIVED and step.effect == EFFECT_FOLLOW:
         count(nat, C_FLOWS_ESTABLISHED_TCP)
         count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
-    if following == STATE_TIME_WAIT:
-        count_end(nat, entry, END_FIN)
-    change_state(nat, flow, following, now)
+    if over(step.state):
+        count_end(nat, entry, END_RST if step.effect == EFFECT_END else END_FIN)
+    change_state(nat, flow, step.state, now)
     return DROP_NONE
 
 
@@ -328,7 +356,7 @@ cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noex
     if entry.state == STATE_HELD:
         if p.side == SIDE_OUTSIDE:
             return DROP_FLOW_HELD
-        return reopen(nat, flow, p, now)
+        return restart(nat, flow, first_state(entry.protocol), p, now)
     entry.last_seen = <uint32_t>now
     if p.side == SIDE_OUTSIDE and entry.state == STATE_UDP:
         entry.state = STATE_UDP_REPLIED
@@ -380,12 +408,14 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     leaves a held entry of the old slot, which is swept again.
     """
     cdef Entry* entry = &nat.table.entries[flow]
-    if not is_mapping(entry) and entry.track_flags & MAPPED:
+    if not is_mapping(entry) and entry.flags & MAPPED:
         flow_remove(nat, flow, now)
         return
     if entry.state == STATE_MAPPING:
         return
-    note_end(nat, flow)
+    note_end(nat, flow, now)
+    entry_unsettle(entry)
+    entry.flags &= <uint8_t>~SYN_REMEMBERED
     if over(entry.state):
         entry.state = STATE_HELD
     else:
@@ -394,6 +424,7 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     table_unindex(&nat.table, flow, SIDE_INSIDE)
     leave_slot(nat, entry)
     entry.slot = NOBODY
+    entry_settle(entry)
 
 
 cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
@@ -428,7 +459,7 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
     join(nat, entry)
     if is_mapping(entry):
         entry.packets[0] = 0
-    if entry.track_flags & MAPPED and not is_mapping(entry):
+    if entry.flags & MAPPED and not is_mapping(entry):
         permission_adopt(nat, entry)
     else:
         ports_adopt(
@@ -443,6 +474,8 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
     if not over(entry.state) and not is_mapping(entry):
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += 1
         nat.slot_counters[entry.slot].flows += 1
+    if entry.generation & 1:
+        entry_settle(entry)
     return True
 
 
@@ -479,7 +512,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         for flow in range(start, end):
             entry = &nat.table.entries[flow]
             if entry.state != STATE_FREE:
-                if is_mapping(entry) or entry.track_flags & MAPPED:
+                if is_mapping(entry) or entry.flags & MAPPED:
                     mapped = True
                 for side in range(2):
                     hashes[flow - start][side] = table_hash(&nat.table, entry_key(entry, side))

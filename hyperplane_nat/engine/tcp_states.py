@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TCP tracker's transitions, as data.
+"""The TCP tracker as data: what each segment does in each state.
 
 Theory of operation
 -------------------
 A NAT sees the segments of both ends and guesses their states; it must never be stricter than
 they are.  So a segment that the table does not expect is forwarded and changes nothing, with
-three exceptions that protect the flow: a reset outside the receiver's window (RFC 5961's idea),
-a packet from outside towards a port that is only held, and a first segment that is no SYN.
+four exceptions that protect the flow: a reset outside the receiver's window (RFC 5961's idea),
+a packet from outside towards a port that is only held, a SYN from outside where nobody outside may
+open a connection, and a first segment that is no SYN.
 
-``TRANSITIONS`` lists what changes a state; every other pair leaves it.  The states and their
-timers:
+The states and their timers:
 
 ========================  ======================================  =======================
 state                     seen so far                             timer
 ========================  ======================================  =======================
 SYN_SENT                  a SYN from inside                       opening
 SYN_RECEIVED              the answer, or a SYN from both sides    opening
-ESTABLISHED               the handshake's last segment            established
+ESTABLISHED               the acknowledgement of both SYNs        established
 FIN_INSIDE, FIN_OUTSIDE   a FIN from that side                    half closed
 FIN_BOTH                  a FIN from both sides                   closing
 TIME_WAIT                 the last acknowledgement                hold (RFC 6191, RFC 7857)
@@ -26,30 +26,130 @@ HELD                      the flow's timer ran out                hold
 
 In TIME_WAIT late segments are still translated, without prolonging it; in RESET any segment but
 another reset prolongs it, because a reset that its receiver ignored must not cut a living
-connection (RFC 7857, section 2.2).  A SYN from inside opens the flow anew, on its port: in
-TIME_WAIT only with a sequence number beyond the old ones (RFC 6191).
+connection (RFC 7857, section 2.2).
+
+The same addresses and ports again
+----------------------------------
+Whether a SYN on a flow begins another connection is for its receiver to say: by its numbers or its
+timestamps it may (RFC 6191), or it may hold on to the old one and challenge the SYN (RFC 5961
+section 4).  So a SYN, from whichever side may open, is remembered and forwarded in every state, and
+the old state goes on.  A SYN-ACK from the other side that acknowledges exactly it is the ANSWER:
+the flow ends and another begins, with numbers, timers, counts and record of its own.  An entry that
+is only held has nothing that could go on, so there a SYN from inside begins the next flow itself.
+
+A remembered SYN keeps the entry for the opening timer at least, whatever the state's own.
+
+What a segment is to its flow
+-----------------------------
+``SYN_REPEATED`` is the SYN of the connection itself, sent again; ``SYN_CROSSING`` comes from
+outside while one from inside is remembered, as in a simultaneous open, and ``SYN_UNSOLICITED``
+where nobody outside may open.  ``STRAY`` is a segment of an opening that does not acknowledge what
+it should: one of an older connection, or a forged one.  In SYN_SENT nothing is learnt from it, and
+the reset with which the client refuses it passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does,
+in every state, one that refuses a remembered SYN.  ``RST_STRAY`` is any other reset outside the
+window.
 """
 
 from __future__ import annotations
 
-from hyperplane_nat.engine.constants import Segment, Side, State
+from typing import NamedTuple
 
-__all__ = ["TIMER_OF_STATE", "TRANSITIONS"]
+from hyperplane_nat.engine.constants import DropReason, Effect, Segment, Side, State
 
-TRANSITIONS: dict[tuple[Side, State, Segment], State] = {
-    (Side.INSIDE, State.SYN_SENT, Segment.SYNACK): State.SYN_RECEIVED,
-    (Side.INSIDE, State.SYN_RECEIVED, Segment.ACK): State.ESTABLISHED,
-    (Side.INSIDE, State.SYN_RECEIVED, Segment.FIN): State.FIN_INSIDE,
-    (Side.INSIDE, State.ESTABLISHED, Segment.FIN): State.FIN_INSIDE,
-    (Side.INSIDE, State.FIN_OUTSIDE, Segment.FIN): State.FIN_BOTH,
-    (Side.INSIDE, State.FIN_BOTH, Segment.ACK): State.TIME_WAIT,
-    (Side.OUTSIDE, State.SYN_SENT, Segment.SYNACK): State.SYN_RECEIVED,
-    (Side.OUTSIDE, State.SYN_SENT, Segment.SYN): State.SYN_RECEIVED,
-    (Side.OUTSIDE, State.SYN_RECEIVED, Segment.FIN): State.FIN_OUTSIDE,
-    (Side.OUTSIDE, State.ESTABLISHED, Segment.FIN): State.FIN_OUTSIDE,
-    (Side.OUTSIDE, State.FIN_INSIDE, Segment.FIN): State.FIN_BOTH,
-    (Side.OUTSIDE, State.FIN_BOTH, Segment.ACK): State.TIME_WAIT,
+__all__ = ["STEPS", "TIMER_OF_STATE", "Step"]
+
+
+class Step(NamedTuple):
+    """What a segment does: the state that follows, the effect and the reason if it is a drop."""
+
+    state: State
+    effect: Effect
+    reason: DropReason = DropReason.NONE
+
+
+_ABBREVIATIONS = {
+    "SS": State.SYN_SENT,
+    "SR": State.SYN_RECEIVED,
+    "ES": State.ESTABLISHED,
+    "FI": State.FIN_INSIDE,
+    "FO": State.FIN_OUTSIDE,
+    "FB": State.FIN_BOTH,
+    "TW": State.TIME_WAIT,
+    "RS": State.RESET,
+    "HE": State.HELD,
 }
+
+_DROPS = {
+    "!held": DropReason.FLOW_HELD,
+    "!idle": DropReason.TCP_IDLE_TIMEOUT,
+    "!none": DropReason.TCP_NO_FLOW,
+    "!syn": DropReason.TCP_SYN_UNSOLICITED,
+    "!win": DropReason.TCP_RST_WINDOW,
+}
+
+# `.` passes, `=` is followed in the same state, `>` in another one, `x` ends the flow, `+` is
+# remembered, `*` begins another flow, `!` is dropped; `-` cannot be.
+_TABLES = {
+    Side.INSIDE: """
+        segment          SS     SR     ES     FI     FO     FB     TW     RS     HE
+        SYN              +      +      +      +      +      +      +      +      *SS
+        SYN_REPEATED     =      =      =      =      =      =      +      +      *SS
+        ANSWER           -      *SR    *SR    *SR    *SR    *SR    *SR    *SR    *SR
+        SYNACK           >SR    =      =      =      =      =      .      =      !idle
+        ACK              =      >ES    =      =      =      >TW    .      =      !idle
+        FIN              =      >FI    >FI    =      >FB    =      .      =      !idle
+        STRAY            -      =      -      -      -      -      -      -      -
+        RST              -      xRS    xRS    xRS    xRS    xRS    .      .      !none
+        REFUSAL          .      .      .      .      .      .      .      .      .
+        RST_STRAY        -      !win   !win   !win   !win   !win   !win   !win   !none
+    """,
+    Side.OUTSIDE: """
+        segment          SS     SR     ES     FI     FO     FB     TW     RS     HE
+        SYN              >SR    +      +      +      +      +      +      +      +
+        SYN_REPEATED     -      =      =      =      =      =      +      +      +
+        SYN_CROSSING     >SR    .      .      .      .      .      .      .      -
+        SYN_UNSOLICITED  >SR    =      !syn   !syn   !syn   !syn   !syn   !syn   !held
+        ANSWER           *SR    *SR    *SR    *SR    *SR    *SR    *SR    *SR    -
+        SYNACK           >SR    =      =      =      =      =      .      =      !held
+        ACK              .      >ES    =      =      =      >TW    .      =      !held
+        FIN              .      >FO    >FO    >FB    =      =      .      =      !held
+        STRAY            .      =      -      -      -      -      -      -      -
+        RST              xRS    xRS    xRS    xRS    xRS    xRS    .      .      !held
+        REFUSAL          -      .      .      .      .      .      .      .      !held
+        RST_STRAY        !win   !win   !win   !win   !win   !win   !win   !win   !held
+    """,
+}
+
+
+def _step(cell: str, state: State) -> Step:
+    if cell in _DROPS:
+        return Step(state, Effect.DROP, _DROPS[cell])
+    following = _ABBREVIATIONS[cell[1:]] if cell[1:] else state
+    effects = {
+        ".": Effect.PASS,
+        "=": Effect.FOLLOW,
+        ">": Effect.FOLLOW,
+        "x": Effect.END,
+        "+": Effect.REMEMBER,
+        "*": Effect.RESTART,
+    }
+    return Step(following, effects[cell[0]])
+
+
+def _read(text: str) -> dict[tuple[State, Segment], Step]:
+    (_, *states), *rows = (line.split() for line in text.strip().splitlines())
+    return {
+        (_ABBREVIATIONS[name], Segment[segment]): _step(cell, _ABBREVIATIONS[name])
+        for segment, *cells in rows
+        for name, cell in zip(states, cells, strict=True)
+        if cell != "-"
+    }
+
+
+STEPS: dict[tuple[Side, State, Segment], Step] = {
+    (side, *pair): step for side, text in _TABLES.items() for pair, step in _read(text).items()
+}
+"""What a segment of a side does in a state; a triple that cannot be is missing."""
 
 TIMER_OF_STATE: dict[State, str] = {
     State.SYN_SENT: "tcp_opening",

@@ -5,14 +5,25 @@ from hyperplane_nat.engine.layout cimport SEGMENTS, STATES, Entry, Track
 from hyperplane_nat.engine.packet cimport Packet
 
 cdef enum:
-    # In `track_flags`, above the tracker's own bits: the flow has its port from a mapping.
+    # In `flags`, above the tracker's own bits: the flow has its port from a mapping; the SYN in its
+    # track may begin another connection.
     MAPPED = 0x40
+    SYN_REMEMBERED = 0x80
+
+# What a segment does: see tcp_states.py.
+cdef struct Step:
+    uint8_t state
+    uint8_t effect
+    uint8_t reason
 
 cdef struct Tracker:
-    uint8_t next_state[2][STATES][SEGMENTS]
+    Step steps[2][STATES][SEGMENTS]
 
 
 cdef void tracker_load(Tracker* tracker)
-cdef void track_start(Entry* entry, Track* track) noexcept nogil
+cdef void track_begin(Entry* entry, Track* track, const Packet* p) noexcept nogil
 cdef void track_segment(Entry* entry, Track* track, const Packet* p) noexcept nogil
-cdef bint reset_acceptable(const Entry* entry, const Track* track, const Packet* p) noexcept nogil
+cdef void track_syn(Entry* entry, Track* track, const Packet* p) noexcept nogil
+cdef const Step* track_step(
+    const Tracker* tracker, const Entry* entry, const Track* track, const Packet* p, bint may_open
+) noexcept nogil

@@ -68,8 +68,12 @@ class Connection:
         window: int = 1000,
         options: bytes = b"",
         payload: bytes = b"",
+        remote: tuple[str, int] = (scenario.WEB, 80),
     ) -> Result:
-        """One segment from a side; engine and model are compared."""
+        """One segment from a side; engine and model are compared.
+
+        Numbers and the NAT port are those of the first flow, whoever the remote end is.
+        """
         entry = self.entry
         if entry is None:
             next_seq, next_ack, nat_port = self.start[0], 0, 0
@@ -80,10 +84,10 @@ class Connection:
             next_ack = theirs.seq_end
             nat_port = entry.nat_port
         if side == INSIDE:
-            ends = (scenario.ENVIRONMENT, scenario.WEB, 5000, 80)
+            ends = (scenario.ENVIRONMENT, remote[0], 5000, remote[1])
             port = 1
         else:
-            ends = (scenario.WEB, scenario.INTERFACE_ADDRESSES[0], 80, nat_port)
+            ends = (remote[0], scenario.INTERFACE_ADDRESSES[0], remote[1], nat_port)
             port = 0
         segment = packet.tcp(
             *ends,

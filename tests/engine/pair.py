@@ -4,6 +4,7 @@
 import dataclasses
 from ipaddress import IPv4Address
 
+from hyperplane_nat.engine import EndCause
 from tests.engine import scenario
 from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
 from tests.reference import Policy, Result, packet
@@ -16,6 +17,7 @@ COMPARED_COUNTERS = (
     *(f"flows_ended_{name}_timeout" for name in _NUMBERS),
     "flows_ended_tcp_fin",
     "flows_ended_tcp_rst",
+    "flows_ended_tcp_replaced",
     "icmp_errors_translated",
     "replies_arp",
     "replies_icmp",
@@ -38,6 +40,7 @@ _LEAVE_A_FLOW = (
     "filtered",
     "flow_held",
     "tcp_rst_window",
+    "tcp_syn_unsolicited",
 )
 """Why a packet may be dropped after it has begun a flow."""
 
@@ -98,7 +101,7 @@ class Pair:
             known = {_life(flow) for flow in self.model.flows()}
             lives = {_life(flow_tuple(flow)) for flow in self.engine.flows()}
             for *_, address, nat_port, created in lives - known:
-                if created == self.now & 0xFFFFFFFF:
+                if created == self.now:
                     return IPv4Address(address), nat_port
         return None, None
 
@@ -160,7 +163,7 @@ class Pair:
             assert counters[name] == self.model.counts.get(name, 0), name
         for protocol in _NUMBERS:
             created = counters[f"flows_created_{protocol}"]
-            causes = ("fin", "rst", "timeout", "removed")
+            causes = [cause.name.lower() for cause in EndCause]
             ended = sum(counters[f"flows_ended_{protocol}_{cause}"] for cause in causes)
             assert counters[f"flows_active_{protocol}"] == created - ended
         used = len(self.model.inside) + len(self.model.mappings)

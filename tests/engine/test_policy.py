@@ -154,9 +154,9 @@ def test_a_rule_that_goes_leaves_tracked_flows() -> None:
 def test_a_closed_connection_needs_a_rule_to_begin_again() -> None:
     target = EngineTarget(scenario.Setup())
     engine = target.engine
-    engine.translate(traffic.segment(1, 5000), INSIDE, 1, 0)
-    reset = traffic.segment(1, 5000, packet.RST, seq=1001)
-    assert engine.translate(reset, INSIDE, 1, 0).action is Action.FORWARD
+    port = traffic.source_port(engine.translate(traffic.segment(1, 5000), INSIDE, 1, 0))
+    reset = traffic.segment_back(port, packet.RST | packet.ACK, ack=1001)
+    assert engine.translate(reset, OUTSIDE, 0, 0).action is Action.FORWARD
     given_policy(engine, UDP_ONLY)
     verdict = engine.translate(traffic.segment(1, 5000), INSIDE, 1, 0)
     assert verdict.reason is DropReason.SECURITY_GROUP_EGRESS

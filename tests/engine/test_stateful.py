@@ -242,7 +242,7 @@ class EngineMachine(GatewayMachine):
         mine, theirs = entry.tracker.directions[side], entry.tracker.directions[1 - side]
         base = theirs.ack if from_window else mine.seq_end
         if from_window and seq_offset > 1:
-            base += theirs.window - 1000
+            base += entry.tracker.window(1 - side) - 1000
         source, destination, source_port, destination_port = _ends(entry, side)
         segment = packet.tcp(
             source,

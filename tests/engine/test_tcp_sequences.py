@@ -7,17 +7,22 @@ from hypothesis import strategies as st
 from tests.engine import scenario
 from tests.engine.connection import SEGMENTS, Connection
 from tests.engine.pair import Pair
-from tests.reference import Timeouts, packet
+from tests.reference import Behaviour, Timeouts, packet
 
-SETUP = scenario.Setup(
-    timeouts=Timeouts(
-        tcp_opening=500,
-        tcp_established=2000,
-        tcp_half_closed=1500,
-        tcp_closing=400,
-        hold=300,
-        tcp_reset=300,
-    )
+TIMEOUTS = Timeouts(
+    tcp_opening=500,
+    tcp_established=2000,
+    tcp_half_closed=1500,
+    tcp_closing=400,
+    hold=300,
+    tcp_reset=300,
+)
+SETUPS = (
+    scenario.Setup(timeouts=TIMEOUTS),
+    scenario.Setup(
+        timeouts=TIMEOUTS,
+        behaviour=Behaviour(endpoint_independent=True, filtering="endpoint_independent"),
+    ),
 )
 
 offsets = st.sampled_from(
@@ -25,9 +30,9 @@ offsets = st.sampled_from(
 )
 segments = st.tuples(
     st.integers(0, 1),
-    st.sampled_from((*SEGMENTS.values(), packet.ACK, packet.FIN, packet.RST)),
+    st.sampled_from((*SEGMENTS.values(), packet.SYN, packet.ACK, packet.FIN, packet.RST)),
     offsets,
-    offsets,
+    st.one_of(offsets, st.just("latest SYN"), st.just("latest SYN")),
     st.sampled_from((0, 1000, 1000, 65535)),
     st.sampled_from((b"", b"", bytes((3, 3, 2, 0)), bytes((3, 3, 14, 0)), bytes((8, 1, 3, 3)))),
     st.sampled_from((b"", b"", b"abc", bytes(100))),
@@ -38,18 +43,22 @@ segments = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(
+    setup=st.sampled_from(SETUPS),
     inside=st.sampled_from((0, 1000, 0x7FFFFFF0, 0xFFFFFF00, 0xFFFFFFFF)),
     outside=st.sampled_from((0, 9000, 0x80000000, 0xFFFFFF00)),
-    state=st.sampled_from(("SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "FIN_BOTH", "TIME_WAIT")),
+    state=st.sampled_from(
+        ("SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "FIN_BOTH", "TIME_WAIT", "RESET", "HELD")
+    ),
     steps=st.lists(segments, max_size=30),
 )
 def test_engine_and_model_agree(
+    setup: scenario.Setup,
     inside: int,
     outside: int,
     state: str,
-    steps: list[tuple[int, int, int | None, int | None, int, bytes, bytes, int, bool]],
+    steps: list[tuple[int, int, int | None, int | str | None, int, bytes, bytes, int, bool]],
 ) -> None:
-    pair = Pair(SETUP, now=(1 << 32) - 100)
+    pair = Pair(setup, now=(1 << 32) - 100)
     connection = Connection(pair, start=(inside, outside))
     connection.bring_to(state)
     for side, flags, seq_offset, ack_offset, window, options, payload, pause, expire in steps:
@@ -62,8 +71,10 @@ def test_engine_and_model_agree(
             mine, theirs = entry.tracker.directions[side], entry.tracker.directions[1 - side]
             if seq_offset is not None:
                 seq = (theirs.ack if flags & packet.RST else mine.seq_end) + seq_offset
-            if ack_offset is not None:
+            if isinstance(ack_offset, int):
                 ack = theirs.seq_end + ack_offset
+            elif ack_offset is not None and entry.tracker.syn is not None:
+                ack = entry.tracker.syn.seq + 1
         connection.send(
             side,
             flags,

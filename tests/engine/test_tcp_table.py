@@ -8,29 +8,29 @@ follows the slash tells whether the flow's clock is set: `r` refreshed, `-` not.
 import pytest
 
 from tests.engine import scenario
-from tests.engine.connection import SEGMENTS, Connection
+from tests.engine.connection import SEGMENTS, SYNACK, Connection
 from tests.engine.pair import Pair
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Timeouts, packet
 
 TABLE = """
 state         side     SYN             SYNACK          ACK             FIN             RST
-SYN_SENT      inside   =/r             SYN_RECEIVED/r  =/r             =/r             RESET/r
-SYN_SENT      outside  SYN_RECEIVED/r  SYN_RECEIVED/r  =/r             =/r             RESET/r
+SYN_SENT      inside   =/r             SYN_RECEIVED/r  =/r             =/r             =/-
+SYN_SENT      outside  SYN_RECEIVED/r  SYN_RECEIVED/r  =/-             =/-             RESET/r
 SYN_RECEIVED  inside   =/r             =/r             ESTABLISHED/r   FIN_INSIDE/r    RESET/r
 SYN_RECEIVED  outside  =/r             =/r             =/r             FIN_OUTSIDE/r   RESET/r
 ESTABLISHED   inside   =/r             =/r             =/r             FIN_INSIDE/r    RESET/r
-ESTABLISHED   outside  =/r             =/r             =/r             FIN_OUTSIDE/r   RESET/r
+ESTABLISHED   outside  !syn/-          =/r             =/r             FIN_OUTSIDE/r   RESET/r
 FIN_INSIDE    inside   =/r             =/r             =/r             =/r             RESET/r
-FIN_INSIDE    outside  =/r             =/r             =/r             FIN_BOTH/r      RESET/r
+FIN_INSIDE    outside  !syn/-          =/r             =/r             FIN_BOTH/r      RESET/r
 FIN_OUTSIDE   inside   =/r             =/r             =/r             FIN_BOTH/r      RESET/r
-FIN_OUTSIDE   outside  =/r             =/r             =/r             =/r             RESET/r
+FIN_OUTSIDE   outside  !syn/-          =/r             =/r             =/r             RESET/r
 FIN_BOTH      inside   =/r             =/r             TIME_WAIT/r     =/r             RESET/r
-FIN_BOTH      outside  =/r             =/r             TIME_WAIT/r     =/r             RESET/r
-TIME_WAIT     inside   +SYN_SENT/r     =/-             =/-             =/-             =/-
-TIME_WAIT     outside  =/-             =/-             =/-             =/-             =/-
-RESET         inside   +SYN_SENT/r     =/r             =/r             =/r             =/-
-RESET         outside  =/-             =/r             =/r             =/r             =/-
+FIN_BOTH      outside  !syn/-          =/r             TIME_WAIT/r     =/r             RESET/r
+TIME_WAIT     inside   =/r             =/-             =/-             =/-             =/-
+TIME_WAIT     outside  !syn/-          =/-             =/-             =/-             =/-
+RESET         inside   =/r             =/r             =/r             =/r             =/-
+RESET         outside  !syn/-          =/r             =/r             =/r             =/-
 HELD          inside   +SYN_SENT/r     !idle/-         !idle/-         !idle/-         !no_flow/-
 HELD          outside  !held/-         !held/-         !held/-         !held/-         !held/-
 """
@@ -38,6 +38,7 @@ HELD          outside  !held/-         !held/-         !held/-         !held/-  
 DROPS = {
     "!no_flow": ("drop", "tcp_no_flow"),
     "!held": ("drop", "flow_held"),
+    "!syn": ("drop", "tcp_syn_unsolicited"),
     "!idle": ("reply", None),
 }
 
@@ -73,8 +74,8 @@ def test_transition(state: str, side: str, segment: str, cell: str) -> None:
     assert entry is not None
     before, port, packets = entry.last_seen, entry.nat_port, entry.packets_out + entry.packets_in
     pair.now += 5
-    # A reopening SYN is new; the peer's acknowledgement makes a reset the next octet it expects.
-    newer = 70_000 if state in ("TIME_WAIT", "RESET", "HELD") and segment == "SYN" else None
+    # The peer's acknowledgement makes a reset the next octet it expects.
+    newer = 70_000 if segment == "SYN" else None
     result = connection.send(scenario.SIDES[side], SEGMENTS[segment], seq=newer)
 
     expected, clock = cell.split("/")
@@ -93,18 +94,46 @@ def test_transition(state: str, side: str, segment: str, cell: str) -> None:
     pair.close()
 
 
-@pytest.mark.parametrize("state", ["TIME_WAIT", "RESET", "HELD"])
-@pytest.mark.parametrize("distance", [-1, 0, 1, (1 << 31) - 1, 1 << 31])
-def test_reopening_needs_a_later_sequence_only_in_time_wait(state: str, distance: int) -> None:
+AGAIN = ("SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "FIN_INSIDE", "FIN_OUTSIDE", "FIN_BOTH")
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+@pytest.mark.parametrize("state", [*AGAIN, "TIME_WAIT", "RESET"])
+@pytest.mark.parametrize("distance", [-300_000_000, -9, 1, 99, (1 << 31) - 1, 1 << 31])
+def test_the_answer_to_a_syn_begins_another_connection(state: str, distance: int) -> None:
+    """Whatever its sequence number: whether it may is for its receiver to say (RFC 6191)."""
     pair = Pair(SETUP)
     connection = Connection(pair, start=(0xFFFFFFF0, 9000))
     connection.bring_to(state)
     entry = connection.entry
     assert entry is not None
-    end = entry.tracker.directions[INSIDE].seq_end
-    connection.send(INSIDE, packet.SYN, seq=end + distance)
-    opens = state != "TIME_WAIT" or 0 < distance < 1 << 31
-    assert connection.state == ("SYN_SENT" if opens else "TIME_WAIT")
+    number = entry.tracker.directions[INSIDE].seq_end + distance & 0xFFFFFFFF
+    port, created = entry.nat_port, entry.created
+    pair.now += 5
+    assert connection.send(INSIDE, packet.SYN, seq=number).action == "forward"
+    assert (connection.state, entry.created) == (state, created)
+    for wrong in (number, number + 2):
+        connection.send(OUTSIDE, SYNACK, seq=777, ack=wrong & 0xFFFFFFFF)
+        assert (connection.state, entry.created) == (state, created)
+    pair.now += 5
+    connection.send(OUTSIDE, SYNACK, seq=777, ack=number + 1 & 0xFFFFFFFF)
+    (flow,) = pair.target.flows()
+    assert (flow[1], flow[9], flow[10], flow[12], flow[14]) == (
+        "SYN_RECEIVED",
+        port,
+        0,
+        1,
+        pair.now,
+    )
+    connection.send(INSIDE, packet.ACK, seq=number + 1 & 0xFFFFFFFF, ack=778)
+    assert connection.state == "ESTABLISHED"
+    # The numbers are the new connection's: old ones reset nothing, new ones do.
+    assert connection.send(OUTSIDE, packet.RST, seq=9002).reason == "tcp_rst_window"
+    assert connection.send(OUTSIDE, packet.RST, seq=778).action == "forward"
+    assert connection.state == "RESET"
+    assert pair.target.count("flows_created_tcp") == 2
+    assert pair.target.count("flows_ended_tcp_replaced") == (state in AGAIN)
+    pair.compare_counters()
     pair.close()
 
 

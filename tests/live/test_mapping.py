@@ -162,12 +162,13 @@ def test_a_connection_from_outside(everybody: Lab) -> None:
             inside, peer = listener.accept()
             with inside:
                 assert peer == caller.getsockname()
+                # Before anybody says a word: RFC 5382 REQ-5 counts from here.
+                states = {flow["state"] for flow in everybody.rows("flows")}
+                assert states == {"ESTABLISHED"}
                 caller.sendall(b"question")
                 assert inside.recv(64) == b"question"
                 inside.sendall(b"answer")
                 assert caller.recv(64) == b"answer"
-                states = {flow["state"] for flow in everybody.rows("flows")}
-                assert states == {"ESTABLISHED"}
     assert everybody.verify() == []
 
 

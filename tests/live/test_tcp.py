@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,17 @@ hold_seconds = 120
 profile = "rfc"
 """
 SOURCE_PORT = 40000
+
+# Of linux/tcp.h; a socket in repair mode may be given the number of its SYN and closes silently.
+TCP_REPAIR = 19
+TCP_REPAIR_QUEUE = 20
+TCP_QUEUE_SEQ = 21
+TCP_SEND_QUEUE = 2
+HIGH, LOW = 3_000_000_000, 1_000_000_000
+"""Numbers of two SYNs, of which the second is 2,000,000,000 below the first."""
+
+TCP_CLOSE = 7
+CONNECTED_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +236,107 @@ def test_a_port_is_used_again_in_time_wait(lab: Lab) -> None:
             wait_until(lambda: state_of(lab, 7204) == "TIME_WAIT", "TIME_WAIT")
     assert len(set(peers)) == 1
     assert difference(before, lab.counters())["flows_created_tcp"] == 3
+
+
+def numbered(endpoint: socket.socket, number: int) -> socket.socket:
+    """A socket whose next SYN has this sequence number."""
+    endpoint.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    endpoint.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE)
+    endpoint.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, struct.pack("=I", number))
+    endpoint.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
+    return endpoint
+
+
+def forget(endpoint: socket.socket) -> None:
+    """The kernel loses a connection: nothing is sent, and nobody is there any more."""
+    endpoint.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    endpoint.close()
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+def test_a_port_is_used_again_below_the_old_numbers(lab: Lab) -> None:
+    """
+    As after an upload of 2 GB: the server, which closed, takes the SYN by its timestamps (RFC
+    6191). The connection is one in the gateway's eyes, too, and not what is left of the old.
+    """
+    before = lab.counters()
+    with tcp_socket(lab.vpc) as listener:
+        listener.bind((WEB[0], 7206))
+        listener.listen()
+        for number in (HIGH, LOW):
+            with numbered(tcp_socket(lab.environment(1), port=SOURCE_PORT + 1), number) as client:
+                client.connect((WEB[0], 7206))
+                server, _address = listener.accept()
+                with server:
+                    server.settimeout(10)
+                    exchange(client, server)
+                    assert state_of(lab, 7206) == "ESTABLISHED"
+                assert client.recv(1) == b""
+            wait_until(lambda: state_of(lab, 7206) == "TIME_WAIT", "TIME_WAIT")
+    change = difference(before, lab.counters())
+    assert (change["flows_created_tcp"], change["flows_established_tcp"]) == (2, 2)
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+def test_a_connection_that_both_ends_lost_is_made_again(lab: Lab) -> None:
+    """On the same addresses and ports; the reset with which the server ends the other arrives."""
+    with tcp_socket(lab.vpc) as listener:
+        listener.bind((WEB[0], 7207))
+        listener.listen()
+        client = numbered(tcp_socket(lab.environment(1), port=SOURCE_PORT + 2), HIGH)
+        client.connect((WEB[0], 7207))
+        server, address = listener.accept()
+        server.settimeout(10)
+        exchange(client, server)
+        forget(client)
+        forget(server)
+        assert state_of(lab, 7207) == "ESTABLISHED"
+        with numbered(tcp_socket(lab.environment(1), port=SOURCE_PORT + 2), LOW) as client:
+            client.connect((WEB[0], 7207))
+            server, again = listener.accept()
+            assert again == address
+            with server:
+                server.settimeout(10)
+                exchange(client, server)
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert state_of(lab, 7207) == "RESET"
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+def test_a_challenged_connection_is_made(lab: Lab, far: Peer) -> None:
+    """
+    The far end still holds an old connection on the port that the gateway gave out again, and
+    challenges the SYN (RFC 5961). The client resets that, and tries again.
+    """
+    with tcp_socket(lab.environment(1)) as client:
+        since = time.monotonic()
+        talk = Dialogue(far, client, 7208)
+        talk.say("A", seq=777, ack=talk.syn.seq + 100_000 & 0xFFFFFFFF)
+        reset = far.segment("R", "the reset that answers the challenge")
+        assert reset.seq == talk.syn.seq + 100_000 & 0xFFFFFFFF
+        assert far.segment("S", "the SYN again").seq == talk.syn.seq
+        talk.accept()
+        wait_connected(client)
+        assert time.monotonic() - since < CONNECTED_SECONDS
+        assert state_of(lab, 7208) == "ESTABLISHED"
+        talk.say("R", seq=talk.next)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+@pytest.mark.requirement("RFC5382-2", profile="both")
+def test_a_second_syn_is_refused(lab: Lab, far: Peer) -> None:
+    """The first had no answer; the second, below it, gets a reset, which arrives."""
+    with numbered(tcp_socket(lab.environment(1), port=SOURCE_PORT + 3), HIGH) as client:
+        assert Dialogue(far, client, 7209).syn.seq == HIGH
+    with numbered(tcp_socket(lab.environment(1), port=SOURCE_PORT + 3), LOW) as client:
+        talk = Dialogue(far, client, 7209)
+        assert talk.syn.seq == LOW
+        talk.say("RA", seq=0)
+        wait_until(lambda: tcp_state(client) == TCP_CLOSE, "the refusal")
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
 @pytest.mark.requirement("AWS-cloudwatch-metrics", profile="both")

@@ -59,6 +59,7 @@ class ReferenceNat(SizeRules):
     def __init__(self, flows_max: int) -> None:
         super().__init__()
         self.flows_max = flows_max
+        self.clock = 0
         self.timeouts = Timeouts()
         self.ports = Ports()
         self.behaviour = Behaviour()
@@ -115,7 +116,10 @@ class ReferenceNat(SizeRules):
 
     def _remaining(self, entry: Entry, now: int) -> int:
         idle = (now - entry.last_seen) & CLOCK_MASK
-        return timeout_of(self.timeouts, entry.state) - idle
+        timeout = timeout_of(self.timeouts, entry.state)
+        if entry.tracker.pending:
+            timeout = max(timeout, self.timeouts.tcp_opening)
+        return timeout - idle
 
     def next_due_in(self, now: int) -> int | None:
         """Milliseconds from `now` until the first entry is due; None without entries."""
@@ -164,6 +168,7 @@ class ReferenceNat(SizeRules):
                 if self.timeouts.hold > 0 and (entry.protocol == packet.TCP or not entry.mapped):
                     entry.last_seen = (now + self._remaining(entry, now)) & CLOCK_MASK
                     entry.state = State.HELD
+                    entry.tracker.pending = False
                     continue
             if entry.state in LIVE or entry.state is State.HELD:
                 self.tombstones.put(entry.inside_key)
@@ -202,6 +207,7 @@ class ReferenceNat(SizeRules):
         chosen = None if nat_port is None else (nat_address, nat_port)
         self.tombstones.forgotten = tombstone_forgotten
         self.extra = []
+        self.clock = now
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
@@ -291,18 +297,22 @@ class ReferenceNat(SizeRules):
         entry = self._find_inside(key, now)
         if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
             self._count("tcp_syns_from_source")
-        if tombstones.deserves_answer(datagram) and (
-            self._idled(key, datagram, now) if entry is None else entry.state is State.HELD
-        ):
-            return self._idle(datagram, number)
         if entry is None:
+            if tombstones.deserves_answer(datagram) and self._idled(key, datagram, now):
+                return self._idle(datagram, number)
             try:
                 entry = self._opened(key, datagram, now, chosen)
             except RefusedError as refused:
                 if not self.behaviour.exhaustion_icmp:
                     raise
                 return self._told(datagram, number, str(refused), 3, 13)
-        self._track(entry, datagram, INSIDE, now)
+        else:
+            try:
+                self._track(entry, datagram, INSIDE, now)
+            except _DroppedError as drop:
+                if str(drop) != "tcp_idle_timeout":
+                    raise
+                return self._idle(datagram, number)
         if told := self._too_large(datagram, entry, INSIDE, number):
             return told
         datagram = self._clamped(datagram, entry, partial)
@@ -424,26 +434,28 @@ class ReferenceNat(SizeRules):
             remote_port=remote_port,
             nat_address=self.interfaces[interface].address,
             nat_port=nat_port,
-            created=now,
+            created=self.clock,
             last_seen=now,
             mapped=self.behaviour.endpoint_independent,
         )
-        self._begin(entry, now)
+        self._begin(entry, datagram, INSIDE, now)
         self.inside[key] = entry
         self.outside[entry.outside_key] = entry
         self.tombstones.remove(key)
         return entry
 
-    def _begin(self, entry: Entry, now: int) -> None:
-        """A new flow, or a new life of an ended one behind the same port."""
-        entry.created = now
+    def _begin(self, entry: Entry, datagram: Datagram, side: int, now: int) -> None:
+        """A new flow, or the next one behind the same port."""
+        entry.created = self.clock
         entry.packets_out = entry.bytes_out = entry.packets_in = entry.bytes_in = 0
-        entry.tracker = Tracker()
-        entry.state = {
-            packet.TCP: State.SYN_SENT,
-            packet.UDP: State.UDP,
-            packet.ICMP: State.ICMP,
-        }[entry.protocol]
+        entry.last_seen = now
+        if entry.protocol == packet.TCP:
+            segment = packet.parse_segment(datagram.payload)
+            entry.tracker = Tracker.begin(segment, side, entry.tracker.remembered)
+            syn = tracker.kind_of(segment.flags) is tracker.Kind.SYN
+            entry.state = State.SYN_SENT if syn else State.SYN_RECEIVED
+        else:
+            entry.state = State.UDP if entry.protocol == packet.UDP else State.ICMP
         self._count(f"flows_created_{PROTOCOL_NAMES[entry.protocol]}")
 
     def _track(self, entry: Entry, datagram: Datagram, side: int, now: int) -> None:
@@ -454,20 +466,33 @@ class ReferenceNat(SizeRules):
             if side == OUTSIDE:
                 raise _DroppedError("flow_held")
             self._admit(entry.interface, entry.inside_key)
-            self._begin(entry, now)
+            self._begin(entry, datagram, side, now)
         if entry.protocol == packet.UDP and side == OUTSIDE:
             entry.state = State.UDP_REPLIED
         entry.last_seen = now
 
+    def _may_open(self, entry: Entry, side: int, now: int) -> bool:
+        """Whether a SYN from a side may begin another connection on a flow."""
+        if side == INSIDE or not entry.mapped:
+            return side == INSIDE
+        mapping = self._find_mapping((entry.slot, entry.protocol, entry.inside_port), now)
+        return mapping is not None and self.filter_admits(mapping, entry.remote_address)
+
     def _track_tcp(self, entry: Entry, datagram: Datagram, side: int, now: int) -> None:
         segment = packet.parse_segment(datagram.payload)
-        step = tracker.step(entry.tracker, entry.state, segment, side)
+        may_open = self._may_open(entry, side, now)
+        step = tracker.step(entry.tracker, entry.state, segment, side, may_open=may_open)
         if step.drop is not None:
             raise _DroppedError(step.drop)
-        if step.reopen:
+        if side == INSIDE and (step.restart or step.remembered):
             self._admit(entry.interface, entry.inside_key)
-            self._begin(entry, now)
-            step = tracker.step(entry.tracker, entry.state, segment, side)
+        if step.restart:
+            if entry.state in LIVE:
+                self._count("flows_ended_tcp_replaced")
+            self._begin(entry, datagram, side, now)
+            return
+        if step.remembered:
+            entry.tracker.remember(segment, side)
         if entry.state is State.SYN_RECEIVED and step.state not in (entry.state, State.RESET):
             self._count("flows_established_tcp")
         if entry.state in LIVE and step.state not in LIVE:
