@@ -26,13 +26,13 @@ BUILT := build/.built
 # Of every interpreter that is to be tried; `make dist PYTHONS="python3.12 python3.13"`.
 PYTHONS ?= $(PYTHON)
 
-.PHONY: help deps deps-build demo test test-live test-alone test-rest lint build bench bench-quick \
-	asan asan-build asan-fuzz dist docs clean distclean
+.PHONY: help deps deps-build demo test test-live test-alone test-rest test-long lint build bench \
+	bench-quick asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test lint bench bench-quick asan dist docs clean distclean"
+	@echo " targets: deps build demo test test-long lint bench bench-quick asan dist docs clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -72,14 +72,18 @@ test: deps $(TOOLS) $(BUILT)
 PYTEST := bash -o pipefail -c '$(BIN)/python -m pytest "$$@" | sed -u ""' pytest
 
 test-live: $(TOOLS) $(BUILT)
-	$(PYTEST) tests/live -m 'not alone'
+	$(PYTEST) tests/live -m 'not alone and not long'
 
 # What loads the machine has it to itself.
 test-alone: $(TOOLS) $(BUILT)
-	$(PYTEST) tests/live -m alone
+	$(PYTEST) tests/live -m 'alone and not long'
 
 test-rest: $(TOOLS) $(BUILT)
-	$(PYTEST) --ignore=tests/live
+	$(PYTEST) --ignore=tests/live -m 'not long'
+
+# Ten thousand TCP conversations through the gateway and through nft. SEED=N repeats a run.
+test-long: deps $(TOOLS) $(BUILT)
+	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
 
 lint: $(TOOLS) $(BUILT)
 	$(BIN)/ruff check .

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What happens to one packet: the decisions of the network between the ends, without any packet.
+
+A `Line` decides for one conversation on one side of the NAT. Every decision is drawn from a
+generator of its own, seeded by the conversation, the side and the direction: the n-th packet of a
+direction fares the same in both worlds and in every repetition.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from tests.differential.conversation import End, Impairment, Segment
+
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+
+
+def segment_of(flags: int, payload_bytes: int) -> Segment:
+    """The kind of a segment by its flags and how much data it carries."""
+    if flags & RST:
+        return Segment.RST
+    if flags & SYN:
+        return Segment.SYN_ACK if flags & ACK else Segment.SYN
+    if flags & FIN:
+        return Segment.FIN
+    return Segment.DATA if payload_bytes else Segment.ACK
+
+
+class Line:
+    """One conversation on one side of the NAT."""
+
+    def __init__(self, impairment: Impairment, key: str, side: End) -> None:
+        self._impairment = impairment
+        self._faults = tuple(each for each in impairment.faults if each.side is side)
+        self._draws = {end: random.Random(f"{key}/{side}/{end}") for end in End}
+        self._seen: Counter[tuple[End, Segment]] = Counter()
+
+    def fate(self, sender: End, segment: Segment, payload_bytes: int) -> tuple[float, ...]:
+        """By how many seconds each copy of the packet is late: () when it is lost."""
+        number = self._seen[sender, segment]
+        self._seen[sender, segment] += 1
+        # Drawn whatever comes of it, so that a fault does not change the fate of what follows.
+        lost, twice, late, by = (self._draws[sender].random() for _ in range(4))
+        for fault in self._faults:
+            if (
+                fault.sender is sender
+                and fault.segment is segment
+                and fault.first <= number < fault.first + fault.count
+            ):
+                return (fault.delay_seconds,) if fault.delay_seconds else ()
+        given = self._impairment
+        # Two sides: half of it here.
+        if segment is not Segment.RST and lost < given.loss / 2:
+            return ()
+        delay = by * given.delay_seconds if late < given.reorder / 2 else 0.0
+        fast_open = segment is Segment.SYN and payload_bytes > 0
+        if twice < given.duplicate / 2 and not fast_open:
+            return (delay, by * given.delay_seconds)
+        return (delay,)

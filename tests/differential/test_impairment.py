@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from tests.differential.conversation import End, Fault, Impairment, Segment
+from tests.differential.impairment import ACK, FIN, RST, SYN, Line, segment_of
+
+COUNT = 4000
+
+
+def fates(
+    impairment: Impairment, segment: Segment = Segment.DATA, key: str = "1/1"
+) -> list[tuple[float, ...]]:
+    line = Line(impairment, key, End.CLIENT)
+    return [line.fate(End.CLIENT, segment, 1) for _ in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "payload", "segment"),
+    [
+        (SYN, 0, Segment.SYN),
+        (SYN, 500, Segment.SYN),
+        (SYN | ACK, 0, Segment.SYN_ACK),
+        (RST, 0, Segment.RST),
+        (RST | ACK, 0, Segment.RST),
+        (FIN | ACK, 0, Segment.FIN),
+        (FIN | ACK, 9, Segment.FIN),
+        (ACK, 9, Segment.DATA),
+        (ACK, 0, Segment.ACK),
+    ],
+)
+def test_segments_are_told_apart(flags: int, payload: int, segment: Segment) -> None:
+    assert segment_of(flags, payload) is segment
+
+
+def test_nothing_happens_without_an_impairment() -> None:
+    assert set(fates(Impairment())) == {(0.0,)}
+
+
+def test_a_side_does_half_of_it() -> None:
+    found = fates(Impairment(loss=0.2, duplicate=0.2, reorder=0.2, delay_seconds=0.01))
+    lost = sum(not each for each in found)
+    twice = sum(len(each) == 2 for each in found)
+    late = sum(each[:1] > (0.0,) for each in found)
+    for count in (lost, twice, late):
+        assert 0.07 < count / COUNT < 0.13
+    assert all(0.0 <= delay <= 0.01 for each in found for delay in each)
+
+
+def test_the_same_key_has_the_same_fates() -> None:
+    given = Impairment(loss=0.1, duplicate=0.1, reorder=0.1, delay_seconds=0.01)
+    assert fates(given) == fates(given)
+    assert fates(given) != fates(given, key="1/2")
+
+
+def test_directions_do_not_disturb_each_other() -> None:
+    given = Impairment(loss=0.5)
+    line = Line(given, "1/1", End.CLIENT)
+    mixed = []
+    for _ in range(COUNT):
+        line.fate(End.SERVER, Segment.ACK, 0)
+        mixed.append(line.fate(End.CLIENT, Segment.DATA, 1))
+    assert mixed == fates(given)
+
+
+def test_a_reset_is_never_lost_by_chance() -> None:
+    assert all(fates(Impairment(loss=0.9), Segment.RST))
+
+
+def test_data_in_a_syn_is_not_repeated() -> None:
+    given = Impairment(duplicate=0.9)
+    assert all(len(each) == 1 for each in fates(given, Segment.SYN))
+    line = Line(given, "1/1", End.CLIENT)
+    assert any(len(line.fate(End.CLIENT, Segment.SYN, 0)) == 2 for _ in range(COUNT))
+
+
+def test_a_fault_meets_what_it_is_aimed_at() -> None:
+    lost = Fault(End.SERVER, End.CLIENT, Segment.RST, first=1, count=2)
+    late = Fault(End.SERVER, End.SERVER, Segment.SYN_ACK, delay_seconds=0.3)
+    given = Impairment(faults=(lost, late))
+    server, client = (Line(given, "1/1", side) for side in (End.SERVER, End.CLIENT))
+    resets = [server.fate(End.CLIENT, Segment.RST, 0) for _ in range(4)]
+    assert resets == [(0.0,), (), (), (0.0,)]
+    assert server.fate(End.SERVER, Segment.RST, 0) == (0.0,)
+    assert server.fate(End.SERVER, Segment.SYN_ACK, 0) == (0.3,)
+    assert server.fate(End.SERVER, Segment.SYN_ACK, 0) == (0.0,)
+    assert [client.fate(End.CLIENT, Segment.RST, 0) for _ in range(3)] == [(0.0,)] * 3
+
+
+def test_a_fault_does_not_change_what_befalls_the_others() -> None:
+    chance = Impairment(loss=0.5)
+    faulty = Impairment(loss=0.5, faults=(Fault(End.CLIENT, End.CLIENT, Segment.SYN),))
+    found = []
+    for given in (chance, faulty):
+        line = Line(given, "1/1", End.CLIENT)
+        line.fate(End.CLIENT, Segment.SYN, 0)
+        found.append([line.fate(End.CLIENT, Segment.DATA, 1) for _ in range(100)])
+    assert found[0] == found[1]
