@@ -109,9 +109,7 @@ class Client:
                 while piece := response.read1(65536):
                     yield piece
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-                raise NotRunningError(
-                    f"lab {self.lab!r} is not running (start it with: hyperplane-nat up)"
-                ) from None
+                raise NotRunningError(self._what_stands()) from None
             except PermissionError:
                 raise ClientError(
                     f"no permission to use {self.path} (run it as root: sudo hyperplane-nat ...)"
@@ -129,6 +127,12 @@ class Client:
                 ) from None
         finally:
             connection.close()
+
+    def _what_stands(self) -> str:
+        # Imported here: who finds a controller need not wait for the libraries of one.
+        from hyperplane_nat.controller.standing import standing
+
+        return standing(self.lab, self.path.parent.parent).describe()
 
     @staticmethod
     def _refusal(response: http.client.HTTPResponse) -> ApiError:

@@ -259,12 +259,3 @@ def static_part(found: Survey, spec: LabSpec) -> Topology | None:
 
 RESOURCES = ("account", "vpc", "internet", "function")
 """The sections of a configuration that `apply` may change."""
-
-
-def fixed_differences(now: Config, wanted: Config) -> list[str]:
-    """The sections that differ and cannot be changed while the lab runs."""
-    return [
-        name
-        for name in type(now).model_fields
-        if name not in RESOURCES and getattr(now, name) != getattr(wanted, name)
-    ]

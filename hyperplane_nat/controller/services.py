@@ -102,6 +102,11 @@ class ServiceSupervisor:
             await end([service.process])
         self._paths.service_pid(service.spec.vpc, service.spec.name).unlink(missing_ok=True)
 
+    async def let_go(self) -> None:
+        """Stop supervising; the services go on."""
+        for process in await self.stop():
+            process.close()
+
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `end`."""
         for service in self._services:

@@ -29,7 +29,7 @@ from typing import Any
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.forwarder_client import ForwarderClient
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process, resident_bytes
+from hyperplane_nat.controller.processes import Process, end, resident_bytes
 from hyperplane_nat.controller.threads import in_thread
 
 SHORT_LIFE_SECONDS = 1.0
@@ -176,6 +176,15 @@ class ForwarderSupervisor:
             # The figures of a forwarder that does not answer are what a status is asked for.
             result["problem"] = str(error)
         return result
+
+    async def let_go(self) -> None:
+        """Stop supervising; the forwarder goes on, the standby ends."""
+        moving = self._process
+        for process in await self.stop():
+            if process is moving:
+                process.close()
+            else:
+                await end([process])
 
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `end`."""

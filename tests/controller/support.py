@@ -145,12 +145,12 @@ def pid_in(file: Path) -> int:
 class RunningDaemon:
     """A controller in this process's event loop."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, *, replace: bool = False) -> None:
         self.config = config
         self.paths = paths_of(config)
         self._read, write = os.pipe()
         self._text = b""
-        self.daemon = Daemon(config, ready_fd=write, parts=parts)
+        self.daemon = Daemon(config, ready_fd=write, replace=replace, parts=parts)
         self.task: asyncio.Task[int] = asyncio.create_task(self.daemon.run())
 
     async def __aenter__(self) -> Self:
