@@ -113,7 +113,7 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
         _at_most(120, 60),
         _own("flow_table_batch_hit_1k", 3.0, at_least=False),
     ),
-    "flow_table_bytes_per_flow": (_at_most(128, 96),),
+    "flow_table_bytes_per_flow": (_at_most(144, 96),),
     "observed_flow_logs": (_own("observed_off", 0.8),),
     "observed_capture": (_own("observed_off", 0.8),),
     "listing_1m_seconds": (_at_most(10),),

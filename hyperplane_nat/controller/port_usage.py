@@ -159,7 +159,7 @@ def port_usage(
 ) -> dict[str, Any]:
     """GET /v1/ports; blocks for as long as a walk through all entries takes.
 
-    `now_ms` is the clock of the state map, modulo 2**32 or not.
+    `now_ms` is the clock of the state map.
     """
     numbers = [
         number
@@ -256,9 +256,7 @@ def _failures(failures: list[Exhaustion], now_ms: int) -> dict[str, Any]:
     last = max(failures, key=lambda each: each.last_ms, default=None)
     return {
         "allocation_errors": sum(each.errors for each in failures),
-        "last_error_seconds": (
-            None if last is None else ((now_ms - last.last_ms) & 0xFFFFFFFF) / 1000
-        ),
+        "last_error_seconds": (None if last is None else (now_ms - last.last_ms) / 1000),
         "last_error_reason": None if last is None else last.reason.name.lower(),
         "last_error_environment": None if last is None else environment_name(last.slot),
     }

@@ -58,7 +58,7 @@ MapOpener = Callable[[Path], StateMap]
 
 def monotonic_ms() -> int:
     """The clock of the state map: CLOCK_MONOTONIC in milliseconds modulo 2^32."""
-    return time.monotonic_ns() // 1_000_000 & 0xFFFFFFFF
+    return time.monotonic_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

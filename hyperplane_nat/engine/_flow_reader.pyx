@@ -22,7 +22,7 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
-from hyperplane_nat.engine.layout cimport Entry, Header
+from hyperplane_nat.engine.layout cimport Entry, Header, Track, age_of, created_of
 
 import socket
 
@@ -41,7 +41,6 @@ cdef enum:
     # A flow takes about 450 characters besides the name of its interface.
     FLOW_CHARACTERS = 1024
     NAME_CHARACTERS = 256
-    AGE_MAX = 0x7FFFFFFF
 
 cdef enum Field:
     NO_FIELD = -1
@@ -70,6 +69,7 @@ for _state in range(len(STATE_TEXTS)):
 
 cdef struct Kept:
     uint64_t key
+    uint64_t created
     uint32_t number
     Entry entry
 
@@ -82,10 +82,9 @@ cdef inline const char* protocol_name(uint8_t protocol) noexcept nogil:
     return "icmp" if protocol == 1 else "?"
 
 
-cdef inline uint32_t elapsed(uint32_t now, uint32_t then) noexcept nogil:
+cdef inline uint64_t elapsed(uint64_t now, uint64_t then) noexcept nogil:
     """Milliseconds since `then`; 0 for what was noted after the clock was read."""
-    cdef uint32_t result = now - then
-    return 0 if result > AGE_MAX else result
+    return now - then if now > then else 0
 
 
 cdef inline bint before(const Kept* one, const Kept* other) noexcept nogil:
@@ -152,8 +151,8 @@ cdef class FlowScan:
     cdef bint any_address
     cdef uint16_t port
     cdef bint any_port
-    cdef uint32_t youngest
-    cdef uint32_t oldest
+    cdef uint64_t youngest
+    cdef uint64_t oldest
     cdef int field
     cdef bint reverse
     cdef uint32_t left
@@ -162,7 +161,7 @@ cdef class FlowScan:
     cdef uint32_t count
     cdef uint32_t written
     cdef bint ordered
-    cdef uint32_t now
+    cdef uint64_t now
 
     def __cinit__(
         self, names, *, slots=None, interfaces=None, protocol=None, state=None, address=None,
@@ -191,8 +190,8 @@ cdef class FlowScan:
             memcpy(&self.address, <const unsigned char*>text, 4)
         self.any_port = port is None
         self.port = 0 if port is None else swap16(port)
-        self.youngest = <uint32_t>min(min_age_ms, <uint64_t>AGE_MAX + 1)
-        self.oldest = AGE_MAX if max_age_ms is None else min(max_age_ms, AGE_MAX)
+        self.youngest = min_age_ms
+        self.oldest = ~<uint64_t>0 if max_age_ms is None else max_age_ms
         self.field = NO_FIELD if sort is None else FIELDS.index(sort)
         self.reverse = reverse
         self.bounded = limit is not None
@@ -215,8 +214,7 @@ cdef class FlowScan:
         """Whether no more flows are wanted than were written."""
         return self.field == NO_FIELD and self.bounded and self.left == 0
 
-    cdef bint accepts(self, const Entry* entry, uint32_t now) noexcept nogil:
-        cdef uint32_t age
+    cdef bint accepts(self, const Entry* entry, uint64_t age) noexcept nogil:
         if (
             not (self.states >> entry.state) & 1
             or (self.protocol and entry.protocol != self.protocol)
@@ -226,15 +224,14 @@ cdef class FlowScan:
             or not (self.any_port or entry.remote_port == self.port)
         ):
             return False
-        age = elapsed(now, entry.created)
         return self.youngest <= age <= self.oldest
 
-    cdef uint64_t key_of(self, const Entry* entry, uint32_t now) noexcept nogil:
+    cdef uint64_t key_of(self, const Entry* entry, uint64_t created, uint64_t now) noexcept nogil:
         cdef uint64_t key = 0
         if self.field == AGE:
-            key = elapsed(now, entry.created)
+            key = elapsed(now, created)
         elif self.field == IDLE:
-            key = elapsed(now, entry.last_seen)
+            key = age_of(entry, now)
         elif self.field == PACKETS_OUT:
             key = entry.packets[0]
         elif self.field == BYTES_OUT:
@@ -244,7 +241,7 @@ cdef class FlowScan:
         elif self.field == BYTES_IN:
             key = entry.bytes[1]
         elif self.field == PACKETS:
-            key = <uint64_t>entry.packets[0] + entry.packets[1]
+            key = entry.packets[0] + entry.packets[1]
         elif self.field == BYTES:
             key = entry.bytes[0] + entry.bytes[1]
         elif self.field == ENVIRONMENT:
@@ -257,10 +254,13 @@ cdef class FlowScan:
             key = swap16(entry.nat_port)
         return ~key if self.reverse else key
 
-    cdef void keep(self, const Entry* entry, uint32_t number, uint32_t now) noexcept nogil:
+    cdef void keep(
+        self, const Entry* entry, uint64_t created, uint32_t number, uint64_t now
+    ) noexcept nogil:
         """Put a flow on the heap, if it is among the first so far."""
         cdef Kept flow
-        flow.key = self.key_of(entry, now)
+        flow.key = self.key_of(entry, created, now)
+        flow.created = created
         flow.number = number
         flow.entry = entry[0]
         if self.count < self.left:
@@ -272,7 +272,13 @@ cdef class FlowScan:
             sift_down(self.heap, self.count, 0)
 
     cdef uint32_t write(
-        self, char* out, const Entry* entry, uint32_t number, const uint8_t* base, uint32_t now
+        self,
+        char* out,
+        const Entry* entry,
+        uint64_t created,
+        uint32_t number,
+        const uint8_t* base,
+        uint64_t now,
     ) noexcept nogil:
         """Write a flow as JSON; returns how many characters it took."""
         cdef const Header* header = <const Header*>base
@@ -281,7 +287,8 @@ cdef class FlowScan:
             base + header.interface_addresses_offset + 4 * entry.interface
         )
         cdef const uint8_t* remote = <const uint8_t*>&entry.remote_address
-        cdef uint32_t age = elapsed(now, entry.created), idle = elapsed(now, entry.last_seen)
+        cdef uint64_t age = elapsed(now, created)
+        cdef uint32_t idle = age_of(entry, now)
         cdef char[16] unnamed
         cdef const char* name = self.names[entry.interface]
         if name == NULL:
@@ -294,9 +301,9 @@ cdef class FlowScan:
             b'"inside_address":"%u.%u.%u.%u","inside_port":%u,'
             b'"remote_address":"%u.%u.%u.%u","remote_port":%u,'
             b'"nat_address":"%u.%u.%u.%u","nat_port":%u,'
-            b'"packets_out":%u,"bytes_out":%llu,"packets_in":%u,"bytes_in":%llu,'
-            b'"created_ms":%u,"last_seen_ms":%u,"environment":"env-%u",'
-            b'"age_seconds":%u.%03u,"idle_seconds":%u.%03u}',
+            b'"packets_out":%llu,"bytes_out":%llu,"packets_in":%llu,"bytes_in":%llu,'
+            b'"created_ms":%llu,"last_seen_ms":%llu,"environment":"env-%u",'
+            b'"age_seconds":%llu.%03u,"idle_seconds":%u.%03u}',
             <unsigned int>number,
             protocol_name(entry.protocol),
             STATE_NAMES[entry.state],
@@ -317,14 +324,14 @@ cdef class FlowScan:
             <unsigned int>ours[2],
             <unsigned int>ours[3],
             <unsigned int>swap16(entry.nat_port),
-            <unsigned int>entry.packets[0],
+            <unsigned long long>entry.packets[0],
             <unsigned long long>entry.bytes[0],
-            <unsigned int>entry.packets[1],
+            <unsigned long long>entry.packets[1],
             <unsigned long long>entry.bytes[1],
-            <unsigned int>entry.created,
-            <unsigned int>entry.last_seen,
+            <unsigned long long>created,
+            <unsigned long long>(now - idle),
             <unsigned int>entry.slot,
-            <unsigned int>(age // 1000),
+            <unsigned long long>(age // 1000),
             <unsigned int>(age % 1000),
             <unsigned int>(idle // 1000),
             <unsigned int>(idle % 1000),
@@ -332,13 +339,14 @@ cdef class FlowScan:
 
     def read(
         self, const unsigned char[::1] memory not None, uint32_t start, uint32_t limit,
-        uint32_t now_ms,
+        uint64_t now_ms,
     ):
         """The flows wanted among `limit` entries from `start`; none yet when they are sorted."""
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
         cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
-        cdef uint64_t i = start
+        cdef const Track* tracks = <const Track*>(base + header.tracks_offset)
+        cdef uint64_t i = start, created
         cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
         cdef Entry entry
         cdef char* out = NULL
@@ -357,6 +365,7 @@ cdef class FlowScan:
                     continue
                 HP_FLOWS_READ_BARRIER()
                 memcpy(&entry, &entries[i - 1], sizeof(Entry))
+                created = created_of(&entry, &tracks[i - 1])
                 HP_FLOWS_READ_BARRIER()
                 if (
                     entries[i - 1].generation != entry.generation
@@ -366,17 +375,19 @@ cdef class FlowScan:
                     or entry.remote_address == 0
                     or entry.slot >= header.slots_max
                     or entry.interface >= header.interfaces_max
-                    or not self.accepts(&entry, now_ms)
+                    or not self.accepts(&entry, elapsed(now_ms, created))
                 ):
                     continue
                 if self.field != NO_FIELD:
-                    self.keep(&entry, <uint32_t>(i - 1), now_ms)
+                    self.keep(&entry, created, <uint32_t>(i - 1), now_ms)
                     continue
                 if used:
                     out[used] = b","
                     out[used + 1] = b"\n"
                     used += 2
-                used += self.write(out + used, &entry, <uint32_t>(i - 1), base, now_ms)
+                used += self.write(
+                    out + used, &entry, created, <uint32_t>(i - 1), base, now_ms
+                )
                 if self.bounded:
                     self.left -= 1
         try:
@@ -415,7 +426,12 @@ cdef class FlowScan:
                     out[used + 1] = b"\n"
                     used += 2
                 used += self.write(
-                    out + used, &self.heap[i].entry, self.heap[i].number, base, self.now
+                    out + used,
+                    &self.heap[i].entry,
+                    self.heap[i].created,
+                    self.heap[i].number,
+                    base,
+                    self.now,
                 )
         self.written = end
         try:

@@ -187,7 +187,7 @@ cdef class PortHolders:
                 self.found[count] = (<uint64_t>entry.interface << 17) | who
                 count += 1
                 # A flow of a mapping uses the mapping's port.
-                number = 0 if entry.track_flags & MAPPED else self.number_of(&entry)
+                number = 0 if entry.flags & MAPPED else self.number_of(&entry)
                 if number:
                     self.found[count] = ((<uint64_t>number + 0xFFFF) << 17) | who
                     count += 1

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.checksum cimport swap16
-from hyperplane_nat.engine.layout cimport Entry, Header, SlotCounters
+from hyperplane_nat.engine.layout cimport Entry, Header, SlotCounters, Track, created_of
 from hyperplane_nat.engine.layout cimport Exhaustion as ExhaustionRecord
 
 from hyperplane_nat.engine.constants import DropReason, State
@@ -101,10 +101,11 @@ def read_flows(
     cdef const uint8_t* base = &memory[0]
     cdef const Header* header = <const Header*>base
     cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
+    cdef const Track* tracks = <const Track*>(base + header.tracks_offset)
     cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
     cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
     cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
-    cdef uint64_t i
+    cdef uint64_t i, created
     cdef Entry entry
     cdef const Entry* source
     cdef list found = []
@@ -116,6 +117,7 @@ def read_flows(
             continue
         HP_READ_BARRIER()
         memcpy(&entry, source, sizeof(Entry))
+        created = created_of(&entry, &tracks[i - 1])
         HP_READ_BARRIER()
         if (
             source.generation != entry.generation
@@ -144,7 +146,7 @@ def read_flows(
                 entry.bytes[0],
                 entry.packets[1],
                 entry.bytes[1],
-                entry.created,
+                created,
                 entry.last_seen,
             )
         )

@@ -69,7 +69,7 @@ cdef list audit(Nat* nat):
             active += entry.state == STATE_MAPPING
             if (entry.state == STATE_MAPPING) != (entry.packets[0] > 0):
                 problems.append(f"mapping {flow}: {entry.packets[0]} flows, state {entry.state}")
-        elif entry.track_flags & MAPPED:
+        elif entry.flags & MAPPED:
             key = (entry.interface, entry.protocol, entry.nat_port)
             mapped[key] = mapped.get(key, 0) + 1
             key = (

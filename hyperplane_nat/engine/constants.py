@@ -30,7 +30,7 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Version of the state map; a forwarder refuses a map of another version."""
 
 EXHAUSTIONS = 1024

@@ -3,14 +3,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
-from hyperplane_nat.engine.layout cimport Entry
+from hyperplane_nat.engine.layout cimport Entry, age_of
 from hyperplane_nat.engine.nat cimport NOBODY, Interface, Nat, Slot
 from hyperplane_nat.engine.timers cimport wheel_add, wheel_remove
-
-cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
-    cdef uint32_t age = <uint32_t>now - entry.last_seen
-    return 0 if age > 0x7FFFFFFF else age
-
 
 cdef inline bint over(uint8_t state) noexcept nogil:
     """Whether the flow has ended and only its port is held."""

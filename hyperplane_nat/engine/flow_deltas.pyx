@@ -30,7 +30,15 @@ from hyperplane_nat.engine.flow_records cimport (
     ring_records,
     ring_take,
 )
-from hyperplane_nat.engine.layout cimport Entry, FlowRecord, Header, RecordRing
+from hyperplane_nat.engine.layout cimport (
+    Entry,
+    FlowRecord,
+    Header,
+    RecordRing,
+    Track,
+    age_of,
+    created_of,
+)
 
 from hyperplane_nat.engine.settings import FlowDelta
 
@@ -46,13 +54,13 @@ cdef enum:
     FLAG_RST = 4
     FLAG_SYNACK = 18
 
-# What was counted of the flow in an entry; `used` 0 is nothing.
+# What was counted of the flow in an entry, with the low bits of when it began; `used` 0 is nothing.
 cdef struct Seen:
     uint32_t created
     uint16_t generation
     uint8_t state
     uint8_t used
-    uint32_t packets[2]
+    uint64_t packets[2]
     uint64_t bytes[2]
 
 
@@ -86,7 +94,7 @@ cdef int flags_of(uint8_t before, uint8_t after, int side) noexcept nogil:
 
 cdef object delta_of(const FlowRecord* record, const Seen* seen, bint known):
     """A record's difference to what was seen, None when there is none."""
-    cdef uint32_t packets[2]
+    cdef uint64_t packets[2]
     cdef uint64_t bytes[2]
     cdef uint8_t before = seen.state if known else STATE_FREE
     cdef int side
@@ -124,7 +132,7 @@ cdef class FlowDeltas:
     cdef Seen* seen
     cdef uint32_t flows_max
     cdef bint late
-    cdef uint32_t start
+    cdef uint64_t start
     cdef dict unfinished
     cdef uint64_t looks
 
@@ -143,13 +151,17 @@ cdef class FlowDeltas:
     def begin_late(self, uint64_t now_ms):
         """Flows from before `now_ms` count from their first look on."""
         self.late = True
-        self.start = <uint32_t>now_ms
+        self.start = now_ms
 
-    def live(self, const unsigned char[::1] memory not None, uint32_t start, uint32_t limit):
+    def live(
+        self, const unsigned char[::1] memory not None, uint32_t start, uint32_t limit,
+        uint64_t now_ms,
+    ):
         """What the flows among `limit` entries from `start` did since the last look."""
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
         cdef const Entry* entries = <const Entry*>(base + header.entries_offset)
+        cdef const Track* tracks = <const Track*>(base + header.tracks_offset)
         cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
         cdef const uint32_t* interfaces = <const uint32_t*>(
             base + header.interface_addresses_offset
@@ -172,6 +184,7 @@ cdef class FlowDeltas:
             seen = &self.seen[i]
             HP_READ_BARRIER()
             memcpy(&entry, source, sizeof(Entry))
+            record.created = created_of(&entry, &tracks[i])
             HP_READ_BARRIER()
             if (
                 source.generation != entry.generation
@@ -183,7 +196,7 @@ cdef class FlowDeltas:
                 or entry.interface >= header.interfaces_max
             ):
                 continue
-            known = seen.used and same(seen, entry.generation, entry.created)
+            known = seen.used and same(seen, entry.generation, record.created)
             if seen.used and not known:
                 self.postpone(<uint32_t>i)
             record.entry = <uint32_t>i
@@ -198,8 +211,7 @@ cdef class FlowDeltas:
             record.slot = entry.slot
             record.interface = entry.interface
             record.reason = 0
-            record.created = entry.created
-            record.last_seen = entry.last_seen
+            record.last_seen = now_ms - age_of(&entry, now_ms)
             for side in range(2):
                 record.packets[side] = entry.packets[side]
                 record.bytes[side] = entry.bytes[side]
@@ -210,7 +222,7 @@ cdef class FlowDeltas:
                     found.append(delta)
             if entry.state != STATE_HELD or not known:
                 seen.state = entry.state
-            seen.created = entry.created
+            seen.created = <uint32_t>record.created
             seen.generation = entry.generation
             seen.used = 1
             for side in range(2):
@@ -251,7 +263,7 @@ cdef class FlowDeltas:
                     seen.used = 0
                 else:
                     waiting = self.unfinished.pop(
-                        (record.entry, record.generation, record.created), None
+                        (record.entry, record.generation, <uint32_t>record.created), None
                     )
                     if waiting is not None:
                         known = True
@@ -270,7 +282,7 @@ cdef class FlowDeltas:
 
     cdef bint before(self, const FlowRecord* record):
         """Whether a flow ended before anybody looked."""
-        return <uint32_t>(record.created - self.start) > 0x7FFFFFFF
+        return record.created < self.start
 
     def forget(self):
         """A look at the whole map is over: drop what waits since before the last one."""
@@ -281,8 +293,8 @@ cdef class FlowDeltas:
         self.looks += 1
 
 
-cdef inline bint same(const Seen* seen, uint16_t generation, uint32_t created) noexcept nogil:
-    return seen.generation == generation and seen.created == created
+cdef inline bint same(const Seen* seen, uint16_t generation, uint64_t created) noexcept nogil:
+    return seen.generation == generation and seen.created == <uint32_t>created
 
 
 def read_lost(unsigned char[::1] memory not None):

@@ -3,7 +3,7 @@
 
 Theory of operation
 -------------------
-A page with the header, the records lost of each interface, then the records, 64 bytes each::
+A page with the header, the records lost of each interface, then the records, 80 bytes each::
 
     header | lost by interface (4 B each) | records
 
@@ -26,12 +26,12 @@ from hyperplane_nat.engine.state_map import INTERFACES_MAX, StateMapError
 __all__ = ["CAPACITY", "FlowRecordFigures", "FlowRecordRing", "read_figures"]
 
 CAPACITY = 131_072
-"""Records of a new ring: 8 MiB."""
+"""Records of a new ring: 10 MiB."""
 
 _MAGIC: Final = b"HPNATREC"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _PAGE: Final = 4096
-_RECORD_BYTES: Final = 64
+_RECORD_BYTES: Final = 80
 _HEADER: Final = struct.Struct("<8sIIII40xQ56xQQQ")
 _ATTACHED: Final = struct.Struct("<I")
 _ATTACHED_OFFSET: Final = 20

@@ -9,10 +9,10 @@ cdef enum:
     RING_HEADER_BYTES = 4096
 
 
-cdef inline void note_end(Nat* nat, uint32_t flow) noexcept nogil:
+cdef inline void note_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """A flow's entry is about to be freed, reused or nobody's."""
     if nat.sink.ring != NULL:
-        record_end(nat, flow)
+        record_end(nat, flow, now)
 
 
 cdef inline void note_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil:
@@ -22,7 +22,7 @@ cdef inline void note_refusal(Nat* nat, const Packet* p, int reason, uint64_t no
 
 
 cdef bint sink_open(Nat* nat, uint8_t* memory, uint64_t bytes) noexcept nogil
-cdef void record_end(Nat* nat, uint32_t flow) noexcept nogil
+cdef void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
 cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil
 cdef uint32_t* ring_lost(RecordRing* ring) noexcept nogil
 cdef FlowRecord* ring_records(RecordRing* ring) noexcept nogil

@@ -21,7 +21,7 @@ Established flows have no part in any of this, and without a ring all of it is o
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine._constants cimport *
-from hyperplane_nat.engine.layout cimport Entry, FlowRecord, RecordRing
+from hyperplane_nat.engine.layout cimport Entry, FlowRecord, RecordRing, age_of, created_of
 from hyperplane_nat.engine.nat cimport NOBODY, Nat, count
 from hyperplane_nat.engine.packet cimport Packet
 
@@ -100,7 +100,7 @@ cdef FlowRecord* reserve(Nat* nat, uint16_t interface, uint32_t room) noexcept n
     return &nat.sink.records[ring.head & (ring.capacity - 1)]
 
 
-cdef void record_end(Nat* nat, uint32_t flow) noexcept nogil:
+cdef void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """All that the entry knows of its flow."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef FlowRecord* record
@@ -124,8 +124,8 @@ cdef void record_end(Nat* nat, uint32_t flow) noexcept nogil:
     record.slot = entry.slot
     record.interface = entry.interface
     record.reason = DROP_NONE
-    record.created = entry.created
-    record.last_seen = entry.last_seen
+    record.created = created_of(entry, &nat.table.tracks[flow])
+    record.last_seen = now - age_of(entry, now)
     for side in range(2):
         record.packets[side] = entry.packets[side]
         record.bytes[side] = entry.bytes[side]
@@ -176,8 +176,8 @@ cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) no
     record.slot = p.port if inside else NOBODY
     record.interface = interface
     record.reason = <uint8_t>reason
-    record.created = <uint32_t>now
-    record.last_seen = <uint32_t>now
+    record.created = now
+    record.last_seen = now
     record.packets[0] = inside
     record.packets[1] = not inside
     record.bytes[0] = p.total_length if inside else 0

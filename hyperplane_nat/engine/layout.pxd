@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     ENTRY_BYTES = 64
-    TRACK_BYTES = 16
+    TRACK_BYTES = 32
     REMOTE_BYTES = 16
     SLOT_COUNTER_BYTES = 64
     EXHAUSTION_BYTES = 32
@@ -31,21 +31,26 @@ cdef struct Entry:
     uint8_t protocol
     uint8_t state
     uint32_t last_seen
-    uint32_t created
     uint32_t timer_next
     uint32_t timer_prev
-    uint32_t packets[2]
-    uint64_t bytes[2]
-    uint16_t window[2]
-    uint8_t track_flags
-    uint8_t window_scale
     uint16_t generation
+    uint8_t flags
+    uint8_t created_high
+    uint64_t packets[2]
+    uint64_t bytes[2]
 
-# What only TCP needs: next sequence number expected from, and last acknowledgement sent by,
-# each side.
+# What a flow's later packets do not need unless they are TCP's: next sequence number expected from,
+# last acknowledgement sent and window offered by each side; the SYN that is remembered; and the low
+# bits of when the flow began (`created_of`).
 cdef struct Track:
     uint32_t sequence_end[2]
     uint32_t acknowledged[2]
+    uint16_t window[2]
+    uint32_t syn_sequence
+    uint16_t syn_payload
+    uint8_t window_scale
+    uint8_t syn_scale
+    uint32_t created
 
 # One remote endpoint of one interface: how many source ports are in use or held towards it.
 cdef struct Remote:
@@ -97,9 +102,9 @@ cdef struct FlowRecord:
     uint16_t interface
     uint8_t reason
     uint8_t reserved
-    uint32_t created
-    uint32_t last_seen
-    uint32_t packets[2]
+    uint64_t created
+    uint64_t last_seen
+    uint64_t packets[2]
     uint64_t bytes[2]
 
 # The head of the file of flow records; what each of the two processes writes is in cache lines of
@@ -142,3 +147,19 @@ cdef struct Header:
     # Entries at or above this index were never used: nobody need read their pages.
     uint32_t entries_watermark
     uint32_t reserved
+
+
+cdef inline uint64_t created_of(const Entry* entry, const Track* track) noexcept nogil:
+    """When a flow or mapping began, in ms of the map's clock: 40 bits, 34 years."""
+    return (<uint64_t>entry.created_high << 32) | track.created
+
+
+cdef inline void set_created(Entry* entry, Track* track, uint64_t now) noexcept nogil:
+    entry.created_high = <uint8_t>(now >> 32)
+    track.created = <uint32_t>now
+
+
+cdef inline uint32_t age_of(const Entry* entry, uint64_t now) noexcept nogil:
+    """Milliseconds since a flow's last packet; 0 for one noted after the clock was read."""
+    cdef uint32_t age = <uint32_t>now - entry.last_seen
+    return 0 if age > 0x7FFFFFFF else age

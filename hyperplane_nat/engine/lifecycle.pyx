@@ -29,7 +29,6 @@ from libc.string cimport memset
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.allocation cimport allocate, report
 from hyperplane_nat.engine.entries cimport (
-    age_of,
     deadline_of,
     join,
     leave_interface,
@@ -51,7 +50,7 @@ from hyperplane_nat.engine.flow_table cimport (
     table_prefetch_index,
     table_unindex,
 )
-from hyperplane_nat.engine.layout cimport NIL, Entry, Track
+from hyperplane_nat.engine.layout cimport NIL, Entry, Track, age_of, set_created
 from hyperplane_nat.engine.mapping cimport (
     is_mapping,
     mapping_free,
@@ -109,9 +108,10 @@ cdef inline uint8_t first_state(uint8_t protocol) noexcept nogil:
     return STATE_UDP if protocol == 17 else STATE_ICMP
 
 
-cdef void begin(Nat* nat, Entry* entry, uint64_t now) noexcept nogil:
+cdef void begin(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    cdef Entry* entry = &nat.table.entries[flow]
     entry.last_seen = <uint32_t>now
-    entry.created = <uint32_t>now
+    set_created(entry, &nat.table.tracks[flow], now)
     entry.packets[0] = 0
     entry.packets[1] = 0
     entry.bytes[0] = 0
@@ -154,8 +154,8 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     entry.interface = interface
     entry.nat_port = nat_port
     entry.protocol = p.protocol
-    entry.track_flags = 0 if mapping == NIL else <uint8_t>MAPPED
-    begin(nat, entry, now)
+    entry.flags = 0 if mapping == NIL else <uint8_t>MAPPED
+    begin(nat, flow, now)
     track_start(entry, &nat.table.tracks[flow])
     join(nat, entry)
     # A SYN-ACK answers a SYN that its mapping let in.
@@ -180,10 +180,10 @@ cdef int reopen(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept
     cdef int reason = refusal(nat, entry.interface, p)
     if reason:
         return reason
-    note_end(nat, flow)
+    note_end(nat, flow, now)
     # Readers tell flows of one entry apart by it.
     entry.generation += 1
-    begin(nat, entry, now)
+    begin(nat, flow, now)
     track_start(entry, &nat.table.tracks[flow])
     entry.state = first_state(entry.protocol)
     if entry.protocol == 6:
@@ -199,10 +199,10 @@ cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcep
     if is_mapping(entry):
         mapping_free(nat, flow)
         return
-    note_end(nat, flow)
+    note_end(nat, flow, now)
     if entry.state == STATE_HELD:
         tombstone_put(nat, entry)
-    if not entry.track_flags & MAPPED:
+    if not entry.flags & MAPPED:
         ports_give_back(
             &nat.ports,
             entry.protocol,
@@ -215,13 +215,13 @@ cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcep
     leave_interface(nat, entry)
     table_free(&nat.table, flow)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
-    if entry.track_flags & MAPPED:
+    if entry.flags & MAPPED:
         mapping_leave(nat, entry, ended, now)
 
 
 cdef inline bint needs_hold(const Entry* entry) noexcept nogil:
     """Whether a flow keeps its entry after a timeout: the port of a mapping is held by that."""
-    return entry.protocol == 6 or not entry.track_flags & MAPPED
+    return entry.protocol == 6 or not entry.flags & MAPPED
 
 
 cdef inline uint32_t free_since(const Nat* nat, const Entry* entry) noexcept nogil:
@@ -380,12 +380,12 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     leaves a held entry of the old slot, which is swept again.
     """
     cdef Entry* entry = &nat.table.entries[flow]
-    if not is_mapping(entry) and entry.track_flags & MAPPED:
+    if not is_mapping(entry) and entry.flags & MAPPED:
         flow_remove(nat, flow, now)
         return
     if entry.state == STATE_MAPPING:
         return
-    note_end(nat, flow)
+    note_end(nat, flow, now)
     if over(entry.state):
         entry.state = STATE_HELD
     else:
@@ -428,7 +428,7 @@ cdef bint adopt(Nat* nat, uint32_t flow, const uint64_t* hashes, uint64_t now) n
     join(nat, entry)
     if is_mapping(entry):
         entry.packets[0] = 0
-    if entry.track_flags & MAPPED and not is_mapping(entry):
+    if entry.flags & MAPPED and not is_mapping(entry):
         permission_adopt(nat, entry)
     else:
         ports_adopt(
@@ -479,7 +479,7 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         for flow in range(start, end):
             entry = &nat.table.entries[flow]
             if entry.state != STATE_FREE:
-                if is_mapping(entry) or entry.track_flags & MAPPED:
+                if is_mapping(entry) or entry.flags & MAPPED:
                     mapped = True
                 for side in range(2):
                     hashes[flow - start][side] = table_hash(&nat.table, entry_key(entry, side))

@@ -32,7 +32,6 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.allocation cimport admit_entry, allocate, refused
 from hyperplane_nat.engine.entries cimport (
-    age_of,
     deadline_of,
     join,
     leave_interface,
@@ -48,7 +47,7 @@ from hyperplane_nat.engine.flow_table cimport (
     table_give_back,
     table_hash,
 )
-from hyperplane_nat.engine.layout cimport NIL, Entry, Remote
+from hyperplane_nat.engine.layout cimport NIL, Entry, Remote, age_of, set_created
 from hyperplane_nat.engine.nat cimport Nat
 from hyperplane_nat.engine.packet cimport Packet
 from hyperplane_nat.engine.ports cimport ports_adopt, ports_give_back, ports_remote
@@ -128,13 +127,13 @@ cdef uint32_t mapping_open(Nat* nat, const Packet* p, uint64_t now, int* reason)
     entry.interface = interface
     entry.nat_port = nat_port
     entry.protocol = p.protocol
-    entry.created = <uint32_t>now
+    set_created(entry, &nat.table.tracks[mapping], now)
     entry.last_seen = <uint32_t>now
     entry.packets[0] = 0
     entry.packets[1] = 0
     entry.bytes[0] = 0
     entry.bytes[1] = 0
-    entry.track_flags = 0
+    entry.flags = 0
     join(nat, entry)
     table_commit(&nat.table, mapping, STATE_MAPPING)
     wheel_add(&nat.wheel, mapping, deadline_of(nat, entry, now))
@@ -258,7 +257,7 @@ cdef void mappings_recount(Nat* nat, uint64_t now) noexcept nogil:
     cdef Entry* entry
     for flow in range(nat.header.entries_watermark):
         entry = &nat.table.entries[flow]
-        if entry.state == STATE_FREE or is_mapping(entry) or not entry.track_flags & MAPPED:
+        if entry.state == STATE_FREE or is_mapping(entry) or not entry.flags & MAPPED:
             continue
         key = flow_key(SIDE_OUTSIDE, entry.protocol, entry.interface, 0, 0, entry.nat_port)
         mapping = table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
@@ -266,7 +265,7 @@ cdef void mappings_recount(Nat* nat, uint64_t now) noexcept nogil:
             nat.table.entries[mapping].packets[0] += 1
             continue
         permission_give_back(nat, entry)
-        entry.track_flags &= <uint8_t>~MAPPED
+        entry.flags &= <uint8_t>~MAPPED
         ports_adopt(
             &nat.ports,
             entry.protocol,

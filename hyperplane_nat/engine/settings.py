@@ -156,7 +156,7 @@ class RemotePorts(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One entry of the flow table; times are CLOCK_MONOTONIC in ms modulo 2**32."""
+    """One entry of the flow table; times are CLOCK_MONOTONIC in ms, the last one modulo 2**32."""
 
     entry: int
     protocol: str
@@ -180,8 +180,8 @@ class Flow(NamedTuple):
 class FlowDelta(NamedTuple):
     """What one flow did since it was last looked at, or (``reason`` not 0) a packet refused.
 
-    Addresses are the four bytes as they stand in memory; times are CLOCK_MONOTONIC in ms modulo
-    2**32.  Flags are those of flow logs: 1 FIN, 2 SYN, 4 RST, 18 SYN with ACK.  A refused packet
+    Addresses are the four bytes as they stand in memory; times are CLOCK_MONOTONIC in ms.  Flags
+    are those of flow logs: 1 FIN, 2 SYN, 4 RST, 18 SYN with ACK.  A refused packet
     from outside has slot 65535 and no inside.
     """
 

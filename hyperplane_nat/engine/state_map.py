@@ -7,7 +7,7 @@ One file, mapped shared by the forwarder, which writes, and by readers, which ne
 header of one page says what follows; everything is allocated when the file is made::
 
     header | counters | slot counters | slot addresses | interface addresses | exhaustions
-           | interface counters | entries (64 B each) | tracks (16 B) | index | remotes (16 B)
+           | interface counters | entries (64 B each) | tracks (32 B) | index | remotes (16 B)
            | port bitmaps
 
 Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
@@ -53,7 +53,7 @@ MAGIC: Final = b"HPNATMAP"
 _HEADER: Final = struct.Struct("<8sIIQ6I11QII")
 _HEADER_BYTES: Final = 4096
 _ENTRY_BYTES: Final = 64
-_TRACK_BYTES: Final = 16
+_TRACK_BYTES: Final = 32
 _REMOTE_BYTES: Final = 16
 INTERFACES_MAX = 4_096
 """Network interfaces that a state map has room for, unless it is told otherwise."""

@@ -5,7 +5,7 @@ from hyperplane_nat.engine.layout cimport SEGMENTS, STATES, Entry, Track
 from hyperplane_nat.engine.packet cimport Packet
 
 cdef enum:
-    # In `track_flags`, above the tracker's own bits: the flow has its port from a mapping.
+    # In `flags`, above the tracker's own bits: the flow has its port from a mapping.
     MAPPED = 0x40
 
 cdef struct Tracker:

@@ -43,14 +43,17 @@ cdef void tracker_load(Tracker* tracker):
 
 cdef void track_start(Entry* entry, Track* track) noexcept nogil:
     """Forget whatever connection used the entry before."""
-    entry.track_flags &= MAPPED
-    entry.window_scale = (NO_SCALE << 4) | NO_SCALE
-    entry.window[0] = 0
-    entry.window[1] = 0
+    entry.flags &= MAPPED
+    track.window_scale = (NO_SCALE << 4) | NO_SCALE
+    track.window[0] = 0
+    track.window[1] = 0
     track.sequence_end[0] = 0
     track.sequence_end[1] = 0
     track.acknowledged[0] = 0
     track.acknowledged[1] = 0
+    track.syn_sequence = 0
+    track.syn_payload = 0
+    track.syn_scale = NO_SCALE
 
 
 cdef void track_segment(Entry* entry, Track* track, const Packet* p) noexcept nogil:
@@ -61,42 +64,42 @@ cdef void track_segment(Entry* entry, Track* track, const Packet* p) noexcept no
     cdef uint8_t scale
     if syn or p.segment == SEGMENT_FIN:
         end += 1
-    if not (entry.track_flags & (SEEN << side)):
-        entry.track_flags |= <uint8_t>(SEEN << side)
+    if not (entry.flags & (SEEN << side)):
+        entry.flags |= <uint8_t>(SEEN << side)
         track.sequence_end[side] = end
     elif <int32_t>(end - track.sequence_end[side]) > 0:
         track.sequence_end[side] = end
     if syn and (entry.state == STATE_SYN_SENT or entry.state == STATE_SYN_RECEIVED):
         scale = window_scale_option(p)
         if side:
-            entry.window_scale = (entry.window_scale & 0x0F) | <uint8_t>(scale << 4)
+            track.window_scale = (track.window_scale & 0x0F) | <uint8_t>(scale << 4)
         else:
-            entry.window_scale = (entry.window_scale & 0xF0) | scale
+            track.window_scale = (track.window_scale & 0xF0) | scale
     if (
         (p.flags & TCP_ACK)
-        and (entry.track_flags & (SEEN << peer))
+        and (entry.flags & (SEEN << peer))
         and <int32_t>(p.acknowledgement - track.sequence_end[peer]) <= 0
         and (
-            not (entry.track_flags & (ACK_SEEN << side))
+            not (entry.flags & (ACK_SEEN << side))
             or <int32_t>(p.acknowledgement - track.acknowledged[side]) >= 0
         )
     ):
         track.acknowledged[side] = p.acknowledgement
-        entry.window[side] = p.window
-        entry.track_flags |= <uint8_t>(ACK_SEEN << side)
+        track.window[side] = p.window
+        entry.flags |= <uint8_t>(ACK_SEEN << side)
         if syn:
-            entry.track_flags |= <uint8_t>(WINDOW_UNSCALED << side)
+            entry.flags |= <uint8_t>(WINDOW_UNSCALED << side)
         else:
-            entry.track_flags &= <uint8_t>~(WINDOW_UNSCALED << side)
+            entry.flags &= <uint8_t>~(WINDOW_UNSCALED << side)
 
 
-cdef uint32_t offered_window(const Entry* entry, int side) noexcept nogil:
-    cdef uint8_t inside = entry.window_scale & 0x0F, outside = entry.window_scale >> 4
-    cdef uint32_t window = entry.window[side]
+cdef uint32_t offered_window(const Entry* entry, const Track* track, int side) noexcept nogil:
+    cdef uint8_t inside = track.window_scale & 0x0F, outside = track.window_scale >> 4
+    cdef uint32_t window = track.window[side]
     if inside == NO_SCALE or outside == NO_SCALE:
         return window
     # The window of a segment with SYN is never scaled (RFC 7323 section 2.2).
-    if entry.track_flags & (WINDOW_UNSCALED << side):
+    if entry.flags & (WINDOW_UNSCALED << side):
         return window
     return window << (outside if side else inside)
 
@@ -105,6 +108,6 @@ cdef bint reset_acceptable(const Entry* entry, const Track* track, const Packet*
     cdef int side = p.side, peer = 1 - p.side
     if entry.state == STATE_SYN_SENT and side == SIDE_OUTSIDE:
         return (p.flags & TCP_ACK) and p.acknowledgement == track.sequence_end[SIDE_INSIDE]
-    if entry.track_flags & (ACK_SEEN << peer):
-        return p.sequence - track.acknowledged[peer] <= offered_window(entry, peer)
+    if entry.flags & (ACK_SEEN << peer):
+        return p.sequence - track.acknowledged[peer] <= offered_window(entry, track, peer)
     return p.sequence == track.sequence_end[side]

@@ -56,15 +56,8 @@ def add(into: Sums, more: Sums) -> None:
     into.packets += more.packets
     into.bytes += more.bytes
     into.flags |= more.flags
-    if _before(more.first_ms, into.first_ms):
-        into.first_ms = more.first_ms
-    if _before(into.last_ms, more.last_ms):
-        into.last_ms = more.last_ms
-
-
-def _before(one: int, other: int) -> bool:
-    """Whether a time of the map's clock is earlier; it counts modulo 2^32."""
-    return ((one - other) & 0xFFFFFFFF) > 0x7FFFFFFF
+    into.first_ms = min(into.first_ms, more.first_ms)
+    into.last_ms = max(into.last_ms, more.last_ms)
 
 
 class Gathering:

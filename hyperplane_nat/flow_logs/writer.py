@@ -94,7 +94,9 @@ class FlowLogWriter:
         if ask:
             self._places.refresh()
         for start in range(0, self._state.entries_watermark, SLICE_ENTRIES):
-            self._write(gathered.claim(self._deltas.live(self._state.memory, start, SLICE_ENTRIES)))
+            now = self._now_ms()
+            live = self._deltas.live(self._state.memory, start, SLICE_ENTRIES, now)
+            self._write(gathered.claim(live))
             self._drain()
         self._write(gathered.rest())
         self._deltas.forget()
@@ -121,8 +123,8 @@ class FlowLogWriter:
         now, unix = self._now_ms(), self._unix_ms()
         lines: defaultdict[Place, list[str]] = defaultdict(list)
         for key, sums in rows:
-            start = max(unix - _elapsed(now, sums.first_ms), self._start)
-            end = max(min(unix - _elapsed(now, sums.last_ms), self._end), start)
+            start = max(unix - max(now - sums.first_ms, 0), self._start)
+            end = max(min(unix - max(now - sums.last_ms, 0), self._end), start)
             place = self._places.of(key.interface)
             lines[place].append(self._form.line(place, key, sums, start // 1000, end // 1000))
         for place, texts in lines.items():
@@ -175,9 +177,3 @@ class FlowLogWriter:
         self._end = max(self._start, now) // self._interval_ms * self._interval_ms
         self._end += self._interval_ms
         self._files.begin(self._start // self._interval_ms * self._interval_ms)
-
-
-def _elapsed(now: int, then: int) -> int:
-    """Milliseconds between two times of the state map; 0 for what lies ahead."""
-    elapsed = (now - then) & 0xFFFFFFFF
-    return 0 if elapsed > 0x7FFFFFFF else elapsed

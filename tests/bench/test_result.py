@@ -80,7 +80,7 @@ def test_a_fixed_target_needs_no_other_contender() -> None:
     found = measured("flow_table_bytes_per_flow", hyperplane_nat=[122.6])
     (check,) = targets.checks(found.all()[0], found)
     assert check.met
-    assert check.threshold == 128
+    assert check.threshold == 144
 
 
 def test_every_target_names_workloads_that_exist() -> None:

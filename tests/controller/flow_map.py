@@ -14,7 +14,8 @@ from typing import Any
 
 from hyperplane_nat.engine import State, StateMap
 
-ENTRY = struct.Struct("=4s2sHHH2sBBIIII2I2Q2HBBH")
+ENTRY = struct.Struct("=4s2sHHH2sBBIIIHBB2Q2Q")
+TRACK = struct.Struct("=2I2I2HIHBBI")
 WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I11Q")
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
 
@@ -35,7 +36,7 @@ def fields(index: int) -> dict[str, Any]:
         "nat_port": 2000,
         "packets": (1, 3),
         "bytes": (2, 4),
-        "created": (NOW - 3_000) & 0xFFFFFFFF,
+        "created": NOW - 3_000,
         "last_seen": NOW - 1_000,
     }
 
@@ -51,18 +52,20 @@ def entry(values: dict[str, Any]) -> bytes:
         values["nat_port"].to_bytes(2, "big"),
         PROTOCOLS[values["protocol"]],
         State[values["state"]],
-        values["last_seen"],
-        values["created"],
+        values["last_seen"] & 0xFFFFFFFF,
         0,
         0,
+        0,
+        0,
+        values["created"] >> 32,
         *values["packets"],
         *values["bytes"],
-        0,
-        0,
-        0,
-        0,
-        0,
     )
+
+
+def track(values: dict[str, Any]) -> bytes:
+    """The bytes of its track."""
+    return TRACK.pack(*[0] * 10, values["created"] & 0xFFFFFFFF)
 
 
 def write_flows(
@@ -75,16 +78,13 @@ def write_flows(
 
     With a `period`, only so many different ones: that is quick.
     """
-    free = bytes(ENTRY.size)
-    made = [
-        free if (values := make(index)) is None else entry(values)
-        for index in range(min(count, period or count))
-    ]
-    text = b"".join(made)
-    text = (text * (count // max(len(made), 1) + 1))[: count * ENTRY.size]
-    # The header has the offset of the entries as the seventh of eleven.
+    made = [make(index) for index in range(min(count, period or count))]
+    # The header has the offsets of entries and tracks as the seventh and eighth of eleven.
     header = struct.unpack_from("<11Q", state_map.memory, WATERMARK_OFFSET - 88)
-    state_map.memory[header[6] : header[6] + len(text)] = text
+    for offset, size, record in ((header[6], ENTRY.size, entry), (header[7], TRACK.size, track)):
+        text = b"".join(bytes(size) if each is None else record(each) for each in made)
+        text = (text * (count // max(len(made), 1) + 1))[: count * size]
+        state_map.memory[offset : offset + len(text)] = text
     struct.pack_into("<I", state_map.memory, WATERMARK_OFFSET, count)
     for slot in range(1, 8):
         struct.pack_into("=4s", state_map.memory, header[2] + 4 * slot, b"\xa9\xfe\x64\x02")

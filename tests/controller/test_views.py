@@ -51,13 +51,36 @@ def test_what_a_flow_says() -> None:
     }
 
 
-def test_clock_that_wraps_and_a_packet_after_the_clock_was_read() -> None:
+def test_a_packet_after_the_clock_was_read() -> None:
     with flow_map(1) as state_map:
         (flow,) = read(state_map, FlowFilter(), now=NOW - 1_500)
     assert flow["idle_seconds"] == 0.0
-    with flow_map(1, lambda i: fields(i) | {"created": 0xFFFFFF00}) as state_map:
+
+
+DAY = 86_400_000
+
+
+@pytest.mark.parametrize("days", [1, 24, 25, 49, 50, 100, 12_000])
+def test_age_of_old_flows(days: int) -> None:
+    """The 40 bits of `created` reach beyond the 24.8 and 49.7 days of 32 bits."""
+    now = NOW + days * DAY
+
+    def listed(wanted: FlowFilter) -> list[dict[str, Any]]:
+        made = {"created": NOW, "last_seen": now - 2_000}
+        with flow_map(1, lambda i: fields(i) | made) as state_map:
+            return read(state_map, wanted, now=now)
+
+    (flow,) = listed(FlowFilter())
+    assert listed(FlowFilter(min_age_seconds=days * 86_400)) == [flow]
+    assert listed(FlowFilter(max_age_seconds=days * 86_400 - 1)) == []
+    assert (flow["age_seconds"], flow["idle_seconds"]) == (days * 86_400.0, 2.0)
+    assert (flow["created_ms"], flow["last_seen_ms"]) == (NOW, now - 2_000)
+
+
+def test_counters_beyond_32_bits() -> None:
+    with flow_map(1, lambda i: fields(i) | {"packets": (1 << 33, 1 << 60)}) as state_map:
         (flow,) = read(state_map, FlowFilter())
-    assert flow["age_seconds"] == 5.256
+    assert (flow["packets_out"], flow["packets_in"]) == (1 << 33, 1 << 60)
 
 
 def test_mappings_are_no_flows() -> None:

@@ -98,7 +98,7 @@ class Pair:
             known = {_life(flow) for flow in self.model.flows()}
             lives = {_life(flow_tuple(flow)) for flow in self.engine.flows()}
             for *_, address, nat_port, created in lives - known:
-                if created == self.now & 0xFFFFFFFF:
+                if created == self.now:
                     return IPv4Address(address), nat_port
         return None, None
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flow records: what is told of flows that are gone and of packets refused, and what is lost."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ SETUP = scenario.Setup(
     timeouts=Timeouts(udp=1000, hold=500, tcp_reset=500),
 )
 CAPACITY = 16
+ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I6Q")
+"""Where the map's header says at which offset the entries begin."""
+
+PACKETS_OFFSET = 32
 
 
 class Recorded:
@@ -35,8 +40,8 @@ class Recorded:
         self.engine.record_flows(self.ring.memory)
         self.deltas = FlowDeltas(SETUP.flows_max)
 
-    def live(self) -> list[FlowDelta]:
-        found = self.deltas.live(self.target.map.memory, 0, SETUP.flows_max)
+    def live(self, now: int = 100_000) -> list[FlowDelta]:
+        found = self.deltas.live(self.target.map.memory, 0, SETUP.flows_max, now)
         self.deltas.forget()
         return found
 
@@ -173,9 +178,9 @@ def test_who_comes_late_counts_old_flows_from_then_on(recorded: Recorded) -> Non
     traffic.opened(engine, 1, 5001, 10)
     late = FlowDeltas(SETUP.flows_max)
     late.begin_late(100)
-    assert late.live(recorded.target.map.memory, 0, 64) == []
+    assert late.live(recorded.target.map.memory, 0, 64, 105) == []
     engine.translate(traffic.datagram(1, 5000), INSIDE, 1, 110)
-    (delta,) = late.live(recorded.target.map.memory, 0, 64)
+    (delta,) = late.live(recorded.target.map.memory, 0, 64, 110)
     assert delta.packets_out == 1
 
 
@@ -213,3 +218,25 @@ def test_a_ring_is_not_made_over_another_file(tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(b"")
     with pytest.raises(StateMapError, match=r"no room .*choose another"):
         FlowRecordRing.create(tmp_path / "records")
+
+
+def test_counters_and_times_beyond_32_bits(recorded: Recorded) -> None:
+    """In the entry, in what is told of a live flow and in the record of its end."""
+    engine, memory = recorded.engine, recorded.target.map.memory
+    begun = (1 << 33) - 5
+    traffic.opened(engine, 1, 5000, begun)
+    recorded.live(begun)
+    (entries,) = struct.unpack_from("<Q", memory, ENTRIES_OFFSET)
+    at = entries + engine.flows()[0].entry * 64 + PACKETS_OFFSET
+    struct.pack_into("<Q", memory, at, (1 << 32) - 1)
+    engine.translate(traffic.datagram(1, 5000), INSIDE, 1, begun + 10)
+    assert engine.flows()[0].packets_out == 1 << 32
+    (delta,) = recorded.live(begun + 30)
+    assert delta.packets_out == (1 << 32) - 1
+    assert (delta.created_ms, delta.last_seen_ms) == (begun, begun + 10)
+    struct.pack_into("<Q", memory, at, 1 << 34)
+    engine.expire(begun + 10_000)
+    (delta,) = recorded.ended()
+    assert delta.packets_out == (1 << 34) - (1 << 32)
+    assert delta.created_ms == begun
+    assert delta.last_seen_ms >= begun + 10

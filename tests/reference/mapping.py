@@ -80,6 +80,7 @@ class MappingRules:
     """The part of the oracle that allocates."""
 
     flows_max: int
+    clock: int
     behaviour: Behaviour
     ports: Ports
     timeouts: Timeouts
@@ -249,7 +250,7 @@ class MappingRules:
             number, port = self._place(slot, protocol, (ANYBODY, 0), 2, chosen, now)
             nat_address = self.interfaces[number].address
             mapping = Mapping(
-                protocol, slot, number, address, inside_port, nat_address, port, now, now
+                protocol, slot, number, address, inside_port, nat_address, port, self.clock, now
             )
         elif reason := self._held_back(slot, mapping.interface, 1):
             raise self._refuse(slot, protocol, remote, reason, now)

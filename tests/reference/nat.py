@@ -59,6 +59,7 @@ class ReferenceNat(SizeRules):
     def __init__(self, flows_max: int) -> None:
         super().__init__()
         self.flows_max = flows_max
+        self.clock = 0
         self.timeouts = Timeouts()
         self.ports = Ports()
         self.behaviour = Behaviour()
@@ -202,6 +203,7 @@ class ReferenceNat(SizeRules):
         chosen = None if nat_port is None else (nat_address, nat_port)
         self.tombstones.forgotten = tombstone_forgotten
         self.extra = []
+        self.clock = now
         try:
             return self._translate(frame, side, port, now & CLOCK_MASK, partial, chosen)
         except _DroppedError as drop:
@@ -424,7 +426,7 @@ class ReferenceNat(SizeRules):
             remote_port=remote_port,
             nat_address=self.interfaces[interface].address,
             nat_port=nat_port,
-            created=now,
+            created=self.clock,
             last_seen=now,
             mapped=self.behaviour.endpoint_independent,
         )
@@ -436,7 +438,7 @@ class ReferenceNat(SizeRules):
 
     def _begin(self, entry: Entry, now: int) -> None:
         """A new flow, or a new life of an ended one behind the same port."""
-        entry.created = now
+        entry.created = self.clock
         entry.packets_out = entry.bytes_out = entry.packets_in = entry.bytes_in = 0
         entry.tracker = Tracker()
         entry.state = {
