@@ -13,6 +13,7 @@ from pathlib import Path
 from hyperplane_nat.config import Config
 from hyperplane_nat.config_flow_logs import interval_ms
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.program import identity
 from hyperplane_nat.controller.reconcile import module_command
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.controller.views import MapReader
@@ -46,6 +47,7 @@ def writer_specs(config: Config, program: Sequence[str] = PROGRAM) -> list[Servi
         *("--fields", ",".join(settings.fields)),
         *("--max-file-bytes", str(settings.max_file_bytes)),
         *("--files-kept", str(settings.files_kept)),
+        *("--program", identity()),
     )
     return [ServiceSpec(_GROUP, "flow-logs", command, program[-1])]
 

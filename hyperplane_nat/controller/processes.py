@@ -30,6 +30,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KILL_WAIT_SECONDS = 5.0
 """After SIGKILL; only a process stuck in the kernel takes longer."""
 
+_EXITING = 0x4
+"""PF_EXITING of proc_pid_stat(5), field 9."""
+
 
 def start_ticks(pid: int) -> int | None:
     """When `pid` started, in clock ticks since boot (proc(5)); None when it is gone or a zombie."""
@@ -40,6 +43,21 @@ def start_ticks(pid: int) -> int | None:
     # The command in parentheses may itself contain spaces and parentheses.
     fields = text.rpartition(b")")[2].split()
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _dying(pid: int) -> bool:
+    """Whether `pid` is being killed or ends: it holds what it had and does nothing any more."""
+    try:
+        flags = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[6])
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+    pending = 0
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name in ("SigPnd", "ShdPnd"):
+            pending |= int(value, 16)
+    return bool(flags & _EXITING or pending & 1 << (signal.SIGKILL - 1))
 
 
 def resident_bytes(pid: int) -> int:
@@ -135,7 +153,10 @@ class Process:
 
     @classmethod
     def adopt(cls, pid_file: Path, directory: Path) -> Process | None:
-        """The living process that `pid_file` names, or None."""
+        """The living process that `pid_file` names, or None.
+
+        One that is dying is waited for: what it has, others cannot have yet.
+        """
         try:
             pid, ticks, word = pid_file.read_text(encoding="utf-8").split()
             number, started = int(pid), int(ticks)
@@ -148,7 +169,12 @@ class Process:
             and os.fsencode(word) in _strings(number, "cmdline")
             and _marked(number, directory)
         ):
-            return cls(number, pidfd)
+            process = cls(number, pidfd)
+            if not _dying(number):
+                return process
+            _wait([process], _KILL_WAIT_SECONDS)
+            process.close()
+            return None
         os.close(pidfd)
         return None
 
@@ -178,6 +204,11 @@ class Process:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
+
+    @property
+    def command(self) -> list[str]:
+        """Its command line; [] when it has ended."""
+        return [os.fsdecode(each) for each in _strings(self.pid, "cmdline")][:-1]
 
     @property
     def adopted(self) -> bool:
@@ -210,6 +241,10 @@ class Process:
         except OSError:
             return []
         return text.decode(errors="replace").splitlines()
+
+    def says(self, event: str) -> bool:
+        """Whether it has written that event, a line of JSON."""
+        return any(f'"event": "{event}"' in line for line in self.output())
 
     def last_words(self) -> str:
         """The last line it wrote that is not an event; empty if there is none."""

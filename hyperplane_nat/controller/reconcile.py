@@ -18,6 +18,7 @@ from hyperplane_nat.config import Config
 from hyperplane_nat.config_nat import behaviour, timeouts_ms
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.program import identity
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.model import ExecutionEnvironment, Lab, NetworkInterface, Subnet, Vpc
 from hyperplane_nat.model.wanted import WantedVpc
@@ -184,6 +185,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
         *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),
+        *("--program", identity()),
     )
 
 

@@ -124,6 +124,10 @@ class ServiceSupervisor:
         service.process = await in_thread(
             Process.adopt, self._paths.service_pid(spec.vpc, spec.name), self._paths.directory
         )
+        if service.process is not None and service.process.command != list(spec.command):
+            # Of another version or configuration.
+            await end([service.process])
+            service.process = None
         if service.process is None:
             await self._launch(service)
 

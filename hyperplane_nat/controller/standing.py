@@ -83,8 +83,9 @@ class Standing:
         return "" if self.lab == Lab().name else f" --lab {self.lab}"
 
 
-FREE = ("metrics", "lifecycle")
-"""The sections of a configuration that a controller which takes over may change: its own."""
+FREE = ("metrics", "lifecycle", "forwarder")
+"""The sections of a configuration that a controller which takes over may change: what is its own,
+and how the forwarder is started, because a forwarder that was started otherwise is replaced."""
 
 
 def standing(lab: str, runtime_directory: Path) -> Standing:

@@ -12,6 +12,10 @@ flows are in the map, so all that is lost are the frames of some milliseconds.
 A standby whose controller dies reads end-of-file instead of a word and exits. The pid file of the
 forwarder is put in place *before* the word is given: a forwarder that moves packets always has one.
 
+Adopted is a forwarder with the command line that we would start it with, which names the version of
+the program. Another one goes on until the standby stands by; then it is ended, and the standby is
+told to go as after a death.
+
 A forwarder that dies within `SHORT_LIFE_SECONDS` of its start is restarted at once for the first
 time, then after a delay that doubles up to `BACKOFF_MAX_SECONDS`: a forwarder that cannot run must
 not take the machine with it.
@@ -127,9 +131,22 @@ class ForwarderSupervisor:
         self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
 
     async def adopt(self) -> bool:
-        """Take over the forwarder of a killed controller; False when there is none to take."""
+        """Take over the forwarder of a killed controller; False when there is none to take.
+
+        One of another version is ended, once another can begin; ControllerError when none can.
+        """
         process = await in_thread(Process.adopt, self._paths.forwarder_pid, self._paths.directory)
         if process is None:
+            return False
+        if process.command != self._command:
+            log.info("forwarder %d is of another version and replaced", process.pid)
+            try:
+                self.prepare()
+                await self._stand_by()
+            except BaseException:
+                process.close()
+                raise
+            await end([process])
             return False
         self._process = process
         try:
@@ -259,6 +276,23 @@ class ForwarderSupervisor:
             self._standby.close()
             self._standby = None
         return await in_thread(spawn)
+
+    async def _stand_by(self) -> None:
+        """Return when the standby has loaded everything; ControllerError when it cannot."""
+        deadline = self._clock() + START_SECONDS
+        async with self._spawning:
+            process = await self._ensure_standby()
+        while process.alive and not await in_thread(process.says, "standby"):
+            if self._clock() > deadline:
+                raise ControllerError(
+                    f"the standby forwarder is not ready after {START_SECONDS:g} seconds "
+                    f"(see {self._paths.forwarder_log})"
+                )
+            await asyncio.sleep(0.01)
+        if not process.alive:
+            raise ControllerError(
+                f"the standby forwarder {process.describe_exit()}: {process.last_words()}"
+            )
 
     async def _launch(self) -> None:
         """Put the standby to work; ControllerError when it does not come up."""

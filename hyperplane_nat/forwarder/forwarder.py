@@ -7,7 +7,8 @@ The ring's descriptor is readable while frames wait.  Each time, one call into c
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
 waits longer than one budget.  Left over are: frames whose next hop is unknown and ARP replies
 (:mod:`neighbours`), expiry of flows and the sweep for those of removed slots, statistics of the
-socket, events for the log.
+socket, events for the log, and the heartbeat: a loop that hangs, in a call or in a packet, beats
+no more.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
 the controller sends again, and neighbours, which are asked again.
@@ -44,6 +45,7 @@ SWEEP_BUDGET = 8192
 _IDLE_EXPIRE_MS = 500
 _BUSY_EXPIRE_MS = 64
 _STATISTICS_SECONDS = 0.5
+_HEARTBEAT_SECONDS = 0.2
 _NEIGHBOUR_IDLE_MS = 1_000
 
 
@@ -65,7 +67,9 @@ class Forwarder:
         budget_frames: int,
         spin_microseconds: int,
         coalesce_udp: bool,
+        discarded: str | None = None,
     ) -> None:
+        """``discarded``: why the map of a predecessor could not be kept."""
         self._loop = asyncio.get_running_loop()
         self._state = state
         self._ring = ring
@@ -82,6 +86,7 @@ class Forwarder:
             coalesce_udp=coalesce_udp,
         )
         self._coalesces_udp = coalesce_udp
+        self._discarded = discarded
         self.neighbours = Neighbours(self.engine, self._datapath.send_outside)
         self._configuration = Configuration(
             self.engine,
@@ -100,6 +105,7 @@ class Forwarder:
         """Read the ring and start the timers."""
         self._loop.add_reader(self._io.fileno(), self._readable)
         self._reading = True
+        self._beat()
         self._expire()
         self._statistics()
         self._neighbour_timer()
@@ -134,6 +140,10 @@ class Forwarder:
         if self._reading:
             self._readable()
 
+    def _beat(self) -> None:
+        self._state.beat(now_ms())
+        self._timers["heartbeat"] = self._loop.call_later(_HEARTBEAT_SECONDS, self._beat)
+
     def _expire(self) -> None:
         now = now_ms()
         if self.engine.expire(now, EXPIRE_BUDGET) == EXPIRE_BUDGET:
@@ -163,11 +173,15 @@ class Forwarder:
         delay = _NEIGHBOUR_IDLE_MS if due is None else min(max(due - now, 1), _NEIGHBOUR_IDLE_MS)
         self._timers["neighbours"] = self._loop.call_later(delay / 1000, self._neighbour_timer)
 
-    def configure(self, arguments: dict[str, Any]) -> dict[str, int]:
-        """The command ``configure``: serve exactly these interfaces and slots."""
+    def configure(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The command ``configure``: serve exactly these interfaces and slots.
+
+        The first answer also tells why the map of a predecessor was discarded, None if it was not.
+        """
         result = self._configuration.configure(arguments, now_ms())
         self._sweep()
-        return result
+        discarded, self._discarded = self._discarded, None
+        return {**result, "discarded": discarded}
 
     def update(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``update``: add, change and remove some interfaces and slots."""

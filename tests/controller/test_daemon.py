@@ -252,6 +252,24 @@ class TestAdoption:
 
         run(work())
 
+    def test_what_was_started_otherwise_is_replaced_by_itself(
+        self, directory: Path, netns: FakeNetns
+    ) -> None:
+        before = self.killed(directory, config_in(directory))
+        inode = paths_of(config_in(directory)).state_file.stat().st_ino
+        config = config_in(directory, forwarder={"batch_frames": 64})
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] != before["forwarder.pid"]
+                assert gone(before["forwarder.pid"])
+                assert running.paths.state_file.stat().st_ino == inode
+                web = pid_in(running.paths.directory / "service-customer.web.pid")
+                assert web == before["service-customer.web.pid"]
+
+        run(work())
+
     def test_a_failed_start_leaves_what_stood(self, directory: Path, netns: FakeNetns) -> None:
         before = self.killed(directory, config_in(directory))
         with socket.create_server(("127.0.0.1", 0)) as taken:

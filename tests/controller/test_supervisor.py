@@ -33,8 +33,8 @@ heard: list[Mapping[str, Any]] = []
 """What the supervisor has told."""
 
 
-def supervisor(directory: Path) -> tuple[ForwarderSupervisor, LabPaths]:
-    config = config_in(directory)
+def supervisor(directory: Path, **sections: Any) -> tuple[ForwarderSupervisor, LabPaths]:
+    config = config_in(directory, **sections)
     paths = paths_of(config)
     paths.directory.mkdir(parents=True, exist_ok=True)
     command = reconcile.forwarder_command(config, paths, FORWARDER)
@@ -223,6 +223,51 @@ def test_living_forwarder_is_adopted(directory: Path) -> None:
         terminate(await second.stop())
 
     run(work())
+
+
+def test_forwarder_of_another_version_is_replaced_on_its_map(directory: Path) -> None:
+    async def work(first: ForwarderSupervisor, paths: LabPaths) -> None:
+        await first.start()
+        former = pid_of(first)
+        inode = paths.state_file.stat().st_ino
+        await first.let_go()
+        assert not gone(former)
+        keeper, _ = supervisor(directory, forwarder={"batch_frames": 64})
+        try:
+            assert not await keeper.adopt()
+            assert gone(former)
+            assert keeper.standby_pid is not None
+            heir = keeper.standby_pid
+            await keeper.start()
+            assert keeper.pid == heir
+            assert configured(paths, heir) == STATE
+            assert paths.state_file.stat().st_ino == inode
+            assert keeper.restarts == 0
+        finally:
+            terminate(await keeper.stop())
+
+    supervised(directory, work)
+
+
+def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: Path) -> None:
+    async def work(first: ForwarderSupervisor, paths: LabPaths) -> None:
+        await first.start()
+        former = pid_of(first)
+        await first.let_go()
+        command = (FORWARDER[0], "-c", "import sys; sys.exit('no compiled module')")
+        keeper = ForwarderSupervisor(paths, command, "-c", lambda: STATE)
+        try:
+            with pytest.raises(ControllerError, match="no compiled module"):
+                await keeper.adopt()
+            assert not gone(former)
+        finally:
+            terminate(await keeper.stop())
+        again, _ = supervisor(directory)
+        assert await again.adopt()
+        assert again.pid == former
+        terminate(await again.stop())
+
+    supervised(directory, work)
 
 
 def test_dead_forwarder_is_not_adopted(directory: Path) -> None:
