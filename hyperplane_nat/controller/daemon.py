@@ -51,7 +51,7 @@ from hyperplane_nat.engine.state_map import INTERFACES_MAX
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.store import Store
 from netns.errors import NetnsError
-from netns.topology import Survey, Topology
+from netns.topology import Survey
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -101,6 +101,8 @@ class Daemon(RunningLab):
         self._adopting = False
         """Whether what stands is a former controller's, which a failed start leaves alone."""
         self._found: Survey | None = None
+        self._former: Config | None = None
+        """What a former controller has applied."""
         self._aborted = threading.Event()
 
     # --- life ---
@@ -166,6 +168,7 @@ class Daemon(RunningLab):
         if differing and standing.forwarder is not None:
             raise ControllerError(standing.refusal(", ".join(differing[:3])))
         self._adopting = not differing
+        self._former = standing.config
 
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""
@@ -257,7 +260,7 @@ class Daemon(RunningLab):
         if not adopted:
             await self._build()
         functions = self._service()
-        await functions.recover(self._found)
+        await functions.recover(self._found, self._former)
         self._pipe.progress("starting services and forwarder", 0, 1)
         try:
             async with asyncio.TaskGroup() as group:
@@ -292,25 +295,21 @@ class Daemon(RunningLab):
 
         ControllerError when it cannot be taken over and a forwarder moves its packets.
         """
-        problem = "parts of it are missing"
-        found: Topology | None = None
+        problem = "it has no gateway"
         try:
-            if self._config.pool.size or self._config.function:
-                self._found = await in_thread(self._parts.survey, self._lab.name)
-                found = reconcile.static_part(self._found, self._spec)
-            else:
-                found = await in_thread(self._parts.inspect, self._spec)
+            mended = await in_thread(self._parts.mend, self._spec)
         except NetnsError as error:
-            problem = str(error)
-        if found is not None:
+            mended, problem = None, str(error)
+        if mended is not None:
             log.info("adopting the lab that a former controller left")
-            self._topology = found
+            for note in mended.notes:
+                log.warning("%s", note)
+            self._topology, self._found = mended.topology, mended.found
             return True
         standing = await in_thread(Standing.of, self._paths)
         if standing.forwarder is not None:
             raise ControllerError(standing.refusal(problem))
         log.warning("the lab that is there cannot be adopted and is built anew: %s", problem)
-        self._found = None
         self._adopting = False
         return False
 

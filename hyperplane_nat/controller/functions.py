@@ -23,6 +23,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hyperplane_nat.config import Config
+from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.pool import EnvironmentPool
@@ -72,22 +73,36 @@ class Functions:
 
     # --- life ---
 
-    async def recover(self, found: Survey | None) -> None:
-        """Bring region and namespaces together; `found` is what stands, None in a new lab."""
+    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
+        """Bring region and namespaces together; `found` is what stands, None in a new lab.
+
+        `former` is the configuration that a former controller has applied.
+        """
         with self._saving():
             self.region.interrupted()
             environments = self.region.tables.environments
-            standing = {} if found is None else {slot.number: slot for slot in found.slots}
+            served = {} if found is None else found.served
+            standing = {number: slot for number, (slot, _) in served.items()}
             lost = [number for number in environments if number not in standing]
             for number in lost:
                 self.region.discard(number)
                 self.region.removed(number)
         if found is not None:
-            await self._network.adopt(found)
+            given = set() if former is None else reconcile.addresses_of(former)
+            await self._network.adopt(found, given)
         first = self._config.lab.environments
-        slots = [slot for number, slot in standing.items() if number > first]
-        used = [slot for slot in slots if slot.number in self.region.tables.environments]
-        free = [slot for slot in slots if slot.number not in self.region.tables.environments]
+        used = [
+            slot
+            for number, slot in standing.items()
+            if number > first and number in self.region.tables.environments
+        ]
+        free = []
+        if found is not None:
+            # Nobody may use what is not as it is made.
+            altered = {each.slot.number for each in found.altered}
+            unused = {number for number in standing if number > first} - {s.number for s in used}
+            await self._network.discard(sorted(unused & altered))
+            free = [standing[number] for number in sorted(unused - altered)]
         self.pool.add(used, ready=False)
         self.pool.add(free)
         with self._saving():

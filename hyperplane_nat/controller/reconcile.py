@@ -26,7 +26,6 @@ from netns.topology import (
     InterfaceSpec,
     LabSpec,
     Slot,
-    Survey,
     Topology,
     VpcSpec,
     gateway_namespace,
@@ -161,6 +160,16 @@ def forwarder_state(
     }
 
 
+def addresses_of(config: Config) -> set[tuple[str, str]]:
+    """Every VPC with every address that a lab gives it: routers' and services'."""
+    given = {
+        (vpc.name, str(Subnet(subnet.name, subnet.network).router))
+        for vpc in config.vpc
+        for subnet in vpc.subnet
+    }
+    return given | {(vpc.name, each.address) for vpc in config.vpc for each in vpc.service}
+
+
 def module_command(module: str) -> tuple[str, ...]:
     """How one of our own modules is run as a process."""
     # -P: a directory of that name in the working directory must not be imported instead.
@@ -223,40 +232,6 @@ def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, An
         "interface": interface,
         "mtu": config.environment.mtu_bytes,
     }
-
-
-def static_part(found: Survey, spec: LabSpec) -> Topology | None:
-    """What a lab's configuration names of what stands; None unless it is all there."""
-    if found.gateway is None or found.broken.namespaces:
-        return None
-    slots = {
-        each.slot.number: each.slot
-        for each in found.environments
-        if (each.address, each.gateway, each.mtu)
-        == (
-            f"{spec.inside_address}/{spec.inside_prefix_length}",
-            spec.inside_gateway,
-            spec.environment_mtu,
-        )
-    }
-    interfaces = {
-        (vpc.name, each.interface.name, each.addresses, each.mtu): each.interface
-        for vpc in found.vpcs
-        for each in vpc.interfaces
-    }
-    numbers = range(1, spec.environments + 1)
-    keys = [
-        (vpc.name, each.name, each.addresses, vpc.mtu)
-        for vpc in spec.vpcs
-        for each in vpc.interfaces
-    ]
-    if not all(number in slots for number in numbers) or not all(key in interfaces for key in keys):
-        return None
-    return Topology(
-        gateway=found.gateway,
-        slots=tuple(slots[number] for number in numbers),
-        interfaces=tuple(interfaces[key] for key in keys),
-    )
 
 
 RESOURCES = ("account", "vpc", "internet", "function")

@@ -16,6 +16,7 @@ from hyperplane_nat.config import Config, Lab
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
 from hyperplane_nat.controller.processes import Process
+from hyperplane_nat.controller.reconcile import RESOURCES
 from hyperplane_nat.controller.record import RecordError
 
 
@@ -83,9 +84,9 @@ class Standing:
         return "" if self.lab == Lab().name else f" --lab {self.lab}"
 
 
-FREE = ("metrics", "lifecycle", "forwarder")
-"""The sections of a configuration that a controller which takes over may change: what is its own,
-and how the forwarder is started, because a forwarder that was started otherwise is replaced."""
+FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder")
+"""The sections of a configuration that a controller which takes over may change: what `apply` may,
+what is its own, and how the forwarder is started, because one started otherwise is replaced."""
 
 
 def standing(lab: str, runtime_directory: Path) -> Standing:

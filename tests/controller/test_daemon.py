@@ -121,7 +121,7 @@ def test_second_controller_is_refused_and_breaks_nothing(directory: Path, netns:
 
 CHANGES = {
     "config": "asked for: flows.max (",
-    "namespace": "parts of it are missing",
+    "namespace": "it has no gateway",
     "lab.json": "lab.json cannot be read",
 }
 """What may differ, and what is said of it."""
@@ -185,7 +185,7 @@ class TestAdoption:
             case "config":
                 return config_in(directory, flows={"max": 20_000})
             case "namespace":
-                netns.file.write_text("\n".join(netns.names()[:-1]))
+                netns.file.write_text("\n".join(netns.names()[1:]))
             case "lab.json":
                 paths_of(config).config_file.write_text("{")
         return config
