@@ -316,6 +316,11 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         "Forwarders started by this controller to replace one that died.",
     ),
+    MetricSpec(
+        "forwarder_hangs",
+        "counter",
+        "Forwarders killed by this controller because they gave no sign of life.",
+    ),
     MetricSpec("forwarder_up", "gauge", "Whether a forwarder is configured and moves packets."),
     MetricSpec(
         "forwarder_resident_memory_bytes",
@@ -358,6 +363,7 @@ class LabSnapshot:
     state_file_bytes: int
     forwarder_up: bool
     forwarder_restarts: int
+    forwarder_hangs: int
     forwarder_resident_bytes: int
     forwarder_failover_seconds: float = 0.0
     environments_by_interface: Mapping[str, int] = field(default_factory=dict)
@@ -383,6 +389,7 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
         "flow_log_lines_lost": [((), 0 if logs is None else logs.lines_lost)],
         "flow_table_entries": [(("max",), snapshot.flows_max)],
         "forwarder_restarts": [((), snapshot.forwarder_restarts)],
+        "forwarder_hangs": [((), snapshot.forwarder_hangs)],
         "forwarder_up": [((), float(snapshot.forwarder_up))],
         "forwarder_resident_memory_bytes": [((), snapshot.forwarder_resident_bytes)],
         "forwarder_failover_seconds": [((), snapshot.forwarder_failover_seconds)],

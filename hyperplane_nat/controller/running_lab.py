@@ -69,6 +69,8 @@ class RunningLab:
             parts.forwarder_program[-1],
             self._forwarder_state,
             on_event=self._observer.take,
+            heartbeat=lambda: None if self._map is None else self._map.heartbeat,
+            on_start=self._reopen,
         )
         self._services = ServiceSupervisor(self._paths, [])
         self._functions: Functions | None = None
@@ -76,6 +78,12 @@ class RunningLab:
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._gone: asyncio.Future[None] | None = None
+
+    def _reopen(self) -> None:
+        """The file of the map may be another one: a new forwarder has begun."""
+        if self._map is not None:
+            # Whoever still reads the former one keeps it.
+            self._map = self._parts.open_map(self._paths.state_file)
 
     def _service(self) -> Functions:
         assert self._functions is not None
@@ -107,6 +115,7 @@ class RunningLab:
             state_file_bytes=state_map.bytes,
             forwarder_up=self._forwarder.up,
             forwarder_restarts=self._forwarder.restarts,
+            forwarder_hangs=self._forwarder.hangs,
             forwarder_resident_bytes=self._forwarder.resident_bytes,
             forwarder_failover_seconds=self._forwarder.failover_seconds or 0.0,
             environments_by_interface=attached,
@@ -238,7 +247,7 @@ class RunningLab:
 
     async def verify(self) -> Mapping[str, Any]:
         """GET /v1/verify."""
-        result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS)
+        result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS, at_rest=True)
         return dict(result)
 
     def config(self) -> Mapping[str, Any]:
