@@ -21,8 +21,8 @@ from hyperplane_nat.engine.flow_record_ring import read_figures
 
 PROGRAM = module_command("hyperplane_nat.flow_logs")
 
-# No VPC has a name like this.
-_GROUP = "Gateway"
+GROUP = "Gateway"
+"""What the writer is grouped under, as servers are under their VPC; no VPC has a name like this."""
 
 
 def directory(config: Config) -> Path:
@@ -49,7 +49,7 @@ def writer_specs(config: Config, program: Sequence[str] = PROGRAM) -> list[Servi
         *("--files-kept", str(settings.files_kept)),
         *("--program", identity()),
     )
-    return [ServiceSpec(_GROUP, "flow-logs", command, program[-1])]
+    return [ServiceSpec(GROUP, "flow-logs", command, program[-1])]
 
 
 def counters(state_map: MapReader | None, records: Path) -> Mapping[str, int]:

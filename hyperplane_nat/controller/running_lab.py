@@ -68,7 +68,7 @@ class RunningLab:
             reconcile.forwarder_command(config, self._paths, parts.forwarder_program),
             parts.forwarder_program[-1],
             self._forwarder_state,
-            on_event=self._observer.take,
+            on_event=self._heed,
             heartbeat=lambda: None if self._map is None else self._map.heartbeat,
             on_start=self._reopen,
         )
@@ -78,6 +78,12 @@ class RunningLab:
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._gone: asyncio.Future[None] | None = None
+
+    def _heed(self, message: Mapping[str, Any]) -> None:
+        if message.get("event") == "state-map-discarded":
+            # It has the former file mapped.
+            self._services.renew(flow_logs.GROUP)
+        self._observer.take(message)
 
     def _reopen(self) -> None:
         """The file of the map may be another one: a new forwarder has begun."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,12 @@ class ServiceSupervisor:
         if service.process is not None:
             await end([service.process])
         self._paths.service_pid(service.spec.vpc, service.spec.name).unlink(missing_ok=True)
+
+    def renew(self, vpc: str) -> None:
+        """Ask the services of a VPC to end: they are started again."""
+        for service in self._services:
+            if service.spec.vpc == vpc and service.process is not None:
+                service.process.signal(signal.SIGTERM)
 
     async def let_go(self) -> None:
         """Stop supervising; the services go on."""

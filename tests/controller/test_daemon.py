@@ -405,6 +405,46 @@ def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.parametrize("when", ["before", "while building"])
+def test_a_start_whose_client_has_gone_comes_to_nothing(
+    directory: Path, netns: FakeNetns, when: str
+) -> None:
+    building, gone_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        building.set()
+        assert gone_on.wait(20)
+
+    netns.pause = pause
+
+    async def work() -> None:
+        running = RunningDaemon(config_in(directory), netns.parts())
+        if when == "while building":
+            await eventually(building.is_set)
+        os.close(running._read)
+        if when == "while building":
+            await eventually(running.daemon._stop.is_set, "the controller's notice")
+        gone_on.set()
+        assert await running.task == 1
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+def test_a_client_that_goes_when_the_lab_is_up_is_no_matter(
+    directory: Path, netns: FakeNetns
+) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            read, write = os.pipe()
+            os.dup2(read, running._read)
+            os.close(read)
+            os.close(write)
+            assert (await ask(running, "/v1/status"))["state"] == "running"
+
+    run(work())
+
+
 def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:
         async with RunningDaemon(config_in(directory), netns.parts()) as running:
@@ -415,6 +455,24 @@ def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
             services = (await ask(running, "/v1/status"))["services"]
             assert services["customer/web"]["restarts"] == 1
             assert services["customer/echo"] == {"up": True, "restarts": 0}
+
+    run(work())
+
+
+def test_who_maps_a_discarded_map_is_started_again(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the place of the writer of flow logs, which would need a real forwarder.
+    monkeypatch.setattr("hyperplane_nat.controller.flow_logs.GROUP", "customer")
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            file = running.paths.service_pid("customer", "web")
+            pid = pid_in(file)
+            running.daemon._heed({"event": "state-map-discarded", "reason": "damaged header"})
+            await eventually(lambda: pid_in(file) not in (0, pid))
+            events = await ask(running, "/v1/events")
+            assert "state-map-discarded" in {event["kind"] for event in events}
 
     run(work())
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from hyperplane_nat.config import load
 from netns import namespace
 from tests.engine import former_map
 from tests.live.conftest import Launch
-from tests.live.lab import WEB, Lab, live_connection, run, stopped, wait_until
+from tests.live.lab import COMMAND, WEB, Lab, live_connection, run, stopped, wait_until
 from tests.live.test_crash import connected, exchange, forwarder_pid, kill_controller, tcp_echo
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
@@ -229,3 +230,33 @@ def test_a_damaged_map_is_discarded_once(launch: Launch) -> None:
     # What the API reads is the new map.
     assert [flow["protocol"] for flow in lab.rows("flows")] == ["icmp"]
     assert lab.status()["flows"]["icmp"] == 1
+
+
+def start_up(lab: Lab) -> subprocess.Popen[bytes]:
+    """`up` of many environments, on its way: its controller has begun to make them."""
+    command = [str(COMMAND), "--lab", lab.name, "up", "-c", str(lab.config_file), "-n", "300"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_until(lambda: namespace.names(f"hp-{lab.name}-env-"), "the first environments")
+    return process
+
+
+def test_down_ends_an_up_that_is_on_its_way(launch: Launch) -> None:
+    lab = launch(environments=1)
+    lab.down()
+    with start_up(lab) as starting:
+        assert lab.cli("down").stdout == f"lab {lab.name} is down\n"
+        assert namespace.names(f"hp-{lab.name}-") == []
+        assert starting.stderr is not None
+        assert b"stopped before it was ready" in starting.stderr.read()
+        assert starting.wait(30) == 2
+    assert not lab.runtime_directory.exists()
+
+
+def test_an_up_whose_client_was_killed_does_not_come_up(launch: Launch) -> None:
+    lab = launch(environments=1)
+    lab.down()
+    with start_up(lab) as starting:
+        starting.kill()
+    wait_until(lambda: not namespace.names(f"hp-{lab.name}-"), "the end of what was begun")
+    wait_until(lambda: not lab.runtime_directory.exists(), "the end of the controller")
+    assert not lab.state_file.exists()
