@@ -185,8 +185,12 @@ def lock_holder(paths: LabPaths) -> int | None:
     return None
 
 
-def write_json(path: Path, document: object) -> None:
-    """Replace a file as a whole."""
+def json_beside(path: Path, document: object) -> Path:
+    """A file beside `path`, to be renamed to it, that holds all of the document; OSError."""
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

@@ -234,5 +234,5 @@ def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, An
     }
 
 
-RESOURCES = ("account", "vpc", "internet", "function")
+RESOURCES = ("account", "vpc", "internet", "function", "pool")
 """The sections of a configuration that `apply` may change."""

@@ -20,13 +20,13 @@ from typing import Any
 from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.config_values import Section
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import write_json
+from hyperplane_nat.controller.paths import json_beside
 
 VERSION = 2
 
 
 class RecordError(ControllerError):
-    """The file is there and cannot be understood; the text says why."""
+    """The file cannot be understood or written; the text says why."""
 
 
 def said(config: Config) -> dict[str, Any]:
@@ -34,9 +34,21 @@ def said(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_unset=True)
 
 
+def prepare(path: Path, config: Config) -> Path:
+    """Write all of it beside the file; renaming the result, which cannot fail for want of room,
+    replaces the file. RecordError.
+    """
+    try:
+        return json_beside(path, {"version": VERSION, "said": said(config)})
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error.strerror} (see whether its file system is full)"
+        ) from None
+
+
 def write(path: Path, config: Config) -> None:
-    """Replace the file as a whole. OSError."""
-    write_json(path, {"version": VERSION, "said": said(config)})
+    """Replace the file as a whole. RecordError."""
+    prepare(path, config).replace(path)
 
 
 def read(path: Path) -> Config | None:

@@ -76,6 +76,7 @@ class RunningLab:
         self._functions: Functions | None = None
         self._network: Network | None = None
         self._started = time.monotonic()
+        self._applying = asyncio.Lock()
         self._stop = asyncio.Event()
         self._gone: asyncio.Future[None] | None = None
 
@@ -204,10 +205,33 @@ class RunningLab:
         self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
     ) -> Mapping[str, Any]:
         """POST /v1/apply: ConfigError, ModelError; what is not a resource must be as it is."""
-        self._open()
-        request = {"apply": document}
-        if (answer := self._service().repeated(token, request)) is not None:
-            return answer
+        # A client that goes away does not leave a plan half done.
+        return await asyncio.shield(self._apply(document, dry_run, token))
+
+    async def _apply(
+        self, document: Mapping[str, Any], dry_run: bool, token: str | None
+    ) -> Mapping[str, Any]:
+        # One after the other: each plan is about what the one before has left.
+        async with self._applying:
+            self._open()
+            request = {"apply": document, "dry_run": dry_run}
+            if (answer := self._service().repeated(token, request)) is not None:
+                return answer
+            config = self._applicable(document)
+            if dry_run:
+                return self._service().plan(config)
+            # Before anything is changed: the disk may be full.
+            kept = await in_thread(record.prepare, self._paths.config_file, config)
+            try:
+                result = await self._service().apply(config, token=token, request=request)
+            except BaseException:
+                kept.unlink(missing_ok=True)
+                raise
+            self._config = config
+            kept.replace(self._paths.config_file)
+            return result
+
+    def _applicable(self, document: Mapping[str, Any]) -> Config:
         config = validated(dict(document), "apply")
         changed = [
             field
@@ -219,17 +243,7 @@ class RunningLab:
                 f"apply: {changed[0]}: cannot change while the lab runs "
                 "(hyperplane-nat down, then up with the new file)"
             )
-        # A client that goes away does not leave a plan half done.
-        return await asyncio.shield(self._apply(config, dry_run, token, request))
-
-    async def _apply(
-        self, config: Config, dry_run: bool, token: str | None, request: object
-    ) -> Mapping[str, Any]:
-        result = await self._service().apply(config, dry_run=dry_run, token=token, request=request)
-        if not dry_run:
-            self._config = config
-            await in_thread(record.write, self._paths.config_file, config)
-        return result
+        return config
 
     async def invoke(
         self,
