@@ -36,19 +36,26 @@ _EXITING = 0x4
 
 def start_ticks(pid: int) -> int | None:
     """When `pid` started, in clock ticks since boot (proc(5)); None when it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of proc_pid_stat(5) from the state on; [] when it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return None
+        return []
     # The command in parentheses may itself contain spaces and parentheses.
-    fields = text.rpartition(b")")[2].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return text.rpartition(b")")[2].split()
 
 
 def _dying(pid: int) -> bool:
     """Whether `pid` is being killed or ends: it holds what it had and does nothing any more."""
+    fields = _stat(pid)
+    if not fields or fields[0] in (b"Z", b"X") or int(fields[6]) & _EXITING:
+        return True
     try:
-        flags = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[6])
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return True
@@ -57,7 +64,7 @@ def _dying(pid: int) -> bool:
         name, _, value = line.partition(":")
         if name in ("SigPnd", "ShdPnd"):
             pending |= int(value, 16)
-    return bool(flags & _EXITING or pending & 1 << (signal.SIGKILL - 1))
+    return bool(pending & 1 << (signal.SIGKILL - 1))
 
 
 def resident_bytes(pid: int) -> int:
@@ -164,18 +171,18 @@ class Process:
         except (OSError, ValueError):
             return None
         # Checked with the pidfd open: from here on the pid cannot come to mean another process.
-        if (
-            start_ticks(number) == started
-            and os.fsencode(word) in _strings(number, "cmdline")
-            and _marked(number, directory)
-        ):
-            process = cls(number, pidfd)
-            if not _dying(number):
-                return process
-            _wait([process], _KILL_WAIT_SECONDS)
+        process = cls(number, pidfd)
+        fields = _stat(number)
+        if not fields or int(fields[19]) != started:
             process.close()
             return None
-        os.close(pidfd)
+        ours = os.fsencode(word) in _strings(number, "cmdline") and _marked(number, directory)
+        # In this order: who begins to die loses the marks first.
+        if _dying(number):
+            _wait([process], _KILL_WAIT_SECONDS)
+        elif ours:
+            return process
+        process.close()
         return None
 
     @classmethod

@@ -4,18 +4,34 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.controller import record
-from hyperplane_nat.controller.paths import LabLock
+from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import Standing, standing
-from tests.controller.support import config_in, paths_of
+from tests.controller.support import DEADLINE_SECONDS, config_in, paths_of
 
-SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
+SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
+
+
+def forwarder_in(paths: LabPaths) -> Process:
+    """A process in a forwarder's place, that has begun: before, it has no command line."""
+    process = Process.spawn(
+        SLEEP,
+        "-c",
+        directory=paths.directory,
+        pid_file=paths.forwarder_pid,
+        log=paths.forwarder_log,
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not process.output():
+        assert time.monotonic() < deadline
+    return process
 
 
 def found(directory: Path) -> Standing:
@@ -41,13 +57,7 @@ def test_a_forwarder_without_a_controller(directory: Path) -> None:
     paths = paths_of(config)
     paths.directory.mkdir(parents=True)
     record.write(paths.config_file, config)
-    forwarder = Process.spawn(
-        SLEEP,
-        "-c",
-        directory=paths.directory,
-        pid_file=paths.forwarder_pid,
-        log=paths.forwarder_log,
-    )
+    forwarder = forwarder_in(paths)
     try:
         stands = found(directory)
         assert stands == Standing("test", config, None, forwarder.pid, None)
@@ -86,13 +96,7 @@ def test_a_dying_forwarder_is_none(directory: Path) -> None:
     config = config_in(directory)
     paths = paths_of(config)
     paths.directory.mkdir(parents=True)
-    forwarder = Process.spawn(
-        SLEEP,
-        "-c",
-        directory=paths.directory,
-        pid_file=paths.forwarder_pid,
-        log=paths.forwarder_log,
-    )
+    forwarder = forwarder_in(paths)
     os.kill(forwarder.pid, signal.SIGKILL)
     os.waitid(os.P_PID, forwarder.pid, os.WEXITED | os.WNOWAIT)
     # A zombie: nobody has asked for its exit status.
