@@ -8,6 +8,7 @@ ends is the daemon's matter.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import Counter
@@ -29,12 +30,16 @@ from hyperplane_nat.controller.port_usage import PortQuery, port_names, usage_in
 from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.flow_record_ring import read_figures
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from netns.topology import Topology
 
 VERIFY_SECONDS = 60.0
 """Walking a table of 16 million flows included."""
+
+
+log = logging.getLogger(__name__)
 
 
 class RunningLab:
@@ -90,7 +95,10 @@ class RunningLab:
         """The file of the map may be another one: a new forwarder has begun."""
         if self._map is not None:
             # Whoever still reads the former one keeps it.
-            self._map = self._parts.open_map(self._paths.state_file)
+            try:
+                self._map = self._parts.open_map(self._paths.state_file)
+            except StateMapError as error:
+                log.error("%s", error)
 
     def _service(self) -> Functions:
         assert self._functions is not None
