@@ -22,7 +22,18 @@ class ClientError(Exception):
 
 
 class NotRunningError(ClientError):
-    """No controller answers for this lab."""
+    """No controller answers for this lab; the text says what stands of it when it is read."""
+
+    def __init__(self, lab: str, runtime_directory: Path) -> None:
+        super().__init__(lab)
+        self._lab = lab
+        self._runtime_directory = runtime_directory
+
+    def __str__(self) -> str:
+        # Imported here: who only tries again need not wait for the libraries of a controller.
+        from hyperplane_nat.controller.standing import standing
+
+        return standing(self._lab, self._runtime_directory).describe()
 
 
 class ApiError(ClientError):
@@ -109,9 +120,7 @@ class Client:
                 while piece := response.read1(65536):
                     yield piece
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-                raise NotRunningError(
-                    f"lab {self.lab!r} is not running (start it with: hyperplane-nat up)"
-                ) from None
+                raise NotRunningError(self.lab, self.path.parent.parent) from None
             except PermissionError:
                 raise ClientError(
                     f"no permission to use {self.path} (run it as root: sudo hyperplane-nat ...)"

@@ -53,6 +53,25 @@ def add_environments(
     return namespace.run_in_thread(work)
 
 
+def renew_links(spec: LabSpec, numbers: Iterable[int]) -> None:
+    """Give environments that stand a new link to the gateway in the place of what is left of it.
+
+    What runs in them goes on. `NetnsError`: the namespace has something of its own in the place.
+    """
+    wanted = list(numbers)
+    check_numbers(wanted)
+
+    def work() -> None:
+        with route_socket(gateway_namespace(spec.lab)) as route:
+            links.delete(route, [slot_link(number) for number in wanted])
+            for pair, number in zip(_create_slots(spec, route, wanted), wanted, strict=True):
+                with route_socket(environment_namespace(spec.lab, number)) as inside:
+                    _set_up_environment(spec, inside, number)
+                ingress.drop(route, [links.existing(route, pair.name).index])
+
+    namespace.run_in_thread(work)
+
+
 def remove_environments(lab: str, numbers: Iterable[int]) -> None:
     """Remove environments from a lab that stands; those not there are no error."""
     wanted = list(numbers)

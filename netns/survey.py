@@ -9,6 +9,10 @@ wanted is for the caller to compare.
 Everything else that carries a name of the lab is listed as broken, under the name by which it is
 removed: environments by `remove_environments`, VPCs by `remove_vpc`, links by `remove_interfaces`.
 After that the lab has nothing broken. Without a gateway nothing can be mended, only destroyed.
+
+What is inside an environment belongs to whoever uses it. One whose link is whole, but which has
+changed what the lab gave it inside, is *altered* and not broken: the gateway serves it all the
+same. What others have added, links in the gateway and routes in a VPC, is theirs.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from netns.names import (
     vpc_namespace,
 )
 from netns.netlink import RouteSocket
-from netns.spec import SLOTS_MAX, Interface, Slot
+from netns.spec import SLOTS_MAX, Interface, Slot, hardware_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,15 @@ class StandingEnvironment:
     """Of the default route."""
     mtu: int
     """Bytes of IP packet, both ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredEnvironment:
+    """An environment with a link that is whole, and something else inside than it was given."""
+
+    slot: Slot
+    mtu: int
+    """Bytes of IP packet, the gateway's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +88,15 @@ class Broken:
     environments: tuple[int, ...] = ()
     vpcs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    """Links of the gateway that are no slot and no network interface in order."""
+    """Links of the lab in the gateway that are no slot and no network interface in order."""
     namespaces: tuple[str, ...] = ()
     """Namespaces named like parts of the lab that no part can be; only `destroy` removes them."""
+    foreign_links: tuple[str, ...] = ()
+    """Links in the gateway that the lab has not made; only `destroy` removes them."""
 
     def __bool__(self) -> bool:
-        return bool(self.environments or self.vpcs or self.links or self.namespaces)
+        mine = self.environments or self.vpcs or self.links
+        return bool(mine or self.namespaces or self.foreign_links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +109,22 @@ class Survey:
     """By number."""
     vpcs: tuple[StandingVpc, ...] = ()
     """By name."""
+    altered: tuple[AlteredEnvironment, ...] = ()
+    """By number."""
     broken: Broken = field(default_factory=Broken)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The slots in order, by number."""
         return tuple(each.slot for each in self.environments)
+
+    @property
+    def served(self) -> dict[int, tuple[Slot, int]]:
+        """Every environment with a link that is whole, by number: its slot, and its MTU in bytes of
+        IP packet at the gateway's end.
+        """
+        result = {each.slot.number: (each.slot, each.mtu) for each in self.environments}
+        return result | {each.slot.number: (each.slot, each.mtu) for each in self.altered}
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
@@ -110,9 +136,11 @@ class Survey:
 class _Inside:
     """What an environment has inside."""
 
-    link: links.Link
-    address: str
-    gateway: str
+    links: tuple[links.Link, ...]
+    address: str | None
+    """Of eth0; None unless it has exactly one."""
+    gateway: str | None
+    """Of the default route through eth0; None unless there is exactly one."""
 
 
 def survey(lab: str) -> Survey:
@@ -154,9 +182,11 @@ def _survey(
         for name, link in near.items()
         if link.group == links.GROUP and link.index not in open_
     }
-    environments = _environments(lab, numbers, sound)
+    environments, altered = _environments(lab, numbers, sound)
     standing = [found for vpc in vpcs if (found := _vpc(lab, vpc, sound)) is not None]
-    used = {slot_link(each.slot.number) for each in environments}
+    whole = {each.slot.number for each in environments}
+    whole |= {each.slot.number for each in altered}
+    used = {slot_link(number) for number in whole}
     used |= {each.interface.name for vpc in standing for each in vpc.interfaces}
     left = near.keys() - used
     slots_left = {
@@ -164,7 +194,8 @@ def _survey(
         for name in left
         if (number := slot_number(name)) and slot_link(number) == name and number <= SLOTS_MAX
     }
-    whole = {each.slot.number for each in environments}
+    rest = left - {slot_link(number) for number in slots_left}
+    mine = {name for name in rest if near[name].group == links.GROUP}
     return Survey(
         gateway=gateway_namespace(lab),
         environments=tuple(environments),
@@ -172,43 +203,54 @@ def _survey(
         broken=Broken(
             environments=tuple(sorted((set(numbers) | slots_left) - whole)),
             vpcs=tuple(sorted(set(vpcs) - {each.name for each in standing})),
-            links=tuple(sorted(left - {slot_link(number) for number in slots_left})),
+            links=tuple(sorted(mine)),
             namespaces=foreign,
+            foreign_links=tuple(sorted(rest - mine)),
         ),
+        altered=tuple(altered),
     )
 
 
 def _environments(
     lab: str, numbers: Sequence[int], near: dict[str, links.Link]
-) -> list[StandingEnvironment]:
+) -> tuple[list[StandingEnvironment], list[AlteredEnvironment]]:
     whole = [n for n in numbers if namespace.is_complete(environment_namespace(lab, n))]
-    result = []
+    standing, altered = [], []
     insides = namespace.call_each(namespaces(lab, whole), _read_inside)
     for number, inside in zip(whole, insides, strict=True):
         mine = near.get(slot_link(number))
-        if mine is None or inside is None or not _tied(mine, inside.link):
+        if mine is None or not mine.up:
             continue
-        name = environment_namespace(lab, number)
-        slot = Slot(number, mine.index, name, inside.link.mac, mine.mac)
-        result.append(StandingEnvironment(slot, inside.address, inside.gateway, mine.mtu))
-    return result
+        peer = next((link for link in inside.links if _peers(mine, link)), None)
+        if peer is None:
+            continue
+        # As it was made: its user may have given it another one since.
+        mac = hardware_address(lab, "environment", str(number))
+        slot = Slot(number, mine.index, environment_namespace(lab, number), mac, mine.mac)
+        in_order = peer.name == ENVIRONMENT_LINK and peer.mac == mac and _tied(mine, peer)
+        if in_order and inside.address is not None and inside.gateway is not None:
+            standing.append(StandingEnvironment(slot, inside.address, inside.gateway, mine.mtu))
+        else:
+            altered.append(AlteredEnvironment(slot, mine.mtu))
+    return standing, altered
 
 
-def _read_inside(_name: str) -> _Inside | None:
-    """What the environment has that the calling thread is in; None when it is not in order."""
+def _read_inside(_name: str) -> _Inside:
+    """What the environment has that the calling thread is in."""
     with RouteSocket() as inside:
-        link = links.link(inside, ENVIRONMENT_LINK)
-        if link is None:
-            return None
-        addresses = [value for index, value in links.addresses(inside) if index == link.index]
+        found = links.links(inside)
+        index = found[ENVIRONMENT_LINK].index if ENVIRONMENT_LINK in found else None
+        addresses = [value for each, value in links.addresses(inside) if each == index]
         gateways = [
             each.gateway
             for each in links.routes(inside)
-            if each.destination == "0.0.0.0/0" and each.index == link.index
+            if each.destination == "0.0.0.0/0" and each.index == index
         ]
-    if len(addresses) != 1 or len(gateways) != 1 or gateways[0] is None:
-        return None
-    return _Inside(link, addresses[0], gateways[0])
+    return _Inside(
+        tuple(found.values()),
+        addresses[0] if len(addresses) == 1 else None,
+        gateways[0] if len(gateways) == 1 else None,
+    )
 
 
 def _vpc(lab: str, name: str, near: dict[str, links.Link]) -> StandingVpc | None:
@@ -228,18 +270,21 @@ def _vpc(lab: str, name: str, near: dict[str, links.Link]) -> StandingVpc | None
     interfaces = []
     for peer in sorted(far.values(), key=lambda link: link.name):
         mine, reached = near.get(peer.name), destinations.get(peer.index, [])
-        if mine is None or not _tied(mine, peer) or not reached:
+        hosts = frozenset(each.removesuffix("/32") for each in reached if each.endswith("/32"))
+        if mine is None or not _tied(mine, peer) or not hosts:
             continue
-        if all(each.endswith("/32") for each in reached):
-            addresses_behind = frozenset(each.removesuffix("/32") for each in reached)
-            interface = Interface(peer.name, name, mine.index, mine.mac, peer.mac)
-            interfaces.append(StandingInterface(interface, addresses_behind, mine.mtu))
+        interface = Interface(peer.name, name, mine.index, mine.mac, peer.mac)
+        interfaces.append(StandingInterface(interface, hosts, mine.mtu))
     return StandingVpc(
         name, frozenset(each.removesuffix("/32") for each in addresses), tuple(interfaces)
     )
 
 
+def _peers(near: links.Link, far: links.Link) -> bool:
+    """Whether two links are the two ends of one pair."""
+    return near.peer_index == far.index and far.peer_index == near.index
+
+
 def _tied(near: links.Link, far: links.Link) -> bool:
     """Whether two links are the two ends of one pair, up and of one size."""
-    tied = near.peer_index == far.index and far.peer_index == near.index
-    return tied and near.up and far.up and near.mtu == far.mtu
+    return _peers(near, far) and near.up and far.up and near.mtu == far.mtu

@@ -7,7 +7,7 @@ A lab is nothing but namespaces with well-known names, see `names`. `build` rese
 name first, which makes it the one builder of that lab, and removes everything again when it
 fails. `destroy` goes by the names alone, so it works after a crash at any point of `build` or of
 itself. `inspect` accepts a lab only when nothing is missing and nothing is left over; `survey`
-tells what stands, whatever that is.
+tells what stands, whatever that is; `mend` makes of it what a spec asks for, part by part.
 
 A lab that stands changes by parts: environments, VPCs, network interfaces and addresses come
 and go, each change all or nothing. One writer per lab: these functions keep nobody else out.
@@ -19,9 +19,10 @@ where it is.
 from __future__ import annotations
 
 from netns import environments, links, namespace, vpcs
-from netns.environments import Progress, add_environments, remove_environments
+from netns.environments import Progress, add_environments, remove_environments, renew_links
 from netns.errors import NetnsError
 from netns.interior import GATEWAY_SETTINGS, created, route_socket
+from netns.mending import Mended, mend
 from netns.names import (
     ENVIRONMENT_LINK,
     environment_namespace,
@@ -46,6 +47,7 @@ __all__ = [
     "Interface",
     "InterfaceSpec",
     "LabSpec",
+    "Mended",
     "Progress",
     "Slot",
     "Survey",
@@ -61,10 +63,12 @@ __all__ = [
     "environment_namespace",
     "gateway_namespace",
     "inspect",
+    "mend",
     "remove_addresses",
     "remove_environments",
     "remove_interfaces",
     "remove_vpc",
+    "renew_links",
     "slot_link",
     "strays",
     "survey",
@@ -109,7 +113,8 @@ def inspect(spec: LabSpec) -> Topology | None:
     if gateway_namespace(spec.lab) not in strays(spec.lab):
         return None
     found = survey(spec.lab)
-    if found.gateway is None or found.broken or not _is_what_was_asked(found, spec):
+    damaged = found.broken or found.altered
+    if found.gateway is None or damaged or not _is_what_was_asked(found, spec):
         return None
     by_name = {each.name: each for each in found.interfaces}
     return Topology(

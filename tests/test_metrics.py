@@ -35,6 +35,7 @@ def snapshot(**counters: int) -> LabSnapshot:
         state_file_bytes=4096,
         forwarder_up=True,
         forwarder_restarts=2,
+        forwarder_hangs=1,
         forwarder_resident_bytes=1 << 20,
         forwarder_failover_seconds=0.05,
         environments_by_interface={"eni-a": 3, "eni-b": 2},
@@ -102,6 +103,7 @@ def test_names_of_the_contract() -> None:
         "hyperplane_nat_flow_table_entries_limit": 1000,
         "hyperplane_nat_ring_dropped_frames_total": 8,
         "hyperplane_nat_forwarder_restarts_total": 2,
+        "hyperplane_nat_forwarder_hangs_total": 1,
         "hyperplane_nat_forwarder_up": 1,
         "hyperplane_nat_forwarder_cpu_seconds_total": 1.5,
         "hyperplane_nat_natgateway_remote_ports"

@@ -14,6 +14,7 @@ from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, SetOption
 from hyperplane_nat.cli.tables import Column, Table
 from hyperplane_nat.client import Client
+from hyperplane_nat.controller import record
 
 SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}
 
@@ -56,7 +57,7 @@ def apply(
 def apply_body(wanted: configuration.Config, *, dry_run: bool = False) -> dict[str, Any]:
     """The body of POST /v1/apply."""
     return {
-        "config": wanted.model_dump(mode="json"),
+        "config": record.said(wanted),
         "dry_run": dry_run,
         "client_token": None,
     }

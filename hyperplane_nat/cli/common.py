@@ -62,7 +62,7 @@ SetOption = Annotated[
 def lab_name(ctx: typer.Context, lab: str | None) -> str:
     """The lab that is meant: the command's option, the global one, the environment's, default."""
     settings: Settings = ctx.obj
-    name = lab or settings.lab or DEFAULT_LAB
+    name = next(each for each in (lab, settings.lab, DEFAULT_LAB) if each is not None)
     if names.LAB.fullmatch(name) is None:
         raise UserError(f"{name!r} is not a lab name (1 to 15 lower-case letters, digits, dashes)")
     return name
@@ -90,7 +90,8 @@ def overrides(
         if not separator or "." not in name:
             raise UserError(f"--set {assignment}: not an assignment (write section.field=value)")
         result[name.strip()] = _toml_value(text.strip())
-    result["lab.name"] = lab or settings.lab or result.get("lab.name")
+    named = (lab, settings.lab, result.get("lab.name"))
+    result["lab.name"] = next((each for each in named if each is not None), None)
     result["lab.environments"] = (
         environments if environments is not None else result.get("lab.environments")
     )

@@ -5,8 +5,10 @@
 Theory of operation: `up` starts `python -m hyperplane_nat.controller` in a session of its own,
 hands it the configuration on standard input and the write end of a pipe. The controller reports on
 the pipe in lines of JSON: progress, then ready or an error. The end of the pipe without either
-means that it died, and its log tells why. `down` asks the controller to tear down; where there is
-none left, it clears away what a dead one has left behind.
+means that it died, and its log tells why. `down` asks the controller to tear down and ends one that
+only starts; where there is none left, it clears away what a dead one has left behind.
+
+`up` that is told of no configuration takes over what a dead controller left, as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -35,10 +38,11 @@ from hyperplane_nat.cli.common import (
 )
 from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.config import Config
+from hyperplane_nat.controller import record
+from hyperplane_nat.controller.standing import standing
 
 LOG_NAME = "controller.log"
 PID_NAME = "controller.pid"
-APPLIED_CONFIG_NAME = "lab.json"
 
 SHUTDOWN_SECONDS = 120.0
 """How long `down` waits: a thousand namespaces take a few seconds, a loaded machine more."""
@@ -54,17 +58,22 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay here, for a service manager.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove what a dead controller left, flows included.")
+    ] = False,
     assignments: SetOption = None,
 ) -> None:
     """Start a lab; return when traffic can flow."""
     effective = configuration.load(config, common.overrides(ctx, lab, environments, assignments))
+    if config is None and environments is None and not assignments:
+        effective = standing(effective.lab.name, common.runtime_root(ctx)).config or effective
     common.require_root("up")
     refuse_running(effective)
     if foreground:
         # Imported here: the other commands need not wait for the controller's libraries.
         from hyperplane_nat.controller import daemon
 
-        raise typer.Exit(daemon.main(effective, ready_fd=None))
+        raise typer.Exit(daemon.main(effective, replace=replace))
     console = common.console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -75,7 +84,7 @@ def up(
         transient=True,
         disable=not console.is_terminal,
     ) as bars:
-        status = start(effective, progress_bars(bars))
+        status = start(effective, progress_bars(bars), replace=replace)
     typer.echo(summary(effective, status))
 
 
@@ -137,12 +146,15 @@ def refuse_running(config: Config) -> None:
     )
 
 
-def start(config: Config, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+def start(
+    config: Config, progress: Callable[[str, int, int], None], *, replace: bool = False
+) -> dict[str, Any]:
     """
     Start the controller and wait until it is ready; its status.
 
     `progress(what, done, total)` is called as the lab grows. Raises UserError with the controller's
-    own line if it cannot start; nothing is left then. An interrupt ends the controller as well.
+    own line if it cannot start; what it made is removed then. An interrupt ends the controller as
+    well. With `replace`, what stands of the lab is removed first.
     """
     directory = config.runtime_directory
     log = directory / LOG_NAME
@@ -156,10 +168,11 @@ def start(config: Config, progress: Callable[[str, int, int], None]) -> dict[str
         ) from None
     earlier = log_file.tell()
     ready, ready_write = os.pipe()
+    command = [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(ready_write)]
     with os.fdopen(ready, encoding="utf-8") as pipe, log_file:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(ready_write)],
+                [*command, "--replace"] if replace else command,
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
@@ -192,10 +205,10 @@ class _EarlyEndError(Exception):
 
 
 def hand_over(process: subprocess.Popen[bytes], config: Config) -> None:
-    """Write the configuration to the controller's standard input."""
+    """Write what was said of the configuration to the controller's standard input."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-        stdin.write(config.model_dump_json().encode())
+        stdin.write(json.dumps(record.said(config)).encode())
 
 
 def wait_ready(lines: Iterator[str], progress: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -236,7 +249,7 @@ def down(ctx: typer.Context, lab: LabOption = None) -> None:
     name = common.lab_name(ctx, lab)
     root = common.runtime_root(ctx)
     common.require_root("down")
-    if stop(name, root):
+    if stop(name, root) or interrupt(name, root):
         typer.echo(f"lab {name} is down")
         return
     removed = clean(name, root)
@@ -267,6 +280,22 @@ def stop(lab: str, root: Path) -> bool:
     return True
 
 
+def interrupt(lab: str, root: Path) -> bool:
+    """End a controller that does not serve yet, with what it has made; False if there is none."""
+    pid = standing(lab, root).controller
+    process = None if pid is None else open_process(pid)
+    if process is None:
+        return False
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        wait_gone(process, lab, root)
+    finally:
+        os.close(process)
+    # It leaves alone what stood before it.
+    clean(lab, root)
+    return True
+
+
 def open_process(pid: int) -> int | None:
     """A descriptor of a process, immune to reuse of its number; None if it is gone."""
     try:
@@ -294,13 +323,9 @@ def clean(lab: str, root: Path) -> list[str]:
     """Remove what a dead controller has left; what was removed."""
     from hyperplane_nat.controller import cleanup
 
-    return cleanup.clean(lab, str(root), state_directory(root / lab))
+    return cleanup.clean(lab, str(root), state_directory(lab, root))
 
 
-def state_directory(directory: Path) -> str:
+def state_directory(lab: str, root: Path) -> str:
     """Where the lab kept its state file, by the configuration that it applied; else the default."""
-    try:
-        applied = json.loads((directory / APPLIED_CONFIG_NAME).read_text(encoding="utf-8"))
-        return Config.model_validate(applied).lab.state_directory
-    except (OSError, ValueError):
-        return configuration.Lab().state_directory
+    return (standing(lab, root).config or configuration.Config()).lab.state_directory

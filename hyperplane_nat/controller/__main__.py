@@ -15,6 +15,9 @@ from hyperplane_nat.controller.daemon import main
 def _run() -> int:
     parser = argparse.ArgumentParser(prog="python -m hyperplane_nat.controller")
     parser.add_argument("--ready-fd", type=int, help="descriptor to report progress to")
+    parser.add_argument(
+        "--replace", action="store_true", help="remove what stands of the lab first"
+    )
     arguments = parser.parse_args()
     try:
         config = Config.model_validate_json(sys.stdin.buffer.read())
@@ -24,7 +27,7 @@ def _run() -> int:
             f"{error.errors()[0]['msg']} (use hyperplane-nat up, which checks it)\n"
         )
         return 2
-    return main(config, ready_fd=arguments.ready_fd)
+    return main(config, ready_fd=arguments.ready_fd, replace=arguments.replace)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class ForwarderStatus(BaseModel):
     pid: int | None
     up: bool
     restarts: int = Field(ge=0)
+    hangs: int = Field(ge=0, description="Restarts of those that gave no sign of life.")
     rss_bytes: int = Field(ge=0)
     uptime_seconds: float | None
     standby_pid: int | None
@@ -209,6 +210,8 @@ class EventRow(BaseModel):
         "port-exhaustion",
         "flow-table-full",
         "forwarder-restarted",
+        "forwarder-hung",
+        "state-map-discarded",
         "interface-added",
         "interface-removed",
         "flow-log-loss",

@@ -15,6 +15,7 @@ from pathlib import Path
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
+from hyperplane_nat.engine.migration import new_path
 from netns import topology
 from netns.errors import NetnsError
 
@@ -65,7 +66,8 @@ def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
     """
     removed = end_processes(paths)
     removed += remove_namespaces(paths.lab, namespaces or Namespaces())
-    for path in [paths.state_file, paths.records_file, *_files(paths)]:
+    state_files = [paths.state_file, new_path(paths.state_file), paths.records_file]
+    for path in [*state_files, *_files(paths)]:
         # The region is another matter: `remove_region`.
         if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):
             continue

@@ -4,13 +4,17 @@
 Theory of operation
 -------------------
 Start: take the lock, open the metrics port, then either *adopt* or *build*. Adopted is what a
-killed controller left when its `lab.json` is the wanted configuration and `inspect` finds every
-namespace, link and address in place: then only what died with it is started anew, and flows do not
-notice. Anything else that bears the lab's name is a stray and is removed before building.
+killed controller left (`Standing`), when the configuration that is kept means what is wanted and
+what stands can be worked with: then only what died with it is started anew, and flows do not
+notice. What cannot be adopted is never destroyed while a forwarder moves its packets: the start is
+refused, unless it was asked to replace it. Without a forwarder, what bears the lab's name is a
+stray and is removed before building.
 
-A start that fails or is interrupted removes all that was made; so does the end, asked for by a
-signal or by the API. Both are `_tear_down`, which goes on after an error, because what is left
-should be as little as possible. SIGKILL is the one way to leave the lab standing.
+A start that fails or is interrupted removes what it has made (`_tear_down`), and leaves alone what
+stood before it (`_let_go`). The end, asked for by a signal or by the API, removes everything; it
+goes on after an error, because what is left should be as little as possible. SIGKILL is the one way
+to leave the lab standing. A start whose client has gone is interrupted: nobody waits for the lab,
+and somebody may have been told that there is none.
 """
 
 from __future__ import annotations
@@ -18,56 +22,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable
 
 from aiohttp import web
 
 from hyperplane_nat import metrics
-from hyperplane_nat.config import Config, ConfigError, validated
-from hyperplane_nat.controller import (
-    api,
-    cleanup,
-    endpoint,
-    flow_logs,
-    port_usage,
-    reconcile,
-    views,
-)
+from hyperplane_nat.config import Config
+from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, record
 from hyperplane_nat.controller.errors import ControllerError, first_failure
-from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
-from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
-from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.parts import Parts
-from hyperplane_nat.controller.paths import LabLock, LabPaths, read_json, write_json
+from hyperplane_nat.controller.paths import LabLock
 from hyperplane_nat.controller.pool import EnvironmentPool
-from hyperplane_nat.controller.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.processes import end
 from hyperplane_nat.controller.resources import lifecycle_of
-from hyperplane_nat.controller.services import ServiceSupervisor
-from hyperplane_nat.controller.snapshot import Running, snapshot
-from hyperplane_nat.controller.supervisor import ForwarderSupervisor
+from hyperplane_nat.controller.running_lab import RunningLab
+from hyperplane_nat.controller.standing import Standing
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
-from hyperplane_nat.engine.settings import RemotePorts
 from hyperplane_nat.engine.state_map import INTERFACES_MAX
-from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.store import Store
 from netns.errors import NetnsError
-from netns.topology import Survey, Topology
-
-VERIFY_SECONDS = 60.0
-"""Walking a table of 16 million flows included."""
+from netns.topology import Survey
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -78,12 +62,13 @@ class _InterruptedError(Exception):
     """A signal came before the lab was ready."""
 
 
-def main(config: Config, *, ready_fd: int | None = None) -> int:
+def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) -> int:
     """Run the lab until a signal or the API ends it; the exit status.
 
     Progress and outcome of the start are written to `ready_fd`, one JSON object a line, and an
-    error to stderr where nobody reads that. 0: the lab was removed as asked; 1: it was, but not
-    completely, or a signal ended the start; 2: it could not be started and nothing is left.
+    error to stderr where nobody reads that. With `replace`, what stands of the lab is removed
+    first. 0: the lab was removed as asked; 1: it was, but not completely, or a signal ended the
+    start; 2: it could not be started, and nothing is left but what stood before.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -92,59 +77,33 @@ def main(config: Config, *, ready_fd: int | None = None) -> int:
     )
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(Daemon(config, ready_fd=ready_fd).run())
+        return runner.run(Daemon(config, ready_fd=ready_fd, replace=replace).run())
 
 
-class Daemon:
+class Daemon(RunningLab):
     """One controller of one lab."""
 
     def __init__(
-        self, config: Config, *, ready_fd: int | None = None, parts: Parts | None = None
+        self,
+        config: Config,
+        *,
+        ready_fd: int | None = None,
+        replace: bool = False,
+        parts: Parts | None = None,
     ) -> None:
-        self._config = config
-        self._document: dict[str, Any] = config.model_dump(mode="json")
-        self._parts = parts or Parts()
+        super().__init__(config, parts or Parts())
         self._foreground = ready_fd is None
         self._pipe = ReadyPipe(ready_fd)
-        self._paths = LabPaths.of(
-            config.lab.name, config.lab.runtime_directory, config.lab.state_directory
-        )
         self._lock = LabLock(self._paths)
-        self._lab = reconcile.lab_of(config)
-        self._spec = reconcile.lab_spec(config, self._lab)
-        self._topology: Topology | None = None
-        self._map: views.MapReader | None = None
         self._metrics_listener: socket.socket | None = None
-        self._metrics_url = ""
         self._runners: list[web.AppRunner] = []
-        self.events = EventLog()
-        self._figures = InterfaceMetrics(
-            state_map=lambda: self._map,
-            interfaces=self._interface_names,
-            attached=self._attached,
-            crowded=self._crowded,
-        )
-        self._observer = Observer(
-            self.events,
-            interfaces=self._interface_names,
-            function_of=self._function_of,
-            counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
-        )
-        self._forwarder = ForwarderSupervisor(
-            self._paths,
-            reconcile.forwarder_command(config, self._paths, self._parts.forwarder_program),
-            self._parts.forwarder_program[-1],
-            self._forwarder_state,
-            on_event=self._observer.take,
-        )
-        self._services = ServiceSupervisor(self._paths, [])
+        self._replace = replace
+        self._adopting = False
+        """Whether what stands is a former controller's, which a failed start leaves alone."""
         self._found: Survey | None = None
-        self._functions: Functions | None = None
-        self._network: Network | None = None
-        self._started = time.monotonic()
-        self._stop = asyncio.Event()
+        self._former: Config | None = None
+        """What a former controller has applied."""
         self._aborted = threading.Event()
-        self._gone: asyncio.Future[None] | None = None
 
     # --- life ---
 
@@ -153,6 +112,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
+        self._pipe.watch(self._stop.set)
         self._gone = loop.create_future()
         try:
             return await self._run()
@@ -167,8 +127,9 @@ class Daemon:
         except ControllerError as error:
             return self._fail(str(error), 2)
         try:
+            self._look()
             self._open_region()
-        except StateError as error:
+        except (ControllerError, StateError) as error:
             # What stands may be in use, and its state may be saved by hand.
             self._lock.release()
             return self._fail(str(error), 2)
@@ -198,11 +159,21 @@ class Daemon:
         await self._stop_serving()
         return 1 if problems else 0
 
+    def _look(self) -> None:
+        """Decide whether to adopt; ControllerError when what stands must not be touched."""
+        if self._replace:
+            return
+        standing = Standing.of(self._paths)
+        differing = standing.differences(self._config)
+        if differing and standing.forwarder is not None:
+            raise ControllerError(standing.refusal(", ".join(differing[:3])))
+        self._adopting = not differing
+        self._former = standing.config
+
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""
         config, paths = self._config, self._paths
-        self._kept = read_json(paths.config_file) == self._document
-        if not self._kept:
+        if not self._adopting:
             cleanup.remove_region(paths)
         settings = lifecycle_of(config)
         static = len(self._lab.interface_names())
@@ -240,8 +211,11 @@ class Daemon:
         return status
 
     async def _after_failure(self, status: int) -> int:
-        for problem in await self._tear_down():
-            log.error("%s", problem)
+        if self._adopting:
+            await self._let_go()
+        else:
+            for problem in await self._tear_down():
+                log.error("%s", problem)
         await self._stop_serving()
         return status
 
@@ -282,12 +256,11 @@ class Daemon:
         )
         host, port = self._metrics_listener.getsockname()[:2]
         self._metrics_url = f"http://{host}:{port}/metrics"
-        self._topology = await self._adopt()
-        adopted = self._topology is not None
+        adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()
         functions = self._service()
-        await functions.recover(self._found)
+        await functions.recover(self._found, self._former)
         self._pipe.progress("starting services and forwarder", 0, 1)
         try:
             async with asyncio.TaskGroup() as group:
@@ -298,11 +271,10 @@ class Daemon:
         self._pipe.progress("starting services and forwarder", 1, 1)
         self._map = await in_thread(self._parts.open_map, self._paths.state_file)
         await functions.start(self._fill_progress)
+        if adopted:
+            # As this version keeps it, with what may differ.
+            await in_thread(record.write, self._paths.config_file, self._config)
         await self._serve()
-
-    def _service(self) -> Functions:
-        assert self._functions is not None
-        return self._functions
 
     async def _start_services(self) -> None:
         wanted = self._service().region.wanted()
@@ -318,25 +290,28 @@ class Daemon:
     def _fill_progress(self, done: int, total: int) -> None:
         self._pipe.progress("filling the pool", done, total)
 
-    async def _adopt(self) -> Topology | None:
-        """What a killed controller left, if it is exactly what is wanted."""
-        if not self._kept:
-            return None
+    async def _adopt(self) -> bool:
+        """Take over what a killed controller left; False when there is nothing to take over.
+
+        ControllerError when it cannot be taken over and a forwarder moves its packets.
+        """
+        problem = "it has no gateway"
         try:
-            if self._config.pool.size or self._config.function:
-                self._found = await in_thread(self._parts.survey, self._lab.name)
-                found = reconcile.static_part(self._found, self._spec)
-            else:
-                found = await in_thread(self._parts.inspect, self._spec)
+            mended = await in_thread(self._parts.mend, self._spec)
         except NetnsError as error:
-            log.warning("the lab that is there cannot be adopted: %s", error)
-            return None
-        if found is None:
-            self._found = None
-            log.warning("the lab that is there is incomplete: it is built anew")
-        else:
+            mended, problem = None, str(error)
+        if mended is not None:
             log.info("adopting the lab that a former controller left")
-        return found
+            for note in mended.notes:
+                log.warning("%s", note)
+            self._topology, self._found = mended.topology, mended.found
+            return True
+        standing = await in_thread(Standing.of, self._paths)
+        if standing.forwarder is not None:
+            raise ControllerError(standing.refusal(problem))
+        log.warning("the lab that is there cannot be adopted and is built anew: %s", problem)
+        self._adopting = False
+        return False
 
     async def _build(self) -> None:
         removed = await in_thread(cleanup.sweep, self._paths, self._parts.namespaces)
@@ -345,8 +320,7 @@ class Daemon:
         # Starting an interpreter takes as long as building a small lab: both at once.
         self._forwarder.prepare()
         self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
-        await in_thread(write_json, self._paths.config_file, self._document)
-        self._found = None
+        await in_thread(record.write, self._paths.config_file, self._config)
 
     def _build_progress(self, done: int, total: int) -> None:
         if self._aborted.is_set():
@@ -376,6 +350,33 @@ class Daemon:
             await runner.cleanup()
         self._runners.clear()
 
+    async def _halt(self) -> None:
+        """Stop listening and whatever happens by itself; the processes are not touched."""
+        for runner in self._runners:
+            for site in list(runner.sites):
+                await site.stop()
+        if self._metrics_listener is not None:
+            self._metrics_listener.close()
+        await self._observer.stop()
+        await self._figures.stop()
+        if self._functions is not None:
+            await self._functions.stop()
+
+    def _close_map(self) -> None:
+        if self._map is not None:
+            state_map, self._map = self._map, None
+            with contextlib.suppress(BufferError):
+                state_map.close()
+
+    async def _let_go(self) -> None:
+        """End without a trace: what stands goes on as a former controller left it."""
+        await self._halt()
+        await self._forwarder.let_go()
+        await self._services.let_go()
+        self._close_map()
+        self._paths.control_socket.unlink(missing_ok=True)
+        self._lock.release()
+
     async def _tear_down(self) -> list[str]:
         """Remove everything; what could not be removed, a line each."""
         problems: list[str] = []
@@ -388,213 +389,12 @@ class Daemon:
             except OSError as error:
                 problems.append(f"cannot remove {what}: {error} (hyperplane-nat down again)")
 
-        for runner in self._runners:
-            for site in list(runner.sites):
-                await site.stop()
-        if self._metrics_listener is not None:
-            self._metrics_listener.close()
-        await self._observer.stop()
-        await self._figures.stop()
-        if self._functions is not None:
-            await self._functions.stop()
+        await self._halt()
         processes = [*await self._forwarder.stop(), *await self._services.stop()]
         await step("processes", end(processes))
-        if self._map is not None:
-            state_map, self._map = self._map, None
-            with contextlib.suppress(BufferError):
-                state_map.close()
+        self._close_map()
         await step("strays", in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         if not problems:
             await step("directory", in_thread(cleanup.remove_directory, self._paths))
         self._lock.release()
         return problems
-
-    def _forwarder_state(self) -> Mapping[str, object]:
-        assert self._topology is not None
-        assert self._network is not None
-        numbers = {vpc.name: vpc.number for vpc in self._service().region.wanted().vpcs}
-        state = reconcile.forwarder_state(self._config, self._lab, self._topology, numbers)
-        interfaces, slots = self._network.items()
-        state["interfaces"] += interfaces
-        state["slots"] += slots
-        return state
-
-    def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
-        return {} if self._map is None else views.connections(self._map, attached)
-
-    # --- what the metrics show ---
-
-    def _snapshot(self) -> metrics.LabSnapshot:
-        running = Running(
-            self._forwarder, self._services, self._service(), self._figures, self.events
-        )
-        return snapshot(self._lab, self._paths, self._open(), self._port_names(), running)
-
-    def _port_names(self) -> PortNames:
-        return port_usage.port_names(self._config, self._lab, self._service().region)
-
-    def _crowded(self) -> Sequence[RemotePorts]:
-        return port_usage.crowded_in(self._paths.state_file, self._port_names(), REMOTES)
-
-    def _attached(self) -> dict[int, str]:
-        return views.attached_interfaces(self._lab, self._service().region)
-
-    def _open(self) -> views.MapReader:
-        if self._map is None:
-            raise ControllerError("the lab is being removed (nothing to do)")
-        return self._map
-
-    # --- what the control API shows: LabService ---
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "lab": self._lab.name,
-            "state": "stopping" if self._stop.is_set() else "running",
-            "pid": os.getpid(),
-            "uptime_seconds": round(time.monotonic() - self._started, 3),
-            "environments": len(self._lab.environments),
-            "interfaces": len(self._lab.interfaces),
-            "functions": len(self._service().region.tables.functions),
-            "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
-            "vpcs": len(self._lab.vpcs),
-            "metrics_url": self._metrics_url,
-        }
-
-    async def status(self) -> Mapping[str, Any]:
-        """GET /v1/status."""
-        state_map = self._open()
-        return self._facts() | {
-            "forwarder": await self._forwarder.status(),
-            "services": {
-                name: {"up": up, "restarts": restarts}
-                for name, (up, restarts) in self._services.states().items()
-            },
-            **views.traffic(state_map, self._paths.state_file),
-        }
-
-    async def environments(self) -> bytes:
-        """GET /v1/environments, encoded."""
-        state_map, found = self._open(), self._topology
-        assert found is not None
-        address = str(self._config.environment.interface.ip)
-        more = views.function_environments(
-            self._lab.name, self._service().region, self._service().pool, state_map, address
-        )
-        return await in_thread(
-            lambda: views.encode_rows(
-                views.environments(self._lab, found, state_map, address) + more
-            )
-        )
-
-    async def interfaces(self) -> bytes:
-        """GET /v1/interfaces, encoded."""
-        state_map, found = self._open(), self._topology
-        assert found is not None
-        assert self._network is not None
-        macs = self._network.macs()
-        more = views.function_interfaces(self._service().region, macs, state_map)
-        return await in_thread(
-            lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
-        )
-
-    def functions(self) -> list[dict[str, Any]]:
-        """GET /v1/functions."""
-        return describe_functions(self._service().region)
-
-    def security_groups(self) -> list[dict[str, Any]]:
-        """GET /v1/security-groups."""
-        return describe_security_groups(self._service().region)
-
-    async def apply(
-        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
-    ) -> Mapping[str, Any]:
-        """POST /v1/apply: ConfigError, ModelError; what is not a resource must be as it is."""
-        self._open()
-        request = {"apply": document}
-        if (answer := self._service().repeated(token, request)) is not None:
-            return answer
-        config = validated(dict(document), "apply")
-        changed = reconcile.fixed_differences(self._config, config)
-        if changed:
-            raise ConfigError(
-                f"apply: {changed[0]}: cannot change while the lab runs "
-                "(hyperplane-nat down, then up with the new file)"
-            )
-        # A client that goes away does not leave a plan half done.
-        return await asyncio.shield(self._apply(config, dry_run, token, request))
-
-    async def _apply(
-        self, config: Config, dry_run: bool, token: str | None, request: object
-    ) -> Mapping[str, Any]:
-        result = await self._service().apply(config, dry_run=dry_run, token=token, request=request)
-        if not dry_run:
-            self._document = config.model_dump(mode="json")
-            await in_thread(write_json, self._paths.config_file, self._document)
-        return result
-
-    async def invoke(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        timeout_seconds: float | None,
-        stdin: bytes | None,
-        token: str | None,
-    ) -> Mapping[str, Any]:
-        """POST /v1/functions/NAME/invocations."""
-        self._open()
-        return await self._service().invoke(
-            name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token
-        )
-
-    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
-        """POST /v1/functions/NAME/provision."""
-        self._open()
-        return await self._service().provision(name, count)
-
-    async def verify(self) -> Mapping[str, Any]:
-        """GET /v1/verify."""
-        result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS)
-        return dict(result)
-
-    def config(self) -> Mapping[str, Any]:
-        """GET /v1/config."""
-        return self._document
-
-    def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
-        """A reader with a mapping of its own."""
-        self._open()
-        names = self._interface_names()
-        return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
-
-    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
-        """GET /v1/ports."""
-        self._open()
-        names = self._port_names()
-        return await in_thread(port_usage.usage_in, self._paths.state_file, wanted, names)
-
-    def has_interface(self, name: str) -> bool:
-        """Whether there is a network interface with that name or id."""
-        return name in self._interface_names().values()
-
-    def slots_of(self, function: str) -> frozenset[int] | None:
-        """Numbers of a function's environments; None when there is no such function."""
-        return views.slots_of(self._service().region, function)
-
-    def _interface_names(self) -> dict[int, str]:
-        return views.interface_names(self._lab, self._service().region)
-
-    def _function_of(self, slot: int) -> str | None:
-        used = self._service().region.tables.environments.get(slot)
-        return None if used is None else used.function_name
-
-    def has_environment(self, number: int) -> bool:
-        """Whether there is an environment with that number."""
-        known = self._lab.environment(number) is not None
-        return known or number in self._service().pool.slots
-
-    async def shut_down(self) -> None:
-        """Remove the lab and return when it is gone."""
-        self._stop.set()
-        assert self._gone is not None
-        await asyncio.shield(self._gone)

@@ -40,6 +40,8 @@ class Kind(StrEnum):
     PORT_EXHAUSTION = "port-exhaustion"
     FLOW_TABLE_FULL = "flow-table-full"
     FORWARDER_RESTARTED = "forwarder-restarted"
+    FORWARDER_HUNG = "forwarder-hung"
+    STATE_MAP_DISCARDED = "state-map-discarded"
     INTERFACE_ADDED = "interface-added"
     INTERFACE_REMOVED = "interface-removed"
     FLOW_LOG_LOSS = "flow-log-loss"

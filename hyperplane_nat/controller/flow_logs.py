@@ -13,6 +13,7 @@ from pathlib import Path
 from hyperplane_nat.config import Config
 from hyperplane_nat.config_flow_logs import interval_ms
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.program import identity
 from hyperplane_nat.controller.reconcile import module_command
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.controller.views import MapReader
@@ -20,8 +21,8 @@ from hyperplane_nat.engine.flow_record_ring import read_figures
 
 PROGRAM = module_command("hyperplane_nat.flow_logs")
 
-# No VPC has a name like this.
-_GROUP = "Gateway"
+GROUP = "Gateway"
+"""What the writer is grouped under, as servers are under their VPC; no VPC has a name like this."""
 
 
 def directory(config: Config) -> Path:
@@ -46,8 +47,9 @@ def writer_specs(config: Config, program: Sequence[str] = PROGRAM) -> list[Servi
         *("--fields", ",".join(settings.fields)),
         *("--max-file-bytes", str(settings.max_file_bytes)),
         *("--files-kept", str(settings.files_kept)),
+        *("--program", identity()),
     )
-    return [ServiceSpec(_GROUP, "flow-logs", command, program[-1])]
+    return [ServiceSpec(GROUP, "flow-logs", command, program[-1])]
 
 
 def counters(state_map: MapReader | None, records: Path) -> Mapping[str, int]:

@@ -24,14 +24,15 @@ from dataclasses import asdict
 from typing import Any
 
 from hyperplane_nat.config import Config
+from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.metrics.distribution import Distribution
-from hyperplane_nat.model.errors import ModelError
-from hyperplane_nat.model.region import Placement, Region
-from hyperplane_nat.model.store import Store
+from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.region import Placement, Plan, Region
+from hyperplane_nat.model.store import Store, token_mismatch
 from netns import execution, topology
 from netns.errors import NetnsError
 from netns.topology import Survey
@@ -69,7 +70,7 @@ class Functions:
         self._poked = asyncio.Event()
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._running: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+        self._running: dict[str, tuple[object, asyncio.Future[Mapping[str, Any]]]] = {}
         self._next_count = 0.0
         self.invocations: Counter[tuple[str, str]] = Counter()
         """By function, and `cold` or `warm`."""
@@ -82,22 +83,36 @@ class Functions:
 
     # --- life ---
 
-    async def recover(self, found: Survey | None) -> None:
-        """Bring region and namespaces together; `found` is what stands, None in a new lab."""
+    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
+        """Bring region and namespaces together; `found` is what stands, None in a new lab.
+
+        `former` is the configuration that a former controller has applied.
+        """
         with self._saving():
             self.region.interrupted()
             environments = self.region.tables.environments
-            standing = {} if found is None else {slot.number: slot for slot in found.slots}
+            served = {} if found is None else found.served
+            standing = {number: slot for number, (slot, _) in served.items()}
             lost = [number for number in environments if number not in standing]
             for number in lost:
                 self.region.discard(number)
                 self.region.removed(number)
         if found is not None:
-            await self._network.adopt(found)
+            given = set() if former is None else reconcile.addresses_of(former)
+            await self._network.adopt(found, given)
         first = self._config.lab.environments
-        slots = [slot for number, slot in standing.items() if number > first]
-        used = [slot for slot in slots if slot.number in self.region.tables.environments]
-        free = [slot for slot in slots if slot.number not in self.region.tables.environments]
+        used = [
+            slot
+            for number, slot in standing.items()
+            if number > first and number in self.region.tables.environments
+        ]
+        free = []
+        if found is not None:
+            # Nobody may use what is not as it is made.
+            altered = {each.slot.number for each in found.altered}
+            unused = {number for number in standing if number > first} - {s.number for s in used}
+            await self._network.discard(sorted(unused & altered))
+            free = [standing[number] for number in sorted(unused - altered)]
         self.pool.add(used, ready=False)
         self.pool.add(free)
         with self._saving():
@@ -132,6 +147,15 @@ class Functions:
             if poke:
                 self._poked.set()
 
+    @contextlib.contextmanager
+    def _saving_later(self) -> Iterator[None]:
+        """As `_saving`; what cannot be written yet is kept for the next time."""
+        try:
+            with self._saving():
+                yield
+        except StateError as error:
+            log.warning("%s", error)
+
     # --- what happens by itself ---
 
     async def _keep(self) -> None:
@@ -142,7 +166,7 @@ class Functions:
             self._poked.clear()
             try:
                 await self.settle()
-            except (ForwarderError, NetnsError) as error:
+            except _RETRIED as error:
                 log.warning("the network does not follow yet: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 self._poked.set()
@@ -195,18 +219,31 @@ class Functions:
         return answer
 
     async def apply(
-        self, config: Config, *, dry_run: bool, token: str | None, request: object
+        self, config: Config, *, token: str | None, request: object
     ) -> Mapping[str, Any]:
-        """Plan, and unless it is a dry run do it; returns when the network stands."""
+        """Plan and do it; returns when the network stands, or has to be tried again.
+
+        ModelError, StateError: nothing was changed.
+        """
         plan = self.region.plan(resources_of(config))
-        result = {"plan": [asdict(line) for line in plan.lines], "applied": not dry_run}
-        if dry_run:
-            return result
-        self.region.apply(plan)
-        self._store.save(self.region, token=token, request=request, answer=result)
+        result = _answer(plan, applied=True)
+        self.region.apply(
+            plan,
+            lambda: self._store.save(self.region, token=token, request=request, answer=result),
+        )
         self._config = config
-        await self.settle()
+        self.pool.resize(config.pool.size, config.pool.refill_batch)
+        try:
+            await self.settle()
+        except _RETRIED as error:
+            # It is done: the network follows, as after any other change.
+            log.warning("the network does not follow yet: %s", error)
+            self._poked.set()
         return result
+
+    def plan(self, config: Config) -> Mapping[str, Any]:
+        """What `apply` would do. ModelError."""
+        return _answer(self.region.plan(resources_of(config)), applied=False)
 
     async def invoke(
         self,
@@ -222,7 +259,12 @@ class Functions:
         An invocation whose token was seen before runs nothing: it has the first one's answer.
         """
         if token is not None:
-            request = {"invoke": name, "command": list(command)}
+            request = {
+                "invoke": name,
+                "command": list(command),
+                "timeout_seconds": timeout_seconds,
+                "stdin": None if stdin is None else _to_text(stdin),
+            }
             return await self._once(
                 token,
                 request,
@@ -236,17 +278,21 @@ class Functions:
         request: Mapping[str, Any],
         work: Callable[[], Coroutine[Any, Any, Mapping[str, Any]]],
     ) -> Mapping[str, Any]:
-        running = self._running.get(token)
-        if running is None:
+        found = self._running.get(token)
+        if found is None:
             if (answer := self._store.answer(token, request)) is not None:
                 return {name: _from_text(name, value) for name, value in answer.items()}
-            running = self._running[token] = asyncio.ensure_future(work())
+            running = asyncio.ensure_future(work())
+            self._running[token] = (request, running)
             running.add_done_callback(lambda _done: self._running.pop(token, None))
             result = await asyncio.shield(running)
             answer = {name: _to_text(value) for name, value in result.items()}
-            self._store.save(self.region, token=token, request=request, answer=answer)
+            with self._saving_later():
+                self._store.save(self.region, token=token, request=request, answer=answer)
             return result
-        return await asyncio.shield(running)
+        if found[0] != request:
+            raise token_mismatch(token)
+        return await asyncio.shield(found[1])
 
     async def _invoke(
         self,
@@ -316,7 +362,8 @@ class Functions:
         return placement.modelled_seconds * self._config.lifecycle.time_scale
 
     def _end(self, numbers: Iterable[int]) -> None:
-        with self._saving():
+        # What has run has run: what cannot be saved now is saved with the next change.
+        with self._saving_later():
             for number in numbers:
                 # Its interface failed meanwhile: it was given up.
                 with contextlib.suppress(ModelError):
@@ -329,30 +376,49 @@ class Functions:
         if placement.cold:
             try:
                 await self._network.attach(placement.environment, placement.interface)
-            except BaseException:
                 with self._saving():
-                    self.region.discard(placement.environment)
+                    self.region.ready(placement.environment)
+            except BaseException:
+                self._give_up(placement)
                 raise
-            with self._saving():
-                self.region.ready(placement.environment)
             self.cold_starts.observe(time.perf_counter() - begin)
         return placement, time.perf_counter() - begin
 
     async def _place(self, name: str) -> Placement:
         deadline = time.monotonic() + POOL_SECONDS
         while True:
+            placement: Placement | None = None
             try:
                 with self._saving():
-                    return self.region.begin(name)
+                    placement = self.region.begin(name)
+            except StateError:
+                if placement is not None:
+                    self._give_up(placement)
+                raise
             except ModelError as error:
                 if error.code != "TooManyRequestsException" or time.monotonic() > deadline:
                     raise
                 refusal = error
+            else:
+                return placement
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + POOL_SECONDS):
                     await self.pool.wait()
             except TimeoutError:
                 raise refusal from None
+
+    def _give_up(self, placement: Placement) -> None:
+        """Nobody will use it; also when that cannot be saved yet."""
+        with contextlib.suppress(StateError), self._saving():
+            self.region.discard(placement.environment)
+
+
+_RETRIED = (ForwarderError, NetnsError, StateError)
+"""What keeps the network or the file from following the region for a while."""
+
+
+def _answer(plan: Plan, *, applied: bool) -> Mapping[str, Any]:
+    return {"plan": [asdict(line) for line in plan.lines], "applied": applied}
 
 
 _OUTPUTS = ("stdout", "stderr")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config import INTERFACE_MTU, Config
@@ -74,8 +74,12 @@ class Network:
 
     # --- what stands already ---
 
-    async def adopt(self, found: Survey) -> None:
-        """Take over what a former controller left; what nobody wants is removed."""
+    async def adopt(self, found: Survey, given: Collection[tuple[str, str]]) -> None:
+        """Take over what a former controller left; what nobody wants is removed.
+
+        `given` are the VPCs and addresses that it gave them: what is beside these and what is
+        wanted was added by somebody else, and stays.
+        """
         broken = found.broken
         if broken.environments:
             await in_thread(topology.remove_environments, self._lab, broken.environments)
@@ -83,7 +87,15 @@ class Network:
             await in_thread(topology.remove_vpc, self._lab, name)
         if broken.links:
             await in_thread(topology.remove_interfaces, self._lab, broken.links)
-        self._vpcs = {vpc.name: set(vpc.addresses) for vpc in found.vpcs}
+        wanted_vpcs = {vpc.name: set(vpc.addresses) for vpc in self._region.wanted().vpcs}
+        self._vpcs = {
+            vpc.name: {
+                address
+                for address in vpc.addresses
+                if (vpc.name, address) in given or address in wanted_vpcs.get(vpc.name, ())
+            }
+            for vpc in found.vpcs
+        }
         wanted = {interface.link for interface in self._region.wanted().interfaces}
         wanted |= {interface.link for interface in self._deleting()}
         self._links = {
@@ -94,6 +106,11 @@ class Network:
         strays = {interface.name for interface in found.interfaces} - wanted - self._static
         if strays:
             await in_thread(topology.remove_interfaces, self._lab, sorted(strays))
+
+    async def discard(self, numbers: Sequence[int]) -> None:
+        """Remove environments that nobody uses."""
+        if numbers:
+            await in_thread(topology.remove_environments, self._lab, numbers)
 
     def _deleting(self) -> list[WantedInterface]:
         return [self._region.wanted_interface(each) for each in self._region.deleting()]

@@ -3,16 +3,17 @@
 NOTIFY_SOCKET (sd_notify(3)).
 
 The pipe carries one JSON object a line: ``{"progress": text, "done": n, "total": n}``, and last
-either ``{"ready": true, "status": {...}}`` or ``{"error": text, "exit": n}``. The reader may go
-away at any time: `up` interrupted is no reason for the lab to fail.
+either ``{"ready": true, "status": {...}}`` or ``{"error": text, "exit": n}``. A reader that goes
+away is noticed (`ReadyPipe.watch`), and no reason for writing to fail.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 
 class ReadyPipe:
@@ -20,10 +21,24 @@ class ReadyPipe:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
+        self._loop: asyncio.AbstractEventLoop | None = None
         if descriptor is not None:
             # A reader that stopped reading must not stop the controller.
             os.set_blocking(descriptor, False)
             os.set_inheritable(descriptor, False)
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call `gone` on the running loop when the reader goes away before the pipe is closed."""
+        if self._descriptor is None:
+            return
+        self._loop = asyncio.get_running_loop()
+
+        def on_error() -> None:
+            # A pipe without a reader is in error, epoll(7), and has nothing else to say.
+            self.close()
+            gone()
+
+        self._loop.add_reader(self._descriptor, on_error)
 
     def progress(self, text: str, done: int, total: int) -> None:
         """How far a step is."""
@@ -42,6 +57,8 @@ class ReadyPipe:
     def close(self) -> None:
         """Close the pipe; later calls do nothing."""
         if self._descriptor is not None:
+            if self._loop is not None:
+                self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -73,6 +73,12 @@ class Observer:
             case {"event": "forwarder-restarted", "pid": int(pid), "seconds": float(seconds)}:
                 text = f"forwarder {pid} took over after {seconds * 1000:.0f} ms"
                 self.events.report(Event(kind=Kind.FORWARDER_RESTARTED, message=text))
+            case {"event": "forwarder-hung", "pid": int(pid), "seconds": float(seconds)}:
+                text = f"forwarder {pid} gave no sign of life for {seconds:g} s and was killed"
+                self.events.report(Event(kind=Kind.FORWARDER_HUNG, message=text))
+            case {"event": "state-map-discarded", "reason": str(reason)}:
+                text = f"the state map was discarded with all flows: {reason}"
+                self.events.report(Event(kind=Kind.STATE_MAP_DISCARDED, message=text))
             case _:
                 log.debug("forwarder: %s", message)
 

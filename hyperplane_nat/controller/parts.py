@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hyperplane_nat.controller import cleanup, reconcile, views
 from hyperplane_nat.engine import StateMap
 from netns import topology
-from netns.topology import LabSpec, Survey, Topology
+from netns.topology import LabSpec, Mended, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,7 @@ class Parts:
     """Functions and programs; tests replace some."""
 
     build: Callable[[LabSpec, Callable[[int, int], None]], Topology] = topology.build
-    inspect: Callable[[LabSpec], Topology | None] = topology.inspect
-    survey: Callable[[str], Survey] = topology.survey
+    mend: Callable[[LabSpec], Mended | None] = topology.mend
     namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
     open_map: views.MapOpener = StateMap.open
     forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")

@@ -20,6 +20,8 @@ from hyperplane_nat.controller.errors import ControllerError
 _SOCKET_PATH_MAX = 107
 """Bytes in the path of a unix socket, unix(7), less the terminating zero."""
 
+_LOCKS = Path("/proc/locks")
+
 
 @dataclass(frozen=True, slots=True)
 class LabPaths:
@@ -60,7 +62,7 @@ class LabPaths:
 
     @property
     def config_file(self) -> Path:
-        """The configuration as it was applied, JSON."""
+        """The configuration as it was applied, see `record`."""
         return self.directory / "lab.json"
 
     @property
@@ -167,16 +169,28 @@ class LabLock:
             self._descriptor = None
 
 
-def read_json(path: Path) -> object:
-    """What a file holds; None when it is not there or no JSON."""
+def lock_holder(paths: LabPaths) -> int | None:
+    """The pid of who holds the lock of a lab, without touching it; None when nobody does."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        inode = paths.pid_file.stat().st_ino
+        locks = _LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
         return None
+    for line in locks:
+        # proc_locks(5): number, FLOCK, ADVISORY, WRITE, pid, major:minor:inode, range. Who waits
+        # for a lock has an arrow before the kind.
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+            return int(fields[4])
+    return None
 
 
-def write_json(path: Path, document: object) -> None:
-    """Replace a file as a whole."""
+def json_beside(path: Path, document: object) -> Path:
+    """A file beside `path`, to be renamed to it, that holds all of the document; OSError."""
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

@@ -55,6 +55,11 @@ class EnvironmentPool:
             )
         return self._ready.popleft()
 
+    def resize(self, size: int, batch: int) -> None:
+        """Keep another number ready from now on; what is more is used and not made again."""
+        self.size = size
+        self._batch = batch
+
     async def wait(self) -> None:
         """Until an environment may be ready."""
         await self._filled.wait()

@@ -31,28 +31,47 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KILL_WAIT_SECONDS = 5.0
 """After SIGKILL; only a process stuck in the kernel takes longer."""
 
-
-def _stat(pid: int) -> list[bytes]:
-    """The fields of proc(5)'s stat from the state on; none when the process is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return []
-    # The command in parentheses may itself contain spaces and parentheses.
-    fields = text.rpartition(b")")[2].split()
-    return [] if fields[0] in (b"Z", b"X") else fields
+_EXITING = 0x4
+"""PF_EXITING of proc_pid_stat(5), field 9."""
 
 
 def start_ticks(pid: int) -> int | None:
     """When `pid` started, in clock ticks since boot (proc(5)); None when it is gone or a zombie."""
     fields = _stat(pid)
-    return int(fields[19]) if fields else None
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def cpu_seconds(pid: int) -> float:
     """Processor time of `pid`, user and system; 0 when it is gone."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND if fields else 0.0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of proc_pid_stat(5) from the state on; [] when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return []
+    # The command in parentheses may itself contain spaces and parentheses.
+    return text.rpartition(b")")[2].split()
+
+
+def _dying(pid: int) -> bool:
+    """Whether `pid` is being killed or ends: it holds what it had and does nothing any more."""
+    fields = _stat(pid)
+    if not fields or fields[0] in (b"Z", b"X") or int(fields[6]) & _EXITING:
+        return True
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+    pending = 0
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name in ("SigPnd", "ShdPnd"):
+            pending |= int(value, 16)
+    return bool(pending & 1 << (signal.SIGKILL - 1))
 
 
 def resident_bytes(pid: int) -> int:
@@ -148,7 +167,10 @@ class Process:
 
     @classmethod
     def adopt(cls, pid_file: Path, directory: Path) -> Process | None:
-        """The living process that `pid_file` names, or None."""
+        """The living process that `pid_file` names, or None.
+
+        One that is dying is waited for: what it has, others cannot have yet.
+        """
         try:
             pid, ticks, word = pid_file.read_text(encoding="utf-8").split()
             number, started = int(pid), int(ticks)
@@ -156,13 +178,18 @@ class Process:
         except (OSError, ValueError):
             return None
         # Checked with the pidfd open: from here on the pid cannot come to mean another process.
-        if (
-            start_ticks(number) == started
-            and os.fsencode(word) in _strings(number, "cmdline")
-            and _marked(number, directory)
-        ):
-            return cls(number, pidfd)
-        os.close(pidfd)
+        process = cls(number, pidfd)
+        fields = _stat(number)
+        if not fields or int(fields[19]) != started:
+            process.close()
+            return None
+        ours = os.fsencode(word) in _strings(number, "cmdline") and _marked(number, directory)
+        # In this order: who begins to die loses the marks first.
+        if _dying(number):
+            _wait([process], _KILL_WAIT_SECONDS)
+        elif ours:
+            return process
+        process.close()
         return None
 
     @classmethod
@@ -191,6 +218,11 @@ class Process:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
+
+    @property
+    def command(self) -> list[str]:
+        """Its command line; [] when it has ended."""
+        return [os.fsdecode(each) for each in _strings(self.pid, "cmdline")][:-1]
 
     @property
     def adopted(self) -> bool:
@@ -223,6 +255,10 @@ class Process:
         except OSError:
             return []
         return text.decode(errors="replace").splitlines()
+
+    def says(self, event: str) -> bool:
+        """Whether it has written that event, a line of JSON."""
+        return any(f'"event": "{event}"' in line for line in self.output())
 
     def last_words(self) -> str:
         """The last line it wrote that is not an event; empty if there is none."""

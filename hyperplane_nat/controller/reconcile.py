@@ -18,6 +18,7 @@ from hyperplane_nat.config import Config
 from hyperplane_nat.config_nat import behaviour, timeouts_ms
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.program import identity
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.model import ExecutionEnvironment, Lab, NetworkInterface, Subnet, Vpc
 from hyperplane_nat.model.wanted import WantedVpc
@@ -25,7 +26,6 @@ from netns.topology import (
     InterfaceSpec,
     LabSpec,
     Slot,
-    Survey,
     Topology,
     VpcSpec,
     gateway_namespace,
@@ -160,6 +160,16 @@ def forwarder_state(
     }
 
 
+def addresses_of(config: Config) -> set[tuple[str, str]]:
+    """Every VPC with every address that a lab gives it: routers' and services'."""
+    given = {
+        (vpc.name, str(Subnet(subnet.name, subnet.network).router))
+        for vpc in config.vpc
+        for subnet in vpc.subnet
+    }
+    return given | {(vpc.name, each.address) for vpc in config.vpc for each in vpc.service}
+
+
 def module_command(module: str) -> tuple[str, ...]:
     """How one of our own modules is run as a process."""
     # -P: a directory of that name in the working directory must not be imported instead.
@@ -184,6 +194,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
         *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),
+        *("--program", identity()),
     )
 
 
@@ -223,48 +234,5 @@ def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, An
     }
 
 
-def static_part(found: Survey, spec: LabSpec) -> Topology | None:
-    """What a lab's configuration names of what stands; None unless it is all there."""
-    if found.gateway is None or found.broken.namespaces:
-        return None
-    slots = {
-        each.slot.number: each.slot
-        for each in found.environments
-        if (each.address, each.gateway, each.mtu)
-        == (
-            f"{spec.inside_address}/{spec.inside_prefix_length}",
-            spec.inside_gateway,
-            spec.environment_mtu,
-        )
-    }
-    interfaces = {
-        (vpc.name, each.interface.name, each.addresses, each.mtu): each.interface
-        for vpc in found.vpcs
-        for each in vpc.interfaces
-    }
-    numbers = range(1, spec.environments + 1)
-    keys = [
-        (vpc.name, each.name, each.addresses, vpc.mtu)
-        for vpc in spec.vpcs
-        for each in vpc.interfaces
-    ]
-    if not all(number in slots for number in numbers) or not all(key in interfaces for key in keys):
-        return None
-    return Topology(
-        gateway=found.gateway,
-        slots=tuple(slots[number] for number in numbers),
-        interfaces=tuple(interfaces[key] for key in keys),
-    )
-
-
-RESOURCES = ("account", "vpc", "internet", "function")
+RESOURCES = ("account", "vpc", "internet", "function", "pool")
 """The sections of a configuration that `apply` may change."""
-
-
-def fixed_differences(now: Config, wanted: Config) -> list[str]:
-    """The sections that differ and cannot be changed while the lab runs."""
-    return [
-        name
-        for name in type(now).model_fields
-        if name not in RESOURCES and getattr(now, name) != getattr(wanted, name)
-    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,17 @@ class ServiceSupervisor:
             await end([service.process])
         self._paths.service_pid(service.spec.vpc, service.spec.name).unlink(missing_ok=True)
 
+    def renew(self, vpc: str) -> None:
+        """Ask the services of a VPC to end: they are started again."""
+        for service in self._services:
+            if service.spec.vpc == vpc and service.process is not None:
+                service.process.signal(signal.SIGTERM)
+
+    async def let_go(self) -> None:
+        """Stop supervising; the services go on."""
+        for process in await self.stop():
+            process.close()
+
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `end`."""
         for service in self._services:
@@ -119,6 +131,10 @@ class ServiceSupervisor:
         service.process = await in_thread(
             Process.adopt, self._paths.service_pid(spec.vpc, spec.name), self._paths.directory
         )
+        if service.process is not None and service.process.command != list(spec.command):
+            # Of another version or configuration.
+            await end([service.process])
+            service.process = None
         if service.process is None:
             await self._launch(service)
 

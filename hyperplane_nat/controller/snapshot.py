@@ -45,6 +45,7 @@ def snapshot(
         state_file_bytes=state_map.bytes,
         forwarder_up=forwarder.up,
         forwarder_restarts=forwarder.restarts,
+        forwarder_hangs=forwarder.hangs,
         forwarder_resident_bytes=forwarder.resident_bytes,
         forwarder_cpu_seconds=forwarder.cpu_seconds,
         forwarder_failover_seconds=forwarder.failover_seconds or 0.0,

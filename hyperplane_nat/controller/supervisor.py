@@ -9,8 +9,15 @@ nothing and needs no configuration. When the first dies, its pidfd becomes reada
 told to go, connected to and given the whole state; a new standby is started once that is done. The
 flows are in the map, so all that is lost are the frames of some milliseconds.
 
+A forwarder that hangs (`heartbeat`) is killed; the standby is told to go when it has ended, because
+there is one writer to the map at a time.
+
 A standby whose controller dies reads end-of-file instead of a word and exits. The pid file of the
 forwarder is put in place *before* the word is given: a forwarder that moves packets always has one.
+
+Adopted is a forwarder with the command line that we would start it with, which names the version of
+the program. Another one goes on until the standby stands by; then it is ended, and the standby is
+told to go as after a death.
 
 A forwarder that dies within `SHORT_LIFE_SECONDS` of its start is restarted at once for the first
 time, then after a delay that doubles up to `BACKOFF_MAX_SECONDS`: a forwarder that cannot run must
@@ -20,6 +27,7 @@ not take the machine with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -28,8 +36,9 @@ from typing import Any
 
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.forwarder_client import ForwarderClient
+from hyperplane_nat.controller.heartbeat import HUNG_SECONDS, Heartbeat
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process, cpu_seconds, resident_bytes
+from hyperplane_nat.controller.processes import Process, cpu_seconds, end, resident_bytes
 from hyperplane_nat.controller.threads import in_thread
 
 SHORT_LIFE_SECONDS = 1.0
@@ -41,6 +50,9 @@ START_SECONDS = 15.0
 
 STATUS_SECONDS = 2.0
 """How long a status waits for the forwarder's own figures."""
+
+SILENT_SECONDS = 1.0
+"""Without a heartbeat a forwarder is not called up any more."""
 
 _EXIT_SECONDS = 0.2
 """How long after its connection a dying forwarder may last."""
@@ -68,10 +80,14 @@ class ForwarderSupervisor:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        heartbeat: Callable[[], int | None] = lambda: None,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """
         `command` starts a forwarder and contains `word`; `state()` is what to configure; `on_event`
-        is given the forwarder's messages and a `forwarder-restarted` of our own.
+        is given the forwarder's messages and our own: `forwarder-restarted`, `forwarder-hung`,
+        `state-map-discarded`. `heartbeat` reads the state map, whose file may be another one when
+        `on_start` is called: a forwarder has begun.
         """
         self._paths = paths
         self._command = [*command, "--standby"]
@@ -79,6 +95,8 @@ class ForwarderSupervisor:
         self._state = state
         self._clock = clock
         self._on_event = on_event
+        self._on_start = on_start
+        self._heartbeat = Heartbeat(heartbeat, clock=clock)
         self._process: Process | None = None
         self._client: ForwarderClient | None = None
         self._standby: Process | None = None
@@ -91,13 +109,16 @@ class ForwarderSupervisor:
         self._up = False
         self.restarts = 0
         """Forwarders started after the first, by this controller."""
+        self.hangs = 0
+        """Forwarders killed because they hung, by this controller."""
         self.failover_seconds: float | None = None
         """From the notice of the last death until its successor was configured."""
 
     @property
     def up(self) -> bool:
         """Whether a forwarder is configured and moves packets."""
-        return self._up and self._process is not None and self._process.alive
+        alive = self._up and self._process is not None and self._process.alive
+        return alive and self._heartbeat.silent_seconds < SILENT_SECONDS
 
     @property
     def pid(self) -> int | None:
@@ -132,9 +153,22 @@ class ForwarderSupervisor:
         self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
 
     async def adopt(self) -> bool:
-        """Take over the forwarder of a killed controller; False when there is none to take."""
+        """Take over the forwarder of a killed controller; False when there is none to take.
+
+        One of another version is ended, once another can begin; ControllerError when none can.
+        """
         process = await in_thread(Process.adopt, self._paths.forwarder_pid, self._paths.directory)
         if process is None:
+            return False
+        if process.command != self._command:
+            log.info("forwarder %d is of another version and replaced", process.pid)
+            try:
+                self.prepare()
+                await self._stand_by()
+            except BaseException:
+                process.close()
+                raise
+            await end([process])
             return False
         self._process = process
         try:
@@ -157,11 +191,16 @@ class ForwarderSupervisor:
         arguments: Mapping[str, object] | None = None,
         *,
         timeout_seconds: float = 10.0,
+        at_rest: bool = False,
     ) -> Any:
-        """The result of a forwarder command; ForwarderError, also while it is restarted."""
+        """The result of a forwarder command; ForwarderError, also while it is restarted.
+
+        `at_rest`: packets rest while it is carried out.
+        """
         if self._client is None:
             raise ForwarderError("the forwarder is being restarted (try again)")
-        return await self._client.call(command, arguments, timeout_seconds=timeout_seconds)
+        with self._heartbeat.at_rest() if at_rest else contextlib.nullcontext():
+            return await self._client.call(command, arguments, timeout_seconds=timeout_seconds)
 
     async def status(self) -> dict[str, Any]:
         """What GET /v1/status tells of the forwarder."""
@@ -169,18 +208,40 @@ class ForwarderSupervisor:
             "pid": self.pid,
             "up": self.up,
             "restarts": self.restarts,
+            "hangs": self.hangs,
             "rss_bytes": self.resident_bytes,
             "uptime_seconds": None,
             "standby_pid": self.standby_pid,
             "failover_seconds": self.failover_seconds,
         }
+        if problem := self._hang():
+            result["problem"] = problem
+            return result
         try:
             own = await self.call("status", timeout_seconds=STATUS_SECONDS)
             result["uptime_seconds"] = own.get("uptime_seconds")
         except ForwarderError as error:
             # The figures of a forwarder that does not answer are what a status is asked for.
-            result["problem"] = str(error)
+            result["problem"] = self._hang() or str(error)
         return result
+
+    def _hang(self) -> str | None:
+        silent = self._heartbeat.silent_seconds
+        if silent < SILENT_SECONDS:
+            return None
+        return (
+            f"it hangs: no sign of life for {silent:.1f} s "
+            f"(after {HUNG_SECONDS:g} s it is killed and replaced)"
+        )
+
+    async def let_go(self) -> None:
+        """Stop supervising; the forwarder goes on, the standby ends."""
+        moving = self._process
+        for process in await self.stop():
+            if process is moving:
+                process.close()
+            else:
+                await end([process])
 
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `end`."""
@@ -256,6 +317,23 @@ class ForwarderSupervisor:
             self._standby = None
         return await in_thread(spawn)
 
+    async def _stand_by(self) -> None:
+        """Return when the standby has loaded everything; ControllerError when it cannot."""
+        deadline = self._clock() + START_SECONDS
+        async with self._spawning:
+            process = await self._ensure_standby()
+        while process.alive and not await in_thread(process.says, "standby"):
+            if self._clock() > deadline:
+                raise ControllerError(
+                    f"the standby forwarder is not ready after {START_SECONDS:g} seconds "
+                    f"(see {self._paths.forwarder_log})"
+                )
+            await asyncio.sleep(0.01)
+        if not process.alive:
+            raise ControllerError(
+                f"the standby forwarder {process.describe_exit()}: {process.last_words()}"
+            )
+
     async def _launch(self) -> None:
         """Put the standby to work; ControllerError when it does not come up."""
         async with self._spawning:
@@ -278,6 +356,7 @@ class ForwarderSupervisor:
         try:
             process.go()
             await self._join(process)
+            self._on_start()
             self._up = True
         except ForwarderError:
             process.signal(signal.SIGKILL)
@@ -289,10 +368,13 @@ class ForwarderSupervisor:
         """Connect to a forwarder that runs or is about to listen, and configure it."""
         self._client = await self._connect(process)
         try:
-            await self._client.call("configure", self._state())
+            answer = await self._client.call("configure", self._state())
         except ForwarderError:
             await self._disconnect()
             raise
+        self._heartbeat.begin()
+        if reason := answer.get("discarded"):
+            self._tell({"event": "state-map-discarded", "reason": reason})
 
     async def _connect(self, process: Process) -> ForwarderClient:
         deadline = self._clock() + START_SECONDS
@@ -323,10 +405,12 @@ class ForwarderSupervisor:
     async def _keep(self) -> None:
         short_lives = 0
         while True:
-            await self._until_lost()
+            hung = await self._until_lost()
             noticed = self._clock()
             self._up = False
-            if await self._rejoin():
+            if hung:
+                await self._kill_hung()
+            elif await self._rejoin():
                 continue
             await self._disconnect()
             while True:
@@ -348,25 +432,39 @@ class ForwarderSupervisor:
                     break
             self.failover_seconds = self._clock() - noticed
             log.warning("forwarder %s took over in %.0f ms", self.pid, self.failover_seconds * 1000)
-            if self._on_event is not None:
-                seconds = self.failover_seconds
-                self._on_event(
-                    {"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds}
-                )
+            seconds = self.failover_seconds
+            self._tell({"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds})
 
-    async def _until_lost(self) -> None:
-        """Return when the forwarder has exited or its connection is gone."""
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        if self._on_event is not None:
+            self._on_event(message)
+
+    async def _until_lost(self) -> bool:
+        """Return when the forwarder has exited, its connection is gone, or it hangs: then True."""
         assert self._process is not None
         assert self._client is not None
+        hung = asyncio.ensure_future(self._heartbeat.until_hung())
         tasks = {
             asyncio.ensure_future(self._process.wait()),
             asyncio.ensure_future(self._client.lost()),
+            hung,
         }
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
+        return done == {hung}
+
+    async def _kill_hung(self) -> None:
+        """End a forwarder that hangs; return when it has ended."""
+        process = self._process
+        assert process is not None
+        self.hangs += 1
+        log.error("forwarder %d hangs and is killed", process.pid)
+        self._tell({"event": "forwarder-hung", "pid": process.pid, "seconds": HUNG_SECONDS})
+        process.signal(signal.SIGKILL)
+        await process.wait()
 
     async def _rejoin(self) -> bool:
         """Connect again to a forwarder that lives but closed its connection."""

@@ -37,6 +37,10 @@ class MapReader(Protocol):
     flows_max: int
     bytes: int
 
+    @property
+    def heartbeat(self) -> int:
+        """What the forwarder last noted."""
+
     def counters(self) -> Mapping[str, int]:
         """Every counter by name."""
 

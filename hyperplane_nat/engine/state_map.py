@@ -4,7 +4,8 @@
 Theory of operation
 -------------------
 One file, mapped shared by the forwarder, which writes, and by readers, which never lock.  A
-header of one page says what follows; everything is allocated when the file is made::
+header of one page says what follows, and holds the forwarder's heartbeat; everything is allocated
+when the file is made::
 
     header | counters | slot counters | slot addresses | interface addresses | exhaustions
            | interface counters | entries (64 B each) | tracks (32 B) | index | remotes (16 B)
@@ -26,6 +27,7 @@ import mmap
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -51,9 +53,16 @@ __all__ = ["StateMap", "StateMapError"]
 
 MAGIC: Final = b"HPNATMAP"
 _HEADER: Final = struct.Struct("<8sIIQ6I11QII")
-_HEADER_BYTES: Final = 4096
-_ENTRY_BYTES: Final = 64
-_TRACK_BYTES: Final = 32
+_WATERMARK_OFFSET: Final = struct.calcsize("<8sIIQ6I11Q")
+HEADER_BYTES: Final = 4096
+ENTRY_BYTES: Final = 64
+TRACK_BYTES: Final = {3: 16, LAYOUT_VERSION: 32}
+"""By layout; all else that has a place in the file is the same in the layouts that can be read."""
+
+_HEARTBEAT: Final = struct.Struct("<Q")
+_HEARTBEAT_OFFSET: Final = HEADER_BYTES - 64
+"""A cache line of its own, away from what packets look at."""
+
 _REMOTE_BYTES: Final = 16
 INTERFACES_MAX = 4_096
 """Network interfaces that a state map has room for, unless it is told otherwise."""
@@ -62,13 +71,36 @@ _SLOT_COUNTER_BYTES: Final = 64
 _EXHAUSTION_BYTES: Final = 32
 _INTERFACE_COUNTERS: Final = struct.Struct(f"={INTERFACE_COUNTERS}Q")
 _FLOWS_LIMIT: Final = 1 << 26
+_LAYOUT_LIMIT: Final = 1_000
+"""No version will have a layout above it: such a number is damage."""
 
 
 class StateMapError(Exception):
     """The file cannot serve as a state map; the text says why and what to do."""
 
 
-def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, ...]:
+class DamagedMapError(StateMapError):
+    """What the file holds is no state map of any version: nothing in it can be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a map says that can be read."""
+
+    layout: int
+    bytes: int
+    flows_max: int
+    slots_max: int
+    interfaces_max: int
+    entries_offset: int
+    tracks_offset: int
+    watermark: int
+    """Entries at or above this index were never used."""
+
+
+def _layout(
+    flows_max: int, slots_max: int, interfaces_max: int, layout: int = LAYOUT_VERSION
+) -> tuple[int, ...]:
     """The header's numbers after the magic."""
     index_cells = 1
     while index_cells < 4 * flows_max:
@@ -79,7 +111,7 @@ def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, .
     # a bit per port of the range: four bytes a flow, and a 64th of that for the summary.
     bitmap_bytes = (flows_max * 4 * 65 // 64 + 131072) // 8 * 8
     offsets = []
-    offset = _HEADER_BYTES
+    offset = HEADER_BYTES
     for size in (
         COUNTERS_MAX * 8,
         slots_max * _SLOT_COUNTER_BYTES,
@@ -87,8 +119,8 @@ def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, .
         interfaces_max * 4,
         EXHAUSTIONS * _EXHAUSTION_BYTES,
         interfaces_max * _INTERFACE_COUNTERS.size,
-        flows_max * _ENTRY_BYTES,
-        flows_max * _TRACK_BYTES,
+        flows_max * ENTRY_BYTES,
+        flows_max * TRACK_BYTES[layout],
         index_cells * 4,
         remote_cells * _REMOTE_BYTES,
         bitmap_bytes,
@@ -96,8 +128,8 @@ def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, .
         offsets.append(offset)
         offset += (size + 4095) // 4096 * 4096
     return (
-        LAYOUT_VERSION,
-        _HEADER_BYTES,
+        layout,
+        HEADER_BYTES,
         offset,
         flows_max,
         slots_max,
@@ -106,6 +138,50 @@ def _layout(flows_max: int, slots_max: int, interfaces_max: int) -> tuple[int, .
         remote_cells,
         bitmap_bytes,
         *offsets,
+    )
+
+
+def read_header(path: Path, header: bytes, size: int) -> Header:
+    """What the first page of a file of ``size`` bytes says, in any layout that can be read.
+
+    Raises StateMapError: DamagedMapError unless another version may know what to do with it.
+    """
+    if len(header) < HEADER_BYTES:
+        raise DamagedMapError(f"{path}: {size} bytes are too few for a state map: remove the file")
+    fields = _HEADER.unpack_from(header)
+    if fields[0] != MAGIC:
+        raise DamagedMapError(
+            f"{path}: not a state map (wrong magic): remove the file or choose another path"
+        )
+    layout = fields[1]
+    if layout not in TRACK_BYTES:
+        error = StateMapError if 1 <= layout <= _LAYOUT_LIMIT else DamagedMapError
+        raise error(
+            f"{path}: state map layout {layout}, this version reads {LAYOUT_VERSION}: "
+            "run the version that made it, or remove the file and its flows"
+        )
+    if fields[3] != size:
+        raise DamagedMapError(
+            f"{path}: header says {fields[3]} bytes, the file has {size}: remove the file"
+        )
+    flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[21]
+    if (
+        not 1 <= flows_max <= _FLOWS_LIMIT
+        or not 1 <= slots_max <= 65_535
+        or not 1 <= interfaces_max <= 65_535
+        or fields[1:21] != _layout(flows_max, slots_max, interfaces_max, layout)
+        or watermark > flows_max
+    ):
+        raise DamagedMapError(f"{path}: damaged header: remove the file and its flows")
+    return Header(
+        layout,
+        size,
+        flows_max,
+        slots_max,
+        interfaces_max,
+        entries_offset=fields[16],
+        tracks_offset=fields[17],
+        watermark=watermark,
     )
 
 
@@ -183,42 +259,25 @@ class StateMap:
             raise StateMapError(f"{path}: cannot open the state map: {error.strerror}") from error
         try:
             size = os.fstat(descriptor).st_size
-            if size < _HEADER_BYTES:
-                raise StateMapError(
+            if size < HEADER_BYTES:
+                raise DamagedMapError(
                     f"{path}: {size} bytes are too few for a state map: remove the file"
                 )
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
             memory = mmap.mmap(descriptor, 0, access=access)
         finally:
             os.close(descriptor)
-        problem = cls._problem(memory, size)
-        if problem:
+        try:
+            header = read_header(path, memory[:HEADER_BYTES], size)
+            if header.layout != LAYOUT_VERSION:
+                raise StateMapError(
+                    f"{path}: state map layout {header.layout}, this version reads "
+                    f"{LAYOUT_VERSION}: a forwarder of this version turns it into that"
+                )
+        except StateMapError:
             memory.close()
-            raise StateMapError(f"{path}: {problem}")
+            raise
         return cls(path, memory, writable=writable)
-
-    @staticmethod
-    def _problem(memory: mmap.mmap, size: int) -> str | None:
-        fields = _HEADER.unpack_from(memory)
-        if fields[0] != MAGIC:
-            return "not a state map (wrong magic): remove the file or choose another path"
-        if fields[1] != LAYOUT_VERSION:
-            return (
-                f"state map layout {fields[1]}, this version reads {LAYOUT_VERSION}: "
-                "run the version that made it, or remove the file and its flows"
-            )
-        if fields[3] != size:
-            return f"header says {fields[3]} bytes, the file has {size}: remove the file"
-        flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[21]
-        if (
-            not 1 <= flows_max <= _FLOWS_LIMIT
-            or not 1 <= slots_max <= 65_535
-            or not 1 <= interfaces_max <= 65_535
-            or fields[1:21] != _layout(flows_max, slots_max, interfaces_max)
-            or watermark > flows_max
-        ):
-            return "damaged header: remove the file and its flows"
-        return None
 
     def discard_derived(self) -> None:
         """Free the pages of index, remotes and bitmaps: they read as zero from now on."""
@@ -300,6 +359,19 @@ class StateMap:
     def entries_watermark(self) -> int:
         """Entries at or above this index were never used."""
         return int(_HEADER.unpack_from(self.memory)[21])
+
+    def set_watermark(self, entries: int) -> None:
+        """Say how many entries were ever used; for who fills a new map."""
+        struct.pack_into("<I", self.memory, _WATERMARK_OFFSET, entries)
+
+    @property
+    def heartbeat(self) -> int:
+        """What `beat` was last given; 0 in a map that no forwarder has served."""
+        return int(_HEARTBEAT.unpack_from(self.memory, _HEARTBEAT_OFFSET)[0])
+
+    def beat(self, now_ms: int) -> None:
+        """The forwarder is at work at this time, CLOCK_MONOTONIC in ms."""
+        _HEARTBEAT.pack_into(self.memory, _HEARTBEAT_OFFSET, now_ms)
 
     def close(self) -> None:
         """Unmap the file; it stays."""

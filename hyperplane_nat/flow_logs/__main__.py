@@ -41,6 +41,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fields", default=",".join(VERSION_2))
     parser.add_argument("--max-file-bytes", required=True, type=int)
     parser.add_argument("--files-kept", required=True, type=int)
+    parser.add_argument("--program", help="what tells this version from others; for its controller")
     return parser.parse_args(argv)
 
 

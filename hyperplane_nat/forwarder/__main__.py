@@ -22,9 +22,11 @@ import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.migration import migrate
+from hyperplane_nat.engine.state_map import DamagedMapError
 from hyperplane_nat.forwarder import udp_segmentation
 from hyperplane_nat.forwarder.commands import CommandServer
-from hyperplane_nat.forwarder.forwarder import Forwarder
+from hyperplane_nat.forwarder.forwarder import Forwarder, now_ms
 from hyperplane_nat.io.packet_socket import (
     PacketSocketError,
     ReceiveRing,
@@ -75,6 +77,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default=100,
         help="how long to run before others have their turn, 100 to 100000 (since Linux 6.12)",
     )
+    parser.add_argument("--program", help="what tells this version from others; for its controller")
     parser.add_argument(
         "--standby",
         action="store_true",
@@ -131,13 +134,34 @@ def _set_priority(nice: int, microseconds: int) -> None:
         ) from None
 
 
-def _map(path: Path, flows_max: int) -> StateMap:
-    """The state map at ``path``, new or with the flows of a predecessor."""
-    if not path.exists():
-        return StateMap.create(path, flows_max=flows_max)
-    state = StateMap.open(path, writable=True)
+def _map(path: Path, flows_max: int) -> tuple[StateMap, str | None]:
+    """The state map at ``path``, ours alone: new, or with the flows of a predecessor.
+
+    And why what was there was discarded: a damaged map would fail every successor alike.
+    """
+    discarded = None
+    if path.exists():
+        _lock(path)
+        try:
+            if not migrate(path, now_ms=now_ms()):
+                return _sized(StateMap.open(path, writable=True), flows_max), None
+            # Another file has the name now.
+            _lock(path)
+            log.info("%s: brought to the layout of this version", path)
+            return _sized(StateMap.open(path, writable=True), flows_max), None
+        except DamagedMapError as error:
+            discarded = str(error)
+            log.error("%s: its flows are lost", discarded)
+            path.unlink()
+    state = StateMap.create(path, flows_max=flows_max)
+    _lock(path)
+    return state, discarded
+
+
+def _sized(state: StateMap, flows_max: int) -> StateMap:
     if state.flows_max != flows_max:
         found = state.flows_max
+        path = state.path
         state.close()
         raise StateMapError(
             f"{path}: made for {found} flows, configured are {flows_max}: "
@@ -147,12 +171,24 @@ def _map(path: Path, flows_max: int) -> StateMap:
 
 
 def _records(path: Path) -> FlowRecordRing:
-    """The flow records at ``path``, new or those of a predecessor."""
-    return FlowRecordRing.open(path) if path.exists() else FlowRecordRing.create(path)
+    """The flow records at ``path``, new or those of a predecessor of this version."""
+    if path.exists():
+        try:
+            return FlowRecordRing.open(path)
+        except StateMapError as error:
+            # They are on their way and not kept; whoever reads them has the old file.
+            log.warning("%s: begun anew", error)
+            path.unlink()
+    return FlowRecordRing.create(path)
 
 
 async def _serve(
-    state: StateMap, ring: ReceiveRing, arguments: argparse.Namespace, *, coalesce_udp: bool
+    state: StateMap,
+    ring: ReceiveRing,
+    arguments: argparse.Namespace,
+    *,
+    coalesce_udp: bool,
+    discarded: str | None,
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -167,6 +203,7 @@ async def _serve(
         budget_frames=arguments.budget_frames,
         spin_microseconds=arguments.spin_microseconds,
         coalesce_udp=coalesce_udp,
+        discarded=discarded,
     )
     if arguments.flow_records is not None:
         forwarder.engine.record_flows(_records(arguments.flow_records).memory)
@@ -210,10 +247,9 @@ def main(argv: list[str] | None = None) -> int:
                 return 0
         _set_priority(arguments.nice, arguments.time_slice_microseconds)
         namespace.enter(arguments.namespace)
-        state = _map(arguments.state_file, arguments.flows_max)
-        _lock(arguments.state_file)
+        state, discarded = _map(arguments.state_file, arguments.flows_max)
         ring = open_receiver(slots=arguments.ring_slots, slot_bytes=arguments.ring_slot_bytes)
-        uvloop.run(_serve(state, ring, arguments, coalesce_udp=coalesce_udp))
+        uvloop.run(_serve(state, ring, arguments, coalesce_udp=coalesce_udp, discarded=discarded))
     except (NetnsError, StateMapError, PacketSocketError, OSError, ValueError) as error:
         print(f"forwarder: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,8 @@ The ring's descriptor is readable while frames wait.  Each time, one call into c
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
 waits longer than one budget.  A long command is carried out in slices (:mod:`slices`).  Left over
 are: next hops that do not answer or are to be asked again, expiry of flows and the sweep for those
-of removed slots, statistics of the socket, events for the log.
+of removed slots, statistics of the socket, events for the log, and the heartbeat: a loop that
+hangs, in a call or in a packet, beats no more.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
 the controller sends again, and next hops, which are asked again.
@@ -47,6 +48,7 @@ _IDLE_EXPIRE_MS = 500
 _BUSY_EXPIRE_MS = 64
 _STATISTICS_SECONDS = 0.5
 _RESOLVE_IDLE_MS = 1_000
+_HEARTBEAT_SECONDS = 0.2
 
 
 def now_ms() -> int:
@@ -67,7 +69,9 @@ class Forwarder:
         budget_frames: int,
         spin_microseconds: int,
         coalesce_udp: bool,
+        discarded: str | None = None,
     ) -> None:
+        """``discarded``: why the map of a predecessor could not be kept."""
         self._loop = asyncio.get_running_loop()
         self._state = state
         self._ring = ring
@@ -84,6 +88,7 @@ class Forwarder:
             coalesce_udp=coalesce_udp,
         )
         self._coalesces_udp = coalesce_udp
+        self._discarded = discarded
         self._configuration = Configuration(
             self.engine,
             self._datapath,
@@ -104,6 +109,7 @@ class Forwarder:
         self._loop.add_reader(self._io.fileno(), self._readable)
         self._reading = True
         for name, work in (
+            ("heartbeat", self._beat),
             ("expire", self._expire),
             ("statistics", self._statistics),
             ("resolve", self._resolve),
@@ -130,6 +136,10 @@ class Forwarder:
         self._resuming = False
         if self._reading:
             self._readable()
+
+    def _beat(self) -> float:
+        self._state.beat(now_ms())
+        return _HEARTBEAT_SECONDS
 
     def _expire(self) -> float:
         now = now_ms()
@@ -158,9 +168,10 @@ class Forwarder:
         self._resolves_at = idle if due is None else min(due, idle)
         return max(self._resolves_at - now, 1) / 1000
 
-    def configure(self, arguments: dict[str, Any]) -> Work[dict[str, int]]:
+    def configure(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``configure``: serve exactly these interfaces and slots.
 
+        The first answer also tells why the map of a predecessor was discarded, None if it was not.
         The collector would go through thousands of them at one go, which takes longer than a slice;
         what is served lives long, and is kept from it.
         """
@@ -171,7 +182,8 @@ class Forwarder:
             gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
-        return result
+        discarded, self._discarded = self._discarded, None
+        return {**result, "discarded": discarded}
 
     def update(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``update``: add, change and remove some interfaces and slots."""

@@ -42,6 +42,7 @@ class LabSnapshot:
     state_file_bytes: int
     forwarder_up: bool
     forwarder_restarts: int
+    forwarder_hangs: int
     forwarder_resident_bytes: int
     forwarder_cpu_seconds: float = 0.0
     forwarder_failover_seconds: float = 0.0
@@ -78,6 +79,7 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
         "flow_log_lines_lost": [((), 0 if logs is None else logs.lines_lost)],
         "flow_table_entries_limit": [((), snapshot.flows_max)],
         "forwarder_restarts": [((), snapshot.forwarder_restarts)],
+        "forwarder_hangs": [((), snapshot.forwarder_hangs)],
         "forwarder_up": [((), float(snapshot.forwarder_up))],
         "forwarder_cpu_seconds": [((), snapshot.forwarder_cpu_seconds)],
         "forwarder_resident_memory_bytes": [((), snapshot.forwarder_resident_bytes)],

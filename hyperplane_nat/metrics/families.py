@@ -318,6 +318,11 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         "Forwarders started by this controller to replace one that died.",
     ),
+    MetricSpec(
+        "forwarder_hangs",
+        "counter",
+        "Forwarders killed by this controller because they gave no sign of life.",
+    ),
     MetricSpec("forwarder_up", "gauge", "Whether a forwarder is configured and moves packets."),
     MetricSpec(
         "forwarder_cpu_seconds",

@@ -134,9 +134,13 @@ class Region:
             self.tables.undo()
         return Plan(wanted, lines)
 
-    def apply(self, plan: Plan) -> tuple[PlanLine, ...]:
-        """Do it, as the region now is; the lines say what was done. Errors: those of `plan`."""
-        with self._command():
+    def apply(self, plan: Plan, commit: Callable[[], None] | None = None) -> tuple[PlanLine, ...]:
+        """
+        Do it, as the region now is; the lines say what was done. Errors: those of `plan`.
+
+        `commit` is called when all is done; what it raises puts everything back.
+        """
+        with self._command(commit):
             return Planner(self._lifecycle, plan.wanted).run()
 
     def wanted(self) -> Wanted:
@@ -339,12 +343,14 @@ class Region:
         return self.tables.next_deadline()
 
     @contextmanager
-    def _command(self) -> Iterator[None]:
+    def _command(self, commit: Callable[[], None] | None = None) -> Iterator[None]:
         self.advance()
         with self.tables.transaction():
             self._lifecycle.now = self._clock()
             yield
             self._lifecycle.settle()
+            if commit is not None:
+                commit()
 
     def _wake(self, function: Function) -> None:
         try:

@@ -176,11 +176,7 @@ class Store:
         if row is None:
             return None
         if row[0] != _digest(request):
-            raise ModelError(
-                "IdempotentParameterMismatch",
-                f"client token {token!r} was used with another request",
-                "use a new token for another request",
-            )
+            raise token_mismatch(token)
         return json.loads(row[1])
 
     def _remember(self, token: str, request: object, answer: object) -> None:
@@ -234,6 +230,15 @@ class Store:
         if code & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             return StateError(f"cannot open {self.path}: {error}", "see whether it may be written")
         return StateError(f"{self.path} is damaged: {error}", _DAMAGED)
+
+
+def token_mismatch(token: str) -> ModelError:
+    """The refusal of a client token that came with another request."""
+    return ModelError(
+        "IdempotentParameterMismatch",
+        f"client token {token!r} was used with another request",
+        "use a new token for another request",
+    )
 
 
 def _digest(request: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.config import load
+from hyperplane_nat.config import Config, load
 from tests.cli.conftest import Run
 from tests.cli.fake_api import FakeApi, Refusal, serving
 
@@ -31,7 +31,7 @@ def answer_plan(api: FakeApi, plan: list[dict[str, Any]]) -> None:
     api.answers["/v1/apply"] = lambda body: {"plan": plan, "applied": not body["dry_run"]}
 
 
-def test_apply_sends_the_whole_configuration(
+def test_apply_sends_what_the_file_and_the_command_line_say(
     run: Run, api: FakeApi, file: Path, runtime: Path
 ) -> None:
     answer_plan(api, PLAN)
@@ -39,9 +39,9 @@ def test_apply_sends_the_whole_configuration(
     assert result.exit_code == 0, result.stderr
     wanted = load(file, {"metrics.port": 0, "lab.runtime_directory": str(runtime)})
     assert api.requests == ["POST /v1/apply"]
-    assert api.bodies == [
-        {"config": wanted.model_dump(mode="json"), "dry_run": False, "client_token": None}
-    ]
+    [body] = api.bodies
+    assert Config.model_validate(body.pop("config")) == wanted
+    assert body == {"dry_run": False, "client_token": None}
 
 
 def test_apply_prints_the_plan(run: Run, api: FakeApi, file: Path) -> None:

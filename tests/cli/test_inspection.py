@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_a_broken_flow_table_is_exit_1(run: Run, api: FakeApi) -> None:
 
 
 COMMANDS = ["status", "environments", "interfaces", "flows", "verify"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "up", "down"])
+@pytest.mark.parametrize("before", [True, False])
+def test_an_empty_lab_name_is_no_lab(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, before: bool
+) -> None:
+    """It is what a shell makes of a variable that is not set, and means no default."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    arguments = ["--lab", "", command] if before else [command, "--lab", ""]
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'' is not a lab name" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hyperplane_nat.cli import common, lifecycle
 from hyperplane_nat.config import Config, load
-from hyperplane_nat.controller import cleanup
+from hyperplane_nat.controller import cleanup, record
 from tests.cli.conftest import STATUS, Run
 from tests.cli.fake_api import FakeApi
 
@@ -95,6 +95,66 @@ def test_up_with_functions_only_suggests_an_invocation(
         "metrics: http://127.0.0.1:1/metrics\n"
         "try: hyperplane-nat invoke checkout -- ip address\n"
     )
+
+
+def keep(runtime: Path, lab: str, **overrides: object) -> Config:
+    """Leave the record of a lab, as a controller does that was killed."""
+    named = {"lab.name": lab, "lab.runtime_directory": str(runtime)}
+    config = load(None, named | {name.replace("__", "."): each for name, each in overrides.items()})
+    (runtime / lab).mkdir()
+    record.write(runtime / lab / "lab.json", config)
+    return config
+
+
+ECHOES = 'say(ready=True, status={"metrics_url": json.dumps([config, sys.argv[3:]])})'
+
+
+def test_up_without_a_configuration_takes_over_the_one_that_stands(
+    run: Run, controller: Stand, runtime: Path
+) -> None:
+    kept = keep(runtime, "other", lab__environments=3, metrics__port=0)
+    controller(ECHOES)
+    result = run("up", "--lab", "other")
+    assert result.exit_code == 0, result.stderr
+    given, options = json.loads(result.stdout.splitlines()[1].removeprefix("metrics: "))
+    assert Config.model_validate(given) == kept
+    assert options == []
+
+
+def test_up_with_a_configuration_asks_for_it(
+    run: Run, controller: Stand, runtime: Path, tmp_path: Path
+) -> None:
+    keep(runtime, "other", lab__environments=3)
+    controller(ECHOES)
+    file = tmp_path / "lab.toml"
+    file.write_text("[flows]\nmax = 4096\n")
+    for options in (["-c", str(file)], ["-n", "100"], ["--set", "flows.max=4096"]):
+        result = run("up", "--lab", "other", *options, "--replace")
+        assert result.exit_code == 0, result.stderr
+        given, told = json.loads(result.stdout.splitlines()[1].removeprefix("metrics: "))
+        assert Config.model_validate(given).lab.environments == 100
+        assert told == ["--replace"]
+
+
+def test_down_ends_a_controller_that_only_starts(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "clean", lambda *_args: [])
+    (runtime / "default").mkdir()
+    script = (
+        "import fcntl, os, signal, sys\n"
+        "lock = open(sys.argv[1], 'w')\n"
+        "fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "print('locked', flush=True)\n"
+        "signal.pause()\n"
+    )
+    command = [sys.executable, "-c", script, str(runtime / "default" / "controller.pid")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        result = run("down")
+        assert (result.exit_code, result.stdout) == (0, "lab default is down\n")
+        assert not _running(process.pid)
 
 
 def test_up_passes_progress_on(controller: Stand, runtime: Path) -> None:
@@ -211,7 +271,10 @@ def test_down_asks_the_controller_and_waits_for_its_end(run: Run, api: FakeApi) 
 
 
 def _running(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
     return state != "Z"
 
 
@@ -250,10 +313,11 @@ def test_down_without_a_controller_cleans_up(
 
 def test_down_finds_the_state_file_of_the_configuration_applied(runtime: Path) -> None:
     applied = load(None, {"lab.state_directory": "/tmp/elsewhere"})
-    (runtime / "lab.json").write_text(json.dumps(applied.model_dump(mode="json")))
-    assert lifecycle.state_directory(runtime) == "/tmp/elsewhere"
-    (runtime / "lab.json").write_text("{")
-    assert lifecycle.state_directory(runtime) == Config().lab.state_directory
+    (runtime / "default").mkdir()
+    record.write(runtime / "default" / "lab.json", applied)
+    assert lifecycle.state_directory("default", runtime) == "/tmp/elsewhere"
+    (runtime / "default" / "lab.json").write_text("{")
+    assert lifecycle.state_directory("default", runtime) == Config().lab.state_directory
 
 
 def test_common_numbers_for_people() -> None:

@@ -2,7 +2,7 @@
 """A forwarder that moves no packets: the command line, the standby, the socket, the state map.
 
 In the directory `fake` beside its state map, if there is one, it looks for files that tell it to
-misbehave: `fail-start` (its text
+misbehave: `hang` (no heartbeat any more), `fail-start` (its text
 is the last line before exit status 2), `fail-configure`, `deaf` (accepts but never answers).
 What it was configured with is written to `configured-<pid>`.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,15 @@ def answer(request: dict[str, Any], directory: Path) -> dict[str, Any]:
     return {"id": number, "ok": False, "error": f"unknown command {command!r}"}
 
 
-async def serve(path: Path, directory: Path) -> None:
+async def beat(state: StateMap, directory: Path) -> None:
+    """As the real one does, several times a second."""
+    while True:
+        if not (directory / "hang").exists():
+            state.beat(time.monotonic_ns() // 1_000_000)
+        await asyncio.sleep(0.1)
+
+
+async def serve(path: Path, directory: Path, state: StateMap) -> None:
     """Answer until SIGTERM; `hang-up` closes the connection without dying."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -64,7 +73,9 @@ async def serve(path: Path, directory: Path) -> None:
 
     await asyncio.start_unix_server(client, path, limit=1 << 24)
     print('{"event": "ready"}', flush=True)
+    beating = asyncio.create_task(beat(state, directory))
     await stop.wait()
+    beating.cancel()
 
 
 def main() -> int:
@@ -87,7 +98,8 @@ def main() -> int:
     if not arguments.state_file.exists():
         StateMap.create(arguments.state_file, flows_max=arguments.flows_max)
     arguments.socket.unlink(missing_ok=True)
-    asyncio.run(serve(arguments.socket, directory))
+    state = StateMap.open(arguments.state_file, writable=True)
+    asyncio.run(serve(arguments.socket, directory, state))
     return 0
 
 

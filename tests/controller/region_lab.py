@@ -153,6 +153,7 @@ class RegionLab:
                 "uptime_seconds": 1.0,
                 "standby_pid": None,
                 "failover_seconds": None,
+                "hangs": 0,
             },
             "services": {"customer/web": {"up": True, "restarts": 0}},
             "flows": {"tcp": 1, "udp": 2, "icmp": 3, "entries": 6, "max": 100},

@@ -20,7 +20,8 @@ from hyperplane_nat.controller.daemon import Daemon
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabPaths
 from netns.errors import NetnsError
-from netns.topology import Interface, LabSpec, Slot, Topology
+from netns.survey import StandingEnvironment, StandingVpc, Survey
+from netns.topology import Interface, LabSpec, Mended, Slot, Topology
 
 HERE = Path(__file__).parent
 FORWARDER = (sys.executable, str(HERE / "fake_forwarder.py"))
@@ -67,10 +68,23 @@ class FakeNetns:
         self.file.write_text("\n".join([found.gateway, *(slot.namespace for slot in found.slots)]))
         return found
 
-    def inspect(self, spec: LabSpec) -> Topology | None:
+    def mend(self, spec: LabSpec) -> Mended | None:
         found = self.topology(spec)
-        wanted = {found.gateway, *(slot.namespace for slot in found.slots)}
-        return found if set(self.names()) == wanted else None
+        missing = [slot for slot in found.slots if slot.namespace not in self.names()]
+        if found.gateway not in self.names():
+            return None
+        if missing:
+            names = [*self.names(), *(slot.namespace for slot in missing)]
+            self.file.write_text("\n".join(names))
+        stands = Survey(
+            found.gateway,
+            tuple(
+                StandingEnvironment(slot, spec.inside_address, spec.inside_gateway, 1500)
+                for slot in found.slots
+            ),
+            tuple(StandingVpc(vpc.name, frozenset(vpc.addresses), ()) for vpc in spec.vpcs),
+        )
+        return Mended(found, stands, tuple(f"environment {slot.number}" for slot in missing))
 
     def strays(self, lab: str) -> list[str]:
         return [name for name in self.names() if name.startswith(f"hp-{lab}-")]
@@ -88,7 +102,7 @@ class FakeNetns:
     def parts(self) -> Parts:
         return Parts(
             build=self.build,
-            inspect=self.inspect,
+            mend=self.mend,
             namespaces=self.namespaces(),
             forwarder_program=FORWARDER,
             service_program=SERVICE,
@@ -145,12 +159,12 @@ def pid_in(file: Path) -> int:
 class RunningDaemon:
     """A controller in this process's event loop."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, *, replace: bool = False) -> None:
         self.config = config
         self.paths = paths_of(config)
         self._read, write = os.pipe()
         self._text = b""
-        self.daemon = Daemon(config, ready_fd=write, parts=parts)
+        self.daemon = Daemon(config, ready_fd=write, replace=replace, parts=parts)
         self.task: asyncio.Task[int] = asyncio.create_task(self.daemon.run())
 
     async def __aenter__(self) -> Self:

@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from hyperplane_nat.config import Config
+from hyperplane_nat.controller import record
 from tests.controller.support import (
     ControllerProcess,
     FakeNetns,
@@ -72,9 +73,7 @@ def test_life(directory: Path, netns: FakeNetns) -> None:
                 text = await response.text()
             assert 'hyperplane_nat_network_interface_environments{interface="eni-a"} 5.0' in text
             assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
-            assert json.loads(running.paths.config_file.read_text()) == config.model_dump(
-                mode="json"
-            )
+            assert record.read(running.paths.config_file) == config
             reports = running.reports()
             assert {"progress": "creating environments", "done": 5, "total": 5} in reports
             assert reports[-1]["ready"] is True
@@ -118,6 +117,14 @@ def test_second_controller_is_refused_and_breaks_nothing(directory: Path, netns:
             assert (await ask(running, "/v1/status"))["state"] == "running"
 
     run(work())
+
+
+CHANGES = {
+    "config": "asked for: flows.max (",
+    "namespace": "it has no gateway",
+    "lab.json": "lab.json cannot be read",
+}
+"""What may differ, and what is said of it."""
 
 
 class TestAdoption:
@@ -171,32 +178,157 @@ class TestAdoption:
         run(work())
         assert_nothing_left(directory, netns)
 
-    @pytest.mark.parametrize("change", ["config", "namespace", "lab.json"])
-    def test_what_differs_is_built_anew(
+    @staticmethod
+    def changed(config: Config, directory: Path, netns: FakeNetns, change: str) -> Config:
+        """The configuration to start with, once what stands has been changed."""
+        match change:
+            case "config":
+                return config_in(directory, flows={"max": 20_000})
+            case "namespace":
+                netns.file.write_text("\n".join(netns.names()[1:]))
+            case "lab.json":
+                paths_of(config).config_file.write_text("{")
+        return config
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_what_differs_is_refused_while_it_forwards(
         self, directory: Path, netns: FakeNetns, change: str
     ) -> None:
         config = config_in(directory)
         before = self.killed(directory, config)
-        if change == "config":
-            config = config_in(directory, flows={"max": 20_000})
-        elif change == "namespace":
-            netns.file.write_text("\n".join(netns.names()[:-1]))
-        else:
-            paths_of(config).config_file.write_text("{")
+        wanted = self.changed(config, directory, netns, change)
+        map_before = paths_of(config).state_file.stat()
+        error = refused(netns, wanted)
+        assert CHANGES[change] in error
+        assert f"forwarder (pid {before['forwarder.pid']})" in error
+        assert "--replace" in error
+        kept = ("forwarder.pid", "service-customer.web.pid", "service-customer.echo.pid")
+        assert not any(gone(before[name]) for name in kept)
+        assert paths_of(config).state_file.stat().st_ino == map_before.st_ino
+        assert paths_of(config).region_file.exists()
 
         async def work() -> None:
-            async with RunningDaemon(config, netns.parts()) as running:
+            async with RunningDaemon(wanted, netns.parts(), replace=True) as running:
                 assert all(gone(pid) for pid in before.values() if pid)
                 status = await ask(running, "/v1/status")
-                assert status["flows"]["max"] == config.flows.max
+                assert status["flows"]["max"] == wanted.flows.max
                 assert len(netns.names()) == 6
 
         run(work())
         assert_nothing_left(directory, netns)
 
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_what_differs_is_built_anew_when_nothing_forwards(
+        self, directory: Path, netns: FakeNetns, change: str
+    ) -> None:
+        config = config_in(directory)
+        before = self.killed(directory, config)
+        os.kill(before["forwarder.pid"], signal.SIGKILL)
+        wanted = self.changed(config, directory, netns, change)
 
-def failing(directory: Path, netns: FakeNetns, config: Config) -> str:
-    """The error of a start that fails; nothing may be left."""
+        async def work() -> None:
+            await eventually(lambda: gone(before["forwarder.pid"]))
+            async with RunningDaemon(wanted, netns.parts()) as running:
+                assert all(gone(pid) for pid in before.values() if pid)
+                status = await ask(running, "/v1/status")
+                assert status["flows"]["max"] == wanted.flows.max
+                assert len(netns.names()) == 6
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+    def test_own_settings_may_differ(self, directory: Path, netns: FakeNetns) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        before = self.killed(directory, config_in(directory))
+        config = config_in(directory, metrics={"port": port})
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] == before["forwarder.pid"]
+                assert status["metrics_url"].endswith(f":{port}/metrics")
+                assert record.read(running.paths.config_file) == config
+
+        run(work())
+
+    def test_what_was_started_otherwise_is_replaced_by_itself(
+        self, directory: Path, netns: FakeNetns
+    ) -> None:
+        before = self.killed(directory, config_in(directory))
+        inode = paths_of(config_in(directory)).state_file.stat().st_ino
+        config = config_in(directory, forwarder={"batch_frames": 64})
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] != before["forwarder.pid"]
+                assert gone(before["forwarder.pid"])
+                assert running.paths.state_file.stat().st_ino == inode
+                web = pid_in(running.paths.directory / "service-customer.web.pid")
+                assert web == before["service-customer.web.pid"]
+
+        run(work())
+
+    def test_a_failed_start_leaves_what_stood(self, directory: Path, netns: FakeNetns) -> None:
+        before = self.killed(directory, config_in(directory))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            config = config_in(directory, metrics={"port": taken.getsockname()[1]})
+            assert "choose another metrics.port" in refused(netns, config)
+        assert not gone(before["forwarder.pid"])
+        assert not gone(before["service-customer.web.pid"])
+
+        async def work() -> None:
+            async with RunningDaemon(config_in(directory), netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] == before["forwarder.pid"]
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+    def test_a_service_that_fails_leaves_the_forwarder(
+        self, directory: Path, netns: FakeNetns
+    ) -> None:
+        """What is started beside an adopted forwarder may fail; it goes on."""
+        config = config_in(directory)
+        before = self.killed(directory, config)
+        os.kill(before["service-customer.web.pid"], signal.SIGKILL)
+        (directory / "fake" / "fail-service").write_text("port 1 is taken")
+        assert "port 1 is taken" in refused(netns, config)
+        assert not gone(before["forwarder.pid"])
+        (directory / "fake" / "fail-service").unlink()
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] == before["forwarder.pid"]
+                assert all(each["up"] for each in status["services"].values())
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+    def test_the_record_of_the_former_version_is_adopted(
+        self, directory: Path, netns: FakeNetns
+    ) -> None:
+        """A release that adds a field: what is kept does not have it, and means its default."""
+        config = config_in(directory)
+        before = self.killed(directory, config)
+        former = config.model_dump(mode="json")
+        del former["forwarder"]["coalesce_udp"], former["flow_logs"]
+        paths_of(config).config_file.write_text(json.dumps(former))
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["forwarder"]["pid"] == before["forwarder.pid"]
+                assert record.read(running.paths.config_file) == config
+
+        run(work())
+        assert_nothing_left(directory, netns)
+
+
+def refused(netns: FakeNetns, config: Config) -> str:
+    """The error of a start that is refused; what stands is left."""
     reports: list[dict[str, Any]] = []
 
     async def work() -> None:
@@ -206,9 +338,15 @@ def failing(directory: Path, netns: FakeNetns, config: Config) -> str:
         os.close(running._read)
 
     run(work())
-    assert reports[-1]["exit"] == 2
     text: str = reports[-1]["error"]
     assert "\n" not in text
+    return text
+
+
+def failing(directory: Path, netns: FakeNetns, config: Config) -> str:
+    """The error of a start that fails; nothing may be left."""
+    text = refused(netns, config)
+    assert_nothing_left(directory, netns)
     return text
 
 
@@ -267,6 +405,46 @@ def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.parametrize("when", ["before", "while building"])
+def test_a_start_whose_client_has_gone_comes_to_nothing(
+    directory: Path, netns: FakeNetns, when: str
+) -> None:
+    building, gone_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        building.set()
+        assert gone_on.wait(20)
+
+    netns.pause = pause
+
+    async def work() -> None:
+        running = RunningDaemon(config_in(directory), netns.parts())
+        if when == "while building":
+            await eventually(building.is_set)
+        os.close(running._read)
+        if when == "while building":
+            await eventually(running.daemon._stop.is_set, "the controller's notice")
+        gone_on.set()
+        assert await running.task == 1
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+def test_a_client_that_goes_when_the_lab_is_up_is_no_matter(
+    directory: Path, netns: FakeNetns
+) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            read, write = os.pipe()
+            os.dup2(read, running._read)
+            os.close(read)
+            os.close(write)
+            assert (await ask(running, "/v1/status"))["state"] == "running"
+
+    run(work())
+
+
 def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:
         async with RunningDaemon(config_in(directory), netns.parts()) as running:
@@ -277,6 +455,24 @@ def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
             services = (await ask(running, "/v1/status"))["services"]
             assert services["customer/web"]["restarts"] == 1
             assert services["customer/echo"] == {"up": True, "restarts": 0}
+
+    run(work())
+
+
+def test_who_maps_a_discarded_map_is_started_again(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the place of the writer of flow logs, which would need a real forwarder.
+    monkeypatch.setattr("hyperplane_nat.controller.flow_logs.GROUP", "customer")
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            file = running.paths.service_pid("customer", "web")
+            pid = pid_in(file)
+            running.daemon._heed({"event": "state-map-discarded", "reason": "damaged header"})
+            await eventually(lambda: pid_in(file) not in (0, pid))
+            events = await ask(running, "/v1/events")
+            assert "state-map-discarded" in {event["kind"] for event in events}
 
     run(work())
 

@@ -19,6 +19,7 @@ class Map:
 
     flows_max = 100
     bytes = 4096
+    heartbeat = 0
 
     def __init__(self) -> None:
         self.counts: dict[int, Counter[str]] = {}

@@ -69,6 +69,20 @@ def test_a_forwarder_that_took_over(lab: Lab) -> None:
     assert lab.rows()[0]["message"] == "forwarder 4711 took over after 25 ms"
 
 
+def test_a_forwarder_that_hung(lab: Lab) -> None:
+    lab.observer.take({"event": "forwarder-hung", "pid": 4711, "seconds": 2.0})
+    (row,) = lab.rows()
+    assert row["kind"] == "forwarder-hung"
+    assert row["message"] == "forwarder 4711 gave no sign of life for 2 s and was killed"
+
+
+def test_a_map_that_was_discarded(lab: Lab) -> None:
+    lab.observer.take({"event": "state-map-discarded", "reason": "damaged header"})
+    (row,) = lab.rows()
+    assert row["kind"] == "state-map-discarded"
+    assert row["message"] == "the state map was discarded with all flows: damaged header"
+
+
 @pytest.mark.parametrize(
     "message",
     [

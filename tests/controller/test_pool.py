@@ -81,3 +81,13 @@ def test_environments_in_use_are_not_given_out() -> None:
     with pytest.raises(ModelError):
         found.take()
     assert found.missing() == [2]
+
+
+def test_another_size() -> None:
+    pool = EnvironmentPool(first=1, size=0, batch=2)
+    assert pool.missing() == []
+    pool.resize(3, 5)
+    assert (pool.size, pool.missing()) == (3, [1, 2, 3])
+    pool.add([Slot(n, n, f"env-{n}", "", "") for n in (1, 2, 3)])
+    pool.resize(1, 5)
+    assert pool.missing() == []

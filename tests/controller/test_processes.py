@@ -56,6 +56,29 @@ def test_adopted_by_pid_file(directory: Path) -> None:
     assert Process.adopt(lab / "x.pid", lab) is None
 
 
+def test_what_is_being_killed_is_waited_for_and_not_adopted(directory: Path) -> None:
+    """SIGKILL takes the kernel a while: until then everything still looks alive."""
+    lab = directory / "run" / "test"
+    much = "x = bytearray(150 << 20); x[::4096] = bytes(len(x[::4096])); print('ready', flush=True)"
+    for _ in range(5):
+        process = spawn(directory, (sys.executable, "-c", f"import signal; {much}; signal.pause()"))
+        process.signal(signal.SIGKILL)
+        assert Process.adopt(lab / "x.pid", lab) is None
+        assert gone(process.pid)
+        terminate([process])
+
+
+def test_the_command_line(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    process = spawn(directory)
+    adopted = Process.adopt(lab / "x.pid", lab)
+    assert adopted is not None
+    assert adopted.command == list(SLEEP)
+    adopted.close()
+    terminate([process])
+    assert process.command == []
+
+
 @pytest.mark.parametrize("text", ["", "1", "garbage here now", "{pid} 1 -c", "{pid} {ticks} other"])
 def test_pid_file_that_is_not_believed(directory: Path, text: str) -> None:
     lab = directory / "run" / "test"

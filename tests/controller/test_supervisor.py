@@ -17,6 +17,7 @@ from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import terminate
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor, restart_delay
+from hyperplane_nat.engine import StateMap
 from tests.controller.support import (
     FORWARDER,
     config_in,
@@ -33,8 +34,8 @@ heard: list[Mapping[str, Any]] = []
 """What the supervisor has told."""
 
 
-def supervisor(directory: Path) -> tuple[ForwarderSupervisor, LabPaths]:
-    config = config_in(directory)
+def supervisor(directory: Path, **sections: Any) -> tuple[ForwarderSupervisor, LabPaths]:
+    config = config_in(directory, **sections)
     paths = paths_of(config)
     paths.directory.mkdir(parents=True, exist_ok=True)
     command = reconcile.forwarder_command(config, paths, FORWARDER)
@@ -223,6 +224,98 @@ def test_living_forwarder_is_adopted(directory: Path) -> None:
         terminate(await second.stop())
 
     run(work())
+
+
+def test_forwarder_of_another_version_is_replaced_on_its_map(directory: Path) -> None:
+    async def work(first: ForwarderSupervisor, paths: LabPaths) -> None:
+        await first.start()
+        former = pid_of(first)
+        inode = paths.state_file.stat().st_ino
+        await first.let_go()
+        assert not gone(former)
+        keeper, _ = supervisor(directory, forwarder={"batch_frames": 64})
+        try:
+            assert not await keeper.adopt()
+            assert gone(former)
+            assert keeper.standby_pid is not None
+            heir = keeper.standby_pid
+            await keeper.start()
+            assert keeper.pid == heir
+            assert configured(paths, heir) == STATE
+            assert paths.state_file.stat().st_ino == inode
+            assert keeper.restarts == 0
+        finally:
+            terminate(await keeper.stop())
+
+    supervised(directory, work)
+
+
+def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: Path) -> None:
+    async def work(first: ForwarderSupervisor, paths: LabPaths) -> None:
+        await first.start()
+        former = pid_of(first)
+        await first.let_go()
+        command = (FORWARDER[0], "-c", "import sys; sys.exit('no compiled module')")
+        keeper = ForwarderSupervisor(paths, command, "-c", lambda: STATE)
+        try:
+            with pytest.raises(ControllerError, match="no compiled module"):
+                await keeper.adopt()
+            assert not gone(former)
+        finally:
+            terminate(await keeper.stop())
+        again, _ = supervisor(directory)
+        assert await again.adopt()
+        assert again.pid == former
+        terminate(await again.stop())
+
+    supervised(directory, work)
+
+
+def test_hung_forwarder_is_killed_and_its_end_awaited(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped as a whole, it still has its connection; only the heartbeat tells."""
+    for module in ("heartbeat", "supervisor"):
+        monkeypatch.setattr(f"hyperplane_nat.controller.{module}.HUNG_SECONDS", 0.5)
+    monkeypatch.setattr("hyperplane_nat.controller.supervisor.SILENT_SECONDS", 0.3)
+
+    async def work(unwatched: ForwarderSupervisor, paths: LabPaths) -> None:
+        await unwatched.start()
+        await unwatched.let_go()
+        state = StateMap.open(paths.state_file)
+        config = config_in(directory)
+        command = reconcile.forwarder_command(config, paths, FORWARDER)
+        begun: list[int | None] = []
+        keeper = ForwarderSupervisor(
+            paths,
+            command,
+            FORWARDER[-1],
+            lambda: STATE,
+            on_event=heard.append,
+            heartbeat=lambda: state.heartbeat,
+            on_start=lambda: begun.append(keeper.pid),
+        )
+        try:
+            assert await keeper.adopt()
+            await settled(keeper)
+            hung, heir = pid_of(keeper), keeper.standby_pid
+            heard.clear()
+            os.kill(hung, signal.SIGSTOP)
+            await eventually(lambda: not keeper.up, "the silence")
+            status = await keeper.status()
+            assert "no sign of life" in status["problem"]
+            await eventually(lambda: keeper.up and keeper.pid == heir)
+            assert gone(hung)
+            assert (keeper.hangs, keeper.restarts) == (1, 1)
+            assert begun == [heir]
+            told = [message for message in heard if message["event"].startswith("forwarder-")]
+            assert told[0] == {"event": "forwarder-hung", "pid": hung, "seconds": 0.5}
+            assert told[1]["event"] == "forwarder-restarted"
+        finally:
+            terminate(await keeper.stop())
+            state.close()
+
+    supervised(directory, work)
 
 
 def test_dead_forwarder_is_not_adopted(directory: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of interfaces, as the control API tells them."""
 
+from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.client import NotRunningError
@@ -24,7 +25,7 @@ class Api:
 
     def get(self, path: str) -> Any:
         if not self.up:
-            raise NotRunningError("not running")
+            raise NotRunningError("test", Path("/nowhere"))
         if path == "/v1/config":
             return CONFIG
         assert path == "/v1/interfaces"

@@ -245,7 +245,7 @@ def test_a_changed_lab_replaces_the_strays_of_the_old_one(launch: Launch) -> Non
     lab = launch(environments=4)
     other = launch(environments=1)
     kill_controller(lab)
-    lab.cli("up", "-c", str(lab.config_file), "--environments", "2")
+    lab.cli("up", "-c", str(lab.config_file), "--environments", "2", "--replace")
     assert len(lab.rows("environments")) == 2
     assert len(namespace.names(f"hp-{lab.name}-env-")) == 2
     assert len(other.rows("environments")) == 1

@@ -255,7 +255,7 @@ security_groups = ["reports"]
 
 def test_settings_cannot_be_applied(lab: Lab) -> None:
     text = lab.config_file.read_text(encoding="utf-8")
-    with pytest.raises(ApiError, match="ports: cannot change while the lab runs"):
+    with pytest.raises(ApiError, match=r"ports\.limit_per_remote: cannot change while"):
         apply(lab, f"[ports]\nlimit_per_remote = 7\n{text}")
 
 

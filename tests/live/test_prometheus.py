@@ -177,6 +177,7 @@ def expected(lab: Lab) -> dict[str, dict[tuple[str, ...], float]]:
         "batch_frames_sum": {(): counters["batch_frames"]},
         "batch_frames_count": {(): counters["batches"]},
         "forwarder_restarts_total": {(): 0},
+        "forwarder_hangs_total": {(): 0},
         "environments": {(): ENVIRONMENTS},
     }
 

@@ -93,6 +93,25 @@ def test_deleted_rows_are_deleted(path: Path) -> None:
     assert reopened(path, scene).document() == scene.region.document()
 
 
+def test_a_plan_that_cannot_be_saved_changes_nothing(path: Path) -> None:
+    scene = busy_scene()
+    with Store(path) as store:
+        store.save(scene.region)
+        before = scene.region.document()
+        plan = scene.region.plan(lab(function("mail", groups=("db",)), function("new")))
+
+        def commit() -> None:
+            raise StateError("cannot write", "see whether its file system is full")
+
+        with pytest.raises(StateError, match="file system is full"):
+            scene.region.apply(plan, commit)
+        assert scene.region.document() == before
+        scene.region.apply(plan, lambda: store.save(scene.region))
+        after = scene.region.document()
+    assert after != before
+    assert reopened(path, scene).document() == after
+
+
 def test_a_refused_command_leaves_the_state_as_saved(path: Path) -> None:
     scene = busy_scene()
     with Store(path) as store:

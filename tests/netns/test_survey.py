@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from netns import namespace, topology
-from netns.survey import Broken, Survey
+from netns.survey import AlteredEnvironment, Broken, Survey
 from tests.netns.conftest import lab_spec
 from tests.netns.test_topology import DAMAGE
 
@@ -39,11 +39,6 @@ BROKEN: dict[str, Broken] = {
     "half-made environment": Broken(environments=(2,)),
     "slot gone": Broken(environments=(1,)),
     "slot down": Broken(environments=(1,)),
-    "one link more": Broken(links=("more", "more2")),
-    "eth0 down": Broken(environments=(1,)),
-    "address gone": Broken(environments=(1,)),
-    "route gone": Broken(environments=(1,)),
-    "other MTU": Broken(environments=(1,)),
     "host route gone": Broken(links=("eni-a",)),
     "ingress open": Broken(environments=(1,)),
 }
@@ -70,6 +65,25 @@ def test_damage_is_named_by_what_removes_it(lab: str, damage: str) -> None:
     missing = [each for each in vpc.interfaces if each.name not in names]
     topology.add_interfaces(lab, "customer", missing, mtu=vpc.mtu)
     assert topology.inspect(spec) is not None
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("damage", ["eth0 down", "address gone", "route gone", "other MTU"])
+def test_what_an_environment_does_to_itself_is_no_damage(lab: str, damage: str) -> None:
+    built = topology.build(lab_spec(lab, 2))
+    DAMAGE[damage](lab)
+    found = topology.survey(lab)
+    assert not found.broken
+    assert [each.slot for each in found.environments] == [built.slots[1]]
+    assert found.altered == (AlteredEnvironment(built.slots[0], 1500),)
+    assert found.served == {number: (built.slots[number - 1], 1500) for number in (1, 2)}
+
+
+@pytest.mark.live
+def test_links_that_others_made_are_named_apart(lab: str) -> None:
+    topology.build(lab_spec(lab, 1))
+    DAMAGE["one link more"](lab)
+    assert topology.survey(lab).broken == Broken(foreign_links=("more", "more2"))
 
 
 @pytest.mark.live

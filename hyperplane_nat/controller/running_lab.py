@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab that a controller has: what it consists of, what it tells and what may be asked of it.
+
+It is what the control API (`api.LabService`) and the metrics look at; how it comes to be and how it
+ends is the daemon's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyperplane_nat import metrics
+from hyperplane_nat.config import Config, ConfigError, validated
+from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
+from hyperplane_nat.controller.network import Network
+from hyperplane_nat.controller.observer import Observer
+from hyperplane_nat.controller.parts import Parts
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.port_usage import PortNames, PortQuery
+from hyperplane_nat.controller.services import ServiceSupervisor
+from hyperplane_nat.controller.snapshot import Running, snapshot
+from hyperplane_nat.controller.supervisor import ForwarderSupervisor
+from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.engine import StateMapError
+from hyperplane_nat.engine.settings import RemotePorts
+from hyperplane_nat.model.description import describe_functions, describe_security_groups
+from netns.topology import Topology
+
+VERIFY_SECONDS = 60.0
+"""Walking a table of 16 million flows included."""
+
+
+log = logging.getLogger(__name__)
+
+
+class RunningLab:
+    """The parts of one lab, and what it answers; `LabService`."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config = config
+        self._parts = parts
+        self._paths = LabPaths.of(
+            config.lab.name, config.lab.runtime_directory, config.lab.state_directory
+        )
+        self._lab = reconcile.lab_of(config)
+        self._spec = reconcile.lab_spec(config, self._lab)
+        self._topology: Topology | None = None
+        self._map: views.MapReader | None = None
+        self._metrics_url = ""
+        self.events = EventLog()
+        self._figures = InterfaceMetrics(
+            state_map=lambda: self._map,
+            interfaces=self._interface_names,
+            attached=self._attached,
+            crowded=self._crowded,
+        )
+        self._observer = Observer(
+            self.events,
+            interfaces=self._interface_names,
+            function_of=self._function_of,
+            counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
+        )
+        self._forwarder = ForwarderSupervisor(
+            self._paths,
+            reconcile.forwarder_command(config, self._paths, parts.forwarder_program),
+            parts.forwarder_program[-1],
+            self._forwarder_state,
+            on_event=self._heed,
+            heartbeat=lambda: None if self._map is None else self._map.heartbeat,
+            on_start=self._reopen,
+        )
+        self._services = ServiceSupervisor(self._paths, [])
+        self._functions: Functions | None = None
+        self._network: Network | None = None
+        self._started = time.monotonic()
+        self._applying = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._gone: asyncio.Future[None] | None = None
+
+    def _heed(self, message: Mapping[str, Any]) -> None:
+        if message.get("event") == "state-map-discarded":
+            # It has the former file mapped.
+            self._services.renew(flow_logs.GROUP)
+        self._observer.take(message)
+
+    def _reopen(self) -> None:
+        """The file of the map may be another one: a new forwarder has begun."""
+        if self._map is not None:
+            # Whoever still reads the former one keeps it.
+            try:
+                self._map = self._parts.open_map(self._paths.state_file)
+            except StateMapError as error:
+                log.error("%s", error)
+
+    def _service(self) -> Functions:
+        assert self._functions is not None
+        return self._functions
+
+    def _forwarder_state(self) -> Mapping[str, object]:
+        assert self._topology is not None
+        assert self._network is not None
+        numbers = {vpc.name: vpc.number for vpc in self._service().region.wanted().vpcs}
+        state = reconcile.forwarder_state(self._config, self._lab, self._topology, numbers)
+        interfaces, slots = self._network.items()
+        state["interfaces"] += interfaces
+        state["slots"] += slots
+        return state
+
+    def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
+        return {} if self._map is None else views.connections(self._map, attached)
+
+    # --- what the metrics show ---
+
+    def _snapshot(self) -> metrics.LabSnapshot:
+        running = Running(
+            self._forwarder, self._services, self._service(), self._figures, self.events
+        )
+        return snapshot(self._lab, self._paths, self._open(), self._port_names(), running)
+
+    def _port_names(self) -> PortNames:
+        return port_usage.port_names(self._config, self._lab, self._service().region)
+
+    def _crowded(self) -> Sequence[RemotePorts]:
+        return port_usage.crowded_in(self._paths.state_file, self._port_names(), REMOTES)
+
+    def _attached(self) -> dict[int, str]:
+        return views.attached_interfaces(self._lab, self._service().region)
+
+    def _open(self) -> views.MapReader:
+        if self._map is None:
+            raise ControllerError("the lab is being removed (nothing to do)")
+        return self._map
+
+    # --- what the control API shows: LabService ---
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "lab": self._lab.name,
+            "state": "stopping" if self._stop.is_set() else "running",
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "environments": len(self._lab.environments),
+            "interfaces": len(self._lab.interfaces),
+            "functions": len(self._service().region.tables.functions),
+            "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
+            "vpcs": len(self._lab.vpcs),
+            "metrics_url": self._metrics_url,
+        }
+
+    async def status(self) -> Mapping[str, Any]:
+        """GET /v1/status."""
+        state_map = self._open()
+        return self._facts() | {
+            "forwarder": await self._forwarder.status(),
+            "services": {
+                name: {"up": up, "restarts": restarts}
+                for name, (up, restarts) in self._services.states().items()
+            },
+            **views.traffic(state_map, self._paths.state_file),
+        }
+
+    async def environments(self) -> bytes:
+        """GET /v1/environments, encoded."""
+        state_map, found = self._open(), self._topology
+        assert found is not None
+        address = str(self._config.environment.interface.ip)
+        more = views.function_environments(
+            self._lab.name, self._service().region, self._service().pool, state_map, address
+        )
+        return await in_thread(
+            lambda: views.encode_rows(
+                views.environments(self._lab, found, state_map, address) + more
+            )
+        )
+
+    async def interfaces(self) -> bytes:
+        """GET /v1/interfaces, encoded."""
+        state_map, found = self._open(), self._topology
+        assert found is not None
+        assert self._network is not None
+        macs = self._network.macs()
+        more = views.function_interfaces(self._service().region, macs, state_map)
+        return await in_thread(
+            lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
+        )
+
+    def functions(self) -> list[dict[str, Any]]:
+        """GET /v1/functions."""
+        return describe_functions(self._service().region)
+
+    def security_groups(self) -> list[dict[str, Any]]:
+        """GET /v1/security-groups."""
+        return describe_security_groups(self._service().region)
+
+    async def apply(
+        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+    ) -> Mapping[str, Any]:
+        """POST /v1/apply: ConfigError, ModelError; what is not a resource must be as it is."""
+        # A client that goes away does not leave a plan half done.
+        return await asyncio.shield(self._apply(document, dry_run, token))
+
+    async def _apply(
+        self, document: Mapping[str, Any], dry_run: bool, token: str | None
+    ) -> Mapping[str, Any]:
+        # One after the other: each plan is about what the one before has left.
+        async with self._applying:
+            self._open()
+            request = {"apply": document, "dry_run": dry_run}
+            if (answer := self._service().repeated(token, request)) is not None:
+                return answer
+            config = self._applicable(document)
+            if dry_run:
+                return self._service().plan(config)
+            # Before anything is changed: the disk may be full.
+            kept = await in_thread(record.prepare, self._paths.config_file, config)
+            try:
+                result = await self._service().apply(config, token=token, request=request)
+            except BaseException:
+                kept.unlink(missing_ok=True)
+                raise
+            self._config = config
+            kept.replace(self._paths.config_file)
+            return result
+
+    def _applicable(self, document: Mapping[str, Any]) -> Config:
+        config = validated(dict(document), "apply")
+        changed = [
+            field
+            for field in record.differences(self._config, config)
+            if record.section_of(field) not in reconcile.RESOURCES
+        ]
+        if changed:
+            raise ConfigError(
+                f"apply: {changed[0]}: cannot change while the lab runs "
+                "(hyperplane-nat down, then up with the new file)"
+            )
+        return config
+
+    async def invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """POST /v1/functions/NAME/invocations."""
+        self._open()
+        return await self._service().invoke(
+            name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token
+        )
+
+    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
+        """POST /v1/functions/NAME/provision."""
+        self._open()
+        return await self._service().provision(name, count)
+
+    async def verify(self) -> Mapping[str, Any]:
+        """GET /v1/verify."""
+        result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS, at_rest=True)
+        return dict(result)
+
+    def config(self) -> Mapping[str, Any]:
+        """GET /v1/config."""
+        return self._config.model_dump(mode="json")
+
+    def open_flows(self, wanted: views.FlowFilter) -> views.FlowReader:
+        """A reader with a mapping of its own."""
+        self._open()
+        names = self._interface_names()
+        return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
+
+    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+        """GET /v1/ports."""
+        self._open()
+        names = self._port_names()
+        return await in_thread(port_usage.usage_in, self._paths.state_file, wanted, names)
+
+    def has_interface(self, name: str) -> bool:
+        """Whether there is a network interface with that name or id."""
+        return name in self._interface_names().values()
+
+    def slots_of(self, function: str) -> frozenset[int] | None:
+        """Numbers of a function's environments; None when there is no such function."""
+        return views.slots_of(self._service().region, function)
+
+    def _interface_names(self) -> dict[int, str]:
+        return views.interface_names(self._lab, self._service().region)
+
+    def _function_of(self, slot: int) -> str | None:
+        used = self._service().region.tables.environments.get(slot)
+        return None if used is None else used.function_name
+
+    def has_environment(self, number: int) -> bool:
+        """Whether there is an environment with that number."""
+        known = self._lab.environment(number) is not None
+        return known or number in self._service().pool.slots
+
+    async def shut_down(self) -> None:
+        """Remove the lab and return when it is gone."""
+        self._stop.set()
+        assert self._gone is not None
+        await asyncio.shield(self._gone)

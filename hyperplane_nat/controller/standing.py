@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a dead controller left of a lab: its configuration, and whether a forwarder goes on.
+
+It is asked by the controller that comes next, which adopts it, and by the command line, which tells
+of it. Looking changes nothing and needs no lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from hyperplane_nat.config import Config, Lab
+from hyperplane_nat.controller import record
+from hyperplane_nat.controller.paths import LabPaths, lock_holder
+from hyperplane_nat.controller.processes import Process
+from hyperplane_nat.controller.reconcile import RESOURCES
+from hyperplane_nat.controller.record import RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What there is of a lab beside its controller."""
+
+    lab: str
+    config: Config | None
+    """As it was applied; None when nothing is kept, or nothing that can be understood."""
+    problem: str | None
+    """Why what is kept cannot be understood."""
+    forwarder: int | None
+    """The pid of the forwarder that lives."""
+    controller: int | None
+    """The pid of the controller that holds the lab's lock, be it one that only starts."""
+
+    @classmethod
+    def of(cls, paths: LabPaths) -> Self:
+        """What there is in a lab's directory."""
+        config, problem = None, None
+        try:
+            config = record.read(paths.config_file)
+        except RecordError as error:
+            problem = str(error)
+        return cls(paths.lab, config, problem, _living(paths), lock_holder(paths))
+
+    def differences(self, wanted: Config) -> list[str]:
+        """What keeps a controller with this configuration from taking it over, a line each."""
+        if self.config is None:
+            return [self.problem or f"what lab {self.lab!r} consists of is not kept"]
+        return [
+            name
+            for name in record.differences(self.config, wanted)
+            if record.section_of(name) not in FREE
+        ]
+
+    def describe(self) -> str:
+        """One line for whoever finds no controller, with what to do."""
+        if self.controller is not None:
+            return (
+                f"the controller of lab {self.lab!r} (pid {self.controller}) does not answer yet "
+                "(try again when it is up)"
+            )
+        if self.forwarder is None:
+            return (
+                f"lab {self.lab!r} is not running (start it with: hyperplane-nat up{self._option})"
+            )
+        return (
+            f"the controller of lab {self.lab!r} is dead, its forwarder (pid {self.forwarder}) "
+            f"goes on (take it over with: hyperplane-nat up{self._option}; "
+            f"remove it with: hyperplane-nat down{self._option})"
+        )
+
+    def refusal(self, why: str) -> str:
+        """One line for whoever would take over what cannot be taken over."""
+        return (
+            f"lab {self.lab!r} stands and its forwarder (pid {self.forwarder}) moves packets, but "
+            f"it is not what is asked for: {why} (without a configuration, up{self._option} takes "
+            "over what stands; with --replace, up removes it and all its flows first)"
+        )
+
+    @property
+    def _option(self) -> str:
+        return "" if self.lab == Lab().name else f" --lab {self.lab}"
+
+
+FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder")
+"""The sections of a configuration that a controller which takes over may change: what `apply` may,
+what is its own, and how the forwarder is started, because one started otherwise is replaced."""
+
+
+def standing(lab: str, runtime_directory: Path) -> Standing:
+    """What there is of lab `lab`."""
+    # Where the state file is does not matter here, and is part of what is kept.
+    return Standing.of(LabPaths.of(lab, runtime_directory, ""))
+
+
+def _living(paths: LabPaths) -> int | None:
+    process = Process.adopt(paths.forwarder_pid, paths.directory)
+    if process is None:
+        return None
+    process.close()
+    return process.pid

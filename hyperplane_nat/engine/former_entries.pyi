@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+from mmap import mmap
+
+def convert_layout_3(entries: bytes, tracks: bytes, memory: mmap, start: int, now_ms: int) -> None:
+    """Write entries of layout 3 and their tracks to the map in ``memory``, from entry ``start``.
+
+    ``now_ms`` is the map's clock: when a flow began had 32 bits of it.
+    """

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.client import Client, NotRunningError
+from hyperplane_nat.controller import record
+from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.processes import Process, terminate
+from hyperplane_nat.controller.standing import Standing, standing
+from tests.controller.support import DEADLINE_SECONDS, config_in, paths_of
+
+SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
+
+
+def forwarder_in(paths: LabPaths) -> Process:
+    """A process in a forwarder's place, that has begun: before, it has no command line."""
+    process = Process.spawn(
+        SLEEP,
+        "-c",
+        directory=paths.directory,
+        pid_file=paths.forwarder_pid,
+        log=paths.forwarder_log,
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not process.output():
+        assert time.monotonic() < deadline
+    return process
+
+
+def found(directory: Path) -> Standing:
+    return standing("test", directory / "run")
+
+
+def words(directory: Path) -> str:
+    """What a client says that finds no controller."""
+    with pytest.raises(NotRunningError) as error:
+        Client("test", runtime_directory=directory / "run").get("/v1/status")
+    assert str(error.value) == found(directory).describe()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_nothing_stands(directory: Path) -> None:
+    assert found(directory) == Standing("test", None, None, None, None)
+    assert "is not running (start it with: hyperplane-nat up --lab test)" in words(directory)
+
+
+def test_a_forwarder_without_a_controller(directory: Path) -> None:
+    config = config_in(directory)
+    paths = paths_of(config)
+    paths.directory.mkdir(parents=True)
+    record.write(paths.config_file, config)
+    forwarder = forwarder_in(paths)
+    try:
+        stands = found(directory)
+        assert stands == Standing("test", config, None, forwarder.pid, None)
+        assert stands.differences(config) == []
+        assert stands.differences(config_in(directory, flows={"max": 20_000})) == ["flows.max"]
+        assert stands.differences(config_in(directory, metrics={"port": 1})) == []
+        text = words(directory)
+        assert f"its forwarder (pid {forwarder.pid}) goes on" in text
+        assert "hyperplane-nat up --lab test;" in text
+        assert "hyperplane-nat down --lab test)" in text
+    finally:
+        terminate([forwarder], 0.0)
+    assert found(directory).forwarder is None
+
+
+def test_a_controller_that_starts(directory: Path) -> None:
+    lock = LabLock(paths_of(config_in(directory)))
+    lock.acquire()
+    try:
+        assert found(directory).controller == os.getpid()
+        assert f"(pid {os.getpid()}) does not answer yet" in words(directory)
+    finally:
+        lock.release()
+    assert found(directory).controller is None
+
+
+def test_a_record_that_cannot_be_read(directory: Path) -> None:
+    config = config_in(directory)
+    paths_of(config).directory.mkdir(parents=True)
+    paths_of(config).config_file.write_text("{")
+    [problem] = found(directory).differences(config)
+    assert "lab.json cannot be read" in problem
+
+
+def test_a_dying_forwarder_is_none(directory: Path) -> None:
+    config = config_in(directory)
+    paths = paths_of(config)
+    paths.directory.mkdir(parents=True)
+    forwarder = forwarder_in(paths)
+    os.kill(forwarder.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, forwarder.pid, os.WEXITED | os.WNOWAIT)
+    # A zombie: nobody has asked for its exit status.
+    assert found(directory).forwarder is None
+    terminate([forwarder], 0.0)
