@@ -7,6 +7,7 @@ A former layout is written down here as it was, and nowhere else.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from hyperplane_nat.engine._constants cimport STATE_FREE
 from hyperplane_nat.engine.layout cimport Entry, Header, Track, set_created
 
 cdef enum:
@@ -50,7 +51,8 @@ cdef void convert_3(
     entry.protocol = entry_3.protocol
     entry.state = entry_3.state
     entry.last_seen = entry_3.last_seen
-    entry.generation = entry_3.generation
+    # Odd is what is not to be read; it begins with layout 4.
+    entry.generation = (entry_3.generation & 0xFFFE) | (entry_3.state == STATE_FREE)
     entry.flags = entry_3.track_flags
     set_created(entry, track, now - <uint32_t>(<uint32_t>now - entry_3.created))
     for side in range(2):

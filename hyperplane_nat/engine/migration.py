@@ -8,19 +8,21 @@ the file's lock is the only writer. The new map is made beside the file and take
 is whole, so that a process killed meanwhile leaves the old one as it was, and the next begins anew.
 Whoever has the old file mapped keeps it: readers open the map again when a forwarder takes over.
 
-What is in front of the entries is the same in every layout that can be read. Entries and tracks
-are converted (`former_entries`), those that were ever used; everything behind is derived from them.
+What is in front of the entries is the same in every layout that can be read, but for the places of
+counters: a newer one may stand among the others. Entries and tracks are converted
+(`former_entries`), those that were ever used; everything behind is derived from them.
 Both files exist for a moment: as much room as the map takes must be free.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from mmap import mmap
 from pathlib import Path
 
-from hyperplane_nat.engine.constants import LAYOUT_VERSION
+from hyperplane_nat.engine.constants import COUNTER_NAMES, LAYOUT_VERSION
 from hyperplane_nat.engine.former_entries import convert_layout_3
 from hyperplane_nat.engine.state_map import (
     ENTRY_BYTES,
@@ -36,6 +38,18 @@ Convert = Callable[[bytes, bytes, mmap, int, int], None]
 
 _CONVERSIONS: Mapping[int, Convert] = {3: convert_layout_3}
 """By layout: entries, tracks, the new map's memory, the first entry's number, the clock."""
+
+_NEW_COUNTERS: Mapping[int, frozenset[str]] = {
+    3: frozenset(
+        {
+            "flows_ended_tcp_replaced",
+            "flows_ended_udp_replaced",
+            "flows_ended_icmp_replaced",
+            "forwarder_timer_failures",
+        }
+    )
+}
+"""By layout: the counters that it did not have; the others are in the order of today's."""
 
 _CHUNK = 8192
 """Entries converted at a time."""
@@ -79,6 +93,7 @@ def migrate(path: str | Path, *, now_ms: int) -> bool:
 def _fill(target: StateMap, source: int, header: Header, now_ms: int) -> None:
     for offset, page in _pages(source, HEADER_BYTES, header.entries_offset):
         target.memory[offset : offset + len(page)] = page
+    _move_counters(target, header.layout)
     convert = _CONVERSIONS[header.layout]
     track_bytes = TRACK_BYTES[header.layout]
     for start in range(0, header.watermark, _CHUNK):
@@ -87,6 +102,14 @@ def _fill(target: StateMap, source: int, header: Header, now_ms: int) -> None:
         tracks = _read(source, header.tracks_offset + start * track_bytes, count * track_bytes)
         convert(entries, tracks, target.memory, start, now_ms)
     target.set_watermark(header.watermark)
+
+
+def _move_counters(target: StateMap, layout: int) -> None:
+    """Give each counter that was copied with its page the place that it has now."""
+    place = struct.Struct(f"={len(COUNTER_NAMES)}Q")
+    former = iter(place.unpack_from(target.memory, HEADER_BYTES))
+    values = [0 if name in _NEW_COUNTERS[layout] else next(former) for name in COUNTER_NAMES]
+    place.pack_into(target.memory, HEADER_BYTES, *values)
 
 
 def _pages(source: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
