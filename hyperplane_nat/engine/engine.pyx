@@ -11,8 +11,6 @@ here is on a packet's way.
 """
 
 import os
-import socket
-import struct
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -20,7 +18,6 @@ from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine._constants cimport *
 from hyperplane_nat.engine.audit cimport audit
-from hyperplane_nat.engine.checksum cimport swap16
 from hyperplane_nat.engine.classification cimport addresses_index
 from hyperplane_nat.engine.extras cimport EXTRAS_BYTES, Extra, extras_clear
 from hyperplane_nat.engine.flow_records cimport sink_open
@@ -35,7 +32,6 @@ from hyperplane_nat.engine.layout cimport (
     SlotCounters,
 )
 from hyperplane_nat.engine.lifecycle cimport flows_expire, flows_rebuild
-from hyperplane_nat.engine.nat cimport Event as EventRecord
 from hyperplane_nat.engine.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot
 from hyperplane_nat.engine.neighbour_audit cimport audit_neighbours
 from hyperplane_nat.engine.neighbour_table cimport (
@@ -44,7 +40,6 @@ from hyperplane_nat.engine.neighbour_table cimport (
     TIMER_RETRY,
     Neighbour,
     NeighbourTable,
-    has_mac,
     neighbour_add,
     neighbour_find,
     neighbours_init,
@@ -70,24 +65,10 @@ from hyperplane_nat.engine.timers cimport wheel_deadline
 from hyperplane_nat.engine.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.tracker cimport tracker_load
 from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
+from hyperplane_nat.engine.views cimport events_of, next_hops_of
 
-from hyperplane_nat.engine.constants import (
-    Action,
-    DropReason,
-    EventKind,
-    NeighbourState,
-    Side,
-    counter_names,
-)
-from hyperplane_nat.engine.settings import (
-    Behaviour,
-    Event,
-    NeighbourSettings,
-    NextHop,
-    Ports,
-    Timeouts,
-    Verdict,
-)
+from hyperplane_nat.engine.constants import Action, DropReason, Side, counter_names
+from hyperplane_nat.engine.settings import Behaviour, NeighbourSettings, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.tcp_states import TIMER_OF_STATE
 
 
@@ -456,25 +437,7 @@ cdef class Engine:
 
     def next_hops(self):
         """What is known of every next hop, in no order."""
-        cdef uint32_t i
-        cdef Neighbour* neighbour
-        hops = []
-        for i in range(self.nat.neighbours.used):
-            neighbour = &self.nat.neighbours.records[i]
-            if neighbour.state == NEIGHBOUR_NONE:
-                continue
-            hops.append(
-                NextHop(
-                    neighbour.interface,
-                    socket.inet_ntoa((<const unsigned char*>&neighbour.address)[:4]),
-                    NeighbourState(neighbour.state),
-                    (<const unsigned char*>neighbour.mac)[:6].hex(":")
-                    if has_mac(neighbour)
-                    else None,
-                    neighbour.queue.frames,
-                )
-            )
-        return hops
+        return next_hops_of(&self.nat.neighbours)
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
                   uint16_t gso_size=0, checksum_at=None):
@@ -575,24 +538,7 @@ cdef class Engine:
 
     def drain_events(self):
         """What happened since the last call, oldest first; lost ones are counted."""
-        cdef list events = []
-        cdef uint32_t i
-        cdef EventRecord* record
-        cdef unsigned char* address
-        for i in range(self.nat.events_count):
-            record = &self.nat.events[i]
-            address = <unsigned char*>&record.remote_address
-            events.append(
-                Event(
-                    EventKind(record.kind),
-                    record.now,
-                    record.protocol,
-                    record.slot,
-                    record.interface,
-                    socket.inet_ntoa(<bytes>address[:4]),
-                    swap16(record.remote_port),
-                )
-            )
+        events = events_of(self.nat)
         self.nat.events_count = 0
         return events
 

@@ -70,19 +70,17 @@ cdef bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     cdef uint16_t inside = nat.slots[entry.slot].mtu, outside = nat.interfaces[entry.interface].mtu
     cdef uint16_t mtu = inside if p.side else outside
     cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
-    if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
-        clamp_mss(nat, p, min(inside, outside) - HEADERS_BYTES)
-    if not too_large(p, mtu):
-        return False
-    if not whole:
-        if p.gso_size == 0 or p.protocol == 17:
-            return False
-        if p.headers < mtu:
+    cdef bint segmented = p.gso_size != 0 and p.protocol != 17
+    if too_large(p, mtu):
+        if whole or (segmented and p.headers >= mtu):
+            drop(nat, p, DROP_MTU_EXCEEDED)
+            if whole:
+                reply_error(nat, p, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu)
+            return True
+        if segmented:
             p.gso_size = mtu - p.headers
             p.offload_changed = 1
             count_segments(p)
-            return False
-    drop(nat, p, DROP_MTU_EXCEEDED)
-    if whole:
-        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu)
-    return True
+    if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
+        clamp_mss(nat, p, min(inside, outside) - HEADERS_BYTES)
+    return False

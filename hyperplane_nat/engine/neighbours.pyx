@@ -59,6 +59,7 @@ from hyperplane_nat.engine.packet cimport (
 from hyperplane_nat.engine.waiting_frames cimport (
     waiting_add,
     waiting_length,
+    waiting_segments,
     waiting_take,
 )
 
@@ -69,8 +70,10 @@ cdef enum:
 cdef void discard(Nat* nat, Neighbour* neighbour, int reason) noexcept nogil:
     """Drop what waits for a next hop."""
     while neighbour.queue.frames:
+        nat.counters[C_DROP_BASE + reason] += waiting_segments(
+            &nat.neighbours.waiting, &neighbour.queue
+        )
         waiting_take(&nat.neighbours.waiting, &neighbour.queue, neighbour.interface, NULL)
-        nat.counters[C_DROP_BASE + reason] += 1
 
 
 cdef void neighbour_forget(Nat* nat, Neighbour* neighbour) noexcept nogil:
@@ -143,6 +146,7 @@ cdef bint neighbour_hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexce
         header,
         p.out_frame,
         p.out_length,
+        p.segments,
     )
 
 

@@ -227,7 +227,8 @@ cdef void send_datagrams(
 ) noexcept nogil:
     """Cut a UDP super-frame; what is still too large leaves in pieces."""
     cdef uint32_t room = (mtu - p.header_length) & ~<uint32_t>7, head = ETHERNET_BYTES + p.headers
-    cdef uint32_t size = p.gso_size, payload = p.total_length - p.headers, position = size
+    cdef uint32_t payload = p.total_length - p.headers, size = min(p.gso_size, payload)
+    cdef uint32_t position = size
     cdef uint32_t datagrams = p.segments, pieces = datagrams * ((UDP_BYTES + size + room - 1) // room)
     cdef uint32_t i, others, used
     cdef bint summed = p.partial or load16(p.l4 + UDP_CHECKSUM) != 0
@@ -247,7 +248,7 @@ cdef void send_datagrams(
         return
     p.offload_changed = 1
     memcpy(header, p.frame, head)
-    become_datagram(p, min(size, payload), 0, summed)
+    become_datagram(p, size, 0, summed)
     send(nat, p, side, number)
     if p.action == ACTION_DROP:
         # So it would be with the others.
@@ -269,10 +270,7 @@ cdef void send_datagrams(
         # Its pieces come behind it.
         extra_add(&nat.extras, frame, head + size, ACTION_DROP, 0, 0)
         send(nat, &datagram, side, number)
-        if datagram.action == ACTION_DROP:
-            nat.extras.count = others
-            nat.extras.used = used
-        else:
+        if datagram.action == ACTION_FORWARD:
             extra_set(
                 &nat.extras.frames[others],
                 datagram.out_length,
@@ -280,6 +278,10 @@ cdef void send_datagrams(
                 datagram.out_side,
                 datagram.out_port,
             )
+        else:
+            # Dropped, or copied to where it waits; all its pieces have the same next hop.
+            nat.extras.count = others
+            nat.extras.used = used
         position += size
 
 

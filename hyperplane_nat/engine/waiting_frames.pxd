@@ -6,12 +6,14 @@ cdef enum:
     WAITING_BLOCK_BYTES = 2048
 
 # `following` is the frame's next block.  The others are of a frame's first block: how long the
-# frame is with its virtio-net header, whose it is, and the first block of the frame behind it.
+# frame is with its virtio-net header, whose it is, how many segments it will be, and the first block
+# of the frame behind it.
 cdef struct Block:
     uint32_t length
     uint16_t following
     uint16_t behind
     uint16_t asker
+    uint16_t segments
 
 # Frames that wait for the same, in order.
 cdef struct FrameQueue:
@@ -37,6 +39,13 @@ cdef inline uint32_t waiting_length(
     return waiting.blocks[queue.first].length
 
 
+cdef inline uint32_t waiting_segments(
+    const WaitingFrames* waiting, const FrameQueue* queue
+) noexcept nogil:
+    """Segments of the frame that is first in a queue that is not empty."""
+    return waiting.blocks[queue.first].segments
+
+
 cdef int waiting_init(
     WaitingFrames* waiting, uint32_t slots_max, uint32_t interfaces_max
 ) noexcept
@@ -49,6 +58,7 @@ cdef bint waiting_add(
     const uint8_t* header,
     const uint8_t* frame,
     uint32_t length,
+    uint16_t segments,
 ) noexcept nogil
 cdef void waiting_take(
     WaitingFrames* waiting, FrameQueue* queue, uint16_t interface, uint8_t* frame

@@ -67,6 +67,7 @@ cdef bint waiting_add(
     const uint8_t* header,
     const uint8_t* frame,
     uint32_t length,
+    uint16_t segments,
 ) noexcept nogil:
     """Copy a frame and its virtio-net header behind those of the queue; False when it has no room."""
     cdef uint32_t whole = OFFLOAD_BYTES + length
@@ -89,6 +90,7 @@ cdef bint waiting_add(
         position += size
     waiting.blocks[first].length = whole
     waiting.blocks[first].asker = asker
+    waiting.blocks[first].segments = segments
     waiting.by_interface[interface] += blocks
     waiting.by_asker[asker] += blocks
     if queue.frames:

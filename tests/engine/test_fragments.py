@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperplane_nat.engine import Action, Behaviour, DropReason, Engine
+from hyperplane_nat.engine import Action, Behaviour, DropReason, Engine, NeighbourSettings
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
@@ -295,7 +295,7 @@ def test_whoever_completes_what_it_begins_is_not_limited(target: EngineTarget) -
 
 def test_what_does_not_leave_is_not_charged(target: EngineTarget) -> None:
     """Datagrams whose first piece is refused, or never comes, take nobody's memory."""
-    target.engine.set_neighbour_queue(0)
+    target.engine.configure(neighbours=NeighbourSettings(queue_frames=0))
     target.engine.set_neighbour(0, scenario.WEB, None)
     for number in range(2 * ORPHANS):
         assert send(target, orphan(number), INSIDE, 1) == "neighbour_queue_full"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Identifications of what leaves: one for each datagram, whoever sent it."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -98,8 +99,17 @@ def test_atomic_datagrams_keep_theirs(target: EngineTarget) -> None:
     assert number_in(sent(target, frame())) == (before + 1) % ROUND
 
 
-@pytest.mark.parametrize("protocol", [packet.TCP, packet.UDP])
-@pytest.mark.parametrize(("size", "segments"), [(1000, 21), (20_001, 1), (1, 20_001)])
+@pytest.mark.parametrize(
+    ("protocol", "size", "segments"),
+    [
+        (packet.TCP, 1000, 21),
+        (packet.TCP, 20_001, 1),
+        (packet.TCP, 1, 20_001),
+        (packet.UDP, 1000, 21),
+        (packet.UDP, 20_001, 1),
+        (packet.UDP, 157, 128),
+    ],
+)
 def test_a_super_frame_takes_one_for_each_segment(
     target: EngineTarget, protocol: int, size: int, segments: int
 ) -> None:
@@ -150,18 +160,23 @@ def test_no_segment_has_that_of_an_unfinished_datagram(target: EngineTarget) -> 
     assert len(set(given)) > ROUND - 200
 
 
-def test_more_segments_than_there_are_numbers_in_a_row(target: EngineTarget) -> None:
+def test_more_segments_than_there_are_numbers_in_a_row() -> None:
     """Whoever asks for that gets some, in no time."""
-    for number in range(64):
-        sent(target, half(1, 0, number))
-        for _ in range(100):
-            sent(target, frame())
+    behaviour = ReferenceBehaviour(tcp_fragments=True)
+    target = EngineTarget(dataclasses.replace(SETUP, behaviour=behaviour))
     ends = (scenario.ENVIRONMENT, scenario.WEB)
-    content = packet.udp(*ends, 5000, 7, bytes(65_000), partial=True)
-    body = traffic.frame_in(INSIDE, 1, packet.ipv4(*ends, packet.UDP, content))
+    begun = packet.tcp(*ends, 5000, 80, packet.SYN, seq=1000, payload=bytes(SIZE))[:SIZE]
+    for number in range(64):
+        body = packet.ipv4(*ends, packet.TCP, begun, identification=number, fragment=MORE_FRAGMENTS)
+        sent(target, traffic.frame_in(INSIDE, 1, body))
+        for _ in range(100):
+            sent(target, traffic.segment(1, 5000))
+    content = packet.tcp(*ends, 5000, 80, packet.ACK, seq=1001, payload=bytes(65_000), partial=True)
+    body = traffic.frame_in(INSIDE, 1, packet.ipv4(*ends, packet.TCP, content))
     for _ in range(100):
         verdict = target.engine.translate(body, INSIDE, 1, 0, partial=True, gso_size=1)
         assert verdict.action is Action.FORWARD
+    target.close()
 
 
 def test_what_a_neighbour_gets_is_numbered_as_what_leaves() -> None:

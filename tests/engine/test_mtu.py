@@ -56,3 +56,20 @@ def test_the_sender_of_segments_is_told(target: EngineTarget, protocol: int) -> 
     assert verdict.frame[34:42] == b"\x03\x04" + verdict.frame[36:40] + MTU.to_bytes(2)
     assert target.count("drop_mtu_exceeded") == 15
     assert target.count("replies_icmp") == 1
+
+
+def test_the_option_of_what_goes_no_further_is_left_alone() -> None:
+    """Only a SYN that leaves is counted as clamped."""
+    target = EngineTarget(scenario.Setup(interface_mtu=68))
+    ends = (scenario.ENVIRONMENT, scenario.WEB)
+    content = packet.tcp(*ends, 5000, 80, packet.SYN, options=b"\x02\x04\x05\xb4")
+    options = bytes([7, 39, 4]) + bytes(37)
+    for size, action, clamped in ((1, Action.DROP, 0), (0, Action.FORWARD, 1)):
+        frame = traffic.frame_in(
+            INSIDE, 1, packet.ipv4(*ends, packet.TCP, content, options=options)
+        )
+        verdict = target.engine.translate(frame, INSIDE, 1, 0, gso_size=size)
+        assert verdict.action is action
+        assert target.count("mss_clamped") == clamped
+    assert target.count("drop_mtu_exceeded") == 1
+    target.close()

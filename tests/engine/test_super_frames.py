@@ -12,6 +12,7 @@ from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Behaviour, Ports, checksum, packet
+from tests.reference.settings import NeighbourSettings
 
 ENDS = (scenario.ENVIRONMENT, scenario.WEB)
 DONT_FRAGMENT = 0x4000
@@ -135,7 +136,7 @@ def test_segments_made_smaller_are_more() -> None:
 def test_datagrams_larger_than_the_link_leave_in_pieces(
     size: int, field: int | None, options: bytes
 ) -> None:
-    """Each with its own length, checksum and identification, which counts up as in Linux."""
+    """Each with its own length, checksum and identification, which counts up from that chosen."""
     with gateway(1300) as target:
         frames = send(target, datagrams(field=field, options=options), size, partial=field is None)
         assert all(each.action is Action.FORWARD for each in frames)
@@ -143,8 +144,9 @@ def test_datagrams_larger_than_the_link_leave_in_pieces(
         assert frames[0].gso_size == 0
         whole = put_together(frames)
         parts = [PAYLOAD[start : start + size] for start in range(0, len(PAYLOAD), size)]
+        first = whole[0][0]
         assert [number for number, _ in whole] == [
-            (0xFFFE + number) % 65536 for number in range(len(parts))
+            (first + number) % 65536 for number in range(len(parts))
         ]
         address, port = frames[0].frame[26:30], traffic.source_port(frames[0])
         for (_, content), part in zip(whole, parts, strict=True):
@@ -161,20 +163,66 @@ def test_datagrams_larger_than_the_link_leave_in_pieces(
         assert target.count("packets_out_to_destination") == len(frames)
         (flow,) = target.engine.flows()
         assert flow.packets_out == len(parts)
+        following = send(target, datagrams(bytes(1)), 0)
+        assert put_together(following)[0][0] == (first + len(parts)) % 65536
+
+
+def unresolved(interface_mtu: int, queue_frames: int = 8) -> EngineTarget:
+    """A gateway that knows no next hop."""
+    return EngineTarget(
+        scenario.Setup(
+            interface_mtu=interface_mtu,
+            neighbours_known=False,
+            neighbours=NeighbourSettings(queue_frames=queue_frames),
+        )
+    )
 
 
 def test_those_that_wait_for_a_next_hop_all_wait() -> None:
-    target = EngineTarget(
-        scenario.Setup(interface_mtu=1300, neighbours_known=False, neighbour_queue=5)
-    )
-    frames = send(target, datagrams(), 1400)
-    assert [each.action for each in frames] == [Action.PUNT] * 5
-    # Three datagrams: two pieces each of two, and of the third the first.
+    """Three datagrams: two pieces each of two, and of the third the only one."""
+    target = unresolved(1300, queue_frames=5)
+    verdict, question = send(target, datagrams(), 1400)
+    assert verdict.action is Action.HOLD
+    assert question.frame[12:14] == b"\x08\x06"
     assert target.count("drop_neighbour_queue_full") == 0
-    assert send(target, datagrams(), 1400)[0].reason is DropReason.NEIGHBOUR_QUEUE_FULL
+    (refused,) = send(target, datagrams(), 1400)
+    assert refused.reason is DropReason.NEIGHBOUR_QUEUE_FULL
     assert target.count("drop_neighbour_queue_full") == 3
-    assert target.engine.take_extra() == []
+    target.engine.set_neighbour(0, scenario.WEB, scenario.neighbour_mac(0, scenario.WEB))
+    frames = target.engine.take_extra()
+    assert [each.action for each in frames] == [Action.FORWARD] * 5
+    contents = [content[8:] for _, content in put_together(frames)]
+    assert contents == [PAYLOAD[:1400], PAYLOAD[1400:2800], PAYLOAD[2800:]]
     target.close()
+
+
+def test_a_datagram_that_waits_leaves_no_piece_behind() -> None:
+    """Of two datagrams the second is whole: neither leaves before the next hop has answered."""
+    target = unresolved(1300)
+    frames = send(target, datagrams(bytes(1301)), 1300)
+    assert [(each.action, each.frame[12:14]) for each in frames] == [
+        (Action.HOLD, b"\x08\x00"),
+        (Action.FORWARD, b"\x08\x06"),
+    ]
+    (hop,) = target.engine.next_hops()
+    assert hop.waiting_frames == 3
+    target.close()
+
+
+def test_one_that_waited_in_vain_counts_its_segments() -> None:
+    target = unresolved(65535)
+    assert send(target, datagrams(), 1000)[0].action is Action.HOLD
+    assert send(target, datagrams(bytes(1)), 0)[0].action is Action.HOLD
+    target.engine.set_neighbour(0, scenario.WEB, None)
+    assert target.count("drop_neighbour_failed") == 4
+    target.close()
+
+
+def test_a_segment_size_beyond_the_payload_is_one_datagram() -> None:
+    """A field of 65535 asks for no more room than the datagram has pieces."""
+    with gateway(68) as target:
+        frames = send(target, datagrams(bytes(41)), 65535)
+        assert [len(each.frame) - 34 for each in frames] == [48, 1]
 
 
 def test_more_pieces_than_there_is_room_for_are_refused() -> None:

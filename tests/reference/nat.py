@@ -26,8 +26,8 @@ from tests.reference.flow import (
     OutsideKey,
     timeout_of,
 )
+from tests.reference.links import LinkRules, questions
 from tests.reference.mapping import Chosen, Mapping, MappingKey
-from tests.reference.neighbours import Neighbour, Neighbours
 from tests.reference.packet import Datagram
 from tests.reference.reading import (
     check_transport,
@@ -38,10 +38,10 @@ from tests.reference.reading import (
     quote_in,
     refuse_source_routes,
 )
-from tests.reference.result import DROP, FORWARD, HOLD, LEARN, REPLY, Result
+from tests.reference.result import DROP, HOLD, LEARN, REPLY, Result
 from tests.reference.rewriting import reported
 from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
-from tests.reference.sizes import CLOCK_MASK, SizeRules
+from tests.reference.sizes import CLOCK_MASK
 from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
 
@@ -53,11 +53,7 @@ def _invalid(address: IPv4Address) -> bool:
     return address in _RESERVED or any(address in network for network in _NOWHERE)
 
 
-def _questions(asked: Iterable[tuple[int, bytes]]) -> list[Result]:
-    return [Result(FORWARD, None, OUTSIDE, interface, frame) for interface, frame in asked]
-
-
-class ReferenceNat(SizeRules):
+class ReferenceNat(LinkRules):
     """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
     model chooses for itself, so that it can be tested alone.
     """
@@ -72,7 +68,6 @@ class ReferenceNat(SizeRules):
         self.tombstones = Tombstones()
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
-        self.neighbours = Neighbours()
         self.inside: dict[InsideKey, Entry] = {}
         self.outside: dict[OutsideKey, Entry] = {}
 
@@ -89,20 +84,6 @@ class ReferenceNat(SizeRules):
 
     def set_slot(self, number: int, slot: Slot) -> None:
         self.slots[number] = slot
-
-    def set_neighbour(
-        self, interface: int, address: IPv4Address, mac: bytes | None, now: int
-    ) -> list[Result]:
-        """A next hop is known, or with None is forgotten; what leaves for it."""
-        if mac is None:
-            self.neighbours.forget(interface, address)
-            return []
-        frames = self.neighbours.learn(interface, address, mac, now)
-        return [Result(FORWARD, None, OUTSIDE, interface, frame) for frame in frames]
-
-    def resolve(self, now: int) -> list[Result]:
-        """Do what is due about next hops; the questions that are asked."""
-        return _questions(self.neighbours.tick(self.interfaces, now))
 
     # Views
 
@@ -225,7 +206,7 @@ class ReferenceNat(SizeRules):
             return Result(DROP, reason)
         finally:
             self.extra = [each for each in self.extra if each.action != HOLD]
-            self.extra += _questions(self.neighbours.asked_at_once(self.interfaces, now))
+            self.extra += questions(self.neighbours.asked_at_once(self.interfaces, now))
 
     def _translate(
         self, frame: bytes, side: int, port: int, now: int, partial: bool, chosen: Chosen | None
@@ -385,67 +366,6 @@ class ReferenceNat(SizeRules):
             changed = changed.one_hop_older()
         changed = reported(datagram, changed, target.inside_port, source=False, partial=partial)
         return self._entering(changed, target.slot, partial)
-
-    # Links
-
-    def _leaving(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
-        parts = self._in_pieces(datagram, self.interfaces[number].mtu, partial)
-        left: list[Result] = []
-        for pieces in parts:
-            try:
-                left.append(self._leaving_whole(pieces[0], number))
-            except _DroppedError as drop:
-                if not left:
-                    raise
-                self._dropped(str(drop))
-                continue
-            self._count("packets_fragmented", len(pieces) > 1)
-            for each in pieces[1:]:
-                try:
-                    left.append(self._leaving_whole(each, number))
-                except _DroppedError as drop:
-                    self._dropped(str(drop))
-        first, *others = left
-        self.extra += others
-        return first
-
-    def _dropped(self, reason: str, times: int = 1) -> None:
-        self.drops[reason] = self.drops.get(reason, 0) + times
-
-    def _leaving_whole(self, datagram: Datagram, number: int) -> Result:
-        """Send to the next hop on the VPC's side; wait while its MAC address is unknown."""
-        number = self._primary(number)
-        interface = self.interfaces[number]
-        local = datagram.destination in interface.subnet
-        next_hop = datagram.destination if local else interface.router
-        neighbour = self.neighbours.known.setdefault((number, next_hop), Neighbour())
-        header = (neighbour.mac or packet.ZERO_MAC) + interface.mac + b"\x08\x00"
-        frame = header + datagram.packed()
-        if neighbour.failed:
-            raise _DroppedError("neighbour_failed")
-        if neighbour.mac is not None:
-            neighbour.used = True
-        elif len(neighbour.waiting) >= self.neighbours.settings.queue_frames:
-            raise _DroppedError("neighbour_queue_full")
-        else:
-            neighbour.waiting.append(frame)
-        self._count_passage("out_to_destination", datagram)
-        action = HOLD if neighbour.mac is None else FORWARD
-        return Result(action, None, OUTSIDE, number, frame)
-
-    def _entering(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
-        slot = self.slots[number]
-        header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
-        parts = self._in_pieces(datagram, slot.mtu, partial)
-        left = []
-        for pieces in parts:
-            self._count("packets_fragmented", len(pieces) > 1)
-            for each in pieces:
-                self._count_passage("out_to_source", each)
-                left.append(Result(FORWARD, None, INSIDE, number, header + each.packed()))
-        first, *others = left
-        self.extra += others
-        return first
 
     # Flows
 

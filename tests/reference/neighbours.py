@@ -17,7 +17,8 @@ class Neighbour:
 
     mac: bytes | None = None
     failed: bool = False
-    waiting: list[bytes] = field(default_factory=list)
+    waiting: list[tuple[bytes, int]] = field(default_factory=list)
+    """Frames, and how many segments each will be."""
     tries: int = 0
     """Questions since the last answer."""
     asking: bool = True
@@ -47,12 +48,17 @@ class Neighbours:
         neighbour.tries = 0
         neighbour.due = now + self.settings.reachable_ms
         waiting, neighbour.waiting = neighbour.waiting, []
-        return [mac + frame[6:] for frame in waiting]
+        return [mac + frame[6:] for frame, _ in waiting]
 
     def forget(self, interface: int, address: IPv4Address) -> None:
         """Nothing is known any more; what waits is lost."""
         if neighbour := self.known.pop((interface, address), None):
-            self.lost += len(neighbour.waiting)
+            self._lose(neighbour)
+
+    def _lose(self, neighbour: Neighbour) -> None:
+        """What waits is dropped."""
+        self.lost += sum(segments for _, segments in neighbour.waiting)
+        neighbour.waiting = []
 
     def answered(self, interface: int, address: IPv4Address, mac: bytes, now: int) -> bool:
         """Whether an ARP reply is an answer that is believed."""
@@ -103,9 +109,8 @@ class Neighbours:
         if neighbour.failed or neighbour.mac is not None:
             self.forget(*key)
             return
-        self.lost += len(neighbour.waiting)
+        self._lose(neighbour)
         self.failures += 1
-        neighbour.waiting = []
         neighbour.failed, neighbour.asking, neighbour.tries = True, False, 0
         neighbour.due = now + self.settings.failed_ms
 
