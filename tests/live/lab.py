@@ -417,7 +417,7 @@ def live_connection(lab: Lab, number: int, port: int) -> Iterator[Callable[[], N
                 assert receive(receiver, len(piece)) == piece
                 # Now, instead of some time later.
                 receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                wait_until(functools.partial(_all_acknowledged, sender), "the acknowledgement")
+                wait_until(functools.partial(all_acknowledged, sender), "the acknowledgement")
 
         with server:
             exchange()
@@ -425,7 +425,7 @@ def live_connection(lab: Lab, number: int, port: int) -> Iterator[Callable[[], N
             exchange()
 
 
-def _all_acknowledged(connection: socket.socket) -> bool:
+def all_acknowledged(connection: socket.socket) -> bool:
     """Whether nothing is in flight: `tcpi_unacked` of struct tcp_info, <linux/tcp.h>, is 0."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
     return info[24:28] == bytes(4)

@@ -154,7 +154,7 @@ def expected(lab: Lab) -> dict[str, dict[tuple[str, ...], float]]:
     counters = lab.counters()
     directions = ("in_from_source", "out_to_destination", "in_from_destination", "out_to_source")
     protocols = ("tcp", "udp", "icmp")
-    causes = ("fin", "rst", "timeout", "removed")
+    causes = ("fin", "rst", "timeout", "removed", "replaced")
     return {
         "packets_total": {(each,): counters[f"packets_{each}"] for each in directions},
         "bytes_total": {(each,): counters[f"bytes_{each}"] for each in directions},

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.live.lab import (
     INSIDE_ADDRESS,
     WEB,
     Lab,
+    all_acknowledged,
     difference,
     receive,
     tcp_socket,
@@ -288,6 +290,9 @@ def test_a_connection_that_both_ends_lost_is_made_again(lab: Lab) -> None:
         server, address = listener.accept()
         server.settimeout(10)
         exchange(client, server)
+        # What is sent again meanwhile would be answered with a reset.
+        for endpoint in (client, server):
+            wait_until(partial(all_acknowledged, endpoint), "the acknowledgement")
         forget(client)
         forget(server)
         assert state_of(lab, 7207) == "ESTABLISHED"
