@@ -272,7 +272,7 @@ def test_syn_flood_of_an_environment(target: Target) -> None:
 @pytest.mark.requirement("RFC7126-4.4", profile="both")
 def test_a_program_that_asks_for_a_source_route(target: Target) -> None:
     """By way of a server, or strictly of the gateway, to where nobody may go."""
-    with udp_socket(target.lab.environment(2)) as client:
+    with udp_socket(target.lab.environment(1)) as client:
         with drops_exactly(target.lab, {"source_route": 2}, target.echo):
             for kind, hop in ((131, ECHO[0]), (137, INSIDE_GATEWAY)):
                 route = bytes((kind, 7, 4)) + socket.inet_aton(hop) + b"\0"
