@@ -30,14 +30,14 @@ not cut a living connection (RFC 7857, section 2.2).
 The end of a connection
 -----------------------
 A FIN that nobody has acknowledged is sent again, at ever longer intervals, so FIN_BOTH lasts until
-the ``LAST_ACK``: the segment with which all is acknowledged that either side has sent, whichever FIN
-that is the acknowledgement of, and though it may be a FIN itself, sent again.  Others prolong it.
+the ``LAST_ACK``: the segment with which all is acknowledged that either side has sent.  It may
+acknowledge either FIN, and be a FIN itself that is sent again.  Others prolong FIN_BOTH.
 
 In TIME_WAIT late segments are still translated, without prolonging it, but for a FIN: whoever sends
 his again has not heard the last acknowledgement, and to him the connection is not closed (RFC 9293,
 section 3.10.7.4).  So a port is held from when both ends can have known that it was free.  Nobody
-gains a port by that: the number must be exactly that of the FIN, whose sender gives up some time, and
-could as well have left the connection open.  A FIN of another number is a ``STRAY``.
+gains a port by that: the number must be exactly that of the FIN, whose sender gives up some time
+and could as well have left the connection open.  A FIN of another number is a ``STRAY``.
 
 The same addresses and ports again
 ----------------------------------
@@ -55,10 +55,10 @@ What a segment is to its flow
 ``SYN_REPEATED`` is the SYN of the connection itself, sent again; ``SYN_CROSSING`` comes from
 outside while one from inside is remembered, as in a simultaneous open, and ``SYN_UNSOLICITED``
 where nobody outside may open.  ``STRAY`` is a segment of an opening that does not acknowledge what
-it should, or a FIN out of place: of an older connection, or forged.  In SYN_SENT nothing is learnt from it, and
-the reset with which the client refuses it passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does,
-in every state, one that refuses a remembered SYN.  ``RST_STRAY`` is any other reset outside the
-window.
+it should, or a FIN in TIME_WAIT that is not the connection's: one of an older connection, or a
+forged one.  In SYN_SENT nothing is learnt from it, and the reset with which the client refuses it
+passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does, in every state, one that refuses a
+remembered SYN.  ``RST_STRAY`` is any other reset outside the window.
 """
 
 from __future__ import annotations
