@@ -173,6 +173,7 @@ class Segment(IntEnum):
     STRAY = 10
     REFUSAL = 11
     RST_STRAY = 12
+    LAST_ACK = 13
 
 
 @unique

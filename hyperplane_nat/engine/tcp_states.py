@@ -19,14 +19,25 @@ SYN_RECEIVED              the answer, or a SYN from both sides    opening
 ESTABLISHED               the acknowledgement of both SYNs        established
 FIN_INSIDE, FIN_OUTSIDE   a FIN from that side                    half closed
 FIN_BOTH                  a FIN from both sides                   closing
-TIME_WAIT                 the last acknowledgement                hold (RFC 6191, RFC 7857)
+TIME_WAIT                 the acknowledgement of both FINs        hold (RFC 6191, RFC 7857)
 RESET                     a reset in window                       reset
 HELD                      the flow's timer ran out                hold
 ========================  ======================================  =======================
 
-In TIME_WAIT late segments are still translated, without prolonging it; in RESET any segment but
-another reset prolongs it, because a reset that its receiver ignored must not cut a living
-connection (RFC 7857, section 2.2).
+In RESET any segment but another reset prolongs it, because a reset that its receiver ignored must
+not cut a living connection (RFC 7857, section 2.2).
+
+The end of a connection
+-----------------------
+A FIN that nobody has acknowledged is sent again, at ever longer intervals, so FIN_BOTH lasts until
+the ``LAST_ACK``: the segment with which all is acknowledged that either side has sent.  It may
+acknowledge either FIN, and be a FIN itself that is sent again.  Others prolong FIN_BOTH.
+
+In TIME_WAIT late segments are still translated, without prolonging it, but for a FIN: whoever sends
+his again has not heard the last acknowledgement, and to him the connection is not closed (RFC 9293,
+section 3.10.7.4).  So a port is held from when both ends can have known that it was free.  Nobody
+gains a port by that: the number must be exactly that of the FIN, whose sender gives up some time
+and could as well have left the connection open.  A FIN of another number is a ``STRAY``.
 
 The same addresses and ports again
 ----------------------------------
@@ -44,10 +55,10 @@ What a segment is to its flow
 ``SYN_REPEATED`` is the SYN of the connection itself, sent again; ``SYN_CROSSING`` comes from
 outside while one from inside is remembered, as in a simultaneous open, and ``SYN_UNSOLICITED``
 where nobody outside may open.  ``STRAY`` is a segment of an opening that does not acknowledge what
-it should: one of an older connection, or a forged one.  In SYN_SENT nothing is learnt from it, and
-the reset with which the client refuses it passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does,
-in every state, one that refuses a remembered SYN.  ``RST_STRAY`` is any other reset outside the
-window.
+it should, or a FIN in TIME_WAIT that is not the connection's: one of an older connection, or a
+forged one.  In SYN_SENT nothing is learnt from it, and the reset with which the client refuses it
+passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does, in every state, one that refuses a
+remembered SYN.  ``RST_STRAY`` is any other reset outside the window.
 """
 
 from __future__ import annotations
@@ -96,9 +107,10 @@ _TABLES = {
         SYN_REPEATED     =      =      =      =      =      =      +      +      *SS
         ANSWER           -      *SR    *SR    *SR    *SR    *SR    *SR    *SR    *SR
         SYNACK           >SR    =      =      =      =      =      .      =      !idle
-        ACK              =      >ES    =      =      =      >TW    .      =      !idle
-        FIN              =      >FI    >FI    =      >FB    =      .      =      !idle
-        STRAY            -      =      -      -      -      -      -      -      -
+        ACK              =      >ES    =      =      =      =      .      =      !idle
+        FIN              =      >FI    >FI    =      >FB    =      =      =      !idle
+        LAST_ACK         -      -      -      -      -      >TW    -      -      -
+        STRAY            -      =      -      -      -      -      .      -      -
         RST              -      xRS    xRS    xRS    xRS    xRS    .      .      !none
         REFUSAL          .      .      .      .      .      .      .      .      .
         RST_STRAY        -      !win   !win   !win   !win   !win   !win   !win   !none
@@ -111,9 +123,10 @@ _TABLES = {
         SYN_UNSOLICITED  >SR    =      !syn   !syn   !syn   !syn   !syn   !syn   !held
         ANSWER           *SR    *SR    *SR    *SR    *SR    *SR    *SR    *SR    -
         SYNACK           >SR    =      =      =      =      =      .      =      !held
-        ACK              .      >ES    =      =      =      >TW    .      =      !held
-        FIN              .      >FO    >FO    >FB    =      =      .      =      !held
-        STRAY            .      =      -      -      -      -      -      -      -
+        ACK              .      >ES    =      =      =      =      .      =      !held
+        FIN              .      >FO    >FO    >FB    =      =      =      =      !held
+        LAST_ACK         -      -      -      -      -      >TW    -      -      -
+        STRAY            .      =      -      -      -      -      .      -      -
         RST              xRS    xRS    xRS    xRS    xRS    xRS    .      .      !held
         REFUSAL          -      .      .      .      .      .      .      .      !held
         RST_STRAY        !win   !win   !win   !win   !win   !win   !win   !win   !held

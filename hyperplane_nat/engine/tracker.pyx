@@ -68,6 +68,10 @@ cdef inline bint in_opening(const Entry* entry) noexcept nogil:
     return entry.state == STATE_SYN_SENT or entry.state == STATE_SYN_RECEIVED
 
 
+cdef inline bint in_closing(const Entry* entry) noexcept nogil:
+    return entry.state == STATE_FIN_BOTH or entry.state == STATE_TIME_WAIT
+
+
 cdef inline void set_scale(Track* track, int side, uint8_t scale) noexcept nogil:
     if side:
         track.window_scale = (track.window_scale & 0x0F) | <uint8_t>(scale << 4)
@@ -144,13 +148,20 @@ cdef inline bint answers_anew(const Entry* entry, const Track* track, const Pack
     )
 
 
+cdef inline bint has_syn(const Packet* p) noexcept nogil:
+    return p.segment == SEGMENT_SYN or p.segment == SEGMENT_SYNACK
+
+
+cdef inline uint32_t end_of(const Packet* p) noexcept nogil:
+    """The sequence number behind a segment: SYN and FIN count as an octet."""
+    return p.sequence + p.payload + (has_syn(p) or p.segment == SEGMENT_FIN)
+
+
 cdef void track_segment(Entry* entry, Track* track, const Packet* p) noexcept nogil:
     """Record a forwarded segment that is no reset."""
     cdef int side = p.side, peer = 1 - p.side
-    cdef bint syn = p.segment == SEGMENT_SYN or p.segment == SEGMENT_SYNACK
-    cdef uint32_t end = p.sequence + p.payload
-    if syn or p.segment == SEGMENT_FIN:
-        end += 1
+    cdef bint syn = has_syn(p)
+    cdef uint32_t end = end_of(p)
     if not (entry.flags & (SEEN << side)) or answers_anew(entry, track, p):
         entry.flags |= <uint8_t>(SEEN << side)
         track.sequence_end[side] = end
@@ -258,6 +269,22 @@ cdef int opening_as(const Entry* entry, const Track* track, const Packet* p) noe
     return SEGMENT_STRAY
 
 
+cdef int closing_as(const Entry* entry, const Track* track, const Packet* p) noexcept nogil:
+    """What an ACK or a FIN is to a connection of which both ends have sent a FIN."""
+    cdef int peer = 1 - p.side
+    cdef uint32_t end = track.sequence_end[p.side]
+    if entry.state == STATE_TIME_WAIT:
+        return SEGMENT_STRAY if p.segment == SEGMENT_FIN and end_of(p) != end else p.segment
+    if (
+        p.flags & TCP_ACK
+        and p.acknowledgement == track.sequence_end[peer]
+        and track.acknowledged[peer] == end
+        and <int32_t>(end_of(p) - end) <= 0
+    ):
+        return SEGMENT_LAST_ACK
+    return p.segment
+
+
 cdef const Step* track_step(
     const Tracker* tracker, const Entry* entry, const Track* track, const Packet* p, bint may_open
 ) noexcept nogil:
@@ -271,4 +298,6 @@ cdef const Step* track_step(
         segment = SEGMENT_ANSWER
     elif in_opening(entry):
         segment = opening_as(entry, track, p)
+    elif in_closing(entry) and segment != SEGMENT_SYNACK:
+        segment = closing_as(entry, track, p)
     return &tracker.steps[p.side][entry.state][segment]

@@ -25,7 +25,7 @@ FIN_INSIDE    inside   =/r             =/r             =/r             =/r      
 FIN_INSIDE    outside  !syn/-          =/r             =/r             FIN_BOTH/r      RESET/r
 FIN_OUTSIDE   inside   =/r             =/r             =/r             FIN_BOTH/r      RESET/r
 FIN_OUTSIDE   outside  !syn/-          =/r             =/r             =/r             RESET/r
-FIN_BOTH      inside   =/r             =/r             TIME_WAIT/r     =/r             RESET/r
+FIN_BOTH      inside   =/r             =/r             =/r             =/r             RESET/r
 FIN_BOTH      outside  !syn/-          =/r             TIME_WAIT/r     =/r             RESET/r
 TIME_WAIT     inside   =/r             =/-             =/-             =/-             =/-
 TIME_WAIT     outside  !syn/-          =/-             =/-             =/-             =/-

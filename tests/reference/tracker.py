@@ -6,12 +6,15 @@ has sent a FIN rather than who is active.  Segments that change nothing are forw
 ends a flow only if its sequence number lies in the window that the other side announced (the
 idea of RFC 5961 section 3): a blind attacker has to guess it.
 
+A connection is closed when all that either end has sent is acknowledged, the FINs included; only a
+FIN that is sent again says later that its sender does not know.
+
 A SYN on a flow is only remembered: its receiver decides whether it begins another connection, and
 says so by a SYN-ACK that acknowledges it.
 """
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.reference import packet
 from tests.reference.packet import Segment
@@ -237,6 +240,16 @@ class Tracker:
             sender.raw_window = segment.window
             sender.of_syn = syn
 
+    def closed_by(self, segment: Segment, side: int) -> bool:
+        """Whether a segment that was noted leaves nothing of either end to be acknowledged."""
+        mine, peer = self.directions[side], self.directions[1 - side]
+        return segment.has_ack and segment.ack == peer.seq_end and peer.ack == mine.seq_end
+
+    def ends_with(self, segment: Segment, side: int) -> bool:
+        """Whether a FIN stands behind all that its sender has sent so far."""
+        behind = segment.seq + segment.payload_length + 1
+        return behind & 0xFFFFFFFF == self.directions[side].seq_end
+
     def in_window(self, segment: Segment, side: int) -> bool:
         """Whether a reset from `side` lies in the window its peer announced."""
         peer = self.directions[1 - side]
@@ -312,8 +325,6 @@ def _moved(state: State, side: int, kind: Kind) -> State:
         return State.SYN_RECEIVED
     if state is State.SYN_RECEIVED and kind is Kind.ACK:
         return State.ESTABLISHED
-    if state is State.FIN_BOTH and kind is Kind.ACK:
-        return State.TIME_WAIT
     if kind is Kind.FIN:
         mine = (State.FIN_INSIDE, State.FIN_OUTSIDE)[side]
         if state in (State.SYN_RECEIVED, State.ESTABLISHED):
@@ -340,6 +351,8 @@ def step(tracker: Tracker, state: State, segment: Segment, side: int, *, may_ope
     if kind is Kind.RST:
         return _reset(tracker, state, segment, side)
     if state is State.TIME_WAIT:
+        if kind is Kind.FIN and tracker.ends_with(segment, side):
+            return _followed(tracker, state, state, segment, side)
         return Step(state)
     expected = side == INSIDE or tracker.expected(segment, side)
     following = _moved(state, side, kind)
@@ -350,4 +363,7 @@ def step(tracker: Tracker, state: State, segment: Segment, side: int, *, may_ope
         both = tracker.directions[1 - side].ack_seen
         if not expected or (kind is Kind.ACK and not both):
             following = state
-    return _followed(tracker, state, following, segment, side)
+    result = _followed(tracker, state, following, segment, side)
+    if state is State.FIN_BOTH and kind is not Kind.SYNACK and tracker.closed_by(segment, side):
+        return replace(result, state=State.TIME_WAIT)
+    return result
