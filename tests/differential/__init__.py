@@ -5,8 +5,8 @@ The differential test: random legal TCP conversations through the gateway and th
 Theory of operation
 -------------------
 The judge of a NAT is not its own table of states but two real stacks that talk through it, and
-another NAT in its place. From a seed, `scripts` draws conversations: what the programs at both ends
-do (`conversation`), and what the network does to their packets (`impairment`). Each is played in
+another NAT in its place. From a seed, `generation` draws conversations: what the programs at both
+ends do (`scripts`), and what the network does to their packets (`impairment`). Each is played in
 two worlds at the same time (`worlds`): in one stands the gateway, in the profile `rfc`; in the
 other Linux with `masquerade random`, `ct state invalid drop` and `nf_conntrack_tcp_loose = 0`. All
 else is equal: ends, links, time-outs, and the impaired network (`middlebox`) on both sides of the

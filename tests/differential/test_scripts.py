@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from tests.differential import scripts
+from tests.differential import generation, scripts
 from tests.differential.conversation import Action, Conversation, End, Result
 from tests.differential.driver import SOURCE_PORTS
 from tests.differential.worlds import CLOSING_SECONDS, HASTY
@@ -18,19 +18,19 @@ ENDING = (Action.CLOSE, Action.ABORT, Action.FORGET)
 
 @pytest.fixture(scope="module")
 def many() -> list[Conversation]:
-    return scripts.generate(5, COUNT, scripts.LONG_PAUSES)
+    return generation.generate(5, COUNT, generation.LONG_PAUSES)
 
 
 def test_a_seed_is_a_run() -> None:
-    assert scripts.generate(5, 100) == scripts.generate(5, 100)
-    assert scripts.generate(5, 100) != scripts.generate(6, 100)
+    assert generation.generate(5, 100) == generation.generate(5, 100)
+    assert generation.generate(5, 100) != generation.generate(6, 100)
     # A conversation is found again by its number, however many are played.
-    assert scripts.generate(5, 50) == scripts.generate(5, 100)[:50]
+    assert generation.generate(5, 50) == generation.generate(5, 100)[:50]
 
 
 def test_every_script_is_in_a_sample(many: list[Conversation]) -> None:
     names = {script.__name__ for script in scripts.SCRIPTS}
-    assert {each.kind for each in scripts.generate(9, len(names))} == names
+    assert {each.kind for each in generation.generate(9, len(names))} == names
     kinds = Counter(each.kind for each in many)
     total = sum(scripts.SCRIPTS.values())
     for script, weight in scripts.SCRIPTS.items():
@@ -98,7 +98,7 @@ def test_tcp_can_always_come_through(many: list[Conversation]) -> None:
 def test_a_sample_takes_seconds() -> None:
     longest = max(
         sum(step.seconds for step in each.steps if step.action is Action.PAUSE)
-        for each in scripts.generate(5, COUNT)
+        for each in generation.generate(5, COUNT)
     )
     assert longest <= 30
 

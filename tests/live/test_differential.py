@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.differential import rounds, scripts
+from tests.differential import generation, rounds, scripts
 from tests.differential.conversation import Conversation, End, Fault, Impairment, Segment
 from tests.differential.judge import Report
 from tests.differential.rounds import Worlds
@@ -36,7 +36,7 @@ def run(
     seed = rounds.seed()
     with capsys.disabled():
         print(f"\n{rounds.SEED_VARIABLE}={seed}", flush=True)
-    report = both.run(seed, scripts.generate(seed, count, pauses))
+    report = both.run(seed, generation.generate(seed, count, pauses))
     with capsys.disabled():
         print(report, flush=True)
     return report
@@ -55,13 +55,13 @@ def check(both: Worlds, report: Report, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.requirement("RFC5382-2", profile="rfc")
 def test_a_sample(both: Worlds, capsys: pytest.CaptureFixture[str]) -> None:
-    check(both, run(both, capsys, SAMPLE, scripts.SAMPLE_PAUSES), SAMPLE)
+    check(both, run(both, capsys, SAMPLE, generation.SAMPLE_PAUSES), SAMPLE)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(LONG_SECONDS)
 def test_ten_thousand(both: Worlds, capsys: pytest.CaptureFixture[str]) -> None:
-    check(both, run(both, capsys, LONG, scripts.LONG_PAUSES), LONG)
+    check(both, run(both, capsys, LONG, generation.LONG_PAUSES), LONG)
 
 
 def impaired(conversation: Conversation) -> Conversation:
@@ -76,12 +76,12 @@ def test_a_nat_that_loses_resets_is_found_out(both: Worlds) -> None:
     """
     seed = 1
     needing = [
-        impaired(scripts.conversation(seed, number, (0.0,), script))
+        impaired(generation.conversation(seed, number, (0.0,), script))
         for script in (scripts.aborted, scripts.unread)
         for number in range(10)
     ]
     others = [
-        impaired(scripts.conversation(seed, number, (0.0,), scripts.exchange))
+        impaired(generation.conversation(seed, number, (0.0,), scripts.exchange))
         for number in range(10)
     ]
     hasty = dataclasses.replace(both, deadline_seconds=4.0)
