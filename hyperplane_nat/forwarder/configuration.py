@@ -121,10 +121,12 @@ class Configuration:
         return {"slots": slots, "interfaces": interfaces}
 
     def _remove_missing(self, wanted: Desired) -> Work[None]:
+        """Let nothing pass by a number until it means what it shall."""
+        known, meant = _addresses(self.interfaces), _addresses(wanted.interfaces)
         for slot in list(self.slots.values()):
             yield
             new = wanted.slots.get(slot.number)
-            if new is None or new.ifindex != slot.ifindex:
+            if new is None or (new.ifindex, new.interface) != (slot.ifindex, slot.interface):
                 self._remove_slot(slot.number)
         for interface in list(self.interfaces.values()):
             yield
@@ -133,11 +135,10 @@ class Configuration:
                 self._remove_interface(interface.number)
             elif other.ifindex != interface.ifindex:
                 self._unlink(interface.ifindex)
-
-        kept = {number for each in wanted.interfaces.values() for number, _ in each.addresses}
-        for number in self._primaries.keys() - kept:
-            self._engine.remove_interface(number)
-            del self._primaries[number]
+        for number, address in known.items():
+            if meant.get(number) != address:
+                self._engine.remove_interface(number)
+                self._primaries.pop(number, None)
 
     def _make_room(self, wanted: Desired, now_ms: int) -> Work[None]:
         """End the flows of those who had a number before; the state map remembers who that was."""
@@ -302,3 +303,12 @@ class Configuration:
                 for _, address in addresses:
                     self._links.send_outside(number, arp.announcement(mac=mac, address=address))
         self._announced = uplinks
+
+
+def _addresses(interfaces: dict[int, InterfaceState]) -> dict[int, tuple[int, str]]:
+    """The VPC and the address that each interface number stands for."""
+    return {
+        number: (each.vpc, address)
+        for each in interfaces.values()
+        for number, address in each.addresses
+    }

@@ -427,3 +427,39 @@ def test_packets_pass_in_the_middle_of_a_configure(gateway: Gateway) -> None:
         assert gateway.passes(1)
         assert gateway.engine.verify() == []
     assert gateway.served() == ({1, 2}, {0, 1})
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "attached", "source"),
+    [
+        # What was interface 0 is number 1 now, and number 0 another tenant's.
+        (
+            [
+                interface(0, vpc=7, address="10.0.1.99", ifindex=1005),
+                interface(1, ifindex=1000, address="10.0.1.10"),
+            ],
+            1,
+            "10.0.1.10",
+        ),
+        ([interface(0, address="10.0.1.99")], 0, "10.0.1.99"),
+    ],
+)
+def test_no_packet_passes_by_a_number_that_changes_hands(
+    gateway: Gateway, interfaces: list[dict[str, Any]], attached: int, source: str
+) -> None:
+    """Packets pass between the steps of a `configure`, and their flows must not stop it."""
+    new = {"interfaces": interfaces, "slots": [slot(1, attached), slot(2, attached)]}
+    steps = 0
+    for sends_at in range(100):
+        gateway.configure([interface(0)], [slot(1), slot(2)])
+        assert not gateway.engine.flows()
+        for steps, _ in enumerate(gateway.configuration.configure(new, gateway.now)):
+            if steps >= sends_at:
+                gateway.send(1, source=5000 + steps)
+        gateway.send(1)
+        assert {flow.nat_address for flow in gateway.engine.flows() if flow.slot == 1} == {source}
+        gateway.configure([], [])
+        gateway.engine.sweep(gateway.now)
+        if sends_at > steps:
+            break
+    assert 0 < steps < sends_at
