@@ -133,7 +133,7 @@ cdef bint neighbour_hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexce
     if neighbour.queue.frames >= nat.neighbours.queue_frames:
         return False
     # Where nothing is left to be done there need be no header before the frame.
-    if p.partial or p.gso_size:
+    if p.partial or p.inner or p.gso_size:
         memcpy(header, p.out_frame - OFFLOAD_BYTES, OFFLOAD_BYTES)
     else:
         memset(header, 0, OFFLOAD_BYTES)
