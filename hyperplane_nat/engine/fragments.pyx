@@ -145,9 +145,14 @@ cdef bint charge(Nat* nat, const Packet* p, Context* context, uint64_t now) noex
 cdef void settle(Nat* nat, Context* context) noexcept nogil:
     """Give back what was charged unless somebody keeps pieces without the others."""
     cdef FragmentTable* table = &nat.fragments
+    cdef uint32_t window = nat.behaviour.fragment_ms
     if context.charged and (context.state != CONTEXT_ANSWERED or context_whole(context)):
-        reassembly_refund(&table.senders[context.sender].account, context.charged)
-        reassembly_refund(&table.destinations[context.destination], context.charged)
+        reassembly_refund(
+            &table.senders[context.sender].account, context.charged, context.created, window
+        )
+        reassembly_refund(
+            &table.destinations[context.destination], context.charged, context.created, window
+        )
     context.charged = 0
 
 

@@ -14,4 +14,4 @@ cdef struct Account:
 
 
 cdef bint reassembly_charge(Account* sender, Account* destination, uint32_t cost, uint64_t now, uint32_t window) noexcept nogil
-cdef void reassembly_refund(Account* account, uint32_t cost) noexcept nogil
+cdef void reassembly_refund(Account* account, uint32_t cost, uint64_t since, uint32_t window) noexcept nogil

@@ -10,8 +10,8 @@ whatever is in pieces.  All environments behind an address are one sender to it,
 without seconds of one environment would end what the others send in pieces.
 
 So each environment has an account, and each destination.  A piece that goes on is charged to both, at
-its length and PIECE_BYTES for the buffer it lies in; all of a datagram is given back when its last
-piece has gone on, and nothing when it is given up.  What is spent is forgotten at the rate of
+its length and PIECE_BYTES for the buffer it lies in; a datagram is given back when its last piece has
+gone on, less what time has made up for, and not when it is given up.  What is spent is forgotten at the rate of
 SHARED_BYTES in the time that we wait for a datagram ourselves.  So within that time a host gets no
 more than twice SHARED_BYTES of what stays unfinished, 3 MiB, and from one environment no more than
 one and a half times as much, 2.25 MiB.  Linux counts 1,032 bytes for the smallest piece and 2,504 for
@@ -59,6 +59,15 @@ cdef bint reassembly_charge(
     return True
 
 
-cdef void reassembly_refund(Account* account, uint32_t cost) noexcept nogil:
-    """Give back what a datagram was charged that takes no memory any more."""
+cdef void reassembly_refund(
+    Account* account, uint32_t cost, uint64_t since, uint32_t window
+) noexcept nogil:
+    """Give back what a datagram begun at `since` was charged that takes no memory any more.
+
+    Time has made up for a part of it by now, and for nothing twice.
+    """
+    cdef uint64_t elapsed = account.aged - since if account.aged > since else 0
+    if elapsed >= window:
+        return
+    cost -= <uint32_t>(<uint64_t>cost * elapsed // window)
     account.spent -= min(account.spent, cost)

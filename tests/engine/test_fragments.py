@@ -4,6 +4,7 @@
 import functools
 import itertools
 import random
+import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -280,6 +281,55 @@ def test_of_several_each_leaves_a_newcomer_a_share(crowd: EngineTarget) -> None:
         for start, size in newcomer:
             frame = piece(now // 1000, start, size, total=5008, slot=2)
             assert send(crowd, frame, INSIDE, 2, now) == "forward"
+
+
+def long_piece(identification: int, number: int) -> bytes:
+    """One of the 44 pieces of a datagram of 64 KiB; nobody checks its checksum."""
+    head = struct.pack("!HHHH", 5000, 7, LONG_PIECES * 1480, 0)
+    body = packet.ipv4(
+        scenario.ENVIRONMENT,
+        scenario.WEB,
+        packet.UDP,
+        (head if number == 0 else bytes(8)) + bytes(1472),
+        identification=identification,
+        fragment=(0x2000 if number < LONG_PIECES - 1 else 0) | number * 185,
+    )
+    return traffic.frame_in(INSIDE, 1, body)
+
+
+LONG_PIECES = 44
+
+
+def test_what_time_has_made_up_for_is_not_given_back_again(target: EngineTarget) -> None:
+    """Who completes datagrams just before they are given up, and begins others, has no more."""
+    cost = (LONG_PIECES - 1) * (1500 + PIECE_BYTES)
+    begun: dict[int, int] = {}
+    number = most = 0
+
+    def begin(now: int, budget: int) -> None:
+        """As many as are admitted, and no piece in vain: that would cost a datagram of its own."""
+        nonlocal number
+        for _ in range(budget):
+            number += 1
+            for each in range(LONG_PIECES - 1):
+                if send(target, long_piece(number, each), INSIDE, 1, now) != "forward":
+                    return
+            begun[number] = now
+
+    for cycle in range(5):
+        start = cycle * (WINDOW_MS - 500)
+        begin(start, 6)
+        for now in range(start + 2500, start + WINDOW_MS - 500, 2500):
+            begin(now, 1)
+        now = start + WINDOW_MS - 500
+        for old in sorted(begun):
+            if send(target, long_piece(old, LONG_PIECES - 1), INSIDE, 1, now) == "forward":
+                del begun[old]
+                begin(now, 1)
+        for old in [each for each, then in begun.items() if now - then >= WINDOW_MS]:
+            del begun[old]
+        most = max(most, len(begun))
+    assert SHARED_BYTES // 2 < most * cost < SHARED_BYTES * 3 // 2
 
 
 def test_whoever_completes_what_it_begins_is_not_limited(target: EngineTarget) -> None:
