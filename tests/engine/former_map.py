@@ -8,12 +8,22 @@ Figures that have more bits than layout 3 had lose them.
 import struct
 from pathlib import Path
 
+from hyperplane_nat.engine.constants import counter_names
+
 HEADER = struct.Struct("<8sIIQ6I11QII")
 ENTRY = struct.Struct("<IHHHHHBBIIIHBBQQQQ")
 ENTRY_3 = struct.Struct("<IHHHHHBBIIIIIIQQHHBBH")
 TRACK = struct.Struct("<IIIIHHIHBBI")
 TRACK_3 = struct.Struct("<IIII")
 PAGE = 4096
+COUNTERS = struct.Struct("=128Q")
+NEW_COUNTERS = (
+    "flows_ended_tcp_replaced",
+    "flows_ended_udp_replaced",
+    "flows_ended_icmp_replaced",
+    "forwarder_timer_failures",
+)
+"""Layout 3 had none of them; the others stood in the same order from the first place on."""
 
 
 def write_layout_3(path: Path) -> None:
@@ -25,6 +35,11 @@ def write_layout_3(path: Path) -> None:
     size_3 = (flows_max * TRACK_3.size + PAGE - 1) // PAGE * PAGE
     less = index - tracks - size_3
     new = bytearray(old[:tracks]) + bytes(len(old) - tracks - less)
+    counters = list(COUNTERS.unpack_from(old, PAGE))
+    for name in NEW_COUNTERS:
+        counters[counter_names()[name]] = -1
+    kept = [value for value in counters if value >= 0]
+    COUNTERS.pack_into(new, PAGE, *kept, *[0] * len(NEW_COUNTERS))
     for number in range(watermark):
         entry = ENTRY.unpack_from(old, entries + number * ENTRY.size)
         track = TRACK.unpack_from(old, tracks + number * TRACK.size)
