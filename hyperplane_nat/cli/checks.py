@@ -36,7 +36,7 @@ KERNEL_OLDEST = (5, 10)
 
 PYTHON_OLDEST = (3, 11)
 
-STATE_BYTES_PER_FLOW = 128
+STATE_BYTES_PER_FLOW = 140
 """Upper bound of what the state file takes per flow."""
 
 IPV4_LONGEST = 65536

@@ -39,6 +39,8 @@ def execute(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
+        if not command[0]:
+            raise FileNotFoundError
         os.execvp(command[0], command)
     except FileNotFoundError:
         typer.echo(f"hyperplane-nat: {command[0]}: command not found", err=True)

@@ -57,6 +57,8 @@ def _forwarder(forwarder: dict[str, Any]) -> str:
         text += f", up {common.duration(forwarder['uptime_seconds'])}"
     if forwarder.get("rss_bytes") is not None:
         text += f", {common.byte_count(forwarder['rss_bytes'])}"
+    if forwarder.get("problem"):
+        text += f", not up: {forwarder['problem']}"
     return text
 
 

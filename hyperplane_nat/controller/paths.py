@@ -173,15 +173,17 @@ def lock_holder(paths: LabPaths) -> int | None:
     """The pid of who holds the lock of a lab, without touching it; None when nobody does."""
     try:
         inode = paths.pid_file.stat().st_ino
+        written = paths.pid_file.read_text(encoding="ascii", errors="replace").strip()
         locks = _LOCKS.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     for line in locks:
         # proc_locks(5): number, FLOCK, ADVISORY, WRITE, pid, major:minor:inode, range. Who waits
-        # for a lock has an arrow before the kind.
+        # for a lock has an arrow before the kind. Files of other file systems have the same inodes,
+        # and device numbers are not those of stat(2) everywhere: the holder's pid is in the file.
         fields = line.split()
-        if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-            return int(fields[4])
+        if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}") and fields[4] == written:
+            return int(written)
     return None
 
 

@@ -28,7 +28,7 @@ from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.services import ServiceSupervisor
 from hyperplane_nat.controller.snapshot import Running, snapshot
-from hyperplane_nat.controller.supervisor import ForwarderSupervisor
+from hyperplane_nat.controller.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.settings import RemotePorts
@@ -143,14 +143,15 @@ class RunningLab:
     # --- what the control API shows: LabService ---
 
     def _facts(self) -> dict[str, Any]:
+        region = self._service().region
         return {
             "lab": self._lab.name,
             "state": "stopping" if self._stop.is_set() else "running",
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 3),
-            "environments": len(self._lab.environments),
-            "interfaces": len(self._lab.interfaces),
-            "functions": len(self._service().region.tables.functions),
+            "environments": len(self._lab.environments) + len(self._service().pool.slots),
+            "interfaces": len(self._lab.interfaces) + len(region.tables.interfaces),
+            "functions": len(region.tables.functions),
             "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
             "vpcs": len(self._lab.vpcs),
             "metrics_url": self._metrics_url,
@@ -267,6 +268,8 @@ class RunningLab:
 
     async def verify(self) -> Mapping[str, Any]:
         """GET /v1/verify."""
+        # Whoever does not answer this hangs already, which a walk would hide.
+        await self._forwarder.call("status", timeout_seconds=STATUS_SECONDS)
         result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS, at_rest=True)
         return dict(result)
 

@@ -215,7 +215,7 @@ class ForwarderSupervisor:
             "failover_seconds": self.failover_seconds,
         }
         if problem := self._hang():
-            result["problem"] = problem
+            result |= {"problem": problem, "up": False}
             return result
         try:
             own = await self.call("status", timeout_seconds=STATUS_SECONDS)
@@ -223,6 +223,7 @@ class ForwarderSupervisor:
         except ForwarderError as error:
             # The figures of a forwarder that does not answer are what a status is asked for.
             result["problem"] = self._hang() or str(error)
+            result["up"] = False
         return result
 
     def _hang(self) -> str | None:
@@ -354,6 +355,8 @@ class ForwarderSupervisor:
                     "(was it removed? hyperplane-nat down, then up)"
                 ) from None
         try:
+            # Somebody may have stopped it while it waited.
+            process.signal(signal.SIGCONT)
             process.go()
             await self._join(process)
             self._on_start()

@@ -85,6 +85,11 @@ def test_a_program_that_cannot_be_run_is_126(environment: str, tmp_path: Path) -
     assert done.stderr == f"hyperplane-nat: {file}: Permission denied\n"
 
 
+def test_a_program_without_a_name_is_not_found(environment: str) -> None:
+    done = execute(environment, "env-2", "--", "")
+    assert (done.returncode, done.stderr) == (127, "hyperplane-nat: : command not found\n")
+
+
 @pytest.mark.parametrize("name", ["env-4", "0", "env-", "web", "env-02"])
 def test_an_unknown_environment_is_one_line_and_exit_2(environment: str, name: str) -> None:
     done = execute(environment, name, "--", "true")

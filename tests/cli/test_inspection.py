@@ -68,6 +68,14 @@ def test_status_while_the_forwarder_is_away(run: Run, api: FakeApi) -> None:
     assert "not running, restarts 3" in run("status").stdout
 
 
+def test_status_tells_of_a_forwarder_that_hangs(run: Run, api: FakeApi) -> None:
+    problem = "it hangs: no sign of life for 2.0 s"
+    api.answers["/v1/status"] = STATUS | {
+        "forwarder": {"pid": 9, "restarts": 0, "rss_bytes": None, "problem": problem}
+    }
+    assert f"pid 9, restarts 0, not up: {problem}" in run("status").stdout
+
+
 def test_a_broken_flow_table_is_exit_1(run: Run, api: FakeApi) -> None:
     api.answers["/v1/verify"] = {"problems": ["entry 3: not in the index"], "entries": 6}
     result = run("verify")
