@@ -145,6 +145,7 @@ def test_down_ends_a_controller_that_only_starts(
         "import fcntl, os, signal, sys\n"
         "lock = open(sys.argv[1], 'w')\n"
         "fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "print(os.getpid(), file=lock, flush=True)\n"
         "print('locked', flush=True)\n"
         "signal.pause()\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.paths import LabLock, LabPaths, lock_holder
 
 
 def test_second_controller_is_told_the_pid_of_the_first(directory: Path) -> None:
@@ -45,6 +45,18 @@ def test_a_lock_file_that_was_unlinked_does_not_count(directory: Path) -> None:
         LabLock(paths).acquire()
     first.release()
     second.release()
+
+
+def test_the_holder_of_a_lock_is_who_wrote_his_pid(directory: Path) -> None:
+    """A lock of another file system's file has the same inode in /proc/locks."""
+    paths = LabPaths.of("test", directory / "run", directory)
+    assert lock_holder(paths) is None
+    lock = LabLock(paths)
+    lock.acquire()
+    assert lock_holder(paths) == os.getpid()
+    paths.pid_file.write_text("1\n")
+    assert lock_holder(paths) is None
+    lock.release()
 
 
 def test_path_too_long_for_a_socket(directory: Path) -> None:
