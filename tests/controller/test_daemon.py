@@ -103,7 +103,7 @@ def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> No
     assert controller.ready
     begun = time.monotonic()
     assert controller.end(number)[0] == 0
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 5
     assert_nothing_left(directory, netns)
 
 
