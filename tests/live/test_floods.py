@@ -422,7 +422,7 @@ ANSWER_SECONDS = 0.5
 
 def left_by_a_flood(lab: Lab, segmented: bool) -> tuple[int, int]:
     """
-    What environment 2 gets done while environment 1 floods: requests, and echoes lost.
+    What environment 2 gets done while environment 1 floods: requests, and what was lost.
 
     The flood is 64 datagrams a system call, each a frame of its own or, `segmented`, all in one.
     """
@@ -445,11 +445,11 @@ def left_by_a_flood(lab: Lab, segmented: bool) -> tuple[int, int]:
                 try:
                     while other.recv(64) != question:
                         pass
+                    with tcp_socket(lab.environment(2), seconds=ANSWER_SECONDS) as request:
+                        request.connect(WEB)
                 except TimeoutError:
                     lost += 1
                 else:
-                    with tcp_socket(lab.environment(2)) as request:
-                        request.connect(WEB)
                     done += 1
     return done, lost
 
