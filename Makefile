@@ -104,6 +104,7 @@ dist: deps $(TOOLS)
 docs: $(TOOLS) $(BUILT)
 	$(BIN)/python -m hyperplane_nat.config --markdown > docs/configuration.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md
+	$(BIN)/python -m tools.states > docs/states.md
 
 # The engine under the address and undefined-behaviour sanitizers, in a tree of its own: the working
 # tree keeps its fast extensions. Python itself is not instrumented, so the sanitizer's library is

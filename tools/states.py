@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`python -m tools.states` writes docs/states.md: the state machines, drawn from the tables that run.
+
+Theory of operation: an arrow stands for all that leads from one state to another; what changes
+no state is not drawn. A machine begins in the first state of its enumeration, and ends where no
+arrow leads on. The text is Mermaid, which GitHub and most editors draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from enum import Enum, StrEnum
+from typing import NamedTuple, TypeVar
+
+from hyperplane_nat.engine.constants import Effect, NeighbourState, Side, State
+from hyperplane_nat.engine.neighbour_states import TRANSITIONS
+from hyperplane_nat.engine.tcp_states import STEPS, TIMER_OF_STATE
+from hyperplane_nat.model.states import (
+    ENVIRONMENT_STATES,
+    FUNCTION_STATES,
+    INTERFACE_STATES,
+    UPDATE_STATES,
+)
+
+HEAD = """\
+<!-- Written by `python -m tools.states`; do not edit. -->
+# State machines
+
+Drawn from the tables that the program runs by. An arrow is all that leads from one state to
+another; what changes no state is not drawn.
+"""
+
+
+S = TypeVar("S", bound=StrEnum)
+E = TypeVar("E", bound=StrEnum)
+
+
+class Arrow(NamedTuple):
+    """From a state to another, and why; "[*]" is where nothing is."""
+
+    before: str
+    after: str
+    why: str
+
+
+class Machine(NamedTuple):
+    """A section of the page; `labels` has what to write in a state if it is more than its name."""
+
+    title: str
+    text: str
+    arrows: list[Arrow]
+    labels: Mapping[str, str]
+
+
+def name(state: Enum) -> str:
+    """A state's name; a word for Mermaid, whatever AWS calls it."""
+    return state.name
+
+
+def tcp(effects: Container[Effect]) -> list[Arrow]:
+    """What segments do that have one of these effects, but for staying where one is."""
+    found: dict[tuple[str, str, str], set[Side]] = {}
+    for (side, state, segment), step in STEPS.items():
+        if step.effect in effects and (step.state is not state or step.effect is Effect.RESTART):
+            key = (name(state), name(step.state), name(segment))
+            found.setdefault(key, set()).add(side)
+    return [
+        Arrow(before, after, segment if len(sides) == 2 else f"{segment} {name(*sides).lower()}")
+        for (before, after, segment), sides in found.items()
+    ]
+
+
+def lifecycle(title: str, text: str, table: Mapping[tuple[S, E], S]) -> Machine:
+    """A table of the model, with its beginning, its ends and AWS's words."""
+    arrows = [
+        Arrow(name(before), name(after), event.value)
+        for (before, event), after in table.items()
+        if after is not before
+    ]
+    first = next(iter(type(next(iter(table.values())))))
+    left = {arrow.before for arrow in arrows}
+    ends = dict.fromkeys(arrow.after for arrow in arrows if arrow.after not in left)
+    return Machine(
+        title,
+        text,
+        [
+            Arrow("[*]", name(first), ""),
+            *arrows,
+            *(Arrow(state, "[*]", "") for state in ends),
+        ],
+        {name(state): state.value for state in type(first)},
+    )
+
+
+def neighbours() -> list[Arrow]:
+    """Arrows of next hops; a record that is forgotten is nowhere."""
+    return [
+        Arrow("[*]", name(NeighbourState.INCOMPLETE), "a frame for it"),
+        *(
+            Arrow(
+                name(before),
+                "[*]" if after is NeighbourState.NONE else name(after),
+                f"{name(event)} / {name(action).lower()}",
+            )
+            for (before, event), (after, action) in TRANSITIONS.items()
+            if after is not before
+        ),
+    ]
+
+
+def machines() -> list[Machine]:
+    """Everything on the page."""
+    timers = {name(state): f"{name(state)}<br>{timer}" for state, timer in TIMER_OF_STATE.items()}
+    return [
+        Machine(
+            "A TCP connection",
+            "What segments do, of one side or of both (`engine/tcp_states.py` has them all, and\n"
+            "what they mean). Below the name of a state is its timer. When that runs out in\n"
+            "TIME_WAIT or RESET the port is free; in another state the flow ends, and its port is\n"
+            "held first (HELD).",
+            [Arrow("[*]", name(State.SYN_SENT), "SYN"), *tcp({Effect.FOLLOW, Effect.END})],
+            timers,
+        ),
+        Machine(
+            "The same addresses and ports again",
+            "Segments that end the flow of an entry and begin another one in it.",
+            tcp({Effect.RESTART}),
+            {},
+        ),
+        Machine(
+            "A next hop",
+            "What happens / what is done (`engine/neighbour_states.py`).",
+            neighbours(),
+            {},
+        ),
+        lifecycle("A function", "`State` of the Lambda API.", FUNCTION_STATES),
+        lifecycle("A function's update", "`LastUpdateStatus` of the Lambda API.", UPDATE_STATES),
+        lifecycle("A network interface", "`Status` of the EC2 API.", INTERFACE_STATES),
+        lifecycle("An execution environment", "For one invocation at a time.", ENVIRONMENT_STATES),
+    ]
+
+
+def drawn(machine: Machine) -> str:
+    """A section in Markdown."""
+    joined: dict[tuple[str, str], list[str]] = {}
+    for before, after, why in machine.arrows:
+        joined.setdefault((before, after), []).append(why)
+    there = dict.fromkeys(state for pair in joined for state in pair)
+    lines = [
+        f'state "{machine.labels[state]}" as {state}' for state in there if state in machine.labels
+    ]
+    for (before, after), reasons in joined.items():
+        label = "<br>".join(reason for reason in reasons if reason)
+        lines.append(f"{before} --> {after}" + (f" : {label}" if label else ""))
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"## {machine.title}\n\n{machine.text}\n\n```mermaid\nstateDiagram-v2\n{body}\n```\n"
+
+
+def page() -> str:
+    """docs/states.md."""
+    return "\n".join([HEAD, *map(drawn, machines())])
+
+
+if __name__ == "__main__":
+    print(page(), end="")
