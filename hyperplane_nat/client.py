@@ -31,9 +31,9 @@ class NotRunningError(ClientError):
 
     def __str__(self) -> str:
         # Imported here: who only tries again need not wait for the libraries of a controller.
-        from hyperplane_nat.controller.standing import standing
+        from hyperplane_nat.controller.standing import absence
 
-        return standing(self._lab, self._runtime_directory).describe()
+        return absence(self._lab, self._runtime_directory)
 
 
 class ApiError(ClientError):

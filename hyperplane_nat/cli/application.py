@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
-from hyperplane_nat.cli.common import Settings, UserError
+from hyperplane_nat.cli.common import Settings, UserError, path
 from hyperplane_nat.client import RUNTIME_DIRECTORY, ClientError
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.errors import ConfigError
@@ -55,6 +54,10 @@ COMMANDS: Mapping[str, _Verb] = {
 """In the order of the help."""
 
 
+_UsageError: Any = typer.BadParameter.__base__
+"""A command line that is not understood. Where its class is depends on the version of typer."""
+
+
 class _Group(TyperGroup):
     """The commands. A module is imported when its command is called: some take half a second."""
 
@@ -74,6 +77,11 @@ class _Group(TyperGroup):
         except (UserError, ConfigError, ClientError, ControllerError, NetnsError) as error:
             typer.echo(f"hyperplane-nat: {error}", err=True)
             raise typer.Exit(COMMANDS[ctx.invoked_subcommand].failure) from None
+        except _UsageError as error:
+            # Typer shows it. It has no command when there is none of that name.
+            if ctx.invoked_subcommand is not None:
+                error.exit_code = COMMANDS[ctx.invoked_subcommand].failure
+            raise
 
 
 def _command(name: str, verb: _Verb) -> Any:
@@ -114,9 +122,11 @@ def _globals(
         ),
     ] = None,
     runtime_directory: Annotated[
-        Path | None,
+        # Looked at in the command's turn, where what is wrong with it is one line.
+        str | None,
         typer.Option(
             envvar="HYPERPLANE_NAT_RUNTIME_DIRECTORY",
+            metavar="DIRECTORY",
             help=f"Directory with the labs' sockets; default: {RUNTIME_DIRECTORY}.",
         ),
     ] = None,
@@ -127,4 +137,5 @@ def _globals(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = Settings(lab=lab, runtime_directory=runtime_directory)
+    parse = path("--runtime-directory")
+    ctx.obj = Settings(lab, None if runtime_directory is None else parse(runtime_directory))

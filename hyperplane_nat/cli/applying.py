@@ -12,7 +12,7 @@ from rich.text import Text
 from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, SetOption
-from hyperplane_nat.cli.tables import Column, Table
+from hyperplane_nat.cli.tables import Column, Remark, Table
 from hyperplane_nat.client import Client
 from hyperplane_nat.controller import record
 
@@ -24,7 +24,12 @@ APPLY_SECONDS = 120.0
 
 def apply(
     ctx: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="LAB.toml", help="What the lab is to hold.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            parser=common.path("LAB.toml"), metavar="LAB.toml", help="What the lab is to hold."
+        ),
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing.")
     ] = False,
@@ -44,14 +49,15 @@ def apply(
         common.print_json(answer)
         return
     plan = common.rows(answer["plan"])
-    if not plan:
-        typer.echo("nothing to do")
-        return
     console = common.console()
+    if not plan:
+        console.print(Remark("nothing to do"))
+        return
     console.print(plan_table(plan))
     counts = {action: sum(line["action"] == action for line in plan) for action in SIGNS}
     summary = ", ".join(f"{count} to {action}" for action, count in counts.items() if count)
-    console.print(f"{summary}: {'done' if answer['applied'] else 'nothing was changed (dry run)'}")
+    outcome = "done" if answer["applied"] else "nothing was changed (dry run)"
+    console.print(Remark(f"{summary}: {outcome}"))
 
 
 def apply_body(wanted: configuration.Config, *, dry_run: bool = False) -> dict[str, Any]:

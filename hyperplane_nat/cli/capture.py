@@ -41,13 +41,21 @@ NAMES_SECONDS = 10.0
 
 BUFFER_BYTES = 1 << 18
 
+STANDARD_OUTPUT = Path("-")
+
 Row = dict[str, Any]
 
 
 def capture(
     ctx: typer.Context,
     output: Annotated[
-        str, typer.Option("-w", metavar="FILE.pcapng", help="The file; - is standard output.")
+        Path,
+        typer.Option(
+            "-w",
+            parser=common.path("-w"),
+            metavar="FILE.pcapng",
+            help="The file; - is standard output.",
+        ),
     ],
     environment: Annotated[
         str | None,
@@ -72,7 +80,7 @@ def capture(
     """Capture frames on both sides of the translation, each with its flow, as pcapng."""
     if (environment is None) == (interface is None):
         raise UserError("capture what? (give either --environment or --interface)")
-    if output == "-" and sys.stdout.isatty():
+    if output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise UserError("a capture is no text for a terminal (-w FILE.pcapng, or pipe it on)")
     with _one_line_errors():
         program = None if expression is None else filters.compiled(expression)
@@ -206,13 +214,13 @@ def _name(row: Row) -> str:
 
 
 @contextlib.contextmanager
-def _opened(output: str) -> Iterator[BinaryIO]:
+def _opened(output: Path) -> Iterator[BinaryIO]:
     try:
-        if output == "-":
+        if output == STANDARD_OUTPUT:
             # Python's own may be unbuffered, and then takes a part of what it is given.
             file = open(sys.stdout.fileno(), "wb", BUFFER_BYTES, closefd=False)  # noqa: SIM115
         else:
-            file = Path(output).open("wb", BUFFER_BYTES)  # noqa: SIM115
+            file = output.open("wb", BUFFER_BYTES)
     except OSError as error:
         raise CaptureError(
             f"cannot write {output}: {error.strerror} (choose another file)"
@@ -235,10 +243,10 @@ def _figures(summary: Row) -> str:
     return f"{summary['frames']} frames, {size}, {summary['dropped']} not captured"
 
 
-def _tell(summary: Row, output: str, as_json: bool) -> None:
+def _tell(summary: Row, output: Path, as_json: bool) -> None:
     end = "\r" if sys.stderr.isatty() else ""
     if as_json:
         # On standard output there may be the capture itself.
-        typer.echo(json.dumps(summary | {"file": output}), err=output == "-")
+        typer.echo(json.dumps(summary | {"file": str(output)}), err=output == STANDARD_OUTPUT)
     else:
         typer.echo(f"{end}{_figures(summary)}, ended: {summary['ended']}", err=True)

@@ -119,7 +119,10 @@ def coldstart(
         typer.Option("-n", "--environments", min=1, max=ENVIRONMENTS_MAX, help="Up to how many."),
     ] = SIZES[-1],
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Also draw the comparison.")
+        Path | None,
+        typer.Option(
+            parser=common.path("--plot"), metavar="FILE.png", help="Also draw the comparison."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import UserError
-from hyperplane_nat.cli.tables import Column, Table
+from hyperplane_nat.cli.tables import Column, Remark, Table
 
 SHARED = "hyperplane"
 EACH = "interface-per-environment"
@@ -75,12 +75,9 @@ def show(found: Sequence[Measurement]) -> None:
     for item in found:
         if item.error is not None:
             named = item.error in (item.message or "")
-            console.print(
-                f"{item.kind}, {item.started} of {item.requested}: "
-                + ("" if named else f"{item.error}: ")
-                + (item.message or ""),
-                markup=False,
-            )
+            reason = (item.message or "") if named else f"{item.error}: {item.message or ''}"
+            remark = f"{item.kind}, {item.started} of {item.requested}: {reason}"
+            console.print(Remark(remark))
 
 
 def table(found: Sequence[Measurement]) -> Table:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from hyperplane_nat.client import RUNTIME_DIRECTORY, Client
-from netns import names
+from netns import NetnsError, names
 
 DEFAULT_LAB = "default"
 
@@ -36,6 +36,22 @@ class Settings:
     runtime_directory: Path | None = None
 
 
+def path(what: str) -> Callable[[str], Path]:
+    """
+    A parser of paths for option or argument `what`.
+
+    It refuses the empty one: that is what a shell makes of a variable that is not set, and for
+    Python it would be the working directory.
+    """
+
+    def parse(text: str) -> Path:
+        if not text:
+            raise UserError(f"{what} is empty (is a variable of the shell not set?)")
+        return Path(text)
+
+    return parse
+
+
 LabOption = Annotated[
     str | None,
     typer.Option("--lab", "--name", metavar="NAME", help="Lab to act on, here or before the verb."),
@@ -44,7 +60,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "-c", "--config", metavar="LAB.toml", help="Configuration; default lab if absent."
+        "-c",
+        "--config",
+        parser=path("--config"),
+        metavar="LAB.toml",
+        help="Configuration; default lab if absent.",
     ),
 ]
 EnvironmentsOption = Annotated[
@@ -63,8 +83,10 @@ def lab_name(ctx: typer.Context, lab: str | None) -> str:
     """The lab that is meant: the command's option, the global one, the environment's, default."""
     settings: Settings = ctx.obj
     name = next(each for each in (lab, settings.lab, DEFAULT_LAB) if each is not None)
-    if names.LAB.fullmatch(name) is None:
-        raise UserError(f"{name!r} is not a lab name (1 to 15 lower-case letters, digits, dashes)")
+    try:
+        names.gateway_namespace(name)
+    except NetnsError as error:
+        raise UserError(f"{name!r} is not a lab name ({error.remedy})") from None
     return name
 
 

@@ -16,6 +16,7 @@ from hyperplane_nat.cli.common import (
     JsonOption,
     LabOption,
     SetOption,
+    UserError,
 )
 from hyperplane_nat.config_text import toml
 
@@ -33,6 +34,10 @@ def configuration(
 ) -> None:
     """Print the configuration in effect as TOML."""
     if running:
+        if config is not None or environments is not None or assignments:
+            raise UserError(
+                "--running asks the lab that runs (leave it out, or -c, --environments and --set)"
+            )
         answer = common.client(ctx, lab).get("/v1/config")
         effective = model.Config.model_validate(answer)
     else:

@@ -11,7 +11,7 @@ from rich.text import Text
 from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import checks, common
 from hyperplane_nat.cli.common import ConfigOption, JsonOption
-from hyperplane_nat.cli.tables import Column, Table
+from hyperplane_nat.cli.tables import Column, Remark, Table
 
 COLOURS = {
     checks.Outcome.OK: "green",
@@ -46,8 +46,8 @@ def _print(found: list[checks.Check], failed: list[checks.Check]) -> None:
     console.print(table)
     if failed:
         names = ", ".join(check.name for check in failed)
-        console.print(f"the gateway cannot run here: {names}")
+        console.print(Remark(f"the gateway cannot run here: {names}"))
     else:
         missing = sum(check.outcome is checks.Outcome.MISSING for check in found)
         extra = f" ({missing} optional parts are missing)" if missing else ""
-        console.print(f"the gateway can run here{extra}")
+        console.print(Remark(f"the gateway can run here{extra}"))

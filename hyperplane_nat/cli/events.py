@@ -16,7 +16,7 @@ import typer
 
 from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
-from hyperplane_nat.client import NotRunningError
+from hyperplane_nat.client import Client, NotRunningError
 
 POLL_SECONDS = 0.5
 
@@ -45,6 +45,11 @@ def events(
             for row in rows:
                 typer.echo(line(row))
         return
+    with watching.until_interrupted():
+        _follow(connection, rows, as_json=as_json)
+
+
+def _follow(connection: Client, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     last = 0
     answered = time.monotonic()
     while True:

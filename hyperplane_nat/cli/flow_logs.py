@@ -29,7 +29,11 @@ def flow_logs(
     ] = False,
     directory: Annotated[
         Path | None,
-        typer.Option(help="Read the files below it instead of asking a running lab for them."),
+        typer.Option(
+            parser=common.path("--directory"),
+            metavar="DIRECTORY",
+            help="Read the files below it instead of asking a running lab for them.",
+        ),
     ] = None,
     lab: LabOption = None,
 ) -> None:
@@ -43,13 +47,13 @@ def flow_logs(
         if interface is not None and not log_files(place, interface):
             raise common.UserError(f"{place}: no flow logs of interface {interface!r} are below it")
     reading = FlowLogLines(place, interface)
-    try:
+    if not follow:
         _print(reading.take())
-        while follow:
-            watching.pause(_POLL_SECONDS)
-            _print(reading.take())
-    except KeyboardInterrupt:
         return
+    with watching.until_interrupted():
+        while True:
+            _print(reading.take())
+            watching.pause(_POLL_SECONDS)
 
 
 def _of_a_lab(connection: Client, interface: str | None) -> tuple[Path, str | None]:

@@ -115,7 +115,8 @@ def picture(found: list[dict[str, Any]], shown: int) -> RenderableType:
     result = _table(found[:shown])
     if len(found) <= shown:
         return result
-    return Group(result, f"more than {shown} flows; see --limit, --sort, the filters, --json")
+    more = f"more than {shown} flows; see --limit, --sort, the filters, --json"
+    return Group(result, tables.Remark(more))
 
 
 def _table(rows: list[dict[str, Any]]) -> tables.Table:

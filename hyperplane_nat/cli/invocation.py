@@ -33,7 +33,7 @@ from rich.progress import (
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption
 from hyperplane_nat.cli.execution import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
-from hyperplane_nat.cli.tables import Column, Table
+from hyperplane_nat.cli.tables import Column, Remark, Table
 from hyperplane_nat.client import ApiError, Client
 
 EXIT_TIMED_OUT = 124
@@ -252,13 +252,12 @@ def _print_summary(summary: dict[str, Any], function: str) -> None:
     console = common.console()
     console.print(_times(summary))
     made = summary["interfaces_created"]
-    console.print(
+    text = (
         f"{function}: {summary['count']} invocations, {summary['cold']} cold, "
         f"{summary['warm']} warm; environments used: {summary['environments']}; "
         f"interfaces used: {summary['interfaces']}"
-        + (f", {made} of them made for it" * bool(made)),
-        markup=False,
     )
+    console.print(Remark(text + f", {made} of them made for it" * bool(made)))
     if summary["failures"]:
         console.print(_failures(summary["failures"]))
 

@@ -3,9 +3,12 @@
 Tables: boxes on a terminal, tab-separated rows in a pipe.
 
 On a terminal a table keeps to its width: columns go, the highest rank first, until the rest fits,
-and a line below names them. A cell is never broken, since half an address is none. In a pipe every
-row is a line, its cells are separated by tabs, and the first line has the headings; a cell of
-several lines has them separated by semicolons.
+and a line below names them. A cell is never broken, since half an address is none.
+
+In a pipe every row is a line, its cells are separated by tabs, and a cell of several lines has them
+separated by semicolons. The first line of a table has the headings. What is no row, the title of a
+table before its headings and a remark, is a line that begins with `# `: an output of several tables
+is taken apart by these lines, and one is rows alone without them.
 """
 
 from __future__ import annotations
@@ -32,6 +35,16 @@ class Column:
     rank: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A line about a table. Its text is never taken for markup."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, _options: ConsoleOptions) -> RenderResult:
+        yield Text(self.text if console.is_terminal else f"# {self.text}")
+
+
 class Table:
     """Rows under columns; for rich's consoles to print. Text in cells is never taken for markup."""
 
@@ -54,6 +67,8 @@ class Table:
         if console.is_terminal:
             yield self._boxed(options.max_width)
             return
+        if self._title is not None:
+            yield Remark(self._title)
         headings = [[column.heading for column in self._columns]] if self._headed else []
         for cells in (*headings, *self._rows):
             yield Segment("\t".join("; ".join(str(cell).splitlines()) for cell in cells))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Showing something again and again, `--watch`.
 
-On a terminal the former picture is drawn over; elsewhere one follows the other. Ctrl-C is how it
-ends and no error. Whoever repeats waits with `pause`, which ends the command when the reader of a
-pipe has gone.
+On a terminal the former picture is drawn over; elsewhere one follows the other. Whatever goes on
+until Ctrl-C does so within `until_interrupted`, because that is how it ends and no error, and waits
+with `pause`, which ends the command when the reader of a pipe has gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -37,6 +37,13 @@ def refuse_json(watching: bool, as_json: bool) -> None:
         raise common.UserError("--watch draws tables (leave out --json or --watch)")
 
 
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C ends what is within, and the command with status 0."""
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
 def pause(seconds: float) -> None:
     """Wait; BrokenPipeError when nobody reads standard output any more."""
     watched = select.poll()
@@ -56,7 +63,7 @@ def show(draw: Callable[[], RenderableType], watching: bool) -> None:
     if not watching:
         console.print(draw())
         return
-    with contextlib.suppress(KeyboardInterrupt):
+    with until_interrupted():
         if not console.is_terminal:
             while True:
                 console.print(draw())

@@ -59,6 +59,20 @@ def clean(
     return removed
 
 
+def left(paths: LabPaths, namespaces: Namespaces | None = None) -> dict[str, int]:
+    """How many namespaces, processes and files `clean` would find; looking changes nothing."""
+    processes = Process.strays(paths.directory)
+    for process in processes:
+        process.close()
+    # The lock's file is what a `down` or `up` leaves that has just looked.
+    files = [path for path in _files(paths) if path != paths.pid_file]
+    return {
+        "namespace": len((namespaces or Namespaces()).strays(paths.lab)),
+        "process": len(processes),
+        "file": len(files) + sum(path.exists() for path in _state_files(paths)),
+    }
+
+
 def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
     """Remove processes, namespaces and files of a lab, but not its lock and its log.
 
@@ -66,8 +80,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
     """
     removed = end_processes(paths)
     removed += remove_namespaces(paths.lab, namespaces or Namespaces())
-    state_files = [paths.state_file, new_path(paths.state_file), paths.records_file]
-    for path in [*state_files, *_files(paths)]:
+    for path in [*_state_files(paths), *_files(paths)]:
         # The region is another matter: `remove_region`.
         if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):
             continue
@@ -132,6 +145,10 @@ def remove_region(paths: LabPaths) -> None:
     """Forget what functions there were."""
     for path in paths.directory.glob(f"{paths.region_file.name}*"):
         path.unlink()
+
+
+def _state_files(paths: LabPaths) -> list[Path]:
+    return [paths.state_file, new_path(paths.state_file), paths.records_file]
 
 
 def _files(paths: LabPaths) -> list[Path]:

@@ -328,8 +328,12 @@ class Daemon(RunningLab):
         self._pipe.progress("creating environments", done, total)
 
     async def _start_forwarder(self, adopted: bool) -> None:
-        if adopted and await self._forwarder.adopt():
-            return
+        if adopted:
+            # Its heartbeat tells whether there is anything to wait for.
+            with contextlib.suppress(StateMapError):
+                self._map = await in_thread(self._parts.open_map, self._paths.state_file)
+            if await self._forwarder.adopt():
+                return
         await self._forwarder.start()
 
     async def _serve(self) -> None:

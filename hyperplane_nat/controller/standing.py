@@ -8,12 +8,13 @@ of it. Looking changes nothing and needs no lock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from hyperplane_nat.config import Config, Lab
-from hyperplane_nat.controller import record
+from hyperplane_nat.controller import cleanup, record
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
 from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.controller.reconcile import RESOURCES
@@ -54,21 +55,29 @@ class Standing:
             if record.section_of(name) not in FREE
         ]
 
-    def describe(self) -> str:
-        """One line for whoever finds no controller, with what to do."""
+    def describe(self, left: Mapping[str, int]) -> str:
+        """One line for whoever finds no controller, with what to do; what is left, by kind."""
         if self.controller is not None:
             return (
                 f"the controller of lab {self.lab!r} (pid {self.controller}) does not answer yet "
                 "(try again when it is up)"
             )
         if self.forwarder is None:
-            return (
-                f"lab {self.lab!r} is not running (start it with: hyperplane-nat up{self._option})"
-            )
+            return self._absence(left)
         return (
             f"the controller of lab {self.lab!r} is dead, its forwarder (pid {self.forwarder}) "
             f"goes on (take it over with: hyperplane-nat up{self._option}; "
             f"remove it with: hyperplane-nat down{self._option})"
+        )
+
+    def _absence(self, left: Mapping[str, int]) -> str:
+        start = f"start it with: hyperplane-nat up{self._option}"
+        found = ", ".join(_counted(kind, count) for kind, count in left.items() if count)
+        if not found:
+            return f"lab {self.lab!r} is not running ({start})"
+        return (
+            f"lab {self.lab!r} is not running, but of it are left: {found} "
+            f"({start}; remove what is left with: hyperplane-nat down{self._option})"
         )
 
     def refusal(self, why: str) -> str:
@@ -93,6 +102,18 @@ def standing(lab: str, runtime_directory: Path) -> Standing:
     """What there is of lab `lab`."""
     # Where the state file is does not matter here, and is part of what is kept.
     return Standing.of(LabPaths.of(lab, runtime_directory, ""))
+
+
+def absence(lab: str, runtime_directory: Path) -> str:
+    """One line for whoever finds no controller of lab `lab`: what there is, and what to do."""
+    found = standing(lab, runtime_directory)
+    state_directory = (found.config or Config()).lab.state_directory
+    return found.describe(cleanup.left(LabPaths.of(lab, runtime_directory, state_directory)))
+
+
+def _counted(kind: str, count: int) -> str:
+    plural = "es" if kind.endswith("s") else "s"
+    return f"{count} {kind}{plural * (count != 1)}"
 
 
 def _living(paths: LabPaths) -> int | None:

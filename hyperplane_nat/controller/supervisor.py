@@ -155,7 +155,8 @@ class ForwarderSupervisor:
     async def adopt(self) -> bool:
         """Take over the forwarder of a killed controller; False when there is none to take.
 
-        One of another version is ended, once another can begin; ControllerError when none can.
+        One that hangs or does not answer is replaced. One of another version is ended, once
+        another can begin. ControllerError when none can.
         """
         process = await in_thread(Process.adopt, self._paths.forwarder_pid, self._paths.directory)
         if process is None:
@@ -171,15 +172,14 @@ class ForwarderSupervisor:
             await end([process])
             return False
         self._process = process
-        try:
-            await self._join(process)
-        except ForwarderError as error:
-            log.warning("forwarder %d does not answer, it is replaced: %s", process.pid, error)
-            process.signal(signal.SIGKILL)
-            await process.wait()
+        found = self._clock()
+        if not await self._join_again(process):
             process.close()
             self._process = None
-            return False
+            self.restarts += 1
+            await self.start()
+            self._tell_of_successor(found)
+            return True
         self._up = True
         self.prepare()
         self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
@@ -433,10 +433,12 @@ class ForwarderSupervisor:
                     log.error("%s", error)
                 else:
                     break
-            self.failover_seconds = self._clock() - noticed
-            log.warning("forwarder %s took over in %.0f ms", self.pid, self.failover_seconds * 1000)
-            seconds = self.failover_seconds
-            self._tell({"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds})
+            self._tell_of_successor(noticed)
+
+    def _tell_of_successor(self, noticed: float) -> None:
+        seconds = self.failover_seconds = self._clock() - noticed
+        log.warning("forwarder %s took over in %.0f ms", self.pid, seconds * 1000)
+        self._tell({"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds})
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         if self._on_event is not None:
@@ -482,13 +484,31 @@ class ForwarderSupervisor:
         else:
             return False
         await self._disconnect()
+        self._up = await self._join_again(process)
+        return self._up
+
+    async def _join_again(self, process: Process) -> bool:
+        """Connect to a forwarder that was at work before; False when it had to be killed."""
+        joining = asyncio.create_task(self._join(process), name="forwarder join")
+        hung = asyncio.create_task(self._heartbeat.until_hung(), name="forwarder heartbeat")
+        tasks = {joining, hung}
         try:
-            await self._join(process)
-        except ForwarderError as error:
-            log.error("%s", error)
-            process.signal(signal.SIGKILL)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if joining.cancelled():
+            await self._disconnect()
+            await self._kill_hung()
             return False
-        self._up = True
+        try:
+            joining.result()
+        except ForwarderError as error:
+            log.error("forwarder %d is killed: %s", process.pid, error)
+            process.signal(signal.SIGKILL)
+            await process.wait()
+            return False
         return True
 
 

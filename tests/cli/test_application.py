@@ -104,6 +104,26 @@ def test_an_unknown_command_is_exit_2(run: Run) -> None:
     assert "No such command 'start'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--runtime-directory", ("--runtime-directory", "", "status")),
+        ("--config", ("config", "-c", "")),
+        ("LAB.toml", ("apply", "")),
+        ("-w", ("capture", "--interface", "eni-a", "-w", "")),
+        ("--directory", ("flow-logs", "--directory", "")),
+        ("--plot", ("coldstart", "--plot", "")),
+    ],
+)
+def test_an_empty_path_is_none(run: Run, option: str, arguments: tuple[str, ...]) -> None:
+    """It is what a shell makes of a variable that is not set."""
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"hyperplane-nat: {option} is empty (is a variable of the shell not set?)\n"
+    )
+
+
 def test_a_bug_is_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_arguments: object) -> None:
         raise ZeroDivisionError

@@ -53,20 +53,20 @@ def test_apply_prints_the_plan(run: Run, api: FakeApi, file: Path) -> None:
         ["~", "function", "checkout", "memory_mb 128 -> 256"],
         ["-", "function", "refund", ""],
     ]
-    assert output.splitlines()[-1] == "1 to create, 1 to change, 1 to delete: done"
+    assert output.splitlines()[-1] == "# 1 to create, 1 to change, 1 to delete: done"
 
 
 def test_a_dry_run_says_that_nothing_was_changed(run: Run, api: FakeApi, file: Path) -> None:
     answer_plan(api, PLAN[:1])
     result = run("apply", str(file), "--dry-run")
-    assert result.stdout.splitlines()[-1] == "1 to create: nothing was changed (dry run)"
+    assert result.stdout.splitlines()[-1] == "# 1 to create: nothing was changed (dry run)"
     assert api.bodies[0]["dry_run"] is True
 
 
 def test_apply_with_nothing_to_do(run: Run, api: FakeApi, file: Path) -> None:
     answer_plan(api, [])
     result = run("apply", str(file))
-    assert (result.exit_code, result.stdout) == (0, "nothing to do\n")
+    assert (result.exit_code, result.stdout) == (0, "# nothing to do\n")
 
 
 def test_apply_as_json_is_the_apis_answer(run: Run, api: FakeApi, file: Path) -> None:

@@ -27,6 +27,14 @@ def test_config_of_the_running_lab(run: Run, api: FakeApi) -> None:
     assert Config.model_validate_json(result.stdout) == running
 
 
+@pytest.mark.parametrize("more", [("-c", "lab.toml"), ("-n", "3"), ("--set", "metrics.port=0")])
+def test_what_runs_is_not_changed_by_asking(run: Run, api: FakeApi, more: tuple[str, ...]) -> None:
+    result = run("config", "--running", *more)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--running asks the lab that runs (leave it out, or -c, " in result.stderr
+    assert api.requests == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -91,7 +91,7 @@ def test_a_program_without_a_name_is_not_found(environment: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["env-4", "0", "env-", "web", "env-02"])
-def test_an_unknown_environment_is_one_line_and_exit_2(environment: str, name: str) -> None:
+def test_an_unknown_environment_is_one_line_and_exit_125(environment: str, name: str) -> None:
     done = execute(environment, name, "--", "true")
     assert done.returncode == 125
     assert done.stderr == (
@@ -105,6 +105,15 @@ def test_no_lab(lab_name: str) -> None:
         find_namespace(lab_name, "env-1")
 
 
-def test_no_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "arguments", [(), ("env-1",), ("env-1", "--"), ("--bad", "env-1", "true"), ("--lab", "", "1")]
+)
+def test_what_is_not_understood_is_125(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """The program's own 2 must not look like it."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert run("exec", "env-1").exit_code == 2
+    result = run("exec", *arguments)
+    assert (result.exit_code, result.stdout) == (125, "")
+    assert result.stderr
+    assert run("--runtime-directory", "", "exec", "1", "true").exit_code == 125

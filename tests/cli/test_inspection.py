@@ -157,7 +157,13 @@ def test_the_lab_is_chosen_by_option_or_environment(
         assert run("--lab", "default", "environments").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["../etc", "UP", "a" * 16, ""])
+def test_tables_in_a_pipe_can_be_told_apart(run: Run, api: FakeApi) -> None:
+    lines = run("status").stdout.splitlines()
+    assert lines[0] == "# lab default: running"
+    assert lines[lines.index("# drops") + 1 :][:2] == ["reason\tpackets", "no_flow\t7"]
+
+
+@pytest.mark.parametrize("name", ["../etc", "UP", "a" * 16, "", "a-vpc"])
 def test_an_impossible_lab_name(run: Run, name: str) -> None:
     result = run("--lab", name or " ", "status")
     assert result.exit_code == 2

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hyperplane_nat.cli import common, flows
-from hyperplane_nat.cli.tables import Column, Table
+from hyperplane_nat.cli.tables import Column, Remark, Table
 from tests.cli.conftest import FLOW
 
 LONG = FLOW | {
@@ -69,14 +69,22 @@ def test_a_pipe_gets_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("title", [Column("name"), Column("packets", numeric=True, rank=9)])
     table.add_row("[b]markup[/b]", "1")
     table.add_row("two\nlines", "x" * 300)
-    assert piped(table, capsys) == f"name\tpackets\n[b]markup[/b]\t1\ntwo; lines\t{'x' * 300}\n"
+    assert piped(table, capsys) == (
+        f"# title\nname\tpackets\n[b]markup[/b]\t1\ntwo; lines\t{'x' * 300}\n"
+    )
 
 
 def test_a_table_without_headings_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("lab", [Column(""), Column("")])
     table.add_row("flows", "7")
-    assert piped(table, capsys) == "flows\t7\n"
+    assert piped(table, capsys) == "# lab\nflows\t7\n"
     assert len(drawn(table, width=40).splitlines()) == 4
+
+
+def test_a_remark_is_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    remark = Remark("hook: 7 [of] them")
+    assert piped(remark, capsys) == "# hook: 7 [of] them\n"
+    assert drawn(remark, width=40) == "hook: 7 [of] them\n"
 
 
 def test_a_row_has_a_cell_for_each_column() -> None:

@@ -204,6 +204,7 @@ class ControllerProcess:
         assert self.process.stdin is not None
         self.process.stdin.write(config.model_dump_json().encode())
         self.process.stdin.close()
+        self.process.stdin = None
         with os.fdopen(read) as pipe:
             self.reports = [json.loads(line) for line in pipe]
 
@@ -214,10 +215,8 @@ class ControllerProcess:
     def end(self, number: int) -> tuple[int, str]:
         """Send a signal; exit status and stderr."""
         self.process.send_signal(number)
-        assert self.process.stderr is not None
-        text = self.process.stderr.read().decode()
-        self.process.stderr.close()
-        return self.process.wait(DEADLINE_SECONDS), text
+        _, text = self.process.communicate(timeout=DEADLINE_SECONDS)
+        return self.process.returncode, text.decode()
 
 
 def run(work: Awaitable[None]) -> None:

@@ -13,21 +13,20 @@ from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
-from hyperplane_nat.controller.standing import Standing, standing
+from hyperplane_nat.controller.standing import Standing, absence, standing
 from tests.controller.support import DEADLINE_SECONDS, config_in, paths_of
 
 SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
 
 
 def forwarder_in(paths: LabPaths) -> Process:
-    """A process in a forwarder's place, that has begun: before, it has no command line."""
-    process = Process.spawn(
-        SLEEP,
-        "-c",
-        directory=paths.directory,
-        pid_file=paths.forwarder_pid,
-        log=paths.forwarder_log,
-    )
+    """A process in a forwarder's place."""
+    return begun(paths, paths.forwarder_pid, paths.forwarder_log)
+
+
+def begun(paths: LabPaths, pid_file: Path, log: Path) -> Process:
+    """A process of the lab that has begun: before, it has no command line."""
+    process = Process.spawn(SLEEP, "-c", directory=paths.directory, pid_file=pid_file, log=log)
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not process.output():
         assert time.monotonic() < deadline
@@ -42,14 +41,36 @@ def words(directory: Path) -> str:
     """What a client says that finds no controller."""
     with pytest.raises(NotRunningError) as error:
         Client("test", runtime_directory=directory / "run").get("/v1/status")
-    assert str(error.value) == found(directory).describe()
+    assert str(error.value) == absence("test", directory / "run")
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_nothing_stands(directory: Path) -> None:
     assert found(directory) == Standing("test", None, None, None, None)
-    assert "is not running (start it with: hyperplane-nat up --lab test)" in words(directory)
+    text = "lab 'test' is not running (start it with: hyperplane-nat up --lab test)"
+    assert words(directory) == text
+
+
+def test_a_lab_that_is_half_there(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is left is told of by kind, with the command that removes it."""
+    config = config_in(directory)
+    paths = paths_of(config)
+    paths.directory.mkdir(parents=True)
+    assert "left" not in words(directory)
+    record.write(paths.config_file, config)
+    paths.state_file.write_bytes(b"")
+    assert "not running, but of it are left: 2 files (" in words(directory)
+    service = begun(
+        paths, paths.service_pid("customer", "web"), paths.service_log("customer", "web")
+    )
+    try:
+        monkeypatch.setattr("netns.names.namespace.names", lambda _prefix: ["hp-test-gw"])
+        text = words(directory)
+        assert "are left: 1 namespace, 1 process, 4 files (start it with: " in text
+        assert "remove what is left with: hyperplane-nat down --lab test)" in text
+    finally:
+        terminate([service], 0.0)
 
 
 def test_a_forwarder_without_a_controller(directory: Path) -> None:

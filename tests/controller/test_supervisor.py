@@ -271,21 +271,27 @@ def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: 
     supervised(directory, work)
 
 
-def test_hung_forwarder_is_killed_and_its_end_awaited(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped as a whole, it still has its connection; only the heartbeat tells."""
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second without a heartbeat is a hang."""
     for module in ("heartbeat", "supervisor"):
         monkeypatch.setattr(f"hyperplane_nat.controller.{module}.HUNG_SECONDS", 0.5)
     monkeypatch.setattr("hyperplane_nat.controller.supervisor.SILENT_SECONDS", 0.3)
 
-    async def work(unwatched: ForwarderSupervisor, paths: LabPaths) -> None:
+
+def watched(
+    directory: Path,
+    work: Callable[[ForwarderSupervisor, int], Awaitable[None]],
+    begun: list[int | None],
+) -> None:
+    """`work` with a supervisor that reads the heartbeat, and the pid of a forwarder to adopt."""
+
+    async def body(unwatched: ForwarderSupervisor, paths: LabPaths) -> None:
         await unwatched.start()
+        pid = pid_of(unwatched)
         await unwatched.let_go()
         state = StateMap.open(paths.state_file)
-        config = config_in(directory)
-        command = reconcile.forwarder_command(config, paths, FORWARDER)
-        begun: list[int | None] = []
+        command = reconcile.forwarder_command(config_in(directory), paths, FORWARDER)
         keeper = ForwarderSupervisor(
             paths,
             command,
@@ -295,27 +301,79 @@ def test_hung_forwarder_is_killed_and_its_end_awaited(
             heartbeat=lambda: state.heartbeat,
             on_start=lambda: begun.append(keeper.pid),
         )
+        heard.clear()
         try:
-            assert await keeper.adopt()
-            await settled(keeper)
-            hung, heir = pid_of(keeper), keeper.standby_pid
-            heard.clear()
-            os.kill(hung, signal.SIGSTOP)
-            await eventually(lambda: not keeper.up, "the silence")
-            status = await keeper.status()
-            assert "no sign of life" in status["problem"]
-            await eventually(lambda: keeper.up and keeper.pid == heir)
-            assert gone(hung)
-            assert (keeper.hangs, keeper.restarts) == (1, 1)
-            assert begun == [heir]
-            told = [message for message in heard if message["event"].startswith("forwarder-")]
-            assert told[0] == {"event": "forwarder-hung", "pid": hung, "seconds": 0.5}
-            assert told[1]["event"] == "forwarder-restarted"
+            await work(keeper, pid)
         finally:
             terminate(await keeper.stop())
             state.close()
 
-    supervised(directory, work)
+    supervised(directory, body)
+
+
+def told() -> list[Mapping[str, Any]]:
+    """What was heard of forwarders."""
+    return [message for message in heard if message["event"].startswith("forwarder-")]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_hung_forwarder_is_killed_and_its_end_awaited(directory: Path) -> None:
+    """Stopped as a whole, it still has its connection; only the heartbeat tells."""
+    begun: list[int | None] = []
+
+    async def work(keeper: ForwarderSupervisor, hung: int) -> None:
+        assert await keeper.adopt()
+        await settled(keeper)
+        heir = keeper.standby_pid
+        os.kill(hung, signal.SIGSTOP)
+        await eventually(lambda: not keeper.up, "the silence")
+        status = await keeper.status()
+        assert "no sign of life" in status["problem"]
+        await eventually(lambda: keeper.up and keeper.pid == heir)
+        assert gone(hung)
+        assert (keeper.hangs, keeper.restarts) == (1, 1)
+        assert begun == [heir]
+        assert told()[0] == {"event": "forwarder-hung", "pid": hung, "seconds": 0.5}
+        assert told()[1]["event"] == "forwarder-restarted"
+
+    watched(directory, work, begun)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_forwarder_that_hangs_when_it_is_found_is_replaced_as_ever(directory: Path) -> None:
+    begun: list[int | None] = []
+
+    async def work(keeper: ForwarderSupervisor, hung: int) -> None:
+        os.kill(hung, signal.SIGSTOP)
+        assert await keeper.adopt()
+        assert keeper.up
+        assert gone(hung)
+        assert begun == [keeper.pid]
+        assert (keeper.hangs, keeper.restarts) == (1, 1)
+        assert told() == [
+            {"event": "forwarder-hung", "pid": hung, "seconds": 0.5},
+            {
+                "event": "forwarder-restarted",
+                "pid": keeper.pid,
+                "seconds": keeper.failover_seconds,
+            },
+        ]
+
+    watched(directory, work, begun)
+
+
+def test_forwarder_that_refuses_what_it_is_found_for_is_replaced(directory: Path) -> None:
+    begun: list[int | None] = []
+
+    async def work(keeper: ForwarderSupervisor, refusing: int) -> None:
+        complaint = paths_of(config_in(directory)).state_file.parent / "fake" / "fail-configure"
+        complaint.write_text("")
+        with pytest.raises(ControllerError, match="configure: no such link"):
+            await keeper.adopt()
+        assert gone(refusing)
+        complaint.unlink()
+
+    watched(directory, work, begun)
 
 
 def test_dead_forwarder_is_not_adopted(directory: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.config import load
+from hyperplane_nat.controller.heartbeat import HUNG_SECONDS
+from hyperplane_nat.engine import StateMap
 from netns import namespace
 from tests.engine import former_map
 from tests.live.conftest import Launch
@@ -202,13 +204,42 @@ def test_a_forwarder_that_hangs_is_replaced(launch: Launch) -> None:
         assert lab.verify() == []
 
 
+def test_a_forwarder_that_hangs_when_the_next_controller_comes_is_replaced(launch: Launch) -> None:
+    lab = launch()
+    with live_connection(lab, 1, 7007) as exchange_more:
+        hung = forwarder_pid(lab)
+        kill_controller(lab)
+        os.kill(hung, signal.SIGSTOP)
+        lab.cli("up")
+        exchange_more()
+        wait_until(lambda: not Path(f"/proc/{hung}").exists(), "its end")
+        forwarder = lab.status()["forwarder"]
+        assert (forwarder["hangs"], forwarder["restarts"], forwarder["up"]) == (1, 1, True)
+        kinds = [row["kind"] for row in lab.rows("events")]
+        assert kinds[:2] == ["forwarder-hung", "forwarder-restarted"]
+        assert lab.verify() == []
+
+
+def heartbeat(lab: Lab) -> float:
+    """When the forwarder was last at work, CLOCK_MONOTONIC in seconds."""
+    state = StateMap.open(lab.state_file)
+    try:
+        return state.heartbeat / 1000
+    finally:
+        state.close()
+
+
 def test_a_controller_that_was_stopped_kills_no_healthy_forwarder(launch: Launch) -> None:
     """Both were, as when a machine is suspended: the forwarder gets its time to show life."""
     lab = launch()
     healthy = forwarder_pid(lab)
     with stopped(int(lab.status()["pid"])), stopped(healthy):
-        # More than the time after which it would be hung.
-        time.sleep(3)
+        noted = heartbeat(lab)
+        wait_until(
+            lambda: time.monotonic() - noted > HUNG_SECONDS + 1,
+            "the time after which it would be hung",
+        )
+    wait_until(lambda: heartbeat(lab) > noted, "it is at work again")
     assert forwarder_pid(lab) == healthy
     assert lab.status()["forwarder"]["hangs"] == 0
 
