@@ -32,7 +32,7 @@ from typing import Any, Self, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from hyperplane_nat import config_checks, config_resource_checks
+from hyperplane_nat import config_checks, config_resource_checks, unix_socket
 from hyperplane_nat.config_flow_logs import FlowLogs
 from hyperplane_nat.config_nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config_resources import (
@@ -104,6 +104,13 @@ class Lab(Section):
         description="Directory for the state file. It must be a tmpfs: on a disk the write-back of "
         "dirty pages would stall packets.",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        longest = Path(self.runtime_directory) / self.name / unix_socket.FORWARDER
+        if (problem := unix_socket.too_long(longest)) is not None:
+            raise FieldError("runtime_directory", problem, "choose a shorter directory")
+        return self
 
 
 class Environment(Section):

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat import metrics
+from hyperplane_nat.client import VERIFY_SECONDS
 from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
 from hyperplane_nat.controller.errors import ControllerError
@@ -34,10 +35,6 @@ from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.settings import RemotePorts
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from netns.topology import Topology
-
-VERIFY_SECONDS = 60.0
-"""Walking a table of 16 million flows included."""
-
 
 log = logging.getLogger(__name__)
 
