@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlencode
@@ -63,8 +64,17 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # Blocking: a socket with a timeout is told EAGAIN when many wait to be accepted, and
+            # does not wait with them; unix(7). SO_SNDTIMEO is how long it waits.
+            seconds = 0 if self.timeout is None else max(int(self.timeout), 1)
+            self.sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", seconds, 0)
+            )
+            try:
+                self.sock.connect(str(self._path))
+            except BlockingIOError:
+                raise TimeoutError from None
             self.sock.settimeout(self.timeout)
-            self.sock.connect(str(self._path))
         except BaseException:
             self.close()
             raise

@@ -53,6 +53,7 @@ from hyperplane_nat.config_values import (
     Address,
     AddressWithPrefix,
     FieldError,
+    HostName,
     InterfaceName,
     LabName,
     LinkName,
@@ -307,6 +308,11 @@ class Metrics(Section):
         ge=0,
         le=65535,
         description="Port to listen on; 0 takes any free one, `hyperplane-nat status` tells which.",
+    )
+    hosts: list[HostName] = Field(
+        default_factory=list,
+        description="Names by which scrapers ask for it, besides `localhost` and its address. A "
+        "request for any other host is refused: a web page could send it.",
     )
 
 

@@ -166,6 +166,13 @@ class RunningLab:
             **views.traffic(state_map, self._paths.state_file),
         }
 
+    def health(self) -> Mapping[str, str]:
+        """GET /healthz: a word for each of the two processes, "ok" if it does its work."""
+        return {
+            "controller": "stopping" if self._stop.is_set() else "ok",
+            "forwarder": "ok" if self._forwarder.up else "down",
+        }
+
     async def environments(self) -> bytes:
         """GET /v1/environments, encoded."""
         state_map, found = self._open(), self._topology
