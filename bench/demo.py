@@ -267,7 +267,7 @@ def report(config: Config, totals: Totals, console: Console) -> int:
     client = client_of(config)
     status = common.mapping(client.get("/v1/status"))
     interfaces = common.rows(client.get("/v1/interfaces"))
-    verified = common.mapping(client.get("/v1/verify"))
+    verified = common.mapping(client.verify())
     counters: dict[str, int] = status["counters"]
     failures = list(totals.failures)
     failures += [f"flow table: {problem}" for problem in verified["problems"]]

@@ -6,15 +6,20 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
+from hyperplane_nat import unix_socket
+
 RUNTIME_DIRECTORY = Path("/run/hyperplane-nat")
-SOCKET_NAME = "control.sock"
 
 TIMEOUT_SECONDS = 30.0
 """Between two pieces of an answer; a controller that is silent for so long is stuck."""
+
+VERIFY_SECONDS = 60.0
+"""How long the controller lets the forwarder walk its table: 16 million flows included."""
 
 
 class ClientError(Exception):
@@ -59,8 +64,17 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # Blocking: a socket with a timeout is told EAGAIN when many wait to be accepted, and
+            # does not wait with them; unix(7). SO_SNDTIMEO is how long it waits.
+            seconds = 0 if self.timeout is None else max(int(self.timeout), 1)
+            self.sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", seconds, 0)
+            )
+            try:
+                self.sock.connect(str(self._path))
+            except BlockingIOError:
+                raise TimeoutError from None
             self.sock.settimeout(self.timeout)
-            self.sock.connect(str(self._path))
         except BaseException:
             self.close()
             raise
@@ -81,7 +95,7 @@ class Client:
         timeout: float | None = TIMEOUT_SECONDS,
     ) -> None:
         self.lab = lab
-        self.path = runtime_directory / lab / SOCKET_NAME
+        self.path = runtime_directory / lab / unix_socket.CONTROL
         self._timeout = timeout
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> object:
@@ -91,6 +105,15 @@ class Client:
     def post(self, path: str, body: object = None) -> object:
         """The answer to POST `path`, decoded; `body` is sent as JSON, None is no body."""
         return self._decode(b"".join(self.stream("POST", path, body=body)))
+
+    def verify(self) -> object:
+        """The answer to GET /v1/verify, for which the controller itself waits long."""
+        patient = Client(
+            self.lab,
+            runtime_directory=self.path.parent.parent,
+            timeout=VERIFY_SECONDS + TIMEOUT_SECONDS,
+        )
+        return patient.get("/v1/verify")
 
     def stream(
         self,
@@ -106,6 +129,8 @@ class Client:
         Raises NotRunningError if nobody listens, ApiError if the controller refuses, ClientError
         for the rest: no permission, an answer cut short, silence.
         """
+        if (problem := unix_socket.too_long(self.path)) is not None:
+            raise ClientError(f"{problem} (choose a shorter runtime directory)")
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         text = None if body is None else json.dumps(body).encode()

@@ -32,7 +32,7 @@ from typing import Any, Self, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from hyperplane_nat import config_checks, config_resource_checks
+from hyperplane_nat import config_checks, config_resource_checks, unix_socket
 from hyperplane_nat.config_flow_logs import FlowLogs
 from hyperplane_nat.config_nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config_resources import (
@@ -53,6 +53,7 @@ from hyperplane_nat.config_values import (
     Address,
     AddressWithPrefix,
     FieldError,
+    HostName,
     InterfaceName,
     LabName,
     LinkName,
@@ -104,6 +105,13 @@ class Lab(Section):
         description="Directory for the state file. It must be a tmpfs: on a disk the write-back of "
         "dirty pages would stall packets.",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        longest = Path(self.runtime_directory) / self.name / unix_socket.FORWARDER
+        if (problem := unix_socket.too_long(longest)) is not None:
+            raise FieldError("runtime_directory", problem, "choose a shorter directory")
+        return self
 
 
 class Environment(Section):
@@ -300,6 +308,11 @@ class Metrics(Section):
         ge=0,
         le=65535,
         description="Port to listen on; 0 takes any free one, `hyperplane-nat status` tells which.",
+    )
+    hosts: list[HostName] = Field(
+        default_factory=list,
+        description="Names by which scrapers ask for it, besides `localhost` and its address. A "
+        "request for any other host is refused: a web page could send it.",
     )
 
 

@@ -26,6 +26,7 @@ SLOT_NAME = re.compile(r"env[0-9]+")
 ACCOUNT_ID = re.compile(r"[0-9]{12}")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 GROUP_NAME = re.compile(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}")
+HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 NAMESPACE_WORDS = frozenset({"gw", "vpc", "env"})
@@ -179,6 +180,12 @@ def _port_range(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    if HOST_NAME.fullmatch(value) is None:
+        raise _wrong(f"{value!r} is not a host name", "write it in lower case and without a port")
+    return value
+
+
 LabName = Annotated[str, AfterValidator(_lab_name)]
 LinkName = Annotated[str, AfterValidator(_link_name)]
 InterfaceName = Annotated[str, AfterValidator(_interface_name)]
@@ -186,6 +193,7 @@ Address = Annotated[str, AfterValidator(_ipv4)]
 AddressWithPrefix = Annotated[str, AfterValidator(_ipv4_interface)]
 Network = Annotated[str, AfterValidator(_ipv4_network)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 AccountId = Annotated[str, AfterValidator(_account_id)]
 FunctionName = Annotated[str, AfterValidator(_function_name)]
 GroupName = Annotated[str, AfterValidator(_group_name)]

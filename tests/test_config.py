@@ -410,6 +410,17 @@ def test_an_interface_has_eight_addresses_at_most(tmp_path: Path) -> None:
     assert words.startswith("network_interface[0].secondary_addresses: ")
 
 
+def test_a_directory_that_is_too_deep_for_sockets(tmp_path: Path) -> None:
+    """The longest of the sockets' paths just fits, and then does not."""
+    fits = "/" + "x" * (107 - len("//default/forwarder.sock"))
+    accepted(tmp_path, f'[lab]\nruntime_directory = "{fits}"')
+    message = refused(tmp_path, f'[lab]\nruntime_directory = "{fits}x"')
+    assert message == (
+        f"lab.runtime_directory: {fits}x/default/forwarder.sock has 108 bytes, the path of a unix "
+        "socket at most 107 (choose a shorter directory)"
+    )
+
+
 def test_bad_toml_says_where(tmp_path: Path) -> None:
     assert refused(tmp_path, "[lab]\nname = = 3").startswith("not valid TOML: ")
     assert "line 2" in refused(tmp_path, "[lab]\nname = = 3")

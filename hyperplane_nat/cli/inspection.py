@@ -152,7 +152,7 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
 
 def verify(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
     """Check that the flow table is consistent; exit 1 if not."""
-    answer = common.mapping(common.client(ctx, lab).get("/v1/verify"))
+    answer = common.mapping(common.client(ctx, lab).verify())
     problems = answer["problems"]
     if as_json:
         common.print_json(answer)

@@ -3,26 +3,25 @@
 
 What may be asked is in `requests`, what is answered in `answers`, both together in `openapi`.
 
-Errors are ``{"error": code, "message": one line}`` with a 4xx or 5xx status, the code AWS's where
-it has one. Handlers only wait; what reads the state map or turns thousands of rows into text does
-so in a thread. A list of flows is sent while it is read, as fast as the client takes it.
+Errors have the form that `refusals` gives them. Handlers only wait; what reads the state map or
+turns thousands of rows into text does so in a thread. A list of flows is sent while it is read, as
+fast as the client takes it.
 """
 
 from __future__ import annotations
 
 import base64
-import errno
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.port_usage import PortQuery
+from hyperplane_nat.controller.refusals import WHAT_THERE_IS, refusing
 from hyperplane_nat.controller.requests import (
     BODY_BYTES_MAX,
     PROTOCOLS,
@@ -35,26 +34,13 @@ from hyperplane_nat.controller.requests import (
     RequestError,
     body_of,
     function_name,
-    one_line,
     query_of,
 )
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
-from hyperplane_nat.errors import ConfigError
 from hyperplane_nat.model.environment import environment_name
-from hyperplane_nat.model.errors import ModelError, StateError
-from netns.errors import NetnsError
-from netns.execution import ProgramError
 
 __all__ = ["PROTOCOLS", "LabService", "application"]
-
-MODEL_STATUSES: Mapping[str, int] = {
-    "ResourceNotFoundException": 404,
-    "ResourceConflictException": 409,
-    "ResourceNotReadyException": 502,
-    "TooManyRequestsException": 429,
-}
-"""HTTP statuses of the model's errors (Lambda API, "Invoke"); 400 for all others."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -137,7 +123,8 @@ class LabService(Protocol):
 def application(lab: LabService) -> web.Application:
     """The control API of `lab`."""
     handlers = _Handlers(lab)
-    result = web.Application(middlewares=[_errors], client_max_size=BODY_BYTES_MAX)
+    result = web.Application(middlewares=[refusing], client_max_size=BODY_BYTES_MAX)
+    result[WHAT_THERE_IS] = "GET /v1/openapi.json lists what there is"
     result.router.add_get("/v1/status", handlers.status)
     result.router.add_get("/v1/environments", handlers.environments)
     result.router.add_get("/v1/interfaces", handlers.interfaces)
@@ -156,67 +143,6 @@ def application(lab: LabService) -> web.Application:
     return result
 
 
-def _error(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    document = {"error": code, "message": one_line(message)}
-    return web.json_response(document, status=status, headers=headers)
-
-
-@web.middleware
-async def _errors(
-    request: web.Request,
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return _http_error(request, error)
-    except Exception as error:
-        status, code, message = _refusal(error)
-        if code == "internal":
-            log.exception("%s %s", request.method, request.path)
-        return _error(status, code, message)
-
-
-def _refusal(error: Exception) -> tuple[int, str, str]:
-    """Status, code and message of what a handler raised."""
-    match error:
-        case RequestError():
-            return error.status, error.code, str(error)
-        case ModelError():
-            status = MODEL_STATUSES.get(error.code, 400)
-            return status, error.code, f"{error.message} ({error.remedy})"
-        case ConfigError():
-            return 400, "InvalidParameterValueException", str(error)
-        case ProgramError():
-            missing = error.code in (errno.ENOENT, errno.ENOTDIR)
-            return 422, "ProgramNotFound" if missing else "ProgramNotExecutable", str(error)
-        case ForwarderError():
-            return 503, "forwarder_unavailable", str(error)
-        case ControllerError() | StateError() | NetnsError():
-            return 500, "failed", str(error)
-        case _:
-            return 500, "internal", f"{type(error).__name__}: {error} (see controller.log)"
-
-
-def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
-    """What the server itself refuses, in the form of all other errors."""
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return _error(
-            error.status,
-            "RequestTooLargeException",
-            f"the body has more than {BODY_BYTES_MAX} bytes (send less)",
-        )
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status, "bad_request")
-    message = f"{request.method} {request.path}: {error.reason.lower()}"
-    # RFC 9110, section 15.5.6: who answers 405 must say what is allowed.
-    headers = {name: value for name, value in error.headers.items() if name == "Allow"}
-    return _error(
-        error.status, code, f"{message} (GET /v1/openapi.json lists what there is)", headers
-    )
-
-
 async def _body(request: web.Request, model: type[M]) -> M:
     if request.headers.get("Content-Type") and request.content_type != "application/json":
         raise RequestError(
@@ -224,13 +150,7 @@ async def _body(request: web.Request, model: type[M]) -> M:
             "UnsupportedMediaTypeException",
             f"the body is {request.content_type} (send application/json)",
         )
-    try:
-        body = await request.read()
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise RequestError(
-            400, "InvalidRequestContentException", f"the body is cut short: {error} (send it again)"
-        ) from None
-    return body_of(model, body)
+    return body_of(model, await request.read())
 
 
 def _document() -> bytes:

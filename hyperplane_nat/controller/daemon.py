@@ -29,11 +29,17 @@ import threading
 import time
 from collections.abc import Awaitable
 
-from aiohttp import web
-
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config
-from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, record
+from hyperplane_nat.controller import (
+    api,
+    cleanup,
+    connections,
+    endpoint,
+    flow_logs,
+    reconcile,
+    record,
+)
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
@@ -75,6 +81,7 @@ def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) 
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    connections.raise_file_limit()
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(Daemon(config, ready_fd=ready_fd, replace=replace).run())
@@ -96,7 +103,7 @@ class Daemon(RunningLab):
         self._pipe = ReadyPipe(ready_fd)
         self._lock = LabLock(self._paths)
         self._metrics_listener: socket.socket | None = None
-        self._runners: list[web.AppRunner] = []
+        self._endpoints: list[endpoint.Endpoint] = []
         self._replace = replace
         self._adopting = False
         """Whether what stands is a former controller's, which a failed start leaves alone."""
@@ -338,11 +345,16 @@ class Daemon(RunningLab):
 
     async def _serve(self) -> None:
         control = endpoint.control_socket(self._paths.control_socket)
-        self._runners.append(await endpoint.serve(api.application(self), control))
+        control_connections, metrics_connections = connections.file_shares()
+        self._endpoints.append(
+            await endpoint.serve(api.application(self), control, control_connections)
+        )
         assert self._metrics_listener is not None
-        registry = metrics.registry(self._snapshot)
-        self._runners.append(
-            await endpoint.serve(endpoint.metrics_application(registry), self._metrics_listener)
+        application = endpoint.metrics_application(
+            metrics.registry(self._snapshot), self.health, self._config.metrics.hosts
+        )
+        self._endpoints.append(
+            await endpoint.serve(application, self._metrics_listener, metrics_connections)
         )
         self._metrics_listener = None
         self._observer.start()
@@ -350,15 +362,14 @@ class Daemon(RunningLab):
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
-        for runner in self._runners:
-            await runner.cleanup()
-        self._runners.clear()
+        for each in self._endpoints:
+            await each.close()
+        self._endpoints.clear()
 
     async def _halt(self) -> None:
         """Stop listening and whatever happens by itself; the processes are not touched."""
-        for runner in self._runners:
-            for site in list(runner.sites):
-                await site.stop()
+        for each in self._endpoints:
+            each.stop_listening()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
         await self._observer.stop()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the controller listens: the unix socket of the control API and the port of the metrics.
+"""Where the controller listens: the unix socket of the control API and the port of the metrics,
+and how what comes there is served.
 
 Both sockets are opened before anything is built, so that a port in use costs nothing but a line.
 """
@@ -10,15 +11,26 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from hyperplane_nat.controller.connections import Connections
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.refusals import WHAT_THERE_IS, Handler, refusing
+from hyperplane_nat.controller.requests import RequestError
+from hyperplane_nat.controller.threads import in_thread
 
-_BACKLOG = 128
+_BACKLOG = 512
+"""Connections that wait to be accepted, and that are accepted before others have their turn."""
+
+_METRICS_BODY_BYTES_MAX = 1024
+_EXCERPT = 60
 
 
 def control_socket(path: Path) -> socket.socket:
@@ -63,29 +75,113 @@ def metrics_socket(address: str, port: int) -> socket.socket:
     return listener
 
 
-def metrics_application(registry: CollectorRegistry) -> web.Application:
-    """An application that serves `registry` at /metrics in the format the scraper asks for."""
+def metrics_application(
+    registry: CollectorRegistry,
+    health: Callable[[], Mapping[str, str]],
+    names: Collection[str] = (),
+) -> web.Application:
+    """
+    An application that serves `registry` at /metrics in the format the scraper asks for, and what
+    `health` tells at /healthz: a word for each process, "ok" if all is well.
+
+    It answers to `names`, loopback names, and the address that it is reached at.
+    """
+    scraping = asyncio.Lock()
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        body = await asyncio.to_thread(encode, registry)
+        # One after the other: scrapes that nobody waits for must not keep the threads from others.
+        async with scraping:
+            body = await in_thread(encode, registry)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def index(_request: web.Request) -> web.Response:
-        return web.Response(text="hyperplane-nat: metrics are at /metrics\n")
+    async def healthz(_request: web.Request) -> web.Response:
+        words = health()
+        well = all(word == "ok" for word in words.values())
+        return web.json_response(
+            {"status": "ok" if well else "failing", **words},
+            status=200 if well else 503,
+            headers={"Cache-Control": "no-store"},
+        )
 
-    application = web.Application()
+    async def index(_request: web.Request) -> web.Response:
+        return web.Response(text="hyperplane-nat: metrics are at /metrics, health at /healthz\n")
+
+    @web.middleware
+    async def known_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+        _check_host(request, names)
+        return await handler(request)
+
+    application = web.Application(
+        middlewares=[refusing, known_host], client_max_size=_METRICS_BODY_BYTES_MAX
+    )
+    application[WHAT_THERE_IS] = "there are /metrics and /healthz"
     application.router.add_get("/metrics", metrics)
+    application.router.add_get("/healthz", healthz)
     application.router.add_get("/", index)
     return application
 
 
-async def serve(application: web.Application, listener: socket.socket) -> web.AppRunner:
-    """Serve `application` on a listening socket until the runner is cleaned up."""
-    # Who goes away before the answer does not want it any more: a program that runs is ended.
-    runner = web.AppRunner(
-        application, access_log=None, shutdown_timeout=0.5, handler_cancellation=True
+def _check_host(request: web.Request, names: Collection[str]) -> None:
+    """
+    Raise RequestError when the request was meant for somebody else.
+
+    A web page can let a name of its own resolve to this address, and then read the answers (DNS
+    rebinding); the name is what gives it away. Only a browser has to be told from others, and it
+    always names a host, so who names none is served.
+    """
+    said = request.headers.get("Host")
+    if said is None:
+        return
+    try:
+        name = (urlsplit(f"//{said}").hostname or "").rstrip(".")
+    except ValueError:
+        name = ""
+    if name == "localhost" or name in names:
+        return
+    here = request.transport.get_extra_info("sockname")[0] if request.transport else ""
+    try:
+        address = ip_address(name)
+    except ValueError:
+        pass
+    else:
+        if address.is_loopback or str(address) == here:
+            return
+    raise RequestError(
+        421,
+        "misdirected_request",
+        f"this is not {said[:_EXCERPT]!r} (ask by address, or name it in metrics.hosts)",
     )
+
+
+class Endpoint:
+    """A listening socket that is served."""
+
+    def __init__(self, runner: web.AppRunner, server: asyncio.Server) -> None:
+        self._runner = runner
+        self._server = server
+
+    def stop_listening(self) -> None:
+        """Take no more connections."""
+        self._server.close()
+
+    async def close(self) -> None:
+        """End the connections too; what is being answered has a moment."""
+        self._server.close()
+        await self._runner.cleanup()
+
+
+async def serve(
+    application: web.Application, listener: socket.socket, connections_max: int
+) -> Endpoint:
+    """Serve `application` on a listening socket until the endpoint is closed."""
+    connections = Connections(connections_max)
+    application.middlewares.append(connections.middleware)
+    # Who goes away before the answer does not want it any more: a program that runs is ended.
+    runner = web.AppRunner(application, shutdown_timeout=0.5, handler_cancellation=True)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
-    return runner
+    assert runner.server is not None
+    connections.serve_with(runner.server)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(connections, sock=listener, backlog=_BACKLOG)
+    return Endpoint(runner, server)

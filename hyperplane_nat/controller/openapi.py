@@ -23,10 +23,11 @@ from hyperplane_nat.controller import answers, requests
 
 _REF = "#/components/schemas/"
 
-_BODY = (400, 413, 415)
+_BODY = (400, 408, 413, 415)
 _STATUSES = {
     400: "The request is wrong, or what it asks for cannot be: the code says which.",
     404: "There is no such thing.",
+    408: "The body did not come in time.",
     409: "ResourceConflictException: it is not in a state to do so.",
     413: f"RequestTooLargeException: the body has more than {requests.BODY_BYTES_MAX} bytes.",
     415: "UnsupportedMediaTypeException: the body is not application/json.",

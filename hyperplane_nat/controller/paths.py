@@ -15,10 +15,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyperplane_nat import unix_socket
 from hyperplane_nat.controller.errors import ControllerError
-
-_SOCKET_PATH_MAX = 107
-"""Bytes in the path of a unix socket, unix(7), less the terminating zero."""
 
 _LOCKS = Path("/proc/locks")
 
@@ -48,12 +46,12 @@ class LabPaths:
     @property
     def control_socket(self) -> Path:
         """Where the control API listens."""
-        return self.directory / "control.sock"
+        return self.directory / unix_socket.CONTROL
 
     @property
     def forwarder_socket(self) -> Path:
         """Where the forwarder takes commands."""
-        return self.directory / "forwarder.sock"
+        return self.directory / unix_socket.FORWARDER
 
     @property
     def pid_file(self) -> Path:
@@ -114,11 +112,6 @@ class LabLock:
     def acquire(self) -> None:
         """Make the lab's directory and take the lock; ControllerError when it is taken."""
         paths = self._paths
-        if len(os.fsencode(paths.forwarder_socket)) > _SOCKET_PATH_MAX:
-            raise ControllerError(
-                f"lab.runtime_directory: {paths.forwarder_socket} is longer than the "
-                f"{_SOCKET_PATH_MAX} bytes of a unix socket's path (choose a shorter directory)"
-            )
         try:
             self._descriptor = self._open_and_lock()
         except PermissionError as error:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat import metrics
+from hyperplane_nat.client import VERIFY_SECONDS
 from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
 from hyperplane_nat.controller.errors import ControllerError
@@ -34,10 +35,6 @@ from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.settings import RemotePorts
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from netns.topology import Topology
-
-VERIFY_SECONDS = 60.0
-"""Walking a table of 16 million flows included."""
-
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +164,13 @@ class RunningLab:
                 for name, (up, restarts) in self._services.states().items()
             },
             **views.traffic(state_map, self._paths.state_file),
+        }
+
+    def health(self) -> Mapping[str, str]:
+        """GET /healthz: a word for each of the two processes, "ok" if it does its work."""
+        return {
+            "controller": "stopping" if self._stop.is_set() else "ok",
+            "forwarder": "ok" if self._forwarder.up else "down",
         }
 
     async def environments(self) -> bytes:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from hyperplane_nat import client
 from tests.cli.conftest import (
     ENVIRONMENT,
     FLOW,
@@ -83,6 +85,37 @@ def test_a_broken_flow_table_is_exit_1(run: Run, api: FakeApi) -> None:
 
 
 COMMANDS = ["status", "environments", "interfaces", "flows", "verify"]
+
+
+def test_verify_waits_longer_than_the_controller_does(
+    run: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(client, "VERIFY_SECONDS", 0.2)
+    given_up = threading.Event()
+
+    def answer(_: object) -> object:
+        given_up.wait(20)
+        return {}
+
+    api.answers["/v1/verify"] = answer
+    result = run("verify")
+    given_up.set()
+    assert result.exit_code == 2
+    assert "has not answered for 0.3 seconds" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_a_runtime_directory_that_is_too_deep_for_sockets(
+    run: Run, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    deep = tmp_path / ("x" * 107)
+    result = run("--runtime-directory", str(deep), command)
+    assert result.exit_code == 2
+    assert "the path of a unix socket at most 107 (choose a shorter runtime" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not deep.exists()
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "up", "down"])

@@ -388,19 +388,23 @@ class RegionLab:
 
 
 def talk(
-    directory: Path, lab: RegionLab, work: Callable[[aiohttp.ClientSession], Awaitable[None]]
+    directory: Path,
+    lab: RegionLab,
+    work: Callable[[aiohttp.ClientSession], Awaitable[None]],
+    connections_max: int = 100,
 ) -> None:
     """Let `work` ask a server that serves `lab`."""
 
     async def body() -> None:
         path = directory / "control.sock"
-        runner = await endpoint.serve(api.application(lab), endpoint.control_socket(path))
+        listener = endpoint.control_socket(path)
+        served = await endpoint.serve(api.application(lab), listener, connections_max)
         try:
             connector = aiohttp.UnixConnector(str(path))
             async with aiohttp.ClientSession("http://lab", connector=connector) as client:
                 await work(client)
         finally:
-            await runner.cleanup()
+            await served.close()
 
     run(body())
 
@@ -413,10 +417,11 @@ def served(path: Path, lab: RegionLab) -> Iterator[None]:
     end = asyncio.Event()
 
     async def serve() -> None:
-        runner = await endpoint.serve(api.application(lab), endpoint.control_socket(path))
+        listener = endpoint.control_socket(path)
+        served = await endpoint.serve(api.application(lab), listener, 100)
         ready.set()
         await end.wait()
-        await runner.cleanup()
+        await served.close()
 
     def work() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

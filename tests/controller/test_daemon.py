@@ -38,6 +38,12 @@ async def ask(running: RunningDaemon, path: str, method: str = "GET") -> Any:
         return await response.json()
 
 
+async def health(metrics_url: str) -> tuple[int, Any]:
+    url = metrics_url.replace("/metrics", "/healthz")
+    async with aiohttp.ClientSession() as client, client.get(url) as response:
+        return response.status, await response.json()
+
+
 def assert_nothing_left(directory: Path, netns: FakeNetns) -> None:
     assert netns.names() == []
     # `fake` is how tests talk to the fakes.
@@ -70,6 +76,10 @@ def test_life(directory: Path, netns: FakeNetns) -> None:
             ):
                 text = await response.text()
             assert 'hyperplane_nat_network_interface_environments{interface="eni-a"} 5.0' in text
+            assert await health(status["metrics_url"]) == (
+                200,
+                {"status": "ok", "controller": "ok", "forwarder": "ok"},
+            )
             assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
             assert record.read(running.paths.config_file) == config
             reports = running.reports()

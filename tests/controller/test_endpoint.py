@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import socket
 import stat
 import threading
+import time
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import aiohttp
@@ -74,27 +78,172 @@ class _Where:
         return []
 
 
-def test_scrape_in_a_thread_and_formats() -> None:
-    async def work() -> None:
-        registry = CollectorRegistry()
-        where = _Where()
-        registry.register(where)  # type: ignore[arg-type]
-        where.threads.clear()
-        listener = endpoint.metrics_socket("127.0.0.1", 0)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        runner = await endpoint.serve(endpoint.metrics_application(registry), listener)
-        try:
-            async with aiohttp.ClientSession() as client:
-                async with client.get(f"{url}/metrics") as response:
-                    assert response.headers["Content-Type"].startswith("text/plain")
-                accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
-                async with client.get(f"{url}/metrics", headers=accept) as response:
-                    assert (await response.text()) == "# EOF\n"
-                async with client.get(f"{url}/nothing") as response:
-                    assert response.status == 404
-        finally:
-            await runner.cleanup()
-        assert len(where.threads) == 2
-        assert threading.main_thread() not in where.threads
+Work = Callable[[aiohttp.ClientSession, int], Awaitable[None]]
 
-    run(work())
+
+def serving(
+    work: Work,
+    *,
+    collector: object | None = None,
+    health: Callable[[], dict[str, str]] = lambda: {"controller": "ok", "forwarder": "ok"},
+    names: Collection[str] = (),
+    connections_max: int = 16,
+) -> None:
+    """Let `work` ask a metrics endpoint; it is given the port too."""
+
+    async def body() -> None:
+        registry = CollectorRegistry()
+        if collector is not None:
+            registry.register(collector)  # type: ignore[arg-type]
+        listener = endpoint.metrics_socket("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        application = endpoint.metrics_application(registry, health, names)
+        served = await endpoint.serve(application, listener, connections_max)
+        try:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                await work(client, port)
+        finally:
+            await served.close()
+
+    run(body())
+
+
+def test_scrape_in_a_thread_and_formats() -> None:
+    where = _Where()
+
+    async def work(client: aiohttp.ClientSession, _port: int) -> None:
+        where.threads.clear()
+        async with client.get("/metrics") as response:
+            assert response.headers["Content-Type"].startswith("text/plain")
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        async with client.get("/metrics", headers=accept) as response:
+            assert (await response.text()) == "# EOF\n"
+
+    serving(work, collector=where)
+    assert len(where.threads) == 2
+    assert threading.main_thread() not in where.threads
+
+
+async def refused(response: aiohttp.ClientResponse) -> tuple[int, str]:
+    """Status and code of an answer that must be one line of JSON."""
+    assert response.content_type == "application/json"
+    document = await response.json()
+    assert set(document) == {"error", "message"}
+    assert "\n" not in document["message"]
+    assert "Traceback" not in document["message"]
+    return response.status, document["error"]
+
+
+class _Broken:
+    def collect(self) -> list[object]:
+        raise RuntimeError("a bug")
+
+
+def test_errors_are_json(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(client: aiohttp.ClientSession, port: int) -> None:
+        async with client.get("/nothing") as response:
+            assert await refused(response) == (404, "not_found")
+        async with client.post("/metrics") as response:
+            assert await refused(response) == (405, "method_not_allowed")
+        async with client.get("/metrics", data=bytes(2000)) as response:
+            assert await refused(response) == (413, "RequestTooLargeException")
+        async with client.get("/metrics") as response:
+            assert await refused(response) == (500, "internal")
+        caplog.clear()
+        for nonsense in (b"\x16\x03\x01\r\n\r\n", b"GET /metrics HTTP/1.1\r\nA: " + b"a" * 99999):
+            answer = await raw(port, nonsense)
+            assert answer.startswith(b"HTTP/1.0 400 ")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == "bad_request"
+        # Whoever sends nonsense does not write the log.
+        assert caplog.records == []
+
+    serving(work, collector=_Broken())
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """What comes back until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LocalHost.:9109", 200),
+        ("127.0.0.1:9109", 200),
+        ("127.8.8.8", 200),
+        ("[::1]:9109", 200),
+        ("gateway.example:9109", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("192.0.2.1", 421),
+        ("[::1", 421),
+        ("", 421),
+        (None, 200),
+    ],
+)
+def test_hosts(host: str | None, status: int) -> None:
+    """A web page whose name resolves to this address (DNS rebinding) reads nothing."""
+
+    async def work(_client: aiohttp.ClientSession, port: int) -> None:
+        for path in ("metrics", "healthz", ""):
+            # Only HTTP/1.0 may do without.
+            said = "0\r\n" if host is None else f"1\r\nHost: {host}\r\n"
+            request = f"GET /{path} HTTP/1.{said}Connection: close\r\n\r\n"
+            assert int((await raw(port, request.encode())).split()[1]) == status
+
+    serving(work, names=["gateway.example"])
+
+
+@pytest.mark.parametrize(
+    ("controller", "forwarder", "status", "word"),
+    [
+        ("ok", "ok", 200, "ok"),
+        ("ok", "down", 503, "failing"),
+        ("stopping", "ok", 503, "failing"),
+    ],
+)
+def test_health(controller: str, forwarder: str, status: int, word: str) -> None:
+    words = {"controller": controller, "forwarder": forwarder}
+
+    async def work(client: aiohttp.ClientSession, _port: int) -> None:
+        async with client.get("/healthz") as response:
+            assert response.status == status
+            assert await response.json() == {"status": word, **words}
+
+    serving(work, health=lambda: words)
+
+
+def test_scrapes_take_turns() -> None:
+    """However many ask at once, and leave: one thread is busy with it."""
+    running: list[int] = []
+    most = 0
+
+    class Slow:
+        def collect(self) -> list[object]:
+            nonlocal most
+            running.append(1)
+            most = max(most, len(running))
+            time.sleep(0.01)
+            running.pop()
+            return []
+
+    async def work(client: aiohttp.ClientSession, port: int) -> None:
+        for _ in range(5):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async def scrape() -> None:
+            async with client.get("/metrics") as response:
+                assert response.status == 200
+
+        await asyncio.gather(*(scrape() for _ in range(10)))
+
+    serving(work, collector=Slow())
+    assert most == 1

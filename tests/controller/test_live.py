@@ -92,7 +92,7 @@ def test_download_outlives_controller_and_forwarder(config: Config) -> None:
     status = second.status()
     assert status["forwarder"]["restarts"] == 1
     assert gone(before)
-    assert second.client.get("/v1/verify") == {
+    assert second.client.verify() == {
         "problems": [],
         "entries": status["flows"]["entries"],
     }

@@ -59,13 +59,6 @@ def test_the_holder_of_a_lock_is_who_wrote_his_pid(directory: Path) -> None:
     lock.release()
 
 
-def test_path_too_long_for_a_socket(directory: Path) -> None:
-    paths = LabPaths.of("test", directory / ("x" * 90), directory)
-    with pytest.raises(ControllerError, match="choose a shorter directory"):
-        LabLock(paths).acquire()
-    assert not (directory / ("x" * 90)).exists()
-
-
 def test_directory_that_cannot_be_made(directory: Path) -> None:
     (directory / "file").write_text("")
     with pytest.raises(ControllerError, match=r"choose another lab\.runtime_directory"):

@@ -309,7 +309,7 @@ class Lab:
 
     def verify(self) -> list[str]:
         """What the forwarder's checker finds wrong in the flow table; [] when nothing."""
-        document: Any = self.client.get("/v1/verify")
+        document: Any = self.client.verify()
         problems: list[str] = document["problems"]
         return problems
 

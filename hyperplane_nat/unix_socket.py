@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unix sockets in a lab's directory: their names, and how long a path they allow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CONTROL = "control.sock"
+"""Where the control API listens."""
+
+FORWARDER = "forwarder.sock"
+"""Where the forwarder takes commands; the longest of their names."""
+
+PATH_BYTES_MAX = 107
+"""unix(7), `sun_path` less the terminating zero."""
+
+
+def too_long(path: Path) -> str | None:
+    """What is wrong when a unix socket's path does not fit into its address; None when it does."""
+    size = len(os.fsencode(path))
+    if size <= PATH_BYTES_MAX:
+        return None
+    return f"{path} has {size} bytes, the path of a unix socket at most {PATH_BYTES_MAX}"
