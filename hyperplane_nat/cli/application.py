@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,4 +127,5 @@ def _globals(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = Settings(lab=lab, runtime_directory=runtime_directory)
+    called = ctx.obj or Settings()
+    ctx.obj = replace(called, lab=lab, runtime_directory=runtime_directory)
