@@ -40,6 +40,7 @@ OUTPUT_BYTES_MAX = 1 << 20
 
 _READ_BYTES = 1 << 16
 _ENDING_SECONDS = 5.0
+_UMASK = 0o022
 # execve(2): what these say is about the program, the rest about this host.
 _ABOUT_THE_PROGRAM = {
     errno.ENOENT: "check the name, or give the whole path",
@@ -190,6 +191,8 @@ def _start(program: _Program) -> subprocess.Popen[bytes]:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            # Ours may keep files to ourselves; what a program writes is its own affair.
+            umask=_UMASK,
         )
     except OSError as error:
         code = error.errno or 0

@@ -238,7 +238,11 @@ def run_in_thread(function: Callable[[], T]) -> T:
 def _share_directory() -> None:
     """Make /run/netns a shared mount on itself, once per boot, as `ip netns add` does."""
     try:
-        DIRECTORY.mkdir(0o755, parents=True, exist_ok=True)
+        if not DIRECTORY.exists():
+            with contextlib.suppress(FileExistsError):
+                DIRECTORY.mkdir(parents=True)
+            # Others list it too, whatever the umask.
+            DIRECTORY.chmod(0o755)
         descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # iproute2 takes the same lock; two first creators would stack two mounts.

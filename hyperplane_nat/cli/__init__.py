@@ -15,7 +15,9 @@ import errno
 import os
 import sys
 
+from hyperplane_nat import private_files
 from hyperplane_nat.cli.application import app
+from hyperplane_nat.cli.common import Settings
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     status: int | str | None = 0
     try:
         try:
-            app()
+            app(obj=Settings(umask=os.umask(private_files.UMASK)))
         except SystemExit as end:
             status = end.code
         sys.stdout.flush()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -137,5 +137,7 @@ def _globals(
         ),
     ] = False,
 ) -> None:
+    called = ctx.obj or Settings()
     parse = path("--runtime-directory")
-    ctx.obj = Settings(lab, None if runtime_directory is None else parse(runtime_directory))
+    directory = None if runtime_directory is None else parse(runtime_directory)
+    ctx.obj = replace(called, lab=lab, runtime_directory=directory)

@@ -22,6 +22,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import hyperplane_nat
+from hyperplane_nat import private_files
 from hyperplane_nat.capture import filters
 from hyperplane_nat.capture.errors import CaptureError
 from hyperplane_nat.capture.flows import FlowFinder
@@ -220,7 +221,7 @@ def _opened(output: Path) -> Iterator[BinaryIO]:
             # Python's own may be unbuffered, and then takes a part of what it is given.
             file = open(sys.stdout.fileno(), "wb", BUFFER_BYTES, closefd=False)  # noqa: SIM115
         else:
-            file = output.open("wb", BUFFER_BYTES)
+            file = private_files.open_to_write(output, BUFFER_BYTES)
     except OSError as error:
         raise CaptureError(
             f"cannot write {output}: {error.strerror} (choose another file)"

@@ -34,6 +34,8 @@ class Settings:
 
     lab: str | None = None
     runtime_directory: Path | None = None
+    umask: int | None = None
+    """What it was when the command was called; None if it is still the same."""
 
 
 def path(what: str) -> Callable[[str], Path]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hyperplane_nat.cli import common
-from hyperplane_nat.cli.common import LabOption, UserError
+from hyperplane_nat.cli.common import LabOption, Settings, UserError
 from netns import namespace
 from netns.names import environment_namespace
 
@@ -38,6 +38,9 @@ def execute(
     # Python ignores these two, and a program started by exec would go on ignoring them.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    settings: Settings = ctx.obj
+    if settings.umask is not None:
+        os.umask(settings.umask)
     try:
         if not command[0]:
             raise FileNotFoundError

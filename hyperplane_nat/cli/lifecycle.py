@@ -28,6 +28,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperplane_nat import config as configuration
+from hyperplane_nat import private_files
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import (
     ConfigOption,
@@ -40,6 +41,7 @@ from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.standing import standing
+from hyperplane_nat.private_files import NotPrivateError
 
 LOG_NAME = "controller.log"
 PID_NAME = "controller.pid"
@@ -159,8 +161,12 @@ def start(
     directory = config.runtime_directory
     log = directory / LOG_NAME
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        private_files.make_private(directory)
         log_file = log.open("ab")
+    except NotPrivateError as error:
+        raise UserError(
+            f"lab.runtime_directory: {error} (remove it, or choose another directory)"
+        ) from None
     except OSError as error:
         raise UserError(
             f"cannot write {log}: {error.strerror} (see lab.runtime_directory in "

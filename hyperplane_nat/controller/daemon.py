@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -29,7 +30,7 @@ import threading
 import time
 from collections.abc import Awaitable
 
-from hyperplane_nat import metrics
+from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller import (
     api,
@@ -56,6 +57,7 @@ from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.state_map import INTERFACES_MAX
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.store import Store
+from hyperplane_nat.private_files import NotPrivateError
 from netns.errors import NetnsError
 from netns.topology import Survey
 
@@ -76,6 +78,7 @@ def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) 
     first. 0: the lab was removed as asked; 1: it was, but not completely, or a signal ended the
     start; 2: it could not be started, and nothing is left but what stood before.
     """
+    os.umask(private_files.UMASK)
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
@@ -130,6 +133,7 @@ class Daemon(RunningLab):
 
     async def _run(self) -> int:
         try:
+            self._refuse_others_places()
             self._lock.acquire()
         except ControllerError as error:
             return self._fail(str(error), 2)
@@ -176,6 +180,21 @@ class Daemon(RunningLab):
             raise ControllerError(standing.refusal(", ".join(differing[:3])))
         self._adopting = not differing
         self._former = standing.config
+
+    def _refuse_others_places(self) -> None:
+        """ControllerError when somebody else has a say where files of the lab are to be."""
+        try:
+            private_files.refuse_replaceable(self._paths.state_file)
+        except NotPrivateError as error:
+            raise ControllerError(
+                f"lab.state_directory: {error} (choose another directory)"
+            ) from None
+        except OSError as error:
+            raise ControllerError(
+                f"lab.state_directory: cannot use {self._paths.state_file.parent}: "
+                f"{error.strerror} (choose another directory)"
+            ) from None
+        flow_logs.make_directory(self._config)
 
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hyperplane_nat import private_files
 from hyperplane_nat.config import Config
 from hyperplane_nat.config_flow_logs import interval_ms
+from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
 from hyperplane_nat.controller.reconcile import module_command
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.controller.views import MapReader
 from hyperplane_nat.engine.flow_record_ring import read_figures
+from hyperplane_nat.private_files import NotPrivateError
 
 PROGRAM = module_command("hyperplane_nat.flow_logs")
 
@@ -28,6 +31,26 @@ GROUP = "Gateway"
 def directory(config: Config) -> Path:
     """Where this lab's files go."""
     return Path(config.flow_logs.directory) / config.lab.name
+
+
+def make_directory(config: Config) -> None:
+    """Where the files of a lab with flow logs go; ControllerError when others have a say in it.
+
+    Its group may read it: whoever collects logs need not be root.
+    """
+    if not config.flow_logs.enabled:
+        return
+    try:
+        private_files.make_directory(directory(config), 0o750)
+    except NotPrivateError as error:
+        raise ControllerError(
+            f"flow_logs.directory: {error} (choose another directory, or give it to root alone)"
+        ) from None
+    except OSError as error:
+        raise ControllerError(
+            f"flow_logs.directory: cannot use {directory(config)}: {error.strerror} "
+            "(choose another directory)"
+        ) from None
 
 
 def writer_specs(config: Config, program: Sequence[str] = PROGRAM) -> list[ServiceSpec]:

@@ -15,8 +15,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperplane_nat import unix_socket
+from hyperplane_nat import private_files, unix_socket
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.private_files import NotPrivateError
 
 _LOCKS = Path("/proc/locks")
 
@@ -114,6 +115,10 @@ class LabLock:
         paths = self._paths
         try:
             self._descriptor = self._open_and_lock()
+        except NotPrivateError as error:
+            raise ControllerError(
+                f"lab.runtime_directory: {error} (remove it, or choose another directory)"
+            ) from None
         except PermissionError as error:
             raise ControllerError(
                 f"cannot use {paths.directory}: {error.strerror} (run as root)"
@@ -129,13 +134,16 @@ class LabLock:
     def _open_and_lock(self) -> int:
         paths = self._paths
         while True:
-            paths.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                descriptor = os.open(paths.pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                private_files.make_private(paths.directory)
+                descriptor = os.open(paths.pid_file, flags, 0o600)
             except FileNotFoundError:
                 # The previous controller removed the directory in between.
                 continue
             try:
+                # flock(2) asks for no more than a file that can be read, as a former version's can.
+                os.fchmod(descriptor, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 mine = os.fstat(descriptor)
                 with contextlib.suppress(FileNotFoundError):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -37,6 +38,8 @@ _ATTACHED: Final = struct.Struct("<I")
 _ATTACHED_OFFSET: Final = 20
 _LINES: Final = struct.Struct("<QQ")
 _LINES_OFFSET: Final = 136
+# In the directory others may have made something of the same name.
+_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FlowRecordFigures(NamedTuple):
@@ -65,7 +68,7 @@ class FlowRecordRing:
         path = Path(path)
         size = _size(capacity, interfaces_max)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, size)
                 memory = mmap.mmap(descriptor, size)
@@ -90,9 +93,12 @@ class FlowRecordRing:
         """Map an existing ring for reading and writing; StateMapError when it is none."""
         path = Path(path)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, _FLAGS)
             try:
-                size = os.fstat(descriptor).st_size
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+                    raise StateMapError(f"{path}: not a file of ours: remove it")
+                size = found.st_size
                 memory = mmap.mmap(descriptor, max(size, 1))
             finally:
                 os.close(descriptor)

@@ -8,6 +8,7 @@ and needs neither the forwarder nor the controller to answer it.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -68,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # Its group reads what is in the directory.
+    os.umask(0o027)
     # Lines can wait, packets cannot.
     make_room()
     client = Client(

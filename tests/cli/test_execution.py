@@ -52,6 +52,16 @@ def test_the_exit_status_is_the_programs(environment: str) -> None:
     assert execute(environment, "env-2", "--", "sh", "-c", "exit 42").returncode == 42
 
 
+def test_the_umask_is_the_callers(environment: str) -> None:
+    """Files of a program are its own affair."""
+    before = os.umask(0o027)
+    try:
+        done = execute(environment, "env-2", "--", "sh", "-c", "umask")
+    finally:
+        os.umask(before)
+    assert done.stdout == "0027\n"
+
+
 def test_death_by_signal_is_the_programs(environment: str) -> None:
     assert execute(environment, "env-2", "--", "sh", "-c", "kill -TERM $$").returncode == -15
 

@@ -241,7 +241,7 @@ def test_a_runtime_directory_that_cannot_be_written(run: Run, runtime: Path) -> 
     (runtime / "default").touch()
     result = run("up")
     assert result.exit_code == 2
-    assert "cannot write" in result.stderr
+    assert "default is no directory (remove it, or choose another directory)" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

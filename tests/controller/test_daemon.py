@@ -125,6 +125,31 @@ def test_second_controller_is_refused_and_breaks_nothing(directory: Path, netns:
     run(work())
 
 
+@pytest.mark.parametrize("place", ["lab.state_directory", "flow_logs.directory"])
+def test_a_place_that_is_not_ours_alone_is_refused(
+    directory: Path, netns: FakeNetns, place: str
+) -> None:
+    others = directory / "others"
+    others.mkdir()
+    others.chmod(0o777)
+    section, field = place.split(".")
+    sections: dict[str, dict[str, object]] = {section: {field: str(others)}}
+    if section == "flow_logs":
+        sections[section]["enabled"] = True
+    config = config_in(directory, **sections)
+
+    async def work() -> None:
+        with pytest.raises(AssertionError) as failure:
+            async with RunningDaemon(config, netns.parts()):
+                pass
+        assert f"{place}: others can replace what is in {others} (" in str(failure.value)
+        assert "'exit': 2" in str(failure.value)
+
+    run(work())
+    others.rmdir()
+    assert_nothing_left(directory, netns)
+
+
 CHANGES = {
     "config": "asked for: flows.max (",
     "namespace": "it has no gateway",

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writer of flow logs as a service of the controller, and its files among the lab's."""
 
+import stat
 from pathlib import Path
 
 import pytest
 
 from hyperplane_nat.config import Config, validated
 from hyperplane_nat.controller import cleanup, flow_logs, reconcile
+from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.engine import StateMap
 from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
@@ -56,6 +58,29 @@ def test_the_writer_understands_its_command_line(tmp_path: Path) -> None:
     assert arguments.lab == "logs"
     assert arguments.directory == tmp_path / "logs" / "logs"
     assert arguments.interval_ms == 600_000
+
+
+def test_its_directory_is_made_before_anything_is_started(tmp_path: Path) -> None:
+    flow_logs.make_directory(config(tmp_path, enabled=False))
+    assert not (tmp_path / "logs").exists()
+    flow_logs.make_directory(config(tmp_path, enabled=True))
+    assert stat.S_IMODE((tmp_path / "logs" / "logs").stat().st_mode) == 0o750
+
+
+def test_a_directory_as_a_former_version_made_it_goes_on(tmp_path: Path) -> None:
+    there = tmp_path / "logs" / "logs"
+    there.mkdir(parents=True)
+    there.chmod(0o755)
+    flow_logs.make_directory(config(tmp_path, enabled=True))
+    assert stat.S_IMODE(there.stat().st_mode) == 0o755
+
+
+def test_a_directory_in_which_others_write_is_refused(tmp_path: Path) -> None:
+    there = tmp_path / "logs" / "logs"
+    there.mkdir(parents=True)
+    there.chmod(0o775)
+    with pytest.raises(ControllerError, match=r"flow_logs.directory: others can write in .*0775"):
+        flow_logs.make_directory(config(tmp_path, enabled=True))
 
 
 def test_a_lab_that_goes_takes_its_records_along_but_not_its_logs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,25 @@ def test_directory_that_cannot_be_made(directory: Path) -> None:
     (directory / "file").write_text("")
     with pytest.raises(ControllerError, match=r"choose another lab\.runtime_directory"):
         LabLock(LabPaths.of("test", directory / "file", directory)).acquire()
+
+
+def test_nobody_else_can_read_or_lock_what_is_there(directory: Path) -> None:
+    """A former version let others read the lock, and so take it."""
+    paths = LabPaths.of("test", directory / "run", directory)
+    paths.directory.mkdir(mode=0o755, parents=True)
+    paths.pid_file.write_text("")
+    paths.pid_file.chmod(0o644)
+    lock = LabLock(paths)
+    lock.acquire()
+    assert stat.S_IMODE(paths.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(paths.pid_file.stat().st_mode) == 0o600
+    lock.release()
+
+
+def test_a_directory_in_which_others_write_is_refused(directory: Path) -> None:
+    paths = LabPaths.of("test", directory / "run", directory)
+    paths.directory.mkdir(parents=True)
+    paths.directory.chmod(0o777)
+    with pytest.raises(ControllerError, match=r"others can write in .*choose another directory"):
+        LabLock(paths).acquire()
+    assert not paths.pid_file.exists()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flow records: what is told of flows that are gone and of packets refused, and what is lost."""
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -267,6 +268,17 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(StateMapError, match="records"):
         FlowRecordRing.open(path)
     assert read_figures(path) is None
+
+
+def test_what_others_put_there_is_not_opened(tmp_path: Path) -> None:
+    """The directory of the state map may be everybody's."""
+    FlowRecordRing.create(tmp_path / "true", capacity=CAPACITY, interfaces_max=4).close()
+    (tmp_path / "link").symlink_to("true")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name in ("link", "pipe", "directory"):
+        with pytest.raises(StateMapError, match=name):
+            FlowRecordRing.open(tmp_path / name)
 
 
 def test_a_ring_is_not_made_over_another_file(tmp_path: Path) -> None:

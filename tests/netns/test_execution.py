@@ -78,6 +78,15 @@ def test_the_environment_is_the_one_given(room: str) -> None:
 
 
 @pytest.mark.live
+def test_the_umask_is_the_usual_one(room: str) -> None:
+    before = os.umask(0o077)
+    try:
+        assert run(room, "sh", "-c", "umask").stdout == b"0022\n"
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.live
 def test_a_signal_is_a_negative_status(room: str) -> None:
     outcome = run(room, "sh", "-c", "kill -TERM $$")
     assert outcome.status == -15
