@@ -94,12 +94,33 @@ CLOUDWATCH: tuple[CloudWatchMetric, ...] = (
     ),
 )
 
-assert {each.counter for each in CLOUDWATCH} - {None} == set(INTERFACE_COUNTER_NAMES)
+assert {each.counter for each in CLOUDWATCH} - {None} == {*INTERFACE_COUNTER_NAMES} - {"ports"}
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPorts:
+    """Source ports of one address of an interface in use or held, towards all remote endpoints."""
+
+    interface: str
+    address: str
+    ports: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePortsTaken:
+    """Source ports of one address that are in use or held towards one remote endpoint."""
+
+    interface: str
+    address: str
+    protocol: str
+    remote: str
+    """As in `RemoteCount`."""
+    ports: int
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteCount:
-    """Flows refused towards one remote endpoint, or ports taken."""
+    """Flows refused towards one remote endpoint."""
 
     interface: str
     protocol: str

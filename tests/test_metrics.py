@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
+from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
 from hyperplane_nat.engine.constants import DropReason, counter_names
 from hyperplane_nat.metrics import METRICS, Distribution, LabSnapshot, registry
 from hyperplane_nat.metrics.page import markdown
@@ -42,7 +42,12 @@ def snapshot(**counters: int) -> LabSnapshot:
         services={"customer/web": (True, 1)},
         interfaces={"eni-a": {each.aws: n for n, each in enumerate(CLOUDWATCH)}},
         remote_errors=[RemoteCount("eni-a", "tcp", "10.0.1.80:443", 9)],
-        remote_ports=[RemoteCount("eni-a", "tcp", "10.0.1.80:443", 54_000)],
+        ports=[AddressPorts("eni-a", "10.0.1.10", 60_000), AddressPorts("eni-a", "10.0.1.11", 5)],
+        ports_limit=65_000,
+        remote_ports=[
+            RemotePortsTaken("eni-a", "10.0.1.10", "tcp", "10.0.1.80:443", 54_000),
+            RemotePortsTaken("eni-a", "10.0.1.11", "tcp", "10.0.1.80:443", 3_000),
+        ],
         remote_ports_limit=55_000,
         forwarder_cpu_seconds=1.5,
         pool_ready=7,
@@ -91,6 +96,9 @@ def test_names_of_the_contract() -> None:
         drop_source_spoofed=6,
         flows_entries_used=7,
         ring_dropped=8,
+        ring_slots_used=9,
+        ring_slots_peak=10,
+        ring_slots=11,
     )
     expected = {
         "hyperplane_nat_packets_total{direction=in_from_source}": 1,
@@ -106,8 +114,16 @@ def test_names_of_the_contract() -> None:
         "hyperplane_nat_forwarder_hangs_total": 1,
         "hyperplane_nat_forwarder_up": 1,
         "hyperplane_nat_forwarder_cpu_seconds_total": 1.5,
+        "hyperplane_nat_ring_used_slots": 9,
+        "hyperplane_nat_ring_used_slots_peak": 10,
+        "hyperplane_nat_ring_slots_limit": 11,
+        "hyperplane_nat_natgateway_ports{address=10.0.1.10}{interface=eni-a}": 60_000,
+        "hyperplane_nat_natgateway_ports{address=10.0.1.11}{interface=eni-a}": 5,
+        "hyperplane_nat_natgateway_ports_limit": 65_000,
         "hyperplane_nat_natgateway_remote_ports"
-        "{interface=eni-a}{protocol=tcp}{remote=10.0.1.80:443}": 54_000,
+        "{address=10.0.1.10}{interface=eni-a}{protocol=tcp}{remote=10.0.1.80:443}": 54_000,
+        "hyperplane_nat_natgateway_remote_ports"
+        "{address=10.0.1.11}{interface=eni-a}{protocol=tcp}{remote=10.0.1.80:443}": 3_000,
         "hyperplane_nat_natgateway_remote_ports_limit": 55_000,
         "hyperplane_nat_pool_environments": 7,
         "hyperplane_nat_pool_environments_limit": 8,

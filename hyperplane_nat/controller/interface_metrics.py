@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
+from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import MapReader, connections
 from hyperplane_nat.engine import StateMapError
@@ -30,6 +30,9 @@ AVERAGES = 6
 
 REMOTES = 10
 """Remote endpoints with a figure of their own: label sets stay bounded."""
+
+_NO_ADDRESS = "0.0.0.0"
+"""Of a number that no forwarder has been told of yet."""
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +156,26 @@ class InterfaceMetrics:
                 found[names[each.interface], each.protocol, remote] += each.errors
         return [RemoteCount(*key, errors) for key, errors in found.most_common(REMOTES)]
 
-    def remote_ports(self) -> list[RemoteCount]:
-        """The remote endpoints with most ports taken, as of the last look."""
-        names = self._interfaces()
+    def ports(self) -> list[AddressPorts]:
+        """The ports that each address has taken."""
+        state_map = self._state_map()
+        if state_map is None:
+            return []
         return [
-            RemoteCount(
+            AddressPorts(name, address, state_map.interface_counters(number)["ports"])
+            for number, name in self._interfaces().items()
+            if (address := state_map.interface_address(number)) != _NO_ADDRESS
+        ]
+
+    def remote_ports(self) -> list[RemotePortsTaken]:
+        """The remote endpoints with most ports taken, as of the last look."""
+        state_map, names = self._state_map(), self._interfaces()
+        if state_map is None:
+            return []
+        return [
+            RemotePortsTaken(
                 names[each.interface],
+                state_map.interface_address(each.interface),
                 each.protocol,
                 remote_name(each.remote_address, each.remote_port),
                 each.ports,

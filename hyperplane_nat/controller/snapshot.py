@@ -53,6 +53,8 @@ def snapshot(
         services=running.services.states(),
         interfaces=figures.figures(),
         remote_errors=figures.remote_errors(),
+        ports=figures.ports(),
+        ports_limit=names.limit_per_interface,
         remote_ports=figures.remote_ports(),
         remote_ports_limit=names.limit_per_remote,
         pool_ready=functions.pool.ready,

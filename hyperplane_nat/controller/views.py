@@ -50,6 +50,9 @@ class MapReader(Protocol):
     def interface_counters(self, number: int) -> Mapping[str, int]:
         """The counters of one interface number."""
 
+    def interface_address(self, number: int) -> str:
+        """The address that has an interface number."""
+
     def exhaustions(self) -> Sequence[Exhaustion]:
         """Where ports ran out."""
 

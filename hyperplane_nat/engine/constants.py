@@ -313,6 +313,9 @@ COUNTER_NAMES: tuple[str, ...] = (
     "flow_records_lost",
     "transmit_coalesced",
     "forwarder_timer_failures",
+    "ring_slots",
+    "ring_slots_used",
+    "ring_slots_peak",
 )
 """Names of the counters in the state map, in the order of their indices."""
 
@@ -330,6 +333,7 @@ INTERFACE_COUNTER_NAMES: tuple[str, ...] = (
     "flows_timed_out",
     "port_allocation_errors",
     "drops",
+    "ports",
 )
 """Names of the counters of each interface number, in the order of their indices."""
 

@@ -46,6 +46,9 @@ _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
             "flows_ended_udp_replaced",
             "flows_ended_icmp_replaced",
             "forwarder_timer_failures",
+            "ring_slots",
+            "ring_slots_used",
+            "ring_slots_peak",
         }
     )
 }

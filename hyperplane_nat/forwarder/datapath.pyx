@@ -80,6 +80,7 @@ from hyperplane_nat.io.fair_queue cimport (
 from hyperplane_nat.io.ring cimport (
     FRAME_BAD,
     FRAME_LATER,
+    FRAME_NONE,
     FRAME_OK,
     OVERSIZE_BUFFERS,
     OVERSIZE_CACHED,
@@ -91,6 +92,7 @@ from hyperplane_nat.io.ring cimport (
     ring_frame,
     ring_next,
     ring_release,
+    ring_waiting,
 )
 from hyperplane_nat.io.sender cimport BATCH_MAX, Sender
 from hyperplane_nat.io.virtio_net cimport VNET_BYTES
@@ -144,6 +146,7 @@ cdef class Datapath:
     cdef uint32_t gathered
     cdef readonly bint busy
     cdef Patience patience
+    cdef uint32_t fill_peak
     cdef uint32_t* links
     cdef uint32_t links_size
     cdef uint32_t* slot_index
@@ -322,7 +325,20 @@ cdef class Datapath:
                 ring_release(self.ring, frame.position)
                 continue
             queue_push(&self.queue, self.bucket_of(&frame, link), frame.position)
+        self.note_fill(status != FRAME_NONE)
         return lost + self.shed(status == FRAME_LATER)
+
+    cdef inline void note_fill(self, bint more) noexcept nogil:
+        """Remember the fullest that the ring was; `more` may have arrived than is queued."""
+        cdef uint32_t used = self.queue.used
+        if used > self.fill_peak:
+            self.fill_peak = used
+        if more:
+            # To a sixty-fourth: where the peak is as high already that is one look.
+            while self.fill_peak < self.ring.slots and ring_filled(self.ring, self.fill_peak - used):
+                self.fill_peak = min(
+                    self.ring.slots, self.fill_peak + (self.ring.slots >> 6) + 1
+                )
 
     cdef uint32_t shed(self, bint full) noexcept nogil:
         """Make room in a ring that fills up at the expense of who fills it."""
@@ -491,9 +507,28 @@ cdef class Datapath:
         """Send a frame, virtio-net header included, on a network interface."""
         self.io.send(frame, self.interface_index[interface])
 
-    def publish(self, uint64_t ring_dropped):
-        """Copy the I/O layer's counts to the state map; `ring_dropped` since the last call."""
-        cdef uint64_t* counters = self.nat.counters
+    def take_peak(self):
+        """The most slots of the ring that were filled at a time since the last call."""
+        cdef uint32_t peak = max(self.fill_peak, self.queue.used + ring_waiting(self.ring))
+        self.fill_peak = 0
+        return peak
+
+    def publish(self, uint64_t ring_dropped, uint32_t ring_peak):
+        """Copy the I/O layer's counts, and ports by interface, to the state map.
+
+        `ring_dropped` is since the last call; `ring_peak` is for the readers of the map.
+        """
+        cdef Nat* nat = self.nat
+        cdef uint64_t* counters = nat.counters
+        cdef uint64_t* ports
+        cdef uint32_t number
+        counters[C_RING_SLOTS] = self.ring.slots
+        counters[C_RING_SLOTS_USED] = self.queue.used + ring_waiting(self.ring)
+        counters[C_RING_SLOTS_PEAK] = ring_peak
+        for number in range(nat.interfaces_max):
+            ports = &nat.interface_counters[number * INTERFACE_COUNTERS + I_PORTS]
+            if ports[0] != nat.interfaces[number].entries:
+                ports[0] = nat.interfaces[number].entries
         counters[C_RING_DROPPED] += ring_dropped
         counters[C_RING_OVERSIZE] += self.ring.oversize_received
         counters[C_TRANSMITTED] += self.sender.sent

@@ -29,6 +29,7 @@ from hyperplane_nat.engine import Engine, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
+from hyperplane_nat.forwarder.recent_peak import RecentPeak
 from hyperplane_nat.forwarder.slices import Work
 from hyperplane_nat.forwarder.timers import Timers
 from hyperplane_nat.io.packet_socket import ReceiveRing, statistics
@@ -100,6 +101,7 @@ class Forwarder:
         )
         self.tell: Callable[[Mapping[str, Any]], None] | None = None
         """Is given the engine's events, as messages for the controller."""
+        self._peak = RecentPeak()
         self._reading = False
         self._resuming = False
         self._resolves_at = 0
@@ -158,7 +160,8 @@ class Forwarder:
 
     def _publish(self) -> None:
         _seen, dropped = statistics(self._ring.socket)
-        self._datapath.publish(dropped)
+        peak = self._peak.add(self._datapath.take_peak(), time.monotonic())
+        self._datapath.publish(dropped, peak)
 
     def _resolve(self) -> float:
         """Ask for next hops, and give up those that do not answer."""

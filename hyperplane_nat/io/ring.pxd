@@ -57,6 +57,7 @@ cdef struct Ring:
 
 cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil
 cdef bint ring_filled(const Ring* ring, uint32_t ahead) noexcept nogil
+cdef uint32_t ring_waiting(const Ring* ring) noexcept nogil
 cdef void ring_frame(const Ring* ring, uint32_t position, Frame* frame, Offload* offload) noexcept nogil
 cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil
 

@@ -161,6 +161,19 @@ cdef bint ring_filled(const Ring* ring, uint32_t ahead) noexcept nogil:
     )
 
 
+cdef uint32_t ring_waiting(const Ring* ring) noexcept nogil:
+    """How many frames have arrived that nobody has taken note of; looks at each of their slots."""
+    cdef uint32_t count = 0, position = ring.head
+    while (
+        count < ring.slots
+        and ring.kept[position].held == 0
+        and hp_slot_status(ring.memory + <size_t>position * ring.slot_bytes) & STATUS_USER
+    ):
+        count += 1
+        position = position + 1 if position + 1 < ring.slots else 0
+    return count
+
+
 cdef void ring_frame(
     const Ring* ring, uint32_t position, Frame* frame, Offload* offload
 ) noexcept nogil:

@@ -25,7 +25,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from hyperplane_nat import __version__
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
+from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
 from hyperplane_nat.engine.flow_record_ring import FlowRecordFigures
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.metrics.families import METRICS, PREFIX, MetricSpec
@@ -52,7 +52,10 @@ class LabSnapshot:
     interfaces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By interface: the metrics of `CLOUDWATCH` by AWS's name."""
     remote_errors: Sequence[RemoteCount] = ()
-    remote_ports: Sequence[RemoteCount] = ()
+    ports: Sequence[AddressPorts] = ()
+    ports_limit: int = 0
+    """0 is none."""
+    remote_ports: Sequence[RemotePortsTaken] = ()
     remote_ports_limit: int = 0
     pool_ready: int = 0
     pool_size: int = 0
@@ -90,8 +93,18 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
         "service_up": [((name,), float(state[0])) for name, state in snapshot.services.items()],
         "service_restarts": [((name,), state[1]) for name, state in snapshot.services.items()],
         "build_info": [((__version__, snapshot.lab), 1)],
-        "natgateway_remote_error_port_allocation": _by_remote(snapshot.remote_errors),
-        "natgateway_remote_ports": _by_remote(snapshot.remote_ports),
+        "natgateway_remote_error_port_allocation": [
+            ((each.interface, each.protocol, each.remote), each.count)
+            for each in snapshot.remote_errors
+        ],
+        "natgateway_ports": [
+            ((each.interface, each.address), each.ports) for each in snapshot.ports
+        ],
+        "natgateway_ports_limit": [((), snapshot.ports_limit)] if snapshot.ports_limit else [],
+        "natgateway_remote_ports": [
+            ((each.interface, each.address, each.protocol, each.remote), each.ports)
+            for each in snapshot.remote_ports
+        ],
         "natgateway_remote_ports_limit": [((), snapshot.remote_ports_limit)],
         "pool_environments": [((), snapshot.pool_ready)],
         "pool_environments_limit": [((), snapshot.pool_size)],
@@ -105,10 +118,6 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
             for each in CLOUDWATCH
         },
     }
-
-
-def _by_remote(figures: Sequence[RemoteCount]) -> list[tuple[tuple[str, ...], float]]:
-    return [((each.interface, each.protocol, each.remote), each.count) for each in figures]
 
 
 def _distributions(snapshot: LabSnapshot) -> dict[str, tuple[list[tuple[float, int]], float]]:

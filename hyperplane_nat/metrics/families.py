@@ -54,11 +54,23 @@ METRICS: tuple[MetricSpec, ...] = (
         ("interface", "protocol", "remote"),
     ),
     MetricSpec(
+        "natgateway_ports",
+        "gauge",
+        "Source ports of an address of an interface in use or held, towards all remote endpoints; "
+        "counted by connection, as `ports.limit_per_interface` does.",
+        ("interface", "address"),
+    ),
+    MetricSpec(
+        "natgateway_ports_limit",
+        "gauge",
+        "`ports.limit_per_interface`; absent where there is none.",
+    ),
+    MetricSpec(
         "natgateway_remote_ports",
         "gauge",
         "Source ports taken towards a remote endpoint, held ones included, for the ten with the "
         "most among those with a twentieth of the limit or more; looked up every ten seconds.",
-        ("interface", "protocol", "remote"),
+        ("interface", "address", "protocol", "remote"),
     ),
     MetricSpec(
         "natgateway_remote_ports_limit",
@@ -242,6 +254,27 @@ METRICS: tuple[MetricSpec, ...] = (
         "Frames the kernel dropped because the receive ring was full.",
         (),
         "ring_dropped",
+    ),
+    MetricSpec(
+        "ring_used_slots",
+        "gauge",
+        "Slots of the receive ring with a frame in them, twice a second.",
+        (),
+        "ring_slots_used",
+    ),
+    MetricSpec(
+        "ring_used_slots_peak",
+        "gauge",
+        "The most of them at a time within the last minute, of every batch.",
+        (),
+        "ring_slots_peak",
+    ),
+    MetricSpec(
+        "ring_slots_limit",
+        "gauge",
+        "Slots of the receive ring.",
+        (),
+        "ring_slots",
     ),
     MetricSpec(
         "ring_oversize_frames",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, RemoteCount
+from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
 from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.engine import DropReason, Exhaustion
 from hyperplane_nat.engine.constants import INTERFACE_COUNTER_NAMES
@@ -24,6 +24,7 @@ class Map:
     def __init__(self) -> None:
         self.counts: dict[int, Counter[str]] = {}
         self.refused: list[Exhaustion] = []
+        self.addresses = {0: "10.0.1.10", 1: "10.0.1.11", 2: "10.0.1.12"}
 
     def counters(self) -> Mapping[str, int]:
         return {}
@@ -33,6 +34,9 @@ class Map:
 
     def interface_counters(self, number: int) -> Mapping[str, int]:
         return {name: self.counts.get(number, Counter())[name] for name in INTERFACE_COUNTER_NAMES}
+
+    def interface_address(self, number: int) -> str:
+        return self.addresses.get(number, "0.0.0.0")
 
     def exhaustions(self) -> Sequence[Exhaustion]:
         return self.refused
@@ -136,11 +140,24 @@ def test_without_a_map_there_is_nothing() -> None:
     )
     metrics.sample()
     assert (metrics.figures(), metrics.remote_errors()) == ({}, [])
+    assert (metrics.ports(), metrics.remote_ports()) == ([], [])
+
+
+def test_ports_of_each_address(setting: Setting) -> None:
+    setting.map.counts = {0: Counter(ports=7), 2: Counter(ports=1)}
+    setting.names[4] = "eni-new"
+    # The new one's number has no address in the map yet.
+    assert setting.metrics.ports() == [
+        AddressPorts("eni-a", "10.0.1.10", 7),
+        AddressPorts("eni-b", "10.0.1.11", 0),
+        AddressPorts("eni-a", "10.0.1.12", 1),
+    ]
 
 
 def test_crowded_remote_endpoints_have_the_names_of_now(setting: Setting) -> None:
     setting.crowded = [
         RemotePorts("tcp", 2, "10.0.1.80", 443, 54_000, 54_321),
+        RemotePorts("tcp", 0, "10.0.1.80", 443, 9_500, 9_500),
         RemotePorts("udp", 7, "10.0.1.81", 53, 9_000, 9_000),
         RemotePorts("udp", 1, "0.0.0.0", 0, 4_000, 4_000),
     ]
@@ -148,6 +165,7 @@ def test_crowded_remote_endpoints_have_the_names_of_now(setting: Setting) -> Non
     asyncio.run(setting.metrics.look_at_ports())
     # Nobody has number 7 any more.
     assert setting.metrics.remote_ports() == [
-        RemoteCount("eni-a", "tcp", "10.0.1.80:443", 54_000),
-        RemoteCount("eni-b", "udp", "any", 4_000),
+        RemotePortsTaken("eni-a", "10.0.1.12", "tcp", "10.0.1.80:443", 54_000),
+        RemotePortsTaken("eni-a", "10.0.1.10", "tcp", "10.0.1.80:443", 9_500),
+        RemotePortsTaken("eni-b", "10.0.1.11", "udp", "any", 4_000),
     ]

@@ -22,6 +22,9 @@ NEW_COUNTERS = (
     "flows_ended_udp_replaced",
     "flows_ended_icmp_replaced",
     "forwarder_timer_failures",
+    "ring_slots",
+    "ring_slots_used",
+    "ring_slots_peak",
 )
 """Layout 3 had none of them; the others stood in the same order from the first place on."""
 

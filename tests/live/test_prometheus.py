@@ -23,6 +23,7 @@ from tests.live.lab import (
     program,
     require_program,
     run,
+    stopped,
     tcp_socket,
     udp_socket,
     wait_listening,
@@ -219,6 +220,39 @@ def test_counts_of_the_socket_and_the_process(text: str, prometheus: Prometheus)
     assert seconds > 0
     (resident,) = prometheus.values("hyperplane_nat_forwarder_resident_memory_bytes").values()
     assert resident > 1 << 20
+
+
+def test_ports_by_address(lab: Lab, prometheus: Prometheus) -> None:
+    """What an address has taken is what the flow table holds of it: here all."""
+    query = "hyperplane_nat_natgateway_ports"
+
+    def agree() -> bool:
+        return sum(prometheus.values(query).values()) == lab.counters()["flows_entries_used"] > 0
+
+    wait_until(agree, lambda: f"{prometheus.values(query)}, {lab.counters()}", 30)
+    (usage,) = lab.json("ports")["interfaces"]
+    # The labels in alphabetical order: address, interface.
+    assert {key[:2] for key in prometheus.values(query)} == {(usage["address"], usage["interface"])}
+    limit = prometheus.values("hyperplane_nat_natgateway_ports_limit")
+    assert limit == {(): usage["limit"]}
+
+
+def test_the_ring_was_as_full_as_it_was(lab: Lab, prometheus: Prometheus) -> None:
+    """A forwarder that does not look for a moment finds everything in the ring."""
+    count = 700
+    forwarder = lab.status()["forwarder"]["pid"]
+    with udp_socket(lab.environment(1)) as endpoint, stopped(forwarder):
+        for _ in range(count):
+            endpoint.sendto(b"question", ECHO)
+    peak, limit = (f"hyperplane_nat_ring_{word}" for word in ("used_slots_peak", "slots_limit"))
+    wait_until(
+        lambda: max(prometheus.values(peak).values()) >= count,
+        lambda: f"{prometheus.values(peak)} of {prometheus.values(limit)}",
+    )
+    assert max(prometheus.values(peak).values()) <= max(prometheus.values(limit).values())
+    wait_until(
+        lambda: prometheus.values("hyperplane_nat_ring_used_slots") == {(): 0}, "an empty ring"
+    )
 
 
 def test_every_query_of_the_dashboard_is_answered(lab: Lab, prometheus: Prometheus) -> None:
