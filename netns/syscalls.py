@@ -7,7 +7,9 @@ kernel works, so other threads go on during a slow unshare or umount.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -25,6 +27,13 @@ MNT_DETACH = 2
 BPF_PROG_TYPE_SCHED_CLS = 3
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITIES_MAX = 64
 _BPF_PROG_LOAD = 5
 # System calls since Linux 5.2 have one number on all architectures.
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
@@ -48,6 +57,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.prctl.argtypes = (ctypes.c_int, *([ctypes.c_ulong] * 4))
+_libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -105,6 +115,40 @@ def mount_detached(filesystem: str) -> int:
 def set_parent_death_signal(number: int) -> None:
     """Have the kernel send signal `number` to this process when the parent *thread* ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def load_unwinder() -> None:
+    """Load what glibc's pthread_exit(3) loads when it is first called, and aborts without."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1")
+
+
+def set_no_new_privs() -> None:
+    """From now on no execve(2) of this thread gains anything: no set-user-id, no capability."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def set_undumpable() -> None:
+    """Nobody of this process's user may trace it or look into it, and it leaves no core."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+
+
+def drop_bounding_set() -> None:
+    """Take all capabilities out of the calling thread's bounding set; needs CAP_SETPCAP."""
+    for number in range(_CAPABILITIES_MAX):
+        if _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+            code = ctypes.get_errno()
+            if code == errno.EINVAL:
+                # The kernel knows no more of them.
+                return
+            raise OSError(code, os.strerror(code), "prctl")
+
+
+def drop_capabilities() -> None:
+    """Empty the calling thread's ambient, effective, permitted and inheritable sets."""
+    _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, bytes(24)), "capset")
 
 
 def load_program(kind: int, instructions: bytes, name: str) -> int:

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from netns import privileges
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives up what only root has")
+
+TRY = """
+import json, mmap, os, socket, threading
+from netns import NetnsError, privileges, syscalls
+
+def outcome(work):
+    try:
+        work()
+    except OSError as error:
+        return error.errno
+    return 0
+
+def say(**said):
+    print(json.dumps(said), flush=True)
+"""
+ENOSYS = 38
+
+
+def run(script: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", TRY + script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS"])
+@pytest.mark.parametrize("uid", [0, privileges.UID])
+def test_nothing_is_left(program: str, uid: int) -> None:
+    told = run(f"""
+privileges.drop(privileges.{program}, uid={uid})
+found = privileges.of(os.getpid())
+say(uid=found.uid, gid=found.gid, capabilities=found.capabilities, dropped=found.dropped,
+    groups=os.getgroups() if {uid} else [], ids=[*os.getresuid(), *os.getresgid()])
+""")
+    assert told == {
+        "uid": uid,
+        "gid": uid,
+        "capabilities": 0,
+        "dropped": True,
+        "groups": [],
+        "ids": [uid] * 6,
+    }
+
+
+def test_other_processes_are_read() -> None:
+    found = privileges.of(os.getpid())
+    assert found is not None
+    assert found.uid == 0
+    assert found.effective
+    assert not found.dropped
+    assert privileges.of(1 << 22) is None
+
+
+@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS"])
+def test_system_calls_off_the_list_are_refused(program: str) -> None:
+    told = run(f"""
+privileges.drop(privileges.{program}, uid=0)
+say(execute=outcome(lambda: os.execv("/bin/true", ["true"])),
+    fork=outcome(os.fork),
+    kill=outcome(lambda: os.kill(os.getppid(), 0)),
+    chown=outcome(lambda: os.chown("/", 0, 0)),
+    unshare=outcome(lambda: syscalls.unshare()),
+    packet=outcome(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
+    code=outcome(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)))
+""")
+    assert told == dict.fromkeys(
+        ("execute", "fork", "kill", "chown", "unshare", "packet", "code"), ENOSYS
+    )
+
+
+def test_what_a_program_needs_is_allowed_to_it_alone() -> None:
+    told = run("""
+import ctypes
+def write():
+    os.close(os.open("/dev/null", os.O_WRONLY))
+def start():
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+def look_up():
+    # BPF_MAP_LOOKUP_ELEM of no map.
+    buffer = ctypes.create_string_buffer(32)
+    if syscalls._syscall(321, ctypes.c_int(1), ctypes.byref(buffer), ctypes.c_uint(32)) < 0:
+        raise OSError(ctypes.get_errno(), "bpf")
+def family(number):
+    return lambda: socket.socket(number, socket.SOCK_DGRAM).close()
+
+answers = {}
+for name in ("FORWARDER", "SERVICE", "FLOW_LOGS"):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        privileges.drop(getattr(privileges, name), uid=0)
+        try:
+            start()
+            threads = True
+        except RuntimeError:
+            threads = False
+        os.write(writer, json.dumps({
+            "files": outcome(write) == 0,
+            "threads": threads,
+            "inet": outcome(family(socket.AF_INET)) == 0,
+            "unix": outcome(family(socket.AF_UNIX)) == 0,
+            "maps": outcome(look_up) == 38,
+            "pair": outcome(lambda: [each.close() for each in socket.socketpair()]) == 0,
+            "read": outcome(lambda: os.close(os.open("/dev/null", os.O_RDONLY))) == 0,
+        }).encode())
+        os._exit(0)
+    os.wait()
+    answers[name] = json.loads(os.read(reader, 4096))
+say(**answers)
+""")
+    common = {"pair": True, "read": True}
+    assert told == {
+        "FORWARDER": common
+        | {"files": False, "threads": False, "inet": False, "unix": False, "maps": False},
+        "SERVICE": common
+        | {"files": False, "threads": True, "inet": True, "unix": False, "maps": True},
+        "FLOW_LOGS": common
+        | {"files": True, "threads": True, "inet": False, "unix": True, "maps": True},
+    }
+
+
+@pytest.mark.parametrize("uid", [0, privileges.UID])
+def test_a_thread_that_keeps_capabilities_is_an_error(uid: int) -> None:
+    told = run(f"""
+ready, go = threading.Event(), threading.Event()
+answers = []
+def work():
+    ready.set()
+    go.wait()
+    answers.append(outcome(lambda: os.kill(os.getppid(), 0)))
+thread = threading.Thread(target=work)
+thread.start()
+ready.wait()
+try:
+    privileges.drop(privileges.SERVICE, uid={uid})
+except NetnsError as error:
+    go.set()
+    thread.join()
+    say(error=str(error), kill=answers)
+""")
+    assert "of service has kept privileges" in told["error"]
+    assert "while there is one thread" in told["error"]
+    assert told["kill"] == [ENOSYS]
+
+
+def test_a_user_that_cannot_be_is_named() -> None:
+    told = run("""
+os.setresuid(1, 1, 1)
+try:
+    privileges._become(privileges.UID)
+except NetnsError as error:
+    say(error=str(error))
+""")
+    assert "cannot become user 65530: Operation not permitted" in told["error"]
+    assert "lab.process_uid = 0" in told["error"]
