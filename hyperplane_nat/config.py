@@ -63,6 +63,7 @@ from hyperplane_nat.config_values import (
     Section,
 )
 from hyperplane_nat.errors import ConfigError as ConfigError
+from netns.privileges import UID
 
 SLOTS_MAX = 16384
 INTERFACES_MAX = 256
@@ -104,6 +105,14 @@ class Lab(Section):
         default="/dev/shm",
         description="Directory for the state file. It must be a tmpfs: on a disk the write-back of "
         "dirty pages would stall packets.",
+    )
+    process_uid: int = Field(
+        default=UID,
+        ge=0,
+        le=(1 << 32) - 2,
+        description="User and group, by number, of the processes that need no privilege: "
+        "forwarder, standby, servers and the writer of flow logs of all labs. Best one that nobody "
+        "else has. 0 keeps root, without capabilities, for containers that have no such user.",
     )
 
     @model_validator(mode="after")

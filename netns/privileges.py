@@ -52,7 +52,13 @@ _LOADED_LATER = (
 _CLONE_THREAD = 0x00010000
 _PROT_EXEC = 4
 _PRCTLS = {"PR_SET_PDEATHSIG": 1, "PR_SET_NAME": 15}
-_IOCTLS = {"FIONREAD": 0x541B, "FIONBIO": 0x5421, "FIONCLEX": 0x5450, "FIOCLEX": 0x5451}
+_IOCTLS = {
+    "TCGETS": 0x5401,
+    "FIONREAD": 0x541B,
+    "FIONBIO": 0x5421,
+    "FIONCLEX": 0x5450,
+    "FIOCLEX": 0x5451,
+}
 # Maps that were opened before: one key, many keys, the next key. No program, no new map, no link.
 _BPF_COMMANDS = {
     "BPF_MAP_LOOKUP_ELEM": 1,
@@ -109,8 +115,8 @@ _COMMON = _calls(
 
 FORWARDER = Program(
     "forwarder",
-    # The map is locked, and holes are made in it where arrays are emptied.
-    _COMMON | {"accept", "accept4", "flock", "fallocate"},
+    # An event loop listens again on a socket that listens already.
+    _COMMON | {"accept", "accept4", "listen"},
     maps=True,
 )
 

@@ -26,6 +26,9 @@ MNT_DETACH = 2
 
 BPF_PROG_TYPE_SCHED_CLS = 3
 
+TMPFS_MAGIC = 0x01021994
+RAMFS_MAGIC = 0x858458F6
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
@@ -57,6 +60,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.prctl.argtypes = (ctypes.c_int, *([ctypes.c_ulong] * 4))
+_libc.statfs.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
 _libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.syscall.restype = ctypes.c_long
 
@@ -115,6 +119,14 @@ def mount_detached(filesystem: str) -> int:
 def set_parent_death_signal(number: int) -> None:
     """Have the kernel send signal `number` to this process when the parent *thread* ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def filesystem_kind(path: str | Path) -> int:
+    """The magic number of the file system that holds `path`, statfs(2)."""
+    # Its first field is the kind; 120 bytes are all of it on 64 bits.
+    answer = (ctypes.c_long * 32)()
+    _check(_libc.statfs(os.fsencode(path), answer), str(path))
+    return answer[0] & 0xFFFFFFFF
 
 
 def load_unwinder() -> None:

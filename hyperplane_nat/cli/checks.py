@@ -18,6 +18,7 @@ import resource
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,10 +27,13 @@ from pathlib import Path
 
 import hyperplane_nat
 from hyperplane_nat.config import Config
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.forwarder import udp_segmentation
-from netns import NetnsError, ingress, links, namespace, syscalls
+from netns import NetnsError, ingress, links, namespace, privileges, syscalls
 from netns.names import strays
 from netns.netlink import RouteSocket
+from netns.privileges import Privileges
 
 KERNEL_OLDEST = (5, 10)
 """PACKET_IGNORE_OUTGOING came with 4.20, pidfd_open with 5.3; 5.10 is what is still maintained."""
@@ -87,6 +91,10 @@ def run(config: Config) -> Iterator[Check]:
     yield kernel(platform.release())
     privileged = root(os.geteuid())
     yield privileged
+    if privileged.outcome is Outcome.OK:
+        yield capabilities(privileges.of(os.getpid()))
+        yield dropping(config.lab.process_uid)
+        yield dropped(config)
     yield state_directory(config, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     yield open_files()
     yield locked_memory()
@@ -153,6 +161,69 @@ def root(user: int) -> Check:
     if user == 0:
         return good("root", "user 0")
     return bad("root", f"user {user}", "run it as root: sudo hyperplane-nat doctor")
+
+
+CAPABILITIES = {
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_NICE": 23,
+}
+"""What the controller uses, capabilities(7): the last of them with the default `forwarder.nice`."""
+
+
+def capabilities(own: Privileges | None) -> Check:
+    """Whether root has what root usually has; in a container it may not."""
+    name = "capabilities"
+    has = 0 if own is None else own.effective
+    missing = [each for each, bit in CAPABILITIES.items() if not has >> bit & 1]
+    if missing:
+        return bad(name, f"missing: {', '.join(missing)}", "give the container these")
+    return good(name, f"all {len(CAPABILITIES)} that are used")
+
+
+def dropping(uid: int) -> Check:
+    """Whether a process can give up what it has, tried in one that ends with it."""
+    name = "unprivileged"
+    trial = f"from netns.privileges import FORWARDER, drop; drop(FORWARDER, uid={uid})"
+    command = [sys.executable, "-P", "-c", trial]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        line = done.stderr.strip().rpartition("\n")[2].partition(": ")[2]
+        cause, _, remedy = line.rpartition(" (")
+        return bad(name, cause or line, remedy.removesuffix(")"))
+    return good(name, f"user {uid} without capabilities, system calls by a list")
+
+
+def dropped(config: Config) -> Check:
+    """Whether those of the lab, where it runs, have given up what they had."""
+    name = "privileges"
+    lab = config.lab
+    paths = LabPaths.of(lab.name, lab.runtime_directory, lab.state_directory)
+    having, count = [], 0
+    for file in (paths.forwarder_pid, paths.standby_pid):
+        process = Process.adopt(file, paths.directory)
+        if process is None:
+            continue
+        count += 1
+        has = privileges.of(process.pid)
+        process.close()
+        if has is not None and not has.dropped:
+            having.append(f"{file.stem} {process.pid}")
+    if having:
+        return Check(
+            name,
+            Outcome.MISSING,
+            f"not given up by: {', '.join(having)}",
+            "look again in a second: a standby begins with them",
+        )
+    return good(name, f"none in {count} processes of lab {lab.name}")
 
 
 def state_directory(config: Config, mounts: str) -> Check:

@@ -40,6 +40,7 @@ def status_table(answer: dict[str, Any]) -> Table:
         "controller", f"pid {answer['pid']}, up {common.duration(answer['uptime_seconds'])}"
     )
     grid.add_row("forwarder", _forwarder(forwarder))
+    grid.add_row("privileges", _privileges(answer.get("privileges", {})))
     grid.add_row(
         "state file",
         f"{state['path']}, {common.byte_count(state['bytes'])} "
@@ -47,6 +48,15 @@ def status_table(answer: dict[str, Any]) -> Table:
     )
     grid.add_row("metrics", str(answer["metrics_url"]))
     return grid
+
+
+def _privileges(processes: dict[str, dict[str, Any]]) -> str:
+    """Who has what, those without any first."""
+    told: dict[str, list[str]] = {}
+    for name, has in sorted(processes.items(), key=lambda item: not item[1]["dropped"]):
+        what = "none" if has["dropped"] else f"capabilities {has['capabilities']}"
+        told.setdefault(f"{what} (user {has['uid']})", []).append(name)
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in told.items()) or "-"
 
 
 def _forwarder(forwarder: dict[str, Any]) -> str:

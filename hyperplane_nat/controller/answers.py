@@ -47,6 +47,20 @@ class ServiceStatus(BaseModel):
     restarts: int = Field(ge=0)
 
 
+class ProcessPrivileges(BaseModel):
+    """What a process of the lab may do, by the kernel's account."""
+
+    pid: int
+    uid: int
+    gid: int
+    capabilities: str = Field(
+        description="Those in any of its sets, the bounding set included, in hexadecimal."
+    )
+    no_new_privs: bool
+    seccomp: int = Field(description="2 when its system calls are those of a list.")
+    dropped: bool = Field(description="Whether it has no capability, can get none, and has a list.")
+
+
 class FlowCounts(BaseModel):
     """The flow table."""
 
@@ -78,6 +92,10 @@ class Status(BaseModel):
     metrics_url: str
     forwarder: ForwarderStatus
     services: dict[str, ServiceStatus]
+    privileges: dict[str, ProcessPrivileges] = Field(
+        description="Of forwarder, standby and services, by name; one that is just starting has "
+        "not dropped its own yet."
+    )
     flows: FlowCounts
     drops: dict[str, int] = Field(description="Packets dropped, by reason; none without packets.")
     counters: dict[str, int]

@@ -41,6 +41,7 @@ from hyperplane_nat.controller import (
     reconcile,
     record,
 )
+from hyperplane_nat.controller.equipment import make_map, refuse_disk
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
@@ -138,9 +139,10 @@ class Daemon(RunningLab):
         except ControllerError as error:
             return self._fail(str(error), 2)
         try:
+            refuse_disk(self._paths.state_file)
             self._look()
             self._open_region()
-        except (ControllerError, StateError) as error:
+        except (ControllerError, StateMapError, StateError) as error:
             # What stands may be in use, and its state may be saved by hand.
             self._lock.release()
             return self._fail(str(error), 2)
@@ -345,7 +347,15 @@ class Daemon(RunningLab):
             log.warning("removed what a former controller left: %s", ", ".join(removed[:20]))
         # Starting an interpreter takes as long as building a small lab: both at once.
         self._forwarder.prepare()
-        self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
+        # So does having the kernel allocate a large state map.
+        made = asyncio.create_task(
+            in_thread(make_map, self._paths.state_file, self._config.flows.max)
+        )
+        try:
+            self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
+        finally:
+            await asyncio.gather(made, return_exceptions=True)
+        await made
         await in_thread(record.write, self._paths.config_file, self._config)
 
     def _build_progress(self, done: int, total: int) -> None:

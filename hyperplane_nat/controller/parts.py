@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hyperplane_nat.controller import cleanup, reconcile, views
+from hyperplane_nat.controller import cleanup, equipment, reconcile, views
 from hyperplane_nat.engine import StateMap
 from netns import topology
 from netns.topology import LabSpec, Mended, Topology
@@ -20,5 +20,6 @@ class Parts:
     mend: Callable[[LabSpec], Mended | None] = topology.mend
     namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
     open_map: views.MapOpener = StateMap.open
+    open_sockets: equipment.OpenSockets = equipment.packet_sockets
     forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
     service_program: tuple[str, ...] = reconcile.module_command("netns.services")

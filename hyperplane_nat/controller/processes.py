@@ -15,6 +15,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.io.handover import Handover
 
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
 """Environment variable of everything a controller starts."""
@@ -102,6 +104,7 @@ class Process:
         pidfd: int,
         *,
         child: subprocess.Popen[bytes] | None = None,
+        held: socket.socket | None = None,
         log: Path | None = None,
         log_offset: int = 0,
     ) -> None:
@@ -110,6 +113,7 @@ class Process:
         """When it was started or adopted; CLOCK_MONOTONIC, seconds."""
         self._pidfd = pidfd
         self._child = child
+        self._held = held
         self._log = log
         self._log_offset = log_offset
         self._exited: asyncio.Future[None] | None = None
@@ -129,17 +133,21 @@ class Process:
         """Start `command` with its output appended to `log`, and write `pid_file`.
 
         `word` is the argument by which the command line is recognised. With `held` the process has
-        a pipe for stdin that `go` writes to; otherwise /dev/null. Blocks for milliseconds.
+        a socket for stdin, by which `go` hands it what it waits for; otherwise /dev/null. Blocks
+        for milliseconds.
         """
         environment = {**os.environ, MARK: str(directory), "PYTHONUNBUFFERED": "1"}
         # The service manager waits for the controller, not for these.
         environment.pop("NOTIFY_SOCKET", None)
+        ours, theirs = None, None
         try:
+            if held:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with log.open("ab") as output:
                 offset = output.tell()
                 child = subprocess.Popen(
                     command,
-                    stdin=subprocess.PIPE if held else subprocess.DEVNULL,
+                    stdin=subprocess.DEVNULL if theirs is None else theirs.fileno(),
                     stdout=output,
                     stderr=output,
                     env=environment,
@@ -149,10 +157,16 @@ class Process:
                     bufsize=0,
                 )
         except OSError as error:
+            if ours is not None:
+                ours.close()
             raise ControllerError(
                 f"cannot start {word}: {error.strerror or error} (see {log})"
             ) from None
-        process = cls(child.pid, os.pidfd_open(child.pid), child=child, log=log, log_offset=offset)
+        finally:
+            if theirs is not None:
+                theirs.close()
+        pidfd = os.pidfd_open(child.pid)
+        process = cls(child.pid, pidfd, child=child, held=ours, log=log, log_offset=offset)
         ticks = start_ticks(child.pid)
         temporary = pid_file.with_suffix(".new")
         try:
@@ -265,13 +279,18 @@ class Process:
         lines = (line.strip() for line in reversed(self.output()))
         return next((line for line in lines if line and not line.startswith("{")), "")
 
-    def go(self) -> None:
-        """Tell a process spawned with `held` to go on. One that died meanwhile is no error."""
-        if self._child is None or self._child.stdin is None:
-            raise RuntimeError(f"process {self.pid} does not wait for a word")
-        with contextlib.suppress(BrokenPipeError):
-            self._child.stdin.write(b"go\n")
-        self._child.stdin.close()
+    def go(self, handover: Handover) -> None:
+        """Hand what it waits for to a process spawned with `held`; it is closed here.
+
+        One that died meanwhile is no error.
+        """
+        if self._held is None:
+            raise RuntimeError(f"process {self.pid} does not wait for anything")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            handover.send(self._held)
+        handover.close()
+        self._held.close()
+        self._held = None
         self.started = time.monotonic()
 
     def signal(self, number: int) -> None:
@@ -312,9 +331,10 @@ class Process:
     def close(self) -> None:
         """Let go of the process without ending it. In a thread only what is not watched."""
         self.unwatch()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         if self._child is not None:
-            if self._child.stdin is not None:
-                self._child.stdin.close()
             self._child.poll()
         if self._pidfd >= 0:
             os.close(self._pidfd)

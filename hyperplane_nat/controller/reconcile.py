@@ -28,7 +28,6 @@ from netns.topology import (
     Slot,
     Topology,
     VpcSpec,
-    gateway_namespace,
     vpc_namespace,
 )
 
@@ -181,10 +180,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
     settings = config.forwarder
     return (
         *program,
-        *("--namespace", gateway_namespace(config.lab.name)),
         *("--state-file", str(paths.state_file)),
-        *("--flows-max", str(config.flows.max)),
-        *("--socket", str(paths.forwarder_socket)),
         *("--ring-slots", str(settings.ring_slots)),
         *("--ring-slot-bytes", str(settings.ring_slot_bytes)),
         *("--batch-frames", str(settings.batch_frames)),
@@ -194,6 +190,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
         *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),
+        *("--uid", str(config.lab.process_uid)),
         *("--program", identity()),
     )
 

@@ -18,6 +18,7 @@ from hyperplane_nat import metrics
 from hyperplane_nat.client import VERIFY_SECONDS
 from hyperplane_nat.config import Config, ConfigError, validated
 from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
+from hyperplane_nat.controller.equipment import equip
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.functions import Functions
@@ -71,6 +72,7 @@ class RunningLab:
             reconcile.forwarder_command(config, self._paths, parts.forwarder_program),
             parts.forwarder_program[-1],
             self._forwarder_state,
+            lambda: equip(config, self._paths, parts.open_sockets),
             on_event=self._heed,
             heartbeat=lambda: None if self._map is None else self._map.heartbeat,
             on_start=self._reopen,
@@ -163,6 +165,10 @@ class RunningLab:
                 name: {"up": up, "restarts": restarts}
                 for name, (up, restarts) in self._services.states().items()
             },
+            "privileges": views.process_privileges(
+                {"forwarder": self._forwarder.pid, "standby": self._forwarder.standby_pid}
+                | self._services.pids()
+            ),
             **views.traffic(state_map, self._paths.state_file),
         }
 

@@ -69,6 +69,14 @@ class ServiceSupervisor:
             for service in self._services
         }
 
+    def pids(self) -> dict[str, int]:
+        """By label: the process, of those that run."""
+        return {
+            service.spec.label: service.process.pid
+            for service in self._services
+            if service.process is not None and service.process.alive
+        }
+
     async def start(self) -> None:
         """Adopt the services that run, start the others; returns when all listen."""
         await self._start(self._services)

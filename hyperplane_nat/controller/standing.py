@@ -52,7 +52,7 @@ class Standing:
         return [
             name
             for name in record.differences(self.config, wanted)
-            if record.section_of(name) not in FREE
+            if record.section_of(name) not in FREE and name not in FREE
         ]
 
     def describe(self, left: Mapping[str, int]) -> str:
@@ -93,9 +93,9 @@ class Standing:
         return "" if self.lab == Lab().name else f" --lab {self.lab}"
 
 
-FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder")
-"""The sections of a configuration that a controller which takes over may change: what `apply` may,
-what is its own, and how the forwarder is started, because one started otherwise is replaced."""
+FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder", "lab.process_uid")
+"""What a controller which takes over may change of a configuration: what `apply` may, what is its
+own, and how processes are started, because those started otherwise are replaced."""
 
 
 def standing(lab: str, runtime_directory: Path) -> Standing:

@@ -4,20 +4,21 @@
 Theory of operation
 -------------------
 Two forwarder processes exist at any time. One moves packets. The other, the standby, has imported
-everything and waits for a line on its stdin before it opens the state map or a socket, so it holds
-nothing and needs no configuration. When the first dies, its pidfd becomes readable, the standby is
-told to go, connected to and given the whole state; a new standby is started once that is done. The
-flows are in the map, so all that is lost are the frames of some milliseconds.
+everything, has given up every privilege, and waits on its stdin for what it is to work with, so it
+holds nothing and needs no configuration. When the first dies, its pidfd becomes readable, the
+standby is handed its `equipment`, connected to and given the whole state; a new standby is started
+once that is done. The flows are in the map, so all that is lost are the frames of some
+milliseconds.
 
-A forwarder that hangs (`heartbeat`) is killed; the standby is told to go when it has ended, because
-there is one writer to the map at a time.
+A forwarder that hangs (`heartbeat`) is killed; the standby begins when it has ended, because there
+is one writer to the map at a time.
 
-A standby whose controller dies reads end-of-file instead of a word and exits. The pid file of the
-forwarder is put in place *before* the word is given: a forwarder that moves packets always has one.
+A standby whose controller dies reads end-of-file instead and exits. The pid file of the forwarder
+is put in place *before* the handover: a forwarder that moves packets always has one.
 
 Adopted is a forwarder with the command line that we would start it with, which names the version of
-the program. Another one goes on until the standby stands by; then it is ended, and the standby is
-told to go as after a death.
+the program. Another one goes on until the standby stands by; then it is ended, and the standby
+begins as after a death.
 
 A forwarder that dies within `SHORT_LIFE_SECONDS` of its start is restarted at once for the first
 time, then after a delay that doubles up to `BACKOFF_MAX_SECONDS`: a forwarder that cannot run must
@@ -34,6 +35,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hyperplane_nat.controller.equipment import Equipment
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.forwarder_client import ForwarderClient
 from hyperplane_nat.controller.heartbeat import HUNG_SECONDS, Heartbeat
@@ -46,7 +48,7 @@ BACKOFF_MIN_SECONDS = 0.01
 BACKOFF_MAX_SECONDS = 1.0
 
 START_SECONDS = 15.0
-"""To listen: mapping and zeroing a table of 16 million flows included."""
+"""To stand by, and to be configured: indexing a table of 16 million flows included."""
 
 STATUS_SECONDS = 2.0
 """How long a status waits for the forwarder's own figures."""
@@ -56,6 +58,9 @@ SILENT_SECONDS = 1.0
 
 _EXIT_SECONDS = 0.2
 """How long after its connection a dying forwarder may last."""
+
+_DEATH_SECONDS = 2.0
+"""How long one that has failed may take to say why."""
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +82,7 @@ class ForwarderSupervisor:
         command: Sequence[str],
         word: str,
         state: Callable[[], Mapping[str, object]],
+        equip: Callable[[], Equipment],
         *,
         clock: Callable[[], float] = time.monotonic,
         on_event: Callable[[Mapping[str, Any]], None] | None = None,
@@ -84,15 +90,17 @@ class ForwarderSupervisor:
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """
-        `command` starts a forwarder and contains `word`; `state()` is what to configure; `on_event`
-        is given the forwarder's messages and our own: `forwarder-restarted`, `forwarder-hung`,
+        `command` starts a forwarder and contains `word`; `state()` is what to configure; `equip()`
+        blocks and opens what it begins with, ControllerError where it cannot; `on_event` is given
+        the forwarder's messages and our own: `forwarder-restarted`, `forwarder-hung`,
         `state-map-discarded`. `heartbeat` reads the state map, whose file may be another one when
         `on_start` is called: a forwarder has begun.
         """
         self._paths = paths
-        self._command = [*command, "--standby"]
+        self._command = list(command)
         self._word = word
         self._state = state
+        self._equip = equip
         self._clock = clock
         self._on_event = on_event
         self._on_start = on_start
@@ -339,16 +347,17 @@ class ForwarderSupervisor:
         """Put the standby to work; ControllerError when it does not come up."""
         async with self._spawning:
             process = await self._ensure_standby()
+            # Its predecessor's end is waited for in there.
+            equipment = await self._equipment()
             self._process, self._standby = process, None
             self._settled.clear()
             self._standby_taken.set()
             try:
                 # Before the lock is free: the next standby writes the same file.
                 self._paths.standby_pid.replace(self._paths.forwarder_pid)
-                # What is there belongs to a dead one: connecting must wait for the new one.
-                self._paths.forwarder_socket.unlink(missing_ok=True)
             except OSError as error:
                 self._settled.set()
+                equipment.handover.close()
                 process.signal(signal.SIGKILL)
                 raise ControllerError(
                     f"cannot use {self._paths.directory}: {error.strerror} "
@@ -357,7 +366,9 @@ class ForwarderSupervisor:
         try:
             # Somebody may have stopped it while it waited.
             process.signal(signal.SIGCONT)
-            process.go()
+            process.go(equipment.handover)
+            if equipment.discarded is not None:
+                self._tell({"event": "state-map-discarded", "reason": equipment.discarded})
             await self._join(process)
             self._on_start()
             self._up = True
@@ -367,43 +378,40 @@ class ForwarderSupervisor:
         finally:
             self._settled.set()
 
-    async def _join(self, process: Process) -> None:
-        """Connect to a forwarder that runs or is about to listen, and configure it."""
-        self._client = await self._connect(process)
+    async def _equipment(self) -> Equipment:
+        """What `equip` opens; ControllerError."""
+        opened: list[Equipment] = []
         try:
-            answer = await self._client.call("configure", self._state())
-        except ForwarderError:
+            await in_thread(lambda: opened.append(self._equip()))
+        except asyncio.CancelledError:
+            # What the thread has opened meanwhile is nobody's.
+            for each in opened:
+                each.handover.close()
+            raise
+        return opened[0]
+
+    async def _join(self, process: Process) -> None:
+        """Connect to a forwarder that runs or is about to begin, and configure it."""
+        try:
+            self._client = await self._connect()
+            await self._client.call("configure", self._state(), timeout_seconds=START_SECONDS)
+        except ForwarderError as error:
+            connected = self._client is not None and self._client.connected
             await self._disconnect()
+            if not connected and await self._ends(process, _DEATH_SECONDS):
+                reason = await in_thread(process.last_words) or f"see {self._paths.forwarder_log}"
+                raise ForwarderError(
+                    f"the forwarder {process.describe_exit()}: {reason}"
+                ) from error
             raise
         self._heartbeat.begin()
-        if reason := answer.get("discarded"):
-            self._tell({"event": "state-map-discarded", "reason": reason})
 
-    async def _connect(self, process: Process) -> ForwarderClient:
-        deadline = self._clock() + START_SECONDS
-        pause = 0.001
-        while True:
-            try:
-                return await ForwarderClient.connect(self._paths.forwarder_socket, self._on_event)
-            except (FileNotFoundError, ConnectionRefusedError):
-                pass
-            except OSError as error:
-                raise ForwarderError(
-                    f"cannot connect to {self._paths.forwarder_socket}: {error.strerror}"
-                ) from None
-            if not process.alive:
-                reason = await in_thread(process.last_words)
-                raise ForwarderError(
-                    f"the forwarder {process.describe_exit()}: "
-                    f"{reason or f'see {self._paths.forwarder_log}'}"
-                )
-            if self._clock() > deadline:
-                raise ForwarderError(
-                    f"the forwarder does not listen after {START_SECONDS:g} seconds "
-                    f"(see {self._paths.forwarder_log})"
-                )
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.02)
+    async def _connect(self) -> ForwarderClient:
+        path = self._paths.forwarder_socket
+        try:
+            return await ForwarderClient.connect(path, self._on_event)
+        except OSError as error:
+            raise ForwarderError(f"cannot connect to {path}: {error.strerror}") from None
 
     async def _keep(self) -> None:
         short_lives = 0
@@ -475,13 +483,7 @@ class ForwarderSupervisor:
         """Connect again to a forwarder that lives but closed its connection."""
         process = self._process
         assert process is not None
-        deadline = self._clock() + _EXIT_SECONDS
-        # Its connection goes first, its rings take the kernel some tens of milliseconds more.
-        while process.alive:
-            if self._clock() > deadline:
-                break
-            await asyncio.sleep(0.002)
-        else:
+        if await self._ends(process, _EXIT_SECONDS):
             return False
         await self._disconnect()
         self._up = await self._join_again(process)
@@ -509,6 +511,16 @@ class ForwarderSupervisor:
             process.signal(signal.SIGKILL)
             await process.wait()
             return False
+        return True
+
+    async def _ends(self, process: Process, seconds: float) -> bool:
+        """Whether a forwarder whose connection is gone ends within so long."""
+        deadline = self._clock() + seconds
+        # Its connection goes first, its rings take the kernel some tens of milliseconds more.
+        while process.alive:
+            if self._clock() > deadline:
+                return False
+            await asyncio.sleep(0.002)
         return True
 
 

@@ -22,6 +22,7 @@ from hyperplane_nat.model import Lab
 from hyperplane_nat.model.description import describe_interfaces
 from hyperplane_nat.model.environment import environment_name
 from hyperplane_nat.model.region import Region
+from netns import privileges
 from netns.topology import Topology
 
 SLICE_ENTRIES = 4096
@@ -330,6 +331,24 @@ def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
             "bytes": state_map.bytes,
             "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
         },
+    }
+
+
+def process_privileges(pids: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
+    """What GET /v1/status tells of the privileges of processes, by name; of those that live."""
+    found = {name: (pid, privileges.of(pid)) for name, pid in pids.items() if pid is not None}
+    return {
+        name: {
+            "pid": pid,
+            "uid": has.uid,
+            "gid": has.gid,
+            "capabilities": f"{has.capabilities:016x}",
+            "no_new_privs": has.no_new_privs,
+            "seccomp": has.seccomp,
+            "dropped": has.dropped,
+        }
+        for name, (pid, has) in found.items()
+        if has is not None
     }
 
 

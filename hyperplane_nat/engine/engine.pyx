@@ -160,8 +160,7 @@ cdef class Engine:
         self._load_ports(Ports())
         self._load_behaviour(Behaviour())
         self._load_neighbours(NeighbourSettings())
-        # Derived pages are given back, not zeroed: a start costs what the flows cost.
-        state.discard_derived()
+        state.clear_derived()
         self._rebuild(now_ms, True)
 
     def __dealloc__(self):

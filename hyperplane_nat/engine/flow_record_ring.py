@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hyperplane_nat.engine.state_map import INTERFACES_MAX, StateMapError
+from hyperplane_nat.engine.state_map import INTERFACES_MAX, StateMapError, open_own
 
 __all__ = ["CAPACITY", "FlowRecordFigures", "FlowRecordRing", "read_figures"]
 
@@ -39,7 +38,6 @@ _ATTACHED_OFFSET: Final = 20
 _LINES: Final = struct.Struct("<QQ")
 _LINES_OFFSET: Final = 136
 # In the directory others may have made something of the same name.
-_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FlowRecordFigures(NamedTuple):
@@ -68,7 +66,8 @@ class FlowRecordRing:
         path = Path(path)
         size = _size(capacity, interfaces_max)
         try:
-            descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, size)
                 memory = mmap.mmap(descriptor, size)
@@ -91,17 +90,19 @@ class FlowRecordRing:
     @classmethod
     def open(cls, path: str | Path) -> FlowRecordRing:
         """Map an existing ring for reading and writing; StateMapError when it is none."""
+        descriptor = open_own(path, writable=True)
+        try:
+            return cls.of(path, descriptor)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def of(cls, path: str | Path, descriptor: int) -> FlowRecordRing:
+        """Map an open file, whose name is `path`; StateMapError when it is none."""
         path = Path(path)
         try:
-            descriptor = os.open(path, _FLAGS)
-            try:
-                found = os.fstat(descriptor)
-                if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
-                    raise StateMapError(f"{path}: not a file of ours: remove it")
-                size = found.st_size
-                memory = mmap.mmap(descriptor, max(size, 1))
-            finally:
-                os.close(descriptor)
+            size = os.fstat(descriptor).st_size
+            memory = mmap.mmap(descriptor, max(size, 1))
         except (OSError, ValueError) as error:
             raise StateMapError(f"{path}: cannot open the flow records: {error}") from error
         fields = _HEADER.unpack_from(memory) if size >= _PAGE else (b"", 0, 0, 0)

@@ -15,7 +15,7 @@ Removal shifts later ids back over the gap, so no tombstones gather and a lookup
 after a week as after a minute.
 
 Free entries form a list through ``timer_next``; entries never used lie above
-``entries_watermark`` and their pages do not exist yet.
+``entries_watermark``.
 
 What survives a kill: only entries whose ``state`` is not FREE.  ``state`` is the last store
 when an entry is made and the first when it is freed; index, free list, ports and timers are

@@ -116,7 +116,7 @@ def _move_counters(target: StateMap, layout: int) -> None:
 
 
 def _pages(source: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """The pages that hold anything: writing the others would make them exist."""
+    """The pages that hold anything: the others are zero in the new map already."""
     nothing = bytes(HEADER_BYTES)
     for offset in range(start, end, HEADER_BYTES):
         page = _read(source, offset, HEADER_BYTES)

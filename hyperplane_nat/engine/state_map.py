@@ -13,8 +13,11 @@ when the file is made::
 
 Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
 entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been killed
-between any two stores.  The pages of entries never used do not exist: a map for a million flows
-costs what its flows cost.
+between any two stores.
+
+All pages are allocated when the file is made, whether flows ever use them or not: a page that were
+only had when it is first touched would be a SIGBUS on a tmpfs that others have filled meanwhile.
+None is given back while the file is there.
 
 The file belongs on a tmpfs: on a disk the kernel would write dirty pages back and stall the
 packet path while it does.
@@ -26,6 +29,7 @@ import errno
 import mmap
 import os
 import socket
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +75,7 @@ _SLOT_COUNTER_BYTES: Final = 64
 _EXHAUSTION_BYTES: Final = 32
 _INTERFACE_COUNTERS: Final = struct.Struct(f"={INTERFACE_COUNTERS}Q")
 _FLOWS_LIMIT: Final = 1 << 26
+_CLEARED_BYTES: Final = 1 << 20
 _LAYOUT_LIMIT: Final = 1_000
 """No version will have a layout above it: such a number is damage."""
 
@@ -96,6 +101,32 @@ class Header:
     tracks_offset: int
     watermark: int
     """Entries at or above this index were never used."""
+
+
+def open_own(path: str | Path, *, writable: bool) -> int:
+    """A descriptor of a file that its owner alone has made and may write.
+
+    StateMapError where it is missing, no plain file, or somebody else's: in a directory like
+    /dev/shm anybody can put one, or a link, under any name.
+    """
+    access = os.O_RDWR if writable else os.O_RDONLY
+    try:
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        what = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise StateMapError(f"{path}: cannot open it: {what}") from error
+    found = os.fstat(descriptor)
+    problem = None
+    if not stat.S_ISREG(found.st_mode):
+        problem = "it is no plain file"
+    elif found.st_uid not in (0, os.geteuid()):
+        problem = f"it belongs to user {found.st_uid}"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = f"others may write it (mode {stat.S_IMODE(found.st_mode):o})"
+    if problem is not None:
+        os.close(descriptor)
+        raise StateMapError(f"{path}: {problem}: remove it")
+    return descriptor
 
 
 def _layout(
@@ -188,12 +219,13 @@ def read_header(path: Path, header: bytes, size: int) -> Header:
 class StateMap:
     """A mapped state file.
 
-    Use :meth:`create` or :meth:`open`.  ``close`` fails with BufferError while an engine uses
-    the map.
+    Use :meth:`create`, :meth:`open` or :meth:`of`.  ``close`` fails with BufferError while an
+    engine uses the map.
     """
 
-    def __init__(self, path: Path, memory: mmap.mmap, *, writable: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, memory: mmap.mmap, *, writable: bool) -> None:
         self.path = path
+        self._descriptor = descriptor
         self.memory = memory
         self.writable = writable
         fields = _HEADER.unpack_from(memory)
@@ -225,69 +257,74 @@ class StateMap:
             raise StateMapError("a state map has room for 1 to 65535 slots and interfaces")
         layout = _layout(flows_max, slots_max, interfaces_max)
         header = _HEADER.pack(MAGIC, *layout, 0, 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, flags, 0o600)
         except OSError as error:
             raise StateMapError(f"{path}: cannot create the state map: {error.strerror}") from error
         try:
-            try:
-                os.truncate(descriptor, layout[2])
-                room = os.fstatvfs(descriptor)
-                if room.f_bavail * room.f_frsize < layout[2]:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                memory = mmap.mmap(descriptor, layout[2])
-            except OSError as error:
-                path.unlink(missing_ok=True)
-                raise StateMapError(
-                    f"{path}: no room for {layout[2]} bytes ({error.strerror}): "
-                    "lower flows.max or choose another lab.state_directory"
-                ) from error
-        finally:
+            os.posix_fallocate(descriptor, 0, layout[2])
+            memory = mmap.mmap(descriptor, layout[2])
+        except OSError as error:
             os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise StateMapError(
+                f"{path}: no room for {layout[2]} bytes ({error.strerror}): "
+                "lower flows.max or choose another lab.state_directory"
+            ) from error
         # The magic comes last: a map half made is never taken for one.
         memory[8 : _HEADER.size] = header[8:]
         memory[0:8] = MAGIC
-        return cls(path, memory, writable=True)
+        return cls(path, descriptor, memory, writable=True)
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False) -> StateMap:
         """Map an existing file; raises StateMapError when it is not one of ours."""
+        return cls.of(path, open_own(path, writable=writable), writable=writable)
+
+    @classmethod
+    def of(cls, path: str | Path, descriptor: int, *, writable: bool = False) -> StateMap:
+        """Map an open file, whose name is ``path``; it is closed with the map, or on errors.
+
+        Raises StateMapError when it is no map of this layout.
+        """
         path = Path(path)
         try:
-            descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        except OSError as error:
-            raise StateMapError(f"{path}: cannot open the state map: {error.strerror}") from error
-        try:
             size = os.fstat(descriptor).st_size
-            if size < HEADER_BYTES:
-                raise DamagedMapError(
-                    f"{path}: {size} bytes are too few for a state map: remove the file"
-                )
-            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            memory = mmap.mmap(descriptor, 0, access=access)
-        finally:
-            os.close(descriptor)
-        try:
-            header = read_header(path, memory[:HEADER_BYTES], size)
+            header = read_header(path, os.pread(descriptor, HEADER_BYTES, 0), size)
             if header.layout != LAYOUT_VERSION:
                 raise StateMapError(
                     f"{path}: state map layout {header.layout}, this version reads "
-                    f"{LAYOUT_VERSION}: a forwarder of this version turns it into that"
+                    f"{LAYOUT_VERSION}: a controller of this version turns it into that"
                 )
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            memory = mmap.mmap(descriptor, size, access=access)
+        except OSError as error:
+            os.close(descriptor)
+            raise StateMapError(f"{path}: cannot map the state map: {error.strerror}") from error
         except StateMapError:
-            memory.close()
+            os.close(descriptor)
             raise
-        return cls(path, memory, writable=writable)
+        return cls(path, descriptor, memory, writable=writable)
 
-    def discard_derived(self) -> None:
-        """Free the pages of index, remotes and bitmaps: they read as zero from now on."""
-        start, end = self._derived
-        self.memory.madvise(mmap.MADV_REMOVE, start, end - start)
+    def clear_derived(self) -> None:
+        """Zero index, remotes and bitmaps where anything was ever written.
 
-    @property
-    def resident_bytes(self) -> int:
-        """Bytes of the file that exist, unlike ``bytes``, its size."""
-        return self.path.stat().st_blocks * 512
+        Pages that were allocated and never touched are holes to lseek(2), so this costs what the
+        flows have touched, and no page is given back.
+        """
+        position, end = self._derived
+        zeros = memoryview(bytes(_CLEARED_BYTES))
+        while True:
+            try:
+                position = os.lseek(self._descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            stop = min(os.lseek(self._descriptor, position, os.SEEK_HOLE), end)
+            while position < stop:
+                position += os.pwrite(self._descriptor, zeros[: stop - position], position)
 
     def counters(self) -> dict[str, int]:
         """Every counter by name; packets, bytes, flows or frames as the name says."""
@@ -349,11 +386,10 @@ class StateMap:
 
         Only those of ``address`` and ``port`` with at least ``least`` ports taken.
         """
-        # Read and not mapped: looking at a page of a tmpfs by a mapping would make it exist.
-        with self.path.open("rb", buffering=0) as file:
-            offset = self._remotes_offset + start * _REMOTE_BYTES
-            size = max(min(limit, self.remote_cells - start), 0) * _REMOTE_BYTES
-            return read_remotes(os.pread(file.fileno(), size, offset), least, address, port)
+        # Read and not looked at in the mapping: whoever lists them would have all of it resident.
+        offset = self._remotes_offset + start * _REMOTE_BYTES
+        size = max(min(limit, self.remote_cells - start), 0) * _REMOTE_BYTES
+        return read_remotes(os.pread(self._descriptor, size, offset), least, address, port)
 
     @property
     def entries_watermark(self) -> int:
@@ -376,3 +412,6 @@ class StateMap:
     def close(self) -> None:
         """Unmap the file; it stays."""
         self.memory.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,44 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m hyperplane_nat.forwarder``: the process that moves packets.
 
-It is started by the controller and speaks to it over a socket (:mod:`commands`); standard output
-carries one JSON line when it stands by and one when it is ready, standard error the log.
+It is started by the controller, loads everything, gives up every privilege, and stands by: it waits
+on standard input for what it is to work with (:mod:`hyperplane_nat.io.handover`). From then on it
+speaks to controllers over a socket (:mod:`commands`). Standard output carries one JSON line when it
+stands by and one when it is ready, standard error the log.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import json
 import logging
 import os
 import signal
+import socket
 import sys
-import time
 from pathlib import Path
 
 import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
-from hyperplane_nat.engine.migration import migrate
-from hyperplane_nat.engine.state_map import DamagedMapError
 from hyperplane_nat.forwarder import udp_segmentation
 from hyperplane_nat.forwarder.commands import CommandServer
-from hyperplane_nat.forwarder.forwarder import Forwarder, now_ms
-from hyperplane_nat.io.packet_socket import (
-    PacketSocketError,
-    ReceiveRing,
-    open_receiver,
-    open_sender,
-)
+from hyperplane_nat.forwarder.forwarder import Forwarder
+from hyperplane_nat.io.handover import Handover
+from hyperplane_nat.io.packet_socket import PacketSocketError, map_ring
 from hyperplane_nat.io.ring import PacketIO
-from netns import NetnsError, namespace, syscalls
+from netns import NetnsError, privileges, syscalls
 
 log = logging.getLogger("hyperplane_nat.forwarder")
-
-_LOCK_SECONDS = 2.0
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -47,11 +40,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description="Moves packets for one lab; started by the controller.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--namespace", required=True, help="network namespace of the gateway")
-    parser.add_argument("--state-file", required=True, type=Path, help="the state map, on a tmpfs")
-    parser.add_argument("--socket", required=True, type=Path, help="where to listen for commands")
-    parser.add_argument("--flow-records", type=Path, help="where to write flow records, if at all")
-    parser.add_argument("--flows-max", type=int, default=1 << 20, help="size of a new state map")
+    parser.add_argument("--state-file", required=True, type=Path, help="name of the state map")
+    parser.add_argument("--flow-records", type=Path, help="name of the ring of flow records")
     parser.add_argument("--ring-slots", type=int, default=4096, help="slots of the receive ring")
     parser.add_argument("--ring-slot-bytes", type=int, default=2048, help="bytes of a slot")
     parser.add_argument("--batch-frames", type=int, default=128, help="frames of a batch")
@@ -79,15 +69,23 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--program", help="what tells this version from others; for its controller")
     parser.add_argument(
-        "--standby",
-        action="store_true",
-        help="load everything, then wait for a line on standard input before touching anything",
+        "--uid", type=int, default=privileges.UID, help="user and group to become; 0 stays root"
     )
     return parser.parse_args(argv)
 
 
 def _say(**event: object) -> None:
     print(json.dumps(event), flush=True)
+
+
+def _parent() -> socket.socket:
+    """Standard input, which is the controller's socket."""
+    try:
+        return socket.socket(fileno=sys.stdin.fileno())
+    except OSError:
+        raise ValueError(
+            "standard input is no socket: it is started by the controller (hyperplane-nat up)"
+        ) from None
 
 
 def _coalesces_udp(arguments: argparse.Namespace) -> bool:
@@ -107,24 +105,6 @@ def _coalesces_udp(arguments: argparse.Namespace) -> bool:
     return False
 
 
-def _lock(path: Path) -> int:
-    """Hold the state map alone; a predecessor that was just killed may take a moment to go."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise StateMapError(
-                    f"{path}: another forwarder uses this state map: stop it first"
-                ) from None
-            time.sleep(0.001)
-        else:
-            return descriptor
-
-
 def _set_priority(nice: int, microseconds: int) -> None:
     try:
         syscalls.set_time_slice(nice, microseconds)
@@ -134,67 +114,18 @@ def _set_priority(nice: int, microseconds: int) -> None:
         ) from None
 
 
-def _map(path: Path, flows_max: int) -> tuple[StateMap, str | None]:
-    """The state map at ``path``, ours alone: new, or with the flows of a predecessor.
-
-    And why what was there was discarded: a damaged map would fail every successor alike.
-    """
-    discarded = None
-    if path.exists():
-        _lock(path)
-        try:
-            if not migrate(path, now_ms=now_ms()):
-                return _sized(StateMap.open(path, writable=True), flows_max), None
-            # Another file has the name now.
-            _lock(path)
-            log.info("%s: brought to the layout of this version", path)
-            return _sized(StateMap.open(path, writable=True), flows_max), None
-        except DamagedMapError as error:
-            discarded = str(error)
-            log.error("%s: its flows are lost", discarded)
-            path.unlink()
-    state = StateMap.create(path, flows_max=flows_max)
-    _lock(path)
-    return state, discarded
-
-
-def _sized(state: StateMap, flows_max: int) -> StateMap:
-    if state.flows_max != flows_max:
-        found = state.flows_max
-        path = state.path
-        state.close()
-        raise StateMapError(
-            f"{path}: made for {found} flows, configured are {flows_max}: "
-            "set flows.max back, or remove the file and its flows"
-        )
-    return state
-
-
-def _records(path: Path) -> FlowRecordRing:
-    """The flow records at ``path``, new or those of a predecessor of this version."""
-    if path.exists():
-        try:
-            return FlowRecordRing.open(path)
-        except StateMapError as error:
-            # They are on their way and not kept; whoever reads them has the old file.
-            log.warning("%s: begun anew", error)
-            path.unlink()
-    return FlowRecordRing.create(path)
-
-
-async def _serve(
-    state: StateMap,
-    ring: ReceiveRing,
-    arguments: argparse.Namespace,
-    *,
-    coalesce_udp: bool,
-    discarded: str | None,
-) -> None:
+async def _serve(given: Handover, arguments: argparse.Namespace, *, coalesce_udp: bool) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    io = PacketIO(ring, open_sender())
+    state = StateMap.of(arguments.state_file, given.state_map, writable=True)
+    ring = map_ring(
+        socket.socket(fileno=given.receiver),
+        slots=arguments.ring_slots,
+        slot_bytes=arguments.ring_slot_bytes,
+    )
+    io = PacketIO(ring, socket.socket(fileno=given.sender))
     forwarder = Forwarder(
         state,
         ring,
@@ -203,16 +134,16 @@ async def _serve(
         budget_frames=arguments.budget_frames,
         spin_microseconds=arguments.spin_microseconds,
         coalesce_udp=coalesce_udp,
-        discarded=discarded,
     )
-    if arguments.flow_records is not None:
-        forwarder.engine.record_flows(_records(arguments.flow_records).memory)
+    if given.records is not None:
+        records = FlowRecordRing.of(arguments.flow_records, given.records)
+        forwarder.engine.record_flows(records.memory)
 
     def shutdown(_arguments: dict[str, object]) -> None:
         stopping.set()
 
     server = CommandServer(
-        arguments.socket,
+        socket.socket(fileno=given.commands),
         {
             "configure": forwarder.configure,
             "update": forwarder.update,
@@ -240,16 +171,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = _arguments(argv)
     try:
+        parent = _parent()
         coalesce_udp = _coalesces_udp(arguments)
-        if arguments.standby:
-            _say(event="standby", pid=os.getpid())
-            if not sys.stdin.readline():
-                return 0
         _set_priority(arguments.nice, arguments.time_slice_microseconds)
-        namespace.enter(arguments.namespace)
-        state, discarded = _map(arguments.state_file, arguments.flows_max)
-        ring = open_receiver(slots=arguments.ring_slots, slot_bytes=arguments.ring_slot_bytes)
-        uvloop.run(_serve(state, ring, arguments, coalesce_udp=coalesce_udp, discarded=discarded))
+        privileges.drop(privileges.FORWARDER, uid=arguments.uid)
+        _say(event="standby", pid=os.getpid())
+        # libuv would ask for io_uring, which is not allowed, and go on without.
+        os.environ["UV_USE_IO_URING"] = "0"
+        given = Handover.receive(parent)
+        if given is None:
+            return 0
+        uvloop.run(_serve(given, arguments, coalesce_udp=coalesce_udp))
     except (NetnsError, StateMapError, PacketSocketError, OSError, ValueError) as error:
         print(f"forwarder: {error}", file=sys.stderr)
         return 2

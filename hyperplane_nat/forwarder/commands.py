@@ -16,9 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
+import socket
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.forwarder import sliced_json, slices
@@ -39,33 +38,27 @@ class CommandError(Exception):
 
 
 class CommandServer:
-    """Serves commands to any number of clients of one unix socket."""
+    """Serves commands to any number of clients of a unix socket that listens."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
-        self._path = path
+    def __init__(self, listener: socket.socket, handlers: Mapping[str, Handler]) -> None:
+        self._listener = listener
         self._handlers = handlers
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
-        """Listen, readable and writable by the owner only; a dead predecessor's socket goes."""
-        self._path.unlink(missing_ok=True)
-        mask = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(
-                self._serve, path=str(self._path), limit=_LINE_BYTES_MAX
-            )
-        finally:
-            os.umask(mask)
+        """Serve who has connected and who will."""
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=self._listener, limit=_LINE_BYTES_MAX
+        )
 
     async def close(self) -> None:
-        """Stop listening, drop the clients, remove the socket."""
+        """Stop listening and drop the clients."""
         for client in tuple(self._clients):
             client.close()
         if self._server is not None:
             self._server.close()
-        self._path.unlink(missing_ok=True)
 
     def broadcast(self, event: Mapping[str, Any]) -> None:
         """Send an event to every client that reads; who does not will miss some."""

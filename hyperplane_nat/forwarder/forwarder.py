@@ -70,9 +70,7 @@ class Forwarder:
         budget_frames: int,
         spin_microseconds: int,
         coalesce_udp: bool,
-        discarded: str | None = None,
     ) -> None:
-        """``discarded``: why the map of a predecessor could not be kept."""
         self._loop = asyncio.get_running_loop()
         self._state = state
         self._ring = ring
@@ -89,7 +87,6 @@ class Forwarder:
             coalesce_udp=coalesce_udp,
         )
         self._coalesces_udp = coalesce_udp
-        self._discarded = discarded
         self._configuration = Configuration(
             self.engine,
             self._datapath,
@@ -174,7 +171,6 @@ class Forwarder:
     def configure(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``configure``: serve exactly these interfaces and slots.
 
-        The first answer also tells why the map of a predecessor was discarded, None if it was not.
         The collector would go through thousands of them at one go, which takes longer than a slice;
         what is served lives long, and is kept from it.
         """
@@ -185,8 +181,7 @@ class Forwarder:
             gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
-        discarded, self._discarded = self._discarded, None
-        return {**result, "discarded": discarded}
+        return result
 
     def update(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``update``: add, change and remove some interfaces and slots."""

@@ -18,7 +18,14 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["PacketSocketError", "ReceiveRing", "open_receiver", "open_sender", "statistics"]
+__all__ = [
+    "PacketSocketError",
+    "ReceiveRing",
+    "map_ring",
+    "open_receiver",
+    "open_sender",
+    "statistics",
+]
 
 SOL_PACKET: Final = 263
 PACKET_RX_RING: Final = 5
@@ -85,8 +92,8 @@ def _drain(receiver: socket.socket) -> None:
             return
 
 
-def open_receiver(*, slots: int, slot_bytes: int) -> ReceiveRing:
-    """A ring that receives every frame of the present network namespace.
+def open_receiver(*, slots: int, slot_bytes: int) -> socket.socket:
+    """A socket with a ring that receives every frame of the present network namespace.
 
     Frames carry a virtio-net header, so that segments of 64 KiB pass whole; one larger than its
     slot waits whole in the socket's queue (TP_STATUS_COPY).  Raises PacketSocketError.
@@ -107,7 +114,6 @@ def open_receiver(*, slots: int, slot_bytes: int) -> ReceiveRing:
             PACKET_RX_RING,
             struct.pack("IIII", block, size // block, slot_bytes, slots),
         )
-        memory = mmap.mmap(receiver.fileno(), size, mmap.MAP_SHARED)
         receiver.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     except OSError as error:
         receiver.close()
@@ -120,6 +126,15 @@ def open_receiver(*, slots: int, slot_bytes: int) -> ReceiveRing:
             f"cannot set up the receive ring: {error.strerror} "
             "(Linux 4.20 or later with PACKET_MMAP is needed)"
         ) from error
+    return receiver
+
+
+def map_ring(receiver: socket.socket, *, slots: int, slot_bytes: int) -> ReceiveRing:
+    """The ring of a socket of :func:`open_receiver`, mapped; raises PacketSocketError."""
+    try:
+        memory = mmap.mmap(receiver.fileno(), slots * slot_bytes, mmap.MAP_SHARED)
+    except OSError as error:
+        raise PacketSocketError(f"cannot map the receive ring: {error.strerror}") from error
     return ReceiveRing(receiver, memory, slots, slot_bytes)
 
 

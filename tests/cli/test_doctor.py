@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError, namespace
 from netns.names import environment_namespace
 from netns.netlink import RouteSocket, encode
+from netns.privileges import Privileges
 from tests.cli.conftest import Run
 
 MOUNTS = """\
@@ -92,6 +94,32 @@ def test_the_verdict(
 )
 def test_the_kernels_version(release: str, outcome: Outcome) -> None:
     assert checks.kernel(release).outcome is outcome
+
+
+def test_capabilities_that_a_container_lacks() -> None:
+    own = Privileges(0, 0, 0, ~(1 << 19 | 1 << 8) & (1 << 41) - 1, no_new_privs=False, seccomp=0)
+    assert checks.capabilities(replace(own, effective=(1 << 41) - 1)).outcome is Outcome.OK
+    found = checks.capabilities(own)
+    assert (found.outcome, found.found) == (
+        Outcome.FAILED,
+        "missing: CAP_SETPCAP, CAP_SYS_PTRACE",
+    )
+
+
+def test_privileges_that_cannot_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.dropping(0).outcome is Outcome.OK
+    error = "netns.errors.NetnsError: cannot become user 7: Invalid argument (keep root)\n"
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(command, 1, "", f"Traceback\n{error}"),
+    )
+    found = checks.dropping(7)
+    assert (found.outcome, found.found, found.remedy) == (
+        Outcome.FAILED,
+        "cannot become user 7: Invalid argument",
+        "keep root",
+    )
 
 
 def test_no_root() -> None:

@@ -70,6 +70,18 @@ def test_status_while_the_forwarder_is_away(run: Run, api: FakeApi) -> None:
     assert "not running, restarts 3" in run("status").stdout
 
 
+def test_status_tells_who_has_privileges(run: Run, api: FakeApi) -> None:
+    none = {"uid": 65530, "capabilities": "0" * 16, "dropped": True}
+    root = {"uid": 0, "capabilities": "1ff", "dropped": False}
+    api.answers["/v1/status"] = STATUS | {
+        "privileges": {"customer/web": root, "forwarder": none, "standby": none}
+    }
+    assert (
+        "privileges\tnone (user 65530): forwarder, standby; capabilities 1ff (user 0): customer/web"
+        in run("status").stdout
+    )
+
+
 def test_status_tells_of_a_forwarder_that_hangs(run: Run, api: FakeApi) -> None:
     problem = "it hangs: no sign of life for 2.0 s"
     api.answers["/v1/status"] = STATUS | {

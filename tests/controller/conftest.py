@@ -14,8 +14,10 @@ from tests.controller.support import FakeNetns
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory with a path short enough for unix sockets; no process of it may survive."""
-    path = Path(tempfile.mkdtemp(prefix="hp", dir="/tmp"))
+    """A directory in memory with a path short enough for unix sockets; no process of it may
+    survive.
+    """
+    path = Path(tempfile.mkdtemp(prefix="hp", dir="/dev/shm"))
     (path / "fake").mkdir()
     yield path
     left = Process.strays(path / "run" / "test")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A forwarder that moves no packets: the command line, the standby, the socket, the state map.
+"""A forwarder that moves no packets: the command line, the handover, the socket, the state map.
 
 In the directory `fake` beside its state map, if there is one, it looks for files that tell it to
 misbehave: `hang` (no heartbeat any more), `fail-start` (its text
@@ -14,12 +14,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.engine import StateMap
+from hyperplane_nat.io.handover import Handover
 
 
 def answer(request: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -52,7 +54,7 @@ async def beat(state: StateMap, directory: Path) -> None:
         await asyncio.sleep(0.1)
 
 
-async def serve(path: Path, directory: Path, state: StateMap) -> None:
+async def serve(listener: socket.socket, directory: Path, state: StateMap) -> None:
     """Answer until SIGTERM; `hang-up` closes the connection without dying."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -71,7 +73,7 @@ async def serve(path: Path, directory: Path, state: StateMap) -> None:
             pass
         writer.close()
 
-    await asyncio.start_unix_server(client, path, limit=1 << 24)
+    await asyncio.start_unix_server(client, sock=listener, limit=1 << 24)
     print('{"event": "ready"}', flush=True)
     beating = asyncio.create_task(beat(state, directory))
     await stop.wait()
@@ -81,25 +83,19 @@ async def serve(path: Path, directory: Path, state: StateMap) -> None:
 def main() -> int:
     """Run as the real one does."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state-file", type=Path, required=True)
-    parser.add_argument("--flows-max", type=int, required=True)
-    parser.add_argument("--standby", action="store_true")
     arguments, _ = parser.parse_known_args()
-    if arguments.standby:
-        print('{"event": "standby"}', flush=True)
-        if not sys.stdin.readline():
-            return 0
+    print('{"event": "standby"}', flush=True)
+    given = Handover.receive(socket.socket(fileno=sys.stdin.fileno()))
+    if given is None:
+        return 0
     directory = arguments.state_file.parent / "fake"
     complaint = directory / "fail-start"
     if complaint.exists():
         print(complaint.read_text(), file=sys.stderr)
         return 2
-    if not arguments.state_file.exists():
-        StateMap.create(arguments.state_file, flows_max=arguments.flows_max)
-    arguments.socket.unlink(missing_ok=True)
-    state = StateMap.open(arguments.state_file, writable=True)
-    asyncio.run(serve(arguments.socket, directory, state))
+    state = StateMap.of(arguments.state_file, given.state_map, writable=True)
+    asyncio.run(serve(socket.socket(fileno=given.commands), directory, state))
     return 0
 
 

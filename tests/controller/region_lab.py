@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,13 @@ from hyperplane_nat.controller import api, endpoint
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.port_usage import PortQuery
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
-from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows, slots_of
+from hyperplane_nat.controller.views import (
+    FlowFilter,
+    FlowReader,
+    encode_rows,
+    process_privileges,
+    slots_of,
+)
 from hyperplane_nat.model.description import (
     describe_environments,
     describe_functions,
@@ -156,6 +163,7 @@ class RegionLab:
                 "hangs": 0,
             },
             "services": {"customer/web": {"up": True, "restarts": 0}},
+            "privileges": process_privileges({"standby": os.getpid()}),
             "flows": {"tcp": 1, "udp": 2, "icmp": 3, "entries": 6, "max": 100},
             "drops": {"no_flow": 1},
             "counters": {"drop_no_flow": 1},

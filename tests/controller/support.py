@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -104,9 +105,17 @@ class FakeNetns:
             build=self.build,
             mend=self.mend,
             namespaces=self.namespaces(),
+            open_sockets=no_sockets,
             forwarder_program=FORWARDER,
             service_program=SERVICE,
         )
+
+
+def no_sockets(
+    _namespace: str, _slots: int, _slot_bytes: int
+) -> tuple[socket.socket, socket.socket]:
+    """Two that move no packets."""
+    return socket.socketpair()
 
 
 def config_in(directory: Path, **sections: Any) -> Config:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.processes import MARK, Process, end, resident_bytes, terminate
+from hyperplane_nat.io.handover import Handover
 from tests.controller.support import gone, run
 
 SLEEP = (sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()")
@@ -169,12 +171,30 @@ def test_what_is_watched_ends_without_a_thread_in_the_loop(directory: Path) -> N
 
 
 def test_held_process_goes_or_ends_with_its_controller(directory: Path) -> None:
-    echo = (sys.executable, "-c", "print('ready', flush=True); print(repr(input()))")
+    script = """
+import os, socket, sys
+from hyperplane_nat.io.handover import Handover
+print("ready", flush=True)
+given = Handover.receive(socket.socket(fileno=sys.stdin.fileno()))
+print(given and os.read(given.state_map, 9))
+"""
+    echo = (sys.executable, "-c", script)
     first, second = spawn(directory, echo, held=True), spawn(directory, echo, held=True)
-    first.go()
+    given = [os.memfd_create("given") for _ in range(4)]
+    os.pwrite(given[1], b"a map", 0)
+    first.go(Handover(*given))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(given[1])
     terminate_quietly(first)
-    assert first.output()[-1] == "'go'"
+    assert first.output()[-1] == "b'a map'"
     second.close()
+    third = spawn(directory, echo, held=True)
+    third.signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while third.alive:
+        assert time.monotonic() < deadline
+    third.go(Handover(*(os.memfd_create("given") for _ in range(4))))
+    third.close()
     deadline = time.monotonic() + 10
     while not gone(second.pid):
         assert time.monotonic() < deadline

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.controller import reconcile
+from hyperplane_nat.controller.equipment import equip
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import terminate
@@ -23,6 +24,7 @@ from tests.controller.support import (
     config_in,
     eventually,
     gone,
+    no_sockets,
     paths_of,
     pid_in,
     run,
@@ -40,7 +42,12 @@ def supervisor(directory: Path, **sections: Any) -> tuple[ForwarderSupervisor, L
     paths.directory.mkdir(parents=True, exist_ok=True)
     command = reconcile.forwarder_command(config, paths, FORWARDER)
     keeper = ForwarderSupervisor(
-        paths, command, FORWARDER[-1], lambda: STATE, on_event=heard.append
+        paths,
+        command,
+        FORWARDER[-1],
+        lambda: STATE,
+        lambda: equip(config, paths, no_sockets),
+        on_event=heard.append,
     )
     return keeper, paths
 
@@ -256,7 +263,8 @@ def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: 
         former = pid_of(first)
         await first.let_go()
         command = (FORWARDER[0], "-c", "import sys; sys.exit('no compiled module')")
-        keeper = ForwarderSupervisor(paths, command, "-c", lambda: STATE)
+        opening = functools.partial(equip, config_in(directory), paths, no_sockets)
+        keeper = ForwarderSupervisor(paths, command, "-c", lambda: STATE, opening)
         try:
             with pytest.raises(ControllerError, match="no compiled module"):
                 await keeper.adopt()
@@ -297,6 +305,7 @@ def watched(
             command,
             FORWARDER[-1],
             lambda: STATE,
+            lambda: equip(config, paths, no_sockets),
             on_event=heard.append,
             heartbeat=lambda: state.heartbeat,
             on_start=lambda: begun.append(keeper.pid),

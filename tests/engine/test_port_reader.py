@@ -69,12 +69,6 @@ def test_high_water_outlives_the_ports(target: EngineTarget) -> None:
     assert (found.ports, found.high_water) == (4, 5)
 
 
-def test_reading_makes_no_pages(target: EngineTarget) -> None:
-    before = target.map.resident_bytes
-    assert remotes(target) == []
-    assert target.map.resident_bytes == before
-
-
 def test_holders_of_a_remote_endpoint(target: EngineTarget) -> None:
     for port in range(20):
         traffic.opened(target.engine, 1, 5000 + port)

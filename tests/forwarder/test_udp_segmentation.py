@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import pytest
 
+from hyperplane_nat.forwarder import __main__ as program
 from hyperplane_nat.forwarder import udp_segmentation
-from hyperplane_nat.forwarder.__main__ import main
 
 pytestmark = pytest.mark.live
 
@@ -67,10 +67,23 @@ def test_without_permission_the_forwarder_says_so_in_one_line(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), "unshare")
 
     monkeypatch.setattr(udp_segmentation, "available", refused)
-    files = ["--state-file", str(tmp_path / "map"), "--socket", str(tmp_path / "socket")]
-    assert main(["--namespace", "none", *files]) == 2
+    with socket.socket() as parent:
+        monkeypatch.setattr(program, "_parent", lambda: parent)
+        assert program.main(["--state-file", str(tmp_path / "map")]) == 2
     assert capsys.readouterr().err == (
         "forwarder: no permission to make a network namespace: "
         "run as root (CAP_SYS_ADMIN, CAP_NET_RAW)\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_started_by_hand_the_forwarder_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        assert program.main(["--state-file", str(tmp_path / "map")]) == 2
+    assert capsys.readouterr().err == (
+        "forwarder: standard input is no socket: it is started by the controller "
+        "(hyperplane-nat up)\n"
+    )
