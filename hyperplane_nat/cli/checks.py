@@ -31,7 +31,6 @@ from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError, ingress, links, namespace, privileges, syscalls
-from netns.names import strays
 from netns.netlink import RouteSocket
 from netns.privileges import Privileges
 
@@ -42,9 +41,6 @@ PYTHON_OLDEST = (3, 11)
 
 STATE_BYTES_PER_FLOW = 140
 """Upper bound of what the state file takes per flow."""
-
-IPV4_LONGEST = 65536
-"""Bytes of the longest super-frame whose length an IPv4 header can say, by the kernel's count."""
 
 SOL_PACKET = 263
 PACKET_RX_RING = 5
@@ -62,11 +58,13 @@ class Outcome(StrEnum):
     """The gateway cannot run."""
     MISSING = "missing"
     """The gateway runs; something on top does not."""
+    NOTED = "noted"
+    """The lab runs; this is what may explain something."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding about the host."""
+    """One finding about the host, or a lab."""
 
     name: str
     outcome: Outcome
@@ -105,8 +103,6 @@ def run(config: Config) -> Iterator[Check]:
         yield attempt("ingress drop", _ingress, "clsact, cls_bpf and bpf(2) work")
         yield attempt("AF_PACKET", _packet_ring, "ring of version 2 with virtio headers")
         yield attempt("UDP segmentation", segmentation, "frames of several datagrams can be sent")
-    if privileged.outcome is Outcome.OK:
-        yield big_tcp(config.lab.name)
     for peer in PEERS:
         yield optional(peer)
 
@@ -349,27 +345,6 @@ def segmentation() -> None:
     """Without it UDP is slower, and the forwarder says so in its log."""
     if not udp_segmentation.available():
         raise MissingError("UDP datagrams leave one by one, which takes longer", "boot Linux 6.2")
-
-
-def big_tcp(lab: str) -> Check:
-    """Whether a link of the lab, where it runs, sends more than the ring takes (IPv4 BIG TCP)."""
-    for where in filter(namespace.is_complete, strays(lab)):
-        for name, size in namespace.call(where, _longest_ipv4).items():
-            if size > IPV4_LONGEST:
-                # The limit of all protocols lowers IPv4's with it, if it is another one than it
-                # was: 65536 is what most links have. IPv4's alone is for iproute2 from 6.3 on.
-                return Check(
-                    "BIG TCP",
-                    Outcome.MISSING,
-                    f"{name} of {where} may send {size} bytes as one frame: they are dropped",
-                    f"ip -n {where} link set dev {name} gso_max_size {IPV4_LONGEST - 1}",
-                )
-    return good("BIG TCP", "no link of the lab sends frames above 64 KiB")
-
-
-def _longest_ipv4() -> dict[str, int]:
-    with RouteSocket() as route:
-        return links.longest_ipv4(route)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,12 @@ def lab_name(ctx: typer.Context, lab: str | None) -> str:
     return name
 
 
+def named_lab(ctx: typer.Context, lab: str | None) -> str | None:
+    """The lab that is meant if one is named, by the command's option, before it or outside."""
+    settings: Settings = ctx.obj
+    return None if lab is None and settings.lab is None else lab_name(ctx, lab)
+
+
 def runtime_root(ctx: typer.Context) -> Path:
     """The directory that holds each lab's runtime directory."""
     settings: Settings = ctx.obj

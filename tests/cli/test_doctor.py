@@ -5,26 +5,19 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
-import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pyroute2.netlink.rtnl import RTM_NEWLINK
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 import hyperplane_nat
 from hyperplane_nat.cli import checks
 from hyperplane_nat.cli.checks import Check, Outcome
 from hyperplane_nat.config import Config, load
 from hyperplane_nat.forwarder import udp_segmentation
-from netns import NetnsError, namespace
-from netns.names import environment_namespace
-from netns.netlink import RouteSocket, encode
+from netns import NetnsError
 from netns.privileges import Privileges
 from tests.cli.conftest import Run
 
@@ -200,35 +193,17 @@ def test_a_kernel_that_cannot_cut_up_udp(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "6.2" in check.remedy
 
 
-@pytest.mark.live
-def test_a_link_that_sends_more_than_64_kib() -> None:
-    """The lab's links are looked at, and the remedy is a command."""
-    lab = f"t{secrets.token_hex(4)}"
-    where = environment_namespace(lab, 1)
-    assert checks.big_tcp(lab).outcome is Outcome.OK
-    namespace.create([where], lambda _name: None)
-    try:
-        assert checks.big_tcp(lab).outcome is Outcome.OK
-        namespace.call(where, raise_ipv4_limit, "lo", 200_000)
-        check = checks.big_tcp(lab)
-        assert check.outcome is Outcome.MISSING
-        assert f"lo of {where} may send 200000 bytes" in check.found
-        subprocess.run(check.remedy.split(), check=True)
-        assert checks.big_tcp(lab).outcome is Outcome.OK
-    finally:
-        namespace.delete([where])
-
-
-def raise_ipv4_limit(link: str, size: int) -> None:
-    """What `ip link set dev LINK gso_ipv4_max_size SIZE` does."""
-    message = ifinfmsg()
-    message["index"] = socket.if_nametoindex(link)
-    # struct nlattr, and IFLA_GSO_IPV4_MAX_SIZE of linux/if_link.h.
-    attribute = struct.pack("=HHI", 8, 63, size)
-    request = bytearray(encode(message, RTM_NEWLINK)) + attribute
-    struct.pack_into("=I", request, 0, len(request))
-    with RouteSocket() as route:
-        route.request([bytes(request)], "cannot set the limit")
+def test_a_lab_that_does_not_run_is_one_line(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for arguments in (("doctor", "--lab", "nolab"), ("--lab", "nolab", "doctor", "--json")):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("hyperplane-nat: lab 'nolab' is not running (")
+    result = run("doctor", "--lab", "nolab", "-c", "lab.toml")
+    assert result.exit_code == 2
+    assert "a running lab has its configuration" in result.stderr
 
 
 def test_a_program_that_is_not_installed() -> None:

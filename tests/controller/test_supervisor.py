@@ -46,7 +46,7 @@ def supervisor(directory: Path, **sections: Any) -> tuple[ForwarderSupervisor, L
         command,
         FORWARDER[-1],
         lambda: STATE,
-        lambda: equip(config, paths, no_sockets),
+        lambda: equip(config_in(directory), paths, no_sockets),
         on_event=heard.append,
     )
     return keeper, paths
@@ -305,7 +305,7 @@ def watched(
             command,
             FORWARDER[-1],
             lambda: STATE,
-            lambda: equip(config, paths, no_sockets),
+            lambda: equip(config_in(directory), paths, no_sockets),
             on_event=heard.append,
             heartbeat=lambda: state.heartbeat,
             on_start=lambda: begun.append(keeper.pid),
