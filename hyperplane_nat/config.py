@@ -53,6 +53,7 @@ from hyperplane_nat.config_values import (
     Address,
     AddressWithPrefix,
     FieldError,
+    GroupOfHost,
     HostName,
     InterfaceName,
     LabName,
@@ -104,6 +105,11 @@ class Lab(Section):
         default="/dev/shm",
         description="Directory for the state file. It must be a tmpfs: on a disk the write-back of "
         "dirty pages would stall packets.",
+    )
+    socket_group: GroupOfHost | None = Field(
+        default=None,
+        description="Group of the host, by name or number, whose members may use the control "
+        "socket; without one only root may. Whoever may use it can run programs as root.",
     )
 
     @model_validator(mode="after")

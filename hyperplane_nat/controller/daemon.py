@@ -102,6 +102,8 @@ class Daemon(RunningLab):
         self._foreground = ready_fd is None
         self._pipe = ReadyPipe(ready_fd)
         self._lock = LabLock(self._paths)
+        self._group: int | None = None
+        """The group that may use the control socket."""
         self._metrics_listener: socket.socket | None = None
         self._endpoints: list[endpoint.Endpoint] = []
         self._replace = replace
@@ -130,6 +132,7 @@ class Daemon(RunningLab):
 
     async def _run(self) -> int:
         try:
+            self._group = endpoint.group_id(self._config.lab.socket_group)
             self._lock.acquire()
         except ControllerError as error:
             return self._fail(str(error), 2)
@@ -340,7 +343,7 @@ class Daemon(RunningLab):
         await self._forwarder.start()
 
     async def _serve(self) -> None:
-        control = endpoint.control_socket(self._paths.control_socket)
+        control = endpoint.control_socket(self._paths.control_socket, self._group)
         control_connections, metrics_connections = connections.file_shares()
         self._endpoints.append(
             await endpoint.serve(api.application(self), control, control_connections)

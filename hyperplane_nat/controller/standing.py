@@ -51,7 +51,7 @@ class Standing:
         return [
             name
             for name in record.differences(self.config, wanted)
-            if record.section_of(name) not in FREE
+            if name not in FREE and record.section_of(name) not in FREE
         ]
 
     def describe(self) -> str:
@@ -84,9 +84,10 @@ class Standing:
         return "" if self.lab == Lab().name else f" --lab {self.lab}"
 
 
-FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder")
-"""The sections of a configuration that a controller which takes over may change: what `apply` may,
-what is its own, and how the forwarder is started, because one started otherwise is replaced."""
+FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder", "lab.socket_group")
+"""The sections and fields of a configuration that a controller which takes over may change: what
+`apply` may, what is its own, and how the forwarder is started, because one started otherwise is
+replaced."""
 
 
 def standing(lab: str, runtime_directory: Path) -> Standing:

@@ -82,7 +82,7 @@ def test_life(directory: Path, netns: FakeNetns) -> None:
                 200,
                 {"status": "ok", "controller": "ok", "forwarder": "ok"},
             )
-            assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
+            assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o600
             assert record.read(running.paths.config_file) == config
             reports = running.reports()
             assert {"progress": "creating environments", "done": 5, "total": 5} in reports
@@ -127,6 +127,12 @@ def test_second_controller_is_refused_and_breaks_nothing(directory: Path, netns:
             assert (await ask(running, "/v1/status"))["state"] == "running"
 
     run(work())
+
+
+def test_a_group_that_is_not_there_costs_a_line(directory: Path, netns: FakeNetns) -> None:
+    config = config_in(directory, lab={"socket_group": "no-such-group"})
+    assert "there is no group 'no-such-group'" in refused(netns, config)
+    assert_nothing_left(directory, netns)
 
 
 CHANGES = {
@@ -251,13 +257,15 @@ class TestAdoption:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         before = self.killed(directory, config_in(directory))
-        config = config_in(directory, metrics={"port": port})
+        group = str(os.getegid())
+        config = config_in(directory, metrics={"port": port}, lab={"socket_group": group})
 
         async def work() -> None:
             async with RunningDaemon(config, netns.parts()) as running:
                 status = await ask(running, "/v1/status")
                 assert status["forwarder"]["pid"] == before["forwarder.pid"]
                 assert status["metrics_url"].endswith(f":{port}/metrics")
+                assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
                 assert record.read(running.paths.config_file) == config
 
         run(work())
