@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyperplane_nat.client import RUNTIME_DIRECTORY
+from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
@@ -26,6 +28,8 @@ class Namespaces:
 
     strays: Callable[[str], list[str]] = topology.strays
     destroy: Callable[[str], None] = topology.destroy
+    claims: Path = RUNTIME_DIRECTORY
+    """Where labs in other runtime directories note that the namespaces are theirs."""
 
 
 def clean(
@@ -37,10 +41,14 @@ def clean(
 ) -> list[str]:
     """Remove everything that a dead controller of `lab` left; what was removed, a line each.
 
-    ControllerError when the lab's controller is alive, or when something cannot be removed.
+    ControllerError when the lab's controller is alive, or a lab of that name in another directory,
+    or when something cannot be removed.
     Blocks for as long as it takes.
     """
     paths = LabPaths.of(lab, runtime_directory, state_directory)
+    namespaces = namespaces or Namespaces()
+    claim = Claim(paths, namespaces.claims)
+    claim.check()
     existed = paths.directory.exists()
     lock = LabLock(paths)
     # A lock file of the dead one is a stray; one that only we need is not worth a word.
@@ -49,6 +57,7 @@ def clean(
     try:
         removed = sweep(paths, namespaces)
         names = {str(path) for path in _files(paths)}
+        claim.drop()
         remove_directory(paths)
     finally:
         lock.release()
@@ -59,13 +68,13 @@ def clean(
     return removed
 
 
-def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
+def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     """Remove processes, namespaces and files of a lab, but not its lock and its log.
 
     To be called with the lab's lock held.
     """
     removed = end_processes(paths)
-    removed += remove_namespaces(paths.lab, namespaces or Namespaces())
+    removed += remove_namespaces(paths.lab, namespaces)
     state_files = [paths.state_file, new_path(paths.state_file), paths.records_file]
     for path in [*state_files, *_files(paths)]:
         # The region is another matter: `remove_region`.

@@ -40,6 +40,7 @@ from hyperplane_nat.controller import (
     reconcile,
     record,
 )
+from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
@@ -102,6 +103,7 @@ class Daemon(RunningLab):
         self._foreground = ready_fd is None
         self._pipe = ReadyPipe(ready_fd)
         self._lock = LabLock(self._paths)
+        self._claim = Claim(self._paths, self._parts.namespaces.claims)
         self._group: int | None = None
         """The group that may use the control socket."""
         self._metrics_listener: socket.socket | None = None
@@ -133,10 +135,12 @@ class Daemon(RunningLab):
     async def _run(self) -> int:
         try:
             self._group = endpoint.group_id(self._config.lab.socket_group)
+            self._claim.check()
             self._lock.acquire()
         except ControllerError as error:
             return self._fail(str(error), 2)
         try:
+            self._claim.take()
             self._look()
             self._open_region()
         except (ControllerError, StateError) as error:
@@ -409,6 +413,7 @@ class Daemon(RunningLab):
         self._close_map()
         await step("strays", in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         if not problems:
+            await step("claim", in_thread(self._claim.drop))
             await step("directory", in_thread(cleanup.remove_directory, self._paths))
         self._lock.release()
         return problems

@@ -97,7 +97,7 @@ class FakeNetns:
             self.file.unlink(missing_ok=True)
 
     def namespaces(self) -> Namespaces:
-        return Namespaces(self.strays, self.destroy)
+        return Namespaces(self.strays, self.destroy, self.file.parent / "run")
 
     def parts(self) -> Parts:
         return Parts(

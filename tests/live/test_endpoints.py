@@ -11,13 +11,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from netns import sockets
 from tests.live.conftest import Launch
-from tests.live.lab import Lab, wait_until
+from tests.live.lab import WEB, Lab, run, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -121,3 +122,29 @@ def test_health(launch: Launch) -> None:
     url = lab.status()["metrics_url"].replace("/metrics", "/healthz")
     with urllib.request.urlopen(url, timeout=20) as answer:
         assert json.load(answer) == {"status": "ok", "controller": "ok", "forwarder": "ok"}
+
+
+def test_another_runtime_directory_leaves_a_living_lab_alone(
+    launch: Launch, tmp_path: Path
+) -> None:
+    lab = launch(environments=1)
+    other = str(tmp_path)
+    for command in (("up", "-c", str(lab.config_file)), ("up", "--foreground"), ("down",)):
+        refused = lab.cli("--runtime-directory", other, *command, check=False)
+        assert refused.returncode == 2
+        assert f"lives in {lab.runtime_directory.parent} (pid {lab.status()['pid']})" in (
+            refused.stderr
+        )
+        assert len(refused.stderr.splitlines()) == 1
+    run(lab.environment(1), "ping", "-c", "1", "-W", "5", WEB[0])
+    assert [path.name for path in tmp_path.iterdir()] == [lab.config_file.name]
+    # And the other way round.
+    lab.down()
+    try:
+        lab.cli("--runtime-directory", other, "up", "-c", str(lab.config_file))
+        refused = lab.cli("up", "-c", str(lab.config_file), check=False)
+        assert f"lives in {other} (pid " in refused.stderr
+        run(lab.environment(1), "ping", "-c", "1", "-W", "5", WEB[0])
+    finally:
+        lab.cli("--runtime-directory", other, "down")
+    assert not (lab.runtime_directory.parent / f"{lab.name}.claim").is_symlink()
