@@ -11,10 +11,10 @@ refused, unless it was asked to replace it. Without a forwarder, what bears the 
 stray and is removed before building.
 
 A start that fails or is interrupted removes what it has made (`_tear_down`), and leaves alone what
-stood before it (`_let_go`). The end, asked for by a signal or by the API, removes everything; it
-goes on after an error, because what is left should be as little as possible. SIGKILL is the one way
-to leave the lab standing. A start whose client has gone is interrupted: nobody waits for the lab,
-and somebody may have been told that there is none.
+stood before it (`_let_go`). The end, asked for by SIGTERM, SIGINT or the API, removes everything;
+it goes on after an error, because what is left should be as little as possible. SIGKILL is the one
+way to leave the lab standing; SIGHUP ends nothing (`reload`). A start whose client has gone is
+interrupted: nobody waits for the lab, and somebody may have been told that there is none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from hyperplane_nat import metrics
 from hyperplane_nat.config import Config
@@ -44,13 +45,15 @@ from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
-from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
+from hyperplane_nat.controller.notify import ReadyPipe, keep_alive, sd_notify
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.processes import end
+from hyperplane_nat.controller.reload import Reloader
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.running_lab import RunningLab
+from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import Standing
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
@@ -60,7 +63,7 @@ from hyperplane_nat.model.store import Store
 from netns.errors import NetnsError
 from netns.topology import Survey
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +72,14 @@ class _InterruptedError(Exception):
     """A signal came before the lab was ready."""
 
 
-def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) -> int:
-    """Run the lab until a signal or the API ends it; the exit status.
+def main(
+    config: Config,
+    *,
+    ready_fd: int | None = None,
+    replace: bool = False,
+    source: Source | None = None,
+) -> int:
+    """Run the lab until a signal or the API ends it; the exit status. SIGHUP reads `source` again.
 
     Progress and outcome of the start are written to `ready_fd`, one JSON object a line, and an
     error to stderr where nobody reads that. With `replace`, what stands of the lab is removed
@@ -85,7 +94,8 @@ def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) 
     connections.raise_file_limit()
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(Daemon(config, ready_fd=ready_fd, replace=replace).run())
+        daemon = Daemon(config, ready_fd=ready_fd, replace=replace, source=source)
+        return runner.run(daemon.run())
 
 
 class Daemon(RunningLab):
@@ -97,6 +107,7 @@ class Daemon(RunningLab):
         *,
         ready_fd: int | None = None,
         replace: bool = False,
+        source: Source | None = None,
         parts: Parts | None = None,
     ) -> None:
         super().__init__(config, parts or Parts())
@@ -109,6 +120,8 @@ class Daemon(RunningLab):
         self._metrics_listener: socket.socket | None = None
         self._endpoints: list[endpoint.Endpoint] = []
         self._replace = replace
+        self._reloader = Reloader(source, self._reapply, self.events)
+        self._watchdog: asyncio.Task[None] | None = None
         self._adopting = False
         """Whether what stands is a former controller's, which a failed start leaves alone."""
         self._found: Survey | None = None
@@ -123,12 +136,13 @@ class Daemon(RunningLab):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         self._pipe.watch(self._stop.set)
         self._gone = loop.create_future()
         try:
             return await self._run()
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             self._pipe.close()
 
@@ -163,6 +177,8 @@ class Daemon(RunningLab):
         log.info("stopping")
         sd_notify("STOPPING=1")
         problems = await self._tear_down()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         assert self._gone is not None
         if problems:
             self._gone.set_exception(ControllerError(problems[0]))
@@ -244,6 +260,8 @@ class Daemon(RunningLab):
         )
         self._pipe.ready(self._facts() | {"ready_seconds": round(seconds, 3)})
         sd_notify("READY=1")
+        self._reloader.start()
+        self._watchdog = asyncio.create_task(keep_alive(), name="watchdog")
 
     async def _start_or_stop(self) -> None:
         start = asyncio.create_task(self._start(), name="start")
@@ -363,6 +381,9 @@ class Daemon(RunningLab):
         self._observer.start()
         self._figures.start()
 
+    async def _reapply(self, config: Config) -> Mapping[str, Any]:
+        return await self.apply(record.said(config), dry_run=False, token=None)
+
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
         for each in self._endpoints:
@@ -375,6 +396,7 @@ class Daemon(RunningLab):
             each.stop_listening()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
+        await self._reloader.stop()
         await self._observer.stop()
         await self._figures.stop()
         if self._functions is not None:

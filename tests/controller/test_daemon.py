@@ -107,7 +107,7 @@ def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNe
     run(work())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> None:
     controller = ControllerProcess(config_in(directory), directory)
     assert controller.ready
@@ -542,25 +542,6 @@ def test_error_goes_to_stderr_in_the_foreground(
 
     run(work())
     assert capfd.readouterr().err.endswith("no room (try again)\n")
-
-
-def test_service_manager_is_told(
-    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-
-    def note(state: str) -> bool:
-        told.append(state)
-        return True
-
-    monkeypatch.setattr("hyperplane_nat.controller.daemon.sd_notify", note)
-
-    async def work() -> None:
-        async with RunningDaemon(config_in(directory), netns.parts()):
-            await eventually(lambda: told)
-
-    run(work())
-    assert told == ["READY=1", "STOPPING=1"]
 
 
 def test_loop_is_not_stalled_by_work(directory: Path, netns: FakeNetns) -> None:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,6 +28,29 @@ GROUP = 47110
 """Nobody's."""
 
 HALF_OPEN = 5000
+
+VPC = """
+[[vpc]]
+name = "customer"
+cidr = "10.0.0.0/16"
+
+[[vpc.subnet]]
+name = "private-a"
+cidr = "10.0.1.0/24"
+
+[[network_interface]]
+name = "eni-a"
+subnet = "private-a"
+address = "10.0.1.10"
+"""
+
+SERVER = """
+[[vpc.service]]
+name = "second"
+kind = "http"
+address = "10.0.1.82"
+port = 80
+"""
 
 AS_MEMBER = """
 import os, sys
@@ -148,3 +173,24 @@ def test_another_runtime_directory_leaves_a_living_lab_alone(
     finally:
         lab.cli("--runtime-directory", other, "down")
     assert not (lab.runtime_directory.parent / f"{lab.name}.claim").is_symlink()
+
+
+def test_hangup_reads_the_file_again_or_is_ignored(launch: Launch) -> None:
+    lab = launch(environments=1, toml=VPC)
+    pid = lab.status()["pid"]
+
+    def told() -> list[dict[str, Any]]:
+        return [row for row in lab.rows("events") if row["kind"].startswith("reload")]
+
+    lab.config_file.write_text(lab.config_file.read_text() + SERVER)
+    os.kill(pid, signal.SIGHUP)
+    wait_until(told, "the file is read again")
+    assert [row["kind"] for row in told()] == ["reloaded"]
+    run(lab.environment(1), "ping", "-c", "1", "-W", "5", "10.0.1.82")
+    lab.down()
+    lab.cli("up", "-n", "1", "--set", "metrics.port=0")
+    pid = lab.status()["pid"]
+    os.kill(pid, signal.SIGHUP)
+    log = lab.runtime_directory / "controller.log"
+    wait_until(lambda: "the lab was started without a file" in log.read_text(), "a line about it")
+    assert lab.status()["pid"] == pid
