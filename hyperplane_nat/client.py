@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,12 @@ class NotRunningError(ClientError):
         self._runtime_directory = runtime_directory
 
     def __str__(self) -> str:
+        directory = self._runtime_directory / self._lab
+        if directory.is_dir() and not os.access(directory, os.R_OK):
+            return (
+                f"no controller of lab {self._lab!r} answers, and what stands of it only root sees "
+                f"(sudo hyperplane-nat --lab {self._lab} status)"
+            )
         # Imported here: who only tries again need not wait for the libraries of a controller.
         from hyperplane_nat.controller.standing import absence
 
@@ -148,7 +155,8 @@ class Client:
                 raise NotRunningError(self.lab, self.path.parent.parent) from None
             except PermissionError:
                 raise ClientError(
-                    f"no permission to use {self.path} (run it as root: sudo hyperplane-nat ...)"
+                    f"no permission to use {self.path} (run it as root: sudo hyperplane-nat ...; "
+                    "or have root set lab.socket_group to a group of yours)"
                 ) from None
             except TimeoutError:
                 raise ClientError(

@@ -53,6 +53,7 @@ from hyperplane_nat.config_values import (
     Address,
     AddressWithPrefix,
     FieldError,
+    GroupOfHost,
     HostName,
     InterfaceName,
     LabName,
@@ -113,6 +114,11 @@ class Lab(Section):
         description="User and group, by number, of the processes that need no privilege: "
         "forwarder, standby, servers and the writer of flow logs of all labs. Best one that nobody "
         "else has. 0 keeps root, without capabilities, for containers that have no such user.",
+    )
+    socket_group: GroupOfHost | None = Field(
+        default=None,
+        description="Group of the host, by name or number, whose members may use the control "
+        "socket; without one only root may. Whoever may use it can run programs as root.",
     )
 
     @model_validator(mode="after")

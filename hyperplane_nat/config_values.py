@@ -10,7 +10,7 @@ import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from netns import names
 
@@ -26,6 +26,7 @@ SLOT_NAME = re.compile(r"env[0-9]+")
 ACCOUNT_ID = re.compile(r"[0-9]{12}")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 GROUP_NAME = re.compile(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}")
+HOST_GROUP = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,31}\$?")
 HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
@@ -186,6 +187,20 @@ def _host_name(value: str) -> str:
     return value
 
 
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _group_of_host(value: str) -> str:
+    if value.isascii() and value.isdigit():
+        # chown(2): all ones is no group.
+        if int(value) >= 2**32 - 1:
+            raise _wrong(f"{value!r} is not the number of a group", "use one below 4294967295")
+    elif HOST_GROUP.fullmatch(value) is None:
+        raise _wrong(f"{value!r} is not a group of a host", "write its name or its number")
+    return value
+
+
 LabName = Annotated[str, AfterValidator(_lab_name)]
 LinkName = Annotated[str, AfterValidator(_link_name)]
 InterfaceName = Annotated[str, AfterValidator(_interface_name)]
@@ -193,6 +208,7 @@ Address = Annotated[str, AfterValidator(_ipv4)]
 AddressWithPrefix = Annotated[str, AfterValidator(_ipv4_interface)]
 Network = Annotated[str, AfterValidator(_ipv4_network)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+GroupOfHost = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_group_of_host)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 AccountId = Annotated[str, AfterValidator(_account_id)]
 FunctionName = Annotated[str, AfterValidator(_function_name)]

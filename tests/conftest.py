@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -35,6 +36,29 @@ def require_root() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("live") is not None:
         require_root()
+
+
+_STAND_INS: pytest.StashKey[Counter[tuple[str, str]]] = pytest.StashKey()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count the tests in which something stands in for something else."""
+    session.config.stash[_STAND_INS] = Counter(
+        (mark.args[0], mark.args[1])
+        for item in session.items
+        if (mark := item.get_closest_marker("stand_in")) is not None
+    )
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """List the stand-ins: what was not tried with the thing itself is said, never silent."""
+    found = config.stash.get(_STAND_INS, Counter())
+    if found:
+        terminalreporter.section("stand-ins")
+        for (what, by), tests in sorted(found.items()):
+            terminalreporter.line(f"{what}: {by} ({tests} tests)")
 
 
 @pytest.fixture(autouse=True)

@@ -95,8 +95,8 @@ def test_toml_without_services_is_read_back_without(tmp_path: Path) -> None:
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])).filter(lambda s: "\0" not in s))
 def test_any_text_survives_toml(text: str) -> None:
-    config = load(None, {"lab.runtime_directory": f"/{text}"})
-    assert load_toml(toml(config)).lab.runtime_directory == f"/{text}"
+    config = load(None, {"lab.state_directory": f"/{text}"})
+    assert load_toml(toml(config)).lab.state_directory == f"/{text}"
 
 
 def load_toml(text: str) -> Config:
@@ -393,6 +393,23 @@ address = "10.0.1.10"
             "timeouts.time_scale: nan: input should be a finite number (see docs/configuration.md)",
             id="not-a-number",
         ),
+        pytest.param(
+            '[lab]\nsocket_group = "net dev"',
+            "lab.socket_group: 'net dev' is not a group of a host (write its name or its number)",
+            id="socket-group",
+        ),
+        pytest.param(
+            '[lab]\nsocket_group = "4294967295"',
+            "lab.socket_group: '4294967295' is not the number of a group (use one below "
+            "4294967295)",
+            id="socket-group-number",
+        ),
+        pytest.param(
+            '[metrics]\nhosts = ["Gateway:9109"]',
+            "metrics.hosts[0]: 'Gateway:9109' is not a host name (write it in lower case and "
+            "without a port)",
+            id="metrics-host",
+        ),
     ],
 )
 def test_refused_with_one_line_and_a_remedy(tmp_path: Path, text: str, message: str) -> None:
@@ -408,6 +425,11 @@ def test_an_interface_has_eight_addresses_at_most(tmp_path: Path) -> None:
     assert load(file).network_interface[0].addresses == ["10.0.1.10", *addresses[:7]]
     words = refused(tmp_path, f"{INTERFACE}secondary_addresses = {addresses}\n")
     assert words.startswith("network_interface[0].secondary_addresses: ")
+
+
+def test_a_group_is_a_name_or_a_number(tmp_path: Path) -> None:
+    for text, group in (("44", "44"), ('"44"', "44"), ('"net_dev"', "net_dev")):
+        assert accepted(tmp_path, f"[lab]\nsocket_group = {text}").lab.socket_group == group
 
 
 def test_a_directory_that_is_too_deep_for_sockets(tmp_path: Path) -> None:

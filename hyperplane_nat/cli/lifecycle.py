@@ -40,6 +40,7 @@ from hyperplane_nat.cli.common import (
 from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller import record
+from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.private_files import NotPrivateError
 
@@ -66,16 +67,18 @@ def up(
     assignments: SetOption = None,
 ) -> None:
     """Start a lab; return when traffic can flow."""
-    effective = configuration.load(config, common.overrides(ctx, lab, environments, assignments))
+    overrides = common.overrides(ctx, lab, environments, assignments)
+    effective = configuration.load(config, overrides)
     if config is None and environments is None and not assignments:
         effective = standing(effective.lab.name, common.runtime_root(ctx)).config or effective
     common.require_root("up")
     refuse_running(effective)
+    source = None if config is None else Source(config.absolute(), overrides)
     if foreground:
         # Imported here: the other commands need not wait for the controller's libraries.
         from hyperplane_nat.controller import daemon
 
-        raise typer.Exit(daemon.main(effective, replace=replace))
+        raise typer.Exit(daemon.main(effective, replace=replace, source=source))
     console = common.console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -86,7 +89,7 @@ def up(
         transient=True,
         disable=not console.is_terminal,
     ) as bars:
-        status = start(effective, progress_bars(bars), replace=replace)
+        status = start(effective, progress_bars(bars), replace=replace, source=source)
     typer.echo(summary(effective, status))
 
 
@@ -149,14 +152,19 @@ def refuse_running(config: Config) -> None:
 
 
 def start(
-    config: Config, progress: Callable[[str, int, int], None], *, replace: bool = False
+    config: Config,
+    progress: Callable[[str, int, int], None],
+    *,
+    replace: bool = False,
+    source: Source | None = None,
 ) -> dict[str, Any]:
     """
     Start the controller and wait until it is ready; its status.
 
     `progress(what, done, total)` is called as the lab grows. Raises UserError with the controller's
     own line if it cannot start; what it made is removed then. An interrupt ends the controller as
-    well. With `replace`, what stands of the lab is removed first.
+    well. With `replace`, what stands of the lab is removed first. `source` is what SIGHUP reads
+    again.
     """
     directory = config.runtime_directory
     log = directory / LOG_NAME
@@ -175,10 +183,14 @@ def start(
     earlier = log_file.tell()
     ready, ready_write = os.pipe()
     command = [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(ready_write)]
+    if replace:
+        command.append("--replace")
+    if source is not None:
+        command += ["--source", source.encode()]
     with os.fdopen(ready, encoding="utf-8") as pipe, log_file:
         try:
             process = subprocess.Popen(
-                [*command, "--replace"] if replace else command,
+                command,
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller.daemon import main
+from hyperplane_nat.controller.source import Source
 
 
 def _run() -> int:
@@ -18,6 +19,7 @@ def _run() -> int:
     parser.add_argument(
         "--replace", action="store_true", help="remove what stands of the lab first"
     )
+    parser.add_argument("--source", type=Source.decode, help="where the configuration is from")
     arguments = parser.parse_args()
     try:
         config = Config.model_validate_json(sys.stdin.buffer.read())
@@ -27,7 +29,12 @@ def _run() -> int:
             f"{error.errors()[0]['msg']} (use hyperplane-nat up, which checks it)\n"
         )
         return 2
-    return main(config, ready_fd=arguments.ready_fd, replace=arguments.replace)
+    return main(
+        config,
+        ready_fd=arguments.ready_fd,
+        replace=arguments.replace,
+        source=arguments.source,
+    )
 
 
 if __name__ == "__main__":

@@ -233,6 +233,8 @@ class EventRow(BaseModel):
         "interface-added",
         "interface-removed",
         "flow-log-loss",
+        "reloaded",
+        "reload-refused",
     ]
     message: str
     interface: str | None

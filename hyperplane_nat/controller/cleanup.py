@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyperplane_nat.client import RUNTIME_DIRECTORY
+from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
@@ -26,6 +28,8 @@ class Namespaces:
 
     strays: Callable[[str], list[str]] = topology.strays
     destroy: Callable[[str], None] = topology.destroy
+    claims: Path = RUNTIME_DIRECTORY
+    """Where labs in other runtime directories note that the namespaces are theirs."""
 
 
 def clean(
@@ -37,10 +41,14 @@ def clean(
 ) -> list[str]:
     """Remove everything that a dead controller of `lab` left; what was removed, a line each.
 
-    ControllerError when the lab's controller is alive, or when something cannot be removed.
+    ControllerError when the lab's controller is alive, or a lab of that name in another directory,
+    or when something cannot be removed.
     Blocks for as long as it takes.
     """
     paths = LabPaths.of(lab, runtime_directory, state_directory)
+    namespaces = namespaces or Namespaces()
+    claim = Claim(paths, namespaces.claims)
+    claim.check()
     existed = paths.directory.exists()
     lock = LabLock(paths)
     # A lock file of the dead one is a stray; one that only we need is not worth a word.
@@ -49,6 +57,7 @@ def clean(
     try:
         removed = sweep(paths, namespaces)
         names = {str(path) for path in _files(paths)}
+        claim.drop()
         remove_directory(paths)
     finally:
         lock.release()
@@ -59,7 +68,7 @@ def clean(
     return removed
 
 
-def left(paths: LabPaths, namespaces: Namespaces | None = None) -> dict[str, int]:
+def left(paths: LabPaths, namespaces: Namespaces) -> dict[str, int]:
     """How many namespaces, processes and files `clean` would find; looking changes nothing."""
     processes = Process.strays(paths.directory)
     for process in processes:
@@ -67,19 +76,19 @@ def left(paths: LabPaths, namespaces: Namespaces | None = None) -> dict[str, int
     # The lock's file is what a `down` or `up` leaves that has just looked.
     files = [path for path in _files(paths) if path != paths.pid_file]
     return {
-        "namespace": len((namespaces or Namespaces()).strays(paths.lab)),
+        "namespace": len(namespaces.strays(paths.lab)),
         "process": len(processes),
         "file": len(files) + sum(path.exists() for path in _state_files(paths)),
     }
 
 
-def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
+def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     """Remove processes, namespaces and files of a lab, but not its lock and its log.
 
     To be called with the lab's lock held.
     """
     removed = end_processes(paths)
-    removed += remove_namespaces(paths.lab, namespaces or Namespaces())
+    removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
         # The region is another matter: `remove_region`.
         if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):

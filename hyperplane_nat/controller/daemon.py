@@ -11,10 +11,10 @@ refused, unless it was asked to replace it. Without a forwarder, what bears the 
 stray and is removed before building.
 
 A start that fails or is interrupted removes what it has made (`_tear_down`), and leaves alone what
-stood before it (`_let_go`). The end, asked for by a signal or by the API, removes everything; it
-goes on after an error, because what is left should be as little as possible. SIGKILL is the one way
-to leave the lab standing. A start whose client has gone is interrupted: nobody waits for the lab,
-and somebody may have been told that there is none.
+stood before it (`_let_go`). The end, asked for by SIGTERM, SIGINT or the API, removes everything;
+it goes on after an error, because what is left should be as little as possible. SIGKILL is the one
+way to leave the lab standing; SIGHUP ends nothing (`reload`). A start whose client has gone is
+interrupted: nobody waits for the lab, and somebody may have been told that there is none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config import Config
@@ -41,17 +42,20 @@ from hyperplane_nat.controller import (
     reconcile,
     record,
 )
+from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.equipment import make_map, refuse_disk
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import Network
-from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
+from hyperplane_nat.controller.notify import ReadyPipe, keep_alive, sd_notify
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock
 from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.processes import end
+from hyperplane_nat.controller.reload import Reloader
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.running_lab import RunningLab
+from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import Standing
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
@@ -62,7 +66,7 @@ from hyperplane_nat.private_files import NotPrivateError
 from netns.errors import NetnsError
 from netns.topology import Survey
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +75,14 @@ class _InterruptedError(Exception):
     """A signal came before the lab was ready."""
 
 
-def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) -> int:
-    """Run the lab until a signal or the API ends it; the exit status.
+def main(
+    config: Config,
+    *,
+    ready_fd: int | None = None,
+    replace: bool = False,
+    source: Source | None = None,
+) -> int:
+    """Run the lab until a signal or the API ends it; the exit status. SIGHUP reads `source` again.
 
     Progress and outcome of the start are written to `ready_fd`, one JSON object a line, and an
     error to stderr where nobody reads that. With `replace`, what stands of the lab is removed
@@ -88,7 +98,8 @@ def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) 
     connections.raise_file_limit()
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(Daemon(config, ready_fd=ready_fd, replace=replace).run())
+        daemon = Daemon(config, ready_fd=ready_fd, replace=replace, source=source)
+        return runner.run(daemon.run())
 
 
 class Daemon(RunningLab):
@@ -100,15 +111,21 @@ class Daemon(RunningLab):
         *,
         ready_fd: int | None = None,
         replace: bool = False,
+        source: Source | None = None,
         parts: Parts | None = None,
     ) -> None:
         super().__init__(config, parts or Parts())
         self._foreground = ready_fd is None
         self._pipe = ReadyPipe(ready_fd)
         self._lock = LabLock(self._paths)
+        self._claim = Claim(self._paths, self._parts.namespaces.claims)
+        self._group: int | None = None
+        """The group that may use the control socket."""
         self._metrics_listener: socket.socket | None = None
         self._endpoints: list[endpoint.Endpoint] = []
         self._replace = replace
+        self._reloader = Reloader(source, self._reapply, self.events)
+        self._watchdog: asyncio.Task[None] | None = None
         self._adopting = False
         """Whether what stands is a former controller's, which a failed start leaves alone."""
         self._found: Survey | None = None
@@ -123,23 +140,27 @@ class Daemon(RunningLab):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         self._pipe.watch(self._stop.set)
         self._gone = loop.create_future()
         try:
             return await self._run()
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             self._pipe.close()
 
     async def _run(self) -> int:
         try:
             self._refuse_others_places()
+            self._group = endpoint.group_id(self._config.lab.socket_group)
+            self._claim.check()
             self._lock.acquire()
         except ControllerError as error:
             return self._fail(str(error), 2)
         try:
             refuse_disk(self._paths.state_file)
+            self._claim.take()
             self._look()
             self._open_region()
         except (ControllerError, StateMapError, StateError) as error:
@@ -162,6 +183,8 @@ class Daemon(RunningLab):
         log.info("stopping")
         sd_notify("STOPPING=1")
         problems = await self._tear_down()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         assert self._gone is not None
         if problems:
             self._gone.set_exception(ControllerError(problems[0]))
@@ -258,6 +281,8 @@ class Daemon(RunningLab):
         )
         self._pipe.ready(self._facts() | {"ready_seconds": round(seconds, 3)})
         sd_notify("READY=1")
+        self._reloader.start()
+        self._watchdog = asyncio.create_task(keep_alive(), name="watchdog")
 
     async def _start_or_stop(self) -> None:
         start = asyncio.create_task(self._start(), name="start")
@@ -373,7 +398,7 @@ class Daemon(RunningLab):
         await self._forwarder.start()
 
     async def _serve(self) -> None:
-        control = endpoint.control_socket(self._paths.control_socket)
+        control = endpoint.control_socket(self._paths.control_socket, self._group)
         control_connections, metrics_connections = connections.file_shares()
         self._endpoints.append(
             await endpoint.serve(api.application(self), control, control_connections)
@@ -389,6 +414,9 @@ class Daemon(RunningLab):
         self._observer.start()
         self._figures.start()
 
+    async def _reapply(self, config: Config) -> Mapping[str, Any]:
+        return await self.apply(record.said(config), dry_run=False, token=None)
+
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
         for each in self._endpoints:
@@ -401,6 +429,7 @@ class Daemon(RunningLab):
             each.stop_listening()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
+        await self._reloader.stop()
         await self._observer.stop()
         await self._figures.stop()
         if self._functions is not None:
@@ -439,6 +468,7 @@ class Daemon(RunningLab):
         self._close_map()
         await step("strays", in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         if not problems:
+            await step("claim", in_thread(self._claim.drop))
             await step("directory", in_thread(cleanup.remove_directory, self._paths))
         self._lock.release()
         return problems

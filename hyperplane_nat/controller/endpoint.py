@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import grp
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping
@@ -33,15 +34,39 @@ _METRICS_BODY_BYTES_MAX = 1024
 _EXCERPT = 60
 
 
-def control_socket(path: Path) -> socket.socket:
-    """A unix socket at `path` with mode 0660 from its first moment; replaces a stale one."""
+def group_id(name: str | None) -> int | None:
+    """The number of a group, given by name or number; ControllerError when there is none."""
+    if name is None:
+        return None
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ControllerError(
+            f"lab.socket_group: there is no group {name!r} on this host "
+            f"(groupadd --system {name}, or choose another)"
+        ) from None
+
+
+def control_socket(path: Path, group: int | None = None) -> socket.socket:
+    """
+    A unix socket at `path`, for this user alone or for a group too; replaces a stale one.
+
+    Its directory is the lab's, in which the group may look for the socket but not look around.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         path.unlink(missing_ok=True)
-        # bind(2) gives the file the mode of the socket less the umask: never more than 0660.
-        os.fchmod(listener.fileno(), 0o660)
+        # bind(2) gives the file the mode of the socket less the umask: never more than 0600.
+        os.fchmod(listener.fileno(), 0o600)
         listener.bind(str(path))
-        path.chmod(0o660)
+        if group is None:
+            path.parent.chmod(0o700)
+        else:
+            for each, mode in ((path, 0o660), (path.parent, 0o710)):
+                os.chown(each, -1, group)
+                each.chmod(mode)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError as error:

@@ -45,9 +45,15 @@ class Kind(StrEnum):
     INTERFACE_ADDED = "interface-added"
     INTERFACE_REMOVED = "interface-removed"
     FLOW_LOG_LOSS = "flow-log-loss"
+    RELOADED = "reloaded"
+    RELOAD_REFUSED = "reload-refused"
 
 
-LEVELS = {Kind.INTERFACE_ADDED: logging.INFO, Kind.INTERFACE_REMOVED: logging.INFO}
+LEVELS = {
+    Kind.INTERFACE_ADDED: logging.INFO,
+    Kind.INTERFACE_REMOVED: logging.INFO,
+    Kind.RELOADED: logging.INFO,
+}
 """Of the log; warnings are those that are not here."""
 
 

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 
 
@@ -72,6 +73,29 @@ class ReadyPipe:
             pass
         except OSError:
             self.close()
+
+
+def monotonic_usec() -> int:
+    """The time that goes with RELOADING=1, in microseconds (sd_notify(3))."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+def watchdog_seconds() -> float | None:
+    """How often the service manager wants to hear WATCHDOG=1, sd_watchdog_enabled(3); or None."""
+    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
+    if not usec.isdigit() or int(usec) == 0 or pid not in (None, str(os.getpid())):
+        return None
+    return int(usec) / 1_000_000
+
+
+async def keep_alive() -> None:
+    """Tell the service manager for ever that this loop turns, if it wants to know."""
+    seconds = watchdog_seconds()
+    if seconds is None:
+        return
+    while True:
+        sd_notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 3)
 
 
 def sd_notify(state: str) -> bool:

@@ -52,7 +52,7 @@ class Standing:
         return [
             name
             for name in record.differences(self.config, wanted)
-            if record.section_of(name) not in FREE and name not in FREE
+            if name not in FREE and record.section_of(name) not in FREE
         ]
 
     def describe(self, left: Mapping[str, int]) -> str:
@@ -93,9 +93,10 @@ class Standing:
         return "" if self.lab == Lab().name else f" --lab {self.lab}"
 
 
-FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder", "lab.process_uid")
-"""What a controller which takes over may change of a configuration: what `apply` may, what is its
-own, and how processes are started, because those started otherwise are replaced."""
+FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder", "lab.process_uid", "lab.socket_group")
+"""The sections and fields of a configuration that a controller which takes over may change: what
+`apply` may, what is its own, and how processes are started, because those started otherwise are
+replaced."""
 
 
 def standing(lab: str, runtime_directory: Path) -> Standing:
@@ -108,7 +109,8 @@ def absence(lab: str, runtime_directory: Path) -> str:
     """One line for whoever finds no controller of lab `lab`: what there is, and what to do."""
     found = standing(lab, runtime_directory)
     state_directory = (found.config or Config()).lab.state_directory
-    return found.describe(cleanup.left(LabPaths.of(lab, runtime_directory, state_directory)))
+    paths = LabPaths.of(lab, runtime_directory, state_directory)
+    return found.describe(cleanup.left(paths, cleanup.Namespaces()))
 
 
 def _counted(kind: str, count: int) -> str:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hyperplane_nat.cli import common, lifecycle
 from hyperplane_nat.config import Config, load
 from hyperplane_nat.controller import cleanup, record
+from hyperplane_nat.controller.source import Source
 from tests.cli.conftest import STATUS, Run
 from tests.cli.fake_api import FakeApi
 
@@ -133,7 +134,11 @@ def test_up_with_a_configuration_asks_for_it(
         assert result.exit_code == 0, result.stderr
         given, told = json.loads(result.stdout.splitlines()[1].removeprefix("metrics: "))
         assert Config.model_validate(given).lab.environments == 100
-        assert told == ["--replace"]
+        assert told[0] == "--replace"
+        # Where the controller finds it again, with what was said besides.
+        sources = [Source.decode(word) for word in told[2:]]
+        assert [source.path for source in sources] == ([file] if "-c" in options else [])
+        assert all(source.load() == Config.model_validate(given) for source in sources)
 
 
 def test_down_ends_a_controller_that_only_starts(

@@ -20,6 +20,7 @@ from hyperplane_nat.controller.cleanup import Namespaces
 from hyperplane_nat.controller.daemon import Daemon
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.source import Source
 from netns.errors import NetnsError
 from netns.survey import StandingEnvironment, StandingVpc, Survey
 from netns.topology import Interface, LabSpec, Mended, Slot, Topology
@@ -98,7 +99,7 @@ class FakeNetns:
             self.file.unlink(missing_ok=True)
 
     def namespaces(self) -> Namespaces:
-        return Namespaces(self.strays, self.destroy)
+        return Namespaces(self.strays, self.destroy, self.file.parent / "run")
 
     def parts(self) -> Parts:
         return Parts(
@@ -168,12 +169,14 @@ def pid_in(file: Path) -> int:
 class RunningDaemon:
     """A controller in this process's event loop."""
 
-    def __init__(self, config: Config, parts: Parts, *, replace: bool = False) -> None:
+    def __init__(
+        self, config: Config, parts: Parts, *, replace: bool = False, source: Source | None = None
+    ) -> None:
         self.config = config
         self.paths = paths_of(config)
         self._read, write = os.pipe()
         self._text = b""
-        self.daemon = Daemon(config, ready_fd=write, replace=replace, parts=parts)
+        self.daemon = Daemon(config, ready_fd=write, replace=replace, source=source, parts=parts)
         self.task: asyncio.Task[int] = asyncio.create_task(self.daemon.run())
 
     async def __aenter__(self) -> Self:

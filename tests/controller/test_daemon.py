@@ -80,7 +80,7 @@ def test_life(directory: Path, netns: FakeNetns) -> None:
                 200,
                 {"status": "ok", "controller": "ok", "forwarder": "ok"},
             )
-            assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
+            assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o600
             assert record.read(running.paths.config_file) == config
             reports = running.reports()
             assert {"progress": "creating environments", "done": 5, "total": 5} in reports
@@ -105,7 +105,7 @@ def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNe
     run(work())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> None:
     controller = ControllerProcess(config_in(directory), directory)
     assert controller.ready
@@ -147,6 +147,11 @@ def test_a_place_that_is_not_ours_alone_is_refused(
 
     run(work())
     others.rmdir()
+
+
+def test_a_group_that_is_not_there_costs_a_line(directory: Path, netns: FakeNetns) -> None:
+    config = config_in(directory, lab={"socket_group": "no-such-group"})
+    assert "there is no group 'no-such-group'" in refused(netns, config)
     assert_nothing_left(directory, netns)
 
 
@@ -272,13 +277,15 @@ class TestAdoption:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         before = self.killed(directory, config_in(directory))
-        config = config_in(directory, metrics={"port": port})
+        group = str(os.getegid())
+        config = config_in(directory, metrics={"port": port}, lab={"socket_group": group})
 
         async def work() -> None:
             async with RunningDaemon(config, netns.parts()) as running:
                 status = await ask(running, "/v1/status")
                 assert status["forwarder"]["pid"] == before["forwarder.pid"]
                 assert status["metrics_url"].endswith(f":{port}/metrics")
+                assert stat.S_IMODE(running.paths.control_socket.stat().st_mode) == 0o660
                 assert record.read(running.paths.config_file) == config
 
         run(work())
@@ -555,25 +562,6 @@ def test_error_goes_to_stderr_in_the_foreground(
 
     run(work())
     assert capfd.readouterr().err.endswith("no room (try again)\n")
-
-
-def test_service_manager_is_told(
-    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-
-    def note(state: str) -> bool:
-        told.append(state)
-        return True
-
-    monkeypatch.setattr("hyperplane_nat.controller.daemon.sd_notify", note)
-
-    async def work() -> None:
-        async with RunningDaemon(config_in(directory), netns.parts()):
-            await eventually(lambda: told)
-
-    run(work())
-    assert told == ["READY=1", "STOPPING=1"]
 
 
 def test_loop_is_not_stalled_by_work(directory: Path, netns: FakeNetns) -> None:

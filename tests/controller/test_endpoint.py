@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import json
 import os
 import socket
@@ -21,26 +22,39 @@ from tests.controller.support import run
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("group", [None, os.getegid()])
 def test_mode_of_the_control_socket(
-    directory: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+    directory: Path, umask: int, group: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = directory / "control.sock"
     modes = []
-    chmod = Path.chmod
+    bind = socket.socket.bind
 
-    def spy(target: Path, mode: int) -> None:
-        modes.append(stat.S_IMODE(target.stat().st_mode))
-        chmod(target, mode)
+    def spy(self: socket.socket, address: str) -> None:
+        bind(self, address)
+        modes.append(stat.S_IMODE(path.stat().st_mode))
 
-    monkeypatch.setattr(Path, "chmod", spy)
+    monkeypatch.setattr(socket.socket, "bind", spy)
+    directory.chmod(0o755)
     before = os.umask(umask)
     try:
-        endpoint.control_socket(path).close()
+        endpoint.control_socket(path, group).close()
     finally:
         os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    # Between bind and chmod it allowed nothing more.
-    assert modes == [0o660 & ~umask]
+    assert modes == [0o600], "what it allows before anybody is admitted"
+    assert stat.S_IMODE(path.stat().st_mode) == (0o600 if group is None else 0o660)
+    assert stat.S_IMODE(directory.stat().st_mode) == (0o700 if group is None else 0o710)
+
+
+def test_groups_of_the_host() -> None:
+    root = grp.getgrgid(0).gr_name
+    assert [endpoint.group_id(name) for name in (None, root, "4711")] == [None, 0, 4711]
+    with pytest.raises(ControllerError) as failure:
+        endpoint.group_id("no-such-group")
+    assert str(failure.value) == (
+        "lab.socket_group: there is no group 'no-such-group' on this host "
+        "(groupadd --system no-such-group, or choose another)"
+    )
 
 
 def test_stale_control_socket_is_replaced(directory: Path) -> None:
