@@ -6,8 +6,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 RUNTIME_DIRECTORY = Path("/run/hyperplane-nat")
@@ -15,6 +16,9 @@ SOCKET_NAME = "control.sock"
 
 TIMEOUT_SECONDS = 30.0
 """Between two pieces of an answer; a controller that is silent for so long is stuck."""
+
+
+_CONNECT_SECONDS = 1.0
 
 
 class ClientError(Exception):
@@ -26,14 +30,14 @@ class NotRunningError(ClientError):
 
     def __init__(self, lab: str, runtime_directory: Path) -> None:
         super().__init__(lab)
-        self._lab = lab
-        self._runtime_directory = runtime_directory
+        self.lab = lab
+        self.runtime_directory = runtime_directory
 
     def __str__(self) -> str:
         # Imported here: who only tries again need not wait for the libraries of a controller.
         from hyperplane_nat.controller.standing import standing
 
-        return standing(self._lab, self._runtime_directory).describe()
+        return standing(self.lab, self.runtime_directory).describe()
 
 
 class ApiError(ClientError):
@@ -43,12 +47,35 @@ class ApiError(ClientError):
     Where AWS has a name for the error, that is the code, and the text begins with it.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, problems: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """`problems` has what is wrong with a configuration, each as an object."""
         # AWS's names are in camel case, the API's own are not.
         named = code[:1].isupper() and code not in message
         super().__init__(f"{code}: {message}" if named else message)
         self.status = status
         self.code = code
+        self.problems = tuple(problems)
+
+
+def running_labs(runtime_directory: Path) -> list[str]:
+    """The labs whose controller takes connections."""
+    return [
+        path.parent.name
+        for path in sorted(runtime_directory.glob(f"*/{SOCKET_NAME}"))
+        if _connects(path)
+    ]
+
+
+def _connects(path: Path) -> bool:
+    connection = _UnixConnection(path, _CONNECT_SECONDS)
+    try:
+        connection.connect()
+    except OSError:
+        return False
+    connection.close()
+    return True
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -144,7 +171,12 @@ class Client:
         body = response.read()
         try:
             document = json.loads(body)
-            return ApiError(response.status, document["error"], document["message"])
+            return ApiError(
+                response.status,
+                document["error"],
+                document["message"],
+                document.get("problems") or (),
+            )
         except (ValueError, KeyError, TypeError):
             text = body.decode(errors="replace").strip() or response.reason
             return ApiError(response.status, "http", f"{response.status} {text}")

@@ -24,6 +24,10 @@ PIPE_WIDTH = 1 << 20
 """Columns where the output is no terminal: rich would otherwise cut lines at 80."""
 
 
+_JSON = "hyperplane_nat.json"
+_LAB = "hyperplane_nat.lab"
+
+
 class UserError(Exception):
     """Something the user can mend; the text is one line with the remedy."""
 
@@ -40,7 +44,16 @@ LabOption = Annotated[
     str | None,
     typer.Option("--lab", "--name", metavar="NAME", help="Lab to act on, here or before the verb."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _note_json(ctx: typer.Context, wanted: bool) -> bool:
+    ctx.meta[_JSON] = wanted
+    return wanted
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", callback=_note_json, help="Print JSON for programs.")
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -62,10 +75,30 @@ SetOption = Annotated[
 def lab_name(ctx: typer.Context, lab: str | None) -> str:
     """The lab that is meant: the command's option, the global one, the environment's, default."""
     settings: Settings = ctx.obj
-    name = next(each for each in (lab, settings.lab, DEFAULT_LAB) if each is not None)
+    named = lab if lab is not None else settings.lab
+    name = DEFAULT_LAB if named is None else named
     if names.LAB.fullmatch(name) is None:
         raise UserError(f"{name!r} is not a lab name (1 to 15 lower-case letters, digits, dashes)")
+    acts_on(ctx, name, named=named is not None)
     return name
+
+
+def acts_on(ctx: typer.Context, lab: str, *, named: bool) -> None:
+    """Note which lab it is about, for the errors; whether somebody named it."""
+    ctx.meta[_LAB] = (lab, named)
+
+
+def acted_on(ctx: typer.Context) -> tuple[str, bool]:
+    """The lab that the command is about, as far as that is known, and whether somebody named it."""
+    settings: Settings | None = ctx.obj
+    named = None if settings is None else settings.lab
+    found: tuple[str, bool] = ctx.meta.get(_LAB, (named or DEFAULT_LAB, named is not None))
+    return found
+
+
+def wants_json(ctx: typer.Context) -> bool:
+    """Whether the command was told `--json`."""
+    return bool(ctx.meta.get(_JSON))
 
 
 def runtime_root(ctx: typer.Context) -> Path:

@@ -28,7 +28,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperplane_nat import config as configuration
-from hyperplane_nat.cli import common
+from hyperplane_nat.cli import common, failures
 from hyperplane_nat.cli.common import (
     ConfigOption,
     EnvironmentsOption,
@@ -67,6 +67,7 @@ def up(
     effective = configuration.load(config, common.overrides(ctx, lab, environments, assignments))
     if config is None and environments is None and not assignments:
         effective = standing(effective.lab.name, common.runtime_root(ctx)).config or effective
+    common.acts_on(ctx, effective.lab.name, named="name" in effective.lab.model_fields_set)
     common.require_root("up")
     refuse_running(effective)
     if foreground:
@@ -254,7 +255,7 @@ def down(ctx: typer.Context, lab: LabOption = None) -> None:
         return
     removed = clean(name, root)
     if not removed:
-        typer.echo(f"lab {name}: nothing is running")
+        typer.echo(f"lab {name}: nothing is running{failures.others(ctx, name, root)}")
         return
     typer.echo(f"lab {name} was not running; removed what was left:")
     for line in removed:

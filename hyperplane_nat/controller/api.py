@@ -40,7 +40,7 @@ from hyperplane_nat.controller.requests import (
 )
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import FlowFilter, FlowReader, encode_rows
-from hyperplane_nat.errors import ConfigError
+from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.environment import environment_name
 from hyperplane_nat.model.errors import ModelError, StateError
 from netns.errors import NetnsError
@@ -157,9 +157,15 @@ def application(lab: LabService) -> web.Application:
 
 
 def _error(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    problems: Sequence[Problem] = (),
 ) -> web.Response:
-    document = {"error": code, "message": one_line(message)}
+    document: dict[str, Any] = {"error": code, "message": one_line(message)}
+    if problems:
+        document["problems"] = [problem.document() for problem in problems]
     return web.json_response(document, status=status, headers=headers)
 
 
@@ -176,7 +182,8 @@ async def _errors(
         status, code, message = _refusal(error)
         if code == "internal":
             log.exception("%s %s", request.method, request.path)
-        return _error(status, code, message)
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        return _error(status, code, message, problems=problems)
 
 
 def _refusal(error: Exception) -> tuple[int, str, str]:
@@ -188,7 +195,7 @@ def _refusal(error: Exception) -> tuple[int, str, str]:
             status = MODEL_STATUSES.get(error.code, 400)
             return status, error.code, f"{error.message} ({error.remedy})"
         case ConfigError():
-            return 400, "InvalidParameterValueException", str(error)
+            return 400, "InvalidParameterValueException", error.line
         case ProgramError():
             missing = error.code in (errno.ENOENT, errno.ENOTDIR)
             return 422, "ProgramNotFound" if missing else "ProgramNotExecutable", str(error)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat import metrics
-from hyperplane_nat.config import Config, ConfigError, validated
+from hyperplane_nat.config import Config, validated
 from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import EventLog
@@ -32,6 +32,7 @@ from hyperplane_nat.controller.supervisor import STATUS_SECONDS, ForwarderSuperv
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.settings import RemotePorts
+from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from netns.topology import Topology
 
@@ -240,9 +241,18 @@ class RunningLab:
             if record.section_of(field) not in reconcile.RESOURCES
         ]
         if changed:
-            raise ConfigError(
-                f"apply: {changed[0]}: cannot change while the lab runs "
-                "(hyperplane-nat down, then up with the new file)"
+            raise ConfigError.of(
+                [
+                    Problem(
+                        source="apply",
+                        line=None,
+                        entry="",
+                        field=field,
+                        what="cannot change while the lab runs",
+                        remedy="leave it as it is, or hyperplane-nat down and up with the new file",
+                    )
+                    for field in changed
+                ]
             )
         return config
 

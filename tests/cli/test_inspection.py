@@ -101,12 +101,13 @@ def test_an_empty_lab_name_is_no_lab(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_daemon_is_one_line_and_exit_2(run: Run, command: str) -> None:
-    for arguments in ([command], [command, "--json"]):
-        result = run(*arguments)
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr == (
-            "hyperplane-nat: lab 'default' is not running (start it with: hyperplane-nat up)\n"
-        )
+    text = "lab 'default' is not running (start it with: hyperplane-nat up)"
+    result = run(command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"hyperplane-nat: {text}\n"
+    result = run(command, "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert json.loads(result.stderr) == {"error": "not_running", "message": text}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
