@@ -289,7 +289,8 @@ class Metrics(Section):
         default=9109,
         ge=0,
         le=65535,
-        description="Port to listen on; 0 takes any free one, `hyperplane-nat status` tells which.",
+        description="Port to listen on; 0 takes any free one. Where it is left out and taken, the "
+        "next free one is. `hyperplane-nat status` tells which.",
     )
 
 

@@ -122,9 +122,9 @@ default lab. `hyperplane-nat config` prints the whole configuration in effect wi
 every field, a good file to start from; `hyperplane-nat config -c LAB.toml` checks a file without
 starting anything.
 
-Units are part of the names. Unknown fields, and values that cannot work, are refused before anything
-is created, all of them at once: a line for each with the file's line, the entry by its name, what
-is wrong and what to do.
+Units are part of the names. Unknown fields, and values that cannot work, are refused before
+anything is created, all of them at once: a line for each with the file's line, the entry by its
+name, what is wrong and what to do.
 
 ```
 lab.toml:41: [[function]] "web": subnets[1]: there is no subnet 'z' (known: a, b)

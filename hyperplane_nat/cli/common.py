@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,6 +176,13 @@ def mapping(document: object) -> dict[str, Any]:
             "the controller answered something unexpected (is its version another one?)"
         )
     return document
+
+
+def metrics(status: Mapping[str, Any]) -> str:
+    """Where the metrics are, and why not where they are usually."""
+    passed_over = status.get("metrics_port_passed_over")
+    note = "" if passed_over is None else f" (the default port, {passed_over}, was taken)"
+    return f"{status['metrics_url']}{note}"
 
 
 def byte_count(value: float) -> str:

@@ -127,7 +127,7 @@ def summary(config: Config, status: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"lab {lab} is up: {what}",
-            f"metrics: {status.get('metrics_url', 'see hyperplane-nat status')}",
+            f"metrics: {common.metrics(status)}",
             f"try: hyperplane-nat{select_lab} {example}",
         )
     )

@@ -90,6 +90,9 @@ class Status(BaseModel):
     interfaces: int
     vpcs: int
     metrics_url: str
+    metrics_port_passed_over: int | None = Field(
+        default=None, description="The default port, where it was taken and another one is used."
+    )
     forwarder: ForwarderStatus
     services: dict[str, ServiceStatus]
     flows: FlowCounts

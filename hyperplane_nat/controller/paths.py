@@ -56,6 +56,11 @@ class LabPaths:
         return self.directory / "forwarder.sock"
 
     @property
+    def metrics_port_file(self) -> Path:
+        """The port of the metrics, for a controller that takes over."""
+        return self.directory / "metrics.port"
+
+    @property
     def pid_file(self) -> Path:
         """The controller's pid, and the lock."""
         return self.directory / "controller.pid"

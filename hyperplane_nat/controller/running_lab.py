@@ -57,6 +57,7 @@ class RunningLab:
         self._topology: Topology | None = None
         self._map: views.MapReader | None = None
         self._metrics_url = ""
+        self._metrics_port_passed_over: int | None = None
         self.events = EventLog()
         self._figures = InterfaceMetrics(
             state_map=lambda: self._map,
@@ -156,6 +157,7 @@ class RunningLab:
             "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
             "vpcs": len(self._lab.vpcs),
             "metrics_url": self._metrics_url,
+            "metrics_port_passed_over": self._metrics_port_passed_over,
         }
 
     async def status(self) -> Mapping[str, Any]:

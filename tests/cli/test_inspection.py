@@ -99,6 +99,14 @@ def test_an_empty_lab_name_is_no_lab(
     assert result.stderr.count("\n") == 1
 
 
+def test_status_says_why_the_metrics_are_elsewhere(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = STATUS | {"metrics_port_passed_over": 9108}
+    assert (
+        "metrics\thttp://127.0.0.1:9109/metrics (the default port, 9108, was taken)\n"
+        in run("status").stdout
+    )
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_daemon_is_one_line_and_exit_2(run: Run, command: str) -> None:
     text = "lab 'default' is not running (start it with: hyperplane-nat up)"
