@@ -8,8 +8,9 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from hyperplane_nat import unix_socket
@@ -23,6 +24,9 @@ VERIFY_SECONDS = 60.0
 """How long the controller lets the forwarder walk its table: 16 million flows included."""
 
 
+_CONNECT_SECONDS = 1.0
+
+
 class ClientError(Exception):
     """The controller could not be asked, or refused; the text is one line with the remedy."""
 
@@ -32,20 +36,20 @@ class NotRunningError(ClientError):
 
     def __init__(self, lab: str, runtime_directory: Path) -> None:
         super().__init__(lab)
-        self._lab = lab
-        self._runtime_directory = runtime_directory
+        self.lab = lab
+        self.runtime_directory = runtime_directory
 
     def __str__(self) -> str:
-        directory = self._runtime_directory / self._lab
+        directory = self.runtime_directory / self.lab
         if directory.is_dir() and not os.access(directory, os.R_OK):
             return (
-                f"no controller of lab {self._lab!r} answers, and what stands of it only root sees "
-                f"(sudo hyperplane-nat --lab {self._lab} status)"
+                f"no controller of lab {self.lab!r} answers, and what stands of it only root sees "
+                f"(sudo hyperplane-nat --lab {self.lab} status)"
             )
         # Imported here: who only tries again need not wait for the libraries of a controller.
         from hyperplane_nat.controller.standing import absence
 
-        return absence(self._lab, self._runtime_directory)
+        return absence(self.lab, self.runtime_directory)
 
 
 class ApiError(ClientError):
@@ -55,12 +59,35 @@ class ApiError(ClientError):
     Where AWS has a name for the error, that is the code, and the text begins with it.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, problems: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """`problems` has what is wrong with a configuration, each as an object."""
         # AWS's names are in camel case, the API's own are not.
         named = code[:1].isupper() and code not in message
         super().__init__(f"{code}: {message}" if named else message)
         self.status = status
         self.code = code
+        self.problems = tuple(problems)
+
+
+def running_labs(runtime_directory: Path) -> list[str]:
+    """The labs whose controller takes connections."""
+    return [
+        path.parent.name
+        for path in sorted(runtime_directory.glob(f"*/{unix_socket.CONTROL}"))
+        if _connects(path)
+    ]
+
+
+def _connects(path: Path) -> bool:
+    connection = _UnixConnection(path, _CONNECT_SECONDS)
+    try:
+        connection.connect()
+    except OSError:
+        return False
+    connection.close()
+    return True
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -177,7 +204,12 @@ class Client:
         body = response.read()
         try:
             document = json.loads(body)
-            return ApiError(response.status, document["error"], document["message"])
+            return ApiError(
+                response.status,
+                document["error"],
+                document["message"],
+                document.get("problems") or (),
+            )
         except (ValueError, KeyError, TypeError):
             text = body.decode(errors="replace").strip() or response.reason
             return ApiError(response.status, "http", f"{response.status} {text}")

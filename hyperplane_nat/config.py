@@ -6,16 +6,17 @@ Theory of operation: the pydantic models below are the only description of the c
 TOML file, its validation, `hyperplane-nat config` and docs/configuration.md follow from them (the
 last two are written by `config_text`; `python -m hyperplane_nat.config --markdown`). The sections
 for what customers own are in `config_resources`. A model checks what can be told from its own
-fields; `Config` checks what needs the whole: names, subnets and addresses across sections
-(`config_checks`, `config_resource_checks`). `config_values` has the kinds of values.
+fields (`problems`); `Config` checks what needs the whole: names, subnets and addresses across
+sections (`config_checks`, `config_resource_checks`). `config_values` has the kinds of values.
 
 Environments are static, `lab.environments` of them on the interfaces of `[[network_interface]]`, or
 belong to functions, whose environments and interfaces come and go; a lab may have both. A function
 therefore changes what is left out: no static environment, no static interface, and a pool.
 
-Whatever is wrong ends as one `ConfigError` whose text is one line, `<file>: <section.field>: <what>
-(<remedy>)`. Addresses stay strings in the form they were written in; where arithmetic is needed,
-`ipaddress` objects are made from them.
+Whatever is wrong, all of it, ends as one `ConfigError` with a line for each problem,
+`<file>:<line>: <entry>: <field>: <what> (<remedy>)`; `config_problems` collects them. Addresses
+stay strings in the form they were written in; where arithmetic is needed, `ipaddress` objects are
+made from them.
 
 Figures marked "AWS" follow what AWS documents for NAT gateways and for Lambda in a VPC.
 """
@@ -24,15 +25,14 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from hyperplane_nat import config_checks, config_resource_checks, unix_socket
+from hyperplane_nat import config_checks, config_problems, config_resource_checks, unix_socket
 from hyperplane_nat.config_flow_logs import FlowLogs
 from hyperplane_nat.config_nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config_resources import (
@@ -71,15 +71,6 @@ INTERFACES_MAX = 256
 
 INTERFACE_MTU = 8500
 """MTU of a NAT gateway (AWS)."""
-
-REMEDIES = {
-    "int_type": "write a whole number without quotes",
-    "float_type": "write a number without quotes",
-    "string_type": "put it in quotes",
-    "model_type": "write it as a table, [name]",
-    "list_type": "write it as a list of tables, [[name]]",
-}
-"""What to do, by pydantic's type of error."""
 
 
 class Lab(Section):
@@ -148,30 +139,30 @@ class Environment(Section):
         """`address` to calculate with."""
         return IPv4Interface(self.address)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         interface = self.interface
         network = interface.network
         if network.prefixlen > 30:
-            raise FieldError(
+            yield FieldError(
                 "address", f"a /{network.prefixlen} has no room for a gateway", "use /30 or shorter"
             )
+            return
         for name, address in (("address", interface.ip), ("gateway", IPv4Address(self.gateway))):
             if address not in network:
-                raise FieldError(
+                yield FieldError(
                     name, f"{address} is outside {network}", "choose an address inside the network"
                 )
-            if address in (network.network_address, network.broadcast_address):
-                raise FieldError(
+            elif address in (network.network_address, network.broadcast_address):
+                yield FieldError(
                     name,
                     f"{address} is the network or broadcast address of {network}",
                     "choose a host address",
                 )
         if str(interface.ip) == self.gateway:
-            raise FieldError(
+            yield FieldError(
                 "gateway", f"{self.gateway} is the environment's own address", "choose another one"
             )
-        return self
 
 
 class NetworkInterface(Section):
@@ -303,15 +294,14 @@ class Forwarder(Section):
         "which the kernel cuts up again where they are read one by one (Linux 6.2 and later).",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         if self.budget_frames < self.batch_frames:
-            raise FieldError(
+            yield FieldError(
                 "budget_frames",
                 f"{self.budget_frames} is less than forwarder.batch_frames, {self.batch_frames}",
                 "raise it or lower the other",
             )
-        return self
 
 
 class Metrics(Section):
@@ -322,7 +312,8 @@ class Metrics(Section):
         default=9109,
         ge=0,
         le=65535,
-        description="Port to listen on; 0 takes any free one, `hyperplane-nat status` tells which.",
+        description="Port to listen on; 0 takes any free one. Where it is left out and taken, the "
+        "next free one is. `hyperplane-nat status` tells which.",
     )
     hosts: list[HostName] = Field(
         default_factory=list,
@@ -389,28 +380,40 @@ class Config(Section):
         """The network interface of environment `environment`, counted from 1: round-robin."""
         return self.network_interface[(environment - 1) % len(self.network_interface)]
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_in(cls, document: object) -> object:
+    def _fill_in(cls, document: object, make: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(document, dict):
-            return document
-        document = with_profile(document)
-        if not document.get("function"):
-            return document
-        defaults = [("pool", "size", POOL_SIZE)]
-        if not document.get("network_interface"):
-            document = document | {"network_interface": []}
-            defaults.append(("lab", "environments", 0))
-        for section, field, value in defaults:
-            table = document.get(section, {})
-            if isinstance(table, dict):
-                document = document | {section: {field: value} | table}
-        return document
+            return make(document)
+        filled = with_profile(document)
+        if filled.get("function"):
+            defaults = [("pool", "size", POOL_SIZE)]
+            if not filled.get("network_interface"):
+                filled = filled | {"network_interface": []}
+                defaults.append(("lab", "environments", 0))
+            for section, field, value in defaults:
+                table = filled.get(section, {})
+                if isinstance(table, dict):
+                    filled = filled | {section: {field: value} | table}
+        result = make(filled)
+        # Nobody has said what was filled in.
+        for section in filled:
+            if section not in document:
+                result.model_fields_set.discard(section)
+            elif isinstance(document[section], dict):
+                fields = getattr(result, section).model_fields_set
+                fields.difference_update(filled[section].keys() - document[section].keys())
+        return result
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        config_checks.check(self)
-        config_resource_checks.check(self)
+        found = [
+            *config_problems.inside(self),
+            *config_checks.problems(self),
+            *config_resource_checks.problems(self),
+        ]
+        if found:
+            raise config_problems.ProblemsError(found)
         return self
 
 
@@ -419,36 +422,39 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Co
     Read the TOML file at `path`, or the default lab if there is none, and apply `overrides`.
 
     Overrides are keyed by dotted names, {"lab.environments": 10}; those that are None are ignored.
-    Raises ConfigError, one line, for a file that cannot be read or a value that cannot be used.
+    Raises ConfigError for a file that cannot be read, or for all values that cannot be used.
     """
     document: dict[str, Any] = {}
-    file = "default lab"
+    file, text = "default lab", None
     if path is not None:
         file = str(path)
-        document = _read(path)
+        text, document = _read(path)
     applied = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name, value in applied.items():
         _apply(document, name.split("."), value, file)
-    return validated(document, file, applied)
+    return validated(document, file, applied, text)
 
 
-def validated(document: object, file: str, applied: Collection[str] = ()) -> Config:
+def validated(
+    document: object, file: str, applied: Collection[str] = (), text: str | None = None
+) -> Config:
     """
     The configuration in a document that came from `file`; ConfigError says what is wrong with it.
 
-    The fields named in `applied` came from the command line instead.
+    The fields named in `applied` came from the command line instead; `text` is what the file says,
+    where it is TOML.
     """
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        location, what, remedy = _explain(error)
-        source = "command line" if location in applied else file
-        raise ConfigError(f"{source}: {location}: {what} ({remedy})") from None
+        problems = config_problems.explain(error, Config, document, file, applied, text)
+        raise ConfigError.of(problems) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file (hyperplane-nat config > {path} writes one to start from)"
@@ -468,54 +474,6 @@ def _apply(document: dict[str, Any], name: list[str], value: object, file: str) 
                 f"{file}: {'.'.join(name[:depth])}: not a table (write it as [{table}])"
             )
     document[last] = value
-
-
-def _excerpt(value: object, length: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
-def _explain(error: ValidationError) -> tuple[str, str, str]:
-    """Location, what is wrong and the remedy of the first problem; more are counted."""
-    first = error.errors()[0]
-    location = ""
-    for part in first["loc"]:
-        location += f"[{part}]" if isinstance(part, int) else f".{part}" if location else str(part)
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, FieldError):
-        location = ".".join(filter(None, (location, cause.location)))
-        what, remedy = cause.what, cause.remedy
-    elif first["type"] == "extra_forbidden":
-        *parents, unknown = first["loc"]
-        what = "unknown field"
-        remedy = config_checks.suggestion(str(unknown), _fields_at(parents))
-    elif first["type"] == "missing":
-        what, remedy = "required, but missing", "add it"
-    else:
-        what = f"{_excerpt(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        remedy = REMEDIES.get(first["type"], "see docs/configuration.md")
-    more = error.error_count() - 1
-    if more:
-        remedy += f"; and {more} more problem{'s' if more > 1 else ''} in the file"
-    return location, what, remedy
-
-
-def _fields_at(location: Iterable[int | str]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in location:
-        if isinstance(part, str):
-            nested = nested_section(model.model_fields[part])
-            if nested is not None:
-                model = nested
-    return sorted(model.model_fields)
-
-
-def nested_section(field: FieldInfo) -> type[Section] | None:
-    """The model of a section, or of the items of a list of sections; None for a plain value."""
-    annotation = field.annotation
-    if get_origin(annotation) is list:
-        annotation = get_args(annotation)[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hyperplane_nat.config_nat import Timeouts
 from hyperplane_nat.config_values import AbsolutePath, FieldError, Section
@@ -42,18 +43,18 @@ class FlowLogs(Section):
         description="Files kept of each network interface; the oldest go.",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         if not self.fields:
-            raise FieldError("fields", "no field is named", "leave it out for those of version 2")
-        for name in self.fields:
+            yield FieldError("fields", "no field is named", "leave it out for those of version 2")
+        for number, name in enumerate(self.fields):
+            location = f"fields[{number}]"
             if name not in FIELDS:
-                raise FieldError(
-                    "fields", f"{name!r} is no field of flow logs", "see docs/flow-logs.md"
+                yield FieldError(
+                    location, f"{name!r} is no field of flow logs", "see docs/flow-logs.md"
                 )
-            if self.fields.count(name) > 1:
-                raise FieldError("fields", f"{name!r} is there twice", "remove one")
-        return self
+            if name in self.fields[:number]:
+                yield FieldError(location, f"{name!r} is there twice", "remove one")
 
 
 def interval_ms(flow_logs: FlowLogs, timeouts: Timeouts) -> int:

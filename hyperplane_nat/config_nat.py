@@ -12,10 +12,10 @@ file says stands, in either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hyperplane_nat.config_values import (
     DURATION_MAX_MILLISECONDS,
@@ -111,17 +111,16 @@ class Nat(Section):
         "yes).",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         if self.mapping != "endpoint-independent":
             remedy = 'set nat.mapping to "endpoint-independent" or leave it out'
             if self.filtering != "address-and-port-dependent":
-                raise FieldError(
+                yield FieldError(
                     "filtering", f"{self.filtering} needs endpoint-independent mapping", remedy
                 )
             if self.hairpinning:
-                raise FieldError("hairpinning", "needs endpoint-independent mapping", remedy)
-        return self
+                yield FieldError("hairpinning", "needs endpoint-independent mapping", remedy)
 
 
 class Flows(Section):
@@ -198,11 +197,10 @@ class Ports(Section):
         description="How long a port is not used again after its flow has ended (AWS: about 60).",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         if self.first > self.last:
-            raise FieldError("first", f"{self.first} is above ports.last, {self.last}", "swap them")
-        return self
+            yield FieldError("first", f"{self.first} is above ports.last, {self.last}", "swap them")
 
 
 def with_profile(document: Mapping[str, Any]) -> dict[str, Any]:

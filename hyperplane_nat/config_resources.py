@@ -11,10 +11,11 @@ stands: they are the model's to judge, and so are not looked at here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hyperplane_nat.config_values import (
     AccountId,
@@ -74,11 +75,10 @@ class Subnet(Section):
             address < self.network.network_address + 4 or address == self.network.broadcast_address
         )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         if self.network.prefixlen > 28:
-            raise FieldError("cidr", f"{self.cidr} is smaller than a /28", "choose a larger one")
-        return self
+            yield FieldError("cidr", f"{self.cidr} is smaller than a /28", "choose a larger one")
 
 
 class Rule(Section):
@@ -109,19 +109,18 @@ class Rule(Section):
         first, _, last = (self.ports or "0-65535").partition("-")
         return int(first), int(last or first)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         if self.ports is not None and self.protocol not in ("tcp", "udp"):
-            raise FieldError(
+            yield FieldError(
                 "ports", f"protocol {self.protocol!r} has no ports to choose from", "leave it out"
             )
         if self.cidr is None and self.group is None:
-            raise FieldError(
+            yield FieldError(
                 "cidr", "the rule names no other side", f'add a cidr ("{ANYWHERE}" is all) or group'
             )
         if self.cidr is not None and self.group is not None:
-            raise FieldError("group", "the rule has a cidr as well as a group", "make it two rules")
-        return self
+            yield FieldError("group", "the rule has a cidr as well as a group", "make it two rules")
 
 
 def _everything() -> list[Rule]:
@@ -240,24 +239,25 @@ class Function(Section):
         default=128, ge=128, le=10240, description="Memory it is configured with (AWS)."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         inside = {"vpc": self.vpc, "subnets": self.subnets, "security_groups": self.security_groups}
         if self.networking == "none":
             for field, value in inside.items():
                 if value:
-                    raise FieldError(
+                    yield FieldError(
                         field,
                         'a function with networking = "none" is outside every VPC',
                         'leave it out or choose "hyperplane"',
                     )
-        elif missing := [field for field in ("subnets", "security_groups") if not inside[field]]:
-            raise FieldError(
-                missing[0],
-                f"function {self.name!r} is in a VPC, but has none",
-                'name at least one, or choose networking = "none"',
-            )
-        return self
+            return
+        for field in ("subnets", "security_groups"):
+            if not inside[field]:
+                yield FieldError(
+                    field,
+                    f"function {self.name!r} is in a VPC, but has none",
+                    'name at least one, or choose networking = "none"',
+                )
 
 
 class Pool(Section):

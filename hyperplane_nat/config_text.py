@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hyperplane_nat.config import Config, nested_section
+from hyperplane_nat.config import Config
 from hyperplane_nat.config_nat import RFC_VALUES
-from hyperplane_nat.config_values import Section
+from hyperplane_nat.config_values import Section, nested_section
 
 
 def toml(config: Config, *, comments: bool = False) -> str:
@@ -122,8 +122,13 @@ default lab. `hyperplane-nat config` prints the whole configuration in effect wi
 every field, a good file to start from; `hyperplane-nat config -c LAB.toml` checks a file without
 starting anything.
 
-Units are part of the names. An unknown field, or a value that cannot work, is refused with one line
-that says which it is and what to do, before anything is created.
+Units are part of the names. Unknown fields, and values that cannot work, are refused before
+anything is created, all of them at once: a line for each with the file's line, the entry by its
+name, what is wrong and what to do.
+
+```
+lab.toml:41: [[function]] "web": subnets[1]: there is no subnet 'z' (known: a, b)
+```
 
 A file with a `[[vpc]]` or a `[[network_interface]]` of its own replaces the default lab's list of
 them; what is marked *required* must then be said. A file with a `[[function]]` has no static

@@ -7,10 +7,12 @@ must look like, and what is said if not.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Annotated
+from typing import Annotated, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from netns import names
 
@@ -43,6 +45,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit among its own fields; locations are those within it."""
+        yield from ()
+
 
 class FieldError(ValueError):
     """Something wrong at a place in the configuration that only the whole shows."""
@@ -52,6 +58,14 @@ class FieldError(ValueError):
         self.location = location
         self.what = what
         self.remedy = remedy
+
+
+def nested_section(field: FieldInfo) -> type[Section] | None:
+    """The model of a section, or of the items of a list of sections; None for a plain value."""
+    annotation = field.annotation
+    if get_origin(annotation) is list:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def _wrong(what: str, remedy: str) -> FieldError:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -15,11 +16,10 @@ from hyperplane_nat.config import (
     Config,
     ConfigError,
     load,
-    nested_section,
 )
 from hyperplane_nat.config_nat import Timeouts, timeouts_ms
 from hyperplane_nat.config_text import markdown, toml
-from hyperplane_nat.config_values import DURATION_MAX_MILLISECONDS
+from hyperplane_nat.config_values import DURATION_MAX_MILLISECONDS, nested_section
 
 
 def _timeouts(config: Config) -> dict[str, int]:
@@ -27,16 +27,16 @@ def _timeouts(config: Config) -> dict[str, int]:
 
 
 def refused(tmp_path: Path, text: str) -> str:
-    """The error's text, less the name of the file."""
+    """The error's lines, less the name of the file and the numbers of its lines."""
     file = tmp_path / "lab.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as raised:
         load(file)
-    message = str(raised.value)
-    assert "\n" not in message
-    assert message.startswith(f"{file}: ")
-    assert message.endswith(")"), "no remedy"
-    return message.removeprefix(f"{file}: ")
+    lines = str(raised.value).splitlines()
+    assert all(line.endswith(")") for line in lines), "no remedy"
+    place = re.compile(rf"{re.escape(str(file))}(:[0-9]+)?: ")
+    assert all(place.match(line) for line in lines)
+    return "\n".join(place.sub("", line, count=1) for line in lines)
 
 
 def accepted(tmp_path: Path, text: str) -> Config:
@@ -199,7 +199,9 @@ address = "10.0.1.10"
         ),
         pytest.param(
             "[lab]\nnam = 1\nenv = 2",
-            "lab.nam: unknown field (did you mean 'name'?; and 1 more problem in the file)",
+            "lab.nam: unknown field (did you mean 'name'?)\n"
+            "lab.env: unknown field (known: environments, name, runtime_directory, "
+            "state_directory)",
             id="two-problems",
         ),
         pytest.param(
@@ -228,125 +230,138 @@ address = "10.0.1.10"
         ),
         pytest.param(
             VPC + SUBNET + '[[vpc.subnet]]\nname = "b"\ncidr = "10.0.1.128/25"',
-            "vpc[0].subnet[1].cidr: 10.0.1.128/25 overlaps subnet 'private-a', 10.0.1.0/24 (give "
-            "each subnet of a VPC a network of its own)",
+            '[[vpc]] "customer", subnet "b": cidr: 10.0.1.128/25 overlaps subnet '
+            "'private-a', 10.0.1.0/24 (give each subnet of a VPC a network of its own)",
             id="overlapping-subnets",
         ),
         pytest.param(
             VPC + '[[vpc.subnet]]\nname = "private-a"\ncidr = "10.1.0.0/24"',
-            "vpc[0].subnet[0].cidr: 10.1.0.0/24 is outside VPC 'customer', 10.0.0.0/16 (choose a "
-            "network inside it)",
+            '[[vpc]] "customer", subnet "private-a": cidr: 10.1.0.0/24 is outside VPC '
+            "'customer', 10.0.0.0/16 (choose a network inside it)\n"
+            '[[network_interface]] "eni-a": address: 10.0.1.10 is outside subnet '
+            "'private-a', 10.1.0.0/24 (it is the default lab's: write "
+            "[[network_interface]] in the file)",
             id="subnet-outside-its-vpc",
         ),
         pytest.param(
             VPC + '[[vpc.subnet]]\nname = "private-a"\ncidr = "10.0.1.7/24"',
-            "vpc[0].subnet[0].cidr: '10.0.1.7/24' is not an IPv4 network (the bits after the "
-            "prefix must be zero: did you mean 10.0.1.0/24?)",
+            '[[vpc]] "customer", subnet "private-a": cidr: \'10.0.1.7/24\' is not an IPv4 '
+            "network (the bits after the prefix must be zero: did you mean 10.0.1.0/24?)",
             id="host-bits",
         ),
         pytest.param(
             VPC + '[[vpc.subnet]]\nname = "private-a"\ncidr = "10.0.1.0/29"',
-            "vpc[0].subnet[0].cidr: 10.0.1.0/29 is smaller than a /28 (choose a larger one)",
+            '[[vpc]] "customer", subnet "private-a": cidr: 10.0.1.0/29 is smaller than a '
+            "/28 (choose a larger one)\n"
+            '[[network_interface]] "eni-a": address: 10.0.1.10 is outside subnet '
+            "'private-a', 10.0.1.0/29 (it is the default lab's: write "
+            "[[network_interface]] in the file)",
             id="subnet-too-small",
         ),
         pytest.param(
             VPC,
-            "vpc[0].subnet: required, but missing (add it)",
+            '[[vpc]] "customer": subnet: required, but missing (add it)',
             id="vpc-without-subnet",
         ),
         pytest.param(
             '[[vpc]]\nname = "a"\ncidr = "169.254.0.0/16"\n' + SUBNET.replace("10.0", "169.254"),
-            "vpc[0].cidr: 169.254.0.0/16 overlaps the environments' own network, "
-            "169.254.100.0/30 (move either)",
+            '[[vpc]] "a": cidr: 169.254.0.0/16 overlaps the environments\' own network, '
+            "169.254.100.0/30 (move either)\n"
+            '[[network_interface]] "eni-a": address: 10.0.1.10 is outside subnet '
+            "'private-a', 169.254.1.0/24 (it is the default lab's: write "
+            "[[network_interface]] in the file)",
             id="vpc-over-the-environments",
         ),
         pytest.param(
             VPC + SUBNET + VPC + SUBNET.replace("private-a", "private-b"),
-            "vpc.name: 2 VPCs are called 'customer' (rename all but one)",
+            "[[vpc]] \"customer\": name: 2 VPCs are called 'customer' (rename all but one)",
             id="two-vpcs-of-a-name",
         ),
         pytest.param(
             VPC + SUBNET + VPC.replace("customer", "other") + SUBNET,
-            "vpc.subnet.name: 2 subnets are called 'private-a' (rename all but one)",
+            '[[vpc]] "other", subnet "private-a": name: 2 subnets are called \'private-a\' '
+            "(rename all but one)",
             id="two-subnets-of-a-name",
         ),
         pytest.param(
             INTERFACE.replace("10.0.1.10", "10.0.2.10"),
-            "network_interface[0].address: 10.0.2.10 is outside subnet 'private-a', 10.0.1.0/24 "
-            "(choose an address inside)",
+            '[[network_interface]] "eni-a": address: 10.0.2.10 is outside subnet '
+            "'private-a', 10.0.1.0/24 (choose an address inside)",
             id="address-outside-the-subnet",
         ),
         pytest.param(
             INTERFACE.replace("10.0.1.10", "10.0.1.3"),
-            "network_interface[0].address: 10.0.1.3 is one of the five reserved addresses of "
-            "10.0.1.0/24 (choose one from 10.0.1.4 to 10.0.1.254)",
+            '[[network_interface]] "eni-a": address: 10.0.1.3 is one of the five reserved '
+            "addresses of 10.0.1.0/24 (choose one from 10.0.1.4 to 10.0.1.254)",
             id="reserved-address",
         ),
         pytest.param(
             INTERFACE.replace("10.0.1.10", "10.0.1.255"),
-            "network_interface[0].address: 10.0.1.255 is one of the five reserved addresses of "
-            "10.0.1.0/24 (choose one from 10.0.1.4 to 10.0.1.254)",
+            '[[network_interface]] "eni-a": address: 10.0.1.255 is one of the five '
+            "reserved addresses of 10.0.1.0/24 (choose one from 10.0.1.4 to 10.0.1.254)",
             id="broadcast-address",
         ),
         pytest.param(
             INTERFACE.replace("10.0.1.10", "10.0.1.80"),
-            "network_interface[0].address: 10.0.1.80 is the address of service 'web' too (choose "
-            "another one)",
+            '[[network_interface]] "eni-a": address: 10.0.1.80 is the address of service '
+            "'web' too (choose another one)",
             id="address-of-a-service",
         ),
         pytest.param(
             INTERFACE + INTERFACE.replace("eni-a", "eni-b"),
-            "network_interface[1].address: 10.0.1.10 is the address of network interface 'eni-a' "
-            "too (choose another one)",
+            '[[network_interface]] "eni-b": address: 10.0.1.10 is the address of network '
+            "interface 'eni-a' too (choose another one)",
             id="two-interfaces-of-an-address",
         ),
         pytest.param(
             INTERFACE + 'secondary_addresses = ["10.0.1.11", "10.0.1.10"]\n',
-            "network_interface[0].secondary_addresses[1]: 10.0.1.10 is the address of network "
-            "interface 'eni-a' too (choose another one)",
+            '[[network_interface]] "eni-a": secondary_addresses[1]: 10.0.1.10 is the '
+            "address of network interface 'eni-a' too (choose another one)",
             id="secondary-address-twice",
         ),
         pytest.param(
             INTERFACE + 'secondary_addresses = ["10.0.9.11"]\n',
-            "network_interface[0].secondary_addresses[0]: 10.0.9.11 is outside subnet "
-            "'private-a', 10.0.1.0/24 (choose an address inside)",
+            '[[network_interface]] "eni-a": secondary_addresses[0]: 10.0.9.11 is outside '
+            "subnet 'private-a', 10.0.1.0/24 (choose an address inside)",
             id="secondary-address-outside",
         ),
         pytest.param(
             INTERFACE + 'secondary_addresses = ["10.0.1.80"]\n',
-            "network_interface[0].secondary_addresses[0]: 10.0.1.80 is the address of service "
-            "'web' too (choose another one)",
+            '[[network_interface]] "eni-a": secondary_addresses[0]: 10.0.1.80 is the '
+            "address of service 'web' too (choose another one)",
             id="secondary-address-of-a-service",
         ),
         pytest.param(
             INTERFACE + INTERFACE.replace("10.0.1.10", "10.0.1.11"),
-            "network_interface.name: 2 network interfaces are called 'eni-a' (rename all but one)",
+            "[[network_interface]] \"eni-a\": name: 2 network interfaces are called 'eni-a' "
+            "(rename all but one)",
             id="two-interfaces-of-a-name",
         ),
         pytest.param(
             INTERFACE.replace("eni-a", "eni-of-the-payment-team"),
-            "network_interface[0].name: 'eni-of-the-payment-team' has 23 characters, a network "
-            "link's name holds 15 (choose a shorter name)",
+            '[[network_interface]] "eni-of-the-payment-team": name: '
+            "'eni-of-the-payment-team' has 23 characters, a network link's name holds 15 "
+            "(choose a shorter name)",
             id="name-too-long",
         ),
         pytest.param(
             INTERFACE.replace("eni-a", "env7"),
-            "network_interface[0].name: 'env7' is taken by a link of the lab itself (choose "
-            "another name)",
+            "[[network_interface]] \"env7\": name: 'env7' is taken by a link of the lab "
+            "itself (choose another name)",
             id="name-of-a-slot",
         ),
         pytest.param(
             INTERFACE.replace("private-a", "private-b"),
-            "network_interface[0].subnet: there is no subnet 'private-b' (did you mean "
-            "'private-a'?)",
+            "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-b' (did "
+            "you mean 'private-a'?)",
             id="no-such-subnet",
         ),
         pytest.param(
             VPC
             + SUBNET
             + '[[vpc.service]]\nname = "a"\nkind = "http"\naddress = "10.0.9.9"\nport = 80',
-            "vpc[0].service[0].address: 10.0.9.9 is outside every subnet of VPC 'customer' "
-            "(choose an address inside)",
+            '[[vpc]] "customer", service "a": address: 10.0.9.9 is outside every subnet of '
+            "VPC 'customer' (choose an address inside)",
             id="service-outside",
         ),
         pytest.param(
@@ -357,8 +372,8 @@ address = "10.0.1.10"
                 'address = "10.0.1.9"\nport = 80\n'
                 for name in "ab"
             ),
-            "vpc[0].service[1].port: service 'a' already listens on 10.0.1.9:80 (choose another "
-            "port or address)",
+            '[[vpc]] "customer", service "b": port: service \'a\' already listens on '
+            "10.0.1.9:80 (choose another port or address)",
             id="two-services-on-a-port",
         ),
         pytest.param(
@@ -424,7 +439,7 @@ def test_an_interface_has_eight_addresses_at_most(tmp_path: Path) -> None:
     file.write_text(f"{INTERFACE}secondary_addresses = {addresses[:7]}\n")
     assert load(file).network_interface[0].addresses == ["10.0.1.10", *addresses[:7]]
     words = refused(tmp_path, f"{INTERFACE}secondary_addresses = {addresses}\n")
-    assert words.startswith("network_interface[0].secondary_addresses: ")
+    assert words.startswith('[[network_interface]] "eni-a": secondary_addresses: ')
 
 
 def test_a_group_is_a_name_or_a_number(tmp_path: Path) -> None:

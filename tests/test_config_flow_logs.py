@@ -25,9 +25,9 @@ def test_flow_logs_are_off_and_in_version_2() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"fields": ["srcadr"]}, "flow_logs.fields: 'srcadr' is no field of flow logs"),
+        ({"fields": ["srcadr"]}, "flow_logs.fields[0]: 'srcadr' is no field of flow logs"),
         ({"fields": []}, "flow_logs.fields: no field is named"),
-        ({"fields": ["start", "start"]}, "flow_logs.fields: 'start' is there twice"),
+        ({"fields": ["start", "start"]}, "flow_logs.fields[1]: 'start' is there twice"),
         ({"aggregation_seconds": 61}, "flow_logs.aggregation_seconds: 61: input should be 60 or"),
         ({"directory": "logs"}, "flow_logs.directory: "),
         ({"files_kept": 0}, "flow_logs.files_kept: 0: "),

@@ -229,34 +229,34 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
         ),
         pytest.param(
             '[[account]]\nname = "a"\nid = "1234"',
-            "account[0].id: '1234' is not an account id (write 12 digits in quotes)",
+            "[[account]] \"a\": id: '1234' is not an account id (write 12 digits in quotes)",
             id="account-id",
         ),
         pytest.param(
             '[[account]]\nname = "a"\nid = 111122223333',
-            "account[0].id: 111122223333: input should be a valid string (put it in quotes)",
+            '[[account]] "a": id: 111122223333: input should be a valid string (put it in quotes)',
             id="account-id-as-a-number",
         ),
         pytest.param(
             '[[account]]\nname = "a"\n[[account]]\nname = "a"',
-            "account.name: 2 accounts are called 'a' (rename all but one)",
+            "[[account]] \"a\": name: 2 accounts are called 'a' (rename all but one)",
             id="two-accounts-of-a-name",
         ),
         pytest.param(
             '[[account]]\nname = "a"\nid = "111122223333"\n'
             '[[account]]\nname = "b"\nid = "111122223333"',
-            "account[1].id: 111122223333 is the id of account 'a' too (give each account an id of "
-            "its own)",
+            "[[account]] \"b\": id: 111122223333 is the id of account 'a' too (give each "
+            "account an id of its own)",
             id="two-accounts-of-an-id",
         ),
         pytest.param(
             VPC.replace("cidr", 'account = "defualt"\ncidr', 1) + FUNCTION,
-            "vpc[0].account: there is no account 'defualt' (did you mean 'default'?)",
+            "[[vpc]] \"orders\": account: there is no account 'defualt' (did you mean 'default'?)",
             id="vpc-of-no-account",
         ),
         pytest.param(
             VPC + OUTSIDE + 'account = "x"',
-            "function[0].account: there is no account 'x' (known: default)",
+            "[[function]] \"outside\": account: there is no account 'x' (known: default)",
             id="function-of-no-account",
         ),
         pytest.param(
@@ -264,91 +264,105 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
             + VPC
             + FUNCTION
             + 'account = "b"\n',
-            "function[0].account: VPC 'orders' belongs to account 'a', not 'b' (a function and its "
-            "VPC have the same account)",
+            "[[function]] \"f\": account: VPC 'orders' belongs to account 'a', not 'b' (a "
+            "function and its VPC have the same account)",
             id="function-in-a-strangers-vpc",
         ),
         pytest.param(
             rule('protocol = "tcp", ports = "2048-1024", cidr = "0.0.0.0/0"'),
-            f"{RULE}.ports: '2048-1024' ends before it begins (write \"1024-2048\")",
+            '[[vpc]] "orders", security_group "functions": ingress[0].ports: \'2048-1024\' '
+            'ends before it begins (write "1024-2048")',
             id="reversed-ports",
         ),
         pytest.param(
             rule('protocol = "tcp", ports = "65536", cidr = "0.0.0.0/0"'),
-            f"{RULE}.ports: 65536 is not a port (ports end at 65535)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].ports: 65536 is not '
+            "a port (ports end at 65535)",
             id="port-too-large",
         ),
         pytest.param(
             rule('protocol = "tcp", ports = "http", cidr = "0.0.0.0/0"'),
-            f"{RULE}.ports: 'http' is neither a port nor a range of ports (write it like \"80\" or "
-            '"1024-2048")',
+            '[[vpc]] "orders", security_group "functions": ingress[0].ports: \'http\' is '
+            'neither a port nor a range of ports (write it like "80" or "1024-2048")',
             id="port-by-name",
         ),
         pytest.param(
             rule('protocol = "tcp", ports = 80, cidr = "0.0.0.0/0"'),
-            f"{RULE}.ports: 80: input should be a valid string (put it in quotes)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].ports: 80: input '
+            "should be a valid string (put it in quotes)",
             id="port-as-a-number",
         ),
         pytest.param(
             rule('protocol = "icmp", ports = "8", cidr = "0.0.0.0/0"'),
-            f"{RULE}.ports: protocol 'icmp' has no ports to choose from (leave it out)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].ports: protocol '
+            "'icmp' has no ports to choose from (leave it out)\n"
+            "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-a' (it is "
+            "the default lab's: write [[network_interface]] in the file)",
             id="ports-of-icmp",
         ),
         pytest.param(
             rule('protocol = "sctp", cidr = "0.0.0.0/0"'),
-            f"{RULE}.protocol: 'sctp': input should be 'tcp', 'udp', 'icmp' or 'all' (see "
-            "docs/configuration.md)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].protocol: \'sctp\': '
+            "input should be 'tcp', 'udp', 'icmp' or 'all' (see docs/configuration.md)",
             id="protocol",
         ),
         pytest.param(
             rule('protocol = "tcp", cidr = "10.0.1.7/24"'),
-            f"{RULE}.cidr: '10.0.1.7/24' is not an IPv4 network (the bits after the prefix must be "
-            "zero: did you mean 10.0.1.0/24?)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].cidr: \'10.0.1.7/24\' '
+            "is not an IPv4 network (the bits after the prefix must be zero: did you mean "
+            "10.0.1.0/24?)",
             id="rule-with-host-bits",
         ),
         pytest.param(
             rule('protocol = "tcp"'),
-            f'{RULE}.cidr: the rule names no other side (add a cidr ("0.0.0.0/0" is all) or group)',
+            '[[vpc]] "orders", security_group "functions": ingress[0].cidr: the rule names '
+            'no other side (add a cidr ("0.0.0.0/0" is all) or group)\n'
+            "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-a' (it is "
+            "the default lab's: write [[network_interface]] in the file)",
             id="rule-without-other-side",
         ),
         pytest.param(
             rule('protocol = "tcp", cidr = "0.0.0.0/0", group = "functions"'),
-            f"{RULE}.group: the rule has a cidr as well as a group (make it two rules)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].group: the rule has '
+            "a cidr as well as a group (make it two rules)\n"
+            "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-a' (it is "
+            "the default lab's: write [[network_interface]] in the file)",
             id="rule-with-two-other-sides",
         ),
         pytest.param(
             rule('protocol = "tcp", group = "function"') + FUNCTION,
-            f"{RULE}.group: there is no security group of VPC 'orders' called 'function' (did you "
-            "mean 'functions'?)",
+            '[[vpc]] "orders", security_group "functions": ingress[0].group: there is no '
+            "security group of VPC 'orders' called 'function' (did you mean 'functions'?)",
             id="rule-with-an-unknown-group",
         ),
         pytest.param(
             VPC.replace('"functions"', '"sg-12"'),
-            "vpc[0].security_group[0].name: 'sg-12' starts like a group's id, with sg- (choose "
-            "another name)",
+            '[[vpc]] "orders", security_group "sg-12": name: \'sg-12\' starts like a group\'s '
+            "id, with sg- (choose another name)",
             id="group-named-like-an-id",
         ),
         pytest.param(
             VPC.replace('"functions"', '"a|b"'),
-            "vpc[0].security_group[0].name: 'a|b' is not a security group's name (use 1 to 255 "
-            "letters, digits, spaces and ._-:/()#,@[]+=&;{}!$*)",
+            '[[vpc]] "orders", security_group "a|b": name: \'a|b\' is not a security group\'s '
+            "name (use 1 to 255 letters, digits, spaces and ._-:/()#,@[]+=&;{}!$*)",
             id="group-name",
         ),
         pytest.param(
             VPC + '[[vpc.security_group]]\nname = "functions"' + FUNCTION,
-            "vpc[0].security_group.name: 2 security groups are called 'functions' (rename all but "
-            "one)",
+            '[[vpc]] "orders", security_group "functions": name: 2 security groups are '
+            "called 'functions' (rename all but one)",
             id="two-groups-of-a-name",
         ),
         pytest.param(
             VPC + DATABASE.replace('["db"]', '["dbs"]') + FUNCTION,
-            "vpc[0].service[0].security_groups[0]: there is no security group of VPC 'orders' "
-            "called 'dbs' (did you mean 'db'?)",
+            '[[vpc]] "orders", service "db": security_groups[0]: there is no security '
+            "group of VPC 'orders' called 'dbs' (did you mean 'db'?)",
             id="service-with-an-unknown-group",
         ),
         pytest.param(
             VPC + DATABASE.replace('["db"]', '["db", "db"]') + FUNCTION,
-            "vpc[0].service[0].security_groups[1]: 'db' is named twice (name it once)",
+            '[[vpc]] "orders", service "db": security_groups[1]: \'db\' is named twice (name '
+            "it once)",
             id="group-named-twice",
         ),
         pytest.param(
@@ -356,129 +370,139 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
             + DATABASE
             + '[[vpc.service]]\nname = "web"\nkind = "http"\naddress = "10.0.1.54"\nport = 80'
             + FUNCTION,
-            "vpc[0].service[1].security_groups: service 'db' has the same address but other groups "
-            "(give both the same groups, or each an address)",
+            '[[vpc]] "orders", service "web": security_groups: service \'db\' has the same '
+            "address but other groups (give both the same groups, or each an address)",
             id="two-sets-of-groups-at-an-address",
         ),
         pytest.param(
             HOST.replace("203.0.113.80", "10.0.0.7"),
-            "internet[0].address: 10.0.0.7 is not one of the lab's public addresses (choose one "
-            "from 198.51.100.0/24 or 203.0.113.0/24)",
+            '[[internet]] "site": address: 10.0.0.7 is not one of the lab\'s public '
+            "addresses (choose one from 198.51.100.0/24 or 203.0.113.0/24)",
             id="private-host-in-the-internet",
         ),
         pytest.param(
             HOST.replace("203.0.113.80", "203.0.113.255"),
-            "internet[0].address: 203.0.113.255 is the network or broadcast address of "
-            "203.0.113.0/24 (choose a host address)",
+            '[[internet]] "site": address: 203.0.113.255 is the network or broadcast '
+            "address of 203.0.113.0/24 (choose a host address)",
             id="broadcast-in-the-internet",
         ),
         pytest.param(
             '[environment]\naddress = "203.0.113.82/28"\ngateway = "203.0.113.81"\n'
             + HOST.replace("203.0.113.80", "203.0.113.90"),
-            "internet[0].address: 203.0.113.90 is in the environments' own network, "
-            "203.0.113.80/28 (move either)",
+            '[[internet]] "site": address: 203.0.113.90 is in the environments\' own '
+            "network, 203.0.113.80/28 (move either)",
             id="internet-over-the-environments",
         ),
         pytest.param(
             HOST + HOST,
-            "internet.name: 2 internet hosts are called 'site' (rename all but one)",
+            "[[internet]] \"site\": name: 2 internet hosts are called 'site' (rename all but "
+            "one)\n"
+            "[[internet]] \"site\": port: service 'site' already listens on 203.0.113.80:80 "
+            "(choose another port or address)",
             id="two-hosts-of-a-name",
         ),
         pytest.param(
             HOST + HOST.replace("site", "page"),
-            "internet[1].port: service 'site' already listens on 203.0.113.80:80 (choose another "
-            "port or address)",
+            "[[internet]] \"page\": port: service 'site' already listens on 203.0.113.80:80 "
+            "(choose another port or address)",
             id="two-hosts-on-a-port",
         ),
         pytest.param(
             HOST + 'security_groups = ["x"]',
-            "internet[0].security_groups: unknown field (known: address, kind, name, port, "
-            "size_bytes)",
+            '[[internet]] "site": security_groups: unknown field (known: address, kind, '
+            "name, port, size_bytes)",
             id="host-with-groups",
         ),
         pytest.param(
             VPC.replace("orders", "internet") + OUTSIDE,
-            "vpc[0].name: 'internet' is the network of the internet's hosts (choose another name)",
+            "[[vpc]] \"internet\": name: 'internet' is the network of the internet's hosts "
+            "(choose another name)",
             id="vpc-called-internet",
         ),
         pytest.param(
             VPC + FUNCTION + FUNCTION,
-            "function.name: 2 functions are called 'f' (rename all but one)",
+            "[[function]] \"f\": name: 2 functions are called 'f' (rename all but one)",
             id="two-functions-of-a-name",
         ),
         pytest.param(
             VPC + FUNCTION.replace('"f"', '"check out"'),
-            "function[0].name: 'check out' is not a function's name (use 1 to 64 letters, digits, "
-            "dashes and underscores)",
+            "[[function]] \"check out\": name: 'check out' is not a function's name (use 1 "
+            "to 64 letters, digits, dashes and underscores)",
             id="function-name",
         ),
         pytest.param(
             VPC + FUNCTION + 'networking = "hyper-plane"',
-            "function[0].networking: 'hyper-plane': input should be 'hyperplane', 'none' or "
-            "'interface-per-environment' (see docs/configuration.md)",
+            "[[function]] \"f\": networking: 'hyper-plane': input should be 'hyperplane', "
+            "'none' or 'interface-per-environment' (see docs/configuration.md)",
             id="networking",
         ),
         pytest.param(
             VPC + FUNCTION + 'networking = "none"',
-            'function[0].subnets: a function with networking = "none" is outside every VPC (leave '
-            'it out or choose "hyperplane")',
+            '[[function]] "f": subnets: a function with networking = "none" is outside '
+            'every VPC (leave it out or choose "hyperplane")\n'
+            '[[function]] "f": security_groups: a function with networking = "none" is '
+            'outside every VPC (leave it out or choose "hyperplane")',
             id="subnets-outside-every-vpc",
         ),
         pytest.param(
             VPC + FUNCTION.replace('["a", "b"]', "[]"),
-            "function[0].subnets: function 'f' is in a VPC, but has none (name at least one, or "
-            'choose networking = "none")',
+            "[[function]] \"f\": subnets: function 'f' is in a VPC, but has none (name at "
+            'least one, or choose networking = "none")',
             id="function-without-subnet",
         ),
         pytest.param(
             VPC + FUNCTION.replace('["functions"]', "[]"),
-            "function[0].security_groups: function 'f' is in a VPC, but has none (name at least "
-            'one, or choose networking = "none")',
+            "[[function]] \"f\": security_groups: function 'f' is in a VPC, but has none "
+            '(name at least one, or choose networking = "none")',
             id="function-without-group",
         ),
         pytest.param(
             VPC + FUNCTION + 'vpc = "order"',
-            "function[0].vpc: there is no VPC 'order' (did you mean 'orders'?)",
+            "[[function]] \"f\": vpc: there is no VPC 'order' (did you mean 'orders'?)",
             id="function-in-no-vpc",
         ),
         pytest.param(
             VPC + FUNCTION.replace('"b"', '"z"'),
-            "function[0].subnets[1]: there is no subnet 'z' (known: a, b)",
+            "[[function]] \"f\": subnets[1]: there is no subnet 'z' (known: a, b)",
             id="function-in-no-subnet",
         ),
         pytest.param(
             VPC + FUNCTION.replace('"b"', '"a"'),
-            "function[0].subnets[1]: 'a' is named twice (name it once)",
+            "[[function]] \"f\": subnets[1]: 'a' is named twice (name it once)",
             id="subnet-named-twice",
         ),
         pytest.param(
             VPC + OTHER + FUNCTION.replace('"b"', '"c"'),
-            "function[0].subnets[1]: subnet 'c' is in VPC 'other', the function in 'orders' "
-            "(choose subnets of one VPC)",
+            "[[function]] \"f\": subnets[1]: subnet 'c' is in VPC 'other', the function in "
+            "'orders' (choose subnets of one VPC)",
             id="function-in-two-vpcs",
         ),
         pytest.param(
             VPC + OTHER + FUNCTION + 'vpc = "other"',
-            "function[0].subnets[0]: subnet 'a' is in VPC 'orders', the function in 'other' "
-            "(choose subnets of one VPC)",
+            "[[function]] \"f\": subnets[0]: subnet 'a' is in VPC 'orders', the function in "
+            "'other' (choose subnets of one VPC)\n"
+            "[[function]] \"f\": subnets[1]: subnet 'b' is in VPC 'orders', the function in "
+            "'other' (choose subnets of one VPC)\n"
+            "[[function]] \"f\": security_groups[0]: security group 'functions' is of VPC "
+            "'orders', the function in 'other' (choose groups of the function's VPC)",
             id="subnet-of-another-vpc",
         ),
         pytest.param(
             VPC + OTHER + FUNCTION.replace('["functions"]', '["others"]'),
-            "function[0].security_groups[0]: security group 'others' is of VPC 'other', the "
-            "function in 'orders' (choose groups of the function's VPC)",
+            "[[function]] \"f\": security_groups[0]: security group 'others' is of VPC "
+            "'other', the function in 'orders' (choose groups of the function's VPC)",
             id="group-of-another-vpc",
         ),
         pytest.param(
             VPC + FUNCTION.replace('["functions"]', '["function"]'),
-            "function[0].security_groups[0]: there is no security group of VPC 'orders' called "
-            "'function' (did you mean 'functions'?)",
+            '[[function]] "f": security_groups[0]: there is no security group of VPC '
+            "'orders' called 'function' (did you mean 'functions'?)",
             id="function-with-an-unknown-group",
         ),
         pytest.param(
             VPC + FUNCTION + "memory_mb = 64",
-            "function[0].memory_mb: 64: input should be greater than or equal to 128 (see "
-            "docs/configuration.md)",
+            '[[function]] "f": memory_mb: 64: input should be greater than or equal to 128 '
+            "(see docs/configuration.md)",
             id="memory",
         ),
         pytest.param(

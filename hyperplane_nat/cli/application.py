@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
+from hyperplane_nat.cli import failures
 from hyperplane_nat.cli.common import Settings, UserError, path
 from hyperplane_nat.client import RUNTIME_DIRECTORY, ClientError
 from hyperplane_nat.controller.errors import ControllerError
@@ -46,6 +47,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "ports": _Verb("ports", "ports"),
     "events": _Verb("events", "events"),
     "capture": _Verb("capture", "capture"),
+    "labs": _Verb("labs", "labs"),
     "verify": _Verb("inspection", "verify"),
     "config": _Verb("configuration", "configuration"),
     "coldstart": _Verb("coldstart", "coldstart"),
@@ -70,12 +72,17 @@ class _Group(TyperGroup):
         verb = COMMANDS.get(cmd_name)
         return None if verb is None else _command(cmd_name, verb)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the command as it was typed."""
+        failures.note_arguments(ctx, args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; what the user can mend is one line, anything else is a traceback."""
+        """Run a command; what the user can mend is told in lines, anything else is a traceback."""
         try:
             return super().invoke(ctx)
         except (UserError, ConfigError, ClientError, ControllerError, NetnsError) as error:
-            typer.echo(f"hyperplane-nat: {error}", err=True)
+            failures.tell(ctx, error)
             raise typer.Exit(COMMANDS[ctx.invoked_subcommand].failure) from None
         except _UsageError as error:
             # Typer shows it. It has no command when there is none of that name.

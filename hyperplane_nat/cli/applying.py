@@ -39,6 +39,7 @@ def apply(
 ) -> None:
     """Make a running lab hold what a file says; print what that changes."""
     wanted = configuration.load(config, common.overrides(ctx, lab, None, assignments))
+    common.acts_on(ctx, wanted.lab.name, named="name" in wanted.lab.model_fields_set)
     connection = Client(
         wanted.lab.name,
         runtime_directory=Path(wanted.lab.runtime_directory),

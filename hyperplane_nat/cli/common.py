@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,10 @@ DEFAULT_LAB = "default"
 
 PIPE_WIDTH = 1 << 20
 """Columns where the output is no terminal: rich would otherwise cut lines at 80."""
+
+
+_JSON = "hyperplane_nat.json"
+_LAB = "hyperplane_nat.lab"
 
 
 class UserError(Exception):
@@ -58,7 +62,16 @@ LabOption = Annotated[
     str | None,
     typer.Option("--lab", "--name", metavar="NAME", help="Lab to act on, here or before the verb."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _note_json(ctx: typer.Context, wanted: bool) -> bool:
+    ctx.meta[_JSON] = wanted
+    return wanted
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", callback=_note_json, help="Print JSON for programs.")
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -84,11 +97,13 @@ SetOption = Annotated[
 def lab_name(ctx: typer.Context, lab: str | None) -> str:
     """The lab that is meant: the command's option, the global one, the environment's, default."""
     settings: Settings = ctx.obj
-    name = next(each for each in (lab, settings.lab, DEFAULT_LAB) if each is not None)
+    named = lab if lab is not None else settings.lab
+    name = DEFAULT_LAB if named is None else named
     try:
         names.gateway_namespace(name)
     except NetnsError as error:
         raise UserError(f"{name!r} is not a lab name ({error.remedy})") from None
+    acts_on(ctx, name, named=named is not None)
     return name
 
 
@@ -96,6 +111,24 @@ def named_lab(ctx: typer.Context, lab: str | None) -> str | None:
     """The lab that is meant if one is named, by the command's option, before it or outside."""
     settings: Settings = ctx.obj
     return None if lab is None and settings.lab is None else lab_name(ctx, lab)
+
+
+def acts_on(ctx: typer.Context, lab: str, *, named: bool) -> None:
+    """Note which lab it is about, for the errors; whether somebody named it."""
+    ctx.meta[_LAB] = (lab, named)
+
+
+def acted_on(ctx: typer.Context) -> tuple[str, bool]:
+    """The lab that the command is about, as far as that is known, and whether somebody named it."""
+    settings: Settings | None = ctx.obj
+    named = None if settings is None else settings.lab
+    found: tuple[str, bool] = ctx.meta.get(_LAB, (named or DEFAULT_LAB, named is not None))
+    return found
+
+
+def wants_json(ctx: typer.Context) -> bool:
+    """Whether the command was told `--json`."""
+    return bool(ctx.meta.get(_JSON))
 
 
 def runtime_root(ctx: typer.Context) -> Path:
@@ -173,6 +206,13 @@ def mapping(document: object) -> dict[str, Any]:
             "the controller answered something unexpected (is its version another one?)"
         )
     return document
+
+
+def metrics(status: Mapping[str, Any]) -> str:
+    """Where the metrics are, and why not where they are usually."""
+    passed_over = status.get("metrics_port_passed_over")
+    note = "" if passed_over is None else f" (the default port, {passed_over}, was taken)"
+    return f"{status['metrics_url']}{note}"
 
 
 def byte_count(value: float) -> str:

@@ -7,12 +7,14 @@ import contextlib
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import LabOption, Settings, UserError
+from hyperplane_nat.client import Client
 from netns import namespace
 from netns.names import environment_namespace
 
@@ -29,7 +31,7 @@ def execute(
     """Run a program inside an environment."""
     name = common.lab_name(ctx, lab)
     common.require_root("exec")
-    namespace_name = find_namespace(name, environment)
+    namespace_name = find_namespace(name, common.runtime_root(ctx), environment)
     if command and command[0] == "--":
         command = command[1:]
     if not command:
@@ -53,8 +55,10 @@ def execute(
         raise typer.Exit(EXIT_NOT_EXECUTABLE) from None
 
 
-def find_namespace(lab: str, environment: str) -> str:
-    """The namespace of an environment that exists; UserError says which ones do."""
+def find_namespace(lab: str, runtime_directory: Path, environment: str) -> str:
+    """The namespace of an environment that exists; UserError says which ones do, ClientError that
+    there is no lab.
+    """
     matched = re.fullmatch(r"(?:env-)?([1-9][0-9]*)", environment)
     if matched is not None:
         name = environment_namespace(lab, int(matched[1]))
@@ -66,7 +70,8 @@ def find_namespace(lab: str, environment: str) -> str:
         with contextlib.suppress(ValueError):
             numbers.append(int(name.removeprefix(prefix)))
     if not numbers:
-        raise UserError(f"lab {lab!r} has no environments (start it with: hyperplane-nat up)")
+        Client(lab, runtime_directory=runtime_directory).get("/v1/status")
+        raise UserError(f"lab {lab!r} has no environments (see: hyperplane-nat environments)")
     raise UserError(
         f"unknown environment {environment!r} (lab {lab!r} has env-{min(numbers)} to "
         f"env-{max(numbers)}; see: hyperplane-nat environments)"

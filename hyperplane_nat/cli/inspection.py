@@ -46,7 +46,7 @@ def status_table(answer: dict[str, Any]) -> Table:
         f"{state['path']}, {common.byte_count(state['bytes'])} "
         f"({state['bytes_per_flow']:.0f} bytes per flow)",
     )
-    grid.add_row("metrics", str(answer["metrics_url"]))
+    grid.add_row("metrics", common.metrics(answer))
     return grid
 
 

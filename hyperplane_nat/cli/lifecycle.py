@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hyperplane_nat import config as configuration
 from hyperplane_nat import private_files
-from hyperplane_nat.cli import common
+from hyperplane_nat.cli import common, failures
 from hyperplane_nat.cli.common import (
     ConfigOption,
     EnvironmentsOption,
@@ -71,6 +71,7 @@ def up(
     effective = configuration.load(config, overrides)
     if config is None and environments is None and not assignments:
         effective = standing(effective.lab.name, common.runtime_root(ctx)).config or effective
+    common.acts_on(ctx, effective.lab.name, named="name" in effective.lab.model_fields_set)
     common.require_root("up")
     refuse_running(effective)
     source = None if config is None else Source(config.absolute(), overrides)
@@ -131,7 +132,7 @@ def summary(config: Config, status: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"lab {lab} is up: {what}",
-            f"metrics: {status.get('metrics_url', 'see hyperplane-nat status')}",
+            f"metrics: {common.metrics(status)}",
             f"try: hyperplane-nat{select_lab} {example}",
         )
     )
@@ -272,7 +273,7 @@ def down(ctx: typer.Context, lab: LabOption = None) -> None:
         return
     removed = clean(name, root)
     if not removed:
-        typer.echo(f"lab {name}: nothing is running")
+        typer.echo(f"lab {name}: nothing is running{failures.others(ctx, name, root)}")
         return
     typer.echo(f"lab {name} was not running; removed what was left:")
     for line in removed:

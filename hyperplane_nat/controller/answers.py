@@ -17,6 +17,17 @@ from pydantic import BaseModel, Field
 from hyperplane_nat.controller.requests import Base64
 
 
+class ProblemRow(BaseModel):
+    """One thing that is wrong with a configuration."""
+
+    source: str
+    line: int | None = Field(description="In a file; null for a configuration that came as JSON.")
+    entry: str = Field(description='The entry of a list that it is in, `[[vpc]] "customer"`.')
+    field: str = Field(description="The field in the entry, or `section.field`.")
+    what: str
+    remedy: str
+
+
 class Error(BaseModel):
     """Why a request was not done."""
 
@@ -24,6 +35,9 @@ class Error(BaseModel):
         description="A code: AWS's name where it has one, such as ResourceNotFoundException."
     )
     message: str = Field(description="One line: what is wrong, and in parentheses what to do.")
+    problems: list[ProblemRow] | None = Field(
+        default=None, description="Each problem of a configuration; left out for other errors."
+    )
 
 
 class ForwarderStatus(BaseModel):
@@ -90,6 +104,9 @@ class Status(BaseModel):
     interfaces: int
     vpcs: int
     metrics_url: str
+    metrics_port_passed_over: int | None = Field(
+        default=None, description="The default port, where it was taken and another one is used."
+    )
     forwarder: ForwarderStatus
     services: dict[str, ServiceStatus]
     privileges: dict[str, ProcessPrivileges] = Field(

@@ -173,6 +173,7 @@ def _files(paths: LabPaths) -> list[Path]:
         "service-*.log",
         "lab.json",
         "lab.new",
+        "metrics.port",
         "region.sqlite*",
     )
     return sorted({path for pattern in patterns for path in paths.directory.glob(pattern)})

@@ -303,12 +303,7 @@ class Daemon(RunningLab):
         raise _InterruptedError
 
     async def _start(self) -> None:
-        metrics_config = self._config.metrics
-        self._metrics_listener = endpoint.metrics_socket(
-            metrics_config.address, metrics_config.port
-        )
-        host, port = self._metrics_listener.getsockname()[:2]
-        self._metrics_url = f"http://{host}:{port}/metrics"
+        self._listen_for_metrics()
         adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()
@@ -328,6 +323,31 @@ class Daemon(RunningLab):
             # As this version keeps it, with what may differ.
             await in_thread(record.write, self._paths.config_file, self._config)
         await self._serve()
+
+    def _listen_for_metrics(self) -> None:
+        configured = self._config.metrics
+        ports = endpoint.metrics_ports(configured, self._former_metrics_port())
+        self._metrics_listener = endpoint.free_metrics_socket(configured.address, ports)
+        host, port = self._metrics_listener.getsockname()[:2]
+        self._metrics_url = f"http://{host}:{port}/metrics"
+        self._metrics_port_passed_over = None if configured.port in (0, port) else configured.port
+
+    def _former_metrics_port(self) -> int | None:
+        if not self._adopting:
+            return None
+        try:
+            port = int(self._paths.metrics_port_file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+        return port if 0 < port <= 65535 else None
+
+    def _keep_metrics_port(self) -> None:
+        assert self._metrics_listener is not None
+        port = self._metrics_listener.getsockname()[1]
+        try:
+            self._paths.metrics_port_file.write_text(f"{port}\n", encoding="ascii")
+        except OSError as error:
+            log.warning("the next controller may choose another metrics port: %s", error)
 
     async def _start_services(self) -> None:
         wanted = self._service().region.wanted()
@@ -404,6 +424,7 @@ class Daemon(RunningLab):
             await endpoint.serve(api.application(self), control, control_connections)
         )
         assert self._metrics_listener is not None
+        self._keep_metrics_port()
         application = endpoint.metrics_application(
             metrics.registry(self._snapshot), self.health, self._config.metrics.hosts
         )

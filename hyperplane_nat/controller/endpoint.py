@@ -8,11 +8,12 @@ Both sockets are opened before anything is built, so that a port in use costs no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import grp
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from hyperplane_nat.config import Metrics
 from hyperplane_nat.controller.connections import Connections
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.refusals import WHAT_THERE_IS, Handler, refusing
@@ -32,6 +34,13 @@ _BACKLOG = 512
 
 _METRICS_BODY_BYTES_MAX = 1024
 _EXCERPT = 60
+
+NEIGHBOURS = 64
+"""Ports from the default one on that are tried before any free one is taken."""
+
+
+class PortTakenError(ControllerError):
+    """Another process listens there."""
 
 
 def group_id(name: str | None) -> int | None:
@@ -78,8 +87,35 @@ def control_socket(path: Path, group: int | None = None) -> socket.socket:
     return listener
 
 
+def metrics_ports(configured: Metrics, former: int | None) -> list[int]:
+    """
+    The ports to try for the metrics, in their order.
+
+    A port that the user named is the only one. Otherwise the one that a former controller of the
+    lab had, because somebody may scrape it, and then the first that is free: labs that say nothing
+    about it run beside each other.
+    """
+    port = configured.port
+    said = "port" in configured.model_fields_set
+    if said and port:
+        return [port]
+    following = [] if said else range(port, port + NEIGHBOURS)
+    return [*([] if former is None else [former]), *following, 0]
+
+
+def free_metrics_socket(address: str, ports: Sequence[int]) -> socket.socket:
+    """A TCP socket on the first of the ports that is free; ControllerError as `metrics_socket`."""
+    *others, last = ports
+    for port in others:
+        with contextlib.suppress(PortTakenError):
+            return metrics_socket(address, port)
+    return metrics_socket(address, last)
+
+
 def metrics_socket(address: str, port: int) -> socket.socket:
-    """A TCP socket for the metrics; ControllerError when the port is in use or not ours."""
+    """A TCP socket for the metrics; ControllerError when the address is not ours, PortTakenError
+    when the port is in use.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -88,14 +124,14 @@ def metrics_socket(address: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        remedy = (
-            "choose another metrics.port, 0 for any"
-            if error.errno == errno.EADDRINUSE
-            else "choose another metrics.address or metrics.port"
-        )
+        text = f"cannot listen on {address}:{port}: {os.strerror(error.errno or 0)}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(
+                f"metrics.port: {text} (choose another one, 0 for any; or leave it out, and the "
+                "first free one is taken)"
+            ) from None
         raise ControllerError(
-            f"metrics: cannot listen on {address}:{port}: {os.strerror(error.errno or 0)} "
-            f"({remedy})"
+            f"metrics.address: {text} (choose another metrics.address or metrics.port)"
         ) from None
     return listener
 

@@ -55,6 +55,11 @@ class LabPaths:
         return self.directory / unix_socket.FORWARDER
 
     @property
+    def metrics_port_file(self) -> Path:
+        """The port of the metrics, for a controller that takes over."""
+        return self.directory / "metrics.port"
+
+    @property
     def pid_file(self) -> Path:
         """The controller's pid, and the lock."""
         return self.directory / "controller.pid"

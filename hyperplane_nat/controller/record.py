@@ -72,7 +72,7 @@ def read(path: Path) -> Config | None:
     except KeyError:
         raise RecordError(f"{path} is not the record of a lab") from None
     except ConfigError as error:
-        raise RecordError(str(error)) from None
+        raise RecordError(error.line) from None
 
 
 def _from_1(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.requests import RequestError, one_line
-from hyperplane_nat.errors import ConfigError
+from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.errors import ModelError, StateError
 from netns.errors import NetnsError
 from netns.execution import ProgramError
@@ -34,10 +35,16 @@ log = logging.getLogger(__name__)
 
 
 def refusal(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    problems: Sequence[Problem] = (),
 ) -> web.Response:
-    """The answer that says no."""
-    document = {"error": code, "message": one_line(message)}
+    """The answer that says no; of a configuration with everything that is wrong in it."""
+    document: dict[str, Any] = {"error": code, "message": one_line(message)}
+    if problems:
+        document["problems"] = [problem.document() for problem in problems]
     return web.json_response(document, status=status, headers=headers)
 
 
@@ -52,7 +59,8 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
         status, code, message = _of(error)
         if code == "internal":
             log.exception("%s %s", request.method, request.path)
-        answer = refusal(status, code, message)
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        answer = refusal(status, code, message, problems=problems)
         if status == 408:
             # RFC 9110, section 15.5.9: the rest of the request is not waited for.
             answer.force_close()
@@ -68,7 +76,7 @@ def _of(error: Exception) -> tuple[int, str, str]:
             status = MODEL_STATUSES.get(error.code, 400)
             return status, error.code, f"{error.message} ({error.remedy})"
         case ConfigError():
-            return 400, "InvalidParameterValueException", str(error)
+            return 400, "InvalidParameterValueException", error.line
         case ProgramError():
             missing = error.code in (errno.ENOENT, errno.ENOTDIR)
             return 422, "ProgramNotFound" if missing else "ProgramNotExecutable", str(error)

@@ -16,7 +16,7 @@ from typing import Any
 
 from hyperplane_nat import metrics
 from hyperplane_nat.client import VERIFY_SECONDS
-from hyperplane_nat.config import Config, ConfigError, validated
+from hyperplane_nat.config import Config, validated
 from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
 from hyperplane_nat.controller.equipment import equip
 from hyperplane_nat.controller.errors import ControllerError
@@ -34,6 +34,7 @@ from hyperplane_nat.controller.supervisor import STATUS_SECONDS, ForwarderSuperv
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.settings import RemotePorts
+from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from netns.topology import Topology
 
@@ -54,6 +55,7 @@ class RunningLab:
         self._topology: Topology | None = None
         self._map: views.MapReader | None = None
         self._metrics_url = ""
+        self._metrics_port_passed_over: int | None = None
         self.events = EventLog()
         self._figures = InterfaceMetrics(
             state_map=lambda: self._map,
@@ -154,6 +156,7 @@ class RunningLab:
             "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
             "vpcs": len(self._lab.vpcs),
             "metrics_url": self._metrics_url,
+            "metrics_port_passed_over": self._metrics_port_passed_over,
         }
 
     async def status(self) -> Mapping[str, Any]:
@@ -250,9 +253,18 @@ class RunningLab:
             if record.section_of(field) not in reconcile.RESOURCES
         ]
         if changed:
-            raise ConfigError(
-                f"apply: {changed[0]}: cannot change while the lab runs "
-                "(hyperplane-nat down, then up with the new file)"
+            raise ConfigError.of(
+                [
+                    Problem(
+                        source="apply",
+                        line=None,
+                        entry="",
+                        field=field,
+                        what="cannot change while the lab runs",
+                        remedy="leave it as it is, or hyperplane-nat down and up with the new file",
+                    )
+                    for field in changed
+                ]
             )
         return config
 

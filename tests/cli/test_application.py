@@ -30,6 +30,7 @@ COMMANDS = [
     "ports",
     "events",
     "capture",
+    "labs",
     "verify",
     "config",
     "coldstart",

@@ -49,7 +49,7 @@ def test_following_asks_for_what_came_after(
     monkeypatch.setattr(events, "POLL_SECONDS", 0.0)
     result = run("events", "--follow", "--json")
     assert [json.loads(line) for line in result.stdout.splitlines()] == [EVENT, later]
-    assert result.stderr == "hyperplane-nat: the lab is being removed\n"
+    assert json.loads(result.stderr) == {"error": "failed", "message": "the lab is being removed"}
     assert api.requests[1:3] == ["GET /v1/events?after=1700000000"] * 2
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from hyperplane_nat.cli.common import UserError
 from hyperplane_nat.cli.execution import find_namespace
+from hyperplane_nat.client import NotRunningError
 from netns import namespace, topology
-from tests.cli.conftest import Run
+from tests.cli.conftest import STATUS, Run
+from tests.cli.fake_api import FakeApi, serving
 
 pytestmark = pytest.mark.live
 
@@ -106,13 +108,21 @@ def test_an_unknown_environment_is_one_line_and_exit_125(environment: str, name:
     assert done.returncode == 125
     assert done.stderr == (
         f"hyperplane-nat: unknown environment {name!r} (lab {environment!r} has env-2 to env-3; "
-        "see: hyperplane-nat environments)\n"
+        f"see: hyperplane-nat --lab {environment} environments)\n"
     )
 
 
-def test_no_lab(lab_name: str) -> None:
-    with pytest.raises(UserError, match="has no environments"):
-        find_namespace(lab_name, "env-1")
+def test_no_lab(lab_name: str, runtime: Path) -> None:
+    with pytest.raises(NotRunningError, match="is not running"):
+        find_namespace(lab_name, runtime, "env-1")
+
+
+def test_a_lab_without_environments(lab_name: str, runtime: Path) -> None:
+    with (
+        serving(runtime / lab_name / "control.sock", FakeApi({"/v1/status": STATUS})),
+        pytest.raises(UserError, match="has no environments"),
+    ):
+        find_namespace(lab_name, runtime, "env-1")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_what_makes_no_sense_is_one_line(
 ) -> None:
     result = run("flows", *options)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"hyperplane-nat: {words}")
+    assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert api.requests == []
 

@@ -144,14 +144,23 @@ def test_an_empty_lab_name_is_no_lab(
     assert result.stderr.count("\n") == 1
 
 
+def test_status_says_why_the_metrics_are_elsewhere(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = STATUS | {"metrics_port_passed_over": 9108}
+    assert (
+        "metrics\thttp://127.0.0.1:9109/metrics (the default port, 9108, was taken)\n"
+        in run("status").stdout
+    )
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_daemon_is_one_line_and_exit_2(run: Run, command: str) -> None:
-    for arguments in ([command], [command, "--json"]):
-        result = run(*arguments)
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr == (
-            "hyperplane-nat: lab 'default' is not running (start it with: hyperplane-nat up)\n"
-        )
+    text = "lab 'default' is not running (start it with: hyperplane-nat up)"
+    result = run(command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"hyperplane-nat: {text}\n"
+    result = run(command, "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert json.loads(result.stderr) == {"error": "not_running", "message": text}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

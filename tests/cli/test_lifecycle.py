@@ -83,6 +83,17 @@ def test_up_says_what_is_up(run: Run, controller: Stand) -> None:
     )
 
 
+def test_up_says_why_the_metrics_are_elsewhere(run: Run, controller: Stand) -> None:
+    controller(
+        'say(ready=True, status={"metrics_url": "http://127.0.0.1:9110/metrics", '
+        '"metrics_port_passed_over": 9109})'
+    )
+    assert (
+        "metrics: http://127.0.0.1:9110/metrics (the default port, 9109, was taken)\n"
+        in run("up").stdout
+    )
+
+
 def test_up_with_functions_only_suggests_an_invocation(
     run: Run, controller: Stand, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -290,6 +291,21 @@ class TestAdoption:
 
         run(work())
 
+    def test_the_port_of_the_metrics_stays(self, directory: Path, netns: FakeNetns) -> None:
+        """Somebody scrapes it, whoever chose it."""
+        config = config_in(directory)
+        assert config.metrics.port == 0
+        self.killed(directory, config)
+        port = int((directory / "run" / "test" / "metrics.port").read_text())
+
+        async def work() -> None:
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["metrics_url"].endswith(f":{port}/metrics")
+                assert status["metrics_port_passed_over"] is None
+
+        run(work())
+
     def test_what_was_started_otherwise_is_replaced_by_itself(
         self, directory: Path, netns: FakeNetns
     ) -> None:
@@ -312,7 +328,7 @@ class TestAdoption:
         before = self.killed(directory, config_in(directory))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             config = config_in(directory, metrics={"port": taken.getsockname()[1]})
-            assert "choose another metrics.port" in refused(netns, config)
+            assert "metrics.port: cannot listen" in refused(netns, config)
         assert not gone(before["forwarder.pid"])
         assert not gone(before["service-customer.web.pid"])
 
@@ -392,7 +408,26 @@ def test_port_in_use(directory: Path, netns: FakeNetns) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = config_in(directory, metrics={"port": port})
-        assert "choose another metrics.port" in failing(directory, netns, config)
+        assert "metrics.port: cannot listen" in failing(directory, netns, config)
+    assert_nothing_left(directory, netns)
+
+
+def test_a_port_that_nobody_named_gives_way(directory: Path, netns: FakeNetns) -> None:
+    said = record.said(config_in(directory))
+    del said["metrics"]
+    config = Config.model_validate(said)
+
+    async def work() -> None:
+        with contextlib.ExitStack() as stack:
+            # Whoever else has it on this host does as well.
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", config.metrics.port)))
+            async with RunningDaemon(config, netns.parts()) as running:
+                status = await ask(running, "/v1/status")
+                assert status["metrics_port_passed_over"] == config.metrics.port
+                assert not status["metrics_url"].endswith(f":{config.metrics.port}/metrics")
+
+    run(work())
     assert_nothing_left(directory, netns)
 
 

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from hyperplane_nat.config import Metrics
 from hyperplane_nat.controller import endpoint
 from hyperplane_nat.controller.errors import ControllerError
 from tests.controller.support import run
@@ -69,9 +70,37 @@ def test_port_in_use() -> None:
         with pytest.raises(ControllerError) as failure:
             endpoint.metrics_socket("127.0.0.1", port)
     assert str(failure.value) == (
-        f"metrics: cannot listen on 127.0.0.1:{port}: Address already in use "
-        "(choose another metrics.port, 0 for any)"
+        f"metrics.port: cannot listen on 127.0.0.1:{port}: Address already in use "
+        "(choose another one, 0 for any; or leave it out, and the first free one is taken)"
     )
+
+
+def test_the_first_free_port_is_taken() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.1", 0)) as free,
+    ):
+        port = free.getsockname()[1]
+        free.close()
+        ports = [taken.getsockname()[1], port, 0]
+        with endpoint.free_metrics_socket("127.0.0.1", ports) as listener:
+            assert listener.getsockname()[1] == port
+            with endpoint.free_metrics_socket("127.0.0.1", ports) as another:
+                assert another.getsockname()[1] not in ports
+
+
+@pytest.mark.parametrize(
+    ("said", "former", "expected"),
+    [
+        ({}, None, [*range(9109, 9109 + endpoint.NEIGHBOURS), 0]),
+        ({}, 9110, [9110, *range(9109, 9109 + endpoint.NEIGHBOURS), 0]),
+        ({"port": 9109}, 9110, [9109]),
+        ({"port": 0}, None, [0]),
+        ({"port": 0}, 40000, [40000, 0]),
+    ],
+)
+def test_ports_to_try(said: dict[str, int], former: int | None, expected: list[int]) -> None:
+    assert endpoint.metrics_ports(Metrics(**said), former) == expected  # type: ignore[arg-type]
 
 
 def test_address_that_is_not_ours() -> None:
