@@ -14,6 +14,7 @@ import pytest
 
 from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.heartbeat import HUNG_SECONDS
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import terminate
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor, restart_delay
@@ -271,13 +272,8 @@ def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: 
     supervised(directory, work)
 
 
-def test_hung_forwarder_is_killed_and_its_end_awaited(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hung_forwarder_is_killed_and_its_end_awaited(directory: Path) -> None:
     """Stopped as a whole, it still has its connection; only the heartbeat tells."""
-    for module in ("heartbeat", "supervisor"):
-        monkeypatch.setattr(f"hyperplane_nat.controller.{module}.HUNG_SECONDS", 0.5)
-    monkeypatch.setattr("hyperplane_nat.controller.supervisor.SILENT_SECONDS", 0.3)
 
     async def work(unwatched: ForwarderSupervisor, paths: LabPaths) -> None:
         await unwatched.start()
@@ -309,7 +305,7 @@ def test_hung_forwarder_is_killed_and_its_end_awaited(
             assert (keeper.hangs, keeper.restarts) == (1, 1)
             assert begun == [heir]
             told = [message for message in heard if message["event"].startswith("forwarder-")]
-            assert told[0] == {"event": "forwarder-hung", "pid": hung, "seconds": 0.5}
+            assert told[0] == {"event": "forwarder-hung", "pid": hung, "seconds": HUNG_SECONDS}
             assert told[1]["event"] == "forwarder-restarted"
         finally:
             terminate(await keeper.stop())
