@@ -99,7 +99,7 @@ def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNe
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> None:
-    controller = ControllerProcess(config_in(directory), directory)
+    controller = ControllerProcess.on_fakes(config_in(directory), directory)
     assert controller.ready
     begun = time.monotonic()
     assert controller.end(number)[0] == 0
@@ -132,7 +132,7 @@ class TestAdoption:
 
     @staticmethod
     def killed(directory: Path, config: Config) -> dict[str, int]:
-        controller = ControllerProcess(config, directory)
+        controller = ControllerProcess.on_fakes(config, directory)
         assert controller.ready, controller.reports
         paths = paths_of(config)
         pids = {file.name: pid_in(file) for file in paths.pid_files()}
@@ -381,21 +381,27 @@ def test_forwarder_that_fails(directory: Path, netns: FakeNetns, file: str, word
     assert_nothing_left(directory, netns)
 
 
+class Building:
+    """Netns in the middle of building, until `go_on` is set."""
+
+    def __init__(self, netns: FakeNetns) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        netns.pause = self._pause
+
+    def _pause(self) -> None:
+        self.begun.set()
+        assert self.go_on.wait(20)
+
+
 def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
-    building, signalled = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        building.set()
-        assert signalled.wait(20)
-
-    netns.pause = pause
+    building = Building(netns)
 
     async def work() -> None:
         running = RunningDaemon(config_in(directory), netns.parts())
-        await eventually(building.is_set)
+        await eventually(building.begun.is_set)
         os.kill(os.getpid(), signal.SIGTERM)
         await eventually(running.daemon._stop.is_set)
-        signalled.set()
+        building.go_on.set()
         assert await running.task == 1
         assert "stopped before it was ready" in running.reports()[-1]["error"]
         os.close(running._read)
@@ -408,22 +414,16 @@ def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
 def test_a_start_whose_client_has_gone_comes_to_nothing(
     directory: Path, netns: FakeNetns, when: str
 ) -> None:
-    building, gone_on = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        building.set()
-        assert gone_on.wait(20)
-
-    netns.pause = pause
+    building = Building(netns)
 
     async def work() -> None:
         running = RunningDaemon(config_in(directory), netns.parts())
         if when == "while building":
-            await eventually(building.is_set)
+            await eventually(building.begun.is_set)
         os.close(running._read)
         if when == "while building":
             await eventually(running.daemon._stop.is_set, "the controller's notice")
-        gone_on.set()
+        building.go_on.set()
         assert await running.task == 1
 
     run(work())
@@ -546,20 +546,14 @@ def test_service_manager_is_told(
 
 def test_loop_is_not_stalled_by_work(directory: Path, netns: FakeNetns) -> None:
     """The loop turns while netns builds, which goes on only when it has."""
-    building, turned = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        building.set()
-        assert turned.wait(20)
-
-    netns.pause = pause
+    building = Building(netns)
 
     async def work() -> None:
         running = RunningDaemon(config_in(directory), netns.parts())
-        await eventually(building.is_set)
+        await eventually(building.begun.is_set)
         for _ in range(100):
             await asyncio.sleep(0)
-        turned.set()
+        building.go_on.set()
         async with running:
             pass
 

@@ -280,22 +280,28 @@ def test_true_takes_little_time(room: str) -> None:
             begin = time.perf_counter()
             outcome = await execution.run(room, ["/bin/true"], env=ENVIRONMENT)
             took.append(time.perf_counter() - begin - outcome.elapsed_seconds)
-        return sorted(took)
+        return took
 
-    # Measured on two idle cores: 3 ms. Busy ones may take longer.
+    # Measured on two idle cores: 3 ms. On busy ones one in fifty is not made to wait.
     took = asyncio.run(main())
-    assert took[len(took) // 2] < 0.05, took
+    assert min(took) < 0.02, took
 
 
 @pytest.mark.live
-def test_a_run_survives_a_namespace_that_is_deleted(room: str) -> None:
+def test_a_run_survives_a_namespace_that_is_deleted(room: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
     async def main() -> Outcome:
         task = asyncio.create_task(
-            execution.run(room, ["sh", "-c", "setsid sleep 1000 & sleep 0.3"], env=ENVIRONMENT)
+            execution.run(
+                room, ["sh", "-c", f"setsid sleep 1000 & read word < {go}"], env=ENVIRONMENT
+            )
         )
-        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 3)
+        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 2)
         with namespace.opened(room) as descriptor:
             namespace.delete([room])
+            await asyncio.to_thread(go.write_text, "on\n")
             outcome = await task
             assert processes.kill([processes.identity(descriptor)]) == 0
         return outcome
