@@ -26,13 +26,14 @@ BUILT := build/.built
 # Of every interpreter that is to be tried; `make dist PYTHONS="python3.12 python3.13"`.
 PYTHONS ?= $(PYTHON)
 
-.PHONY: help deps deps-build demo test test-live test-alone test-rest test-long lint build bench \
-	bench-quick asan asan-build asan-fuzz dist docs clean distclean
+.PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-repeat lint build \
+	bench bench-quick asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test test-long lint bench bench-quick asan dist docs clean distclean"
+	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan dist docs clean" \
+		"distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -81,9 +82,17 @@ test-alone: $(TOOLS) $(BUILT)
 test-rest: $(TOOLS) $(BUILT)
 	$(PYTEST) --ignore=tests/live -m 'not long'
 
-# Ten thousand TCP conversations through the gateway and through nft. SEED=N repeats a run.
+# Ten thousand TCP conversations through the gateway and through nft, SEED=N repeats a run; two
+# hundred labs, a hundred kills; and the repetitions.
 test-long: deps $(TOOLS) $(BUILT)
 	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
+	$(MAKE) test-repeat
+
+# What races (processes, signals, namespaces), N times beside four busy processes, which end with
+# it; it stops at the first failure.
+N ?= 50
+test-repeat: deps $(TOOLS) $(BUILT)
+	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 tests/controller tests/netns
 
 lint: $(TOOLS) $(BUILT)
 	$(BIN)/ruff check .

@@ -8,13 +8,24 @@ but never in CI, where a test that cannot run is a failure: a green run has run 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import secrets
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Hypothesis fails an example that takes 200 ms, and a test whose examples take a second to draw: on
+# a busy machine any does.
+settings.register_profile(
+    "hyperplane-nat", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("hyperplane-nat")
 
 NEEDS_ROOT = "needs root: run it as `sudo make test`"
 
@@ -59,6 +70,20 @@ def pytest_terminal_summary(
         terminalreporter.section("stand-ins")
         for (what, by), tests in sorted(found.items()):
             terminalreporter.line(f"{what}: {by} ({tests} tests)")
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """
+    A port of 127.0.0.1 that is free, and still is when the test comes to use it.
+
+    It is below those that Linux gives to whoever asks for any (from 32768): nobody gets it by
+    chance meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(autouse=True)

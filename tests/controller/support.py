@@ -203,10 +203,11 @@ class RunningDaemon:
 class ControllerProcess:
     """A controller in a process of its own, to be killed."""
 
-    def __init__(self, config: Config, directory: Path) -> None:
+    def __init__(self, config: Config, *module: str) -> None:
+        """`module` is the Python module to run and its arguments before the ready pipe's number."""
         read, write = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.controller.run_daemon", str(directory), str(write)],
+            [sys.executable, "-m", *module, str(write)],
             cwd=HERE.parent.parent,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -218,7 +219,11 @@ class ControllerProcess:
         self.process.stdin.close()
         self.process.stdin = None
         with os.fdopen(read) as pipe:
-            self.reports = [json.loads(line) for line in pipe]
+            self.reports: list[dict[str, Any]] = [json.loads(line) for line in pipe]
+
+    @classmethod
+    def on_fakes(cls, config: Config, directory: Path) -> Self:
+        return cls(config, "tests.controller.run_daemon", str(directory))
 
     @property
     def ready(self) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller import record
+from tests.conftest import free_port
 from tests.controller.support import (
     ControllerProcess,
     FakeNetns,
@@ -108,7 +109,7 @@ def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNe
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> None:
-    controller = ControllerProcess(config_in(directory), directory)
+    controller = ControllerProcess.on_fakes(config_in(directory), directory)
     assert controller.ready
     assert controller.end(number)[0] == 0
     assert_nothing_left(directory, netns)
@@ -169,7 +170,7 @@ class TestAdoption:
 
     @staticmethod
     def killed(directory: Path, config: Config) -> dict[str, int]:
-        controller = ControllerProcess(config, directory)
+        controller = ControllerProcess.on_fakes(config, directory)
         assert controller.ready, controller.reports
         paths = paths_of(config)
         pids = {file.name: pid_in(file) for file in paths.pid_files()}
@@ -275,8 +276,7 @@ class TestAdoption:
         assert_nothing_left(directory, netns)
 
     def test_own_settings_may_differ(self, directory: Path, netns: FakeNetns) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         before = self.killed(directory, config_in(directory))
         group = str(os.getegid())
         config = config_in(directory, metrics={"port": port}, lab={"socket_group": group})
@@ -455,21 +455,27 @@ def test_forwarder_that_fails(directory: Path, netns: FakeNetns, file: str, word
     assert_nothing_left(directory, netns)
 
 
+class Building:
+    """Netns in the middle of building, until `go_on` is set."""
+
+    def __init__(self, netns: FakeNetns) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        netns.pause = self._pause
+
+    def _pause(self) -> None:
+        self.begun.set()
+        assert self.go_on.wait(20)
+
+
 def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
-    building, signalled = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        building.set()
-        assert signalled.wait(20)
-
-    netns.pause = pause
+    building = Building(netns)
 
     async def work() -> None:
         running = RunningDaemon(config_in(directory), netns.parts())
-        await eventually(building.is_set)
+        await eventually(building.begun.is_set)
         os.kill(os.getpid(), signal.SIGTERM)
         await eventually(running.daemon._stop.is_set)
-        signalled.set()
+        building.go_on.set()
         assert await running.task == 1
         assert "stopped before it was ready" in running.reports()[-1]["error"]
         os.close(running._read)
@@ -482,22 +488,16 @@ def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
 def test_a_start_whose_client_has_gone_comes_to_nothing(
     directory: Path, netns: FakeNetns, when: str
 ) -> None:
-    building, gone_on = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        building.set()
-        assert gone_on.wait(20)
-
-    netns.pause = pause
+    building = Building(netns)
 
     async def work() -> None:
         running = RunningDaemon(config_in(directory), netns.parts())
         if when == "while building":
-            await eventually(building.is_set)
+            await eventually(building.begun.is_set)
         os.close(running._read)
         if when == "while building":
             await eventually(running.daemon._stop.is_set, "the controller's notice")
-        gone_on.set()
+        building.go_on.set()
         assert await running.task == 1
 
     run(work())
@@ -600,24 +600,16 @@ def test_error_goes_to_stderr_in_the_foreground(
 
 
 def test_loop_is_not_stalled_by_work(directory: Path, netns: FakeNetns) -> None:
-    """netns builds until the loop has turned meanwhile."""
-    building, turned = threading.Event(), threading.Event()
-
-    def slow() -> None:
-        building.set()
-        assert turned.wait(20), "the loop stands still while netns builds"
-
-    netns.pause = slow
+    """The loop turns while netns builds, which goes on only when it has."""
+    building = Building(netns)
 
     async def work() -> None:
-        async with RunningDaemon(config_in(directory), netns.parts()):
+        running = RunningDaemon(config_in(directory), netns.parts())
+        await eventually(building.begun.is_set)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        building.go_on.set()
+        async with running:
             pass
 
-    async def turn() -> None:
-        await eventually(building.is_set, "the build")
-        turned.set()
-
-    async def both() -> None:
-        await asyncio.gather(work(), turn())
-
-    run(both())
+    run(work())

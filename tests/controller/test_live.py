@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,38 +18,23 @@ from hyperplane_nat.config import Config
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.processes import resident_bytes
 from netns import namespace, topology
-from tests.controller.support import config_in, gone
+from tests.controller.support import ControllerProcess, config_in, gone
 
 pytestmark = pytest.mark.live
 
 RSS_MAX_BYTES = 80 << 20
 
 
-class Controller:
-    """`python -m hyperplane_nat.controller`, ready."""
+class Controller(ControllerProcess):
+    """`python -m hyperplane_nat.controller`, and who asks it."""
 
     def __init__(self, config: Config) -> None:
-        read, write = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(write)],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[write],
-        )
-        os.close(write)
-        assert self.process.stdin is not None
-        self.process.stdin.write(config.model_dump_json().encode())
-        self.process.stdin.close()
-        with os.fdopen(read) as pipe:
-            self.reports: list[dict[str, Any]] = [json.loads(line) for line in pipe]
+        super().__init__(config, "hyperplane_nat.controller", "--ready-fd")
+        assert self.ready, self.reports[-1]
         self.client = Client(config.lab.name, runtime_directory=Path(config.lab.runtime_directory))
 
     def status(self) -> dict[str, Any]:
         return cast(dict[str, Any], self.client.get("/v1/status"))
-
-    def end(self, number: int, seconds: float) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(seconds)
 
 
 @pytest.fixture
@@ -72,15 +55,13 @@ def fetch(config: Config, environment: int, path: str) -> subprocess.Popen[bytes
 
 def test_download_outlives_controller_and_forwarder(config: Config) -> None:
     first = Controller(config)
-    assert first.reports[-1].get("ready"), first.reports[-1]
     before = first.status()["forwarder"]["pid"]
     download = fetch(config, 3, "/slow?bytes=3000000&seconds=4")
     assert download.stdout is not None
     assert select.select([download.stdout], [], [], 20)[0]
-    first.end(signal.SIGKILL, 5)
+    first.end(signal.SIGKILL)
 
     second = Controller(config)
-    assert second.reports[-1].get("ready"), second.reports[-1]
     status = second.status()
     assert (status["forwarder"]["pid"], status["forwarder"]["restarts"]) == (before, 0)
     assert status["flows"]["tcp"] >= 1
@@ -99,7 +80,7 @@ def test_download_outlives_controller_and_forwarder(config: Config) -> None:
 
     reference = fetch(config, 4, "/file?bytes=3000000").communicate(timeout=30)[0]
     assert content == reference
-    assert second.end(signal.SIGTERM, 2) == 0
+    assert second.end(signal.SIGTERM)[0] == 0
 
 
 def test_flows_and_interfaces_of_real_traffic(config: Config) -> None:
@@ -113,4 +94,4 @@ def test_flows_and_interfaces_of_real_traffic(config: Config) -> None:
     environments = cast(list[dict[str, Any]], controller.client.get("/v1/environments"))
     busy = [each["name"] for each in environments if each["packets_out"]]
     assert busy == ["env-7"]
-    assert controller.end(signal.SIGTERM, 2) == 0
+    assert controller.end(signal.SIGTERM)[0] == 0

@@ -180,7 +180,6 @@ def test_a_controller_answers_as_described(path: str, directory: Path, netns: Fa
 
 RANDOM = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -15,6 +15,7 @@ import pytest
 from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.equipment import equip
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
+from hyperplane_nat.controller.heartbeat import HUNG_SECONDS
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import terminate
 from hyperplane_nat.controller.supervisor import ForwarderSupervisor, restart_delay
@@ -279,14 +280,6 @@ def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: 
     supervised(directory, work)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second without a heartbeat is a hang."""
-    for module in ("heartbeat", "supervisor"):
-        monkeypatch.setattr(f"hyperplane_nat.controller.{module}.HUNG_SECONDS", 0.5)
-    monkeypatch.setattr("hyperplane_nat.controller.supervisor.SILENT_SECONDS", 0.3)
-
-
 def watched(
     directory: Path,
     work: Callable[[ForwarderSupervisor, int], Awaitable[None]],
@@ -325,7 +318,6 @@ def told() -> list[Mapping[str, Any]]:
     return [message for message in heard if message["event"].startswith("forwarder-")]
 
 
-@pytest.mark.usefixtures("impatient")
 def test_hung_forwarder_is_killed_and_its_end_awaited(directory: Path) -> None:
     """Stopped as a whole, it still has its connection; only the heartbeat tells."""
     begun: list[int | None] = []
@@ -342,13 +334,12 @@ def test_hung_forwarder_is_killed_and_its_end_awaited(directory: Path) -> None:
         assert gone(hung)
         assert (keeper.hangs, keeper.restarts) == (1, 1)
         assert begun == [heir]
-        assert told()[0] == {"event": "forwarder-hung", "pid": hung, "seconds": 0.5}
+        assert told()[0] == {"event": "forwarder-hung", "pid": hung, "seconds": HUNG_SECONDS}
         assert told()[1]["event"] == "forwarder-restarted"
 
     watched(directory, work, begun)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_forwarder_that_hangs_when_it_is_found_is_replaced_as_ever(directory: Path) -> None:
     begun: list[int | None] = []
 
@@ -360,7 +351,7 @@ def test_forwarder_that_hangs_when_it_is_found_is_replaced_as_ever(directory: Pa
         assert begun == [keeper.pid]
         assert (keeper.hangs, keeper.restarts) == (1, 1)
         assert told() == [
-            {"event": "forwarder-hung", "pid": hung, "seconds": 0.5},
+            {"event": "forwarder-hung", "pid": hung, "seconds": HUNG_SECONDS},
             {
                 "event": "forwarder-restarted",
                 "pid": keeper.pid,

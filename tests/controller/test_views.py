@@ -151,7 +151,7 @@ def test_order(wanted: FlowFilter, expected: list[int]) -> None:
     assert entries(7, wanted, make=sorted_flow) == expected
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=strategies.lists(strategies.integers(0, 6), min_size=1, max_size=60),
     limit=strategies.integers(1, 70),

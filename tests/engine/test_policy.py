@@ -51,7 +51,7 @@ def said(policy: reference.Policy, protocol: str, far: IPv4Address, port: int) -
     return DropReason.NONE if reason is None else DropReason[reason.upper()]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(policy=policies, data=st.data())
 def test_compiled_rules_say_the_same(policy: reference.Policy, data: st.DataObject) -> None:
     compiled = compiled_policy(OWN, policy)

@@ -563,7 +563,6 @@ TestEngineAndModel = EngineMachine.TestCase
 TestEngineAndModel.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )

@@ -41,7 +41,7 @@ segments = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     setup=st.sampled_from(SETUPS),
     inside=st.sampled_from((0, 1000, 0x7FFFFFF0, 0xFFFFFF00, 0xFFFFFFFF)),

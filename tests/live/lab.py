@@ -50,7 +50,9 @@ COMMAND = Path(sys.executable).with_name("hyperplane-nat")
 UP_SECONDS = 120.0
 """How long `up` and `down` may take on a loaded machine before the test gives up."""
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 60.0
+"""The same of a condition, which usually comes true at once."""
+
 POLL_SECONDS = 0.01
 LOG_TAIL_BYTES = 4000
 

@@ -22,7 +22,7 @@ from tests.live.conftest import Launch
 from tests.live.lab import COMMAND, WEB, Lab, live_connection, run, stopped, wait_until
 from tests.live.test_crash import connected, exchange, forwarder_pid, kill_controller, tcp_echo
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = pytest.mark.live
 
 
 def test_another_configuration_is_refused_and_none_takes_over(launch: Launch) -> None:

@@ -17,7 +17,7 @@ from hyperplane_nat.controller import record
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, live_connection, wait_until
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = pytest.mark.live
 
 BASE = """
 [lifecycle]

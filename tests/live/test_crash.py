@@ -29,7 +29,6 @@ from tests.live.lab import ECHO, WEB, Lab, receive, run, tcp_socket, udp_socket,
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
-KILLS = 100
 SLOW_BYTES = 8 << 20
 SLOW_SECONDS = 4
 
@@ -174,14 +173,15 @@ def http_get(lab: Lab, path: str) -> bytes:
 
 
 @pytest.mark.timeout(480)
-def test_a_hundred_kills_under_traffic_leave_a_sound_table(launch: Launch) -> None:
+@pytest.mark.parametrize("kills", [25, pytest.param(100, marks=pytest.mark.long)])
+def test_kills_under_traffic_leave_a_sound_table(launch: Launch, kills: int) -> None:
     lab = launch(
         environments=3,
         toml="[flows]\nmax = 65536\n[timeouts]\nudp_seconds = 2\n[ports]\nhold_seconds = 1\n",
     )
     chance = random.Random(350)
     with tcp_echo(lab), connected(lab) as connection, NewFlows(lab, 2):
-        for number in range(KILLS):
+        for number in range(kills):
             exchange(connection, f"before kill {number}".encode())
             created = lab.counters()["flows_created_udp"]
             more = chance.randrange(1, 1000)
@@ -195,10 +195,10 @@ def test_a_hundred_kills_under_traffic_leave_a_sound_table(launch: Launch) -> No
             assert lab.verify() == [], f"after kill {number}"
         exchange(connection, b"after them all")
     counters = lab.counters()
-    assert counters["forwarder_starts"] == KILLS + 1
+    assert counters["forwarder_starts"] == kills + 1
     assert counters["rebuild_discarded"] == 0
     assert counters["flows_ended_tcp_rst"] == 0
-    assert lab.status()["forwarder"]["restarts"] == KILLS
+    assert lab.status()["forwarder"]["restarts"] == kills
 
 
 @pytest.mark.requirement("AWS-flows-survive-node-loss", profile="both")

@@ -22,7 +22,7 @@ from tests.live.lab import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = pytest.mark.live
 
 FIRST = 40000
 PORTS = 10

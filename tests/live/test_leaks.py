@@ -68,33 +68,40 @@ def arguments_of(process: Path) -> str:
         return ""
 
 
-@pytest.mark.timeout(600)
-def test_two_hundred_labs_leave_a_process_as_it_was(lab_name: str) -> None:
-    before = footprint(lab_name)
+def resident_after_each(lab: str, rounds: int) -> list[int]:
+    """
+    Bytes that one process holds after each of so many labs, up and down.
+
+    Its descriptors and threads and this host must be as they were; memory is for the caller.
+    """
+    before = footprint(lab)
+    module = "tests.live.leak_rounds"
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.live.leak_rounds",
-            "--lab",
-            lab_name,
-            "--rounds",
-            str(ROUNDS),
-        ],
+        [sys.executable, "-m", module, "--lab", lab, "--rounds", str(rounds)],
         capture_output=True,
         text=True,
         timeout=570,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    rounds = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rounds) == ROUNDS
-    assert {sample["descriptors"] for sample in rounds[1:]} == {rounds[1]["descriptors"]}
-    assert {sample["threads"] for sample in rounds} == {1}
-    resident = [sample["rss_bytes"] for sample in rounds]
+    samples = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(samples) == rounds
+    assert {sample["descriptors"] for sample in samples[1:]} == {samples[1]["descriptors"]}
+    assert {sample["threads"] for sample in samples} == {1}
+    assert footprint(lab) == before
+    return [sample["rss_bytes"] for sample in samples]
+
+
+def test_twenty_labs_leave_no_descriptor_and_no_thread(lab_name: str) -> None:
+    resident_after_each(lab_name, 20)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_two_hundred_labs_leave_a_process_as_it_was(lab_name: str) -> None:
+    resident = resident_after_each(lab_name, ROUNDS)
     growth = min(resident[-WINDOW:]) - min(resident[SETTLED : SETTLED + WINDOW])
     assert growth < GROWTH_BYTES, f"{growth} bytes in {ROUNDS - SETTLED} rounds"
-    assert footprint(lab_name) == before
 
 
 def test_down_leaves_the_host_as_it_was(lab_name: str, tmp_path: Path) -> None:

@@ -239,7 +239,6 @@ class RegionMachine(RuleBasedStateMachine):
 RegionMachine.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestRegion = RegionMachine.TestCase

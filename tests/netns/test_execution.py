@@ -5,6 +5,7 @@ import asyncio
 import errno
 import operator
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -189,13 +190,14 @@ def test_at_the_timeout_all_is_killed(room: str, how: str) -> None:
 
 
 @pytest.mark.live
-def test_a_pipe_kept_open_from_outside_is_not_waited_for(room: str) -> None:
+def test_a_pipe_kept_open_from_outside_is_not_waited_for(room: str, tmp_path: Path) -> None:
     # It leaves the namespace, so it is not found; the pipe stays open until it ends.
-    begin = time.monotonic()
-    script = "setsid unshare -n sh -c 'sleep 2 & wait' & sleep 0.3; echo out"
-    outcome = run(room, "sh", "-c", script)
-    assert outcome.stdout == b"out\n"
-    assert time.monotonic() - begin < 1.9
+    file = tmp_path / "pid"
+    outside = f"setsid unshare -n sh -c 'echo $$ > {file}; exec sleep 1000' &"
+    outcome = run(room, "sh", "-c", f"{outside} until [ -s {file} ]; do :; done; echo out")
+    assert (outcome.status, outcome.stdout, outcome.timed_out) == (0, b"out\n", False)
+    # It still runs.
+    os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 @pytest.mark.live
@@ -287,22 +289,28 @@ def test_true_takes_little_time(room: str) -> None:
             begin = time.perf_counter()
             outcome = await execution.run(room, ["/bin/true"], env=ENVIRONMENT)
             took.append(time.perf_counter() - begin - outcome.elapsed_seconds)
-        return sorted(took)
+        return took
 
-    # Measured on two idle cores: 3 ms. Busy ones may take longer.
+    # Measured on two idle cores: 3 ms. On busy ones one in fifty is not made to wait.
     took = asyncio.run(main())
-    assert took[len(took) // 2] < 0.05, took
+    assert min(took) < 0.02, took
 
 
 @pytest.mark.live
-def test_a_run_survives_a_namespace_that_is_deleted(room: str) -> None:
+def test_a_run_survives_a_namespace_that_is_deleted(room: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
     async def main() -> Outcome:
         task = asyncio.create_task(
-            execution.run(room, ["sh", "-c", "setsid sleep 1000 & sleep 0.3"], env=ENVIRONMENT)
+            execution.run(
+                room, ["sh", "-c", f"setsid sleep 1000 & read word < {go}"], env=ENVIRONMENT
+            )
         )
-        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 3)
+        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 2)
         with namespace.opened(room) as descriptor:
             namespace.delete([room])
+            await asyncio.to_thread(go.write_text, "on\n")
             outcome = await task
             assert processes.kill([processes.identity(descriptor)]) == 0
         return outcome
