@@ -26,7 +26,7 @@ source, remote, port = sys.argv[1:]
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
     sender.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
     sender.bind((source, 0))
-    sender.settimeout(0.3)
+    sender.settimeout(1)
     try:
         sender.sendto(b"hello", (remote, int(port)))
         print(f"answer: {sender.recv(100).decode()}")

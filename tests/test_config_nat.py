@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The profiles `aws` and `rfc`, and what a file may say beside them."""
+
 from __future__ import annotations
 
 from pathlib import Path

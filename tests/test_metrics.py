@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Every counter is exported once, under the names that are promised."""
+
 from __future__ import annotations
 
 import re

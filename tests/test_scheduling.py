@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Which part of the processors a session gets."""
+
 from __future__ import annotations
 
 import os

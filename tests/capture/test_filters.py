@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Filter expressions become programs of the kernel, or one line that says why not."""
+
 from __future__ import annotations
 
 import struct

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The flow of a frame is found in the state map, and is the right one still."""
+
 from __future__ import annotations
 
 import socket

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Which flow a frame belongs to, told by its headers."""
+
 from __future__ import annotations
 
 import socket

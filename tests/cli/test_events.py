@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""`events`: lines, JSON, and what is followed."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""`flows`: what is asked of the controller, and what is made of its answer."""
+
 from __future__ import annotations
 
 import pytest

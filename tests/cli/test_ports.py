@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""`ports`: who has them is named, in a table and as JSON."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the controller's tests."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The control API: answers, refusals and failures."""
+
 from __future__ import annotations
 
 from pathlib import Path

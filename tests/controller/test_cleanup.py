@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What a crashed lab has left is removed, and nothing else."""
+
 from __future__ import annotations
 
 import time

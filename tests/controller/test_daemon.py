@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The life of a controller, from its start to its end by a request or a signal."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The control socket and the metrics port."""
+
 from __future__ import annotations
 
 import asyncio

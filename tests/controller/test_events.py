@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Events are told once in a while, and all are counted."""
+
 from __future__ import annotations
 
 import json

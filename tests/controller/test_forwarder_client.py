@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Requests to a forwarder, their answers, and a connection that breaks."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""When a silent forwarder hangs, on a clock set by hand."""
+
 from __future__ import annotations
 
 import pytest

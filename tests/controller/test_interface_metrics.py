@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""CloudWatch's metrics of each network interface."""
+
 from __future__ import annotations
 
 import asyncio

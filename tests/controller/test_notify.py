@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Who started a lab is told how it goes, and may go away."""
+
 from __future__ import annotations
 
 import asyncio

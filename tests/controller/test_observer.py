@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What the forwarder reports becomes events that name who is concerned."""
+
 from __future__ import annotations
 
 from typing import Any

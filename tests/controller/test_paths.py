@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The files of a lab, and the lock that keeps a second controller out."""
+
 from __future__ import annotations
 
 import os

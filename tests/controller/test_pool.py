@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Environments are made ahead, taken in turn and made anew."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Who takes the source ports, read from a state map."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Processes are started, adopted, described and ended."""
+
 from __future__ import annotations
 
 import asyncio

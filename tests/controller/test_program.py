@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The files of the program as a word, by which a forwarder is known as ours."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What a configuration asks of the network and of the forwarder."""
+
 from __future__ import annotations
 
 import sys

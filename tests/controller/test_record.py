@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What is kept of a lab is what was said, of former versions too."""
+
 from __future__ import annotations
 
 import json

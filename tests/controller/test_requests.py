@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Bodies of requests are understood as the schema says, or refused."""
+
 from __future__ import annotations
 
 import base64

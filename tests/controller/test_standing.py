@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What stands of a lab, and whether it may be taken over."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A forwarder is started, replaced and adopted, whatever becomes of it."""
+
 from __future__ import annotations
 
 import asyncio

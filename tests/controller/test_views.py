@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What the control API tells of a state map."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The link that loses, delays and repeats does what its script says."""
+
 from __future__ import annotations
 
 import pytest

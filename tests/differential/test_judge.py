@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What the judge lets pass and what it does not."""
+
 from __future__ import annotations
 
 import pytest

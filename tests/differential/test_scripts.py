@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A seed is a run, and a sample has every kind of script."""
+
 from __future__ import annotations
 
 from collections import Counter

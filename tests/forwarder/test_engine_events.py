@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Events of the engine are summed up by what they are about."""
+
 from __future__ import annotations
 
 from hyperplane_nat.engine.constants import EventKind

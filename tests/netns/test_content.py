@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What a server serves is known byte by byte."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Environments come and go in a standing lab."""
+
 from __future__ import annotations
 
 from dataclasses import replace

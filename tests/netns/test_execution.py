@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Programs run inside a namespace, and their caller outside."""
+
 from __future__ import annotations
 
 import asyncio

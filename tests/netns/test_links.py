@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Requests for links, and the names that links can have."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

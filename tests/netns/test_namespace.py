@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Namespaces are made, entered and removed without a fork."""
+
 from __future__ import annotations
 
 import socket

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Links segment what a tunnel carries."""
+
 from __future__ import annotations
 
 import secrets

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Whoever is inside a namespace is found and killed, and nobody else."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The small servers: HTTP and UDP echo."""
+
 from __future__ import annotations
 
 import asyncio

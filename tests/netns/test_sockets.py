@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Sockets of all kinds live in the namespace they were opened in."""
+
 from __future__ import annotations
 
 import resource

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Descriptions of a lab that are impossible are refused."""
+
 from __future__ import annotations
 
 import random

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What stands is read back as it was built, and damage has a name."""
+
 from __future__ import annotations
 
 import pytest

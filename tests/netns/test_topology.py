@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A whole lab is built and removed."""
+
 from __future__ import annotations
 
 import random

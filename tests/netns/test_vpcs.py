@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""VPCs, interfaces and addresses come and go in a standing lab."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
