@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import hyperplane_nat
+import netns as netns_package
 from bench.application import app
 from bench.processes import PACKAGES
 from netns import namespace
@@ -39,3 +42,38 @@ def test_udp_round_of_ours_and_nft(tmp_path: Path) -> None:
     assert namespace.names("hp-bench-") == []
     if before is not None:
         assert LIMITS.read_text() == before
+
+
+@pytest.mark.live
+def test_a_round_against_another_build(tmp_path: Path) -> None:
+    """The other one is a copy, which notes which of its modules were imported."""
+    packages = tmp_path / "packages"
+    for package in (hyperplane_nat, netns_package):
+        source = Path(package.__file__).parent
+        shutil.copytree(
+            source, packages / source.name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("forwarder", "controller"):
+        module = packages / "hyperplane_nat" / name / "__main__.py"
+        first = "from __future__ import annotations\n"
+        text = module.read_text()
+        assert first in text
+        note = f"open({str(tmp_path / name)!r}, 'w').close()\n"
+        module.write_text(text.replace(first, first + note, 1))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexport PYTHONPATH={packages}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    arguments = ["against", "--python", str(python), "--rounds", "1", "--json", "udp"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["other"]["directory"] == str(packages / "hyperplane_nat")
+    names = [entry["name"] for entry in document["comparisons"]]
+    assert names == ["udp_64b_1_sender", "udp_64b_2_senders"]
+    for entry in document["comparisons"]:
+        assert entry["ratio"] > 0
+        assert entry["interval"] is None
+        assert min(*entry["ours"]["runs"], *entry["other"]["runs"]) > 1000
+    assert (tmp_path / "forwarder").exists()
+    assert (tmp_path / "controller").exists()
+    assert namespace.names("hp-bench-") == []
