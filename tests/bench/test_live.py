@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import hyperplane_nat
-import netns as netns_package
 from bench.application import app
 from bench.processes import PACKAGES
 from netns import namespace
 from tests.conftest import in_ci
 
+ROOT = Path(__file__).parents[2]
 LIMITS = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 
@@ -48,10 +47,9 @@ def test_udp_round_of_ours_and_nft(tmp_path: Path) -> None:
 def test_a_round_against_another_build(tmp_path: Path) -> None:
     """The other one is a copy, which notes which of its modules were imported."""
     packages = tmp_path / "packages"
-    for package in (hyperplane_nat, netns_package):
-        source = Path(package.__file__).parent
+    for name in ("hyperplane_nat", "netns"):
         shutil.copytree(
-            source, packages / source.name, ignore=shutil.ignore_patterns("__pycache__")
+            ROOT / name, packages / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyx")
         )
     for name in ("forwarder", "controller"):
         module = packages / "hyperplane_nat" / name / "__main__.py"
