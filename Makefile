@@ -27,13 +27,13 @@ BUILT := build/.built
 PYTHONS ?= $(PYTHON)
 
 .PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-repeat lint build \
-	bench bench-quick asan asan-build asan-fuzz dist docs clean distclean
+	bench bench-quick docs-panels asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan dist docs clean" \
-		"distclean"
+	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan dist docs" \
+		"docs-panels clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -114,6 +114,12 @@ docs: $(TOOLS) $(BUILT)
 	$(BIN)/python -m hyperplane_nat.config --markdown > docs/configuration.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md
 	$(BIN)/python -m tools.states > docs/states.md
+	$(BIN)/python -m hyperplane_nat.metrics > docs/metrics.md
+	$(BIN)/python -m tools.panels
+
+# The pictures of docs/observability.md, from a lab under traffic; three minutes, as root.
+docs-panels: deps $(TOOLS) $(BUILT)
+	$(BIN)/python -m tools.draw_panels
 
 # The engine under the address and undefined-behaviour sanitizers, in a tree of its own: the working
 # tree keeps its fast extensions. Python itself is not instrumented, so the sanitizer's library is

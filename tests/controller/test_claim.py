@@ -104,7 +104,7 @@ def test_a_second_lab_of_the_name_breaks_nothing(directory: Path, netns: FakeNet
 def test_a_forwarder_that_goes_on_keeps_the_name(directory: Path, netns: FakeNetns) -> None:
     """Until its lab is taken over where it is, or removed."""
     config = elsewhere(directory)
-    controller = ControllerProcess(config, directory)
+    controller = ControllerProcess.on_fakes(config, directory)
     assert controller.ready
     forwarder = pid_in(paths_of(config).forwarder_pid)
     controller.end(signal.SIGKILL)
