@@ -47,7 +47,7 @@ class NotRunningError(ClientError):
                 f"(sudo hyperplane-nat --lab {self.lab} status)"
             )
         # Imported here: who only tries again need not wait for the libraries of a controller.
-        from hyperplane_nat.controller.standing import absence
+        from hyperplane_nat.controller.cleanup import absence
 
         return absence(self.lab, self.runtime_directory)
 

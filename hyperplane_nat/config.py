@@ -112,12 +112,11 @@ class Lab(Section):
         "socket; without one only root may. Whoever may use it can run programs as root.",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
         longest = Path(self.runtime_directory) / self.name / unix_socket.FORWARDER
         if (problem := unix_socket.too_long(longest)) is not None:
-            raise FieldError("runtime_directory", problem, "choose a shorter directory")
-        return self
+            yield FieldError("runtime_directory", problem, "choose a shorter directory")
 
 
 class Environment(Section):

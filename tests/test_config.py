@@ -200,8 +200,8 @@ address = "10.0.1.10"
         pytest.param(
             "[lab]\nnam = 1\nenv = 2",
             "lab.nam: unknown field (did you mean 'name'?)\n"
-            "lab.env: unknown field (known: environments, name, runtime_directory, "
-            "state_directory)",
+            "lab.env: unknown field (known: environments, name, process_uid, runtime_directory, "
+            "socket_group, state_directory)",
             id="two-problems",
         ),
         pytest.param(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removing what a lab consists of, also after a crash at any point, and nothing else.
+"""What a lab that does not run has left: told of, and removed after a crash at any point.
 
 Processes go first, then namespaces, then files; the directory with the lock goes last, so as long
 as anything is left, its lab's directory is there and a later `down` or `up` finds it.
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperplane_nat.client import RUNTIME_DIRECTORY
+from hyperplane_nat.config import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
+from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.migration import new_path
 from netns import topology
 from netns.errors import NetnsError
@@ -80,6 +82,14 @@ def left(paths: LabPaths, namespaces: Namespaces) -> dict[str, int]:
         "process": len(processes),
         "file": len(files) + sum(path.exists() for path in _state_files(paths)),
     }
+
+
+def absence(lab: str, runtime_directory: Path) -> str:
+    """One line for whoever finds no controller of lab `lab`: what there is, and what to do."""
+    found = standing(lab, runtime_directory)
+    state_directory = (found.config or Config()).lab.state_directory
+    paths = LabPaths.of(lab, runtime_directory, state_directory)
+    return found.describe(left(paths, Namespaces()))
 
 
 def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:

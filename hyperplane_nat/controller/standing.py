@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from hyperplane_nat.config import Config, Lab
-from hyperplane_nat.controller import cleanup, record
+from hyperplane_nat.controller import record
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
 from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.controller.reconcile import RESOURCES
@@ -103,14 +103,6 @@ def standing(lab: str, runtime_directory: Path) -> Standing:
     """What there is of lab `lab`."""
     # Where the state file is does not matter here, and is part of what is kept.
     return Standing.of(LabPaths.of(lab, runtime_directory, ""))
-
-
-def absence(lab: str, runtime_directory: Path) -> str:
-    """One line for whoever finds no controller of lab `lab`: what there is, and what to do."""
-    found = standing(lab, runtime_directory)
-    state_directory = (found.config or Config()).lab.state_directory
-    paths = LabPaths.of(lab, runtime_directory, state_directory)
-    return found.describe(cleanup.left(paths, cleanup.Namespaces()))
 
 
 def _counted(kind: str, count: int) -> str:

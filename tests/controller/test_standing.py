@@ -13,9 +13,10 @@ import pytest
 
 from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.controller import record
+from hyperplane_nat.controller.cleanup import absence
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
-from hyperplane_nat.controller.standing import Standing, absence, standing
+from hyperplane_nat.controller.standing import Standing, standing
 from tests.controller.support import DEADLINE_SECONDS, config_in, paths_of
 
 SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
