@@ -42,5 +42,5 @@ import json, sys
 value = json.load(sys.stdin)
 for key in sys.argv[1:]:
     value = value[key]
-print(round(value, 3) if isinstance(value, float) else value)' "$@"
+print(value)' "$@"
 }
