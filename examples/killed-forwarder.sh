@@ -30,11 +30,16 @@ PYTHON
 client=$!
 
 until [ "$(status counters flows_established_tcp)" = 1 ]; do sleep 0.1; done
-for restarts in 1 2 3; do
+seconds=None
+for _ in 1 2 3; do
     pid=$(status forwarder pid)
     kill -KILL "$pid"
-    until [ "$(status forwarder restarts)" = $restarts ]; do sleep 0.1; done
-    echo "forwarder $pid killed; the next moved packets $(status forwarder failover_seconds) s later"
+    before=$seconds
+    until [ "$seconds" != "$before" ]; do
+        sleep 0.1
+        seconds=$(status forwarder failover_seconds)
+    done
+    echo "forwarder $pid killed; the next moved packets ${seconds:0:5} s later"
 done
 kill -TERM $client
 wait $client

@@ -20,7 +20,7 @@ fi
 # bash waits for the command that runs before it obeys; a second Ctrl-C must not break off `down`.
 remove_lab() {
     trap '' INT TERM HUP
-    jobs -p | xargs -r kill -KILL || true
+    for job in $(jobs -pr); do kill -KILL "$job" || true; done
     hyperplane-nat down >/dev/null
 }
 trap 'exit 130' INT
@@ -42,5 +42,5 @@ import json, sys
 value = json.load(sys.stdin)
 for key in sys.argv[1:]:
     value = value[key]
-print(round(value, 3) if isinstance(value, float) else value)' "$@"
+print(value)' "$@"
 }
