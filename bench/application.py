@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The command line: `all`, `quick`, or one workload.
+The command line: `all`, `quick`, one workload, or `against` another build.
 
 Exit status: 0 when the run is complete, targets met or not (a bench is not a test); 2 when it could
 not be made at all; 130 when interrupted. Whatever happens, everything that was started is stopped
@@ -10,12 +10,15 @@ and removed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -23,16 +26,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench import gateways, processes, strays, workloads
+from bench import against, gateways, processes, strays, workloads
 from bench.errors import BenchError, MissingToolError
+from bench.gateways.base import Options
+from bench.gateways.hyperplane import Build, build_of, isolated
 from bench.progress import Display, clock_text
+from bench.report import comparison, page, plots, table
 from bench.report import document as documents
 from bench.report import host as hosts
-from bench.report import page, plots, table
 from bench.session import FULL, LAB_SECONDS, QUICK, Profile, Session
 from netns import NetnsError
 
 RESULTS = Path(__file__).resolve().parent / "results"
+AGAINST = tuple(name for name in workloads.FULL if name != workloads.FlowTable.name)
+"""What needs nothing but a lab can be measured with another build's."""
+AGAINST_DEFAULT = tuple(name for name in AGAINST if name not in ("flood", "scale"))
+AGAINST_PROFILE = replace(QUICK, name="against", rounds=1, new_flow_rounds=1, budget_seconds=0)
 QUICK_CONTENDERS = (gateways.OURS, gateways.KERNEL)
 ROUNDS_LEAST = 1
 
@@ -155,23 +164,35 @@ def execute(
     default: Sequence[str] = tuple(gateways.ALL),
 ) -> None:
     """A command: run and exit."""
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = table.PIPE_WIDTH
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    console = _console()
     if rounds is not None:
         least = min(rounds, profile.new_flow_rounds), min(rounds, profile.table_rounds)
         profile = replace(profile, rounds=rounds, new_flow_rounds=least[0], table_rounds=least[1])
+    with _in_order(console, labs=set(names) != {"flow_table"}):
+        run(names, profile, choose(contenders, default), results, console)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(highlight=False, markup=False, stderr=stderr)
+    if not console.is_terminal:
+        console.width = table.PIPE_WIDTH
+    return console
+
+
+@contextlib.contextmanager
+def _in_order(console: Console, *, labs: bool) -> Iterator[None]:
+    """A command that ends with its exit status; with `labs`, the only one that has any."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
-        if os.geteuid() != 0 and set(names) != {"flow_table"}:
+        if os.geteuid() != 0 and labs:
             raise BenchError("namespaces need root (run it with sudo)")
         with contextlib.ExitStack() as stack:
-            if set(names) != {"flow_table"}:
+            if labs:
                 stack.enter_context(strays.only_one())
                 for lab in strays.clear():
                     console.print(f"removed lab {lab} that a killed run had left")
-            run(names, profile, choose(contenders, default), results, console)
+            yield
     except (BenchError, NetnsError) as error:
         typer.echo(f"bench: {error}", err=True)
         raise typer.Exit(2) from None
@@ -198,6 +219,111 @@ def quick(
 ) -> None:
     """What has a target, against nft only; at most 90 seconds."""
     execute(workloads.QUICK, QUICK, contender, rounds, results, QUICK_CONTENDERS)
+
+
+@app.command("against")
+def compare_builds(
+    python: Annotated[
+        Path,
+        typer.Option(
+            "--python", metavar="PATH", help="Interpreter with the other build installed."
+        ),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORKLOAD]...", help=f"Of: {', '.join(AGAINST)}; all but flood and scale."
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=ROUNDS_LEAST,
+            help=f"So many rounds (default {against.ROUNDS}); with --until at least so many "
+            f"(default {against.LEAST_ROUNDS}).",
+        ),
+    ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="HALF-WIDTH",
+            help="Go on until every interval but those of p99 and p99.9 is that narrow: 0.05.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="No round ends later than so many minutes.")
+    ] = 10.0,
+    everything: Annotated[
+        bool, typer.Option("--full", help="Every case of each workload, not those with a target.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The document instead of a table.")
+    ] = False,
+) -> None:
+    """This build and another one in turn: ratios, and how sure they are."""
+    console = _console(stderr=as_json)
+    chosen = [spelling.replace("-", "_") for spelling in names or AGAINST_DEFAULT]
+    least = rounds or (against.ROUNDS if until is None else against.LEAST_ROUNDS)
+    with _in_order(console, labs=False):
+        builds = two_builds(chosen, python)
+    with _in_order(console, labs=True):
+        for word, build in zip(("this build ", "other build"), builds, strict=True):
+            console.print(f"{word} {build.version}  {build.directory}", soft_wrap=True)
+        plan = against.Plan(least, until, 60 * minutes)
+        document, comparisons = contest(chosen, python, builds, plan, console, brief=not everything)
+        if as_json:
+            typer.echo(json.dumps(document, indent=2))
+        else:
+            comparison.show(comparisons, console)
+            console.print(f"took {clock_text(document['duration_seconds'])}")
+
+
+def two_builds(names: Sequence[str], python: Path) -> tuple[Build, Build]:
+    """This build and that of an interpreter; BenchError when they cannot be compared in `names`."""
+    if unknown := [name for name in names if name not in AGAINST]:
+        raise BenchError(f"no workload {unknown[0]!r} to compare (of: {', '.join(AGAINST)})")
+    builds = build_of([sys.executable]), build_of(isolated(python))
+    if builds[0].directory == builds[1].directory:
+        raise BenchError(f"{python} runs this very build: {builds[0].directory}")
+    return builds
+
+
+def contest(
+    names: Sequence[str],
+    python: Path,
+    builds: tuple[Build, Build],
+    plan: against.Plan,
+    console: Console,
+    *,
+    brief: bool,
+) -> tuple[dict[str, Any], list[against.Comparison]]:
+    """Compare this build with that of an interpreter; the JSON document, and what is in it."""
+    host, clock = hosts.describe(), time.monotonic()
+    profile = replace(AGAINST_PROFILE, brief=brief)
+    makers: dict[str, Callable[[Options], gateways.Gateway]] = {
+        gateways.OURS: gateways.HyperplaneNat,
+        gateways.OTHER: partial(gateways.OtherBuild, python=python),
+    }
+    with (
+        Display(console, plan.rounds * estimate(profile, names, gateways.BUILDS)) as display,
+        Session(profile, gateways.BUILDS, display, makers) as session,
+    ):
+        chosen = [workloads.ALL[name]() for name in names]
+        found = against.Contest(session, chosen, plan, time.monotonic)
+        comparisons = found.run()
+        if found.stopped_early:
+            session.warn("the minutes were over before all was measured as wanted")
+        display.show("removing the labs")
+    document = comparison.document(
+        comparisons,
+        host=host,
+        builds=builds,
+        seconds=time.monotonic() - clock,
+        stopped_early=found.stopped_early,
+        warnings=session.warnings,
+    )
+    return document, comparisons
 
 
 def _add(name: str, workload: type[workloads.Workload]) -> None:

@@ -11,7 +11,7 @@ cannot be started is left out with its reason; a measurement that fails is left 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -59,15 +59,23 @@ QUICK = Profile(
     brief=True,
 )
 
-LAB_SECONDS = {gateways.OURS: 4.0, "slirp4netns": 0.7, "pasta": 0.7}
+LAB_SECONDS = {gateways.OURS: 4.0, gateways.OTHER: 4.0, "slirp4netns": 0.7, "pasta": 0.7}
 """Estimates for building and removing a lab of two environments; the others take 0.3."""
 
 
 class Session:
     """State of a run; a context that removes every lab."""
 
-    def __init__(self, profile: Profile, contenders: Sequence[str], display: Display) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        contenders: Sequence[str],
+        display: Display,
+        makers: Mapping[str, Callable[[Options], Gateway]] = gateways.ALL,
+    ) -> None:
+        """`makers` start the contenders, by name."""
         self.profile = profile
+        self._makers = makers
         self.contenders = list(contenders)
         self.display = display
         self.measurements = Measurements()
@@ -113,10 +121,10 @@ class Session:
             gateway: Gateway | None = None
             if contender not in self.skipped:
                 try:
-                    gateway = stack.enter_context(gateways.ALL[contender](options))
+                    gateway = stack.enter_context(self._makers[contender](options))
                 except (BenchError, NetnsError) as error:
-                    # Without the one that the run is about there is no run.
-                    if contender == gateways.OURS:
+                    # Without those that the run is about there is no run.
+                    if contender in gateways.BUILDS:
                         raise
                     self.skip(contender, str(error))
             yield gateway
@@ -134,8 +142,14 @@ class Session:
                         self.warn(f"{name}: {diagnosis}")
             self._shared = found
         return {
-            name: gateway for name, gateway in self._shared.items() if only is None or name in only
+            name: self._shared[name]
+            for name in self.contenders
+            if name in self._shared and (only is None or name in only)
         }
+
+    def swap(self) -> None:
+        """From here on the contenders come in the opposite order."""
+        self.contenders.reverse()
 
     def kept(self, key: str, contender: str, options: Options) -> Gateway | None:
         """A contender in a lab that is started when `key` is first asked for, and then kept."""

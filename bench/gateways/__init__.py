@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bench.gateways.base import Gateway
 from bench.gateways.direct import Direct
-from bench.gateways.hyperplane import HyperplaneNat
+from bench.gateways.hyperplane import HyperplaneNat, OtherBuild
 from bench.gateways.nft import Nft
 from bench.gateways.user_mode import Pasta, Slirp4netns
 
@@ -22,15 +22,26 @@ ALL: dict[str, type[Gateway]] = {
     each.name: each for each in (HyperplaneNat, Nft, Slirp4netns, Pasta, Direct)
 }
 
+OTHER = OtherBuild.name
+BUILDS = (OURS, OTHER)
+"""Compared with each other by `against`, with no contender beside them."""
+
+KINDS: dict[str, type[Gateway]] = {**ALL, OTHER: OtherBuild}
+"""What is true of a contender whoever starts it."""
+
 __all__ = [
     "ALL",
+    "BUILDS",
     "KERNEL",
+    "KINDS",
     "LIMIT",
+    "OTHER",
     "OURS",
     "Direct",
     "Gateway",
     "HyperplaneNat",
     "Nft",
+    "OtherBuild",
     "Pasta",
     "Slirp4netns",
 ]

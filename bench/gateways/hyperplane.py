@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,14 @@ class HyperplaneNat(Gateway):
         if not answer["ok"]:
             raise BenchError(f"hyperplane-nat: the rules were refused: {answer.get('error')}")
 
+    def interpreter(self) -> list[str]:
+        """What runs the build that is measured."""
+        return [sys.executable]
+
     def command(self, *arguments: str) -> list[str]:
         """The command line of a `hyperplane-nat` that means this lab."""
         return [
-            *(sys.executable, "-m", "hyperplane_nat.cli", "--lab", self.lab),
+            *(*self.interpreter(), "-m", "hyperplane_nat.cli", "--lab", self.lab),
             *("--runtime-directory", str(self.directory / "run"), *arguments),
         ]
 
@@ -167,3 +172,53 @@ class HyperplaneNat(Gateway):
             if value and (name.startswith("drop_") or name in ("ring_dropped", "transmit_full"))
         }
         return ", ".join(f"{name} {value}" for name, value in sorted(lost.items()))
+
+
+_WHO = """\
+import os, hyperplane_nat
+print(hyperplane_nat.__version__)
+print(os.path.dirname(hyperplane_nat.__file__))
+"""
+
+
+class OtherBuild(HyperplaneNat):
+    """Another build of it, by the interpreter of the environment in which that is installed."""
+
+    name = "other build"
+
+    def __init__(self, options: Options, python: Path) -> None:
+        super().__init__(options)
+        self._python = python
+
+    def interpreter(self) -> list[str]:
+        """As a command that finds the modules of that environment and no others."""
+        return isolated(self._python)
+
+
+def isolated(python: Path) -> list[str]:
+    """A command line that runs an interpreter so that it, and what it starts, import its own.
+
+    Neither this tree, when it is the working directory, nor what PYTHONPATH names is seen.
+    """
+    # Not resolved: an environment is known by the link through which its interpreter is called.
+    return [
+        *("env", "--chdir=/", "--unset=PYTHONPATH", "--unset=PYTHONHOME", "PYTHONSAFEPATH=1"),
+        str(python.absolute()),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Which build it is."""
+
+    version: str
+    directory: str
+    """Of its package."""
+
+
+def build_of(interpreter: list[str]) -> Build:
+    """The build that an interpreter's command imports; BenchError when there is none."""
+    lines = processes.run([*interpreter, "-c", _WHO], interpreter[-1]).splitlines()
+    if len(lines) != 2:
+        raise BenchError(f"{interpreter[-1]}: said {lines!r} instead of its version and directory")
+    return Build(*lines)

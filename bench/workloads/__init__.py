@@ -21,4 +21,4 @@ FULL = tuple(name for name in ALL if name != Observed.name)
 QUICK = ("flow_table", "udp", "tcp", "latency", "new_flows", "scale")
 """Those that fit into a quick run."""
 
-__all__ = ["ALL", "FULL", "QUICK", "Workload"]
+__all__ = ["ALL", "FULL", "QUICK", "FlowTable", "Workload"]

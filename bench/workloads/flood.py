@@ -72,7 +72,7 @@ class Flood(Workload):
 
     def seconds(self, profile: Profile, contenders: Sequence[str]) -> float:
         """By the number of measurements."""
-        names = [name for name in contenders if gateways.ALL[name].holds_flows]
+        names = [name for name in contenders if gateways.KINDS[name].holds_flows]
         labs = sum(LAB_SECONDS.get(name, 0.3) for name in names)
         return labs + _step() * profile.rounds * len(names)
 
@@ -83,7 +83,7 @@ class Flood(Workload):
         except MissingToolError as error:
             session.warn(f"flood is left out: {error}")
             return
-        names = [name for name in session.contenders if gateways.ALL[name].holds_flows]
+        names = [name for name in session.contenders if gateways.KINDS[name].holds_flows]
         options = Options(udp_seconds=UDP_SECONDS, hold_seconds=0)
         for number in session.each_round(_step() * len(names)):
             for name in names:

@@ -34,7 +34,7 @@ RULES = 5 * 60
 
 SAMPLE_SECONDS = 0.004
 FILL_SECONDS_MAX = 60.0
-FILL_SECONDS = {OURS: 3.5, gateways.KERNEL: 8.0}
+FILL_SECONDS = {OURS: 3.5, gateways.OTHER: 3.5, gateways.KERNEL: 8.0}
 """Estimates for filling and emptying a table of a million."""
 
 
@@ -46,7 +46,7 @@ class NewFlows(Workload):
 
     def seconds(self, profile: Profile, contenders: Sequence[str]) -> float:
         """By the number of measurements."""
-        fillings = [name for name in contenders if gateways.ALL[name].holds_flows]
+        fillings = [name for name in contenders if gateways.KINDS[name].holds_flows]
         filling = sum(_fill_step(name) * len(_rules(profile, name)) for name in fillings)
         connecting = _connect_step(profile) * profile.rounds * len(contenders)
         return filling * profile.new_flow_rounds + connecting
@@ -56,7 +56,7 @@ class NewFlows(Workload):
         self._connections(session)
         for number in range(session.profile.new_flow_rounds):
             for name in session.contenders:
-                if not gateways.ALL[name].holds_flows or name in session.skipped:
+                if not gateways.KINDS[name].holds_flows or name in session.skipped:
                     continue
                 session.display.show("new UDP flows", f"{name}, round {number + 1}")
                 for rules in _rules(session.profile, name):

@@ -138,7 +138,9 @@ def test_the_estimates_keep_to_the_time_allowed() -> None:
     assert estimate(QUICK, workloads.QUICK, ("hyperplane-nat", "nft")) <= 90
 
 
-@pytest.mark.parametrize("name", ["all", "quick", "new-flows", "new_flows", "udp", "flow-table"])
+@pytest.mark.parametrize(
+    "name", ["all", "quick", "new-flows", "new_flows", "udp", "flow-table", "against"]
+)
 def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"])
     assert result.exit_code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bench.processes import PACKAGES
 from netns import namespace
 from tests.conftest import in_ci
 
+ROOT = Path(__file__).parents[2]
 LIMITS = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 
@@ -39,3 +41,37 @@ def test_udp_round_of_ours_and_nft(tmp_path: Path) -> None:
     assert namespace.names("hp-bench-") == []
     if before is not None:
         assert LIMITS.read_text() == before
+
+
+@pytest.mark.live
+def test_a_round_against_another_build(tmp_path: Path) -> None:
+    """The other one is a copy, which notes which of its modules were imported."""
+    packages = tmp_path / "packages"
+    for name in ("hyperplane_nat", "netns"):
+        shutil.copytree(
+            ROOT / name, packages / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyx")
+        )
+    for name in ("forwarder", "controller"):
+        module = packages / "hyperplane_nat" / name / "__main__.py"
+        first = "from __future__ import annotations\n"
+        text = module.read_text()
+        assert first in text
+        note = f"open({str(tmp_path / name)!r}, 'w').close()\n"
+        module.write_text(text.replace(first, first + note, 1))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexport PYTHONPATH={packages}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    arguments = ["against", "--python", str(python), "--rounds", "1", "--json", "udp"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["other"]["directory"] == str(packages / "hyperplane_nat")
+    names = [entry["name"] for entry in document["comparisons"]]
+    assert names == ["udp_64b_1_sender", "udp_64b_2_senders"]
+    for entry in document["comparisons"]:
+        assert entry["ratio"] > 0
+        assert entry["interval"] is None
+        assert min(*entry["ours"]["runs"], *entry["other"]["runs"]) > 1000
+    assert (tmp_path / "forwarder").exists()
+    assert (tmp_path / "controller").exists()
+    assert namespace.names("hp-bench-") == []
