@@ -27,12 +27,12 @@ BUILT := build/.built
 PYTHONS ?= $(PYTHON)
 
 .PHONY: help deps deps-build demo test test-live test-alone test-rest test-long lint build bench \
-	bench-quick asan asan-build asan-fuzz dist docs clean distclean
+	bench-quick docs-panels asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test test-long lint bench bench-quick asan dist docs clean distclean"
+	@echo " targets: deps build demo test test-long lint bench bench-quick asan dist docs docs-panels clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -104,6 +104,12 @@ dist: deps $(TOOLS)
 docs: $(TOOLS) $(BUILT)
 	$(BIN)/python -m hyperplane_nat.config --markdown > docs/configuration.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md
+	$(BIN)/python -m hyperplane_nat.metrics > docs/metrics.md
+	$(BIN)/python -m tools.panels
+
+# The pictures of docs/observability.md, from a lab under traffic; three minutes, as root.
+docs-panels: deps $(TOOLS) $(BUILT)
+	$(BIN)/python -m tools.draw_panels
 
 # The engine under the address and undefined-behaviour sanitizers, in a tree of its own: the working
 # tree keeps its fast extensions. Python itself is not instrumented, so the sanitizer's library is

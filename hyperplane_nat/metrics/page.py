@@ -31,13 +31,8 @@ def markdown() -> str:
     ]
     lines += [
         "",
-        "## Dashboard and alerts",
-        "",
-        "[observability/dashboard.json](../observability/dashboard.json) is a Grafana dashboard: "
-        "import it and choose the Prometheus that scrapes the lab. "
-        "[observability/alerts.yml](../observability/alerts.yml) has alert rules, each with its "
-        "remedy: name the file under `rule_files`. "
-        "`promtool test rules observability/alerts_test.yml` shows them fire.",
+        "A Grafana dashboard and alert rules are in `observability/`: "
+        "[observability.md](observability.md) shows them.",
         "",
         "## CloudWatch",
         "",

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -20,28 +18,18 @@ from tests.live.lab import (
     ECHO,
     WEB,
     Lab,
-    program,
     require_program,
     run,
     stopped,
     tcp_socket,
     udp_socket,
-    wait_listening,
     wait_until,
 )
 from tests.test_observability import queries
+from tools.panels import resolved
+from tools.prometheus import Prometheus, scraping
 
 pytestmark = pytest.mark.live
-
-CONFIG = """\
-global:
-  scrape_interval: 200ms
-  scrape_timeout: 200ms
-scrape_configs:
-  - job_name: hyperplane-nat
-    static_configs:
-      - targets: ["{target}"]
-"""
 
 ENVIRONMENTS = 3
 SILENT = "10.0.1.200"
@@ -76,64 +64,13 @@ def text(lab: Lab) -> str:
     return body.decode()
 
 
-class Prometheus:
-    """The HTTP API of a running Prometheus."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._base = f"http://{address[0]}:{address[1]}/api/v1"
-
-    def ready(self) -> bool:
-        """Whether queries are served, and the lab has been scraped."""
-        try:
-            return self.values("up") == {(): 1.0}
-        except urllib.error.HTTPError as error:
-            # 503 while it starts.
-            if error.code != 503:
-                raise
-            return False
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an instant query."""
-        query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self._base}/query?{query}", timeout=10) as answer:
-            document = json.load(answer)
-        assert document["status"] == "success"
-        result: list[dict[str, Any]] = document["data"]["result"]
-        return result
-
-    def values(self, name: str) -> dict[tuple[str, ...], float]:
-        """The samples of a metric by its own labels' values, in the order of the labels' names."""
-        return {
-            tuple(
-                value
-                for label, value in sorted(sample["metric"].items())
-                if label not in ("__name__", "instance", "job")
-            ): float(sample["value"][1])
-            for sample in self.query(name)
-        }
-
-
 @pytest.fixture(scope="module")
 def prometheus(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with its data in a temporary directory, on a loopback port that was free."""
-    binary = require_program("prometheus", "prometheus")
+    """Prometheus with its data in a temporary directory."""
+    require_program("prometheus", "prometheus")
     directory = tmp_path_factory.mktemp("prometheus")
-    target = urllib.parse.urlsplit(lab.status()["metrics_url"]).netloc
-    config = directory / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target), encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address: tuple[str, int] = probe.getsockname()
-    options = [
-        f"--config.file={config}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address={address[0]}:{address[1]}",
-        "--log.level=warn",
-    ]
-    log = directory / "prometheus.log"
-    with program(None, binary, *options, log=log) as process:
-        wait_listening(None, address, process, log)
-        server = Prometheus(address)
-        wait_until(server.ready, lambda: f"a scrape: {log.read_text()}", 30)
+    url = lab.status()["metrics_url"]
+    with scraping(url, directory, milliseconds=200, instance=lab.name) as server:
         yield server
 
 
@@ -262,14 +199,14 @@ def test_every_query_of_the_dashboard_is_answered(lab: Lab, prometheus: Promethe
         "invocations_total",
         "cold_start_seconds_bucket",
         "natgateway_remote_ports",
+        "function_state",
         "drops_total",
     }
 
     def unanswered() -> list[str]:
         found = []
         for query in queries():
-            expression = query.replace("$__rate_interval", "5s").replace("$instance", ".*")
-            samples = prometheus.query(expression)
+            samples = prometheus.query(resolved(query, rate_seconds=5))
             name = re.findall(r"hyperplane_nat_(\w+)", query)[0]
             if name not in quiet and not samples:
                 found.append(query)
