@@ -129,6 +129,7 @@ cdef enum:
     FEW_SENDERS = 4
     # Looks at an empty ring between two at the clock.
     LOOKS = 16
+    FILL_STEP = 64
     # Sending 2 KiB more takes about as long as a frame of its own.
     COST_SHIFT = 11
 
@@ -333,12 +334,15 @@ cdef class Datapath:
         cdef uint32_t used = self.queue.used
         if used > self.fill_peak:
             self.fill_peak = used
-        if more:
-            # To a sixty-fourth: where the peak is as high already that is one look.
-            while self.fill_peak < self.ring.slots and ring_filled(self.ring, self.fill_peak - used):
-                self.fill_peak = min(
-                    self.ring.slots, self.fill_peak + (self.ring.slots >> 6) + 1
-                )
+        if not more:
+            return
+        # Where it is no fuller than it was, that is two looks.
+        while self.fill_peak + FILL_STEP <= self.ring.slots and ring_filled(
+            self.ring, self.fill_peak + FILL_STEP - 1 - used
+        ):
+            self.fill_peak += FILL_STEP
+        while self.fill_peak < self.ring.slots and ring_filled(self.ring, self.fill_peak - used):
+            self.fill_peak += 1
 
     cdef uint32_t shed(self, bint full) noexcept nogil:
         """Make room in a ring that fills up at the expense of who fills it."""

@@ -32,7 +32,8 @@ from tools.prometheus import Prometheus, scraping
 pytestmark = pytest.mark.live
 
 ENVIRONMENTS = 3
-SILENT = "10.0.1.200"
+UDP_SEGMENT = 103
+"""<linux/udp.h>."""
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,26 @@ def test_ports_by_address(lab: Lab, prometheus: Prometheus) -> None:
     assert {key[:2] for key in prometheus.values(query)} == {(usage["address"], usage["interface"])}
     limit = prometheus.values("hyperplane_nat_natgateway_ports_limit")
     assert limit == {(): usage["limit"]}
+
+
+def test_a_ring_of_super_frames_is_as_full_as_its_slots(lab: Lab, prometheus: Prometheus) -> None:
+    """Of large frames only some are looked at before they leave: the others fill the ring, too."""
+    count = 60
+    peak = "hyperplane_nat_ring_used_slots_peak"
+    with udp_socket(lab.vpc) as sink, udp_socket(lab.environment(1)) as endpoint:
+        # It reads nothing and answers nothing.
+        sink.bind((WEB[0], 9000))
+        endpoint.connect((WEB[0], 9000))
+        endpoint.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1400)
+        assert max(prometheus.values(peak).values()) < count
+        with stopped(lab.status()["forwarder"]["pid"]):
+            for _ in range(count):
+                # Five datagrams, which leave as one frame.
+                endpoint.send(bytes(7000))
+        wait_until(
+            lambda: max(prometheus.values(peak).values()) >= count,
+            lambda: f"{prometheus.values(peak)}",
+        )
 
 
 def test_the_ring_was_as_full_as_it_was(lab: Lab, prometheus: Prometheus) -> None:
