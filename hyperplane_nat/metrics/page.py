@@ -19,7 +19,13 @@ def markdown() -> str:
         "of the controller and start at zero with a new lab. Packets and bytes are counted as they "
         "are on a wire: a frame that is yet to be segmented is as many packets as it has segments, "
         "each with its headers. What is called a frame is what the sockets hand over or take. "
-        "`process_*` are those of the controller's process.",
+        "`process_*` are those of the controller's process. A request must name the host as "
+        "`localhost`, by the address it is sent to, or as one of `metrics.hosts`; others get 421.",
+        "",
+        "`/healthz` beside it answers 200 when controller and forwarder do their work and else "
+        '503: `{"status": "ok", "controller": "ok", "forwarder": "ok"}`. The status is `failing` '
+        "when the controller is `stopping` or the forwarder `down`: dead, hung, or not configured "
+        "yet.",
         "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",
