@@ -124,14 +124,14 @@ class Daemon(RunningLab):
 
     async def _run(self) -> int:
         try:
+            refuse_disk(self._paths.state_file)
             self._lock.acquire()
-        except ControllerError as error:
+        except (ControllerError, StateMapError) as error:
             return self._fail(str(error), 2)
         try:
-            refuse_disk(self._paths.state_file)
             self._look()
             self._open_region()
-        except (ControllerError, StateMapError, StateError) as error:
+        except (ControllerError, StateError) as error:
             # What stands may be in use, and its state may be saved by hand.
             self._lock.release()
             return self._fail(str(error), 2)
