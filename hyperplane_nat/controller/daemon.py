@@ -153,17 +153,17 @@ class Daemon(RunningLab):
     async def _run(self) -> int:
         try:
             self._refuse_others_places()
+            refuse_disk(self._paths.state_file)
             self._group = endpoint.group_id(self._config.lab.socket_group)
             self._claim.check()
             self._lock.acquire()
-        except ControllerError as error:
+        except (ControllerError, StateMapError) as error:
             return self._fail(str(error), 2)
         try:
-            refuse_disk(self._paths.state_file)
             self._claim.take()
             self._look()
             self._open_region()
-        except (ControllerError, StateMapError, StateError) as error:
+        except (ControllerError, StateError) as error:
             # What stands may be in use, and its state may be saved by hand.
             self._lock.release()
             return self._fail(str(error), 2)

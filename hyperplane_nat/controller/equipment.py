@@ -108,8 +108,8 @@ def refuse_disk(path: Path) -> None:
         ) from None
     if kind not in (syscalls.TMPFS_MAGIC, syscalls.RAMFS_MAGIC):
         raise StateMapError(
-            f"lab.state_directory: {directory} is on a disk: choose a directory on a tmpfs, "
-            "such as /dev/shm"
+            f"lab.state_directory: {directory} is not on a tmpfs: choose a directory that "
+            "is, such as /dev/shm"
         )
 
 

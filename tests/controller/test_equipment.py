@@ -169,7 +169,9 @@ def test_a_dangling_link_is_not_followed(path: Path) -> None:
 
 
 def test_a_directory_on_a_disk_is_refused() -> None:
-    with pytest.raises(StateMapError, match=r"^lab.state_directory: /proc is on a disk: choose"):
+    with pytest.raises(
+        StateMapError, match=r"^lab.state_directory: /proc is not on a tmpfs: choose"
+    ):
         equipment.make_map(Path("/proc/map"), SIZE)
     with pytest.raises(StateMapError, match=r"/nowhere: No such file or directory"):
         equipment.own_map(Path("/nowhere/map"), SIZE)

@@ -148,8 +148,7 @@ def test_commands(directory: Path) -> None:
     assert echo.command[echo.command.index("--namespace") + 1] == "hp-test-vpc-two"
     command = reconcile.forwarder_command(wanted, paths_of(wanted), ("forwarder",))
     options = dict(pairwise(command))
-    assert options["--namespace"] == "hp-test-gw"
-    assert options["--flows-max"] == "10000"
+    assert options["--uid"] == "65530"
     assert options["--state-file"] == f"{directory}/hyperplane-nat-test.map"
 
 
