@@ -22,6 +22,7 @@ from hyperplane_nat.controller.program import identity
 from hyperplane_nat.controller.services import ServiceSpec
 from hyperplane_nat.model import ExecutionEnvironment, Lab, NetworkInterface, Subnet, Vpc
 from hyperplane_nat.model.wanted import WantedVpc
+from netns import privileges
 from netns.topology import (
     InterfaceSpec,
     LabSpec,
@@ -199,9 +200,9 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
 
 
 def service_specs(
-    lab: str, vpcs: Iterable[WantedVpc], program: tuple[str, ...]
+    lab: str, vpcs: Iterable[WantedVpc], program: tuple[str, ...], uid: int = privileges.UID
 ) -> list[ServiceSpec]:
-    """The servers of all VPCs."""
+    """The servers of all VPCs, which have user `uid` when they listen."""
     specs = []
     for vpc in vpcs:
         for service in vpc.services:
@@ -211,6 +212,7 @@ def service_specs(
                 *("--address", service.address),
                 *("--port", str(service.port)),
                 *("--namespace", vpc_namespace(lab, vpc.name)),
+                *("--uid", str(uid)),
             ]
             if service.kind == "http":
                 command += ["--size-bytes", str(service.size_bytes)]
