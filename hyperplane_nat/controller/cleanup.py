@@ -69,7 +69,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces | None = None) -> list[str]:
     state_files = [paths.state_file, new_path(paths.state_file), paths.records_file]
     for path in [*state_files, *_files(paths)]:
         # The region is another matter: `remove_region`.
-        if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):
+        if path == paths.pid_file or path.name.startswith((paths.log.name, paths.region_file.name)):
             continue
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -145,6 +145,7 @@ def _files(paths: LabPaths) -> list[Path]:
         "service-*.pid",
         "service-*.new",
         "service-*.log",
+        "service-*.log.*",
         "lab.json",
         "lab.new",
         "region.sqlite*",

@@ -34,9 +34,10 @@ from aiohttp import web
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config import Config
-from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, reconcile, record
+from hyperplane_nat.controller import api, cleanup, endpoint, flow_logs, logs, reconcile, record
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.logs import LogKeeper
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, sd_notify
 from hyperplane_nat.controller.parts import Parts
@@ -73,11 +74,7 @@ def main(config: Config, *, ready_fd: int | None = None, replace: bool = False) 
     start; 2: it could not be started, and nothing is left but what stood before.
     """
     os.umask(private_files.UMASK)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure()
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(Daemon(config, ready_fd=ready_fd, replace=replace).run())
@@ -107,6 +104,7 @@ class Daemon(RunningLab):
         self._former: Config | None = None
         """What a former controller has applied."""
         self._aborted = threading.Event()
+        self._logs = LogKeeper(self._paths)
 
     # --- life ---
 
@@ -226,7 +224,7 @@ class Daemon(RunningLab):
     def _fail(self, text: str, status: int) -> int:
         self._pipe.error(text, status)
         if self._foreground:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{logs.error_line(text)}\n")
         return status
 
     async def _after_failure(self, status: int) -> int:
@@ -362,6 +360,7 @@ class Daemon(RunningLab):
         self._metrics_listener = None
         self._observer.start()
         self._figures.start()
+        self._logs.start()
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
@@ -378,6 +377,7 @@ class Daemon(RunningLab):
             self._metrics_listener.close()
         await self._observer.stop()
         await self._figures.stop()
+        await self._logs.stop()
         if self._functions is not None:
             await self._functions.stop()
 
