@@ -59,6 +59,19 @@ def refuse_replaceable(path: Path) -> None:
         raise NotPrivateError(f"others can replace what is in {path.parent}")
 
 
+def refuse_closed(path: Path) -> None:
+    """NotPrivateError when our user can reach a path by its privileges only; OSError."""
+    groups = {os.getegid(), *os.getgroups()}
+    for parent in path.parents:
+        found = parent.stat()
+        if found.st_uid == os.geteuid():
+            bit = stat.S_IXUSR
+        else:
+            bit = stat.S_IXGRP if found.st_gid in groups else stat.S_IXOTH
+        if not found.st_mode & bit:
+            raise NotPrivateError(f"{parent} lets only user {found.st_uid} pass")
+
+
 def open_to_write(path: Path, buffer_bytes: int) -> BinaryIO:
     """A file, emptied or new, that only its owner can read; OSError.
 

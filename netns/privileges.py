@@ -26,6 +26,7 @@ import errno
 import importlib
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ _LOADED_LATER = (
     "encodings.latin_1",
     "traceback",
 )
+_ENDING_SECONDS = 1.0
 _CLONE_THREAD = 0x00010000
 _PROT_EXEC = 4
 _PRCTLS = {"PR_SET_PDEATHSIG": 1, "PR_SET_NAME": 15}
@@ -122,9 +124,8 @@ FORWARDER = Program(
 
 SERVICE = Program(
     "service",
-    # A server's socket may be opened and bound afterwards, in the namespace that was entered.
-    _COMMON | {"accept", "accept4", "bind", "listen", "sendfile", "memfd_create", "ftruncate"},
-    families=frozenset({socket.AF_INET}),
+    # Its socket is bound by then; asyncio sets it to listening once more.
+    _COMMON | {"accept", "accept4", "listen", "sendfile"},
     threads=True,
 )
 
@@ -134,12 +135,19 @@ FLOW_LOGS = Program(
     | _calls(
         """
         connect flock fsync fdatasync ftruncate
-        mkdir mkdirat rename renameat renameat2 unlink unlinkat
+        mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir
         """
     ),
     families=frozenset({socket.AF_UNIX}),
     threads=True,
     writes_files=True,
+)
+
+CAPTURE = Program(
+    "capture",
+    # The file is open by then; names are asked of the control API.
+    _COMMON | {"connect"},
+    families=frozenset({socket.AF_UNIX}),
 )
 
 
@@ -184,6 +192,7 @@ def drop(program: Program, *, uid: int) -> None:
     allowed = _filter(program)
     if program.threads:
         syscalls.load_unwinder()
+    _wait_for_ended_threads()
     try:
         syscalls.drop_bounding_set()
         if uid != 0:
@@ -201,6 +210,13 @@ def drop(program: Program, *, uid: int) -> None:
                 f"thread {task.name} of {program.name} has kept privileges: {left}",
                 "drop them while there is one thread",
             )
+
+
+def _wait_for_ended_threads() -> None:
+    """A thread that was joined is in the kernel for a moment longer."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 def _become(uid: int) -> None:

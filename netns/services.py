@@ -4,7 +4,10 @@
 Theory of operation
 -------------------
 Each server is one process with one asyncio loop, started inside its namespace (`--namespace`).
-It prints "ready" when it listens and ends at once on SIGTERM.
+It prints "ready" when it listens and ends at once on SIGTERM. With `--uid` it has given up by then
+what it can do without (`netns.privileges`): it listens and has read its content before, and opens
+nothing but connections that come to it. What it logs is what it finds wrong with itself; what
+clients do wrong is answered to them.
 
 `http` must bear a thousand downloads at the same time in little memory. One period of the
 content (`netns.content`) lies in an anonymous file, and sendfile(2) puts its pages straight into
@@ -24,18 +27,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import ipaddress
+import logging
 import math
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, BinaryIO
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from netns import content, namespace, sockets, syscalls
+from netns import content, namespace, privileges, sockets, syscalls
 from netns.errors import NetnsError, from_errno
 
 SIZE_BYTES = 4 * 1024 * 1024
@@ -194,12 +200,11 @@ class UdpEcho:
                 self.socket.sendto(view[:size], peer)
 
 
-async def _serve_http(address: str, port: int, size_bytes: int) -> None:
-    service = HttpService(size_bytes)
+async def _serve_http(service: HttpService, listener: socket.socket) -> None:
     runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await web.SockSite(runner, _listener(address, port), backlog=_BACKLOG).start()
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
         await _until_terminated()
     finally:
         await runner.cleanup()
@@ -217,8 +222,7 @@ def _listener(address: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve_udp_echo(address: str, port: int) -> None:
-    echo = UdpEcho(address, port)
+async def _serve_udp_echo(echo: UdpEcho) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(echo.socket, echo.answer)
     try:
@@ -237,6 +241,26 @@ async def _until_terminated() -> None:
     await ended.wait()
 
 
+class _OwnFaults(logging.Filter):
+    """Lets through what a server finds wrong with itself, not what its clients do wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, (ConnectionError, HttpProcessingError))
+
+
+def _opened(options: argparse.Namespace) -> Callable[[], Coroutine[Any, Any, None]]:
+    """What serves, on a socket that is bound; raises `NetnsError`."""
+    try:
+        if options.kind == "http":
+            listener = _listener(options.address, options.port)
+            return functools.partial(_serve_http, HttpService(options.size_bytes), listener)
+        return functools.partial(_serve_udp_echo, UdpEcho(options.address, options.port))
+    except OSError as error:
+        where = f"cannot serve {options.kind} on {options.address}:{options.port}"
+        raise from_errno(where, error.errno or 0) from None
+
+
 def _die_with_parent(parent: int) -> None:
     syscalls.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != parent:
@@ -252,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--port", required=True, type=int)
         sub.add_argument("--namespace", help="network namespace to enter first")
         sub.add_argument("--die-with-parent", action="store_true")
+        sub.add_argument("--uid", type=int, help="give up privileges for this user's, 0 is root")
         if kind == "http":
             sub.add_argument("--size-bytes", type=int, default=SIZE_BYTES, help="size of /file")
     return parser
@@ -262,8 +287,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parent = os.getppid()
     options = _parser().parse_args(arguments)
     try:
-        if options.die_with_parent:
-            _die_with_parent(parent)
         if not 0 < options.port < 65536:
             raise NetnsError(f"port {options.port} is impossible", "1 to 65535 is possible")
         try:
@@ -277,14 +300,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.namespace:
             namespace.enter(options.namespace)
         sockets.ensure_files(_CONNECTIONS)
-        try:
-            if options.kind == "http":
-                asyncio.run(_serve_http(options.address, options.port, options.size_bytes))
-            else:
-                asyncio.run(_serve_udp_echo(options.address, options.port))
-        except OSError as error:
-            where = f"cannot serve {options.kind} on {options.address}:{options.port}"
-            raise from_errno(where, error.errno or 0) from None
+        logging.getLogger("aiohttp.server").addFilter(_OwnFaults())
+        serve = _opened(options)
+        if options.uid is not None:
+            privileges.drop(privileges.SERVICE, uid=options.uid)
+        if options.die_with_parent:
+            _die_with_parent(parent)
+        asyncio.run(serve())
     except NetnsError as error:
         print(f"netns.services: {error}", file=sys.stderr)
         return 2

@@ -96,6 +96,19 @@ def test_a_file_that_is_written_is_the_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+def test_what_only_privileges_can_reach_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "logs").mkdir(parents=True)
+    private_files.refuse_closed(home / "logs")
+    os.chown(home, 12345, 12345)
+    home.chmod(0o711)
+    private_files.refuse_closed(home / "logs")
+    home.chmod(0o710)
+    with pytest.raises(NotPrivateError, match="home lets only user 12345 pass"):
+        private_files.refuse_closed(home / "logs")
+
+
+@pytest.mark.live
 def test_a_link_is_followed_when_nobody_else_has_put_it(tmp_path: Path) -> None:
     for name in ("ours", "theirs"):
         (tmp_path / name).symlink_to("target")

@@ -35,6 +35,7 @@ from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.model.environment import environment_name, environment_number
 from hyperplane_nat.scheduling import in_own_session
+from netns import privileges
 from netns.names import gateway_namespace, slot_link
 
 NAMES_SECONDS = 10.0
@@ -119,6 +120,8 @@ def capture(
                 signal.signal(number, lambda *_: session.stop())
             tapped = ", ".join(source.tap.link for source in sources)
             typer.echo(f"capturing on {tapped}", err=True)
+            # It stays root, who alone may use the control socket.
+            privileges.drop(privileges.CAPTURE, uid=0)
             summary = session.run()
     _tell(summary, output, as_json)
 

@@ -101,7 +101,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
         # The region is another matter: `remove_region`.
-        if path in (paths.pid_file, paths.log) or path.name.startswith(paths.region_file.name):
+        if path == paths.pid_file or path.name.startswith((paths.log.name, paths.region_file.name)):
             continue
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -181,6 +181,7 @@ def _files(paths: LabPaths) -> list[Path]:
         "service-*.pid",
         "service-*.new",
         "service-*.log",
+        "service-*.log.*",
         "lab.json",
         "lab.new",
         "metrics.port",

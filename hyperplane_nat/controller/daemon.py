@@ -39,6 +39,7 @@ from hyperplane_nat.controller import (
     connections,
     endpoint,
     flow_logs,
+    logs,
     reconcile,
     record,
 )
@@ -46,6 +47,7 @@ from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.equipment import make_map, refuse_disk
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.logs import LogKeeper
 from hyperplane_nat.controller.network import Network
 from hyperplane_nat.controller.notify import ReadyPipe, keep_alive, sd_notify
 from hyperplane_nat.controller.parts import Parts
@@ -90,11 +92,7 @@ def main(
     start; 2: it could not be started, and nothing is left but what stood before.
     """
     os.umask(private_files.UMASK)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure()
     connections.raise_file_limit()
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
@@ -132,6 +130,7 @@ class Daemon(RunningLab):
         self._former: Config | None = None
         """What a former controller has applied."""
         self._aborted = threading.Event()
+        self._logs = LogKeeper(self._paths)
 
     # --- life ---
 
@@ -258,7 +257,7 @@ class Daemon(RunningLab):
     def _fail(self, text: str, status: int) -> int:
         self._pipe.error(text, status)
         if self._foreground:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{logs.error_line(text)}\n")
         return status
 
     async def _after_failure(self, status: int) -> int:
@@ -356,7 +355,7 @@ class Daemon(RunningLab):
         vpcs = [vpc for vpc in wanted.vpcs if vpc.name in mine]
         program = self._parts.service_program
         await self._services.follow(
-            reconcile.service_specs(self._lab.name, vpcs, program)
+            reconcile.service_specs(self._config, vpcs, program)
             + flow_logs.writer_specs(self._config)
         )
 
@@ -434,6 +433,7 @@ class Daemon(RunningLab):
         self._metrics_listener = None
         self._observer.start()
         self._figures.start()
+        self._logs.start()
 
     async def _reapply(self, config: Config) -> Mapping[str, Any]:
         return await self.apply(record.said(config), dry_run=False, token=None)
@@ -453,6 +453,7 @@ class Daemon(RunningLab):
         await self._reloader.stop()
         await self._observer.stop()
         await self._figures.stop()
+        await self._logs.stop()
         if self._functions is not None:
             await self._functions.stop()
 

@@ -42,6 +42,7 @@ def make_directory(config: Config) -> None:
         return
     try:
         private_files.make_directory(directory(config), 0o750)
+        private_files.refuse_closed(directory(config))
     except NotPrivateError as error:
         raise ControllerError(
             f"flow_logs.directory: {error} (choose another directory, or give it to root alone)"

@@ -276,7 +276,7 @@ class Network:
             await self._update(interfaces=changed)
             self._told |= {item["number"]: item for item in changed}
         await self._services.follow(
-            reconcile.service_specs(self._lab, wanted.vpcs, self._service_program)
+            reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
             + flow_logs.writer_specs(self._config)
         )
         await self._remove_vpcs(wanted)

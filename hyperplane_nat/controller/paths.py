@@ -102,6 +102,15 @@ class LabPaths:
         """The log of a service."""
         return self.directory / f"service-{vpc}.{service}.log"
 
+    def logs(self) -> dict[Path, Path | None]:
+        """The logs there can be, each with the pid file of who was started last to write it."""
+        services = self.directory.glob("service-*.log")
+        return {
+            self.log: None,
+            self.forwarder_log: self.standby_pid,
+            **{path: path.with_suffix(".pid") for path in services},
+        }
+
     def pid_files(self) -> list[Path]:
         """The pid files of everything a controller started."""
         services = sorted(self.directory.glob("service-*.pid"))

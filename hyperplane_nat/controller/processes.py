@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hyperplane_nat.controller import logs
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.io.handover import Handover
@@ -32,6 +33,9 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KILL_WAIT_SECONDS = 5.0
 """After SIGKILL; only a process stuck in the kernel takes longer."""
+
+_OUTPUT_BYTES = 1 << 20
+"""Of a log, more than is looked at in any case."""
 
 _EXITING = 0x4
 """PF_EXITING of proc_pid_stat(5), field 9."""
@@ -143,6 +147,7 @@ class Process:
         try:
             if held:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            logs.bound(log)
             with log.open("ab") as output:
                 offset = output.tell()
                 child = subprocess.Popen(
@@ -259,13 +264,17 @@ class Process:
         return f"exited with status {status}"
 
     def output(self) -> list[str]:
-        """The complete lines in its log since it was started; none for what was adopted."""
+        """The last lines in its log since it was started or the log was emptied; none for what was
+        adopted.
+        """
         if self._log is None:
             return []
         try:
             with self._log.open("rb") as log:
-                log.seek(self._log_offset)
-                text = log.read(1 << 20)
+                size = log.seek(0, os.SEEK_END)
+                start = self._log_offset if self._log_offset <= size else 0
+                log.seek(max(start, size - _OUTPUT_BYTES))
+                text = log.read(_OUTPUT_BYTES)
         except OSError:
             return []
         return text.decode(errors="replace").splitlines()

@@ -196,9 +196,9 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
 
 
 def service_specs(
-    lab: str, vpcs: Iterable[WantedVpc], program: tuple[str, ...]
+    config: Config, vpcs: Iterable[WantedVpc], program: tuple[str, ...]
 ) -> list[ServiceSpec]:
-    """The servers of all VPCs."""
+    """The servers of all VPCs, which have the user `lab.process_uid` when they listen."""
     specs = []
     for vpc in vpcs:
         for service in vpc.services:
@@ -207,7 +207,8 @@ def service_specs(
                 service.kind,
                 *("--address", service.address),
                 *("--port", str(service.port)),
-                *("--namespace", vpc_namespace(lab, vpc.name)),
+                *("--namespace", vpc_namespace(config.lab.name, vpc.name)),
+                *("--uid", str(config.lab.process_uid)),
             ]
             if service.kind == "http":
                 command += ["--size-bytes", str(service.size_bytes)]

@@ -23,6 +23,7 @@ from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places
 from hyperplane_nat.flow_logs.writer import FlowLogWriter
 from hyperplane_nat.scheduling import make_room
+from netns import privileges
 
 _API_SECONDS = 2.0
 _POLL_SECONDS = 0.05
@@ -95,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         now_ms=lambda: time.monotonic_ns() // 1_000_000,
         unix_ms=lambda: time.time_ns() // 1_000_000,
     )
+    # It stays root, who owns what was written before, and alone may use the control socket.
+    privileges.drop(privileges.FLOW_LOGS, uid=0)
     while not stop.wait(writer.tick()):
         pass
     # The controller that ends us may be busy with just that.

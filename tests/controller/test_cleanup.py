@@ -10,6 +10,7 @@ import pytest
 
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.logs import numbered
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process
 from tests.controller.support import DEADLINE_SECONDS, SERVICE, FakeNetns, gone
@@ -67,6 +68,18 @@ def test_everything_of_a_crashed_lab_goes(directory: Path, netns: FakeNetns) -> 
     ):
         assert what in removed
     assert clean(directory, netns) == []
+
+
+def test_numbered_logs_go_with_the_lab_and_only_then(directory: Path, netns: FakeNetns) -> None:
+    paths, _ = crashed_lab(directory)
+    kept = [numbered(paths.log, n) for n in (1, 2)]
+    others = [numbered(paths.forwarder_log, 1), numbered(paths.service_log("customer", "web"), 2)]
+    for path in (*kept, *others):
+        path.write_text("")
+    cleanup.sweep(paths, netns.namespaces())
+    assert [path.exists() for path in (*kept, *others)] == [True, True, False, False]
+    clean(directory, netns)
+    assert not paths.directory.exists()
 
 
 def test_another_lab_is_left_alone(directory: Path, netns: FakeNetns) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from hyperplane_nat.controller import logs
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.processes import MARK, Process, end, resident_bytes, terminate
 from hyperplane_nat.io.handover import Handover
@@ -266,3 +267,29 @@ def test_pid_file_that_cannot_be_written(directory: Path) -> None:
             log=lab / "x.log",
         )
     assert Process.strays(lab) == []
+
+
+def test_its_last_words_are_found_in_a_log_that_was_emptied(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True)
+    (lab / "x.log").write_text("of one before\n" * 100)
+    script = (
+        "import signal, sys; print('ready', flush=True); "
+        "signal.signal(15, lambda *_: sys.exit('no room')); signal.pause()"
+    )
+    process = spawn(directory, (sys.executable, "-c", script))
+    assert process.output() == ["ready"]
+    assert logs.bound(lab / "x.log", bytes_max=100)
+    assert process.output() == []
+    terminate([process])
+    assert process.last_words() == "no room"
+
+
+def test_a_log_that_is_full_is_emptied_before_a_process_begins(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True)
+    (lab / "x.log").write_bytes(bytes(logs.BYTES_MAX + 1))
+    process = spawn(directory)
+    assert process.output() == ["ready"]
+    assert (lab / "x.log").stat().st_size < 100
+    terminate([process])

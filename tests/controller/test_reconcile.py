@@ -138,17 +138,19 @@ def test_topology_that_lacks_a_link(directory: Path) -> None:
 
 def test_commands(directory: Path) -> None:
     wanted = config(directory)
+    wanted = wanted.model_copy(update={"lab": wanted.lab.model_copy(update={"process_uid": 7})})
     program = reconcile.module_command("netns.services")
     region = Region()
     region.apply(region.plan(resources_of(wanted)))
-    web, too, echo = reconcile.service_specs("test", region.wanted().vpcs, program)
+    web, too, echo = reconcile.service_specs(wanted, region.wanted().vpcs, program)
     assert web.command[:5] == (sys.executable, "-P", "-m", "netns.services", "http")
     assert too.command[-2:] == ("--size-bytes", "9")
     assert "--size-bytes" not in echo.command
+    assert echo.command[echo.command.index("--uid") + 1] == "7"
     assert echo.command[echo.command.index("--namespace") + 1] == "hp-test-vpc-two"
     command = reconcile.forwarder_command(wanted, paths_of(wanted), ("forwarder",))
     options = dict(pairwise(command))
-    assert options["--uid"] == "65530"
+    assert options["--uid"] == "7"
     assert options["--state-file"] == f"{directory}/hyperplane-nat-test.map"
 
 

@@ -42,7 +42,7 @@ def run(script: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS"])
+@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS", "CAPTURE"])
 @pytest.mark.parametrize("uid", [0, privileges.UID])
 def test_nothing_is_left(program: str, uid: int) -> None:
     told = run(f"""
@@ -70,7 +70,7 @@ def test_other_processes_are_read() -> None:
     assert privileges.of(1 << 22) is None
 
 
-@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS"])
+@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS", "CAPTURE"])
 def test_system_calls_off_the_list_are_refused(program: str) -> None:
     told = run(f"""
 privileges.drop(privileges.{program}, uid=0)
@@ -105,7 +105,7 @@ def family(number):
     return lambda: socket.socket(number, socket.SOCK_DGRAM).close()
 
 answers = {}
-for name in ("FORWARDER", "SERVICE", "FLOW_LOGS"):
+for name in ("FORWARDER", "SERVICE", "FLOW_LOGS", "CAPTURE"):
     reader, writer = os.pipe()
     if os.fork() == 0:
         privileges.drop(getattr(privileges, name), uid=0)
@@ -133,9 +133,11 @@ say(**answers)
         "FORWARDER": common
         | {"files": False, "threads": False, "inet": False, "unix": False, "maps": False},
         "SERVICE": common
-        | {"files": False, "threads": True, "inet": True, "unix": False, "maps": True},
+        | {"files": False, "threads": True, "inet": False, "unix": False, "maps": True},
         "FLOW_LOGS": common
         | {"files": True, "threads": True, "inet": False, "unix": True, "maps": True},
+        "CAPTURE": common
+        | {"files": False, "threads": False, "inet": False, "unix": True, "maps": True},
     }
 
 
@@ -161,6 +163,18 @@ except NetnsError as error:
     assert "of service has kept privileges" in told["error"]
     assert "while there is one thread" in told["error"]
     assert told["kill"] == [ENOSYS]
+
+
+def test_a_thread_that_is_just_ending_is_waited_for() -> None:
+    told = run("""
+for _ in range(50):
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+privileges.drop(privileges.SERVICE, uid=0)
+say(dropped=privileges.of(os.getpid()).dropped)
+""")
+    assert told == {"dropped": True}
 
 
 def test_a_user_that_cannot_be_is_named() -> None:

@@ -7,16 +7,18 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from netns import content, namespace, sockets, topology
+from netns import content, namespace, privileges, sockets, topology
 from tests.conftest import free_port
 from tests.controller.support import gone
 from tests.netns.conftest import lab_spec
@@ -25,11 +27,17 @@ MEBIBYTE = 1 << 20
 
 
 @contextlib.contextmanager
-def service(kind: str, address: str, port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
+def service(
+    kind: str, address: str, port: int, *more: str, stderr: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A service that listens; it must end well on SIGTERM."""
     command = [sys.executable, "-m", "netns.services", kind]
-    command += ["--address", address, "--port", str(port), "--die-with-parent", *more]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command += ["--address", address, "--port", str(port), "--die-with-parent"]
+    if os.geteuid() == 0:
+        # As in a lab.
+        command += ["--uid", str(privileges.UID)]
+    command += more
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
@@ -137,7 +145,46 @@ def test_http_outlives_clients_that_go_away() -> None:
         assert get(port, "/file?bytes=7") == (200, content.read(7))
 
 
-def test_http_waits_for_no_download_when_it_ends() -> None:
+def test_what_clients_do_wrong_is_not_logged_and_loads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends it decides how often; and what another user may not read cannot be loaded."""
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    port = free_port()
+    with (tmp_path / "stderr").open("wb") as stderr:
+        with service("http", "127.0.0.1", port, stderr=stderr):
+            before = os.fstat(stderr.fileno()).st_size
+            for request in (
+                b"\x00 garbage\r\n\r\n",
+                b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx",
+                b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n",
+            ):
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                    connection.sendall(request)
+                    assert connection.recv(1000).startswith(b"HTTP/1.")
+            for path in ("/file?bytes=100000000", "/slow?bytes=100000000&seconds=9", "/sha256"):
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                    connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            assert get(port, "/nothing")[0] == 404
+            assert get(port, "/sha256?bytes=9")[0] == 200
+        text = (tmp_path / "stderr").read_bytes()
+    assert before > 1000
+    assert text[before:].decode() == ""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", ["http", "udp-echo"])
+@pytest.mark.parametrize("uid", [0, privileges.UID])
+def test_nothing_is_left_to_it_when_it_is_ready(kind: str, uid: int) -> None:
+    form = socket.SOCK_STREAM if kind == "http" else socket.SOCK_DGRAM
+    with service(kind, "127.0.0.1", free_port(form), "--uid", str(uid)) as child:
+        found = privileges.of(child.pid)
+        assert found is not None
+        assert (found.dropped, found.uid) == (True, uid)
+
+
+def test_http_ends_at_once_with_downloads_under_way() -> None:
     port = free_port()
     with (
         service("http", "127.0.0.1", port),

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the processes of a lab may do, and who can read what it keeps."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from hyperplane_nat.controller.processes import Process
+from netns import privileges
+from tests.live.conftest import Launch
+from tests.live.lab import COMMAND, UP_SECONDS, Lab, program, wait_until
+
+pytestmark = pytest.mark.live
+
+USERS = {
+    "hyperplane_nat.forwarder": privileges.UID,
+    "netns.services": privileges.UID,
+    "hyperplane_nat.flow_logs": 0,
+}
+
+
+def toml(directory: Path) -> str:
+    return f'[flow_logs]\nenabled = true\ndirectory = "{directory}"\n'
+
+
+def processes(lab: Lab) -> dict[int, list[str]]:
+    """Command lines of the lab's processes but the controller, by pid."""
+    found = {}
+    for process in Process.strays(lab.runtime_directory):
+        found[process.pid] = process.command
+        process.close()
+    return found
+
+
+def kept(pid: int) -> str | None:
+    """What a process has kept that it should not have; None when nothing."""
+    found = privileges.of(pid)
+    return None if found is None or found.dropped else str(found)
+
+
+def test_no_process_has_privileges_but_the_controller(launch: Launch, tmp_path: Path) -> None:
+    lab = launch(toml=toml(tmp_path / "logs"))
+    found = processes(lab)
+    words = {word for command in found.values() for word in command}
+    assert {"hyperplane_nat.forwarder", "hyperplane_nat.flow_logs", "netns.services"} <= words
+    assert len(found) >= 5
+
+    def dropped() -> bool:
+        return not any(map(kept, found))
+
+    # The writer gives up what it has when the forwarder has made what it reads.
+    wait_until(dropped, lambda: str({pid: kept(pid) for pid in found}))
+    for pid, command in found.items():
+        now = privileges.of(pid)
+        assert now is not None, command
+        assert now.effective == 0
+        word = command[command.index("-m") + 1]
+        assert now.uid == USERS[word], command
+
+
+def test_a_capture_keeps_no_privileges(launch: Launch, tmp_path: Path) -> None:
+    lab = launch()
+    file = tmp_path / "all.pcapng"
+    command = (str(COMMAND), "--lab", lab.name, "capture", "--environment", "1", "-w", str(file))
+    with program(None, *command, "-c", "4") as waiting:
+
+        def capturing() -> list[int]:
+            children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children").read_text()
+            return [pid for pid in map(int, children.split()) if kept(pid) is None]
+
+        (pid,) = wait_until(capturing, "the capture has given up its privileges")
+        assert privileges.of(pid) is not None
+        lab.cli("exec", "env-1", "--", "ping", "-c", "1", "10.0.1.80")
+        # It has the processor when nobody else wants it.
+        assert waiting.wait(UP_SECONDS) == 0
+    assert file.stat().st_size > 500
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_a_lab_keeps_is_its_owners_alone(launch: Launch, tmp_path: Path) -> None:
+    lab = launch(toml=toml(tmp_path / "logs"))
+    assert stat.S_IMODE(lab.runtime_directory.stat().st_mode) == 0o700
+    found = [*lab.runtime_directory.iterdir(), *lab.state_file.parent.glob(f"*-{lab.name}.*")]
+    modes = {path.name: f"{stat.S_IMODE(path.stat().st_mode):04o}" for path in found}
+    assert modes.pop("control.sock") == "0600"
+    assert set(modes.values()) == {"0600"}, modes
+    assert {"controller.log", "controller.pid", "lab.json", "region.sqlite"} < set(modes)
+    assert {lab.state_file.name, f"hyperplane-nat-{lab.name}.records"} < set(modes)
