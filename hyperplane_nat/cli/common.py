@@ -96,6 +96,12 @@ def named_lab(ctx: typer.Context, lab: str | None) -> str | None:
     return None if lab is None and settings.lab is None else lab_name(ctx, lab)
 
 
+def command(lab: str, verb: str) -> str:
+    """The command line to be told to somebody who has to do with this lab."""
+    select = "" if lab == DEFAULT_LAB else f" --lab {lab}"
+    return f"hyperplane-nat{select} {verb}"
+
+
 def runtime_root(ctx: typer.Context) -> Path:
     """The directory that holds each lab's runtime directory."""
     settings: Settings = ctx.obj

@@ -63,8 +63,10 @@ def find_namespace(lab: str, environment: str) -> str:
         with contextlib.suppress(ValueError):
             numbers.append(int(name.removeprefix(prefix)))
     if not numbers:
-        raise UserError(f"lab {lab!r} has no environments (start it with: hyperplane-nat up)")
+        raise UserError(
+            f"lab {lab!r} has no environments (start it with: {common.command(lab, 'up')})"
+        )
     raise UserError(
         f"unknown environment {environment!r} (lab {lab!r} has env-{min(numbers)} to "
-        f"env-{max(numbers)}; see: hyperplane-nat environments)"
+        f"env-{max(numbers)}; see: {common.command(lab, 'environments')})"
     )

@@ -96,7 +96,7 @@ def test_an_unknown_environment_is_one_line_and_exit_125(environment: str, name:
     assert done.returncode == 125
     assert done.stderr == (
         f"hyperplane-nat: unknown environment {name!r} (lab {environment!r} has env-2 to env-3; "
-        "see: hyperplane-nat environments)\n"
+        f"see: hyperplane-nat --lab {environment} environments)\n"
     )
 
 
