@@ -72,7 +72,7 @@ def apply_body(wanted: configuration.Config, *, dry_run: bool = False) -> dict[s
 
 def plan_table(plan: list[dict[str, Any]]) -> Table:
     """The steps of a plan, in their order."""
-    result = Table(None, [Column(""), Column("kind"), Column("name"), Column("detail")])
+    result = Table(None, [Column("action"), Column("kind"), Column("name"), Column("detail")])
     for line in plan:
         sign, colour = SIGNS.get(line["action"], ("?", ""))
         result.add_row(Text(sign, style=colour), line["kind"], line["name"], line["detail"])

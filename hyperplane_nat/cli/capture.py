@@ -155,28 +155,32 @@ def _links(connection: Client, environment: str | None, interface: str | None) -
     interfaces = common.rows(connection.get("/v1/interfaces"))
     if environment is None:
         assert interface is not None
-        return [_interface_link(interfaces, interface)]
+        return [_interface_link(connection.lab, interfaces, interface)]
     number = environment_number(environment)
     for row in common.rows(connection.get("/v1/environments")):
         if row["number"] == number:
             break
     else:
-        raise UserError(f"unknown environment {environment!r} (see: hyperplane-nat environments)")
+        see = common.command(connection.lab, "environments")
+        raise UserError(f"unknown environment {environment!r} (see: {see})")
     slot = int(row["number"])
     text = f"{row['name']}: the environment's side"
     links = [Link(slot_link(slot), text, Identifier(slot=slot, interfaces={}))]
     # One that waits in the pool has none.
     if row["interface"] is not None:
-        links.append(_interface_link(interfaces, row["interface"], slot))
+        links.append(_interface_link(connection.lab, interfaces, row["interface"], slot))
     return links
 
 
-def _interface_link(interfaces: list[Row], wanted: str, only_slot: int | None = None) -> Link:
+def _interface_link(
+    lab: str, interfaces: list[Row], wanted: str, only_slot: int | None = None
+) -> Link:
     for row in interfaces:
         if wanted in (row["name"], row.get("id")):
             break
     else:
-        raise UserError(f"unknown interface {wanted!r} (see: hyperplane-nat interfaces)")
+        see = common.command(lab, "interfaces")
+        raise UserError(f"unknown interface {wanted!r} (see: {see})")
     link = str(row["name"])
     numbers = {
         socket.inet_aton(address): int(number)

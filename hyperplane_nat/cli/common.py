@@ -131,6 +131,12 @@ def wants_json(ctx: typer.Context) -> bool:
     return bool(ctx.meta.get(_JSON))
 
 
+def command(lab: str, verb: str) -> str:
+    """The command line to be told to somebody who has to do with this lab."""
+    select = "" if lab == DEFAULT_LAB else f" --lab {lab}"
+    return f"hyperplane-nat{select} {verb}"
+
+
 def runtime_root(ctx: typer.Context) -> Path:
     """The directory that holds each lab's runtime directory."""
     settings: Settings = ctx.obj

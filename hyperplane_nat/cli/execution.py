@@ -71,8 +71,10 @@ def find_namespace(lab: str, runtime_directory: Path, environment: str) -> str:
             numbers.append(int(name.removeprefix(prefix)))
     if not numbers:
         Client(lab, runtime_directory=runtime_directory).get("/v1/status")
-        raise UserError(f"lab {lab!r} has no environments (see: hyperplane-nat environments)")
+        raise UserError(
+            f"lab {lab!r} has no environments (see: {common.command(lab, 'environments')})"
+        )
     raise UserError(
         f"unknown environment {environment!r} (lab {lab!r} has env-{min(numbers)} to "
-        f"env-{max(numbers)}; see: hyperplane-nat environments)"
+        f"env-{max(numbers)}; see: {common.command(lab, 'environments')})"
     )

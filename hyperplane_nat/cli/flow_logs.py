@@ -74,7 +74,7 @@ def _of_a_lab(connection: Client, interface: str | None) -> tuple[Path, str | No
     if interface not in ids and not log_files(place, wanted):
         raise common.UserError(
             f"unknown interface {interface!r} "
-            f"(see: hyperplane-nat --lab {config.lab.name} interfaces)"
+            f"(see: {common.command(config.lab.name, 'interfaces')})"
         )
     return place, wanted
 

@@ -263,7 +263,7 @@ def _print_summary(summary: dict[str, Any], function: str) -> None:
 
 
 def _times(summary: dict[str, Any]) -> Table:
-    result = Table(None, [Column(""), *(Column(name, numeric=True) for name, _ in PERCENTS)])
+    result = Table(None, [Column("time"), *(Column(name, numeric=True) for name, _ in PERCENTS)])
     for heading, key in (
         ("network ready", "network_ready_seconds"),
         ("network ready, cold starts", "network_ready_cold_seconds"),

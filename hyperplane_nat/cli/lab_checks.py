@@ -88,7 +88,7 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     stands = standing(lab, runtime_directory)
     if stands.controller is None and stands.forwarder is None:
         raise NotRunningError(lab, runtime_directory)
-    up = f"hyperplane-nat --lab {lab} up"
+    up = common.command(lab, "up")
     told = None
     connection = Client(lab, runtime_directory=runtime_directory, timeout=ANSWER_SECONDS)
     try:
@@ -222,7 +222,7 @@ def vpcs(spec: LabSpec, found: Survey, told: Told | None) -> Check:
     if problems:
         text = f"missing or broken: {_named(problems)}"
         return bad("VPCs", text, MEND)
-    return good("VPCs", f"{len(found.vpcs)} with {len(links_there)} network interfaces")
+    return good("VPCs", f"{len(found.vpcs)}; network interfaces: {len(links_there)}")
 
 
 def sizes(spec: LabSpec, found: Survey) -> Check:
@@ -261,7 +261,7 @@ def tunnels(lab: str, found: Survey) -> Check:
             + _named([f"{link} of {where}" for where, link in wrong]),
             f"ip netns exec {where} ethtool -K {link} {features}",
         )
-    return good("offloads", f"{len(places)} links segment what is tunnelled")
+    return good("offloads", f"what is tunnelled is segmented before: {len(places)} links")
 
 
 def _takes_tunnels(link: str) -> bool:

@@ -109,7 +109,6 @@ def progress_bars(bars: Progress) -> Callable[[str, int, int], None]:
 def summary(config: Config, status: dict[str, Any]) -> str:
     """What `up` says in the end."""
     lab = config.lab.name
-    select_lab = "" if lab == common.DEFAULT_LAB else f" --lab {lab}"
     if config.function:
         count = len(config.function)
         what = (
@@ -133,7 +132,7 @@ def summary(config: Config, status: dict[str, Any]) -> str:
         (
             f"lab {lab} is up: {what}",
             f"metrics: {common.metrics(status)}",
-            f"try: hyperplane-nat{select_lab} {example}",
+            f"try: {common.command(lab, example)}",
         )
     )
 
@@ -148,7 +147,7 @@ def refuse_running(config: Config) -> None:
         return
     raise UserError(
         f"lab {lab!r} is already running, pid {status.get('pid')} "
-        f"(stop it with: hyperplane-nat down --lab {lab}; or choose another name with --lab)"
+        f"(stop it with: {common.command(lab, 'down')}; or choose another name with --lab)"
     )
 
 

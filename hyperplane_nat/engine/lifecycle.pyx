@@ -429,16 +429,17 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return
     note_end(nat, flow, now)
     entry_unsettle(entry)
-    entry.flags &= <uint8_t>~SYN_REMEMBERED
-    if over(entry.state):
-        entry.state = STATE_HELD
-    else:
+    if not over(entry.state):
         count_end(nat, entry, END_REMOVED)
-        change_state(nat, flow, STATE_HELD, now)
+        entry.last_seen = <uint32_t>now
+    entry.state = STATE_HELD
+    entry.flags &= <uint8_t>~SYN_REMEMBERED
     table_unindex(&nat.table, flow, SIDE_INSIDE)
     leave_slot(nat, entry)
     entry.slot = NOBODY
     entry_settle(entry)
+    # Its deadline was that of its state, or of an opening while a SYN is remembered.
+    relink(nat, flow, now)
 
 
 cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:

@@ -48,7 +48,7 @@ def test_apply_prints_the_plan(run: Run, api: FakeApi, file: Path) -> None:
     answer_plan(api, PLAN)
     output = run("apply", str(file)).stdout
     assert [line.split("\t") for line in output.splitlines()[:-1]] == [
-        ["", "kind", "name", "detail"],
+        ["action", "kind", "name", "detail"],
         ["+", "security-group", "payments/a[1]", "2 rules"],
         ["~", "function", "checkout", "memory_mb 128 -> 256"],
         ["-", "function", "refund", ""],

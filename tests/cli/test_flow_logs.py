@@ -94,5 +94,5 @@ def test_an_interface_of_a_lab_is_named_by_name_or_id(
     refused = run("flow-logs", "--interface", "eni-z")
     assert refused.exit_code == 2
     assert refused.stderr == (
-        "hyperplane-nat: unknown interface 'eni-z' (see: hyperplane-nat --lab default interfaces)\n"
+        "hyperplane-nat: unknown interface 'eni-z' (see: hyperplane-nat interfaces)\n"
     )

@@ -457,7 +457,6 @@ def slow_to_close(draw: Draw) -> Draft:
             *draw.choice((orderly(0, End.SERVER), orderly(0, End.CLIENT), at_once(0))),
         ),
         faults=faults,
-        quiet=True,
     )
 
 

@@ -14,6 +14,8 @@ import pytest
 from hyperplane_nat.engine import Action, DropReason, Engine, StateMap
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
+from tests.engine.connection import Connection
+from tests.engine.pair import Pair
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Ports, Timeouts, packet
 
@@ -151,6 +153,29 @@ def test_expiry_frees_a_number_as_well(target: EngineTarget) -> None:
     engine.remove_slot(1)
     engine.expire(1500)
     assert engine.retiring() == ([], [])
+
+
+@pytest.mark.parametrize("state", ["ESTABLISHED", "FIN_BOTH", "TIME_WAIT", "RESET"])
+def test_a_remembered_syn_holds_no_port_of_a_slot_that_is_gone(state: str) -> None:
+    """While it is remembered the flow has the time of an opening; what is left has the hold's."""
+    timeouts = Timeouts(
+        tcp_opening=60_000, tcp_established=500, tcp_closing=500, tcp_reset=500, hold=500
+    )
+    pair = Pair(scenario.Setup(timeouts=timeouts))
+    connection = Connection(pair)
+    connection.bring_to(state)
+    connection.send(INSIDE, packet.SYN, seq=70_000)
+    assert connection.state == state
+    pair.now += 1000
+    pair.expire(1000)
+    assert connection.state == state
+    pair.engine.remove_slot(1)
+    pair.engine.sweep(pair.now)
+    assert pair.engine.retiring() == ([], [])
+    pair.engine.expire(pair.now + 600)
+    assert pair.target.count("flows_entries_used") == 0
+    assert pair.target.problems() == []
+    pair.target.close()
 
 
 def test_a_removed_interface_takes_its_ports_along(target: EngineTarget) -> None:

@@ -20,12 +20,23 @@ from typing import Any
 from scapy.layers.l2 import ARP, Ether
 
 from tests.live import wire
+from tests.live.configurations import (
+    ECHO_SERVICE,
+    OTHER,
+    OTHER_ECHO,
+    OTHER_INTERFACE,
+    OTHER_INTERFACE_ADDRESS,
+    OTHER_NETWORK_INTERFACE,
+    OTHER_VPC,
+    WEB_SERVICE,
+    interface,
+    vpc,
+)
 from tests.live.lab import (
     ECHO,
     INSIDE_GATEWAY,
     INTERFACE,
     INTERFACE_ADDRESS,
-    WEB,
     Lab,
     drops_exactly,
     live_connection,
@@ -34,47 +45,20 @@ from tests.live.lab import (
     udp_socket,
 )
 
-OTHER_VPC = "other"
-OTHER_INTERFACE = "eni-b"
-OTHER_INTERFACE_ADDRESS = "10.1.1.10"
-OTHER_ECHO = ("10.1.1.81", 7)
 LIVE_PORT = 7001
 STRANGER = "02:de:ad:be:ef:01"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 # Environments take turns at the interfaces: 1 and 3 are in the first VPC, 2 is in the other.
 # Next hops stay known: a frame about a next hop means something else while that is asked for.
-TOML = f"""
-[neighbours]
-reachable_seconds = 3600
-
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-subnet = [{{ name = "private-a", cidr = "10.0.1.0/24" }}]
-service = [
-    {{ name = "web", kind = "http", address = "{WEB[0]}", port = {WEB[1]} }},
-    {{ name = "echo", kind = "udp-echo", address = "{ECHO[0]}", port = {ECHO[1]} }},
-]
-
-[[vpc]]
-name = "{OTHER_VPC}"
-cidr = "10.1.0.0/16"
-subnet = [{{ name = "private-b", cidr = "10.1.1.0/24" }}]
-service = [
-    {{ name = "echo", kind = "udp-echo", address = "{OTHER_ECHO[0]}", port = {OTHER_ECHO[1]} }},
-]
-
-[[network_interface]]
-name = "{INTERFACE}"
-subnet = "private-a"
-address = "{INTERFACE_ADDRESS}"
-
-[[network_interface]]
-name = "{OTHER_INTERFACE}"
-subnet = "private-b"
-address = "{OTHER_INTERFACE_ADDRESS}"
-"""
+# Next hops stay known: a frame about a next hop means something else while that is asked for.
+TOML = (
+    "[neighbours]\nreachable_seconds = 3600\n"
+    + vpc(WEB_SERVICE, ECHO_SERVICE)
+    + OTHER
+    + interface()
+    + OTHER_NETWORK_INTERFACE
+)
 
 
 def tell_forwarder(lab: Lab, command: str, **arguments: Any) -> Any:

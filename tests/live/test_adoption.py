@@ -18,6 +18,7 @@ from hyperplane_nat.controller.heartbeat import HUNG_SECONDS
 from hyperplane_nat.engine import StateMap
 from netns import namespace
 from tests.engine import former_map
+from tests.live.configurations import functions
 from tests.live.conftest import Launch
 from tests.live.lab import COMMAND, WEB, Lab, live_connection, run, stopped, wait_until
 from tests.live.test_crash import connected, exchange, forwarder_pid, kill_controller, tcp_echo
@@ -116,36 +117,7 @@ def test_a_forwarder_started_otherwise_is_replaced_under_traffic(launch: Launch)
         assert lab.verify() == []
 
 
-FUNCTION = """
-[pool]
-size = 2
-
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "10.0.1.80"
-port = 80
-
-[[network_interface]]
-name = "eni-a"
-subnet = "private-a"
-address = "10.0.1.10"
-
-[[function]]
-name = "hook"
-networking = "none"
-"""
-
-
-@pytest.mark.parametrize("toml", ["", FUNCTION], ids=["static", "functions"])
+@pytest.mark.parametrize("toml", ["", functions("hook", pool=2)], ids=["static", "functions"])
 def test_tampering_is_mended_or_left_and_no_other_tenant_notices(launch: Launch, toml: str) -> None:
     """Environments that have changed their own network, and an operator's address in the VPC."""
     lab = launch(environments=7, toml=toml)

@@ -14,48 +14,23 @@ import pytest
 from hyperplane_nat.client import ApiError, Client
 from hyperplane_nat.config import load
 from hyperplane_nat.controller import record
+from tests.live.configurations import function, functions
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, live_connection, wait_until
 
 pytestmark = pytest.mark.live
 
-BASE = """
-[lifecycle]
-time_scale = 1000.0
-
-[pool]
-size = 4
-
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "10.0.1.80"
-port = 80
-
-[[network_interface]]
-name = "eni-a"
-subnet = "private-a"
-address = "10.0.1.10"
-"""
-
 FULL = r"cannot write .*file system is full"
 
-HOOK = '\n[[function]]\nname = "{}"\nnetworking = "none"\n'
+FAST = 1000.0
+"""Modelled time goes by so much quicker."""
 
 
-def document(lab: Lab, *functions: str) -> dict[str, Any]:
+def document(lab: Lab, *names: str) -> dict[str, Any]:
     """The lab's configuration with these functions instead of its own."""
     path = lab.config_file.with_suffix(".wanted")
     text = lab.config_file.read_text().partition("[[function]]")[0]
-    path.write_text(text + "".join(HOOK.format(name) for name in functions))
+    path.write_text(text + "".join(map(function, names)))
     return record.said(load(path))
 
 
@@ -72,7 +47,7 @@ def kept(directory: Path) -> set[str]:
 
 def test_twenty_at_once(launch: Launch) -> None:
     """Each is answered as if it was alone, and what is kept in the end is what runs."""
-    lab = launch(environments=1, toml=BASE + HOOK.format("hook"))
+    lab = launch(environments=1, toml=functions("hook", pool=4, time_scale=FAST))
     wanted = [document(lab, "hook", f"more-{number}") for number in range(20)]
     failures: list[Exception] = []
 
@@ -96,7 +71,7 @@ def test_twenty_at_once(launch: Launch) -> None:
 
 
 def test_a_first_function_is_added(launch: Launch) -> None:
-    lab = launch(environments=1, toml=BASE.replace("size = 4", "size = 0"))
+    lab = launch(environments=1, toml=functions(pool=0, time_scale=FAST))
     with live_connection(lab, 1, 7007) as exchange_more:
         config = document(lab, "first") | {"pool": {"size": 2}}
         lab.client.post("/v1/apply", {"config": config})
@@ -110,7 +85,7 @@ def test_a_first_function_is_added(launch: Launch) -> None:
 
 
 def test_a_token_with_other_parameters_is_refused(launch: Launch) -> None:
-    lab = launch(environments=1, toml=BASE + HOOK.format("hook"))
+    lab = launch(environments=1, toml=functions("hook", pool=4, time_scale=FAST))
     wait_until(lambda: lab.rows("functions")[0]["State"] == "Active", "it is Active")
     config = document(lab, "hook", "more")
     body: dict[str, Any] = {"config": config, "client_token": "one"}
@@ -140,7 +115,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_changes_nothing(launch: Launch, small_disk: Path) -> None:
-    lab = launch(environments=1, toml=BASE + HOOK.format("hook"))
+    lab = launch(environments=1, toml=functions("hook", pool=4, time_scale=FAST))
     lab.down()
     option = ("--set", f"lab.runtime_directory={small_disk}")
     lab.cli("up", "-c", str(lab.config_file), *option)

@@ -29,6 +29,7 @@ from scapy.packet import Raw
 
 from netns import namespace
 from tests.live import wire
+from tests.live.configurations import OTHER_ECHO, OTHER_INTERFACE, OTHER_INTERFACE_ADDRESS
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
@@ -45,9 +46,6 @@ from tests.live.lab import (
 from tests.live.scene import (
     BROADCAST,
     LIVE_PORT,
-    OTHER_ECHO,
-    OTHER_INTERFACE,
-    OTHER_INTERFACE_ADDRESS,
     STRANGER,
     TOML,
     Link,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from netns import content, namespace, sysctl
+from tests.live.configurations import ECHO_SERVICE, WEB_SERVICE, vpc
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
@@ -44,48 +45,27 @@ PMTUDISC_DONT = 0
 PMTUDISC_DO = 2
 
 
-def vpc(mtu: int) -> str:
-    return f"""
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-mtu_bytes = {mtu}
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "echo"
-kind = "udp-echo"
-address = "{ECHO[0]}"
-port = {ECHO[1]}
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "{WEB[0]}"
-port = {WEB[1]}
-"""
+def vpc_of(mtu: int) -> str:
+    return vpc(ECHO_SERVICE, WEB_SERVICE, mtu_bytes=mtu)
 
 
 @pytest.fixture(scope="module")
 def narrow(launch_shared: Launch) -> Lab:
     """The VPC carries less than the environments' links."""
-    return launch_shared(toml=vpc(NARROW))
+    return launch_shared(toml=vpc_of(NARROW))
 
 
 @pytest.fixture(scope="module")
 def wide(launch_shared: Launch) -> Lab:
     """The VPC carries more."""
-    return launch_shared(toml=vpc(JUMBO))
+    return launch_shared(toml=vpc_of(JUMBO))
 
 
 @pytest.fixture(scope="module", params=["aws", "rfc"])
 def jumbo(request: pytest.FixtureRequest, launch_shared: Launch) -> Lab:
     """Both carry more than the interface, which says nothing of its own (AWS: 8500)."""
     profile = f'[nat]\nprofile = "{request.param}"\n'
-    return launch_shared(toml=profile + f"[environment]\nmtu_bytes = {JUMBO}\n" + vpc(JUMBO))
+    return launch_shared(toml=profile + f"[environment]\nmtu_bytes = {JUMBO}\n" + vpc_of(JUMBO))
 
 
 def learned_mtu(where: str, target: tuple[str, int], size: int) -> int:

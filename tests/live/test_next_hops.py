@@ -17,11 +17,18 @@ import pytest
 from scapy.layers.l2 import ARP, Ether
 
 from tests.live import wire
+from tests.live.configurations import (
+    ECHO_SERVICE,
+    OTHER,
+    OTHER_ECHO,
+    OTHER_NETWORK_INTERFACE,
+    interface,
+    vpc,
+)
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
     INTERFACE,
-    INTERFACE_ADDRESS,
     Lab,
     require_program,
     run,
@@ -29,14 +36,7 @@ from tests.live.lab import (
     udp_socket,
     wait_until,
 )
-from tests.live.scene import (
-    BROADCAST,
-    OTHER_ECHO,
-    OTHER_INTERFACE,
-    OTHER_INTERFACE_ADDRESS,
-    OTHER_VPC,
-    tell_forwarder,
-)
+from tests.live.scene import BROADCAST, tell_forwarder
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -48,38 +48,14 @@ BUFFER_BYTES = 8 << 20
 UDP_SEGMENT = 103
 
 # A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
-TOML = f"""
-[neighbours]
-reachable_seconds = 1
-retry_milliseconds = 200
-attempts = 20
-
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-subnet = [{{ name = "private-a", cidr = "10.0.0.0/16" }}]
-service = [
-    {{ name = "echo", kind = "udp-echo", address = "{ECHO[0]}", port = {ECHO[1]} }},
-]
-
-[[vpc]]
-name = "{OTHER_VPC}"
-cidr = "10.1.0.0/16"
-subnet = [{{ name = "private-b", cidr = "10.1.1.0/24" }}]
-service = [
-    {{ name = "echo", kind = "udp-echo", address = "{OTHER_ECHO[0]}", port = {OTHER_ECHO[1]} }},
-]
-
-[[network_interface]]
-name = "{INTERFACE}"
-subnet = "private-a"
-address = "{INTERFACE_ADDRESS}"
-
-[[network_interface]]
-name = "{OTHER_INTERFACE}"
-subnet = "private-b"
-address = "{OTHER_INTERFACE_ADDRESS}"
-"""
+# A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
+TOML = (
+    "[neighbours]\nreachable_seconds = 1\nretry_milliseconds = 200\nattempts = 20\n"
+    + vpc(ECHO_SERVICE, subnet_cidr="10.0.0.0/16")
+    + OTHER
+    + interface()
+    + OTHER_NETWORK_INTERFACE
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from netns import content
 from tests.conftest import in_ci
 from tests.live import wire
+from tests.live.configurations import ECHO_SERVICE, vpc
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
@@ -80,24 +81,7 @@ def test_datagrams_of_a_super_frame_are_counted_one_by_one(lab: Lab) -> None:
 def test_datagrams_larger_than_the_next_link_leave_in_pieces(launch: Launch) -> None:
     """Ten datagrams that may be cut: ten arrive, both ways, each whole."""
     count, size = 10, 1440
-    lab = launch(
-        toml=f"""
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-mtu_bytes = {NARROW}
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "echo"
-kind = "udp-echo"
-address = "{ECHO[0]}"
-port = {ECHO[1]}
-"""
-    )
+    lab = launch(toml=vpc(ECHO_SERVICE, mtu_bytes=NARROW))
     with (
         udp_socket(lab.vpc) as server,
         segmenting(lab.environment(1), size, PMTUDISC_DONT) as endpoint,
