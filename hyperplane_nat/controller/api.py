@@ -104,10 +104,16 @@ class LabService(Protocol):
         """GET /v1/security-groups."""
 
     async def apply(
-        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+        self,
+        document: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        keep_used: bool,
+        token: str | None,
     ) -> Mapping[str, Any]:
         """
-        POST /v1/apply. `document` is a configuration that nobody has looked at.
+        POST /v1/apply. `document` is a configuration that nobody has looked at. With `keep_used`,
+        what is to be deleted and has a user stays for now.
 
         Errors: ConfigError, ModelError, ControllerError.
         """
@@ -193,7 +199,7 @@ def _refusal(error: Exception) -> tuple[int, str, str]:
             return error.status, error.code, str(error)
         case ModelError():
             status = MODEL_STATUSES.get(error.code, 400)
-            return status, error.code, f"{error.message} ({error.remedy})"
+            return status, error.code, error.text
         case ConfigError():
             return 400, "InvalidParameterValueException", error.line
         case ProgramError():
@@ -292,7 +298,10 @@ class _Handlers:
     async def apply(self, request: web.Request) -> web.Response:
         asked = await _body(request, ApplyRequest)
         result = await self._lab.apply(
-            asked.config, dry_run=asked.dry_run, token=asked.client_token
+            asked.config,
+            dry_run=asked.dry_run,
+            keep_used=asked.keep_used,
+            token=asked.client_token,
         )
         return web.json_response(result)
 

@@ -181,6 +181,12 @@ class ApplyRequest(Request):
         description="The whole configuration: what a lab file may say."
     )
     dry_run: bool = Field(default=False, description="Only tell what would be done.")
+    keep_used: bool = Field(
+        default=False,
+        description="Leave what is to be deleted and has a user, such as the interface of a "
+        "function that is gone, instead of refusing it all; sent again once `waits_for` of the "
+        "plan is gone, it is deleted.",
+    )
     client_token: ClientToken | None = Field(
         default=None,
         description="A name for this request: sent again, it is answered again and not done again.",
