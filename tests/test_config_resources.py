@@ -527,3 +527,19 @@ def test_environments_of_the_command_line_need_an_interface_too(tmp_path: Path) 
     file.write_text(VPC + FUNCTION)
     with pytest.raises(ConfigError, match=r"^command line: lab\.environments: 5 environments"):
         load(file, {"lab.environments": 5})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[lab]\n", '[nat]\nprofile = "rfc"\n[timeouts]\nudp_seconds = 7\n']
+)
+def test_nobody_has_said_what_was_filled_in(tmp_path: Path, text: str) -> None:
+    """What is kept of a lab, and what `apply` sends, is what the file says."""
+    file = tmp_path / "lab.toml"
+    file.write_text(text + VPC + FUNCTION)
+    config = load(file)
+    said = config.model_dump(mode="json", exclude_unset=True)
+    document = tomllib.loads(file.read_text())
+    assert said.keys() == document.keys()
+    assert said.get("timeouts") == document.get("timeouts")
+    assert said.get("lab") == document.get("lab")
+    assert Config.model_validate(said) == config

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "doctor": _Verb("doctor", "doctor"),
     "up": _Verb("lifecycle", "up"),
     "apply": _Verb("applying", "apply"),
+    "wait": _Verb("waiting", "wait"),
     "invoke": _Verb("invocation", "invoke"),
     "exec": _Verb("execution", "execute", {"allow_interspersed_args": False}, failure=125),
     "status": _Verb("inspection", "status"),

@@ -25,7 +25,9 @@ Row = dict[str, Any]
 def labs(ctx: typer.Context, as_json: JsonOption = False) -> None:
     """List the labs of this host."""
     root = common.runtime_root(ctx)
-    rows = [_row(name, root) for name in _names(root)]
+    found = [_row(name, root) for name in _names(root)]
+    # One may have been taken down meanwhile.
+    rows = [row for row in found if row["state"] != "dead" or (root / row["lab"]).exists()]
     if as_json:
         common.print_json(rows)
         return

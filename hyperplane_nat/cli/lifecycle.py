@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hyperplane_nat import config as configuration
 from hyperplane_nat import private_files
-from hyperplane_nat.cli import common, failures
+from hyperplane_nat.cli import common, failures, waiting
 from hyperplane_nat.cli.common import (
     ConfigOption,
     EnvironmentsOption,
@@ -37,6 +37,7 @@ from hyperplane_nat.cli.common import (
     SetOption,
     UserError,
 )
+from hyperplane_nat.cli.waiting import TimeoutOption
 from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller import record
@@ -64,9 +65,17 @@ def up(
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove what a dead controller left, flows included.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when the functions are Active, too.")
+    ] = False,
+    timeout: TimeoutOption = None,
     assignments: SetOption = None,
 ) -> None:
     """Start a lab; return when traffic can flow."""
+    waiting.check_options(wait, timeout)
+    if wait and foreground:
+        raise UserError("--foreground stays here (leave out --wait; hyperplane-nat wait)")
+    limit = waiting.Limit(timeout)
     overrides = common.overrides(ctx, lab, environments, assignments)
     effective = configuration.load(config, overrides)
     if config is None and environments is None and not assignments:
@@ -92,6 +101,10 @@ def up(
     ) as bars:
         status = start(effective, progress_bars(bars), replace=replace, source=source)
     typer.echo(summary(effective, status))
+    if wait and effective.function:
+        root = Path(effective.lab.runtime_directory)
+        connection = Client(effective.lab.name, runtime_directory=root)
+        waiting.until_active(connection, [each.name for each in effective.function], limit)
 
 
 def progress_bars(bars: Progress) -> Callable[[str, int, int], None]:

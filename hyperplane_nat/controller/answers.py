@@ -338,9 +338,12 @@ class PlanStep(BaseModel):
     """One step of a plan."""
 
     action: Literal["create", "change", "delete"]
-    kind: str = Field(description="account, vpc, subnet, security-group, service and so on.")
+    kind: str = Field(description="account, vpc, subnet, security-group, service, pool and so on.")
     name: str
     detail: str
+    waits_for: str = Field(
+        description="Of a deletion that is left for later: what still uses it. Otherwise empty."
+    )
 
 
 class Applied(BaseModel):

@@ -90,10 +90,16 @@ class LabService(Protocol):
         """GET /v1/security-groups."""
 
     async def apply(
-        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+        self,
+        document: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        keep_used: bool,
+        token: str | None,
     ) -> Mapping[str, Any]:
         """
-        POST /v1/apply. `document` is a configuration that nobody has looked at.
+        POST /v1/apply. `document` is a configuration that nobody has looked at. With `keep_used`,
+        what is to be deleted and has a user stays for now.
 
         Errors: ConfigError, ModelError, ControllerError.
         """
@@ -205,7 +211,10 @@ class _Handlers:
     async def apply(self, request: web.Request) -> web.Response:
         asked = await _body(request, ApplyRequest)
         result = await self._lab.apply(
-            asked.config, dry_run=asked.dry_run, token=asked.client_token
+            asked.config,
+            dry_run=asked.dry_run,
+            keep_used=asked.keep_used,
+            token=asked.client_token,
         )
         return web.json_response(result)
 

@@ -436,7 +436,7 @@ class Daemon(RunningLab):
         self._logs.start()
 
     async def _reapply(self, config: Config) -> Mapping[str, Any]:
-        return await self.apply(record.said(config), dry_run=False, token=None)
+        return await self.apply(record.said(config), dry_run=False, keep_used=False, token=None)
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""

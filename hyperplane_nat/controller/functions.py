@@ -24,6 +24,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hyperplane_nat.config import Config
+from hyperplane_nat.config_resources import Pool
 from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.network import Network
@@ -31,6 +32,7 @@ from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Placement, Plan, Region
 from hyperplane_nat.model.store import Store, token_mismatch
 from netns import execution, topology
@@ -116,7 +118,8 @@ class Functions:
         self.pool.add(used, ready=False)
         self.pool.add(free)
         with self._saving():
-            self.region.apply(self.region.plan(resources_of(self._config)))
+            # An apply that waited for the end of interfaces may not have come to its own end.
+            self.region.apply(self.region.plan(resources_of(self._config), keep_used=True))
 
     async def start(self, progress: Callable[[int, int], None]) -> None:
         """Make everything that is wanted, the pool included; the forwarder runs."""
@@ -219,14 +222,14 @@ class Functions:
         return answer
 
     async def apply(
-        self, config: Config, *, token: str | None, request: object
+        self, config: Config, *, keep_used: bool, token: str | None, request: object
     ) -> Mapping[str, Any]:
         """Plan and do it; returns when the network stands, or has to be tried again.
 
         ModelError, StateError: nothing was changed.
         """
-        plan = self.region.plan(resources_of(config))
-        result = _answer(plan, applied=True)
+        plan = self.region.plan(resources_of(config), keep_used=keep_used)
+        result = self._answer(plan, config, applied=True)
         self.region.apply(
             plan,
             lambda: self._store.save(self.region, token=token, request=request, answer=result),
@@ -241,9 +244,14 @@ class Functions:
             self._poked.set()
         return result
 
-    def plan(self, config: Config) -> Mapping[str, Any]:
+    def plan(self, config: Config, *, keep_used: bool) -> Mapping[str, Any]:
         """What `apply` would do. ModelError."""
-        return _answer(self.region.plan(resources_of(config)), applied=False)
+        plan = self.region.plan(resources_of(config), keep_used=keep_used)
+        return self._answer(plan, config, applied=False)
+
+    def _answer(self, plan: Plan, config: Config, *, applied: bool) -> Mapping[str, Any]:
+        lines = [*_pool_lines(self._config.pool, config.pool), *plan.lines]
+        return {"plan": [asdict(line) for line in lines], "applied": applied}
 
     async def invoke(
         self,
@@ -417,8 +425,14 @@ _RETRIED = (ForwarderError, NetnsError, StateError)
 """What keeps the network or the file from following the region for a while."""
 
 
-def _answer(plan: Plan, *, applied: bool) -> Mapping[str, Any]:
-    return {"plan": [asdict(line) for line in plan.lines], "applied": applied}
+def _pool_lines(now: Pool, wanted: Pool) -> list[PlanLine]:
+    """The pool is no part of the region, and of a plan all the same."""
+    changed = [
+        f"{name} {getattr(now, name)} to {getattr(wanted, name)}"
+        for name in Pool.model_fields
+        if getattr(now, name) != getattr(wanted, name)
+    ]
+    return [PlanLine(CHANGE, "pool", "pool", ", ".join(changed))] if changed else []
 
 
 _OUTPUTS = ("stdout", "stderr")

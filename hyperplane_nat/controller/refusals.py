@@ -74,7 +74,7 @@ def _of(error: Exception) -> tuple[int, str, str]:
             return error.status, error.code, str(error)
         case ModelError():
             status = MODEL_STATUSES.get(error.code, 400)
-            return status, error.code, f"{error.message} ({error.remedy})"
+            return status, error.code, error.text
         case ConfigError():
             return 400, "InvalidParameterValueException", error.line
         case ProgramError():

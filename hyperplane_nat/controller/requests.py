@@ -15,7 +15,6 @@ InvalidParameterValueException for JSON that does not fit; and `invalid_paramete
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -56,6 +55,8 @@ _REMOTE = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}(?::{_PORT})?", re.ASCII)
 
 TIMEOUT_SECONDS_MAX = 86_400.0
 
+_BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+
 _EXCERPT = 40
 
 M = TypeVar("M", bound=BaseModel)
@@ -71,11 +72,9 @@ class RequestError(Exception):
 
 
 def _bytes_of(value: object) -> bytes:
-    if isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            pass
+    # The decoder takes more padding than there may be.
+    if isinstance(value, str) and re.fullmatch(_BASE64, value):
+        return base64.b64decode(value)
     raise PydanticCustomError("base64", "not base64 (encode it as RFC 4648 section 4 has it)")
 
 
@@ -125,7 +124,7 @@ Base64 = Annotated[
         {
             "type": "string",
             "contentEncoding": "base64",
-            "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+            "pattern": f"^{_BASE64}$",
         }
     ),
 ]
@@ -181,6 +180,12 @@ class ApplyRequest(Request):
         description="The whole configuration: what a lab file may say."
     )
     dry_run: bool = Field(default=False, description="Only tell what would be done.")
+    keep_used: bool = Field(
+        default=False,
+        description="Leave what is to be deleted and has a user, such as the interface of a "
+        "function that is gone, instead of refusing it all; sent again once `waits_for` of the "
+        "plan is gone, it is deleted.",
+    )
     client_token: ClientToken | None = Field(
         default=None,
         description="A name for this request: sent again, it is answered again and not done again.",

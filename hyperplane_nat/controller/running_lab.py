@@ -216,28 +216,35 @@ class RunningLab:
         return describe_security_groups(self._service().region)
 
     async def apply(
-        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+        self,
+        document: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        keep_used: bool,
+        token: str | None,
     ) -> Mapping[str, Any]:
         """POST /v1/apply: ConfigError, ModelError; what is not a resource must be as it is."""
         # A client that goes away does not leave a plan half done.
-        return await asyncio.shield(self._apply(document, dry_run, token))
+        return await asyncio.shield(self._apply(document, dry_run, keep_used, token))
 
     async def _apply(
-        self, document: Mapping[str, Any], dry_run: bool, token: str | None
+        self, document: Mapping[str, Any], dry_run: bool, keep_used: bool, token: str | None
     ) -> Mapping[str, Any]:
         # One after the other: each plan is about what the one before has left.
         async with self._applying:
             self._open()
-            request = {"apply": document, "dry_run": dry_run}
+            request = {"apply": document, "dry_run": dry_run, "keep_used": keep_used}
             if (answer := self._service().repeated(token, request)) is not None:
                 return answer
             config = self._applicable(document)
             if dry_run:
-                return self._service().plan(config)
+                return self._service().plan(config, keep_used=keep_used)
             # Before anything is changed: the disk may be full.
             kept = await in_thread(record.prepare, self._paths.config_file, config)
             try:
-                result = await self._service().apply(config, token=token, request=request)
+                result = await self._service().apply(
+                    config, keep_used=keep_used, token=token, request=request
+                )
             except BaseException:
                 kept.unlink(missing_ok=True)
                 raise
@@ -246,7 +253,7 @@ class RunningLab:
             return result
 
     def _applicable(self, document: Mapping[str, Any]) -> Config:
-        config = validated(dict(document), "apply")
+        config = validated(_as_it_is(document, self._config), "apply")
         changed = [
             field
             for field in record.differences(self._config, config)
@@ -336,3 +343,20 @@ class RunningLab:
         self._stop.set()
         assert self._gone is not None
         await asyncio.shield(self._gone)
+
+
+def _as_it_is(document: Mapping[str, Any], running: Config) -> dict[str, Any]:
+    """The document with the static part of the running lab where it does not say it.
+
+    With a first function, defaults would change that; a lab that runs is not asked for defaults.
+    """
+    result = dict(document)
+    lab = result.get("lab", {})
+    if not result.get("function") or not isinstance(lab, Mapping):
+        return result
+    result["lab"] = {"environments": running.lab.environments, **lab}
+    if "network_interface" not in result:
+        result["network_interface"] = [
+            interface.model_dump(mode="json") for interface in running.network_interface
+        ]
+    return result

@@ -3,20 +3,33 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class ModelError(Exception):
     """
     A request that cannot be done; nothing of it was done.
 
-    The text is one line: `<code>: <message> (<remedy>)`. `code` is the error name of AWS (Lambda
-    API reference, "Invoke" and "CreateFunction"; EC2 API reference, "Error codes").
+    The text is one line: `<code>: <field>: <message> (<remedy>)`. `code` is the error name of AWS
+    (Lambda API reference, "Invoke" and "CreateFunction"; EC2 API reference, "Error codes"), `field`
+    the entry of the lab file and the field in it, where it is one's mistake.
     """
 
-    def __init__(self, code: str, message: str, remedy: str) -> None:
-        super().__init__(f"{code}: {message} ({remedy})")
+    def __init__(self, code: str, message: str, remedy: str, field: str = "") -> None:
         self.code = code
         self.message = message
         self.remedy = remedy
+        self.field = field
+        super().__init__(f"{code}: {self.text}")
+
+    @property
+    def text(self) -> str:
+        """All but the code."""
+        return f"{f'{self.field}: ' if self.field else ''}{self.message} ({self.remedy})"
+
+    def at(self, field: str) -> Self:
+        """The same error, of that field unless it has one."""
+        return type(self)(self.code, self.message, self.remedy, self.field or field)
 
 
 class StateError(Exception):
@@ -26,3 +39,27 @@ class StateError(Exception):
         super().__init__(f"{message} ({remedy})")
         self.message = message
         self.remedy = remedy
+
+
+SECTIONS = {
+    "account": "account",
+    "vpc": "vpc",
+    "function": "function",
+    "internet-host": "internet",
+    "subnet": "vpc.subnet",
+    "security-group": "vpc.security_group",
+    "service": "vpc.service",
+}
+"""The section of a lab file that each kind of a plan's lines is in."""
+
+
+def entry_of(kind: str, name: str, field: str = "") -> str:
+    """
+    An entry of a lab file as errors name it, `[[vpc]] "a", subnet "b"`, and a field in it.
+
+    `name` is that of a plan's line, with the VPC before a slash where the entry is in one.
+    """
+    section, _, part = SECTIONS[kind].partition(".")
+    outer, _, inner = name.partition("/") if part else (name, "", "")
+    entry = f'[[{section}]] "{outer}"' + (f', {part} "{inner}"' if part else "")
+    return f"{entry}: {field}" if field else entry

@@ -10,7 +10,9 @@ before anything is changed.
 The order: everything that others refer to is made first, then functions are deleted, created and
 changed, then what nobody refers to any more is deleted, those that refer before those referred to.
 What still has a user when its turn comes is refused with DependencyViolation, as on AWS: an
-interface is such a user until it is deleted, up to 20 minutes after the function.
+interface is such a user until it is deleted, up to 20 minutes after the function. Who wants to wait
+for that has it left out (`keep_used`), and runs the same plan again: what nobody wants any more is
+deleted by the first run that finds it without a user.
 
 A VPC whose network, account or MTU changes, and a subnet whose network changes, is another one: the
 old one is deleted, the new one made.
@@ -34,7 +36,7 @@ from hyperplane_nat.model.entities import (
     Subnet,
     Vpc,
 )
-from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
 from hyperplane_nat.model.resources import (
@@ -50,6 +52,12 @@ from hyperplane_nat.model.states import FunctionState, UpdateStatus
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS, accounts_of, validate
 
 N = TypeVar("N", Account, Function, SecurityGroup, Service, Subnet, Vpc)
+
+FUNCTION_FIELDS = {
+    "ENILimitReachedException": "subnets",
+    "SubnetIPAddressLimitReachedException": "subnets",
+}
+"""The field of a function that an error of making it is about."""
 
 CREATE = "create"
 CHANGE = "change"
@@ -67,13 +75,17 @@ class PlanLine:
     name: str
     """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
     detail: str = ""
+    waits_for: str = ""
+    """Of a deletion: what still uses it, so that it is not deleted yet."""
 
 
 class Planner:
     """One run over the tables of a region, inside a transaction of the caller's."""
 
-    def __init__(self, lifecycle: Lifecycle, wanted: Resources) -> None:
+    def __init__(self, lifecycle: Lifecycle, wanted: Resources, *, keep_used: bool = False) -> None:
+        """With `keep_used`, what is to be deleted and has a user is left for the next run."""
         self._lifecycle = lifecycle
+        self._keep_used = keep_used
         self._tables = lifecycle.tables
         self._wanted = wanted
         self._lines: list[PlanLine] = []
@@ -98,7 +110,11 @@ class Planner:
         self._check_addresses()
         self._delete_functions()
         for function in self._wanted.functions:
-            self._make_function(function, internet)
+            try:
+                self._make_function(function, internet)
+            except ModelError as error:
+                field = FUNCTION_FIELDS.get(error.code, "")
+                raise error.at(entry_of("function", function.name, field)) from None
         self._lifecycle.settle()
         self._delete_groups()
         self._delete_subnets()
@@ -123,6 +139,7 @@ class Planner:
                         "InvalidParameterValue",
                         f"account id {wanted.id} of {wanted.name} is that of {other.name}",
                         "rename the account in a lab without it, or choose another id",
+                        entry_of("account", wanted.name, "id"),
                     )
                 account = Account(wanted.id or account_id(self._lifecycle.random_hex), wanted.name)
                 self._tables.put(account)
@@ -242,11 +259,13 @@ class Planner:
         for service in self._tables.services.values():
             for interface in self._tables.in_vpc(service.vpc_id):
                 if service.address == interface.address:
+                    vpc = self._tables.vpcs[service.vpc_id]
                     raise ModelError(
                         "InvalidIPAddress.InUse",
                         f"address {service.address} of service {service.name} is that of "
                         f"interface {interface.id}",
                         "choose another one",
+                        entry_of("service", f"{vpc.name}/{service.name}", "address"),
                     )
         for vpc in self._tables.vpcs.values():
             for interface in self._tables.in_vpc(vpc.id):
@@ -325,17 +344,34 @@ class Planner:
     def _delete_groups(self) -> None:
         kept = {group.id for group in self._groups.values()}
         gone = [group for group in _by_name(self._tables.groups.values()) if group.id not in kept]
+        users = self._users_of_groups(gone)
         for group in gone:
-            self._tables.remove(group)
-            name = f"{self._tables.vpcs[group.vpc_id].name}/{group.name}"
-            self._line(DELETE, "security-group", name)
-        for group in gone:
-            user = self._user_of_group(group)
-            if user is not None:
-                raise in_use(f"security group {group.name}", group.id, user)
+            vpc = self._tables.vpcs[group.vpc_id]
+            name = f"{vpc.name}/{group.name}"
+            if user := users.get(group.id):
+                what = f"security group {group.name}"
+                self._used("security-group", name, what, group.id, user, self._replaced(vpc))
+            else:
+                self._tables.remove(group)
+                self._line(DELETE, "security-group", name)
+
+    def _users_of_groups(self, gone: list[SecurityGroup]) -> dict[str, str]:
+        """The users of groups to be deleted, by the group's id.
+
+        What is wanted names no such group; the rules of one that has to stay may.
+        """
+        users = {group.id: user for group in gone if (user := self._user_of_group(group))}
+        staying = [group for group in gone if group.id in users]
+        while staying:
+            group = staying.pop()
+            named = {rule.group_id for rule in group.ingress + group.egress}
+            for other in gone:
+                if other.id in named and other.id not in users:
+                    users[other.id] = f"security group {group.name}"
+                    staying.append(other)
+        return users
 
     def _user_of_group(self, group: SecurityGroup) -> str | None:
-        # Rules and services are no users: what is wanted names no group that is to be deleted.
         for interface in self._tables.in_vpc(group.vpc_id):
             if group.id in interface.group_ids:
                 return f"interface {interface.id}"
@@ -351,31 +387,72 @@ class Planner:
             vpc = self._tables.vpcs[subnet.vpc_id]
             if subnet.id in kept or vpc.name == INTERNET:
                 continue
-            for interface in self._tables.in_vpc(vpc.id):
-                if interface.subnet_id == subnet.id:
-                    raise in_use(f"subnet {subnet.name}", subnet.id, f"interface {interface.id}")
-            for function in self._tables.functions.values():
-                for config in (function.config, function.update):
-                    if config is not None and subnet.id in config.subnet_ids:
-                        raise in_use(
-                            f"subnet {subnet.name}", subnet.id, f"function {function.name}"
-                        )
-            self._tables.remove(subnet)
-            self._line(DELETE, "subnet", f"{vpc.name}/{subnet.name}")
+            name = f"{vpc.name}/{subnet.name}"
+            if user := self._user_of_subnet(subnet):
+                again = self._replaced(vpc) or (vpc.name, subnet.name) in self._subnets
+                self._used("subnet", name, f"subnet {subnet.name}", subnet.id, user, again)
+            else:
+                self._tables.remove(subnet)
+                self._line(DELETE, "subnet", name)
+
+    def _user_of_subnet(self, subnet: Subnet) -> str | None:
+        for interface in self._tables.in_vpc(subnet.vpc_id):
+            if interface.subnet_id == subnet.id:
+                return f"interface {interface.id}"
+        for function in self._tables.functions.values():
+            for config in (function.config, function.update):
+                if config is not None and subnet.id in config.subnet_ids:
+                    return f"function {function.name}"
+        return None
 
     def _delete_vpcs(self, internet: Vpc) -> None:
         kept = {internet.id, *(vpc.id for vpc in self._vpcs.values())}
         for vpc in _by_name(self._tables.vpcs.values()):
-            if vpc.id not in kept:
+            if vpc.id in kept:
+                continue
+            parts = [
+                f"subnet {each.name}" for each in self._tables.subnets.values() if is_in(each, vpc)
+            ]
+            parts += [
+                f"security group {each.name}"
+                for each in self._tables.groups.values()
+                if is_in(each, vpc)
+            ]
+            if parts:
+                user = min(parts)
+                self._used("vpc", vpc.name, f"VPC {vpc.name}", vpc.id, user, self._replaced(vpc))
+            else:
                 self._tables.remove(vpc)
                 self._line(DELETE, "vpc", vpc.name)
 
     def _delete_accounts(self) -> None:
         kept = {account.id for account in self._accounts.values()}
         for account in _by_name(self._tables.accounts.values()):
-            if account.id not in kept:
+            if account.id in kept:
+                continue
+            owned = (vpc for vpc in self._tables.vpcs.values() if vpc.account_id == account.id)
+            if vpc := next(owned, None):
+                again = account.name in self._accounts
+                what = f"account {account.name}"
+                self._used("account", account.name, what, account.id, f"VPC {vpc.name}", again)
+            else:
                 self._tables.remove(account)
                 self._line(DELETE, "account", account.name)
+
+    def _replaced(self, vpc: Vpc) -> bool:
+        """Whether another VPC has its name from now on."""
+        return vpc.name in self._vpcs and self._vpcs[vpc.name].id != vpc.id
+
+    def _used(
+        self, kind: str, name: str, what: str, resource: str, user: str, name_taken: bool
+    ) -> None:
+        """Something to be deleted has a user: it stays for now, or nothing is done at all.
+
+        What is to be made anew under the same name cannot stand beside it.
+        """
+        if name_taken or not self._keep_used:
+            raise in_use(what, resource, user, entry_of(kind, name), name_taken=name_taken)
+        self._lines.append(PlanLine(DELETE, kind, name, waits_for=user))
 
 
 def ensure_internet(lifecycle: Lifecycle) -> None:
@@ -418,10 +495,14 @@ def is_in(item: Subnet | SecurityGroup | Service, vpc: Vpc) -> bool:
     return item.vpc_id == vpc.id
 
 
-def in_use(what: str, resource: str, user: str) -> ModelError:
+def in_use(what: str, resource: str, user: str, field: str, *, name_taken: bool) -> ModelError:
     """The error of a deletion of something that has a user."""
+    remedy = (
+        "keep it, or apply --wait without it first: what is made anew has its name"
+        if name_taken
+        else "keep it, or apply --wait, which deletes it once that is gone; interfaces go up to 20 "
+        "minutes after their last user"
+    )
     return ModelError(
-        "DependencyViolation",
-        f"{what} ({resource}) has a dependent object, {user}",
-        "delete that first; interfaces go up to 20 minutes after their last user",
+        "DependencyViolation", f"{what} ({resource}) has a dependent object, {user}", remedy, field
     )

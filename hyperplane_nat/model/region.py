@@ -54,6 +54,7 @@ class Plan:
 
     wanted: Resources
     lines: tuple[PlanLine, ...]
+    keep_used: bool = False
 
 
 def no_slot() -> int:
@@ -120,19 +121,20 @@ class Region:
 
     # -- what is wanted
 
-    def plan(self, wanted: Resources) -> Plan:
+    def plan(self, wanted: Resources, *, keep_used: bool = False) -> Plan:
         """
         What `apply` would do, without doing it.
 
         Errors: whatever makes it impossible, quotas and free addresses included, under AWS's name;
-        DependencyViolation for the deletion of something in use.
+        DependencyViolation for the deletion of something in use, unless it is to be kept: then its
+        line says what it waits for.
         """
         self.advance()
         with self.tables.transaction():
             self._lifecycle.now = self._clock()
-            lines = Planner(self._lifecycle, wanted).run()
+            lines = Planner(self._lifecycle, wanted, keep_used=keep_used).run()
             self.tables.undo()
-        return Plan(wanted, lines)
+        return Plan(wanted, lines, keep_used)
 
     def apply(self, plan: Plan, commit: Callable[[], None] | None = None) -> tuple[PlanLine, ...]:
         """
@@ -141,7 +143,7 @@ class Region:
         `commit` is called when all is done; what it raises puts everything back.
         """
         with self._command(commit):
-            return Planner(self._lifecycle, plan.wanted).run()
+            return Planner(self._lifecycle, plan.wanted, keep_used=plan.keep_used).run()
 
     def wanted(self) -> Wanted:
         """What namespaces, links and the forwarder should be. Costs by everything there is."""

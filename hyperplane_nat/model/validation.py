@@ -15,7 +15,7 @@ from ipaddress import IPv4Network
 from itertools import pairwise
 
 from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
-from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.resources import (
     DEFAULT_ACCOUNT,
     DEFAULT_ACCOUNT_ID,
@@ -66,7 +66,12 @@ def validate(wanted: Resources, settings: LifecycleSettings) -> None:
         if account.id is not None and not _ACCOUNT_ID.fullmatch(account.id):
             raise _wrong(f"account id {account.id!r} of {account.name} is not 12 digits", "fix it")
         if account.id == LAMBDA_ACCOUNT_ID:
-            raise _wrong(f"account id {account.id} is the Lambda service's", "choose another one")
+            raise ModelError(
+                "InvalidParameterValue",
+                f"account id {account.id} is the Lambda service's",
+                "choose another one",
+                entry_of("account", account.name, "id"),
+            )
     names = {account.name for account in accounts}
     vpcs = {vpc.name: vpc for vpc in wanted.vpcs}
     for vpc in wanted.vpcs:
@@ -184,6 +189,7 @@ def _check_group(
                 "RulesPerSecurityGroupLimitExceeded",
                 f"{where} has {len(rules)} rules",
                 f"at most {settings.rules_per_direction} are possible: merge some",
+                entry_of("security-group", f"{vpc.name}/{group.name}", direction),
             )
         for rule in rules:
             _check_rule(where, rule)
@@ -237,11 +243,13 @@ def _check_function(
         raise _lambda(
             f"{who} has {len(function.subnets)} subnets",
             f"at most {settings.subnets_per_function} are possible",
+            entry_of("function", function.name, "subnets"),
         )
     if len(function.security_groups) > settings.groups_per_function:
         raise _lambda(
             f"{who} has {len(function.security_groups)} security groups",
             f"at most {settings.groups_per_function} are possible",
+            entry_of("function", function.name, "security_groups"),
         )
     known = {subnet.name for subnet in vpc.subnets}
     for name in function.subnets:
@@ -280,5 +288,5 @@ def _wrong(message: str, remedy: str) -> ModelError:
     return ModelError("InvalidParameterValue", message, remedy)
 
 
-def _lambda(message: str, remedy: str) -> ModelError:
-    return ModelError("InvalidParameterValueException", message, remedy)
+def _lambda(message: str, remedy: str, field: str = "") -> ModelError:
+    return ModelError("InvalidParameterValueException", message, remedy, field)

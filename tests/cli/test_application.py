@@ -18,6 +18,7 @@ COMMANDS = [
     "doctor",
     "up",
     "apply",
+    "wait",
     "invoke",
     "exec",
     "status",

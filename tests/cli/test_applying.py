@@ -18,6 +18,8 @@ PLAN = [
     {"action": "change", "kind": "function", "name": "checkout", "detail": "memory_mb 128 -> 256"},
     {"action": "delete", "kind": "function", "name": "refund", "detail": ""},
 ]
+for line in PLAN:
+    line["waits_for"] = ""
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_apply_sends_what_the_file_and_the_command_line_say(
     assert api.requests == ["POST /v1/apply"]
     [body] = api.bodies
     assert Config.model_validate(body.pop("config")) == wanted
-    assert body == {"dry_run": False, "client_token": None}
+    assert body == {"dry_run": False, "keep_used": False, "client_token": None}
 
 
 def test_apply_prints_the_plan(run: Run, api: FakeApi, file: Path) -> None:

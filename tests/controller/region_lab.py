@@ -311,14 +311,19 @@ class RegionLab:
         return describe_security_groups(self.region)
 
     async def apply(
-        self, document: Mapping[str, Any], *, dry_run: bool, token: str | None
+        self,
+        document: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        keep_used: bool,
+        token: str | None,
     ) -> Mapping[str, Any]:
         self._raise()
         try:
             config = Config.model_validate(document)
         except ValidationError as error:
             raise ConfigError(f"config: {error.errors()[0]['msg']} (mend it)") from None
-        plan = self.region.plan(resources_of(config))
+        plan = self.region.plan(resources_of(config), keep_used=keep_used)
         lines = plan.lines if dry_run else self.region.apply(plan)
         if not dry_run:
             self.document = config.model_dump(mode="json")

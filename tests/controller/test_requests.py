@@ -8,7 +8,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hyperplane_nat.controller.requests import (
@@ -30,6 +30,7 @@ def test_bytes_come_through_base64(data: bytes) -> None:
 
 
 @given(st.text("AQg+/=-\n", max_size=9) | st.text(max_size=9))
+@example("AAAA=")
 def test_base64_is_taken_exactly_when_the_schema_says_so(text: str) -> None:
     schema = InvocationRequest.model_json_schema()["properties"]["stdin"]["anyOf"][0]
     body = json.dumps({"command": ["cat"], "stdin": text}).encode()

@@ -17,6 +17,7 @@ from hyperplane_nat.controller import record
 from tests.live.configurations import function, functions
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, live_connection, wait_until
+from tests.live.test_crash import kill_controller
 
 pytestmark = pytest.mark.live
 
@@ -71,17 +72,57 @@ def test_twenty_at_once(launch: Launch) -> None:
 
 
 def test_a_first_function_is_added(launch: Launch) -> None:
+    """To a file that says nothing of static environments, which go on."""
     lab = launch(environments=1, toml=functions(pool=0, time_scale=FAST))
     with live_connection(lab, 1, 7007) as exchange_more:
         config = document(lab, "first") | {"pool": {"size": 2}}
-        lab.client.post("/v1/apply", {"config": config})
+        del config["network_interface"], config["lab"]["environments"]
+        answer: Any = lab.client.post("/v1/apply", {"config": config})
+        assert [(line["kind"], line["detail"]) for line in answer["plan"]] == [
+            ("pool", "size 0 to 2"),
+            ("function", "none"),
+        ]
+        assert len(lab.rows("environments")) == 3
         wait_until(lambda: lab.status()["pool"] == {"ready": 2, "size": 2}, "the pool is full")
         wait_until(lambda: lab.rows("functions")[0]["State"] == "Active", "it is Active")
-        answer: Any = lab.client.post(
-            "/v1/functions/first/invocations", {"command": ["ip", "address"]}
-        )
+        answer = lab.client.post("/v1/functions/first/invocations", {"command": ["ip", "address"]})
         assert answer["status"] == 0
         exchange_more()
+
+
+GROUP = '\n[[vpc.security_group]]\nname = "{}"\n'
+IN_VPC = """
+[[function]]
+name = "f"
+subnets = ["private-a"]
+security_groups = ["gone"]
+"""
+
+
+def test_a_function_and_its_group_go_in_one_apply(launch: Launch) -> None:
+    """The interface outlives the function; a controller that dies meanwhile changes nothing."""
+    vpc, separator, interface = functions(pool=4, time_scale=300).partition("[[network_interface]]")
+    before = vpc + GROUP.format("gone") + separator + interface
+    lab = launch(environments=1, toml=before + IN_VPC)
+    lab.cli("wait", "f")
+    after = lab.config_file.with_suffix(".after")
+    text = lab.config_file.read_text().replace(GROUP.format("gone"), "")
+    after.write_text(text.replace(IN_VPC, function("hook")))
+    with live_connection(lab, 1, 7007) as exchange_more:
+        refused = lab.cli("apply", str(after), check=False)
+        assert refused.returncode == 2
+        assert 'DependencyViolation: [[vpc]] "customer", security_group "gone"' in refused.stderr
+        assert "apply --wait" in refused.stderr
+        assert names(lab.client) == {"f"}
+        out_of_time = lab.cli("apply", str(after), "--wait", "--timeout", "0", check=False)
+        assert out_of_time.returncode == 124
+        assert names(lab.client) == {"hook"} == kept(lab.runtime_directory)
+        kill_controller(lab)
+        lab.cli("up")
+        exchange_more()
+        lab.cli("apply", str(after), "--wait")
+        assert lab.rows("security-groups") == []
+        assert lab.cli("apply", str(after)).stdout == "nothing to do\n"
 
 
 def test_a_token_with_other_parameters_is_refused(launch: Launch) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.resources import (
     AccountResource,
     FunctionResource,
@@ -199,3 +201,124 @@ def test_a_function_of_another_account_is_another_function() -> None:
     scene = Scene(function("public", NONE))
     lines = words(scene, lab(function("public", NONE, account="bank")))
     assert lines == ["delete function public", "create function public"]
+
+
+def later(scene: Scene, wanted: Resources) -> list[tuple[str, str]]:
+    """What an apply that leaves what is used deletes, and what each of that waits for."""
+    lines = scene.region.apply(scene.region.plan(wanted, keep_used=True))
+    return [(f"{line.kind} {line.name}", line.waits_for) for line in lines]
+
+
+def test_what_is_used_is_left_and_deleted_once_it_is_not() -> None:
+    scene = Scene(function("orders"))
+    scene.active()
+    user = f"interface {scene.interface().id}"
+    nothing = Resources(accounts=())
+    first = later(scene, nothing)
+    assert first == [
+        ("function orders", ""),
+        ("security-group customer/app", user),
+        ("security-group customer/db", ""),
+        ("subnet customer/a", user),
+        ("subnet customer/b", ""),
+        ("vpc customer", "security group app"),
+        ("account bank", ""),
+        ("account shop", "VPC customer"),
+    ]
+    waiting = [line for line in first if line[1]]
+    assert later(scene, nothing) == waiting
+    # Also after a restart, and refused by who does not wait.
+    document = scene.region.document()
+    scene.region = Region.from_document(document, **scene.options())
+    assert later(scene, nothing) == waiting
+    assert refusal(lambda: scene.apply(nothing)) == "DependencyViolation"
+    scene.pass_seconds(20 * 60)
+    scene.take_down()
+    assert later(scene, nothing) == [(name, "") for name, _ in waiting]
+    assert later(scene, nothing) == []
+
+
+def test_a_group_that_the_rule_of_a_used_one_names_is_left_too() -> None:
+    """As on EC2: no group goes whose id stands in a rule."""
+    groups = (
+        SecurityGroupResource("app", egress=(rule(group="db"),)),
+        SecurityGroupResource("db", ingress=(rule(group="far"), rule(group="db"))),
+        "far",
+        "free",
+    )
+    scene = Scene()
+    scene.apply(lab(function("orders"), vpcs=(vpc(groups=groups),)))
+    scene.active()
+    user = f"interface {scene.interface().id}"
+    assert later(scene, lab(vpcs=(vpc(groups=()),))) == [
+        ("function orders", ""),
+        ("security-group customer/app", user),
+        ("security-group customer/db", "security group app"),
+        ("security-group customer/far", "security group db"),
+        ("security-group customer/free", ""),
+    ]
+    document = scene.region.document()
+    assert Region.from_document(document, **scene.options()).document() == document
+
+
+@pytest.mark.parametrize("change", [other_network, other_subnet])
+def test_what_is_made_anew_under_its_name_cannot_wait(change: object) -> None:
+    scene = Scene(function("orders"))
+    scene.active()
+    before = scene.region.document()
+    assert callable(change)
+    with pytest.raises(ModelError, match="what is made anew has its name") as refused:
+        later(scene, lab(vpcs=(change(vpc()),)))
+    assert refused.value.code == "DependencyViolation"
+    assert scene.region.document() == before
+
+
+def test_what_is_left_is_used_again_by_who_wants_it_again() -> None:
+    scene = Scene(function("orders"))
+    scene.active()
+    group = scene.function("orders").config.group_ids
+    later(scene, lab(vpcs=(vpc(groups=("db",)),)))
+    scene.apply(lab(function("orders")))
+    assert scene.function("orders").config.group_ids == group
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        (lab(vpcs=(vpc(groups=("db",)),)), '[[vpc]] "customer", security_group "app"'),
+        (
+            lab(function("orders", groups=tuple("abcdef")), vpcs=(vpc(groups=tuple("abcdef")),)),
+            '[[function]] "orders": security_groups',
+        ),
+        (
+            lab(
+                function("orders"),
+                *(
+                    function(f"f{number}", subnets=("c",), groups=(f"g{number}",))
+                    for number in range(12)
+                ),
+                vpcs=(
+                    vpc(
+                        subnets=(("a", "10.0.1.0/24"), ("c", "10.0.2.0/28")),
+                        groups=("app", *(f"g{number}" for number in range(12))),
+                    ),
+                ),
+            ),
+            '[[function]] "f11": subnets',
+        ),
+        (
+            lab(
+                function("orders"),
+                vpcs=(vpc(services=(service("web", "10.0.1.4"),)),),
+            ),
+            '[[vpc]] "customer", service "web": address',
+        ),
+    ],
+)
+def test_a_refusal_names_the_field(wanted: Resources, field: str) -> None:
+    scene = Scene(function("orders"))
+    scene.active()
+    with pytest.raises(ModelError) as refused:
+        scene.apply(wanted)
+    assert refused.value.field == field
+    assert str(refused.value).startswith(f"{refused.value.code}: {field}: ")
