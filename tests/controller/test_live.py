@@ -20,7 +20,7 @@ from hyperplane_nat.config import Config
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.processes import resident_bytes
 from netns import namespace, topology
-from tests.controller.support import config_in, gone
+from tests.controller.support import DEADLINE_SECONDS, config_in, gone
 
 pytestmark = pytest.mark.live
 
@@ -49,9 +49,9 @@ class Controller:
     def status(self) -> dict[str, Any]:
         return cast(dict[str, Any], self.client.get("/v1/status"))
 
-    def end(self, number: int, seconds: float) -> int:
+    def end(self, number: int) -> int:
         self.process.send_signal(number)
-        return self.process.wait(seconds)
+        return self.process.wait(DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_download_outlives_controller_and_forwarder(config: Config) -> None:
     download = fetch(config, 3, "/slow?bytes=3000000&seconds=4")
     assert download.stdout is not None
     assert select.select([download.stdout], [], [], 20)[0]
-    first.end(signal.SIGKILL, 5)
+    first.end(signal.SIGKILL)
 
     second = Controller(config)
     assert second.reports[-1].get("ready"), second.reports[-1]
@@ -99,7 +99,7 @@ def test_download_outlives_controller_and_forwarder(config: Config) -> None:
 
     reference = fetch(config, 4, "/file?bytes=3000000").communicate(timeout=30)[0]
     assert content == reference
-    assert second.end(signal.SIGTERM, 2) == 0
+    assert second.end(signal.SIGTERM) == 0
 
 
 def test_flows_and_interfaces_of_real_traffic(config: Config) -> None:
@@ -113,4 +113,4 @@ def test_flows_and_interfaces_of_real_traffic(config: Config) -> None:
     environments = cast(list[dict[str, Any]], controller.client.get("/v1/environments"))
     busy = [each["name"] for each in environments if each["packets_out"]]
     assert busy == ["env-7"]
-    assert controller.end(signal.SIGTERM, 2) == 0
+    assert controller.end(signal.SIGTERM) == 0
