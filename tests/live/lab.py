@@ -346,6 +346,23 @@ class Lab:
         return "\n".join(texts)
 
 
+def customer_vpc(*lines: str) -> str:
+    """The default VPC and its interface as TOML, with such `lines` of the VPC's own."""
+    return "\n".join(
+        (
+            f'[[vpc]]\nname = "{VPC}"\ncidr = "10.0.0.0/16"',
+            *lines,
+            'subnet = [{ name = "private-a", cidr = "10.0.1.0/24" }]',
+            "service = [",
+            f'    {{ name = "web", kind = "http", address = "{WEB[0]}", port = {WEB[1]} }},',
+            f'    {{ name = "echo", kind = "udp-echo", address = "{ECHO[0]}", port = {ECHO[1]} }},',
+            "]",
+            f'[[network_interface]]\nname = "{INTERFACE}"\nsubnet = "private-a"',
+            f'address = "{INTERFACE_ADDRESS}"\n',
+        )
+    )
+
+
 def write_config(path: Path, name: str, environments: int, toml: str) -> None:
     """The TOML file of a lab: name, size and metrics port; `toml` has any other sections."""
     path.write_text(

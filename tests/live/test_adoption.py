@@ -17,7 +17,16 @@ from hyperplane_nat.config import load
 from netns import namespace
 from tests.engine import former_map
 from tests.live.conftest import Launch
-from tests.live.lab import COMMAND, WEB, Lab, live_connection, run, stopped, wait_until
+from tests.live.lab import (
+    COMMAND,
+    WEB,
+    Lab,
+    customer_vpc,
+    live_connection,
+    run,
+    stopped,
+    wait_until,
+)
 from tests.live.test_crash import connected, exchange, forwarder_pid, kill_controller, tcp_echo
 
 pytestmark = pytest.mark.live
@@ -114,29 +123,11 @@ def test_a_forwarder_started_otherwise_is_replaced_under_traffic(launch: Launch)
         assert lab.verify() == []
 
 
-FUNCTION = """
+FUNCTION = f"""
 [pool]
 size = 2
 
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "10.0.1.80"
-port = 80
-
-[[network_interface]]
-name = "eni-a"
-subnet = "private-a"
-address = "10.0.1.10"
-
+{customer_vpc()}
 [[function]]
 name = "hook"
 networking = "none"

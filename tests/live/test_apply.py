@@ -15,36 +15,18 @@ from hyperplane_nat.client import ApiError, Client
 from hyperplane_nat.config import load
 from hyperplane_nat.controller import record
 from tests.live.conftest import Launch
-from tests.live.lab import Lab, live_connection, wait_until
+from tests.live.lab import Lab, customer_vpc, live_connection, wait_until
 
 pytestmark = pytest.mark.live
 
-BASE = """
+BASE = f"""
 [lifecycle]
 time_scale = 1000.0
 
 [pool]
 size = 4
 
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "10.0.1.80"
-port = 80
-
-[[network_interface]]
-name = "eni-a"
-subnet = "private-a"
-address = "10.0.1.10"
-"""
+{customer_vpc()}"""
 
 FULL = r"cannot write .*file system is full"
 

@@ -18,6 +18,7 @@ from tests.live.lab import (
     INTERFACE_ADDRESS,
     WEB,
     Lab,
+    customer_vpc,
     difference,
     receive,
     require_program,
@@ -44,48 +45,27 @@ PMTUDISC_DONT = 0
 PMTUDISC_DO = 2
 
 
-def vpc(mtu: int) -> str:
-    return f"""
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-mtu_bytes = {mtu}
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "echo"
-kind = "udp-echo"
-address = "{ECHO[0]}"
-port = {ECHO[1]}
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "{WEB[0]}"
-port = {WEB[1]}
-"""
-
-
 @pytest.fixture(scope="module")
 def narrow(launch_shared: Launch) -> Lab:
     """The VPC carries less than the environments' links."""
-    return launch_shared(toml=vpc(NARROW))
+    return launch_shared(toml=customer_vpc(f"mtu_bytes = {NARROW}"))
 
 
 @pytest.fixture(scope="module")
 def wide(launch_shared: Launch) -> Lab:
     """The VPC carries more."""
-    return launch_shared(toml=vpc(JUMBO))
+    return launch_shared(toml=customer_vpc(f"mtu_bytes = {JUMBO}"))
 
 
 @pytest.fixture(scope="module", params=["aws", "rfc"])
 def jumbo(request: pytest.FixtureRequest, launch_shared: Launch) -> Lab:
     """Both carry more than the interface, which says nothing of its own (AWS: 8500)."""
     profile = f'[nat]\nprofile = "{request.param}"\n'
-    return launch_shared(toml=profile + f"[environment]\nmtu_bytes = {JUMBO}\n" + vpc(JUMBO))
+    return launch_shared(
+        toml=profile
+        + f"[environment]\nmtu_bytes = {JUMBO}\n"
+        + customer_vpc(f"mtu_bytes = {JUMBO}")
+    )
 
 
 def learned_mtu(where: str, target: tuple[str, int], size: int) -> int:

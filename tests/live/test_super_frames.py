@@ -19,6 +19,7 @@ from tests.live.lab import (
     INTERFACE_ADDRESS,
     WEB,
     Lab,
+    customer_vpc,
     difference,
     receive,
     require_program,
@@ -80,24 +81,7 @@ def test_datagrams_of_a_super_frame_are_counted_one_by_one(lab: Lab) -> None:
 def test_datagrams_larger_than_the_next_link_leave_in_pieces(launch: Launch) -> None:
     """Ten datagrams that may be cut: ten arrive, both ways, each whole."""
     count, size = 10, 1440
-    lab = launch(
-        toml=f"""
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-mtu_bytes = {NARROW}
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "10.0.1.0/24"
-
-[[vpc.service]]
-name = "echo"
-kind = "udp-echo"
-address = "{ECHO[0]}"
-port = {ECHO[1]}
-"""
-    )
+    lab = launch(toml=customer_vpc(f"mtu_bytes = {NARROW}"))
     with (
         udp_socket(lab.vpc) as server,
         segmenting(lab.environment(1), size, PMTUDISC_DONT) as endpoint,
