@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -72,10 +73,11 @@ class RequestError(Exception):
 
 def _bytes_of(value: object) -> bytes:
     if isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            pass
+        with contextlib.suppress(binascii.Error, ValueError):
+            data = base64.b64decode(value, validate=True)
+            # Python takes any number of "=" behind what needs none.
+            if len(value) == 4 * -(-len(data) // 3):
+                return data
     raise PydanticCustomError("base64", "not base64 (encode it as RFC 4648 section 4 has it)")
 
 

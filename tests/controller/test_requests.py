@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hyperplane_nat.controller.requests import (
@@ -27,6 +27,8 @@ def test_bytes_come_through_base64(data: bytes) -> None:
     assert body_of(InvocationRequest, body.encode()).stdin == data
 
 
+@example("AAAA=")
+@example("AAAA====")
 @given(st.text("AQg+/=-\n", max_size=9) | st.text(max_size=9))
 def test_base64_is_taken_exactly_when_the_schema_says_so(text: str) -> None:
     schema = InvocationRequest.model_json_schema()["properties"]["stdin"]["anyOf"][0]
