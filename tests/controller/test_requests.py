@@ -29,6 +29,8 @@ def test_bytes_come_through_base64(data: bytes) -> None:
     assert body_of(InvocationRequest, body.encode()).stdin == data
 
 
+@example("AAAA=")
+@example("AAAA====")
 @given(st.text("AQg+/=-\n", max_size=9) | st.text(max_size=9))
 @example("AAAA=")
 def test_base64_is_taken_exactly_when_the_schema_says_so(text: str) -> None:

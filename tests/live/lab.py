@@ -48,7 +48,7 @@ INSIDE_GATEWAY = "169.254.100.1"
 COMMAND = Path(sys.executable).with_name("hyperplane-nat")
 
 UP_SECONDS = 120.0
-"""How long `up` and `down` may take on a loaded machine before the test gives up."""
+"""How long `up`, `down` and other programs may take on a loaded machine; then the test gives up."""
 
 WAIT_SECONDS = 60.0
 """The same of a condition, which usually comes true at once."""
@@ -88,7 +88,7 @@ def require_program(name: str, package: str) -> str:
 
 
 def run(
-    where: str, *command: str, seconds: float = 30.0, check: bool = True
+    where: str, *command: str, seconds: float = UP_SECONDS, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """
     Run a program in namespace `where` and wait for it; its output as text.

@@ -20,7 +20,15 @@ from netns import namespace
 from tests.engine import former_map
 from tests.live.configurations import functions
 from tests.live.conftest import Launch
-from tests.live.lab import COMMAND, WEB, Lab, live_connection, run, stopped, wait_until
+from tests.live.lab import (
+    COMMAND,
+    WEB,
+    Lab,
+    live_connection,
+    run,
+    stopped,
+    wait_until,
+)
 from tests.live.test_crash import connected, exchange, forwarder_pid, kill_controller, tcp_echo
 
 pytestmark = pytest.mark.live

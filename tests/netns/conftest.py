@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -33,6 +34,13 @@ def lab_spec(lab: str, environments: int = 2, **changes: object) -> LabSpec:
         ),
     } | changes
     return LabSpec(lab=lab, environments=environments, **values)  # type: ignore[arg-type]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return as soon as it is so; fail when it is not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from netns import NetnsError, execution, namespace, processes
 from netns.execution import Outcome, ProgramError
+from tests.netns.conftest import wait_for
 from tests.netns.test_processes import inside, start
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
@@ -49,12 +50,6 @@ def run(
             output_bytes_max=output_bytes_max,
         )
     )
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
 
 
 @pytest.mark.live
