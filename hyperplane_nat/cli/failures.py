@@ -20,7 +20,7 @@ import typer
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.client import ApiError, ClientError, NotRunningError, running_labs
-from hyperplane_nat.errors import ConfigError
+from hyperplane_nat.errors import ConfigError, Problem
 
 OF_ALL_LABS = ("config", "coldstart", "doctor", "labs")
 """Commands that a hint names without a lab."""
@@ -38,7 +38,13 @@ def note_arguments(ctx: typer.Context, arguments: list[str]) -> None:
 def tell(ctx: typer.Context, error: Exception) -> None:
     """Say why the command failed."""
     lab, _ = common.acted_on(ctx)
-    text = _not_running(ctx, error) if isinstance(error, NotRunningError) else str(error)
+    match error:
+        case NotRunningError():
+            text = _not_running(ctx, error)
+        case ApiError() if error.problems:
+            text = "\n".join(str(Problem(**problem)) for problem in error.problems)
+        case _:
+            text = str(error)
     lines = [with_lab(line, lab) for line in text.splitlines()]
     if common.wants_json(ctx):
         document: dict[str, Any] = {"error": _code(error), "message": "; ".join(lines)}

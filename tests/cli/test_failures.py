@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.cli import failures
+from hyperplane_nat.errors import ConfigError, Problem
 from tests.cli.conftest import STATUS, Run
 from tests.cli.fake_api import FakeApi, Refusal, serving
 
@@ -142,3 +143,23 @@ def test_mistakes_as_json(run: Run, tmp_path: Path) -> None:
         (2, "", "lab.environments"),
         (6, '[[function]] "web"', "memory_mb"),
     ]
+
+
+def test_what_the_controller_finds_wrong_is_a_line_each(run: Run, runtime: Path) -> None:
+    error = ConfigError.of(
+        [
+            Problem("apply", None, "", field, "cannot change while the lab runs", "leave it")
+            for field in ("flows.max", "metrics.port")
+        ]
+    )
+    body = {
+        "error": "InvalidParameterValueException",
+        "message": error.line,
+        "problems": [problem.document() for problem in error.problems],
+    }
+    fake = FakeApi({"/v1/status": json.dumps(body).encode()}, status=400)
+    with serving(runtime / "default" / "control.sock", fake):
+        result = run("status")
+        document = json.loads(run("status", "--json").stderr)
+    assert result.stderr.splitlines() == [f"hyperplane-nat: {each}" for each in error.problems]
+    assert document["problems"] == body["problems"]
