@@ -31,6 +31,7 @@ import os
 import socket
 import stat
 import struct
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -226,6 +227,8 @@ class StateMap:
     def __init__(self, path: Path, descriptor: int, memory: mmap.mmap, *, writable: bool) -> None:
         self.path = path
         self._descriptor = descriptor
+        # Not only by `close`: who replaces a map leaves the former one to those who still read it.
+        self._close_file = weakref.finalize(self, os.close, descriptor)
         self.memory = memory
         self.writable = writable
         fields = _HEADER.unpack_from(memory)
@@ -412,6 +415,4 @@ class StateMap:
     def close(self) -> None:
         """Unmap the file; it stays."""
         self.memory.close()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._close_file()

@@ -399,3 +399,36 @@ def test_close_waits_for_the_engine() -> None:
     with pytest.raises(BufferError):
         target.map.close()
     target.close()
+
+
+def test_no_file_stays_open(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    StateMap.create(path, flows_max=64, slots_max=16, interfaces_max=4).close()
+    closed, dropped = StateMap.open(path), StateMap.open(path)
+    closed.close()
+    closed.close()
+    del dropped
+    with pytest.raises(StateMapError):
+        StateMap.open(path.with_name("missing"))
+    path.write_bytes(b"x" * 8192)
+    with pytest.raises(StateMapError):
+        StateMap.open(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_every_page_is_there_from_the_start_and_stays(path: Path) -> None:
+    """One that were not could not be had on a tmpfs that others have filled: SIGBUS."""
+
+    def allocated() -> bool:
+        found = path.stat()
+        return found.st_blocks * 512 >= found.st_size
+
+    state = StateMap.create(path, flows_max=5000, slots_max=16, interfaces_max=4)
+    assert allocated()
+    Engine(state, now_ms=10)
+    assert allocated()
+    state = StateMap.open(path, writable=True)
+    state.memory[-4096:] = b"x" * 4096
+    Engine(state, now_ms=20)
+    assert allocated()
+    assert state.memory[-4096:] == bytes(4096)
