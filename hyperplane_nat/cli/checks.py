@@ -27,8 +27,6 @@ from pathlib import Path
 
 import hyperplane_nat
 from hyperplane_nat.config import Config
-from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError, ingress, links, namespace, privileges, syscalls
 from netns.netlink import RouteSocket
@@ -92,7 +90,6 @@ def run(config: Config) -> Iterator[Check]:
     if privileged.outcome is Outcome.OK:
         yield capabilities(privileges.of(os.getpid()))
         yield dropping(config.lab.process_uid)
-        yield dropped(config)
     yield state_directory(config, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     yield open_files()
     yield locked_memory()
@@ -195,31 +192,6 @@ def dropping(uid: int) -> Check:
         cause, _, remedy = line.rpartition(" (")
         return bad(name, cause or line, remedy.removesuffix(")"))
     return good(name, f"user {uid} without capabilities, system calls by a list")
-
-
-def dropped(config: Config) -> Check:
-    """Whether those of the lab, where it runs, have given up what they had."""
-    name = "privileges"
-    lab = config.lab
-    paths = LabPaths.of(lab.name, lab.runtime_directory, lab.state_directory)
-    having, count = [], 0
-    for file in (paths.forwarder_pid, paths.standby_pid):
-        process = Process.adopt(file, paths.directory)
-        if process is None:
-            continue
-        count += 1
-        has = privileges.of(process.pid)
-        process.close()
-        if has is not None and not has.dropped:
-            having.append(f"{file.stem} {process.pid}")
-    if having:
-        return Check(
-            name,
-            Outcome.MISSING,
-            f"not given up by: {', '.join(having)}",
-            "look again in a second: a standby begins with them",
-        )
-    return good(name, f"none in {count} processes of lab {lab.name}")
 
 
 def state_directory(config: Config, mounts: str) -> Check:

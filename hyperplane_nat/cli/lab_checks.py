@@ -31,7 +31,7 @@ from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.controller.supervisor import SILENT_SECONDS
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.model.environment import environment_name
-from netns import links, namespace, offloads
+from netns import links, namespace, offloads, privileges
 from netns.names import ENVIRONMENT_LINK, environment_namespace, strays, vpc_namespace
 from netns.netlink import RouteSocket
 from netns.spec import LabSpec
@@ -50,6 +50,9 @@ SHOWN = 8
 
 MEND = "end the controller with SIGKILL and start another: up (docs/upgrade.md)"
 """Whoever takes over mends what the one before has not seen."""
+
+BARE = ("hyperplane_nat.forwarder", "hyperplane_nat.flow_logs", "netns.services")
+"""Modules of the processes that keep no privilege."""
 
 IN_FLUX = frozenset({"initializing", "terminating"})
 """States of environments whose namespace may not be there yet, or any more."""
@@ -104,6 +107,7 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     paths = LabPaths.of(lab, runtime_directory, config.lab.state_directory)
     yield from processes(paths, config, up)
     yield heartbeat(paths, up)
+    yield unprivileged(paths)
     yield memory(paths)
     spec = lab_spec(config, lab_of(config))
     found = survey(lab)
@@ -147,6 +151,29 @@ def processes(paths: LabPaths, config: Config, up: str) -> Iterator[Check]:
         yield bad("servers", f"not alive: {_named(dead)}", again)
     else:
         yield good("servers", f"{len(wanted)} alive")
+
+
+def unprivileged(paths: LabPaths) -> Check:
+    """Whether what stands in the way of packets has given up what it had."""
+    name = "privileges"
+    having, count = [], 0
+    for process in Process.strays(paths.directory):
+        has = privileges.of(process.pid)
+        word = process.command[process.command.index("-m") + 1] if "-m" in process.command else ""
+        process.close()
+        if word not in BARE or has is None:
+            continue
+        count += 1
+        if not has.dropped:
+            having.append(f"{word} ({process.pid})")
+    if having:
+        return Check(
+            name,
+            Outcome.MISSING,
+            f"not given up by: {', '.join(having)}",
+            "look again in a second: who starts begins with them",
+        )
+    return good(name, f"none in {count} processes")
 
 
 def heartbeat(paths: LabPaths, up: str) -> Check:

@@ -200,7 +200,8 @@ def test_a_lab_that_does_not_run_is_one_line(
     for arguments in (("doctor", "--lab", "nolab"), ("--lab", "nolab", "doctor", "--json")):
         result = run(*arguments)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.startswith("hyperplane-nat: lab 'nolab' is not running (")
+        assert "lab 'nolab' is not running (" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
     result = run("doctor", "--lab", "nolab", "-c", "lab.toml")
     assert result.exit_code == 2
     assert "a running lab has its configuration" in result.stderr

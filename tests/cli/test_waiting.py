@@ -142,7 +142,7 @@ def test_apply_deletes_what_was_in_use_as_it_comes_free(run: Run, api: FakeApi, 
     result = run("apply", str(file), "--wait")
     assert result.exit_code == 0, result.stderr
     assert "-\tsecurity-group\tv/g\twaits for interface eni-1\n" in result.stdout
-    assert result.stdout.splitlines()[-1] == "3 to delete: done; 2 of those to delete still used"
+    assert result.stdout.splitlines()[-1] == "# 3 to delete: done; 2 of those to delete still used"
     assert result.stderr == (
         "hyperplane-nat: security-group v/g is deleted\nhyperplane-nat: subnet v/a is deleted\n"
     )

@@ -122,7 +122,7 @@ def test_a_function_and_its_group_go_in_one_apply(launch: Launch) -> None:
         exchange_more()
         lab.cli("apply", str(after), "--wait")
         assert lab.rows("security-groups") == []
-        assert lab.cli("apply", str(after)).stdout == "nothing to do\n"
+        assert lab.cli("apply", str(after)).stdout == "# nothing to do\n"
 
 
 def test_a_token_with_other_parameters_is_refused(launch: Launch) -> None:

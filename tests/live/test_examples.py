@@ -101,9 +101,9 @@ def test_cold_start() -> None:
     assert_lines(
         shown_by("cold-start"),
         r"AWS would add \(modelled\)\t+12.0 s",
-        "before: 10 invocations, 10 cold, .*; interfaces used: 10, 10 of them made for it",
+        "# before: 10 invocations, 10 cold, .*; interfaces used: 10, 10 of them made for it",
         r"AWS would add \(modelled\)\t+0.20 ms",
-        "after: 10 invocations, 10 cold, .*; interfaces used: 1",
+        "# after: 10 invocations, 10 cold, .*; interfaces used: 1",
         " +1 hyperplane",
         " +10 per-environment",
     )
