@@ -381,9 +381,10 @@ def test_arp_spoofing_in_the_vpc(scene: Scene) -> None:
             arp(op=2, psrc=INTERFACE_ADDRESS, pdst=INTERFACE_ADDRESS),
             arp(link.mac),
             arp("03:00:00:00:00:01", hwsrc="03:00:00:00:00:01"),
+            # Before the gateway has asked: then this would be an answer.
+            arp(op=2),
             arp(pdst=ECHO[0]),
             arp(pdst="10.0.1.77"),
-            arp(op=2),
             arp(op=2, pdst=ECHO[0]),
         )
 
