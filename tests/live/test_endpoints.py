@@ -85,7 +85,8 @@ def test_members_of_the_group_use_the_socket(launch: Launch) -> None:
     assert refused.returncode == 2
     assert "have root set lab.socket_group" in refused.stderr
     refused = as_member(lab, GROUP, "down")
-    assert refused.stderr == "hyperplane-nat: down needs root (run: sudo hyperplane-nat down)\n"
+    down = f"hyperplane-nat --lab {lab.name} down"
+    assert refused.stderr == f"hyperplane-nat: down needs root (run: sudo {down})\n"
 
 
 def test_an_unknown_group_is_one_line_and_leaves_nothing(launch: Launch) -> None:
