@@ -459,7 +459,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
             f"{path}: no such file (hyperplane-nat config > {path} writes one to start from)"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror} (see its mode)") from None
+        remedy = "name a file" if isinstance(error, IsADirectoryError) else "see its mode"
+        raise ConfigError(f"{path}: cannot be read: {error.strerror} ({remedy})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error} (see https://toml.io)") from None
 

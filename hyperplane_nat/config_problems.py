@@ -33,7 +33,7 @@ REMEDIES = {
     "float_type": "write a number without quotes",
     "string_type": "put it in quotes",
     "model_type": "write it as a table, [name]",
-    "list_type": "write it as a list of tables, [[name]]",
+    "list_type": "write it as a list, [...], and one of tables as [[name]]",
 }
 """What to do, by pydantic's type of error."""
 

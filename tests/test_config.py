@@ -469,7 +469,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_place_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory \(name a file\)$"):
         load(tmp_path)
 
 

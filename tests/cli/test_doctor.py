@@ -193,6 +193,15 @@ def test_a_kernel_that_cannot_cut_up_udp(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "6.2" in check.remedy
 
 
+def test_a_lab_without_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that is told is about the same lab."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for name in ("default", "other"):
+        result = run("--lab", name, "doctor")
+        assert result.exit_code == 2
+        assert f"(run: sudo hyperplane-nat doctor --lab {name})" in result.stderr
+
+
 def test_a_lab_that_does_not_run_is_one_line(
     run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
