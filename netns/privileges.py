@@ -60,6 +60,8 @@ _IOCTLS = {
     "FIONBIO": 0x5421,
     "FIONCLEX": 0x5450,
     "FIOCLEX": 0x5451,
+    # CPython asks for the name of the link that each frame of a packet socket came by.
+    "SIOCGIFNAME": 0x8910,
 }
 # Maps that were opened before: one key, many keys, the next key. No program, no new map, no link.
 _BPF_COMMANDS = {

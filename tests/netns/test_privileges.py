@@ -141,6 +141,17 @@ say(**answers)
     }
 
 
+def test_frames_are_read_without_a_line_in_the_audit_log() -> None:
+    """The interpreter asks for the name of the link with each frame."""
+    told = run("""
+taps = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+taps.bind(("lo", 0))
+privileges.drop(privileges.CAPTURE, uid=0)
+say(link=taps.getsockname()[0])
+""")
+    assert told == {"link": "lo"}
+
+
 @pytest.mark.parametrize("uid", [0, privileges.UID])
 def test_a_thread_that_keeps_capabilities_is_an_error(uid: int) -> None:
     told = run(f"""
