@@ -188,7 +188,10 @@ class Client:
             except TimeoutError:
                 raise ClientError(
                     f"the controller of lab {self.lab!r} has not answered for "
-                    f"{self._timeout or 0:g} seconds (see {self.path.parent / 'controller.log'})"
+                    f"{self._timeout or 0:g} seconds (see {self.path.parent / 'controller.log'}; "
+                    "if it hangs, end it with: kill -KILL "
+                    f"$(cat {self.path.parent / 'controller.pid'}), and take its lab over with: "
+                    f"hyperplane-nat up --lab {self.lab})"
                 ) from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(error) or type(error).__name__

@@ -103,8 +103,8 @@ class Lab(Section):
         ge=0,
         le=(1 << 32) - 2,
         description="User and group, by number, of the processes that need no privilege: "
-        "forwarder, standby, servers and the writer of flow logs of all labs. Best one that nobody "
-        "else has. 0 keeps root, without capabilities, for containers that have no such user.",
+        "forwarder, standby and servers of all labs. Best one that nobody else has. 0 keeps root, "
+        "without capabilities, for containers that have no such user.",
     )
     socket_group: GroupOfHost | None = Field(
         default=None,

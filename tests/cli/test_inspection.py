@@ -115,6 +115,10 @@ def test_verify_waits_longer_than_the_controller_does(
     given_up.set()
     assert result.exit_code == 2
     assert "has not answered for 0.3 seconds" in result.stderr
+    assert (
+        "controller.pid), and take its lab over with: hyperplane-nat up --lab default)"
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "down"])
