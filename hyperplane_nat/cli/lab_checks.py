@@ -159,8 +159,9 @@ def unprivileged(paths: LabPaths) -> Check:
     having, count = [], 0
     for process in Process.strays(paths.directory):
         has = privileges.of(process.pid)
-        word = process.command[process.command.index("-m") + 1] if "-m" in process.command else ""
+        command = process.command
         process.close()
+        word = command[command.index("-m") + 1] if "-m" in command else ""
         if word not in BARE or has is None:
             continue
         count += 1
@@ -171,7 +172,8 @@ def unprivileged(paths: LabPaths) -> Check:
             name,
             Outcome.MISSING,
             f"not given up by: {', '.join(having)}",
-            "look again in a second: who starts begins with them",
+            "look again in a second: who starts begins with them; end a server of 0.1.0 (SIGTERM), "
+            "then it is started anew",
         )
     return good(name, f"none in {count} processes")
 

@@ -19,7 +19,7 @@ from hyperplane_nat.config_nat import behaviour, timeouts_ms
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
-from hyperplane_nat.controller.services import ServiceSpec
+from hyperplane_nat.controller.services import USER, ServiceSpec
 from hyperplane_nat.model import ExecutionEnvironment, Lab, NetworkInterface, Subnet, Vpc
 from hyperplane_nat.model.wanted import WantedVpc
 from netns.topology import (
@@ -208,7 +208,7 @@ def service_specs(
                 *("--address", service.address),
                 *("--port", str(service.port)),
                 *("--namespace", vpc_namespace(config.lab.name, vpc.name)),
-                *("--uid", str(config.lab.process_uid)),
+                *(USER, str(config.lab.process_uid)),
             ]
             if service.kind == "http":
                 command += ["--size-bytes", str(service.size_bytes)]

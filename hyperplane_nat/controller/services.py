@@ -25,6 +25,9 @@ START_SECONDS = 15.0
 RESTART_PAUSE_SECONDS = 0.2
 RESTART_PAUSE_MAX_SECONDS = 5.0
 
+USER = "--uid"
+"""The option of `netns.services` for the user that it becomes."""
+
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +45,19 @@ class ServiceSpec:
     def label(self) -> str:
         """What people call it: the VPC and its name."""
         return f"{self.vpc}/{self.name}"
+
+
+def serves(found: Sequence[str], wanted: Sequence[str]) -> bool:
+    """
+    Whether a server with the command line `found` is the one that is wanted.
+
+    Servers of 0.1.0 are told of no user: they go on as they are, because a server that is started
+    anew ends its connections.
+    """
+    left = list(wanted)
+    if USER in left and USER not in found:
+        del left[left.index(USER) : left.index(USER) + 2]
+    return list(found) == left
 
 
 @dataclass(slots=True)
@@ -139,7 +155,7 @@ class ServiceSupervisor:
         service.process = await in_thread(
             Process.adopt, self._paths.service_pid(spec.vpc, spec.name), self._paths.directory
         )
-        if service.process is not None and service.process.command != list(spec.command):
+        if service.process is not None and not serves(service.process.command, spec.command):
             # Of another version or configuration.
             await end([service.process])
             service.process = None
