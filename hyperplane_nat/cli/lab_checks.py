@@ -25,7 +25,7 @@ from hyperplane_nat.client import Client, ClientError, NotRunningError
 from hyperplane_nat.config import Config
 from hyperplane_nat.controller import flow_logs
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.processes import Process, resident_bytes
+from hyperplane_nat.controller.processes import Process, living, resident_bytes
 from hyperplane_nat.controller.reconcile import lab_of, lab_spec
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.controller.supervisor import SILENT_SECONDS
@@ -126,20 +126,12 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
         yield leftovers(lab, connection, found, told)
 
 
-def _living(pid_file: Path, paths: LabPaths) -> int | None:
-    process = Process.adopt(pid_file, paths.directory)
-    if process is None:
-        return None
-    process.close()
-    return process.pid
-
-
 def processes(paths: LabPaths, config: Config, up: str) -> Iterator[Check]:
     """Whether whatever a controller has started lives."""
     again = f"a controller starts it again: see {paths.log}; without one: {up}"
-    pid = _living(paths.forwarder_pid, paths)
+    pid = living(paths.forwarder_pid, paths.directory)
     yield good("forwarder", f"pid {pid}") if pid else bad("forwarder", "none runs", again)
-    pid = _living(paths.standby_pid, paths)
+    pid = living(paths.standby_pid, paths.directory)
     if pid:
         yield good("standby", f"pid {pid}")
     else:
@@ -148,7 +140,9 @@ def processes(paths: LabPaths, config: Config, up: str) -> Iterator[Check]:
     wanted = [(vpc.name, service.name) for vpc in config.vpc for service in vpc.service]
     wanted += [(spec.vpc, spec.name) for spec in flow_logs.writer_specs(config)]
     dead = [
-        f"{vpc}/{name}" for vpc, name in wanted if not _living(paths.service_pid(vpc, name), paths)
+        f"{vpc}/{name}"
+        for vpc, name in wanted
+        if not living(paths.service_pid(vpc, name), paths.directory)
     ]
     if dead:
         yield bad("servers", f"not alive: {_named(dead)}", again)
@@ -214,7 +208,7 @@ def memory(paths: LabPaths) -> Check:
     except OSError as error:
         return bad(name, f"{paths.state_file}: {error.strerror}", "is another program at it?")
     used, free = file.st_blocks * 512, system.f_bavail * system.f_frsize
-    pid = _living(paths.forwarder_pid, paths)
+    pid = living(paths.forwarder_pid, paths.directory)
     size = common.byte_count
     text = f"state map {size(used)} of {size(file.st_size)}, {size(free)} free in {directory}"
     if pid is not None:

@@ -99,6 +99,15 @@ def _marked(pid: int, directory: Path) -> bool:
     return os.fsencode(f"{MARK}={directory}") in _strings(pid, "environ")
 
 
+def living(pid_file: Path, directory: Path) -> int | None:
+    """The pid of the process that `pid_file` names, if it lives and is this lab's."""
+    process = Process.adopt(pid_file, directory)
+    if process is None:
+        return None
+    process.close()
+    return process.pid
+
+
 class Process:
     """A process that a controller of this lab started, be it this one or one before."""
 

@@ -16,7 +16,7 @@ from typing import Self
 from hyperplane_nat.config import Config, Lab
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
-from hyperplane_nat.controller.processes import Process
+from hyperplane_nat.controller.processes import living
 from hyperplane_nat.controller.reconcile import RESOURCES
 from hyperplane_nat.controller.record import RecordError
 
@@ -43,7 +43,13 @@ class Standing:
             config = record.read(paths.config_file)
         except RecordError as error:
             problem = str(error)
-        return cls(paths.lab, config, problem, _living(paths), lock_holder(paths))
+        return cls(
+            paths.lab,
+            config,
+            problem,
+            living(paths.forwarder_pid, paths.directory),
+            lock_holder(paths),
+        )
 
     def differences(self, wanted: Config) -> list[str]:
         """What keeps a controller with this configuration from taking it over, a line each."""
@@ -108,11 +114,3 @@ def standing(lab: str, runtime_directory: Path) -> Standing:
 def _counted(kind: str, count: int) -> str:
     plural = "es" if kind.endswith("s") else "s"
     return f"{count} {kind}{plural * (count != 1)}"
-
-
-def _living(paths: LabPaths) -> int | None:
-    process = Process.adopt(paths.forwarder_pid, paths.directory)
-    if process is None:
-        return None
-    process.close()
-    return process.pid
