@@ -77,6 +77,8 @@ _EXHAUSTION_BYTES: Final = 32
 _INTERFACE_COUNTERS: Final = struct.Struct(f"={INTERFACE_COUNTERS}Q")
 _FLOWS_LIMIT: Final = 1 << 26
 _CLEARED_BYTES: Final = 1 << 20
+# Of <linux/mman.h>; the module mmap has no name for it.
+_MADV_POPULATE_WRITE: Final = 23
 _LAYOUT_LIMIT: Final = 1_000
 """No version will have a layout above it: such a number is damage."""
 
@@ -313,8 +315,8 @@ class StateMap:
     def clear_derived(self) -> None:
         """Zero index, remotes and bitmaps where anything was ever written.
 
-        Pages that were allocated and never touched are holes to lseek(2), so this costs what the
-        flows have touched, and no page is given back.
+        Pages that were allocated and never touched are holes to lseek(2) and cost nothing; no page
+        is given back.
         """
         position, end = self._derived
         zeros = memoryview(bytes(_CLEARED_BYTES))
@@ -328,6 +330,17 @@ class StateMap:
             stop = min(os.lseek(self._descriptor, position, os.SEEK_HOLE), end)
             while position < stop:
                 position += os.pwrite(self._descriptor, zeros[: stop - position], position)
+
+    def populate(self, position: int, step: int) -> int:
+        """Have the pages of ``step`` bytes from ``position`` in memory and in this process's tables.
+
+        A page's first use otherwise costs the packet that meets it a fault, most of the time that a
+        new flow takes.  Returns where to go on, ``bytes`` at the end.  Raises OSError where the
+        kernel has no MADV_POPULATE_WRITE (Linux 5.14).
+        """
+        end = min(position + step, self.bytes)
+        self.memory.madvise(_MADV_POPULATE_WRITE, position, end - position)
+        return end
 
     def counters(self) -> dict[str, int]:
         """Every counter by name; packets, bytes, flows or frames as the name says."""

@@ -7,8 +7,8 @@ The ring's descriptor is readable while frames wait.  Each time, one call into c
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
 waits longer than one budget.  A long command is carried out in slices (:mod:`slices`).  Left over
 are: next hops that do not answer or are to be asked again, expiry of flows and the sweep for those
-of removed slots, statistics of the socket, events for the log, and the heartbeat: a loop that
-hangs, in a call or in a packet, beats no more.
+of removed slots, statistics of the socket, events for the log, pages of the state map that were not
+touched yet, and the heartbeat: a loop that hangs, in a call or in a packet, beats no more.
 
 Everything that must outlive the process is in the state map.  The rest is configuration, which
 the controller sends again, and next hops, which are asked again.
@@ -44,6 +44,9 @@ EXPIRE_BUDGET = 4096
 
 SWEEP_BUDGET = 8192
 """Entries looked at in one go for flows to be ended: a fraction of a millisecond."""
+
+POPULATE_BYTES = 1 << 20
+"""Of the state map, made ready in one go: a third of a millisecond."""
 
 _IDLE_EXPIRE_MS = 500
 _BUSY_EXPIRE_MS = 64
@@ -99,6 +102,7 @@ class Forwarder:
         self.tell: Callable[[Mapping[str, Any]], None] | None = None
         """Is given the engine's events, as messages for the controller."""
         self._peak = RecentPeak()
+        self._populated = 0
         self._reading = False
         self._resuming = False
         self._resolves_at = 0
@@ -112,6 +116,7 @@ class Forwarder:
             ("expire", self._expire),
             ("statistics", self._statistics),
             ("resolve", self._resolve),
+            ("populate", self._populate),
         ):
             self._timers.do(name, work)
 
@@ -147,6 +152,15 @@ class Forwarder:
         deadline = self.engine.next_deadline()
         delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
         return min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS) / 1000
+
+    def _populate(self) -> float | None:
+        """Make the pages of the state map ready, a step now and the others between batches."""
+        try:
+            self._populated = self._state.populate(self._populated, POPULATE_BYTES)
+        except OSError as error:
+            log.info("pages of the state map are made ready by their first use: %s", error)
+            return None
+        return 0 if self._populated < self._state.bytes else None
 
     def _statistics(self) -> float:
         self._publish()

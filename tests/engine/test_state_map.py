@@ -432,3 +432,28 @@ def test_every_page_is_there_from_the_start_and_stays(path: Path) -> None:
     Engine(state, now_ms=20)
     assert allocated()
     assert state.memory[-4096:] == bytes(4096)
+
+
+def _mapped_pages_kib(path: Path) -> int:
+    """How much of the map is in this process's page tables (proc_pid_smaps(5))."""
+    resident, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if not line[0].isupper():
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            resident += int(line.split()[1])
+    return resident
+
+
+def test_populated_pages_wait_for_no_packet(path: Path) -> None:
+    state = StateMap.create(path, flows_max=10_000)
+    assert _mapped_pages_kib(path) < state.bytes // 2048
+    position = steps = 0
+    while position < state.bytes:
+        position = state.populate(position, 1 << 18)
+        steps += 1
+    assert position == state.bytes
+    assert steps == -(-state.bytes // (1 << 18))
+    assert _mapped_pages_kib(path) == state.bytes // 1024
+    assert state.flows() == []
+    state.close()

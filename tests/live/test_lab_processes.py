@@ -12,6 +12,7 @@ from hyperplane_nat.controller.processes import Process
 from netns import privileges
 from tests.live.conftest import Launch
 from tests.live.lab import COMMAND, UP_SECONDS, Lab, program, wait_until
+from tests.live.test_crash import forwarder_pid, kill_forwarder
 
 pytestmark = pytest.mark.live
 
@@ -59,6 +60,24 @@ def test_no_process_has_privileges_but_the_controller(launch: Launch, tmp_path: 
         assert now.effective == 0
         word = command[command.index("-m") + 1]
         assert now.uid == USERS[word], command
+
+
+def test_no_packet_waits_for_a_page_of_the_state_map(launch: Launch) -> None:
+    lab = launch()
+
+    def missing(pid: int) -> int:
+        """Bytes of the state map that are not in the process's page tables (proc_pid_smaps(5))."""
+        lines = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines()
+        begin = next(i for i, line in enumerate(lines) if line.endswith(str(lab.state_file)))
+        resident = next(line for line in lines[begin:] if line.startswith("Rss:"))
+        return lab.state_file.stat().st_size - int(resident.split()[1]) * 1024
+
+    first = forwarder_pid(lab)
+    wait_until(lambda: missing(first) == 0, lambda: f"{missing(first)} bytes are missing")
+    kill_forwarder(lab)
+    second = forwarder_pid(lab)
+    assert second != first
+    wait_until(lambda: missing(second) == 0, lambda: f"{missing(second)} bytes are missing")
 
 
 def test_a_capture_keeps_no_privileges(launch: Launch, tmp_path: Path) -> None:
