@@ -332,7 +332,7 @@ class StateMap:
                 position += os.pwrite(self._descriptor, zeros[: stop - position], position)
 
     def populate(self, position: int, step: int) -> int:
-        """Have the pages of ``step`` bytes from ``position`` in memory and in this process's tables.
+        """Have the pages of ``step`` bytes from ``position`` in memory and in the page tables.
 
         A page's first use otherwise costs the packet that meets it a fault, most of the time that a
         new flow takes.  Returns where to go on, ``bytes`` at the end.  Raises OSError where the
