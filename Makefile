@@ -18,7 +18,7 @@ JOBS := $(shell nproc 2>/dev/null || echo 1)
 FUZZ_FRAMES ?= 1000000
 
 SOURCES := $(shell find hyperplane_nat bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h') \
-	hyperplane_nat/engine/constants.py
+	hyperplane_nat/engine/state/constants.py
 # Three stamps: what runs is installed, what checks and measures it is installed, what is compiled.
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools

@@ -64,7 +64,7 @@ def extensions() -> list[Extension]:
 
 def write_constants() -> None:
     """Turn the numbers of constants.py into the .pxd that the compiled modules read."""
-    room = ROOT / "hyperplane_nat" / "engine"
+    room = ROOT / "hyperplane_nat" / "engine" / "state"
     text: str = runpy.run_path(str(room / "constants.py"))["pxd"]()
     target = room / "_constants.pxd"
     if not target.exists() or target.read_text(encoding="utf-8") != text:

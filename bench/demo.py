@@ -30,10 +30,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from bench import exchange, nginx
-from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import common, lifecycle
 from hyperplane_nat.client import Client, ClientError
-from hyperplane_nat.config import Config, ConfigError, Service
+from hyperplane_nat.config import lab as configuration
+from hyperplane_nat.config.lab import Config, ConfigError, Service
 from hyperplane_nat.controller.errors import ControllerError
 from netns import NetnsError, content, sockets, topology
 

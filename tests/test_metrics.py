@@ -13,9 +13,14 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
-from hyperplane_nat.engine.constants import DropReason, counter_names
+from hyperplane_nat.engine.state.constants import DropReason, counter_names
 from hyperplane_nat.metrics import METRICS, Distribution, LabSnapshot, registry
+from hyperplane_nat.metrics.cloudwatch import (
+    CLOUDWATCH,
+    AddressPorts,
+    RemoteCount,
+    RemotePortsTaken,
+)
 from hyperplane_nat.metrics.page import markdown
 
 ROOT = Path(__file__).parent.parent

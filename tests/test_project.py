@@ -14,7 +14,7 @@ import pytest
 
 import hyperplane_nat
 from hyperplane_nat.cli.checks import compiled
-from hyperplane_nat.config_text import markdown
+from hyperplane_nat.config.text import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = {"_constants.pxd"}
@@ -99,7 +99,7 @@ def test_imports_point_one_way() -> None:
             "hyperplane_nat.forwarder",
             "hyperplane_nat.io",
             "hyperplane_nat.model",
-            "hyperplane_nat.config",
+            "hyperplane_nat.config.lab",
         ),
         ROOT / "hyperplane_nat" / "io": (
             "netns",

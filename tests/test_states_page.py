@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from hyperplane_nat.engine.constants import State
-from hyperplane_nat.engine.tcp_states import STEPS
+from hyperplane_nat.engine.flows.tcp_states import STEPS
+from hyperplane_nat.engine.state.constants import State
 from tools.states import Arrow, drawn, lifecycle, machines, page
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "states.md"

@@ -13,9 +13,9 @@ from collections.abc import Container, Mapping
 from enum import Enum, StrEnum
 from typing import NamedTuple, TypeVar
 
-from hyperplane_nat.engine.constants import Effect, NeighbourState, Side, State
-from hyperplane_nat.engine.neighbour_states import TRANSITIONS
-from hyperplane_nat.engine.tcp_states import STEPS, TIMER_OF_STATE
+from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
+from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
+from hyperplane_nat.engine.state.constants import Effect, NeighbourState, Side, State
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
@@ -115,8 +115,8 @@ def machines() -> list[Machine]:
     return [
         Machine(
             "A TCP connection",
-            "What segments do, of one side or of both (`engine/tcp_states.py` has them all, and\n"
-            "what they mean). Below the name of a state is its timer. When that runs out in\n"
+            "What segments do, of one side or of both (`engine/flows/tcp_states.py` has them all,\n"
+            "and what they mean). Below the name of a state is its timer. When that runs out in\n"
             "TIME_WAIT or RESET the port is free; in another state the flow ends, and its port is\n"
             "held first (HELD).",
             [Arrow("[*]", name(State.SYN_SENT), "SYN"), *tcp({Effect.FOLLOW, Effect.END})],
@@ -130,7 +130,7 @@ def machines() -> list[Machine]:
         ),
         Machine(
             "A next hop",
-            "What happens / what is done (`engine/neighbour_states.py`).",
+            "What happens / what is done (`engine/flows/neighbour_states.py`).",
             neighbours(),
             {},
         ),

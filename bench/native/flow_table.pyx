@@ -12,10 +12,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from bench.native.clock cimport now_ns
-from hyperplane_nat.engine._constants cimport ACTION_FORWARD, SIDE_INSIDE
-from hyperplane_nat.engine.checksum cimport complement, load32, store16, sum_bytes, swap16
-from hyperplane_nat.engine.engine cimport Engine
-from hyperplane_nat.engine.flow_table cimport (
+from hyperplane_nat.engine.state._constants cimport ACTION_FORWARD, SIDE_INSIDE
+from hyperplane_nat.engine.wire.checksum cimport complement, load32, store16, sum_bytes, swap16
+from hyperplane_nat.engine.nat.engine cimport Engine
+from hyperplane_nat.engine.flows.flow_table cimport (
     FlowKey,
     flow_key,
     table_find,
@@ -24,13 +24,13 @@ from hyperplane_nat.engine.flow_table cimport (
     table_prefetch_entry,
     table_prefetch_index,
 )
-from hyperplane_nat.engine.layout cimport NIL, Entry
-from hyperplane_nat.engine.lifecycle cimport flow_create, flows_expire
-from hyperplane_nat.engine.nat cimport Nat
-from hyperplane_nat.engine.packet cimport KIND_FLOW, Packet
-from hyperplane_nat.engine.ports cimport ports_give_back
-from hyperplane_nat.engine.timers cimport wheel_remove
-from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
+from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.flows.lifecycle cimport flow_create, flows_expire
+from hyperplane_nat.engine.flows.nat cimport Nat
+from hyperplane_nat.engine.wire.packet cimport KIND_FLOW, Packet
+from hyperplane_nat.engine.flows.ports cimport ports_give_back
+from hyperplane_nat.engine.flows.timers cimport wheel_remove
+from hyperplane_nat.engine.nat.translation cimport nat_apply, nat_classify
 
 cdef enum:
     UDP = 17

@@ -25,7 +25,7 @@ from bench.native.flow_table import FlowTable as Table
 from bench.session import Profile, Session
 from bench.workloads.base import Workload
 from hyperplane_nat.engine import Engine, StateMap
-from hyperplane_nat.engine.settings import Ports, Timeouts
+from hyperplane_nat.engine.state.settings import Ports, Timeouts
 
 SIZES = {"1k": 1_000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 LOOK_UPS = 2_000_000

@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from hyperplane_nat.engine.constants import Side
-from hyperplane_nat.engine.flow_search import SearchKey
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.constants import Side
+from hyperplane_nat.engine.state.settings import Flow
 
 KEYS_MAX = 65_536
 """Keys whose entry is remembered."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from hyperplane_nat.engine.constants import Side
-from hyperplane_nat.engine.flow_search import SearchKey
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.constants import Side
 
 FRAGMENTS_MAX = 4_096
 """Datagrams in fragments that are remembered."""

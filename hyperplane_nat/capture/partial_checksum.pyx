@@ -10,7 +10,7 @@ the one large packet that it is; that is too many bytes to add up in Python for 
 
 from libc.stdint cimport uint16_t
 
-from hyperplane_nat.engine.checksum cimport complement, store16, sum_bytes
+from hyperplane_nat.engine.wire.checksum cimport complement, store16, sum_bytes
 
 cdef enum:
     UDP_FIELD = 6

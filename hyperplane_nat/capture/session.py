@@ -28,8 +28,8 @@ from hyperplane_nat.capture.flows import FlowFinder
 from hyperplane_nat.capture.identity import Datagram, Identifier
 from hyperplane_nat.capture.pcapng import Writer
 from hyperplane_nat.capture.tap import LinkGoneError, Tap, Tapped
-from hyperplane_nat.engine.flow_search import SearchKey
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.settings import Flow
 
 HOLD_SECONDS = 0.02
 PATIENCE_SECONDS = 0.25

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Protocol
 import typer
 from rich.text import Text
 
-from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import common, waiting
 from hyperplane_nat.cli.common import JsonOption, LabOption, SetOption, UserError
 from hyperplane_nat.cli.tables import Column, Remark, Table
 from hyperplane_nat.cli.waiting import Limit, TimeoutOption
 from hyperplane_nat.client import Client
+from hyperplane_nat.config import lab as configuration
 from hyperplane_nat.controller import record
 
 SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}

@@ -26,7 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import hyperplane_nat
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError, ingress, links, namespace, privileges, syscalls
 from netns.netlink import RouteSocket

@@ -34,7 +34,7 @@ from hyperplane_nat.cli.applying import apply_body
 from hyperplane_nat.cli.coldstart_report import EACH, KINDS, SHARED, Measurement
 from hyperplane_nat.cli.common import JsonOption, UserError
 from hyperplane_nat.client import Client
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 
 SIZES = (1, 10, 100, 1000)
 

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from hyperplane_nat import config as model
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import (
     ConfigOption,
@@ -18,7 +17,8 @@ from hyperplane_nat.cli.common import (
     SetOption,
     UserError,
 )
-from hyperplane_nat.config_text import toml
+from hyperplane_nat.config import lab as model
+from hyperplane_nat.config.text import toml
 
 
 def configuration(

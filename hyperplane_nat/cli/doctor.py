@@ -9,10 +9,10 @@ from dataclasses import asdict
 import typer
 from rich.text import Text
 
-from hyperplane_nat import config as configuration
 from hyperplane_nat.cli import checks, common, lab_checks
 from hyperplane_nat.cli.common import ConfigOption, JsonOption, LabOption, UserError
 from hyperplane_nat.cli.tables import Column, Remark, Table
+from hyperplane_nat.config import lab as configuration
 
 COLOURS = {
     checks.Outcome.OK: "green",

@@ -13,7 +13,7 @@ import typer
 from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import LabOption
 from hyperplane_nat.client import Client
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.flow_logs.files import log_files
 
 _POLL_SECONDS = 0.5

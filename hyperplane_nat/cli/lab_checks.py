@@ -22,13 +22,13 @@ from typing import Self
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.checks import Check, Outcome, bad, good
 from hyperplane_nat.client import Client, ClientError, NotRunningError
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import flow_logs
+from hyperplane_nat.controller.forwarder.supervisor import SILENT_SECONDS
+from hyperplane_nat.controller.network.reconcile import lab_of, lab_spec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, living, resident_bytes
-from hyperplane_nat.controller.reconcile import lab_of, lab_spec
 from hyperplane_nat.controller.standing import standing
-from hyperplane_nat.controller.supervisor import SILENT_SECONDS
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.model.environment import environment_name
 from netns import links, namespace, offloads, privileges

@@ -27,7 +27,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hyperplane_nat import config as configuration
 from hyperplane_nat import private_files
 from hyperplane_nat.cli import common, failures, waiting
 from hyperplane_nat.cli.common import (
@@ -39,7 +38,8 @@ from hyperplane_nat.cli.common import (
 )
 from hyperplane_nat.cli.waiting import TimeoutOption
 from hyperplane_nat.client import Client, NotRunningError
-from hyperplane_nat.config import Config
+from hyperplane_nat.config import lab as configuration
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import standing

@@ -8,7 +8,7 @@ import sys
 
 from pydantic import ValidationError
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.daemon import main
 from hyperplane_nat.controller.source import Source
 

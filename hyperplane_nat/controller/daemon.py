@@ -32,27 +32,21 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from hyperplane_nat import metrics, private_files
-from hyperplane_nat.config import Config
-from hyperplane_nat.controller import (
-    api,
-    cleanup,
-    connections,
-    endpoint,
-    flow_logs,
-    logs,
-    reconcile,
-    record,
-)
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.controller import cleanup, flow_logs, logs, record
+from hyperplane_nat.controller.api import connections, endpoint
+from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.claim import Claim
-from hyperplane_nat.controller.equipment import make_map, refuse_disk
 from hyperplane_nat.controller.errors import ControllerError, first_failure
+from hyperplane_nat.controller.forwarder.equipment import make_map, refuse_disk
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.logs import LogKeeper
-from hyperplane_nat.controller.network import Network
+from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network.network import Network
+from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.notify import ReadyPipe, keep_alive, sd_notify
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabLock
-from hyperplane_nat.controller.pool import EnvironmentPool
 from hyperplane_nat.controller.processes import end
 from hyperplane_nat.controller.reload import Reloader
 from hyperplane_nat.controller.resources import lifecycle_of
@@ -61,7 +55,7 @@ from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import Standing
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
-from hyperplane_nat.engine.state_map import INTERFACES_MAX
+from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.store import Store
 from hyperplane_nat.private_files import NotPrivateError

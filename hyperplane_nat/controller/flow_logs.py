@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperplane_nat import private_files
-from hyperplane_nat.config import Config
-from hyperplane_nat.config_flow_logs import interval_ms
+from hyperplane_nat.config.flow_logs import interval_ms
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.network.reconcile import module_command
+from hyperplane_nat.controller.network.services import ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
-from hyperplane_nat.controller.reconcile import module_command
-from hyperplane_nat.controller.services import ServiceSpec
-from hyperplane_nat.controller.views import MapReader
-from hyperplane_nat.engine.flow_record_ring import read_figures
+from hyperplane_nat.controller.views.lab import MapReader
+from hyperplane_nat.engine.readers.flow_record_ring import read_figures
 from hyperplane_nat.private_files import NotPrivateError
 
 PROGRAM = module_command("hyperplane_nat.flow_logs")

@@ -23,12 +23,12 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from dataclasses import asdict
 from typing import Any
 
-from hyperplane_nat.config import Config
-from hyperplane_nat.config_resources import Pool
-from hyperplane_nat.controller import reconcile
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.config.resources import Pool
 from hyperplane_nat.controller.errors import ForwarderError
-from hyperplane_nat.controller.network import Network
-from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network.network import Network
+from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.model.errors import ModelError, StateError

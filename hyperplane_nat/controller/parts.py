@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hyperplane_nat.controller import cleanup, equipment, reconcile, views
+from hyperplane_nat.controller import cleanup
+from hyperplane_nat.controller.forwarder import equipment
+from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.views import lab as views
 from hyperplane_nat.engine import StateMap
 from netns import topology
 from netns.topology import LabSpec, Mended, Topology

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperplane_nat.config import Config, ConfigError, validated
-from hyperplane_nat.config_values import Section
+from hyperplane_nat.config.lab import Config, ConfigError, validated
+from hyperplane_nat.config.values import Section
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import json_beside
 

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.notify import monotonic_usec, sd_notify

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from hyperplane_nat.config import Config
-from hyperplane_nat.config_resources import (
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.config.resources import (
     Function,
     InternetHost,
     Rule,

@@ -16,24 +16,27 @@ from typing import Any
 
 from hyperplane_nat import metrics
 from hyperplane_nat.client import VERIFY_SECONDS
-from hyperplane_nat.config import Config, validated
-from hyperplane_nat.controller import flow_logs, port_usage, reconcile, record, views
-from hyperplane_nat.controller.equipment import equip
+from hyperplane_nat.config.lab import Config, validated
+from hyperplane_nat.controller import flow_logs, record
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.forwarder.equipment import equip
+from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
-from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
-from hyperplane_nat.controller.network import Network
+from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network.network import Network
+from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.port_usage import PortNames, PortQuery
-from hyperplane_nat.controller.services import ServiceSupervisor
-from hyperplane_nat.controller.snapshot import Running, snapshot
-from hyperplane_nat.controller.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.controller.views import lab as views
+from hyperplane_nat.controller.views import port_usage
+from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
+from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
+from hyperplane_nat.controller.views.snapshot import Running, snapshot
 from hyperplane_nat.engine import StateMapError
-from hyperplane_nat.engine.settings import RemotePorts
+from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.description import describe_functions, describe_security_groups
 from netns.topology import Topology

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from hyperplane_nat import config as configuration
-from hyperplane_nat.config import Config
+from hyperplane_nat.config import lab as configuration
+from hyperplane_nat.config.lab import Config
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from hyperplane_nat.config import Config, Lab
+from hyperplane_nat.config.lab import Config, Lab
 from hyperplane_nat.controller import record
+from hyperplane_nat.controller.network.reconcile import RESOURCES
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
 from hyperplane_nat.controller.processes import living
-from hyperplane_nat.controller.reconcile import RESOURCES
 from hyperplane_nat.controller.record import RecordError
 
 

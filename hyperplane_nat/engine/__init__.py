@@ -9,7 +9,7 @@ missing, importing this package fails and says how to build them.
 from __future__ import annotations
 
 try:
-    from hyperplane_nat.engine.engine import Engine
+    from hyperplane_nat.engine.nat.engine import Engine
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("hyperplane_nat.engine."):
         raise
@@ -17,7 +17,9 @@ except ModuleNotFoundError as error:
         f"the compiled module {error.name} is missing: build it with 'make build' "
         "or 'pip install .'"
     ) from error
-from hyperplane_nat.engine.constants import (
+from hyperplane_nat.engine.flows.policy import Policy
+from hyperplane_nat.engine.readers.state_map import StateMap, StateMapError
+from hyperplane_nat.engine.state.constants import (
     Action,
     DropReason,
     EndCause,
@@ -28,8 +30,7 @@ from hyperplane_nat.engine.constants import (
     Side,
     State,
 )
-from hyperplane_nat.engine.policy import Policy
-from hyperplane_nat.engine.settings import (
+from hyperplane_nat.engine.state.settings import (
     Behaviour,
     Event,
     Exhaustion,
@@ -42,7 +43,6 @@ from hyperplane_nat.engine.settings import (
     Timeouts,
     Verdict,
 )
-from hyperplane_nat.engine.state_map import StateMap, StateMapError
 
 __all__ = [
     "Action",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hyperplane_nat.client import Client
 from hyperplane_nat.engine import StateMap, StateMapError
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.fields import VERSION_2, LineFormat
 from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.engine.settings import FlowDelta
+from hyperplane_nat.engine.state.settings import FlowDelta
 from hyperplane_nat.flow_logs.fields import (
     FROM_ENVIRONMENT,
     FROM_REMOTE,

@@ -19,8 +19,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from hyperplane_nat.engine import StateMap
-from hyperplane_nat.engine.flow_deltas import FlowDeltas, read_lost
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas, read_lost
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.aggregation import Gathering, Row
 from hyperplane_nat.flow_logs.fields import LineFormat, Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles

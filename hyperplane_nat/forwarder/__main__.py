@@ -22,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.forwarder import udp_segmentation
 from hyperplane_nat.forwarder.commands import CommandServer
 from hyperplane_nat.forwarder.forwarder import Forwarder

@@ -25,7 +25,7 @@ datagram.  All else leaves as it came.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp
 
-from hyperplane_nat.engine.checksum cimport (
+from hyperplane_nat.engine.wire.checksum cimport (
     fold,
     load16,
     replaced16,

@@ -10,8 +10,9 @@ That happens when a controller starts.
 
 ``update`` states a part, while packets flow, and costs what it changes.  It is checked as a whole
 against what is served before anything is touched.  A number that was removed is *retiring* until
-no flow names it (:mod:`hyperplane_nat.engine.retirement`); until then it is refused, and the answer
-and ``status`` say which numbers these are.  A slot is attached to an interface once: from the pool.
+no flow names it (:mod:`hyperplane_nat.engine.flows.retirement`); until then it is refused, and the
+answer and ``status`` say which numbers these are.  A slot is attached to an interface once, from
+the pool.
 
 Both are work in slices, an item at a time.  They are read and checked before anything is changed;
 then packets pass between the changes, each of which leaves the engine whole.

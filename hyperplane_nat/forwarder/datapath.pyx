@@ -31,20 +31,20 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from hyperplane_nat.engine._constants cimport *
-from hyperplane_nat.engine.checksum cimport load16, swap16
-from hyperplane_nat.engine.engine cimport Engine
-from hyperplane_nat.engine.extras cimport Extra, Extras, extras_clear
-from hyperplane_nat.engine.flow_table cimport table_prefetch_entry, table_prefetch_index
-from hyperplane_nat.engine.nat cimport Nat
-from hyperplane_nat.engine.neighbours cimport (
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.wire.checksum cimport load16, swap16
+from hyperplane_nat.engine.nat.engine cimport Engine
+from hyperplane_nat.engine.flows.extras cimport Extra, Extras, extras_clear
+from hyperplane_nat.engine.flows.flow_table cimport table_prefetch_entry, table_prefetch_index
+from hyperplane_nat.engine.flows.nat cimport Nat
+from hyperplane_nat.engine.flows.neighbours cimport (
     neighbours_ask,
     neighbours_asking,
     neighbours_deadline,
     neighbours_let_go,
     neighbours_tick,
 )
-from hyperplane_nat.engine.packet cimport (
+from hyperplane_nat.engine.wire.packet cimport (
     ETHERNET_BYTES,
     KIND_FLOW,
     REPLY_BYTES,
@@ -52,7 +52,7 @@ from hyperplane_nat.engine.packet cimport (
     parse_ip,
     settle_offload,
 )
-from hyperplane_nat.engine.translation cimport nat_apply, nat_classify
+from hyperplane_nat.engine.nat.translation cimport nat_apply, nat_classify
 from hyperplane_nat.forwarder.coalescing cimport (
     Coalescer,
     coalescer_flush,

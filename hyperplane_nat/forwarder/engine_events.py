@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from hyperplane_nat.engine.constants import EventKind
-from hyperplane_nat.engine.settings import Event
+from hyperplane_nat.engine.state.constants import EventKind
+from hyperplane_nat.engine.state.settings import Event
 
 __all__ = ["GROUPS_MAX", "messages"]
 

@@ -25,8 +25,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from hyperplane_nat import __version__
-from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
-from hyperplane_nat.engine.flow_record_ring import FlowRecordFigures
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordFigures
+from hyperplane_nat.metrics.cloudwatch import (
+    CLOUDWATCH,
+    AddressPorts,
+    RemoteCount,
+    RemotePortsTaken,
+)
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.metrics.families import METRICS, PREFIX, MetricSpec
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH
+from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH
 
 PREFIX = "hyperplane_nat_"
 

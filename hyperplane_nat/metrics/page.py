@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH
-from hyperplane_nat.engine.constants import counter_names
+from hyperplane_nat.engine.state.constants import counter_names
+from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH
 from hyperplane_nat.metrics.families import METRICS
 
 

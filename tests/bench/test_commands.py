@@ -20,7 +20,7 @@ from bench.gateways import hyperplane, nft, user_mode
 from bench.gateways.base import Options
 from bench.session import FULL, QUICK
 from bench.workloads import tcp
-from hyperplane_nat import config as configuration
+from hyperplane_nat.config import lab as configuration
 
 
 def test_a_job_survives_the_command_line() -> None:

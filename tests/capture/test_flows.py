@@ -6,9 +6,9 @@ from __future__ import annotations
 import socket
 
 from hyperplane_nat.capture.flows import KEYS_MAX, SEARCH_SHARE, FlowFinder
-from hyperplane_nat.engine.constants import Side
-from hyperplane_nat.engine.flow_search import SearchKey
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.constants import Side
+from hyperplane_nat.engine.state.settings import Flow
 
 REMOTE = "10.0.1.80"
 

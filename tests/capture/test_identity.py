@@ -15,8 +15,8 @@ from scapy.layers.l2 import ARP, Ether
 
 from hyperplane_nat.capture import identity
 from hyperplane_nat.capture.identity import Identifier
-from hyperplane_nat.engine.constants import Side
-from hyperplane_nat.engine.flow_search import SearchKey
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.constants import Side
 
 INSIDE, NAT, REMOTE = "169.254.100.2", "10.0.1.10", "10.0.1.80"
 SLOT, INTERFACE = 7, 3

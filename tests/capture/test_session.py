@@ -20,9 +20,9 @@ from hyperplane_nat.capture.flows import FlowFinder
 from hyperplane_nat.capture.identity import Identifier
 from hyperplane_nat.capture.session import End, Limits, Session, Source, comment_of
 from hyperplane_nat.capture.tap import LinkGoneError, Tap, Tapped
-from hyperplane_nat.engine.constants import Side
-from hyperplane_nat.engine.flow_search import SearchKey
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.constants import Side
+from hyperplane_nat.engine.state.settings import Flow
 from tests.capture.test_flows import FakeMap
 from tests.capture.test_pcapng import blocks, options
 

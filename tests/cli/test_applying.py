@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.config import Config, load
+from hyperplane_nat.config.lab import Config, load
 from tests.cli.conftest import Run
 from tests.cli.fake_api import FakeApi, Refusal, serving
 

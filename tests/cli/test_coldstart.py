@@ -20,7 +20,7 @@ from hyperplane_nat.cli.coldstart import Comparison
 from hyperplane_nat.cli.coldstart_report import EACH, SHARED
 from hyperplane_nat.cli.common import UserError
 from hyperplane_nat.client import Client
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.model.description import (
     describe_environments,

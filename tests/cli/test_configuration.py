@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from tests.cli.conftest import Run
 from tests.cli.fake_api import FakeApi
 

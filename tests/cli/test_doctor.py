@@ -15,7 +15,7 @@ import pytest
 import hyperplane_nat
 from hyperplane_nat.cli import checks
 from hyperplane_nat.cli.checks import Check, Outcome
-from hyperplane_nat.config import Config, load
+from hyperplane_nat.config.lab import Config, load
 from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError
 from netns.privileges import Privileges
@@ -162,7 +162,7 @@ def test_an_extension_that_is_not_built(tmp_path: Path) -> None:
 
 
 def test_a_python_module_is_no_extension() -> None:
-    assert not checks.compiled("hyperplane_nat.config")
+    assert not checks.compiled("hyperplane_nat.config.lab")
     (check,) = checks.extensions(Path(hyperplane_nat.__file__).parent)
     assert check.outcome is Outcome.OK
 

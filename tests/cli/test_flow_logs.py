@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from hyperplane_nat.cli.application import app
 from hyperplane_nat.cli.flow_logs import FlowLogLines
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.flow_logs.fields import Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles, log_files
 from tests.cli.conftest import Run

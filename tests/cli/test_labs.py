@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-from hyperplane_nat.config import load
+from hyperplane_nat.config.lab import load
 from hyperplane_nat.controller import record
 from tests.cli.conftest import STATUS, Run
 from tests.cli.fake_api import FakeApi, Refusal, serving

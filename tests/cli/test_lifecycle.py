@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperplane_nat.cli import common, lifecycle
-from hyperplane_nat.config import Config, load
+from hyperplane_nat.config.lab import Config, load
 from hyperplane_nat.controller import cleanup, record
 from hyperplane_nat.controller.source import Source
 from tests.cli.conftest import STATUS, Run

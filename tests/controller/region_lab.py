@@ -16,18 +16,19 @@ from typing import Any
 import aiohttp
 from pydantic import ValidationError
 
-from hyperplane_nat.config import Config, ConfigError
-from hyperplane_nat.controller import api, endpoint
+from hyperplane_nat.config.lab import Config, ConfigError
+from hyperplane_nat.controller.api import endpoint
+from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.events import Event, EventLog, Kind
-from hyperplane_nat.controller.port_usage import PortQuery
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
-from hyperplane_nat.controller.views import (
+from hyperplane_nat.controller.views.lab import (
     FlowFilter,
     FlowReader,
     encode_rows,
     process_privileges,
     slots_of,
 )
+from hyperplane_nat.controller.views.port_usage import PortQuery
 from hyperplane_nat.model.description import (
     describe_environments,
     describe_functions,

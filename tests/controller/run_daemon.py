@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.daemon import Daemon
 from tests.controller.support import FakeNetns
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.cleanup import Namespaces
 from hyperplane_nat.controller.daemon import Daemon
 from hyperplane_nat.controller.parts import Parts

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
-from hyperplane_nat.controller.port_usage import PortQuery
-from hyperplane_nat.controller.views import FlowFilter, FlowReader
+from hyperplane_nat.controller.views.lab import FlowFilter, FlowReader
+from hyperplane_nat.controller.views.port_usage import PortQuery
 from hyperplane_nat.model.errors import StateError
 from netns.errors import NetnsError
 from tests.controller.region_lab import RegionLab, document_of, talk

@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from hyperplane_nat.config import ConfigError
+from hyperplane_nat.config.lab import ConfigError
+from hyperplane_nat.controller.api.requests import BODY_BYTES_MAX
 from hyperplane_nat.controller.errors import ForwarderError
-from hyperplane_nat.controller.requests import BODY_BYTES_MAX
 from hyperplane_nat.model.errors import ModelError
 from tests.controller.region_lab import FUNCTIONS, POOL, RegionLab, document_of, talk
 

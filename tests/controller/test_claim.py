@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError

@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from hyperplane_nat.controller import connections
-from hyperplane_nat.controller.connections import file_shares
+from hyperplane_nat.controller.api import connections
+from hyperplane_nat.controller.api.connections import file_shares
 from tests.controller.region_lab import RegionLab, talk
 from tests.controller.support import eventually
 

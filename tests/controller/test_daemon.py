@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
 from tests.conftest import free_port
 from tests.controller.support import (
@@ -573,7 +573,7 @@ def test_forwarder_is_restarted_and_counted(directory: Path, netns: FakeNetns) -
 def test_status_of_a_forwarder_that_does_not_answer(
     directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperplane_nat.controller.supervisor.STATUS_SECONDS", 0.05)
+    monkeypatch.setattr("hyperplane_nat.controller.forwarder.supervisor.STATUS_SECONDS", 0.05)
 
     async def work() -> None:
         async with RunningDaemon(config_in(directory), netns.parts()) as running:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.controller import equipment
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.engine import StateMap, StateMapError
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.io.handover import Handover
 from tests.controller.support import config_in, no_sockets, paths_of
 from tests.engine.test_migration import RECORDED

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.config import Config, validated
-from hyperplane_nat.controller import cleanup, flow_logs, reconcile
+from hyperplane_nat.config.lab import Config, validated
+from hyperplane_nat.controller import cleanup, flow_logs
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.engine import StateMap
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs import __main__ as program
 
 

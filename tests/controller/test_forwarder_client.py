@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.controller.errors import ForwarderError
-from hyperplane_nat.controller.forwarder_client import ForwarderClient
+from hyperplane_nat.controller.forwarder.client import ForwarderClient
 from tests.controller.support import eventually, run
 
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyperplane_nat.controller.heartbeat import HUNG_SECONDS, LOOK_SECONDS, Heartbeat
+from hyperplane_nat.controller.forwarder.heartbeat import HUNG_SECONDS, LOOK_SECONDS, Heartbeat
 
 
 class Watched:

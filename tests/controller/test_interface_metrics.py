@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from hyperplane_nat.cloudwatch import CLOUDWATCH, AddressPorts, RemoteCount, RemotePortsTaken
-from hyperplane_nat.controller.interface_metrics import REMOTES, InterfaceMetrics
+from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.engine import DropReason, Exhaustion
-from hyperplane_nat.engine.constants import INTERFACE_COUNTER_NAMES
-from hyperplane_nat.engine.settings import RemotePorts
+from hyperplane_nat.engine.state.constants import INTERFACE_COUNTER_NAMES
+from hyperplane_nat.engine.state.settings import RemotePorts
+from hyperplane_nat.metrics.cloudwatch import (
+    CLOUDWATCH,
+    AddressPorts,
+    RemoteCount,
+    RemotePortsTaken,
+)
 
 
 class Map:

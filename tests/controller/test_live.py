@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from hyperplane_nat.client import Client
-from hyperplane_nat.config import Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.paths import lock_holder
 from hyperplane_nat.controller.processes import resident_bytes

@@ -9,8 +9,8 @@ import pytest
 
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.observer import Observer
-from hyperplane_nat.engine.constants import EventKind
-from hyperplane_nat.engine.settings import Event
+from hyperplane_nat.engine.state.constants import EventKind
+from hyperplane_nat.engine.state.settings import Event
 from hyperplane_nat.forwarder.engine_events import messages
 
 

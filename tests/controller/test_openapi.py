@@ -22,8 +22,8 @@ from schemathesis import GenerationMode
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from hyperplane_nat.controller import api
-from hyperplane_nat.controller.openapi import OPERATIONS, document
+from hyperplane_nat.controller.api import service as api
+from hyperplane_nat.controller.api.openapi import OPERATIONS, document
 from tests.controller.region_lab import FUNCTIONS, RegionLab, document_of, served
 from tests.controller.support import FakeNetns, RunningDaemon, config_in, run
 

@@ -7,8 +7,8 @@ import asyncio
 
 import pytest
 
-from hyperplane_nat.controller import pool
-from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.controller.network import pool
+from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.model.errors import ModelError
 from netns.topology import Slot
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.controller import port_usage
-from hyperplane_nat.controller.port_usage import PortNames, PortQuery
+from hyperplane_nat.controller.views import port_usage
+from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
 from hyperplane_nat.engine import Ports as EnginePorts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget

@@ -18,7 +18,13 @@ import pytest
 
 from hyperplane_nat.controller import logs
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.processes import MARK, Process, end, resident_bytes, terminate
+from hyperplane_nat.controller.processes import (
+    MARK,
+    Process,
+    end,
+    resident_bytes,
+    terminate,
+)
 from hyperplane_nat.io.handover import Handover
 from tests.controller.support import gone, run
 

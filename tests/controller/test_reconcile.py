@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.controller import reconcile
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.resources import resources_of
-from hyperplane_nat.controller.views import interface_names
+from hyperplane_nat.controller.views.lab import interface_names
 from hyperplane_nat.model.environment import environment_name, environment_number
 from hyperplane_nat.model.region import Region
 from netns.topology import InterfaceSpec, Topology, VpcSpec, check

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from hyperplane_nat.config import Config, load
-from hyperplane_nat.config_nat import Flows
+from hyperplane_nat.config.lab import Config, load
+from hyperplane_nat.config.nat import Flows
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.record import RecordError
 
@@ -98,7 +98,7 @@ def test_a_field_that_a_release_adds_is_no_difference(
 
     kept = Config.model_validate({"flows": {"max": 4096}})
     record.write(file, kept)
-    monkeypatch.setattr("hyperplane_nat.config.Config", Released)
+    monkeypatch.setattr("hyperplane_nat.config.lab.Config", Released)
     found = record.read(file)
     assert isinstance(found, Released)
     assert found.flows.least == 7

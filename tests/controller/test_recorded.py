@@ -7,10 +7,10 @@ import gzip
 from pathlib import Path
 
 from hyperplane_nat.controller import record
-from hyperplane_nat.controller.pool import EnvironmentPool
+from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.engine import StateMap
-from hyperplane_nat.engine.migration import migrate
+from hyperplane_nat.engine.readers.migration import migrate
 from hyperplane_nat.model.store import Store
 
 RECORDED = Path(__file__).parent / "recorded" / "v1"

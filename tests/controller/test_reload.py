@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.config import Config
-from hyperplane_nat.config_text import toml
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.config.text import toml
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.source import Source
 from tests.controller.support import FakeNetns, RunningDaemon, config_in, eventually, run

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hyperplane_nat.controller.requests import (
+from hyperplane_nat.controller.api.requests import (
     FlowQuery,
     InvocationRequest,
     ProvisionRequest,

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from hyperplane_nat.config import Config, load
+from hyperplane_nat.config.lab import Config, load
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.model.resources import (
     ALLOW_ALL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyperplane_nat.controller.services import serves
+from hyperplane_nat.controller.network.services import serves
 
 SERVER = ("python", "-m", "netns.services", "http", "--port", "80")
 WANTED = (*SERVER, "--uid", "65530", "--size-bytes", "9")

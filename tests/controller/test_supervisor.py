@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.controller import reconcile
-from hyperplane_nat.controller.equipment import equip
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
-from hyperplane_nat.controller.heartbeat import HUNG_SECONDS
+from hyperplane_nat.controller.forwarder.equipment import equip
+from hyperplane_nat.controller.forwarder.heartbeat import HUNG_SECONDS
+from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor, restart_delay
+from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import terminate
-from hyperplane_nat.controller.supervisor import ForwarderSupervisor, restart_delay
 from hyperplane_nat.engine import StateMap
 from tests.controller.support import (
     FORWARDER,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies
 
-from hyperplane_nat.controller.views import SLICE_ENTRIES, FlowFilter, FlowReader, drops
+from hyperplane_nat.controller.views.lab import SLICE_ENTRIES, FlowFilter, FlowReader, drops
 from hyperplane_nat.engine import StateMap
 from tests.controller.flow_map import NOW, fields, flow_map
 

@@ -8,7 +8,7 @@ Figures that have more bits than layout 3 had lose them.
 import struct
 from pathlib import Path
 
-from hyperplane_nat.engine.constants import counter_names
+from hyperplane_nat.engine.state.constants import counter_names
 
 HEADER = struct.Struct("<8sIIQ6I11QII")
 ENTRY = struct.Struct("<IHHHHHBBIIIHBBQQQQ")

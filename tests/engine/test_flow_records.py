@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.engine import DropReason, StateMapError
-from hyperplane_nat.engine.flow_deltas import FlowDeltas, read_lost
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing, read_figures
-from hyperplane_nat.engine.settings import FlowDelta
+from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas, read_lost
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing, read_figures
+from hyperplane_nat.engine.state.settings import FlowDelta
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE, OUTSIDE

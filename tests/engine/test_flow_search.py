@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from hyperplane_nat.engine import StateMap
-from hyperplane_nat.engine.constants import Side
-from hyperplane_nat.engine.flow_search import SearchKey
-from hyperplane_nat.engine.settings import Flow
+from hyperplane_nat.engine.readers.flow_search import SearchKey
+from hyperplane_nat.engine.state.constants import Side
+from hyperplane_nat.engine.state.settings import Flow
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE

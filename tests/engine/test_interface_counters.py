@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.engine import Action, Engine
-from hyperplane_nat.engine.constants import INTERFACE_COUNTER_NAMES
+from hyperplane_nat.engine.state.constants import INTERFACE_COUNTER_NAMES
 from tests.engine import scenario, traffic
 from tests.engine.compiled import SEED, EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.engine import Action, Engine, StateMap, StateMapError
-from hyperplane_nat.engine import migration as migrating
-from hyperplane_nat.engine.migration import migrate
-from hyperplane_nat.engine.state_map import DamagedMapError
+from hyperplane_nat.engine.readers import migration as migrating
+from hyperplane_nat.engine.readers.migration import migrate
+from hyperplane_nat.engine.readers.state_map import DamagedMapError
 from tests.engine import scenario, traffic
 from tests.engine.compiled import MEMORY_DIRECTORY, configured
 from tests.engine.scenario import INSIDE, OUTSIDE

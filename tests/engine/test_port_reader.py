@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from hyperplane_nat.engine import RemotePorts
-from hyperplane_nat.engine._port_reader import PortHolders
+from hyperplane_nat.engine.readers._port_reader import PortHolders
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.reference import Ports

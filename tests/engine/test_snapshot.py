@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.engine import Engine, StateMap
-from hyperplane_nat.engine._flow_reader import FlowScan
-from hyperplane_nat.engine._port_reader import PortHolders
-from hyperplane_nat.engine.flow_deltas import FlowDeltas
-from hyperplane_nat.engine.flow_search import SearchKey
+from hyperplane_nat.engine.readers._flow_reader import FlowScan
+from hyperplane_nat.engine.readers._port_reader import PortHolders
+from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
+from hyperplane_nat.engine.readers.flow_search import SearchKey
 from tests.engine import scenario, traffic
 from tests.engine.compiled import MEMORY_DIRECTORY, EngineTarget, configured
 from tests.engine.scenario import INSIDE

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.engine.flow_deltas import FlowDeltas
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from tests.engine import scenario
 from tests.engine.connection import ACK, RST, SYN, SYNACK, Connection
 from tests.engine.pair import Pair

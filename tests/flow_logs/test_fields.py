@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from hyperplane_nat.engine.settings import FlowDelta
+from hyperplane_nat.engine.state.settings import FlowDelta
 from hyperplane_nat.flow_logs.aggregation import rows_of
 from hyperplane_nat.flow_logs.fields import FIELDS, LineFormat, Place
 from tests.flow_logs.records import DEFAULT, TABLE, Record, parse

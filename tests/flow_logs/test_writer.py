@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.fields import LineFormat
 from hyperplane_nat.flow_logs.files import FlowLogFiles, log_files
 from hyperplane_nat.flow_logs.places import Places

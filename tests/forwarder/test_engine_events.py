@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from hyperplane_nat.engine.constants import EventKind
-from hyperplane_nat.engine.settings import Event
+from hyperplane_nat.engine.state.constants import EventKind
+from hyperplane_nat.engine.state.settings import Event
 from hyperplane_nat.forwarder.engine_events import GROUPS_MAX, messages
 
 

@@ -18,7 +18,7 @@ import threading
 from pathlib import Path
 
 from hyperplane_nat.client import Client
-from hyperplane_nat.config import load
+from hyperplane_nat.config.lab import load
 from hyperplane_nat.controller import daemon
 
 

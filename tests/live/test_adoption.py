@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.config import load
-from hyperplane_nat.controller.heartbeat import HUNG_SECONDS
+from hyperplane_nat.config.lab import load
+from hyperplane_nat.controller.forwarder.heartbeat import HUNG_SECONDS
 from hyperplane_nat.engine import StateMap
 from netns import namespace
 from tests.engine import former_map

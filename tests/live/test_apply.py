@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.client import ApiError, Client
-from hyperplane_nat.config import load
+from hyperplane_nat.config.lab import load
 from hyperplane_nat.controller import record
 from tests.live.configurations import function, functions
 from tests.live.conftest import Launch

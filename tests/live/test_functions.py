@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.client import ApiError, Client, ClientError
-from hyperplane_nat.config import load
+from hyperplane_nat.config.lab import load
 from netns import processes
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, receive, tcp_socket, wait_until

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The sections for what customers own: accounts, VPCs, security groups, the internet, functions.
+
+Theory of operation: things are named, never numbered; a name is looked up where AWS would look it
+up: a security group in its VPC, a function in the lab. A subnet's name is unique in the lab, so a
+function's subnets tell its VPC. What a section can tell by itself is checked here, references
+between sections in `config.resource_checks`. Quotas and free addresses depend on what already
+stands: they are the model's to judge, and so are not looked at here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hyperplane_nat.config.values import (
+    AccountId,
+    Address,
+    FieldError,
+    FunctionName,
+    GroupName,
+    LinkName,
+    Mtu,
+    Network,
+    Port,
+    PortRange,
+    Section,
+)
+
+INTERNET = "internet"
+"""Name of the network that the internet's hosts are in, beside the customers' VPCs."""
+
+ANYWHERE = "0.0.0.0/0"
+
+POOL_SIZE = 64
+"""Size of the pool of a lab with functions that does not say."""
+
+Duration = Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
+Quota = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Account(Section):
+    """An AWS account. VPCs and functions belong to one."""
+
+    name: LinkName = Field(description="Name of the account, unique in the lab.")
+    id: AccountId | None = Field(
+        default=None,
+        description="Its account id, 12 digits in quotes; one is made up if there is none.",
+    )
+
+
+class Subnet(Section):
+    """A subnet of a VPC. The first four addresses and the last are reserved, as on AWS."""
+
+    name: LinkName = Field(description="Name of the subnet, unique in the lab.")
+    cidr: Network = Field(description="Its network, inside the VPC's; /28 at the smallest (AWS).")
+
+    @property
+    def network(self) -> IPv4Network:
+        """`cidr` to calculate with."""
+        return IPv4Network(self.cidr)
+
+    @property
+    def router(self) -> str:
+        """Address of the VPC router in this subnet: its first host (AWS)."""
+        return str(self.network.network_address + 1)
+
+    def reserved(self, address: IPv4Address) -> bool:
+        """Whether AWS keeps this address of the subnet for itself."""
+        return (
+            address < self.network.network_address + 4 or address == self.network.broadcast_address
+        )
+
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
+        if self.network.prefixlen > 28:
+            yield FieldError("cidr", f"{self.cidr} is smaller than a /28", "choose a larger one")
+
+
+class Rule(Section):
+    """An allow rule of a security group: for a protocol, its ports, and the other side."""
+
+    protocol: Literal["tcp", "udp", "icmp", "all"] = Field(
+        description="Protocol that it allows; `all` is every one."
+    )
+    ports: PortRange | None = Field(
+        default=None,
+        description='Destination port, `"5432"`, or ports, `"1024-2048"`, of `tcp` and `udp`; '
+        "every port if there are none.",
+    )
+    cidr: Network | None = Field(
+        default=None,
+        description="The other side as a network: who may come (ingress), or what may be reached "
+        "(egress).",
+    )
+    group: GroupName | None = Field(
+        default=None,
+        description="The other side as a security group of the same VPC: all that carry it. A rule "
+        "has either a `cidr` or a `group`.",
+    )
+
+    @property
+    def port_range(self) -> tuple[int, int]:
+        """The first and the last port that it allows."""
+        first, _, last = (self.ports or "0-65535").partition("-")
+        return int(first), int(last or first)
+
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
+        if self.ports is not None and self.protocol not in ("tcp", "udp"):
+            yield FieldError(
+                "ports", f"protocol {self.protocol!r} has no ports to choose from", "leave it out"
+            )
+        if self.cidr is None and self.group is None:
+            yield FieldError(
+                "cidr", "the rule names no other side", f'add a cidr ("{ANYWHERE}" is all) or group'
+            )
+        if self.cidr is not None and self.group is not None:
+            yield FieldError("group", "the rule has a cidr as well as a group", "make it two rules")
+
+
+def _everything() -> list[Rule]:
+    return [Rule(protocol="all", cidr=ANYWHERE)]
+
+
+class SecurityGroup(Section):
+    """
+    A security group of a VPC: what it does not allow is refused when a flow begins. Packets of a
+    flow that began pass both ways until it ends, whatever becomes of the rules.
+    """
+
+    name: GroupName = Field(description="Name of the group, unique in its VPC.")
+    description: str = Field(default="", description="What it is for.")
+    ingress: list[Rule] = Field(
+        default_factory=list,
+        description="What may come in. Of use for services: nothing ever opens a flow to a "
+        "function.",
+    )
+    egress: list[Rule] = Field(
+        default_factory=_everything,
+        description="What may go out; everything if it is left out, as AWS creates a group, and "
+        "nothing if it is `egress = []`.",
+    )
+
+
+class _Server(Section):
+    name: LinkName = Field(description="Name of the service, unique in its VPC.")
+    kind: Literal["http", "udp-echo"] = Field(
+        description="`http` serves a file of known content over TCP, `udp-echo` sends every "
+        "datagram back."
+    )
+    address: Address = Field(description="Its address, in one of the VPC's subnets.")
+    port: Port = Field(description="Port it listens on.")
+    size_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=0,
+        le=2**40,
+        description="Size of the file that an `http` service serves.",
+    )
+
+    @property
+    def transport(self) -> str:
+        """The protocol under it: "tcp" or "udp"."""
+        return "tcp" if self.kind == "http" else "udp"
+
+
+class Service(_Server):
+    """A small server of the lab's own in a VPC."""
+
+    security_groups: list[GroupName] = Field(
+        default_factory=list,
+        description="Security groups of the VPC that it carries: a flow of a function to it must "
+        "be allowed by the ingress rules of one of them. Without any, everything is let in.",
+    )
+
+
+class InternetHost(_Server):
+    """A small server of the lab's own in the internet, for functions outside every VPC."""
+
+    name: LinkName = Field(description="Name of the host, unique in the internet.")
+    address: Address = Field(
+        description="Its address, in 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737): no host of the "
+        "real internet has one of these."
+    )
+
+
+class Vpc(Section):
+    """A customer VPC. VPCs may overlap each other: they never meet."""
+
+    name: LinkName = Field(description="Name of the VPC, unique in the lab.")
+    account: LinkName | None = Field(
+        default=None, description="Account that owns it; the first one if it is left out."
+    )
+    cidr: Network = Field(
+        description="Its network. An environment attached to the VPC reaches this and nothing else."
+    )
+    mtu_bytes: Mtu = Field(default=1500, description="MTU of the links in the VPC.")
+    subnet: list[Subnet] = Field(min_length=1)
+    security_group: list[SecurityGroup] = Field(default_factory=list)
+    service: list[Service] = Field(default_factory=list)
+
+    @property
+    def network(self) -> IPv4Network:
+        """`cidr` to calculate with."""
+        return IPv4Network(self.cidr)
+
+
+class Function(Section):
+    """A Lambda function: what its execution environments are attached to."""
+
+    name: FunctionName = Field(description="Name of the function, unique in the lab.")
+    account: LinkName | None = Field(
+        default=None,
+        description="Account that owns it. If it is left out, the owner of its VPC, or the first "
+        "account for a function outside every VPC.",
+    )
+    networking: Literal["hyperplane", "none", "interface-per-environment"] = Field(
+        default="hyperplane",
+        description="`hyperplane`: one network interface for every function of the account with "
+        "the same subnet and security groups, made when the function is. "
+        "`interface-per-environment`: one for each execution environment, made during its cold "
+        "start (AWS before 2019). `none`: outside every VPC, it reaches the internet only.",
+    )
+    vpc: LinkName | None = Field(
+        default=None, description="Its VPC; the one its subnets are in if it is left out."
+    )
+    subnets: list[LinkName] = Field(
+        default_factory=list, description="Subnets of its VPC to be attached to (AWS: 16 at most)."
+    )
+    security_groups: list[GroupName] = Field(
+        default_factory=list,
+        description="Security groups of its VPC that its interfaces carry (AWS: 5 at most).",
+    )
+    memory_mb: int = Field(
+        default=128, ge=128, le=10240, description="Memory it is configured with (AWS)."
+    )
+
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
+        inside = {"vpc": self.vpc, "subnets": self.subnets, "security_groups": self.security_groups}
+        if self.networking == "none":
+            for field, value in inside.items():
+                if value:
+                    yield FieldError(
+                        field,
+                        'a function with networking = "none" is outside every VPC',
+                        'leave it out or choose "hyperplane"',
+                    )
+            return
+        for field in ("subnets", "security_groups"):
+            if not inside[field]:
+                yield FieldError(
+                    field,
+                    f"function {self.name!r} is in a VPC, but has none",
+                    'name at least one, or choose networking = "none"',
+                )
+
+
+class Pool(Section):
+    """Execution environments made ahead, so that a cold start only has to attach one."""
+
+    size: int = Field(
+        default=0,
+        ge=0,
+        le=16383,
+        description="Environments kept ready; 64 if there is a function and it is left out.",
+    )
+    refill_batch: int = Field(
+        default=32,
+        ge=1,
+        le=1024,
+        description="Environments made at a time while the pool is refilled: more are made faster, "
+        "but an attach may have to wait for the batch.",
+    )
+
+
+class Lifecycle(Section):
+    """How long things take on AWS, and the quotas, for everything that functions bring about."""
+
+    time_scale: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="All durations of this section but `client_token_seconds` are divided by it: "
+        "10 makes 90 seconds 9, for tests.",
+    )
+    interface_creation_seconds: Duration = Field(
+        default=90.0,
+        description="Until an interface that functions share is available, its function Pending "
+        "meanwhile (AWS: up to 90).",
+    )
+    interface_deletion_seconds: Duration = Field(
+        default=1200.0,
+        description="From the end of the last user of a shared interface to its deletion (AWS: up "
+        "to 20 minutes).",
+    )
+    per_environment_interface_seconds: Duration = Field(
+        default=12.0,
+        description="Creating and attaching an environment's own interface, in its cold start (AWS "
+        "before 2019: 10 to 15).",
+    )
+    per_environment_deletion_seconds: Duration = Field(
+        default=1200.0,
+        description="From the end of an environment to the deletion of its own interface.",
+    )
+    shared_attach_seconds: Duration = Field(
+        default=0.0002,
+        description="Attaching an environment to a shared interface (AWS: 200 microseconds).",
+    )
+    function_idle_seconds: Duration = Field(
+        default=14 * 86400.0,
+        description="A function not invoked for so long becomes Inactive (AWS: 14 days).",
+    )
+    warm_idle_seconds: Duration = Field(
+        default=600.0,
+        description="How long an idle environment is kept warm for the next invocation.",
+    )
+    interfaces_per_vpc: Quota = Field(
+        default=250, description="Network interfaces of functions in a VPC (AWS: 250)."
+    )
+    subnets_per_function: Quota = Field(default=16, description="Subnets of a function (AWS: 16).")
+    groups_per_function: Quota = Field(
+        default=5, description="Security groups of a function (AWS: 5)."
+    )
+    rules_per_direction: Quota = Field(
+        default=60,
+        description="Rules of a security group, ingress and egress apart (AWS: 60).",
+    )
+    connections_per_interface: Quota = Field(
+        default=65_000,
+        description="Connections of a shared interface before another one is made beside it (AWS: "
+        "65,000).",
+    )
+    client_token_seconds: Duration = Field(
+        default=86400.0,
+        description="How long the answer to a request is remembered for its client token.",
+    )
+    client_tokens_max: Quota = Field(
+        default=4096, description="Answers remembered; the oldest is forgotten first."
+    )

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the control API answers, as models: the OpenAPI document is made of them, and tests hold
+answers against them. Nothing is checked when an answer is sent.
+
+A key that is here stays what it is as long as the path says v1. Answers may have more keys than
+these; whoever reads them leaves aside what it does not know. Keys written like `FunctionName` are
+AWS's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from hyperplane_nat.controller.api.requests import Base64
+
+
+class ProblemRow(BaseModel):
+    """One thing that is wrong with a configuration."""
+
+    source: str
+    line: int | None = Field(description="In a file; null for a configuration that came as JSON.")
+    entry: str = Field(description='The entry of a list that it is in, `[[vpc]] "customer"`.')
+    field: str = Field(description="The field in the entry, or `section.field`.")
+    what: str
+    remedy: str
+
+
+class Error(BaseModel):
+    """Why a request was not done."""
+
+    error: str = Field(
+        description="A code: AWS's name where it has one, such as ResourceNotFoundException."
+    )
+    message: str = Field(description="One line: what is wrong, and in parentheses what to do.")
+    problems: list[ProblemRow] | None = Field(
+        default=None, description="Each problem of a configuration; left out for other errors."
+    )
+
+
+class ForwarderStatus(BaseModel):
+    """The process that moves packets."""
+
+    pid: int | None
+    up: bool
+    restarts: int = Field(ge=0)
+    hangs: int = Field(ge=0, description="Restarts of those that gave no sign of life.")
+    rss_bytes: int = Field(ge=0)
+    uptime_seconds: float | None
+    standby_pid: int | None
+    failover_seconds: float | None
+    problem: str | None = Field(default=None, description="Why it does not answer.")
+
+
+class ServiceStatus(BaseModel):
+    """A server of the lab's own."""
+
+    up: bool
+    restarts: int = Field(ge=0)
+
+
+class ProcessPrivileges(BaseModel):
+    """What a process of the lab may do, by the kernel's account."""
+
+    pid: int
+    uid: int
+    gid: int
+    capabilities: str = Field(
+        description="Those in any of its sets, the bounding set included, in hexadecimal."
+    )
+    no_new_privs: bool
+    seccomp: int = Field(description="2 when its system calls are those of a list.")
+    dropped: bool = Field(description="Whether it has no capability, can get none, and has a list.")
+
+
+class FlowCounts(BaseModel):
+    """The flow table."""
+
+    tcp: int
+    udp: int
+    icmp: int
+    entries: int = Field(description="Entries in use, those being held included.")
+    max: int
+
+
+class StateFile(BaseModel):
+    """The file that the flow table is mapped from."""
+
+    path: str
+    bytes: int
+    bytes_per_flow: float
+
+
+class Status(BaseModel):
+    """The lab in a few figures."""
+
+    lab: str
+    state: Literal["running", "stopping"]
+    pid: int
+    uptime_seconds: float
+    environments: int
+    interfaces: int
+    vpcs: int
+    metrics_url: str
+    metrics_port_passed_over: int | None = Field(
+        default=None, description="The default port, where it was taken and another one is used."
+    )
+    forwarder: ForwarderStatus
+    services: dict[str, ServiceStatus]
+    privileges: dict[str, ProcessPrivileges] = Field(
+        description="Of forwarder, standby and services, by name; one that is just starting has "
+        "not dropped its own yet."
+    )
+    flows: FlowCounts
+    drops: dict[str, int] = Field(description="Packets dropped, by reason; none without packets.")
+    counters: dict[str, int]
+    state_file: StateFile
+
+
+class EnvironmentRow(BaseModel):
+    """An execution environment with its traffic."""
+
+    name: str
+    number: int
+    namespace: str | None
+    address: str
+    interface: str | None = Field(description="Name of its interface; null while it is pooled.")
+    interface_address: str | None
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    drops: int
+    flows: int
+    function: str | None = Field(description="Function that it belongs to.")
+    state: Literal["static", "pooled", "initializing", "busy", "idle", "terminating"]
+
+
+class InterfaceRow(BaseModel):
+    """A network interface, configured or made for functions."""
+
+    name: str = Field(description="Name of its link.")
+    number: int
+    vpc: str
+    subnet: str
+    address: str
+    secondary_addresses: list[str] = Field(description="Its further addresses.")
+    secondary_numbers: list[int] = Field(description="Their numbers, in the same order.")
+    mac: str | None
+    environments: int = Field(description="Environments attached to it.")
+    flows: int
+    id: str | None = Field(description="Its id; null for a configured one.")
+    kind: Literal["static", "hyperplane", "per-environment", "internet"]
+    status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")
+    description: str
+    groups: list[str] = Field(description="Names of its security groups.")
+    owner: str | None = Field(description="Account id of its owner; null for a configured one.")
+
+
+class FlowRow(BaseModel):
+    """A flow as it is translated."""
+
+    entry: int
+    protocol: str
+    state: str
+    slot: int
+    environment: str
+    interface: str
+    inside_address: str
+    inside_port: int
+    remote_address: str
+    remote_port: int
+    nat_address: str
+    nat_port: int
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    age_seconds: float
+    idle_seconds: float
+
+
+class FunctionPorts(BaseModel):
+    """Ports of a function's environments."""
+
+    function: str | None = Field(description="Null: of environments that belong to none.")
+    in_use: int
+    held: int
+
+
+class EnvironmentPorts(BaseModel):
+    """Ports of an environment."""
+
+    environment: str | None = Field(description="Null: of environments that are gone.")
+    function: str | None
+    in_use: int
+    held: int
+
+
+class PortFigures(BaseModel):
+    """Ports of an address of a network interface, and who has the most of them."""
+
+    interface: str
+    address: str
+    in_use: int
+    held: int = Field(description="Of flows that have ended: not used again for the hold time.")
+    limit: int | None = Field(description="Ports there may be; null is no limit.")
+    used_percent: float | None
+    allocation_errors: int = Field(description="New flows refused (AWS: ErrorPortAllocation).")
+    last_error_seconds: float | None = Field(description="Since the last of them.")
+    last_error_reason: str | None = Field(description="The reason of the drop.")
+    last_error_environment: str | None
+    functions: list[FunctionPorts]
+    environments: list[EnvironmentPorts]
+
+
+class RemotePortsRow(PortFigures):
+    """Ports towards one remote endpoint."""
+
+    protocol: str
+    remote_address: str = Field(
+        description="0.0.0.0 with port 0: ports of endpoint-independent mappings, towards any."
+    )
+    remote_port: int
+    high_water: int = Field(description="The most at a time since there was none.")
+
+
+class PortUsage(BaseModel):
+    """Who takes which source ports, and towards what."""
+
+    interfaces: list[PortFigures] = Field(
+        description="Each address with all its connections, held ports and mappings."
+    )
+    remotes: list[RemotePortsRow] = Field(description="The fullest first.")
+
+
+class EventRow(BaseModel):
+    """Something that an operator wants to know."""
+
+    number: int = Field(description="Goes up, across restarts of the controller too.")
+    time: float = Field(description="Seconds since the epoch.")
+    kind: Literal[
+        "port-exhaustion",
+        "flow-table-full",
+        "forwarder-restarted",
+        "forwarder-hung",
+        "state-map-discarded",
+        "interface-added",
+        "interface-removed",
+        "flow-log-loss",
+        "reloaded",
+        "reload-refused",
+    ]
+    message: str
+    interface: str | None
+    remote: str | None = Field(description="Protocol, address and port.")
+    environment: str | None
+    function: str | None = Field(description="Function that the environment belongs to.")
+    suppressed: int = Field(
+        ge=0, description="Events like this one, not shown since the last one that was."
+    )
+
+
+class Verification(BaseModel):
+    """What a walk through the flow table has found."""
+
+    problems: list[str] = Field(description="Contradictions; none in a sound table.")
+    entries: int = Field(description="Entries in use.")
+
+
+class VpcConfig(BaseModel):
+    """Lambda API, VpcConfig."""
+
+    VpcId: str
+    VpcName: str
+    SubnetIds: list[str]
+    SecurityGroupIds: list[str]
+
+
+class FunctionDescription(BaseModel):
+    """A function, as GetFunctionConfiguration of the Lambda API has it."""
+
+    FunctionName: str
+    Account: str
+    Networking: Literal["none", "hyperplane", "interface-per-environment"]
+    MemorySize: int
+    State: Literal["Pending", "Active", "Inactive", "Failed"]
+    StateReason: str
+    StateReasonCode: str
+    LastUpdateStatus: Literal["Successful", "InProgress", "Failed"]
+    LastUpdateStatusReason: str
+    LastUpdateStatusReasonCode: str
+    VpcConfig: VpcConfig | None
+    NetworkInterfaceIds: list[str]
+    Environments: int
+    LastUsed: float = Field(description="Seconds since the epoch.")
+
+
+class IpRange(BaseModel):
+    """EC2 API, IpRange."""
+
+    CidrIp: str
+
+
+class GroupPair(BaseModel):
+    """EC2 API, UserIdGroupPair."""
+
+    GroupId: str
+
+
+class Permission(BaseModel):
+    """A rule (EC2 API, IpPermission); it has either IpRanges or UserIdGroupPairs."""
+
+    IpProtocol: str = Field(description="tcp, udp, icmp, or -1 for all.")
+    FromPort: int | None = None
+    ToPort: int | None = None
+    IpRanges: list[IpRange] | None = None
+    UserIdGroupPairs: list[GroupPair] | None = None
+
+
+class SecurityGroupDescription(BaseModel):
+    """A security group, as DescribeSecurityGroups of the EC2 API has it."""
+
+    GroupId: str
+    GroupName: str
+    Description: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    IpPermissions: list[Permission]
+    IpPermissionsEgress: list[Permission]
+    NetworkInterfaceIds: list[str]
+
+
+class PlanStep(BaseModel):
+    """One step of a plan."""
+
+    action: Literal["create", "change", "delete"]
+    kind: str = Field(description="account, vpc, subnet, security-group, service, pool and so on.")
+    name: str
+    detail: str
+    waits_for: str = Field(
+        description="Of a deletion that is left for later: what still uses it. Otherwise empty."
+    )
+
+
+class Applied(BaseModel):
+    """What is to be done for a configuration, in order, and whether it was."""
+
+    plan: list[PlanStep]
+    applied: bool
+
+
+class Invocation(BaseModel):
+    """How an invocation went."""
+
+    status: int = Field(
+        description="Exit status; negative: number of the signal that killed the program."
+    )
+    stdout: Base64
+    stderr: Base64
+    truncated: bool = Field(description="Whether there was more output than was kept.")
+    timed_out: bool
+    environment: str
+    cold: bool
+    interface: str = Field(description="Id of the interface that it is attached to.")
+    interface_created: bool = Field(description="Whether that was made for this environment.")
+    network_ready_seconds: float = Field(
+        description="Measured: from the request to an attached environment."
+    )
+    modelled_seconds: float = Field(description="What AWS would take for it.")
+    elapsed_seconds: float = Field(description="Measured: the whole request.")
+
+
+class Refusal(BaseModel):
+    """What the model refuses, under AWS's name."""
+
+    code: str
+    message: str
+
+
+class Provisioned(BaseModel):
+    """Environments that were started ahead."""
+
+    requested: int
+    started: int
+    network_ready_seconds: list[float] = Field(description="Measured, one for each.")
+    modelled_seconds: list[float] = Field(description="What AWS would take, one for each.")
+    elapsed_seconds: float
+    interfaces: list[str] = Field(description="Ids of the interfaces used.")
+    addresses: int = Field(description="Addresses of subnets that they take.")
+    error: Refusal | None = Field(description="Why no more were started.")
+
+
+class Down(BaseModel):
+    """The lab is gone."""
+
+    state: Literal["down"]

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control API: HTTP with JSON on a unix socket, what the command line uses and nothing else.
+
+What may be asked is in `requests`, what is answered in `answers`, both together in `openapi`.
+
+Errors have the form that `refusals` gives them. Handlers only wait; what reads the state map or
+turns thousands of rows into text does so in a thread. A list of flows is sent while it is read, as
+fast as the client takes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, refusing
+from hyperplane_nat.controller.api.requests import (
+    BODY_BYTES_MAX,
+    PROTOCOLS,
+    ApplyRequest,
+    EventQuery,
+    FlowQuery,
+    InvocationRequest,
+    PortsQuery,
+    ProvisionRequest,
+    RequestError,
+    body_of,
+    function_name,
+    query_of,
+)
+from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.controller.views.lab import FlowFilter, FlowReader, encode_rows
+from hyperplane_nat.controller.views.port_usage import PortQuery
+from hyperplane_nat.model.environment import environment_name
+
+__all__ = ["PROTOCOLS", "LabService", "application"]
+
+M = TypeVar("M", bound=BaseModel)
+
+log = logging.getLogger(__name__)
+
+
+class LabService(Protocol):
+    """What the API needs of the controller."""
+
+    events: EventLog
+    """GET /v1/events."""
+
+    async def status(self) -> Mapping[str, Any]:
+        """GET /v1/status."""
+
+    async def environments(self) -> bytes:
+        """GET /v1/environments, encoded."""
+
+    async def interfaces(self) -> bytes:
+        """GET /v1/interfaces, encoded."""
+
+    async def verify(self) -> Mapping[str, Any]:
+        """GET /v1/verify; ForwarderError."""
+
+    def config(self) -> Mapping[str, Any]:
+        """GET /v1/config."""
+
+    def open_flows(self, wanted: FlowFilter) -> FlowReader:
+        """A reader of the flow table; called in a thread."""
+
+    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+        """GET /v1/ports."""
+
+    def has_interface(self, name: str) -> bool:
+        """Whether there is a network interface with that name or id."""
+
+    def has_environment(self, number: int) -> bool:
+        """Whether there is an environment with that number."""
+
+    def slots_of(self, function: str) -> frozenset[int] | None:
+        """Numbers of a function's environments; None when there is no such function."""
+
+    def functions(self) -> list[dict[str, Any]]:
+        """GET /v1/functions."""
+
+    def security_groups(self) -> list[dict[str, Any]]:
+        """GET /v1/security-groups."""
+
+    async def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        keep_used: bool,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """
+        POST /v1/apply. `document` is a configuration that nobody has looked at. With `keep_used`,
+        what is to be deleted and has a user stays for now.
+
+        Errors: ConfigError, ModelError, ControllerError.
+        """
+
+    async def invoke(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float | None,
+        stdin: bytes | None,
+        token: str | None,
+    ) -> Mapping[str, Any]:
+        """
+        POST /v1/functions/{name}/invocations; `stdout` and `stderr` of the result are bytes.
+
+        Errors: ModelError, ProgramError, ControllerError.
+        """
+
+    async def provision(self, name: str, count: int) -> Mapping[str, Any]:
+        """POST /v1/functions/{name}/provision. Errors: ModelError, ControllerError."""
+
+    async def shut_down(self) -> None:
+        """Remove the lab; returns when everything is gone. ControllerError if something is left."""
+
+
+def application(lab: LabService) -> web.Application:
+    """The control API of `lab`."""
+    handlers = _Handlers(lab)
+    result = web.Application(middlewares=[refusing], client_max_size=BODY_BYTES_MAX)
+    result[WHAT_THERE_IS] = "GET /v1/openapi.json lists what there is"
+    result.router.add_get("/v1/status", handlers.status)
+    result.router.add_get("/v1/environments", handlers.environments)
+    result.router.add_get("/v1/interfaces", handlers.interfaces)
+    result.router.add_get("/v1/flows", handlers.flows, allow_head=False)
+    result.router.add_get("/v1/events", handlers.events)
+    result.router.add_get("/v1/ports", handlers.ports)
+    result.router.add_get("/v1/verify", handlers.verify)
+    result.router.add_get("/v1/config", handlers.config)
+    result.router.add_get("/v1/functions", handlers.functions)
+    result.router.add_get("/v1/security-groups", handlers.security_groups)
+    result.router.add_get("/v1/openapi.json", handlers.openapi)
+    result.router.add_post("/v1/apply", handlers.apply)
+    result.router.add_post("/v1/functions/{name}/invocations", handlers.invoke)
+    result.router.add_post("/v1/functions/{name}/provision", handlers.provision)
+    result.router.add_post("/v1/shutdown", handlers.shutdown)
+    return result
+
+
+async def _body(request: web.Request, model: type[M]) -> M:
+    if request.headers.get("Content-Type") and request.content_type != "application/json":
+        raise RequestError(
+            415,
+            "UnsupportedMediaTypeException",
+            f"the body is {request.content_type} (send application/json)",
+        )
+    return body_of(model, await request.read())
+
+
+def _document() -> bytes:
+    # Making the models of all answers takes tens of milliseconds: not from every start.
+    from hyperplane_nat.controller.api import openapi
+
+    return json.dumps(openapi.document()).encode()
+
+
+class _Handlers:
+    def __init__(self, lab: LabService) -> None:
+        self._lab = lab
+        self._document: bytes | None = None
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.status())
+
+    async def environments(self, _request: web.Request) -> web.Response:
+        return web.Response(body=await self._lab.environments(), content_type="application/json")
+
+    async def interfaces(self, _request: web.Request) -> web.Response:
+        return web.Response(body=await self._lab.interfaces(), content_type="application/json")
+
+    async def ports(self, request: web.Request) -> web.Response:
+        asked = query_of(PortsQuery, request.query)
+        self._check_interface(asked.interface)
+        address, port = asked.remote or (None, None)
+        wanted = PortQuery(asked.top, asked.interface, address, port)
+        return web.json_response(await self._lab.ports(wanted))
+
+    async def verify(self, _request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.verify())
+
+    async def config(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._lab.config())
+
+    async def functions(self, _request: web.Request) -> web.Response:
+        return await self._rows(self._lab.functions())
+
+    async def events(self, request: web.Request) -> web.Response:
+        asked = query_of(EventQuery, request.query)
+        return await self._rows(self._lab.events.rows(asked.after or 0, asked.limit))
+
+    async def security_groups(self, _request: web.Request) -> web.Response:
+        return await self._rows(self._lab.security_groups())
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        if self._document is None:
+            self._document = await in_thread(_document)
+        return web.Response(body=self._document, content_type="application/json")
+
+    async def apply(self, request: web.Request) -> web.Response:
+        asked = await _body(request, ApplyRequest)
+        result = await self._lab.apply(
+            asked.config,
+            dry_run=asked.dry_run,
+            keep_used=asked.keep_used,
+            token=asked.client_token,
+        )
+        return web.json_response(result)
+
+    async def invoke(self, request: web.Request) -> web.Response:
+        name = function_name(request.match_info["name"])
+        asked = await _body(request, InvocationRequest)
+        result = await self._lab.invoke(
+            name,
+            asked.command,
+            timeout_seconds=asked.timeout_seconds,
+            stdin=asked.stdin,
+            token=asked.client_token,
+        )
+        output = {
+            stream: base64.b64encode(result[stream]).decode() for stream in ("stdout", "stderr")
+        }
+        return web.json_response({**result, **output})
+
+    async def provision(self, request: web.Request) -> web.Response:
+        name = function_name(request.match_info["name"])
+        asked = await _body(request, ProvisionRequest)
+        return web.json_response(await self._lab.provision(name, asked.count))
+
+    async def shutdown(self, _request: web.Request) -> web.Response:
+        await self._lab.shut_down()
+        return web.json_response({"state": "down"})
+
+    async def flows(self, request: web.Request) -> web.StreamResponse:
+        wanted = self._flow_filter(request)
+        with await in_thread(self._lab.open_flows, wanted) as reader:
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            response.enable_chunked_encoding()
+            await response.prepare(request)
+            try:
+                await response.write(b"[")
+                # `in_thread`: the map must not be closed while it is read.
+                while (text := await in_thread(reader.read)) is not None:
+                    if text:
+                        await response.write(text)
+                await response.write(b"]\n")
+                await response.write_eof()
+            except ConnectionError:
+                log.debug("a client left in the middle of a list of flows")
+            except Exception:
+                # The status is out: only a broken connection still says that this is no answer.
+                log.exception("list of flows")
+                if request.transport is not None:
+                    request.transport.close()
+        return response
+
+    async def _rows(self, rows: list[dict[str, Any]]) -> web.Response:
+        body = await in_thread(encode_rows, rows)
+        return web.Response(body=body, content_type="application/json")
+
+    def _check_interface(self, name: str | None) -> None:
+        if name is not None and not self._lab.has_interface(name):
+            raise RequestError(
+                404,
+                "no_such_interface",
+                f"there is no network interface {name} (hyperplane-nat interfaces lists them)",
+            )
+
+    def _slots_of(self, function: str | None) -> frozenset[int] | None:
+        if function is None:
+            return None
+        slots = self._lab.slots_of(function)
+        if slots is None:
+            raise RequestError(
+                404,
+                "ResourceNotFoundException",
+                f"there is no function {function} (hyperplane-nat functions lists them)",
+            )
+        return slots
+
+    def _flow_filter(self, request: web.Request) -> FlowFilter:
+        asked = query_of(FlowQuery, request.query)
+        number = asked.environment
+        if number is not None and not self._lab.has_environment(number):
+            raise RequestError(
+                404,
+                "no_such_environment",
+                f"there is no environment {environment_name(number)} "
+                "(hyperplane-nat environments lists them)",
+            )
+        self._check_interface(asked.interface)
+        address, port = asked.remote or (None, None)
+        return FlowFilter(
+            after=-1 if asked.after is None else asked.after,
+            limit=asked.limit,
+            environment=number,
+            protocol=asked.protocol,
+            slots=self._slots_of(asked.function),
+            interface=asked.interface,
+            state=asked.state,
+            address=address,
+            port=port,
+            min_age_seconds=asked.min_age or 0,
+            max_age_seconds=asked.max_age,
+            sort=asked.sort,
+            reverse=asked.reverse,
+        )

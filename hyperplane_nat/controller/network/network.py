@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Namespaces, links, services and the forwarder, made to follow the region.
+
+Theory of operation: the region says what should be (`wanted`), `Network` remembers what is and does
+the difference, in an order in which nothing refers to what is not there: VPCs, their addresses,
+interfaces, the forwarder, services; and backwards for what goes. Whatever fails is tried again with
+the next difference; an interface that cannot be made is reported to the region, which has a name
+for that (AWS, function state Failed).
+
+The forwarder is told in parts (`update`). It asks for the whole when it starts anew (`items`), so a
+part that was lost with it is not missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from hyperplane_nat.config.lab import INTERFACE_MTU, Config
+from hyperplane_nat.controller import flow_logs
+from hyperplane_nat.controller.errors import ForwarderError
+from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
+from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network.pool import EnvironmentPool
+from hyperplane_nat.controller.network.services import ServiceSupervisor
+from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.model.region import Region
+from hyperplane_nat.model.wanted import Wanted, WantedInterface
+from netns import processes, topology
+from netns.errors import NetnsError
+from netns.topology import Interface, InterfaceSpec, LabSpec, Slot, Survey, VpcSpec
+
+RESTART_SECONDS = 5.0
+"""How long an attach waits for a forwarder that is being restarted."""
+
+_LOOK_SECONDS = 0.01
+
+log = logging.getLogger(__name__)
+
+
+class Network:
+    """What stands for the region, and how it changes."""
+
+    def __init__(
+        self,
+        config: Config,
+        spec: LabSpec,
+        region: Region,
+        pool: EnvironmentPool,
+        forwarder: ForwarderSupervisor,
+        services: ServiceSupervisor,
+        service_program: tuple[str, ...],
+    ) -> None:
+        self._config = config
+        self._spec = spec
+        self._lab = spec.lab
+        self._region = region
+        self._pool = pool
+        self._forwarder = forwarder
+        self._services = services
+        self._service_program = service_program
+        self._vpcs: dict[str, set[str]] = {vpc.name: set(vpc.addresses) for vpc in spec.vpcs}
+        self._mtus = {vpc.name: vpc.mtu for vpc in spec.vpcs}
+        self._changing = asyncio.Lock()
+        self._attaching: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
+        self._attacher: asyncio.Task[None] | None = None
+        self._static = frozenset(each.name for vpc in spec.vpcs for each in vpc.interfaces)
+        self._links: dict[str, Interface] = {}
+        self._told: dict[int, dict[str, Any]] = {}
+        self._revisions = (-1, -1)
+        self.retiring_interfaces: frozenset[int] = frozenset()
+
+    # --- what stands already ---
+
+    async def adopt(self, found: Survey, given: Collection[tuple[str, str]]) -> None:
+        """Take over what a former controller left; what nobody wants is removed.
+
+        `given` are the VPCs and addresses that it gave them: what is beside these and what is
+        wanted was added by somebody else, and stays.
+        """
+        broken = found.broken
+        if broken.environments:
+            await in_thread(topology.remove_environments, self._lab, broken.environments)
+        for name in broken.vpcs:
+            await in_thread(topology.remove_vpc, self._lab, name)
+        if broken.links:
+            await in_thread(topology.remove_interfaces, self._lab, broken.links)
+        wanted_vpcs = {vpc.name: set(vpc.addresses) for vpc in self._region.wanted().vpcs}
+        self._vpcs = {
+            vpc.name: {
+                address
+                for address in vpc.addresses
+                if (vpc.name, address) in given or address in wanted_vpcs.get(vpc.name, ())
+            }
+            for vpc in found.vpcs
+        }
+        wanted = {interface.link for interface in self._region.wanted().interfaces}
+        wanted |= {interface.link for interface in self._deleting()}
+        self._links = {
+            interface.name: interface
+            for interface in found.interfaces
+            if interface.name in wanted and interface.name not in self._static
+        }
+        strays = {interface.name for interface in found.interfaces} - wanted - self._static
+        if strays:
+            await in_thread(topology.remove_interfaces, self._lab, sorted(strays))
+
+    async def discard(self, numbers: Sequence[int]) -> None:
+        """Remove environments that nobody uses."""
+        if numbers:
+            await in_thread(topology.remove_environments, self._lab, numbers)
+
+    def _deleting(self) -> list[WantedInterface]:
+        return [self._region.wanted_interface(each) for each in self._region.deleting()]
+
+    def macs(self) -> dict[str, str]:
+        """The hardware addresses of the interfaces that stand, by link."""
+        return {name: interface.mac for name, interface in self._links.items()}
+
+    # --- what the forwarder is told ---
+
+    def items(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Interfaces and slots of functions, as `configure` takes them."""
+        wanted = self._region.wanted()
+        # Of an adopted lab nothing has been followed yet.
+        self._mtus |= {vpc.name: vpc.mtu_bytes for vpc in wanted.vpcs}
+        numbers = {interface.id: interface.number for interface in wanted.interfaces}
+        interfaces = [
+            self._item(interface)
+            for interface in wanted.interfaces
+            if interface.link in self._links
+        ]
+        standing = {item["number"] for item in interfaces}
+        slots = []
+        for slot in self._pool.slots.values():
+            number = numbers.get(wanted.environments.get(slot.number, ""))
+            slots.append(self._slot(slot, number if number in standing else None))
+        self._told = {item["number"]: item for item in interfaces}
+        return interfaces, slots
+
+    def _item(self, interface: WantedInterface) -> dict[str, Any]:
+        link = self._links[interface.link]
+        return {
+            "number": interface.number,
+            "name": interface.link,
+            "ifindex": link.ifindex,
+            "address": interface.address,
+            "mac": link.mac,
+            "subnet": interface.subnet,
+            "router": interface.router,
+            "destinations": list(interface.destinations),
+            "vpc": interface.vpc_number,
+            "mtu": min(INTERFACE_MTU, self._mtus[interface.vpc]),
+            **interface.policy.document(),
+        }
+
+    def _slot(self, slot: Slot, interface: int | None) -> dict[str, Any]:
+        return reconcile.slot_item(self._config, slot, interface)
+
+    async def _update(self, **changes: Sequence[Any]) -> None:
+        """Tell the forwarder; ForwarderError when it is being restarted, and will ask itself."""
+        result = await self._forwarder.call("update", changes)
+        self.note_retiring(result["retiring"])
+
+    async def _insist(self, **changes: Sequence[Any]) -> None:
+        """Tell a forwarder, once it has been restarted if it has to be."""
+        try:
+            await self._update(**changes)
+        except ForwarderError:
+            if not await self._restarted():
+                raise
+            await self._update(**changes)
+
+    async def _restarted(self) -> bool:
+        """Whether the forwarder was not up and is now."""
+        for look in range(round(RESTART_SECONDS / _LOOK_SECONDS)):
+            if self._forwarder.up:
+                return look > 0
+            await asyncio.sleep(_LOOK_SECONDS)
+        return False
+
+    def note_retiring(self, retiring: Mapping[str, Iterable[int]]) -> None:
+        """Numbers that the forwarder still finds in flows."""
+        self._pool.retiring = frozenset(retiring["slots"])
+        self.retiring_interfaces = frozenset(retiring["interfaces"])
+
+    # --- environments ---
+
+    async def fill(self, numbers: list[int]) -> None:
+        """Make environments and put them into the pool."""
+        slots = await in_thread(topology.add_environments, self._spec, numbers)
+        # Known before the forwarder is told: one that starts meanwhile asks for all.
+        self._pool.add(slots, ready=False)
+        try:
+            await self._update(slots=[self._slot(slot, None) for slot in slots])
+        except ForwarderError:
+            self._pool.remove(numbers)
+            await in_thread(topology.remove_environments, self._lab, numbers)
+            raise
+        self._pool.add(slots)
+
+    async def attach(self, number: int, interface_id: str) -> None:
+        """Give a pooled environment its interface; one that is not there yet is made."""
+        interface = self._region.wanted_interface(interface_id)
+        slot = self._slot(self._pool.slots[number], interface.number)
+        if interface.number in self._told:
+            await self._attach_with_others(slot)
+            return
+        async with self._changing:
+            await self._make([interface])
+            item = self._item(interface)
+            await self._insist(interfaces=[item], slots=[slot])
+            self._told[interface.number] = item
+
+    async def _attach_with_others(self, slot: dict[str, Any]) -> None:
+        """Tell the forwarder, in one message with all that come while it answers the last one."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attaching.append((slot, done))
+        if self._attacher is None or self._attacher.done():
+            self._attacher = asyncio.create_task(self._attach_waiting(), name="attach")
+        await done
+
+    async def _attach_waiting(self) -> None:
+        while self._attaching:
+            batch, self._attaching = self._attaching, []
+            error: Exception | None = None
+            try:
+                await self._insist(slots=[slot for slot, _done in batch])
+            except ForwarderError as refused:
+                error = refused
+            for _slot, done in batch:
+                if not done.done():
+                    done.set_result(None) if error is None else done.set_exception(error)
+
+    async def take_down(self, numbers: Sequence[int]) -> None:
+        """Remove environments with everything that runs in them."""
+        standing = [number for number in numbers if number in self._pool.slots]
+        if not standing:
+            return
+        names = [topology.environment_namespace(self._lab, number) for number in standing]
+        await self._update(remove_slots=standing)
+        await in_thread(processes.kill_all, *names)
+        await in_thread(topology.remove_environments, self._lab, standing)
+        self._pool.remove(standing)
+
+    # --- VPCs and interfaces ---
+
+    @property
+    def changed(self) -> bool:
+        """Whether `follow` has something to do."""
+        region = self._region
+        return self._revisions != (region.network_revision, region.policy_revision)
+
+    async def follow(self) -> None:
+        """Make everything as the region wants it; NetnsError or ForwarderError: try again."""
+        async with self._changing:
+            await self._follow()
+
+    async def _follow(self) -> None:
+        region = self._region
+        revisions = (region.network_revision, region.policy_revision)
+        wanted = region.wanted()
+        await self._follow_vpcs(wanted)
+        missing = [each for each in wanted.interfaces if each.link not in self._links]
+        if missing:
+            await self._make_or_report(missing)
+        items = [
+            self._item(interface)
+            for interface in wanted.interfaces
+            if interface.link in self._links
+        ]
+        changed = [item for item in items if self._told.get(item["number"]) != item]
+        if changed:
+            await self._update(interfaces=changed)
+            self._told |= {item["number"]: item for item in changed}
+        await self._services.follow(
+            reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
+            + flow_logs.writer_specs(self._config)
+        )
+        await self._remove_vpcs(wanted)
+        self._revisions = revisions
+
+    async def _follow_vpcs(self, wanted: Wanted) -> None:
+        for vpc in wanted.vpcs:
+            addresses = set(vpc.addresses)
+            self._mtus[vpc.name] = vpc.mtu_bytes
+            standing = self._vpcs.get(vpc.name)
+            if standing is None:
+                spec = VpcSpec(vpc.name, vpc.mtu_bytes, tuple(vpc.addresses), ())
+                await in_thread(topology.add_vpc, self._lab, spec)
+                self._vpcs[vpc.name] = addresses
+                continue
+            if new := sorted(addresses - standing):
+                await in_thread(topology.add_addresses, self._lab, vpc.name, new)
+                standing |= set(new)
+            if old := sorted(standing - addresses):
+                await in_thread(topology.remove_addresses, self._lab, vpc.name, old)
+                standing -= set(old)
+
+    async def _remove_vpcs(self, wanted: Wanted) -> None:
+        for name in self._vpcs.keys() - {vpc.name for vpc in wanted.vpcs}:
+            await in_thread(topology.remove_vpc, self._lab, name)
+            del self._vpcs[name]
+
+    async def _make(self, interfaces: Sequence[WantedInterface]) -> None:
+        by_vpc: dict[str, list[InterfaceSpec]] = {}
+        for each in interfaces:
+            if each.link not in self._links:
+                by_vpc.setdefault(each.vpc, []).append(InterfaceSpec(each.link, each.address))
+        for vpc, specs in by_vpc.items():
+            made = await in_thread(
+                topology.add_interfaces, self._lab, vpc, specs, mtu=self._mtus[vpc]
+            )
+            self._links |= {interface.name: interface for interface in made}
+
+    async def _make_or_report(self, interfaces: Sequence[WantedInterface]) -> None:
+        for each in interfaces:
+            try:
+                await self._make([each])
+            except NetnsError as error:
+                log.error("interface %s cannot be made: %s", each.id, error)
+                if each.status.value != "pending":
+                    raise
+                self._region.interface_failed(each.id, "InternalError", str(error))
+
+    async def remove_interfaces(self) -> None:
+        """Take down the interfaces that the region deletes."""
+        async with self._changing:
+            await self._remove_interfaces()
+
+    async def _remove_interfaces(self) -> None:
+        deleting = self._deleting()
+        known = [each.number for each in deleting if each.number in self._told]
+        if known:
+            await self._update(remove_interfaces=known)
+            for number in known:
+                del self._told[number]
+        links = [each.link for each in deleting if each.link in self._links]
+        if links:
+            await in_thread(topology.remove_interfaces, self._lab, links)
+            for link in links:
+                del self._links[link]
+        for each in deleting:
+            self._region.interface_removed(each.id)
+
+    async def release_numbers(self) -> None:
+        """Interface numbers that no flow refers to any more may be used again."""
+        retired = self._region.retired_numbers()
+        if not retired and not self._pool.retiring:
+            return
+        status = await self._forwarder.call("status")
+        self.note_retiring(status["retiring"])
+        for number in retired:
+            if number not in self.retiring_interfaces:
+                self._region.release_number(number)

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the control API tells about a lab, read from the model and the state map.
+
+Everything here blocks for up to milliseconds and is called in threads. The flow table is read in
+slices; each is turned into text by itself, so that a million flows need the memory of one slice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hyperplane_nat.controller.network.pool import EnvironmentPool
+from hyperplane_nat.engine import Exhaustion, StateMap
+from hyperplane_nat.engine.readers._flow_reader import FlowScan
+from hyperplane_nat.model import Lab
+from hyperplane_nat.model.description import describe_interfaces
+from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.region import Region
+from netns import privileges
+from netns.topology import Topology
+
+SLICE_ENTRIES = 4096
+"""Entries of the flow table read in one go in a thread: milliseconds of work."""
+
+SORTED_MAX = 65_536
+"""Flows at most in a sorted list: it is kept until its last flow is known."""
+
+
+class MapReader(Protocol):
+    """What is needed of the engine's `StateMap`."""
+
+    flows_max: int
+    bytes: int
+
+    @property
+    def heartbeat(self) -> int:
+        """What the forwarder last noted."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Every counter by name."""
+
+    def slot_counters(self, slot: int) -> Mapping[str, int]:
+        """The counters of one slot."""
+
+    def interface_counters(self, number: int) -> Mapping[str, int]:
+        """The counters of one interface number."""
+
+    def interface_address(self, number: int) -> str:
+        """The address that has an interface number."""
+
+    def exhaustions(self) -> Sequence[Exhaustion]:
+        """Where ports ran out."""
+
+    def close(self) -> None:
+        """Unmap the file."""
+
+
+MapOpener = Callable[[Path], StateMap]
+
+
+def monotonic_ms() -> int:
+    """The clock of the state map: CLOCK_MONOTONIC in milliseconds modulo 2^32."""
+    return time.monotonic_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFilter:
+    """Which flows are asked for, and in which order; None is any."""
+
+    after: int = -1
+    """Only entries with a higher number: to go on where a former answer ended."""
+    limit: int | None = None
+    environment: int | None = None
+    protocol: str | None = None
+    slots: frozenset[int] | None = None
+    """Those of a function's environments."""
+    interface: str | None = None
+    state: str | None = None
+    address: str | None = None
+    port: int | None = None
+    min_age_seconds: int = 0
+    max_age_seconds: int | None = None
+    sort: str | None = None
+    reverse: bool = False
+
+
+class FlowReader(AbstractContextManager["FlowReader"]):
+    """Goes through the flow table once, slice by slice.
+
+    It maps the file for itself: the pages it touched are given back when it is closed.
+    """
+
+    def __init__(
+        self,
+        state_map: StateMap,
+        wanted: FlowFilter,
+        interfaces: Mapping[int, str],
+        now_ms: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        """`interfaces` are the names of the network interfaces by number."""
+        self._map = state_map
+        self._now_ms = now_ms
+        self._sorted = wanted.sort is not None
+        slots = wanted.slots
+        if wanted.environment is not None:
+            own = frozenset({wanted.environment})
+            slots = own if slots is None else own & slots
+        limit = wanted.limit
+        if self._sorted:
+            limit = min(SORTED_MAX if limit is None else limit, SORTED_MAX)
+        maximum = wanted.max_age_seconds
+        self._scan = FlowScan(
+            interfaces,
+            slots=slots,
+            interfaces=(
+                None
+                if wanted.interface is None
+                else [number for number, name in interfaces.items() if name == wanted.interface]
+            ),
+            protocol=wanted.protocol,
+            state=wanted.state,
+            address=wanted.address,
+            port=wanted.port,
+            min_age_ms=wanted.min_age_seconds * 1000,
+            max_age_ms=None if maximum is None else maximum * 1000,
+            sort=wanted.sort,
+            reverse=wanted.reverse,
+            limit=limit,
+        )
+        self._first = True
+        self._started_ms = now_ms()
+        self.position = max(wanted.after + 1, 0)
+        """The first entry that has not been looked at."""
+        self._end = state_map.entries_watermark
+
+    def read(self) -> bytes | None:
+        """The flows of the next slice as JSON, `,` before each but the first; None at the end."""
+        if self.position < self._end and not self._scan.done:
+            # What is sorted by age is not to be overtaken by the clock.
+            now = self._started_ms if self._sorted else self._now_ms()
+            text = self._scan.read(self._map.memory, self.position, SLICE_ENTRIES, now)
+            self.position += SLICE_ENTRIES
+        else:
+            text = self._scan.rest(self._map.memory, SLICE_ENTRIES)
+            if not text:
+                return None
+        if text and not self._first:
+            text = b",\n" + text
+        self._first = self._first and not text
+        return text
+
+    @property
+    def closed(self) -> bool:
+        """Whether the map is given back."""
+        return self._map.memory.closed
+
+    def __exit__(self, *_: object) -> None:
+        self._map.close()
+
+
+def interface_names(lab: Lab, region: Region) -> dict[int, str]:
+    """Names of the network interfaces, ids of those of functions, by number."""
+    names = dict(lab.interface_names())
+    # In one step: another thread may be changing the tables.
+    names |= {used.number: used.id for used in list(region.tables.interfaces.values())}
+    return names
+
+
+def slots_of(region: Region, function: str) -> frozenset[int] | None:
+    """Numbers of a function's environments; None when there is no such function."""
+    if function not in region.tables.function_names:
+        return None
+    environments = list(region.tables.environments.values())
+    return frozenset(each.slot for each in environments if each.function_name == function)
+
+
+def attached_interfaces(lab: Lab, region: Region) -> dict[int, str]:
+    """Names of the interfaces, ids of those of functions, by the slots of the environments."""
+    attached = {each.number: each.interface.name for each in lab.environments}
+    # In one step: another thread may be changing the tables.
+    attached |= {each.slot: each.interface_id for each in list(region.tables.environments.values())}
+    return attached
+
+
+def environments(
+    lab: Lab, topology: Topology, state_map: MapReader, address: str
+) -> list[dict[str, Any]]:
+    """GET /v1/environments."""
+    namespaces = {slot.number: slot.namespace for slot in topology.slots}
+    rows = []
+    for environment in lab.environments:
+        counters = state_map.slot_counters(environment.number)
+        rows.append(
+            {
+                "name": environment.name,
+                "number": environment.number,
+                "namespace": namespaces.get(environment.number),
+                "address": address,
+                "interface": environment.interface.name,
+                "interface_address": str(environment.interface.address),
+                "function": None,
+                "state": "static",
+                **_figures(counters),
+            }
+        )
+    return rows
+
+
+def _figures(counters: Mapping[str, int]) -> dict[str, int]:
+    names = ("packets_out", "bytes_out", "packets_in", "bytes_in", "drops", "flows")
+    return {name: counters.get(name, 0) for name in names}
+
+
+def function_environments(
+    lab: str, region: Region, pool: EnvironmentPool, state_map: MapReader, address: str
+) -> list[dict[str, Any]]:
+    """GET /v1/environments: those of functions and of the pool."""
+    rows = []
+    tables = region.tables
+    for number in sorted(pool.slots):
+        used = tables.environments.get(number)
+        interface = None if used is None else tables.interfaces.get(used.interface_id)
+        rows.append(
+            {
+                "name": environment_name(number),
+                "number": number,
+                "namespace": pool.slots[number].namespace,
+                "address": address,
+                "interface": None if interface is None else interface.id,
+                "interface_address": None if interface is None else str(interface.address),
+                "function": None if used is None else used.function_name,
+                "state": "pooled" if used is None else used.state.value,
+                **_figures(state_map.slot_counters(number)),
+            }
+        )
+    return rows
+
+
+def function_interfaces(
+    region: Region, macs: Mapping[str, str], state_map: MapReader
+) -> list[dict[str, Any]]:
+    """GET /v1/interfaces: those that functions brought about."""
+    environments = region.tables.environments.values()
+    flows = connections(state_map, {each.slot: each.interface_id for each in environments})
+    return [
+        {
+            "name": row["Link"],
+            "number": row["Number"],
+            "vpc": row["VpcName"],
+            "subnet": row["SubnetName"],
+            "address": row["PrivateIpAddress"],
+            "secondary_addresses": [],
+            "secondary_numbers": [],
+            "mac": macs.get(row["Link"]),
+            "environments": row["Environments"],
+            "flows": flows.get(row["NetworkInterfaceId"], 0),
+            "id": row["NetworkInterfaceId"],
+            "kind": row["Kind"],
+            "status": row["Status"],
+            "description": row["Description"],
+            "groups": [group["GroupName"] for group in row["Groups"]],
+            "owner": row["OwnerId"],
+        }
+        for row in describe_interfaces(region)
+    ]
+
+
+def connections(
+    state_map: MapReader, attached: Mapping[int, str], counter: str = "flows"
+) -> dict[str, int]:
+    """Flows of each interface, or TCP's alone, by the slots that are attached to it."""
+    counts: dict[str, int] = {}
+    for number, interface in attached.items():
+        flows = state_map.slot_counters(number).get(counter, 0)
+        counts[interface] = counts.get(interface, 0) + flows
+    return counts
+
+
+def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[str, Any]]:
+    """GET /v1/interfaces."""
+    macs = {interface.name: interface.mac for interface in topology.interfaces}
+    attached: dict[str, int] = {interface.name: 0 for interface in lab.interfaces}
+    flows = dict(attached)
+    for environment in lab.environments:
+        name = environment.interface.name
+        attached[name] += 1
+        flows[name] += state_map.slot_counters(environment.number).get("flows", 0)
+    return [
+        {
+            "name": interface.name,
+            "number": interface.number,
+            "vpc": interface.vpc.name,
+            "subnet": interface.subnet.name,
+            "address": str(interface.address),
+            "secondary_addresses": [str(address) for _, address in interface.secondary],
+            "secondary_numbers": [number for number, _ in interface.secondary],
+            "mac": macs.get(interface.name),
+            "environments": attached[interface.name],
+            "flows": flows[interface.name],
+            "id": None,
+            "kind": "static",
+            "status": "in-use" if attached[interface.name] else "available",
+            "description": "",
+            "groups": [],
+            "owner": None,
+        }
+        for interface in lab.interfaces
+    ]
+
+
+def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
+    """What GET /v1/status tells of the state map in the file at `path`."""
+    counters = state_map.counters()
+    active = {each: counters.get(f"flows_active_{each}", 0) for each in ("tcp", "udp", "icmp")}
+    return {
+        "flows": {
+            **active,
+            "entries": counters.get("flows_entries_used", 0),
+            "max": state_map.flows_max,
+        },
+        "drops": drops(counters),
+        "counters": dict(counters),
+        "state_file": {
+            "path": str(path),
+            "bytes": state_map.bytes,
+            "bytes_per_flow": round(state_map.bytes / state_map.flows_max, 1),
+        },
+    }
+
+
+def process_privileges(pids: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
+    """What GET /v1/status tells of the privileges of processes, by name; of those that live."""
+    found = {name: (pid, privileges.of(pid)) for name, pid in pids.items() if pid is not None}
+    return {
+        name: {
+            "pid": pid,
+            "uid": has.uid,
+            "gid": has.gid,
+            "capabilities": f"{has.capabilities:016x}",
+            "no_new_privs": has.no_new_privs,
+            "seccomp": has.seccomp,
+            "dropped": has.dropped,
+        }
+        for name, (pid, has) in found.items()
+        if has is not None
+    }
+
+
+def drops(counters: Mapping[str, int]) -> dict[str, int]:
+    """The reasons that occurred, with their counts."""
+    return {
+        name.removeprefix("drop_"): value
+        for name, value in counters.items()
+        if name.startswith("drop_") and value
+    }
+
+
+def encode_rows(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A JSON array, a row at a time for the same reason as flows."""
+    return ("[" + ",\n".join(json.dumps(row) for row in rows) + "]\n").encode()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab at the moment of a scrape: what its parts know, gathered for the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
+from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.network.services import ServiceSupervisor
+from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.views import lab as views
+from hyperplane_nat.controller.views.interface_metrics import InterfaceMetrics
+from hyperplane_nat.controller.views.lab import MapReader
+from hyperplane_nat.controller.views.port_usage import PortNames
+from hyperplane_nat.engine.readers.flow_record_ring import read_figures
+from hyperplane_nat.metrics import LabSnapshot
+from hyperplane_nat.model.lab import Lab
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The parts of a lab that know figures of their own."""
+
+    forwarder: ForwarderSupervisor
+    services: ServiceSupervisor
+    functions: Functions
+    figures: InterfaceMetrics
+    events: EventLog
+
+
+def snapshot(
+    lab: Lab, paths: LabPaths, state_map: MapReader, names: PortNames, running: Running
+) -> LabSnapshot:
+    """What is exported now."""
+    forwarder, functions, figures = running.forwarder, running.functions, running.figures
+    environments = Counter({interface.name: 0 for interface in lab.interfaces})
+    environments.update(views.attached_interfaces(lab, functions.region).values())
+    return LabSnapshot(
+        lab=lab.name,
+        counters=state_map.counters(),
+        flows_max=state_map.flows_max,
+        state_file_bytes=state_map.bytes,
+        forwarder_up=forwarder.up,
+        forwarder_restarts=forwarder.restarts,
+        forwarder_hangs=forwarder.hangs,
+        forwarder_resident_bytes=forwarder.resident_bytes,
+        forwarder_cpu_seconds=forwarder.cpu_seconds,
+        forwarder_failover_seconds=forwarder.failover_seconds or 0.0,
+        environments_by_interface=environments,
+        services=running.services.states(),
+        interfaces=figures.figures(),
+        remote_errors=figures.remote_errors(),
+        ports=figures.ports(),
+        ports_limit=names.limit_per_interface,
+        remote_ports=figures.remote_ports(),
+        remote_ports_limit=names.limit_per_remote,
+        pool_ready=functions.pool.ready,
+        pool_size=functions.pool.size,
+        function_states=functions.states(),
+        invocations=dict(functions.invocations),
+        cold_starts=functions.cold_starts,
+        events=dict(running.events.counts),
+        flow_logs=read_figures(paths.records_file),
+    )

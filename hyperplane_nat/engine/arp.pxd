@@ -1,8 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint64_t
-
-from hyperplane_nat.engine.nat cimport Nat
-from hyperplane_nat.engine.packet cimport Packet
-
-
-cdef void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# What every module that makes, holds or frees entries does to them.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.layout cimport Entry, age_of
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
+from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
+from hyperplane_nat.engine.flows.tracker cimport SYN_REMEMBERED
+
+cdef inline bint over(uint8_t state) noexcept nogil:
+    """Whether the flow has ended and only its port is held."""
+    return state == STATE_TIME_WAIT or state == STATE_RESET or state == STATE_HELD
+
+
+cdef inline uint32_t timeout_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """How long the entry lasts after `last_seen`: a remembered SYN has the time of an opening."""
+    cdef uint32_t timeout = nat.timeouts[entry.state]
+    if entry.flags & SYN_REMEMBERED and timeout < nat.timeouts[STATE_SYN_SENT]:
+        return nat.timeouts[STATE_SYN_SENT]
+    return timeout
+
+
+cdef inline uint64_t deadline_of(const Nat* nat, const Entry* entry, uint64_t now) noexcept nogil:
+    return now + timeout_of(nat, entry) - age_of(entry, now)
+
+
+cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """Move a flow's timer to its new deadline."""
+    wheel_remove(&nat.wheel, flow)
+    wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
+
+
+cdef inline void join(Nat* nat, const Entry* entry) noexcept nogil:
+    """One more entry belongs to its slot, if to any, and its interface."""
+    if entry.slot != NOBODY:
+        nat.slots[entry.slot].entries += 1
+    nat.interfaces[entry.interface].entries += 1
+
+
+cdef inline void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
+    """One entry less belongs to its slot; with the last one a retiring slot is free."""
+    cdef Slot* slot
+    if entry.slot == NOBODY:
+        return
+    slot = &nat.slots[entry.slot]
+    slot.entries -= 1
+    if slot.entries == 0 and slot.retiring:
+        slot.retiring = 0
+        nat.retiring -= 1
+
+
+cdef inline void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
+    """The same for the interface."""
+    cdef Interface* interface = &nat.interfaces[entry.interface]
+    interface.entries -= 1
+    if interface.entries == 0 and interface.retiring:
+        interface.retiring = 0
+        nat.retiring -= 1

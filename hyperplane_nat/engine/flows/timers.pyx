@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The timer wheel that finds flows whose time may have come.
+
+Theory of operation
+-------------------
+8192 buckets of 64 ms.  A flow is linked into one bucket, through its entry, so that timers
+cost no memory of their own.  A packet does not move its flow: it stores ``last_seen`` and no
+more.  When the bucket comes up, the flow is examined; if packets came meanwhile it goes to the
+bucket of its new deadline.  So a flow is touched once per timeout, however many packets it
+carries.  A deadline beyond the wheel waits in the last bucket and is examined there.
+
+The links are double because a flow whose deadline comes nearer (it closes) must leave its
+bucket.  A link of the first flow of a bucket names the bucket, marked by WHEEL_HEAD.
+
+The wheel decides nothing: the caller takes flows one by one (`wheel_next`), within a budget,
+and either frees or re-adds each.  A bucket whose tick has come is emptied whole into a list of its
+own, which flows leave one by one.  So the bucket of the present tick, which is looked at again and
+again since deadlines are exact to the millisecond, takes what is not due yet without its being
+met again in the same round.  That list is one like those of the buckets: a flow is in one list or
+in none, and may leave it, whatever is going on.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from hyperplane_nat.engine.flows.flow_table cimport HP_CTZ64, FlowTable
+from hyperplane_nat.engine.state.layout cimport NIL, Entry
+
+
+cdef void wheel_init(TimerWheel* wheel, FlowTable* table, uint64_t now) noexcept nogil:
+    wheel.table = table
+    wheel.tick = now >> WHEEL_SHIFT
+    wheel.taken = False
+    memset(wheel.heads, 0xFF, sizeof(wheel.heads))
+    memset(wheel.occupied, 0, sizeof(wheel.occupied))
+
+
+cdef void link(TimerWheel* wheel, uint32_t flow, uint32_t bucket) noexcept nogil:
+    cdef Entry* entries = wheel.table.entries
+    cdef uint32_t head = wheel.heads[bucket]
+    entries[flow].timer_next = head
+    entries[flow].timer_prev = WHEEL_HEAD | bucket
+    if head != NIL:
+        entries[head].timer_prev = flow
+    wheel.heads[bucket] = flow
+    wheel.occupied[bucket >> 6] |= <uint64_t>1 << (bucket & 63)
+
+
+cdef void wheel_add(TimerWheel* wheel, uint32_t flow, uint64_t deadline) noexcept nogil:
+    """Link a flow that is in no bucket; `deadline` in ms."""
+    cdef uint64_t tick = deadline >> WHEEL_SHIFT
+    if tick < wheel.tick:
+        tick = wheel.tick
+    elif tick >= wheel.tick + WHEEL_BUCKETS:
+        tick = wheel.tick + WHEEL_BUCKETS - 1
+    link(wheel, flow, <uint32_t>(tick % WHEEL_BUCKETS))
+
+
+cdef void wheel_remove(TimerWheel* wheel, uint32_t flow) noexcept nogil:
+    cdef Entry* entries = wheel.table.entries
+    cdef uint32_t before = entries[flow].timer_prev, after = entries[flow].timer_next
+    cdef uint32_t bucket
+    if before == NIL:
+        return
+    if after != NIL:
+        entries[after].timer_prev = before
+    if before & WHEEL_HEAD:
+        bucket = before & ~<uint32_t>WHEEL_HEAD
+        wheel.heads[bucket] = after
+        if after == NIL:
+            wheel.occupied[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
+    else:
+        entries[before].timer_next = after
+    entries[flow].timer_next = NIL
+    entries[flow].timer_prev = NIL
+
+
+cdef uint32_t distance_to_occupied(const TimerWheel* wheel, uint32_t limit) noexcept nogil:
+    """Ticks from the present one to the next bucket with flows, `limit` if there is none before."""
+    cdef uint32_t start = <uint32_t>(wheel.tick % WHEEL_BUCKETS)
+    cdef uint32_t distance = 0, bucket
+    cdef uint64_t word
+    while distance < limit:
+        bucket = (start + distance) % WHEEL_BUCKETS
+        word = wheel.occupied[bucket >> 6] >> (bucket & 63)
+        if word:
+            distance += HP_CTZ64(word)
+            return distance if distance < limit else limit
+        distance += 64 - (bucket & 63)
+    return limit
+
+
+cdef void take(TimerWheel* wheel, uint32_t bucket) noexcept nogil:
+    """Empty a bucket into the list of flows to be examined, which is empty."""
+    cdef uint32_t flow = wheel.heads[bucket]
+    wheel.taken = True
+    if flow == NIL:
+        return
+    wheel.heads[WHEEL_DUE] = flow
+    wheel.occupied[WHEEL_DUE >> 6] |= <uint64_t>1 << (WHEEL_DUE & 63)
+    wheel.table.entries[flow].timer_prev = WHEEL_HEAD | WHEEL_DUE
+    wheel.heads[bucket] = NIL
+    wheel.occupied[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
+
+
+cdef void wheel_begin(TimerWheel* wheel) noexcept nogil:
+    """A round of `wheel_next` begins: the bucket of the present tick is to be looked at once more."""
+    wheel.taken = False
+
+
+cdef uint32_t wheel_next(TimerWheel* wheel, uint64_t now) noexcept nogil:
+    """Unlink and return a flow whose tick has come, each once in a round, or NIL."""
+    cdef uint64_t target = now >> WHEEL_SHIFT
+    cdef uint64_t ahead
+    cdef uint32_t flow
+    while True:
+        flow = wheel.heads[WHEEL_DUE]
+        if flow != NIL:
+            wheel_remove(wheel, flow)
+            return flow
+        if not wheel.taken:
+            take(wheel, <uint32_t>(wheel.tick % WHEEL_BUCKETS))
+            continue
+        if wheel.tick >= target:
+            return NIL
+        wheel.taken = False
+        ahead = target - wheel.tick
+        if ahead >= WHEEL_BUCKETS:
+            # One turn visits every bucket: nothing can wait for a tick that was skipped.
+            ahead = distance_to_occupied(wheel, WHEEL_BUCKETS)
+            wheel.tick = target if ahead == WHEEL_BUCKETS else wheel.tick + ahead
+        else:
+            wheel.tick += distance_to_occupied(wheel, <uint32_t>ahead)
+
+
+cdef uint64_t wheel_deadline(const TimerWheel* wheel) noexcept nogil:
+    """Start of the earliest tick with flows, in ms, or the largest number when there is none."""
+    cdef uint32_t distance = 0
+    if wheel.heads[WHEEL_DUE] == NIL:
+        distance = distance_to_occupied(wheel, WHEEL_BUCKETS)
+    if distance == WHEEL_BUCKETS:
+        return <uint64_t>0xFFFFFFFFFFFFFFFF
+    return (wheel.tick + distance) << WHEEL_SHIFT

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+from mmap import mmap
+
+from hyperplane_nat.engine.flows.policy import Policy
+from hyperplane_nat.engine.readers.state_map import StateMap
+from hyperplane_nat.engine.state.constants import Side
+from hyperplane_nat.engine.state.settings import (
+    Behaviour,
+    Event,
+    Flow,
+    NeighbourSettings,
+    NextHop,
+    Ports,
+    Timeouts,
+    Verdict,
+)
+
+class Engine:
+    timeouts: Timeouts
+    ports: Ports
+    behaviour: Behaviour
+    neighbour_settings: NeighbourSettings
+    def __init__(self, state: StateMap, *, seed: bytes | None = None, now_ms: int = 0) -> None: ...
+    def configure(
+        self,
+        *,
+        timeouts_ms: Timeouts | None = None,
+        ports: Ports | None = None,
+        behaviour: Behaviour | None = None,
+        neighbours: NeighbourSettings | None = None,
+        now_ms: int = 0,
+    ) -> None: ...
+    def set_interface(
+        self,
+        number: int,
+        *,
+        address: str,
+        mac: str,
+        subnet: str,
+        router: str,
+        destinations: Sequence[str],
+        vpc: int = 0,
+        policy: Policy | None = None,
+        mtu: int = 65535,
+        primary: int | None = None,
+    ) -> None: ...
+    def admits_interface(self, number: int, address: str) -> bool: ...
+    def remove_interface(self, number: int) -> None: ...
+    def set_slot(
+        self,
+        number: int,
+        *,
+        address: str,
+        gateway: str,
+        subnet: str | None = None,
+        environment_mac: str,
+        gateway_mac: str,
+        interface: int | None,
+        link: int = 0,
+        mtu: int = 65535,
+    ) -> None: ...
+    def admits_slot(self, number: int, interface: int | None, link: int = 0) -> bool: ...
+    def remove_slot(self, number: int) -> None: ...
+    def remove_strangers(self) -> None: ...
+    def retiring(self) -> tuple[list[int], list[int]]: ...
+    def sweep(self, now_ms: int, budget: int = ...) -> int: ...
+    def set_neighbour(
+        self, interface: int, address: str, mac: str | None, now_ms: int = 0
+    ) -> None: ...
+    def resolve(self, now_ms: int) -> int | None: ...
+    def next_hops(self) -> list[NextHop]: ...
+    def translate(
+        self,
+        frame: bytes | bytearray,
+        side: Side | int,
+        port: int,
+        now_ms: int,
+        *,
+        partial: bool = False,
+        gso_size: int = 0,
+        checksum_at: tuple[int, int] | None = None,
+    ) -> Verdict: ...
+    def take_extra(self) -> list[Verdict]: ...
+    def record_flows(self, ring: mmap | None) -> None: ...
+    def next_deadline(self) -> int | None: ...
+    def expire(self, now_ms: int, budget: int = ...) -> int: ...
+    def drain_events(self) -> list[Event]: ...
+    def flows(self) -> list[Flow]: ...
+    def mappings(self) -> list[Flow]: ...
+    def counters(self) -> dict[str, int]: ...
+    def add_to_counter(self, name: str, amount: int = 1) -> None: ...
+    def verify(self) -> list[str]: ...

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""ICMP errors: those that cross the translation and those the gateway sends itself.
+
+Theory of operation
+-------------------
+An error quotes the packet that caused it, as its sender saw it after translation.  The quoted
+addresses and port name the flow; the quotation and the outer header are translated back
+together (RFC 5508, requirements 4 and 5).  The quoted IP header must be whole and its checksum
+right (requirement 3), unless it has options: routers on the way write into those, and what is
+quoted need not have its checksum made anew, so it is adjusted for the address, right or not.
+Of the quoted transport header eight bytes suffice, so a TCP checksum is usually not there and is
+adjusted only when it is.
+
+A next hop with an MTU below 68 bytes cannot be: every module forwards as many unfragmented (RFC 791
+section 3.2), and no host believes less (RFC 1191 section 3).  An MTU of 0 is of a router older than
+RFC 1191, whose section 5 tells hosts what to make of it.
+
+An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
+anybody can forge one.  It is translated as long as the port is held, whatever has become of the
+flow: what it speaks of may have left long ago (requirement 4 asks for any mapping there is).
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.wire.checksum cimport (
+    complement,
+    fold,
+    load16,
+    load32,
+    replaced16,
+    replaced32,
+    store16,
+    store32,
+    sum_bytes,
+    swap16,
+    updated,
+)
+from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn
+from hyperplane_nat.engine.flows.identification cimport identification_next, identification_of
+from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
+from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
+from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, IP_BYTES, Packet
+from hyperplane_nat.engine.wire.rewrite cimport readdress, rewrite_ip
+
+cdef enum:
+    ICMP_BYTES = 8
+    QUOTED_MIN = 8
+    MTU_MIN = 68
+
+cdef inline bint impossible_mtu(const Packet* p) noexcept nogil:
+    """Whether fragmentation is called needed for a link that no packet could pass."""
+    cdef uint16_t mtu = swap16(load16(p.l4 + 6))
+    return (
+        p.l4[0] == ICMP_UNREACHABLE
+        and p.l4[1] == ICMP_FRAGMENTATION_NEEDED
+        and 0 < mtu < MTU_MIN
+    )
+
+
+cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """An ICMP error of type 3, 11 or 12 from either side."""
+    cdef uint8_t* quoted = p.l4 + ICMP_BYTES
+    cdef uint32_t available = p.l4_length - ICMP_BYTES
+    cdef uint32_t header, source, destination, remote, ours, translated, l4_available
+    cdef uint8_t protocol
+    cdef uint8_t* l4
+    cdef uint8_t* field
+    cdef uint16_t remote_port, local_port, new_port, owner, checksum
+    cdef uint32_t flow, field_end
+    cdef uint64_t delta
+    cdef int port_offset
+    cdef Entry* entry
+    cdef bint from_inside = p.side == SIDE_INSIDE
+    if available < IP_BYTES:
+        drop(nat, p, DROP_ICMP_HEADER)
+        return
+    header = (quoted[0] & 15) * 4
+    if (
+        (quoted[0] >> 4) != 4
+        or header < IP_BYTES
+        or available < header + QUOTED_MIN
+        or (header == IP_BYTES and fold(sum_bytes(quoted, header, 0)) != 0xFFFF)
+        or impossible_mtu(p)
+        or (load16(quoted + 6) & swap16(0x1FFF)) != 0
+    ):
+        drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
+        return
+    protocol = quoted[9]
+    source = load32(quoted + 12)
+    destination = load32(quoted + 16)
+    l4 = quoted + header
+    l4_available = available - header
+    # Our side of the quoted packet: its source when it had left through us, its destination
+    # when it had come in.
+    port_offset = 2 if from_inside else 0
+    if protocol == 6 or protocol == 17:
+        local_port = load16(l4 + port_offset)
+        remote_port = load16(l4 + 2 - port_offset)
+    elif protocol == 1 and l4[0] == (0 if from_inside else 8):
+        port_offset = 4
+        local_port = load16(l4 + 4)
+        remote_port = 0
+    else:
+        drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
+        return
+    owner = p.port
+    if from_inside:
+        remote = source
+        ours = destination
+        if ours != nat.slots[p.port].address or p.destination != remote:
+            drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
+            return
+    else:
+        remote = destination
+        ours = source
+        if ours != nat.interfaces[p.port].address:
+            drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
+            return
+    key = flow_key(p.side, protocol, owner, remote, remote_port, local_port)
+    flow = NIL
+    if remote != 0:
+        # Only mappings have a remote address of 0.
+        flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    if flow != NIL and flow_settle(nat, flow, now):
+        flow = NIL
+    if flow == NIL and from_inside and remote != 0 and nat.behaviour.mapping:
+        # About a packet that its mapping alone let in.
+        flow = mapping_find(nat, SIDE_INSIDE, protocol, owner, local_port, now)
+        if flow != NIL and not filter_admits(
+            nat,
+            protocol,
+            nat.table.entries[flow].interface,
+            remote,
+            nat.table.entries[flow].nat_port,
+        ):
+            flow = NIL
+    entry = &nat.table.entries[flow if flow != NIL else 0]
+    if flow == NIL or entry.slot == NOBODY:
+        drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
+        return
+    if from_inside:
+        translated = nat.interfaces[entry.interface].address
+        new_port = entry.nat_port
+    else:
+        translated = nat.slots[entry.slot].address
+        new_port = entry.inside_port
+    store16(
+        quoted + 10,
+        updated(load16(quoted + 10), replaced32(ours, translated)),
+    )
+    store32(quoted + (16 if from_inside else 12), translated)
+    delta = replaced16(local_port, new_port)
+    store16(l4 + port_offset, new_port)
+    if protocol == 6:
+        field = l4 + 16
+        field_end = 18
+        delta += replaced32(ours, translated)
+    elif protocol == 17:
+        field = l4 + 6
+        field_end = 8
+        delta += replaced32(ours, translated)
+    else:
+        field = l4 + 2
+        field_end = 4
+    if field_end <= l4_available:
+        checksum = load16(field)
+        if protocol != 17 or checksum != 0:
+            checksum = updated(checksum, delta)
+            if protocol == 17 and checksum == 0:
+                checksum = 0xFFFF
+            store16(field, checksum)
+    store16(p.l4 + 2, 0)
+    store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
+    if from_inside:
+        rewrite_ip(
+            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
+        )
+        if p.hairpin:
+            hairpin_turn(nat, p, entry)
+            translate_error(nat, p, now)
+            return
+        send_outside(nat, p, entry.interface)
+    else:
+        if p.hairpin:
+            readdress(p, 16, p.destination, translated)
+        else:
+            rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
+        send_inside(nat, p, entry.slot)
+    if p.action != ACTION_DROP:
+        count(nat, C_ICMP_ERRORS_TRANSLATED)
+
+
+cdef void reply_error(
+    Nat* nat, Packet* p, uint8_t kind, uint8_t code, uint16_t mtu
+) noexcept nogil:
+    """Answer a packet that was dropped with an error (RFC 792), in its reply buffer.
+
+    The quotation is the IP header and eight bytes as received: it must not be translated yet.  The
+    source is the gateway address inside, so that a traceroute names the first hop, and the
+    interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.
+    """
+    cdef const uint8_t* ours = nat.slots[p.port].gateway_mac
+    cdef uint32_t source = nat.slots[p.port].gateway
+    cdef uint16_t identification = 0
+    cdef uint8_t* frame = p.reply
+    cdef uint8_t* ip = frame + ETHERNET_BYTES
+    cdef uint8_t* icmp = ip + 20
+    cdef uint32_t quoted = p.header_length + min(<uint32_t>p.l4_length, <uint32_t>QUOTED_MIN)
+    cdef uint32_t total = 20 + ICMP_BYTES + quoted
+    if p.side == SIDE_OUTSIDE:
+        ours = nat.interfaces[p.port].mac
+        source = nat.interfaces[p.port].address
+        identification = identification_next(&nat.identifications, source, p.source, 1, 1)
+        # Nobody sends from a group address: the answer would be for everybody.
+        if p.frame[6] & 1:
+            return
+    memset(frame, 0, ETHERNET_BYTES + 20 + ICMP_BYTES)
+    memcpy(frame, p.frame + 6, 6)
+    memcpy(frame + 6, ours, 6)
+    frame[12] = 0x08
+    ip[0] = 0x45
+    ip[1] = 0xC0
+    store16(ip + 2, swap16(<uint16_t>total))
+    store16(ip + 4, swap16(identification))
+    ip[8] = 64
+    ip[9] = 1
+    store32(ip + 12, source)
+    store32(ip + 16, p.source)
+    store16(ip + 10, complement(sum_bytes(ip, 20, 0)))
+    icmp[0] = kind
+    icmp[1] = code
+    store16(icmp + 6, swap16(mtu))
+    memcpy(icmp + ICMP_BYTES, p.ip, quoted)
+    store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
+    p.action = ACTION_REPLY
+    p.out_side = p.side
+    p.out_port = nat.interfaces[p.port].primary if p.side else p.port
+    p.out_frame = frame
+    p.out_length = ETHERNET_BYTES + total
+    count(nat, C_REPLIES_ICMP)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""Reading a state map that another process writes.
+
+Nothing is locked.  Entries are copied by :mod:`snapshot`; counters are single aligned words.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.wire.checksum cimport swap16
+from hyperplane_nat.engine.state.layout cimport Entry, Header, SlotCounters
+from hyperplane_nat.engine.state.layout cimport Exhaustion as ExhaustionRecord
+from hyperplane_nat.engine.state.snapshot cimport HP_FENCE_ACQUIRE, attached, entry_copy
+
+from hyperplane_nat.engine.state.constants import DropReason, State
+from hyperplane_nat.engine.state.settings import Exhaustion, Flow
+
+cdef list STATE_NAMES = [state.name for state in State]
+cdef dict REASONS = {int(reason): reason for reason in DropReason}
+cdef dict PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+
+
+cdef str dotted(uint32_t address):
+    return "%d.%d.%d.%d" % (
+        address & 0xFF,
+        (address >> 8) & 0xFF,
+        (address >> 16) & 0xFF,
+        address >> 24,
+    )
+
+
+def read_counters(const unsigned char[::1] memory not None):
+    """All counters of the map by index."""
+    cdef const Header* header = <const Header*>&memory[0]
+    cdef const uint64_t* counters = <const uint64_t*>(&memory[0] + header.counters_offset)
+    cdef int i
+    return [counters[i] for i in range(COUNTERS_MAX)]
+
+
+def read_slot_counters(const unsigned char[::1] memory not None, int slot):
+    """The counters of one slot; the caller has checked the number."""
+    cdef const Header* header = <const Header*>&memory[0]
+    cdef const SlotCounters* counters = <const SlotCounters*>(
+        &memory[0] + header.slot_counters_offset
+    ) + slot
+    return {
+        "packets_out": counters.packets_out,
+        "bytes_out": counters.bytes_out,
+        "packets_in": counters.packets_in,
+        "bytes_in": counters.bytes_in,
+        "drops": counters.drops,
+        "flows": counters.flows,
+        "tcp_flows": counters.tcp_flows,
+    }
+
+
+def read_exhaustions(const unsigned char[::1] memory not None):
+    """Where ports ran out, in no order; a record that changes meanwhile may be left out."""
+    cdef const uint8_t* base = &memory[0]
+    cdef const Header* header = <const Header*>base
+    cdef const ExhaustionRecord* records = <const ExhaustionRecord*>(
+        base + header.exhaustions_offset
+    )
+    cdef ExhaustionRecord record
+    cdef list found = []
+    cdef int i
+    for i in range(EXHAUSTIONS):
+        if records[i].errors == 0:
+            continue
+        HP_FENCE_ACQUIRE()
+        memcpy(&record, &records[i], sizeof(ExhaustionRecord))
+        HP_FENCE_ACQUIRE()
+        if records[i].errors != record.errors or record.reason not in REASONS:
+            continue
+        found.append(
+            Exhaustion(
+                PROTOCOLS.get(record.protocol, "?"),
+                record.interface,
+                dotted(record.address),
+                swap16(record.port),
+                record.slot,
+                REASONS[record.reason],
+                record.errors,
+                record.last,
+            )
+        )
+    return found
+
+
+def read_flows(
+    const unsigned char[::1] memory not None, uint32_t start, uint32_t limit, bint mappings=False
+):
+    """Flows, or mappings, among `limit` entries from `start`."""
+    cdef const uint8_t* base = &memory[0]
+    cdef const Header* header = <const Header*>base
+    cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
+    cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
+    cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
+    cdef uint64_t i, created
+    cdef Entry entry
+    cdef list found = []
+    for i in range(start, end):
+        if (
+            not entry_copy(header, i, &entry, &created)
+            or entry.state > STATE_MAPPING
+            or (entry.remote_address == 0) != mappings
+            or not attached(header, &entry)
+        ):
+            continue
+        found.append(
+            Flow(
+                i,
+                PROTOCOLS.get(entry.protocol, "?"),
+                STATE_NAMES[entry.state],
+                entry.slot,
+                entry.interface,
+                dotted(slots[entry.slot]),
+                swap16(entry.inside_port),
+                dotted(entry.remote_address),
+                swap16(entry.remote_port),
+                dotted(interfaces[entry.interface]),
+                swap16(entry.nat_port),
+                entry.packets[0],
+                entry.bytes[0],
+                entry.packets[1],
+                entry.bytes[1],
+                created,
+                entry.last_seen,
+            )
+        )
+    return found

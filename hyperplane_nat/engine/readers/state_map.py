@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state map: the file in which flows and counters outlive a forwarder.
+
+Theory of operation
+-------------------
+One file, mapped shared by the forwarder, which writes, and by readers, which never lock.  A
+header of one page says what follows, and holds the forwarder's heartbeat; everything is allocated
+when the file is made::
+
+    header | counters | slot counters | slot addresses | interface addresses | exhaustions
+           | interface counters | entries (64 B each) | tracks (32 B) | index | remotes (16 B)
+           | port bitmaps
+
+Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
+entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been killed
+between any two stores.
+
+All pages are allocated when the file is made, whether flows ever use them or not: a page that were
+only had when it is first touched would be a SIGBUS on a tmpfs that others have filled meanwhile.
+None is given back while the file is there.
+
+The file belongs on a tmpfs: on a disk the kernel would write dirty pages back and stall the
+packet path while it does.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import socket
+import stat
+import struct
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hyperplane_nat.engine.readers._port_reader import read_remotes
+from hyperplane_nat.engine.readers._reader import (
+    read_counters,
+    read_exhaustions,
+    read_flows,
+    read_slot_counters,
+)
+from hyperplane_nat.engine.readers.flow_search import SearchKey, find_flows
+from hyperplane_nat.engine.state.constants import (
+    COUNTERS_MAX,
+    EXHAUSTIONS,
+    INTERFACE_COUNTER_NAMES,
+    INTERFACE_COUNTERS,
+    LAYOUT_VERSION,
+    counter_names,
+)
+from hyperplane_nat.engine.state.settings import Exhaustion, Flow, RemotePorts
+
+__all__ = ["StateMap", "StateMapError"]
+
+MAGIC: Final = b"HPNATMAP"
+_HEADER: Final = struct.Struct("<8sIIQ6I11QII")
+_WATERMARK_OFFSET: Final = struct.calcsize("<8sIIQ6I11Q")
+HEADER_BYTES: Final = 4096
+ENTRY_BYTES: Final = 64
+TRACK_BYTES: Final = {3: 16, LAYOUT_VERSION: 32}
+"""By layout; all else that has a place in the file is the same in the layouts that can be read."""
+
+_HEARTBEAT: Final = struct.Struct("<Q")
+_HEARTBEAT_OFFSET: Final = HEADER_BYTES - 64
+"""A cache line of its own, away from what packets look at."""
+
+_REMOTE_BYTES: Final = 16
+INTERFACES_MAX = 4_096
+"""Network interfaces that a state map has room for, unless it is told otherwise."""
+
+_SLOT_COUNTER_BYTES: Final = 64
+_EXHAUSTION_BYTES: Final = 32
+_INTERFACE_COUNTERS: Final = struct.Struct(f"={INTERFACE_COUNTERS}Q")
+_FLOWS_LIMIT: Final = 1 << 26
+_CLEARED_BYTES: Final = 1 << 20
+# Of <linux/mman.h>; the module mmap has no name for it.
+_MADV_POPULATE_WRITE: Final = 23
+_LAYOUT_LIMIT: Final = 1_000
+"""No version will have a layout above it: such a number is damage."""
+
+
+class StateMapError(Exception):
+    """The file cannot serve as a state map; the text says why and what to do."""
+
+
+class DamagedMapError(StateMapError):
+    """What the file holds is no state map of any version: nothing in it can be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a map says that can be read."""
+
+    layout: int
+    bytes: int
+    flows_max: int
+    slots_max: int
+    interfaces_max: int
+    entries_offset: int
+    tracks_offset: int
+    watermark: int
+    """Entries at or above this index were never used."""
+
+
+def open_own(path: str | Path, *, writable: bool) -> int:
+    """A descriptor of a file that its owner alone has made and may write.
+
+    StateMapError where it is missing, no plain file, or somebody else's: in a directory like
+    /dev/shm anybody can put one, or a link, under any name.
+    """
+    access = os.O_RDWR if writable else os.O_RDONLY
+    try:
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        what = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise StateMapError(f"{path}: cannot open it: {what}") from error
+    found = os.fstat(descriptor)
+    problem = None
+    if not stat.S_ISREG(found.st_mode):
+        problem = "it is no plain file"
+    elif found.st_uid not in (0, os.geteuid()):
+        problem = f"it belongs to user {found.st_uid}"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = f"others may write it (mode {stat.S_IMODE(found.st_mode):o})"
+    if problem is not None:
+        os.close(descriptor)
+        raise StateMapError(f"{path}: {problem}: remove it")
+    return descriptor
+
+
+def _layout(
+    flows_max: int, slots_max: int, interfaces_max: int, layout: int = LAYOUT_VERSION
+) -> tuple[int, ...]:
+    """The header's numbers after the magic."""
+    index_cells = 1
+    while index_cells < 4 * flows_max:
+        index_cells *= 2
+    # Linear probing over inline records stays short up to three quarters.
+    remote_cells = flows_max * 4 // 3 + 16
+    # A crowded remote endpoint has at least a thirty-second of the range in use and needs
+    # a bit per port of the range: four bytes a flow, and a 64th of that for the summary.
+    bitmap_bytes = (flows_max * 4 * 65 // 64 + 131072) // 8 * 8
+    offsets = []
+    offset = HEADER_BYTES
+    for size in (
+        COUNTERS_MAX * 8,
+        slots_max * _SLOT_COUNTER_BYTES,
+        slots_max * 4,
+        interfaces_max * 4,
+        EXHAUSTIONS * _EXHAUSTION_BYTES,
+        interfaces_max * _INTERFACE_COUNTERS.size,
+        flows_max * ENTRY_BYTES,
+        flows_max * TRACK_BYTES[layout],
+        index_cells * 4,
+        remote_cells * _REMOTE_BYTES,
+        bitmap_bytes,
+    ):
+        offsets.append(offset)
+        offset += (size + 4095) // 4096 * 4096
+    return (
+        layout,
+        HEADER_BYTES,
+        offset,
+        flows_max,
+        slots_max,
+        interfaces_max,
+        index_cells,
+        remote_cells,
+        bitmap_bytes,
+        *offsets,
+    )
+
+
+def read_header(path: Path, header: bytes, size: int) -> Header:
+    """What the first page of a file of ``size`` bytes says, in any layout that can be read.
+
+    Raises StateMapError: DamagedMapError unless another version may know what to do with it.
+    """
+    if len(header) < HEADER_BYTES:
+        raise DamagedMapError(f"{path}: {size} bytes are too few for a state map: remove the file")
+    fields = _HEADER.unpack_from(header)
+    if fields[0] != MAGIC:
+        raise DamagedMapError(
+            f"{path}: not a state map (wrong magic): remove the file or choose another path"
+        )
+    layout = fields[1]
+    if layout not in TRACK_BYTES:
+        error = StateMapError if 1 <= layout <= _LAYOUT_LIMIT else DamagedMapError
+        raise error(
+            f"{path}: state map layout {layout}, this version reads {LAYOUT_VERSION}: "
+            "run the version that made it, or remove the file and its flows"
+        )
+    if fields[3] != size:
+        raise DamagedMapError(
+            f"{path}: header says {fields[3]} bytes, the file has {size}: remove the file"
+        )
+    flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[21]
+    if (
+        not 1 <= flows_max <= _FLOWS_LIMIT
+        or not 1 <= slots_max <= 65_535
+        or not 1 <= interfaces_max <= 65_535
+        or fields[1:21] != _layout(flows_max, slots_max, interfaces_max, layout)
+        or watermark > flows_max
+    ):
+        raise DamagedMapError(f"{path}: damaged header: remove the file and its flows")
+    return Header(
+        layout,
+        size,
+        flows_max,
+        slots_max,
+        interfaces_max,
+        entries_offset=fields[16],
+        tracks_offset=fields[17],
+        watermark=watermark,
+    )
+
+
+class StateMap:
+    """A mapped state file.
+
+    Use :meth:`create`, :meth:`open` or :meth:`of`.  ``close`` fails with BufferError while an
+    engine uses the map.
+    """
+
+    def __init__(self, path: Path, descriptor: int, memory: mmap.mmap, *, writable: bool) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        # Not only by `close`: who replaces a map leaves the former one to those who still read it.
+        self._close_file = weakref.finalize(self, os.close, descriptor)
+        self.memory = memory
+        self.writable = writable
+        fields = _HEADER.unpack_from(memory)
+        self.bytes: int = fields[3]
+        self.flows_max: int = fields[4]
+        self.slots_max: int = fields[5]
+        self.interfaces_max: int = fields[6]
+        self.remote_cells: int = fields[8]
+        self._interface_addresses_offset: int = fields[13]
+        self._derived = (fields[18], self.bytes)
+        self._remotes_offset: int = fields[19]
+        self._interface_counters_offset: int = fields[15]
+        self._counter_names = counter_names()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        flows_max: int,
+        slots_max: int = 16_384,
+        interfaces_max: int = INTERFACES_MAX,
+    ) -> StateMap:
+        """Make a new map; raises StateMapError when the file exists or has no room."""
+        path = Path(path)
+        if not 1 <= flows_max <= _FLOWS_LIMIT:
+            raise StateMapError(f"flows.max is {flows_max}: choose 1 to {_FLOWS_LIMIT}")
+        if not (1 <= slots_max <= 65_535 and 1 <= interfaces_max <= 65_535):
+            raise StateMapError("a state map has room for 1 to 65535 slots and interfaces")
+        layout = _layout(flows_max, slots_max, interfaces_max)
+        header = _HEADER.pack(MAGIC, *layout, 0, 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise StateMapError(f"{path}: cannot create the state map: {error.strerror}") from error
+        try:
+            os.posix_fallocate(descriptor, 0, layout[2])
+            memory = mmap.mmap(descriptor, layout[2])
+        except OSError as error:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise StateMapError(
+                f"{path}: no room for {layout[2]} bytes ({error.strerror}): "
+                "lower flows.max or choose another lab.state_directory"
+            ) from error
+        # The magic comes last: a map half made is never taken for one.
+        memory[8 : _HEADER.size] = header[8:]
+        memory[0:8] = MAGIC
+        return cls(path, descriptor, memory, writable=True)
+
+    @classmethod
+    def open(cls, path: str | Path, *, writable: bool = False) -> StateMap:
+        """Map an existing file; raises StateMapError when it is not one of ours."""
+        return cls.of(path, open_own(path, writable=writable), writable=writable)
+
+    @classmethod
+    def of(cls, path: str | Path, descriptor: int, *, writable: bool = False) -> StateMap:
+        """Map an open file, whose name is ``path``; it is closed with the map, or on errors.
+
+        Raises StateMapError when it is no map of this layout.
+        """
+        path = Path(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            header = read_header(path, os.pread(descriptor, HEADER_BYTES, 0), size)
+            if header.layout != LAYOUT_VERSION:
+                raise StateMapError(
+                    f"{path}: state map layout {header.layout}, this version reads "
+                    f"{LAYOUT_VERSION}: a controller of this version turns it into that"
+                )
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            memory = mmap.mmap(descriptor, size, access=access)
+        except OSError as error:
+            os.close(descriptor)
+            raise StateMapError(f"{path}: cannot map the state map: {error.strerror}") from error
+        except StateMapError:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor, memory, writable=writable)
+
+    def clear_derived(self) -> None:
+        """Zero index, remotes and bitmaps where anything was ever written.
+
+        Pages that were allocated and never touched are holes to lseek(2) and cost nothing; no page
+        is given back.
+        """
+        position, end = self._derived
+        zeros = memoryview(bytes(_CLEARED_BYTES))
+        while True:
+            try:
+                position = os.lseek(self._descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            stop = min(os.lseek(self._descriptor, position, os.SEEK_HOLE), end)
+            while position < stop:
+                position += os.pwrite(self._descriptor, zeros[: stop - position], position)
+
+    def populate(self, position: int, step: int) -> int:
+        """Have the pages of ``step`` bytes from ``position`` in memory and in the page tables.
+
+        A page's first use otherwise costs the packet that meets it a fault, most of the time that a
+        new flow takes.  Returns where to go on, ``bytes`` at the end.  Raises OSError where the
+        kernel has no MADV_POPULATE_WRITE (Linux 5.14).
+        """
+        end = min(position + step, self.bytes)
+        self.memory.madvise(_MADV_POPULATE_WRITE, position, end - position)
+        return end
+
+    def counters(self) -> dict[str, int]:
+        """Every counter by name; packets, bytes, flows or frames as the name says."""
+        values = read_counters(self.memory)
+        return {name: values[index] for name, index in self._counter_names.items()}
+
+    def slot_counters(self, slot: int) -> dict[str, int]:
+        """Packets and bytes (IPv4 total length) of one slot, its drops, flows, and TCP flows."""
+        if not 0 <= slot < self.slots_max:
+            raise IndexError(f"slot {slot}: the map has {self.slots_max}")
+        return read_slot_counters(self.memory, slot)
+
+    def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        """Flows among the ``limit`` entries from ``start``, held ones included."""
+        count = self.flows_max - start if limit is None else limit
+        return read_flows(self.memory, start, count)
+
+    def mappings(self, start: int = 0, limit: int | None = None) -> list[Flow]:
+        """Endpoint-independent mappings among the ``limit`` entries from ``start``.
+
+        The remote address is 0.0.0.0 and ``packets_out`` the number of flows behind the mapping.
+        """
+        count = self.flows_max - start if limit is None else limit
+        return read_flows(self.memory, start, count, mappings=True)
+
+    def exhaustions(self) -> list[Exhaustion]:
+        """Where ports ran out or a limit was reached, in no order; the most recent ones."""
+        return read_exhaustions(self.memory)
+
+    def find(self, keys: list[SearchKey]) -> list[int | None]:
+        """The entry of each key: one walk through the table, and gone again at any moment."""
+        return find_flows(self.memory, keys)
+
+    def interface_counters(self, number: int) -> dict[str, int]:
+        """What passed one interface number, by name, since its address has it."""
+        if not 0 <= number < self.interfaces_max:
+            raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
+        offset = self._interface_counters_offset + number * _INTERFACE_COUNTERS.size
+        values = _INTERFACE_COUNTERS.unpack_from(self.memory, offset)
+        return dict(zip(INTERFACE_COUNTER_NAMES, values, strict=False))
+
+    def interface_address(self, number: int) -> str:
+        """The address that the flows of an interface number leave with."""
+        if not 0 <= number < self.interfaces_max:
+            raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
+        offset = self._interface_addresses_offset + 4 * number
+        return socket.inet_ntoa(self.memory[offset : offset + 4])
+
+    def remotes(
+        self,
+        start: int,
+        limit: int,
+        *,
+        least: int = 1,
+        address: str | None = None,
+        port: int | None = None,
+    ) -> list[RemotePorts]:
+        """Remote endpoints among ``limit`` of the ``remote_cells`` records from ``start``.
+
+        Only those of ``address`` and ``port`` with at least ``least`` ports taken.
+        """
+        # Read and not looked at in the mapping: whoever lists them would have all of it resident.
+        offset = self._remotes_offset + start * _REMOTE_BYTES
+        size = max(min(limit, self.remote_cells - start), 0) * _REMOTE_BYTES
+        return read_remotes(os.pread(self._descriptor, size, offset), least, address, port)
+
+    @property
+    def entries_watermark(self) -> int:
+        """Entries at or above this index were never used."""
+        return int(_HEADER.unpack_from(self.memory)[21])
+
+    def set_watermark(self, entries: int) -> None:
+        """Say how many entries were ever used; for who fills a new map."""
+        struct.pack_into("<I", self.memory, _WATERMARK_OFFSET, entries)
+
+    @property
+    def heartbeat(self) -> int:
+        """What `beat` was last given; 0 in a map that no forwarder has served."""
+        return int(_HEARTBEAT.unpack_from(self.memory, _HEARTBEAT_OFFSET)[0])
+
+    def beat(self, now_ms: int) -> None:
+        """The forwarder is at work at this time, CLOCK_MONOTONIC in ms."""
+        _HEARTBEAT.pack_into(self.memory, _HEARTBEAT_OFFSET, now_ms)
+
+    def close(self) -> None:
+        """Unmap the file; it stays."""
+        self.memory.close()
+        self._close_file()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+# How an entry is read by one process while another writes it.
+#
+# `generation` is a sequence number.  It is odd while an entry is free or while what its flow is (its
+# key, its owner, when it began) is written, and even while that stands; each step is one more.  A
+# reader takes a copy for true when the number was even before and the same after.  What a packet
+# changes, counters and `last_seen`, is no part of this: each is one aligned word.
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.string cimport memcpy
+
+from hyperplane_nat.engine.state._constants cimport STATE_FREE
+from hyperplane_nat.engine.state.layout cimport Entry, Header, Track, created_of
+
+cdef extern from *:
+    """
+    #define HP_LOAD16_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
+    #define HP_LOAD16(pointer) __atomic_load_n((pointer), __ATOMIC_RELAXED)
+    #define HP_STORE16(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELAXED)
+    #define HP_STORE16_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
+    #define HP_FENCE_RELEASE() __atomic_thread_fence(__ATOMIC_RELEASE)
+    #define HP_FENCE_ACQUIRE() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+    """
+    uint16_t HP_LOAD16_ACQUIRE(const uint16_t* pointer) noexcept nogil
+    uint16_t HP_LOAD16(const uint16_t* pointer) noexcept nogil
+    void HP_STORE16(uint16_t* pointer, uint16_t value) noexcept nogil
+    void HP_STORE16_RELEASE(uint16_t* pointer, uint16_t value) noexcept nogil
+    void HP_FENCE_RELEASE() noexcept nogil
+    void HP_FENCE_ACQUIRE() noexcept nogil
+
+
+cdef inline void entry_unsettle(Entry* entry) noexcept nogil:
+    """What the entry's flow is will be written: nobody is to believe a copy until it is settled."""
+    HP_STORE16(&entry.generation, entry.generation | 1)
+    HP_FENCE_RELEASE()
+
+
+cdef inline void entry_settle(Entry* entry) noexcept nogil:
+    """It is written, whether by this process or by one that was killed just then."""
+    HP_STORE16_RELEASE(&entry.generation, <uint16_t>((entry.generation | 1) + 1))
+
+
+cdef inline bint entry_copy(
+    const Header* header, uint64_t number, Entry* entry, uint64_t* created
+) noexcept nogil:
+    """Copy a committed entry and, unless NULL, when it began (ms); False when there is none to copy.
+
+    A reader of another process may call it for any number below `flows_max`.
+    """
+    cdef const uint8_t* base = <const uint8_t*>header
+    cdef const Entry* source = <const Entry*>(base + header.entries_offset) + number
+    cdef uint16_t generation = HP_LOAD16_ACQUIRE(&source.generation)
+    if generation & 1 or source.state == STATE_FREE:
+        return False
+    memcpy(entry, source, sizeof(Entry))
+    if created != NULL:
+        created[0] = created_of(entry, <const Track*>(base + header.tracks_offset) + number)
+    HP_FENCE_ACQUIRE()
+    return HP_LOAD16(&source.generation) == generation and entry.state != STATE_FREE
+
+
+cdef inline bint attached(const Header* header, const Entry* entry) noexcept nogil:
+    """Whether an entry belongs to a slot and an interface of the map: nobody's does not."""
+    return entry.slot < header.slots_max and entry.interface < header.interfaces_max

@@ -1,9 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint64_t
-
-from hyperplane_nat.engine.nat cimport Nat
-from hyperplane_nat.engine.packet cimport Packet
-
-
-cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil
-cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil
