@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from hyperplane_nat import unix_socket
-
-RUNTIME_DIRECTORY = Path("/run/hyperplane-nat")
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 
 TIMEOUT_SECONDS = 30.0
 """Between two pieces of an answer; a controller that is silent for so long is stuck."""

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unix sockets in a lab's directory: their names, and how long a path they allow."""
+"""The unix sockets of labs: their directory and names, and how long a path they allow."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+RUNTIME_DIRECTORY = Path("/run/hyperplane-nat")
+"""Where the directories of labs are, unless it is said otherwise."""
 
 CONTROL = "control.sock"
 """Where the control API listens."""

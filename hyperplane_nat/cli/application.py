@@ -14,9 +14,10 @@ from typer.core import TyperGroup
 from hyperplane_nat import __version__
 from hyperplane_nat.cli import failures
 from hyperplane_nat.cli.common import Settings, UserError, path
-from hyperplane_nat.client import RUNTIME_DIRECTORY, ClientError
+from hyperplane_nat.client import ClientError
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.errors import ConfigError
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import NetnsError
 
 

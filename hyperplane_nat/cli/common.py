@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from hyperplane_nat.client import RUNTIME_DIRECTORY, Client
+from hyperplane_nat.client import Client
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import NetnsError, names
 
 DEFAULT_LAB = "default"

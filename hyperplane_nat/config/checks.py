@@ -13,8 +13,8 @@ from hyperplane_nat.config.nat import timeouts_ms
 from hyperplane_nat.config.values import DURATION_MAX_MILLISECONDS, FieldError
 
 if TYPE_CHECKING:
-    from hyperplane_nat.config.lab import Config
     from hyperplane_nat.config.resources import InternetHost, Service, Subnet, Vpc
+    from hyperplane_nat.config.whole import Whole
 
 
 class Named(Protocol):
@@ -25,7 +25,7 @@ class Named(Protocol):
         """It."""
 
 
-def problems(config: Config) -> Iterator[FieldError]:
+def problems(config: Whole) -> Iterator[FieldError]:
     """What does not fit."""
     yield from _durations(config)
     yield from _vpcs(config)
@@ -38,7 +38,7 @@ def suggestion(unknown: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
 
 
-def _durations(config: Config) -> Iterator[FieldError]:
+def _durations(config: Whole) -> Iterator[FieldError]:
     longest = max(timeouts_ms(config.timeouts, config.ports).values())
     if longest > DURATION_MAX_MILLISECONDS:
         yield FieldError(
@@ -68,7 +68,7 @@ def places(items: Sequence[Named], location: str) -> list[tuple[str, str]]:
     return [(item.name, f"{location}[{number}].name") for number, item in enumerate(items)]
 
 
-def _vpcs(config: Config) -> Iterator[FieldError]:
+def _vpcs(config: Whole) -> Iterator[FieldError]:
     yield from repeated(places(config.vpc, "vpc"), "VPCs")
     subnets = [
         place
@@ -148,7 +148,7 @@ def shared_ports(servers: Sequence[Service | InternetHost], location: str) -> It
         listening.setdefault(endpoint, server.name)
 
 
-def _interfaces(config: Config) -> Iterator[FieldError]:
+def _interfaces(config: Whole) -> Iterator[FieldError]:
     interfaces = config.network_interface
     yield from repeated(places(interfaces, "network_interface"), "network interfaces")
     taken = {

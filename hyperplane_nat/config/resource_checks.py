@@ -12,13 +12,13 @@ from hyperplane_nat.config.resources import INTERNET, Function, Vpc
 from hyperplane_nat.config.values import FieldError
 
 if TYPE_CHECKING:
-    from hyperplane_nat.config.lab import Config
+    from hyperplane_nat.config.whole import Whole
 
 PUBLIC = (IPv4Network("198.51.100.0/24"), IPv4Network("203.0.113.0/24"))
 """TEST-NET-2 and TEST-NET-3 of RFC 5737."""
 
 
-def problems(config: Config) -> Iterator[FieldError]:
+def problems(config: Whole) -> Iterator[FieldError]:
     """What does not fit."""
     yield from _environments(config)
     yield from _accounts(config)
@@ -28,7 +28,7 @@ def problems(config: Config) -> Iterator[FieldError]:
     yield from _functions(config)
 
 
-def _environments(config: Config) -> Iterator[FieldError]:
+def _environments(config: Whole) -> Iterator[FieldError]:
     environments = config.lab.environments
     if environments and not config.network_interface:
         yield FieldError(
@@ -65,7 +65,7 @@ def _twice(names: list[str], location: str) -> Iterator[FieldError]:
             yield FieldError(f"{location}[{number}]", f"{name!r} is named twice", "name it once")
 
 
-def _accounts(config: Config) -> Iterator[FieldError]:
+def _accounts(config: Whole) -> Iterator[FieldError]:
     names = [account.name for account in config.account]
     yield from repeated(places(config.account, "account"), "accounts")
     for number, account in enumerate(config.account):
@@ -111,7 +111,7 @@ def _groups(vpc: Vpc, location: str) -> Iterator[FieldError]:
                 )
 
 
-def _internet(config: Config) -> Iterator[FieldError]:
+def _internet(config: Whole) -> Iterator[FieldError]:
     yield from repeated(places(config.internet, "internet"), "internet hosts")
     inside = config.environment.interface.network
     for number, host in enumerate(config.internet):
@@ -147,14 +147,14 @@ def _internet(config: Config) -> Iterator[FieldError]:
                 )
 
 
-def _functions(config: Config) -> Iterator[FieldError]:
+def _functions(config: Whole) -> Iterator[FieldError]:
     yield from repeated(places(config.function, "function"), "functions")
     for number, function in enumerate(config.function):
         if function.networking != "none":
             yield from _function_in_vpc(config, function, f"function[{number}]")
 
 
-def _function_in_vpc(config: Config, function: Function, location: str) -> Iterator[FieldError]:
+def _function_in_vpc(config: Whole, function: Function, location: str) -> Iterator[FieldError]:
     home = {subnet.name: vpc for vpc in config.vpc for subnet in vpc.subnet}
     vpcs = [vpc.name for vpc in config.vpc]
     if function.vpc is not None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperplane_nat.client import RUNTIME_DIRECTORY
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
@@ -20,6 +19,7 @@ from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import topology
 from netns.errors import NetnsError
 

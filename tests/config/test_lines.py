@@ -78,7 +78,7 @@ def test_what_is_missing_is_where_it_would_be(
     assert Lines(TEXT).of(path) == line
 
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "lambda.toml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "lambda.toml"
 
 
 def test_every_value_of_an_example_is_where_it_is_written() -> None:

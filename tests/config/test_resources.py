@@ -15,7 +15,7 @@ from hyperplane_nat.config.resources import POOL_SIZE, Lifecycle, Rule
 from hyperplane_nat.config.text import toml
 from tests.config.test_lab import accepted, load_toml, refused
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 VPC = """
 [[vpc]]

@@ -32,8 +32,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hyperplane_nat.client import RUNTIME_DIRECTORY, Client
+from hyperplane_nat.client import Client
 from hyperplane_nat.engine import StateMap
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import namespace, topology
 
 VPC = "customer"

@@ -11,7 +11,7 @@ import pytest
 
 from hyperplane_nat.cli import lab_checks
 from hyperplane_nat.cli.checks import Outcome
-from hyperplane_nat.client import RUNTIME_DIRECTORY
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import namespace
 from netns.names import environment_namespace
 from tests.live.conftest import Launch

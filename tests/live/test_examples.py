@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.client import RUNTIME_DIRECTORY
+from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 
 pytestmark = pytest.mark.live
 
