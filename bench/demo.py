@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -98,7 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "metrics.port": 0,
             },
         )
-        common.require_root("demo")
+        if os.geteuid() != 0:
+            raise common.UserError("the demo needs root (run: sudo make demo)")
     except EXPECTED_ERRORS as error:
         console.print(f"demo: {error}")
         return 2

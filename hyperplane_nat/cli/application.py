@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from hyperplane_nat import __version__
-from hyperplane_nat.cli import failures
+from hyperplane_nat.cli import common, failures
 from hyperplane_nat.cli.common import Settings, UserError, path
 from hyperplane_nat.client import ClientError
 from hyperplane_nat.controller.errors import ControllerError
@@ -76,7 +76,7 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the command as it was typed."""
-        failures.note_arguments(ctx, args)
+        common.note_arguments(ctx, args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -87,9 +87,15 @@ class _Group(TyperGroup):
             failures.tell(ctx, error)
             raise typer.Exit(COMMANDS[ctx.invoked_subcommand].failure) from None
         except _UsageError as error:
-            # Typer shows it. It has no command when there is none of that name.
-            if ctx.invoked_subcommand is not None:
-                error.exit_code = COMMANDS[ctx.invoked_subcommand].failure
+            # It has no command when there is none of that name.
+            if (name := ctx.invoked_subcommand) is None:
+                raise
+            error.exit_code = COMMANDS[name].failure
+            options = {word for each in self.get_command(ctx, name).params for word in each.opts}
+            if "--json" in options.intersection(common.arguments(ctx)):
+                failures.tell_usage(error.format_message(), name)
+                raise typer.Exit(error.exit_code) from None
+            # Typer shows it.
             raise
 
 

@@ -86,7 +86,7 @@ def capture(
         raise UserError("a capture is no text for a terminal (-w FILE.pcapng, or pipe it on)")
     with _one_line_errors():
         program = None if expression is None else filters.compiled(expression)
-        common.require_root("capture")
+        common.require_root(ctx, "capture")
         connection = common.client(ctx, lab)
         gateway = gateway_namespace(connection.lab)
         names = Names(connection)
@@ -161,8 +161,7 @@ def _links(connection: Client, environment: str | None, interface: str | None) -
         if row["number"] == number:
             break
     else:
-        see = common.command(connection.lab, "environments")
-        raise UserError(f"unknown environment {environment!r} (see: {see})")
+        raise UserError(f"unknown environment {environment!r} (see: hyperplane-nat environments)")
     slot = int(row["number"])
     text = f"{row['name']}: the environment's side"
     links = [Link(slot_link(slot), text, Identifier(slot=slot, interfaces={}))]
@@ -179,8 +178,7 @@ def _interface_link(
         if wanted in (row["name"], row.get("id")):
             break
     else:
-        see = common.command(lab, "interfaces")
-        raise UserError(f"unknown interface {wanted!r} (see: {see})")
+        raise UserError(f"unknown interface {wanted!r} (see: hyperplane-nat interfaces)")
     link = str(row["name"])
     numbers = {
         socket.inet_aton(address): int(number)

@@ -127,7 +127,7 @@ def coldstart(
     as_json: JsonOption = False,
 ) -> None:
     """Compare cold starts with a shared interface and with one for each environment."""
-    common.require_root("coldstart")
+    common.require_root(ctx, "coldstart")
     if plot is not None:
         # Before the work of a minute, not after it.
         coldstart_report.check_plot(plot)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,13 @@ PIPE_WIDTH = 1 << 20
 
 
 _JSON = "hyperplane_nat.json"
+_ARGUMENTS = "hyperplane_nat.arguments"
+
+OF_ALL_LABS = ("config", "coldstart", "doctor", "labs")
+"""Commands that a hint names without a lab."""
+
+_HINT = re.compile(rf"(?<![\w/])hyperplane-nat (?!(?:{'|'.join(OF_ALL_LABS)})\b)(?=[a-z][a-z-]*\b)")
+_NAMED = re.compile(r"[a-z-]+ --lab\b")
 _LAB = "hyperplane_nat.lab"
 
 
@@ -132,10 +141,27 @@ def wants_json(ctx: typer.Context) -> bool:
     return bool(ctx.meta.get(_JSON))
 
 
-def command(lab: str, verb: str) -> str:
-    """The command line to be told to somebody who has to do with this lab."""
-    select = "" if lab == DEFAULT_LAB else f" --lab {lab}"
-    return f"hyperplane-nat{select} {verb}"
+def with_lab(text: str, lab: str) -> str:
+    """A text whose hints are commands for this lab."""
+    if lab == DEFAULT_LAB:
+        return text
+
+    def complete(found: re.Match[str]) -> str:
+        named = _NAMED.match(text, found.end())
+        return found[0] if named else f"{found[0]}--lab {lab} "
+
+    return _HINT.sub(complete, text)
+
+
+def note_arguments(ctx: typer.Context, arguments: list[str]) -> None:
+    """Keep the command line as it was typed."""
+    ctx.meta[_ARGUMENTS] = list(arguments)
+
+
+def arguments(ctx: typer.Context) -> list[str]:
+    """The command line as it was typed."""
+    typed: list[str] = ctx.meta[_ARGUMENTS]
+    return typed
 
 
 def runtime_root(ctx: typer.Context) -> Path:
@@ -178,10 +204,15 @@ def _toml_value(text: str) -> object:
         return text
 
 
-def require_root(verb: str) -> None:
-    """Raise UserError unless the process may make namespaces."""
+def require_root(ctx: typer.Context, what: str) -> None:
+    """Raise UserError unless we may make namespaces; the remedy is the command as typed."""
     if os.geteuid() != 0:
-        raise UserError(f"{verb} needs root (run: sudo hyperplane-nat {verb})")
+        lab, named = acted_on(ctx)
+        typed = arguments(ctx)
+        # One that the environment names is lost to sudo.
+        select = ["--lab", lab] if named and lab not in typed else []
+        command = shlex.join(["sudo", "hyperplane-nat", *select, *typed])
+        raise UserError(f"{what} needs root (run: {command})")
 
 
 def console(*, stderr: bool = False) -> Console:

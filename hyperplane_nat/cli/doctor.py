@@ -38,7 +38,7 @@ def doctor(
         return
     if config is not None:
         raise UserError("a running lab has its configuration (leave out --lab or --config)")
-    common.require_root(f"doctor --lab {named}")
+    common.require_root(ctx, f"doctor --lab {named}")
     found = list(lab_checks.run(named, common.runtime_root(ctx)))
     verdicts = (f"lab {named} is in order", f"lab {named} is not in order")
     _show(found, verdicts, as_json)

@@ -30,7 +30,7 @@ def execute(
 ) -> None:
     """Run a program inside an environment."""
     name = common.lab_name(ctx, lab)
-    common.require_root("exec")
+    common.require_root(ctx, "exec")
     namespace_name = find_namespace(name, common.runtime_root(ctx), environment)
     if command and command[0] == "--":
         command = command[1:]
@@ -71,10 +71,8 @@ def find_namespace(lab: str, runtime_directory: Path, environment: str) -> str:
             numbers.append(int(name.removeprefix(prefix)))
     if not numbers:
         Client(lab, runtime_directory=runtime_directory).get("/v1/status")
-        raise UserError(
-            f"lab {lab!r} has no environments (see: {common.command(lab, 'environments')})"
-        )
+        raise UserError(f"lab {lab!r} has no environments (see: hyperplane-nat environments)")
     raise UserError(
         f"unknown environment {environment!r} (lab {lab!r} has env-{min(numbers)} to "
-        f"env-{max(numbers)}; see: {common.command(lab, 'environments')})"
+        f"env-{max(numbers)}; see: hyperplane-nat environments)"
     )

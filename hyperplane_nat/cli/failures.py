@@ -11,7 +11,6 @@ has to be typed for one that does.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,6 @@ import typer
 from hyperplane_nat.cli import common
 from hyperplane_nat.client import ApiError, ClientError, NotRunningError, running_labs
 from hyperplane_nat.errors import ConfigError, Problem
-
-OF_ALL_LABS = ("config", "coldstart", "doctor", "labs")
-"""Commands that a hint names without a lab."""
-
-_ARGUMENTS = "hyperplane_nat.arguments"
-_HINT = re.compile(rf"(?<![\w/])hyperplane-nat (?!(?:{'|'.join(OF_ALL_LABS)})\b)(?=[a-z][a-z-]*\b)")
-_NAMED = re.compile(r"[a-z-]+ --lab\b")
-
-
-def note_arguments(ctx: typer.Context, arguments: list[str]) -> None:
-    """Keep the command line as it was typed."""
-    ctx.meta[_ARGUMENTS] = list(arguments)
 
 
 def tell(ctx: typer.Context, error: Exception) -> None:
@@ -45,7 +32,7 @@ def tell(ctx: typer.Context, error: Exception) -> None:
             text = "\n".join(str(Problem(**problem)) for problem in error.problems)
         case _:
             text = str(error)
-    lines = [with_lab(line, lab) for line in text.splitlines()]
+    lines = [common.with_lab(line, lab) for line in text.splitlines()]
     if common.wants_json(ctx):
         document: dict[str, Any] = {"error": _code(error), "message": "; ".join(lines)}
         if problems := _problems(error):
@@ -56,16 +43,11 @@ def tell(ctx: typer.Context, error: Exception) -> None:
         typer.echo(f"hyperplane-nat: {line}", err=True)
 
 
-def with_lab(text: str, lab: str) -> str:
-    """The commands in a hint for this lab."""
-    if lab == common.DEFAULT_LAB:
-        return text
-
-    def complete(found: re.Match[str]) -> str:
-        named = _NAMED.match(text, found.end())
-        return found[0] if named else f"{found[0]}--lab {lab} "
-
-    return _HINT.sub(complete, text)
+def tell_usage(message: str, command: str) -> None:
+    """Say as an object that the command line was not understood."""
+    hint = f"see: hyperplane-nat {command} --help"
+    document = {"error": "usage", "message": f"{message.rstrip('.')} ({hint})"}
+    typer.echo(json.dumps(document), err=True)
 
 
 def others(ctx: typer.Context, lab: str, runtime_directory: Path) -> str:
@@ -74,7 +56,7 @@ def others(ctx: typer.Context, lab: str, runtime_directory: Path) -> str:
     _, named = common.acted_on(ctx)
     if not running or named:
         return ""
-    command = shlex.join(["hyperplane-nat", "--lab", running[0], *ctx.meta[_ARGUMENTS]])
+    command = shlex.join(["hyperplane-nat", "--lab", running[0], *common.arguments(ctx)])
     return f"; {_listed(running)} (run: {command})"
 
 

@@ -72,10 +72,7 @@ def _of_a_lab(connection: Client, interface: str | None) -> tuple[Path, str | No
     wanted = ids.get(interface, interface)
     # One that is gone may have left lines.
     if interface not in ids and not log_files(place, wanted):
-        raise common.UserError(
-            f"unknown interface {interface!r} "
-            f"(see: {common.command(config.lab.name, 'interfaces')})"
-        )
+        raise common.UserError(f"unknown interface {interface!r} (see: hyperplane-nat interfaces)")
     return place, wanted
 
 

@@ -94,7 +94,7 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     stands = standing(lab, runtime_directory)
     if stands.controller is None and stands.forwarder is None:
         raise NotRunningError(lab, runtime_directory)
-    up = common.command(lab, "up")
+    up = common.with_lab("hyperplane-nat up", lab)
     told = None
     connection = Client(lab, runtime_directory=runtime_directory, timeout=ANSWER_SECONDS)
     try:

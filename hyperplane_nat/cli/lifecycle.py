@@ -81,7 +81,7 @@ def up(
     if config is None and environments is None and not assignments:
         effective = standing(effective.lab.name, common.runtime_root(ctx)).config or effective
     common.acts_on(ctx, effective.lab.name, named="name" in effective.lab.model_fields_set)
-    common.require_root("up")
+    common.require_root(ctx, "up")
     refuse_running(effective)
     source = None if config is None else Source(config.absolute(), overrides)
     if foreground:
@@ -145,7 +145,7 @@ def summary(config: Config, status: dict[str, Any]) -> str:
         (
             f"lab {lab} is up: {what}",
             f"metrics: {common.metrics(status)}",
-            f"try: {common.command(lab, example)}",
+            common.with_lab(f"try: hyperplane-nat {example}", lab),
         )
     )
 
@@ -160,7 +160,7 @@ def refuse_running(config: Config) -> None:
         return
     raise UserError(
         f"lab {lab!r} is already running, pid {status.get('pid')} "
-        f"(stop it with: {common.command(lab, 'down')}; or choose another name with --lab)"
+        f"(stop it with: hyperplane-nat down; or choose another name with --lab)"
     )
 
 
@@ -279,7 +279,7 @@ def down(ctx: typer.Context, lab: LabOption = None) -> None:
     """Stop a lab and remove everything it made."""
     name = common.lab_name(ctx, lab)
     root = common.runtime_root(ctx)
-    common.require_root("down")
+    common.require_root(ctx, "down")
     if stop(name, root) or interrupt(name, root):
         typer.echo(f"lab {name} is down")
         return

@@ -54,7 +54,8 @@ def test_without_root_there_is_a_remedy(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     result = run("capture", "-w", str(tmp_path / "x"), "--environment", "1")
     assert result.exit_code == 2
-    assert "capture needs root" in result.stderr
+    command = f"sudo hyperplane-nat capture -w {tmp_path / 'x'} --environment 1"
+    assert f"capture needs root (run: {command})" in result.stderr
 
 
 def links(connection: Client, **wanted: str | None) -> list[tuple[str, int | None]]:

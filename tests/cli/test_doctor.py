@@ -199,7 +199,9 @@ def test_a_lab_without_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("default", "other"):
         result = run("--lab", name, "doctor")
         assert result.exit_code == 2
-        assert f"(run: sudo hyperplane-nat doctor --lab {name})" in result.stderr
+        assert f"(run: sudo hyperplane-nat --lab {name} doctor)" in result.stderr
+    monkeypatch.setenv("HYPERPLANE_NAT_LAB", "other")
+    assert "(run: sudo hyperplane-nat --lab other doctor)" in run("doctor").stderr
 
 
 def test_a_lab_that_does_not_run_is_one_line(

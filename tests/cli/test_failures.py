@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.cli import failures
+from hyperplane_nat.cli import common
 from hyperplane_nat.errors import ConfigError, Problem
 from tests.cli.conftest import STATUS, Run
 from tests.cli.fake_api import FakeApi, Refusal, serving
@@ -103,8 +103,8 @@ def test_a_hint_of_the_controller_is_for_the_lab_that_was_asked(run: Run, runtim
     ],
 )
 def test_a_hint_has_the_lab_once(text: str, expected: str | None) -> None:
-    assert failures.with_lab(text, "x") == (expected or text)
-    assert failures.with_lab(text, "default") == text
+    assert common.with_lab(text, "x") == (expected or text)
+    assert common.with_lab(text, "default") == text
 
 
 MISTAKES = """\
@@ -163,3 +163,25 @@ def test_what_the_controller_finds_wrong_is_a_line_each(run: Run, runtime: Path)
         document = json.loads(run("status", "--json").stderr)
     assert result.stderr.splitlines() == [f"hyperplane-nat: {each}" for each in error.problems]
     assert document["problems"] == body["problems"]
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [("flows --nonsense", 2), ("flows --limit many", 2), ("labs extra", 2)]
+)
+def test_a_command_line_that_is_not_understood_is_an_object_for_programs(
+    run: Run, command: str, status: int
+) -> None:
+    verb = command.split()[0]
+    for words in (f"{command} --json", f"{verb} --json {command.removeprefix(verb)}"):
+        result = run(*words.split())
+        assert (result.exit_code, result.stdout) == (status, "")
+        said = json.loads(result.stderr)
+        assert said["error"] == "usage"
+        assert said["message"].endswith(f"(see: hyperplane-nat {verb} --help)")
+    assert run(*command.split()).stderr.startswith("Usage: ")
+
+
+def test_json_of_a_program_that_is_run_is_its_own(run: Run) -> None:
+    result = run("exec", "--nonsense", "env-1", "--", "ip", "--json", "address")
+    assert result.exit_code == 125
+    assert result.stderr.startswith("Usage: ")

@@ -267,7 +267,7 @@ def test_without_root(run: Run, monkeypatch: pytest.MonkeyPatch, verb: str) -> N
     result = run(*verb.split())
     word = verb.split()[0]
     assert result.exit_code == (125 if word == "exec" else 2)
-    assert result.stderr == f"hyperplane-nat: {word} needs root (run: sudo hyperplane-nat {word})\n"
+    assert result.stderr == f"hyperplane-nat: {word} needs root (run: sudo hyperplane-nat {verb})\n"
 
 
 def test_a_wrong_configuration_comes_before_missing_root(
