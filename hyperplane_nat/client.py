@@ -51,6 +51,10 @@ class NotRunningError(ClientError):
         return absence(self.lab, self.runtime_directory)
 
 
+class NoPermissionError(ClientError):
+    """The socket is not for this user."""
+
+
 class ApiError(ClientError):
     """
     The controller answered with an error; `code` is the API's word for it.
@@ -180,7 +184,7 @@ class Client:
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
                 raise NotRunningError(self.lab, self.path.parent.parent) from None
             except PermissionError:
-                raise ClientError(
+                raise NoPermissionError(
                     f"no permission to use {self.path} (run it as root: sudo hyperplane-nat ...; "
                     "or have root set lab.socket_group to a group of yours)"
                 ) from None

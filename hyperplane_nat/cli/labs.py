@@ -12,7 +12,7 @@ import typer
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, UserError
 from hyperplane_nat.cli.tables import Column, Table
-from hyperplane_nat.client import Client, ClientError, NotRunningError
+from hyperplane_nat.client import Client, ClientError, NoPermissionError, NotRunningError
 from hyperplane_nat.controller.standing import standing
 from netns import names
 
@@ -73,6 +73,8 @@ def _row(name: str, root: Path) -> Row:
         status = common.mapping(client.get("/v1/status"))
     except NotRunningError:
         return _without_controller(name, root)
+    except NoPermissionError:
+        return _without_controller(name, root) | {"state": "no permission"}
     except ClientError:
         return _without_controller(name, root) | {"state": "not answering"}
     forwarder = status["forwarder"]

@@ -84,6 +84,12 @@ def test_members_of_the_group_use_the_socket(launch: Launch) -> None:
     refused = as_member(lab, GROUP + 1, "status")
     assert refused.returncode == 2
     assert "have root set lab.socket_group" in refused.stderr
+    (row,) = (
+        row
+        for row in json.loads(as_member(lab, GROUP + 1, "labs", "--json").stdout)
+        if row["lab"] == lab.name
+    )
+    assert row["state"] == "no permission"
     refused = as_member(lab, GROUP, "down")
     down = f"hyperplane-nat --lab {lab.name} down"
     assert refused.stderr == f"hyperplane-nat: down needs root (run: sudo {down})\n"
