@@ -31,6 +31,8 @@ class Peer:
         self._gateway_mac = wire.mac_of(lab.gateway, INTERFACE)
         self._capture = capture
         self._heard: list[Any] = []
+        self.port: int | None = None
+        """The one TCP port that it listens to; None: all."""
 
     def send(self, packet: Any) -> None:
         """A packet from this address to the interface, but for what it says otherwise."""
@@ -47,8 +49,12 @@ class Peer:
                     op=2, hwsrc=MAC, psrc=ADDRESS, hwdst=frame[ARP].hwsrc, pdst=frame[ARP].psrc
                 )
                 self._inject(Ether(src=MAC, dst=frame.src) / answer)
-            elif IP in frame and frame[IP].dst == ADDRESS:
+            elif IP in frame and frame[IP].dst == ADDRESS and self._meant(frame):
                 self._heard.append(frame[IP])
+
+    def _meant(self, frame: Any) -> bool:
+        """A connection of before, whose end was not acknowledged, is sent again for minutes."""
+        return self.port is None or TCP not in frame or bool(frame[TCP].dport == self.port)
 
     def receive(self, wanted: Callable[[Any], object], what: str) -> Any:
         """The next packet to this address for which `wanted` is true; others before are skipped."""

@@ -84,7 +84,7 @@ class Dialogue:
 
     def __init__(self, far: Peer, client: socket.socket, port: int) -> None:
         self.far = far
-        self.port = port
+        self.port = far.port = port
         client.setblocking(False)
         assert client.connect_ex((peer.ADDRESS, port)) == errno.EINPROGRESS
         self.syn = far.segment("S", "the client's SYN")
