@@ -26,6 +26,7 @@ def test_aws_is_the_default_and_what_the_engine_does_by_itself() -> None:
     state = finish(
         desired.parse(
             {
+                "everything": True,
                 "interfaces": [],
                 "slots": [],
                 "behaviour": behaviour(config.nat, config.timeouts),

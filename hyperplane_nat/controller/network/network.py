@@ -8,8 +8,8 @@ interfaces, the forwarder, services; and backwards for what goes. Whatever fails
 the next difference; an interface that cannot be made is reported to the region, which has a name
 for that (AWS, function state Failed).
 
-The forwarder is told in parts (`update`). It asks for the whole when it starts anew (`items`), so a
-part that was lost with it is not missed.
+The forwarder is told in parts. It asks for the whole when it starts anew (`items`), so a part that
+was lost with it is not missed.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Network:
 
     async def _update(self, **changes: Sequence[Any]) -> None:
         """Tell the forwarder; ForwarderError when it is being restarted, and will ask itself."""
-        result = await self._forwarder.call("update", changes)
+        result = await self._forwarder.call("configure", changes)
         self.note_retiring(result["retiring"])
 
     async def _insist(self, **changes: Sequence[Any]) -> None:

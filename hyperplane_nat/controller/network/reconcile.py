@@ -121,6 +121,7 @@ def forwarder_state(
         )
     neighbours = config.neighbours
     return {
+        "everything": True,
         "interfaces": [
             {
                 "number": interface.number,
