@@ -67,9 +67,12 @@ class Configuration:
         self._limits = {"slots_max": slots_max, "interfaces_max": interfaces_max}
         self._owners: dict[Claim, Claim] = {}
         self.configured = False
-        self.interfaces: dict[int, Attachment] = {}
-        self.slots: dict[int, Attachment] = {}
-        self._served = {"interface": self.interfaces, "slot": self.slots}
+        self.interfaces: dict[int, InterfaceState] = {}
+        self.slots: dict[int, SlotState] = {}
+        self._served: dict[str, dict[int, Any]] = {
+            "interface": self.interfaces,
+            "slot": self.slots,
+        }
 
     def configure(self, arguments: dict[str, Any], now_ms: int) -> Work[None]:
         """Serve this; ValueError, KeyError or TypeError when it cannot be, and nothing changes."""
@@ -77,13 +80,7 @@ class Configuration:
         if not (wanted.everything or self.configured):
             raise ValueError("nothing is configured yet: send configure first, with everything")
         yield from self._check(wanted)
-        self._engine.configure(
-            timeouts_ms=wanted.timeouts,
-            ports=wanted.ports,
-            behaviour=wanted.behaviour,
-            neighbours=wanted.neighbours,
-            now_ms=now_ms,
-        )
+        self._engine.configure(**wanted.settings, now_ms=now_ms)
         yield from self._withdraw(wanted)
         if wanted.everything:
             yield from self._make_room(wanted, now_ms)
@@ -102,7 +99,7 @@ class Configuration:
         slots, interfaces = self._engine.retiring()
         return {"slots": slots, "interfaces": interfaces}
 
-    def _known(self, key: Claim) -> Attachment | None:
+    def _known(self, key: Claim) -> Any:
         kind, number = key
         return self._served[kind].get(number)
 
@@ -112,24 +109,26 @@ class Configuration:
             yield
             if not wanted.everything:
                 self._check_part(item, wanted.gone)
-            key = item.needs
-            if not (key is None or key in wanted.attachments) and (
-                wanted.everything or key in wanted.gone or self._known(key) is None
-            ):
+            if isinstance(item, SlotState) and not self._will_stand(item.interface, wanted):
                 raise ValueError(
-                    f"{item.key[0]} {item.number} names {key[0]} {key[1]}: there is none"
+                    f"slot {item.number} names interface {item.interface}: there is none"
                 )
         if wanted.everything or not any(kind == "interface" for kind, _ in wanted.gone):
             return
         for slot in self.slots.values():
             yield
-            key = slot.needs
-            if key is not None and key in wanted.gone and slot.key not in wanted.gone:
+            if slot.key not in wanted.gone and ("interface", slot.interface) in wanted.gone:
                 raise ValueError(
-                    f"{key[0]} {key[1]} has slot {slot.number} attached: remove that first"
+                    f"interface {slot.interface} has slot {slot.number} attached: remove that first"
                 )
 
-    def _check_part(self, item: Attachment, gone: frozenset[Claim]) -> None:
+    def _will_stand(self, interface: int | None, wanted: Desired) -> bool:
+        if interface is None or ("interface", interface) in wanted.attachments:
+            return True
+        stays = interface in self.interfaces and ("interface", interface) not in wanted.gone
+        return stays and not wanted.everything
+
+    def _check_part(self, item: Attachment, gone: set[Claim]) -> None:
         """ValueError where a claim is another's, or was and has flows."""
         known = self._known(item.key)
         if known is not None and not item.continues(known):
@@ -137,14 +136,14 @@ class Configuration:
         for claim, meaning in item.claims.items():
             kind, number = claim
             owner = self._owners.get(claim, item.key)
-            if owner != item.key and kind == "link" and owner not in gone:
-                raise ValueError(
-                    f"{item.key[0]} {item.number} names link {number}, "
-                    f"which is that of {owner[0]} {owner[1]}"
-                )
             if owner != item.key and kind == "interface":
                 raise ValueError(
                     f"interface {number} is an address of interface {owner[1]}: remove that first"
+                )
+            if owner != item.key and owner not in gone:
+                raise ValueError(
+                    f"{item.key[0]} {item.number} names link {number}, "
+                    f"which is that of {owner[0]} {owner[1]}"
                 )
             if not self._is_free(claim, meaning):
                 raise ValueError(
@@ -201,7 +200,7 @@ class Configuration:
             self._set_slot(item)
         else:
             self._set_interface(item)
-            if not isinstance(known, InterfaceState) or _uplink(known) != _uplink(item):
+            if known is None or (known.mac, known.claims) != (item.mac, item.claims):
                 self._announce(item)
         for claim in item.claims:
             self._owners[claim] = item.key
@@ -223,6 +222,12 @@ class Configuration:
             )
         self._links.link_interface(interface.number, interface.ifindex)
 
+    def _announce(self, interface: InterfaceState) -> None:
+        """Tell the VPC of the addresses of an interface that is new or changed."""
+        for _, address in interface.addresses:
+            frame = arp.announcement(mac=interface.mac, address=address)
+            self._links.send_outside(interface.number, frame)
+
     def _set_slot(self, slot: SlotState) -> None:
         self._engine.set_slot(
             slot.number,
@@ -236,13 +241,3 @@ class Configuration:
             mtu=slot.mtu,
         )
         self._links.link_slot(slot.number, slot.ifindex)
-
-    def _announce(self, interface: InterfaceState) -> None:
-        """Tell the VPC of the addresses of an interface that is new or changed."""
-        for _, address in interface.addresses:
-            frame = arp.announcement(mac=interface.mac, address=address)
-            self._links.send_outside(interface.number, frame)
-
-
-def _uplink(interface: InterfaceState) -> tuple[object, ...]:
-    return interface.ifindex, interface.mac, interface.addresses

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Mapping as _Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from hyperplane_nat.engine import (
     Behaviour,
@@ -55,11 +55,6 @@ _DESTINATIONS_MAX = 16
 _SECONDARY_MAX = 7
 _LINKS = 1 << 22
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-_FIELDS = (
-    "everything",
-    *("interfaces", "remove_interfaces", "slots", "remove_slots"),
-    *("timeouts_ms", "ports", "behaviour", "neighbours"),
-)
 
 Claim = tuple[str, int]
 """Kind ("slot", "interface" or "link") and number; an attachment is known by that of its own."""
@@ -67,8 +62,7 @@ Claim = tuple[str, int]
 Meaning = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecondaryAddress:
+class SecondaryAddress(NamedTuple):
     """A further address of an interface, which is an interface number of its own."""
 
     number: int
@@ -101,20 +95,12 @@ class InterfaceState:
     @property
     def addresses(self) -> tuple[tuple[int, str], ...]:
         """(number, address) of all its addresses, the primary first."""
-        return (
-            (self.number, self.address),
-            *((each.number, each.address) for each in self.secondary),
-        )
+        return (self.number, self.address), *self.secondary
 
     @property
     def key(self) -> Claim:
         """What it is known by."""
         return "interface", self.number
-
-    @property
-    def needs(self) -> Claim | None:
-        """What it cannot be without."""
-        return None
 
     @property
     def claims(self) -> dict[Claim, Meaning]:
@@ -125,12 +111,10 @@ class InterfaceState:
         claims["link", self.ifindex] = self.key
         return claims
 
-    def continues(self, known: Attachment) -> bool:
-        """Whether it may take the place of what is served, with everything else."""
-        return isinstance(known, InterfaceState) and (
-            (known.name, known.ifindex, known.addresses)
-            == (self.name, self.ifindex, self.addresses)
-        )
+    def continues(self, known: Self) -> bool:
+        """Whether what is served is the same interface, whatever else is new."""
+        identity = known.name, known.ifindex, known.addresses
+        return identity == (self.name, self.ifindex, self.addresses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,20 +141,13 @@ class SlotState:
         return "slot", self.number
 
     @property
-    def needs(self) -> Claim | None:
-        """What it cannot be without."""
-        return None if self.interface is None else ("interface", self.interface)
-
-    @property
     def claims(self) -> dict[Claim, Meaning]:
         """A number stands for an environment, known by its link, at an interface."""
         return {self.key: (self.interface, self.ifindex), ("link", self.ifindex): self.key}
 
-    def continues(self, known: Attachment) -> bool:
-        """Whether it may take the place of what is served; the pool's are attached once."""
-        return isinstance(known, SlotState) and (
-            known.ifindex == self.ifindex and known.interface in (None, self.interface)
-        )
+    def continues(self, known: Self) -> bool:
+        """Whether what is served is the same environment; one of the pool is attached once."""
+        return known.ifindex == self.ifindex and known.interface in (None, self.interface)
 
 
 Attachment = InterfaceState | SlotState
@@ -185,12 +162,9 @@ class Desired:
     """Interfaces first."""
     claims: dict[Claim, Meaning]
     """Theirs."""
-    gone: frozenset[Claim]
-    timeouts: Timeouts | None
-    """None of the settings: as before."""
-    ports: Ports | None
-    behaviour: Behaviour | None
-    neighbours: NeighbourSettings | None
+    gone: set[Claim]
+    settings: dict[str, Any]
+    """Those of `Engine.configure` that are given; the others stay."""
 
 
 def parse(
@@ -206,14 +180,10 @@ def parse(
     attachments: dict[Claim, Attachment] = {}
     claims: dict[Claim, Meaning] = {}
     gone: set[Claim] = set()
-    kinds: tuple[tuple[str, _Read, int], ...] = (
-        ("interface", _interface, interfaces_max),
-        ("slot", _slot, slots_max),
-    )
-    for kind, read, limit in kinds:
+    for kind, limit in (("interface", interfaces_max), ("slot", slots_max)):
         for item in arguments[f"{kind}s"] if everything else arguments.get(f"{kind}s", ()):
             yield
-            state = read(item, limit)
+            state = _slot(item, limit) if kind == "slot" else _interface(item, limit)
             for claim, meaning in state.claims.items():
                 if claim in claims:
                     raise ValueError(f"{claim[0]} {claim[1]} is given twice")
@@ -227,33 +197,30 @@ def parse(
                 )
             gone.add((kind, number))
 
-    def setting(name: str) -> Any:
-        return arguments.get(name, {} if everything else None)
-
-    timeouts, ports, neighbours = map(setting, ("timeouts_ms", "ports", "neighbours"))
+    settings = {
+        name: read(**arguments.get(name, {}))
+        for name, read in _SETTINGS.items()
+        if everything or name in arguments
+    }
     return Desired(
-        everything=everything,
-        attachments=attachments,
-        claims=claims,
-        gone=frozenset(gone),
-        timeouts=None if timeouts is None else Timeouts(**timeouts),
-        ports=None if ports is None else Ports(**ports),
-        behaviour=_behaviour(setting("behaviour")),
-        neighbours=None if neighbours is None else NeighbourSettings(**neighbours),
+        everything=everything, attachments=attachments, claims=claims, gone=gone, settings=settings
     )
 
 
-_Read = Callable[[_Mapping[str, Any], int], Attachment]
-
-
-def _behaviour(item: _Mapping[str, Any] | None) -> Behaviour | None:
-    if item is None:
-        return None
-    fields = dict(item)
+def _behaviour(**fields: Any) -> Behaviour:
     for name, kind in (("mapping", Mapping), ("filtering", Filtering)):
         if name in fields:
             fields[name] = kind[str(fields[name]).upper()]
     return Behaviour(**fields)
+
+
+_SETTINGS: _Mapping[str, Callable[..., Any]] = {
+    "timeouts_ms": Timeouts,
+    "ports": Ports,
+    "behaviour": _behaviour,
+    "neighbours": NeighbourSettings,
+}
+_FIELDS = ("everything", "interfaces", "remove_interfaces", "slots", "remove_slots", *_SETTINGS)
 
 
 def _interface(item: _Mapping[str, Any], limit: int) -> InterfaceState:

@@ -24,8 +24,9 @@ from hyperplane_nat.engine import (
 )
 from hyperplane_nat.forwarder import sliced_json
 from hyperplane_nat.forwarder.configuration import Configuration
-from hyperplane_nat.forwarder.slices import SLICE_SECONDS, Work, finish
+from hyperplane_nat.forwarder.slices import SLICE_SECONDS, Work
 from tests.engine.compiled import MEMORY_DIRECTORY
+from tests.forwarder.work import finish
 from tests.reference import packet
 
 ENVIRONMENT, GATEWAY = "169.254.100.2", "169.254.100.1"

@@ -11,7 +11,7 @@ import pytest
 from hyperplane_nat.engine import NeighbourSettings, Ports, Timeouts
 from hyperplane_nat.forwarder import desired
 from hyperplane_nat.forwarder.desired import Desired, InterfaceState, SlotState
-from hyperplane_nat.forwarder.slices import finish
+from tests.forwarder.work import finish
 
 
 def parse(arguments: dict[str, Any]) -> Desired:
@@ -49,9 +49,9 @@ GOOD: dict[str, Any] = {
 
 def test_defaults_are_the_engine_s() -> None:
     wanted = parse(GOOD)
-    assert wanted.timeouts == Timeouts()
-    assert wanted.ports == Ports()
-    assert wanted.neighbours == NeighbourSettings()
+    assert wanted.settings["timeouts_ms"] == Timeouts()
+    assert wanted.settings["ports"] == Ports()
+    assert wanted.settings["neighbours"] == NeighbourSettings()
     interface, slot = wanted.attachments["interface", 0], wanted.attachments["slot", 1]
     assert isinstance(interface, InterfaceState)
     assert isinstance(slot, SlotState)
@@ -68,12 +68,9 @@ def test_values_are_taken() -> None:
             "neighbours": {"attempts": 9},
         }
     )
-    assert wanted.timeouts is not None
-    assert wanted.timeouts.udp == 1
-    assert wanted.ports is not None
-    assert wanted.ports.first == 2000
-    assert wanted.neighbours is not None
-    assert wanted.neighbours.attempts == 9
+    assert wanted.settings["timeouts_ms"].udp == 1
+    assert wanted.settings["ports"].first == 2000
+    assert wanted.settings["neighbours"].attempts == 9
 
 
 @pytest.mark.parametrize(
