@@ -123,7 +123,7 @@ class HyperplaneNat(Gateway):
             "destinations": [addresses.VPC_CIDR],
             "egress": rules(count),
         }
-        request = {"id": 1, "command": "update", "arguments": {"interfaces": [item]}}
+        request = {"id": 1, "command": "configure", "arguments": {"interfaces": [item]}}
         with socket.socket(socket.AF_UNIX) as endpoint:
             endpoint.settimeout(START_SECONDS)
             endpoint.connect(str(self.directory / "run" / self.lab / "forwarder.sock"))

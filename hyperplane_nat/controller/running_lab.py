@@ -112,12 +112,7 @@ class RunningLab:
     def _forwarder_state(self) -> Mapping[str, object]:
         assert self._topology is not None
         assert self._network is not None
-        numbers = {vpc.name: vpc.number for vpc in self._service().region.wanted().vpcs}
-        state = reconcile.forwarder_state(self._config, self._lab, self._topology, numbers)
-        interfaces, slots = self._network.items()
-        state["interfaces"] += interfaces
-        state["slots"] += slots
-        return state
+        return self._network.everything(self._lab, self._topology)
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
         return {} if self._map is None else views.connections(self._map, attached)

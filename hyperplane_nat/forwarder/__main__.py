@@ -146,7 +146,6 @@ async def _serve(given: Handover, arguments: argparse.Namespace, *, coalesce_udp
         socket.socket(fileno=given.commands),
         {
             "configure": forwarder.configure,
-            "update": forwarder.update,
             "status": forwarder.status,
             "verify": forwarder.verify,
             "neighbours": forwarder.list_neighbours,

@@ -1,42 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the forwarder serves, and how that changes.
+"""What the forwarder serves, and how that is made what it shall be.
 
 Theory of operation
 -------------------
-``configure`` states everything and always succeeds when it can be read: what it does not name is
-removed, what is served already is left alone, and where a number is meant for another environment
-or interface than the one that flows still belong to, those flows are ended first, all at once.
-That happens when a controller starts.
+A desired state (:mod:`desired`) is read, checked as a whole against what is served, and then done
+as one difference: first nothing passes any more by a claim that goes or is to mean something else,
+then it is made to mean that.  What is served already is left alone.
 
-``update`` states a part, while packets flow, and costs what it changes.  It is checked as a whole
-against what is served before anything is touched.  A number that was removed is *retiring* until
-no flow names it (:mod:`hyperplane_nat.engine.flows.retirement`); until then it is refused, and the
-answer and ``status`` say which numbers these are.  A slot is attached to an interface once, from
-the pool.
+*Everything* always succeeds when it can be read: where a number is meant for another environment or
+address than the one that flows still belong to, those flows are ended first, all at once.  That
+happens when a controller or a forwarder starts.
 
-Both are work in slices, an item at a time.  They are read and checked before anything is changed;
-then packets pass between the changes, each of which leaves the engine whole.
+*Parts* are told while packets flow, and cost what they change.  They are refused where they would
+end flows that nobody has removed: a number that was removed is *retiring* until no flow names it
+(:mod:`hyperplane_nat.engine.flows.retirement`), and the answer and ``status`` say which these are.
+
+All of it is work in slices, an item at a time; packets pass between the changes, each of which
+leaves the engine whole.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from hyperplane_nat.engine import Engine
-from hyperplane_nat.forwarder import arp, desired
-from hyperplane_nat.forwarder.desired import Changes, Desired, InterfaceState, SlotState
+from hyperplane_nat.forwarder import arp, desired, sliced_json
+from hyperplane_nat.forwarder.desired import (
+    Attachment,
+    Claim,
+    Desired,
+    InterfaceState,
+    Meaning,
+    SlotState,
+)
 from hyperplane_nat.forwarder.slices import Work
 
 __all__ = ["Configuration"]
 
 log = logging.getLogger(__name__)
-
-_Owner = tuple[str, int]
-"""What a link belongs to: kind and number."""
-
-_Uplink = tuple[int, str, tuple[tuple[int, str], ...]]
-"""The link of an interface, its MAC address, and its addresses with their numbers."""
 
 
 class Links(Protocol):
@@ -62,183 +65,146 @@ class Configuration:
         self._engine = engine
         self._links = links
         self._limits = {"slots_max": slots_max, "interfaces_max": interfaces_max}
-        self._announced: dict[int, _Uplink] = {}
-        self._owners: dict[int, _Owner] = {}
-        self._primaries: dict[int, int] = {}
+        self._owners: dict[Claim, Claim] = {}
         self.configured = False
         self.interfaces: dict[int, InterfaceState] = {}
         self.slots: dict[int, SlotState] = {}
+        self._served: dict[str, dict[int, Any]] = {
+            "interface": self.interfaces,
+            "slot": self.slots,
+        }
 
-    def configure(self, arguments: dict[str, Any], now_ms: int) -> Work[dict[str, int]]:
-        """Serve exactly this; returns how many slots and interfaces that are."""
+    def configure(self, arguments: dict[str, Any], now_ms: int) -> Work[None]:
+        """Serve this; ValueError, KeyError or TypeError when it cannot be, and nothing changes."""
         wanted = yield from desired.parse(arguments, **self._limits)
-        self._engine.configure(
-            timeouts_ms=wanted.timeouts,
-            ports=wanted.ports,
-            behaviour=wanted.behaviour,
-            neighbours=wanted.neighbours,
-            now_ms=now_ms,
-        )
-        yield from self._remove_missing(wanted)
-        yield from self._make_room(wanted, now_ms)
-        for interface in wanted.interfaces.values():
+        if not (wanted.everything or self.configured):
+            raise ValueError("nothing is configured yet: send configure first, with everything")
+        yield from self._check(wanted)
+        self._engine.configure(**wanted.settings, now_ms=now_ms)
+        yield from self._withdraw(wanted)
+        if wanted.everything:
+            yield from self._make_room(wanted, now_ms)
+        for item in wanted.attachments.values():
             yield
-            if self.interfaces.get(interface.number) != interface:
-                self._set_interface(interface)
-        while wanted.slots:
-            yield
-            _, slot = wanted.slots.popitem()
-            if self.slots.get(slot.number) != slot:
-                self._set_slot(slot)
-        self._engine.remove_strangers()
-        self._announce()
+            if self._known(item.key) != item:
+                self._set(item)
+        if wanted.everything:
+            self._engine.remove_strangers()
         self.configured = True
-        return {"slots": len(self.slots), "interfaces": len(self.interfaces)}
-
-    def update(self, arguments: dict[str, Any]) -> Work[None]:
-        """Change what is served; ValueError, KeyError or TypeError when that cannot be."""
-        if not self.configured:
-            raise ValueError("nothing is configured yet: send configure first")
-        changes = yield from desired.parse_changes(arguments, **self._limits)
-        yield from self._check(changes)
-        for number in changes.remove_slots:
-            yield
-            self._remove_slot(number)
-        for number in changes.remove_interfaces:
-            yield
-            self._remove_interface(number)
-        for interface in changes.interfaces.values():
-            yield
-            self._set_interface(interface)
-        if changes.interfaces or changes.remove_interfaces:
-            self._announce()
-        for slot in changes.slots.values():
-            yield
-            self._set_slot(slot)
+        yield from sliced_json.discard(wanted.attachments)
+        yield from sliced_json.discard(wanted.claims)
 
     def retiring(self) -> dict[str, list[int]]:
         """Numbers that cannot be used yet, because flows name them."""
         slots, interfaces = self._engine.retiring()
         return {"slots": slots, "interfaces": interfaces}
 
-    def _remove_missing(self, wanted: Desired) -> Work[None]:
-        """Let nothing pass by a number until it means what it shall."""
-        known, meant = _addresses(self.interfaces), _addresses(wanted.interfaces)
-        for slot in list(self.slots.values()):
-            yield
-            new = wanted.slots.get(slot.number)
-            if new is None or (new.ifindex, new.interface) != (slot.ifindex, slot.interface):
-                self._remove_slot(slot.number)
-        for interface in list(self.interfaces.values()):
-            yield
-            other = wanted.interfaces.get(interface.number)
-            if other is None:
-                self._remove_interface(interface.number)
-            elif other.ifindex != interface.ifindex:
-                self._unlink(interface.ifindex)
-        for number, address in known.items():
-            if meant.get(number) != address:
-                self._engine.remove_interface(number)
-                self._primaries.pop(number, None)
+    def _known(self, key: Claim) -> Any:
+        kind, number = key
+        return self._served[kind].get(number)
 
-    def _make_room(self, wanted: Desired, now_ms: int) -> Work[None]:
-        """End the flows of those who had a number before; the state map remembers who that was."""
-        taken: list[int] = []
-        renamed: list[int] = []
-        for slot in wanted.slots.values():
+    def _check(self, wanted: Desired) -> Work[None]:
+        """ValueError when what is wanted does not go with what stays."""
+        for item in wanted.attachments.values():
             yield
-            if not self._engine.admits_slot(slot.number, slot.interface, slot.ifindex):
-                taken.append(slot.number)
-        for interface in wanted.interfaces.values():
-            yield
-            renamed += [
-                number
-                for number, address in interface.addresses
-                if not self._engine.admits_interface(number, address)
-            ]
-        for number in taken:
-            self._remove_slot(number)
-        for number in renamed:
-            self._engine.remove_interface(number)
-            self._remove_interface(number)
-        if taken or renamed:
-            self._engine.sweep(now_ms)
-            log.info("flows ended with %d slots and %d interfaces", len(taken), len(renamed))
-
-    def _check(self, changes: Changes) -> Work[None]:
-        """ValueError when the changes do not go with what is served."""
-        for interface in changes.interfaces.values():
-            yield
-            self._check_interface(interface)
-            self._check_link("interface", interface, changes)
-        for slot in changes.slots.values():
-            yield
-            if slot.interface is not None and (
-                slot.interface in changes.remove_interfaces
-                or (
-                    slot.interface not in self.interfaces
-                    and slot.interface not in changes.interfaces
-                )
-            ):
+            if not wanted.everything:
+                self._check_part(item, wanted.gone)
+            if isinstance(item, SlotState) and not self._will_stand(item.interface, wanted):
                 raise ValueError(
-                    f"slot {slot.number} names interface {slot.interface}: there is none"
+                    f"slot {item.number} names interface {item.interface}: there is none"
                 )
-            self._check_slot(slot)
-            self._check_link("slot", slot, changes)
-        if changes.remove_interfaces:
-            self._check_unused(changes)
-
-    def _check_interface(self, interface: InterfaceState) -> None:
-        number = interface.number
-        known = self.interfaces.get(number)
-        if known is not None and (known.name, known.ifindex, known.addresses) != (
-            interface.name,
-            interface.ifindex,
-            interface.addresses,
-        ):
-            raise ValueError(
-                f"interface {number} is {known.name} with {known.address}: remove that first"
-            )
-        for each, address in interface.addresses:
-            owner = self._primaries.get(each, number)
-            if owner != number:
-                raise ValueError(
-                    f"interface {each} is an address of interface {owner}: remove that first"
-                )
-            if not self._engine.admits_interface(each, address):
-                raise ValueError(
-                    f"interface {each} is retiring: wait until status no longer lists it"
-                )
-
-    def _check_slot(self, slot: SlotState) -> None:
-        number = slot.number
-        known = self.slots.get(number)
-        if known is not None and (
-            known.ifindex != slot.ifindex or known.interface not in (None, slot.interface)
-        ):
-            raise ValueError(f"slot {number} serves another environment: remove that first")
-        if not self._engine.admits_slot(number, slot.interface, slot.ifindex):
-            raise ValueError(f"slot {number} is retiring: wait until status no longer lists it")
-
-    def _check_link(self, kind: str, item: InterfaceState | SlotState, changes: Changes) -> None:
-        owner = self._owners.get(item.ifindex)
-        if owner is None or owner == (kind, item.number):
+        if wanted.everything or not any(kind == "interface" for kind, _ in wanted.gone):
             return
-        other, number = owner
-        removed = changes.remove_slots if other == "slot" else changes.remove_interfaces
-        if number not in removed:
-            raise ValueError(
-                f"{kind} {item.number} names link {item.ifindex}, which is that of {other} {number}"
-            )
-
-    def _check_unused(self, changes: Changes) -> None:
         for slot in self.slots.values():
-            if slot.interface in changes.remove_interfaces and (
-                slot.number not in changes.remove_slots
-            ):
+            yield
+            if slot.key not in wanted.gone and ("interface", slot.interface) in wanted.gone:
                 raise ValueError(
                     f"interface {slot.interface} has slot {slot.number} attached: remove that first"
                 )
+
+    def _will_stand(self, interface: int | None, wanted: Desired) -> bool:
+        if interface is None or ("interface", interface) in wanted.attachments:
+            return True
+        stays = interface in self.interfaces and ("interface", interface) not in wanted.gone
+        return stays and not wanted.everything
+
+    def _check_part(self, item: Attachment, gone: set[Claim]) -> None:
+        """ValueError where a claim is another's, or was and has flows."""
+        known = self._known(item.key)
+        if known is not None and not item.continues(known):
+            raise ValueError(f"{known}: remove that first")
+        for claim, meaning in item.claims.items():
+            kind, number = claim
+            owner = self._owners.get(claim, item.key)
+            if owner != item.key and kind == "interface":
+                raise ValueError(
+                    f"interface {number} is an address of interface {owner[1]}: remove that first"
+                )
+            if owner != item.key and owner not in gone:
+                raise ValueError(
+                    f"{item.key[0]} {item.number} names link {number}, "
+                    f"which is that of {owner[0]} {owner[1]}"
+                )
+            if not self._is_free(claim, meaning):
+                raise ValueError(
+                    f"{kind} {number} is retiring: wait until status no longer lists it"
+                )
+
+    def _withdraw(self, wanted: Desired) -> Work[None]:
+        """Let nothing pass by a claim until it means what it shall."""
+        leaving: Iterable[Attachment | None] = map(self._known, wanted.gone)
+        if wanted.everything:
+            leaving = (*self.slots.values(), *self.interfaces.values())
+        for known in leaving:
+            yield
+            if known is None:
+                continue
+            for claim, meaning in known.claims.items():
+                if wanted.claims.get(claim) != meaning:
+                    self._release(claim)
+            if known.key not in wanted.attachments:
+                del self._served[known.key[0]][known.number]
+
+    def _make_room(self, wanted: Desired, now_ms: int) -> Work[None]:
+        """End the flows of those who had a number before; the state map remembers who that was."""
+        taken = 0
+        for claim, meaning in wanted.claims.items():
+            yield
+            if not self._is_free(claim, meaning):
+                self._release(claim)
+                taken += 1
+        if taken:
+            self._engine.sweep(now_ms)
+            log.info("flows ended with %d slots and interfaces", taken)
+
+    def _is_free(self, claim: Claim, meaning: Meaning) -> bool:
+        """Whether no flow means something else by a number."""
+        kind, number = claim
+        if kind == "slot":
+            return self._engine.admits_slot(number, *meaning)
+        return kind == "link" or self._engine.admits_interface(number, meaning[1])
+
+    def _release(self, claim: Claim) -> None:
+        kind, number = claim
+        self._owners.pop(claim, None)
+        if kind == "slot":
+            self._engine.remove_slot(number)
+        elif kind == "interface":
+            self._engine.remove_interface(number)
+        else:
+            self._links.unlink(number)
+
+    def _set(self, item: Attachment) -> None:
+        known = self._known(item.key)
+        if isinstance(item, SlotState):
+            self._set_slot(item)
+        else:
+            self._set_interface(item)
+            if known is None or (known.mac, known.claims) != (item.mac, item.claims):
+                self._announce(item)
+        for claim in item.claims:
+            self._owners[claim] = item.key
+        self._served[item.key[0]][item.number] = item
 
     def _set_interface(self, interface: InterfaceState) -> None:
         for number, address in interface.addresses:
@@ -254,10 +220,13 @@ class Configuration:
                 mtu=interface.mtu,
                 primary=interface.number,
             )
-            self._primaries[number] = interface.number
         self._links.link_interface(interface.number, interface.ifindex)
-        self._owners[interface.ifindex] = ("interface", interface.number)
-        self.interfaces[interface.number] = interface
+
+    def _announce(self, interface: InterfaceState) -> None:
+        """Tell the VPC of the addresses of an interface that is new or changed."""
+        for _, address in interface.addresses:
+            frame = arp.announcement(mac=interface.mac, address=address)
+            self._links.send_outside(interface.number, frame)
 
     def _set_slot(self, slot: SlotState) -> None:
         self._engine.set_slot(
@@ -272,44 +241,3 @@ class Configuration:
             mtu=slot.mtu,
         )
         self._links.link_slot(slot.number, slot.ifindex)
-        self._owners[slot.ifindex] = ("slot", slot.number)
-        self.slots[slot.number] = slot
-
-    def _remove_slot(self, number: int) -> None:
-        self._engine.remove_slot(number)
-        if slot := self.slots.pop(number, None):
-            self._unlink(slot.ifindex)
-
-    def _remove_interface(self, number: int) -> None:
-        self._engine.remove_interface(number)
-        if interface := self.interfaces.pop(number, None):
-            for each, _ in interface.addresses:
-                self._engine.remove_interface(each)
-                self._primaries.pop(each, None)
-            self._unlink(interface.ifindex)
-
-    def _unlink(self, ifindex: int) -> None:
-        self._links.unlink(ifindex)
-        self._owners.pop(ifindex, None)
-
-    def _announce(self) -> None:
-        """Tell the VPC of the addresses of interfaces that are new or changed."""
-        uplinks = {
-            number: (each.ifindex, each.mac, each.addresses)
-            for number, each in self.interfaces.items()
-        }
-        for number, uplink in uplinks.items():
-            if self._announced.get(number) != uplink:
-                _, mac, addresses = uplink
-                for _, address in addresses:
-                    self._links.send_outside(number, arp.announcement(mac=mac, address=address))
-        self._announced = uplinks
-
-
-def _addresses(interfaces: dict[int, InterfaceState]) -> dict[int, tuple[int, str]]:
-    """The VPC and the address that each interface number stands for."""
-    return {
-        number: (each.vpc, address)
-        for each in interfaces.values()
-        for number, address in each.addresses
-    }

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of ``configure`` and ``update``: what the forwarder shall serve, checked.
+"""The arguments of ``configure``: what the forwarder shall serve, read and checked by itself.
 
-``configure`` carries the whole state (as Hyperplane's nodes load one file of maximum size), so its
-outcome does not depend on what was sent before.  ``update`` carries items of the same form, to be
-added or changed, and numbers to be removed.  Both are read here as a whole, and security groups are
-compiled, before anything is changed: what is wrong with an item by itself is found here, what does
-not go with what is already served is found in :mod:`configuration`.  Reading is work in slices.
+With ``everything`` they carry the whole state (as Hyperplane's nodes load one file of maximum
+size), so that its outcome does not depend on what was sent before.  Without, they carry items of
+the same form, to be added or changed, and numbers to be removed; what they do not name stays.
+
+An *attachment* is a slot or an interface.  What it takes for itself are *claims*: its numbers in
+the state map and its link, each with what it means there.  No claim is given to two attachments,
+and one that is to mean something else must be free of its flows first (:mod:`configuration`).
+Reading is work in slices, security groups are compiled in it.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as _Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from hyperplane_nat.engine import (
     Behaviour,
@@ -31,13 +34,14 @@ from hyperplane_nat.engine import (
 from hyperplane_nat.forwarder.slices import Work
 
 __all__ = [
-    "Changes",
+    "Attachment",
+    "Claim",
     "Desired",
     "InterfaceState",
+    "Meaning",
     "SecondaryAddress",
     "SlotState",
     "parse",
-    "parse_changes",
 ]
 
 NUMBERS = 65_535
@@ -51,11 +55,14 @@ _DESTINATIONS_MAX = 16
 _SECONDARY_MAX = 7
 _LINKS = 1 << 22
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-_CHANGES = ("interfaces", "remove_interfaces", "slots", "remove_slots")
+
+Claim = tuple[str, int]
+"""Kind ("slot", "interface" or "link") and number; an attachment is known by that of its own."""
+
+Meaning = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecondaryAddress:
+class SecondaryAddress(NamedTuple):
     """A further address of an interface, which is an interface number of its own."""
 
     number: int
@@ -82,13 +89,32 @@ class InterfaceState:
     """The largest packet it sends, in bytes."""
     secondary: tuple[SecondaryAddress, ...] = ()
 
+    def __str__(self) -> str:
+        return f"interface {self.number} is {self.name} with {self.address}"
+
     @property
     def addresses(self) -> tuple[tuple[int, str], ...]:
         """(number, address) of all its addresses, the primary first."""
-        return (
-            (self.number, self.address),
-            *((each.number, each.address) for each in self.secondary),
-        )
+        return (self.number, self.address), *self.secondary
+
+    @property
+    def key(self) -> Claim:
+        """What it is known by."""
+        return "interface", self.number
+
+    @property
+    def claims(self) -> dict[Claim, Meaning]:
+        """A number stands for an address in a VPC."""
+        claims: dict[Claim, Meaning] = {
+            ("interface", number): (self.vpc, address) for number, address in self.addresses
+        }
+        claims["link", self.ifindex] = self.key
+        return claims
+
+    def continues(self, known: Self) -> bool:
+        """Whether what is served is the same interface, whatever else is new."""
+        identity = known.name, known.ifindex, known.addresses
+        return identity == (self.name, self.ifindex, self.addresses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,141 +132,137 @@ class SlotState:
     mtu: int = MTU_MAX
     """The largest packet that the environment takes, in bytes."""
 
+    def __str__(self) -> str:
+        return f"slot {self.number} serves another environment"
+
+    @property
+    def key(self) -> Claim:
+        """What it is known by."""
+        return "slot", self.number
+
+    @property
+    def claims(self) -> dict[Claim, Meaning]:
+        """A number stands for an environment, known by its link, at an interface."""
+        return {self.key: (self.interface, self.ifindex), ("link", self.ifindex): self.key}
+
+    def continues(self, known: Self) -> bool:
+        """Whether what is served is the same environment; one of the pool is attached once."""
+        return known.ifindex == self.ifindex and known.interface in (None, self.interface)
+
+
+Attachment = InterfaceState | SlotState
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """What ``configure`` asks for."""
 
-    interfaces: dict[int, InterfaceState]
-    slots: dict[int, SlotState]
-    timeouts: Timeouts
-    ports: Ports
-    behaviour: Behaviour
-    neighbours: NeighbourSettings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What ``update`` asks for."""
-
-    interfaces: dict[int, InterfaceState]
-    slots: dict[int, SlotState]
-    remove_interfaces: frozenset[int]
-    remove_slots: frozenset[int]
+    everything: bool
+    attachments: dict[Claim, Attachment]
+    """Interfaces first."""
+    claims: dict[Claim, Meaning]
+    """Theirs."""
+    gone: set[Claim]
+    settings: dict[str, Any]
+    """Those of `Engine.configure` that are given; the others stay."""
 
 
 def parse(
     arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
 ) -> Work[Desired]:
-    """Check the whole state; ValueError, KeyError or TypeError say what is wrong with it."""
-    interfaces = yield from _interfaces(arguments["interfaces"], interfaces_max)
-    slots = yield from _slots(arguments["slots"], slots_max)
-    yield from _check_links((*interfaces.values(), *slots.values()))
-    for slot in slots.values():
-        yield
-        if slot.interface is not None and slot.interface not in interfaces:
-            raise ValueError(f"slot {slot.number} names interface {slot.interface}: there is none")
+    """What is asked for; ValueError, KeyError or TypeError say what is wrong with it by itself."""
+    for name in arguments:
+        if name not in _FIELDS:
+            raise ValueError(f"unknown field {name!r}; known: {', '.join(_FIELDS)}")
+    everything = arguments.get("everything", False)
+    if not isinstance(everything, bool):
+        raise TypeError(f"everything: {everything!r} is not true or false")
+    attachments: dict[Claim, Attachment] = {}
+    claims: dict[Claim, Meaning] = {}
+    gone: set[Claim] = set()
+    for kind, limit in (("interface", interfaces_max), ("slot", slots_max)):
+        for item in arguments[f"{kind}s"] if everything else arguments.get(f"{kind}s", ()):
+            yield
+            state = _slot(item, limit) if kind == "slot" else _interface(item, limit)
+            for claim, meaning in state.claims.items():
+                if claim in claims:
+                    raise ValueError(f"{claim[0]} {claim[1]} is given twice")
+                claims[claim] = meaning
+            attachments[state.key] = state
+        for number in arguments.get(f"remove_{kind}s", ()):
+            _check_number("a removed one", number, limit)
+            if (kind, number) in attachments:
+                raise ValueError(
+                    f"{kind} {number} is both given and removed: do one after the other"
+                )
+            gone.add((kind, number))
+
+    settings = {
+        name: read(**arguments.get(name, {}))
+        for name, read in _SETTINGS.items()
+        if everything or name in arguments
+    }
     return Desired(
-        interfaces=interfaces,
-        slots=slots,
-        timeouts=Timeouts(**arguments.get("timeouts_ms", {})),
-        ports=Ports(**arguments.get("ports", {})),
-        behaviour=_behaviour(arguments.get("behaviour", {})),
-        neighbours=NeighbourSettings(**arguments.get("neighbours", {})),
+        everything=everything, attachments=attachments, claims=claims, gone=gone, settings=settings
     )
 
 
-def _behaviour(item: _Mapping[str, Any]) -> Behaviour:
-    fields = dict(item)
+def _behaviour(**fields: Any) -> Behaviour:
     for name, kind in (("mapping", Mapping), ("filtering", Filtering)):
         if name in fields:
             fields[name] = kind[str(fields[name]).upper()]
     return Behaviour(**fields)
 
 
-def parse_changes(
-    arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
-) -> Work[Changes]:
-    """Check the items of an update by themselves; errors as those of :func:`parse`."""
-    for name in arguments:
-        if name not in _CHANGES:
-            raise ValueError(f"unknown field {name!r}; known: {', '.join(_CHANGES)}")
-    changes = Changes(
-        interfaces=(yield from _interfaces(arguments.get("interfaces", ()), interfaces_max)),
-        slots=(yield from _slots(arguments.get("slots", ()), slots_max)),
-        remove_interfaces=_numbers(arguments.get("remove_interfaces", ()), interfaces_max),
-        remove_slots=_numbers(arguments.get("remove_slots", ()), slots_max),
-    )
-    yield from _check_links((*changes.interfaces.values(), *changes.slots.values()))
-    for kind, given, removed in (
-        ("interface", changes.interfaces, changes.remove_interfaces),
-        ("slot", changes.slots, changes.remove_slots),
-    ):
-        if both := removed & given.keys():
-            raise ValueError(
-                f"{kind} {min(both)} is both given and removed: do one after the other"
-            )
-    return changes
+_SETTINGS: _Mapping[str, Callable[..., Any]] = {
+    "timeouts_ms": Timeouts,
+    "ports": Ports,
+    "behaviour": _behaviour,
+    "neighbours": NeighbourSettings,
+}
+_FIELDS = ("everything", "interfaces", "remove_interfaces", "slots", "remove_slots", *_SETTINGS)
 
 
-def _interfaces(
-    items: Iterable[_Mapping[str, Any]], interfaces_max: int
-) -> Work[dict[int, InterfaceState]]:
-    result: dict[int, InterfaceState] = {}
+def _interface(item: _Mapping[str, Any], limit: int) -> InterfaceState:
+    fields = {**item, "destinations": tuple(item["destinations"])}
+    fields["secondary"] = tuple(SecondaryAddress(**each) for each in item.get("secondary", ()))
+    egress = fields.pop("egress", None)
+    guarded = fields.pop("guarded", ())
+    if egress is not None or guarded:
+        fields["policy"] = _policy(item["address"], egress, guarded)
+    state = InterfaceState(**fields)
+    where = f"interface {state.number}"
+    _check_number(where, state.number, limit)
+    _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+    _check_link(where, state.ifindex, state.mtu, state.mac)
+    if len(state.destinations) > _DESTINATIONS_MAX:
+        raise ValueError(f"{where} has more than {_DESTINATIONS_MAX} destinations")
+    for prefix in (state.subnet, *state.destinations):
+        _check_network(prefix)
+    _check_address(state.router)
+    if len(state.secondary) > _SECONDARY_MAX:
+        raise ValueError(f"{where} has more than {_SECONDARY_MAX} secondary addresses")
     seen: set[int] = set()
-    for item in items:
-        yield
-        fields = {**item, "destinations": tuple(item["destinations"])}
-        secondary = fields.pop("secondary", ())
-        fields["secondary"] = tuple(SecondaryAddress(**each) for each in secondary)
-        egress = fields.pop("egress", None)
-        guarded = fields.pop("guarded", ())
-        if egress is not None or guarded:
-            fields["policy"] = _policy(item["address"], egress, guarded)
-        state = InterfaceState(**fields)
-        where = f"interface {state.number}"
-        _check_number(where, state.number, interfaces_max)
-        _check_number(f"vpc of {where}", state.vpc, 1 << 32)
-        _check_link(where, state.ifindex)
-        _check_mtu(where, state.mtu)
-        _check_mac(where, state.mac)
-        if len(state.destinations) > _DESTINATIONS_MAX:
-            raise ValueError(f"{where} has more than {_DESTINATIONS_MAX} destinations")
-        for prefix in (state.subnet, *state.destinations):
-            _check_network(prefix)
-        _check_address(state.router)
-        if len(state.secondary) > _SECONDARY_MAX:
-            raise ValueError(f"{where} has more than {_SECONDARY_MAX} secondary addresses")
-        for number, address in state.addresses:
-            _check_number(f"an address of {where}", number, interfaces_max)
-            _check_address(address)
-            if number in seen:
-                raise ValueError(f"interface {number} is given twice")
-            seen.add(number)
-        result[state.number] = state
-    return result
+    for number, address in state.addresses:
+        _check_number(f"an address of {where}", number, limit)
+        _check_address(address)
+        if number in seen:
+            raise ValueError(f"interface {number} is given twice")
+        seen.add(number)
+    return state
 
 
-def _slots(items: Iterable[_Mapping[str, Any]], slots_max: int) -> Work[dict[int, SlotState]]:
-    result: dict[int, SlotState] = {}
-    for item in items:
-        yield
-        state = SlotState(**item)
-        where = f"slot {state.number}"
-        _check_number(where, state.number, slots_max)
-        if state.interface is not None:
-            _check_number(f"interface of {where}", state.interface, NUMBERS)
-        _check_link(where, state.ifindex)
-        _check_mtu(where, state.mtu)
-        for mac in (state.environment_mac, state.gateway_mac):
-            _check_mac(where, mac)
-        _check_network(state.subnet)
-        for address in (state.address, state.gateway):
-            _check_address(address)
-        if state.number in result:
-            raise ValueError(f"{where} is given twice")
-        result[state.number] = state
-    return result
+def _slot(item: _Mapping[str, Any], limit: int) -> SlotState:
+    state = SlotState(**item)
+    where = f"slot {state.number}"
+    _check_number(where, state.number, limit)
+    if state.interface is not None:
+        _check_number(f"interface of {where}", state.interface, NUMBERS)
+    _check_link(where, state.ifindex, state.mtu, state.environment_mac, state.gateway_mac)
+    _check_network(state.subnet)
+    for address in (state.address, state.gateway):
+        _check_address(address)
+    return state
 
 
 def _policy(
@@ -271,44 +293,21 @@ def _rule(item: _Mapping[str, Any]) -> Rule:
     return rule
 
 
-def _numbers(items: Iterable[int], limit: int) -> frozenset[int]:
-    for number in items:
-        _check_number("a removed one", number, limit)
-    return frozenset(items)
-
-
-def _check_number(what: str, number: int, limit: int) -> None:
+def _check_number(what: str, number: int, limit: int, first: int = 0) -> None:
     if not isinstance(number, int):
         raise TypeError(f"{what}: {number!r} is not a number")
-    if not 0 <= number < limit:
-        raise ValueError(f"{what}: {number} is out of range (0 to {limit - 1})")
+    if not first <= number < limit:
+        raise ValueError(f"{what}: {number} is out of range ({first} to {limit - 1})")
 
 
-def _check_link(where: str, ifindex: int) -> None:
+def _check_link(where: str, ifindex: int, mtu: int, *macs: str) -> None:
     _check_number(f"link of {where}", ifindex, _LINKS)
     if ifindex == 0:
         raise ValueError(f"link of {where}: no link has index 0")
-
-
-def _check_mtu(where: str, mtu: int) -> None:
-    if not isinstance(mtu, int):
-        raise TypeError(f"MTU of {where}: {mtu!r} is not a number")
-    if not _MTU_MIN <= mtu <= MTU_MAX:
-        raise ValueError(f"MTU of {where}: {mtu} is out of range ({_MTU_MIN} to {MTU_MAX})")
-
-
-def _check_links(items: Iterable[InterfaceState | SlotState]) -> Work[None]:
-    seen: set[int] = set()
-    for item in items:
-        yield
-        if item.ifindex in seen:
-            raise ValueError(f"link {item.ifindex} is given twice: each has one slot or interface")
-        seen.add(item.ifindex)
-
-
-def _check_mac(where: str, mac: str) -> None:
-    if not _MAC.fullmatch(mac):
-        raise ValueError(f"{where}: {mac!r} is not a MAC address")
+    _check_number(f"MTU of {where}", mtu, MTU_MAX + 1, _MTU_MIN)
+    for mac in macs:
+        if not _MAC.fullmatch(mac):
+            raise ValueError(f"{where}: {mac!r} is not a MAC address")
 
 
 # Thousands of items share a few addresses and networks.

@@ -183,25 +183,28 @@ class Forwarder:
         return max(self._resolves_at - now, 1) / 1000
 
     def configure(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
-        """The command ``configure``: serve exactly these interfaces and slots.
+        """The command ``configure``: serve these interfaces and slots.
 
         The collector would go through thousands of them at one go, which takes longer than a slice;
         what is served lives long, and is kept from it.
         """
         gc.disable()
         try:
-            result = yield from self._configuration.configure(arguments, now_ms())
+            yield from self._configuration.configure(arguments, now_ms())
         finally:
-            gc.freeze()
+            if arguments.get("everything"):
+                gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
-        return result
+        return self._served()
 
-    def update(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
-        """The command ``update``: add, change and remove some interfaces and slots."""
-        yield from self._configuration.update(arguments)
-        self._timers.do("sweep", self._sweep)
-        return {"retiring": self._configuration.retiring()}
+    def _served(self) -> dict[str, Any]:
+        served = self._configuration
+        return {
+            "slots": len(served.slots),
+            "interfaces": len(served.interfaces),
+            "retiring": served.retiring(),
+        }
 
     def _sweep(self) -> float | None:
         """End flows of what was removed, a step now and the others between batches."""
@@ -210,7 +213,6 @@ class Forwarder:
     def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``status``."""
         self._publish()
-        served = self._configuration
         statm = Path("/proc/self/statm").read_text(encoding="ascii")
         resident, shared = (int(field) for field in statm.split()[1:3])
         page = os.sysconf("SC_PAGE_SIZE")
@@ -220,10 +222,8 @@ class Forwarder:
             "rss_bytes": resident * page,
             "private_bytes": (resident - shared) * page,
             "coalesces_udp": self._coalesces_udp,
-            "configured": served.configured,
-            "slots": len(served.slots),
-            "interfaces": len(served.interfaces),
-            "retiring": served.retiring(),
+            "configured": self._configuration.configured,
+            **self._served(),
         }
 
     def verify(self, _arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator
 from typing import Final, TypeVar
 
-__all__ = ["SLICE_SECONDS", "Work", "finish", "run"]
+__all__ = ["SLICE_SECONDS", "Work", "run"]
 
 SLICE_SECONDS: Final = 0.001
 
@@ -35,13 +35,3 @@ async def run(work: Work[T], slice_seconds: float = SLICE_SECONDS) -> T:
         if time.perf_counter() >= end:
             await asyncio.sleep(0)
             end = time.perf_counter() + slice_seconds
-
-
-def finish(work: Work[T]) -> T:
-    """The outcome of the work, done at one go."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            outcome: T = done.value
-            return outcome

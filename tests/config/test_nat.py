@@ -13,7 +13,7 @@ from hyperplane_nat.config.nat import RFC_VALUES, behaviour, scaled_ms, timeouts
 from hyperplane_nat.config.text import toml
 from hyperplane_nat.engine import Behaviour, Ports, Timeouts
 from hyperplane_nat.forwarder import desired
-from hyperplane_nat.forwarder.slices import finish
+from tests.forwarder.work import finish
 
 
 def _value(config: Config, section: str, field: str) -> object:
@@ -26,13 +26,14 @@ def test_aws_is_the_default_and_what_the_engine_does_by_itself() -> None:
     state = finish(
         desired.parse(
             {
+                "everything": True,
                 "interfaces": [],
                 "slots": [],
                 "behaviour": behaviour(config.nat, config.timeouts),
             }
         )
     )
-    assert state.behaviour == Behaviour()
+    assert state.settings["behaviour"] == Behaviour()
     assert Timeouts(**timeouts_ms(config.timeouts, config.ports)) == Timeouts()
     ports = config.ports.model_dump(exclude={"hold_seconds", "limit_per_interface"})
     assert Ports(**ports) == Ports()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.controller.views.lab import interface_names
@@ -86,7 +87,7 @@ def test_forwarder_state(directory: Path) -> None:
     wanted = config(directory, timeouts={"time_scale": 10.0})
     lab = reconcile.lab_of(wanted)
     topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
-    state = reconcile.forwarder_state(wanted, lab, topology, {"one": 3, "two": 5})
+    state = desired.everything(wanted, lab, topology, {"one": 3, "two": 5})
     # The topology lists interfaces by VPC; numbers follow the configuration.
     assert [(each["number"], each["name"]) for each in state["interfaces"]] == [
         (0, "eni-c"),
@@ -133,7 +134,7 @@ def test_topology_that_lacks_a_link(directory: Path) -> None:
     wanted = config(directory)
     lab = reconcile.lab_of(wanted)
     with pytest.raises(ControllerError, match="no link for eni-c, eni-a, eni-b"):
-        reconcile.forwarder_state(wanted, lab, Topology("hp-test-gw", (), ()), {})
+        desired.everything(wanted, lab, Topology("hp-test-gw", (), ()), {})
 
 
 def test_commands(directory: Path) -> None:
@@ -199,7 +200,7 @@ def test_secondary_addresses_have_numbers_behind_the_interfaces(directory: Path)
         }
     )
     topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
-    state = reconcile.forwarder_state(wanted, lab, topology, {})
+    state = desired.everything(wanted, lab, topology, {})
     assert [each["secondary"] for each in state["interfaces"]] == [
         [{"number": 3, "address": "10.0.1.11"}, {"number": 4, "address": "10.0.1.12"}],
         [],

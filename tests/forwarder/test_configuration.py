@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the forwarder serves after `configure` and `update`, on a real engine."""
+"""What the forwarder serves after `configure`, of everything and of parts, on a real engine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine import Action, DropReason, Engine, StateMap, Verdict
+from hyperplane_nat.engine import (
+    Action,
+    DropReason,
+    Engine,
+    NeighbourSettings,
+    StateMap,
+    Timeouts,
+    Verdict,
+)
 from hyperplane_nat.forwarder import sliced_json
 from hyperplane_nat.forwarder.configuration import Configuration
-from hyperplane_nat.forwarder.slices import SLICE_SECONDS, Work, finish
+from hyperplane_nat.forwarder.slices import SLICE_SECONDS, Work
 from tests.engine.compiled import MEMORY_DIRECTORY
+from tests.forwarder.work import finish
 from tests.reference import packet
 
 ENVIRONMENT, GATEWAY = "169.254.100.2", "169.254.100.1"
@@ -51,6 +60,10 @@ def slot(number: int, attached: int | None = 0, **fields: Any) -> dict[str, Any]
         "interface": attached,
         **fields,
     }
+
+
+def everything(interfaces: list[dict[str, Any]], slots: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"everything": True, "interfaces": interfaces, "slots": slots}
 
 
 class RecordedLinks:
@@ -93,12 +106,13 @@ class Gateway:
         )
 
     def configure(self, interfaces: list[dict[str, Any]], slots: list[dict[str, Any]]) -> None:
-        finish(self.configuration.configure({"interfaces": interfaces, "slots": slots}, self.now))
+        document = everything(interfaces, slots)
+        finish(self.configuration.configure(document, self.now))
         for number in self.configuration.interfaces:
             self.engine.set_neighbour(number, SERVER, SERVER_MAC)
 
     def update(self, **arguments: Any) -> None:
-        finish(self.configuration.update(arguments))
+        finish(self.configuration.configure(arguments, self.now))
         for number in self.configuration.interfaces:
             self.engine.set_neighbour(number, SERVER, SERVER_MAC)
 
@@ -239,6 +253,7 @@ def test_an_update_that_cannot_be_changes_nothing(
         {"slots": [slot(6), {**slot(4), "colour": "red"}]},
         {"slots": [slot(6), slot(4, ifindex="nine")]},
         {"slots": [slot(6)], "remove_slots": ["one"]},
+        {"slots": [slot(6)], "everything": "yes"},
         {"interfaces": [interface(6), interface(2, egress=[{"protocol": "tcp", "cidr": 7}])]},
         {"interfaces": [interface(6), interface(2, egress=[{"protocol": "tcp", "first": "1"}])]},
     ],
@@ -279,6 +294,35 @@ def test_configure_ends_the_flows_of_who_had_the_number(gateway: Gateway) -> Non
     assert gateway.served() == ({2}, {0, 1})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (everything([interface(0)], [slot(4, 7)]), "slot 4 names interface 7: there is none"),
+        (everything([interface(0)], [slot(1), slot(2, 1)]), "slot 2 names interface 1"),
+        ({**everything([interface(0)], [slot(1)]), "colours": []}, "unknown field 'colours'"),
+    ],
+)
+def test_everything_that_cannot_be_changes_nothing(
+    gateway: Gateway, arguments: dict[str, Any], message: str
+) -> None:
+    before = gateway.served(), dict(gateway.links.owners)
+    with pytest.raises(ValueError, match=message):
+        gateway.update(**arguments)
+    assert (gateway.served(), gateway.links.owners) == before
+    assert gateway.passes(1)
+
+
+def test_settings_stay_until_they_are_named(gateway: Gateway) -> None:
+    gateway.update(timeouts_ms={"udp": 7})
+    gateway.update(slots=[slot(4)], neighbours={"attempts": 9})
+    assert gateway.engine.timeouts == Timeouts(udp=7)
+    assert gateway.engine.neighbour_settings == NeighbourSettings(attempts=9)
+    assert gateway.served() == ({1, 2, 3, 4}, {0, 1})
+    gateway.configure([interface(0)], [])
+    assert gateway.engine.timeouts == Timeouts()
+    assert gateway.engine.neighbour_settings == NeighbourSettings()
+
+
 def test_configure_again_concerns_no_flow(gateway: Gateway) -> None:
     assert gateway.passes(1)
     before = gateway.engine.flows()
@@ -309,7 +353,7 @@ def test_one_attach_among_thousands_is_quick(gateway: Gateway) -> None:
     for number in range(10, 210):
         item = slot(number)
         begin = time.perf_counter()
-        finish(gateway.configuration.update({"slots": [item]}))
+        finish(gateway.configuration.configure({"slots": [item]}, 0))
         gateway.configuration.retiring()
         times.append(time.perf_counter() - begin)
     assert min(times) < 200e-6, f"{min(times) * 1e6:.0f} µs"
@@ -388,10 +432,7 @@ def test_what_no_secondary_address_can_be(
 
 def test_a_configure_that_changes_nothing_holds_packets_for_a_moment(gateway: Gateway) -> None:
     """The target is 5 ms for thousands of slots, whatever else the processor does meanwhile."""
-    document = {
-        "interfaces": [interface(0), interface(1)],
-        "slots": [slot(number) for number in range(1, 8000)],
-    }
+    document = everything([interface(0), interface(1)], [slot(number) for number in range(1, 8000)])
     text = json.dumps({"id": 1, "command": "configure", "arguments": document})
 
     def carried_out() -> Work[None]:
@@ -422,7 +463,7 @@ def _longest_step(work: Work[None]) -> float:
 def test_packets_pass_in_the_middle_of_a_configure(gateway: Gateway) -> None:
     """At every step: what is served before and after is served in between."""
     assert gateway.passes(1)
-    document = {"interfaces": [interface(0), interface(1)], "slots": [slot(1), slot(2, 1)]}
+    document = everything([interface(0), interface(1)], [slot(1), slot(2, 1)])
     for _ in gateway.configuration.configure(document, 0):
         assert gateway.passes(1)
         assert gateway.engine.verify() == []
@@ -448,7 +489,7 @@ def test_no_packet_passes_by_a_number_that_changes_hands(
     gateway: Gateway, interfaces: list[dict[str, Any]], attached: int, source: str
 ) -> None:
     """Packets pass between the steps of a `configure`, and their flows must not stop it."""
-    new = {"interfaces": interfaces, "slots": [slot(1, attached), slot(2, attached)]}
+    new = everything(interfaces, [slot(1, attached), slot(2, attached)])
     steps = 0
     for sends_at in range(100):
         gateway.configure([interface(0)], [slot(1), slot(2)])

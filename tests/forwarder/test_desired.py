@@ -10,8 +10,8 @@ import pytest
 
 from hyperplane_nat.engine import NeighbourSettings, Ports, Timeouts
 from hyperplane_nat.forwarder import desired
-from hyperplane_nat.forwarder.desired import Desired
-from hyperplane_nat.forwarder.slices import finish
+from hyperplane_nat.forwarder.desired import Desired, InterfaceState, SlotState
+from tests.forwarder.work import finish
 
 
 def parse(arguments: dict[str, Any]) -> Desired:
@@ -19,6 +19,7 @@ def parse(arguments: dict[str, Any]) -> Desired:
 
 
 GOOD: dict[str, Any] = {
+    "everything": True,
     "interfaces": [
         {
             "number": 0,
@@ -48,11 +49,14 @@ GOOD: dict[str, Any] = {
 
 def test_defaults_are_the_engine_s() -> None:
     wanted = parse(GOOD)
-    assert wanted.timeouts == Timeouts()
-    assert wanted.ports == Ports()
-    assert wanted.neighbours == NeighbourSettings()
-    assert wanted.interfaces[0].destinations == ("10.0.0.0/16",)
-    assert wanted.slots[1].interface == 0
+    assert wanted.settings["timeouts_ms"] == Timeouts()
+    assert wanted.settings["ports"] == Ports()
+    assert wanted.settings["neighbours"] == NeighbourSettings()
+    interface, slot = wanted.attachments["interface", 0], wanted.attachments["slot", 1]
+    assert isinstance(interface, InterfaceState)
+    assert isinstance(slot, SlotState)
+    assert interface.destinations == ("10.0.0.0/16",)
+    assert slot.interface == 0
 
 
 def test_values_are_taken() -> None:
@@ -64,9 +68,9 @@ def test_values_are_taken() -> None:
             "neighbours": {"attempts": 9},
         }
     )
-    assert wanted.timeouts.udp == 1
-    assert wanted.ports.first == 2000
-    assert wanted.neighbours.attempts == 9
+    assert wanted.settings["timeouts_ms"].udp == 1
+    assert wanted.settings["ports"].first == 2000
+    assert wanted.settings["neighbours"].attempts == 9
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,6 @@ def test_values_are_taken() -> None:
         ("interfaces", "subnet", "10.0.1.7/24", "has host bits set"),
         ("interfaces", "address", "ten", "Expected 4 octets"),
         ("interfaces", "destinations", ["10.0.0.0/99"], "not a valid netmask"),
-        ("slots", "interface", 3, "slot 1 names interface 3: there is none"),
         ("slots", "subnet", "", "Address cannot be empty"),
     ],
 )
@@ -95,7 +98,7 @@ def test_a_number_given_twice_is_refused(kind: str) -> None:
 
 def test_missing_and_unknown_fields_are_refused() -> None:
     with pytest.raises(KeyError):
-        parse({"slots": []})
+        parse({"everything": True, "slots": []})
     broken = copy.deepcopy(GOOD)
     broken["slots"][0]["colour"] = "red"
     with pytest.raises(TypeError, match="colour"):

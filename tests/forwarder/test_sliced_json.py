@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperplane_nat.forwarder import sliced_json
-from hyperplane_nat.forwarder.slices import finish
+from tests.forwarder.work import finish
 
 texts = st.text('a"\\ü{[,', max_size=3)
 values = st.recursive(

@@ -7,7 +7,8 @@ import asyncio
 
 import pytest
 
-from hyperplane_nat.forwarder.slices import Work, finish, run
+from hyperplane_nat.forwarder.slices import Work, run
+from tests.forwarder.work import finish
 
 
 def counted(steps: int) -> Work[int]:

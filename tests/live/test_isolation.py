@@ -191,11 +191,11 @@ def other_interface(lab: Lab, **fields: Any) -> Iterator[None]:
         "destinations": ["10.1.0.0/16"],
         "vpc": VPC_NUMBER + 1,
     }
-    tell_forwarder(lab, "update", interfaces=[item | fields])
+    tell_forwarder(lab, "configure", interfaces=[item | fields])
     try:
         yield
     finally:
-        tell_forwarder(lab, "update", interfaces=[item])
+        tell_forwarder(lab, "configure", interfaces=[item])
 
 
 def test_only_interfaces_of_the_same_vpc_count(scene: Scene) -> None:

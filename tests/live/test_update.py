@@ -48,13 +48,13 @@ def test_the_next_environment_in_a_slot(launch: Launch) -> None:
         endpoint.sendto(b"first", ECHO)
         assert endpoint.recvfrom(2048) == (b"first", ECHO)
         (before,) = lab.rows("flows", environment="env-1")
-        tell_forwarder(lab, "update", remove_slots=[1])
+        tell_forwarder(lab, "configure", remove_slots=[1])
         wait_until(lambda: retiring() == {"slots": [], "interfaces": []}, "the slot is free")
         assert lab.rows("flows", environment="env-1") == []
-        assert tell_forwarder(lab, "update", slots=[item])["retiring"]["slots"] == []
+        assert tell_forwarder(lab, "configure", slots=[item])["retiring"]["slots"] == []
         endpoint.sendto(b"from the pool", ECHO)
         wait_until(lambda: lab.drops().get("environment_unattached", 0) > 0, "it is counted")
-        tell_forwarder(lab, "update", slots=[item | {"interface": 0}])
+        tell_forwarder(lab, "configure", slots=[item | {"interface": 0}])
         endpoint.sendto(b"second", ECHO)
         assert endpoint.recvfrom(2048) == (b"second", ECHO)
         (after,) = lab.rows("flows", environment="env-1")

@@ -8,8 +8,8 @@ interfaces, the forwarder, services; and backwards for what goes. Whatever fails
 the next difference; an interface that cannot be made is reported to the region, which has a name
 for that (AWS, function state Failed).
 
-The forwarder is told in parts (`update`). It asks for the whole when it starts anew (`items`), so a
-part that was lost with it is not missed.
+The forwarder is told in parts, and everything when it starts anew, so that a part that was lost
+with it is not missed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from hyperplane_nat.config.lab import INTERFACE_MTU, Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import flow_logs
 from hyperplane_nat.controller.errors import ForwarderError
+from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.model import Lab
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.wanted import Wanted, WantedInterface
 from netns import processes, topology
 from netns.errors import NetnsError
-from netns.topology import Interface, InterfaceSpec, LabSpec, Slot, Survey, VpcSpec
+from netns.topology import Interface, InterfaceSpec, LabSpec, Slot, Survey, Topology, VpcSpec
 
 RESTART_SECONDS = 5.0
 """How long an attach waits for a forwarder that is being restarted."""
@@ -122,47 +124,34 @@ class Network:
 
     # --- what the forwarder is told ---
 
-    def items(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Interfaces and slots of functions, as `configure` takes them."""
+    def everything(self, lab: Lab, provisioned: Topology) -> dict[str, Any]:
+        """For a forwarder that begins, or that is not known yet."""
         wanted = self._region.wanted()
         # Of an adopted lab nothing has been followed yet.
         self._mtus |= {vpc.name: vpc.mtu_bytes for vpc in wanted.vpcs}
+        interfaces = self._standing(wanted)
+        self._told = {item["number"]: item for item in interfaces}
         numbers = {interface.id: interface.number for interface in wanted.interfaces}
-        interfaces = [
-            self._item(interface)
-            for interface in wanted.interfaces
-            if interface.link in self._links
-        ]
-        standing = {item["number"] for item in interfaces}
         slots = []
         for slot in self._pool.slots.values():
             number = numbers.get(wanted.environments.get(slot.number, ""))
-            slots.append(self._slot(slot, number if number in standing else None))
-        self._told = {item["number"]: item for item in interfaces}
-        return interfaces, slots
+            slots.append(self._slot(slot, number if number in self._told else None))
+        vpcs = {vpc.name: vpc.number for vpc in wanted.vpcs}
+        return desired.everything(self._config, lab, provisioned, vpcs, interfaces, slots)
+
+    def _standing(self, wanted: Wanted) -> list[dict[str, Any]]:
+        """The interfaces of functions that have a link."""
+        return [self._item(each) for each in wanted.interfaces if each.link in self._links]
 
     def _item(self, interface: WantedInterface) -> dict[str, Any]:
-        link = self._links[interface.link]
-        return {
-            "number": interface.number,
-            "name": interface.link,
-            "ifindex": link.ifindex,
-            "address": interface.address,
-            "mac": link.mac,
-            "subnet": interface.subnet,
-            "router": interface.router,
-            "destinations": list(interface.destinations),
-            "vpc": interface.vpc_number,
-            "mtu": min(INTERFACE_MTU, self._mtus[interface.vpc]),
-            **interface.policy.document(),
-        }
+        return desired.interface(interface, self._links[interface.link], self._mtus[interface.vpc])
 
     def _slot(self, slot: Slot, interface: int | None) -> dict[str, Any]:
-        return reconcile.slot_item(self._config, slot, interface)
+        return desired.slot(self._config, slot, interface)
 
     async def _update(self, **changes: Sequence[Any]) -> None:
         """Tell the forwarder; ForwarderError when it is being restarted, and will ask itself."""
-        result = await self._forwarder.call("update", changes)
+        result = await self._forwarder.call("configure", changes)
         self.note_retiring(result["retiring"])
 
     async def _insist(self, **changes: Sequence[Any]) -> None:
@@ -267,12 +256,9 @@ class Network:
         missing = [each for each in wanted.interfaces if each.link not in self._links]
         if missing:
             await self._make_or_report(missing)
-        items = [
-            self._item(interface)
-            for interface in wanted.interfaces
-            if interface.link in self._links
+        changed = [
+            item for item in self._standing(wanted) if self._told.get(item["number"]) != item
         ]
-        changed = [item for item in items if self._told.get(item["number"]) != item]
         if changed:
             await self._update(interfaces=changed)
             self._told |= {item["number"]: item for item in changed}

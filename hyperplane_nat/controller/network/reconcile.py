@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the configuration to the model, and from the model to what namespaces and forwarder are
-told. Pure functions: no process, no file, no namespace.
-
-The numbers in the state map are stable: a slot has its environment's number, from 1, and an
-interface its place in the configuration, from 0, with the secondary addresses of all behind them,
-so that an adopted or restarted forwarder finds its flows under the same numbers.
+"""From the configuration to the model, and from the model to namespaces and processes. Pure
+functions: no process, no file, no namespace.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import IPv4Address
-from typing import Any
 
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.config.nat import behaviour, timeouts_ms
-from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.network.services import USER, ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
@@ -25,8 +18,6 @@ from hyperplane_nat.model.wanted import WantedVpc
 from netns.topology import (
     InterfaceSpec,
     LabSpec,
-    Slot,
-    Topology,
     VpcSpec,
     vpc_namespace,
 )
@@ -104,61 +95,6 @@ def lab_spec(config: Config, lab: Lab) -> LabSpec:
     )
 
 
-def forwarder_state(
-    config: Config, lab: Lab, topology: Topology, vpc_numbers: Mapping[str, int]
-) -> dict[str, Any]:
-    """The arguments of the forwarder's `configure`, without functions.
-
-    `vpc_numbers` are those of the region: VPCs of one number are one VPC.
-    """
-    links = {interface.name: interface for interface in topology.interfaces}
-    slots = {slot.number: slot for slot in topology.slots}
-    missing = [item.name for item in lab.interfaces if item.name not in links]
-    missing += [item.name for item in lab.environments if item.number not in slots]
-    if missing:
-        raise ControllerError(
-            f"the lab has no link for {', '.join(missing[:3])} (hyperplane-nat down, then up)"
-        )
-    neighbours = config.neighbours
-    return {
-        "interfaces": [
-            {
-                "number": interface.number,
-                "name": interface.name,
-                "ifindex": links[interface.name].ifindex,
-                "address": str(interface.address),
-                "mac": links[interface.name].mac,
-                "subnet": str(interface.subnet.cidr),
-                "router": str(interface.subnet.router),
-                "destinations": [str(network) for network in interface.destinations],
-                "vpc": vpc_numbers.get(interface.vpc.name, 0),
-                "mtu": min(
-                    config.network_interface[interface.number].mtu_bytes, interface.vpc.mtu_bytes
-                ),
-                "secondary": [
-                    {"number": number, "address": str(address)}
-                    for number, address in interface.secondary
-                ],
-            }
-            for interface in lab.interfaces
-        ],
-        "slots": [
-            slot_item(config, slots[environment.number], environment.interface.number)
-            for environment in lab.environments
-        ],
-        "timeouts_ms": timeouts_ms(config.timeouts, config.ports),
-        "ports": config.ports.model_dump(exclude={"hold_seconds"}),
-        "behaviour": behaviour(config.nat, config.timeouts),
-        "neighbours": {
-            "reachable_ms": neighbours.reachable_seconds * 1000,
-            "retry_ms": neighbours.retry_milliseconds,
-            "attempts": neighbours.attempts,
-            "failed_ms": neighbours.failed_seconds * 1000,
-            "queue_frames": neighbours.queue_frames,
-        },
-    }
-
-
 def addresses_of(config: Config) -> set[tuple[str, str]]:
     """Every VPC with every address that a lab gives it: routers' and services'."""
     given = {
@@ -214,22 +150,6 @@ def service_specs(
                 command += ["--size-bytes", str(service.size_bytes)]
             specs.append(ServiceSpec(vpc.name, service.name, tuple(command), program[-1]))
     return specs
-
-
-def slot_item(config: Config, slot: Slot, interface: int | None) -> dict[str, Any]:
-    """A slot as the forwarder's commands take it; without an interface it is pooled."""
-    inside = config.environment.interface
-    return {
-        "number": slot.number,
-        "ifindex": slot.ifindex,
-        "address": str(inside.ip),
-        "gateway": config.environment.gateway,
-        "subnet": str(inside.network),
-        "environment_mac": slot.environment_mac,
-        "gateway_mac": slot.gateway_mac,
-        "interface": interface,
-        "mtu": config.environment.mtu_bytes,
-    }
 
 
 RESOURCES = ("account", "vpc", "internet", "function", "pool")
