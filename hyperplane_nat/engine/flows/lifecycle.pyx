@@ -211,8 +211,9 @@ cdef int restart(
 
 
 cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcept nogil:
-    """The entry, which is in no bucket of the wheel, and its port are free since `ended`."""
+    """The entry and its port are free since `ended`."""
     cdef Entry* entry = &nat.table.entries[flow]
+    wheel_remove(&nat.wheel, flow)
     if is_mapping(entry):
         mapping_free(nat, flow)
         return
@@ -241,45 +242,27 @@ cdef inline bint needs_hold(const Entry* entry) noexcept nogil:
     return entry.protocol == 6 or not entry.flags & MAPPED
 
 
-cdef inline uint32_t free_since(const Nat* nat, const Entry* entry) noexcept nogil:
-    """When an entry whose time is over has become free."""
-    if needs_hold(entry):
-        return entry.last_seen + timeout_of(nat, entry)
-    return entry.last_seen
-
-
-cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """What has become of a flow by now: 0 it goes on, 1 it changed state, 2 it is to be freed."""
+cdef bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """Let deadlines that have passed take effect; whether the entry is free afterwards."""
     cdef Entry* entry = &nat.table.entries[flow]
     cdef uint32_t timeout = timeout_of(nat, entry)
     if age_of(entry, now) < timeout:
-        return 0
+        return False
     if entry.state == STATE_MAPPING:
         entry.last_seen = <uint32_t>now
-        return 0
-    if over(entry.state):
-        return 2
-    count_end(nat, entry, END_TIMEOUT)
-    count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
-    entry.last_seen += timeout
-    entry.state = STATE_HELD
-    entry.flags &= <uint8_t>~SYN_REMEMBERED
-    if not needs_hold(entry):
-        return 2
-    return 2 if age_of(entry, now) >= nat.timeouts[STATE_HELD] else 1
-
-
-cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """Let deadlines that have passed take effect; 1 when the entry is free afterwards."""
-    cdef int outcome = pass_deadlines(nat, flow, now)
-    if outcome == 0:
-        return 0
-    if outcome == 2:
-        wheel_remove(&nat.wheel, flow)
-        release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
-        return 1
-    relink(nat, flow, now)
-    return 0
+        return False
+    if not over(entry.state):
+        count_end(nat, entry, END_TIMEOUT)
+        count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
+        entry.last_seen += timeout
+        entry.state = STATE_HELD
+        entry.flags &= <uint8_t>~SYN_REMEMBERED
+        timeout = nat.timeouts[STATE_HELD]
+        if needs_hold(entry) and age_of(entry, now) < timeout:
+            relink(nat, flow, now)
+            return False
+    release(nat, flow, entry.last_seen + (timeout if needs_hold(entry) else 0), now)
+    return True
 
 
 cdef void change_state(
@@ -384,7 +367,7 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
 
     After a change of timeouts all flows are examined first: deadlines may have come nearer.
     """
-    cdef int examined = retime(nat, now, budget), outcome
+    cdef int examined = retime(nat, now, budget)
     cdef uint32_t flow
     wheel_begin(&nat.wheel)
     while examined < budget:
@@ -392,11 +375,8 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
         if flow == NIL:
             break
         examined += 1
-        outcome = pass_deadlines(nat, flow, now)
-        if outcome == 2:
-            release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
-        else:
-            wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
+        if not flow_settle(nat, flow, now):
+            relink(nat, flow, now)
     return examined
 
 
@@ -411,7 +391,6 @@ cdef void flow_remove(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
             return
     elif not over(entry.state):
         count_end(nat, entry, END_REMOVED)
-    wheel_remove(&nat.wheel, flow)
     release(nat, flow, <uint32_t>now, now)
 
 
