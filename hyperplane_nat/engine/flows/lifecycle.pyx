@@ -265,16 +265,18 @@ cdef bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     return True
 
 
-cdef void change_state(
+cdef inline void refresh(
     Nat* nat, uint32_t flow, uint8_t state, uint64_t now
 ) noexcept nogil:
-    """Enter a state now; the wheel is told only when the deadline comes nearer."""
+    """Be in a state from now on; the wheel is told only when the deadline comes nearer."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef uint32_t before = timeout_of(nat, entry)
+    cdef uint32_t before
     entry.last_seen = <uint32_t>now
-    entry.state = state
-    if timeout_of(nat, entry) < before:
-        relink(nat, flow, now)
+    if state != entry.state:
+        before = timeout_of(nat, entry)
+        entry.state = state
+        if timeout_of(nat, entry) < before:
+            relink(nat, flow, now)
 
 
 cdef inline bint may_open(Nat* nat, const Entry* entry, const Packet* p) noexcept nogil:
@@ -302,6 +304,7 @@ cdef int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexce
 
 
 cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """Do what the table says of a segment; a drop reason when it may not pass."""
     cdef Entry* entry = &nat.table.entries[flow]
     cdef Track* track = &nat.table.tracks[flow]
     cdef bint opens = False
@@ -320,17 +323,16 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
         return remember(nat, flow, p, now)
     if step.effect == EFFECT_RESTART:
         return restart(nat, flow, step.state, p, now)
-    if step.effect == EFFECT_FOLLOW:
+    if step.effect == EFFECT_RESET:
+        count_end(nat, entry, END_RST)
+    else:
         track_segment(entry, track, p)
-    if step.state == entry.state:
-        entry.last_seen = <uint32_t>now
-        return DROP_NONE
-    if entry.state == STATE_SYN_RECEIVED and step.effect == EFFECT_FOLLOW:
-        count(nat, C_FLOWS_ESTABLISHED_TCP)
-        count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
-    if over(step.state):
-        count_end(nat, entry, END_RST if step.effect == EFFECT_END else END_FIN)
-    change_state(nat, flow, step.state, now)
+        if step.effect == EFFECT_ESTABLISH:
+            count(nat, C_FLOWS_ESTABLISHED_TCP)
+            count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
+        elif step.effect == EFFECT_CLOSE:
+            count_end(nat, entry, END_FIN)
+    refresh(nat, flow, step.state, now)
     return DROP_NONE
 
 
