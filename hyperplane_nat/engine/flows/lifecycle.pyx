@@ -67,7 +67,7 @@ from hyperplane_nat.engine.flows.mapping cimport (
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, count_interface, protocol_index
 from hyperplane_nat.engine.wire.packet cimport Packet
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_check
-from hyperplane_nat.engine.flows.ports cimport ports_clear, ports_give_back, ports_note, ports_readopt
+from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_clear, ports_give_back, ports_note
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.flows.timers cimport (
     wheel_add,
@@ -462,7 +462,7 @@ cdef bint adopt(
         entry.packets[0] = 0
     if entry.flags & MAPPED and not is_mapping(entry):
         permission_adopt(nat, entry)
-    elif ports_readopt(
+    elif ports_adopt(
         &nat.ports,
         entry.protocol,
         entry.interface,
@@ -547,6 +547,8 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         start = end
     if mapped:
         mappings_recount(nat, now)
+        # What it has adopted may be anybody's.
+        unnoted = watermark if unnoted else 0
     ports_complete(nat, unnoted)
     # A discarded entry may have been the last of a number that retires.
     for flow in range(nat.slots_max):
