@@ -32,9 +32,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.flows.flow_table cimport (
-    HP_CTZ64,
     FlowTable,
     flow_key,
     table_find,

@@ -24,7 +24,8 @@ the millisecond, takes what is not due yet without its being met again in the sa
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from hyperplane_nat.engine.flows.flow_table cimport HP_CTZ64, FlowTable
+from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
+from hyperplane_nat.engine.flows.flow_table cimport FlowTable
 from hyperplane_nat.engine.state.layout cimport NIL, Entry
 
 
