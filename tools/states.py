@@ -119,7 +119,10 @@ def machines() -> list[Machine]:
             "and what they mean). Below the name of a state is its timer. When that runs out in\n"
             "TIME_WAIT or RESET the port is free; in another state the flow ends, and its port is\n"
             "held first (HELD).",
-            [Arrow("[*]", name(State.SYN_SENT), "SYN"), *tcp({Effect.FOLLOW, Effect.END})],
+            [
+                Arrow("[*]", name(State.SYN_SENT), "SYN"),
+                *tcp(set(Effect) - {Effect.RESTART}),
+            ],
             timers,
         ),
         Machine(

@@ -21,18 +21,10 @@ Established flows have no part in any of this, and without a ring all of it is o
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
 from hyperplane_nat.engine.state.layout cimport Entry, FlowRecord, RecordRing, age_of, created_of
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
-
-cdef extern from *:
-    """
-    #define HP_LOAD_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
-    #define HP_STORE64_RELEASE(pointer, value) \\
-        __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
-    """
-    uint64_t HP_LOAD_ACQUIRE(const uint64_t* pointer) noexcept nogil
-    void HP_STORE64_RELEASE(uint64_t* pointer, uint64_t value) noexcept nogil
 
 cdef enum:
     PERIOD_MS = 100
@@ -63,7 +55,7 @@ cdef bint ring_fits(const RecordRing* ring, uint64_t bytes) noexcept nogil:
 
 cdef uint64_t ring_head(RecordRing* ring) noexcept nogil:
     """Records ever written; those below it may be read."""
-    return HP_LOAD_ACQUIRE(&ring.head)
+    return HP_LOAD64_ACQUIRE(&ring.head)
 
 
 cdef void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
@@ -94,7 +86,7 @@ cdef void lose(Nat* nat, uint16_t interface) noexcept nogil:
 cdef FlowRecord* reserve(Nat* nat, uint16_t interface, uint32_t room) noexcept nogil:
     """The next record to fill, or NULL when `room` records wait already."""
     cdef RecordRing* ring = nat.sink.ring
-    if ring.head - HP_LOAD_ACQUIRE(&ring.tail) >= room:
+    if ring.head - HP_LOAD64_ACQUIRE(&ring.tail) >= room:
         lose(nat, interface)
         return NULL
     return &nat.sink.records[ring.head & (ring.capacity - 1)]

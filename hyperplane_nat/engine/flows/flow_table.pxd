@@ -2,18 +2,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.barriers cimport HP_PREFETCH
 from hyperplane_nat.engine.state.layout cimport NIL, Entry, Header, Track
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
-
-cdef extern from *:
-    """
-    #define HP_STORE_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
-    #define HP_PREFETCH(pointer) __builtin_prefetch((pointer), 1, 3)
-    #define HP_CTZ64(value) ((unsigned)__builtin_ctzll(value))
-    """
-    void HP_STORE_RELEASE(uint8_t* pointer, uint8_t value) noexcept nogil
-    void HP_PREFETCH(const void* pointer) noexcept nogil
-    unsigned int HP_CTZ64(uint64_t value) noexcept nogil
 
 cdef struct FlowTable:
     Header* header

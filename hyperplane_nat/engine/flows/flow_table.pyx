@@ -26,6 +26,7 @@ rebuilt from the committed entries when the map is opened.  Processes that only 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.barriers cimport HP_STORE8_RELEASE
 from hyperplane_nat.engine.state.layout cimport NIL, Entry, Header, Track
 from hyperplane_nat.engine.wire.siphash cimport HashKey
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
@@ -114,7 +115,7 @@ cdef void table_commit(FlowTable* table, uint32_t flow, uint8_t state) noexcept 
     cdef int side
     for side in range(2):
         table_index_insert(table, flow, side, table_hash(table, entry_key(entry, side)))
-    HP_STORE_RELEASE(&entry.state, state)
+    HP_STORE8_RELEASE(&entry.state, state)
     entry_settle(entry)
 
 
@@ -122,7 +123,7 @@ cdef void table_discard(FlowTable* table, uint32_t flow) noexcept nogil:
     """Return an entry that is not indexed (or no longer) to the free list."""
     cdef Entry* entry = &table.entries[flow]
     entry_unsettle(entry)
-    HP_STORE_RELEASE(&entry.state, STATE_FREE)
+    HP_STORE8_RELEASE(&entry.state, STATE_FREE)
     entry.timer_next = table.free_head
     entry.timer_prev = NIL
     table.free_head = flow
@@ -137,7 +138,7 @@ cdef void table_give_back(FlowTable* table, uint32_t flow) noexcept nogil:
 cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil:
     """Forget a committed entry."""
     entry_unsettle(&table.entries[flow])
-    HP_STORE_RELEASE(&table.entries[flow].state, STATE_FREE)
+    HP_STORE8_RELEASE(&table.entries[flow].state, STATE_FREE)
     table_unindex(table, flow, SIDE_INSIDE)
     table_unindex(table, flow, SIDE_OUTSIDE)
     table_give_back(table, flow)

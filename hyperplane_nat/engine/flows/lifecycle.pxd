@@ -6,7 +6,7 @@ from hyperplane_nat.engine.wire.packet cimport Packet
 
 
 cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexcept nogil
-cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
+cdef bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
 cdef int flow_track(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil
 cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil
 cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil

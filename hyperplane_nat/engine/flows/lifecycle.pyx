@@ -67,7 +67,7 @@ from hyperplane_nat.engine.flows.mapping cimport (
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, count_interface, protocol_index
 from hyperplane_nat.engine.wire.packet cimport Packet
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_check
-from hyperplane_nat.engine.flows.ports cimport ports_clear, ports_give_back, ports_note, ports_readopt
+from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_clear, ports_give_back, ports_note
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.flows.timers cimport (
     wheel_add,
@@ -211,8 +211,9 @@ cdef int restart(
 
 
 cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcept nogil:
-    """The entry, which is in no bucket of the wheel, and its port are free since `ended`."""
+    """The entry and its port are free since `ended`."""
     cdef Entry* entry = &nat.table.entries[flow]
+    wheel_remove(&nat.wheel, flow)
     if is_mapping(entry):
         mapping_free(nat, flow)
         return
@@ -241,57 +242,41 @@ cdef inline bint needs_hold(const Entry* entry) noexcept nogil:
     return entry.protocol == 6 or not entry.flags & MAPPED
 
 
-cdef inline uint32_t free_since(const Nat* nat, const Entry* entry) noexcept nogil:
-    """When an entry whose time is over has become free."""
-    if needs_hold(entry):
-        return entry.last_seen + timeout_of(nat, entry)
-    return entry.last_seen
-
-
-cdef int pass_deadlines(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """What has become of a flow by now: 0 it goes on, 1 it changed state, 2 it is to be freed."""
+cdef bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """Let deadlines that have passed take effect; whether the entry is free afterwards."""
     cdef Entry* entry = &nat.table.entries[flow]
     cdef uint32_t timeout = timeout_of(nat, entry)
     if age_of(entry, now) < timeout:
-        return 0
+        return False
     if entry.state == STATE_MAPPING:
         entry.last_seen = <uint32_t>now
-        return 0
-    if over(entry.state):
-        return 2
-    count_end(nat, entry, END_TIMEOUT)
-    count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
-    entry.last_seen += timeout
-    entry.state = STATE_HELD
-    entry.flags &= <uint8_t>~SYN_REMEMBERED
-    if not needs_hold(entry):
-        return 2
-    return 2 if age_of(entry, now) >= nat.timeouts[STATE_HELD] else 1
+        return False
+    if not over(entry.state):
+        count_end(nat, entry, END_TIMEOUT)
+        count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
+        entry.last_seen += timeout
+        entry.state = STATE_HELD
+        entry.flags &= <uint8_t>~SYN_REMEMBERED
+        timeout = nat.timeouts[STATE_HELD]
+        if needs_hold(entry) and age_of(entry, now) < timeout:
+            relink(nat, flow, now)
+            return False
+    release(nat, flow, entry.last_seen + (timeout if needs_hold(entry) else 0), now)
+    return True
 
 
-cdef int flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """Let deadlines that have passed take effect; 1 when the entry is free afterwards."""
-    cdef int outcome = pass_deadlines(nat, flow, now)
-    if outcome == 0:
-        return 0
-    if outcome == 2:
-        wheel_remove(&nat.wheel, flow)
-        release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
-        return 1
-    relink(nat, flow, now)
-    return 0
-
-
-cdef void change_state(
+cdef inline void refresh(
     Nat* nat, uint32_t flow, uint8_t state, uint64_t now
 ) noexcept nogil:
-    """Enter a state now; the wheel is told only when the deadline comes nearer."""
+    """Be in a state from now on; the wheel is told only when the deadline comes nearer."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef uint32_t before = timeout_of(nat, entry)
+    cdef uint32_t before
     entry.last_seen = <uint32_t>now
-    entry.state = state
-    if timeout_of(nat, entry) < before:
-        relink(nat, flow, now)
+    if state != entry.state:
+        before = timeout_of(nat, entry)
+        entry.state = state
+        if timeout_of(nat, entry) < before:
+            relink(nat, flow, now)
 
 
 cdef inline bint may_open(Nat* nat, const Entry* entry, const Packet* p) noexcept nogil:
@@ -319,6 +304,7 @@ cdef int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexce
 
 
 cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """Do what the table says of a segment; a drop reason when it may not pass."""
     cdef Entry* entry = &nat.table.entries[flow]
     cdef Track* track = &nat.table.tracks[flow]
     cdef bint opens = False
@@ -337,17 +323,16 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
         return remember(nat, flow, p, now)
     if step.effect == EFFECT_RESTART:
         return restart(nat, flow, step.state, p, now)
-    if step.effect == EFFECT_FOLLOW:
+    if step.effect == EFFECT_RESET:
+        count_end(nat, entry, END_RST)
+    else:
         track_segment(entry, track, p)
-    if step.state == entry.state:
-        entry.last_seen = <uint32_t>now
-        return DROP_NONE
-    if entry.state == STATE_SYN_RECEIVED and step.effect == EFFECT_FOLLOW:
-        count(nat, C_FLOWS_ESTABLISHED_TCP)
-        count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
-    if over(step.state):
-        count_end(nat, entry, END_RST if step.effect == EFFECT_END else END_FIN)
-    change_state(nat, flow, step.state, now)
+        if step.effect == EFFECT_ESTABLISH:
+            count(nat, C_FLOWS_ESTABLISHED_TCP)
+            count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
+        elif step.effect == EFFECT_CLOSE:
+            count_end(nat, entry, END_FIN)
+    refresh(nat, flow, step.state, now)
     return DROP_NONE
 
 
@@ -384,7 +369,7 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
 
     After a change of timeouts all flows are examined first: deadlines may have come nearer.
     """
-    cdef int examined = retime(nat, now, budget), outcome
+    cdef int examined = retime(nat, now, budget)
     cdef uint32_t flow
     wheel_begin(&nat.wheel)
     while examined < budget:
@@ -392,11 +377,8 @@ cdef int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
         if flow == NIL:
             break
         examined += 1
-        outcome = pass_deadlines(nat, flow, now)
-        if outcome == 2:
-            release(nat, flow, free_since(nat, &nat.table.entries[flow]), now)
-        else:
-            wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
+        if not flow_settle(nat, flow, now):
+            relink(nat, flow, now)
     return examined
 
 
@@ -411,7 +393,6 @@ cdef void flow_remove(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
             return
     elif not over(entry.state):
         count_end(nat, entry, END_REMOVED)
-    wheel_remove(&nat.wheel, flow)
     release(nat, flow, <uint32_t>now, now)
 
 
@@ -481,7 +462,7 @@ cdef bint adopt(
         entry.packets[0] = 0
     if entry.flags & MAPPED and not is_mapping(entry):
         permission_adopt(nat, entry)
-    elif ports_readopt(
+    elif ports_adopt(
         &nat.ports,
         entry.protocol,
         entry.interface,
@@ -566,6 +547,8 @@ cdef uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept nogil:
         start = end
     if mapped:
         mappings_recount(nat, now)
+        # What it has adopted may be anybody's.
+        unnoted = watermark if unnoted else 0
     ports_complete(nat, unnoted)
     # A discarded entry may have been the last of a number that retires.
     for flow in range(nat.slots_max):

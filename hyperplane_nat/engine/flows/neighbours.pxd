@@ -11,10 +11,7 @@ cdef inline bint neighbours_asking(const Nat* nat) noexcept nogil:
     return nat.neighbours.timers[<int>TIMER_NOW].first != NULL
 
 
-cdef Neighbour* neighbour_ask(
-    Nat* nat, uint16_t interface, uint32_t address, const Packet* p
-) noexcept nogil
-cdef bint neighbour_hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept nogil
+cdef int neighbour_send(Nat* nat, uint16_t interface, Packet* p) noexcept nogil
 cdef bint neighbour_answer(
     Nat* nat, uint16_t interface, uint32_t address, const uint8_t* mac, uint64_t now
 ) noexcept nogil

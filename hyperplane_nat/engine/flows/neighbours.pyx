@@ -6,8 +6,10 @@ Theory of operation
 -------------------
 Everything about a next hop has one owner, this module: its state (:mod:`neighbour_states`), its MAC
 address, its timer and the frames that wait for it.  So a frame meets the state that the frame before
-it has left, in the same batch too, and whatever is counted is there.  It does not wait and does not
-send: the clock is a parameter, and questions and frames leave as extra frames.  ``neighbours_ask``
+it has left, in the same batch too, and whatever is counted is there.  The next hop is the
+destination itself in the interface's subnet and the subnet's router otherwise; ``neighbour_send``
+addresses a packet to it, or keeps it until it answers (ACTION_HOLD).  Nothing here waits or sends:
+the clock is a parameter, and questions and frames leave as extra frames.  ``neighbours_ask``
 sends what a batch has led to and ``neighbours_tick`` does what is due, both as far as there is room;
 ``neighbours_let_go`` goes on with the frames of a next hop that has answered.  Frames to a next hop
 leave in the order in which they came.
@@ -62,6 +64,7 @@ from hyperplane_nat.engine.flows.waiting_frames cimport (
     waiting_segments,
     waiting_take,
 )
+from hyperplane_nat.engine.wire.rewrite cimport address_frame, forward
 
 cdef enum:
     HINTS_PER_SECOND = 64
@@ -117,17 +120,7 @@ cdef inline uint16_t asker_of(const Nat* nat, const Packet* p) noexcept nogil:
     return p.port if p.side == SIDE_INSIDE else <uint16_t>nat.slots_max
 
 
-cdef Neighbour* neighbour_ask(
-    Nat* nat, uint16_t interface, uint32_t address, const Packet* p
-) noexcept nogil:
-    """Begin to ask for a next hop for the sake of a packet; NULL when there is no room for it."""
-    cdef uint16_t asker = asker_of(nat, p)
-    if not make_room(nat, interface, asker):
-        return NULL
-    return neighbour_add(&nat.neighbours, interface, address, asker)
-
-
-cdef bint neighbour_hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept nogil:
+cdef bint hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept nogil:
     """Keep a translated frame until its next hop answers; False when nothing more may wait."""
     cdef uint8_t[OFFLOAD_BYTES] header
     if neighbour.queue.frames >= nat.neighbours.queue_frames:
@@ -148,6 +141,33 @@ cdef bint neighbour_hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexce
         p.out_length,
         p.segments,
     )
+
+
+cdef int neighbour_send(Nat* nat, uint16_t interface, Packet* p) noexcept nogil:
+    """Let a translated packet leave by its next hop, or wait for it; or why it does neither."""
+    cdef const Interface* link = &nat.interfaces[interface]
+    cdef uint32_t hop = p.destination
+    cdef uint16_t asker = asker_of(nat, p)
+    cdef Neighbour* neighbour
+    if (hop & link.subnet_mask) != link.subnet:
+        hop = link.router
+    neighbour = neighbour_find(&nat.neighbours, interface, hop)
+    if neighbour == NULL and make_room(nat, interface, asker):
+        neighbour = neighbour_add(&nat.neighbours, interface, hop, asker)
+    if neighbour == NULL:
+        return DROP_NEIGHBOUR_TABLE_FULL
+    if neighbour.state == NEIGHBOUR_FAILED:
+        return DROP_NEIGHBOUR_FAILED
+    # Of one that has not answered it is zero.
+    address_frame(p, neighbour.mac, link.mac)
+    forward(p, SIDE_OUTSIDE, interface)
+    if has_mac(neighbour):
+        neighbour.used = 1
+    elif hold(nat, neighbour, p):
+        p.action = ACTION_HOLD
+    else:
+        return DROP_NEIGHBOUR_QUEUE_FULL
+    return DROP_NONE
 
 
 cdef bint link_may_ask(Link* link, uint64_t now) noexcept nogil:

@@ -52,15 +52,7 @@ cdef int ports_take(
     uint16_t remote_port,
     uint16_t* nat_port,
 ) noexcept nogil
-cdef void ports_adopt(
-    PortAllocator* ports,
-    uint8_t protocol,
-    uint16_t interface,
-    uint32_t address,
-    uint16_t remote_port,
-    uint16_t nat_port,
-) noexcept nogil
-cdef bint ports_readopt(
+cdef bint ports_adopt(
     PortAllocator* ports,
     uint8_t protocol,
     uint16_t interface,

@@ -16,11 +16,11 @@ it is.  Beyond that the endpoint is "crowded" and gets a bitmap of the range wit
 summary: the next free port after a random one is found in at most six word operations, even
 when it is the last one.  No path probes until it gives up.
 
-A bitmap is not filled at once, which would stall the packets behind it: every allocation looks
-up SCAN more ports, and until all are known ports are still drawn at random, which stays cheap
-because the endpoint has then filled at most an eighth of the range.  A rebuild may find endpoints
-that are all but full; it begins their bitmaps itself (`ports_readopt`) and adds what it met before
-(`ports_note`), so that they are complete when the first packet comes.
+A bitmap begins with the port that makes its endpoint crowded (`ports_adopt`).  It is not filled at
+once, which would stall the packets behind it: every allocation looks up SCAN more ports, and until
+all are known ports are still drawn at random, which stays cheap because the endpoint has then
+filled at most an eighth of the range.  A rebuild may find endpoints that are all but full; it adds what it
+met before their bitmaps began (`ports_note`), so they are complete when the first packet comes.
 
 Bitmaps live in the state map beside the table.  A range of SMALL_RANGE ports or fewer needs
 none: a walk over it is short.  Everything here is derived from the committed flows and rebuilt
@@ -32,9 +32,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.flows.flow_table cimport (
-    HP_CTZ64,
     FlowTable,
     flow_key,
     table_find,
@@ -253,10 +253,14 @@ cdef void bitmap_stop(PortAllocator* ports, Remote* remote) noexcept nogil:
     remote.bitmap = 0
 
 
-cdef void bitmap_scan(PortAllocator* ports, const Remote* remote) noexcept nogil:
-    """Learn SCAN more ports of a bitmap that is not complete yet."""
-    cdef Bitmap* bitmap = &ports.bitmaps[remote.bitmap]
-    cdef uint32_t end = min(bitmap.scanned + SCAN, ports.count)
+cdef const Bitmap* bitmap_of(PortAllocator* ports, const Remote* remote) noexcept nogil:
+    """The bitmap of a remote endpoint if it is complete; one that is not learns SCAN more ports."""
+    cdef Bitmap* bitmap
+    cdef uint32_t end
+    if remote.bitmap == 0:
+        return NULL
+    bitmap = &ports.bitmaps[remote.bitmap]
+    end = min(bitmap.scanned + SCAN, ports.count)
     while bitmap.scanned < end:
         if in_use(
             ports,
@@ -268,6 +272,31 @@ cdef void bitmap_scan(PortAllocator* ports, const Remote* remote) noexcept nogil
         ):
             bit_set(ports, bitmap, bitmap.scanned)
         bitmap.scanned += 1
+    return bitmap if bitmap.scanned == ports.count else NULL
+
+
+cdef uint32_t found(const Bitmap* bitmap, uint32_t start) noexcept nogil:
+    """The first free offset from `start` on, round the range, or NIL."""
+    cdef uint32_t offset = next_free(bitmap, start)
+    return next_free(bitmap, 0) if offset == NIL else offset
+
+
+cdef uint32_t drawn(PortAllocator* ports, const Remote* remote, uint32_t offset) noexcept nogil:
+    """`offset` or others at random while they are likely to be free, then a walk, or NIL.
+
+    The range is small then or few of it are taken, unless there was no bitmap left.
+    """
+    cdef uint32_t tries
+    for tries in range(16 + ports.count):
+        if not in_use(
+            ports, remote.protocol, remote.interface, remote.address, remote.port, offset
+        ):
+            return offset
+        if tries < 15:
+            offset = ports_random(ports, ports.count)
+        else:
+            offset = offset + 1 if offset + 1 < ports.count else 0
+    return NIL
 
 
 cdef uint32_t ports_random(PortAllocator* ports, uint32_t bound) noexcept nogil:
@@ -294,41 +323,22 @@ cdef int ports_take(
     cdef Remote* remote = &ports.remotes[
         remote_cell(ports, protocol, interface, address, remote_port)
     ]
-    cdef uint32_t offset, tries
-    cdef Bitmap* bitmap
+    cdef const Bitmap* bitmap
+    cdef uint32_t offset
     if remote.count >= ports.limit or (remote.count >= ports.count and not remote.foreign):
         return -1
-    if remote.count and remote.bitmap == 0 and ports.bitmaps_count:
-        if remote.count >= ports.crowded:
-            bitmap_start(ports, remote)
-    if remote.bitmap and ports.bitmaps[remote.bitmap].scanned < ports.count:
-        bitmap_scan(ports, remote)
     offset = ports_random(ports, ports.count)
-    if remote.bitmap and ports.bitmaps[remote.bitmap].scanned == ports.count:
-        bitmap = &ports.bitmaps[remote.bitmap]
-        offset = next_free(bitmap, offset)
-        if offset == NIL:
-            offset = next_free(bitmap, 0)
-        if offset == NIL:
-            return -1
-    elif remote.count:
-        # Random tries while they are likely to succeed, then a walk over a range that is small
-        # (or, should no bitmap have been free, over a large one).
-        tries = 0
-        while in_use(ports, protocol, interface, address, remote_port, offset):
-            tries += 1
-            if tries < 16:
-                offset = ports_random(ports, ports.count)
-            else:
-                offset = offset + 1 if offset + 1 < ports.count else 0
-                if tries > 16 + ports.count:
-                    return -1
+    if remote.count:
+        bitmap = bitmap_of(ports, remote)
+        offset = drawn(ports, remote, offset) if bitmap == NULL else found(bitmap, offset)
+    if offset == NIL:
+        return -1
     nat_port[0] = swap16(<uint16_t>(ports.first + offset))
     ports_adopt(ports, protocol, interface, address, remote_port, nat_port[0])
     return 0
 
 
-cdef Remote* adopted(
+cdef bint ports_adopt(
     PortAllocator* ports,
     uint8_t protocol,
     uint16_t interface,
@@ -336,11 +346,15 @@ cdef Remote* adopted(
     uint16_t remote_port,
     uint16_t nat_port,
 ) noexcept nogil:
-    """Count a port as in use; it may lie outside the present range. The remote endpoint's record."""
+    """Count a port as in use; it may lie outside the present range.
+
+    True when the remote endpoint's bitmap begins with it, which then lacks those adopted before.
+    """
     cdef Remote* remote = &ports.remotes[
         remote_cell(ports, protocol, interface, address, remote_port)
     ]
     cdef uint32_t offset = <uint32_t>swap16(nat_port) - ports.first
+    cdef bint begins = False
     if remote.count == 0:
         remote.address = address
         remote.port = remote_port
@@ -356,43 +370,13 @@ cdef Remote* adopted(
     if offset >= ports.count:
         # Chosen from an earlier range: the count no longer tells how full this range is.
         remote.foreign = 1
-    elif remote.bitmap:
+        return False
+    if remote.bitmap == 0 and remote.count >= ports.crowded:
+        bitmap_start(ports, remote)
+        begins = remote.bitmap != 0
+    if remote.bitmap:
         bit_set(ports, &ports.bitmaps[remote.bitmap], offset)
-    return remote
-
-
-cdef void ports_adopt(
-    PortAllocator* ports,
-    uint8_t protocol,
-    uint16_t interface,
-    uint32_t address,
-    uint16_t remote_port,
-    uint16_t nat_port,
-) noexcept nogil:
-    """Count a port as in use; it may lie outside the present range."""
-    adopted(ports, protocol, interface, address, remote_port, nat_port)
-
-
-cdef bint ports_readopt(
-    PortAllocator* ports,
-    uint8_t protocol,
-    uint16_t interface,
-    uint32_t address,
-    uint16_t remote_port,
-    uint16_t nat_port,
-) noexcept nogil:
-    """Count a port as in use during a rebuild; True when the remote endpoint's bitmap begins.
-
-    The bitmap then lacks the ports that were adopted before.
-    """
-    cdef Remote* remote = adopted(ports, protocol, interface, address, remote_port, nat_port)
-    if remote.bitmap or remote.count < ports.crowded or ports.bitmaps_count == 0:
-        return False
-    bitmap_start(ports, remote)
-    if remote.bitmap == 0:
-        return False
-    ports.bitmaps[remote.bitmap].scanned = ports.count
-    return True
+    return begins
 
 
 cdef void ports_note(
@@ -403,11 +387,15 @@ cdef void ports_note(
     uint16_t remote_port,
     uint16_t nat_port,
 ) noexcept nogil:
-    """Mark an adopted port in its remote endpoint's bitmap, if there is one."""
+    """Mark an adopted port in its remote endpoint's bitmap, if there is one.
+
+    Whoever begins with one notes them all, so the bitmap need not be scanned for.
+    """
     cdef const Remote* remote = ports_remote(ports, protocol, interface, address, remote_port)
     cdef uint32_t offset = <uint32_t>swap16(nat_port) - ports.first
     if remote != NULL and remote.bitmap and offset < ports.count:
         bit_set(ports, &ports.bitmaps[remote.bitmap], offset)
+        ports.bitmaps[remote.bitmap].scanned = ports.count
 
 
 cdef void ports_give_back(

@@ -98,8 +98,9 @@ _DROPS = {
     "!win": DropReason.TCP_RST_WINDOW,
 }
 
-# `.` passes, `=` is followed in the same state, `>` in another one, `x` ends the flow, `+` is
-# remembered, `*` begins another flow, `!` is dropped; `-` cannot be.
+# `.` passes, `=` is followed in the same state, `>` in another one, `^` ends the handshake, `#` the
+# connection, `x` is a reset, `+` is remembered, `*` begins another flow, `!` is dropped; `-` cannot
+# be.
 _TABLES = {
     Side.INSIDE: """
         segment          SS     SR     ES     FI     FO     FB     TW     RS     HE
@@ -107,9 +108,9 @@ _TABLES = {
         SYN_REPEATED     =      =      =      =      =      =      +      +      *SS
         ANSWER           -      *SR    *SR    *SR    *SR    *SR    *SR    *SR    *SR
         SYNACK           >SR    =      =      =      =      =      .      =      !idle
-        ACK              =      >ES    =      =      =      =      .      =      !idle
-        FIN              =      >FI    >FI    =      >FB    =      =      =      !idle
-        LAST_ACK         -      -      -      -      -      >TW    -      -      -
+        ACK              =      ^ES    =      =      =      =      .      =      !idle
+        FIN              =      ^FI    >FI    =      >FB    =      =      =      !idle
+        LAST_ACK         -      -      -      -      -      #TW    -      -      -
         STRAY            -      =      -      -      -      -      .      -      -
         RST              -      xRS    xRS    xRS    xRS    xRS    .      .      !none
         REFUSAL          .      .      .      .      .      .      .      .      .
@@ -123,9 +124,9 @@ _TABLES = {
         SYN_UNSOLICITED  >SR    =      !syn   !syn   !syn   !syn   !syn   !syn   !held
         ANSWER           *SR    *SR    *SR    *SR    *SR    *SR    *SR    *SR    -
         SYNACK           >SR    =      =      =      =      =      .      =      !held
-        ACK              .      >ES    =      =      =      =      .      =      !held
-        FIN              .      >FO    >FO    >FB    =      =      =      =      !held
-        LAST_ACK         -      -      -      -      -      >TW    -      -      -
+        ACK              .      ^ES    =      =      =      =      .      =      !held
+        FIN              .      ^FO    >FO    >FB    =      =      =      =      !held
+        LAST_ACK         -      -      -      -      -      #TW    -      -      -
         STRAY            .      =      -      -      -      -      .      -      -
         RST              xRS    xRS    xRS    xRS    xRS    xRS    .      .      !held
         REFUSAL          -      .      .      .      .      .      .      .      !held
@@ -142,7 +143,9 @@ def _step(cell: str, state: State) -> Step:
         ".": Effect.PASS,
         "=": Effect.FOLLOW,
         ">": Effect.FOLLOW,
-        "x": Effect.END,
+        "^": Effect.ESTABLISH,
+        "#": Effect.CLOSE,
+        "x": Effect.RESET,
         "+": Effect.REMEMBER,
         "*": Effect.RESTART,
     }

@@ -15,6 +15,7 @@ cdef enum:
 cdef struct TimerWheel:
     FlowTable* table
     uint64_t tick
+    # Whether the bucket of that tick was emptied in this round.
     bint taken
     uint32_t heads[WHEEL_LISTS]
     uint64_t occupied[WHEEL_WORDS]

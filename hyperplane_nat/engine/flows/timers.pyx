@@ -13,18 +13,19 @@ carries.  A deadline beyond the wheel waits in the last bucket and is examined t
 The links are double because a flow whose deadline comes nearer (it closes) must leave its
 bucket.  A link of the first flow of a bucket names the bucket, marked by WHEEL_HEAD.
 
-The wheel decides nothing: the caller takes flows one by one (`wheel_next`), within a budget,
-and either frees or re-adds each.  A bucket whose tick has come is emptied whole into a list of its
-own, which flows leave one by one.  So the bucket of the present tick, which is looked at again and
-again since deadlines are exact to the millisecond, takes what is not due yet without its being
-met again in the same round.  That list is one like those of the buckets: a flow is in one list or
-in none, and may leave it, whatever is going on.
+One rule: a committed entry is in exactly one list, that of a tick no later than its deadline or
+that of the flows to be examined, until it is freed.  Into the latter a bucket is emptied whole when
+its tick has come.  The wheel decides nothing: the caller looks at the first flow of that list
+(`wheel_next`), within a budget, and frees it or moves it to its tick, either of which takes it out.
+So the bucket of the present tick, which is looked at again and again since deadlines are exact to
+the millisecond, takes what is not due yet without its being met again in the same round.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from hyperplane_nat.engine.flows.flow_table cimport HP_CTZ64, FlowTable
+from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
+from hyperplane_nat.engine.flows.flow_table cimport FlowTable
 from hyperplane_nat.engine.state.layout cimport NIL, Entry
 
 
@@ -91,8 +92,9 @@ cdef uint32_t distance_to_occupied(const TimerWheel* wheel, uint32_t limit) noex
     return limit
 
 
-cdef void take(TimerWheel* wheel, uint32_t bucket) noexcept nogil:
-    """Empty a bucket into the list of flows to be examined, which is empty."""
+cdef void take(TimerWheel* wheel) noexcept nogil:
+    """Empty the present tick's bucket into the list of flows to be examined, which is empty."""
+    cdef uint32_t bucket = <uint32_t>(wheel.tick % WHEEL_BUCKETS)
     cdef uint32_t flow = wheel.heads[bucket]
     wheel.taken = True
     if flow == NIL:
@@ -110,28 +112,18 @@ cdef void wheel_begin(TimerWheel* wheel) noexcept nogil:
 
 
 cdef uint32_t wheel_next(TimerWheel* wheel, uint64_t now) noexcept nogil:
-    """Unlink and return a flow whose tick has come, each once in a round, or NIL."""
+    """A flow whose tick has come, or NIL; the caller moves it to another tick or removes it."""
     cdef uint64_t target = now >> WHEEL_SHIFT
-    cdef uint64_t ahead
-    cdef uint32_t flow
-    while True:
-        flow = wheel.heads[WHEEL_DUE]
-        if flow != NIL:
-            wheel_remove(wheel, flow)
-            return flow
-        if not wheel.taken:
-            take(wheel, <uint32_t>(wheel.tick % WHEEL_BUCKETS))
-            continue
-        if wheel.tick >= target:
-            return NIL
-        wheel.taken = False
-        ahead = target - wheel.tick
-        if ahead >= WHEEL_BUCKETS:
-            # One turn visits every bucket: nothing can wait for a tick that was skipped.
-            ahead = distance_to_occupied(wheel, WHEEL_BUCKETS)
+    cdef uint32_t ahead
+    while wheel.heads[WHEEL_DUE] == NIL:
+        if wheel.taken:
+            if wheel.tick >= target:
+                return NIL
+            # One turn visits every bucket: nothing can wait for a tick that is skipped.
+            ahead = distance_to_occupied(wheel, <uint32_t>min(target - wheel.tick, WHEEL_BUCKETS))
             wheel.tick = target if ahead == WHEEL_BUCKETS else wheel.tick + ahead
-        else:
-            wheel.tick += distance_to_occupied(wheel, <uint32_t>ahead)
+        take(wheel)
+    return wheel.heads[WHEEL_DUE]
 
 
 cdef uint64_t wheel_deadline(const TimerWheel* wheel) noexcept nogil:

@@ -54,6 +54,22 @@ cdef enum:
     QUOTED_MIN = 8
     MTU_MIN = 68
 
+# The packet that an error quotes.  `ours` and `port` are of its end on our side of the translation:
+# the source of one that had left, the destination of one that had come in.  `address_at` and
+# `port_at` tell where they stand, in the IP and in the transport header.
+cdef struct Quote:
+    uint8_t* ip
+    uint8_t* l4
+    uint32_t available
+    uint32_t ours
+    uint32_t remote
+    uint16_t port
+    uint16_t remote_port
+    uint8_t protocol
+    uint8_t address_at
+    uint8_t port_at
+
+
 cdef inline bint impossible_mtu(const Packet* p) noexcept nogil:
     """Whether fragmentation is called needed for a link that no packet could pass."""
     cdef uint16_t mtu = swap16(load16(p.l4 + 6))
@@ -64,121 +80,112 @@ cdef inline bint impossible_mtu(const Packet* p) noexcept nogil:
     )
 
 
-cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    """An ICMP error of type 3, 11 or 12 from either side."""
-    cdef uint8_t* quoted = p.l4 + ICMP_BYTES
-    cdef uint32_t available = p.l4_length - ICMP_BYTES
-    cdef uint32_t header, source, destination, remote, ours, translated, l4_available
-    cdef uint8_t protocol
-    cdef uint8_t* l4
-    cdef uint8_t* field
-    cdef uint16_t remote_port, local_port, new_port, owner, checksum
-    cdef uint32_t flow, field_end
-    cdef uint64_t delta
-    cdef int port_offset
-    cdef Entry* entry
+cdef int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexcept nogil:
+    """What an error quotes; or why it cannot be of a packet that passed here."""
+    cdef uint8_t* ip = p.l4 + ICMP_BYTES
+    cdef uint32_t available = p.l4_length - ICMP_BYTES, header
     cdef bint from_inside = p.side == SIDE_INSIDE
     if available < IP_BYTES:
-        drop(nat, p, DROP_ICMP_HEADER)
-        return
-    header = (quoted[0] & 15) * 4
+        return DROP_ICMP_HEADER
+    header = (ip[0] & 15) * 4
     if (
-        (quoted[0] >> 4) != 4
+        (ip[0] >> 4) != 4
         or header < IP_BYTES
         or available < header + QUOTED_MIN
-        or (header == IP_BYTES and fold(sum_bytes(quoted, header, 0)) != 0xFFFF)
+        or (header == IP_BYTES and fold(sum_bytes(ip, header, 0)) != 0xFFFF)
         or impossible_mtu(p)
-        or (load16(quoted + 6) & swap16(0x1FFF)) != 0
+        or (load16(ip + 6) & swap16(0x1FFF)) != 0
     ):
-        drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
-        return
-    protocol = quoted[9]
-    source = load32(quoted + 12)
-    destination = load32(quoted + 16)
-    l4 = quoted + header
-    l4_available = available - header
-    # Our side of the quoted packet: its source when it had left through us, its destination
-    # when it had come in.
-    port_offset = 2 if from_inside else 0
-    if protocol == 6 or protocol == 17:
-        local_port = load16(l4 + port_offset)
-        remote_port = load16(l4 + 2 - port_offset)
-    elif protocol == 1 and l4[0] == (0 if from_inside else 8):
-        port_offset = 4
-        local_port = load16(l4 + 4)
-        remote_port = 0
+        return DROP_ICMP_ERROR_MALFORMED
+    quote.ip = ip
+    quote.l4 = ip + header
+    quote.available = available - header
+    quote.protocol = ip[9]
+    quote.address_at = 16 if from_inside else 12
+    quote.ours = load32(ip + quote.address_at)
+    quote.remote = load32(ip + 28 - quote.address_at)
+    if quote.protocol == 6 or quote.protocol == 17:
+        quote.port_at = 2 if from_inside else 0
+        quote.remote_port = load16(quote.l4 + 2 - quote.port_at)
+    elif quote.protocol == 1 and quote.l4[0] == (0 if from_inside else 8):
+        quote.port_at = 4
+        quote.remote_port = 0
     else:
-        drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
-        return
-    owner = p.port
+        return DROP_ICMP_ERROR_MALFORMED
+    quote.port = load16(quote.l4 + quote.port_at)
     if from_inside:
-        remote = source
-        ours = destination
-        if ours != nat.slots[p.port].address or p.destination != remote:
-            drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
-            return
-    else:
-        remote = destination
-        ours = source
-        if ours != nat.interfaces[p.port].address:
-            drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
-            return
-    key = flow_key(p.side, protocol, owner, remote, remote_port, local_port)
-    flow = NIL
-    if remote != 0:
-        # Only mappings have a remote address of 0.
-        flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
-    if flow != NIL and flow_settle(nat, flow, now):
-        flow = NIL
-    if flow == NIL and from_inside and remote != 0 and nat.behaviour.mapping:
-        # About a packet that its mapping alone let in.
-        flow = mapping_find(nat, SIDE_INSIDE, protocol, owner, local_port, now)
-        if flow != NIL and not filter_admits(
-            nat,
-            protocol,
-            nat.table.entries[flow].interface,
-            remote,
-            nat.table.entries[flow].nat_port,
-        ):
-            flow = NIL
-    entry = &nat.table.entries[flow if flow != NIL else 0]
-    if flow == NIL or entry.slot == NOBODY:
-        drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
-        return
-    if from_inside:
-        translated = nat.interfaces[entry.interface].address
-        new_port = entry.nat_port
-    else:
-        translated = nat.slots[entry.slot].address
-        new_port = entry.inside_port
-    store16(
-        quoted + 10,
-        updated(load16(quoted + 10), replaced32(ours, translated)),
-    )
-    store32(quoted + (16 if from_inside else 12), translated)
-    delta = replaced16(local_port, new_port)
-    store16(l4 + port_offset, new_port)
-    if protocol == 6:
-        field = l4 + 16
-        field_end = 18
-        delta += replaced32(ours, translated)
-    elif protocol == 17:
-        field = l4 + 6
-        field_end = 8
-        delta += replaced32(ours, translated)
-    else:
-        field = l4 + 2
-        field_end = 4
-    if field_end <= l4_available:
-        checksum = load16(field)
-        if protocol != 17 or checksum != 0:
+        if quote.ours != nat.slots[p.port].address or quote.remote != p.destination:
+            return DROP_ICMP_ERROR_MISMATCH
+    elif quote.ours != nat.interfaces[p.port].address:
+        return DROP_ICMP_ERROR_MISMATCH
+    return DROP_NONE
+
+
+cdef const Entry* quote_find(
+    Nat* nat, const Packet* p, const Quote* quote, uint64_t now
+) noexcept nogil:
+    """The flow of the quoted packet, or the mapping that alone let it in; NULL without either."""
+    cdef uint32_t flow
+    cdef const Entry* entry
+    # Only mappings have a remote address of 0.
+    if quote.remote == 0:
+        return NULL
+    key = flow_key(p.side, quote.protocol, p.port, quote.remote, quote.remote_port, quote.port)
+    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    if flow != NIL and not flow_settle(nat, flow, now):
+        entry = &nat.table.entries[flow]
+        return NULL if entry.slot == NOBODY else entry
+    if p.side == SIDE_OUTSIDE or not nat.behaviour.mapping:
+        return NULL
+    flow = mapping_find(nat, SIDE_INSIDE, quote.protocol, p.port, quote.port, now)
+    if flow == NIL:
+        return NULL
+    entry = &nat.table.entries[flow]
+    if filter_admits(nat, quote.protocol, entry.interface, quote.remote, entry.nat_port):
+        return entry
+    return NULL
+
+
+cdef void quote_rewrite(
+    Packet* p, const Quote* quote, uint32_t translated, uint16_t port
+) noexcept nogil:
+    """Give the quoted packet this address and port at our end, and the error its checksum."""
+    cdef uint32_t field = 16 if quote.protocol == 6 else (6 if quote.protocol == 17 else 2)
+    cdef uint64_t moved = replaced32(quote.ours, translated)
+    cdef uint64_t delta = replaced16(quote.port, port)
+    cdef uint16_t checksum
+    store16(quote.ip + 10, updated(load16(quote.ip + 10), moved))
+    store32(quote.ip + quote.address_at, translated)
+    store16(quote.l4 + quote.port_at, port)
+    if quote.protocol != 1:
+        delta += moved
+    if field + 2 <= quote.available:
+        checksum = load16(quote.l4 + field)
+        if quote.protocol != 17 or checksum != 0:
             checksum = updated(checksum, delta)
-            if protocol == 17 and checksum == 0:
+            if quote.protocol == 17 and checksum == 0:
                 checksum = 0xFFFF
-            store16(field, checksum)
+            store16(quote.l4 + field, checksum)
     store16(p.l4 + 2, 0)
     store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
-    if from_inside:
+
+
+cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """An ICMP error of type 3, 11 or 12 from either side."""
+    cdef Quote quote
+    cdef const Entry* entry
+    cdef uint32_t translated
+    cdef int reason = quote_parse(nat, p, &quote)
+    if reason:
+        drop(nat, p, reason)
+        return
+    entry = quote_find(nat, p, &quote, now)
+    if entry == NULL:
+        drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
+        return
+    if p.side == SIDE_INSIDE:
+        translated = nat.interfaces[entry.interface].address
+        quote_rewrite(p, &quote, translated, entry.nat_port)
         rewrite_ip(
             p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
         )
@@ -188,6 +195,8 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             return
         send_outside(nat, p, entry.interface)
     else:
+        translated = nat.slots[entry.slot].address
+        quote_rewrite(p, &quote, translated, entry.inside_port)
         if p.hairpin:
             readdress(p, 16, p.destination, translated)
         else:

@@ -2,10 +2,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Addressing a translated packet to its next hop.
 
-On a slot there is one host, whose MAC address is known.  On an interface the next hop is the
-remote host when it is in the interface's subnet and the subnet's router otherwise; an unknown
-one makes the packet wait (ACTION_HOLD, :mod:`neighbours`).  All addresses of an interface share the
-link and the next hops of the primary.
+On a slot there is one host, whose MAC address is known; whoever is behind an interface is found by
+:mod:`neighbours`.  All addresses of an interface share the link and the next hops of the primary.
 
 A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
 may be told so was told before (:mod:`mtu`).  The first piece is the packet itself, made shorter;
@@ -42,8 +40,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     count_passage,
     drop,
 )
-from hyperplane_nat.engine.flows.neighbour_table cimport Neighbour, has_mac, neighbour_find
-from hyperplane_nat.engine.flows.neighbours cimport neighbour_ask, neighbour_hold
+from hyperplane_nat.engine.flows.neighbours cimport neighbour_send
 from hyperplane_nat.engine.wire.packet cimport (
     DONT_FRAGMENT,
     ETHERNET_BYTES,
@@ -63,9 +60,6 @@ from hyperplane_nat.engine.wire.rewrite cimport address_frame, forward
 
 cdef enum:
     UDP_CHECKSUM = 6
-
-cdef unsigned char[6] NOWHERE
-memset(NOWHERE, 0, 6)
 
 
 cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
@@ -90,37 +84,18 @@ cdef void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
 
 cdef void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
     cdef uint16_t primary = nat.interfaces[interface].primary
-    cdef Interface* out = &nat.interfaces[primary]
-    cdef uint32_t hop = p.destination
-    cdef Neighbour* neighbour
-    if not out.active or not nat.interfaces[interface].active:
+    cdef const Interface* link = &nat.interfaces[primary]
+    cdef int reason
+    if not link.active or not nat.interfaces[interface].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
-    if must_be_cut(p, out.mtu):
-        send_cut(nat, p, SIDE_OUTSIDE, interface, out.mtu)
+    if must_be_cut(p, link.mtu):
+        send_cut(nat, p, SIDE_OUTSIDE, interface, link.mtu)
         return
-    if (hop & out.subnet_mask) != out.subnet:
-        hop = out.router
-    neighbour = neighbour_find(&nat.neighbours, primary, hop)
-    if neighbour == NULL:
-        neighbour = neighbour_ask(nat, primary, hop, p)
-        if neighbour == NULL:
-            drop(nat, p, DROP_NEIGHBOUR_TABLE_FULL)
-            return
-    if has_mac(neighbour):
-        neighbour.used = 1
-        address_frame(p, neighbour.mac, out.mac)
-        forward(p, SIDE_OUTSIDE, primary)
-    elif neighbour.state == NEIGHBOUR_FAILED:
-        drop(nat, p, DROP_NEIGHBOUR_FAILED)
+    reason = neighbour_send(nat, primary, p)
+    if reason:
+        drop(nat, p, reason)
         return
-    else:
-        address_frame(p, NOWHERE, out.mac)
-        forward(p, SIDE_OUTSIDE, primary)
-        if not neighbour_hold(nat, neighbour, p):
-            drop(nat, p, DROP_NEIGHBOUR_QUEUE_FULL)
-            return
-        p.action = ACTION_HOLD
     count_passage(
         nat,
         interface,

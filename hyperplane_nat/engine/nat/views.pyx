@@ -2,22 +2,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What the engine has in its own memory, as Python values."""
 
-import socket
-
 from libc.stdint cimport uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.flows.nat cimport Event as EventRecord
 from hyperplane_nat.engine.flows.neighbour_table cimport Neighbour, has_mac
+from hyperplane_nat.engine.wire.text cimport dotted
 
 from hyperplane_nat.engine.state.constants import EventKind, NeighbourState
 from hyperplane_nat.engine.state.settings import Event, NextHop
-
-
-cdef str dotted(uint32_t address):
-    """An address in network order as text."""
-    return socket.inet_ntoa((<const unsigned char*>&address)[:4])
 
 
 cdef list events_of(const Nat* nat):

@@ -14,17 +14,15 @@ lock.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.state.layout cimport Entry, Header, Remote
 from hyperplane_nat.engine.state.snapshot cimport entry_copy
 from hyperplane_nat.engine.flows.tracker cimport MAPPED
+from hyperplane_nat.engine.wire.text cimport address_number, dotted
 
 import array
-import socket
-import struct
 
 from hyperplane_nat.engine.state.settings import RemotePorts
 
@@ -35,17 +33,6 @@ cdef enum:
 
 cdef dict NAMES = {1: "icmp", 6: "tcp", 17: "udp"}
 cdef dict NUMBERS = {name: number for number, name in NAMES.items()}
-
-
-cdef uint32_t address_number(str text) except? 0:
-    cdef uint32_t number
-    cdef bytes raw = socket.inet_aton(text)
-    memcpy(&number, <const unsigned char*>raw, 4)
-    return number
-
-
-cdef str dotted(uint32_t address):
-    return socket.inet_ntoa(struct.pack("=I", address))
 
 
 def read_remotes(const unsigned char[::1] records not None, uint32_t least, address, port):

@@ -12,7 +12,9 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.state.layout cimport Entry, Header, SlotCounters
 from hyperplane_nat.engine.state.layout cimport Exhaustion as ExhaustionRecord
-from hyperplane_nat.engine.state.snapshot cimport HP_FENCE_ACQUIRE, attached, entry_copy
+from hyperplane_nat.engine.state.barriers cimport HP_FENCE_ACQUIRE
+from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
+from hyperplane_nat.engine.wire.text cimport dotted
 
 from hyperplane_nat.engine.state.constants import DropReason, State
 from hyperplane_nat.engine.state.settings import Exhaustion, Flow
@@ -20,15 +22,6 @@ from hyperplane_nat.engine.state.settings import Exhaustion, Flow
 cdef list STATE_NAMES = [state.name for state in State]
 cdef dict REASONS = {int(reason): reason for reason in DropReason}
 cdef dict PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
-
-
-cdef str dotted(uint32_t address):
-    return "%d.%d.%d.%d" % (
-        address & 0xFF,
-        (address >> 8) & 0xFF,
-        (address >> 16) & 0xFF,
-        address >> 24,
-    )
 
 
 def read_counters(const unsigned char[::1] memory not None):

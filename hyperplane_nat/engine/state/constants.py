@@ -184,13 +184,17 @@ class Effect(IntEnum):
     """It is forwarded, and the flow learns nothing."""
     FOLLOW = 1
     """It is recorded, and the clock set."""
-    END = 2
-    """It is not recorded, for it is a reset; the clock is set."""
-    REMEMBER = 3
+    ESTABLISH = 2
+    """The same, and the handshake is over with it."""
+    CLOSE = 3
+    """The same, and the connection is over with it."""
+    RESET = 4
+    """The connection is over with it; it is not recorded, for it is a reset; the clock is set."""
+    REMEMBER = 5
     """It is a SYN that may begin another connection; the clock is set."""
-    RESTART = 4
+    RESTART = 6
     """The flow ends and another begins with this segment."""
-    DROP = 5
+    DROP = 7
 
 
 @unique

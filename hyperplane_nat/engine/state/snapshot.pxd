@@ -9,23 +9,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport STATE_FREE
+from hyperplane_nat.engine.state.barriers cimport (
+    HP_FENCE_ACQUIRE,
+    HP_FENCE_RELEASE,
+    HP_LOAD16,
+    HP_LOAD16_ACQUIRE,
+    HP_STORE16,
+    HP_STORE16_RELEASE,
+)
 from hyperplane_nat.engine.state.layout cimport Entry, Header, Track, created_of
-
-cdef extern from *:
-    """
-    #define HP_LOAD16_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
-    #define HP_LOAD16(pointer) __atomic_load_n((pointer), __ATOMIC_RELAXED)
-    #define HP_STORE16(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELAXED)
-    #define HP_STORE16_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
-    #define HP_FENCE_RELEASE() __atomic_thread_fence(__ATOMIC_RELEASE)
-    #define HP_FENCE_ACQUIRE() __atomic_thread_fence(__ATOMIC_ACQUIRE)
-    """
-    uint16_t HP_LOAD16_ACQUIRE(const uint16_t* pointer) noexcept nogil
-    uint16_t HP_LOAD16(const uint16_t* pointer) noexcept nogil
-    void HP_STORE16(uint16_t* pointer, uint16_t value) noexcept nogil
-    void HP_STORE16_RELEASE(uint16_t* pointer, uint16_t value) noexcept nogil
-    void HP_FENCE_RELEASE() noexcept nogil
-    void HP_FENCE_ACQUIRE() noexcept nogil
 
 
 cdef inline void entry_unsettle(Entry* entry) noexcept nogil:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Addresses as people write them, into the byte order of a packet.
+"""Addresses as people write them, into the byte order of a packet and back.
 
 ValueError or OSError tell that a text is none.
 """
@@ -25,6 +25,11 @@ cdef uint32_t address_number(str text) except? 0:
     cdef bytes raw = socket.inet_aton(text)
     memcpy(&number, <const unsigned char*>raw, 4)
     return number
+
+
+cdef str dotted(uint32_t address):
+    """An address in network order as text."""
+    return socket.inet_ntoa((<const unsigned char*>&address)[:4])
 
 
 cdef tuple prefix_numbers(str text):
