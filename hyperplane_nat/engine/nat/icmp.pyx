@@ -41,7 +41,7 @@ from hyperplane_nat.engine.wire.checksum cimport (
 from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn
 from hyperplane_nat.engine.flows.identification cimport identification_next, identification_of
-from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.state.layout cimport NIL, Entry, is_mapping
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
@@ -72,7 +72,7 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     cdef uint8_t protocol
     cdef uint8_t* l4
     cdef uint8_t* field
-    cdef uint16_t remote_port, local_port, new_port, owner, checksum
+    cdef uint16_t remote_port, local_port, new_port, checksum
     cdef uint32_t flow, field_end
     cdef uint64_t delta
     cdef int port_offset
@@ -110,47 +110,44 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     else:
         drop(nat, p, DROP_ICMP_ERROR_MALFORMED)
         return
-    owner = p.port
     if from_inside:
         remote = source
         ours = destination
         if ours != nat.slots[p.port].address or p.destination != remote:
             drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
             return
+        key = flow_key(SIDE_INSIDE, protocol, p.port, ours, local_port, remote, remote_port)
     else:
         remote = destination
         ours = source
         if ours != nat.interfaces[p.port].address:
             drop(nat, p, DROP_ICMP_ERROR_MISMATCH)
             return
-    key = flow_key(p.side, protocol, owner, remote, remote_port, local_port)
-    flow = NIL
-    if remote != 0:
-        # Only mappings have a remote address of 0.
-        flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
-    if flow != NIL and flow_settle(nat, flow, now):
+        key = flow_key(SIDE_OUTSIDE, protocol, p.port, remote, remote_port, ours, local_port)
+    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    if flow != NIL and (is_mapping(&nat.table.entries[flow]) or flow_settle(nat, flow, now)):
         flow = NIL
-    if flow == NIL and from_inside and remote != 0 and nat.behaviour.mapping:
+    if flow == NIL and from_inside and nat.behaviour.mapping:
         # About a packet that its mapping alone let in.
-        flow = mapping_find(nat, SIDE_INSIDE, protocol, owner, local_port, now)
+        flow = mapping_find(nat, SIDE_INSIDE, protocol, p.port, ours, local_port, now)
         if flow != NIL and not filter_admits(
             nat,
             protocol,
-            nat.table.entries[flow].interface,
+            nat.table.entries[flow].responder,
             remote,
-            nat.table.entries[flow].nat_port,
+            nat.table.entries[flow].translated_port,
         ):
             flow = NIL
     entry = &nat.table.entries[flow if flow != NIL else 0]
-    if flow == NIL or entry.slot == NOBODY:
+    if flow == NIL or entry.originator == NOBODY:
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
         return
     if from_inside:
-        translated = nat.interfaces[entry.interface].address
-        new_port = entry.nat_port
+        translated = entry.translated_address
+        new_port = entry.translated_port
     else:
-        translated = nat.slots[entry.slot].address
-        new_port = entry.inside_port
+        translated = entry.source_address
+        new_port = entry.source_port
     store16(
         quoted + 10,
         updated(load16(quoted + 10), replaced32(ours, translated)),
@@ -186,13 +183,13 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             hairpin_turn(nat, p, entry)
             translate_error(nat, p, now)
             return
-        send_outside(nat, p, entry.interface)
+        send_outside(nat, p, entry.responder)
     else:
         if p.hairpin:
             readdress(p, 16, p.destination, translated)
         else:
             rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
-        send_inside(nat, p, entry.slot)
+        send_inside(nat, p, entry.originator)
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
 
