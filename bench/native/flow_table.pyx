@@ -92,9 +92,10 @@ cdef class FlowTable:
             SIDE_INSIDE,
             UDP,
             0,
+            self.nat.slots[0].address,
+            self.keys[i].inside_port ^ changed,
             self.remote,
             self.keys[i].remote_port,
-            self.keys[i].inside_port ^ changed,
         )
 
     def insert(self):
@@ -106,6 +107,7 @@ cdef class FlowTable:
         memset(&packet, 0, sizeof(Packet))
         packet.protocol = UDP
         packet.side = SIDE_INSIDE
+        packet.source = self.nat.slots[0].address
         packet.destination = self.remote
         with nogil:
             start = now_ns()
@@ -235,10 +237,10 @@ cdef class FlowTable:
                 ports_give_back(
                     &self.nat.ports,
                     entry.protocol,
-                    entry.interface,
-                    entry.remote_address,
-                    entry.remote_port,
-                    entry.nat_port,
+                    entry.responder,
+                    entry.destination_address,
+                    entry.destination_port,
+                    entry.translated_port,
                 )
                 table_free(&self.nat.table, number)
             start = now_ns() - start

@@ -106,4 +106,6 @@ def _has(flow: Flow, key: SearchKey) -> bool:
         and (flow.inside_port if inside else flow.nat_port) == int.from_bytes(key.local_port, "big")
         and flow.remote_port == int.from_bytes(key.remote_port, "big")
         and flow.remote_address == socket.inet_ntoa(key.remote_address)
+        and (flow.inside_address if inside else flow.nat_address)
+        == socket.inet_ntoa(key.local_address)
     )

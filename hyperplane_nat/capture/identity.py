@@ -87,8 +87,9 @@ class Identifier:
         else:
             remote, local, remote_port, local_port = source, destination, *ports
         if self._slot is not None:
-            return SearchKey(Side.INSIDE, protocol, self._slot, remote, remote_port, local_port)
-        number = self._interfaces.get(local)
-        if number is None:
+            side, owner = Side.INSIDE, self._slot
+        elif local in self._interfaces:
+            side, owner = Side.OUTSIDE, self._interfaces[local]
+        else:
             return None
-        return SearchKey(Side.OUTSIDE, protocol, number, remote, remote_port, local_port)
+        return SearchKey(side, protocol, owner, remote, remote_port, local, local_port)

@@ -24,14 +24,14 @@ def flow(entry: int, *, nat_port: int = 1024, remote_port: int = 443, slot: int 
 def inside_key(slot: int = 7, remote_port: int = 443) -> SearchKey:
     return SearchKey(
         Side.INSIDE, 6, slot, socket.inet_aton(REMOTE), remote_port.to_bytes(2, "big"),
-        (40000).to_bytes(2, "big"),
+        socket.inet_aton("169.254.100.2"), (40000).to_bytes(2, "big"),
     )  # fmt: skip
 
 
 def outside_key(nat_port: int = 1024, remote_port: int = 443) -> SearchKey:
     return SearchKey(
         Side.OUTSIDE, 6, 0, socket.inet_aton(REMOTE), remote_port.to_bytes(2, "big"),
-        nat_port.to_bytes(2, "big"),
+        socket.inet_aton("10.0.1.10"), nat_port.to_bytes(2, "big"),
     )  # fmt: skip
 
 

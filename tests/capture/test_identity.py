@@ -38,6 +38,7 @@ def key(side: Side, protocol: int, local: int, remote: int) -> SearchKey:
         SLOT if side is Side.INSIDE else INTERFACE,
         socket.inet_aton(REMOTE),
         remote.to_bytes(2, "big"),
+        socket.inet_aton(INSIDE if side is Side.INSIDE else NAT),
         local.to_bytes(2, "big"),
     )
 

@@ -78,11 +78,12 @@ def table(*flows: Flow) -> FakeMap:
     for each in flows:
         remote = socket.inet_aton(REMOTE), (7).to_bytes(2, "big")
         result.entries[each.entry] = each
-        for side, owner, port in (
-            (Side.INSIDE, each.slot, each.inside_port),
-            (Side.OUTSIDE, 0, each.nat_port),
+        for side, owner, local, port in (
+            (Side.INSIDE, each.slot, INSIDE, each.inside_port),
+            (Side.OUTSIDE, 0, NAT, each.nat_port),
         ):
-            key = SearchKey(side, 17, owner, *remote, port.to_bytes(2, "big"))
+            local_end = socket.inet_aton(local), port.to_bytes(2, "big")
+            key = SearchKey(side, 17, owner, *remote, *local_end)
             result.found[key] = each.entry
     return result
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from hyperplane_nat.engine import State, StateMap
 
-ENTRY = struct.Struct("=4s2sHHH2sBBIIIHBB2Q2Q")
+ENTRY = struct.Struct("=4s4s2s2sHBB4s2sHIHBB2Q2Q")
+MAPPING = 0x10
 TRACK = struct.Struct("=2I2I2HIHBBI")
 WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I11Q")
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
@@ -44,19 +45,19 @@ def fields(index: int) -> dict[str, Any]:
 def entry(values: dict[str, Any]) -> bytes:
     """The bytes of an entry."""
     return ENTRY.pack(
+        b"\xa9\xfe\x64\x02",
         socket.inet_aton(values["remote"]),
+        values["inside_port"].to_bytes(2, "big"),
         values["remote_port"].to_bytes(2, "big"),
-        int.from_bytes(values["inside_port"].to_bytes(2, "big"), "little"),
         values["slot"],
-        values["interface"],
-        values["nat_port"].to_bytes(2, "big"),
         PROTOCOLS[values["protocol"]],
         State[values["state"]],
+        b"\x0a\x00\x01\x0a",
+        values["nat_port"].to_bytes(2, "big"),
+        values["interface"],
         values["last_seen"] & 0xFFFFFFFF,
         0,
-        0,
-        0,
-        0,
+        MAPPING if values["remote"] == "0.0.0.0" else 0,
         values["created"] >> 32,
         *values["packets"],
         *values["bytes"],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled engine behind the same face as the model."""
 
+import ctypes
 import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -139,6 +140,17 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
         )
     for interface, neighbour, mac in scenario.neighbours(setup):
         engine.set_neighbour(interface, neighbour, mac, now)
+
+
+def first_link(engine: Engine) -> ctypes.c_uint32:
+    """What follows entry 0 in the list that it is in: memory of the engine's own, to be damaged.
+
+    The object has its structure behind its own head and table of methods; that begins with the
+    addresses of header, entries, tracks and links.
+    """
+    nat = ctypes.c_uint64.from_address(id(engine) + 24)
+    links = ctypes.c_uint64.from_address(nat.value + 24)
+    return ctypes.c_uint32.from_address(links.value)
 
 
 class EngineTarget:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A map of this layout written as one of the layout before: the way back, for tests alone.
+"""A map of this layout written as one of a former layout: the way back, for tests alone.
 
-Written from the description of layout 3 and not with the product's conversion, whose judge it is.
-Figures that have more bits than layout 3 had lose them.
+Written from the descriptions of layouts 3 and 4 and not with the product's conversion, whose judge
+it is. Figures that have more bits than layout 3 had lose them.
 """
 
 import struct
@@ -11,10 +11,14 @@ from pathlib import Path
 from hyperplane_nat.engine.state.constants import counter_names
 
 HEADER = struct.Struct("<8sIIQ6I11QII")
-ENTRY = struct.Struct("<IHHHHHBBIIIHBBQQQQ")
+ENTRY = struct.Struct("<IIHHHBBIHHIHBBQQQQ")
+ENTRY_4 = struct.Struct("<IHHHHHBBIIIHBBQQQQ")
 ENTRY_3 = struct.Struct("<IHHHHHBBIIIIIIQQHHBBH")
 TRACK = struct.Struct("<IIIIHHIHBBI")
 TRACK_3 = struct.Struct("<IIII")
+UNSCALED = 0x30
+"""In the flags of an entry in former layouts, in the track's scale of the SYN in this one."""
+MAPPING = 0x10
 PAGE = 4096
 COUNTERS = struct.Struct("=128Q")
 NEW_COUNTERS = (
@@ -29,11 +33,32 @@ NEW_COUNTERS = (
 """Layout 3 had none of them; the others stood in the same order from the first place on."""
 
 
-def write_layout_3(path: Path) -> None:
+def write_layout_4(path: Path) -> None:
     """Replace the map at `path`, which nobody may have in use."""
+    new = bytearray(path.read_bytes())
+    fields = list(HEADER.unpack_from(new))
+    assert (fields[1], ENTRY.size, ENTRY_4.size, TRACK.size) == (5, 64, 64, 32)
+    entries, tracks, watermark = *fields[16:18], fields[21]
+    for number in range(watermark):
+        at, track_at = entries + number * ENTRY.size, tracks + number * TRACK.size
+        _, destination, *ports, slot, protocol, state = ENTRY.unpack_from(new, at)[:7]
+        _, nat_port, interface, last_seen, generation, flags, *rest = ENTRY.unpack_from(new, at)[7:]
+        track = list(TRACK.unpack_from(new, track_at))
+        flags = flags & ~MAPPING | track[9] & UNSCALED
+        track[9] &= ~UNSCALED
+        remote = (destination, ports[1], ports[0], slot, interface, nat_port, protocol, state)
+        ENTRY_4.pack_into(new, at, *remote, last_seen, 0, 0, generation, flags, *rest)
+        TRACK.pack_into(new, track_at, *track)
+    fields[1] = 4
+    HEADER.pack_into(new, 0, *fields)
+    path.write_bytes(new)
+
+
+def write_layout_3(path: Path) -> None:
+    """The same for the layout before."""
+    write_layout_4(path)
     old = path.read_bytes()
     fields = list(HEADER.unpack_from(old))
-    assert (fields[1], ENTRY.size, TRACK.size) == (4, 64, 32)
     flows_max, entries, tracks, index, watermark = *fields[4:5], *fields[16:19], fields[21]
     size_3 = (flows_max * TRACK_3.size + PAGE - 1) // PAGE * PAGE
     less = index - tracks - size_3
@@ -44,7 +69,7 @@ def write_layout_3(path: Path) -> None:
     kept = [value for value in counters if value >= 0]
     COUNTERS.pack_into(new, PAGE, *kept, *[0] * len(NEW_COUNTERS))
     for number in range(watermark):
-        entry = ENTRY.unpack_from(old, entries + number * ENTRY.size)
+        entry = ENTRY_4.unpack_from(old, entries + number * ENTRY_4.size)
         track = TRACK.unpack_from(old, tracks + number * TRACK.size)
         remote, last_seen, following, previous = entry[:8], entry[8], entry[9], entry[10]
         generation, flags, _, packets_out, packets_in, bytes_out, bytes_in = entry[11:]

@@ -2,13 +2,12 @@
 """Timers on a clock of our own: exact, bounded by a budget, and across the wrap of 2^32 ms."""
 
 import random
-import struct
 
 import pytest
 
 from hyperplane_nat.engine import Timeouts as EngineTimeouts
 from tests.engine import scenario, traffic
-from tests.engine.compiled import EngineTarget
+from tests.engine.compiled import EngineTarget, first_link
 from tests.engine.connection import Connection
 from tests.engine.pair import Pair
 from tests.engine.scenario import INSIDE, OUTSIDE
@@ -34,10 +33,7 @@ TCP_TIMEOUT = {
     "TIME_WAIT": 900,
     "RESET": 800,
 }
-ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I6Q")
-"""Where the map's header says at which offset the entries begin."""
-
-TIMER_NEXT_OFFSET = 20
+NIL = 0xFFFFFFFF
 
 STARTS = [0, 5, (1 << 31) - 700, (1 << 32) - 1, (1 << 32) - 700, (1 << 32) - 2000, (1 << 33) - 9]
 
@@ -229,11 +225,12 @@ def test_verify_finds_a_flow_that_is_in_two_lists() -> None:
     for number in range(3):
         traffic.opened(target.engine, 1, 5000 + number, number * 100)
     assert target.problems() == []
-    (entries,) = struct.unpack_from("<Q", target.map.memory, ENTRIES_OFFSET)
+    following = first_link(target.engine)
+    assert following.value == NIL
     # The end of one list leads to the flow of another.
-    struct.pack_into("<I", target.map.memory, entries + TIMER_NEXT_OFFSET, 2)
+    following.value = 2
     assert any("in another place" in line for line in target.problems())
-    struct.pack_into("<I", target.map.memory, entries + TIMER_NEXT_OFFSET, 0xFFFFFFFF)
+    following.value = NIL
     assert target.problems() == []
     target.close()
 

@@ -28,6 +28,7 @@ def key_of(flow: Flow, side: Side) -> SearchKey:
         flow.slot if inside else flow.interface,
         socket.inet_aton(flow.remote_address),
         flow.remote_port.to_bytes(2, "big"),
+        socket.inet_aton(flow.inside_address if inside else flow.nat_address),
         (flow.inside_port if inside else flow.nat_port).to_bytes(2, "big"),
     )
 
@@ -60,8 +61,9 @@ def test_what_is_not_there_is_not_found(state: StateMap) -> None:
         key._replace(remote_port=b"\xff\xff"),
         key._replace(local_port=b"\0\1"),
         key._replace(remote_address=bytes(4)),
+        key._replace(local_address=bytes(4)),
     ]
-    assert state.find([*others, key, key]) == [None] * 6 + [0, 0]
+    assert state.find([*others, key, key]) == [None] * 7 + [0, 0]
     assert state.find([]) == []
 
 
@@ -73,4 +75,4 @@ def test_a_key_has_its_sizes(
     state: StateMap, address: bytes, remote_port: bytes, local_port: bytes
 ) -> None:
     with pytest.raises(ValueError, match="4 bytes of address"):
-        state.find([SearchKey(0, 6, 1, address, remote_port, local_port)])
+        state.find([SearchKey(0, 6, 1, address, remote_port, address, local_port)])

@@ -17,13 +17,13 @@ from hyperplane_nat.engine import Action, Engine, StateMap, StateMapError
 from hyperplane_nat.engine.readers import migration as migrating
 from hyperplane_nat.engine.readers.migration import migrate
 from hyperplane_nat.engine.readers.state_map import DamagedMapError
-from tests.engine import scenario, traffic
+from tests.engine import former_map, scenario, traffic
 from tests.engine.compiled import MEMORY_DIRECTORY, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Ports, Timeouts, packet
 
 RECORDED = Path(__file__).parent / "recorded"
-LAYOUTS = (3,)
+LAYOUTS = (3, 4)
 NOW = 1600
 """The clock of the recorded maps when they were left."""
 
@@ -131,6 +131,35 @@ def test_the_beginning_of_a_flow_has_all_bits(path: Path) -> None:
     state.close()
 
 
+def test_many_flows_of_layout_4_go_on(path: Path) -> None:
+    """Each with its place, its port and its figures, and answers reach whoever began it."""
+    flows = 12_000
+    setup = scenario.Setup(flows_max=16_384, ports=Ports(1024, 65_535, 55_000))
+    state = StateMap.create(path, flows_max=setup.flows_max, slots_max=16, interfaces_max=4)
+    engine = Engine(state, now_ms=0)
+    configured(engine, setup, 0)
+    for number in range(flows):
+        slot = (1, 2, 5)[number % 3]
+        traffic.opened(engine, slot, 1024 + number, number // 100, remote_port=number % 5 + 1)
+    wanted = engine.flows()
+    del engine
+    state.close()
+    former_map.write_layout_4(path)
+    assert migrate(path, now_ms=NOW)
+    engine = Engine(StateMap.open(path, writable=True), now_ms=NOW)
+    configured(engine, setup, NOW)
+    assert engine.verify() == []
+    assert engine.flows() == wanted
+    for flow in wanted:
+        frame = traffic.answer(flow.nat_port, remote_port=flow.remote_port)
+        verdict = engine.translate(frame, OUTSIDE, flow.interface, NOW)
+        assert (verdict.action, verdict.port) == (Action.FORWARD, flow.slot)
+        source = traffic.datagram(flow.slot, flow.inside_port, remote_port=flow.remote_port)
+        verdict = engine.translate(source, INSIDE, flow.slot, NOW)
+        assert traffic.source_port(verdict) == flow.nat_port
+    assert len(engine.flows()) == flows
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_killed_migration_is_begun_anew(path: Path, layout: int) -> None:
     wanted = recorded(layout, path)
@@ -193,7 +222,7 @@ def test_a_map_that_was_cut(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "damaged"), [(2, False), (5, False), (0, True), (1 << 31, True)]
+    ("layout", "damaged"), [(2, False), (6, False), (0, True), (1 << 31, True)]
 )
 def test_layouts_of_other_versions(path: Path, layout: int, damaged: bool) -> None:
     """What another version may read is left to it; a number that no version will have is damage."""

@@ -43,9 +43,9 @@ def _generation(state_map: StateMap, number: int) -> int:
 
 
 def _search_key(inside_port: int) -> SearchKey:
-    remote = socket.inet_aton(REMOTES[0])
+    remote, local = socket.inet_aton(REMOTES[0]), socket.inet_aton(scenario.ENVIRONMENT)
     port = (7).to_bytes(2, "big")
-    return SearchKey(INSIDE, 17, 1, remote, port, inside_port.to_bytes(2, "big"))
+    return SearchKey(INSIDE, 17, 1, remote, port, local, inside_port.to_bytes(2, "big"))
 
 
 def _holders(state_map: StateMap) -> int:

@@ -147,7 +147,7 @@ class FlowReader(AbstractContextManager["FlowReader"]):
             text = self._scan.read(self._map.memory, self.position, SLICE_ENTRIES, now)
             self.position += SLICE_ENTRIES
         else:
-            text = self._scan.rest(self._map.memory, SLICE_ENTRIES)
+            text = self._scan.rest(SLICE_ENTRIES)
             if not text:
                 return None
         if text and not self._first:

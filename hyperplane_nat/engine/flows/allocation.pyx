@@ -51,7 +51,7 @@ cdef Exhaustion* exhaustion_cell(
 ) noexcept nogil:
     """The cell of a remote endpoint; with `errors` 0 when it is new."""
     cdef uint64_t hash = table_hash(
-        &nat.table, flow_key(SIDE_OUTSIDE, p.protocol, interface, address, port, 0)
+        &nat.table, flow_key(SIDE_OUTSIDE, p.protocol, interface, address, port, 0, 0)
     )
     cdef Exhaustion* oldest = NULL
     cdef Exhaustion* cell

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # What every module that makes, holds or frees entries does to them.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.state.layout cimport Entry, age_of
+from hyperplane_nat.engine.state.layout cimport SYN_REMEMBERED, Entry, age_of
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
-from hyperplane_nat.engine.flows.tracker cimport SYN_REMEMBERED
+from hyperplane_nat.engine.wire.packet cimport Packet
 
 cdef inline bint over(uint8_t state) noexcept nogil:
     """Whether the flow has ended and only its port is held."""
@@ -31,19 +31,34 @@ cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
 
 
+cdef inline void fill(
+    const Nat* nat, Entry* entry, const Packet* p, uint16_t interface, uint16_t nat_port
+) noexcept nogil:
+    """Write between which ends the flow of a packet from inside is, and how its source leaves."""
+    entry.source_address = p.source
+    entry.destination_address = p.destination
+    entry.source_port = p.source_port
+    entry.destination_port = p.destination_port
+    entry.originator = p.port
+    entry.protocol = p.protocol
+    entry.translated_address = nat.interfaces[interface].address
+    entry.translated_port = nat_port
+    entry.responder = interface
+
+
 cdef inline void join(Nat* nat, const Entry* entry) noexcept nogil:
     """One more entry belongs to its slot, if to any, and its interface."""
-    if entry.slot != NOBODY:
-        nat.slots[entry.slot].entries += 1
-    nat.interfaces[entry.interface].entries += 1
+    if entry.originator != NOBODY:
+        nat.slots[entry.originator].entries += 1
+    nat.interfaces[entry.responder].entries += 1
 
 
 cdef inline void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
     """One entry less belongs to its slot; with the last one a retiring slot is free."""
     cdef Slot* slot
-    if entry.slot == NOBODY:
+    if entry.originator == NOBODY:
         return
-    slot = &nat.slots[entry.slot]
+    slot = &nat.slots[entry.originator]
     slot.entries -= 1
     if slot.entries == 0 and slot.retiring:
         slot.retiring = 0
@@ -52,7 +67,7 @@ cdef inline void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
 
 cdef inline void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
     """The same for the interface."""
-    cdef Interface* interface = &nat.interfaces[entry.interface]
+    cdef Interface* interface = &nat.interfaces[entry.responder]
     interface.entries -= 1
     if interface.entries == 0 and interface.retiring:
         interface.retiring = 0

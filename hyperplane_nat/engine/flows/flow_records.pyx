@@ -22,7 +22,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
-from hyperplane_nat.engine.state.layout cimport Entry, FlowRecord, RecordRing, age_of, created_of
+from hyperplane_nat.engine.state.layout cimport (
+    Entry,
+    FlowRecord,
+    RecordRing,
+    age_of,
+    created_of,
+    is_mapping,
+)
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 
@@ -98,23 +105,23 @@ cdef void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     cdef FlowRecord* record
     cdef int side
     # An orphan has had its record, and a mapping carries no packets itself.
-    if entry.slot == NOBODY or entry.remote_address == 0:
+    if entry.originator == NOBODY or is_mapping(entry):
         return
-    record = reserve(nat, entry.interface, nat.sink.ring.capacity)
+    record = reserve(nat, entry.responder, nat.sink.ring.capacity)
     if record == NULL:
         return
     record.entry = flow
     record.generation = entry.generation
     record.protocol = entry.protocol
     record.state = entry.state
-    record.inside_address = nat.slot_addresses[entry.slot]
-    record.remote_address = entry.remote_address
-    record.nat_address = nat.interface_addresses[entry.interface]
-    record.inside_port = entry.inside_port
-    record.remote_port = entry.remote_port
-    record.nat_port = entry.nat_port
-    record.slot = entry.slot
-    record.interface = entry.interface
+    record.inside_address = entry.source_address
+    record.remote_address = entry.destination_address
+    record.nat_address = entry.translated_address
+    record.inside_port = entry.source_port
+    record.remote_port = entry.destination_port
+    record.nat_port = entry.translated_port
+    record.slot = entry.originator
+    record.interface = entry.responder
     record.reason = DROP_NONE
     record.created = created_of(entry, &nat.table.tracks[flow])
     record.last_seen = now - age_of(entry, now)

@@ -6,10 +6,16 @@ from hyperplane_nat.engine.state.barriers cimport HP_PREFETCH
 from hyperplane_nat.engine.state.layout cimport NIL, Entry, Header, Track
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
 
+# The list that an entry is in: of a bucket of the timer wheel, or of the free entries.
+cdef struct Links:
+    uint32_t following
+    uint32_t previous
+
 cdef struct FlowTable:
     Header* header
     Entry* entries
     Track* tracks
+    Links* links
     uint32_t* index
     uint32_t mask
     uint32_t id_mask
@@ -24,17 +30,38 @@ cdef struct FlowKey:
 
 
 cdef inline FlowKey flow_key(
-    int side, uint8_t protocol, uint16_t owner, uint32_t address, uint16_t port, uint16_t local
+    int side,
+    uint8_t protocol,
+    uint16_t attachment,
+    uint32_t source,
+    uint16_t source_port,
+    uint32_t destination,
+    uint16_t destination_port,
 ) noexcept nogil:
-    """Key of one direction of a flow.
+    """Key of one direction of a flow: what a packet of it says, and where it came from.
 
-    `owner` is the slot on the inside and the interface on the outside, `local` the inside
-    port or the NAT port: tenants with the same addresses never share a key.
+    `attachment` is the slot on the inside and the interface on the outside: tenants with the same
+    addresses never share a key.
     """
     cdef FlowKey key
-    key.first = (<uint64_t>address << 32) | (<uint64_t>port << 16) | local
-    key.second = (<uint64_t>owner << 16) | (<uint64_t>protocol << 8) | <uint64_t>side
+    key.first = (<uint64_t>source << 32) | destination
+    key.second = (
+        (<uint64_t>source_port << 48)
+        | (<uint64_t>destination_port << 32)
+        | (<uint64_t>attachment << 16)
+        | (<uint64_t>protocol << 8)
+        | <uint64_t>side
+    )
     return key
+
+
+cdef inline FlowKey mapping_key(
+    int side, uint8_t protocol, uint16_t attachment, uint32_t address, uint16_t port
+) noexcept nogil:
+    """Key of a mapping by its own end on this side; the other is everybody."""
+    if side:
+        return flow_key(side, protocol, attachment, 0, 0, address, port)
+    return flow_key(side, protocol, attachment, address, port, 0, 0)
 
 
 cdef inline uint64_t table_hash(const FlowTable* table, FlowKey key) noexcept nogil:
@@ -43,13 +70,24 @@ cdef inline uint64_t table_hash(const FlowTable* table, FlowKey key) noexcept no
 
 cdef inline FlowKey entry_key(const Entry* entry, int side) noexcept nogil:
     """Key of one direction of the flow in an entry."""
+    if side:
+        return flow_key(
+            SIDE_OUTSIDE,
+            entry.protocol,
+            entry.responder,
+            entry.destination_address,
+            entry.destination_port,
+            entry.translated_address,
+            entry.translated_port,
+        )
     return flow_key(
-        side,
+        SIDE_INSIDE,
         entry.protocol,
-        entry.interface if side else entry.slot,
-        entry.remote_address,
-        entry.remote_port,
-        entry.nat_port if side else entry.inside_port,
+        entry.originator,
+        entry.source_address,
+        entry.source_port,
+        entry.destination_address,
+        entry.destination_port,
     )
 
 
@@ -93,7 +131,8 @@ cdef inline void table_prefetch_entry(const FlowTable* table, uint64_t hash) noe
         cell = table.index[position]
 
 
-cdef void table_init(FlowTable* table, Header* header, HashKey key) noexcept nogil
+cdef int table_init(FlowTable* table, Header* header, HashKey key) noexcept nogil
+cdef void table_release_memory(FlowTable* table) noexcept nogil
 cdef uint32_t table_allocate(FlowTable* table) noexcept nogil
 cdef void table_commit(FlowTable* table, uint32_t flow, uint8_t state) noexcept nogil
 cdef void table_free(FlowTable* table, uint32_t flow) noexcept nogil

@@ -14,8 +14,8 @@ lookup that misses touches the index only, one that hits touches exactly one ent
 Removal shifts later ids back over the gap, so no tombstones gather and a lookup costs the same
 after a week as after a minute.
 
-Free entries form a list through ``timer_next``; entries never used lie above
-``entries_watermark``.
+Free entries form a list through ``links``, in which the others are in the buckets of the timer
+wheel: memory of the forwarder's own.  Entries never used lie above ``entries_watermark``.
 
 What survives a kill: only entries whose ``state`` is not FREE.  ``state`` is the last store
 when an entry is made and the first when it is freed; index, free list, ports and timers are
@@ -24,6 +24,7 @@ rebuilt from the committed entries when the map is opened.  Processes that only 
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.barriers cimport HP_STORE8_RELEASE
@@ -32,8 +33,8 @@ from hyperplane_nat.engine.wire.siphash cimport HashKey
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 
 
-cdef void table_init(FlowTable* table, Header* header, HashKey key) noexcept nogil:
-    """Point the table at a map with an empty index; entries are added by the rebuild."""
+cdef int table_init(FlowTable* table, Header* header, HashKey key) noexcept nogil:
+    """Point the table at a map with an empty index; the rebuild adds entries.  1: no memory."""
     cdef uint8_t* base = <uint8_t*>header
     table.header = header
     table.entries = <Entry*>(base + header.entries_offset)
@@ -47,6 +48,13 @@ cdef void table_init(FlowTable* table, Header* header, HashKey key) noexcept nog
     table.free_head = NIL
     table.used = 0
     table.key = key
+    # Its pages exist when entries are used.
+    table.links = <Links*>calloc(header.flows_max, sizeof(Links))
+    return table.links == NULL
+
+
+cdef void table_release_memory(FlowTable* table) noexcept nogil:
+    free(table.links)
 
 
 cdef void table_index_insert(
@@ -98,7 +106,7 @@ cdef uint32_t table_allocate(FlowTable* table) noexcept nogil:
     """Take a free entry, or NIL when all are used. The caller fills and commits it."""
     cdef uint32_t flow = table.free_head
     if flow != NIL:
-        table.free_head = table.entries[flow].timer_next
+        table.free_head = table.links[flow].following
     elif table.header.entries_watermark < table.flows_max:
         flow = table.header.entries_watermark
         table.header.entries_watermark = flow + 1
@@ -124,8 +132,7 @@ cdef void table_discard(FlowTable* table, uint32_t flow) noexcept nogil:
     cdef Entry* entry = &table.entries[flow]
     entry_unsettle(entry)
     HP_STORE8_RELEASE(&entry.state, STATE_FREE)
-    entry.timer_next = table.free_head
-    entry.timer_prev = NIL
+    table.links[flow] = Links(table.free_head, NIL)
     table.free_head = flow
 
 

@@ -32,6 +32,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.allocation cimport allocate, report
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
+    fill,
     join,
     leave_interface,
     leave_slot,
@@ -53,10 +54,18 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_prefetch_index,
     table_unindex,
 )
-from hyperplane_nat.engine.state.layout cimport NIL, Entry, Track, age_of, set_created
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    NIL,
+    SYN_REMEMBERED,
+    Entry,
+    Track,
+    age_of,
+    is_mapping,
+    set_created,
+)
 from hyperplane_nat.engine.flows.mapping cimport (
     filter_admits,
-    is_mapping,
     mapping_free,
     mapping_join,
     mapping_leave,
@@ -78,8 +87,6 @@ from hyperplane_nat.engine.flows.timers cimport (
 )
 from hyperplane_nat.engine.flows.tombstones cimport tombstone_put, tombstone_remove
 from hyperplane_nat.engine.flows.tracker cimport (
-    MAPPED,
-    SYN_REMEMBERED,
     Step,
     track_begin,
     track_segment,
@@ -102,9 +109,9 @@ cdef inline int refusal(const Nat* nat, uint16_t interface, const Packet* p) noe
 
 cdef void count_active(Nat* nat, const Entry* entry, int change) noexcept nogil:
     nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += change
-    nat.slot_counters[entry.slot].flows += change
+    nat.slot_counters[entry.originator].flows += change
     if entry.protocol == 6:
-        nat.slot_counters[entry.slot].tcp_flows += change
+        nat.slot_counters[entry.originator].tcp_flows += change
 
 
 cdef void count_begin(Nat* nat, const Entry* entry) noexcept nogil:
@@ -148,8 +155,8 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
     elif nat.behaviour.mapping == MAPPING_ENDPOINT_INDEPENDENT:
         mapping = mapping_open(nat, p, now, reason)
         if mapping != NIL:
-            interface = nat.table.entries[mapping].interface
-            nat_port = nat.table.entries[mapping].nat_port
+            interface = nat.table.entries[mapping].responder
+            nat_port = nat.table.entries[mapping].translated_port
             reason[0] = mapping_join(nat, mapping, p, now)
     else:
         reason[0] = allocate(
@@ -162,13 +169,7 @@ cdef uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexce
             report(nat, p, now, EVENT_FLOW_TABLE_FULL)
         return NIL
     entry = &nat.table.entries[flow]
-    entry.remote_address = p.destination
-    entry.remote_port = p.destination_port
-    entry.inside_port = p.source_port
-    entry.slot = p.port
-    entry.interface = interface
-    entry.nat_port = nat_port
-    entry.protocol = p.protocol
+    fill(nat, entry, p, interface, nat_port)
     entry.flags = 0 if mapping == NIL else <uint8_t>MAPPED
     begin(nat, flow, now)
     join(nat, entry)
@@ -193,7 +194,7 @@ cdef int restart(
 ) noexcept nogil:
     """The flow ends, if it has not, and another begins in its entry, with the same port; or why not."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef int reason = refusal(nat, entry.interface, p) if p.side == SIDE_INSIDE else DROP_NONE
+    cdef int reason = refusal(nat, entry.responder, p) if p.side == SIDE_INSIDE else DROP_NONE
     if reason:
         return reason
     if not over(entry.state):
@@ -224,10 +225,10 @@ cdef void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcep
         ports_give_back(
             &nat.ports,
             entry.protocol,
-            entry.interface,
-            entry.remote_address,
-            entry.remote_port,
-            entry.nat_port,
+            entry.responder,
+            entry.destination_address,
+            entry.destination_port,
+            entry.translated_port,
         )
     leave_slot(nat, entry)
     leave_interface(nat, entry)
@@ -253,7 +254,7 @@ cdef bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
         return False
     if not over(entry.state):
         count_end(nat, entry, END_TIMEOUT)
-        count_interface(nat, entry.interface, I_FLOWS_TIMED_OUT)
+        count_interface(nat, entry.responder, I_FLOWS_TIMED_OUT)
         entry.last_seen += timeout
         entry.state = STATE_HELD
         entry.flags &= <uint8_t>~SYN_REMEMBERED
@@ -284,7 +285,7 @@ cdef inline bint may_open(Nat* nat, const Entry* entry, const Packet* p) noexcep
     return p.side == SIDE_INSIDE or (
         entry.flags & MAPPED
         and filter_admits(
-            nat, entry.protocol, entry.interface, entry.remote_address, entry.nat_port
+            nat, entry.protocol, entry.responder, entry.destination_address, entry.translated_port
         )
     )
 
@@ -295,7 +296,7 @@ cdef int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexce
     cdef int reason
     # Nobody outside keeps a port from being free.
     if p.side == SIDE_INSIDE:
-        reason = refusal(nat, entry.interface, p)
+        reason = refusal(nat, entry.responder, p)
         if reason:
             return reason
         entry.last_seen = <uint32_t>now
@@ -329,7 +330,7 @@ cdef int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexc
         track_segment(entry, track, p)
         if step.effect == EFFECT_ESTABLISH:
             count(nat, C_FLOWS_ESTABLISHED_TCP)
-            count_interface(nat, entry.interface, I_FLOWS_ESTABLISHED_TCP)
+            count_interface(nat, entry.responder, I_FLOWS_ESTABLISHED_TCP)
         elif step.effect == EFFECT_CLOSE:
             count_end(nat, entry, END_FIN)
     refresh(nat, flow, step.state, now)
@@ -417,23 +418,31 @@ cdef void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     entry.flags &= <uint8_t>~SYN_REMEMBERED
     table_unindex(&nat.table, flow, SIDE_INSIDE)
     leave_slot(nat, entry)
-    entry.slot = NOBODY
+    entry.originator = NOBODY
     entry_settle(entry)
     # Its deadline was that of its state, or of an opening while a SYN is remembered.
     relink(nat, flow, now)
 
 
 cdef bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
-    if entry.interface >= nat.interfaces_max:
+    if (
+        entry.responder >= nat.interfaces_max
+        or entry.translated_address != nat.interface_addresses[entry.responder]
+    ):
         return False
-    if entry.slot >= nat.slots_max and (entry.slot != NOBODY or entry.state != STATE_HELD):
+    if entry.originator >= nat.slots_max and (
+        entry.originator != NOBODY or entry.state != STATE_HELD
+    ):
         return False
     if is_mapping(entry):
         return (
             (entry.state == STATE_MAPPING or entry.state == STATE_HELD)
-            and entry.remote_port == 0
+            and entry.destination_address == 0
+            and entry.destination_port == 0
             and entry.protocol in (1, 6, 17)
         )
+    if entry.destination_address == 0:
+        return False
     if entry.protocol == 6:
         return STATE_SYN_SENT <= entry.state <= STATE_RESET or entry.state == STATE_HELD
     if entry.protocol == 17:
@@ -449,7 +458,7 @@ cdef bint adopt(
     Ports of entries below `unnoted` may be missing in bitmaps.
     """
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef int side, first = SIDE_OUTSIDE if entry.slot == NOBODY else SIDE_INSIDE
+    cdef int side, first = SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE
     if not plausible(nat, entry):
         return False
     for side in range(first, 2):
@@ -465,10 +474,10 @@ cdef bint adopt(
     elif ports_adopt(
         &nat.ports,
         entry.protocol,
-        entry.interface,
-        entry.remote_address,
-        entry.remote_port,
-        entry.nat_port,
+        entry.responder,
+        entry.destination_address,
+        entry.destination_port,
+        entry.translated_port,
     ):
         unnoted[0] = flow + 1
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
@@ -489,10 +498,10 @@ cdef void ports_complete(Nat* nat, uint32_t end) noexcept nogil:
             ports_note(
                 &nat.ports,
                 entry.protocol,
-                entry.interface,
-                entry.remote_address,
-                entry.remote_port,
-                entry.nat_port,
+                entry.responder,
+                entry.destination_address,
+                entry.destination_port,
+                entry.translated_port,
             )
 
 

@@ -10,13 +10,14 @@ cdef enum:
     PERMISSION = 0x80
 
 
-cdef inline bint is_mapping(const Entry* entry) noexcept nogil:
-    """Whether an entry is a mapping: no flow has a remote address of 0."""
-    return entry.remote_address == 0
-
-
 cdef uint32_t mapping_find(
-    Nat* nat, int side, uint8_t protocol, uint16_t owner, uint16_t local, uint64_t now
+    Nat* nat,
+    int side,
+    uint8_t protocol,
+    uint16_t attachment,
+    uint32_t address,
+    uint16_t port,
+    uint64_t now,
 ) noexcept nogil
 cdef uint32_t mapping_open(Nat* nat, const Packet* p, uint64_t now, int* reason) noexcept nogil
 cdef int mapping_join(

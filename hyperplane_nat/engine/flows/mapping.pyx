@@ -5,9 +5,9 @@
 Theory of operation
 -------------------
 A mapping is one inside port of one slot and the address and port it has outside, towards everybody.
-It is an entry of the flow table whose remote address and port are 0, so it is found from either side
-like a flow, and its port is taken towards that endpoint, so nobody else has it.  ICMP echo has a
-mapping for each identifier.  `packets[0]` of a mapping counts the flows behind it::
+It is an entry of the flow table, marked MAPPING, with a destination that no flow has, 0; so it is
+found from either side like a flow, and its port is taken towards that, so nobody else has it.  ICMP
+echo has a mapping for each identifier.  `packets[0]` of a mapping counts the flows behind it::
 
     (nothing) --first flow--> MAPPING --last flow gone--> HELD --hold time--> (nothing)
                                  ^                          |
@@ -33,6 +33,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.allocation cimport admit_entry, allocate, refused
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
+    fill,
     join,
     leave_interface,
     leave_slot,
@@ -40,6 +41,7 @@ from hyperplane_nat.engine.flows.entries cimport (
 )
 from hyperplane_nat.engine.flows.flow_table cimport (
     flow_key,
+    mapping_key,
     table_allocate,
     table_commit,
     table_find,
@@ -47,12 +49,20 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_give_back,
     table_hash,
 )
-from hyperplane_nat.engine.state.layout cimport NIL, Entry, Remote, age_of, set_created
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    MAPPING,
+    NIL,
+    Entry,
+    Remote,
+    age_of,
+    is_mapping,
+    set_created,
+)
 from hyperplane_nat.engine.flows.nat cimport Nat
 from hyperplane_nat.engine.wire.packet cimport Packet
 from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, ports_remote
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
-from hyperplane_nat.engine.flows.tracker cimport MAPPED
 
 cdef enum:
     PERMISSIONS_MAX = 65535
@@ -63,9 +73,9 @@ cdef void permission_adopt(Nat* nat, const Entry* flow) noexcept nogil:
     ports_adopt(
         &nat.ports,
         flow.protocol | PERMISSION,
-        flow.interface,
-        flow.remote_address,
-        flow.nat_port,
+        flow.responder,
+        flow.destination_address,
+        flow.translated_port,
         0,
     )
 
@@ -75,22 +85,40 @@ cdef void permission_give_back(Nat* nat, const Entry* flow) noexcept nogil:
     ports_give_back(
         &nat.ports,
         flow.protocol | PERMISSION,
-        flow.interface,
-        flow.remote_address,
-        flow.nat_port,
+        flow.responder,
+        flow.destination_address,
+        flow.translated_port,
         0,
     )
 
 
+cdef uint32_t mapping_of(const Nat* nat, const Entry* flow) noexcept nogil:
+    """The mapping that a flow has its port from, or NIL."""
+    key = mapping_key(
+        SIDE_OUTSIDE,
+        flow.protocol,
+        flow.responder,
+        flow.translated_address,
+        flow.translated_port,
+    )
+    return table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
+
+
 cdef uint32_t mapping_find(
-    Nat* nat, int side, uint8_t protocol, uint16_t owner, uint16_t local, uint64_t now
+    Nat* nat,
+    int side,
+    uint8_t protocol,
+    uint16_t attachment,
+    uint32_t address,
+    uint16_t port,
+    uint64_t now,
 ) noexcept nogil:
-    """The mapping of an inside port (or, on the outside, of a NAT port), or NIL.
+    """The mapping of a source (or, on the outside, of what that is translated to), or NIL.
 
     One whose hold time is over is freed first.
     """
     cdef uint32_t mapping
-    key = flow_key(side, protocol, owner, 0, 0, local)
+    key = mapping_key(side, protocol, attachment, address, port)
     mapping = table_find(&nat.table, side, key, table_hash(&nat.table, key))
     if mapping == NIL or nat.table.entries[mapping].state != STATE_HELD:
         return mapping
@@ -104,12 +132,12 @@ cdef uint32_t mapping_find(
 cdef uint32_t mapping_open(Nat* nat, const Packet* p, uint64_t now, int* reason) noexcept nogil:
     """The mapping for a new flow, made if there is none; NIL with the reason."""
     cdef uint32_t mapping = mapping_find(
-        nat, SIDE_INSIDE, p.protocol, p.port, p.source_port, now
+        nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now
     )
     cdef uint16_t interface = 0, nat_port = 0
     cdef Entry* entry
     if mapping != NIL:
-        reason[0] = admit_entry(nat, p, nat.table.entries[mapping].interface, now)
+        reason[0] = admit_entry(nat, p, nat.table.entries[mapping].responder, now)
         return NIL if reason[0] else mapping
     mapping = table_allocate(&nat.table)
     if mapping == NIL:
@@ -120,20 +148,16 @@ cdef uint32_t mapping_open(Nat* nat, const Packet* p, uint64_t now, int* reason)
         table_give_back(&nat.table, mapping)
         return NIL
     entry = &nat.table.entries[mapping]
-    entry.remote_address = 0
-    entry.remote_port = 0
-    entry.inside_port = p.source_port
-    entry.slot = p.port
-    entry.interface = interface
-    entry.nat_port = nat_port
-    entry.protocol = p.protocol
+    fill(nat, entry, p, interface, nat_port)
+    entry.destination_address = 0
+    entry.destination_port = 0
+    entry.flags = MAPPING
     set_created(entry, &nat.table.tracks[mapping], now)
     entry.last_seen = <uint32_t>now
     entry.packets[0] = 0
     entry.packets[1] = 0
     entry.bytes[0] = 0
     entry.bytes[1] = 0
-    entry.flags = 0
     join(nat, entry)
     table_commit(&nat.table, mapping, STATE_MAPPING)
     wheel_add(&nat.wheel, mapping, deadline_of(nat, entry, now))
@@ -151,15 +175,16 @@ cdef int mapping_join(
     """
     cdef Entry* entry = &nat.table.entries[mapping]
     cdef Remote* permission = ports_remote(
-        &nat.ports, p.protocol | PERMISSION, entry.interface, p.destination, entry.nat_port
+        &nat.ports, p.protocol | PERMISSION, entry.responder, p.destination, entry.translated_port
     )
     key = flow_key(
         SIDE_OUTSIDE,
         p.protocol,
-        entry.interface,
+        entry.responder,
         p.destination,
         p.destination_port,
-        entry.nat_port,
+        entry.translated_address,
+        entry.translated_port,
     )
     if (permission != NULL and permission.count == PERMISSIONS_MAX) or (
         table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key)) != NIL
@@ -182,8 +207,7 @@ cdef void mapping_leave(Nat* nat, const Entry* flow, uint32_t ended, uint64_t no
     cdef uint32_t mapping
     cdef Entry* entry
     permission_give_back(nat, flow)
-    key = flow_key(SIDE_OUTSIDE, flow.protocol, flow.interface, 0, 0, flow.nat_port)
-    mapping = table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
+    mapping = mapping_of(nat, flow)
     if mapping == NIL:
         return
     entry = &nat.table.entries[mapping]
@@ -207,7 +231,7 @@ cdef void mapping_free(Nat* nat, uint32_t mapping) noexcept nogil:
     cdef Entry* entry = &nat.table.entries[mapping]
     if entry.state == STATE_MAPPING:
         nat.counters[C_MAPPINGS_ACTIVE] -= 1
-    ports_give_back(&nat.ports, entry.protocol, entry.interface, 0, 0, entry.nat_port)
+    ports_give_back(&nat.ports, entry.protocol, entry.responder, 0, 0, entry.translated_port)
     leave_slot(nat, entry)
     leave_interface(nat, entry)
     table_free(&nat.table, mapping)
@@ -219,14 +243,14 @@ cdef bint mapping_answers(Nat* nat, const Packet* p, uint64_t now) noexcept nogi
     cdef uint32_t mapping
     if p.segment != SEGMENT_SYNACK or nat.behaviour.mapping != MAPPING_ENDPOINT_INDEPENDENT:
         return False
-    mapping = mapping_find(nat, SIDE_INSIDE, p.protocol, p.port, p.source_port, now)
+    mapping = mapping_find(nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now)
     return mapping != NIL and nat.table.entries[mapping].state == STATE_MAPPING
 
 
 cdef int mapping_admit(Nat* nat, const Packet* p, uint64_t now, uint32_t* mapping) noexcept nogil:
     """Whether a packet from outside without a flow may pass, and by which mapping."""
     mapping[0] = mapping_find(
-        nat, SIDE_OUTSIDE, p.protocol, p.port, p.destination_port, now
+        nat, SIDE_OUTSIDE, p.protocol, p.port, p.destination, p.destination_port, now
     )
     if mapping[0] == NIL:
         return DROP_NO_FLOW
@@ -259,8 +283,7 @@ cdef void mappings_recount(Nat* nat, uint64_t now) noexcept nogil:
         entry = &nat.table.entries[flow]
         if entry.state == STATE_FREE or is_mapping(entry) or not entry.flags & MAPPED:
             continue
-        key = flow_key(SIDE_OUTSIDE, entry.protocol, entry.interface, 0, 0, entry.nat_port)
-        mapping = table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
+        mapping = mapping_of(nat, entry)
         if mapping != NIL:
             nat.table.entries[mapping].packets[0] += 1
             continue
@@ -269,10 +292,10 @@ cdef void mappings_recount(Nat* nat, uint64_t now) noexcept nogil:
         ports_adopt(
             &nat.ports,
             entry.protocol,
-            entry.interface,
-            entry.remote_address,
-            entry.remote_port,
-            entry.nat_port,
+            entry.responder,
+            entry.destination_address,
+            entry.destination_port,
+            entry.translated_port,
         )
     nat.counters[C_MAPPINGS_ACTIVE] = 0
     for flow in range(nat.header.entries_watermark):

@@ -17,6 +17,7 @@ cdef struct Bitmap:
 cdef struct PortAllocator:
     FlowTable* table
     Remote* remotes
+    const uint32_t* interface_addresses
     uint32_t remote_cells
     uint32_t remotes_used
     uint32_t first

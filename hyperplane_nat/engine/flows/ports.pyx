@@ -55,6 +55,7 @@ cdef void ports_init(
     cdef uint8_t* base = <uint8_t*>header
     memset(ports, 0, sizeof(PortAllocator))
     ports.table = table
+    ports.interface_addresses = <uint32_t*>(base + header.interface_addresses_offset)
     ports.remotes = <Remote*>(base + header.remotes_offset)
     ports.remote_cells = header.remote_cells
     ports.storage = <uint64_t*>(base + header.bitmaps_offset)
@@ -189,7 +190,15 @@ cdef bint in_use(
     uint32_t offset,
 ) noexcept nogil:
     cdef uint16_t nat_port = swap16(<uint16_t>(ports.first + offset))
-    key = flow_key(SIDE_OUTSIDE, protocol, interface, address, remote_port, nat_port)
+    key = flow_key(
+        SIDE_OUTSIDE,
+        protocol,
+        interface,
+        address,
+        remote_port,
+        ports.interface_addresses[interface],
+        nat_port,
+    )
     return (
         table_find(ports.table, SIDE_OUTSIDE, key, table_hash(ports.table, key)) != NIL
     )

@@ -70,10 +70,10 @@ cdef uint32_t sweep(Nat* nat, uint64_t now, uint32_t budget) noexcept nogil:
         entry = &nat.table.entries[flow]
         if entry.state == STATE_FREE:
             continue
-        if nat.interfaces[entry.interface].retiring:
+        if nat.interfaces[entry.responder].retiring:
             flow_remove(nat, flow, now)
             used += END_COST
-        elif entry.slot != NOBODY and nat.slots[entry.slot].retiring:
+        elif entry.originator != NOBODY and nat.slots[entry.originator].retiring:
             flow_orphan(nat, flow, now)
             used += END_COST
     return used

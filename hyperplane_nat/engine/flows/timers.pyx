@@ -4,11 +4,10 @@
 
 Theory of operation
 -------------------
-8192 buckets of 64 ms.  A flow is linked into one bucket, through its entry, so that timers
-cost no memory of their own.  A packet does not move its flow: it stores ``last_seen`` and no
-more.  When the bucket comes up, the flow is examined; if packets came meanwhile it goes to the
-bucket of its new deadline.  So a flow is touched once per timeout, however many packets it
-carries.  A deadline beyond the wheel waits in the last bucket and is examined there.
+8192 buckets of 64 ms.  A flow is linked into one bucket.  A packet does not move its flow: it
+stores ``last_seen`` and no more.  When the bucket comes up, the flow is examined; if packets came
+meanwhile it goes to the bucket of its new deadline.  So a flow is touched once per timeout, however
+many packets it carries.  A deadline beyond the wheel waits in the last bucket and is examined there.
 
 The links are double because a flow whose deadline comes nearer (it closes) must leave its
 bucket.  A link of the first flow of a bucket names the bucket, marked by WHEEL_HEAD.
@@ -25,8 +24,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
-from hyperplane_nat.engine.flows.flow_table cimport FlowTable
-from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.flows.flow_table cimport FlowTable, Links
+from hyperplane_nat.engine.state.layout cimport NIL
 
 
 cdef void wheel_init(TimerWheel* wheel, FlowTable* table, uint64_t now) noexcept nogil:
@@ -38,12 +37,11 @@ cdef void wheel_init(TimerWheel* wheel, FlowTable* table, uint64_t now) noexcept
 
 
 cdef void link(TimerWheel* wheel, uint32_t flow, uint32_t bucket) noexcept nogil:
-    cdef Entry* entries = wheel.table.entries
+    cdef Links* links = wheel.table.links
     cdef uint32_t head = wheel.heads[bucket]
-    entries[flow].timer_next = head
-    entries[flow].timer_prev = WHEEL_HEAD | bucket
+    links[flow] = Links(head, WHEEL_HEAD | bucket)
     if head != NIL:
-        entries[head].timer_prev = flow
+        links[head].previous = flow
     wheel.heads[bucket] = flow
     wheel.occupied[bucket >> 6] |= <uint64_t>1 << (bucket & 63)
 
@@ -59,22 +57,21 @@ cdef void wheel_add(TimerWheel* wheel, uint32_t flow, uint64_t deadline) noexcep
 
 
 cdef void wheel_remove(TimerWheel* wheel, uint32_t flow) noexcept nogil:
-    cdef Entry* entries = wheel.table.entries
-    cdef uint32_t before = entries[flow].timer_prev, after = entries[flow].timer_next
+    cdef Links* links = wheel.table.links
+    cdef uint32_t before = links[flow].previous, after = links[flow].following
     cdef uint32_t bucket
     if before == NIL:
         return
     if after != NIL:
-        entries[after].timer_prev = before
+        links[after].previous = before
     if before & WHEEL_HEAD:
         bucket = before & ~<uint32_t>WHEEL_HEAD
         wheel.heads[bucket] = after
         if after == NIL:
             wheel.occupied[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
     else:
-        entries[before].timer_next = after
-    entries[flow].timer_next = NIL
-    entries[flow].timer_prev = NIL
+        links[before].following = after
+    links[flow] = Links(NIL, NIL)
 
 
 cdef uint32_t distance_to_occupied(const TimerWheel* wheel, uint32_t limit) noexcept nogil:
@@ -101,7 +98,7 @@ cdef void take(TimerWheel* wheel) noexcept nogil:
         return
     wheel.heads[WHEEL_DUE] = flow
     wheel.occupied[WHEEL_DUE >> 6] |= <uint64_t>1 << (WHEEL_DUE & 63)
-    wheel.table.entries[flow].timer_prev = WHEEL_HEAD | WHEEL_DUE
+    wheel.table.links[flow].previous = WHEEL_HEAD | WHEEL_DUE
     wheel.heads[bucket] = NIL
     wheel.occupied[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
 

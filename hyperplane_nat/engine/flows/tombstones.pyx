@@ -75,9 +75,9 @@ cdef inline uint64_t* cell_of(const Nat* nat, uint64_t mark) noexcept nogil:
 cdef void tombstone_put(Nat* nat, const Entry* entry) noexcept nogil:
     """Remember a TCP flow whose hold time after a timeout is over."""
     cdef uint64_t mark
-    if nat.tombstones_count == 0 or entry.protocol != 6 or entry.slot == NOBODY:
+    if nat.tombstones_count == 0 or entry.protocol != 6 or entry.originator == NOBODY:
         return
-    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, SIDE_INSIDE)), entry.slot)
+    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, SIDE_INSIDE)), entry.originator)
     cell_of(nat, mark)[0] = mark
 
 

@@ -4,12 +4,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state.layout cimport SEGMENTS, STATES, Entry, Track
 from hyperplane_nat.engine.wire.packet cimport Packet
 
-cdef enum:
-    # In `flags`, above the tracker's own bits: the flow has its port from a mapping; the SYN in its
-    # track may begin another connection.
-    MAPPED = 0x40
-    SYN_REMEMBERED = 0x80
-
 # What a segment does: see tcp_states.py.
 cdef struct Step:
     uint8_t state

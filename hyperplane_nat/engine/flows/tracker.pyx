@@ -27,7 +27,14 @@ as the largest, since nothing but resets of the environment itself is judged by 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.state.layout cimport SEGMENTS, STATES, Entry, Track
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    SEGMENTS,
+    STATES,
+    SYN_REMEMBERED,
+    Entry,
+    Track,
+)
 from hyperplane_nat.engine.wire.packet cimport Packet, window_scale_option
 
 from hyperplane_nat.engine.flows.tcp_states import STEPS
@@ -35,11 +42,12 @@ from hyperplane_nat.engine.flows.tcp_states import STEPS
 cdef enum:
     SEEN = 0x01
     ACK_SEEN = 0x04
-    WINDOW_UNSCALED = 0x10
     NO_SCALE = 15
     LARGEST_SCALE = 14
-    # In `syn_scale`: the SYN is from outside.
+    # In `syn_scale`: the SYN is from outside; a side's window is as it stands.
     SYN_OUTSIDE = 0x80
+    WINDOW_UNSCALED = 0x10
+    WINDOWS_UNSCALED = 0x30
     TCP_ACK = 0x10
 
 
@@ -84,7 +92,9 @@ cdef void store_syn(
 ) noexcept nogil:
     track.syn_sequence = sequence
     track.syn_payload = payload
-    track.syn_scale = scale | <uint8_t>(SYN_OUTSIDE if side else 0)
+    track.syn_scale = (
+        (track.syn_scale & WINDOWS_UNSCALED) | scale | <uint8_t>(SYN_OUTSIDE if side else 0)
+    )
 
 
 cdef void track_syn(Entry* entry, Track* track, const Packet* p) noexcept nogil:
@@ -113,6 +123,7 @@ cdef void track_begin(Entry* entry, Track* track, const Packet* p) noexcept nogi
             NO_SCALE if window_scale_option(p) == NO_SCALE else LARGEST_SCALE,
         )
     entry.flags &= MAPPED
+    track.syn_scale &= <uint8_t>~WINDOWS_UNSCALED
     track.window_scale = (NO_SCALE << 4) | NO_SCALE
     track.window[0] = 0
     track.window[1] = 0
@@ -181,9 +192,9 @@ cdef void track_segment(Entry* entry, Track* track, const Packet* p) noexcept no
         track.window[side] = p.window
         entry.flags |= <uint8_t>(ACK_SEEN << side)
         if syn:
-            entry.flags |= <uint8_t>(WINDOW_UNSCALED << side)
+            track.syn_scale |= <uint8_t>(WINDOW_UNSCALED << side)
         else:
-            entry.flags &= <uint8_t>~(WINDOW_UNSCALED << side)
+            track.syn_scale &= <uint8_t>~(WINDOW_UNSCALED << side)
 
 
 cdef uint32_t offered_window(const Entry* entry, const Track* track, int side) noexcept nogil:
@@ -192,7 +203,7 @@ cdef uint32_t offered_window(const Entry* entry, const Track* track, int side) n
     if inside == NO_SCALE or outside == NO_SCALE:
         return window
     # The window of a segment with SYN is never scaled (RFC 7323 section 2.2).
-    if entry.flags & (WINDOW_UNSCALED << side):
+    if track.syn_scale & (WINDOW_UNSCALED << side):
         return window
     return window << (outside if side else inside)
 

@@ -27,12 +27,11 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Rank,
     Ranking,
 )
-from hyperplane_nat.engine.state.layout cimport NIL, Entry, Remote
-from hyperplane_nat.engine.flows.mapping cimport PERMISSION, is_mapping
+from hyperplane_nat.engine.state.layout cimport MAPPED, NIL, Entry, Remote, is_mapping
+from hyperplane_nat.engine.flows.mapping cimport PERMISSION
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.flows.timers cimport WHEEL_HEAD, WHEEL_LISTS
-from hyperplane_nat.engine.flows.tracker cimport MAPPED
 
 
 cdef list audit_fragments(const Nat* nat):
@@ -105,14 +104,14 @@ cdef list audit(Nat* nat):
         if entry.state == STATE_FREE:
             continue
         used += 1
-        per_interface[entry.interface] = per_interface.get(entry.interface, 0) + 1
-        if entry.slot == NOBODY:
+        per_interface[entry.responder] = per_interface.get(entry.responder, 0) + 1
+        if entry.originator == NOBODY:
             nobodys += 1
             if entry.state != STATE_HELD:
                 problems.append(f"flow {flow}: nobody's, and not held")
         else:
-            per_slot[entry.slot] = per_slot.get(entry.slot, 0) + 1
-        for side in range(SIDE_OUTSIDE if entry.slot == NOBODY else SIDE_INSIDE, 2):
+            per_slot[entry.originator] = per_slot.get(entry.originator, 0) + 1
+        for side in range(SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE, 2):
             cell = table_index_position(&nat.table, flow, side)
             if cell == NIL:
                 problems.append(f"flow {flow}: side {side} is not in the index")
@@ -124,33 +123,33 @@ cdef list audit(Nat* nat):
             ) != flow:
                 problems.append(f"flow {flow}: another flow has its key on side {side}")
         if is_mapping(entry):
-            mappings[entry.interface, entry.protocol, entry.nat_port] = entry.packets[0]
+            mappings[entry.responder, entry.protocol, entry.translated_port] = entry.packets[0]
             active += entry.state == STATE_MAPPING
             if (entry.state == STATE_MAPPING) != (entry.packets[0] > 0):
                 problems.append(f"mapping {flow}: {entry.packets[0]} flows, state {entry.state}")
         elif entry.flags & MAPPED:
-            key = (entry.interface, entry.protocol, entry.nat_port)
+            key = (entry.responder, entry.protocol, entry.translated_port)
             mapped[key] = mapped.get(key, 0) + 1
             key = (
                 entry.protocol | PERMISSION,
-                entry.interface,
-                entry.remote_address,
-                entry.nat_port,
+                entry.responder,
+                entry.destination_address,
+                entry.translated_port,
             )
             per_remote[key] = per_remote.get(key, 0) + 1
             continue
-        key = (entry.protocol, entry.interface, entry.remote_address, entry.remote_port)
+        key = (entry.protocol, entry.responder, entry.destination_address, entry.destination_port)
         per_remote[key] = per_remote.get(key, 0) + 1
         remote = ports_remote(
             &nat.ports,
             entry.protocol,
-            entry.interface,
-            entry.remote_address,
-            entry.remote_port,
+            entry.responder,
+            entry.destination_address,
+            entry.destination_port,
         )
         if remote == NULL:
             problems.append(f"flow {flow}: its remote endpoint has no record")
-        elif ports_bit(&nat.ports, remote, entry.nat_port) == 0:
+        elif ports_bit(&nat.ports, remote, entry.translated_port) == 0:
             problems.append(f"flow {flow}: the bitmap calls its port free")
     for key in mapped.keys() | {each for each in mappings if mappings[each]}:
         if mapped.get(key, 0) != mappings.get(key, 0):
@@ -214,10 +213,10 @@ cdef list audit(Nat* nat):
             linked += 1
             if nat.table.entries[flow].state == STATE_FREE:
                 problems.append(f"timer list {bucket} holds free entry {flow}")
-            if nat.table.entries[flow].timer_prev != before:
+            if nat.table.links[flow].previous != before:
                 problems.append(f"flow {flow}: its timer links disagree")
             before = flow
-            flow = nat.table.entries[flow].timer_next
+            flow = nat.table.links[flow].following
     if linked != used:
         problems.append(f"{linked} flows have a timer, {used} are committed")
     flow = nat.table.free_head
@@ -225,7 +224,7 @@ cdef list audit(Nat* nat):
         free_entries += 1
         if nat.table.entries[flow].state != STATE_FREE:
             problems.append(f"the free list holds committed entry {flow}")
-        flow = nat.table.entries[flow].timer_next
+        flow = nat.table.links[flow].following
     if free_entries + used != watermark:
         problems.append(f"{free_entries} free and {used} used entries, {watermark} ever used")
     return problems

@@ -8,12 +8,14 @@ from hyperplane_nat.engine.wire.packet cimport Packet
 
 
 cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
-    if p.side:
-        return flow_key(
-            SIDE_OUTSIDE, p.protocol, p.port, p.source, p.source_port, p.destination_port
-        )
     return flow_key(
-        SIDE_INSIDE, p.protocol, p.port, p.destination, p.destination_port, p.source_port
+        p.side,
+        p.protocol,
+        p.port,
+        p.source,
+        p.source_port,
+        p.destination,
+        p.destination_port,
     )
 
 

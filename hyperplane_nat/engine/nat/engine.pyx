@@ -21,7 +21,7 @@ from hyperplane_nat.engine.nat.audit cimport audit
 from hyperplane_nat.engine.nat.classification cimport addresses_index
 from hyperplane_nat.engine.flows.extras cimport EXTRAS_BYTES, Extra, extras_clear
 from hyperplane_nat.engine.flows.flow_records cimport sink_open
-from hyperplane_nat.engine.flows.flow_table cimport table_init
+from hyperplane_nat.engine.flows.flow_table cimport table_init, table_release_memory
 from hyperplane_nat.engine.flows.fragment_table cimport fragments_init, fragments_release_memory
 from hyperplane_nat.engine.nat.fragments cimport fragments_deadline, fragments_expire, fragments_forget
 from hyperplane_nat.engine.state.layout cimport (
@@ -149,10 +149,10 @@ cdef class Engine:
             or neighbours_init(
                 &nat.neighbours, neighbour_key, header.slots_max, header.interfaces_max
             )
+            or table_init(&nat.table, header, keys[0])
         ):
             raise MemoryError
         nat.counters[C_FRAGMENTS_WAITING] = 0
-        table_init(&nat.table, header, keys[0])
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
         tracker_load(&nat.tracker)
         nat.timeouts[<int>STATE_MAPPING] = MAPPING_LOOK_MS
@@ -165,6 +165,7 @@ cdef class Engine:
 
     def __dealloc__(self):
         if self.nat != NULL:
+            table_release_memory(&self.nat.table)
             ports_release_memory(&self.nat.ports)
             fragments_release_memory(&self.nat.fragments)
             neighbours_release_memory(&self.nat.neighbours)

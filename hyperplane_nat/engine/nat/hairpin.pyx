@@ -42,7 +42,9 @@ cdef bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noexcept no
     cdef uint32_t mapping
     if p.protocol == 1 or target == UNATTACHED:
         return False
-    mapping = mapping_find(nat, SIDE_OUTSIDE, p.protocol, target, p.destination_port, now)
+    mapping = mapping_find(
+        nat, SIDE_OUTSIDE, p.protocol, target, p.destination, p.destination_port, now
+    )
     return mapping != NIL and nat.table.entries[mapping].state == STATE_MAPPING
 
 
@@ -57,13 +59,13 @@ cdef void hairpin_arrive(Nat* nat, Packet* p, uint16_t target) noexcept nogil:
 cdef void hairpin_turn(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     """From here on a packet that was translated as one that leaves is one that arrives."""
     hairpin_arrive(nat, p, target_of(nat, p))
-    p.source = nat.interfaces[entry.interface].address
-    p.source_port = entry.nat_port
+    p.source = entry.translated_address
+    p.source_port = entry.translated_port
 
 
 cdef void hairpin_deliver(Nat* nat, Packet* p, const Entry* source, uint64_t now) noexcept nogil:
     """Bring a packet to its receiver that is translated by its flow `source` already."""
-    cdef uint32_t flow, translated
+    cdef uint32_t flow
     cdef int reason = DROP_NONE
     cdef Entry* entry
     hairpin_turn(nat, p, source)
@@ -81,7 +83,6 @@ cdef void hairpin_deliver(Nat* nat, Packet* p, const Entry* source, uint64_t now
         drop(nat, p, reason)
         return
     entry = &nat.table.entries[flow]
-    translated = nat.slots[entry.slot].address
-    rewrite_l4(p, 2, p.destination, translated, entry.inside_port)
-    readdress(p, 16, p.destination, translated)
-    send_inside(nat, p, entry.slot)
+    rewrite_l4(p, 2, p.destination, entry.source_address, entry.source_port)
+    readdress(p, 16, p.destination, entry.source_address)
+    send_inside(nat, p, entry.originator)

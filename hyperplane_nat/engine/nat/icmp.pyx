@@ -41,7 +41,7 @@ from hyperplane_nat.engine.wire.checksum cimport (
 from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn
 from hyperplane_nat.engine.flows.identification cimport identification_next, identification_of
-from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.state.layout cimport NIL, Entry, is_mapping
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
@@ -127,21 +127,37 @@ cdef const Entry* quote_find(
     """The flow of the quoted packet, or the mapping that alone let it in; NULL without either."""
     cdef uint32_t flow
     cdef const Entry* entry
-    # Only mappings have a remote address of 0.
-    if quote.remote == 0:
-        return NULL
-    key = flow_key(p.side, quote.protocol, p.port, quote.remote, quote.remote_port, quote.port)
+    if p.side == SIDE_INSIDE:
+        key = flow_key(
+            SIDE_INSIDE,
+            quote.protocol,
+            p.port,
+            quote.ours,
+            quote.port,
+            quote.remote,
+            quote.remote_port,
+        )
+    else:
+        key = flow_key(
+            SIDE_OUTSIDE,
+            quote.protocol,
+            p.port,
+            quote.remote,
+            quote.remote_port,
+            quote.ours,
+            quote.port,
+        )
     flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
-    if flow != NIL and not flow_settle(nat, flow, now):
+    if flow != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
         entry = &nat.table.entries[flow]
-        return NULL if entry.slot == NOBODY else entry
+        return NULL if entry.originator == NOBODY else entry
     if p.side == SIDE_OUTSIDE or not nat.behaviour.mapping:
         return NULL
-    flow = mapping_find(nat, SIDE_INSIDE, quote.protocol, p.port, quote.port, now)
+    flow = mapping_find(nat, SIDE_INSIDE, quote.protocol, p.port, quote.ours, quote.port, now)
     if flow == NIL:
         return NULL
     entry = &nat.table.entries[flow]
-    if filter_admits(nat, quote.protocol, entry.interface, quote.remote, entry.nat_port):
+    if filter_admits(nat, quote.protocol, entry.responder, quote.remote, entry.translated_port):
         return entry
     return NULL
 
@@ -184,8 +200,8 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
         return
     if p.side == SIDE_INSIDE:
-        translated = nat.interfaces[entry.interface].address
-        quote_rewrite(p, &quote, translated, entry.nat_port)
+        translated = entry.translated_address
+        quote_rewrite(p, &quote, translated, entry.translated_port)
         rewrite_ip(
             p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
         )
@@ -193,15 +209,15 @@ cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
             hairpin_turn(nat, p, entry)
             translate_error(nat, p, now)
             return
-        send_outside(nat, p, entry.interface)
+        send_outside(nat, p, entry.responder)
     else:
-        translated = nat.slots[entry.slot].address
-        quote_rewrite(p, &quote, translated, entry.inside_port)
+        translated = entry.source_address
+        quote_rewrite(p, &quote, translated, entry.source_port)
         if p.hairpin:
             readdress(p, 16, p.destination, translated)
         else:
             rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
-        send_inside(nat, p, entry.slot)
+        send_inside(nat, p, entry.originator)
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
 

@@ -67,7 +67,8 @@ cdef void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
 
 cdef bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     """Make a packet of a flow fit its way, as far as can be; True when it goes no further."""
-    cdef uint16_t inside = nat.slots[entry.slot].mtu, outside = nat.interfaces[entry.interface].mtu
+    cdef uint16_t inside = nat.slots[entry.originator].mtu
+    cdef uint16_t outside = nat.interfaces[entry.responder].mtu
     cdef uint16_t mtu = inside if p.side else outside
     cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
     cdef bint segmented = p.gso_size != 0 and p.protocol != 17

@@ -78,10 +78,11 @@ cdef void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
 
 cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     """Translate a packet from outside by its flow or mapping and send it to the environment."""
-    cdef uint32_t translated = nat.slots[entry.slot].address
-    rewrite_l4(p, 4 if p.protocol == 1 else 2, p.destination, translated, entry.inside_port)
-    rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
-    send_inside(nat, p, entry.slot)
+    rewrite_l4(
+        p, 4 if p.protocol == 1 else 2, p.destination, entry.source_address, entry.source_port
+    )
+    rewrite_ip(p, 16, p.destination, entry.source_address, load16(p.ip + 4))
+    send_inside(nat, p, entry.originator)
 
 
 cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -158,9 +159,9 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         return
     count_at_entry(entry, p)
     if p.side == SIDE_INSIDE:
-        translated = nat.interfaces[entry.interface].address
+        translated = entry.translated_address
         rewrite_l4(
-            p, 4 if p.protocol == 1 else 0, p.source, translated, entry.nat_port
+            p, 4 if p.protocol == 1 else 0, p.source, translated, entry.translated_port
         )
         rewrite_ip(
             p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
@@ -168,6 +169,6 @@ cdef void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if p.hairpin:
             hairpin_deliver(nat, p, entry, now)
         else:
-            send_outside(nat, p, entry.interface)
+            send_outside(nat, p, entry.responder)
     else:
         deliver(nat, p, entry)

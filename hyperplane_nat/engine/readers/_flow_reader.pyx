@@ -22,7 +22,7 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport Entry, Header, age_of
+from hyperplane_nat.engine.state.layout cimport Entry, Header, age_of, is_mapping
 from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
 
 import socket
@@ -217,10 +217,10 @@ cdef class FlowScan:
         if (
             not (self.states >> entry.state) & 1
             or (self.protocol and entry.protocol != self.protocol)
-            or (self.slots != NULL and not self.slots[entry.slot])
-            or (self.interfaces != NULL and not self.interfaces[entry.interface])
-            or not (self.any_address or entry.remote_address == self.address)
-            or not (self.any_port or entry.remote_port == self.port)
+            or (self.slots != NULL and not self.slots[entry.originator])
+            or (self.interfaces != NULL and not self.interfaces[entry.responder])
+            or not (self.any_address or entry.destination_address == self.address)
+            or not (self.any_port or entry.destination_port == self.port)
         ):
             return False
         return self.youngest <= age <= self.oldest
@@ -244,13 +244,14 @@ cdef class FlowScan:
         elif self.field == BYTES:
             key = entry.bytes[0] + entry.bytes[1]
         elif self.field == ENVIRONMENT:
-            key = entry.slot
+            key = entry.originator
         elif self.field == REMOTE:
-            key = (<uint64_t>HP_SWAP32(entry.remote_address) << 16) | swap16(entry.remote_port)
+            key = <uint64_t>HP_SWAP32(entry.destination_address) << 16
+            key |= swap16(entry.destination_port)
         elif self.field == INSIDE_PORT:
-            key = swap16(entry.inside_port)
+            key = swap16(entry.source_port)
         else:
-            key = swap16(entry.nat_port)
+            key = swap16(entry.translated_port)
         return ~key if self.reverse else key
 
     cdef void keep(
@@ -276,22 +277,18 @@ cdef class FlowScan:
         const Entry* entry,
         uint64_t created,
         uint32_t number,
-        const uint8_t* base,
         uint64_t now,
     ) noexcept nogil:
         """Write a flow as JSON; returns how many characters it took."""
-        cdef const Header* header = <const Header*>base
-        cdef const uint8_t* inside = base + header.slot_addresses_offset + 4 * entry.slot
-        cdef const uint8_t* ours = (
-            base + header.interface_addresses_offset + 4 * entry.interface
-        )
-        cdef const uint8_t* remote = <const uint8_t*>&entry.remote_address
+        cdef const uint8_t* inside = <const uint8_t*>&entry.source_address
+        cdef const uint8_t* ours = <const uint8_t*>&entry.translated_address
+        cdef const uint8_t* remote = <const uint8_t*>&entry.destination_address
         cdef uint64_t age = elapsed(now, created)
         cdef uint32_t idle = age_of(entry, now)
         cdef char[16] unnamed
-        cdef const char* name = self.names[entry.interface]
+        cdef const char* name = self.names[entry.responder]
         if name == NULL:
-            snprintf(unnamed, 16, b'"%u"', <unsigned int>entry.interface)
+            snprintf(unnamed, 16, b'"%u"', <unsigned int>entry.responder)
             name = unnamed
         return <uint32_t>snprintf(
             out,
@@ -306,30 +303,30 @@ cdef class FlowScan:
             <unsigned int>number,
             protocol_name(entry.protocol),
             STATE_NAMES[entry.state],
-            <unsigned int>entry.slot,
+            <unsigned int>entry.originator,
             name,
             <unsigned int>inside[0],
             <unsigned int>inside[1],
             <unsigned int>inside[2],
             <unsigned int>inside[3],
-            <unsigned int>swap16(entry.inside_port),
+            <unsigned int>swap16(entry.source_port),
             <unsigned int>remote[0],
             <unsigned int>remote[1],
             <unsigned int>remote[2],
             <unsigned int>remote[3],
-            <unsigned int>swap16(entry.remote_port),
+            <unsigned int>swap16(entry.destination_port),
             <unsigned int>ours[0],
             <unsigned int>ours[1],
             <unsigned int>ours[2],
             <unsigned int>ours[3],
-            <unsigned int>swap16(entry.nat_port),
+            <unsigned int>swap16(entry.translated_port),
             <unsigned long long>entry.packets[0],
             <unsigned long long>entry.bytes[0],
             <unsigned long long>entry.packets[1],
             <unsigned long long>entry.bytes[1],
             <unsigned long long>created,
             <unsigned long long>(now - idle),
-            <unsigned int>entry.slot,
+            <unsigned int>entry.originator,
             <unsigned long long>(age // 1000),
             <unsigned int>(age % 1000),
             <unsigned int>(idle // 1000),
@@ -361,7 +358,7 @@ cdef class FlowScan:
                 if (
                     not entry_copy(header, i - 1, &entry, &created)
                     or entry.state >= STATE_MAPPING
-                    or entry.remote_address == 0
+                    or is_mapping(&entry)
                     or not attached(header, &entry)
                     or not self.accepts(&entry, elapsed(now_ms, created))
                 ):
@@ -374,7 +371,7 @@ cdef class FlowScan:
                     out[used + 1] = b"\n"
                     used += 2
                 used += self.write(
-                    out + used, &entry, created, <uint32_t>(i - 1), base, now_ms
+                    out + used, &entry, created, <uint32_t>(i - 1), now_ms
                 )
                 if self.bounded:
                     self.left -= 1
@@ -383,9 +380,8 @@ cdef class FlowScan:
         finally:
             free(out)
 
-    def rest(self, const unsigned char[::1] memory not None, uint32_t limit):
+    def rest(self, uint32_t limit):
         """The next `limit` flows of a sorted list, after the walk; b"" at its end."""
-        cdef const uint8_t* base = &memory[0]
         cdef uint32_t end, i
         cdef Kept last
         cdef char* out
@@ -418,7 +414,6 @@ cdef class FlowScan:
                     &self.heap[i].entry,
                     self.heap[i].created,
                     self.heap[i].number,
-                    base,
                     self.now,
                 )
         self.written = end

@@ -17,9 +17,8 @@ from libc.stdlib cimport calloc, free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport Entry, Header, Remote
+from hyperplane_nat.engine.state.layout cimport MAPPED, Entry, Header, Remote
 from hyperplane_nat.engine.state.snapshot cimport entry_copy
-from hyperplane_nat.engine.flows.tracker cimport MAPPED
 from hyperplane_nat.engine.wire.text cimport address_number, dotted
 
 import array
@@ -126,7 +125,9 @@ cdef class PortHolders:
 
     cdef uint32_t number_of(self, const Entry* entry) noexcept nogil:
         """The number of the endpoint towards which an entry has a port, from 1, or 0."""
-        cdef uint64_t first = endpoint(entry.remote_address, entry.remote_port, entry.interface)
+        cdef uint64_t first = endpoint(
+            entry.destination_address, entry.destination_port, entry.responder
+        )
         cdef uint32_t position = home(first, entry.protocol, self.mask)
         while self.cells[position].number:
             if (
@@ -155,8 +156,8 @@ cdef class PortHolders:
                     or entry.state == STATE_TIME_WAIT
                     or entry.state == STATE_RESET
                 )
-                who = (<uint64_t>entry.slot << 1) | held
-                self.found[count] = (<uint64_t>entry.interface << 17) | who
+                who = (<uint64_t>entry.originator << 1) | held
+                self.found[count] = (<uint64_t>entry.responder << 17) | who
                 count += 1
                 # A flow of a mapping uses the mapping's port.
                 number = 0 if entry.flags & MAPPED else self.number_of(&entry)

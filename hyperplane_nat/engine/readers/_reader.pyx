@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport Entry, Header, SlotCounters
+from hyperplane_nat.engine.state.layout cimport Entry, Header, SlotCounters, is_mapping
 from hyperplane_nat.engine.state.layout cimport Exhaustion as ExhaustionRecord
 from hyperplane_nat.engine.state.barriers cimport HP_FENCE_ACQUIRE
 from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
@@ -88,8 +88,6 @@ def read_flows(
     """Flows, or mappings, among `limit` entries from `start`."""
     cdef const uint8_t* base = &memory[0]
     cdef const Header* header = <const Header*>base
-    cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
-    cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
     cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
     cdef uint64_t i, created
     cdef Entry entry
@@ -98,7 +96,7 @@ def read_flows(
         if (
             not entry_copy(header, i, &entry, &created)
             or entry.state > STATE_MAPPING
-            or (entry.remote_address == 0) != mappings
+            or is_mapping(&entry) != mappings
             or not attached(header, &entry)
         ):
             continue
@@ -107,14 +105,14 @@ def read_flows(
                 i,
                 PROTOCOLS.get(entry.protocol, "?"),
                 STATE_NAMES[entry.state],
-                entry.slot,
-                entry.interface,
-                dotted(slots[entry.slot]),
-                swap16(entry.inside_port),
-                dotted(entry.remote_address),
-                swap16(entry.remote_port),
-                dotted(interfaces[entry.interface]),
-                swap16(entry.nat_port),
+                entry.originator,
+                entry.responder,
+                dotted(entry.source_address),
+                swap16(entry.source_port),
+                dotted(entry.destination_address),
+                swap16(entry.destination_port),
+                dotted(entry.translated_address),
+                swap16(entry.translated_port),
                 entry.packets[0],
                 entry.bytes[0],
                 entry.packets[1],

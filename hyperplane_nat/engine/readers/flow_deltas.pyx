@@ -29,7 +29,14 @@ from hyperplane_nat.engine.flows.flow_records cimport (
     ring_records,
     ring_take,
 )
-from hyperplane_nat.engine.state.layout cimport Entry, FlowRecord, Header, RecordRing, age_of
+from hyperplane_nat.engine.state.layout cimport (
+    Entry,
+    FlowRecord,
+    Header,
+    RecordRing,
+    age_of,
+    is_mapping,
+)
 from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
 
 from hyperplane_nat.engine.state.settings import FlowDelta
@@ -162,10 +169,6 @@ cdef class FlowDeltas:
         """What the flows among `limit` entries from `start` did since the last look."""
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
-        cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
-        cdef const uint32_t* interfaces = <const uint32_t*>(
-            base + header.interface_addresses_offset
-        )
         cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
         cdef uint64_t i
         cdef int side
@@ -180,7 +183,7 @@ cdef class FlowDeltas:
             if (
                 not entry_copy(header, i, &entry, &record.created)
                 or entry.state > STATE_HELD
-                or entry.remote_address == 0
+                or is_mapping(&entry)
                 or not attached(header, &entry)
             ):
                 continue
@@ -191,14 +194,14 @@ cdef class FlowDeltas:
             record.entry = <uint32_t>i
             record.protocol = entry.protocol
             record.state = entry.state
-            record.inside_address = slots[entry.slot]
-            record.remote_address = entry.remote_address
-            record.nat_address = interfaces[entry.interface]
-            record.inside_port = entry.inside_port
-            record.remote_port = entry.remote_port
-            record.nat_port = entry.nat_port
-            record.slot = entry.slot
-            record.interface = entry.interface
+            record.inside_address = entry.source_address
+            record.remote_address = entry.destination_address
+            record.nat_address = entry.translated_address
+            record.inside_port = entry.source_port
+            record.remote_port = entry.destination_port
+            record.nat_port = entry.translated_port
+            record.slot = entry.originator
+            record.interface = entry.responder
             record.reason = 0
             record.last_seen = now_ms - age_of(&entry, now_ms)
             for side in range(2):

@@ -8,6 +8,7 @@ class SearchKey(NamedTuple):
     owner: int
     remote_address: bytes
     remote_port: bytes
+    local_address: bytes
     local_port: bytes
 
 def find_flows(memory: mmap, keys: list[SearchKey]) -> list[int | None]: ...

@@ -24,7 +24,16 @@ from hyperplane_nat.engine.state.snapshot cimport entry_copy
 import os
 
 SearchKey = namedtuple(
-    "SearchKey", ["side", "protocol", "owner", "remote_address", "remote_port", "local_port"]
+    "SearchKey",
+    [
+        "side",
+        "protocol",
+        "owner",
+        "remote_address",
+        "remote_port",
+        "local_address",
+        "local_port",
+    ],
 )
 SearchKey.__doc__ = """One direction of a flow; addresses and ports as they stand in a packet.
 
@@ -50,15 +59,18 @@ cdef inline uint64_t probe(
 
 
 cdef FlowKey packed(object key) except *:
-    cdef uint32_t address
+    cdef uint32_t remote, local
     cdef uint16_t remote_port, local_port
-    cdef bytes text = key.remote_address + key.remote_port + key.local_port
-    if len(text) != 8:
-        raise ValueError("a search key has 4 bytes of address and 2 of each port")
-    memcpy(&address, <const char*>text, 4)
+    cdef bytes text = key.remote_address + key.remote_port + key.local_address + key.local_port
+    if len(text) != 12:
+        raise ValueError("a search key has 4 bytes of address and 2 of port for each end")
+    memcpy(&remote, <const char*>text, 4)
     memcpy(&remote_port, <const char*>text + 4, 2)
-    memcpy(&local_port, <const char*>text + 6, 2)
-    return flow_key(key.side, key.protocol, key.owner, address, remote_port, local_port)
+    memcpy(&local, <const char*>text + 6, 4)
+    memcpy(&local_port, <const char*>text + 10, 2)
+    if key.side:
+        return flow_key(key.side, key.protocol, key.owner, remote, remote_port, local, local_port)
+    return flow_key(key.side, key.protocol, key.owner, local, local_port, remote, remote_port)
 
 
 def find_flows(const unsigned char[::1] memory not None, list keys not None):

@@ -6,3 +6,6 @@ def convert_layout_3(entries: bytes, tracks: bytes, memory: mmap, start: int, no
 
     ``now_ms`` is the map's clock: when a flow began had 32 bits of it.
     """
+
+def convert_layout_4(entries: bytes, tracks: bytes, memory: mmap, start: int, now_ms: int) -> None:
+    """The same for layout 4, which had all bits."""

@@ -8,12 +8,15 @@ A former layout is written down here as it was, and nowhere else.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport STATE_FREE
-from hyperplane_nat.engine.state.layout cimport Entry, Header, Track, set_created
+from hyperplane_nat.engine.state.layout cimport MAPPING, Entry, Header, Track, set_created
 
 cdef enum:
     NO_SCALE = 15
+    # In `flags` of layouts 3 and 4; they are in `syn_scale` now, at the same place.
+    WINDOWS_UNSCALED = 0x30
 
-cdef struct Entry3:
+# What layouts 3 and 4 begin an entry with. A mapping is one whose remote address is 0.
+cdef struct Former:
     uint32_t remote_address
     uint16_t remote_port
     uint16_t inside_port
@@ -23,6 +26,9 @@ cdef struct Entry3:
     uint8_t protocol
     uint8_t state
     uint32_t last_seen
+
+cdef struct Entry3:
+    Former former
     uint32_t created
     uint32_t timer_next
     uint32_t timer_prev
@@ -37,32 +43,124 @@ cdef struct Track3:
     uint32_t sequence_end[2]
     uint32_t acknowledged[2]
 
+cdef struct Entry4:
+    Former former
+    uint32_t timer_next
+    uint32_t timer_prev
+    uint16_t generation
+    uint8_t flags
+    uint8_t created_high
+    uint64_t packets[2]
+    uint64_t bytes[2]
+
+cdef struct Track4:
+    uint32_t sequence_end[2]
+    uint32_t acknowledged[2]
+    uint16_t window[2]
+    uint32_t syn_sequence
+    uint16_t syn_payload
+    uint8_t window_scale
+    uint8_t syn_scale
+    uint32_t created
+
+# Where the entries and tracks of one layout go, and what they do not say themselves.
+cdef struct Target:
+    const Header* header
+    Entry* entries
+    Track* tracks
+    uint64_t count
+    uint64_t now
+
+
+cdef void convert(
+    const Header* header, Entry* entry, const Former* former, uint8_t flags
+) noexcept nogil:
+    """What is alike in both layouts; whoever had the numbers had one address."""
+    cdef const uint8_t* base = <const uint8_t*>header
+    cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
+    cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
+    entry.source_address = slots[former.slot] if former.slot < header.slots_max else 0
+    entry.source_port = former.inside_port
+    entry.destination_address = former.remote_address
+    entry.destination_port = former.remote_port
+    entry.translated_address = (
+        interfaces[former.interface] if former.interface < header.interfaces_max else 0
+    )
+    entry.translated_port = former.nat_port
+    entry.originator = former.slot
+    entry.responder = former.interface
+    entry.protocol = former.protocol
+    entry.state = former.state
+    entry.last_seen = former.last_seen
+    entry.flags = flags & <uint8_t>~WINDOWS_UNSCALED
+    if former.remote_address == 0:
+        entry.flags = MAPPING
+
+
+cdef Target target_of(
+    Py_ssize_t entries,
+    Py_ssize_t entry_bytes,
+    Py_ssize_t tracks,
+    Py_ssize_t track_bytes,
+    uint8_t[::1] memory,
+    uint64_t start,
+    uint64_t now,
+) except *:
+    cdef Target target
+    target.header = <const Header*>&memory[0]
+    target.count = entries // entry_bytes
+    target.now = now
+    if (
+        tracks < <Py_ssize_t>target.count * track_bytes
+        or start > target.header.flows_max
+        or target.count > target.header.flows_max - start
+    ):
+        raise ValueError("entries without tracks, or more than the map has room for")
+    target.entries = <Entry*>(&memory[0] + target.header.entries_offset) + start
+    target.tracks = <Track*>(&memory[0] + target.header.tracks_offset) + start
+    return target
+
 
 cdef void convert_3(
-    Entry* entry, Track* track, const Entry3* entry_3, const Track3* track_3, uint64_t now
+    const Target* target, uint64_t i, const Entry3* former, const Track3* former_track
 ) noexcept nogil:
+    cdef Entry* entry = &target.entries[i]
+    cdef Track* track = &target.tracks[i]
     cdef int side
-    entry.remote_address = entry_3.remote_address
-    entry.remote_port = entry_3.remote_port
-    entry.inside_port = entry_3.inside_port
-    entry.slot = entry_3.slot
-    entry.interface = entry_3.interface
-    entry.nat_port = entry_3.nat_port
-    entry.protocol = entry_3.protocol
-    entry.state = entry_3.state
-    entry.last_seen = entry_3.last_seen
+    convert(target.header, entry, &former.former, former.track_flags)
     # Odd is what is not to be read; it begins with layout 4.
-    entry.generation = (entry_3.generation & 0xFFFE) | (entry_3.state == STATE_FREE)
-    entry.flags = entry_3.track_flags
-    set_created(entry, track, now - <uint32_t>(<uint32_t>now - entry_3.created))
+    entry.generation = (former.generation & 0xFFFE) | (former.former.state == STATE_FREE)
+    set_created(entry, track, target.now - <uint32_t>(<uint32_t>target.now - former.created))
     for side in range(2):
-        entry.packets[side] = entry_3.packets[side]
-        entry.bytes[side] = entry_3.bytes[side]
-        track.window[side] = entry_3.window[side]
-        track.sequence_end[side] = track_3.sequence_end[side]
-        track.acknowledged[side] = track_3.acknowledged[side]
-    track.window_scale = entry_3.window_scale
-    track.syn_scale = NO_SCALE
+        entry.packets[side] = former.packets[side]
+        entry.bytes[side] = former.bytes[side]
+        track.window[side] = former.window[side]
+        track.sequence_end[side] = former_track.sequence_end[side]
+        track.acknowledged[side] = former_track.acknowledged[side]
+    track.window_scale = former.window_scale
+    track.syn_scale = NO_SCALE | (former.track_flags & WINDOWS_UNSCALED)
+
+
+cdef void convert_4(
+    const Target* target, uint64_t i, const Entry4* former, const Track4* former_track
+) noexcept nogil:
+    cdef Entry* entry = &target.entries[i]
+    cdef Track* track = &target.tracks[i]
+    cdef int side
+    convert(target.header, entry, &former.former, former.flags)
+    entry.generation = former.generation
+    entry.created_high = former.created_high
+    for side in range(2):
+        entry.packets[side] = former.packets[side]
+        entry.bytes[side] = former.bytes[side]
+        track.window[side] = former_track.window[side]
+        track.sequence_end[side] = former_track.sequence_end[side]
+        track.acknowledged[side] = former_track.acknowledged[side]
+    track.syn_sequence = former_track.syn_sequence
+    track.syn_payload = former_track.syn_payload
+    track.window_scale = former_track.window_scale
+    track.syn_scale = former_track.syn_scale | (former.flags & WINDOWS_UNSCALED)
+    track.created = former_track.created
 
 
 def convert_layout_3(
@@ -72,25 +170,30 @@ def convert_layout_3(
     uint64_t start,
     uint64_t now_ms,
 ):
-    cdef uint64_t count = entries.shape[0] // sizeof(Entry3)
-    cdef Header* header = <Header*>&memory[0]
-    cdef Entry* to_entries = <Entry*>(&memory[0] + header.entries_offset)
-    cdef Track* to_tracks = <Track*>(&memory[0] + header.tracks_offset)
     cdef uint64_t i
-    if count == 0:
-        return
-    if (
-        tracks.shape[0] < <Py_ssize_t>(count * sizeof(Track3))
-        or start > header.flows_max
-        or count > header.flows_max - start
-    ):
-        raise ValueError("entries without tracks, or more than the map has room for")
+    cdef Target target = target_of(
+        entries.shape[0], sizeof(Entry3), tracks.shape[0], sizeof(Track3), memory, start, now_ms
+    )
     with nogil:
-        for i in range(count):
+        for i in range(target.count):
             convert_3(
-                &to_entries[start + i],
-                &to_tracks[start + i],
-                &(<const Entry3*>&entries[0])[i],
-                &(<const Track3*>&tracks[0])[i],
-                now_ms,
+                &target, i, &(<const Entry3*>&entries[0])[i], &(<const Track3*>&tracks[0])[i]
+            )
+
+
+def convert_layout_4(
+    const uint8_t[::1] entries not None,
+    const uint8_t[::1] tracks not None,
+    uint8_t[::1] memory not None,
+    uint64_t start,
+    uint64_t now_ms,
+):
+    cdef uint64_t i
+    cdef Target target = target_of(
+        entries.shape[0], sizeof(Entry4), tracks.shape[0], sizeof(Track4), memory, start, now_ms
+    )
+    with nogil:
+        for i in range(target.count):
+            convert_4(
+                &target, i, &(<const Entry4*>&entries[0])[i], &(<const Track4*>&tracks[0])[i]
             )

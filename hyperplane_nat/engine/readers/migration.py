@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from mmap import mmap
 from pathlib import Path
 
-from hyperplane_nat.engine.readers.former_entries import convert_layout_3
+from hyperplane_nat.engine.readers.former_entries import convert_layout_3, convert_layout_4
 from hyperplane_nat.engine.readers.state_map import (
     ENTRY_BYTES,
     HEADER_BYTES,
@@ -36,7 +36,7 @@ from hyperplane_nat.engine.state.constants import COUNTER_NAMES, LAYOUT_VERSION
 
 Convert = Callable[[bytes, bytes, mmap, int, int], None]
 
-_CONVERSIONS: Mapping[int, Convert] = {3: convert_layout_3}
+_CONVERSIONS: Mapping[int, Convert] = {3: convert_layout_3, 4: convert_layout_4}
 """By layout: entries, tracks, the new map's memory, the first entry's number, the clock."""
 
 _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
@@ -50,7 +50,8 @@ _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
             "ring_slots_used",
             "ring_slots_peak",
         }
-    )
+    ),
+    4: frozenset(),
 }
 """By layout: the counters that it did not have; the others are in the order of today's."""
 

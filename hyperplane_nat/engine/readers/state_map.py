@@ -61,7 +61,7 @@ _HEADER: Final = struct.Struct("<8sIIQ6I11QII")
 _WATERMARK_OFFSET: Final = struct.calcsize("<8sIIQ6I11Q")
 HEADER_BYTES: Final = 4096
 ENTRY_BYTES: Final = 64
-TRACK_BYTES: Final = {3: 16, LAYOUT_VERSION: 32}
+TRACK_BYTES: Final = {3: 16, 4: 32, LAYOUT_VERSION: 32}
 """By layout; all else that has a place in the file is the same in the layouts that can be read."""
 
 _HEARTBEAT: Final = struct.Struct("<Q")

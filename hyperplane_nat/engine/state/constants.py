@@ -34,7 +34,7 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 """Version of the state map; a forwarder refuses a map of another version."""
 
 EXHAUSTIONS = 1024

@@ -21,21 +21,29 @@ cdef enum:
     # What 32 bits tell of an age in ms: beyond 37 days it is a time that lies ahead.
     AGE_MAX = 0xBFFFFFFF
 
-# One flow, one cache line: everything a UDP packet needs.  `state` is the commit mark: it is
-# stored last when an entry is made and first when it is freed.  `generation` is what readers of
-# another process go by (`snapshot`).
+# In `flags`, above the tracker's own bits: the entry is a mapping and no flow; the flow has its
+# port from a mapping; the SYN in its track may begin another connection.
+cdef enum:
+    MAPPING = 0x10
+    MAPPED = 0x40
+    SYN_REMEMBERED = 0x80
+
+# One flow, one cache line: everything a UDP packet needs.  Its originator, an attachment, sends
+# from the source to the destination; its responder, another one, sees the translated source and
+# answers that.  `state` is the commit mark: it is stored last when an entry is made and first when it is
+# freed.  `generation` is what readers of another process go by (`snapshot`).
 cdef struct Entry:
-    uint32_t remote_address
-    uint16_t remote_port
-    uint16_t inside_port
-    uint16_t slot
-    uint16_t interface
-    uint16_t nat_port
+    uint32_t source_address
+    uint32_t destination_address
+    uint16_t source_port
+    uint16_t destination_port
+    uint16_t originator
     uint8_t protocol
     uint8_t state
+    uint32_t translated_address
+    uint16_t translated_port
+    uint16_t responder
     uint32_t last_seen
-    uint32_t timer_next
-    uint32_t timer_prev
     uint16_t generation
     uint8_t flags
     uint8_t created_high
@@ -44,7 +52,7 @@ cdef struct Entry:
 
 # What a flow's later packets do not need unless they are TCP's: next sequence number expected from,
 # last acknowledgement sent and window offered by each side; the SYN that is remembered; and the low
-# bits of when the flow began (`created_of`).
+# bits of when the flow began (`created_of`).  What else is in `syn_scale` the tracker knows.
 cdef struct Track:
     uint32_t sequence_end[2]
     uint32_t acknowledged[2]
@@ -151,6 +159,10 @@ cdef struct Header:
     # Entries at or above this index were never used: nobody need read their pages.
     uint32_t entries_watermark
     uint32_t reserved
+
+
+cdef inline bint is_mapping(const Entry* entry) noexcept nogil:
+    return (entry.flags & MAPPING) != 0
 
 
 cdef inline uint64_t created_of(const Entry* entry, const Track* track) noexcept nogil:

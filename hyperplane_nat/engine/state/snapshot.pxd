@@ -52,4 +52,4 @@ cdef inline bint entry_copy(
 
 cdef inline bint attached(const Header* header, const Entry* entry) noexcept nogil:
     """Whether an entry belongs to a slot and an interface of the map: nobody's does not."""
-    return entry.slot < header.slots_max and entry.interface < header.interfaces_max
+    return entry.originator < header.slots_max and entry.responder < header.interfaces_max
