@@ -19,8 +19,9 @@ when it is the last one.  No path probes until it gives up.
 A bitmap begins with the port that makes its endpoint crowded (`ports_adopt`).  It is not filled at
 once, which would stall the packets behind it: every allocation looks up SCAN more ports, and until
 all are known ports are still drawn at random, which stays cheap because the endpoint has then
-filled at most an eighth of the range.  A rebuild may find endpoints that are all but full; it adds what it
-met before their bitmaps began (`ports_note`), so they are complete when the first packet comes.
+filled at most an eighth of the range.  A rebuild may find endpoints that are all but full; it adds
+what it met before their bitmaps began (`ports_note`), so they are complete when the first packet
+comes.
 
 Bitmaps live in the state map beside the table.  A range of SMALL_RANGE ports or fewer needs
 none: a walk over it is short.  Everything here is derived from the committed flows and rebuilt

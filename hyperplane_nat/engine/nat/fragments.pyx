@@ -321,32 +321,45 @@ cdef int misplaced(Nat* nat, const Packet* p, uint32_t number) noexcept nogil:
     return DROP_NONE
 
 
+cdef uint32_t context_of(Nat* nat, const Packet* p, uint64_t now) noexcept nogil:
+    """The context of a fragment's datagram, made if there is none.
+
+    A first fragment that is not the same as the one there was begins another datagram.
+    """
+    cdef FragmentTable* table = &nat.fragments
+    cdef DatagramKey key = datagram_key(
+        p.side, p.port, p.protocol, load16(p.ip + 4), p.source, p.destination
+    )
+    cdef uint32_t number = context_find(table, &key)
+    cdef uint64_t first_piece
+    if fragment_offset(p):
+        return make(nat, &key, now) if number == NOTHING else number
+    first_piece = fingerprint(table, p)
+    if (
+        number != NOTHING
+        and context_begun(&table.contexts[number])
+        and table.contexts[number].first_piece != first_piece
+    ):
+        end(nat, number)
+        number = NOTHING
+    if number == NOTHING:
+        number = make(nat, &key, now)
+    table.contexts[number].first_piece = first_piece
+    return number
+
+
 cdef uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Deal with a fragment, or return the context of a first one, which is then to be translated.
 
     A later one was forwarded, dropped, or waits: the packet's action says which.
     """
-    cdef FragmentTable* table = &nat.fragments
     cdef uint32_t number, offset = fragment_offset(p), last = offset + p.l4_length
-    cdef uint64_t first_piece = 0
     cdef int reason
     cdef bint waits
     cdef Context* context
-    cdef DatagramKey key = datagram_key(
-        p.side, p.port, p.protocol, load16(p.ip + 4), p.source, p.destination
-    )
     fragments_expire(nat, now, EXPIRED_AT_ONCE)
-    number = context_find(table, &key)
-    if offset == 0:
-        first_piece = fingerprint(table, p)
-        if number != NOTHING:
-            context = &table.contexts[number]
-            if context_begun(context) and context.first_piece != first_piece:
-                end(nat, number)
-                number = NOTHING
-    if number == NOTHING:
-        number = make(nat, &key, now)
-    context = &table.contexts[number]
+    number = context_of(nat, p, now)
+    context = &nat.fragments.contexts[number]
     reason = context.reason if context.reason else misplaced(nat, p, number)
     waits = offset != 0 and context.state != CONTEXT_ANSWERED
     if reason == DROP_NONE and not waits and not charge(nat, p, context, now):
@@ -363,7 +376,6 @@ cdef uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcept nogil
     if not fragment_field(p) & MORE_FRAGMENTS:
         context.end = last
     if offset == 0:
-        context.first_piece = first_piece
         context.flow_key = packet_key(p)
         context.flow_hash = p.hash
         return number
