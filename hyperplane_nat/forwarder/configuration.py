@@ -94,10 +94,14 @@ class Configuration:
         yield from sliced_json.discard(wanted.attachments)
         yield from sliced_json.discard(wanted.claims)
 
-    def retiring(self) -> dict[str, list[int]]:
-        """Numbers that cannot be used yet, because flows name them."""
+    def describe(self) -> dict[str, Any]:
+        """How much is served, and the numbers that cannot be used yet, because flows name them."""
         slots, interfaces = self._engine.retiring()
-        return {"slots": slots, "interfaces": interfaces}
+        return {
+            "slots": len(self.slots),
+            "interfaces": len(self.interfaces),
+            "retiring": {"slots": slots, "interfaces": interfaces},
+        }
 
     def _known(self, key: Claim) -> Any:
         kind, number = key
@@ -113,11 +117,10 @@ class Configuration:
                 raise ValueError(
                     f"slot {item.number} names interface {item.interface}: there is none"
                 )
-        if wanted.everything or not any(kind == "interface" for kind, _ in wanted.gone):
-            return
-        for slot in self.slots.values():
+        leaving = {number for kind, number in wanted.gone if kind == "interface"}
+        for slot in self.slots.values() if leaving and not wanted.everything else ():
             yield
-            if slot.key not in wanted.gone and ("interface", slot.interface) in wanted.gone:
+            if slot.interface in leaving and slot.key not in wanted.gone:
                 raise ValueError(
                     f"interface {slot.interface} has slot {slot.number} attached: remove that first"
                 )
@@ -195,13 +198,10 @@ class Configuration:
             self._links.unlink(number)
 
     def _set(self, item: Attachment) -> None:
-        known = self._known(item.key)
         if isinstance(item, SlotState):
             self._set_slot(item)
         else:
             self._set_interface(item)
-            if known is None or (known.mac, known.claims) != (item.mac, item.claims):
-                self._announce(item)
         for claim in item.claims:
             self._owners[claim] = item.key
         self._served[item.key[0]][item.number] = item
@@ -221,9 +221,9 @@ class Configuration:
                 primary=interface.number,
             )
         self._links.link_interface(interface.number, interface.ifindex)
-
-    def _announce(self, interface: InterfaceState) -> None:
-        """Tell the VPC of the addresses of an interface that is new or changed."""
+        known = self.interfaces.get(interface.number)
+        if known is not None and (known.mac, known.claims) == (interface.mac, interface.claims):
+            return
         for _, address in interface.addresses:
             frame = arp.announcement(mac=interface.mac, address=address)
             self._links.send_outside(interface.number, frame)

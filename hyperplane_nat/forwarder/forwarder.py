@@ -196,15 +196,7 @@ class Forwarder:
                 gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
-        return self._served()
-
-    def _served(self) -> dict[str, Any]:
-        served = self._configuration
-        return {
-            "slots": len(served.slots),
-            "interfaces": len(served.interfaces),
-            "retiring": served.retiring(),
-        }
+        return self._configuration.describe()
 
     def _sweep(self) -> float | None:
         """End flows of what was removed, a step now and the others between batches."""
@@ -223,7 +215,7 @@ class Forwarder:
             "private_bytes": (resident - shared) * page,
             "coalesces_udp": self._coalesces_udp,
             "configured": self._configuration.configured,
-            **self._served(),
+            **self._configuration.describe(),
         }
 
     def verify(self, _arguments: dict[str, Any]) -> dict[str, Any]:

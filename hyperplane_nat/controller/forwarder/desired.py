@@ -46,19 +46,21 @@ def everything(
             f"the lab has no link for {', '.join(missing[:3])} (hyperplane-nat down, then up)"
         )
     provisioned = [
-        _interface(
-            links[item.name],
-            number=item.number,
-            address=str(item.address),
-            subnet=str(item.subnet.cidr),
-            router=str(item.subnet.router),
-            destinations=list(map(str, item.destinations)),
-            vpc=vpc_numbers.get(item.vpc.name, 0),
-            mtu=min(config.network_interface[item.number].mtu_bytes, item.vpc.mtu_bytes),
-            secondary=[
+        {
+            "number": item.number,
+            "name": item.name,
+            "ifindex": links[item.name].ifindex,
+            "address": str(item.address),
+            "mac": links[item.name].mac,
+            "subnet": str(item.subnet.cidr),
+            "router": str(item.subnet.router),
+            "destinations": list(map(str, item.destinations)),
+            "vpc": vpc_numbers.get(item.vpc.name, 0),
+            "mtu": min(config.network_interface[item.number].mtu_bytes, item.vpc.mtu_bytes),
+            "secondary": [
                 {"number": number, "address": str(address)} for number, address in item.secondary
             ],
-        )
+        }
         for item in lab.interfaces
     ]
     attached = [
@@ -84,17 +86,19 @@ def everything(
 
 def interface(wanted: WantedInterface, link: Interface, vpc_mtu: int) -> Item:
     """An interface of functions, with its security groups."""
-    return _interface(
-        link,
-        number=wanted.number,
-        address=wanted.address,
-        subnet=wanted.subnet,
-        router=wanted.router,
-        destinations=list(wanted.destinations),
-        vpc=wanted.vpc_number,
-        mtu=min(INTERFACE_MTU, vpc_mtu),
+    return {
+        "number": wanted.number,
+        "name": wanted.link,
+        "ifindex": link.ifindex,
+        "address": wanted.address,
+        "mac": link.mac,
+        "subnet": wanted.subnet,
+        "router": wanted.router,
+        "destinations": list(wanted.destinations),
+        "vpc": wanted.vpc_number,
+        "mtu": min(INTERFACE_MTU, vpc_mtu),
         **wanted.policy.document(),
-    )
+    }
 
 
 def slot(config: Config, standing: Slot, attached: int | None) -> Item:
@@ -111,7 +115,3 @@ def slot(config: Config, standing: Slot, attached: int | None) -> Item:
         "interface": attached,
         "mtu": config.environment.mtu_bytes,
     }
-
-
-def _interface(link: Interface, **fields: Any) -> Item:
-    return {"name": link.name, "ifindex": link.ifindex, "mac": link.mac, **fields}

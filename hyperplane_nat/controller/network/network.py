@@ -129,7 +129,7 @@ class Network:
         wanted = self._region.wanted()
         # Of an adopted lab nothing has been followed yet.
         self._mtus |= {vpc.name: vpc.mtu_bytes for vpc in wanted.vpcs}
-        interfaces = self._standing(wanted)
+        interfaces = self._items(wanted.interfaces)
         self._told = {item["number"]: item for item in interfaces}
         numbers = {interface.id: interface.number for interface in wanted.interfaces}
         slots = []
@@ -139,12 +139,13 @@ class Network:
         vpcs = {vpc.name: vpc.number for vpc in wanted.vpcs}
         return desired.everything(self._config, lab, provisioned, vpcs, interfaces, slots)
 
-    def _standing(self, wanted: Wanted) -> list[dict[str, Any]]:
-        """The interfaces of functions that have a link."""
-        return [self._item(each) for each in wanted.interfaces if each.link in self._links]
-
-    def _item(self, interface: WantedInterface) -> dict[str, Any]:
-        return desired.interface(interface, self._links[interface.link], self._mtus[interface.vpc])
+    def _items(self, interfaces: Iterable[WantedInterface]) -> list[dict[str, Any]]:
+        """Those that have a link."""
+        return [
+            desired.interface(each, self._links[each.link], self._mtus[each.vpc])
+            for each in interfaces
+            if each.link in self._links
+        ]
 
     def _slot(self, slot: Slot, interface: int | None) -> dict[str, Any]:
         return desired.slot(self._config, slot, interface)
@@ -200,9 +201,9 @@ class Network:
             return
         async with self._changing:
             await self._make([interface])
-            item = self._item(interface)
-            await self._insist(interfaces=[item], slots=[slot])
-            self._told[interface.number] = item
+            items = self._items([interface])
+            await self._insist(interfaces=items, slots=[slot])
+            self._told |= {item["number"]: item for item in items}
 
     async def _attach_with_others(self, slot: dict[str, Any]) -> None:
         """Tell the forwarder, in one message with all that come while it answers the last one."""
@@ -257,7 +258,9 @@ class Network:
         if missing:
             await self._make_or_report(missing)
         changed = [
-            item for item in self._standing(wanted) if self._told.get(item["number"]) != item
+            item
+            for item in self._items(wanted.interfaces)
+            if self._told.get(item["number"]) != item
         ]
         if changed:
             await self._update(interfaces=changed)
