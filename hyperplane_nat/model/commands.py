@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hyperplane_nat.model.changes import Changes, P, Resource, by_name, parts_of
 from hyperplane_nat.model.entities import (
@@ -202,11 +202,12 @@ class Commands:
         self._unique(self._tables.services, found, "InvalidParameterValue", "service", wanted.name)
         return self._put_service(found, wanted, None)
 
-    def modify_service(self, service: str, wanted: ServiceResource) -> Service:
-        """Everything but its name."""
+    def modify_service(self, service: str, changes: Mapping[str, Any]) -> Service:
+        """`changes` has fields of a `ServiceResource`; it keeps its name and VPC."""
         found = self.service(service)
         vpc = self._tables.vpcs[found.vpc_id]
-        return self._put_service(vpc, replace(wanted, name=found.name), found)
+        shown = next(item for item in self._as_resource(vpc).services if item.name == found.name)
+        return self._put_service(vpc, replace(shown, **changes), found)
 
     def delete_service(self, service: str) -> None:
         """Connections to it end."""

@@ -36,7 +36,7 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
     tables = region.tables
     match item:
         case Account():
-            return {"Id": item.id, "Name": item.name}
+            return {"Id": item.id, "Name": item.name, "Declared": item.declared}
         case Vpc():
             return _vpc(item)
         case Subnet():
