@@ -143,6 +143,14 @@ class Client:
         """The answer to POST `path`, decoded; `body` is sent as JSON, None is no body."""
         return self._decode(b"".join(self.stream("POST", path, body=body)))
 
+    def patch(self, path: str, body: object) -> object:
+        """The answer to PATCH `path`, decoded."""
+        return self._decode(b"".join(self.stream("PATCH", path, body=body)))
+
+    def delete(self, path: str) -> object:
+        """The answer to DELETE `path`, decoded."""
+        return self._decode(b"".join(self.stream("DELETE", path)))
+
     def verify(self) -> object:
         """The answer to GET /v1/verify, for which the controller itself waits long."""
         patient = Client(

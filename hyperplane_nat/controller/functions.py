@@ -31,9 +31,11 @@ from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.metrics.distribution import Distribution
+from hyperplane_nat.model.changes import Resource
+from hyperplane_nat.model.description import describe
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.planner import CHANGE, PlanLine
-from hyperplane_nat.model.region import Placement, Plan, Region
+from hyperplane_nat.model.region import Commands, Placement, Plan, Region
 from hyperplane_nat.model.store import Store, token_mismatch
 from netns import execution, topology
 from netns.errors import NetnsError
@@ -119,7 +121,7 @@ class Functions:
         self.pool.add(free)
         with self._saving():
             # An apply that waited for the end of interfaces may not have come to its own end.
-            self.region.apply(self.region.plan(resources_of(self._config), keep_used=True))
+            self.region.resume(resources_of(self._config))
 
     async def start(self, progress: Callable[[int, int], None]) -> None:
         """Make everything that is wanted, the pool included; the forwarder runs."""
@@ -228,30 +230,58 @@ class Functions:
 
         ModelError, StateError: nothing was changed.
         """
-        plan = self.region.plan(resources_of(config), keep_used=keep_used)
-        result = self._answer(plan, config, applied=True)
-        self.region.apply(
-            plan,
-            lambda: self._store.save(self.region, token=token, request=request, answer=result),
-        )
+        result: dict[str, Any] = {}
+
+        def commit(lines: Sequence[PlanLine]) -> None:
+            result.update(self._answer(lines, config, applied=True))
+            self._store.save(self.region, token=token, request=request, answer=result)
+
+        self.region.apply(Plan(resources_of(config), keep_used=keep_used), commit)
         self._config = config
         self.pool.resize(config.pool.size, config.pool.refill_batch)
+        await self._settle_now()
+        return result
+
+    def plan(self, config: Config, *, keep_used: bool) -> Mapping[str, Any]:
+        """What `apply` would do. ModelError."""
+        plan = self.region.plan(resources_of(config), keep_used=keep_used)
+        return self._answer(plan.lines, config, applied=False)
+
+    def _answer(
+        self, planned: Sequence[PlanLine], config: Config, *, applied: bool
+    ) -> Mapping[str, Any]:
+        lines = [*_pool_lines(self._config.pool, config.pool), *planned]
+        return {"plan": [asdict(line) for line in lines], "applied": applied}
+
+    async def command(
+        self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
+    ) -> Mapping[str, Any]:
+        """Carry out commands; what is described in the end is what `work` has returned.
+
+        ModelError, StateError: nothing was changed.
+        """
+        if (answer := self.repeated(token, request)) is not None:
+            return answer
+        result: dict[str, Any] = {}
+        about: Resource | None = None
+
+        def commit() -> None:
+            if about is not None:
+                result.update(describe(self.region, about))
+            self._store.save(self.region, token=token, request=request, answer=result)
+
+        with self.region.commands(commit) as commands:
+            about = work(commands)
+        await self._settle_now()
+        return result
+
+    async def _settle_now(self) -> None:
         try:
             await self.settle()
         except _RETRIED as error:
             # It is done: the network follows, as after any other change.
             log.warning("the network does not follow yet: %s", error)
             self._poked.set()
-        return result
-
-    def plan(self, config: Config, *, keep_used: bool) -> Mapping[str, Any]:
-        """What `apply` would do. ModelError."""
-        plan = self.region.plan(resources_of(config), keep_used=keep_used)
-        return self._answer(plan, config, applied=False)
-
-    def _answer(self, plan: Plan, config: Config, *, applied: bool) -> Mapping[str, Any]:
-        lines = [*_pool_lines(self._config.pool, config.pool), *plan.lines]
-        return {"plan": [asdict(line) for line in lines], "applied": applied}
 
     async def invoke(
         self,

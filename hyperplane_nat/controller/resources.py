@@ -72,12 +72,13 @@ def _group(group: SecurityGroup) -> SecurityGroupResource:
     return SecurityGroupResource(
         name=group.name,
         description=group.description,
-        ingress=tuple(_rule(rule) for rule in group.ingress),
-        egress=tuple(_rule(rule) for rule in group.egress),
+        ingress=tuple(rule_of(rule) for rule in group.ingress),
+        egress=tuple(rule_of(rule) for rule in group.egress),
     )
 
 
-def _rule(rule: Rule) -> RuleResource:
+def rule_of(rule: Rule) -> RuleResource:
+    """A rule with all its ports."""
     first, last = rule.port_range
     return RuleResource(
         protocol=Protocol(rule.protocol),

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat import metrics
@@ -38,7 +38,8 @@ from hyperplane_nat.controller.views.snapshot import Running, snapshot
 from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.errors import ConfigError, Problem
-from hyperplane_nat.model.description import describe_functions, describe_security_groups
+from hyperplane_nat.model.changes import Resource
+from hyperplane_nat.model.region import Commands, Region
 from netns.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -205,13 +206,22 @@ class RunningLab:
             lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
         )
 
-    def functions(self) -> list[dict[str, Any]]:
-        """GET /v1/functions."""
-        return describe_functions(self._service().region)
+    def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """GET of what the region holds."""
+        return describe(self._service().region)
 
-    def security_groups(self) -> list[dict[str, Any]]:
-        """GET /v1/security-groups."""
-        return describe_security_groups(self._service().region)
+    async def command(
+        self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
+    ) -> Mapping[str, Any]:
+        """One resource created, changed or deleted: ModelError, StateError."""
+        return await asyncio.shield(self._command(work, token, request))
+
+    async def _command(
+        self, work: Callable[[Commands], Resource | None], token: str | None, request: object
+    ) -> Mapping[str, Any]:
+        async with self._applying:
+            self._open()
+            return await self._service().command(work, token=token, request=request)
 
     async def apply(
         self,

@@ -11,7 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperplane_nat.model.entities import INTERFACE_TYPE, NetworkConfig, Rule
+from hyperplane_nat.model.changes import Resource, by_name
+from hyperplane_nat.model.entities import (
+    INTERFACE_TYPE,
+    Account,
+    Function,
+    NetworkConfig,
+    Rule,
+    SecurityGroup,
+    Service,
+    Subnet,
+    Vpc,
+)
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.resources import Networking, Protocol
 from hyperplane_nat.model.tables import Tables
@@ -20,32 +31,47 @@ _EVERY_PROTOCOL = "-1"
 """EC2 API, `IpProtocol`: all protocols."""
 
 
+def describe(region: Region, item: Resource) -> dict[str, Any]:
+    """One resource, as the list of its kind has it."""
+    tables = region.tables
+    match item:
+        case Account():
+            return {"Id": item.id, "Name": item.name, "Declared": item.declared}
+        case Vpc():
+            return _vpc(item)
+        case Subnet():
+            return _subnet(tables, item)
+        case SecurityGroup():
+            return _group(tables, tables.groups[item.id])
+        case Service():
+            return _service(tables, item)
+        case Function():
+            return _function(tables, tables.functions[item.id])
+
+
+def describe_accounts(region: Region) -> list[dict[str, Any]]:
+    """All accounts, by name."""
+    return [describe(region, account) for account in by_name(region.tables.accounts.values())]
+
+
+def describe_vpcs(region: Region) -> list[dict[str, Any]]:
+    """All VPCs, by name."""
+    return [_vpc(vpc) for vpc in by_name(region.tables.vpcs.values())]
+
+
+def describe_subnets(region: Region) -> list[dict[str, Any]]:
+    """All subnets, by name."""
+    return [_subnet(region.tables, subnet) for subnet in by_name(region.tables.subnets.values())]
+
+
+def describe_services(region: Region) -> list[dict[str, Any]]:
+    """All services and internet hosts, by name."""
+    return [_service(region.tables, each) for each in by_name(region.tables.services.values())]
+
+
 def describe_functions(region: Region) -> list[dict[str, Any]]:
     """All functions, by name."""
-    tables = region.tables
-    return [
-        {
-            "FunctionName": function.name,
-            "Account": function.account_id,
-            "Networking": function.config.networking.value,
-            "MemorySize": function.memory_mb,
-            "State": function.state.value,
-            "StateReason": function.state_reason,
-            "StateReasonCode": function.state_reason_code,
-            "LastUpdateStatus": function.last_update_status.value,
-            "LastUpdateStatusReason": function.last_update_status_reason,
-            "LastUpdateStatusReasonCode": function.last_update_status_reason_code,
-            "VpcConfig": _vpc_config(tables, function.config),
-            "NetworkInterfaceIds": [
-                interface.id
-                for combination in function.config.combinations
-                for interface in tables.sharing(combination)
-            ],
-            "Environments": len(tables.environments_of(function.id)),
-            "LastUsed": function.last_used,
-        }
-        for function in sorted(tables.functions.values(), key=lambda function: function.name)
-    ]
+    return [_function(region.tables, each) for each in by_name(region.tables.functions.values())]
 
 
 def describe_interfaces(region: Region) -> list[dict[str, Any]]:
@@ -81,21 +107,7 @@ def describe_security_groups(region: Region) -> list[dict[str, Any]]:
     """All security groups, by VPC and name."""
     tables = region.tables
     return [
-        {
-            "GroupId": group.id,
-            "GroupName": group.name,
-            "Description": group.description,
-            "OwnerId": tables.vpcs[group.vpc_id].account_id,
-            "VpcId": group.vpc_id,
-            "VpcName": tables.vpcs[group.vpc_id].name,
-            "IpPermissions": [_permission(rule) for rule in group.ingress],
-            "IpPermissionsEgress": [_permission(rule) for rule in group.egress],
-            "NetworkInterfaceIds": [
-                interface.id
-                for interface in tables.in_vpc(group.vpc_id)
-                if group.id in interface.group_ids
-            ],
-        }
+        _group(tables, group)
         for group in sorted(
             tables.groups.values(), key=lambda group: (tables.vpcs[group.vpc_id].name, group.name)
         )
@@ -117,6 +129,85 @@ def describe_environments(region: Region) -> list[dict[str, Any]]:
             region.tables.environments.values(), key=lambda environment: environment.slot
         )
     ]
+
+
+def _vpc(vpc: Vpc) -> dict[str, Any]:
+    return {
+        "VpcId": vpc.id,
+        "VpcName": vpc.name,
+        "OwnerId": vpc.account_id,
+        "CidrBlock": str(vpc.cidr),
+        "MtuBytes": vpc.mtu_bytes,
+        "Declared": vpc.declared,
+    }
+
+
+def _subnet(tables: Tables, subnet: Subnet) -> dict[str, Any]:
+    vpc = tables.vpcs[subnet.vpc_id]
+    return {
+        "SubnetId": subnet.id,
+        "SubnetName": subnet.name,
+        "OwnerId": vpc.account_id,
+        "VpcId": vpc.id,
+        "VpcName": vpc.name,
+        "CidrBlock": str(subnet.cidr),
+        "Declared": subnet.declared,
+    }
+
+
+def _service(tables: Tables, service: Service) -> dict[str, Any]:
+    return {
+        "ServiceId": service.id,
+        "ServiceName": service.name,
+        "VpcId": service.vpc_id,
+        "VpcName": tables.vpcs[service.vpc_id].name,
+        "Kind": service.kind,
+        "PrivateIpAddress": str(service.address),
+        "Port": service.port,
+        "SizeBytes": service.size_bytes,
+        "Groups": _groups(tables, service.group_ids),
+        "Declared": service.declared,
+    }
+
+
+def _function(tables: Tables, function: Function) -> dict[str, Any]:
+    return {
+        "FunctionName": function.name,
+        "Account": function.account_id,
+        "Networking": function.config.networking.value,
+        "MemorySize": function.memory_mb,
+        "State": function.state.value,
+        "StateReason": function.state_reason,
+        "StateReasonCode": function.state_reason_code,
+        "LastUpdateStatus": function.last_update_status.value,
+        "LastUpdateStatusReason": function.last_update_status_reason,
+        "LastUpdateStatusReasonCode": function.last_update_status_reason_code,
+        "VpcConfig": _vpc_config(tables, function.config),
+        "NetworkInterfaceIds": [
+            interface.id
+            for combination in function.config.combinations
+            for interface in tables.sharing(combination)
+        ],
+        "Environments": len(tables.environments_of(function.id)),
+        "LastUsed": function.last_used,
+    }
+
+
+def _group(tables: Tables, group: SecurityGroup) -> dict[str, Any]:
+    vpc = tables.vpcs[group.vpc_id]
+    return {
+        "GroupId": group.id,
+        "GroupName": group.name,
+        "Description": group.description,
+        "OwnerId": vpc.account_id,
+        "VpcId": vpc.id,
+        "VpcName": vpc.name,
+        "IpPermissions": [_permission(rule) for rule in group.ingress],
+        "IpPermissionsEgress": [_permission(rule) for rule in group.egress],
+        "NetworkInterfaceIds": [
+            interface.id for interface in tables.in_vpc(vpc.id) if group.id in interface.group_ids
+        ],
+    }
 
 
 def _vpc_config(tables: Tables, config: NetworkConfig) -> dict[str, Any] | None:

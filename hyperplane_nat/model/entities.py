@@ -37,6 +37,9 @@ class Account:
 
     id: str
     name: str
+    declared: bool = True
+    """Whether it came with a declaration: one deletes what it does not name, but nothing that a
+    command of its own has made."""
 
     @property
     def key(self) -> str:
@@ -56,6 +59,8 @@ class Vpc:
     number: int
     """Its number in the forwarder, from 1: addresses are compared within a VPC only."""
     taken: tuple[IPv4Address, ...] = ()
+    declared: bool = True
+    """As of `Account`."""
 
     @property
     def key(self) -> str:
@@ -71,6 +76,8 @@ class Subnet:
     name: str
     vpc_id: str
     cidr: IPv4Network
+    declared: bool = True
+    """As of `Account`."""
 
     @property
     def key(self) -> str:
@@ -104,6 +111,8 @@ class SecurityGroup:
     description: str
     ingress: tuple[Rule, ...]
     egress: tuple[Rule, ...]
+    declared: bool = True
+    """As of `Account`."""
 
     @property
     def key(self) -> str:
@@ -123,6 +132,8 @@ class Service:
     port: int
     size_bytes: int
     group_ids: tuple[str, ...] = ()
+    declared: bool = True
+    """As of `Account`."""
 
     @property
     def key(self) -> str:
@@ -185,6 +196,8 @@ class Function:
     last_used: float
     due: float | None = None
     """When it turns Inactive."""
+    declared: bool = True
+    """As of `Account`."""
 
     @property
     def key(self) -> str:
@@ -293,6 +306,15 @@ class RetiredNumber:
         return self.number
 
 
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """The declaration that was applied last."""
+
+    digest: str
+    key: int = 0
+    """There is one."""
+
+
 Entity = (
     Account
     | Vpc
@@ -303,6 +325,7 @@ Entity = (
     | NetworkInterface
     | ExecutionEnvironment
     | RetiredNumber
+    | Declaration
 )
 
 KINDS: dict[str, type[Entity]] = {
@@ -315,6 +338,7 @@ KINDS: dict[str, type[Entity]] = {
     "interface": NetworkInterface,
     "environment": ExecutionEnvironment,
     "retired_number": RetiredNumber,
+    "declaration": Declaration,
 }
 """By the name of the kind in documents; an entity comes after those it refers to."""
 

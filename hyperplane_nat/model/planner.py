@@ -2,10 +2,10 @@
 """
 From wanted resources to changes of a region.
 
-Theory of operation: a plan is found by doing it. `Planner.run` changes the tables, writing a line
-for each step; `Region.plan` takes it all back, `Region.apply` keeps it. So a plan shows what apply
-does, and whatever makes an apply impossible, a quota or the last free address included, is told
-before anything is changed.
+Theory of operation: a plan is found by doing it. `Planner.run` makes the `Changes` that commands
+make, in an order in which each is possible, and writes a line for each; `Region.plan` takes it all
+back, `Region.apply` keeps it. So a plan shows what apply does, and whatever makes an apply
+impossible, a quota or the last free address included, is told before anything is changed.
 
 The order: everything that others refer to is made first, then functions are deleted, created and
 changed, then what nobody refers to any more is deleted, those that refer before those referred to.
@@ -16,19 +16,21 @@ deleted by the first run that finds it without a user.
 
 A VPC whose network, account or MTU changes, and a subnet whose network changes, is another one: the
 old one is deleted, the new one made.
+
+What commands have made and no declaration has named stays, unless something else is to have its
+name. What a declaration names is declared from then on, whoever has made it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
-from typing import TypeVar
+from hashlib import sha256
 
+from hyperplane_nat.model.changes import Changes, N, by_name, parts_of
 from hyperplane_nat.model.entities import (
-    LAMBDA_ACCOUNT_ID,
     Account,
-    Function,
+    Declaration,
     NetworkConfig,
     Rule,
     SecurityGroup,
@@ -37,21 +39,17 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError, entry_of
-from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
-from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
+from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.resources import (
-    ANYWHERE,
     FunctionResource,
     Networking,
     Resources,
     RuleResource,
     ServiceResource,
+    SubnetResource,
     VpcResource,
 )
-from hyperplane_nat.model.states import FunctionState, UpdateStatus
-from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS, accounts_of, validate
-
-N = TypeVar("N", Account, Function, SecurityGroup, Service, Subnet, Vpc)
+from hyperplane_nat.model.validation import INTERNET, accounts_of, check_subnets, validate
 
 FUNCTION_FIELDS = {
     "ENILimitReachedException": "subnets",
@@ -85,6 +83,7 @@ class Planner:
     def __init__(self, lifecycle: Lifecycle, wanted: Resources, *, keep_used: bool = False) -> None:
         """With `keep_used`, what is to be deleted and has a user is left for the next run."""
         self._lifecycle = lifecycle
+        self._changes = Changes(lifecycle, declared=True)
         self._keep_used = keep_used
         self._tables = lifecycle.tables
         self._wanted = wanted
@@ -98,53 +97,94 @@ class Planner:
     def run(self) -> tuple[PlanLine, ...]:
         """Do it; the lines in the order of the steps."""
         validate(self._wanted, self._lifecycle.settings)
-        ensure_internet(self._lifecycle)
+        internet = self._changes.internet()
         self._make_accounts()
         for vpc in self._wanted.vpcs:
             self._make_vpc(vpc)
         for vpc in self._wanted.vpcs:
             self._make_services(self._vpcs[vpc.name], vpc.services)
-        internet = next(vpc for vpc in self._tables.vpcs.values() if vpc.name == INTERNET)
         self._make_services(internet, self._wanted.internet)
         self._delete_services()
         self._check_addresses()
         self._delete_functions()
         for function in self._wanted.functions:
             try:
-                self._make_function(function, internet)
+                self._make_function(function)
             except ModelError as error:
                 field = FUNCTION_FIELDS.get(error.code, "")
                 raise error.at(entry_of("function", function.name, field)) from None
         self._lifecycle.settle()
+        self._delete_unused(internet)
+        if not self._applied:
+            self._remember()
+        return tuple(self._lines)
+
+    def resume(self) -> None:
+        """
+        Delete what an earlier run has left for later. What commands have changed since stays; a
+        declaration that is not the one of that run is carried out as a whole.
+        """
+        if not self._applied:
+            self.run()
+            return
+        wanted = {vpc.name: vpc for vpc in self._wanted.vpcs}
+        accounts = {account.name for account in accounts_of(self._wanted)}
+        self._accounts = {a.name: a for a in self._tables.accounts.values() if a.name in accounts}
+        for vpc in self._tables.vpcs.values():
+            if vpc.name not in wanted:
+                continue
+            self._vpcs[vpc.name] = vpc
+            subnets = {each.name for each in wanted[vpc.name].subnets}
+            for subnet in parts_of(vpc, self._tables.subnets):
+                if subnet.name in subnets:
+                    self._subnets[vpc.name, subnet.name] = subnet
+            groups = {each.name for each in wanted[vpc.name].security_groups}
+            for group in parts_of(vpc, self._tables.groups):
+                if group.name in groups:
+                    self._groups[vpc.name, group.name] = group
+        self._delete_unused(self._changes.internet())
+
+    def _remember(self) -> None:
+        if self._wanted != Resources(accounts=()):
+            self._tables.put(self._declaration)
+            return
+        # To carry out a declaration of nothing again does nothing.
+        for former in list(self._tables.declarations.values()):
+            self._tables.remove(former)
+
+    @property
+    def _declaration(self) -> Declaration:
+        return Declaration(sha256(repr(self._wanted).encode()).hexdigest())
+
+    @property
+    def _applied(self) -> bool:
+        """Whether this declaration was the last one that was applied."""
+        return self._declaration in self._tables.declarations.values()
+
+    def _delete_unused(self, internet: Vpc) -> None:
         self._delete_groups()
         self._delete_subnets()
         self._delete_vpcs(internet)
         self._delete_accounts()
-        return tuple(self._lines)
 
     def _line(self, action: str, kind: str, name: str, detail: str = "") -> None:
         self._lines.append(PlanLine(action, kind, name, detail))
 
-    def _id(self, prefix: str) -> str:
-        return resource_id(prefix, self._lifecycle.random_hex)
+    def _declared(self, item: N) -> N:
+        """Something that there is, and that the declaration names."""
+        if not item.declared:
+            item = replace(item, declared=True)
+            self._tables.put(item)
+        return item
 
     def _make_accounts(self) -> None:
         present = {account.name: account for account in self._tables.accounts.values()}
         for wanted in accounts_of(self._wanted):
             account = present.get(wanted.name)
             if account is None or wanted.id not in (None, account.id):
-                other = self._tables.accounts.get(wanted.id or "")
-                if other is not None:
-                    raise ModelError(
-                        "InvalidParameterValue",
-                        f"account id {wanted.id} of {wanted.name} is that of {other.name}",
-                        "rename the account in a lab without it, or choose another id",
-                        entry_of("account", wanted.name, "id"),
-                    )
-                account = Account(wanted.id or account_id(self._lifecycle.random_hex), wanted.name)
-                self._tables.put(account)
+                account = self._changes.make_account(wanted.name, wanted.id)
                 self._line(CREATE, "account", account.name, account.id)
-            self._accounts[wanted.name] = account
+            self._accounts[wanted.name] = self._declared(account)
 
     def _make_vpc(self, wanted: VpcResource) -> None:
         owner = self._accounts[wanted.account].id
@@ -158,37 +198,43 @@ class Planner:
             None,
         )
         if vpc is None:
-            vpc = Vpc(
-                id=self._id("vpc"),
-                name=wanted.name,
-                account_id=owner,
-                cidr=wanted.cidr,
-                mtu_bytes=wanted.mtu_bytes,
-                number=free_vpc_number(self._lifecycle),
-                taken=wanted.taken,
+            vpc = self._changes.make_vpc(
+                wanted.name, owner, wanted.cidr, wanted.mtu_bytes, wanted.taken
             )
-            self._tables.put(vpc)
             self._line(CREATE, "vpc", vpc.name, str(vpc.cidr))
         elif vpc.taken != wanted.taken:
             vpc = replace(vpc, taken=wanted.taken)
             self._tables.put(vpc)
-        self._vpcs[vpc.name] = vpc
-        present = {item.name: item for item in self._tables.subnets.values() if is_in(item, vpc)}
+        self._vpcs[vpc.name] = vpc = self._declared(vpc)
+        present = {
+            item.name: item for item in self._tables.subnets.values() if item.vpc_id == vpc.id
+        }
         for item in wanted.subnets:
             subnet = present.get(item.name)
             if subnet is None or subnet.cidr != item.cidr:
-                subnet = Subnet(self._id("subnet"), item.name, vpc.id, item.cidr)
-                self._tables.put(subnet)
+                subnet = self._changes.make_subnet(vpc, item.name, item.cidr)
                 self._line(CREATE, "subnet", f"{vpc.name}/{subnet.name}", str(subnet.cidr))
-            self._subnets[vpc.name, subnet.name] = subnet
+            self._subnets[vpc.name, subnet.name] = self._declared(subnet)
+        self._check_networks(vpc, wanted)
         self._make_groups(vpc, wanted)
 
+    def _check_networks(self, vpc: Vpc, wanted: VpcResource) -> None:
+        """What stays beside the declared subnets does not overlap them."""
+        staying = [
+            SubnetResource(item.name, item.cidr)
+            for item in parts_of(vpc, self._tables.subnets)
+            if not item.declared and not self._gone(item)
+        ]
+        check_subnets(replace(wanted, subnets=(*wanted.subnets, *staying)))
+
     def _make_groups(self, vpc: Vpc, wanted: VpcResource) -> None:
-        present = {item.name: item for item in self._tables.groups.values() if is_in(item, vpc)}
+        present = {
+            item.name: item for item in self._tables.groups.values() if item.vpc_id == vpc.id
+        }
         # Rules refer to groups in any order: all have their ids before the first rule is made.
         for item in wanted.security_groups:
             self._groups[vpc.name, item.name] = present.get(item.name) or SecurityGroup(
-                self._id("sg"), item.name, vpc.id, item.description, (), ()
+                self._changes.new_id("sg"), item.name, vpc.id, item.description, (), ()
             )
         for item in wanted.security_groups:
             group = replace(
@@ -196,17 +242,17 @@ class Planner:
                 description=item.description,
                 ingress=self._rules(vpc, item.ingress),
                 egress=self._rules(vpc, item.egress),
+                declared=True,
             )
             self._groups[vpc.name, item.name] = group
             name = f"{vpc.name}/{group.name}"
             rules = f"{len(group.ingress)} ingress, {len(group.egress)} egress rules"
             if group.name not in present:
                 self._line(CREATE, "security-group", name, rules)
-            elif present[group.name] != group:
+            elif replace(present[group.name], declared=True) != group:
                 self._line(CHANGE, "security-group", name, rules)
-            else:
-                continue
-            self._tables.put(group)
+            if present.get(group.name) != group:
+                self._tables.put(group)
 
     def _rules(self, vpc: Vpc, rules: Iterable[RuleResource]) -> tuple[Rule, ...]:
         return tuple(
@@ -221,12 +267,14 @@ class Planner:
         )
 
     def _make_services(self, vpc: Vpc, wanted: Iterable[ServiceResource]) -> None:
-        present = {item.name: item for item in self._tables.services.values() if is_in(item, vpc)}
+        present = {
+            item.name: item for item in self._tables.services.values() if item.vpc_id == vpc.id
+        }
         kind = "internet-host" if vpc.name == INTERNET else "service"
         for item in wanted:
             old = present.get(item.name)
             service = Service(
-                id=self._id("svc") if old is None else old.id,
+                id=self._changes.new_id("svc") if old is None else old.id,
                 name=item.name,
                 vpc_id=vpc.id,
                 kind=item.kind,
@@ -239,14 +287,15 @@ class Planner:
             )
             self._services.add(service.id)
             name = item.name if vpc.name == INTERNET else f"{vpc.name}/{item.name}"
-            if service != old:
+            if old is None or service != replace(old, declared=True):
                 action = CREATE if old is None else CHANGE
                 self._line(action, kind, name, f"{item.kind} {item.address}:{item.port}")
+            if service != old:
                 self._tables.put(service)
 
     def _delete_services(self) -> None:
-        for service in _by_name(self._tables.services.values()):
-            if service.id not in self._services:
+        for service in by_name(self._tables.services.values()):
+            if service.declared and service.id not in self._services:
                 vpc = self._tables.vpcs[service.vpc_id]
                 internet = vpc.name == INTERNET
                 kind = "internet-host" if internet else "service"
@@ -257,16 +306,7 @@ class Planner:
     def _check_addresses(self) -> None:
         """Services and interfaces outside the model take no address of Lambda's interfaces."""
         for service in self._tables.services.values():
-            for interface in self._tables.in_vpc(service.vpc_id):
-                if service.address == interface.address:
-                    vpc = self._tables.vpcs[service.vpc_id]
-                    raise ModelError(
-                        "InvalidIPAddress.InUse",
-                        f"address {service.address} of service {service.name} is that of "
-                        f"interface {interface.id}",
-                        "choose another one",
-                        entry_of("service", f"{vpc.name}/{service.name}", "address"),
-                    )
+            self._changes.check_address(service)
         for vpc in self._tables.vpcs.values():
             for interface in self._tables.in_vpc(vpc.id):
                 if interface.address in vpc.taken:
@@ -277,10 +317,9 @@ class Planner:
                         "choose another one",
                     )
 
-    def _config(self, wanted: FunctionResource, internet: Vpc) -> NetworkConfig:
+    def _config(self, wanted: FunctionResource) -> NetworkConfig:
         if wanted.networking is Networking.NONE:
-            subnet = next(item for item in self._tables.subnets.values() if is_in(item, internet))
-            return NetworkConfig(Networking.NONE, internet.id, (subnet.id,), (), LAMBDA_ACCOUNT_ID)
+            return self._changes.config_of_internet()
         assert wanted.vpc is not None
         return NetworkConfig(
             networking=wanted.networking,
@@ -292,65 +331,38 @@ class Planner:
             owner_id=self._accounts[wanted.account].id,
         )
 
-    def _make_function(self, wanted: FunctionResource, internet: Vpc) -> None:
-        config = self._config(wanted, internet)
-        account = self._accounts[wanted.account].id
+    def _make_function(self, wanted: FunctionResource) -> None:
+        config = self._config(wanted)
         old = self._tables.function(wanted.name)
         if old is None:
             self._line(CREATE, "function", wanted.name, wanted.networking.value)
-            function = Function(
-                id=uuid(self._lifecycle.random_hex),
-                name=wanted.name,
-                account_id=account,
-                memory_mb=wanted.memory_mb,
-                config=config,
-                update=None,
-                version=1,
-                state=FunctionState.PENDING,
-                state_reason="The function is being created.",
-                state_reason_code=CREATING,
-                last_update_status=UpdateStatus.SUCCESSFUL,
-                last_update_status_reason="",
-                last_update_status_reason_code="",
-                last_used=self._lifecycle.now,
-            )
-            self._tables.put(function)
-            self._lifecycle.acquire(config, function.name)
-            return
-        details = []
-        if old.memory_mb != wanted.memory_mb:
-            details.append(f"memory {old.memory_mb} to {wanted.memory_mb} MB")
-            old = replace(old, memory_mb=wanted.memory_mb)
-            self._tables.put(old)
-        if old.target.networking is not config.networking:
-            details.append(f"networking {old.target.networking} to {config.networking}")
-        elif old.target != config:
-            details.append("VPC configuration")
-        elif old.state is FunctionState.FAILED:
-            details.append("try again")
-        if old.target != config or old.state is FunctionState.FAILED:
-            self._lifecycle.configure(old, config)
-        if details:
+            account = self._accounts[wanted.account].id
+            self._changes.make_function(wanted.name, account, wanted.memory_mb, config)
+        elif details := self._changes.change_function(
+            self._declared(old), wanted.memory_mb, config
+        ):
             self._line(CHANGE, "function", wanted.name, ", ".join(details))
 
     def _delete_functions(self) -> None:
         # A function is its account's: in another account it is another function.
         kept = {(item.name, self._accounts[item.account].id) for item in self._wanted.functions}
-        for function in _by_name(self._tables.functions.values()):
-            if (function.name, function.account_id) not in kept:
+        names = {name for name, _ in kept}
+        for function in by_name(self._tables.functions.values()):
+            named = function.declared or function.name in names
+            if named and (function.name, function.account_id) not in kept:
                 self._lifecycle.forget_function(function)
                 self._line(DELETE, "function", function.name)
 
     def _delete_groups(self) -> None:
-        kept = {group.id for group in self._groups.values()}
-        gone = [group for group in _by_name(self._tables.groups.values()) if group.id not in kept]
+        gone = [group for group in by_name(self._tables.groups.values()) if self._gone(group)]
         users = self._users_of_groups(gone)
         for group in gone:
             vpc = self._tables.vpcs[group.vpc_id]
             name = f"{vpc.name}/{group.name}"
             if user := users.get(group.id):
                 what = f"security group {group.name}"
-                self._used("security-group", name, what, group.id, user, self._replaced(vpc))
+                again = self._replaced(vpc) or (vpc.name, group.name) in self._groups
+                self._used("security-group", name, what, group.id, user, again)
             else:
                 self._tables.remove(group)
                 self._line(DELETE, "security-group", name)
@@ -360,7 +372,12 @@ class Planner:
 
         What is wanted names no such group; the rules of one that has to stay may.
         """
-        users = {group.id: user for group in gone if (user := self._user_of_group(group))}
+        going = {group.id for group in gone}
+        users = {
+            group.id: user
+            for group in gone
+            if (user := self._changes.user_of(group, besides=going))
+        }
         staying = [group for group in gone if group.id in users]
         while staying:
             group = staying.pop()
@@ -371,55 +388,25 @@ class Planner:
                     staying.append(other)
         return users
 
-    def _user_of_group(self, group: SecurityGroup) -> str | None:
-        for interface in self._tables.in_vpc(group.vpc_id):
-            if group.id in interface.group_ids:
-                return f"interface {interface.id}"
-        for function in self._tables.functions.values():
-            for config in (function.config, function.update):
-                if config is not None and group.id in config.group_ids:
-                    return f"function {function.name}"
-        return None
-
     def _delete_subnets(self) -> None:
-        kept = {subnet.id for subnet in self._subnets.values()}
-        for subnet in _by_name(self._tables.subnets.values()):
+        for subnet in by_name(self._tables.subnets.values()):
             vpc = self._tables.vpcs[subnet.vpc_id]
-            if subnet.id in kept or vpc.name == INTERNET:
+            if not self._gone(subnet):
                 continue
             name = f"{vpc.name}/{subnet.name}"
-            if user := self._user_of_subnet(subnet):
+            if user := self._changes.user_of(subnet):
                 again = self._replaced(vpc) or (vpc.name, subnet.name) in self._subnets
                 self._used("subnet", name, f"subnet {subnet.name}", subnet.id, user, again)
             else:
                 self._tables.remove(subnet)
                 self._line(DELETE, "subnet", name)
 
-    def _user_of_subnet(self, subnet: Subnet) -> str | None:
-        for interface in self._tables.in_vpc(subnet.vpc_id):
-            if interface.subnet_id == subnet.id:
-                return f"interface {interface.id}"
-        for function in self._tables.functions.values():
-            for config in (function.config, function.update):
-                if config is not None and subnet.id in config.subnet_ids:
-                    return f"function {function.name}"
-        return None
-
     def _delete_vpcs(self, internet: Vpc) -> None:
         kept = {internet.id, *(vpc.id for vpc in self._vpcs.values())}
-        for vpc in _by_name(self._tables.vpcs.values()):
-            if vpc.id in kept:
+        for vpc in by_name(self._tables.vpcs.values()):
+            if vpc.id in kept or not (vpc.declared or vpc.name in self._vpcs):
                 continue
-            parts = [
-                f"subnet {each.name}" for each in self._tables.subnets.values() if is_in(each, vpc)
-            ]
-            parts += [
-                f"security group {each.name}"
-                for each in self._tables.groups.values()
-                if is_in(each, vpc)
-            ]
-            if parts:
-                user = min(parts)
+            if user := self._changes.user_of(vpc):
                 self._used("vpc", vpc.name, f"VPC {vpc.name}", vpc.id, user, self._replaced(vpc))
             else:
                 self._tables.remove(vpc)
@@ -427,17 +414,28 @@ class Planner:
 
     def _delete_accounts(self) -> None:
         kept = {account.id for account in self._accounts.values()}
-        for account in _by_name(self._tables.accounts.values()):
-            if account.id in kept:
+        for account in by_name(self._tables.accounts.values()):
+            if account.id in kept or not (account.declared or account.name in self._accounts):
                 continue
-            owned = (vpc for vpc in self._tables.vpcs.values() if vpc.account_id == account.id)
-            if vpc := next(owned, None):
+            if user := self._changes.user_of(account):
                 again = account.name in self._accounts
                 what = f"account {account.name}"
-                self._used("account", account.name, what, account.id, f"VPC {vpc.name}", again)
+                self._used("account", account.name, what, account.id, user, again)
             else:
                 self._tables.remove(account)
                 self._line(DELETE, "account", account.name)
+
+    def _gone(self, part: Subnet | SecurityGroup) -> bool:
+        """Whether a subnet or group is to be deleted: another one may have its name."""
+        name = self._tables.vpcs[part.vpc_id].name
+        kept: Subnet | SecurityGroup | None = (
+            self._subnets.get((name, part.name))
+            if isinstance(part, Subnet)
+            else self._groups.get((name, part.name))
+        )
+        if kept is None:
+            return part.declared and name != INTERNET
+        return kept.id != part.id
 
     def _replaced(self, vpc: Vpc) -> bool:
         """Whether another VPC has its name from now on."""
@@ -453,46 +451,6 @@ class Planner:
         if name_taken or not self._keep_used:
             raise in_use(what, resource, user, entry_of(kind, name), name_taken=name_taken)
         self._lines.append(PlanLine(DELETE, kind, name, waits_for=user))
-
-
-def ensure_internet(lifecycle: Lifecycle) -> None:
-    """The built-in VPC with the public hosts and the Lambda service's interfaces to them."""
-    tables = lifecycle.tables
-    if any(vpc.name == INTERNET for vpc in tables.vpcs.values()):
-        return
-    vpc = Vpc(
-        id=resource_id("vpc", lifecycle.random_hex),
-        name=INTERNET,
-        account_id=LAMBDA_ACCOUNT_ID,
-        cidr=ANYWHERE,
-        mtu_bytes=1500,
-        number=free_vpc_number(lifecycle),
-    )
-    tables.put(vpc)
-    tables.put(
-        Subnet(
-            resource_id("subnet", lifecycle.random_hex),
-            INTERNET,
-            vpc.id,
-            IPv4Network(INTERNET_EGRESS),
-        )
-    )
-
-
-def free_vpc_number(lifecycle: Lifecycle) -> int:
-    """The lowest number from 1 that no VPC has."""
-    taken = {vpc.number for vpc in lifecycle.tables.vpcs.values()}
-    return next(number for number in range(1, len(taken) + 2) if number not in taken)
-
-
-def _by_name(entities: Iterable[N]) -> list[N]:
-    """A copy in an order that does not depend on how the tables came to be."""
-    return sorted(entities, key=lambda entity: (entity.name, entity.id))
-
-
-def is_in(item: Subnet | SecurityGroup | Service, vpc: Vpc) -> bool:
-    """Whether it is part of the VPC."""
-    return item.vpc_id == vpc.id
 
 
 def in_use(what: str, resource: str, user: str, field: str, *, name_taken: bool) -> ModelError:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of, tables_of
 from hyperplane_nat.model.entities import (
     ExecutionEnvironment,
@@ -43,7 +44,7 @@ from hyperplane_nat.model.states import EnvironmentState, FunctionState, Interfa
 from hyperplane_nat.model.tables import Change, Tables
 from hyperplane_nat.model.wanted import Wanted, WantedInterface, interface_of, wanted_of
 
-__all__ = ["Placement", "Plan", "PlanLine", "Region"]
+__all__ = ["Commands", "Placement", "Plan", "PlanLine", "Region"]
 
 INTERFACE_NUMBERS = 256
 
@@ -53,7 +54,7 @@ class Plan:
     """What `apply` would do, in order."""
 
     wanted: Resources
-    lines: tuple[PlanLine, ...]
+    lines: tuple[PlanLine, ...] = ()
     keep_used: bool = False
 
 
@@ -136,14 +137,36 @@ class Region:
             self.tables.undo()
         return Plan(wanted, lines, keep_used)
 
-    def apply(self, plan: Plan, commit: Callable[[], None] | None = None) -> tuple[PlanLine, ...]:
+    def apply(
+        self, plan: Plan, commit: Callable[[tuple[PlanLine, ...]], None] | None = None
+    ) -> tuple[PlanLine, ...]:
         """
         Do it, as the region now is; the lines say what was done. Errors: those of `plan`.
+
+        `commit` is called with the lines when all is done; what it raises puts everything back.
+        """
+        lines: tuple[PlanLine, ...] = ()
+        with self._command(None if commit is None else lambda: commit(lines)):
+            lines = Planner(self._lifecycle, plan.wanted, keep_used=plan.keep_used).run()
+        return lines
+
+    def resume(self, wanted: Resources) -> None:
+        """
+        Go on where a former process was: `apply` with what is in use kept, unless that was done.
+        Then what has lost its last user since is deleted, and what commands have changed stays.
+        """
+        with self._command():
+            Planner(self._lifecycle, wanted, keep_used=True).resume()
+
+    @contextmanager
+    def commands(self, commit: Callable[[], None] | None = None) -> Iterator[Commands]:
+        """
+        Commands that are carried out together, or not at all when one of them raises.
 
         `commit` is called when all is done; what it raises puts everything back.
         """
         with self._command(commit):
-            return Planner(self._lifecycle, plan.wanted, keep_used=plan.keep_used).run()
+            yield Commands(self._lifecycle)
 
     def wanted(self) -> Wanted:
         """What namespaces, links and the forwarder should be. Costs by everything there is."""
@@ -183,14 +206,14 @@ class Region:
         interface per environment; whatever `take_slot` raises.
         """
         self.advance()
-        found = self._function(function)
+        found = Commands(self._lifecycle).function(function)
         if token is not None and (placement := self._invocations.repeated(found, token)):
             return placement
         if found.state is FunctionState.INACTIVE:
             self._wake(found)
             raise not_ready(found)
         with self._command():
-            return self._invocations.begin(self._function(function), token)
+            return self._invocations.begin(Commands(self._lifecycle).function(function), token)
 
     def ready(self, environment: int) -> None:
         """The network of a cold environment is there: initializing -> busy."""
@@ -361,16 +384,6 @@ class Region:
         except ModelError as error:
             with self._command():
                 self._lifecycle.wake_failed(function, error)
-
-    def _function(self, name: str) -> Function:
-        function = self.tables.function(name)
-        if function is None:
-            raise ModelError(
-                "ResourceNotFoundException",
-                f"Function not found: {name}",
-                "hyperplane-nat functions lists those there are",
-            )
-        return function
 
     def _environment(self, slot: int) -> ExecutionEnvironment:
         environment = self.tables.environments.get(slot)

@@ -28,6 +28,7 @@ from hyperplane_nat.model.entities import (
     KINDS,
     Account,
     Combination,
+    Declaration,
     Entity,
     ExecutionEnvironment,
     Function,
@@ -69,6 +70,7 @@ class Tables:
         self.interfaces = cast("dict[str, NetworkInterface]", self._rows["interface"])
         self.environments = cast("dict[int, ExecutionEnvironment]", self._rows["environment"])
         self.retired_numbers = cast("dict[int, RetiredNumber]", self._rows["retired_number"])
+        self.declarations = cast("dict[int, Declaration]", self._rows["declaration"])
 
         self.function_names: dict[str, str] = {}
         self.tokens: dict[str, int] = {}

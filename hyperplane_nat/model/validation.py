@@ -10,7 +10,7 @@ what is in use, is found when the plan is tried.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 from itertools import pairwise
 
@@ -63,22 +63,39 @@ def validate(wanted: Resources, settings: LifecycleSettings) -> None:
     _unique("function", (function.name for function in wanted.functions))
     _unique("internet host", (host.name for host in wanted.internet))
     for account in accounts:
-        if account.id is not None and not _ACCOUNT_ID.fullmatch(account.id):
-            raise _wrong(f"account id {account.id!r} of {account.name} is not 12 digits", "fix it")
-        if account.id == LAMBDA_ACCOUNT_ID:
-            raise ModelError(
-                "InvalidParameterValue",
-                f"account id {account.id} is the Lambda service's",
-                "choose another one",
-                entry_of("account", account.name, "id"),
-            )
+        check_account(account)
     names = {account.name for account in accounts}
     vpcs = {vpc.name: vpc for vpc in wanted.vpcs}
     for vpc in wanted.vpcs:
         if vpc.account not in names:
             raise _wrong(f"VPC {vpc.name} is of unknown account {vpc.account!r}", "declare it")
         _check_vpc(vpc, settings)
-    for host in wanted.internet:
+    check_hosts(wanted.internet)
+    for function in wanted.functions:
+        if function.account not in names:
+            raise _lambda(
+                f"function {function.name} is of unknown account {function.account!r}",
+                "declare the account",
+            )
+        check_function(function, vpcs, settings)
+
+
+def check_account(account: AccountResource) -> None:
+    """An id that an account can have."""
+    if account.id is not None and not _ACCOUNT_ID.fullmatch(account.id):
+        raise _wrong(f"account id {account.id!r} of {account.name} is not 12 digits", "fix it")
+    if account.id == LAMBDA_ACCOUNT_ID:
+        raise ModelError(
+            "InvalidParameterValue",
+            f"account id {account.id} is the Lambda service's",
+            "choose another one",
+            entry_of("account", account.name, "id"),
+        )
+
+
+def check_hosts(hosts: Sequence[ServiceResource]) -> None:
+    """Public hosts have addresses and endpoints of their own, and no groups."""
+    for host in hosts:
         _check_endpoint(f"internet host {host.name}", host)
         if host.security_groups:
             raise _wrong(f"internet host {host.name} has security groups", "leave them out")
@@ -88,19 +105,7 @@ def validate(wanted: Resources, settings: LifecycleSettings) -> None:
                 "which is the Lambda service's",
                 "choose one of 198.51.100.0/24 or 203.0.113.0/24",
             )
-    _check_endpoints_differ("the internet", wanted.internet)
-    for function in wanted.functions:
-        if function.account not in names:
-            raise _lambda(
-                f"function {function.name} is of unknown account {function.account!r}",
-                "declare the account",
-            )
-        if function.memory_mb not in _MEMORY_MB:
-            raise _lambda(
-                f"memory of function {function.name} is {function.memory_mb} MB",
-                f"choose {_MEMORY_MB.start} to {_MEMORY_MB.stop - 1}",
-            )
-        _check_function(function, vpcs, settings)
+    _endpoints_differ("the internet", hosts)
 
 
 def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
@@ -109,6 +114,14 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
     _unique(f"subnet in VPC {vpc.name}", (subnet.name for subnet in vpc.subnets))
     _unique(f"security group in VPC {vpc.name}", (group.name for group in vpc.security_groups))
     _unique(f"service in VPC {vpc.name}", (service.name for service in vpc.services))
+    check_subnets(vpc)
+    for group in vpc.security_groups:
+        check_group(vpc, group, settings)
+    check_services(vpc)
+
+
+def check_subnets(vpc: VpcResource) -> None:
+    """Subnets lie in their VPC, apart from each other."""
     for subnet in vpc.subnets:
         if not subnet.cidr.subnet_of(vpc.cidr):
             raise ModelError(
@@ -131,9 +144,11 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
                 f"of VPC {vpc.name} overlap",
                 "give them separate networks",
             )
+
+
+def check_services(vpc: VpcResource) -> None:
+    """Services have addresses of subnets that nobody else has, and groups of their VPC."""
     groups = {group.name for group in vpc.security_groups}
-    for group in vpc.security_groups:
-        _check_group(vpc, group, groups, settings)
     for service in vpc.services:
         subnet_of_it = next((item for item in vpc.subnets if service.address in item.cidr), None)
         if subnet_of_it is None:
@@ -156,7 +171,7 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
             )
         _check_endpoint(f"service {service.name}", service)
         _known_groups(f"service {service.name}", service.security_groups, groups, vpc)
-    _check_endpoints_differ(f"VPC {vpc.name}", vpc.services)
+    _endpoints_differ(f"VPC {vpc.name}", vpc.services)
 
 
 def _check_endpoint(who: str, service: ServiceResource) -> None:
@@ -169,7 +184,7 @@ def _check_endpoint(who: str, service: ServiceResource) -> None:
         raise _wrong(f"port {service.port} of {who} does not exist", f"choose 1 to {_PORT_MAX}")
 
 
-def _check_endpoints_differ(where: str, services: Iterable[ServiceResource]) -> None:
+def _endpoints_differ(where: str, services: Iterable[ServiceResource]) -> None:
     _unique(
         f"endpoint in {where}",
         (
@@ -179,9 +194,11 @@ def _check_endpoints_differ(where: str, services: Iterable[ServiceResource]) -> 
     )
 
 
-def _check_group(
-    vpc: VpcResource, group: SecurityGroupResource, groups: set[str], settings: LifecycleSettings
+def check_group(
+    vpc: VpcResource, group: SecurityGroupResource, settings: LifecycleSettings
 ) -> None:
+    """Not too many rules, each of them one that can be, naming groups of the VPC."""
+    groups = {each.name for each in vpc.security_groups}
     for direction, rules in (("ingress", group.ingress), ("egress", group.egress)):
         where = f"{direction} of security group {group.name}"
         if len(rules) > settings.rules_per_direction:
@@ -213,9 +230,15 @@ def _check_rule(where: str, rule: RuleResource) -> None:
         )
 
 
-def _check_function(
+def check_function(
     function: FunctionResource, vpcs: dict[str, VpcResource], settings: LifecycleSettings
 ) -> None:
+    """Its memory, and that subnets and groups are those of one VPC of its account."""
+    if function.memory_mb not in _MEMORY_MB:
+        raise _lambda(
+            f"memory of function {function.name} is {function.memory_mb} MB",
+            f"choose {_MEMORY_MB.start} to {_MEMORY_MB.stop - 1}",
+        )
     who = f"function {function.name}"
     _unique(f"subnet of {who}", function.subnets)
     _unique(f"security group of {who}", function.security_groups)

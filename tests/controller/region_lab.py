@@ -29,16 +29,16 @@ from hyperplane_nat.controller.views.lab import (
     slots_of,
 )
 from hyperplane_nat.controller.views.port_usage import PortQuery
+from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import (
+    describe,
     describe_environments,
-    describe_functions,
     describe_interfaces,
-    describe_security_groups,
 )
 from hyperplane_nat.model.environment import environment_name
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import seeded_hex
-from hyperplane_nat.model.region import Region
+from hyperplane_nat.model.region import Commands, Region
 from netns.execution import ProgramError
 from tests.controller.flow_map import NOW, new_map
 from tests.controller.support import run
@@ -304,12 +304,22 @@ class RegionLab:
     def slots_of(self, function: str) -> frozenset[int] | None:
         return slots_of(self.region, function)
 
-    def functions(self) -> list[dict[str, Any]]:
+    def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         self._raise()
-        return describe_functions(self.region)
+        return describe(self.region)
 
-    def security_groups(self) -> list[dict[str, Any]]:
-        return describe_security_groups(self.region)
+    async def command(
+        self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
+    ) -> Mapping[str, Any]:
+        self._raise()
+        if token is not None and token in self.tokens:
+            return self.tokens[token]
+        with self.region.commands() as commands:
+            about = work(commands)
+        result = {} if about is None else describe(self.region, about)
+        if token is not None:
+            self.tokens[token] = result
+        return result
 
     async def apply(
         self,

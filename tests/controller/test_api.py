@@ -102,7 +102,7 @@ def test_failures(directory: Path, failure: Exception, status: int, code: str) -
 
 def test_method_that_is_not_allowed_says_which_are(directory: Path) -> None:
     async def work(client: aiohttp.ClientSession) -> None:
-        async with client.delete("/v1/functions") as response:
+        async with client.delete("/v1/environments") as response:
             assert response.status == 405
             assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
 

@@ -23,6 +23,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from hyperplane_nat.controller.api import service as api
+from hyperplane_nat.controller.api.commands import COMMANDS
 from hyperplane_nat.controller.api.openapi import OPERATIONS, document
 from tests.controller.region_lab import FUNCTIONS, RegionLab, document_of, served
 from tests.controller.support import FakeNetns, RunningDaemon, config_in, run
@@ -45,10 +46,13 @@ CONFIG = schemathesis.Config.from_dict(
         },
         "operations": [
             # References and address ranges of a configuration are beyond a schema.
-            {
-                "include-path": "/v1/apply",
-                "checks": {"positive_data_acceptance": {"enabled": False}},
-            }
+            *(
+                {
+                    "include-path": path,
+                    "checks": {"positive_data_acceptance": {"enabled": False}},
+                }
+                for path in {"/v1/apply", *(command.path for command in COMMANDS)}
+            )
         ],
     }
 )
@@ -150,6 +154,10 @@ def test_document_is_served(session: requests.Session) -> None:
         "/v1/interfaces",
         "/v1/functions",
         "/v1/security-groups",
+        "/v1/accounts",
+        "/v1/vpcs",
+        "/v1/subnets",
+        "/v1/services",
         "/v1/flows",
         "/v1/ports",
         "/v1/events",

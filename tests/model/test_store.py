@@ -100,13 +100,13 @@ def test_a_plan_that_cannot_be_saved_changes_nothing(path: Path) -> None:
         before = scene.region.document()
         plan = scene.region.plan(lab(function("mail", groups=("db",)), function("new")))
 
-        def commit() -> None:
+        def commit(_lines: object) -> None:
             raise StateError("cannot write", "see whether its file system is full")
 
         with pytest.raises(StateError, match="file system is full"):
             scene.region.apply(plan, commit)
         assert scene.region.document() == before
-        scene.region.apply(plan, lambda: store.save(scene.region))
+        scene.region.apply(plan, lambda _lines: store.save(scene.region))
         after = scene.region.document()
     assert after != before
     assert reopened(path, scene).document() == after

@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field
 
 from hyperplane_nat.controller.api.requests import Base64
 
+_DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
+
 
 class ProblemRow(BaseModel):
     """One thing that is wrong with a configuration."""
@@ -332,6 +334,59 @@ class SecurityGroupDescription(BaseModel):
     IpPermissions: list[Permission]
     IpPermissionsEgress: list[Permission]
     NetworkInterfaceIds: list[str]
+
+
+class AccountDescription(BaseModel):
+    """An account."""
+
+    Id: str
+    Name: str
+    Declared: bool = Field(description=_DECLARED)
+
+
+class VpcDescription(BaseModel):
+    """A VPC, as DescribeVpcs of the EC2 API has it."""
+
+    VpcId: str
+    VpcName: str
+    OwnerId: str
+    CidrBlock: str
+    MtuBytes: int
+    Declared: bool = Field(description=_DECLARED)
+
+
+class SubnetDescription(BaseModel):
+    """A subnet, as DescribeSubnets of the EC2 API has it."""
+
+    SubnetId: str
+    SubnetName: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    CidrBlock: str
+    Declared: bool = Field(description=_DECLARED)
+
+
+class GroupIdentifier(BaseModel):
+    """EC2 API, GroupIdentifier."""
+
+    GroupId: str
+    GroupName: str
+
+
+class ServiceDescription(BaseModel):
+    """A server of the lab's own, in a VPC or in the internet."""
+
+    ServiceId: str
+    ServiceName: str
+    VpcId: str
+    VpcName: str
+    Kind: Literal["http", "udp-echo"]
+    PrivateIpAddress: str
+    Port: int
+    SizeBytes: int
+    Groups: list[GroupIdentifier]
+    Declared: bool = Field(description=_DECLARED)
 
 
 class PlanStep(BaseModel):

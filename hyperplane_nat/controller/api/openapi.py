@@ -20,6 +20,7 @@ import hyperplane_nat
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.values import FUNCTION_NAME
 from hyperplane_nat.controller.api import answers, requests
+from hyperplane_nat.controller.api.commands import COMMANDS, LISTS
 
 _REF = "#/components/schemas/"
 
@@ -99,9 +100,17 @@ OPERATIONS = (
         "get", "/v1/verify", "Walk the flow table and prove that it is sound", answers.Verification
     ),
     Operation("get", "/v1/config", "The configuration in effect", Config),
-    Operation("get", "/v1/functions", "Functions", answers.FunctionDescription, True),
-    Operation(
-        "get", "/v1/security-groups", "Security groups", answers.SecurityGroupDescription, True
+    *(Operation("get", each.path, each.summary, each.answer, True) for each in LISTS),
+    *(
+        Operation(
+            each.method,
+            each.path,
+            each.summary,
+            each.answer,
+            body=each.body,
+            errors=(400, 404, 409) if each.body is None else (*_BODY, 404, 409),
+        )
+        for each in COMMANDS
     ),
     Operation("get", "/v1/openapi.json", "This document", None),
     Operation(
@@ -210,12 +219,18 @@ def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
     if "{name}" in operation.path:
+        function = operation.path.startswith("/v1/functions/")
         yield {
             "name": "name",
             "in": "path",
             "required": True,
-            "description": "Name of the function.",
-            "schema": {"type": "string", "pattern": f"^{FUNCTION_NAME.pattern}$"},
+            "description": "Name of the function."
+            if function
+            else "Id or name; VPC/name, with %2F for the slash, where several VPCs have one.",
+            "schema": {
+                "type": "string",
+                "pattern": f"^{FUNCTION_NAME.pattern}$" if function else "^[ -~]+$",
+            },
         }
 
 

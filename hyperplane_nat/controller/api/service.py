@@ -13,13 +13,14 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, refusing
+from hyperplane_nat.controller.api.commands import COMMANDS, LISTS, Command, Listing, request_of
+from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, Handler, refusing
 from hyperplane_nat.controller.api.requests import (
     BODY_BYTES_MAX,
     PROTOCOLS,
@@ -38,7 +39,10 @@ from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views.lab import FlowFilter, FlowReader, encode_rows
 from hyperplane_nat.controller.views.port_usage import PortQuery
+from hyperplane_nat.model.changes import Resource
+from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.region import Region
 
 __all__ = ["PROTOCOLS", "LabService", "application"]
 
@@ -83,11 +87,17 @@ class LabService(Protocol):
     def slots_of(self, function: str) -> frozenset[int] | None:
         """Numbers of a function's environments; None when there is no such function."""
 
-    def functions(self) -> list[dict[str, Any]]:
-        """GET /v1/functions."""
+    def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The lists of what the region holds."""
 
-    def security_groups(self) -> list[dict[str, Any]]:
-        """GET /v1/security-groups."""
+    async def command(
+        self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
+    ) -> Mapping[str, Any]:
+        """
+        `api.commands`: describes what `work` returns. `request` is what belongs to the token.
+
+        Errors: ModelError, StateError, ControllerError.
+        """
 
     async def apply(
         self,
@@ -139,8 +149,10 @@ def application(lab: LabService) -> web.Application:
     result.router.add_get("/v1/ports", handlers.ports)
     result.router.add_get("/v1/verify", handlers.verify)
     result.router.add_get("/v1/config", handlers.config)
-    result.router.add_get("/v1/functions", handlers.functions)
-    result.router.add_get("/v1/security-groups", handlers.security_groups)
+    for listing in LISTS:
+        result.router.add_get(listing.path, handlers.listing(listing))
+    for command in COMMANDS:
+        result.router.add_route(command.method, command.path, handlers.command(command))
     result.router.add_get("/v1/openapi.json", handlers.openapi)
     result.router.add_post("/v1/apply", handlers.apply)
     result.router.add_post("/v1/functions/{name}/invocations", handlers.invoke)
@@ -193,15 +205,34 @@ class _Handlers:
     async def config(self, _request: web.Request) -> web.Response:
         return web.json_response(self._lab.config())
 
-    async def functions(self, _request: web.Request) -> web.Response:
-        return await self._rows(self._lab.functions())
+    def listing(self, listing: Listing) -> Handler:
+        """The handler of a list."""
+
+        async def handle(_request: web.Request) -> web.Response:
+            return await self._rows(self._lab.listing(listing.describe))
+
+        return handle
+
+    def command(self, command: Command[Any]) -> Handler:
+        """The handler of a command."""
+
+        async def handle(request: web.Request) -> web.Response:
+            name = request.match_info.get("name", "")
+            if name and command.path.startswith("/v1/functions/"):
+                function_name(name)
+            asked = None if command.body is None else await _body(request, command.body)
+            result = await self._lab.command(
+                lambda commands: command.work(commands, name, asked),
+                token=None if asked is None else asked.client_token,
+                request=request_of(command, name, asked),
+            )
+            return web.json_response(result)
+
+        return handle
 
     async def events(self, request: web.Request) -> web.Response:
         asked = query_of(EventQuery, request.query)
         return await self._rows(self._lab.events.rows(asked.after or 0, asked.limit))
-
-    async def security_groups(self, _request: web.Request) -> web.Response:
-        return await self._rows(self._lab.security_groups())
 
     async def openapi(self, _request: web.Request) -> web.Response:
         if self._document is None:

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The changes that commands and declarations are made of: what is made, and what may go.
+
+Theory of operation: whoever calls has looked at what is asked for (`validation`) and is inside a
+transaction. `Commands` changes one resource at a time, `Planner` all that a declaration names, both
+through what is here; so a resource comes to be in one way, and `user_of` is the one place that says
+what keeps it from being deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
+
+from hyperplane_nat.model.entities import (
+    LAMBDA_ACCOUNT_ID,
+    Account,
+    Function,
+    NetworkConfig,
+    SecurityGroup,
+    Service,
+    Subnet,
+    Vpc,
+)
+from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
+from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
+from hyperplane_nat.model.resources import ANYWHERE, Networking
+from hyperplane_nat.model.states import FunctionState, UpdateStatus
+from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
+
+P = TypeVar("P", Subnet, SecurityGroup, Service)
+N = TypeVar("N", Account, Function, SecurityGroup, Service, Subnet, Vpc)
+Resource = Account | Vpc | Subnet | SecurityGroup | Service | Function
+
+
+class Changes:
+    """Changes of the tables behind a life cycle."""
+
+    def __init__(self, lifecycle: Lifecycle, *, declared: bool) -> None:
+        """`declared`: whether what is made comes with a declaration."""
+        self.lifecycle = lifecycle
+        self.tables = lifecycle.tables
+        self.declared = declared
+
+    def new_id(self, prefix: str) -> str:
+        """An id that nothing has."""
+        return resource_id(prefix, self.lifecycle.random_hex)
+
+    def make_account(self, name: str, number: str | None) -> Account:
+        """An account, with an id of its own unless it is given."""
+        other = self.tables.accounts.get(number or "")
+        if other is not None:
+            raise ModelError(
+                "InvalidParameterValue",
+                f"account id {number} of {name} is that of {other.name}",
+                "rename the account in a lab without it, or choose another id",
+                entry_of("account", name, "id"),
+            )
+        account = Account(number or account_id(self.lifecycle.random_hex), name, self.declared)
+        self.tables.put(account)
+        return account
+
+    def make_vpc(
+        self,
+        name: str,
+        account_id: str,
+        cidr: IPv4Network,
+        mtu_bytes: int = 1500,
+        taken: tuple[IPv4Address, ...] = (),
+    ) -> Vpc:
+        """A VPC with nothing in it."""
+        numbers = {vpc.number for vpc in self.tables.vpcs.values()}
+        number = next(each for each in range(1, len(numbers) + 2) if each not in numbers)
+        vpc = Vpc(
+            self.new_id("vpc"), name, account_id, cidr, mtu_bytes, number, taken, self.declared
+        )
+        self.tables.put(vpc)
+        return vpc
+
+    def make_subnet(self, vpc: Vpc, name: str, cidr: IPv4Network) -> Subnet:
+        """A subnet of a VPC."""
+        subnet = Subnet(self.new_id("subnet"), name, vpc.id, cidr, self.declared)
+        self.tables.put(subnet)
+        return subnet
+
+    def internet(self) -> Vpc:
+        """The built-in VPC with the public hosts and the Lambda service's interfaces to them."""
+        for vpc in self.tables.vpcs.values():
+            if vpc.name == INTERNET:
+                return vpc
+        vpc = self.make_vpc(INTERNET, LAMBDA_ACCOUNT_ID, ANYWHERE)
+        self.make_subnet(vpc, INTERNET, IPv4Network(INTERNET_EGRESS))
+        return vpc
+
+    def config_of_internet(self) -> NetworkConfig:
+        """The network side of a function outside every VPC."""
+        vpc = self.internet()
+        subnet = parts_of(vpc, self.tables.subnets)[0]
+        return NetworkConfig(Networking.NONE, vpc.id, (subnet.id,), (), LAMBDA_ACCOUNT_ID)
+
+    def check_address(self, service: Service) -> None:
+        """A service takes no address of Lambda's interfaces."""
+        for interface in self.tables.in_vpc(service.vpc_id):
+            if service.address == interface.address:
+                vpc = self.tables.vpcs[service.vpc_id]
+                raise ModelError(
+                    "InvalidIPAddress.InUse",
+                    f"address {service.address} of service {service.name} is that of "
+                    f"interface {interface.id}",
+                    "choose another one",
+                    entry_of("service", f"{vpc.name}/{service.name}", "address"),
+                )
+
+    def make_function(
+        self, name: str, account_id: str, memory_mb: int, config: NetworkConfig
+    ) -> Function:
+        """A function that is Pending, and the interfaces that it needs."""
+        function = Function(
+            id=uuid(self.lifecycle.random_hex),
+            name=name,
+            account_id=account_id,
+            memory_mb=memory_mb,
+            config=config,
+            update=None,
+            version=1,
+            state=FunctionState.PENDING,
+            state_reason="The function is being created.",
+            state_reason_code=CREATING,
+            last_update_status=UpdateStatus.SUCCESSFUL,
+            last_update_status_reason="",
+            last_update_status_reason_code="",
+            last_used=self.lifecycle.now,
+            declared=self.declared,
+        )
+        self.tables.put(function)
+        self.lifecycle.acquire(config, function.name)
+        return function
+
+    def change_function(self, old: Function, memory_mb: int, config: NetworkConfig) -> list[str]:
+        """Another configuration; says what is different, which may be nothing."""
+        details = []
+        if old.memory_mb != memory_mb:
+            details.append(f"memory {old.memory_mb} to {memory_mb} MB")
+            old = replace(old, memory_mb=memory_mb)
+            self.tables.put(old)
+        if old.target.networking is not config.networking:
+            details.append(f"networking {old.target.networking} to {config.networking}")
+        elif old.target != config:
+            details.append("VPC configuration")
+        elif old.state is FunctionState.FAILED:
+            details.append("try again")
+        if old.target != config or old.state is FunctionState.FAILED:
+            self.lifecycle.configure(old, config)
+        return details
+
+    def user_of(self, item: Resource, besides: Container[str] = ()) -> str | None:
+        """What keeps something from being deleted; `besides` has ids of groups that go with it."""
+        return next(self._users_of(item, besides), None)
+
+    def _users_of(self, item: Resource, besides: Container[str]) -> Iterator[str]:
+        tables = self.tables
+        match item:
+            case Account():
+                for vpc in by_name(tables.vpcs.values()):
+                    if vpc.account_id == item.id:
+                        yield f"VPC {vpc.name}"
+                for function in tables.functions.values():
+                    if function.account_id == item.id:
+                        yield f"function {function.name}"
+            case Vpc():
+                yield from sorted(
+                    f"{what} {part.name}"
+                    for what, parts in (
+                        ("subnet", tables.subnets),
+                        ("security group", tables.groups),
+                        ("service", tables.services),
+                    )
+                    for part in parts.values()
+                    if part.vpc_id == item.id
+                )
+            case Subnet():
+                for interface in tables.in_vpc(item.vpc_id):
+                    if interface.subnet_id == item.id:
+                        yield f"interface {interface.id}"
+                for function in tables.functions.values():
+                    for config in (function.config, function.update):
+                        if config is not None and item.id in config.subnet_ids:
+                            yield f"function {function.name}"
+                others = [
+                    subnet.cidr
+                    for subnet in tables.subnets.values()
+                    if subnet.vpc_id == item.vpc_id and subnet.id != item.id
+                ]
+                for service in tables.services.values():
+                    if (
+                        service.vpc_id == item.vpc_id
+                        and service.address in item.cidr
+                        and not any(service.address in cidr for cidr in others)
+                    ):
+                        yield f"service {service.name}"
+            case SecurityGroup():
+                for interface in tables.in_vpc(item.vpc_id):
+                    if item.id in interface.group_ids:
+                        yield f"interface {interface.id}"
+                for function in tables.functions.values():
+                    for config in (function.config, function.update):
+                        if config is not None and item.id in config.group_ids:
+                            yield f"function {function.name}"
+                for service in tables.services.values():
+                    if item.id in service.group_ids:
+                        yield f"service {service.name}"
+                for group in tables.groups.values():
+                    named = {rule.group_id for rule in group.ingress + group.egress}
+                    if item.id in named and group.id != item.id and group.id not in besides:
+                        yield f"security group {group.name}"
+
+
+def by_name(entities: Iterable[N]) -> list[N]:
+    """A copy in an order that does not depend on how the tables came to be."""
+    return sorted(entities, key=lambda entity: (entity.name, entity.id))
+
+
+def parts_of(vpc: Vpc, parts: Mapping[str, P]) -> list[P]:
+    """Those subnets, groups or services that are in a VPC."""
+    return [part for part in parts.values() if part.vpc_id == vpc.id]
