@@ -36,12 +36,14 @@ COMMAND = (sys.executable, "-P", "-m", "hyperplane_nat.cli")
 
 _END_SECONDS = 120.0
 
+# A trap, unlike an ignored signal, is not inherited by what the shell starts; of the tests that are
+# gone, `echo` would tell by SIGPIPE.
 _SCRIPT = """
+trap : HUP TERM PIPE
 directory=$1; shift
 "$@" </dev/null >&2
 echo $?
 read -r _
-trap '' TERM HUP
 "$0" -P -m hyperplane_nat.cli --lab "$(cat "$directory/lab")" --runtime-directory "$directory" \
     down </dev/null >&2 && rm -rf "$directory"
 """

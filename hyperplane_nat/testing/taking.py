@@ -3,14 +3,15 @@
 Source ports taken by the thousand.
 
 Theory of operation: each port of the environment makes one flow, with one datagram or one SYN, from
-a socket that is closed at once. Sent again from the same port, the packet meets the same flow, so
-what was lost on the way is made up for by sending all of it again.
+a socket that is closed at once. What is lost on the way, or meets a flow that there was, is made up
+for from further ports.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import socket
 import time
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from netns import namespace
 
 KINDS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 _FIRST = 1024
 _LAST = 65535
 _SLACK_SECONDS = 60.0
@@ -95,14 +96,15 @@ def take(
     ports = TakenPorts(client, environment["interface"], remote, protocol)
     config: Any = client.get("/v1/config")
     limit = config["ports"]["limit_per_remote"]
-    wanted = limit - leave - ports.count
-    own = range(_LAST, _LAST - wanted, -1)
-    if own and own[-1] < _FIRST:
-        raise LabError(f"an environment has {_LAST - _FIRST + 1} ports, not {wanted}")
+    own = iter(range(_LAST, _FIRST - 1, -1))
     for _ in range(_ATTEMPTS):
-        namespace.call(environment["namespace"], _send, KINDS[protocol], remote, own)
-        if ports.count >= limit - leave:
+        missing = limit - leave - ports.count
+        if missing <= 0:
             return ports
+        some = list(itertools.islice(own, missing))
+        namespace.call(environment["namespace"], _send, KINDS[protocol], remote, some)
+    if ports.count >= limit - leave:
+        return ports
     raise LabError(
         f"{ports.count} of {limit - leave} ports were to be had from {environment['name']} "
         "(hyperplane-nat status tells the reasons of drops)"
