@@ -114,6 +114,27 @@ def wheel(python: Path, archive: Path, target: Path) -> Path:
     return result
 
 
+PROJECT = """
+def test_page(hyperplane_lab):
+    result = hyperplane_lab.exec("env-1", "curl", "-sS", "--max-time", "20", "http://10.0.1.80/peer")
+    assert '"address": "10.0.1.10"' in result.stdout, result
+    assert hyperplane_lab.drops() == {}
+"""
+
+
+def use_plugin(python: Path, place: Path) -> None:
+    """A project that only has the wheel and pytest finds the plugin, which leaves nothing."""
+    project = place / "project"
+    project.mkdir()
+    (project / "test_page.py").write_text(PROJECT, encoding="utf-8")
+    said = run(python, "-m", "pytest", "-rs", cwd=project)
+    if "1 passed" not in said:
+        raise DistError(f"the plugin's test did not run: {said}")
+    left = list(Path(tempfile.gettempdir()).glob("hyperplane-pytest-*/lab"))
+    if left:
+        raise DistError(f"left behind: {', '.join(map(str, left))}")
+
+
 def use(binaries: Path, place: Path) -> None:
     """A lab comes up, serves a page and goes, with what was installed and nothing of the tree."""
     name = f"dist-{secrets.token_hex(4)}"
@@ -147,6 +168,8 @@ def attempt(interpreter: str, archive: Path, target: Path) -> None:
         user = environment(interpreter, place / "user")
         install(user, built)
         use(user.parent, place)
+        install(user, "pytest")
+        use_plugin(user, place)
         shutil.copy(built, target)
 
 

@@ -36,7 +36,7 @@ def _toml_table(section: Section, prefix: str, lines: list[str], comments: bool)
                 about = _summary(nested, field) if nested else field.description
                 lines.extend(_comment(about or ""))
             if value is not None:
-                lines.append(f"{name} = {_toml_value(value)}")
+                lines.append(f"{name} = {toml_value(value)}")
             elif comments:
                 lines.append(f"# {name} is not set.")
     for name, field in fields.items():
@@ -56,14 +56,17 @@ def _comment(text: str, width: int = 98) -> Iterator[str]:
     return (f"# {line}" for line in textwrap.wrap(text, width))
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value as in TOML; a dict is an inline table."""
     if isinstance(value, str):
         # A basic string of TOML is escaped as one of JSON, DEL apart.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {toml_value(item)}' for name, item in value.items())}}}"
     return repr(value)
 
 
@@ -159,7 +162,7 @@ def _profile_table() -> list[str]:
     ]
     for (section, field), value in RFC_VALUES.items():
         default = getattr(getattr(example, section), field)
-        lines.append(f"| `{section}.{field}` | `{_toml_value(default)}` | `{_toml_value(value)}` |")
+        lines.append(f"| `{section}.{field}` | `{toml_value(default)}` | `{toml_value(value)}` |")
     return lines
 
 
@@ -194,8 +197,8 @@ def _markdown_default(field: FieldInfo, name: str, example: Section | None) -> s
     if not field.is_required():
         value = field.get_default(call_default_factory=True)
         said = value if example is None else getattr(example, name)
-        default = "none" if value is None else f"`{_toml_value(value)}`"
-        return default if value == said else f"{default}; default lab: `{_toml_value(said)}`"
+        default = "none" if value is None else f"`{toml_value(value)}`"
+        return default if value == said else f"{default}; default lab: `{toml_value(said)}`"
     if example is None:
         return "*required*"
-    return f"*required*; default lab: `{_toml_value(getattr(example, name))}`"
+    return f"*required*; default lab: `{toml_value(getattr(example, name))}`"
