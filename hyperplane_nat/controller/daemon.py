@@ -8,7 +8,8 @@ killed controller left (`Standing`), when the configuration that is kept means w
 what stands can be worked with: then only what died with it is started anew, and flows do not
 notice. What cannot be adopted is never destroyed while a forwarder moves its packets: the start is
 refused, unless it was asked to replace it. Without a forwarder, what bears the lab's name is a
-stray and is removed before building.
+stray and is removed before building. What the lab is and answers is the `Service`'s matter, made
+when it is settled whose region it has.
 
 A start that fails or is interrupted removes what it has made (`_tear_down`), and leaves alone what
 stood before it (`_let_go`). The end, asked for by SIGTERM, SIGINT or the API, removes everything;
@@ -28,8 +29,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Mapping
-from typing import Any
+from collections.abc import Awaitable
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
@@ -39,25 +39,17 @@ from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.forwarder.equipment import make_map, refuse_disk
-from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.logs import LogKeeper
-from hyperplane_nat.controller.network import reconcile
-from hyperplane_nat.controller.network.network import Network
-from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.notify import ReadyPipe, keep_alive, sd_notify
-from hyperplane_nat.controller.parts import Parts
-from hyperplane_nat.controller.paths import LabLock
+from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import end
 from hyperplane_nat.controller.reload import Reloader
-from hyperplane_nat.controller.resources import lifecycle_of
-from hyperplane_nat.controller.running_lab import RunningLab
+from hyperplane_nat.controller.service import Parts, Service
 from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import Standing
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
-from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
 from hyperplane_nat.model.errors import ModelError, StateError
-from hyperplane_nat.model.store import Store
 from hyperplane_nat.private_files import NotPrivateError
 from netns.errors import NetnsError
 from netns.topology import Survey
@@ -94,7 +86,7 @@ def main(
         return runner.run(daemon.run())
 
 
-class Daemon(RunningLab):
+class Daemon:
     """One controller of one lab."""
 
     def __init__(
@@ -106,7 +98,16 @@ class Daemon(RunningLab):
         source: Source | None = None,
         parts: Parts | None = None,
     ) -> None:
-        super().__init__(config, parts or Parts())
+        self._config = config
+        self._parts = parts or Parts()
+        self._paths = LabPaths.of(
+            config.lab.name, config.lab.runtime_directory, config.lab.state_directory
+        )
+        self._started = time.monotonic()
+        self._stop = asyncio.Event()
+        self._gone: asyncio.Future[None]
+        self._service: Service
+        """From when the lab is ours and its region is read."""
         self._foreground = ready_fd is None
         self._pipe = ReadyPipe(ready_fd)
         self._lock = LabLock(self._paths)
@@ -116,7 +117,7 @@ class Daemon(RunningLab):
         self._metrics_listener: socket.socket | None = None
         self._endpoints: list[endpoint.Endpoint] = []
         self._replace = replace
-        self._reloader = Reloader(source, self._reapply, self.events)
+        self._reloader = Reloader(source)
         self._watchdog: asyncio.Task[None] | None = None
         self._adopting = False
         """Whether what stands is a former controller's, which a failed start leaves alone."""
@@ -165,7 +166,7 @@ class Daemon(RunningLab):
         except (ControllerError, NetnsError, StateMapError, ModelError, StateError) as error:
             return self._fail(str(error), await self._after_failure(2))
         except _InterruptedError:
-            text = f"lab {self._lab.name!r}: stopped before it was ready (start it again)"
+            text = f"lab {self._config.lab.name!r}: stopped before it was ready (start it again)"
             return self._fail(text, await self._after_failure(1))
         except Exception as error:
             log.exception("start failed")
@@ -178,7 +179,6 @@ class Daemon(RunningLab):
         problems = await self._tear_down()
         if self._watchdog is not None:
             self._watchdog.cancel()
-        assert self._gone is not None
         if problems:
             self._gone.set_exception(ControllerError(problems[0]))
             # Nobody may be waiting.
@@ -216,37 +216,11 @@ class Daemon(RunningLab):
 
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""
-        config, paths = self._config, self._paths
         if not self._adopting:
-            cleanup.remove_region(paths)
-        settings = lifecycle_of(config)
-        static = len(self._lab.interface_names())
-        pool = EnvironmentPool(
-            first=config.lab.environments + 1,
-            size=config.pool.size,
-            batch=config.pool.refill_batch,
+            cleanup.remove_region(self._paths)
+        self._service = Service(
+            self._config, self._paths, self._parts, stop=self._stop, gone=self._gone
         )
-        store = Store(paths.region_file, settings=settings)
-        try:
-            region = store.load_region(
-                settings=settings,
-                take_slot=pool.take,
-                first_interface_number=static,
-                interface_numbers=INTERFACES_MAX - static,
-            )
-        except StateError:
-            store.close()
-            raise
-        self._network = Network(
-            config,
-            self._spec,
-            region,
-            pool,
-            self._forwarder,
-            self._services,
-            self._parts.service_program,
-        )
-        self._functions = Functions(config, region, store, pool, self._network, self._connections)
 
     def _fail(self, text: str, status: int) -> int:
         self._pipe.error(text, status)
@@ -267,14 +241,14 @@ class Daemon(RunningLab):
         seconds = time.monotonic() - self._started
         log.info(
             "lab %s is up after %.2f s: %d environments, metrics at %s",
-            self._lab.name,
+            self._config.lab.name,
             seconds,
-            len(self._lab.environments),
-            self._metrics_url,
+            self._config.lab.environments,
+            self._service.metrics_url,
         )
-        self._pipe.ready(self._facts() | {"ready_seconds": round(seconds, 3)})
+        self._pipe.ready(self._service.facts() | {"ready_seconds": round(seconds, 3)})
         sd_notify("READY=1")
-        self._reloader.start()
+        self._reloader.start(self._service.reapply, self._service.events)
         self._watchdog = asyncio.create_task(keep_alive(), name="watchdog")
 
     async def _start_or_stop(self) -> None:
@@ -300,18 +274,18 @@ class Daemon(RunningLab):
         adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()
-        functions = self._service()
-        await functions.recover(self._found, self._former)
+        service = self._service
+        await service.at_work.recover(self._found, self._former)
         self._pipe.progress("starting services and forwarder", 0, 1)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._start_services())
+                group.create_task(service.start_services())
                 group.create_task(self._start_forwarder(adopted))
         except ExceptionGroup as failures:
             raise first_failure(failures) from None
         self._pipe.progress("starting services and forwarder", 1, 1)
-        self._map = await in_thread(self._parts.open_map, self._paths.state_file)
-        await functions.start(self._fill_progress)
+        await service.open_map()
+        await service.at_work.start(self._fill_progress)
         if adopted:
             # As this version keeps it, with what may differ.
             await in_thread(record.write, self._paths.config_file, self._config)
@@ -322,8 +296,9 @@ class Daemon(RunningLab):
         ports = endpoint.metrics_ports(configured, self._former_metrics_port())
         self._metrics_listener = endpoint.free_metrics_socket(configured.address, ports)
         host, port = self._metrics_listener.getsockname()[:2]
-        self._metrics_url = f"http://{host}:{port}/metrics"
-        self._metrics_port_passed_over = None if configured.port in (0, port) else configured.port
+        self._service.metrics_url = f"http://{host}:{port}/metrics"
+        if configured.port not in (0, port):
+            self._service.metrics_port_passed_over = configured.port
 
     def _former_metrics_port(self) -> int | None:
         if not self._adopting:
@@ -342,17 +317,6 @@ class Daemon(RunningLab):
         except OSError as error:
             log.warning("the next controller may choose another metrics port: %s", error)
 
-    async def _start_services(self) -> None:
-        wanted = self._service().region.wanted()
-        mine = {vpc.name for vpc in self._config.vpc}
-        # Others' namespaces may not stand yet.
-        vpcs = [vpc for vpc in wanted.vpcs if vpc.name in mine]
-        program = self._parts.service_program
-        await self._services.follow(
-            reconcile.service_specs(self._config, vpcs, program)
-            + flow_logs.writer_specs(self._config)
-        )
-
     def _fill_progress(self, done: int, total: int) -> None:
         self._pipe.progress("filling the pool", done, total)
 
@@ -363,14 +327,14 @@ class Daemon(RunningLab):
         """
         problem = "it has no gateway"
         try:
-            mended = await in_thread(self._parts.mend, self._spec)
+            mended = await in_thread(self._parts.mend, self._service.spec)
         except NetnsError as error:
             mended, problem = None, str(error)
         if mended is not None:
             log.info("adopting the lab that a former controller left")
             for note in mended.notes:
                 log.warning("%s", note)
-            self._topology, self._found = mended.topology, mended.found
+            self._service.topology, self._found = mended.topology, mended.found
             return True
         standing = await in_thread(Standing.of, self._paths)
         if standing.forwarder is not None:
@@ -384,13 +348,15 @@ class Daemon(RunningLab):
         if removed:
             log.warning("removed what a former controller left: %s", ", ".join(removed[:20]))
         # Starting an interpreter takes as long as building a small lab: both at once.
-        self._forwarder.prepare()
+        self._service.forwarder.prepare()
         # So does having the kernel allocate a large state map.
         made = asyncio.create_task(
             in_thread(make_map, self._paths.state_file, self._config.flows.max)
         )
         try:
-            self._topology = await in_thread(self._parts.build, self._spec, self._build_progress)
+            self._service.topology = await in_thread(
+                self._parts.build, self._service.spec, self._build_progress
+            )
         finally:
             await asyncio.gather(made, return_exceptions=True)
         await made
@@ -405,32 +371,30 @@ class Daemon(RunningLab):
         if adopted:
             # Its heartbeat tells whether there is anything to wait for.
             with contextlib.suppress(StateMapError):
-                self._map = await in_thread(self._parts.open_map, self._paths.state_file)
-            if await self._forwarder.adopt():
+                await self._service.open_map()
+            if await self._service.forwarder.adopt():
                 return
-        await self._forwarder.start()
+        await self._service.forwarder.start()
 
     async def _serve(self) -> None:
         control = endpoint.control_socket(self._paths.control_socket, self._group)
         control_connections, metrics_connections = connections.file_shares()
         self._endpoints.append(
-            await endpoint.serve(api.application(self), control, control_connections)
+            await endpoint.serve(api.application(self._service), control, control_connections)
         )
         assert self._metrics_listener is not None
         self._keep_metrics_port()
         application = endpoint.metrics_application(
-            metrics.registry(self._snapshot), self.health, self._config.metrics.hosts
+            metrics.registry(self._service.snapshot),
+            self._service.health,
+            self._config.metrics.hosts,
         )
         self._endpoints.append(
             await endpoint.serve(application, self._metrics_listener, metrics_connections)
         )
         self._metrics_listener = None
-        self._observer.start()
-        self._figures.start()
+        self._service.start()
         self._logs.start()
-
-    async def _reapply(self, config: Config) -> Mapping[str, Any]:
-        return await self.apply(record.said(config), dry_run=False, keep_used=False, token=None)
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
@@ -445,24 +409,15 @@ class Daemon(RunningLab):
         if self._metrics_listener is not None:
             self._metrics_listener.close()
         await self._reloader.stop()
-        await self._observer.stop()
-        await self._figures.stop()
         await self._logs.stop()
-        if self._functions is not None:
-            await self._functions.stop()
-
-    def _close_map(self) -> None:
-        if self._map is not None:
-            state_map, self._map = self._map, None
-            with contextlib.suppress(BufferError):
-                state_map.close()
+        await self._service.halt()
 
     async def _let_go(self) -> None:
         """End without a trace: what stands goes on as a former controller left it."""
         await self._halt()
-        await self._forwarder.let_go()
-        await self._services.let_go()
-        self._close_map()
+        await self._service.forwarder.let_go()
+        await self._service.services.let_go()
+        self._service.close_map()
         self._paths.control_socket.unlink(missing_ok=True)
         self._lock.release()
 
@@ -479,9 +434,9 @@ class Daemon(RunningLab):
                 problems.append(f"cannot remove {what}: {error} (hyperplane-nat down again)")
 
         await self._halt()
-        processes = [*await self._forwarder.stop(), *await self._services.stop()]
+        processes = [*await self._service.forwarder.stop(), *await self._service.services.stop()]
         await step("processes", end(processes))
-        self._close_map()
+        self._service.close_map()
         await step("strays", in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         if not problems:
             await step("claim", in_thread(self._claim.drop))

@@ -25,22 +25,16 @@ from hyperplane_nat.errors import ConfigError
 from hyperplane_nat.model.errors import ModelError, StateError
 from netns.errors import NetnsError
 
+Apply = Callable[[Config], Awaitable[Mapping[str, Any]]]
+
 log = logging.getLogger(__name__)
 
 
 class Reloader:
     """Heeds SIGHUP."""
 
-    def __init__(
-        self,
-        source: Source | None,
-        apply: Callable[[Config], Awaitable[Mapping[str, Any]]],
-        events: EventLog,
-    ) -> None:
-        """`apply` makes the running lab what a configuration says, and returns what it changed."""
+    def __init__(self, source: Source | None) -> None:
         self._source = source
-        self._apply = apply
-        self._events = events
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -48,9 +42,9 @@ class Reloader:
         """Read the file again, as soon as the lab is up."""
         self._asked.set()
 
-    def start(self) -> None:
-        """The lab is up."""
-        self._task = asyncio.create_task(self._heed(), name="reload")
+    def start(self, apply: Apply, events: EventLog) -> None:
+        """The lab is up; `apply` makes it what a file says, and returns what it changed."""
+        self._task = asyncio.create_task(self._heed(apply, events), name="reload")
 
     async def stop(self) -> None:
         """Heed no more."""
@@ -59,7 +53,7 @@ class Reloader:
             await asyncio.wait({self._task})
             self._task = None
 
-    async def _heed(self) -> None:
+    async def _heed(self, apply: Apply, events: EventLog) -> None:
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -67,18 +61,19 @@ class Reloader:
                 log.info("SIGHUP: the lab was started without a file, there is none to read again")
                 continue
             sd_notify(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec()}")
-            event = await self._reload(self._source)
-            self._events.report(event)
+            event = await _reload(self._source, apply)
+            events.report(event)
             sd_notify(f"READY=1\nSTATUS={event.message}")
 
-    async def _reload(self, source: Source) -> Event:
-        try:
-            wanted = await in_thread(source.load)
-            plan = (await self._apply(wanted))["plan"]
-        except (ConfigError, ModelError, StateError, ControllerError, NetnsError) as error:
-            return Event(kind=Kind.RELOAD_REFUSED, message=f"nothing was changed: {error}")
-        except Exception as error:
-            log.exception("reload")
-            return Event(kind=Kind.RELOAD_REFUSED, message=f"{type(error).__name__}: {error}")
-        message = f"{source.path} was read again, {len(plan)} changes"
-        return Event(kind=Kind.RELOADED, message=message)
+
+async def _reload(source: Source, apply: Apply) -> Event:
+    try:
+        wanted = await in_thread(source.load)
+        plan = (await apply(wanted))["plan"]
+    except (ConfigError, ModelError, StateError, ControllerError, NetnsError) as error:
+        return Event(kind=Kind.RELOAD_REFUSED, message=f"nothing was changed: {error}")
+    except Exception as error:
+        log.exception("reload")
+        return Event(kind=Kind.RELOAD_REFUSED, message=f"{type(error).__name__}: {error}")
+    message = f"{source.path} was read again, {len(plan)} changes"
+    return Event(kind=Kind.RELOADED, message=message)

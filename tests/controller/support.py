@@ -15,11 +15,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
+
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.cleanup import Namespaces
 from hyperplane_nat.controller.daemon import Daemon
-from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.service import Parts, Service
 from hyperplane_nat.controller.source import Source
 from netns.errors import NetnsError
 from netns.survey import StandingEnvironment, StandingVpc, Survey
@@ -193,11 +195,26 @@ class RunningDaemon:
         await self.task
         os.close(self._read)
 
+    @property
+    def service(self) -> Service:
+        """What it answers."""
+        return self.daemon._service
+
     def reports(self) -> list[dict[str, Any]]:
         """What has come through the ready pipe."""
         while select.select([self._read], [], [], 0)[0] and (piece := os.read(self._read, 65536)):
             self._text += piece
         return [json.loads(line) for line in self._text.splitlines()]
+
+
+async def ask(running: RunningDaemon, path: str, method: str = "GET") -> Any:
+    """What the control API answers."""
+    connector = aiohttp.UnixConnector(str(running.paths.control_socket))
+    async with (
+        aiohttp.ClientSession("http://lab", connector=connector) as client,
+        client.request(method, path) as response,
+    ):
+        return await response.json()
 
 
 class ControllerProcess:

@@ -45,7 +45,7 @@ def write(file: Path, config: Config) -> Config:
 
 
 def reloads(running: RunningDaemon) -> list[dict[str, Any]]:
-    return [row for row in running.daemon.events.rows() if row["kind"].startswith("reload")]
+    return [row for row in running.service.events.rows() if row["kind"].startswith("reload")]
 
 
 @pytest.mark.stand_in("systemd", "a datagram socket of the test as NOTIFY_SOCKET")
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_applied_changes_nothing(
             assert event["message"].startswith("nothing was changed: ")
             reason = "not valid TOML" if wrong == "not TOML" else "flows.max: cannot change"
             assert reason in event["message"]
-            assert running.daemon.config()["flows"]["max"] == 10_000
+            assert running.service.config()["flows"]["max"] == 10_000
 
     run(work())
 

@@ -1,66 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lab that a controller has: what it consists of, what it tells and what may be asked of it.
 
-It is what the control API (`api.LabService`) and the metrics look at; how it comes to be and how it
-ends is the daemon's matter.
+Theory of operation: the control API (`api.LabService`) and the metrics look at nothing else. How
+the lab comes to be and ends is the daemon's matter, which says so here: it sets `topology` once the
+namespaces stand, calls `open_map` and `start` when the forwarder runs, `halt` and `close_map` at
+the end. What the API asks of the daemon is one thing, the end: it sets `stop` and waits for `gone`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyperplane_nat import metrics
 from hyperplane_nat.client import VERIFY_SECONDS
 from hyperplane_nat.config.lab import Config, validated
-from hyperplane_nat.controller import flow_logs, record
+from hyperplane_nat.controller import cleanup, flow_logs, record
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import EventLog
-from hyperplane_nat.controller.forwarder.equipment import equip
+from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
+from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.observer import Observer
-from hyperplane_nat.controller.parts import Parts
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import lab as views
 from hyperplane_nat.controller.views import port_usage
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.views.snapshot import Running, snapshot
-from hyperplane_nat.engine import StateMapError
+from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
 from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.changes import Resource
+from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.region import Commands, Region
-from netns.topology import Topology
+from hyperplane_nat.model.store import Store
+from netns import topology
+from netns.topology import LabSpec, Mended, Topology
 
 log = logging.getLogger(__name__)
 
 
-class RunningLab:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a controller is made of besides itself, functions and programs; tests replace some."""
+
+    build: Callable[[LabSpec, Callable[[int, int], None]], Topology] = topology.build
+    mend: Callable[[LabSpec], Mended | None] = topology.mend
+    namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
+    open_map: views.MapOpener = StateMap.open
+    open_sockets: equipment.OpenSockets = equipment.packet_sockets
+    forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
+    service_program: tuple[str, ...] = reconcile.module_command("netns.services")
+
+
+class Service:
     """The parts of one lab, and what it answers; `LabService`."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(
+        self,
+        config: Config,
+        paths: LabPaths,
+        parts: Parts,
+        *,
+        stop: asyncio.Event,
+        gone: asyncio.Future[None],
+    ) -> None:
+        """Of the region that is on disk, or a new one; StateError when it cannot be read."""
         self._config = config
         self._parts = parts
-        self._paths = LabPaths.of(
-            config.lab.name, config.lab.runtime_directory, config.lab.state_directory
-        )
+        self._paths = paths
+        self._stop = stop
+        self._gone = gone
         self._lab = reconcile.lab_of(config)
-        self._spec = reconcile.lab_spec(config, self._lab)
-        self._topology: Topology | None = None
+        self.spec = reconcile.lab_spec(config, self._lab)
+        self.topology: Topology | None = None
         self._map: views.MapReader | None = None
-        self._metrics_url = ""
-        self._metrics_port_passed_over: int | None = None
+        self.metrics_url = ""
+        self.metrics_port_passed_over: int | None = None
+        self._started = time.monotonic()
+        self._applying = asyncio.Lock()
         self.events = EventLog()
+        self._pool = EnvironmentPool(
+            first=config.lab.environments + 1,
+            size=config.pool.size,
+            batch=config.pool.refill_batch,
+        )
+        store, self._region = self._open_region()
         self._figures = InterfaceMetrics(
             state_map=lambda: self._map,
             interfaces=self._interface_names,
@@ -73,28 +112,91 @@ class RunningLab:
             function_of=self._function_of,
             counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
         )
-        self._forwarder = ForwarderSupervisor(
-            self._paths,
-            reconcile.forwarder_command(config, self._paths, parts.forwarder_program),
+        self.forwarder = ForwarderSupervisor(
+            paths,
+            reconcile.forwarder_command(config, paths, parts.forwarder_program),
             parts.forwarder_program[-1],
             self._forwarder_state,
-            lambda: equip(config, self._paths, parts.open_sockets),
+            lambda: equipment.equip(config, paths, parts.open_sockets),
             on_event=self._heed,
             heartbeat=lambda: None if self._map is None else self._map.heartbeat,
             on_start=self._reopen,
         )
-        self._services = ServiceSupervisor(self._paths, [])
-        self._functions: Functions | None = None
-        self._network: Network | None = None
-        self._started = time.monotonic()
-        self._applying = asyncio.Lock()
-        self._stop = asyncio.Event()
-        self._gone: asyncio.Future[None] | None = None
+        self.services = ServiceSupervisor(paths, [])
+        self._network = Network(
+            config,
+            self.spec,
+            self._region,
+            self._pool,
+            self.forwarder,
+            self.services,
+            parts.service_program,
+        )
+        self.at_work = Functions(
+            config, self._region, store, self._pool, self._network, self._connections
+        )
+        """The functions at work, and the region behind them."""
+
+    def _open_region(self) -> tuple[Store, Region]:
+        settings = lifecycle_of(self._config)
+        static = len(self._lab.interface_names())
+        store = Store(self._paths.region_file, settings=settings)
+        try:
+            region = store.load_region(
+                settings=settings,
+                take_slot=self._pool.take,
+                first_interface_number=static,
+                interface_numbers=INTERFACES_MAX - static,
+            )
+        except StateError:
+            store.close()
+            raise
+        return store, region
+
+    # --- what the daemon says ---
+
+    def start(self) -> None:
+        """Look after what happens in the lab, which is up."""
+        self._observer.start()
+        self._figures.start()
+
+    async def halt(self) -> None:
+        """Stop whatever happens by itself; the processes are not touched."""
+        await self._observer.stop()
+        await self._figures.stop()
+        await self.at_work.stop()
+
+    async def open_map(self) -> None:
+        """Read the state map from now on; StateMapError."""
+        self._map = await in_thread(self._parts.open_map, self._paths.state_file)
+
+    def close_map(self) -> None:
+        """The lab is being removed."""
+        if self._map is not None:
+            state_map, self._map = self._map, None
+            with contextlib.suppress(BufferError):
+                state_map.close()
+
+    async def start_services(self) -> None:
+        """The servers of the configured VPCs, and the writer of flow logs."""
+        mine = {vpc.name for vpc in self._config.vpc}
+        # Others' namespaces may not stand yet.
+        vpcs = [vpc for vpc in self._region.wanted().vpcs if vpc.name in mine]
+        await self.services.follow(
+            reconcile.service_specs(self._config, vpcs, self._parts.service_program)
+            + flow_logs.writer_specs(self._config)
+        )
+
+    async def reapply(self, config: Config) -> Mapping[str, Any]:
+        """Make the running lab what a configuration says; what it changed, as `apply`."""
+        return await self.apply(record.said(config), dry_run=False, keep_used=False, token=None)
+
+    # --- what its parts ask ---
 
     def _heed(self, message: Mapping[str, Any]) -> None:
         if message.get("event") == "state-map-discarded":
             # It has the former file mapped.
-            self._services.renew(flow_logs.GROUP)
+            self.services.renew(flow_logs.GROUP)
         self._observer.take(message)
 
     def _reopen(self) -> None:
@@ -106,34 +208,28 @@ class RunningLab:
             except StateMapError as error:
                 log.error("%s", error)
 
-    def _service(self) -> Functions:
-        assert self._functions is not None
-        return self._functions
-
     def _forwarder_state(self) -> Mapping[str, object]:
-        assert self._topology is not None
-        assert self._network is not None
-        return self._network.everything(self._lab, self._topology)
+        assert self.topology is not None
+        return self._network.everything(self._lab, self.topology)
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
         return {} if self._map is None else views.connections(self._map, attached)
 
     # --- what the metrics show ---
 
-    def _snapshot(self) -> metrics.LabSnapshot:
-        running = Running(
-            self._forwarder, self._services, self._service(), self._figures, self.events
-        )
+    def snapshot(self) -> metrics.LabSnapshot:
+        """What GET /metrics shows."""
+        running = Running(self.forwarder, self.services, self.at_work, self._figures, self.events)
         return snapshot(self._lab, self._paths, self._open(), self._port_names(), running)
 
     def _port_names(self) -> PortNames:
-        return port_usage.port_names(self._config, self._lab, self._service().region)
+        return port_usage.port_names(self._config, self._lab, self._region)
 
     def _crowded(self) -> Sequence[RemotePorts]:
         return port_usage.crowded_in(self._paths.state_file, self._port_names(), REMOTES)
 
     def _attached(self) -> dict[int, str]:
-        return views.attached_interfaces(self._lab, self._service().region)
+        return views.attached_interfaces(self._lab, self._region)
 
     def _open(self) -> views.MapReader:
         if self._map is None:
@@ -142,34 +238,35 @@ class RunningLab:
 
     # --- what the control API shows: LabService ---
 
-    def _facts(self) -> dict[str, Any]:
-        region = self._service().region
+    def facts(self) -> dict[str, Any]:
+        """What is known without asking anybody."""
+        region = self._region
         return {
             "lab": self._lab.name,
             "state": "stopping" if self._stop.is_set() else "running",
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 3),
-            "environments": len(self._lab.environments) + len(self._service().pool.slots),
+            "environments": len(self._lab.environments) + len(self._pool.slots),
             "interfaces": len(self._lab.interfaces) + len(region.tables.interfaces),
             "functions": len(region.tables.functions),
-            "pool": {"ready": self._service().pool.ready, "size": self._service().pool.size},
+            "pool": {"ready": self._pool.ready, "size": self._pool.size},
             "vpcs": len(self._lab.vpcs),
-            "metrics_url": self._metrics_url,
-            "metrics_port_passed_over": self._metrics_port_passed_over,
+            "metrics_url": self.metrics_url,
+            "metrics_port_passed_over": self.metrics_port_passed_over,
         }
 
     async def status(self) -> Mapping[str, Any]:
         """GET /v1/status."""
         state_map = self._open()
-        return self._facts() | {
-            "forwarder": await self._forwarder.status(),
+        return self.facts() | {
+            "forwarder": await self.forwarder.status(),
             "services": {
                 name: {"up": up, "restarts": restarts}
-                for name, (up, restarts) in self._services.states().items()
+                for name, (up, restarts) in self.services.states().items()
             },
             "privileges": views.process_privileges(
-                {"forwarder": self._forwarder.pid, "standby": self._forwarder.standby_pid}
-                | self._services.pids()
+                {"forwarder": self.forwarder.pid, "standby": self.forwarder.standby_pid}
+                | self.services.pids()
             ),
             **views.traffic(state_map, self._paths.state_file),
         }
@@ -178,16 +275,16 @@ class RunningLab:
         """GET /healthz: a word for each of the two processes, "ok" if it does its work."""
         return {
             "controller": "stopping" if self._stop.is_set() else "ok",
-            "forwarder": "ok" if self._forwarder.up else "down",
+            "forwarder": "ok" if self.forwarder.up else "down",
         }
 
     async def environments(self) -> bytes:
         """GET /v1/environments, encoded."""
-        state_map, found = self._open(), self._topology
+        state_map, found = self._open(), self.topology
         assert found is not None
         address = str(self._config.environment.interface.ip)
         more = views.function_environments(
-            self._lab.name, self._service().region, self._service().pool, state_map, address
+            self._lab.name, self._region, self._pool, state_map, address
         )
         return await in_thread(
             lambda: views.encode_rows(
@@ -197,18 +294,17 @@ class RunningLab:
 
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
-        state_map, found = self._open(), self._topology
+        state_map, found = self._open(), self.topology
         assert found is not None
-        assert self._network is not None
         macs = self._network.macs()
-        more = views.function_interfaces(self._service().region, macs, state_map)
+        more = views.function_interfaces(self._region, macs, state_map)
         return await in_thread(
             lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
         )
 
     def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """GET of what the region holds."""
-        return describe(self._service().region)
+        return describe(self._region)
 
     async def command(
         self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
@@ -221,7 +317,7 @@ class RunningLab:
     ) -> Mapping[str, Any]:
         async with self._applying:
             self._open()
-            return await self._service().command(work, token=token, request=request)
+            return await self.at_work.command(work, token=token, request=request)
 
     async def apply(
         self,
@@ -242,15 +338,15 @@ class RunningLab:
         async with self._applying:
             self._open()
             request = {"apply": document, "dry_run": dry_run, "keep_used": keep_used}
-            if (answer := self._service().repeated(token, request)) is not None:
+            if (answer := self.at_work.repeated(token, request)) is not None:
                 return answer
             config = self._applicable(document)
             if dry_run:
-                return self._service().plan(config, keep_used=keep_used)
+                return self.at_work.plan(config, keep_used=keep_used)
             # Before anything is changed: the disk may be full.
             kept = await in_thread(record.prepare, self._paths.config_file, config)
             try:
-                result = await self._service().apply(
+                result = await self.at_work.apply(
                     config, keep_used=keep_used, token=token, request=request
                 )
             except BaseException:
@@ -294,20 +390,20 @@ class RunningLab:
     ) -> Mapping[str, Any]:
         """POST /v1/functions/NAME/invocations."""
         self._open()
-        return await self._service().invoke(
+        return await self.at_work.invoke(
             name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token
         )
 
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """POST /v1/functions/NAME/provision."""
         self._open()
-        return await self._service().provision(name, count)
+        return await self.at_work.provision(name, count)
 
     async def verify(self) -> Mapping[str, Any]:
         """GET /v1/verify."""
         # Whoever does not answer this hangs already, which a walk would hide.
-        await self._forwarder.call("status", timeout_seconds=STATUS_SECONDS)
-        result = await self._forwarder.call("verify", timeout_seconds=VERIFY_SECONDS, at_rest=True)
+        await self.forwarder.call("status", timeout_seconds=STATUS_SECONDS)
+        result = await self.forwarder.call("verify", timeout_seconds=VERIFY_SECONDS, at_rest=True)
         return dict(result)
 
     def config(self) -> Mapping[str, Any]:
@@ -332,24 +428,23 @@ class RunningLab:
 
     def slots_of(self, function: str) -> frozenset[int] | None:
         """Numbers of a function's environments; None when there is no such function."""
-        return views.slots_of(self._service().region, function)
+        return views.slots_of(self._region, function)
 
     def _interface_names(self) -> dict[int, str]:
-        return views.interface_names(self._lab, self._service().region)
+        return views.interface_names(self._lab, self._region)
 
     def _function_of(self, slot: int) -> str | None:
-        used = self._service().region.tables.environments.get(slot)
+        used = self._region.tables.environments.get(slot)
         return None if used is None else used.function_name
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
         known = self._lab.environment(number) is not None
-        return known or number in self._service().pool.slots
+        return known or number in self._pool.slots
 
     async def shut_down(self) -> None:
         """Remove the lab and return when it is gone."""
         self._stop.set()
-        assert self._gone is not None
         await asyncio.shield(self._gone)
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lab that is up tells and does, while parts of it die, hang or are made anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.controller.support import (
+    FakeNetns,
+    RunningDaemon,
+    ask,
+    config_in,
+    eventually,
+    pid_in,
+    run,
+)
+
+
+def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            file = running.paths.service_pid("customer", "web")
+            pid = pid_in(file)
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: pid_in(file) not in (0, pid))
+            services = (await ask(running, "/v1/status"))["services"]
+            assert services["customer/web"]["restarts"] == 1
+            assert services["customer/echo"] == {"up": True, "restarts": 0}
+
+    run(work())
+
+
+def test_who_maps_a_discarded_map_is_started_again(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the place of the writer of flow logs, which would need a real forwarder.
+    monkeypatch.setattr("hyperplane_nat.controller.flow_logs.GROUP", "customer")
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            file = running.paths.service_pid("customer", "web")
+            pid = pid_in(file)
+            running.service._heed({"event": "state-map-discarded", "reason": "damaged header"})
+            await eventually(lambda: pid_in(file) not in (0, pid))
+            events = await ask(running, "/v1/events")
+            assert "state-map-discarded" in {event["kind"] for event in events}
+
+    run(work())
+
+
+def test_forwarder_is_restarted_and_counted(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            pid = (await ask(running, "/v1/status"))["forwarder"]["pid"]
+            os.kill(pid, signal.SIGKILL)
+            forwarder = running.service.forwarder
+            await eventually(lambda: forwarder.up and forwarder.pid != pid)
+            status = await ask(running, "/v1/status")
+            assert status["forwarder"]["restarts"] == 1
+            async with (
+                aiohttp.ClientSession() as client,
+                client.get(status["metrics_url"]) as response,
+            ):
+                assert "hyperplane_nat_forwarder_restarts_total 1.0" in await response.text()
+
+    run(work())
+
+
+def test_status_of_a_forwarder_that_does_not_answer(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperplane_nat.controller.forwarder.supervisor.STATUS_SECONDS", 0.05)
+
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            deaf = directory / "fake" / "deaf"
+            deaf.write_text("")
+            status = await ask(running, "/v1/status")
+            assert "no answer within" in status["forwarder"]["problem"]
+            assert status["forwarder"]["pid"]
+            deaf.unlink()
+
+    run(work())
