@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "flows": _Verb("flows", "flows"),
     "flow-logs": _Verb("flow_logs", "flow_logs"),
     "ports": _Verb("ports", "ports"),
+    "top": _Verb("top", "top"),
     "events": _Verb("events", "events"),
     "capture": _Verb("capture", "capture"),
     "labs": _Verb("labs", "labs"),

@@ -5,6 +5,12 @@ Tables: boxes on a terminal, tab-separated rows in a pipe.
 On a terminal a table keeps to its width: columns go, the highest rank first, until the rest fits,
 and a line below names them. A cell is never broken, since half an address is none.
 
+A compact table is for a screen of a fixed size: a heading, and a line for each row, without boxes,
+title and remarks; what does not fit its line ends in an ellipsis.
+
+Characters that are not printable, such as the beginnings of a terminal's escape sequences, are
+shown in Python's notation, whoever wrote them.
+
 In a pipe every row is a line, its cells are separated by tabs, and a cell of several lines has them
 separated by semicolons. The first line of a table has the headings. What is no row, the title of a
 table before its headings and a remark, is a line that begins with `# `: an output of several tables
@@ -35,6 +41,14 @@ class Column:
     rank: int = 0
 
 
+def visible(text: str) -> str:
+    """The text on one line, with an escape for each character that is not printable."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in text
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Remark:
     """A line about a table. Its text is never taken for markup."""
@@ -45,11 +59,20 @@ class Remark:
         yield Text(self.text if console.is_terminal else f"# {self.text}")
 
 
+def _text(cell: str | Text) -> Text:
+    if isinstance(cell, Text):
+        return cell
+    return Text("\n".join(map(visible, cell.split("\n"))))
+
+
 class Table:
     """Rows under columns; for rich's consoles to print. Text in cells is never taken for markup."""
 
-    def __init__(self, title: str | None, columns: Iterable[Column]) -> None:
+    def __init__(
+        self, title: str | None, columns: Iterable[Column], *, compact: bool = False
+    ) -> None:
         self._title = title
+        self._compact = compact
         self._columns = list(columns)
         self._rows: list[tuple[Text, ...]] = []
         self._section_ends: set[int] = set()
@@ -59,7 +82,7 @@ class Table:
         """A cell for each column."""
         if len(cells) != len(self._columns):
             raise ValueError(f"{len(cells)} cells for {len(self._columns)} columns")
-        self._rows.append(tuple(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+        self._rows.append(tuple(map(_text, cells)))
         if end_section:
             self._section_ends.add(len(self._rows) - 1)
 
@@ -81,19 +104,22 @@ class Table:
         ]
         result = RichTable(
             show_header=self._headed,
-            title=self._title,
+            title=None if self._compact else self._title,
             title_justify="left",
             title_style="bold",
             header_style="bold",
-            caption=f"not shown: {', '.join(hidden)}" if hidden else None,
+            caption=f"not shown: {', '.join(hidden)}" if hidden and not self._compact else None,
             caption_justify="left",
         )
+        if self._compact:
+            result.box, result.padding = None, (0, _PADDING, 0, 0)
         for index in shown:
             column = self._columns[index]
             result.add_column(
                 column.heading,
                 justify="right" if column.numeric else "left",
-                overflow="fold",
+                overflow="ellipsis" if self._compact else "fold",
+                no_wrap=self._compact,
                 # What is to stay whole has its width; only a terminal too narrow for the columns
                 # that always stay makes cells fold.
                 min_width=None if self._needed(shown) > width else self._width(index),
@@ -115,7 +141,8 @@ class Table:
         return shown
 
     def _needed(self, shown: Sequence[int]) -> int:
-        return _FRAME + sum(self._width(index) + _PADDING + _FRAME for index in shown)
+        frame = 0 if self._compact else _FRAME
+        return frame + sum(self._width(index) + _PADDING + frame for index in shown)
 
     def _width(self, index: int) -> int:
         lines = [self._columns[index].heading]

@@ -14,7 +14,9 @@ import io
 import os
 import select
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -42,6 +44,34 @@ def until_interrupted() -> Iterator[None]:
     """Ctrl-C ends what is within, and the command with status 0."""
     with contextlib.suppress(KeyboardInterrupt):
         yield
+
+
+@contextlib.contextmanager
+def keyboard() -> Iterator[Callable[[float], bytes]]:
+    """
+    A function that waits for so many seconds, or until keys are pressed: those, or nothing.
+
+    Keys count without Enter and are not shown; Ctrl-C stays an interrupt.
+    """
+    descriptor = sys.stdin.fileno()
+
+    def wait(seconds: float) -> bytes:
+        if not os.isatty(descriptor):
+            pause(seconds)
+            return b""
+        ready, _, _ = select.select([descriptor], [], [], seconds)
+        return os.read(descriptor, 64) if ready else b""
+
+    if not os.isatty(descriptor):
+        yield wait
+        return
+    former = termios.tcgetattr(descriptor)
+
+    try:
+        tty.setcbreak(descriptor)
+        yield wait
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, former)
 
 
 def pause(seconds: float) -> None:

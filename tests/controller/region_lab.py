@@ -158,6 +158,7 @@ class RegionLab:
                 "up": True,
                 "restarts": 0,
                 "rss_bytes": 1 << 20,
+                "cpu_seconds": 0.5,
                 "uptime_seconds": 1.0,
                 "standby_pid": None,
                 "failover_seconds": None,

@@ -50,6 +50,7 @@ class ForwarderStatus(BaseModel):
     restarts: int = Field(ge=0)
     hangs: int = Field(ge=0, description="Restarts of those that gave no sign of life.")
     rss_bytes: int = Field(ge=0)
+    cpu_seconds: float = Field(ge=0, description="Processor time it has used.")
     uptime_seconds: float | None
     standby_pid: int | None
     failover_seconds: float | None
@@ -153,6 +154,10 @@ class InterfaceRow(BaseModel):
     mac: str | None
     environments: int = Field(description="Environments attached to it.")
     flows: int
+    packets_out: int = Field(description="To the VPC, of all its addresses.")
+    bytes_out: int
+    packets_in: int = Field(description="From the VPC, of all its addresses.")
+    bytes_in: int
     id: str | None = Field(description="Its id; null for a configured one.")
     kind: Literal["static", "hyperplane", "per-environment", "internet"]
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")

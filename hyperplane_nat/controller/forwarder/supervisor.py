@@ -218,6 +218,7 @@ class ForwarderSupervisor:
             "restarts": self.restarts,
             "hangs": self.hangs,
             "rss_bytes": self.resident_bytes,
+            "cpu_seconds": self.cpu_seconds,
             "uptime_seconds": None,
             "standby_pid": self.standby_pid,
             "failover_seconds": self.failover_seconds,

@@ -260,6 +260,7 @@ def function_interfaces(
             "mac": macs.get(row["Link"]),
             "environments": row["Environments"],
             "flows": flows.get(row["NetworkInterfaceId"], 0),
+            **_traffic_of(state_map, row["Number"]),
             "id": row["NetworkInterfaceId"],
             "kind": row["Kind"],
             "status": row["Status"],
@@ -303,6 +304,7 @@ def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[
             "mac": macs.get(interface.name),
             "environments": attached[interface.name],
             "flows": flows[interface.name],
+            **_traffic_of(state_map, interface.number, *(each for each, _ in interface.secondary)),
             "id": None,
             "kind": "static",
             "status": "in-use" if attached[interface.name] else "available",
@@ -312,6 +314,17 @@ def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[
         }
         for interface in lab.interfaces
     ]
+
+
+def _traffic_of(state_map: MapReader, *numbers: int) -> dict[str, int]:
+    """Packets and bytes on the VPC's side of an interface that has these numbers."""
+    counters = [state_map.interface_counters(number) for number in numbers]
+    names = {
+        f"{unit}_{way}": f"{unit}_{side}"
+        for way, side in (("out", "out_to_destination"), ("in", "in_from_destination"))
+        for unit in ("packets", "bytes")
+    }
+    return {name: sum(each.get(what, 0) for each in counters) for name, what in names.items()}
 
 
 def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
