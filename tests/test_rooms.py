@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
+LINES_MAX = 600
 SPLIT = ("engine", "controller")
 """Packages whose packages are rooms of their own."""
 
@@ -75,3 +76,25 @@ def test_the_product_needs_nothing_of_its_tests() -> None:
         if (found := pattern.findall(path.read_text(encoding="utf-8")))
     }
     assert not wrong
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Not even one for the types alone: who is in it can only be understood together."""
+    left = {name: set(imported(paths)) - {name} for name, paths in modules().items()}
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    # Who only imports something of a circle is in none.
+    while idle := left.keys() - set[str]().union(*left.values()):
+        left = {name: others for name, others in left.items() if name not in idle}
+    assert sorted(left) == []
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for top in ("hyperplane_nat", "netns", "bench", "tests", "tools", "examples")
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in SOURCES and path.name != "_constants.pxd"
+    }
+    assert len(lengths) > 300
+    assert {name: length for name, length in lengths.items() if length > LINES_MAX} == {}

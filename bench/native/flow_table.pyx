@@ -30,7 +30,6 @@ from hyperplane_nat.engine.flows.nat cimport Nat
 from hyperplane_nat.engine.wire.packet cimport KIND_FLOW, Packet
 from hyperplane_nat.engine.flows.ports cimport ports_give_back
 from hyperplane_nat.engine.flows.timers cimport wheel_remove
-from hyperplane_nat.engine.nat.translation cimport nat_apply, nat_classify
 
 cdef enum:
     UDP = 17
@@ -188,13 +187,10 @@ cdef class FlowTable:
                         packets[i].length = FRAME
                         packets[i].side = SIDE_INSIDE
                         packets[i].port = 0
-                        nat_classify(self.nat, &packets[i])
-                        table_prefetch_index(&self.nat.table, packets[i].hash)
-                    for i in range(BATCH):
-                        table_prefetch_entry(&self.nat.table, packets[i].hash)
+                    self.engine.classify(packets, BATCH)
                     for i in range(BATCH):
                         if packets[i].action == ACTION_FORWARD:
-                            nat_apply(self.nat, &packets[i], self.now)
+                            self.engine.apply(&packets[i], self.now)
                         forwarded += packets[i].action == ACTION_FORWARD
                     done += BATCH
                 start = now_ns() - start

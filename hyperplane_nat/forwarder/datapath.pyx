@@ -35,24 +35,14 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.nat.engine cimport Engine
 from hyperplane_nat.engine.flows.extras cimport Extra, Extras, extras_clear
-from hyperplane_nat.engine.flows.flow_table cimport table_prefetch_entry, table_prefetch_index
 from hyperplane_nat.engine.flows.nat cimport Nat
-from hyperplane_nat.engine.flows.neighbours cimport (
-    neighbours_ask,
-    neighbours_asking,
-    neighbours_deadline,
-    neighbours_let_go,
-    neighbours_tick,
-)
 from hyperplane_nat.engine.wire.packet cimport (
     ETHERNET_BYTES,
-    KIND_FLOW,
     REPLY_BYTES,
     Packet,
     parse_ip,
     settle_offload,
 )
-from hyperplane_nat.engine.nat.translation cimport nat_apply, nat_classify
 from hyperplane_nat.forwarder.coalescing cimport (
     Coalescer,
     coalescer_flush,
@@ -423,7 +413,7 @@ cdef class Datapath:
             # The next extra frames lie where these do.
             coalescer_flush(&self.coalescer)
             extras_clear(extras)
-            neighbours_let_go(self.nat)
+            self.engine.let_go()
 
     cdef uint32_t batch(self, uint32_t limit) noexcept nogil:
         cdef Nat* nat = self.nat
@@ -436,24 +426,15 @@ cdef class Datapath:
             now = hp_now_ns()
             patience_arrived(&self.patience, now, count)
             now //= 1000000
-            for i in range(count):
-                p = &self.packets[i]
-                nat_classify(nat, p)
-                if p.action == ACTION_FORWARD and p.kind == KIND_FLOW:
-                    table_prefetch_index(&nat.table, p.hash)
-            for i in range(count):
-                p = &self.packets[i]
-                if p.action == ACTION_FORWARD and p.kind == KIND_FLOW:
-                    table_prefetch_entry(&nat.table, p.hash)
+            self.engine.classify(self.packets, count)
             for i in range(count):
                 p = &self.packets[i]
                 if p.action == ACTION_FORWARD:
-                    nat_apply(nat, p, now)
+                    self.engine.apply(p, now)
                 if p.action != ACTION_DROP:
                     self.dispatch(p)
             coalescer_flush(&self.coalescer)
-            while neighbours_asking(nat):
-                neighbours_ask(nat, now)
+            while self.engine.ask(now):
                 self.transmit_extras()
             nat.counters[C_BATCHES] += 1
             nat.counters[C_BATCH_FRAMES] += count
@@ -493,7 +474,7 @@ cdef class Datapath:
                         break
                 empty += 1
                 HP_RELAX()
-            self.due = neighbours_deadline(self.nat)
+            self.due = self.engine.neighbours_due()
         self.busy = busy
         return done
 
@@ -501,10 +482,9 @@ cdef class Datapath:
         """Do what is due about next hops; when something will be, in ms, or None."""
         cdef uint64_t deadline
         with nogil:
-            while neighbours_deadline(self.nat) <= now_ms:
-                neighbours_tick(self.nat, now_ms)
+            while self.engine.tick(now_ms):
                 self.transmit_extras()
-            deadline = neighbours_deadline(self.nat)
+            deadline = self.engine.neighbours_due()
         return None if deadline == <uint64_t>0xFFFFFFFFFFFFFFFF else deadline
 
     def send_outside(self, uint16_t interface, bytes frame not None):

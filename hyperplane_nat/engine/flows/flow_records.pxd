@@ -1,12 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Flow records: what the engine tells about flows that are gone and packets it refused.
 
-from hyperplane_nat.engine.state.layout cimport FlowRecord, RecordRing
-from hyperplane_nat.engine.flows.nat cimport Nat
-from hyperplane_nat.engine.wire.packet cimport Packet
+Theory of operation
+-------------------
+The state map shows every flow while its entry lives.  What would be lost with the entry is written
+to a ring in a file of its own: a record when an entry is freed, serves its owner again or
+becomes nobody's, and one for a packet that no flow and no rule admits.  The engine is the only
+producer, the writer of flow logs the only consumer; each owns one of two counters, `head` and
+`tail`, which only grow, so neither ever waits.  A ring that is full loses the record: it is
+counted, for all and for its interface, and the packet goes on.
+
+Refused packets come at whatever rate a stranger likes.  They may fill half of the ring, and no
+more than `REFUSALS_PER_PERIOD` in a tenth of a second are recorded, so that they never cost
+an ended flow its record.
+
+Established flows have no part in any of this, and without a ring all of it is one comparison.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count
+from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
+from hyperplane_nat.engine.state.layout cimport (
+    Entry,
+    FlowRecord,
+    RecordRing,
+    age_of,
+    created_of,
+    is_mapping,
+)
+from hyperplane_nat.engine.state.record_ring cimport ring_fits, ring_lost, ring_records
+from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 
 cdef enum:
-    RING_HEADER_BYTES = 4096
+    PERIOD_MS = 100
+    REFUSALS_PER_PERIOD = 1000
 
 
 cdef inline void note_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
@@ -21,11 +51,117 @@ cdef inline void note_refusal(Nat* nat, const Packet* p, int reason, uint64_t no
         record_refusal(nat, p, reason, now)
 
 
-cdef bint sink_open(Nat* nat, uint8_t* memory, uint64_t bytes) noexcept nogil
-cdef void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil
-cdef void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil
-cdef uint32_t* ring_lost(RecordRing* ring) noexcept nogil
-cdef FlowRecord* ring_records(RecordRing* ring) noexcept nogil
-cdef uint64_t ring_head(RecordRing* ring) noexcept nogil
-cdef void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil
-cdef bint ring_fits(const RecordRing* ring, uint64_t bytes) noexcept nogil
+cdef inline bint sink_open(Nat* nat, uint8_t* memory, uint64_t bytes) noexcept nogil:
+    """Write records to a mapped file, with NULL to none; False when it is no ring."""
+    cdef RecordRing* ring = <RecordRing*>memory
+    nat.sink.ring = NULL
+    if ring == NULL:
+        return True
+    if not ring_fits(ring, bytes):
+        return False
+    nat.sink.lost = ring_lost(ring)
+    nat.sink.records = ring_records(ring)
+    nat.sink.ring = ring
+    return True
+
+
+cdef inline void lose(Nat* nat, uint16_t interface) noexcept nogil:
+    count(nat, C_FLOW_RECORDS_LOST)
+    if interface < nat.sink.ring.interfaces:
+        nat.sink.lost[interface] += 1
+
+
+cdef inline FlowRecord* reserve(Nat* nat, uint16_t interface, uint32_t room) noexcept nogil:
+    """The next record to fill, or NULL when `room` records wait already."""
+    cdef RecordRing* ring = nat.sink.ring
+    if ring.head - HP_LOAD64_ACQUIRE(&ring.tail) >= room:
+        lose(nat, interface)
+        return NULL
+    return &nat.sink.records[ring.head & (ring.capacity - 1)]
+
+
+cdef inline void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """All that the entry knows of its flow."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef FlowRecord* record
+    cdef int side
+    # An orphan has had its record, and a mapping carries no packets itself.
+    if entry.originator == NOBODY or is_mapping(entry):
+        return
+    record = reserve(nat, entry.responder, nat.sink.ring.capacity)
+    if record == NULL:
+        return
+    record.entry = flow
+    record.generation = entry.generation
+    record.protocol = entry.protocol
+    record.state = entry.state
+    record.inside_address = entry.source_address
+    record.remote_address = entry.destination_address
+    record.nat_address = entry.translated_address
+    record.inside_port = entry.source_port
+    record.remote_port = entry.destination_port
+    record.nat_port = entry.translated_port
+    record.slot = entry.originator
+    record.interface = entry.responder
+    record.reason = DROP_NONE
+    record.created = created_of(entry, &nat.table.tracks[flow])
+    record.last_seen = now - age_of(entry, now)
+    for side in range(2):
+        record.packets[side] = entry.packets[side]
+        record.bytes[side] = entry.bytes[side]
+    HP_STORE64_RELEASE(&nat.sink.ring.head, nat.sink.ring.head + 1)
+
+
+cdef inline bint refused(int reason) noexcept nogil:
+    """Whether flow logs tell of it: rules, and packets without or after their connection."""
+    return (
+        reason == DROP_NO_FLOW
+        or reason == DROP_TCP_NO_FLOW
+        or reason == DROP_FLOW_HELD
+        or reason == DROP_FILTERED
+        or reason == DROP_TCP_IDLE_TIMEOUT
+        or reason == DROP_TCP_SYN_UNSOLICITED
+        or reason == DROP_SECURITY_GROUP_EGRESS
+        or reason == DROP_SECURITY_GROUP_INGRESS
+    )
+
+
+cdef inline void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil:
+    """One packet or super-frame, with what it tells of its ends."""
+    cdef bint inside = p.side == SIDE_INSIDE
+    cdef uint16_t interface = nat.slots[p.port].interface if inside else p.port
+    cdef uint64_t period = now // PERIOD_MS
+    cdef FlowRecord* record
+    if not refused(reason) or interface >= nat.interfaces_max:
+        return
+    if nat.sink.period != period:
+        nat.sink.period = period
+        nat.sink.refusals = 0
+    if nat.sink.refusals == REFUSALS_PER_PERIOD:
+        lose(nat, interface)
+        return
+    record = reserve(nat, interface, nat.sink.ring.capacity // 2)
+    if record == NULL:
+        return
+    nat.sink.refusals += 1
+    record.entry = 0xFFFFFFFF
+    record.generation = 0
+    record.protocol = p.protocol
+    record.state = STATE_FREE
+    record.inside_address = p.source if inside else 0
+    record.remote_address = p.destination if inside else p.source
+    record.nat_address = nat.interface_addresses[interface]
+    record.inside_port = p.source_port if inside else 0
+    record.remote_port = p.destination_port if inside else p.source_port
+    record.nat_port = 0 if inside else p.destination_port
+    record.slot = p.port if inside else NOBODY
+    record.interface = interface
+    record.reason = <uint8_t>reason
+    record.flags = p.flags
+    record.created = now
+    record.last_seen = now
+    record.packets[0] = p.segments if inside else 0
+    record.packets[1] = 0 if inside else p.segments
+    record.bytes[0] = wire_bytes(p) if inside else 0
+    record.bytes[1] = 0 if inside else wire_bytes(p)
+    HP_STORE64_RELEASE(&nat.sink.ring.head, nat.sink.ring.head + 1)

@@ -7,6 +7,11 @@ from hyperplane_nat.engine.flows.extras cimport Extras
 from hyperplane_nat.engine.flows.flow_table cimport FlowTable
 from hyperplane_nat.engine.flows.fragment_table cimport FragmentTable
 from hyperplane_nat.engine.flows.identification cimport IdentificationTable
+from hyperplane_nat.engine.flows.neighbour_table cimport NeighbourTable
+from hyperplane_nat.engine.flows.policy cimport PolicyRecord
+from hyperplane_nat.engine.flows.ports cimport PortAllocator
+from hyperplane_nat.engine.flows.timers cimport TimerWheel
+from hyperplane_nat.engine.flows.tracker cimport Tracker
 from hyperplane_nat.engine.state.layout cimport (
     DESTINATIONS_MAX,
     STATES,
@@ -17,12 +22,7 @@ from hyperplane_nat.engine.state.layout cimport (
     RecordRing,
     SlotCounters,
 )
-from hyperplane_nat.engine.flows.neighbour_table cimport NeighbourTable
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
-from hyperplane_nat.engine.flows.policy cimport PolicyRecord
-from hyperplane_nat.engine.flows.ports cimport PortAllocator
-from hyperplane_nat.engine.flows.timers cimport TimerWheel
-from hyperplane_nat.engine.flows.tracker cimport Tracker
 
 cdef enum:
     EVENTS_MAX = 256
@@ -184,10 +184,3 @@ cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
         count_interface(nat, nat.slots[p.port].interface, I_DROPS, p.segments)
     elif p.side == SIDE_OUTSIDE:
         count_interface(nat, p.port, I_DROPS, p.segments)
-
-
-cdef inline int protocol_index(uint8_t protocol) noexcept nogil:
-    """0 for TCP, 1 for UDP, 2 for ICMP: the order of the per-protocol counters."""
-    if protocol == 6:
-        return 0
-    return 1 if protocol == 17 else 2

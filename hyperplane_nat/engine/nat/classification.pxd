@@ -1,10 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint16_t, uint32_t
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Everything about a frame that needs no flow.
+
+Theory of operation
+-------------------
+In order: the link, lengths and addresses of the frame, the IPv4 header, identity (who may send from
+here), source routes, destination, transport.  The first refusal is the reason of the drop.  Nothing is written but
+counters.
+
+Whether an address is that of a network interface is asked of every packet, and only the interfaces
+of the same VPC count: other VPCs may use the same addresses.  So (VPC, address) of every interface
+is kept in a small open-addressed set, at most half full, derived anew when an interface changes.
+
+A packet from outside arrives at the primary address's number, which has the link; from here on it
+has the number of the address it is for.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key
-from hyperplane_nat.engine.flows.nat cimport Nat
-from hyperplane_nat.engine.wire.packet cimport Packet
+from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_hash
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Interface, Nat, Slot, count_passage
+from hyperplane_nat.engine.wire.checksum cimport load16, swap16
+from hyperplane_nat.engine.wire.packet cimport (
+    ETHERNET_BYTES,
+    IP_BYTES,
+    KIND_ARP,
+    KIND_FLOW,
+    KIND_FRAGMENT,
+    KIND_ICMP_ERROR,
+    Packet,
+    fragment_offset,
+    never_a_host,
+    parse_fragment,
+    parse_ip,
+    parse_l4,
+    source_routed,
+)
+
+cdef enum:
+    MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
+    ECHO_REPLY = 0
+    UNREACHABLE = 3
+    REDIRECT = 5
+    ECHO_REQUEST = 8
+    TIME_EXCEEDED = 11
+    PARAMETER_PROBLEM = 12
+
+cdef extern from *:
+    """
+    static const unsigned char HP_BROADCAST[6] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
+    """
+    const unsigned char* BROADCAST "HP_BROADCAST"
 
 
 cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
@@ -19,10 +67,235 @@ cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
     )
 
 
-cdef bint about_an_error(const Packet* p) noexcept nogil
-cdef int classify(Nat* nat, Packet* p) noexcept nogil
-cdef bint interface_of_address(
+cdef inline uint64_t own_key(uint32_t vpc, uint32_t address) noexcept nogil:
+    return (<uint64_t>vpc << 32) | address
+
+
+cdef inline uint32_t own_cell(const Nat* nat, uint64_t key) noexcept nogil:
+    # Fibonacci hashing: the high bits of the product depend on all bits of the key.
+    return <uint32_t>((key * <uint64_t>0x9E3779B97F4A7C15) >> 40) & nat.own_mask
+
+
+cdef inline void addresses_index(Nat* nat) noexcept nogil:
+    """Derive the set of own addresses, and the chains of secondary ones, from the interfaces."""
+    cdef uint32_t i, cell
+    cdef uint64_t key
+    cdef Interface* primary
+    memset(nat.own_addresses, 0, (<uint64_t>nat.own_mask + 1) * sizeof(uint64_t))
+    for i in range(nat.interfaces_used):
+        if nat.interfaces[i].active:
+            key = own_key(nat.interfaces[i].vpc, nat.interfaces[i].address)
+            cell = own_cell(nat, key)
+            while nat.own_addresses[cell] and nat.own_addresses[cell] != key:
+                cell = (cell + 1) & nat.own_mask
+            nat.own_addresses[cell] = key
+            nat.own_numbers[cell] = <uint16_t>i
+        nat.interfaces[i].addresses = 1
+        nat.interfaces[i].next_address = UNATTACHED
+    # From the last, so that a chain has its numbers in order.
+    i = nat.interfaces_used
+    while i:
+        i -= 1
+        if nat.interfaces[i].active and nat.interfaces[i].primary != i:
+            primary = &nat.interfaces[nat.interfaces[i].primary]
+            nat.interfaces[i].next_address = primary.next_address
+            primary.next_address = <uint16_t>i
+            primary.addresses += 1
+
+
+cdef inline bint interface_of_address(
     const Nat* nat, uint16_t* number, uint32_t address
-) noexcept nogil
-cdef uint16_t number_of_address(const Nat* nat, uint32_t vpc, uint32_t address) noexcept nogil
-cdef void addresses_index(Nat* nat) noexcept nogil
+) noexcept nogil:
+    """Replace the number of a primary by that of its address; False when it has no such one."""
+    cdef uint16_t each = number[0]
+    while each != UNATTACHED:
+        if nat.interfaces[each].address == address:
+            number[0] = each
+            return True
+        each = nat.interfaces[each].next_address
+    return False
+
+
+cdef inline uint16_t number_of_address(
+    const Nat* nat, uint32_t vpc, uint32_t address
+) noexcept nogil:
+    """The number of the address of an interface in this VPC, or UNATTACHED."""
+    cdef uint64_t key = own_key(vpc, address)
+    cdef uint32_t cell = own_cell(nat, key)
+    while nat.own_addresses[cell]:
+        if nat.own_addresses[cell] == key:
+            return nat.own_numbers[cell]
+        cell = (cell + 1) & nat.own_mask
+    return UNATTACHED
+
+
+cdef inline bint address_of_an_interface(
+    const Nat* nat, uint32_t vpc, uint32_t address
+) noexcept nogil:
+    return number_of_address(nat, vpc, address) != UNATTACHED
+
+
+cdef inline int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
+    """Whether an environment may send from this address to that one."""
+    cdef const Slot* slot = &nat.slots[p.port]
+    cdef const Interface* out
+    cdef int i
+    if never_a_host(p.destination):
+        return DROP_DESTINATION_INVALID
+    if (p.destination & slot.subnet_mask) == slot.subnet or p.destination == slot.gateway:
+        return DROP_DESTINATION_GATEWAY
+    out = &nat.interfaces[slot.interface]
+    if address_of_an_interface(nat, out.vpc, p.destination):
+        if not nat.behaviour.hairpinning:
+            return DROP_DESTINATION_HAIRPIN
+        p.hairpin = 1
+        return DROP_NONE if out.active else DROP_NO_ROUTE
+    if out.active:
+        for i in range(out.destinations_count):
+            if (p.destination & out.destination_masks[i]) == out.destinations[i]:
+                return DROP_NONE
+    return DROP_NO_ROUTE
+
+
+cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
+    if p.side == SIDE_INSIDE:
+        return check_from_inside(nat, p)
+    if never_a_host(p.source) or address_of_an_interface(
+        nat, nat.interfaces[p.port].vpc, p.source
+    ):
+        return DROP_SOURCE_INVALID
+    return DROP_NONE
+
+
+cdef inline bint about_an_error(const Packet* p) noexcept nogil:
+    """Whether the packet is one about which no error is sent (RFC 1122 section 3.2.2): an ICMP
+    error, or a later fragment.
+    """
+    cdef uint8_t kind
+    if fragment_offset(p):
+        return True
+    if p.protocol != 1:
+        return False
+    kind = p.l4[0]
+    return (
+        UNREACHABLE <= kind <= REDIRECT or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM
+    )
+
+
+cdef inline int classify_icmp(Packet* p) noexcept nogil:
+    cdef uint8_t kind = p.l4[0]
+    if kind == UNREACHABLE or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM:
+        p.kind = KIND_ICMP_ERROR
+        return DROP_NONE
+    if kind != (ECHO_REPLY if p.side else ECHO_REQUEST) or p.l4[1] != 0:
+        return DROP_ICMP_TYPE
+    if p.side:
+        p.destination_port = load16(p.l4 + 4)
+        p.source_port = 0
+    else:
+        p.source_port = load16(p.l4 + 4)
+        p.destination_port = 0
+    return DROP_NONE
+
+
+cdef inline int classify_fragment(Nat* nat, Packet* p) noexcept nogil:
+    cdef bint allowed
+    cdef int reason
+    if p.protocol == 6:
+        allowed = nat.behaviour.tcp_fragments
+    elif p.protocol == 17:
+        allowed = nat.behaviour.udp_fragments
+    elif p.protocol == 1:
+        allowed = nat.behaviour.icmp_fragments
+    else:
+        return DROP_PROTOCOL
+    if not allowed:
+        return DROP_FRAGMENT_REFUSED
+    p.kind = KIND_FLOW
+    reason = parse_fragment(p)
+    if reason:
+        return reason
+    if fragment_offset(p) == 0:
+        if p.protocol == 1:
+            reason = classify_icmp(p)
+            if reason:
+                return reason
+            if p.kind == KIND_ICMP_ERROR:
+                # Errors quote little enough to be never cut (RFC 1812 section 4.3.2.3).
+                return DROP_FRAGMENT
+        p.hash = table_hash(&nat.table, packet_key(p))
+    p.kind = KIND_FRAGMENT
+    return DROP_TTL_EXCEEDED if p.ip[8] <= 1 else DROP_NONE
+
+
+cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
+    cdef const uint8_t* ours
+    cdef uint16_t ethertype
+    cdef int reason
+    if p.side == SIDE_INSIDE:
+        if p.port >= nat.slots_max or not nat.slots[p.port].active:
+            return DROP_UNKNOWN_LINK
+        if nat.slots[p.port].interface == UNATTACHED:
+            return DROP_ENVIRONMENT_UNATTACHED
+        ours = nat.slots[p.port].gateway_mac
+    else:
+        if p.port >= nat.interfaces_max or not nat.interfaces[p.port].active:
+            return DROP_UNKNOWN_LINK
+        ours = nat.interfaces[p.port].mac
+    if p.length < ETHERNET_BYTES:
+        return DROP_FRAME_TRUNCATED
+    ethertype = load16(p.frame + 12)
+    if memcmp(p.frame, ours, 6) != 0:
+        if ethertype != swap16(0x0806) or memcmp(p.frame, BROADCAST, 6) != 0:
+            return DROP_NOT_OURS
+    if ethertype == swap16(0x0806):
+        p.kind = KIND_ARP
+        return DROP_NONE
+    if ethertype != swap16(0x0800):
+        return DROP_IPV6 if ethertype == swap16(0x86DD) else DROP_ETHERTYPE
+    p.kind = KIND_FLOW
+    reason = parse_ip(p)
+    if reason:
+        return reason
+    if p.side == SIDE_INSIDE:
+        if p.source != nat.slots[p.port].address:
+            return DROP_SOURCE_SPOOFED
+        count_passage(
+            nat,
+            nat.slots[p.port].interface,
+            C_PACKETS_IN_FROM_SOURCE,
+            I_PACKETS_IN_FROM_SOURCE,
+            p,
+        )
+    else:
+        if (
+            p.destination != nat.interfaces[p.port].address
+            and not interface_of_address(nat, &p.port, p.destination)
+        ):
+            return DROP_NOT_OURS
+        count_passage(
+            nat,
+            p.port,
+            C_PACKETS_IN_FROM_DESTINATION,
+            I_PACKETS_IN_FROM_DESTINATION,
+            p,
+        )
+    if p.header_length > IP_BYTES and source_routed(p):
+        return DROP_SOURCE_ROUTE
+    reason = check_addresses(nat, p)
+    if reason:
+        return reason
+    if load16(p.ip + 6) & swap16(MORE_FRAGMENTS_OR_OFFSET):
+        return classify_fragment(nat, p)
+    reason = parse_l4(p)
+    if reason:
+        return reason
+    if p.protocol == 1:
+        reason = classify_icmp(p)
+        if reason and p.ip[8] > 1:
+            return reason
+    if p.ip[8] <= 1:
+        return DROP_TTL_EXCEEDED
+    if p.kind == KIND_FLOW:
+        p.hash = table_hash(&nat.table, packet_key(p))
+    return DROP_NONE

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport uint32_t, uint64_t
+
 from hyperplane_nat.engine.flows.nat cimport Nat
+from hyperplane_nat.engine.wire.packet cimport Packet
 
 
 cdef class Engine:
@@ -14,3 +17,9 @@ cdef class Engine:
     cdef readonly object behaviour
     cdef readonly object neighbour_settings
     cdef void _collect(self)
+    cdef void classify(self, Packet* packets, uint32_t count) noexcept nogil
+    cdef void apply(self, Packet* p, uint64_t now) noexcept nogil
+    cdef bint ask(self, uint64_t now) noexcept nogil
+    cdef void let_go(self) noexcept nogil
+    cdef bint tick(self, uint64_t now) noexcept nogil
+    cdef uint64_t neighbours_due(self) noexcept nogil

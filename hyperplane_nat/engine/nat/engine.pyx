@@ -5,9 +5,11 @@
 Theory of operation
 -------------------
 This is the engine as Python sees it: what it serves is set here, time is told to it here, and single
-frames are handed in.  The packet path of a forwarder calls the compiled functions of
-:mod:`translation` on the same state.  All state is in one C structure and in the state map; nothing
-here is on a packet's way.
+frames are handed in.  The packet path of a forwarder calls the compiled methods, ``classify`` to
+``neighbours_due``.  All state is in one C structure and in the state map.
+
+The rest of the engine is .pxd files, compiled as part of this module: calls between them are direct,
+and inlined where that pays.
 """
 
 import os
@@ -49,6 +51,7 @@ from hyperplane_nat.engine.flows.neighbours cimport (
     neighbour_forget,
     neighbour_learn,
     neighbours_ask,
+    neighbours_asking,
     neighbours_check,
     neighbours_deadline,
     neighbours_forget,
@@ -64,7 +67,7 @@ from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes, prefix_n
 from hyperplane_nat.engine.flows.timers cimport wheel_deadline
 from hyperplane_nat.engine.flows.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.flows.tracker cimport tracker_load
-from hyperplane_nat.engine.nat.translation cimport nat_apply, nat_classify
+from hyperplane_nat.engine.nat.translation cimport classify_batch, nat_apply, nat_classify
 from hyperplane_nat.engine.nat.views cimport events_of, next_hops_of
 
 from hyperplane_nat.engine.state.constants import Action, DropReason, Side, counter_names
@@ -429,8 +432,7 @@ cdef class Engine:
         """
         cdef uint64_t deadline
         self.extra = []
-        while neighbours_deadline(self.nat) <= now_ms:
-            neighbours_tick(self.nat, now_ms)
+        while self.tick(now_ms):
             self._collect()
         deadline = neighbours_deadline(self.nat)
         return None if deadline == <uint64_t>0xFFFFFFFFFFFFFFFF else deadline
@@ -487,6 +489,32 @@ cdef class Engine:
             <bytes>p.out_frame[: p.out_length],
             p.gso_size,
         )
+
+    cdef void classify(self, Packet* packets, uint32_t count) noexcept nogil:
+        classify_batch(self.nat, packets, count)
+
+    cdef void apply(self, Packet* p, uint64_t now) noexcept nogil:
+        nat_apply(self.nat, p, now)
+
+    cdef bint ask(self, uint64_t now) noexcept nogil:
+        """Let questions leave; False when there is none."""
+        if not neighbours_asking(self.nat):
+            return False
+        neighbours_ask(self.nat, now)
+        return True
+
+    cdef void let_go(self) noexcept nogil:
+        neighbours_let_go(self.nat)
+
+    cdef bint tick(self, uint64_t now) noexcept nogil:
+        """Do some of what is due about next hops; False when nothing is."""
+        if neighbours_deadline(self.nat) > now:
+            return False
+        neighbours_tick(self.nat, now)
+        return True
+
+    cdef uint64_t neighbours_due(self) noexcept nogil:
+        return neighbours_deadline(self.nat)
 
     cdef void _collect(self):
         """Remember every extra frame, and those that have no room before others have left."""

@@ -1,8 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""ICMP errors: those that cross the translation and those the gateway sends itself.
 
-from hyperplane_nat.engine.flows.nat cimport Nat
-from hyperplane_nat.engine.wire.packet cimport Packet
+Theory of operation
+-------------------
+An error quotes the packet that caused it, as its sender saw it after translation.  The quoted
+addresses and port name the flow; the quotation and the outer header are translated back
+together (RFC 5508, requirements 4 and 5).  The quoted IP header must be whole and its checksum
+right (requirement 3), unless it has options: routers on the way write into those, and what is
+quoted need not have its checksum made anew, so it is adjusted for the address, right or not.
+Of the quoted transport header eight bytes suffice, so a TCP checksum is usually not there and is
+adjusted only when it is.
+
+A next hop with an MTU below 68 bytes cannot be: every module forwards as many unfragmented (RFC 791
+section 3.2), and no host believes less (RFC 1191 section 3).  An MTU of 0 is of a router older than
+RFC 1191, whose section 5 tells hosts what to make of it.
+
+An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
+anybody can forge one.  It is translated as long as the port is held, whatever has become of the
+flow: what it speaks of may have left long ago (requirement 4 asks for any mapping there is).
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.flows.identification cimport identification_next, identification_of
+from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
+from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
+from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn
+from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.state.layout cimport NIL, Entry, is_mapping
+from hyperplane_nat.engine.wire.checksum cimport (
+    complement,
+    fold,
+    load16,
+    load32,
+    replaced16,
+    replaced32,
+    store16,
+    store32,
+    sum_bytes,
+    swap16,
+    updated,
+)
+from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, IP_BYTES, Packet
+from hyperplane_nat.engine.wire.rewrite cimport readdress, rewrite_ip
 
 cdef enum:
     ICMP_UNREACHABLE = 3
@@ -10,6 +55,224 @@ cdef enum:
     ICMP_TIME_EXCEEDED = 11
     ICMP_PROHIBITED = 13
 
+cdef enum:
+    ICMP_BYTES = 8
+    QUOTED_MIN = 8
+    MTU_MIN = 68
 
-cdef void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil
-cdef void reply_error(Nat* nat, Packet* p, uint8_t kind, uint8_t code, uint16_t mtu) noexcept nogil
+# The packet that an error quotes.  `ours` and `port` are of its end on our side of the translation:
+# the source of one that had left, the destination of one that had come in.  `address_at` and
+# `port_at` tell where they stand, in the IP and in the transport header.
+cdef struct Quote:
+    uint8_t* ip
+    uint8_t* l4
+    uint32_t available
+    uint32_t ours
+    uint32_t remote
+    uint16_t port
+    uint16_t remote_port
+    uint8_t protocol
+    uint8_t address_at
+    uint8_t port_at
+
+
+cdef inline bint impossible_mtu(const Packet* p) noexcept nogil:
+    """Whether fragmentation is called needed for a link that no packet could pass."""
+    cdef uint16_t mtu = swap16(load16(p.l4 + 6))
+    return (
+        p.l4[0] == ICMP_UNREACHABLE
+        and p.l4[1] == ICMP_FRAGMENTATION_NEEDED
+        and 0 < mtu < MTU_MIN
+    )
+
+
+cdef inline int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexcept nogil:
+    """What an error quotes; or why it cannot be of a packet that passed here."""
+    cdef uint8_t* ip = p.l4 + ICMP_BYTES
+    cdef uint32_t available = p.l4_length - ICMP_BYTES, header
+    cdef bint from_inside = p.side == SIDE_INSIDE
+    if available < IP_BYTES:
+        return DROP_ICMP_HEADER
+    header = (ip[0] & 15) * 4
+    if (
+        (ip[0] >> 4) != 4
+        or header < IP_BYTES
+        or available < header + QUOTED_MIN
+        or (header == IP_BYTES and fold(sum_bytes(ip, header, 0)) != 0xFFFF)
+        or impossible_mtu(p)
+        or (load16(ip + 6) & swap16(0x1FFF)) != 0
+    ):
+        return DROP_ICMP_ERROR_MALFORMED
+    quote.ip = ip
+    quote.l4 = ip + header
+    quote.available = available - header
+    quote.protocol = ip[9]
+    quote.address_at = 16 if from_inside else 12
+    quote.ours = load32(ip + quote.address_at)
+    quote.remote = load32(ip + 28 - quote.address_at)
+    if quote.protocol == 6 or quote.protocol == 17:
+        quote.port_at = 2 if from_inside else 0
+        quote.remote_port = load16(quote.l4 + 2 - quote.port_at)
+    elif quote.protocol == 1 and quote.l4[0] == (0 if from_inside else 8):
+        quote.port_at = 4
+        quote.remote_port = 0
+    else:
+        return DROP_ICMP_ERROR_MALFORMED
+    quote.port = load16(quote.l4 + quote.port_at)
+    if from_inside:
+        if quote.ours != nat.slots[p.port].address or quote.remote != p.destination:
+            return DROP_ICMP_ERROR_MISMATCH
+    elif quote.ours != nat.interfaces[p.port].address:
+        return DROP_ICMP_ERROR_MISMATCH
+    return DROP_NONE
+
+
+cdef inline const Entry* quote_find(
+    Nat* nat, const Packet* p, const Quote* quote, uint64_t now
+) noexcept nogil:
+    """The flow of the quoted packet, or the mapping that alone let it in; NULL without either."""
+    cdef uint32_t flow
+    cdef const Entry* entry
+    if p.side == SIDE_INSIDE:
+        key = flow_key(
+            SIDE_INSIDE,
+            quote.protocol,
+            p.port,
+            quote.ours,
+            quote.port,
+            quote.remote,
+            quote.remote_port,
+        )
+    else:
+        key = flow_key(
+            SIDE_OUTSIDE,
+            quote.protocol,
+            p.port,
+            quote.remote,
+            quote.remote_port,
+            quote.ours,
+            quote.port,
+        )
+    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
+    if flow != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
+        entry = &nat.table.entries[flow]
+        return NULL if entry.originator == NOBODY else entry
+    if p.side == SIDE_OUTSIDE or not nat.behaviour.mapping:
+        return NULL
+    flow = mapping_find(nat, SIDE_INSIDE, quote.protocol, p.port, quote.ours, quote.port, now)
+    if flow == NIL:
+        return NULL
+    entry = &nat.table.entries[flow]
+    if filter_admits(nat, quote.protocol, entry.responder, quote.remote, entry.translated_port):
+        return entry
+    return NULL
+
+
+cdef inline void quote_rewrite(
+    Packet* p, const Quote* quote, uint32_t translated, uint16_t port
+) noexcept nogil:
+    """Give the quoted packet this address and port at our end, and the error its checksum."""
+    cdef uint32_t field = 16 if quote.protocol == 6 else (6 if quote.protocol == 17 else 2)
+    cdef uint64_t moved = replaced32(quote.ours, translated)
+    cdef uint64_t delta = replaced16(quote.port, port)
+    cdef uint16_t checksum
+    store16(quote.ip + 10, updated(load16(quote.ip + 10), moved))
+    store32(quote.ip + quote.address_at, translated)
+    store16(quote.l4 + quote.port_at, port)
+    if quote.protocol != 1:
+        delta += moved
+    if field + 2 <= quote.available:
+        checksum = load16(quote.l4 + field)
+        if quote.protocol != 17 or checksum != 0:
+            checksum = updated(checksum, delta)
+            if quote.protocol == 17 and checksum == 0:
+                checksum = 0xFFFF
+            store16(quote.l4 + field, checksum)
+    store16(p.l4 + 2, 0)
+    store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
+
+
+cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """An ICMP error of type 3, 11 or 12 from either side."""
+    cdef Quote quote
+    cdef const Entry* entry
+    cdef uint32_t translated
+    cdef int reason = quote_parse(nat, p, &quote)
+    if reason:
+        drop(nat, p, reason)
+        return
+    entry = quote_find(nat, p, &quote, now)
+    if entry == NULL:
+        drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
+        return
+    if p.side == SIDE_INSIDE:
+        translated = entry.translated_address
+        quote_rewrite(p, &quote, translated, entry.translated_port)
+        rewrite_ip(
+            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
+        )
+        if p.hairpin:
+            hairpin_turn(nat, p, entry)
+            translate_error(nat, p, now)
+            return
+        send_outside(nat, p, entry.responder)
+    else:
+        translated = entry.source_address
+        quote_rewrite(p, &quote, translated, entry.source_port)
+        if p.hairpin:
+            readdress(p, 16, p.destination, translated)
+        else:
+            rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
+        send_inside(nat, p, entry.originator)
+    if p.action != ACTION_DROP:
+        count(nat, C_ICMP_ERRORS_TRANSLATED)
+
+
+cdef inline void reply_error(
+    Nat* nat, Packet* p, uint8_t kind, uint8_t code, uint16_t mtu
+) noexcept nogil:
+    """Answer a packet that was dropped with an error (RFC 792), in its reply buffer.
+
+    The quotation is the IP header and eight bytes as received: it must not be translated yet.  The
+    source is the gateway address inside, so that a traceroute names the first hop, and the
+    interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.
+    """
+    cdef const uint8_t* ours = nat.slots[p.port].gateway_mac
+    cdef uint32_t source = nat.slots[p.port].gateway
+    cdef uint16_t identification = 0
+    cdef uint8_t* frame = p.reply
+    cdef uint8_t* ip = frame + ETHERNET_BYTES
+    cdef uint8_t* icmp = ip + 20
+    cdef uint32_t quoted = p.header_length + min(<uint32_t>p.l4_length, <uint32_t>QUOTED_MIN)
+    cdef uint32_t total = 20 + ICMP_BYTES + quoted
+    if p.side == SIDE_OUTSIDE:
+        ours = nat.interfaces[p.port].mac
+        source = nat.interfaces[p.port].address
+        identification = identification_next(&nat.identifications, source, p.source, 1, 1)
+        # Nobody sends from a group address: the answer would be for everybody.
+        if p.frame[6] & 1:
+            return
+    memset(frame, 0, ETHERNET_BYTES + 20 + ICMP_BYTES)
+    memcpy(frame, p.frame + 6, 6)
+    memcpy(frame + 6, ours, 6)
+    frame[12] = 0x08
+    ip[0] = 0x45
+    ip[1] = 0xC0
+    store16(ip + 2, swap16(<uint16_t>total))
+    store16(ip + 4, swap16(identification))
+    ip[8] = 64
+    ip[9] = 1
+    store32(ip + 12, source)
+    store32(ip + 16, p.source)
+    store16(ip + 10, complement(sum_bytes(ip, 20, 0)))
+    icmp[0] = kind
+    icmp[1] = code
+    store16(icmp + 6, swap16(mtu))
+    memcpy(icmp + ICMP_BYTES, p.ip, quoted)
+    store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
+    p.action = ACTION_REPLY
+    p.out_side = p.side
+    p.out_port = nat.interfaces[p.port].primary if p.side else p.port
+    p.out_frame = frame
+    p.out_length = ETHERNET_BYTES + total
+    count(nat, C_REPLIES_ICMP)

@@ -1,9 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint16_t
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Packets that are too large for where they go, and the option that prevents them.
 
+Theory of operation
+-------------------
+A packet is compared with the MTU of the link it will leave on, before anything of it is translated,
+so that the error can quote it as its sender knows it:
+
+* with don't-fragment it is dropped and its sender told the MTU (RFC 1191, RFC 4787 REQ-13);
+* without, it goes on and leaves in pieces (:mod:`outbound`);
+* a super-frame is as large as its segments will be.  One of TCP without don't-fragment gets smaller
+  segments, which TCP cannot tell from others.  One of UDP leaves as the pieces of its segments, for
+  those are datagrams, and their size is the sender's.
+
+SYN and SYN-ACK carry the largest segment that their sender takes; it is lowered, never raised, to
+what fits both links (RFC 9293 section 3.7.1; AWS clamps it, too).
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.nat cimport Nat, count, drop
+from hyperplane_nat.engine.nat.icmp cimport ICMP_FRAGMENTATION_NEEDED, ICMP_UNREACHABLE, reply_error
 from hyperplane_nat.engine.state.layout cimport Entry
-from hyperplane_nat.engine.flows.nat cimport Nat
-from hyperplane_nat.engine.wire.packet cimport TCP_SYN, Packet
+from hyperplane_nat.engine.wire.checksum cimport load16, replaced16, store16, swap16, updated
+from hyperplane_nat.engine.wire.packet cimport (
+    DONT_FRAGMENT,
+    TCP_BYTES,
+    TCP_SYN,
+    Packet,
+    count_segments,
+    fragment_field,
+    next_option,
+    too_large,
+)
+
+cdef enum:
+    HEADERS_BYTES = 40
+    OPTION_MSS = 2
+    MSS_BYTES = 4
 
 
 cdef inline bint needs_fitting(const Nat* nat, const Packet* p, const Entry* entry) noexcept nogil:
@@ -14,4 +49,43 @@ cdef inline bint needs_fitting(const Nat* nat, const Packet* p, const Entry* ent
     return p.total_length > mtu or p.flags & TCP_SYN
 
 
-cdef bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil
+cdef inline void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
+    cdef const uint8_t* end = p.l4 + (p.l4[12] >> 4) * 4
+    cdef uint8_t* option = next_option(p.l4 + TCP_BYTES, end)
+    cdef uint16_t old, new
+    while option != NULL:
+        if option[0] == OPTION_MSS and option[1] == MSS_BYTES:
+            old = load16(option + 2)
+            if swap16(old) > largest:
+                new = swap16(largest)
+                store16(option + 2, new)
+                if not p.partial:
+                    # At an odd place the value straddles two words of the sum, as if swapped.
+                    if (option - p.l4) & 1:
+                        old = swap16(old)
+                        new = swap16(new)
+                    store16(p.l4 + 16, updated(load16(p.l4 + 16), replaced16(old, new)))
+                count(nat, C_MSS_CLAMPED)
+        option = next_option(option + option[1], end)
+
+
+cdef inline bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """Make a packet of a flow fit its way, as far as can be; True when it goes no further."""
+    cdef uint16_t inside = nat.slots[entry.originator].mtu
+    cdef uint16_t outside = nat.interfaces[entry.responder].mtu
+    cdef uint16_t mtu = inside if p.side else outside
+    cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
+    cdef bint segmented = p.gso_size != 0 and p.protocol != 17
+    if too_large(p, mtu):
+        if whole or (segmented and p.headers >= mtu):
+            drop(nat, p, DROP_MTU_EXCEEDED)
+            if whole:
+                reply_error(nat, p, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu)
+            return True
+        if segmented:
+            p.gso_size = mtu - p.headers
+            p.offload_changed = 1
+            count_segments(p)
+    if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
+        clamp_mss(nat, p, min(inside, outside) - HEADERS_BYTES)
+    return False

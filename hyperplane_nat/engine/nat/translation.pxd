@@ -1,9 +1,193 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint64_t
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""A packet's way through the engine.
 
-from hyperplane_nat.engine.flows.nat cimport Nat
-from hyperplane_nat.engine.wire.packet cimport Packet
+Theory of operation
+-------------------
+``nat_classify`` reads a frame and decides everything that needs no flow (:mod:`classification`).
+It leaves the hash of the flow key in the packet, so that a caller with a batch of frames can fetch
+index and entries into the cache before it comes back with ``nat_apply``, which finds or makes the
+flow, lets the tracker decide and rewrites the frame in place.  Both run without the GIL and allocate
+nothing.
+
+Invariants: a frame whose source is not its slot's goes nowhere; a packet from outside passes only
+to the flow it belongs to, or to a mapping whose filter admits it; a drop has one reason and one
+counter; no shortage ends a flow.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.flow_records cimport note_refusal
+from hyperplane_nat.engine.flows.flow_table cimport (
+    table_find,
+    table_prefetch_entry,
+    table_prefetch_index,
+)
+from hyperplane_nat.engine.flows.fragment_table cimport NOTHING
+from hyperplane_nat.engine.flows.identification cimport identification_of
+from hyperplane_nat.engine.flows.lifecycle cimport flow_create, flow_settle, flow_track
+from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_answers
+from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at_entry, count_interface, drop
+from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
+from hyperplane_nat.engine.nat.arp cimport answer_arp
+from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
+from hyperplane_nat.engine.nat.fragments cimport fragment_answered, fragment_arrives
+from hyperplane_nat.engine.nat.hairpin cimport hairpin_deliver, hairpin_reachable
+from hyperplane_nat.engine.nat.icmp cimport (
+    ICMP_PROHIBITED,
+    ICMP_TIME_EXCEEDED,
+    ICMP_UNREACHABLE,
+    reply_error,
+    translate_error,
+)
+from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
+from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.wire.checksum cimport load16
+from hyperplane_nat.engine.wire.packet cimport KIND_ARP, KIND_FLOW, KIND_ICMP_ERROR, Packet
+from hyperplane_nat.engine.wire.rewrite cimport rewrite_ip, rewrite_l4
 
 
-cdef void nat_classify(Nat* nat, Packet* p) noexcept nogil
-cdef void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil
+cdef inline void nat_classify(Nat* nat, Packet* p) noexcept nogil:
+    """First half: everything that needs no flow. A drop is final, `action` says so."""
+    cdef int reason
+    p.action = ACTION_FORWARD
+    p.hash = 0
+    p.kind = KIND_ARP
+    p.flags = 0
+    p.hairpin = 0
+    p.inner = 0
+    p.segments = 1
+    p.offload_changed = 0
+    reason = classify(nat, p)
+    if reason == DROP_NONE:
+        return
+    drop(nat, p, reason)
+    if reason == DROP_TTL_EXCEEDED and p.side == SIDE_INSIDE and not about_an_error(p):
+        reply_error(nat, p, ICMP_TIME_EXCEEDED, 0, 0)
+
+
+cdef inline void classify_batch(Nat* nat, Packet* packets, uint32_t count) noexcept nogil:
+    """Classify each, and bring what they need of the flow table into the cache."""
+    cdef Packet* p
+    cdef uint32_t i
+    for i in range(count):
+        p = &packets[i]
+        nat_classify(nat, p)
+        if p.action == ACTION_FORWARD and p.kind == KIND_FLOW:
+            table_prefetch_index(&nat.table, p.hash)
+    for i in range(count):
+        p = &packets[i]
+        if p.action == ACTION_FORWARD and p.kind == KIND_FLOW:
+            table_prefetch_entry(&nat.table, p.hash)
+
+
+cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
+    """Drop a packet that would have begun a flow; RFC 6888 REQ-11 wants it answered."""
+    drop(nat, p, reason)
+    if nat.behaviour.exhaustion_icmp and (
+        reason == DROP_PORT_ALLOCATION
+        or reason == DROP_PORT_LIMIT_INTERFACE
+        or reason == DROP_PORT_LIMIT_ENVIRONMENT
+        or reason == DROP_FLOW_TABLE_FULL
+    ):
+        reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
+
+
+cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """Translate a packet from outside by its flow or mapping and send it to the environment."""
+    rewrite_l4(
+        p, 4 if p.protocol == 1 else 2, p.destination, entry.source_address, entry.source_port
+    )
+    rewrite_ip(p, 16, p.destination, entry.source_address, load16(p.ip + 4))
+    send_inside(nat, p, entry.originator)
+
+
+cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """Second half, for a packet that `nat_classify` left with ACTION_FORWARD."""
+    cdef uint32_t context
+    if p.kind == KIND_FLOW:
+        translate_flow(nat, p, now)
+    elif p.kind == KIND_ARP:
+        answer_arp(nat, p, now)
+    elif p.kind == KIND_ICMP_ERROR:
+        translate_error(nat, p, now)
+    else:
+        context = fragment_arrives(nat, p, now)
+        if context != NOTHING:
+            translate_flow(nat, p, now)
+            fragment_answered(nat, p, context)
+
+
+cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """Find or make the packet's flow and forward it."""
+    cdef uint32_t flow
+    cdef Entry* entry
+    cdef int reason = DROP_NONE
+    cdef uint32_t translated
+    if p.hairpin and not hairpin_reachable(nat, p, now):
+        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
+        return
+    flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
+    if flow != NIL:
+        entry = &nat.table.entries[flow]
+        if (
+            <uint32_t>now - entry.last_seen >= nat.timeouts[entry.state]
+            and flow_settle(nat, flow, now)
+        ):
+            flow = NIL
+    if flow == NIL:
+        if p.side == SIDE_OUTSIDE:
+            reason = DROP_NO_FLOW
+            if nat.behaviour.mapping:
+                reason = mapping_admit(nat, p, now, &flow)
+            if reason:
+                drop(nat, p, reason)
+                note_refusal(nat, p, reason, now)
+                return
+            entry = &nat.table.entries[flow]
+            if not (needs_fitting(nat, p, entry) and fit(nat, p, entry)):
+                deliver(nat, p, entry)
+            return
+        if p.protocol == 6:
+            if p.segment == SEGMENT_SYN:
+                count(nat, C_TCP_SYNS_FROM_SOURCE)
+                count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+            elif not mapping_answers(nat, p, now):
+                refuse_stray(nat, p)
+                note_refusal(nat, p, p.reason, now)
+                return
+        flow = flow_create(nat, p, now, &reason)
+        if flow == NIL:
+            refuse(nat, p, reason)
+            note_refusal(nat, p, reason, now)
+            return
+    else:
+        reason = flow_track(nat, flow, p, now)
+        if reason == DROP_TCP_IDLE_TIMEOUT:
+            refuse_idle(nat, p)
+            note_refusal(nat, p, DROP_TCP_IDLE_TIMEOUT, now)
+            return
+        if reason:
+            drop(nat, p, reason)
+            note_refusal(nat, p, reason, now)
+            return
+    entry = &nat.table.entries[flow]
+    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
+        return
+    count_at_entry(entry, p)
+    if p.side == SIDE_INSIDE:
+        translated = entry.translated_address
+        rewrite_l4(
+            p, 4 if p.protocol == 1 else 0, p.source, translated, entry.translated_port
+        )
+        rewrite_ip(
+            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
+        )
+        if p.hairpin:
+            hairpin_deliver(nat, p, entry, now)
+        else:
+            send_outside(nat, p, entry.responder)
+    else:
+        deliver(nat, p, entry)

@@ -22,7 +22,7 @@ from libc.stdlib cimport calloc, free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.flows.flow_records cimport (
+from hyperplane_nat.engine.state.record_ring cimport (
     ring_fits,
     ring_head,
     ring_lost,

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The ring of flow records in its file, as both of its ends see it."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
+from hyperplane_nat.engine.state.layout cimport FlowRecord, RecordRing
+
+cdef enum:
+    RING_HEADER_BYTES = 4096
+
+
+cdef inline uint32_t* ring_lost(RecordRing* ring) noexcept nogil:
+    """Records lost of each interface."""
+    return <uint32_t*>(<uint8_t*>ring + RING_HEADER_BYTES)
+
+
+cdef inline FlowRecord* ring_records(RecordRing* ring) noexcept nogil:
+    """The records; `capacity` is a power of two."""
+    cdef uint64_t lost = (<uint64_t>ring.interfaces * 4 + 4095) // 4096 * 4096
+    return <FlowRecord*>(<uint8_t*>ring + RING_HEADER_BYTES + lost)
+
+
+cdef inline bint ring_fits(const RecordRing* ring, uint64_t bytes) noexcept nogil:
+    """Whether a mapping of so many bytes holds what its header says."""
+    cdef uint64_t lost = (<uint64_t>ring.interfaces * 4 + 4095) // 4096 * 4096
+    return (
+        bytes >= RING_HEADER_BYTES
+        and ring.capacity != 0
+        and (ring.capacity & (ring.capacity - 1)) == 0
+        and RING_HEADER_BYTES + lost + <uint64_t>ring.capacity * sizeof(FlowRecord) <= bytes
+    )
+
+
+cdef inline uint64_t ring_head(RecordRing* ring) noexcept nogil:
+    """Records ever written; those below it may be read."""
+    return HP_LOAD64_ACQUIRE(&ring.head)
+
+
+cdef inline void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
+    """Everything below `tail` has been read."""
+    HP_STORE64_RELEASE(&ring.tail, tail)
