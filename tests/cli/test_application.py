@@ -29,6 +29,7 @@ COMMANDS = [
     "flows",
     "flow-logs",
     "ports",
+    "top",
     "events",
     "capture",
     "labs",

@@ -222,6 +222,7 @@ class RegionLab:
             "mac": None,
             "environments": STATIC,
             "flows": 0,
+            **dict.fromkeys(("packets_out", "bytes_out", "packets_in", "bytes_in"), 0),
             "id": None,
             "kind": "static",
             "status": "in-use",

@@ -130,17 +130,20 @@ cdef inline bint has_mac(const Neighbour* neighbour) noexcept nogil:
 
 
 cdef inline int neighbours_init(
-    NeighbourTable* table, uint64_t key, uint32_t slots_max, uint32_t interfaces_max
-) noexcept:
-    """Make an empty table of a zeroed one; -1 where there is no memory for it."""
-    from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
+    NeighbourTable* table,
+    dict transitions,
+    uint64_t key,
+    uint32_t slots_max,
+    uint32_t interfaces_max,
+) except -2:
+    """Make an empty table of a zeroed one, for these states; -1 where there is no memory for it."""
     cdef int state, event
     table.multiplier = key | 1
     table.free_count = NEIGHBOURS_MAX
     for state in range(NEIGHBOUR_STATES):
         for event in range(NEIGHBOUR_EVENTS):
             table.steps[state][event].state = <uint8_t>state
-    for (known, happened), (following, action) in TRANSITIONS.items():
+    for (known, happened), (following, action) in transitions.items():
         table.steps[<int>known][<int>happened].state = <uint8_t>following
         table.steps[<int>known][<int>happened].action = <uint8_t>action
     table.links = <Link*>calloc(interfaces_max, sizeof(Link))

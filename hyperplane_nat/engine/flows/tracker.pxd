@@ -58,18 +58,18 @@ cdef enum:
     TCP_ACK = 0x10
 
 
-cdef inline void tracker_load(Tracker* tracker):
+cdef inline int tracker_load(Tracker* tracker, dict steps) except -1:
     """Copy the table; what it does not name no end sends."""
-    from hyperplane_nat.engine.flows.tcp_states import STEPS
     cdef int side, state, segment
     for side in range(2):
         for state in range(STATES):
             for segment in range(SEGMENTS):
                 tracker.steps[side][state][segment] = Step(<uint8_t>state, EFFECT_DROP, DROP_TCP_FLAGS)
-    for (py_side, py_state, py_segment), (following, effect, reason) in STEPS.items():
+    for (py_side, py_state, py_segment), (following, effect, reason) in steps.items():
         tracker.steps[<int>py_side][<int>py_state][<int>py_segment] = Step(
             <uint8_t>following, <uint8_t>effect, <uint8_t>reason
         )
+    return 0
 
 
 cdef inline int syn_side(const Track* track) noexcept nogil:

@@ -72,7 +72,8 @@ from hyperplane_nat.engine.nat.views cimport events_of, next_hops_of
 
 from hyperplane_nat.engine.state.constants import Action, DropReason, Side, counter_names
 from hyperplane_nat.engine.state.settings import Behaviour, NeighbourSettings, Ports, Timeouts, Verdict
-from hyperplane_nat.engine.flows.tcp_states import TIMER_OF_STATE
+from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
+from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
 
 
 cdef enum:
@@ -150,14 +151,14 @@ cdef class Engine:
                 &nat.fragments, header.slots_max, header.interfaces_max, fragment_key
             )
             or neighbours_init(
-                &nat.neighbours, neighbour_key, header.slots_max, header.interfaces_max
+                &nat.neighbours, TRANSITIONS, neighbour_key, header.slots_max, header.interfaces_max
             )
             or table_init(&nat.table, header, keys[0])
         ):
             raise MemoryError
         nat.counters[C_FRAGMENTS_WAITING] = 0
         ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
-        tracker_load(&nat.tracker)
+        tracker_load(&nat.tracker, STEPS)
         nat.timeouts[<int>STATE_MAPPING] = MAPPING_LOOK_MS
         self._load_timeouts(Timeouts())
         self._load_ports(Ports())
