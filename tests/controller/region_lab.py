@@ -44,6 +44,7 @@ from tests.controller.flow_map import NOW, new_map
 from tests.controller.support import run
 from tests.model.support import Clock, Slots
 
+NO_TRAFFIC = {"packets_out": 0, "bytes_out": 0, "packets_in": 0, "bytes_in": 0}
 STATIC = 2
 """Environments of the configuration; those of functions come after them."""
 
@@ -211,7 +212,7 @@ class RegionLab:
         }
 
     async def interfaces(self) -> bytes:
-        static = {
+        static: dict[str, Any] = {
             "name": "eni-a",
             "number": 0,
             "vpc": "customer",
@@ -222,7 +223,7 @@ class RegionLab:
             "mac": None,
             "environments": STATIC,
             "flows": 0,
-            **dict.fromkeys(("packets_out", "bytes_out", "packets_in", "bytes_in"), 0),
+            **NO_TRAFFIC,
             "id": None,
             "kind": "static",
             "status": "in-use",
@@ -245,6 +246,7 @@ class RegionLab:
                         "mac": "02:00:00:00:02:01",
                         "environments": row["Environments"],
                         "flows": 0,
+                        **NO_TRAFFIC,
                         "id": row["NetworkInterfaceId"],
                         "kind": row["Kind"],
                         "status": row["Status"],
