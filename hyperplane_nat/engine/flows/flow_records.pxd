@@ -27,11 +27,15 @@ from hyperplane_nat.engine.state.layout cimport (
     Entry,
     FlowRecord,
     RecordRing,
-    age_of,
     created_of,
     is_mapping,
 )
-from hyperplane_nat.engine.state.record_ring cimport ring_fits, ring_lost, ring_records
+from hyperplane_nat.engine.state.record_ring cimport (
+    record_fill,
+    ring_fits,
+    ring_lost,
+    ring_records,
+)
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 
 cdef enum:
@@ -84,7 +88,6 @@ cdef inline void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogi
     """All that the entry knows of its flow."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef FlowRecord* record
-    cdef int side
     # An orphan has had its record, and a mapping carries no packets itself.
     if entry.originator == NOBODY or is_mapping(entry):
         return
@@ -93,22 +96,8 @@ cdef inline void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogi
         return
     record.entry = flow
     record.generation = entry.generation
-    record.protocol = entry.protocol
-    record.state = entry.state
-    record.inside_address = entry.source_address
-    record.remote_address = entry.destination_address
-    record.nat_address = entry.translated_address
-    record.inside_port = entry.source_port
-    record.remote_port = entry.destination_port
-    record.nat_port = entry.translated_port
-    record.slot = entry.originator
-    record.interface = entry.responder
-    record.reason = DROP_NONE
     record.created = created_of(entry, &nat.table.tracks[flow])
-    record.last_seen = now - age_of(entry, now)
-    for side in range(2):
-        record.packets[side] = entry.packets[side]
-        record.bytes[side] = entry.bytes[side]
+    record_fill(record, entry, now)
     HP_STORE64_RELEASE(&nat.sink.ring.head, nat.sink.ring.head + 1)
 
 

@@ -156,7 +156,9 @@ cdef inline const Entry* quote_find(
     flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
     if flow != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
         entry = &nat.table.entries[flow]
-        return NULL if entry.originator == NOBODY else entry
+        if entry.originator == NOBODY:
+            return NULL
+        return entry
     if p.side == SIDE_OUTSIDE or not nat.behaviour.mapping:
         return NULL
     flow = mapping_find(nat, SIDE_INSIDE, quote.protocol, p.port, quote.ours, quote.port, now)

@@ -23,6 +23,7 @@ from libc.stdlib cimport calloc, free
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.state.record_ring cimport (
+    record_fill,
     ring_fits,
     ring_head,
     ring_lost,
@@ -34,7 +35,6 @@ from hyperplane_nat.engine.state.layout cimport (
     FlowRecord,
     Header,
     RecordRing,
-    age_of,
     is_mapping,
 )
 from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
@@ -192,21 +192,7 @@ cdef class FlowDeltas:
             if seen.used and not known:
                 self.postpone(<uint32_t>i)
             record.entry = <uint32_t>i
-            record.protocol = entry.protocol
-            record.state = entry.state
-            record.inside_address = entry.source_address
-            record.remote_address = entry.destination_address
-            record.nat_address = entry.translated_address
-            record.inside_port = entry.source_port
-            record.remote_port = entry.destination_port
-            record.nat_port = entry.translated_port
-            record.slot = entry.originator
-            record.interface = entry.responder
-            record.reason = 0
-            record.last_seen = now_ms - age_of(&entry, now_ms)
-            for side in range(2):
-                record.packets[side] = entry.packets[side]
-                record.bytes[side] = entry.bytes[side]
+            record_fill(&record, &entry, now_ms)
             # What an old flow did before its first look is unknown.
             if known or not self.late or not self.before(&record):
                 delta = delta_of(&record, seen, known)

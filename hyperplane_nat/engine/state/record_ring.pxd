@@ -5,7 +5,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
-from hyperplane_nat.engine.state.layout cimport FlowRecord, RecordRing
+from hyperplane_nat.engine.state.layout cimport Entry, FlowRecord, RecordRing, age_of
 
 cdef enum:
     RING_HEADER_BYTES = 4096
@@ -41,3 +41,23 @@ cdef inline uint64_t ring_head(RecordRing* ring) noexcept nogil:
 cdef inline void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
     """Everything below `tail` has been read."""
     HP_STORE64_RELEASE(&ring.tail, tail)
+
+
+cdef inline void record_fill(FlowRecord* record, const Entry* entry, uint64_t now) noexcept nogil:
+    """What the entry itself says of its flow; `entry`, `generation` and `created` are its place's."""
+    cdef int side
+    record.protocol = entry.protocol
+    record.state = entry.state
+    record.inside_address = entry.source_address
+    record.remote_address = entry.destination_address
+    record.nat_address = entry.translated_address
+    record.inside_port = entry.source_port
+    record.remote_port = entry.destination_port
+    record.nat_port = entry.translated_port
+    record.slot = entry.originator
+    record.interface = entry.responder
+    record.reason = 0
+    record.last_seen = now - age_of(entry, now)
+    for side in range(2):
+        record.packets[side] = entry.packets[side]
+        record.bytes[side] = entry.bytes[side]
