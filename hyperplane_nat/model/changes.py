@@ -28,7 +28,7 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
-from hyperplane_nat.model.resources import ANYWHERE, Networking
+from hyperplane_nat.model.resources import ANYWHERE, Networking, ServiceResource
 from hyperplane_nat.model.states import FunctionState, UpdateStatus
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
@@ -101,6 +101,22 @@ class Changes:
         vpc = self.internet()
         subnet = parts_of(vpc, self.tables.subnets)[0]
         return NetworkConfig(Networking.NONE, vpc.id, (subnet.id,), (), LAMBDA_ACCOUNT_ID)
+
+    def service_of(
+        self, vpc: Vpc, wanted: ServiceResource, old: Service | None, group_ids: Iterable[str]
+    ) -> Service:
+        """The service that is wanted, in place of `old` or a new one; it is in no table yet."""
+        return Service(
+            id=self.new_id("svc") if old is None else old.id,
+            name=wanted.name,
+            vpc_id=vpc.id,
+            kind=wanted.kind,
+            address=wanted.address,
+            port=wanted.port,
+            size_bytes=wanted.size_bytes,
+            group_ids=tuple(sorted(group_ids)),
+            declared=self.declared or (old is not None and old.declared),
+        )
 
     def check_address(self, service: Service) -> None:
         """A service takes no address of Lambda's interfaces."""

@@ -434,17 +434,7 @@ class Commands:
             check_hosts([*others, shown])
         else:
             check_services(replace(there, services=(*others, shown)))
-        service = Service(
-            id=self._changes.new_id("svc") if old is None else old.id,
-            name=wanted.name,
-            vpc_id=vpc.id,
-            kind=wanted.kind,
-            address=wanted.address,
-            port=wanted.port,
-            size_bytes=wanted.size_bytes,
-            group_ids=tuple(sorted(key for _, key in groups)),
-            declared=old is not None and old.declared,
-        )
+        service = self._changes.service_of(vpc, wanted, old, (key for _, key in groups))
         self._changes.check_address(service)
         self._tables.put(service)
         return service

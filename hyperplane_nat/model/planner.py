@@ -34,7 +34,6 @@ from hyperplane_nat.model.entities import (
     NetworkConfig,
     Rule,
     SecurityGroup,
-    Service,
     Subnet,
     Vpc,
 )
@@ -273,18 +272,8 @@ class Planner:
         kind = "internet-host" if vpc.name == INTERNET else "service"
         for item in wanted:
             old = present.get(item.name)
-            service = Service(
-                id=self._changes.new_id("svc") if old is None else old.id,
-                name=item.name,
-                vpc_id=vpc.id,
-                kind=item.kind,
-                address=item.address,
-                port=item.port,
-                size_bytes=item.size_bytes,
-                group_ids=tuple(
-                    sorted(self._groups[vpc.name, name].id for name in item.security_groups)
-                ),
-            )
+            groups = (self._groups[vpc.name, name].id for name in item.security_groups)
+            service = self._changes.service_of(vpc, item, old, groups)
             self._services.add(service.id)
             name = item.name if vpc.name == INTERNET else f"{vpc.name}/{item.name}"
             if old is None or service != replace(old, declared=True):
