@@ -34,7 +34,8 @@ from bench import exchange, nginx
 from hyperplane_nat.cli import common, lifecycle
 from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.config import lab as configuration
-from hyperplane_nat.config.lab import Config, ConfigError, Service
+from hyperplane_nat.config.lab import Config, ConfigError
+from hyperplane_nat.config.resources import Service
 from hyperplane_nat.controller.errors import ControllerError
 from netns import NetnsError, content, sockets, topology
 

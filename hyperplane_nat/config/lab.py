@@ -33,13 +33,6 @@ from pydantic import ValidationError, model_validator
 from hyperplane_nat.config import checks as config_checks
 from hyperplane_nat.config import problems as config_problems
 from hyperplane_nat.config import resource_checks as config_resource_checks
-from hyperplane_nat.config.resources import (
-    Service as Service,
-)
-from hyperplane_nat.config.sections import INTERFACE_MTU as INTERFACE_MTU
-from hyperplane_nat.config.sections import SLOTS_MAX as SLOTS_MAX
-from hyperplane_nat.config.sections import Lab as Lab
-from hyperplane_nat.config.sections import Metrics as Metrics
 from hyperplane_nat.config.whole import Whole
 from hyperplane_nat.errors import ConfigError as ConfigError
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from hyperplane_nat.config.lab import Config, Lab
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.config.sections import Lab
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.network.reconcile import RESOURCES
 from hyperplane_nat.controller.paths import LabPaths, lock_holder

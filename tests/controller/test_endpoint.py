@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
-from hyperplane_nat.config.lab import Metrics
+from hyperplane_nat.config.sections import Metrics
 from hyperplane_nat.controller.api import endpoint
 from hyperplane_nat.controller.errors import ControllerError
 from tests.controller.support import run

@@ -22,7 +22,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from hyperplane_nat.config.lab import Metrics
+from hyperplane_nat.config.sections import Metrics
 from hyperplane_nat.controller.api.connections import Connections
 from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, Handler, refusing
 from hyperplane_nat.controller.api.requests import RequestError

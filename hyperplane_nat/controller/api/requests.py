@@ -34,7 +34,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from hyperplane_nat.config.lab import SLOTS_MAX, Config
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.config.sections import SLOTS_MAX
 from hyperplane_nat.config.values import FUNCTION_NAME
 from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
 from hyperplane_nat.model.environment import environment_number

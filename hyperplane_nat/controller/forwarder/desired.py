@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hyperplane_nat.config.lab import INTERFACE_MTU, Config
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.nat import behaviour, timeouts_ms
+from hyperplane_nat.config.sections import INTERFACE_MTU
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.model import Lab
 from hyperplane_nat.model.wanted import WantedInterface
