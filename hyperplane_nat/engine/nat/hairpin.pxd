@@ -21,10 +21,9 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport table_hash
-from hyperplane_nat.engine.flows.mapping cimport mapping_find
+from hyperplane_nat.engine.flows.mapping cimport mapping_find, mapping_in_use
 from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_at_slot_out
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
-from hyperplane_nat.engine.state.layout cimport NIL
 from hyperplane_nat.engine.wire.packet cimport Packet
 
 
@@ -44,7 +43,7 @@ cdef inline bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noex
     mapping = mapping_find(
         nat, SIDE_OUTSIDE, p.protocol, target, p.destination, p.destination_port, now
     )
-    return mapping != NIL and nat.table.entries[mapping].state == STATE_MAPPING
+    return mapping_in_use(nat, mapping)
 
 
 cdef inline Packet second_of(
