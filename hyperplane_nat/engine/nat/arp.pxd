@@ -44,41 +44,44 @@ cdef inline void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address
     count(nat, C_REPLIES_ARP)
 
 
-cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    cdef uint8_t* arp = p.frame + ETHERNET_BYTES
-    cdef uint16_t operation, number = p.port
-    cdef uint32_t sender, target
-    cdef Slot* slot
-    cdef Interface* interface
-    if (
+cdef inline bint malformed(const Packet* p) noexcept nogil:
+    """Whether a frame is no request or answer about IPv4 on Ethernet."""
+    cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
+    return (
         p.length < ETHERNET_BYTES + ARP_BYTES
         or load16(arp) != swap16(1)
         or load16(arp + 2) != swap16(0x0800)
         or arp[4] != 6
         or arp[5] != 4
+        or (load16(arp + 6) != swap16(ARP_REQUEST) and load16(arp + 6) != swap16(ARP_REPLY))
+    )
+
+
+cdef inline void answer_environment(
+    Nat* nat, Packet* p, bint asks, uint32_t sender, uint32_t target
+) noexcept nogil:
+    """What an environment says or asks of an address: it hears where the gateway is."""
+    cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
+    cdef const Slot* slot = &nat.slots[p.port]
+    if (
+        memcmp(arp + 8, slot.environment_mac, 6) != 0
+        or memcmp(p.frame + 6, slot.environment_mac, 6) != 0
+        or (sender != slot.address and sender != 0)
     ):
-        drop(nat, p, DROP_ARP_MALFORMED)
-        return
-    operation = swap16(load16(arp + 6))
-    sender = load32(arp + 14)
-    target = load32(arp + 24)
-    if operation != ARP_REQUEST and operation != ARP_REPLY:
-        drop(nat, p, DROP_ARP_MALFORMED)
-        return
-    if p.side == SIDE_INSIDE:
-        slot = &nat.slots[p.port]
-        if (
-            memcmp(arp + 8, slot.environment_mac, 6) != 0
-            or memcmp(p.frame + 6, slot.environment_mac, 6) != 0
-            or (sender != slot.address and sender != 0)
-        ):
-            drop(nat, p, DROP_ARP_SPOOFED)
-        elif operation == ARP_REQUEST and target == slot.gateway:
-            reply(nat, p, slot.gateway_mac, slot.gateway)
-        else:
-            drop(nat, p, DROP_ARP_IGNORED)
-        return
-    interface = &nat.interfaces[p.port]
+        drop(nat, p, DROP_ARP_SPOOFED)
+    elif asks and target == slot.gateway:
+        reply(nat, p, slot.gateway_mac, slot.gateway)
+    else:
+        drop(nat, p, DROP_ARP_IGNORED)
+
+
+cdef inline void answer_vpc(
+    Nat* nat, Packet* p, bint asks, uint32_t sender, uint32_t target, uint64_t now
+) noexcept nogil:
+    """What a host of the VPC says or asks of an address: it hears where ours are."""
+    cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
+    cdef const Interface* interface = &nat.interfaces[p.port]
+    cdef uint16_t number = p.port
     if (
         interface_of_address(nat, &number, sender)
         or (arp[8] & 1)
@@ -87,7 +90,7 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         drop(nat, p, DROP_ARP_SPOOFED)
         return
     if (
-        operation == ARP_REPLY
+        not asks
         and target == interface.address
         and neighbour_answer(nat, p.port, sender, arp + 8, now)
     ):
@@ -95,9 +98,22 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         p.reason = DROP_NONE
         return
     neighbour_hint(nat, p.port, sender, arp + 8, now)
-    if operation == ARP_REPLY:
+    if not asks:
         drop(nat, p, DROP_ARP_UNSOLICITED)
     elif interface_of_address(nat, &number, target):
         reply(nat, p, interface.mac, target)
     else:
         drop(nat, p, DROP_ARP_IGNORED)
+
+
+cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
+    cdef bint asks
+    if malformed(p):
+        drop(nat, p, DROP_ARP_MALFORMED)
+        return
+    asks = load16(arp + 6) == swap16(ARP_REQUEST)
+    if p.side == SIDE_INSIDE:
+        answer_environment(nat, p, asks, load32(arp + 14), load32(arp + 24))
+    else:
+        answer_vpc(nat, p, asks, load32(arp + 14), load32(arp + 24), now)

@@ -28,7 +28,7 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Ranking,
 )
 from hyperplane_nat.engine.flows.mapping cimport PERMISSION, mapping_at
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.flows.timers cimport WHEEL_HEAD, WHEEL_LISTS
 from hyperplane_nat.engine.state.layout cimport MAPPED, NIL, Entry, Mapping, Remote, is_mapping
@@ -80,128 +80,162 @@ cdef inline list audit_fragments(const Nat* nat):
     return problems
 
 
-cdef inline list audit(Nat* nat):
-    """A line for each disagreement, none when all is well."""
-    cdef list problems = audit_fragments(nat)
-    cdef uint32_t flow, cell, id, used = 0, nobodys = 0, remotes = 0, linked = 0, before, retiring = 0
-    cdef uint64_t counted = 0
-    cdef uint32_t free_entries = 0
-    cdef int side, bucket
-    cdef Entry* entry
+cdef inline void tally(dict counts, key):
+    counts[key] = counts.get(key, 0) + 1
+
+
+cdef inline list audit_indexed(const Nat* nat, uint32_t flow):
+    """Whether an entry is found by both of its keys; nobody's has but one."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef int side
+    cdef list problems = []
+    for side in range(SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE, 2):
+        if table_index_position(&nat.table, flow, side) == NIL:
+            problems.append(f"flow {flow}: side {side} is not in the index")
+        elif table_find(
+            &nat.table,
+            side,
+            entry_key(entry, side),
+            table_hash(&nat.table, entry_key(entry, side)),
+        ) != flow:
+            problems.append(f"flow {flow}: another flow has its key on side {side}")
+    return problems
+
+
+cdef inline list audit_port(Nat* nat, uint32_t flow, dict remotes):
+    """Whether the port of a flow or mapping is known to be taken, towards whom it is."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef const Remote* remote = ports_remote(
+        &nat.ports,
+        entry.protocol,
+        entry.responder,
+        entry.destination_address,
+        entry.destination_port,
+    )
+    tally(
+        remotes,
+        (entry.protocol, entry.responder, entry.destination_address, entry.destination_port),
+    )
+    if remote == NULL:
+        return [f"flow {flow}: its remote endpoint has no record"]
+    if ports_bit(&nat.ports, remote, entry.translated_port) == 0:
+        return [f"flow {flow}: the bitmap calls its port free"]
+    return []
+
+
+cdef inline list audit_mappings(Nat* nat, dict remotes):
+    """Whether mappings are in use by as many flows as they count."""
+    cdef const Entry* entry
     cdef const Mapping* mapping
-    cdef Remote* remote
-    cdef Interface* interface
-    cdef uint32_t watermark = nat.header.entries_watermark
-    per_remote = {}
-    per_slot = {}
-    per_interface = {}
-    mappings = {}
-    mapped = {}
+    cdef uint32_t flow
     cdef uint64_t active = 0
-    for flow in range(watermark):
+    cdef list problems = []
+    cdef dict counted = {}, found = {}
+    for flow in range(nat.header.entries_watermark):
         entry = &nat.table.entries[flow]
-        if (entry.state == STATE_FREE) != (entry.generation & 1):
-            problems.append(f"entry {flow}: generation {entry.generation} in state {entry.state}")
         if entry.state == STATE_FREE:
             continue
-        used += 1
-        per_interface[entry.responder] = per_interface.get(entry.responder, 0) + 1
-        if entry.originator == NOBODY:
-            nobodys += 1
-            if entry.state != STATE_HELD:
-                problems.append(f"flow {flow}: nobody's, and not held")
-        else:
-            per_slot[entry.originator] = per_slot.get(entry.originator, 0) + 1
-        for side in range(SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE, 2):
-            cell = table_index_position(&nat.table, flow, side)
-            if cell == NIL:
-                problems.append(f"flow {flow}: side {side} is not in the index")
-            elif table_find(
-                &nat.table,
-                side,
-                entry_key(entry, side),
-                table_hash(&nat.table, entry_key(entry, side)),
-            ) != flow:
-                problems.append(f"flow {flow}: another flow has its key on side {side}")
+        key = (entry.responder, entry.protocol, entry.translated_port)
         if is_mapping(entry):
             mapping = mapping_at(nat, flow)
-            mappings[mapping.responder, mapping.protocol, mapping.translated_port] = mapping.flows
+            counted[key] = mapping.flows
             active += mapping.state == STATE_MAPPING
             if (mapping.state == STATE_MAPPING) != (mapping.flows > 0):
                 problems.append(f"mapping {flow}: {mapping.flows} flows, state {mapping.state}")
         elif entry.flags & MAPPED:
-            key = (entry.responder, entry.protocol, entry.translated_port)
-            mapped[key] = mapped.get(key, 0) + 1
-            key = (
-                entry.protocol | PERMISSION,
-                entry.responder,
-                entry.destination_address,
-                entry.translated_port,
+            tally(found, key)
+            tally(
+                remotes,
+                (
+                    entry.protocol | PERMISSION,
+                    entry.responder,
+                    entry.destination_address,
+                    entry.translated_port,
+                ),
             )
-            per_remote[key] = per_remote.get(key, 0) + 1
-            continue
-        key = (entry.protocol, entry.responder, entry.destination_address, entry.destination_port)
-        per_remote[key] = per_remote.get(key, 0) + 1
-        remote = ports_remote(
-            &nat.ports,
-            entry.protocol,
-            entry.responder,
-            entry.destination_address,
-            entry.destination_port,
-        )
-        if remote == NULL:
-            problems.append(f"flow {flow}: its remote endpoint has no record")
-        elif ports_bit(&nat.ports, remote, entry.translated_port) == 0:
-            problems.append(f"flow {flow}: the bitmap calls its port free")
-    for key in mapped.keys() | {each for each in mappings if mappings[each]}:
-        if mapped.get(key, 0) != mappings.get(key, 0):
+    for key in found.keys() | {each for each in counted if counted[each]}:
+        if found.get(key, 0) != counted.get(key, 0):
             problems.append(
-                f"mapping {key}: {mappings.get(key, 0)} flows counted, {mapped.get(key, 0)} found"
+                f"mapping {key}: {counted.get(key, 0)} flows counted, {found.get(key, 0)} found"
             )
     if active != nat.counters[C_MAPPINGS_ACTIVE]:
         problems.append(f"{active} mappings, {nat.counters[C_MAPPINGS_ACTIVE]} counted")
-    if used != nat.table.used:
-        problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
+    return problems
+
+
+cdef inline list audit_index(const Nat* nat, uint32_t used, uint32_t nobodys):
+    """Whether what is in the index belongs to an entry."""
+    cdef uint32_t cell, id
+    cdef uint64_t counted = 0
+    cdef list problems = []
     for cell in range(nat.table.mask + 1):
         if nat.table.index[cell]:
             counted += 1
             id = (nat.table.index[cell] & nat.table.id_mask) - 1
-            if (id >> 1) >= watermark or nat.table.entries[id >> 1].state == STATE_FREE:
+            if (
+                (id >> 1) >= nat.header.entries_watermark
+                or nat.table.entries[id >> 1].state == STATE_FREE
+            ):
                 problems.append(f"index cell {cell} names entry {id >> 1}, which is free")
     if counted != <uint64_t>used * 2 - nobodys:
         problems.append(f"the index holds {counted} ids for {used} flows, {nobodys} of them nobody's")
-    for cell in range(nat.slots_max):
-        retiring += nat.slots[cell].retiring
-        if nat.slots[cell].entries != per_slot.get(cell, 0):
-            problems.append(f"slot {cell}: {nat.slots[cell].entries} entries counted")
-        if nat.slots[cell].retiring and (nat.slots[cell].active or not nat.slots[cell].entries):
-            problems.append(f"slot {cell} is retiring and should not be")
-    for cell in range(nat.interfaces_max):
-        interface = &nat.interfaces[cell]
+    return problems
+
+
+cdef inline list audit_owners(const Nat* nat, dict per_slot, dict per_interface):
+    """Whether slots and interfaces know how many entries they have, and retire only with some."""
+    cdef const Slot* slot
+    cdef const Interface* interface
+    cdef uint32_t number, retiring = 0
+    cdef list problems = []
+    for number in range(nat.slots_max):
+        slot = &nat.slots[number]
+        retiring += slot.retiring
+        if slot.entries != per_slot.get(number, 0):
+            problems.append(f"slot {number}: {slot.entries} entries counted")
+        if slot.retiring and (slot.active or not slot.entries):
+            problems.append(f"slot {number} is retiring and should not be")
+    for number in range(nat.interfaces_max):
+        interface = &nat.interfaces[number]
         retiring += interface.retiring
-        if interface.entries != per_interface.get(cell, 0):
-            problems.append(f"interface {cell}: {interface.entries} entries counted")
+        if interface.entries != per_interface.get(number, 0):
+            problems.append(f"interface {number}: {interface.entries} entries counted")
         if interface.retiring and (interface.active or not interface.entries):
-            problems.append(f"interface {cell} is retiring and should not be")
+            problems.append(f"interface {number} is retiring and should not be")
     if retiring != nat.retiring:
         problems.append(f"{retiring} slots and interfaces are retiring, {nat.retiring} counted")
+    return problems
+
+
+cdef inline list audit_remotes(const Nat* nat, dict wanted):
+    """Whether the records of remote endpoints count the ports that entries have."""
+    cdef const Remote* remote
+    cdef uint32_t cell, remotes = 0
+    cdef list problems = []
     for cell in range(nat.ports.remote_cells):
         remote = &nat.ports.remotes[cell]
         if remote.count == 0:
             continue
         remotes += 1
         key = (remote.protocol, remote.interface, remote.address, remote.port)
-        if per_remote.get(key, 0) != remote.count:
+        if wanted.get(key, 0) != remote.count:
             problems.append(
-                f"remote endpoint {key}: {remote.count} ports counted, "
-                f"{per_remote.get(key, 0)} flows"
+                f"remote endpoint {key}: {remote.count} ports counted, {wanted.get(key, 0)} flows"
             )
-    if remotes != len(per_remote) or remotes != nat.ports.remotes_used:
+    if remotes != len(wanted) or remotes != nat.ports.remotes_used:
         problems.append(
-            f"{remotes} remote endpoints in the table, {len(per_remote)} in the flows, "
+            f"{remotes} remote endpoints in the table, {len(wanted)} in the flows, "
             f"{nat.ports.remotes_used} counted"
         )
-    timed = bytearray(watermark)
+    return problems
+
+
+cdef inline list audit_timers(const Nat* nat, uint32_t used):
+    """Whether each entry in use is in one list of the wheel, and the lists are sound."""
+    cdef uint32_t flow, before, linked = 0
+    cdef int bucket
+    cdef list problems = []
+    timed = bytearray(nat.header.entries_watermark)
     for bucket in range(WHEEL_LISTS):
         flow = nat.wheel.heads[bucket]
         before = WHEEL_HEAD | bucket
@@ -221,12 +255,51 @@ cdef inline list audit(Nat* nat):
             flow = nat.table.links[flow].following
     if linked != used:
         problems.append(f"{linked} flows have a timer, {used} are committed")
-    flow = nat.table.free_head
-    while flow != NIL and free_entries <= watermark:
-        free_entries += 1
+    return problems
+
+
+cdef inline list audit_free(const Nat* nat, uint32_t used):
+    """Whether the other entries that were ever used are in the free list."""
+    cdef uint32_t flow = nat.table.free_head, count = 0, watermark = nat.header.entries_watermark
+    cdef list problems = []
+    while flow != NIL and count <= watermark:
+        count += 1
         if nat.table.entries[flow].state != STATE_FREE:
             problems.append(f"the free list holds committed entry {flow}")
         flow = nat.table.links[flow].following
-    if free_entries + used != watermark:
-        problems.append(f"{free_entries} free and {used} used entries, {watermark} ever used")
+    if count + used != watermark:
+        problems.append(f"{count} free and {used} used entries, {watermark} ever used")
     return problems
+
+
+cdef inline list audit(Nat* nat):
+    """A line for each disagreement, none when all is well."""
+    cdef list problems = audit_fragments(nat)
+    cdef uint32_t flow, used = 0, nobodys = 0
+    cdef const Entry* entry
+    cdef dict remotes = {}, per_slot = {}, per_interface = {}
+    for flow in range(nat.header.entries_watermark):
+        entry = &nat.table.entries[flow]
+        if (entry.state == STATE_FREE) != (entry.generation & 1):
+            problems.append(f"entry {flow}: generation {entry.generation} in state {entry.state}")
+        if entry.state == STATE_FREE:
+            continue
+        used += 1
+        tally(per_interface, entry.responder)
+        if entry.originator != NOBODY:
+            tally(per_slot, entry.originator)
+        else:
+            nobodys += 1
+            if entry.state != STATE_HELD:
+                problems.append(f"flow {flow}: nobody's, and not held")
+        problems += audit_indexed(nat, flow)
+        if not entry.flags & MAPPED:
+            problems += audit_port(nat, flow, remotes)
+    if used != nat.table.used:
+        problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
+    problems += audit_mappings(nat, remotes)
+    problems += audit_index(nat, used, nobodys)
+    problems += audit_owners(nat, per_slot, per_interface)
+    problems += audit_remotes(nat, remotes)
+    problems += audit_timers(nat, used)
+    return problems + audit_free(nat, used)

@@ -61,30 +61,46 @@ cdef inline set in_chains(const Nat* nat, list problems):
     return timed
 
 
-cdef inline list audit_neighbours(const Nat* nat):
-    """A line for each disagreement, none when all is well; it reads only."""
+cdef inline uint32_t blocks_of(
+    const WaitingFrames* waiting, const Neighbour* neighbour, dict by_interface, dict by_asker
+):
+    """How many blocks the frames take that wait for a next hop; whose they are is added up."""
+    cdef uint32_t block = neighbour.queue.first, n, blocks, total = 0
+    for n in range(neighbour.queue.frames):
+        blocks = (waiting.blocks[block].length + WAITING_BLOCK_BYTES - 1) // WAITING_BLOCK_BYTES
+        total += blocks
+        by_interface[neighbour.interface] = by_interface.get(neighbour.interface, 0) + blocks
+        asker = waiting.blocks[block].asker
+        by_asker[asker] = by_asker.get(asker, 0) + blocks
+        block = waiting.blocks[block].behind
+    return total
+
+
+cdef inline list audit_shares(const Nat* nat, dict links, dict by_interface, dict by_asker):
+    """Whether next hops and blocks are counted for whoever has them."""
     cdef const NeighbourTable* table = &nat.neighbours
     cdef const WaitingFrames* waiting = &table.waiting
-    cdef const Neighbour* neighbour
-    cdef uint32_t i, n, known = 0, blocks
-    cdef uint32_t block
+    cdef uint32_t i
     cdef list problems = []
-    cdef set timed, unanswered = set()
-    links, held, by_interface, by_asker = {}, 0, {}, {}
-    try:
-        timed = in_chains(nat, problems)
-        asked = {
-            address
-            for i in range(nat.slots_max + 1)
-            for address in walk(&table.askers[i], BY_ASKER, f"environment {i}")
-        }
-        linked = {
-            address
-            for i in range(nat.interfaces_max)
-            for address in walk(&table.links[i].unanswered, BY_LINK, f"link {i}")
-        }
-    except ValueError as error:
-        return [*problems, f"next hops of {error}"]
+    for i in range(nat.interfaces_max):
+        if table.links[i].neighbours != links.get(i, 0):
+            problems.append(f"interface {i}: {table.links[i].neighbours} next hops counted")
+        if waiting.by_interface[i] != by_interface.get(i, 0):
+            problems.append(f"interface {i}: {waiting.by_interface[i]} blocks counted")
+    for i in range(nat.slots_max + 1):
+        if waiting.by_asker[i] != by_asker.get(i, 0):
+            problems.append(f"slot {i}: {waiting.by_asker[i]} blocks counted")
+    return problems
+
+
+cdef inline list audit_chained(const Nat* nat, set timed, set asked, set linked):
+    """Whether next hops, and what waits for them, agree with the chains and counts they are in."""
+    cdef const NeighbourTable* table = &nat.neighbours
+    cdef const Neighbour* neighbour
+    cdef uint32_t i, known = 0, held = 0
+    cdef list problems = []
+    cdef set unanswered = set()
+    cdef dict links = {}, by_interface = {}, by_asker = {}
     for i in range(table.used):
         neighbour = &table.records[i]
         if neighbour.state == NEIGHBOUR_NONE:
@@ -99,26 +115,33 @@ cdef inline list audit_neighbours(const Nat* nat):
             unanswered.add(<size_t>neighbour)
         elif neighbour.queue.frames:
             problems.append(f"next hop {i} has answered, and frames wait for it")
-        block = neighbour.queue.first
-        for n in range(neighbour.queue.frames):
-            blocks = (waiting.blocks[block].length + WAITING_BLOCK_BYTES - 1) // WAITING_BLOCK_BYTES
-            held += blocks
-            by_interface[neighbour.interface] = by_interface.get(neighbour.interface, 0) + blocks
-            asker = waiting.blocks[block].asker
-            by_asker[asker] = by_asker.get(asker, 0) + blocks
-            block = waiting.blocks[block].behind
+        held += blocks_of(&table.waiting, neighbour, by_interface, by_asker)
     if len(timed) != known or table.free_count != NEIGHBOURS_MAX - known:
         problems.append(f"{known} next hops, {len(timed)} timers, {table.free_count} free")
     if asked != unanswered or linked != unanswered:
         problems.append(f"{len(unanswered)} next hops have not answered, others are chained")
-    if waiting.free_count != WAITING_BLOCKS - held:
-        problems.append(f"{held} blocks of waiting frames, {waiting.free_count} are free")
-    for i in range(nat.interfaces_max):
-        if table.links[i].neighbours != links.get(i, 0):
-            problems.append(f"interface {i}: {table.links[i].neighbours} next hops counted")
-        if waiting.by_interface[i] != by_interface.get(i, 0):
-            problems.append(f"interface {i}: {waiting.by_interface[i]} blocks counted")
-    for i in range(nat.slots_max + 1):
-        if waiting.by_asker[i] != by_asker.get(i, 0):
-            problems.append(f"slot {i}: {waiting.by_asker[i]} blocks counted")
-    return problems
+    if table.waiting.free_count != WAITING_BLOCKS - held:
+        problems.append(f"{held} blocks of waiting frames, {table.waiting.free_count} are free")
+    return problems + audit_shares(nat, links, by_interface, by_asker)
+
+
+cdef inline list audit_neighbours(const Nat* nat):
+    """A line for each disagreement, none when all is well; it reads only."""
+    cdef const NeighbourTable* table = &nat.neighbours
+    cdef uint32_t i
+    cdef list problems = []
+    try:
+        timed = in_chains(nat, problems)
+        asked = {
+            address
+            for i in range(nat.slots_max + 1)
+            for address in walk(&table.askers[i], BY_ASKER, f"environment {i}")
+        }
+        linked = {
+            address
+            for i in range(nat.interfaces_max)
+            for address in walk(&table.links[i].unanswered, BY_LINK, f"link {i}")
+        }
+    except ValueError as error:
+        return [*problems, f"next hops of {error}"]
+    return problems + audit_chained(nat, timed, asked, linked)
