@@ -33,7 +33,7 @@ from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.engine import StateMap, StateMapError
-from hyperplane_nat.model.environment import environment_name, environment_number
+from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.scheduling import in_own_session
 from netns import privileges
 from netns.names import gateway_namespace, slot_link

@@ -271,6 +271,7 @@ class Daemon:
 
     async def _start(self) -> None:
         self._listen_for_metrics()
+        self._service.at_work.resume()
         adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()
@@ -327,14 +328,14 @@ class Daemon:
         """
         problem = "it has no gateway"
         try:
-            mended = await in_thread(self._parts.mend, self._service.spec)
+            mended = await in_thread(self._parts.mend, self._service.network.spec())
         except NetnsError as error:
             mended, problem = None, str(error)
         if mended is not None:
             log.info("adopting the lab that a former controller left")
             for note in mended.notes:
                 log.warning("%s", note)
-            self._service.topology, self._found = mended.topology, mended.found
+            self._found = mended.found
             return True
         standing = await in_thread(Standing.of, self._paths)
         if standing.forwarder is not None:
@@ -353,10 +354,10 @@ class Daemon:
         made = asyncio.create_task(
             in_thread(make_map, self._paths.state_file, self._config.flows.max)
         )
+        network = self._service.network
+        spec = network.spec()
         try:
-            self._service.topology = await in_thread(
-                self._parts.build, self._service.spec, self._build_progress
-            )
+            network.built(spec, await in_thread(self._parts.build, spec, self._build_progress))
         finally:
             await asyncio.gather(made, return_exceptions=True)
         await made

@@ -36,6 +36,7 @@ from hyperplane_nat.model.description import describe
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
+from hyperplane_nat.model.states import EnvironmentState
 from hyperplane_nat.model.store import Store, token_mismatch
 from netns import execution, topology
 from netns.errors import NetnsError
@@ -87,41 +88,36 @@ class Functions:
 
     # --- life ---
 
-    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
-        """Bring region and namespaces together; `found` is what stands, None in a new lab.
-
-        `former` is the configuration that a former controller has applied.
-        """
+    def resume(self) -> None:
+        """The region as it is to be, before anything stands; ModelError, StateError."""
         with self._saving():
             self.region.interrupted()
-            environments = self.region.tables.environments
-            served = {} if found is None else found.served
-            standing = {number: slot for number, (slot, _) in served.items()}
-            lost = [number for number in environments if number not in standing]
-            for number in lost:
-                self.region.discard(number)
-                self.region.removed(number)
-        if found is not None:
-            given = set() if former is None else reconcile.addresses_of(former)
-            await self._network.adopt(found, given)
-        first = self._config.lab.environments
-        used = [
-            slot
-            for number, slot in standing.items()
-            if number > first and number in self.region.tables.environments
-        ]
-        free = []
-        if found is not None:
-            # Nobody may use what is not as it is made.
-            altered = {each.slot.number for each in found.altered}
-            unused = {number for number in standing if number > first} - {s.number for s in used}
-            await self._network.discard(sorted(unused & altered))
-            free = [standing[number] for number in sorted(unused - altered)]
-        self.pool.add(used, ready=False)
-        self.pool.add(free)
-        with self._saving():
             # An apply that waited for the end of interfaces may not have come to its own end.
             self.region.resume(resources_of(self._config))
+
+    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
+        """Bring region and namespaces together; `found` is what a former controller has left.
+
+        `former` is the configuration that it has applied.
+        """
+        environments = self.region.tables.environments
+        served = {} if found is None else found.served
+        standing = {number: slot for number, (slot, _) in served.items()}
+        with self._saving():
+            for number in environments.keys() - standing.keys() - self.pool.slots.keys():
+                self.region.discard(number)
+                self.region.removed(number)
+        if found is None:
+            return
+        await self._network.adopt(
+            found, set() if former is None else reconcile.addresses_of(former)
+        )
+        # Nobody may use what is not as it is made.
+        altered = {each.slot.number for each in found.altered}
+        unused = standing.keys() - environments.keys()
+        await self._network.discard(sorted(unused & altered))
+        self.pool.add((standing[number] for number in standing.keys() - unused), ready=False)
+        self.pool.add(standing[number] for number in sorted(unused - altered))
 
     async def start(self, progress: Callable[[int, int], None]) -> None:
         """Make everything that is wanted, the pool included; the forwarder runs."""
@@ -211,6 +207,7 @@ class Functions:
         attached = {
             environment.slot: environment.interface_id
             for environment in self.region.tables.environments.values()
+            if environment.state is not EnvironmentState.PROVISIONED
         }
         return self._connections(attached)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyperplane_nat.controller.events import Event, EventLog, Kind
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.identifiers import environment_name
 
 LOOK_SECONDS = 0.5
 

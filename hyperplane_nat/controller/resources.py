@@ -3,8 +3,7 @@
 From the configuration to what the model is asked for. Pure functions.
 
 Here everything that a configuration leaves to be understood is said: the account of a VPC, the
-account and VPC of a function, all ports of a rule without ports. Static network interfaces are not
-the model's, but their addresses are taken all the same.
+account and VPC of a function, the VPC of a network interface, all ports of a rule without ports.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ from hyperplane_nat.config.resources import (
     Service,
     Vpc,
 )
+from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.model.resources import (
     AccountResource,
     FunctionResource,
+    InterfaceResource,
     Networking,
     Protocol,
     Resources,
@@ -42,6 +43,8 @@ def resources_of(config: Config) -> Resources:
         vpcs=tuple(_vpc(config, vpc) for vpc in config.vpc),
         internet=tuple(_server(host) for host in config.internet),
         functions=tuple(_function(config, function) for function in config.function),
+        interfaces=tuple(_interface(config, interface) for interface in config.network_interface),
+        environments=config.lab.environments,
     )
 
 
@@ -59,12 +62,16 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         subnets=tuple(SubnetResource(subnet.name, subnet.network) for subnet in vpc.subnet),
         security_groups=tuple(_group(group) for group in vpc.security_group),
         services=tuple(_server(service) for service in vpc.service),
-        taken=tuple(
-            IPv4Address(address)
-            for interface in config.network_interface
-            if config.place(interface)[0].name == vpc.name
-            for address in interface.addresses
-        ),
+    )
+
+
+def _interface(config: Config, interface: NetworkInterface) -> InterfaceResource:
+    return InterfaceResource(
+        name=interface.name,
+        vpc=config.place(interface)[0].name,
+        subnet=interface.subnet,
+        addresses=tuple(map(IPv4Address, interface.addresses)),
+        mtu_bytes=interface.mtu_bytes,
     )
 
 

@@ -18,8 +18,11 @@ from typing import TypeVar
 from hyperplane_nat.model.entities import (
     LAMBDA_ACCOUNT_ID,
     Account,
+    ExecutionEnvironment,
     Function,
+    InterfaceKind,
     NetworkConfig,
+    NetworkInterface,
     SecurityGroup,
     Service,
     Subnet,
@@ -28,8 +31,21 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
-from hyperplane_nat.model.resources import ANYWHERE, Networking, ServiceResource
-from hyperplane_nat.model.states import FunctionState, UpdateStatus
+from hyperplane_nat.model.resources import (
+    ANYWHERE,
+    InterfaceResource,
+    Networking,
+    ServiceResource,
+)
+from hyperplane_nat.model.states import (
+    ENVIRONMENT_STATES,
+    EnvironmentEvent,
+    EnvironmentState,
+    FunctionState,
+    InterfaceStatus,
+    UpdateStatus,
+    following,
+)
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
 P = TypeVar("P", Subnet, SecurityGroup, Service)
@@ -70,14 +86,11 @@ class Changes:
         account_id: str,
         cidr: IPv4Network,
         mtu_bytes: int = 1500,
-        taken: tuple[IPv4Address, ...] = (),
     ) -> Vpc:
         """A VPC with nothing in it."""
         numbers = {vpc.number for vpc in self.tables.vpcs.values()}
         number = next(each for each in range(1, len(numbers) + 2) if each not in numbers)
-        vpc = Vpc(
-            self.new_id("vpc"), name, account_id, cidr, mtu_bytes, number, taken, self.declared
-        )
+        vpc = Vpc(self.new_id("vpc"), name, account_id, cidr, mtu_bytes, number, self.declared)
         self.tables.put(vpc)
         return vpc
 
@@ -119,9 +132,9 @@ class Changes:
         )
 
     def check_address(self, service: Service) -> None:
-        """A service takes no address of Lambda's interfaces."""
+        """A service takes no address of an interface."""
         for interface in self.tables.in_vpc(service.vpc_id):
-            if service.address == interface.address:
+            if service.address in interface.addresses:
                 vpc = self.tables.vpcs[service.vpc_id]
                 raise ModelError(
                     "InvalidIPAddress.InUse",
@@ -130,6 +143,57 @@ class Changes:
                     "choose another one",
                     entry_of("service", f"{vpc.name}/{service.name}", "address"),
                 )
+
+    def make_interface(
+        self,
+        wanted: InterfaceResource,
+        subnet: Subnet,
+        number: int,
+        secondary: tuple[tuple[int, IPv4Address], ...],
+    ) -> None:
+        """A network interface of the lab file, available at once."""
+        for address in wanted.addresses:
+            if int(address) in self.tables.addresses(subnet.vpc_id):
+                raise ModelError(
+                    "InvalidIPAddress.InUse",
+                    f"address {address} of network interface {wanted.name} is in use",
+                    "choose another one",
+                )
+        owner_id = self.tables.vpcs[subnet.vpc_id].account_id
+        self.tables.put(
+            NetworkInterface(
+                id=wanted.name,
+                kind=InterfaceKind.STATIC,
+                status=InterfaceStatus.AVAILABLE,
+                description="",
+                number=number,
+                link=wanted.name,
+                owner_id=owner_id,
+                vpc_id=subnet.vpc_id,
+                subnet_id=subnet.id,
+                group_ids=(),
+                address=wanted.addresses[0],
+                requester_id=owner_id,
+                secondary=secondary,
+                mtu_bytes=wanted.mtu_bytes,
+            )
+        )
+
+    def make_environment(self, number: int, interface: str) -> None:
+        """An environment of the lab file on an interface of it."""
+        self.tables.put(
+            ExecutionEnvironment(
+                slot=number,
+                function_id="",
+                function_name="",
+                version=0,
+                interface_id=interface,
+                state=following(
+                    ENVIRONMENT_STATES, EnvironmentState.INITIALIZING, EnvironmentEvent.PROVISIONED
+                ),
+                invocations=0,
+            )
+        )
 
     def make_function(
         self, name: str, account_id: str, memory_mb: int, config: NetworkConfig

@@ -104,8 +104,6 @@ class Commands:
             raise ModelError(
                 "OperationNotPermitted", f"VPC {INTERNET} is built in", "delete its hosts instead"
             )
-        if found.taken:
-            raise _in_use("VPC", found, "a network interface of the lab file")
         self._delete(found, "VPC")
 
     def create_subnet(self, vpc: str, cidr: IPv4Network, name: str | None = None) -> Subnet:
@@ -121,8 +119,6 @@ class Commands:
     def delete_subnet(self, subnet: str) -> None:
         """DeleteSubnet: InvalidSubnetID.NotFound, DependencyViolation."""
         found = self.subnet(subnet)
-        if any(address in found.cidr for address in self._tables.vpcs[found.vpc_id].taken):
-            raise _in_use("subnet", found, "a network interface of the lab file")
         if self._tables.vpcs[found.vpc_id].name == INTERNET:
             raise ModelError(
                 "OperationNotPermitted", f"subnet {INTERNET} is built in", "leave it as it is"
@@ -369,7 +365,6 @@ class Commands:
             name=vpc.name,
             cidr=vpc.cidr,
             account=vpc.account_id,
-            taken=vpc.taken,
             subnets=tuple(
                 SubnetResource(each.name, each.cidr) for each in parts_of(vpc, self._tables.subnets)
             ),

@@ -92,6 +92,8 @@ def describe_interfaces(region: Region) -> list[dict[str, Any]]:
             "SubnetId": interface.subnet_id,
             "SubnetName": tables.subnets[interface.subnet_id].name,
             "PrivateIpAddress": str(interface.address),
+            "SecondaryAddresses": [str(address) for _, address in interface.secondary],
+            "SecondaryNumbers": [number for number, _ in interface.secondary],
             "Groups": _groups(tables, interface.group_ids),
             "Number": interface.number,
             "Link": interface.link,

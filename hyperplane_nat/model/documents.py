@@ -27,7 +27,10 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.tables import Tables
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, SCHEMA)
+"""Schema 1 has neither interfaces nor environments of the lab file; they come with the declaration.
+Its VPCs name the addresses of these interfaces, which is ignored."""
 _START_AGAIN = "move it away and apply the lab file again"
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
@@ -54,7 +57,7 @@ def document_of(tables: Tables) -> dict[str, Any]:
 
 def check_schema(schema: object) -> None:
     """Raise unless this program can read a state of that schema."""
-    if schema == SCHEMA:
+    if schema in _READ:
         return
     if isinstance(schema, int) and schema > SCHEMA:
         raise StateError(

@@ -58,7 +58,6 @@ class Vpc:
     mtu_bytes: int
     number: int
     """Its number in the forwarder, from 1: addresses are compared within a VPC only."""
-    taken: tuple[IPv4Address, ...] = ()
     declared: bool = True
     """As of `Account`."""
 
@@ -226,13 +225,16 @@ class InterfaceKind(StrEnum):
     HYPERPLANE = "hyperplane"
     PER_ENVIRONMENT = "per-environment"
     INTERNET = "internet"
+    STATIC = "static"
+    """The environments of the lab file."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkInterface:
-    """An elastic network interface that Lambda made (EC2 API, `NetworkInterface`)."""
+    """An elastic network interface (EC2 API, `NetworkInterface`): of Lambda, or of the lab file."""
 
     id: str
+    """That of the lab file has its name for an id."""
     kind: InterfaceKind
     status: InterfaceStatus
     description: str
@@ -248,8 +250,15 @@ class NetworkInterface:
     due: float | None = None
     """When it becomes available (pending), or deleting (available and unused)."""
     requester_id: str = LAMBDA_ACCOUNT_ID
+    secondary: tuple[tuple[int, IPv4Address], ...] = ()
+    """Its further addresses, each with a number of its own in the state map."""
+    mtu_bytes: int | None = None
+    """The largest packet that it sends, where that is not AWS's."""
 
-    requester_managed = True
+    @property
+    def requester_managed(self) -> bool:
+        """Whether Lambda made it."""
+        return self.requester_id == LAMBDA_ACCOUNT_ID
 
     @property
     def key(self) -> str:
@@ -258,10 +267,21 @@ class NetworkInterface:
 
     @property
     def combination(self) -> Combination | None:
-        """What it is shared by; None when it is an environment's own, or being deleted."""
-        if self.kind is InterfaceKind.PER_ENVIRONMENT or self.status is InterfaceStatus.DELETING:
+        """What functions share it by; None when they do not, or it is being deleted."""
+        shared = self.kind in (InterfaceKind.HYPERPLANE, InterfaceKind.INTERNET)
+        if not shared or self.status is InterfaceStatus.DELETING:
             return None
         return Combination(self.owner_id, self.subnet_id, self.group_ids)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of all its addresses."""
+        return (self.number, *(number for number, _ in self.secondary))
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """All its addresses."""
+        return (self.address, *(address for _, address in self.secondary))
 
     @property
     def serves(self) -> bool:
@@ -275,6 +295,7 @@ class ExecutionEnvironment:
 
     slot: int
     function_id: str
+    """Empty for one of the lab file, whose function nobody lists, invokes or deletes."""
     function_name: str
     version: int
     """The function's `version` that it was started with."""

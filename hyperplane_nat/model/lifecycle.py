@@ -71,7 +71,7 @@ class Lifecycle:
         settings: LifecycleSettings,
         clock: Callable[[], float],
         random_hex: RandomHex,
-        numbers: range,
+        numbers: int,
     ) -> None:
         self.tables = tables
         self.settings = settings
@@ -328,6 +328,8 @@ class Lifecycle:
         used = self.tables.references(interface) > 0
         if interface.status is InterfaceStatus.AVAILABLE and used:
             event, due = InterfaceEvent.ATTACHED, None
+        elif interface.kind is InterfaceKind.STATIC:
+            return
         elif interface.status is InterfaceStatus.IN_USE and not used:
             event, due = InterfaceEvent.DETACHED, self.now + self._deletion_seconds(interface)
         elif interface.status is InterfaceStatus.AVAILABLE and interface.due is None:
@@ -405,12 +407,12 @@ class Lifecycle:
         return self.settings.scaled(self.settings.interface_deletion_seconds)
 
     def _free_number(self) -> int:
-        for number in self._numbers:
+        for number in range(self._numbers):
             if number not in self.tables.numbers:
                 return number
         raise ModelError(
             "ENILimitReachedException",
-            f"the lab has room for {len(self._numbers)} network interfaces and no more",
+            f"the lab has room for {self._numbers} network interfaces and no more",
             "delete functions, or share subnets and security groups",
         )
 

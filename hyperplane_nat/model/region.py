@@ -71,7 +71,7 @@ class Region:
 
     `clock` gives seconds that go on over a restart of the process, as `time.time` does. `take_slot`
     gives a free slot number for a cold start, or raises; what it raises leaves `begin` unchanged.
-    Interfaces get numbers from `first_interface_number` on, `interface_numbers` of them at most.
+    Interfaces have `interface_numbers` numbers at most.
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class Region:
         clock: Callable[[], float] = time.time,
         settings: LifecycleSettings | None = None,
         take_slot: Callable[[], int] = no_slot,
-        first_interface_number: int = 0,
         interface_numbers: int = INTERFACE_NUMBERS,
         random_hex: RandomHex = system_hex,
         tables: Tables | None = None,
@@ -94,7 +93,7 @@ class Region:
             self.settings,
             clock,
             random_hex,
-            range(first_interface_number, first_interface_number + interface_numbers),
+            interface_numbers,
         )
         self._invocations = Invocations(self._lifecycle, take_slot)
         self._compiler: tuple[int, Compiler] | None = None

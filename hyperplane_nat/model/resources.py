@@ -112,8 +112,19 @@ class VpcResource:
     subnets: tuple[SubnetResource, ...] = ()
     security_groups: tuple[SecurityGroupResource, ...] = ()
     services: tuple[ServiceResource, ...] = ()
-    taken: tuple[IPv4Address, ...] = ()
-    """Addresses that interfaces outside the model have, the configured ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceResource:
+    """A network interface of the lab file, for the environments that it provides."""
+
+    name: str
+    vpc: str
+    subnet: str
+    addresses: tuple[IPv4Address, ...]
+    """The primary first."""
+    mtu_bytes: int | None = None
+    """The largest packet that it sends, where that is not AWS's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +152,7 @@ class Resources:
     internet: tuple[ServiceResource, ...] = ()
     """Public hosts that functions without VPC configuration reach."""
     functions: tuple[FunctionResource, ...] = ()
+    interfaces: tuple[InterfaceResource, ...] = ()
+    """Those that `environments` share. Their numbers follow from their places."""
+    environments: int = 0
+    """How many are provided from the beginning, spread over `interfaces` in turn."""

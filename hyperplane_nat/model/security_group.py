@@ -11,7 +11,8 @@ interface here and says only protocol and ports to the forwarder. All rules allo
 made is tracked (AWS, "Security groups", "Security group connection tracking"): rules are looked at
 when a flow is made and never again.
 
-A service without groups is open to its whole VPC, and the internet has no groups at all.
+A service without groups is open to its whole VPC. The internet has no groups at all, and the
+environments of the lab file are restricted by none.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Compiler:
 
     def policy(self, interface: NetworkInterface) -> Policy:
         """The policy of one interface."""
-        if interface.kind is InterfaceKind.INTERNET:
+        if interface.kind in (InterfaceKind.INTERNET, InterfaceKind.STATIC):
             return ALLOW_ALL
         key = (interface.vpc_id, interface.group_ids)
         egress = self._egress.get(key)

@@ -12,7 +12,7 @@ cannot happen. State names are AWS's: "Lambda function states", EC2 "NetworkInte
   it. Without a user it waits as available, where a new user finds it, and is deleting once the
   wait is over: then it only remains to be taken down.
 * An environment initializes, is busy and idle in turns, and terminates. It serves one invocation at
-  a time.
+  a time. One of the lab file is provisioned, and nothing happens to it.
 """
 
 from __future__ import annotations
@@ -84,12 +84,15 @@ class EnvironmentState(StrEnum):
     BUSY = "busy"
     IDLE = "idle"
     TERMINATING = "terminating"
+    PROVISIONED = "static"
+    """Of the lab file: it is there for as long as the lab."""
 
 
 class EnvironmentEvent(StrEnum):
     """What happens to an environment."""
 
     READY = "ready"
+    PROVISIONED = "provisioned"
     BEGUN = "begun"
     ENDED = "ended"
     GIVEN_UP = "given up"
@@ -123,6 +126,7 @@ INTERFACE_STATES: Mapping[tuple[InterfaceStatus, InterfaceEvent], InterfaceStatu
 
 ENVIRONMENT_STATES: Mapping[tuple[EnvironmentState, EnvironmentEvent], EnvironmentState] = {
     (EnvironmentState.INITIALIZING, EnvironmentEvent.READY): EnvironmentState.BUSY,
+    (EnvironmentState.INITIALIZING, EnvironmentEvent.PROVISIONED): EnvironmentState.PROVISIONED,
     (EnvironmentState.INITIALIZING, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
     (EnvironmentState.BUSY, EnvironmentEvent.ENDED): EnvironmentState.IDLE,
     (EnvironmentState.BUSY, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,

@@ -217,6 +217,7 @@ class Store:
             check_schema(schema)
         except StateError as error:
             raise StateError(f"{self.path}: {error.message}", error.remedy) from None
+        execute(f"PRAGMA user_version = {SCHEMA}")
         found = execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise StateError(f"{self.path} is damaged: {found}", _DAMAGED)

@@ -32,6 +32,7 @@ from hyperplane_nat.model.entities import (
     Entity,
     ExecutionEnvironment,
     Function,
+    InterfaceKind,
     NetworkInterface,
     RetiredNumber,
     SecurityGroup,
@@ -116,8 +117,8 @@ class Tables:
         return [self.interfaces[key] for key in self._in_vpc.get(vpc_id, ())]
 
     def count_in_vpc(self, vpc_id: str) -> int:
-        """How many interfaces a VPC has."""
-        return len(self._in_vpc.get(vpc_id, ()))
+        """How many interfaces Lambda has in a VPC."""
+        return sum(each.kind is not InterfaceKind.STATIC for each in self.in_vpc(vpc_id))
 
     def addresses(self, vpc_id: str) -> dict[int, int]:
         """Addresses that interfaces, services and others have, as numbers."""
@@ -274,10 +275,11 @@ class Tables:
 
     def _index(self, kind: str, entity: Entity) -> None:
         if isinstance(entity, NetworkInterface):
-            self.numbers.add(entity.number)
+            self.numbers.update(entity.numbers)
             self.links.add(entity.link)
             self._in_vpc[entity.vpc_id][entity.id] = None
-            self._take(entity.vpc_id, int(entity.address))
+            for address in entity.addresses:
+                self._take(entity.vpc_id, int(address))
             if (combination := entity.combination) is not None:
                 self._sharing[combination][entity.id] = None
             self._touch_interface(entity)
@@ -297,9 +299,6 @@ class Tables:
                 self._holders[combination][entity.id] = None
                 self._touch_sharing(combination)
             self.touched_functions[entity.id] = None
-        elif isinstance(entity, Vpc):
-            for address in entity.taken:
-                self._take(entity.id, int(address))
         elif isinstance(entity, SecurityGroup):
             for rule in entity.egress:
                 if rule.group_id is not None:
@@ -311,10 +310,11 @@ class Tables:
 
     def _unindex(self, kind: str, entity: Entity) -> None:
         if isinstance(entity, NetworkInterface):
-            self.numbers.discard(entity.number)
+            self.numbers.difference_update(entity.numbers)
             self.links.discard(entity.link)
             _drop(self._in_vpc, entity.vpc_id, entity.id)
-            self._release(entity.vpc_id, int(entity.address))
+            for address in entity.addresses:
+                self._release(entity.vpc_id, int(address))
             if (combination := entity.combination) is not None:
                 _drop(self._sharing, combination, entity.id)
         elif isinstance(entity, ExecutionEnvironment):
@@ -330,9 +330,6 @@ class Tables:
             for combination in entity.combinations:
                 _drop(self._holders, combination, entity.id)
                 self._touch_sharing(combination)
-        elif isinstance(entity, Vpc):
-            for address in entity.taken:
-                self._release(entity.id, int(address))
         elif isinstance(entity, SecurityGroup):
             for rule in entity.egress:
                 if rule.group_id is not None:

@@ -71,6 +71,7 @@ def validate(wanted: Resources, settings: LifecycleSettings) -> None:
             raise _wrong(f"VPC {vpc.name} is of unknown account {vpc.account!r}", "declare it")
         _check_vpc(vpc, settings)
     check_hosts(wanted.internet)
+    _check_interfaces(wanted)
     for function in wanted.functions:
         if function.account not in names:
             raise _lambda(
@@ -106,6 +107,28 @@ def check_hosts(hosts: Sequence[ServiceResource]) -> None:
                 "choose one of 198.51.100.0/24 or 203.0.113.0/24",
             )
     _endpoints_differ("the internet", hosts)
+
+
+def _check_interfaces(wanted: Resources) -> None:
+    """Those of the lab file have addresses of their subnets, and its environments have one."""
+    _unique("network interface", (interface.name for interface in wanted.interfaces))
+    networks = {(vpc.name, each.name): each.cidr for vpc in wanted.vpcs for each in vpc.subnets}
+    for interface in wanted.interfaces:
+        network = networks.get((interface.vpc, interface.subnet))
+        if network is None:
+            raise ModelError(
+                "InvalidSubnetID.NotFound",
+                f"network interface {interface.name} is in no subnet of the lab",
+                "name one",
+            )
+        for address in interface.addresses:
+            if address not in network:
+                raise _wrong(
+                    f"address {address} of network interface {interface.name} is outside {network}",
+                    "choose an address inside",
+                )
+    if wanted.environments and not wanted.interfaces:
+        raise _wrong("the environments have no network interface to share", "give them one")
 
 
 def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
@@ -162,12 +185,6 @@ def check_services(vpc: VpcResource) -> None:
             raise _wrong(
                 f"address {service.address} of service {service.name} is reserved by AWS",
                 "the first four and the last address of a subnet are: choose another one",
-            )
-        if service.address in vpc.taken:
-            raise ModelError(
-                "InvalidIPAddress.InUse",
-                f"address {service.address} of service {service.name} is a network interface's",
-                "choose another one",
             )
         _check_endpoint(f"service {service.name}", service)
         _known_groups(f"service {service.name}", service.security_groups, groups, vpc)

@@ -22,6 +22,7 @@ from tests.model.support import (
     OWN,
     Scene,
     function,
+    interface,
     lab,
     network,
     refusal,
@@ -171,15 +172,17 @@ def test_the_address_of_an_interface_is_no_service_s() -> None:
     there = str(scene.interface().address)
     taken = lab(function("orders"), vpcs=(vpc(services=(service("web", there),)),))
     assert refusal(lambda: scene.apply(taken)) == "InvalidIPAddress.InUse"
-    taken = lab(function("orders"), vpcs=(vpc(taken=(there,)),))
+    taken = lab(function("orders"), interfaces=[interface("eni-a", there)])
     assert refusal(lambda: scene.apply(taken)) == "InvalidIPAddress.InUse"
 
 
 def test_interfaces_keep_clear_of_services_and_configured_interfaces() -> None:
     scene = Scene()
-    customer = vpc(services=(service("web", "10.0.1.5"),), taken=("10.0.1.4",))
-    scene.apply(lab(function("orders"), vpcs=(customer,)))
-    assert str(scene.interface().address) == "10.0.1.6"
+    customer = vpc(services=(service("web", "10.0.1.5"),))
+    configured = interface("eni-a", "10.0.1.4", "10.0.1.6")
+    scene.apply(lab(function("orders"), vpcs=(customer,), interfaces=[configured]))
+    (made,) = (each for each in scene.interfaces() if each.id != "eni-a")
+    assert (str(made.address), made.number) == ("10.0.1.7", 2)
 
 
 def test_accounts_have_twelve_digits() -> None:

@@ -30,7 +30,7 @@ from hyperplane_nat.model.resources import (
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.store import Store
 from tests.model.invariants import violations
-from tests.model.support import HYPERPLANE, NONE, OWN, Scene, lab, service, vpc
+from tests.model.support import HYPERPLANE, NONE, OWN, Scene, interface, lab, service, vpc
 
 FUNCTIONS = ("orders", "mail", "ledger", "public")
 SUBNETS = ("a", "b")
@@ -77,8 +77,10 @@ def labs(draw: st.DrawFn) -> Resources:
         *draw(functions()),
         vpcs=(
             vpc(groups=groups, subnets=SMALL, services=services),
-            vpc("vault", account="bank", groups=GROUPS, subnets=SMALL, taken=("10.0.1.4",)),
+            vpc("vault", account="bank", groups=GROUPS, subnets=SMALL),
         ),
+        interfaces=(interface("eni-a", "10.0.1.4", vpc="vault", subnet="small"),),
+        environments=2,
     )
 
 

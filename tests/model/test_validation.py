@@ -17,7 +17,7 @@ from hyperplane_nat.model.resources import (
 )
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.validation import validate
-from tests.model.support import NONE, Scene, function, lab, rule, service, vpc
+from tests.model.support import NONE, Scene, function, interface, lab, rule, service, vpc
 
 SIX = tuple(f"g{number}" for number in range(6))
 SEVENTEEN = tuple(f"s{number}" for number in range(17))
@@ -95,9 +95,25 @@ WRONG = {
         "InvalidParameterValue",
     ),
     "service at an interface's address": (
-        lab(vpcs=(vpc(services=(service("web", "10.0.1.9"),), taken=("10.0.1.9",)),)),
+        lab(
+            vpcs=(vpc(services=(service("web", "10.0.1.9"),)),),
+            interfaces=(interface("eni-a", "10.0.1.8", "10.0.1.9"),),
+        ),
         "InvalidIPAddress.InUse",
     ),
+    "interface outside its subnet": (
+        lab(interfaces=(interface("eni-a", "10.0.2.9"),)),
+        "InvalidParameterValue",
+    ),
+    "interface in no subnet": (
+        lab(interfaces=(interface("eni-a", "10.0.1.9", subnet="z"),)),
+        "InvalidSubnetID.NotFound",
+    ),
+    "two interfaces of a name": (
+        lab(interfaces=(interface("eni-a", "10.0.1.8"), interface("eni-a", "10.0.1.9"))),
+        "InvalidParameterValue",
+    ),
+    "environments without an interface": (lab(environments=1), "InvalidParameterValue"),
     "service at another's endpoint": (
         lab(vpcs=(vpc(services=(service("web", "10.0.1.9"), service("web2", "10.0.1.9"))),)),
         "InvalidParameterValue",

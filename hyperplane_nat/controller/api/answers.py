@@ -163,7 +163,7 @@ class InterfaceRow(BaseModel):
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")
     description: str
     groups: list[str] = Field(description="Names of its security groups.")
-    owner: str | None = Field(description="Account id of its owner; null for a configured one.")
+    owner: str = Field(description="Account id of its owner.")
 
 
 class FlowRow(BaseModel):

@@ -38,7 +38,7 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.sections import SLOTS_MAX
 from hyperplane_nat.config.values import FUNCTION_NAME
 from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
-from hyperplane_nat.model.environment import environment_number
+from hyperplane_nat.model.identifiers import environment_number
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 

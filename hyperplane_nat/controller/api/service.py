@@ -41,7 +41,7 @@ from hyperplane_nat.controller.views.lab import FlowFilter, FlowReader, encode_r
 from hyperplane_nat.controller.views.port_usage import PortQuery
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.commands import Commands
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
 
 __all__ = ["PROTOCOLS", "LabService", "application"]
@@ -78,8 +78,8 @@ class LabService(Protocol):
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         """GET /v1/ports."""
 
-    def has_interface(self, name: str) -> bool:
-        """Whether there is a network interface with that name or id."""
+    def interface_id(self, named: str) -> str | None:
+        """The id of the network interface with that id or name."""
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
@@ -194,9 +194,8 @@ class _Handlers:
 
     async def ports(self, request: web.Request) -> web.Response:
         asked = query_of(PortsQuery, request.query)
-        self._check_interface(asked.interface)
         address, port = asked.remote or (None, None)
-        wanted = PortQuery(asked.top, asked.interface, address, port)
+        wanted = PortQuery(asked.top, self._interface_of(asked.interface), address, port)
         return web.json_response(await self._lab.ports(wanted))
 
     async def verify(self, _request: web.Request) -> web.Response:
@@ -300,13 +299,17 @@ class _Handlers:
         body = await in_thread(encode_rows, rows)
         return web.Response(body=body, content_type="application/json")
 
-    def _check_interface(self, name: str | None) -> None:
-        if name is not None and not self._lab.has_interface(name):
+    def _interface_of(self, named: str | None) -> str | None:
+        if named is None:
+            return None
+        found = self._lab.interface_id(named)
+        if found is None:
             raise RequestError(
                 404,
                 "no_such_interface",
-                f"there is no network interface {name} (hyperplane-nat interfaces lists them)",
+                f"there is no network interface {named} (hyperplane-nat interfaces lists them)",
             )
+        return found
 
     def _slots_of(self, function: str | None) -> frozenset[int] | None:
         if function is None:
@@ -330,7 +333,6 @@ class _Handlers:
                 f"there is no environment {environment_name(number)} "
                 "(hyperplane-nat environments lists them)",
             )
-        self._check_interface(asked.interface)
         address, port = asked.remote or (None, None)
         return FlowFilter(
             after=-1 if asked.after is None else asked.after,
@@ -338,7 +340,7 @@ class _Handlers:
             environment=number,
             protocol=asked.protocol,
             slots=self._slots_of(asked.function),
-            interface=asked.interface,
+            interface=self._interface_of(asked.interface),
             state=asked.state,
             address=address,
             port=port,
