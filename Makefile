@@ -88,11 +88,13 @@ test-long: deps $(TOOLS) $(BUILT)
 	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
 	$(MAKE) test-repeat
 
-# What races (processes, signals, namespaces), N times beside four busy processes, which end with
-# it; it stops at the first failure.
+# What is marked as racing (processes, signals, threads, deadlines), N times beside four busy
+# processes, which end with it; it stops at the first failure. TESTS="tests/controller tests/netns"
+# repeats all of those, or what else pytest is told there.
 N ?= 50
+TESTS ?= -m races tests/controller tests/netns
 test-repeat: deps $(TOOLS) $(BUILT)
-	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 tests/controller tests/netns
+	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 $(TESTS)
 
 lint: $(TOOLS) $(BUILT)
 	$(BIN)/ruff check .

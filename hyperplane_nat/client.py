@@ -51,6 +51,10 @@ class NotRunningError(ClientError):
         return absence(self.lab, self.runtime_directory)
 
 
+class SilentError(ClientError):
+    """A controller is there, and has not answered in time."""
+
+
 class NoPermissionError(ClientError):
     """The socket is not for this user."""
 
@@ -197,7 +201,7 @@ class Client:
                     "or have root set lab.socket_group to a group of yours)"
                 ) from None
             except TimeoutError:
-                raise ClientError(
+                raise SilentError(
                     f"the controller of lab {self.lab!r} has not answered for "
                     f"{self._timeout or 0:g} seconds (see {self.path.parent / 'controller.log'}; "
                     "if it hangs, end it with: kill -KILL "

@@ -13,6 +13,7 @@ from collections.abc import Container, Mapping
 from enum import Enum, StrEnum
 from typing import NamedTuple, TypeVar
 
+from hyperplane_nat.controller.forwarder.states import FORWARDER_STATES
 from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
 from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
 from hyperplane_nat.engine.state.constants import Effect, NeighbourState, Side, State
@@ -136,6 +137,12 @@ def machines() -> list[Machine]:
             "What happens / what is done (`engine/flows/neighbour_states.py`).",
             neighbours(),
             {},
+        ),
+        lifecycle(
+            "The forwarder of a lab",
+            "What its supervisor is about (`controller/forwarder/states.py` says what is done in\n"
+            "each state).",
+            FORWARDER_STATES,
         ),
         lifecycle("A function", "`State` of the Lambda API.", FUNCTION_STATES),
         lifecycle("A function's update", "`LastUpdateStatus` of the Lambda API.", UPDATE_STATES),

@@ -33,6 +33,7 @@ from pydantic import ValidationError, model_validator
 from hyperplane_nat.config import checks as config_checks
 from hyperplane_nat.config import problems as config_problems
 from hyperplane_nat.config import resource_checks as config_resource_checks
+from hyperplane_nat.config.values import ON_THIS_HOST
 from hyperplane_nat.config.whole import Whole
 from hyperplane_nat.errors import ConfigError as ConfigError
 
@@ -67,20 +68,24 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Co
     applied = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name, value in applied.items():
         _apply(document, name.split("."), value, file)
-    return validated(document, file, applied, text)
+    return validated(document, file, applied, text, context=ON_THIS_HOST)
 
 
 def validated(
-    document: object, file: str, applied: Collection[str] = (), text: str | None = None
+    document: object,
+    file: str,
+    applied: Collection[str] = (),
+    text: str | None = None,
+    context: object = None,
 ) -> Config:
     """
     The configuration in a document that came from `file`; ConfigError says what is wrong with it.
 
     The fields named in `applied` came from the command line instead; `text` is what the file says,
-    where it is TOML.
+    where it is TOML; `context` may be `values.ON_THIS_HOST`.
     """
     try:
-        return Config.model_validate(document)
+        return Config.model_validate(document, context=context)
     except ValidationError as error:
         problems = config_problems.explain(error, Config, document, file, applied, text)
         raise ConfigError.of(problems) from None

@@ -163,6 +163,7 @@ def test_no_flows(directory: Path) -> None:
     talk(directory, lab, work)
 
 
+@pytest.mark.races
 def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
     lab = RegionLab()
     lab.flows = 1 << 18
@@ -179,6 +180,7 @@ def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
     talk(directory, lab, work)
 
 
+@pytest.mark.races
 def test_failure_in_the_middle_is_not_taken_for_an_end(directory: Path) -> None:
     lab = RegionLab()
     lab.flows = 50_000

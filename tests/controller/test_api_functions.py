@@ -281,6 +281,7 @@ def test_body_that_is_not_sent_as_json(directory: Path) -> None:
     talk(directory, RegionLab(), work)
 
 
+@pytest.mark.races
 def test_client_that_leaves_in_the_middle_of_its_body(directory: Path) -> None:
     async def work(client: aiohttp.ClientSession) -> None:
         _, writer = await asyncio.open_unix_connection(directory / "control.sock")

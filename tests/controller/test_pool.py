@@ -54,6 +54,7 @@ def test_an_empty_pool_refuses() -> None:
     assert EnvironmentPool(size=0, batch=1).missing() == []
 
 
+@pytest.mark.races
 def test_who_finds_it_empty_can_wait() -> None:
     async def wait() -> int:
         found = filled(size=1)

@@ -20,6 +20,8 @@ from tests.controller.support import (
     run,
 )
 
+pytestmark = pytest.mark.races
+
 
 def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:

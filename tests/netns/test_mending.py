@@ -97,6 +97,7 @@ def test_a_part_is_made_again_and_no_other_touched(lab: str, damage: str) -> Non
     assert (standing(again), again.notes) == (standing(mended), ())
 
 
+@pytest.mark.races
 def test_what_runs_in_an_environment_goes_on_when_its_link_is_made_again(lab: str) -> None:
     spec = lab_spec(lab, 1)
     topology.build(spec)

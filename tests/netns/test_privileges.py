@@ -176,6 +176,7 @@ except NetnsError as error:
     assert told["kill"] == [ENOSYS]
 
 
+@pytest.mark.races
 def test_a_thread_that_is_just_ending_is_waited_for() -> None:
     told = run("""
 for _ in range(50):

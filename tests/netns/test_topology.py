@@ -228,6 +228,7 @@ def test_a_lab_that_is_there_is_left_alone(lab: str) -> None:
     assert topology.inspect(spec) == built
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_a_lost_race_leaves_the_winner_alone(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = lab_spec(lab, 1)
@@ -239,6 +240,7 @@ def test_a_lost_race_leaves_the_winner_alone(lab: str, monkeypatch: pytest.Monke
     assert topology.inspect(spec) == built
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_destroy_touches_no_other_lab(lab: str) -> None:
     other = f"{lab}-b"
@@ -282,6 +284,7 @@ def test_a_failing_build_leaves_nothing(
     assert topology.strays(lab) == []
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_an_interrupted_build_leaves_nothing(lab: str) -> None:
     code = f"""
@@ -302,6 +305,7 @@ except KeyboardInterrupt:
     assert topology.strays(lab) == []
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_killed_at_any_moment_destroy_cleans_up(lab: str) -> None:
     code = (
@@ -330,6 +334,7 @@ def test_killed_at_any_moment_destroy_cleans_up(lab: str) -> None:
     assert topology.build(spec) == topology.inspect(spec)
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_destroy_takes_the_links_from_a_process_that_stays(lab: str) -> None:
     built = topology.build(lab_spec(lab, 2))

@@ -200,6 +200,7 @@ def test_addresses_come_and_go(lab: str) -> None:
             change(lab, "customer", ["10.0.1"])
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_a_lost_race_for_a_vpc_leaves_the_winner_alone(lab: str) -> None:
     spec = lab_spec(lab, 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import grp
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from hyperplane_nat.config.sections import Metrics
+from hyperplane_nat.config.values import FieldError, group_number
 from hyperplane_nat.controller.api.connections import Connections
 from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, Handler, refusing
 from hyperplane_nat.controller.api.requests import RequestError
@@ -47,15 +47,10 @@ def group_id(name: str | None) -> int | None:
     """The number of a group, given by name or number; ControllerError when there is none."""
     if name is None:
         return None
-    if name.isascii() and name.isdigit():
-        return int(name)
     try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ControllerError(
-            f"lab.socket_group: there is no group {name!r} on this host "
-            f"(groupadd --system {name}, or choose another)"
-        ) from None
+        return group_number(name)
+    except FieldError as error:
+        raise ControllerError(f"lab.socket_group: {error.what} ({error.remedy})") from None
 
 
 def control_socket(path: Path, group: int | None = None) -> socket.socket:

@@ -44,8 +44,11 @@ class ForwarderClient:
     async def connect(
         cls, path: Path, on_event: Callable[[Mapping[str, Any]], None] | None = None
     ) -> ForwarderClient:
-        """Connect to the socket at `path`; OSError when nobody listens."""
-        reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_MAX_BYTES)
+        """Connect to the socket at `path`; ForwarderError when nobody listens."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_MAX_BYTES)
+        except OSError as error:
+            raise ForwarderError(f"cannot connect to {path}: {error.strerror}") from None
         return cls(reader, writer, on_event)
 
     @property
