@@ -36,7 +36,6 @@ ANSWER_SECONDS = 5.0
 """Without an answer the lab counts as one that does not answer; a hung forwarder takes two."""
 
 _TRAFFIC = ("packets_out", "bytes_out", "packets_in", "bytes_in")
-_SIDES = {"out": "out_to_destination", "in": "in_from_destination"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +117,11 @@ def top(
 def document(before: Look, now: Look) -> dict[str, Any]:
     """What is shown: rates per second are those between the two looks."""
     seconds = max(now.moment - before.moment, 0.001)
-    status, counters, former = now.status, now.status["counters"], before.status["counters"]
+    status, counters = now.status, now.status["counters"]
     flows, forwarder = status["flows"], status["forwarder"]
     same = before.status["forwarder"].get("pid") == forwarder.get("pid")
     used = _rate(before.status["forwarder"], forwarder, "cpu_seconds", seconds)
     slots, filled = counters.get("ring_slots", 0), counters.get("ring_slots_used", 0)
-    sums = [
-        {
-            f"{unit}_{way}": each.get(f"{unit}_{side}", 0)
-            for way, side in _SIDES.items()
-            for unit in ("packets", "bytes")
-        }
-        for each in (former, counters)
-    ]
     return {
         "lab": status["lab"],
         "state": status["state"],
@@ -141,7 +132,7 @@ def document(before: Look, now: Look) -> dict[str, Any]:
             "active": sum(flows[protocol] for protocol in ("tcp", "udp", "icmp")),
             "max": flows["max"],
         },
-        **_traffic(sums[0], sums[1], seconds),
+        **_traffic(before.status["traffic"], status["traffic"], seconds),
         "forwarder": {
             "pid": forwarder.get("pid"),
             "restarts": forwarder["restarts"],
@@ -166,9 +157,8 @@ def _interfaces(before: Look, now: Look, seconds: float) -> list[dict[str, Any]]
     result = []
     for row in now.interfaces:
         name = row.get("id") or row["name"]
-        ports = [each for each in now.ports["interfaces"] if each["interface"] == name]
-        taken = sum(each["in_use"] + each["held"] for each in ports)
-        limit = sum(each["limit"] or 0 for each in ports) or None
+        taken = sum(row["ports"])
+        limit = (row["ports_limit"] or 0) * len(row["ports"]) or None
         result.append(
             {
                 "interface": name,

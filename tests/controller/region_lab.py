@@ -19,9 +19,11 @@ from pydantic import ValidationError
 from hyperplane_nat.config.lab import Config, ConfigError
 from hyperplane_nat.controller.api import endpoint
 from hyperplane_nat.controller.api import service as api
+from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.views.lab import (
+    EnvironmentFilter,
     FlowFilter,
     FlowReader,
     encode_rows,
@@ -45,6 +47,7 @@ from tests.controller.support import run
 from tests.model.support import Clock, Slots
 
 NO_TRAFFIC = {"packets_out": 0, "bytes_out": 0, "packets_in": 0, "bytes_in": 0}
+NO_PORTS = {"ports": [0], "ports_limit": None, "port_allocation_errors": 0}
 STATIC = 2
 """Environments of the configuration; those of functions come after them."""
 
@@ -106,6 +109,9 @@ class RegionLab:
         """As it was in the beginning."""
         self.tokens: dict[str, Mapping[str, Any]] = {}
         self.events = EventLog()
+        self.cold_starts = ColdStarts()
+        for networking in ("hyperplane", "interface-per-environment", "none"):
+            self.cold_starts.note("orders", networking, 0.001, 0.5)
         for number in range(3):
             text = "no source port is left"
             event = Event(kind=Kind.PORT_EXHAUSTION, message=text, interface=f"eni-{number}")
@@ -168,12 +174,13 @@ class RegionLab:
             "services": {"customer/web": {"up": True, "restarts": 0}},
             "privileges": process_privileges({"standby": os.getpid()}),
             "flows": {"tcp": 1, "udp": 2, "icmp": 3, "entries": 6, "max": 100},
+            "traffic": NO_TRAFFIC,
             "drops": {"no_flow": 1},
             "counters": {"drop_no_flow": 1},
             "state_file": {"path": "/dev/shm/map", "bytes": 1000, "bytes_per_flow": 10.0},
         }
 
-    async def environments(self) -> bytes:
+    async def environments(self, wanted: EnvironmentFilter) -> bytes:
         static = [
             self._environment(number, "eni-a", "10.0.1.10", None, "static")
             for number in range(1, STATIC + 1)
@@ -192,7 +199,13 @@ class RegionLab:
             )
             for row in describe_environments(self.region)
         ]
-        return encode_rows(static + pooled + own)
+        rows = sorted(static + pooled + own, key=lambda row: int(row["number"]))
+        return encode_rows(wanted.of(rows))
+
+    def environment_sums(self) -> list[dict[str, Any]]:
+        sums = {"tcp_flows": 0, "flows": STATIC, **TRAFFIC}
+        row = {"function": None, "interface": "eni-a", "states": {"static": STATIC}}
+        return [row | {"environments": STATIC} | sums]
 
     @staticmethod
     def _environment(
@@ -224,6 +237,7 @@ class RegionLab:
             "environments": STATIC,
             "flows": 0,
             **NO_TRAFFIC,
+            **NO_PORTS,
             "id": None,
             "kind": "static",
             "status": "in-use",
@@ -247,6 +261,7 @@ class RegionLab:
                         "environments": row["Environments"],
                         "flows": 0,
                         **NO_TRAFFIC,
+                        **NO_PORTS,
                         "id": row["NetworkInterfaceId"],
                         "kind": row["Kind"],
                         "status": row["Status"],
