@@ -25,12 +25,12 @@ from typing import Any
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.resources import Pool
+from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
-from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import describe
 from hyperplane_nat.model.errors import ModelError, StateError
@@ -79,8 +79,7 @@ class Functions:
         self._next_count = 0.0
         self.invocations: Counter[tuple[str, str]] = Counter()
         """By function, and `cold` or `warm`."""
-        self.cold_starts = Distribution()
-        """Until the network of the environment was ready, in seconds."""
+        self.cold_starts = ColdStarts()
 
     def states(self) -> dict[str, str]:
         """The state of each function, by Lambda's name."""
@@ -416,7 +415,11 @@ class Functions:
             except BaseException:
                 self._give_up(placement)
                 raise
-            self.cold_starts.observe(time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            # It may have been deleted meanwhile.
+            if (function := self.region.tables.function(name)) is not None:
+                networking = function.config.networking.value
+                self.cold_starts.note(name, networking, seconds, self._modelled(placement))
         return placement, time.perf_counter() - begin
 
     async def _place(self, name: str) -> Placement:

@@ -36,7 +36,7 @@ from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import lab as views
-from hyperplane_nat.controller.views import port_usage
+from hyperplane_nat.controller.views import port_usage, sums
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.views.snapshot import Running, snapshot
@@ -130,6 +130,7 @@ class Service:
             config, self._region, store, self._pool, self.network, self._connections
         )
         """The functions at work, and the region behind them."""
+        self.cold_starts = self.at_work.cold_starts
 
     def _open_region(self) -> tuple[Store, Region]:
         settings = lifecycle_of(self._config)
@@ -267,22 +268,27 @@ class Service:
             "forwarder": "ok" if self.forwarder.up else "down",
         }
 
-    async def environments(self) -> bytes:
+    async def environments(self, wanted: views.EnvironmentFilter) -> bytes:
         """GET /v1/environments, encoded."""
         address = str(self._config.environment.interface.ip)
         state_map = self._open()
         return await in_thread(
             lambda: views.encode_rows(
-                views.environments(self._region, self._pool, state_map, address)
+                wanted.of(views.environments(self._region, self._pool, state_map, address))
             )
         )
+
+    def environment_sums(self) -> list[dict[str, Any]]:
+        """GET /v1/environment-sums."""
+        return sums.environment_sums(self._region, self._pool, self._open())
 
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
         state_map, macs = self._open(), self.network.macs()
         rows, attached = describe_interfaces(self._region), self._attached()
+        limit = self._config.ports.limit_per_interface
         return await in_thread(
-            lambda: views.encode_rows(views.interfaces(rows, attached, macs, state_map))
+            lambda: views.encode_rows(views.interfaces(rows, attached, macs, state_map, limit))
         )
 
     def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:

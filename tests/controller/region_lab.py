@@ -20,9 +20,11 @@ from pydantic import ValidationError
 from hyperplane_nat.config.lab import Config, ConfigError
 from hyperplane_nat.controller.api import endpoint
 from hyperplane_nat.controller.api import service as api
+from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.views.lab import (
+    EnvironmentFilter,
     FlowFilter,
     FlowReader,
     attached_interfaces,
@@ -109,6 +111,9 @@ class RegionLab:
         """As it was in the beginning."""
         self.tokens: dict[str, Mapping[str, Any]] = {}
         self.events = EventLog()
+        self.cold_starts = ColdStarts()
+        for networking in ("hyperplane", "interface-per-environment", "none"):
+            self.cold_starts.note("orders", networking, 0.001, 0.5)
         for number in range(3):
             text = "no source port is left"
             event = Event(kind=Kind.PORT_EXHAUSTION, message=text, interface=f"eni-{number}")
@@ -170,12 +175,13 @@ class RegionLab:
             "services": {"customer/web": {"up": True, "restarts": 0}},
             "privileges": process_privileges({"standby": os.getpid()}),
             "flows": {"tcp": 1, "udp": 2, "icmp": 3, "entries": 6, "max": 100},
+            "traffic": NO_TRAFFIC,
             "drops": {"no_flow": 1},
             "counters": {"drop_no_flow": 1},
             "state_file": {"path": "/dev/shm/map", "bytes": 1000, "bytes_per_flow": 10.0},
         }
 
-    async def environments(self) -> bytes:
+    async def environments(self, wanted: EnvironmentFilter) -> bytes:
         pooled = [
             self._environment(slot, None, None, None, "pooled") for slot in sorted(self.slots.free)
         ]
@@ -190,7 +196,13 @@ class RegionLab:
             )
             for row in describe_environments(self.region)
         ]
-        return encode_rows(sorted(pooled + own, key=lambda row: row["number"]))
+        rows = sorted(pooled + own, key=lambda row: int(row["number"]))
+        return encode_rows(wanted.of(rows))
+
+    def environment_sums(self) -> list[dict[str, Any]]:
+        sums = {"tcp_flows": 0, "flows": STATIC, **TRAFFIC}
+        row = {"function": None, "interface": "eni-a", "states": {"static": STATIC}}
+        return [row | {"environments": STATIC} | sums]
 
     @staticmethod
     def _environment(
@@ -213,7 +225,9 @@ class RegionLab:
         rows = describe_interfaces(self.region)
         macs = {row["Link"]: "02:00:00:00:02:01" for row in rows}
         with contextlib.closing(new_map(1)) as state_map:
-            return encode_rows(interfaces(rows, attached_interfaces(self.region), macs, state_map))
+            return encode_rows(
+                interfaces(rows, attached_interfaces(self.region), macs, state_map, 0)
+            )
 
     async def verify(self) -> Mapping[str, Any]:
         return {"problems": [], "entries": 3}

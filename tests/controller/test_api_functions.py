@@ -74,6 +74,8 @@ def test_interfaces_and_environments_of_all_kinds(directory: Path) -> None:
             "reports",
         ]
         assert all((row["interface"] is None) == (row["state"] == "pooled") for row in environments)
+        (own,) = await get(client, "/v1/environments?function=orders")
+        assert own["function"] == "orders"
 
     talk(directory, RegionLab(), work)
 

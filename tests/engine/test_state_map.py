@@ -249,6 +249,13 @@ def test_readers_see_flows_and_counters(path: Path) -> None:
     assert reader.slot_counters(2)["packets_out"] == 3
     assert reader.slot_counters(2)["drops"] == 1
     assert reader.slot_counters(1)["drops"] == 0
+    assert reader.slot_sums([1, 2]) == {
+        name: reader.slot_counters(1)[name] + reader.slot_counters(2)[name]
+        for name in reader.slot_counters(1)
+    }
+    assert set(reader.slot_sums([]).values()) == {0}
+    with pytest.raises(IndexError):
+        reader.slot_sums([1, 16])
     reader.close()
 
 

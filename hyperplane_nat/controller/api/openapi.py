@@ -67,7 +67,20 @@ class Operation:
 OPERATIONS = (
     Operation("get", "/v1/status", "The lab in a few figures", answers.Status),
     Operation(
-        "get", "/v1/environments", "Environments with their traffic", answers.EnvironmentRow, True
+        "get",
+        "/v1/environments",
+        "Environments with their traffic",
+        answers.EnvironmentRow,
+        True,
+        query=requests.EnvironmentQuery,
+        errors=(400, 404),
+    ),
+    Operation(
+        "get",
+        "/v1/environment-sums",
+        "Environments in sums, by function and interface",
+        answers.EnvironmentSums,
+        True,
     ),
     Operation("get", "/v1/interfaces", "Network interfaces", answers.InterfaceRow, True),
     Operation(
@@ -96,6 +109,16 @@ OPERATIONS = (
         query=requests.EventQuery,
         errors=(400,),
     ),
+    Operation(
+        "get",
+        "/v1/cold-starts",
+        "The latest cold starts",
+        answers.ColdStartRow,
+        True,
+        query=requests.ColdStartQuery,
+        errors=(400,),
+    ),
+    Operation("get", "/v1/tcp-states", "The states of a TCP flow", answers.TcpDiagram),
     Operation(
         "get", "/v1/verify", "Walk the flow table and prove that it is sound", answers.Verification
     ),

@@ -253,6 +253,22 @@ class FlowQuery(Request):
     )
 
 
+class EnvironmentQuery(Request):
+    """The query of GET /v1/environments."""
+
+    limit: Positive | None = Field(default=None, description="Environments at most.")
+    after: Natural | None = Field(
+        default=None,
+        description="Only environments with a higher number: to go on where a former answer ended.",
+    )
+    function: Annotated[str, Field(pattern=f"^{FUNCTION_NAME.pattern}$")] | None = Field(
+        default=None, description="Only environments of this function."
+    )
+    interface: InterfaceName | None = Field(
+        default=None, description="Only environments attached to this one: its name or id."
+    )
+
+
 class PortsQuery(Request):
     """The query of GET /v1/ports."""
 
@@ -273,6 +289,15 @@ class EventQuery(Request):
     limit: Positive | None = Field(default=None, description="Events at most: the newest.")
     after: Natural | None = Field(
         default=None, description="Only events with a higher number: those since a former answer."
+    )
+
+
+class ColdStartQuery(Request):
+    """The query of GET /v1/cold-starts."""
+
+    limit: Positive | None = Field(default=None, description="Cold starts at most: the newest.")
+    after: Natural | None = Field(
+        default=None, description="Only those with a higher number: those since a former answer."
     )
 
 

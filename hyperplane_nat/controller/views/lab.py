@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +27,9 @@ from netns import privileges
 
 SLICE_ENTRIES = 4096
 """Entries of the flow table read in one go in a thread: milliseconds of work."""
+
+POOLED = "pooled"
+"""State of an environment of the pool."""
 
 SORTED_MAX = 65_536
 """Flows at most in a sorted list: it is kept until its last flow is known."""
@@ -45,6 +50,9 @@ class MapReader(Protocol):
 
     def slot_counters(self, slot: int) -> Mapping[str, int]:
         """The counters of one slot."""
+
+    def slot_sums(self, slots: Sequence[int]) -> Mapping[str, int]:
+        """The counters of many slots, summed."""
 
     def interface_counters(self, number: int) -> Mapping[str, int]:
         """The counters of one interface number."""
@@ -86,6 +94,28 @@ class FlowFilter:
     max_age_seconds: int | None = None
     sort: str | None = None
     reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentFilter:
+    """Which environments are asked for; None is any."""
+
+    after: int = 0
+    """Only those with a higher number: to go on where a former answer ended."""
+    limit: int | None = None
+    function: str | None = None
+    interface: str | None = None
+
+    def of(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of them that are."""
+        found = (
+            row
+            for row in rows
+            if row["number"] > self.after
+            and self.function in (None, row["function"])
+            and self.interface in (None, row["interface"])
+        )
+        return list(islice(found, self.limit))
 
 
 class FlowReader(AbstractContextManager["FlowReader"]):
@@ -212,7 +242,7 @@ def environments(
                 "interface": None if interface is None else interface.id,
                 "interface_address": None if interface is None else str(interface.address),
                 "function": None if used is None else used.function_name or None,
-                "state": "pooled" if used is None else used.state.value,
+                "state": POOLED if used is None else used.state.value,
                 **_figures(state_map.slot_counters(number)),
             }
         )
@@ -224,8 +254,9 @@ def interfaces(
     attached: Mapping[int, str],
     macs: Mapping[str, str],
     state_map: MapReader,
+    ports_limit: int,
 ) -> list[dict[str, Any]]:
-    """GET /v1/interfaces, of what `describe_interfaces` says."""
+    """GET /v1/interfaces, of what `describe_interfaces` says. A `ports_limit` of 0 is none."""
     flows = connections(state_map, attached)
     rows = []
     for row in described:
@@ -243,7 +274,8 @@ def interfaces(
                 "mac": macs.get(row["Link"]),
                 "environments": row["Environments"],
                 "flows": flows.get(row["NetworkInterfaceId"], 0),
-                **_traffic_of(state_map, row["Number"], *row["SecondaryNumbers"]),
+                **_passed(state_map, row["Number"], *row["SecondaryNumbers"]),
+                "ports_limit": ports_limit or None,
                 "id": row["NetworkInterfaceId"] if made else None,
                 "kind": row["Kind"],
                 "status": row["Status"],
@@ -259,22 +291,32 @@ def connections(
     state_map: MapReader, attached: Mapping[int, str], counter: str = "flows"
 ) -> dict[str, int]:
     """Flows of each interface, or TCP's alone, by the slots that are attached to it."""
-    counts: dict[str, int] = {}
+    slots: dict[str, list[int]] = {}
     for number, interface in attached.items():
-        flows = state_map.slot_counters(number).get(counter, 0)
-        counts[interface] = counts.get(interface, 0) + flows
-    return counts
+        slots.setdefault(interface, []).append(number)
+    return {name: state_map.slot_sums(numbers)[counter] for name, numbers in slots.items()}
 
 
-def _traffic_of(state_map: MapReader, *numbers: int) -> dict[str, int]:
-    """Packets and bytes on the VPC's side of an interface that has these numbers."""
+def _passed(state_map: MapReader, *numbers: int) -> dict[str, Any]:
+    """What passed an interface that has these numbers, and the ports that each of them has."""
     counters = [state_map.interface_counters(number) for number in numbers]
-    names = {
-        f"{unit}_{way}": f"{unit}_{side}"
+    totals = Counter[str]()
+    for each in counters:
+        totals.update(each)
+    return {
+        **_on_the_vpcs_side(totals),
+        "ports": [each.get("ports", 0) for each in counters],
+        "port_allocation_errors": totals["port_allocation_errors"],
+    }
+
+
+def _on_the_vpcs_side(counters: Mapping[str, int]) -> dict[str, int]:
+    """Packets and bytes as the VPC sees them."""
+    return {
+        f"{unit}_{way}": counters.get(f"{unit}_{side}", 0)
         for way, side in (("out", "out_to_destination"), ("in", "in_from_destination"))
         for unit in ("packets", "bytes")
     }
-    return {name: sum(each.get(what, 0) for each in counters) for name, what in names.items()}
 
 
 def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
@@ -287,6 +329,7 @@ def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
             "entries": counters.get("flows_entries_used", 0),
             "max": state_map.flows_max,
         },
+        "traffic": _on_the_vpcs_side(counters),
         "drops": drops(counters),
         "counters": dict(counters),
         "state_file": {

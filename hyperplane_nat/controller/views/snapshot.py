@@ -60,7 +60,7 @@ def snapshot(
         pool_size=functions.pool.size,
         function_states=functions.states(),
         invocations=dict(functions.invocations),
-        cold_starts=functions.cold_starts,
+        cold_starts=functions.cold_starts.distribution,
         events=dict(running.events.counts),
         flow_logs=read_figures(paths.records_file),
     )

@@ -67,7 +67,7 @@ from typing import NamedTuple
 
 from hyperplane_nat.engine.state.constants import DropReason, Effect, Segment, Side, State
 
-__all__ = ["STEPS", "TIMER_OF_STATE", "Step"]
+__all__ = ["STEPS", "TIMER_OF_STATE", "Arrow", "Step", "arrows"]
 
 
 class Step(NamedTuple):
@@ -182,3 +182,22 @@ TIMER_OF_STATE: dict[State, str] = {
     State.HELD: "hold",
 }
 """Which timer of the configuration governs a state."""
+
+
+class Arrow(NamedTuple):
+    """What leads from a state to another: a segment, of one side or of both."""
+
+    before: State
+    after: State
+    segment: Segment
+    sides: frozenset[Side]
+
+
+def arrows(*, restarts: bool) -> list[Arrow]:
+    """The table as a diagram: what changes the state, or with `restarts` what begins anew."""
+    found: dict[tuple[State, State, Segment], set[Side]] = {}
+    for (side, state, segment), step in STEPS.items():
+        anew = step.effect is Effect.RESTART
+        if anew is restarts and (anew or step.state is not state):
+            found.setdefault((state, step.state, segment), set()).add(side)
+    return [Arrow(*key, frozenset(sides)) for key, sides in found.items()]

@@ -32,20 +32,33 @@ def read_counters(const unsigned char[::1] memory not None):
     return [counters[i] for i in range(COUNTERS_MAX)]
 
 
-def read_slot_counters(const unsigned char[::1] memory not None, int slot):
-    """The counters of one slot; the caller has checked the number."""
+def read_slot_sums(const unsigned char[::1] memory not None, slots):
+    """The counters of many slots, summed; the caller has checked the numbers."""
     cdef const Header* header = <const Header*>&memory[0]
-    cdef const SlotCounters* counters = <const SlotCounters*>(
+    cdef const SlotCounters* first = <const SlotCounters*>(
         &memory[0] + header.slot_counters_offset
-    ) + slot
+    )
+    cdef const SlotCounters* each
+    cdef uint64_t packets_out = 0, bytes_out = 0, packets_in = 0, bytes_in = 0
+    cdef uint64_t drops = 0, flows = 0, tcp_flows = 0
+    cdef int slot
+    for slot in slots:
+        each = first + slot
+        packets_out += each.packets_out
+        bytes_out += each.bytes_out
+        packets_in += each.packets_in
+        bytes_in += each.bytes_in
+        drops += each.drops
+        flows += each.flows
+        tcp_flows += each.tcp_flows
     return {
-        "packets_out": counters.packets_out,
-        "bytes_out": counters.bytes_out,
-        "packets_in": counters.packets_in,
-        "bytes_in": counters.bytes_in,
-        "drops": counters.drops,
-        "flows": counters.flows,
-        "tcp_flows": counters.tcp_flows,
+        "packets_out": packets_out,
+        "bytes_out": bytes_out,
+        "packets_in": packets_in,
+        "bytes_in": bytes_in,
+        "drops": drops,
+        "flows": flows,
+        "tcp_flows": tcp_flows,
     }
 
 

@@ -32,6 +32,7 @@ import socket
 import stat
 import struct
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ from hyperplane_nat.engine.readers._reader import (
     read_counters,
     read_exhaustions,
     read_flows,
-    read_slot_counters,
+    read_slot_sums,
 )
 from hyperplane_nat.engine.readers.flow_search import SearchKey, find_flows
 from hyperplane_nat.engine.state.constants import (
@@ -349,9 +350,14 @@ class StateMap:
 
     def slot_counters(self, slot: int) -> dict[str, int]:
         """Packets and bytes (IPv4 total length) of one slot, its drops, flows, and TCP flows."""
-        if not 0 <= slot < self.slots_max:
-            raise IndexError(f"slot {slot}: the map has {self.slots_max}")
-        return read_slot_counters(self.memory, slot)
+        return self.slot_sums((slot,))
+
+    def slot_sums(self, slots: Sequence[int]) -> dict[str, int]:
+        """The same of many slots together."""
+        for slot in (min(slots), max(slots)) if slots else ():
+            if not 0 <= slot < self.slots_max:
+                raise IndexError(f"slot {slot}: the map has {self.slots_max}")
+        return read_slot_sums(self.memory, slots)
 
     def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
         """Flows among the ``limit`` entries from ``start``, held ones included."""
