@@ -140,10 +140,12 @@ def summary(config: Config, status: dict[str, Any]) -> str:
             f"{count} environment{'s' * (count != 1)}, "
             f"{interfaces} network interface{'s' * (interfaces != 1)}"
         )
-        example = "exec env-1 -- ping -c 3 " + next(
-            (service.address for vpc in config.vpc for service in vpc.service),
-            config.place(config.network_interface[0])[1].router,
-        )
+        example = "apply LAB.toml"
+        if config.lab.environments:
+            example = "exec env-1 -- ping -c 3 " + next(
+                (service.address for vpc in config.vpc for service in vpc.service),
+                config.place(config.network_interface[0])[1].router,
+            )
     return "\n".join(
         (
             f"lab {lab} is up: {what}",

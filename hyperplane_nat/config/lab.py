@@ -9,9 +9,10 @@ for what customers own are in `config.resources`. A model checks what can be tol
 fields (`problems`); `Config` checks what needs the whole: names, subnets and addresses across
 sections (`config.checks`, `config.resource_checks`). `config.values` has the kinds of values.
 
-Environments are static, `lab.environments` of them on the interfaces of `[[network_interface]]`, or
-belong to functions, whose environments and interfaces come and go; a lab may have both. A function
-therefore changes what is left out: no static environment, no static interface, and a pool.
+Environments are there from the beginning, `lab.environments` of them on the interfaces of
+`[[network_interface]]`, or belong to functions, whose environments and interfaces come and go; a
+lab may have both, or neither. A function therefore changes what is left out: no environment, no
+interface, and a pool. So do VPCs without any subnet, in which no interface can be.
 
 Whatever is wrong, all of it, ends as one `ConfigError` with a line for each problem,
 `<file>:<line>: <entry>: <field>: <what> (<remedy>)`; `config.problems` collects them. Addresses

@@ -199,7 +199,7 @@ class Vpc(Section):
         description="Its network. An environment attached to the VPC reaches this and nothing else."
     )
     mtu_bytes: Mtu = Field(default=1500, description="MTU of the links in the VPC.")
-    subnet: list[Subnet] = Field(min_length=1)
+    subnet: list[Subnet] = Field(default_factory=list)
     security_group: list[SecurityGroup] = Field(default_factory=list)
     service: list[Service] = Field(default_factory=list)
 

@@ -134,9 +134,9 @@ lab.toml:41: [[function]] "web": subnets[1]: there is no subnet 'z' (known: a, b
 ```
 
 A file with a `[[vpc]]` or a `[[network_interface]]` of its own replaces the default lab's list of
-them; what is marked *required* must then be said. A file with a `[[function]]` has no static
-environments and network interfaces but those it asks for. docs/examples/lambda.toml is a lab of
-functions, with comments.
+them; what is marked *required* must then be said. A file with a `[[function]]`, and one whose VPCs
+have no subnet, has no environments and network interfaces but those it asks for. A lab may be
+empty: `vpc = []` is a file. docs/examples/lambda.toml is a lab of functions, with comments.
 """
 
 

@@ -437,13 +437,13 @@ class Service:
 
 
 def _as_it_is(document: Mapping[str, Any], running: Config) -> dict[str, Any]:
-    """The document with the static part of the running lab where it does not say it.
+    """The document with the environments and interfaces of the running lab where it says none.
 
-    With a first function, defaults would change that; a lab that runs is not asked for defaults.
+    Defaults would change them, with a first function or subnet.
     """
     result = dict(document)
     lab = result.get("lab", {})
-    if not result.get("function") or not isinstance(lab, Mapping):
+    if not isinstance(lab, Mapping):
         return result
     result["lab"] = {"environments": running.lab.environments, **lab}
     if "network_interface" not in result:

@@ -319,7 +319,7 @@ def test_a_wrong_configuration_comes_before_missing_root(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "lab.environments" in run("up", "-n", "0").stderr
+    assert "lab.environments" in run("up", "--set", "lab.environments=ten").stderr
 
 
 def test_down_asks_the_controller_and_waits_for_its_end(run: Run, api: FakeApi) -> None:

@@ -260,11 +260,6 @@ address = "10.0.1.10"
             id="subnet-too-small",
         ),
         pytest.param(
-            VPC,
-            '[[vpc]] "customer": subnet: required, but missing (add it)',
-            id="vpc-without-subnet",
-        ),
-        pytest.param(
             '[[vpc]]\nname = "a"\ncidr = "169.254.0.0/16"\n' + SUBNET.replace("10.0", "169.254"),
             '[[vpc]] "a": cidr: 169.254.0.0/16 overlaps the environments\' own network, '
             "169.254.100.0/30 (move either)\n"

@@ -139,3 +139,22 @@ def test_what_is_no_request(directory: Path) -> None:
             assert (status, code) == (400, "InvalidParameterValueException"), body
 
     talk(directory, RegionLab(), work)
+
+
+def test_a_rule_names_a_group_by_its_name_or_id(directory: Path) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        groups = {
+            row["GroupName"]: row["GroupId"]
+            for row in (await ask(client, "GET", "/v1/security-groups"))[1]
+        }
+        for ports, named in (("1", "db"), ("2", groups["db"]), ("3", "customer/db")):
+            rule = {"protocol": "tcp", "ports": ports, "group": named}
+            changed = await done(
+                client,
+                "PATCH",
+                f"/v1/security-groups/{groups['app']}",
+                {"authorize_ingress": [rule]},
+            )
+            assert changed["IpPermissions"][-1]["UserIdGroupPairs"] == [{"GroupId": groups["db"]}]
+
+    talk(directory, RegionLab(), work)

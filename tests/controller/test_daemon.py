@@ -88,6 +88,23 @@ def test_life(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.parametrize("vpcs", [[], [{"name": "bare", "cidr": "10.0.0.0/16"}]])
+def test_a_lab_may_be_empty(directory: Path, netns: FakeNetns, vpcs: list[dict[str, str]]) -> None:
+    said = record.said(config_in(directory, vpc=vpcs, lab={"environments": 0}))
+    config = Config.model_validate(said)
+
+    async def work() -> None:
+        async with RunningDaemon(config, netns.parts()) as running:
+            status = await ask(running, "/v1/status")
+            found = (status["environments"], status["interfaces"], status["vpcs"])
+            assert found == (0, 0, len(vpcs))
+            assert await ask(running, "/v1/environments") == []
+            assert await ask(running, "/v1/interfaces") == []
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
 @pytest.mark.races
 def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:

@@ -91,13 +91,19 @@ class CreateSecurityGroup(CommandRequest):
     description: str = ""
 
 
+class GroupRule(Rule):
+    """A rule; the group that it names may be named by its id."""
+
+    group: Named | None = None
+
+
 class ModifySecurityGroup(CommandRequest):
     """PATCH /v1/security-groups/{name}: rules are taken first, then added; all of it or nothing."""
 
-    revoke_ingress: list[Rule] = Field(default_factory=list)
-    revoke_egress: list[Rule] = Field(default_factory=list)
-    authorize_ingress: list[Rule] = Field(default_factory=list)
-    authorize_egress: list[Rule] = Field(default_factory=list)
+    revoke_ingress: list[GroupRule] = Field(default_factory=list)
+    revoke_egress: list[GroupRule] = Field(default_factory=list)
+    authorize_ingress: list[GroupRule] = Field(default_factory=list)
+    authorize_egress: list[GroupRule] = Field(default_factory=list)
 
 
 class CreateService(CommandRequest):
