@@ -175,8 +175,6 @@ def main(argv: list[str] | None = None) -> int:
         _set_priority(arguments.nice, arguments.time_slice_microseconds)
         privileges.drop(privileges.FORWARDER, uid=arguments.uid)
         _say(event="standby", pid=os.getpid())
-        # libuv would ask for io_uring, which is not allowed, and go on without.
-        os.environ["UV_USE_IO_URING"] = "0"
         given = Handover.receive(parent)
         if given is None:
             return 0

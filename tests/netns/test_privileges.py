@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -27,6 +28,7 @@ def outcome(work):
 def say(**said):
     print(json.dumps(said), flush=True)
 """
+EFAULT = 14
 ENOSYS = 38
 
 
@@ -139,6 +141,64 @@ say(**answers)
         "CAPTURE": common
         | {"files": False, "threads": False, "inet": False, "unix": True, "maps": True},
     }
+
+
+def test_what_a_library_always_asks_for_is_refused_without_a_line_in_the_audit_log() -> None:
+    """By a list that notes nothing, while the one that notes lets it through."""
+    told = run("""
+import pyseccomp
+
+def ask():
+    # io_uring_setup(2) with nowhere to answer.
+    if syscalls._syscall(425, 1, None) < 0:
+        raise OSError(syscalls.ctypes.get_errno(), "io_uring_setup")
+
+answers = {}
+for name, indices in (("quiet", [0]), ("noting", [1]), ("both", [0, 1])):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        lists = privileges._lists(privileges.FORWARDER)
+        for index in indices:
+            lists[index].load()
+        os.write(writer, json.dumps([outcome(ask), outcome(os.fork)]).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        answers[name] = json.loads(answer.readline().partition("]")[0] + "]")
+say(**answers, notes=[
+    bool(each.get_attr(pyseccomp.Attr.CTL_LOG)) for each in privileges._lists(privileges.FORWARDER)
+])
+""")
+    assert told == {
+        "quiet": [ENOSYS, 0],
+        "noting": [EFAULT, ENOSYS],
+        "both": [ENOSYS, ENOSYS],
+        "notes": [False, True],
+    }
+
+
+def test_an_event_loop_asks_for_that_and_nothing_else_that_would_be_noted() -> None:
+    """Whoever asks for more than is allowed is killed here, and the forwarder's loop is not."""
+    told = run("""
+import pyseccomp, uvloop
+
+async def nothing():
+    pass
+
+quiet, _ = privileges._lists(privileges.FORWARDER)
+pyseccomp.ERRNO = lambda _code: pyseccomp.KILL_PROCESS
+without, noting = privileges._lists(privileges.FORWARDER)
+ends = []
+for lists in ([quiet, noting], [without]):
+    if (child := os.fork()) == 0:
+        for each in lists:
+            each.load()
+        uvloop.run(nothing())
+        os._exit(0)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+say(ends=ends)
+""")
+    assert told == {"ends": [0, -signal.SIGSYS]}
 
 
 def test_frames_are_read_without_a_line_in_the_audit_log() -> None:
