@@ -17,7 +17,7 @@ from hyperplane_nat.engine.state.settings import FlowDelta
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE, OUTSIDE
-from tests.reference import Policy, Ports, Timeouts, packet
+from tests.reference import Behaviour, Policy, Ports, Timeouts, packet
 from tests.reference.packet import ACK, FIN, RST, SYN
 
 SETUP = scenario.Setup(
@@ -195,6 +195,21 @@ def test_a_syn_that_a_security_group_refuses(
     assert (delta.reason, delta.interface, delta.slot) == (reason, 0, 1)
     assert (delta.inside_port, delta.remote_port, delta.nat_port) == (5000, 80, 0)
     assert (delta.packets_out, delta.bytes_out, delta.flags_out) == (1, 40, 2)
+    recorded.close()
+
+
+def test_a_neighbour_that_is_refused(tmp_path: Path) -> None:
+    """What the filter keeps from an environment is told of, whoever sends it."""
+    behaviour = Behaviour(endpoint_independent=True, hairpinning=True)
+    recorded = Recorded(tmp_path, replace(SETUP, behaviour=behaviour))
+    port = traffic.opened(recorded.engine, 2, 6000)
+    frame = traffic.datagram(1, 5000, remote=traffic.INTERFACE, remote_port=port)
+    verdict = recorded.engine.translate(frame, INSIDE, 1, 0)
+    assert verdict.reason is DropReason.FILTERED
+    (refusal,) = recorded.ended()
+    assert (refusal.interface, refusal.nat_port, refusal.reason) == (0, port, DropReason.FILTERED)
+    (sender,) = struct.unpack("=I", IPv4Address(traffic.INTERFACE).packed)
+    assert (refusal.remote_address, refusal.packets_in) == (sender, 1)
     recorded.close()
 
 

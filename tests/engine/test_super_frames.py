@@ -261,3 +261,32 @@ def test_a_hairpin_is_cut_for_its_receiver() -> None:
     assert target.count("drop_mtu_exceeded") == 3
     assert target.count("packets_hairpinned") == 6
     target.close()
+
+
+def test_a_hairpin_of_tcp_gets_segments_for_its_receiver() -> None:
+    """Without don't-fragment; with it nobody is told, for the sender knows no such packet."""
+    setup = scenario.Setup(
+        slot_mtu=1300,
+        ports=Ports(40000, 40001, 55_000),
+        behaviour=Behaviour(
+            endpoint_independent=True, hairpinning=True, filtering="endpoint_independent"
+        ),
+    )
+    target = EngineTarget(setup)
+    opened = target.engine.translate(traffic.segment(2, 6000), INSIDE, 2, 0)
+    ends = (scenario.ENVIRONMENT, traffic.INTERFACE)
+    content = packet.tcp(
+        *ends, 5000, traffic.source_port(opened), packet.SYN, payload=PAYLOAD, partial=True
+    )
+    outcomes = []
+    for fragment in (0, DONT_FRAGMENT):
+        body = packet.ipv4(*ends, packet.TCP, content, fragment=fragment)
+        (verdict,) = send(target, traffic.frame_in(INSIDE, 1, body), 1400)
+        outcomes.append((verdict.action, verdict.reason, verdict.gso_size))
+    assert outcomes == [
+        (Action.FORWARD, DropReason.NONE, 1260),
+        (Action.DROP, DropReason.MTU_EXCEEDED, 0),
+    ]
+    assert target.count("replies_icmp") == 0
+    assert target.problems() == []
+    target.close()

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # What every module that makes, holds or frees entries does to them.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport SYN_REMEMBERED, Entry, age_of
+from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
+from hyperplane_nat.engine.flows.flow_table cimport table_unindex
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
-from hyperplane_nat.engine.wire.packet cimport Packet
+
 
 cdef inline bint over(uint8_t state) noexcept nogil:
     """Whether the flow has ended and only its port is held."""
@@ -29,21 +31,6 @@ cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """Move a flow's timer to its new deadline."""
     wheel_remove(&nat.wheel, flow)
     wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
-
-
-cdef inline void fill(
-    const Nat* nat, Entry* entry, const Packet* p, uint16_t interface, uint16_t nat_port
-) noexcept nogil:
-    """Write between which ends the flow of a packet from inside is, and how its source leaves."""
-    entry.source_address = p.source
-    entry.destination_address = p.destination
-    entry.source_port = p.source_port
-    entry.destination_port = p.destination_port
-    entry.originator = p.port
-    entry.protocol = p.protocol
-    entry.translated_address = nat.interfaces[interface].address
-    entry.translated_port = nat_port
-    entry.responder = interface
 
 
 cdef inline void join(Nat* nat, const Entry* entry) noexcept nogil:
@@ -72,3 +59,15 @@ cdef inline void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
     if interface.entries == 0 and interface.retiring:
         interface.retiring = 0
         nat.retiring -= 1
+
+
+cdef inline void disown(Nat* nat, uint32_t number, uint64_t now) noexcept nogil:
+    """A held entry is nobody's from now on: whoever has its slot next cannot take it up."""
+    cdef Entry* entry = &nat.table.entries[number]
+    entry_unsettle(entry)
+    table_unindex(&nat.table, number, SIDE_INSIDE)
+    leave_slot(nat, entry)
+    entry.originator = NOBODY
+    entry_settle(entry)
+    # Its deadline was that of its state, or of an opening while a SYN is remembered.
+    relink(nat, number, now)

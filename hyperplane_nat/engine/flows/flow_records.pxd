@@ -28,7 +28,6 @@ from hyperplane_nat.engine.state.layout cimport (
     FlowRecord,
     RecordRing,
     created_of,
-    is_mapping,
 )
 from hyperplane_nat.engine.state.record_ring cimport (
     record_fill,
@@ -88,8 +87,8 @@ cdef inline void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogi
     """All that the entry knows of its flow."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef FlowRecord* record
-    # An orphan has had its record, and a mapping carries no packets itself.
-    if entry.originator == NOBODY or is_mapping(entry):
+    # An orphan has had its record.
+    if entry.originator == NOBODY:
         return
     record = reserve(nat, entry.responder, nat.sink.ring.capacity)
     if record == NULL:

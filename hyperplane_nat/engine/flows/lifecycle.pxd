@@ -32,7 +32,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.allocation cimport allocate, report
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
-    fill,
+    disown,
     join,
     leave_interface,
     leave_slot,
@@ -52,14 +52,16 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_hash,
     table_index_insert,
     table_prefetch_index,
-    table_unindex,
 )
 from hyperplane_nat.engine.flows.mapping cimport (
     filter_admits,
-    mapping_free,
+    mapping_adopt,
+    mapping_at,
     mapping_join,
     mapping_leave,
     mapping_open,
+    mapping_plausible,
+    mapping_settle,
     mappings_recount,
     permission_adopt,
 )
@@ -83,9 +85,11 @@ from hyperplane_nat.engine.flows.tracker cimport (
 )
 from hyperplane_nat.engine.state.layout cimport (
     MAPPED,
+    MAPPING,
     NIL,
     SYN_REMEMBERED,
     Entry,
+    Mapping,
     Track,
     age_of,
     is_mapping,
@@ -155,8 +159,8 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
     elif nat.behaviour.mapping == MAPPING_ENDPOINT_INDEPENDENT:
         mapping = mapping_open(nat, p, now, reason)
         if mapping != NIL:
-            interface = nat.table.entries[mapping].responder
-            nat_port = nat.table.entries[mapping].translated_port
+            interface = mapping_at(nat, mapping).responder
+            nat_port = mapping_at(nat, mapping).translated_port
             reason[0] = mapping_join(nat, mapping, p, now)
     else:
         reason[0] = allocate(
@@ -169,7 +173,15 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
             report(nat, p, now, EVENT_FLOW_TABLE_FULL)
         return NIL
     entry = &nat.table.entries[flow]
-    fill(nat, entry, p, interface, nat_port)
+    entry.source_address = p.source
+    entry.destination_address = p.destination
+    entry.source_port = p.source_port
+    entry.destination_port = p.destination_port
+    entry.originator = p.port
+    entry.protocol = p.protocol
+    entry.translated_address = nat.interfaces[interface].address
+    entry.translated_port = nat_port
+    entry.responder = interface
     entry.flags = 0 if mapping == NIL else <uint8_t>MAPPED
     begin(nat, flow, now)
     join(nat, entry)
@@ -215,9 +227,6 @@ cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) 
     """The entry and its port are free since `ended`."""
     cdef Entry* entry = &nat.table.entries[flow]
     wheel_remove(&nat.wheel, flow)
-    if is_mapping(entry):
-        mapping_free(nat, flow)
-        return
     note_end(nat, flow, now)
     if entry.state == STATE_HELD:
         tombstone_put(nat, entry)
@@ -248,9 +257,6 @@ cdef inline bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nog
     cdef Entry* entry = &nat.table.entries[flow]
     cdef uint32_t timeout = timeout_of(nat, entry)
     if age_of(entry, now) < timeout:
-        return False
-    if entry.state == STATE_MAPPING:
-        entry.last_seen = <uint32_t>now
         return False
     if not over(entry.state):
         count_end(nat, entry, END_TIMEOUT)
@@ -372,27 +378,26 @@ cdef inline int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
     """
     cdef int examined = retime(nat, now, budget)
     cdef uint32_t flow
+    cdef bint gone
     wheel_begin(&nat.wheel)
     while examined < budget:
         flow = wheel_next(&nat.wheel, now)
         if flow == NIL:
             break
         examined += 1
-        if not flow_settle(nat, flow, now):
+        if is_mapping(&nat.table.entries[flow]):
+            gone = mapping_settle(nat, flow, now)
+        else:
+            gone = flow_settle(nat, flow, now)
+        if not gone:
             relink(nat, flow, now)
     return examined
 
 
 cdef inline void flow_remove(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """Forget a flow and its port at once: its interface is gone.
-
-    A mapping that still has flows is left for when it has none.
-    """
+    """Forget a flow and its port at once: its interface is gone."""
     cdef Entry* entry = &nat.table.entries[flow]
-    if is_mapping(entry):
-        if entry.packets[0]:
-            return
-    elif not over(entry.state):
+    if not over(entry.state):
         count_end(nat, entry, END_REMOVED)
     release(nat, flow, <uint32_t>now, now)
 
@@ -404,24 +409,16 @@ cdef inline void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nog
     leaves a held entry of the old slot, which is swept again.
     """
     cdef Entry* entry = &nat.table.entries[flow]
-    if not is_mapping(entry) and entry.flags & MAPPED:
+    if entry.flags & MAPPED:
         flow_remove(nat, flow, now)
         return
-    if entry.state == STATE_MAPPING:
-        return
     note_end(nat, flow, now)
-    entry_unsettle(entry)
     if not over(entry.state):
         count_end(nat, entry, END_REMOVED)
         entry.last_seen = <uint32_t>now
     entry.state = STATE_HELD
     entry.flags &= <uint8_t>~SYN_REMEMBERED
-    table_unindex(&nat.table, flow, SIDE_INSIDE)
-    leave_slot(nat, entry)
-    entry.originator = NOBODY
-    entry_settle(entry)
-    # Its deadline was that of its state, or of an opening while a SYN is remembered.
-    relink(nat, flow, now)
+    disown(nat, flow, now)
 
 
 cdef inline bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
@@ -435,12 +432,7 @@ cdef inline bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
     ):
         return False
     if is_mapping(entry):
-        return (
-            (entry.state == STATE_MAPPING or entry.state == STATE_HELD)
-            and entry.destination_address == 0
-            and entry.destination_port == 0
-            and entry.protocol in (1, 6, 17)
-        )
+        return mapping_plausible(<const Mapping*>entry)
     if entry.destination_address == 0:
         return False
     if entry.protocol == 6:
@@ -448,6 +440,23 @@ cdef inline bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
     if entry.protocol == 17:
         return entry.state in (STATE_UDP, STATE_UDP_REPLIED, STATE_HELD)
     return entry.protocol == 1 and (entry.state == STATE_ICMP or entry.state == STATE_HELD)
+
+
+cdef inline bint flow_adopt(Nat* nat, const Entry* entry) noexcept nogil:
+    """Count a flow and its port; whether a bitmap begins with it (`ports_adopt`)."""
+    if not over(entry.state):
+        count_active(nat, entry, 1)
+    if entry.flags & MAPPED:
+        permission_adopt(nat, entry)
+        return False
+    return ports_adopt(
+        &nat.ports,
+        entry.protocol,
+        entry.responder,
+        entry.destination_address,
+        entry.destination_port,
+        entry.translated_port,
+    )
 
 
 cdef inline bint adopt(
@@ -459,6 +468,7 @@ cdef inline bint adopt(
     """
     cdef Entry* entry = &nat.table.entries[flow]
     cdef int side, first = SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE
+    cdef bint begins
     if not plausible(nat, entry):
         return False
     for side in range(first, 2):
@@ -468,21 +478,12 @@ cdef inline bint adopt(
         table_index_insert(&nat.table, flow, side, hashes[side])
     join(nat, entry)
     if is_mapping(entry):
-        entry.packets[0] = 0
-    if entry.flags & MAPPED and not is_mapping(entry):
-        permission_adopt(nat, entry)
-    elif ports_adopt(
-        &nat.ports,
-        entry.protocol,
-        entry.responder,
-        entry.destination_address,
-        entry.destination_port,
-        entry.translated_port,
-    ):
+        begins = mapping_adopt(nat, flow)
+    else:
+        begins = flow_adopt(nat, entry)
+    if begins:
         unnoted[0] = flow + 1
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
-    if not over(entry.state) and not is_mapping(entry):
-        count_active(nat, entry, 1)
     if entry.generation & 1:
         entry_settle(entry)
     return True
@@ -494,7 +495,8 @@ cdef inline void ports_complete(Nat* nat, uint32_t end) noexcept nogil:
     cdef const Entry* entry
     for flow in range(end):
         entry = &nat.table.entries[flow]
-        if entry.state != STATE_FREE and (is_mapping(entry) or not entry.flags & MAPPED):
+        # A mapping has a port itself, and is no flow that has it from one.
+        if entry.state != STATE_FREE and not entry.flags & MAPPED:
             ports_note(
                 &nat.ports,
                 entry.protocol,
@@ -540,7 +542,7 @@ cdef inline uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept 
         for flow in range(start, end):
             entry = &nat.table.entries[flow]
             if entry.state != STATE_FREE:
-                if is_mapping(entry) or entry.flags & MAPPED:
+                if entry.flags & (MAPPING | MAPPED):
                     mapped = True
                 for side in range(2):
                     hashes[flow - start][side] = table_hash(&nat.table, entry_key(entry, side))

@@ -5,9 +5,10 @@
 Theory of operation
 -------------------
 A mapping is one inside port of one slot and the address and port it has outside, towards everybody.
-It is an entry of the flow table, marked MAPPING, with a destination that no flow has, 0; so it is
-found from either side like a flow, and its port is taken towards that, so nobody else has it.  ICMP
-echo has a mapping for each identifier.  `packets[0]` of a mapping counts the flows behind it::
+It is a record of its own, and takes the place of an entry in the flow table: so it is found from either
+side, timed and read by others like a flow.  Its destination is one that no flow has, 0, and its port is
+taken towards that, so nobody else has it.  ICMP echo has a mapping for each identifier.  `flows` counts
+those behind it::
 
     (nothing) --first flow--> MAPPING --last flow gone--> HELD --hold time--> (nothing)
                                  ^                          |
@@ -28,12 +29,13 @@ map is opened.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.allocation cimport admit_entry, allocate, refused
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
-    fill,
+    disown,
     join,
     leave_interface,
     leave_slot,
@@ -57,6 +59,7 @@ from hyperplane_nat.engine.state.layout cimport (
     MAPPING,
     NIL,
     Entry,
+    Mapping,
     Remote,
     age_of,
     is_mapping,
@@ -108,6 +111,16 @@ cdef inline uint32_t mapping_of(const Nat* nat, const Entry* flow) noexcept nogi
     return table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
 
 
+cdef inline Mapping* mapping_at(const Nat* nat, uint32_t number) noexcept nogil:
+    """The record of a mapping in an entry of the flow table."""
+    return <Mapping*>&nat.table.entries[number]
+
+
+cdef inline bint mapping_in_use(const Nat* nat, uint32_t mapping) noexcept nogil:
+    """Whether there is a mapping, and a flow behind it."""
+    return mapping != NIL and mapping_at(nat, mapping).state == STATE_MAPPING
+
+
 cdef inline uint32_t mapping_find(
     Nat* nat,
     int side,
@@ -124,13 +137,35 @@ cdef inline uint32_t mapping_find(
     cdef uint32_t mapping
     key = mapping_key(side, protocol, attachment, address, port)
     mapping = table_find(&nat.table, side, key, table_hash(&nat.table, key))
-    if mapping == NIL or nat.table.entries[mapping].state != STATE_HELD:
+    if mapping == NIL or mapping_at(nat, mapping).state == STATE_MAPPING:
         return mapping
-    if age_of(&nat.table.entries[mapping], now) < nat.timeouts[STATE_HELD]:
-        return mapping
-    wheel_remove(&nat.wheel, mapping)
-    mapping_free(nat, mapping)
-    return NIL
+    return NIL if mapping_settle(nat, mapping, now) else mapping
+
+
+cdef inline void mapping_begin(
+    Nat* nat, uint32_t mapping, const Packet* p, uint16_t interface, uint16_t nat_port, uint64_t now
+) noexcept nogil:
+    """Make the mapping of a packet's source, which no flow is behind yet."""
+    cdef Mapping* record = mapping_at(nat, mapping)
+    cdef Entry* entry = &nat.table.entries[mapping]
+    memset(&record.nothing, 0, sizeof(record.nothing))
+    record.source_address = p.source
+    record.source_port = p.source_port
+    record.everybody = 0
+    record.every_port = 0
+    record.originator = p.port
+    record.protocol = p.protocol
+    record.translated_address = nat.interfaces[interface].address
+    record.translated_port = nat_port
+    record.responder = interface
+    record.last_seen = <uint32_t>now
+    record.flags = MAPPING
+    record.flows = 0
+    set_created(entry, &nat.table.tracks[mapping], now)
+    join(nat, entry)
+    table_commit(&nat.table, mapping, STATE_MAPPING)
+    wheel_add(&nat.wheel, mapping, deadline_of(nat, entry, now))
+    nat.counters[C_MAPPINGS_ACTIVE] += 1
 
 
 cdef inline uint32_t mapping_open(
@@ -141,9 +176,8 @@ cdef inline uint32_t mapping_open(
         nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now
     )
     cdef uint16_t interface = 0, nat_port = 0
-    cdef Entry* entry
     if mapping != NIL:
-        reason[0] = admit_entry(nat, p, nat.table.entries[mapping].responder, now)
+        reason[0] = admit_entry(nat, p, mapping_at(nat, mapping).responder, now)
         return NIL if reason[0] else mapping
     mapping = table_allocate(&nat.table)
     if mapping == NIL:
@@ -153,22 +187,31 @@ cdef inline uint32_t mapping_open(
     if reason[0]:
         table_give_back(&nat.table, mapping)
         return NIL
-    entry = &nat.table.entries[mapping]
-    fill(nat, entry, p, interface, nat_port)
-    entry.destination_address = 0
-    entry.destination_port = 0
-    entry.flags = MAPPING
-    set_created(entry, &nat.table.tracks[mapping], now)
-    entry.last_seen = <uint32_t>now
-    entry.packets[0] = 0
-    entry.packets[1] = 0
-    entry.bytes[0] = 0
-    entry.bytes[1] = 0
-    join(nat, entry)
-    table_commit(&nat.table, mapping, STATE_MAPPING)
-    wheel_add(&nat.wheel, mapping, deadline_of(nat, entry, now))
-    nat.counters[C_MAPPINGS_ACTIVE] += 1
+    mapping_begin(nat, mapping, p, interface, nat_port, now)
     return mapping
+
+
+cdef inline bint joinable(Nat* nat, const Mapping* record, const Packet* p) noexcept nogil:
+    """Whether a new flow of a mapping can be told from others.
+
+    It cannot from one that had its port from an address-and-port-dependent mapping made before, nor
+    when it is one too many towards an address.
+    """
+    cdef const Remote* permission = ports_remote(
+        &nat.ports, p.protocol | PERMISSION, record.responder, p.destination, record.translated_port
+    )
+    key = flow_key(
+        SIDE_OUTSIDE,
+        p.protocol,
+        record.responder,
+        p.destination,
+        p.destination_port,
+        record.translated_address,
+        record.translated_port,
+    )
+    if permission != NULL and permission.count == PERMISSIONS_MAX:
+        return False
+    return table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key)) == NIL
 
 
 cdef inline int mapping_join(
@@ -176,34 +219,18 @@ cdef inline int mapping_join(
 ) noexcept nogil:
     """Count one more flow, that of a packet from inside, before it is committed.
 
-    Returns PORT_ALLOCATION when the flow cannot be told from another: one that had its port from an
-    address-and-port-dependent mapping made before, or one too many towards an address.
+    Returns PORT_ALLOCATION when it cannot be told from another.
     """
-    cdef Entry* entry = &nat.table.entries[mapping]
-    cdef Remote* permission = ports_remote(
-        &nat.ports, p.protocol | PERMISSION, entry.responder, p.destination, entry.translated_port
-    )
-    key = flow_key(
-        SIDE_OUTSIDE,
-        p.protocol,
-        entry.responder,
-        p.destination,
-        p.destination_port,
-        entry.translated_address,
-        entry.translated_port,
-    )
-    if (permission != NULL and permission.count == PERMISSIONS_MAX) or (
-        table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key)) != NIL
-    ):
+    cdef Mapping* record = mapping_at(nat, mapping)
+    if not joinable(nat, record, p):
         refused(nat, p, p.destination, p.destination_port, DROP_PORT_ALLOCATION, now)
-        if entry.packets[0] == 0 and entry.state == STATE_MAPPING:
-            wheel_remove(&nat.wheel, mapping)
+        if record.flows == 0 and record.state == STATE_MAPPING:
             mapping_free(nat, mapping)
         return DROP_PORT_ALLOCATION
-    entry.packets[0] += 1
-    entry.last_seen = <uint32_t>now
-    if entry.state == STATE_HELD:
-        entry.state = STATE_MAPPING
+    record.flows += 1
+    record.last_seen = <uint32_t>now
+    if record.state == STATE_HELD:
+        record.state = STATE_MAPPING
         nat.counters[C_MAPPINGS_ACTIVE] += 1
     return DROP_NONE
 
@@ -213,37 +240,82 @@ cdef inline void mapping_leave(
 ) noexcept nogil:
     """A flow of a mapping is free since `ended`; with the last one the mapping is held."""
     cdef uint32_t mapping
-    cdef Entry* entry
+    cdef Mapping* record
     permission_give_back(nat, flow)
     mapping = mapping_of(nat, flow)
     if mapping == NIL:
         return
-    entry = &nat.table.entries[mapping]
-    entry.packets[0] -= 1
+    record = mapping_at(nat, mapping)
+    record.flows -= 1
     # The order in which ends are noticed does not matter: the latest counts.
-    if <int32_t>(ended - entry.last_seen) > 0:
-        entry.last_seen = ended
-    if entry.packets[0]:
+    if <int32_t>(ended - record.last_seen) > 0:
+        record.last_seen = ended
+    if record.flows:
         return
-    entry.state = STATE_HELD
+    record.state = STATE_HELD
     nat.counters[C_MAPPINGS_ACTIVE] -= 1
-    if age_of(entry, now) < nat.timeouts[STATE_HELD]:
+    if not mapping_settle(nat, mapping, now):
         relink(nat, mapping, now)
-        return
-    wheel_remove(&nat.wheel, mapping)
+
+
+cdef inline bint mapping_settle(Nat* nat, uint32_t mapping, uint64_t now) noexcept nogil:
+    """Free a mapping whose hold time is over; whether it was.
+
+    One that is in use lasts as long as its flows: its clock is kept from turning over.
+    """
+    cdef Mapping* record = mapping_at(nat, mapping)
+    if age_of(<const Entry*>record, now) < nat.timeouts[record.state]:
+        return False
+    if record.state == STATE_MAPPING:
+        record.last_seen = <uint32_t>now
+        return False
     mapping_free(nat, mapping)
+    return True
 
 
 cdef inline void mapping_free(Nat* nat, uint32_t mapping) noexcept nogil:
-    """A mapping, which is in no bucket of the wheel, and its port are free."""
-    cdef Entry* entry = &nat.table.entries[mapping]
-    if entry.state == STATE_MAPPING:
+    """A mapping and its port are free."""
+    cdef Mapping* record = mapping_at(nat, mapping)
+    if record.state == STATE_MAPPING:
         nat.counters[C_MAPPINGS_ACTIVE] -= 1
-    ports_give_back(&nat.ports, entry.protocol, entry.responder, 0, 0, entry.translated_port)
-    leave_slot(nat, entry)
-    leave_interface(nat, entry)
+    wheel_remove(&nat.wheel, mapping)
+    ports_give_back(&nat.ports, record.protocol, record.responder, 0, 0, record.translated_port)
+    leave_slot(nat, <const Entry*>record)
+    leave_interface(nat, <const Entry*>record)
     table_free(&nat.table, mapping)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
+
+
+cdef inline void mapping_remove(Nat* nat, uint32_t mapping) noexcept nogil:
+    """Forget a mapping whose interface is gone, unless it has flows: then it goes after them."""
+    if mapping_at(nat, mapping).flows == 0:
+        mapping_free(nat, mapping)
+
+
+cdef inline void mapping_orphan(Nat* nat, uint32_t mapping, uint64_t now) noexcept nogil:
+    """Let a mapping whose slot is gone be held and nobody's, unless it has flows: then after them."""
+    if mapping_at(nat, mapping).state == STATE_HELD:
+        disown(nat, mapping, now)
+
+
+cdef inline bint mapping_plausible(const Mapping* record) noexcept nogil:
+    """Whether a record of a map that is opened can be a mapping."""
+    return (
+        record.flags == MAPPING
+        and (record.state == STATE_MAPPING or record.state == STATE_HELD)
+        and record.everybody == 0
+        and record.every_port == 0
+        and record.protocol in (1, 6, 17)
+    )
+
+
+cdef inline bint mapping_adopt(Nat* nat, uint32_t mapping) noexcept nogil:
+    """Count the port of a mapping, whose flows are yet to come; whether a bitmap begins with it."""
+    cdef Mapping* record = mapping_at(nat, mapping)
+    record.flows = 0
+    return ports_adopt(
+        &nat.ports, record.protocol, record.responder, 0, 0, record.translated_port
+    )
 
 
 cdef inline bint mapping_answers(Nat* nat, const Packet* p, uint64_t now) noexcept nogil:
@@ -252,7 +324,7 @@ cdef inline bint mapping_answers(Nat* nat, const Packet* p, uint64_t now) noexce
     if p.segment != SEGMENT_SYNACK or nat.behaviour.mapping != MAPPING_ENDPOINT_INDEPENDENT:
         return False
     mapping = mapping_find(nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now)
-    return mapping != NIL and nat.table.entries[mapping].state == STATE_MAPPING
+    return mapping_in_use(nat, mapping)
 
 
 cdef inline int mapping_admit(
@@ -264,7 +336,7 @@ cdef inline int mapping_admit(
     )
     if mapping[0] == NIL:
         return DROP_NO_FLOW
-    if nat.table.entries[mapping[0]].state == STATE_HELD:
+    if not mapping_in_use(nat, mapping[0]):
         return DROP_FLOW_HELD
     if filter_admits(nat, p.protocol, p.port, p.source, p.destination_port):
         return DROP_NONE
@@ -287,36 +359,37 @@ cdef inline void mappings_recount(Nat* nat, uint64_t now) noexcept nogil:
 
     A flow whose mapping is missing (damage) goes on with its port as its own.
     """
-    cdef uint32_t flow, mapping
-    cdef Entry* entry
-    for flow in range(nat.header.entries_watermark):
-        entry = &nat.table.entries[flow]
-        if entry.state == STATE_FREE or is_mapping(entry) or not entry.flags & MAPPED:
+    cdef uint32_t number, mapping
+    cdef Entry* flow
+    cdef Mapping* record
+    for number in range(nat.header.entries_watermark):
+        flow = &nat.table.entries[number]
+        if flow.state == STATE_FREE or not flow.flags & MAPPED:
             continue
-        mapping = mapping_of(nat, entry)
+        mapping = mapping_of(nat, flow)
         if mapping != NIL:
-            nat.table.entries[mapping].packets[0] += 1
+            mapping_at(nat, mapping).flows += 1
             continue
-        permission_give_back(nat, entry)
-        entry.flags &= <uint8_t>~MAPPED
+        permission_give_back(nat, flow)
+        flow.flags &= <uint8_t>~MAPPED
         ports_adopt(
             &nat.ports,
-            entry.protocol,
-            entry.responder,
-            entry.destination_address,
-            entry.destination_port,
-            entry.translated_port,
+            flow.protocol,
+            flow.responder,
+            flow.destination_address,
+            flow.destination_port,
+            flow.translated_port,
         )
     nat.counters[C_MAPPINGS_ACTIVE] = 0
-    for flow in range(nat.header.entries_watermark):
-        entry = &nat.table.entries[flow]
-        if entry.state == STATE_FREE or not is_mapping(entry):
+    for number in range(nat.header.entries_watermark):
+        record = mapping_at(nat, number)
+        if record.state == STATE_FREE or not is_mapping(<const Entry*>record):
             continue
-        if entry.packets[0]:
-            entry.state = STATE_MAPPING
+        if record.flows:
+            record.state = STATE_MAPPING
             nat.counters[C_MAPPINGS_ACTIVE] += 1
-        elif entry.state == STATE_MAPPING:
+        elif record.state == STATE_MAPPING:
             # Its last flow was free already, or its first was not committed yet.
-            entry.state = STATE_HELD
-            entry.last_seen = <uint32_t>now
-            relink(nat, flow, now)
+            record.state = STATE_HELD
+            record.last_seen = <uint32_t>now
+            relink(nat, number, now)

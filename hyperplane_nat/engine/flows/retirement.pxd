@@ -11,7 +11,8 @@ A sweep goes round the table within a budget, for everything that retires at onc
 
 * a flow of a retiring interface is removed with its port: the address is gone;
 * a flow of a retiring slot ends, and its port is held as after any end, in an entry that is nobody's:
-  it has no inside key, so the next environment in that slot cannot take it up.
+  it has no inside key, so the next environment in that slot cannot take it up;
+* a mapping goes with the last of its flows, and is held and nobody's in the same way.
 
 Who owns a slot is in the state map.  A forwarder that opens it is told the slots anew; entries of a
 slot that is not named, or that another environment has by then, retire the same way.
@@ -21,8 +22,9 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.lifecycle cimport flow_orphan, flow_remove
+from hyperplane_nat.engine.flows.mapping cimport mapping_orphan, mapping_remove
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
-from hyperplane_nat.engine.state.layout cimport Entry
+from hyperplane_nat.engine.state.layout cimport Entry, is_mapping
 
 cdef enum:
     # What ending a flow costs, in entries that are only looked at.
@@ -71,9 +73,15 @@ cdef inline uint32_t sweep(Nat* nat, uint64_t now, uint32_t budget) noexcept nog
         if entry.state == STATE_FREE:
             continue
         if nat.interfaces[entry.responder].retiring:
-            flow_remove(nat, flow, now)
+            if is_mapping(entry):
+                mapping_remove(nat, flow)
+            else:
+                flow_remove(nat, flow, now)
             used += END_COST
         elif entry.originator != NOBODY and nat.slots[entry.originator].retiring:
-            flow_orphan(nat, flow, now)
+            if is_mapping(entry):
+                mapping_orphan(nat, flow, now)
+            else:
+                flow_orphan(nat, flow, now)
             used += END_COST
     return used

@@ -27,11 +27,11 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Rank,
     Ranking,
 )
-from hyperplane_nat.engine.flows.mapping cimport PERMISSION
+from hyperplane_nat.engine.flows.mapping cimport PERMISSION, mapping_at
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.flows.timers cimport WHEEL_HEAD, WHEEL_LISTS
-from hyperplane_nat.engine.state.layout cimport MAPPED, NIL, Entry, Remote, is_mapping
+from hyperplane_nat.engine.state.layout cimport MAPPED, NIL, Entry, Mapping, Remote, is_mapping
 
 
 cdef inline list audit_fragments(const Nat* nat):
@@ -88,6 +88,7 @@ cdef inline list audit(Nat* nat):
     cdef uint32_t free_entries = 0
     cdef int side, bucket
     cdef Entry* entry
+    cdef const Mapping* mapping
     cdef Remote* remote
     cdef Interface* interface
     cdef uint32_t watermark = nat.header.entries_watermark
@@ -123,10 +124,11 @@ cdef inline list audit(Nat* nat):
             ) != flow:
                 problems.append(f"flow {flow}: another flow has its key on side {side}")
         if is_mapping(entry):
-            mappings[entry.responder, entry.protocol, entry.translated_port] = entry.packets[0]
-            active += entry.state == STATE_MAPPING
-            if (entry.state == STATE_MAPPING) != (entry.packets[0] > 0):
-                problems.append(f"mapping {flow}: {entry.packets[0]} flows, state {entry.state}")
+            mapping = mapping_at(nat, flow)
+            mappings[mapping.responder, mapping.protocol, mapping.translated_port] = mapping.flows
+            active += mapping.state == STATE_MAPPING
+            if (mapping.state == STATE_MAPPING) != (mapping.flows > 0):
+                problems.append(f"mapping {flow}: {mapping.flows} flows, state {mapping.state}")
         elif entry.flags & MAPPED:
             key = (entry.responder, entry.protocol, entry.translated_port)
             mapped[key] = mapped.get(key, 0) + 1

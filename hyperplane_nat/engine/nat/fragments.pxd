@@ -32,7 +32,7 @@ from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport EXTRA_ROOM, extra_add, extra_room
-from hyperplane_nat.engine.flows.flow_table cimport FlowKey, table_find, table_hash
+from hyperplane_nat.engine.flows.flow_table cimport FlowKey, table_find
 from hyperplane_nat.engine.flows.fragment_table cimport (
     BUFFER_BYTES,
     CONTEXT_ANSWERED,
@@ -75,7 +75,7 @@ from hyperplane_nat.engine.flows.reassembly cimport (
     reassembly_refund,
 )
 from hyperplane_nat.engine.nat.classification cimport packet_key
-from hyperplane_nat.engine.nat.hairpin cimport hairpin_arrive
+from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, second_of, target_of
 from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.state.layout cimport NIL
 from hyperplane_nat.engine.wire.checksum cimport (
@@ -93,6 +93,7 @@ from hyperplane_nat.engine.wire.packet cimport (
     Packet,
     fragment_field,
     fragment_offset,
+    judge,
     parse_ip,
 )
 from hyperplane_nat.engine.wire.rewrite cimport rewrite_ip
@@ -237,10 +238,8 @@ cdef inline void count_at_flow(
 
 cdef inline void follow(Nat* nat, Packet* p, const Context* context) noexcept nogil:
     """Translate a later fragment as the first one was."""
+    cdef Packet second
     count_at_flow(nat, p, context.flow_key, context.flow_hash)
-    if context.arrived_at != UNATTACHED:
-        hairpin_arrive(nat, p, context.arrived_at)
-        count_at_flow(nat, p, context.arriving_key, context.arriving_hash)
     rewrite_ip(p, 12, p.source, context.new_source, context.identification)
     if p.destination != context.new_destination:
         store32(p.ip + 16, context.new_destination)
@@ -248,8 +247,12 @@ cdef inline void follow(Nat* nat, Packet* p, const Context* context) noexcept no
             p.ip + 10,
             updated(load16(p.ip + 10), replaced32(p.destination, context.new_destination)),
         )
-        p.destination = context.new_destination
-    if context.out_side == SIDE_INSIDE:
+    if context.arrived_at != UNATTACHED:
+        second = hairpin_turn(nat, p, context.arrived_at, context.new_source, 0)
+        count_at_flow(nat, &second, context.arriving_key, context.arriving_hash)
+        send_inside(nat, &second, context.out_port)
+        judge(p, &second)
+    elif context.out_side == SIDE_INSIDE:
         send_inside(nat, p, context.out_port)
     else:
         send_outside(nat, p, context.out_port)
@@ -390,6 +393,7 @@ cdef inline uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcep
 cdef inline void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcept nogil:
     """The first fragment of a context was translated, or was not: so with the others."""
     cdef Context* context = &nat.fragments.contexts[number]
+    cdef Packet second
     if p.action != ACTION_FORWARD and p.action != ACTION_HOLD:
         refuse(nat, number, p.reason)
         return
@@ -400,10 +404,11 @@ cdef inline void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcep
     context.new_source = load32(p.ip + 12)
     context.new_destination = load32(p.ip + 16)
     context.arrived_at = UNATTACHED
-    if p.side != key_side(context):
-        context.arrived_at = p.port
-        context.arriving_key = packet_key(p)
-        context.arriving_hash = table_hash(&nat.table, context.arriving_key)
+    if p.hairpin:
+        second = second_of(nat, p, target_of(nat, p), context.new_source, load16(p.l4))
+        context.arrived_at = second.port
+        context.arriving_key = packet_key(&second)
+        context.arriving_hash = second.hash
     if key_side(context) == SIDE_INSIDE:
         context.holds = 1
         identification_hold(

@@ -5,9 +5,11 @@
 Theory of operation
 -------------------
 A packet from inside to the address of an interface of the same VPC is translated as any other that
-leaves, and then, without leaving, as one that arrives: the receiver sees the sender's external
-address and port, and both have flows.  It is one hop, so the TTL falls once.  Filtering is the same
-as for a packet from outside.
+leaves.  Instead of leaving it becomes a second packet, in the same frame, which arrives at that
+address like any from outside: the receiver sees the sender's external address and port, both have
+flows, and the filter decides.  What becomes of the second packet is the verdict of the first.  The two
+are one hop, so the second keeps its TTL, and nobody is told when it is too large for its receiver's
+link: the sender knows nothing of the translated packet that an error would quote.
 
 A packet to an address where no mapping is makes no flow (HAIRPIN_NO_MAPPING): an environment that
 scans an interface leaves nothing behind.  Of a fragmented datagram the first piece is translated like
@@ -18,21 +20,11 @@ ICMP errors about what came by a hairpin go back by one (RFC 5508 REQ-7).
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport table_find, table_hash
-from hyperplane_nat.engine.flows.lifecycle cimport flow_settle, flow_track
-from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_find
-from hyperplane_nat.engine.flows.nat cimport (
-    UNATTACHED,
-    Nat,
-    count_at_entry,
-    count_at_slot_out,
-    drop,
-)
+from hyperplane_nat.engine.flows.flow_table cimport table_hash
+from hyperplane_nat.engine.flows.mapping cimport mapping_find, mapping_in_use
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_at_slot_out
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
-from hyperplane_nat.engine.nat.outbound cimport send_inside
-from hyperplane_nat.engine.state.layout cimport NIL, Entry
 from hyperplane_nat.engine.wire.packet cimport Packet
-from hyperplane_nat.engine.wire.rewrite cimport readdress, rewrite_l4
 
 
 cdef inline uint16_t target_of(const Nat* nat, const Packet* p) noexcept nogil:
@@ -51,46 +43,27 @@ cdef inline bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noex
     mapping = mapping_find(
         nat, SIDE_OUTSIDE, p.protocol, target, p.destination, p.destination_port, now
     )
-    return mapping != NIL and nat.table.entries[mapping].state == STATE_MAPPING
+    return mapping_in_use(nat, mapping)
 
 
-cdef inline void hairpin_arrive(Nat* nat, Packet* p, uint16_t target) noexcept nogil:
-    """From here on a packet from inside is one that arrives at the address with this number."""
+cdef inline Packet second_of(
+    const Nat* nat, const Packet* p, uint16_t target, uint32_t source, uint16_t source_port
+) noexcept nogil:
+    """The packet that arrives at the address `target`, of one that has this source by now."""
+    cdef Packet second = p[0]
+    second.side = SIDE_OUTSIDE
+    second.port = target
+    second.source = source
+    second.source_port = source_port
+    second.hash = table_hash(&nat.table, packet_key(&second))
+    second.reply = NULL
+    return second
+
+
+cdef inline Packet hairpin_turn(
+    Nat* nat, const Packet* p, uint16_t target, uint32_t source, uint16_t source_port
+) noexcept nogil:
+    """The same, counted: the first packet is done, but for the verdict."""
     count_at_slot_out(nat, p)
     nat.counters[C_PACKETS_HAIRPINNED] += p.segments
-    p.side = SIDE_OUTSIDE
-    p.port = target
-
-
-cdef inline void hairpin_turn(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
-    """From here on a packet that was translated as one that leaves is one that arrives."""
-    hairpin_arrive(nat, p, target_of(nat, p))
-    p.source = entry.translated_address
-    p.source_port = entry.translated_port
-
-
-cdef inline void hairpin_deliver(
-    Nat* nat, Packet* p, const Entry* source, uint64_t now
-) noexcept nogil:
-    """Bring a packet to its receiver that is translated by its flow `source` already."""
-    cdef uint32_t flow
-    cdef int reason = DROP_NONE
-    cdef Entry* entry
-    hairpin_turn(nat, p, source)
-    key = packet_key(p)
-    flow = table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
-    if flow != NIL and flow_settle(nat, flow, now):
-        flow = NIL
-    if flow == NIL:
-        reason = mapping_admit(nat, p, now, &flow)
-    else:
-        reason = flow_track(nat, flow, p, now)
-        if reason == DROP_NONE:
-            count_at_entry(&nat.table.entries[flow], p)
-    if reason:
-        drop(nat, p, reason)
-        return
-    entry = &nat.table.entries[flow]
-    rewrite_l4(p, 2, p.destination, entry.source_address, entry.source_port)
-    readdress(p, 16, p.destination, entry.source_address)
-    send_inside(nat, p, entry.originator)
+    return second_of(nat, p, target, source, source_port)

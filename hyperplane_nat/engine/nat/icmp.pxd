@@ -30,7 +30,7 @@ from hyperplane_nat.engine.flows.identification cimport identification_next, ide
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
-from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn
+from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
 from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.state.layout cimport NIL, Entry, is_mapping
 from hyperplane_nat.engine.wire.checksum cimport (
@@ -46,8 +46,8 @@ from hyperplane_nat.engine.wire.checksum cimport (
     swap16,
     updated,
 )
-from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, IP_BYTES, Packet
-from hyperplane_nat.engine.wire.rewrite cimport readdress, rewrite_ip
+from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, IP_BYTES, Packet, judge
+from hyperplane_nat.engine.wire.rewrite cimport rewrite_destination, rewrite_ip
 
 cdef enum:
     ICMP_UNREACHABLE = 3
@@ -198,6 +198,7 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
     """An ICMP error of type 3, 11 or 12 from either side."""
     cdef Quote quote
     cdef const Entry* entry
+    cdef Packet second
     cdef uint32_t translated
     cdef int reason = quote_parse(nat, p, &quote)
     if reason:
@@ -214,17 +215,14 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
             p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
         )
         if p.hairpin:
-            hairpin_turn(nat, p, entry)
-            translate_error(nat, p, now)
+            second = hairpin_turn(nat, p, target_of(nat, p), translated, 0)
+            translate_error(nat, &second, now)
+            judge(p, &second)
             return
         send_outside(nat, p, entry.responder)
     else:
-        translated = entry.source_address
-        quote_rewrite(p, &quote, translated, entry.source_port)
-        if p.hairpin:
-            readdress(p, 16, p.destination, translated)
-        else:
-            rewrite_ip(p, 16, p.destination, translated, load16(p.ip + 4))
+        quote_rewrite(p, &quote, entry.source_address, entry.source_port)
+        rewrite_destination(p, entry.source_address)
         send_inside(nat, p, entry.originator)
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
@@ -237,7 +235,8 @@ cdef inline void reply_error(
 
     The quotation is the IP header and eight bytes as received: it must not be translated yet.  The
     source is the gateway address inside, so that a traceroute names the first hop, and the
-    interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.
+    interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.  Without
+    a buffer there is no answer.
     """
     cdef const uint8_t* ours = nat.slots[p.port].gateway_mac
     cdef uint32_t source = nat.slots[p.port].gateway
@@ -247,6 +246,8 @@ cdef inline void reply_error(
     cdef uint8_t* icmp = ip + 20
     cdef uint32_t quoted = p.header_length + min(<uint32_t>p.l4_length, <uint32_t>QUOTED_MIN)
     cdef uint32_t total = 20 + ICMP_BYTES + quoted
+    if frame == NULL:
+        return
     if p.side == SIDE_OUTSIDE:
         ours = nat.interfaces[p.port].mac
         source = nat.interfaces[p.port].address

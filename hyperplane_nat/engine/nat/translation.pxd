@@ -33,7 +33,7 @@ from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
 from hyperplane_nat.engine.nat.fragments cimport fragment_answered, fragment_arrives
-from hyperplane_nat.engine.nat.hairpin cimport hairpin_deliver, hairpin_reachable
+from hyperplane_nat.engine.nat.hairpin cimport hairpin_reachable, hairpin_turn, target_of
 from hyperplane_nat.engine.nat.icmp cimport (
     ICMP_PROHIBITED,
     ICMP_TIME_EXCEEDED,
@@ -44,9 +44,14 @@ from hyperplane_nat.engine.nat.icmp cimport (
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
 from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
 from hyperplane_nat.engine.state.layout cimport NIL, Entry
-from hyperplane_nat.engine.wire.checksum cimport load16
-from hyperplane_nat.engine.wire.packet cimport KIND_ARP, KIND_FLOW, KIND_ICMP_ERROR, Packet
-from hyperplane_nat.engine.wire.rewrite cimport rewrite_ip, rewrite_l4
+from hyperplane_nat.engine.wire.packet cimport (
+    KIND_ARP,
+    KIND_FLOW,
+    KIND_ICMP_ERROR,
+    Packet,
+    judge,
+)
+from hyperplane_nat.engine.wire.rewrite cimport rewrite_destination, rewrite_ip, rewrite_l4
 
 
 cdef inline void nat_classify(Nat* nat, Packet* p) noexcept nogil:
@@ -95,13 +100,117 @@ cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
         reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
 
 
-cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
-    """Translate a packet from outside by its flow or mapping and send it to the environment."""
+cdef inline uint32_t flow_of(Nat* nat, const Packet* p, uint64_t now) noexcept nogil:
+    """The flow that a packet belongs to now, or NIL."""
+    cdef uint32_t flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
+    cdef const Entry* entry
+    if flow == NIL:
+        return NIL
+    entry = &nat.table.entries[flow]
+    if (
+        <uint32_t>now - entry.last_seen >= nat.timeouts[entry.state]
+        and flow_settle(nat, flow, now)
+    ):
+        return NIL
+    return flow
+
+
+cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """A new flow for a packet from inside, or NIL: it was dropped or answered."""
+    cdef int reason = DROP_NONE
+    cdef uint32_t flow
+    if p.protocol == 6:
+        if p.segment == SEGMENT_SYN:
+            count(nat, C_TCP_SYNS_FROM_SOURCE)
+            count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+        elif not mapping_answers(nat, p, now):
+            refuse_stray(nat, p)
+            note_refusal(nat, p, p.reason, now)
+            return NIL
+    flow = flow_create(nat, p, now, &reason)
+    if flow == NIL:
+        refuse(nat, p, reason)
+        note_refusal(nat, p, reason, now)
+    return flow
+
+
+cdef inline bint flow_goes_on(Nat* nat, uint32_t flow, Packet* p, uint64_t now) noexcept nogil:
+    """Let a packet act on its flow; False when it was dropped or answered instead."""
+    cdef int reason = flow_track(nat, flow, p, now)
+    if reason == DROP_NONE:
+        return True
+    if reason == DROP_TCP_IDLE_TIMEOUT:
+        refuse_idle(nat, p)
+    else:
+        drop(nat, p, reason)
+    note_refusal(nat, p, reason, now)
+    return False
+
+
+cdef inline void translate_leaving(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """Translate a packet from inside by its flow, or by a new one, and send it."""
+    cdef uint32_t flow, translated
+    cdef Entry* entry
+    cdef Packet second
+    if p.hairpin and not hairpin_reachable(nat, p, now):
+        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
+        return
+    flow = flow_of(nat, p, now)
+    if flow == NIL:
+        flow = flow_begin(nat, p, now)
+        if flow == NIL:
+            return
+    elif not flow_goes_on(nat, flow, p, now):
+        return
+    entry = &nat.table.entries[flow]
+    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
+        return
+    count_at_entry(entry, p)
+    translated = entry.translated_address
+    rewrite_l4(p, 4 if p.protocol == 1 else 0, p.source, translated, entry.translated_port)
+    rewrite_ip(
+        p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
+    )
+    if p.hairpin:
+        second = hairpin_turn(nat, p, target_of(nat, p), translated, entry.translated_port)
+        translate_arriving(nat, &second, now)
+        judge(p, &second)
+    else:
+        send_outside(nat, p, entry.responder)
+
+
+cdef inline void translate_arriving(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """Translate a packet from outside by its flow, or by the mapping that admits it, and deliver it."""
+    cdef uint32_t flow = flow_of(nat, p, now)
+    cdef bint admitted = flow == NIL
+    cdef Entry* entry
+    cdef int reason = DROP_NO_FLOW
+    if admitted:
+        if nat.behaviour.mapping:
+            reason = mapping_admit(nat, p, now, &flow)
+        if reason:
+            drop(nat, p, reason)
+            note_refusal(nat, p, reason, now)
+            return
+    elif not flow_goes_on(nat, flow, p, now):
+        return
+    entry = &nat.table.entries[flow]
+    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
+        return
+    if not admitted:
+        count_at_entry(entry, p)
     rewrite_l4(
         p, 4 if p.protocol == 1 else 2, p.destination, entry.source_address, entry.source_port
     )
-    rewrite_ip(p, 16, p.destination, entry.source_address, load16(p.ip + 4))
+    rewrite_destination(p, entry.source_address)
     send_inside(nat, p, entry.originator)
+
+
+cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    if p.side == SIDE_INSIDE:
+        translate_leaving(nat, p, now)
+    else:
+        translate_arriving(nat, p, now)
 
 
 cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -118,76 +227,3 @@ cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         if context != NOTHING:
             translate_flow(nat, p, now)
             fragment_answered(nat, p, context)
-
-
-cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    """Find or make the packet's flow and forward it."""
-    cdef uint32_t flow
-    cdef Entry* entry
-    cdef int reason = DROP_NONE
-    cdef uint32_t translated
-    if p.hairpin and not hairpin_reachable(nat, p, now):
-        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
-        return
-    flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
-    if flow != NIL:
-        entry = &nat.table.entries[flow]
-        if (
-            <uint32_t>now - entry.last_seen >= nat.timeouts[entry.state]
-            and flow_settle(nat, flow, now)
-        ):
-            flow = NIL
-    if flow == NIL:
-        if p.side == SIDE_OUTSIDE:
-            reason = DROP_NO_FLOW
-            if nat.behaviour.mapping:
-                reason = mapping_admit(nat, p, now, &flow)
-            if reason:
-                drop(nat, p, reason)
-                note_refusal(nat, p, reason, now)
-                return
-            entry = &nat.table.entries[flow]
-            if not (needs_fitting(nat, p, entry) and fit(nat, p, entry)):
-                deliver(nat, p, entry)
-            return
-        if p.protocol == 6:
-            if p.segment == SEGMENT_SYN:
-                count(nat, C_TCP_SYNS_FROM_SOURCE)
-                count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
-            elif not mapping_answers(nat, p, now):
-                refuse_stray(nat, p)
-                note_refusal(nat, p, p.reason, now)
-                return
-        flow = flow_create(nat, p, now, &reason)
-        if flow == NIL:
-            refuse(nat, p, reason)
-            note_refusal(nat, p, reason, now)
-            return
-    else:
-        reason = flow_track(nat, flow, p, now)
-        if reason == DROP_TCP_IDLE_TIMEOUT:
-            refuse_idle(nat, p)
-            note_refusal(nat, p, DROP_TCP_IDLE_TIMEOUT, now)
-            return
-        if reason:
-            drop(nat, p, reason)
-            note_refusal(nat, p, reason, now)
-            return
-    entry = &nat.table.entries[flow]
-    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
-        return
-    count_at_entry(entry, p)
-    if p.side == SIDE_INSIDE:
-        translated = entry.translated_address
-        rewrite_l4(
-            p, 4 if p.protocol == 1 else 0, p.source, translated, entry.translated_port
-        )
-        rewrite_ip(
-            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
-        )
-        if p.hairpin:
-            hairpin_deliver(nat, p, entry, now)
-        else:
-            send_outside(nat, p, entry.responder)
-    else:
-        deliver(nat, p, entry)

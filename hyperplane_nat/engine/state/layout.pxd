@@ -50,6 +50,27 @@ cdef struct Entry:
     uint64_t packets[2]
     uint64_t bytes[2]
 
+# One endpoint-independent mapping, which takes the place of an entry: `flags` says MAPPING.  What the
+# table, its timers and readers of other processes go by stands where an Entry has it.  Its destination
+# is everybody, 0 and 0, which no flow has; where a flow has its counters there are its flows.
+cdef struct Mapping:
+    uint32_t source_address
+    uint32_t everybody
+    uint16_t source_port
+    uint16_t every_port
+    uint16_t originator
+    uint8_t protocol
+    uint8_t state
+    uint32_t translated_address
+    uint16_t translated_port
+    uint16_t responder
+    uint32_t last_seen
+    uint16_t generation
+    uint8_t flags
+    uint8_t created_high
+    uint64_t flows
+    uint64_t nothing[3]
+
 # What a flow's later packets do not need unless they are TCP's: next sequence number expected from,
 # last acknowledgement sent and window offered by each side; the SYN that is remembered; and the low
 # bits of when the flow began (`created_of`).  What else is in `syn_scale` the tracker knows.

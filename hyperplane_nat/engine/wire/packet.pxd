@@ -68,7 +68,8 @@ cdef struct Packet:
     uint8_t side
     uint8_t partial
     uint8_t checked
-    # For an interface address, of an environment that may reach it: see hairpin.pxd.
+    # For an interface address, of an environment that may reach it, or the second packet that this
+    # became: see hairpin.pxd.
     uint8_t hairpin
     # A partial checksum that is not the transport's own: it lies in what a tunnel carries.
     uint8_t inner
@@ -76,6 +77,7 @@ cdef struct Packet:
     uint16_t port
     uint16_t checksum_start
     uint16_t checksum_offset
+    # Room for an answer; NULL when there shall be none.
     uint8_t* reply
 
     uint8_t* ip
@@ -134,6 +136,18 @@ cdef inline void settle_offload(const Packet* p, uint8_t* header) noexcept nogil
         memset(header, 0, OFFLOAD_BYTES)
     elif p.offload_changed:
         memcpy(header + OFFLOAD_GSO_SIZE, &p.gso_size, 2)
+
+
+cdef inline void judge(Packet* p, const Packet* other) noexcept nogil:
+    """Give a packet the verdict of another one in the same frame."""
+    p.gso_size = other.gso_size
+    p.action = other.action
+    p.reason = other.reason
+    p.out_side = other.out_side
+    p.out_port = other.out_port
+    p.out_frame = other.out_frame
+    p.out_length = other.out_length
+    p.offload_changed = other.offload_changed
 
 
 cdef inline uint32_t prefix_mask(int length) noexcept nogil:

@@ -36,10 +36,13 @@ cdef inline void rewrite_ip(
     )
 
 
-cdef inline void readdress(Packet* p, int offset, uint32_t old, uint32_t new) noexcept nogil:
-    """Replace the address at `offset` of the IP header and nothing else."""
-    store32(p.ip + offset, new)
-    store16(p.ip + 10, updated(load16(p.ip + 10), replaced32(old, new)))
+cdef inline void rewrite_destination(Packet* p, uint32_t new) noexcept nogil:
+    """Replace the destination of what arrives; the hop is taken already off a second packet."""
+    if p.hairpin:
+        store32(p.ip + 16, new)
+        store16(p.ip + 10, updated(load16(p.ip + 10), replaced32(p.destination, new)))
+    else:
+        rewrite_ip(p, 16, p.destination, new, load16(p.ip + 4))
 
 
 cdef inline void rewrite_l4(
