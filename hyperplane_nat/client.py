@@ -71,8 +71,9 @@ class ApiError(ClientError):
     ) -> None:
         """`problems` has what is wrong with a configuration, each as an object."""
         # AWS's names are in camel case, the API's own are not.
-        named = code[:1].isupper() and code not in message
-        super().__init__(f"{code}: {message}" if named else message)
+        self.name = f"{code}: " if code[:1].isupper() and code not in message else ""
+        self.message = message
+        super().__init__(self.name + message)
         self.status = status
         self.code = code
         self.problems = tuple(problems)

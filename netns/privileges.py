@@ -16,7 +16,8 @@ a library asks for in every process (`Program.unnoted`) would fill the audit log
 answer from a list of its own, which notes nothing. The kernel takes the strictest of two answers.
 
 Two things are in no list. Memory that can be executed: code is loaded before. And files opened for
-writing, outside of `FLOW_LOGS`: what the others write was opened before.
+writing, outside of `FLOW_LOGS`: what the others write was opened before. Paths are nothing that a
+list can tell apart, so whoever opens files for writing is bounded to a directory by landlock(7).
 
 To be called while there is one thread: the kernel keeps capabilities per thread. `drop` looks at
 every thread and raises where one has kept something.
@@ -194,11 +195,12 @@ def of(pid: int) -> Privileges | None:
         return None
 
 
-def drop(program: Program, *, uid: int) -> None:
+def drop(program: Program, *, uid: int, writes: Path | None = None) -> None:
     """Become `uid` (its group too) with nothing but what `program` is allowed.
 
     0 keeps the user: root without capabilities, who still owns root's files. NetnsError where it
-    cannot be done; the process is not to go on then. Whatever is imported later must be readable
+    cannot be done; the process is not to go on then. `writes` is the only directory below which it
+    changes files, where the kernel offers Landlock. Whatever is imported later must be readable
     for `uid`, and a parent death signal is lost with the user: it is set after this.
     """
     # While they can be read.
@@ -215,6 +217,8 @@ def drop(program: Program, *, uid: int) -> None:
             syscalls.set_undumpable()
         syscalls.drop_capabilities()
         syscalls.set_no_new_privs()
+        if writes is not None and syscalls.landlock_version():
+            syscalls.change_only_below(writes)
         for each in lists:
             each.load()
     except OSError as error:

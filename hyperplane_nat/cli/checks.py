@@ -90,6 +90,7 @@ def run(config: Config) -> Iterator[Check]:
     if privileged.outcome is Outcome.OK:
         yield capabilities(privileges.of(os.getpid()))
         yield dropping(config.lab.process_uid)
+        yield landlock(syscalls.landlock_version())
     yield state_directory(config, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     yield open_files()
     yield locked_memory()
@@ -192,6 +193,19 @@ def dropping(uid: int) -> Check:
         cause, _, remedy = line.rpartition(" (")
         return bad(name, cause or line, remedy.removesuffix(")"))
     return good(name, f"user {uid} without capabilities, system calls by a list")
+
+
+def landlock(version: int) -> Check:
+    """Whether who writes files as root can be kept to its own."""
+    name = "Landlock"
+    if version:
+        return good(name, f"version {version}: the writer of flow logs changes only its own files")
+    return Check(
+        name,
+        Outcome.MISSING,
+        "the writer of flow logs could write what root can",
+        "use a kernel with Landlock (5.13), and name it in lsm=",
+    )
 
 
 def state_directory(config: Config, mounts: str) -> Check:

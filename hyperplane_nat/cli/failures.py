@@ -25,22 +25,24 @@ from hyperplane_nat.errors import ConfigError, Problem
 def tell(ctx: typer.Context, error: Exception) -> None:
     """Say why the command failed."""
     lab, _ = common.acted_on(ctx)
+    name = ""
     match error:
         case NotRunningError():
             text = _not_running(ctx, error)
-        case ApiError() if error.problems:
-            text = "\n".join(str(Problem(**problem)) for problem in error.problems)
+        case ApiError():
+            problems = "\n".join(str(Problem(**problem)) for problem in error.problems)
+            name, text = error.name, problems or error.message
         case _:
             text = str(error)
     lines = [common.with_lab(line, lab) for line in text.splitlines()]
     if common.wants_json(ctx):
         document: dict[str, Any] = {"error": _code(error), "message": "; ".join(lines)}
-        if problems := _problems(error):
-            document["problems"] = problems
+        if found := _problems(error):
+            document["problems"] = found
         typer.echo(json.dumps(document), err=True)
         return
     for line in lines:
-        typer.echo(f"hyperplane-nat: {line}", err=True)
+        typer.echo(f"hyperplane-nat: {name}{line}", err=True)
 
 
 def tell_usage(message: str, command: str) -> None:

@@ -346,7 +346,7 @@ class Service:
             return result
 
     def _applicable(self, document: Mapping[str, Any]) -> Config:
-        config = validated(_as_it_is(document, self._config), "apply")
+        config = validated(_as_it_is(document, self._config), "")
         changed = [
             field
             for field in record.differences(self._config, config)
@@ -356,7 +356,7 @@ class Service:
             raise ConfigError.of(
                 [
                     Problem(
-                        source="apply",
+                        source="",
                         line=None,
                         entry="",
                         field=field,

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netns import privileges
+from netns import privileges, syscalls
+from tests.conftest import in_ci
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives up what only root has")
 
@@ -28,6 +30,8 @@ def outcome(work):
 def say(**said):
     print(json.dumps(said), flush=True)
 """
+ENOENT = 2
+EACCES = 13
 EFAULT = 14
 ENOSYS = 38
 
@@ -141,6 +145,44 @@ say(**answers)
         "CAPTURE": common
         | {"files": False, "threads": False, "inet": False, "unix": True, "maps": True},
     }
+
+
+def test_who_writes_files_changes_them_below_one_directory_only(tmp_path: Path) -> None:
+    if not syscalls.landlock_version():
+        assert not in_ci(), "this kernel has no Landlock"
+        pytest.skip("this kernel has no Landlock")
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    for directory in (mine, others):
+        directory.mkdir()
+        (directory / "file").write_text("old")
+    told = run(f"""
+mine, others = {str(mine)!r}, {str(others)!r}
+already = open(others + "/open", "w")
+privileges.drop(privileges.FLOW_LOGS, uid=0, writes=privileges.Path(mine))
+
+def change(where):
+    def write(name, flags):
+        os.close(os.open(where + name, os.O_WRONLY | flags, 0o600))
+    return [
+        outcome(work)
+        for work in (
+            lambda: write("/file", 0),
+            lambda: write("/file", os.O_TRUNC),
+            lambda: write("/new", os.O_CREAT),
+            lambda: os.mkdir(where + "/directory"),
+            lambda: os.rename(where + "/file", where + "/renamed"),
+            lambda: os.unlink(where + "/renamed"),
+            lambda: os.rmdir(where + "/directory"),
+        )
+    ]
+
+say(mine=change(mine), others=change(others), read=open(others + "/file").read(),
+    open=already.write("more"))
+""")
+    assert told["mine"] == [0] * 7
+    # Of what could not be made nothing can be removed.
+    assert told["others"] == [EACCES] * 5 + [ENOENT] * 2
+    assert (told["read"], told["open"]) == ("old", 4)
 
 
 def test_what_a_library_always_asks_for_is_refused_without_a_line_in_the_audit_log() -> None:
