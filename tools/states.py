@@ -10,13 +10,14 @@ arrow leads on. The text is Mermaid, which GitHub and most editors draw.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple, TypeVar
 
 from hyperplane_nat.controller.forwarder.states import FORWARDER_STATES
-from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
+from hyperplane_nat.engine.flows.fragment_states import TRANSITIONS as FRAGMENTS
+from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOURS
 from hyperplane_nat.engine.flows.tcp_states import TIMER_OF_STATE, arrows
-from hyperplane_nat.engine.state.constants import NeighbourState, Side, State
+from hyperplane_nat.engine.state.constants import FragmentState, NeighbourState, Side, State
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
@@ -35,6 +36,9 @@ another; what changes no state is not drawn.
 
 S = TypeVar("S", bound=StrEnum)
 E = TypeVar("E", bound=StrEnum)
+K = TypeVar("K", bound=IntEnum)
+H = TypeVar("H", bound=IntEnum)
+D = TypeVar("D", bound=IntEnum)
 
 
 class Arrow(NamedTuple):
@@ -98,17 +102,17 @@ def lifecycle(title: str, text: str, table: Mapping[tuple[S, E], S]) -> Machine:
     )
 
 
-def neighbours() -> list[Arrow]:
-    """Arrows of next hops; a record that is forgotten is nowhere."""
+def records(begins: Arrow, table: Mapping[tuple[K, H], tuple[K, D]], nowhere: K) -> list[Arrow]:
+    """Arrows of what the engine keeps; a record that is forgotten is nowhere."""
     return [
-        Arrow("[*]", name(NeighbourState.INCOMPLETE), "a frame for it"),
+        begins,
         *(
             Arrow(
                 name(before),
-                "[*]" if after is NeighbourState.NONE else name(after),
+                "[*]" if after is nowhere else name(after),
                 f"{name(event)} / {name(action).lower()}",
             )
-            for (before, event), (after, action) in TRANSITIONS.items()
+            for (before, event), (after, action) in table.items()
             if after is not before
         ),
     ]
@@ -139,7 +143,21 @@ def machines() -> list[Machine]:
         Machine(
             "A next hop",
             "What happens / what is done (`engine/flows/neighbour_states.py`).",
-            neighbours(),
+            records(
+                Arrow("[*]", name(NeighbourState.INCOMPLETE), "a frame for it"),
+                NEIGHBOURS,
+                NeighbourState.NONE,
+            ),
+            {},
+        ),
+        Machine(
+            "A datagram in fragments",
+            "What happens / what is done (`engine/flows/fragment_states.py`).",
+            records(
+                Arrow("[*]", name(FragmentState.WAITING), "a fragment of it"),
+                FRAGMENTS,
+                FragmentState.NONE,
+            ),
             {},
         ),
         lifecycle(

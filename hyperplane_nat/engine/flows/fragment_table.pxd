@@ -4,7 +4,8 @@
 
 Theory of operation
 -------------------
-A context is found by a keyed hash and is in three lists, each by age: of all contexts, of its
+What becomes of a datagram is a table (`fragment_states`); its context says in which state it is.  A
+context is found by a keyed hash and is in three lists, each by age: of all contexts, of its
 sender's, and of those of its place that are in the same state.  So the oldest of each is at hand.  A
 place is a slot, or an interface with everybody behind it, whose sources can be forged.  Places are
 ranked by how many contexts, and by how many buffers they have: those that have as many are in a list,
@@ -22,6 +23,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey
 from hyperplane_nat.engine.flows.reassembly cimport Account
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
@@ -42,10 +44,13 @@ cdef enum:
     NOTHING = 0xFFFFFFFF
 
 cdef enum:
-    CONTEXT_WAITING = 0
-    CONTEXT_ANSWERED = 1
-    CONTEXT_REFUSED = 2
-    CONTEXT_STATES = 3
+    FRAGMENT_STATES = 3
+    FRAGMENT_EVENTS = 7
+
+# What follows from an event: see fragment_states.py.
+cdef struct FragmentStep:
+    uint8_t state
+    uint8_t action
 
 # The lists that a context is in.
 cdef enum:
@@ -140,7 +145,7 @@ cdef struct Ranking:
 
 # A slot, or an interface with all senders behind it.
 cdef struct Place:
-    List contexts[CONTEXT_STATES]
+    List contexts[FRAGMENT_STATES]
     Rank ranks[RANKINGS]
 
 cdef struct FragmentTable:
@@ -157,6 +162,7 @@ cdef struct FragmentTable:
     List by_time
     Ranking rankings[RANKINGS]
     HashKey key
+    FragmentStep steps[FRAGMENT_STATES][FRAGMENT_EVENTS]
 
 
 cdef inline uint8_t key_side(const Context* context) noexcept nogil:
@@ -251,9 +257,15 @@ cdef inline const Place* largest(const FragmentTable* table, int which) noexcept
 
 
 cdef inline int fragments_init(
-    FragmentTable* table, uint32_t slots_max, uint32_t interfaces_max, HashKey key
-) noexcept nogil:
-    """Take the memory; 1 when there is none."""
+    FragmentTable* table,
+    dict transitions,
+    uint32_t slots_max,
+    uint32_t interfaces_max,
+    HashKey key,
+) except -1:
+    """Make an empty table of a zeroed one, for these states; 1 when there is no memory for it."""
+    for (known, happened), (following, action) in transitions.items():
+        table.steps[<int>known][<int>happened] = FragmentStep(<uint8_t>following, <uint8_t>action)
     table.key = key
     table.slots_max = slots_max
     table.contexts = <Context*>calloc(CONTEXTS, sizeof(Context))
@@ -368,16 +380,16 @@ cdef inline uint32_t context_of_the_largest(const FragmentTable* table) noexcept
     piece, before those that are on their way.
     """
     cdef const Place* place = largest(table, BY_CONTEXTS)
-    if place.contexts[<int>CONTEXT_REFUSED].count:
-        return place.contexts[<int>CONTEXT_REFUSED].first
-    if place.contexts[<int>CONTEXT_WAITING].count:
-        return place.contexts[<int>CONTEXT_WAITING].first
-    return place.contexts[<int>CONTEXT_ANSWERED].first
+    if place.contexts[<int>FRAGMENT_REFUSED].count:
+        return place.contexts[<int>FRAGMENT_REFUSED].first
+    if place.contexts[<int>FRAGMENT_WAITING].count:
+        return place.contexts[<int>FRAGMENT_WAITING].first
+    return place.contexts[<int>FRAGMENT_ANSWERED].first
 
 
 cdef inline uint32_t waiting_of_the_largest(const FragmentTable* table) noexcept nogil:
     """The oldest context of the place with the most buffers that has any; there must be one."""
-    return largest(table, BY_BUFFERS).contexts[<int>CONTEXT_WAITING].first
+    return largest(table, BY_BUFFERS).contexts[<int>FRAGMENT_WAITING].first
 
 
 cdef inline void context_free(FragmentTable* table, uint32_t number) noexcept nogil:

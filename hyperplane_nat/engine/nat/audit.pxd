@@ -20,7 +20,7 @@ from hyperplane_nat.engine.flows.flow_table cimport (
 from hyperplane_nat.engine.flows.fragment_table cimport (
     BY_BUFFERS,
     BY_CONTEXTS,
-    CONTEXT_STATES,
+    FRAGMENT_STATES,
     RANKINGS,
     Context,
     FragmentTable,
@@ -61,7 +61,7 @@ cdef inline list audit_fragments(const Nat* nat):
         if table.senders[<uint32_t>sender].contexts.count != count:
             problems.append(f"sender {sender}: {count} datagrams, counted otherwise")
     for place in range(table.slots_max + nat.interfaces_max):
-        for which in range(CONTEXT_STATES):
+        for which in range(FRAGMENT_STATES):
             if table.places[place].contexts[which].count != contexts_at.get((place, which), 0):
                 problems.append(f"place {place}: datagrams in state {which} are counted wrong")
     for which in range(RANKINGS):

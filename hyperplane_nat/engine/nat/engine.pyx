@@ -72,7 +72,8 @@ from hyperplane_nat.engine.nat.views cimport events_of, next_hops_of
 
 from hyperplane_nat.engine.state.constants import Action, DropReason, Side, counter_names
 from hyperplane_nat.engine.state.settings import Behaviour, NeighbourSettings, Ports, Timeouts, Verdict
-from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
+from hyperplane_nat.engine.flows.fragment_states import TRANSITIONS as FRAGMENTS
+from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOURS
 from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
 
 
@@ -148,10 +149,10 @@ cdef class Engine:
             or nat.own_numbers == NULL
             or nat.extras.arena == NULL
             or fragments_init(
-                &nat.fragments, header.slots_max, header.interfaces_max, fragment_key
+                &nat.fragments, FRAGMENTS, header.slots_max, header.interfaces_max, fragment_key
             )
             or neighbours_init(
-                &nat.neighbours, TRANSITIONS, neighbour_key, header.slots_max, header.interfaces_max
+                &nat.neighbours, NEIGHBOURS, neighbour_key, header.slots_max, header.interfaces_max
             )
             or table_init(&nat.table, header, keys[0])
         ):

@@ -8,7 +8,8 @@ Only the first fragment has ports, so only it can find or make the flow (RFC 478
 section 3.4).  Nothing is reassembled.  A context per datagram remembers what the first one was
 translated to; the others are rewritten by it.  Those that come before it wait, copied, until the
 first one comes, and leave after it.  What becomes of the first one becomes of them all, be it that it
-leaves, arrives, or does both on its way to a neighbour (:mod:`hairpin`).
+leaves, arrives, or does both on its way to a neighbour (:mod:`hairpin`).  A table says what follows
+from what (:mod:`fragment_states`).
 
 A datagram whose fragments overlap is poisoned: which of the two versions the receiver believes
 cannot be known (RFC 1858, RFC 5722).  A fragment of which every byte has come before is dropped as
@@ -31,18 +32,17 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.extras cimport EXTRA_ROOM, extra_add, extra_room
+from hyperplane_nat.engine.flows.extras cimport extra_add, extra_room
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, table_find
 from hyperplane_nat.engine.flows.fragment_table cimport (
     BUFFER_BYTES,
-    CONTEXT_ANSWERED,
-    CONTEXT_REFUSED,
     NOTHING,
     SENDER_BUFFERS,
     SENDER_CONTEXTS,
     Buffer,
     Context,
     DatagramKey,
+    FragmentStep,
     FragmentTable,
     List,
     Sender,
@@ -144,10 +144,12 @@ cdef inline bint charge(Nat* nat, const Packet* p, Context* context, uint64_t no
 
 
 cdef inline void settle(Nat* nat, Context* context) noexcept nogil:
-    """Give back what was charged unless somebody keeps pieces without the others."""
+    """Give back what was charged unless somebody keeps pieces without the others: before the state
+    of the datagram changes.
+    """
     cdef FragmentTable* table = &nat.fragments
     cdef uint32_t window = nat.behaviour.fragment_ms
-    if context.charged and (context.state != CONTEXT_ANSWERED or context_whole(context)):
+    if context.charged and (context.state != FRAGMENT_ANSWERED or context_whole(context)):
         reassembly_refund(
             &table.senders[context.sender].account, context.charged, context.created, window
         )
@@ -157,27 +159,30 @@ cdef inline void settle(Nat* nat, Context* context) noexcept nogil:
     context.charged = 0
 
 
-cdef inline void end(Nat* nat, uint32_t number) noexcept nogil:
-    """The context of a datagram of which nothing waits is not needed any more."""
-    cdef Context* context = &nat.fragments.contexts[number]
-    settle(nat, context)
-    if context.holds:
-        identification_release(&nat.identifications, number)
-    context_free(&nat.fragments, number)
+cdef inline void happen(Nat* nat, uint32_t number, int event, uint8_t reason) noexcept nogil:
+    """Do what follows when something happens to a datagram; `reason` is why what waits is dropped."""
+    cdef FragmentTable* table = &nat.fragments
+    cdef Context* context = &table.contexts[number]
+    cdef const FragmentStep* step = &table.steps[context.state][event]
+    if step.action == FRAGMENT_DO_LET_GO:
+        context_enter(table, number, step.state)
+        let_go(nat, number)
+    elif step.action == FRAGMENT_DO_REFUSE:
+        give_up_waiting(nat, number, reason)
+        settle(nat, context)
+        context.reason = reason
+        context_enter(table, number, step.state)
+    elif step.action == FRAGMENT_DO_FORGET:
+        give_up_waiting(nat, number, reason)
+        settle(nat, context)
+        if context.holds:
+            identification_release(&nat.identifications, number)
+        context_free(table, number)
 
 
-cdef inline void forget(Nat* nat, uint32_t number, uint8_t reason) noexcept nogil:
-    give_up_waiting(nat, number, reason)
-    end(nat, number)
-
-
-cdef inline void refuse(Nat* nat, uint32_t number, uint8_t reason) noexcept nogil:
-    """Nothing more of this datagram passes."""
-    cdef Context* context = &nat.fragments.contexts[number]
-    give_up_waiting(nat, number, reason)
-    settle(nat, context)
-    context.reason = reason
-    context_enter(&nat.fragments, number, CONTEXT_REFUSED)
+cdef inline void give_up(Nat* nat, uint32_t number, uint8_t reason) noexcept nogil:
+    """Forget a datagram that is not whole."""
+    happen(nat, number, FRAGMENT_EVENT_GIVEN_UP, reason)
 
 
 cdef inline uint32_t make(Nat* nat, const DatagramKey* key, uint64_t now) noexcept nogil:
@@ -186,10 +191,10 @@ cdef inline uint32_t make(Nat* nat, const DatagramKey* key, uint64_t now) noexce
     cdef Sender* sender = &table.senders[sender_of(table, key)]
     cdef uint32_t number
     if sender.contexts.count >= SENDER_CONTEXTS:
-        forget(nat, sender.contexts.first, DROP_FRAGMENT_QUOTA)
+        give_up(nat, sender.contexts.first, DROP_FRAGMENT_QUOTA)
     number = context_make(table, key, now)
     if number == NOTHING:
-        forget(nat, context_of_the_largest(table), DROP_FRAGMENT_QUOTA)
+        give_up(nat, context_of_the_largest(table), DROP_FRAGMENT_QUOTA)
         number = context_make(table, key, now)
     return number
 
@@ -201,14 +206,14 @@ cdef inline Buffer* room_to_wait(Nat* nat, uint32_t number) noexcept nogil:
     cdef Buffer* buffer
     cdef uint32_t largest
     while sender.buffers >= SENDER_BUFFERS and sender.contexts.first != number:
-        forget(nat, sender.contexts.first, DROP_FRAGMENT_QUOTA)
+        give_up(nat, sender.contexts.first, DROP_FRAGMENT_QUOTA)
     if sender.buffers >= SENDER_BUFFERS:
         return NULL
     buffer = buffer_take(table, number)
     if buffer == NULL:
         largest = waiting_of_the_largest(table)
         if largest != number:
-            forget(nat, largest, DROP_FRAGMENT_QUOTA)
+            give_up(nat, largest, DROP_FRAGMENT_QUOTA)
             buffer = buffer_take(table, number)
     return buffer
 
@@ -293,7 +298,7 @@ cdef inline void let_go(Nat* nat, uint32_t number) noexcept nogil:
 cdef inline void finish(Nat* nat, uint32_t number) noexcept nogil:
     """Nobody asks any more once every byte has come."""
     if context_whole(&nat.fragments.contexts[number]):
-        end(nat, number)
+        happen(nat, number, FRAGMENT_EVENT_WHOLE, DROP_NONE)
 
 
 cdef inline uint64_t fingerprint(const FragmentTable* table, const Packet* p) noexcept nogil:
@@ -321,7 +326,7 @@ cdef inline int misplaced(Nat* nat, const Packet* p, uint32_t number) noexcept n
         # Whoever came behind the last one.
         or (not more and context_covers(context, end, 65536))
     ):
-        refuse(nat, number, DROP_FRAGMENT_OVERLAP)
+        happen(nat, number, FRAGMENT_EVENT_SPOILED, DROP_FRAGMENT_OVERLAP)
         return DROP_FRAGMENT_OVERLAP
     return DROP_NONE
 
@@ -345,12 +350,28 @@ cdef inline uint32_t context_of(Nat* nat, const Packet* p, uint64_t now) noexcep
         and context_begun(&table.contexts[number])
         and table.contexts[number].first_piece != first_piece
     ):
-        end(nat, number)
+        give_up(nat, number, DROP_NONE)
         number = NOTHING
     if number == NOTHING:
         number = make(nat, &key, now)
     table.contexts[number].first_piece = first_piece
     return number
+
+
+cdef inline int refusal(
+    Nat* nat, const Packet* p, uint32_t number, int action, uint64_t now
+) noexcept nogil:
+    """Why a fragment that is to be dealt with like this goes no further; DROP_NONE when it does."""
+    cdef Context* context = &nat.fragments.contexts[number]
+    cdef int reason
+    if action == FRAGMENT_DO_DROP:
+        return context.reason if context.reason else DROP_FRAGMENT_OVERLAP
+    reason = misplaced(nat, p, number)
+    # What waits is charged with the first one.
+    if reason == DROP_NONE and action != FRAGMENT_DO_KEEP and not charge(nat, p, context, now):
+        reason = DROP_FRAGMENT_QUOTA
+        happen(nat, number, FRAGMENT_EVENT_SPOILED, DROP_FRAGMENT_QUOTA)
+    return reason
 
 
 cdef inline uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -359,32 +380,29 @@ cdef inline uint32_t fragment_arrives(Nat* nat, Packet* p, uint64_t now) noexcep
     A later one was forwarded, dropped, or waits: the packet's action says which.
     """
     cdef uint32_t number, offset = fragment_offset(p), last = offset + p.l4_length
-    cdef int reason
-    cdef bint waits
+    cdef int event = FRAGMENT_EVENT_LATER if offset else FRAGMENT_EVENT_FIRST
+    cdef int action, reason
     cdef Context* context
     fragments_expire(nat, now, EXPIRED_AT_ONCE)
     number = context_of(nat, p, now)
     context = &nat.fragments.contexts[number]
-    reason = context.reason if context.reason else misplaced(nat, p, number)
-    waits = offset != 0 and context.state != CONTEXT_ANSWERED
-    if reason == DROP_NONE and not waits and not charge(nat, p, context, now):
-        reason = DROP_FRAGMENT_QUOTA
-        refuse(nat, number, DROP_FRAGMENT_QUOTA)
+    action = nat.fragments.steps[context.state][event].action
+    reason = refusal(nat, p, number, action, now)
     if reason:
         drop(nat, p, reason)
         return NOTHING
-    if waits:
+    if action == FRAGMENT_DO_KEEP:
         keep(nat, p, number)
         if p.action == ACTION_DROP:
             return NOTHING
     context_mark(context, offset, last)
     if not fragment_field(p) & MORE_FRAGMENTS:
         context.end = last
-    if offset == 0:
+    if action == FRAGMENT_DO_TRANSLATE:
         context.flow_key = packet_key(p)
         context.flow_hash = p.hash
         return number
-    if not waits:
+    if action == FRAGMENT_DO_FOLLOW:
         follow(nat, p, context)
         finish(nat, number)
     return NOTHING
@@ -395,7 +413,7 @@ cdef inline void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcep
     cdef Context* context = &nat.fragments.contexts[number]
     cdef Packet second
     if p.action != ACTION_FORWARD and p.action != ACTION_HOLD:
-        refuse(nat, number, p.reason)
+        happen(nat, number, FRAGMENT_EVENT_DENIED, p.reason)
         return
     count(nat, C_FRAGMENTS_FORWARDED)
     context.out_side = p.out_side
@@ -419,15 +437,14 @@ cdef inline void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcep
             key_protocol(context),
             swap16(context.identification),
         )
-    context_enter(&nat.fragments, number, CONTEXT_ANSWERED)
-    let_go(nat, number)
+    happen(nat, number, FRAGMENT_EVENT_PASSED, DROP_NONE)
     finish(nat, number)
 
 
 cdef inline void fragments_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
     """Give up datagrams that have not become whole in time, the oldest first."""
     while budget and fragments_deadline(nat) <= now:
-        forget(nat, nat.fragments.by_time.first, DROP_FRAGMENT_TIMEOUT)
+        give_up(nat, nat.fragments.by_time.first, DROP_FRAGMENT_TIMEOUT)
         budget -= 1
 
 
@@ -450,7 +467,7 @@ cdef inline void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexc
         context = &nat.fragments.contexts[i]
         following = context.links[0].following
         sent = key_side(context) == side and key_port(context) == number
-        received = context.state == CONTEXT_ANSWERED and (
+        received = context.state == FRAGMENT_ANSWERED and (
             (context.out_side == side and context.out_port == number)
             or (
                 side == SIDE_OUTSIDE
@@ -459,7 +476,7 @@ cdef inline void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexc
             )
         )
         if sent or received:
-            forget(nat, i, DROP_UNKNOWN_LINK)
+            give_up(nat, i, DROP_UNKNOWN_LINK)
         i = following
     if side == SIDE_INSIDE:
         memset(&nat.fragments.senders[number].account, 0, sizeof(Account))

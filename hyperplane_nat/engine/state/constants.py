@@ -23,6 +23,9 @@ __all__ = [
     "EndCause",
     "EventKind",
     "Filtering",
+    "FragmentAction",
+    "FragmentEvent",
+    "FragmentState",
     "Mapping",
     "NeighbourAction",
     "NeighbourEvent",
@@ -262,6 +265,45 @@ class NeighbourAction(IntEnum):
 
 
 @unique
+class FragmentState(IntEnum):
+    """What is known of a datagram that comes in fragments (see :mod:`fragment_states`)."""
+
+    WAITING = 0
+    ANSWERED = 1
+    REFUSED = 2
+    NONE = 3
+
+
+@unique
+class FragmentEvent(IntEnum):
+    """What can happen to such a datagram."""
+
+    FIRST = 0
+    LATER = 1
+    PASSED = 2
+    DENIED = 3
+    SPOILED = 4
+    WHOLE = 5
+    GIVEN_UP = 6
+
+
+@unique
+class FragmentAction(IntEnum):
+    """What a transition does, to the fragment that comes or to those that wait."""
+
+    DROP = 0
+    KEEP = 1
+    """Copy the fragment, until the first one comes."""
+    TRANSLATE = 2
+    FOLLOW = 3
+    LET_GO = 4
+    """Let what waits follow the first fragment."""
+    REFUSE = 5
+    """Drop what waits, and remember why."""
+    FORGET = 6
+
+
+@unique
 class EventKind(IntEnum):
     """What the engine reports besides counters."""
 
@@ -384,6 +426,9 @@ def pxd() -> str:
         ("NEIGHBOUR", NeighbourState),
         ("NEIGHBOUR_EVENT", NeighbourEvent),
         ("NEIGHBOUR_DO", NeighbourAction),
+        ("FRAGMENT", FragmentState),
+        ("FRAGMENT_EVENT", FragmentEvent),
+        ("FRAGMENT_DO", FragmentAction),
         ("EVENT", EventKind),
         ("MAPPING", Mapping),
         ("FILTERING", Filtering),
