@@ -4,8 +4,21 @@ Functions at work: the region on disk, the network that follows it, the pool, th
 
 Theory of operation: every command changes the region and is saved before anything else happens, so
 a controller killed at any moment finds the same region again; the network then is made to follow.
-What happens by itself (states that time changes, idle environments that end, interfaces that go,
-the pool that is refilled) is done by one task that sleeps until something is due.
+
+What happens by itself is done by one task that sleeps until something is due, in rounds: the steps
+of `Functions.settle` from the first to the last, each where it finds something to do.
+
+    step     is due                            does
+    time     always                            what the clock changes; each second, connections
+    ended    environments terminate            takes them down and forgets them
+    deleted  interfaces are being deleted      takes them from the forwarder, then their links
+    network  the region wants something else   VPCs, links, forwarder, services (`Network.follow`)
+    numbers  numbers are retired               frees those that no flow names any more
+    pool     too few environments are ready    makes more
+
+Who uses something ends before it: environments before their interfaces, these before VPCs and
+numbers. A step that fails ends the round, and the next round begins at the top, after a pause: each
+step sees by itself what is left to be done, so nothing is remembered of a round that failed.
 
 An invocation takes a place in the region, attaches a cold environment, runs the program inside it
 and gives the place back. A controller that is killed meanwhile leaves environments that nobody
@@ -19,7 +32,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -48,6 +61,9 @@ POOL_SECONDS = 10.0
 _PAUSE_SECONDS = 1.0
 """Between two looks at connections and retired numbers, and before a failure is tried again."""
 
+Step = tuple[Callable[[], object], Callable[[], Awaitable[None]]]
+"""What is due, if anything, and who does it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +88,14 @@ class Functions:
         self._network = network
         self._connections = connections
         self._clock = clock
+        self._steps: tuple[Step, ...] = (
+            (lambda: True, self._pass_time),
+            (region.reaped, self._take_down),
+            (region.deleting, network.remove_interfaces),
+            (lambda: network.changed, network.follow),
+            (lambda: network.retired, network.release_numbers),
+            (pool.missing, self._fill),
+        )
         self._poked = asyncio.Event()
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -121,9 +145,7 @@ class Functions:
     async def start(self, progress: Callable[[int, int], None]) -> None:
         """Make everything that is wanted, the pool included; the forwarder runs."""
         await self._network.follow()
-        while numbers := self.pool.missing():
-            await self._network.fill(numbers)
-            progress(self.pool.ready, self.pool.size)
+        await self._fill(progress)
         self._task = asyncio.create_task(self._keep(), name="functions")
 
     async def stop(self) -> None:
@@ -180,27 +202,29 @@ class Functions:
     async def settle(self) -> None:
         """Do what is due, and make the network as the region wants it."""
         async with self._settling:
-            region = self.region
-            with self._saving(poke=False):
-                region.advance()
-                if time.monotonic() >= self._next_count:
-                    self._next_count = time.monotonic() + _PAUSE_SECONDS
-                    for trouble in region.note_connections(self._count()):
-                        log.warning("%s", trouble)
-            ending = region.reaped()
-            if ending:
-                await self._network.take_down(ending)
-                with self._saving(poke=False):
-                    for number in ending:
-                        region.removed(number)
-            if region.deleting():
-                await self._network.remove_interfaces()
-            if self._network.changed:
-                await self._network.follow()
-            await self._network.release_numbers()
-            self._store.save(region)
-            while numbers := self.pool.missing():
-                await self._network.fill(numbers)
+            for due, work in self._steps:
+                if due():
+                    with self._saving(poke=False):
+                        await work()
+
+    async def _pass_time(self) -> None:
+        self.region.advance()
+        if time.monotonic() >= self._next_count:
+            self._next_count = time.monotonic() + _PAUSE_SECONDS
+            for trouble in self.region.note_connections(self._count()):
+                log.warning("%s", trouble)
+
+    async def _take_down(self) -> None:
+        ending = self.region.reaped()
+        await self._network.take_down(ending)
+        for number in ending:
+            self.region.removed(number)
+
+    async def _fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+        while numbers := self.pool.missing():
+            await self._network.fill(numbers)
+            if progress is not None:
+                progress(self.pool.ready, self.pool.size)
 
     def _count(self) -> Mapping[str, int]:
         attached = {

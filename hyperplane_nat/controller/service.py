@@ -171,12 +171,8 @@ class Service:
                 state_map.close()
 
     async def start_services(self) -> None:
-        """The servers of the configured VPCs, and the writer of flow logs."""
-        vpcs = self._region.wanted().vpcs
-        await self.services.follow(
-            reconcile.service_specs(self._config, vpcs, self._parts.service_program)
-            + flow_logs.writer_specs(self._config)
-        )
+        """The servers of the VPCs, and the writer of flow logs."""
+        await self.network.follow_services(self._region.wanted())
 
     async def reapply(self, config: Config) -> Mapping[str, Any]:
         """Make the running lab what a configuration says; what it changed, as `apply`."""

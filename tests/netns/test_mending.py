@@ -11,7 +11,7 @@ import pytest
 
 from netns import namespace, topology
 from netns.topology import Mended, Topology
-from tests.netns.conftest import lab_spec
+from tests.netns.conftest import inspect, lab_spec
 from tests.netns.test_topology import DAMAGE
 
 pytestmark = pytest.mark.live
@@ -91,7 +91,7 @@ def test_a_part_is_made_again_and_no_other_touched(lab: str, damage: str) -> Non
     [note] = mended.notes
     assert note.startswith(REPAIRED[damage])
     assert others(standing(mended), note) == others(built, note)
-    assert topology.inspect(spec) == standing(mended)
+    assert inspect(spec) == standing(mended)
     again = topology.mend(spec)
     assert again is not None
     assert (standing(again), again.notes) == (standing(mended), ())
@@ -108,7 +108,7 @@ def test_what_runs_in_an_environment_goes_on_when_its_link_is_made_again(lab: st
         mended = topology.mend(spec)
         assert mended is not None
         assert mended.notes == ("environment 1 had lost its link: it has a new one",)
-        assert topology.inspect(spec) == standing(mended)
+        assert inspect(spec) == standing(mended)
         bound.listen()
         with namespace.call(where, socket.create_connection, ("169.254.100.2", 7007), 5):
             pass
@@ -123,7 +123,7 @@ def test_an_environment_with_something_else_in_the_place_of_eth0(lab: str) -> No
     mended = topology.mend(spec)
     assert mended is not None
     assert mended.notes == ("environment 1 was missing: it is made anew",)
-    assert topology.inspect(spec) == standing(mended)
+    assert inspect(spec) == standing(mended)
     assert standing(mended).slots[1] == built.slots[1]
 
 

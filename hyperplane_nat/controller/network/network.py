@@ -3,10 +3,17 @@
 Namespaces, links, services and the forwarder, made to follow the region.
 
 Theory of operation: the region says what should be (`wanted`), `Network` remembers what is and does
-the difference, in an order in which nothing refers to what is not there: VPCs, their addresses,
-interfaces, the forwarder, services; and backwards for what goes. Whatever fails is tried again with
-the next difference; an interface that cannot be made is reported to the region, which has a name
-for that (AWS, function state Failed).
+the difference, in steps in whose order nothing refers to what is not there (`Network._follow`):
+
+    step                 takes the difference between
+    VPCs, addresses      namespaces that stand, and VPCs
+    links                links that stand, and interfaces; what cannot be made the region is told
+    the forwarder        what it was told last of each interface, and interfaces with a link
+    services             servers that run, and services
+    VPCs that go         namespaces that stand, and VPCs
+
+A step that fails ends it; what was done is remembered, and the next time goes on from there. An
+interface that cannot be made has a name in the region (AWS, function state Failed).
 
 The forwarder is told in parts, and everything when it starts anew, so that a part that was lost
 with it is not missed.
@@ -252,10 +259,17 @@ class Network:
         region = self._region
         revisions = (region.network_revision, region.policy_revision)
         wanted = region.wanted()
-        await self._follow_vpcs(wanted)
-        missing = [each for each in wanted.interfaces if each.link not in self._links]
-        if missing:
-            await self._make_or_report(missing)
+        for step in (
+            self._follow_vpcs,
+            self._make_or_report,
+            self._tell,
+            self.follow_services,
+            self._remove_vpcs,
+        ):
+            await step(wanted)
+        self._revisions = revisions
+
+    async def _tell(self, wanted: Wanted) -> None:
         changed = [
             item
             for item in self._items(wanted.interfaces)
@@ -264,12 +278,13 @@ class Network:
         if changed:
             await self._update(interfaces=changed)
             self._told |= {item["number"]: item for item in changed}
+
+    async def follow_services(self, wanted: Wanted) -> None:
+        """The servers in the VPCs, which stand, and the writer of flow logs."""
         await self._services.follow(
             reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
             + flow_logs.writer_specs(self._config)
         )
-        await self._remove_vpcs(wanted)
-        self._revisions = revisions
 
     async def _follow_vpcs(self, wanted: Wanted) -> None:
         for vpc in wanted.vpcs:
@@ -299,8 +314,8 @@ class Network:
                 topology.add_interfaces, self._lab, interface.vpc, [spec], mtu=mtu
             )
 
-    async def _make_or_report(self, interfaces: Sequence[WantedInterface]) -> None:
-        for each in interfaces:
+    async def _make_or_report(self, wanted: Wanted) -> None:
+        for each in wanted.interfaces:
             try:
                 await self._make(each)
             except NetnsError as error:
@@ -329,13 +344,15 @@ class Network:
         for each in deleting:
             self._region.interface_removed(each.id)
 
+    @property
+    def retired(self) -> bool:
+        """Whether there are numbers that flows may still refer to."""
+        return bool(self._region.retired_numbers() or self._pool.retiring)
+
     async def release_numbers(self) -> None:
         """Interface numbers that no flow refers to any more may be used again."""
-        retired = self._region.retired_numbers()
-        if not retired and not self._pool.retiring:
-            return
         status = await self._forwarder.call("status")
         self.note_retiring(status["retiring"])
-        for number in retired:
+        for number in self._region.retired_numbers():
             if number not in self.retiring_interfaces:
                 self._region.release_number(number)
