@@ -36,7 +36,10 @@ from hyperplane_nat.model.description import describe
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
+from hyperplane_nat.model.resources import MEMORY_MB
 from hyperplane_nat.model.store import Store, token_mismatch
+from hyperplane_nat.runtime import variables
+from hyperplane_nat.runtime.variables import Identity
 from netns import execution, topology
 from netns.errors import NetnsError
 from netns.topology import Survey
@@ -348,6 +351,7 @@ class Functions:
             outcome = await execution.run(
                 topology.environment_namespace(self._config.lab.name, number),
                 command,
+                env=self._variables(name),
                 stdin=stdin,
                 timeout_seconds=timeout_seconds,
             )
@@ -367,6 +371,16 @@ class Functions:
             "modelled_seconds": self._modelled(placement),
             "elapsed_seconds": time.perf_counter() - begin,
         }
+
+    def _variables(self, name: str) -> dict[str, str]:
+        function = self.region.tables.function(name)
+        if function is None:
+            # Deleted since: its last program has what every program has.
+            return variables.of_program(
+                Identity(name, MEMORY_MB, self._config.aws_lambda.region), {}
+            )
+        identity = Identity(name, function.memory_mb, self._config.aws_lambda.region)
+        return variables.of_program(identity, dict(function.environment))
 
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """Start so many environments ahead; what is refused ends it and is told."""
