@@ -33,7 +33,7 @@ from collections.abc import Awaitable
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import cleanup, flow_logs, logs, record
+from hyperplane_nat.controller import cleanup, flow_logs, handlers, logs, record
 from hyperplane_nat.controller.api import connections, endpoint
 from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.claim import Claim
@@ -275,7 +275,8 @@ class Daemon:
         if not adopted:
             await self._build()
         service = self._service
-        await service.at_work.recover(self._found, self._former)
+        handled = await handlers.standing(self._paths) if adopted else {}
+        await service.at_work.recover(self._found, self._former, handled)
         self._pipe.progress("starting services and forwarder", 0, 1)
         try:
             async with asyncio.TaskGroup() as group:

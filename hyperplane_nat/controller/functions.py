@@ -33,10 +33,13 @@ from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import describe
+from hyperplane_nat.model.entities import Function
 from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.invocation import not_ready
 from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
-from hyperplane_nat.model.resources import MEMORY_MB
+from hyperplane_nat.model.resources import MEMORY_MB, Code
+from hyperplane_nat.model.states import EnvironmentState, FunctionState
 from hyperplane_nat.model.store import Store, token_mismatch
 from hyperplane_nat.runtime import variables
 from hyperplane_nat.runtime.variables import Identity
@@ -79,6 +82,8 @@ class Functions:
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, tuple[object, asyncio.Future[Mapping[str, Any]]]] = {}
         self._next_count = 0.0
+        self._handled: set[int] = set()
+        """Environments that were placed for a handler and have not come back."""
         self.invocations: Counter[tuple[str, str]] = Counter()
         """By function, and `cold` or `warm`."""
         self.cold_starts = Distribution()
@@ -88,15 +93,27 @@ class Functions:
         """The state of each function, by Lambda's name."""
         return {name: str(each.state) for name, each in list(self.region.tables.functions.items())}
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a function with code."""
+        return any(each.code for each in self.region.tables.functions.values())
+
     # --- life ---
 
-    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
+    async def recover(
+        self,
+        found: Survey | None,
+        former: Config | None = None,
+        handled: Mapping[int, bool] | None = None,
+    ) -> None:
         """Bring region and namespaces together; `found` is what stands, None in a new lab.
 
-        `former` is the configuration that a former controller has applied.
+        `former` is the configuration that a former controller has applied, `handled` as of
+        `settled`: what runs there goes on.
         """
         with self._saving():
-            self.region.interrupted()
+            self.region.interrupted(handled or {})
+            self.settled(handled or {})
             environments = self.region.tables.environments
             served = {} if found is None else found.served
             standing = {number: slot for number, (slot, _) in served.items()}
@@ -382,6 +399,64 @@ class Functions:
         identity = Identity(name, function.memory_mb, self._config.aws_lambda.region)
         return variables.of_program(identity, dict(function.environment))
 
+    # --- handlers: `handlers.Placing` ---
+
+    def checked(self, function: str) -> None:
+        """ModelError when a handler of that function cannot be invoked."""
+        self.region.advance()
+        found = self.region.function(function)
+        _code_of(found)
+        if found.state is not FunctionState.ACTIVE:
+            raise not_ready(found)
+
+    async def begun(self, function: str) -> Mapping[str, Any]:
+        """A place for an invocation of a handler, and all that it is to know. ModelError."""
+        _code_of(self.region.function(function))
+        placement, _ = await self._environment(function)
+        self.invocations[function, "cold" if placement.cold else "warm"] += 1
+        number = placement.environment
+        self._handled.add(number)
+        try:
+            # As it is by now.
+            found = self.region.function(function)
+            code = _code_of(found)
+        except ModelError:
+            self.abandoned(number)
+            raise
+        return {
+            "environment": number,
+            "namespace": topology.environment_namespace(self._config.lab.name, number),
+            "cold": placement.cold,
+            "function": found.name,
+            "account": found.account_id,
+            "memory_mb": found.memory_mb,
+            "code": asdict(code),
+            "variables": dict(found.environment),
+        }
+
+    def ended(self, environment: int) -> None:
+        """The invocation of a handler is over."""
+        self._handled.discard(environment)
+        self._end([environment])
+
+    def abandoned(self, environment: int) -> None:
+        """An environment whose handler is gone serves nobody any more."""
+        self._handled.discard(environment)
+        with self._saving_later(), contextlib.suppress(ModelError):
+            self.region.discard(environment)
+
+    def settled(self, standing: Mapping[int, bool]) -> None:
+        """These environments have a handler, busy or not: what the region thinks is put right."""
+        for number, each in list(self.region.tables.environments.items()):
+            function = self.region.tables.functions.get(each.function_id)
+            if number in standing:
+                if each.state is EnvironmentState.BUSY and not standing[number]:
+                    self.ended(number)
+            elif number in self._handled or (
+                each.state is EnvironmentState.IDLE and function is not None and function.code
+            ):
+                self.abandoned(number)
+
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """Start so many environments ahead; what is refused ends it and is told."""
         begin = time.perf_counter()
@@ -463,6 +538,16 @@ class Functions:
         """Nobody will use it; also when that cannot be saved yet."""
         with contextlib.suppress(StateError), self._saving():
             self.region.discard(placement.environment)
+
+
+def _code_of(function: Function) -> Code:
+    if function.code is None:
+        raise ModelError(
+            "InvalidParameterValueException",
+            f"function {function.name} has no handler",
+            "give it code, or name a program: invoke FUNCTION -- CMD",
+        )
+    return function.code
 
 
 _RETRIED = (ForwarderError, NetnsError, StateError)

@@ -21,12 +21,13 @@ from typing import Any
 from hyperplane_nat import metrics
 from hyperplane_nat.client import VERIFY_SECONDS
 from hyperplane_nat.config.lab import Config, validated
-from hyperplane_nat.controller import cleanup, flow_logs, record
+from hyperplane_nat.controller import cleanup, flow_logs, handlers, record
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.handlers import HandlerPlaces
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
@@ -48,6 +49,7 @@ from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.region import Commands, Region
 from hyperplane_nat.model.store import Store
+from hyperplane_nat.runtime.places import Endpoint
 from netns import topology
 from netns.topology import LabSpec, Mended, Topology
 
@@ -136,6 +138,7 @@ class Service:
             config, self._region, store, self._pool, self._network, self._connections
         )
         """The functions at work, and the region behind them."""
+        self._places = HandlerPlaces(paths, self.at_work)
 
     def _open_region(self) -> tuple[Store, Region]:
         settings = lifecycle_of(self._config)
@@ -159,11 +162,13 @@ class Service:
         """Look after what happens in the lab, which is up."""
         self._observer.start()
         self._figures.start()
+        self._places.start()
 
     async def halt(self) -> None:
         """Stop whatever happens by itself; the processes are not touched."""
         await self._observer.stop()
         await self._figures.stop()
+        await self._places.stop()
         await self.at_work.stop()
 
     async def open_map(self) -> None:
@@ -185,6 +190,7 @@ class Service:
         await self.services.follow(
             reconcile.service_specs(self._config, vpcs, self._parts.service_program)
             + flow_logs.writer_specs(self._config)
+            + (handlers.runtime_specs(self._config) if self.at_work.has_handlers else [])
         )
 
     async def reapply(self, config: Config) -> Mapping[str, Any]:
@@ -241,6 +247,7 @@ class Service:
     def facts(self) -> dict[str, Any]:
         """What is known without asking anybody."""
         region = self._region
+        endpoint = Endpoint.read(self._paths.directory) if self.at_work.has_handlers else None
         return {
             "lab": self._lab.name,
             "state": "stopping" if self._stop.is_set() else "running",
@@ -253,6 +260,7 @@ class Service:
             "vpcs": len(self._lab.vpcs),
             "metrics_url": self.metrics_url,
             "metrics_port_passed_over": self.metrics_port_passed_over,
+            "lambda_endpoint": None if endpoint is None else endpoint.url,
         }
 
     async def status(self) -> Mapping[str, Any]:

@@ -107,6 +107,10 @@ class Status(BaseModel):
     interfaces: int
     vpcs: int
     metrics_url: str
+    lambda_endpoint: str | None = Field(
+        default=None,
+        description="Where functions are invoked as by the Lambda API; null: none has a handler.",
+    )
     metrics_port_passed_over: int | None = Field(
         default=None, description="The default port, where it was taken and another one is used."
     )

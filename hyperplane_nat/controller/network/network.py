@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import flow_logs
+from hyperplane_nat.controller import flow_logs, handlers
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
@@ -72,7 +72,7 @@ class Network:
         self._static = frozenset(each.name for vpc in spec.vpcs for each in vpc.interfaces)
         self._links: dict[str, Interface] = {}
         self._told: dict[int, dict[str, Any]] = {}
-        self._revisions = (-1, -1)
+        self._revisions = (-1, -1, False)
         self.retiring_interfaces: frozenset[int] = frozenset()
 
     # --- what stands already ---
@@ -241,8 +241,12 @@ class Network:
     @property
     def changed(self) -> bool:
         """Whether `follow` has something to do."""
+        return self._revisions != self._wanted_revisions()
+
+    def _wanted_revisions(self) -> tuple[int, int, bool]:
         region = self._region
-        return self._revisions != (region.network_revision, region.policy_revision)
+        handled = any(each.code for each in region.tables.functions.values())
+        return (region.network_revision, region.policy_revision, handled)
 
     async def follow(self) -> None:
         """Make everything as the region wants it; NetnsError or ForwarderError: try again."""
@@ -251,7 +255,7 @@ class Network:
 
     async def _follow(self) -> None:
         region = self._region
-        revisions = (region.network_revision, region.policy_revision)
+        revisions = self._wanted_revisions()
         wanted = region.wanted()
         await self._follow_vpcs(wanted)
         missing = [each for each in wanted.interfaces if each.link not in self._links]
@@ -268,6 +272,7 @@ class Network:
         await self._services.follow(
             reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
             + flow_logs.writer_specs(self._config)
+            + (handlers.runtime_specs(self._config) if revisions[-1] else [])
         )
         await self._remove_vpcs(wanted)
         self._revisions = revisions
