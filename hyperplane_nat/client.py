@@ -89,7 +89,7 @@ def running_labs(runtime_directory: Path) -> list[str]:
 
 
 def _connects(path: Path) -> bool:
-    connection = _UnixConnection(path, _CONNECT_SECONDS)
+    connection = UnixConnection(path, _CONNECT_SECONDS)
     try:
         connection.connect()
     except OSError:
@@ -98,12 +98,15 @@ def _connects(path: Path) -> bool:
     return True
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; `timeout` in seconds, between two pieces."""
+
     def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
+        """Connect; TimeoutError when too many wait for too long."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # Blocking: a socket with a timeout is told EAGAIN when many wait to be accepted, and
@@ -185,7 +188,7 @@ class Client:
         target = f"{path}?{urlencode(given)}" if given else path
         text = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        connection = _UnixConnection(self.path, self._timeout)
+        connection = UnixConnection(self.path, self._timeout)
         try:
             try:
                 connection.request(method, target, text, headers)

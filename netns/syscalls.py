@@ -15,11 +15,17 @@ import platform
 import struct
 from pathlib import Path
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
@@ -94,10 +100,17 @@ def unshare(kind: int = CLONE_NEWNET) -> None:
     _check(_libc.unshare(kind), "unshare")
 
 
-def mount(source: str | Path, target: str | Path, filesystem: str | None, flags: int) -> None:
-    """mount(2) without options."""
+def mount(
+    source: str | Path,
+    target: str | Path,
+    filesystem: str | None,
+    flags: int,
+    options: str | None = None,
+) -> None:
+    """mount(2); `options` are the file system's own, "size=1m,mode=755"."""
     kind = None if filesystem is None else filesystem.encode()
-    _check(_libc.mount(os.fsencode(source), os.fsencode(target), kind, flags, None), str(target))
+    data = None if options is None else options.encode()
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), kind, flags, data), str(target))
 
 
 def umount2(target: str | Path, flags: int = MNT_DETACH) -> None:

@@ -38,6 +38,8 @@ COMMANDS: Mapping[str, _Verb] = {
     "apply": _Verb("applying", "apply"),
     "wait": _Verb("waiting", "wait"),
     "invoke": _Verb("invocation", "invoke"),
+    "logs": _Verb("handlers", "logs"),
+    "credentials": _Verb("handlers", "credentials"),
     "exec": _Verb("execution", "execute", {"allow_interspersed_args": False}, failure=125),
     "status": _Verb("inspection", "status"),
     "environments": _Verb("inspection", "environments"),

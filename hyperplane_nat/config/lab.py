@@ -24,23 +24,39 @@ Figures marked "AWS" follow what AWS documents for NAT gateways and for Lambda i
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from hyperplane_nat.config import checks as config_checks
 from hyperplane_nat.config import problems as config_problems
 from hyperplane_nat.config import resource_checks as config_resource_checks
+from hyperplane_nat.config.resources import Lambda
 from hyperplane_nat.config.values import ON_THIS_HOST
 from hyperplane_nat.config.whole import Whole
 from hyperplane_nat.errors import ConfigError as ConfigError
+from hyperplane_nat.errors import Problem
+
+if TYPE_CHECKING:
+    _Sections = Whole
+else:
+    # The section's name is a word of Python's, which a class statement cannot have as a field.
+    _Sections = create_model(
+        "_Sections", __base__=Whole, **{"lambda": (Lambda, Field(default_factory=Lambda))}
+    )
 
 
-class Config(Whole):
+class Config(_Sections):
     """A whole lab."""
+
+    @property
+    def aws_lambda(self) -> Lambda:
+        """The section `lambda`."""
+        return cast(Lambda, getattr(self, "lambda"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -69,7 +85,11 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Co
     applied = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name, value in applied.items():
         _apply(document, name.split("."), value, file)
-    return validated(document, file, applied, text, context=ON_THIS_HOST)
+    if path is not None:
+        _find_code(document, path.absolute().parent)
+    config = validated(document, file, applied, text, context=ON_THIS_HOST)
+    _refuse_missing_code(config, file)
+    return config
 
 
 def validated(
@@ -116,3 +136,28 @@ def _apply(document: dict[str, Any], name: list[str], value: object, file: str) 
                 f"{file}: {'.'.join(name[:depth])}: not a table (write it as [{table}])"
             )
     document[last] = value
+
+
+def _find_code(document: Mapping[str, Any], directory: Path) -> None:
+    """Paths of code are relative to the file that names them."""
+    functions = document.get("function")
+    for function in functions if isinstance(functions, list) else []:
+        if isinstance(function, dict) and isinstance(code := function.get("code"), str) and code:
+            function["code"] = os.path.normpath(directory / code)
+
+
+def _refuse_missing_code(config: Config, file: str) -> None:
+    missing = [
+        Problem(
+            source=file,
+            line=None,
+            entry=f'[[function]] "{function.name}"',
+            field="code",
+            what=f"{function.code}: there is no such file or directory",
+            remedy="name a directory, a zip archive or a .py file",
+        )
+        for function in config.function
+        if function.code is not None and not Path(function.code).exists()
+    ]
+    if missing:
+        raise ConfigError.of(missing)

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyperplane_nat.config.values import (
+    AbsolutePath,
     AccountId,
     Address,
     FieldError,
@@ -238,9 +239,36 @@ class Function(Section):
     memory_mb: int = Field(
         default=128, ge=128, le=10240, description="Memory it is configured with (AWS)."
     )
+    code: AbsolutePath | None = Field(
+        default=None,
+        description="What it runs: a directory, a zip archive or a `.py` file; in a lab file also "
+        "relative to that file. It is read when an environment starts. Without any, `invoke` runs "
+        "the programs it is told to.",
+    )
+    handler: str = Field(
+        default="",
+        max_length=128,
+        description='Function of a module in the code, `"app.handler"`; what `provided` makes of '
+        "it is the program's own affair.",
+    )
+    runtime: str = Field(
+        default="",
+        description="`python3.11` and the like, an interpreter of this host, or `provided`: the "
+        "code has a program called `bootstrap`. The Python of hyperplane-nat itself if it is left "
+        "out.",
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Environment variables of handlers and programs (AWS: 4 KB, some names are "
+        "reserved).",
+    )
+    timeout_seconds: int = Field(
+        default=3, ge=1, le=900, description="After so long an invocation is ended (AWS)."
+    )
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""
+        yield from self._problems_of_code()
         inside = {"vpc": self.vpc, "subnets": self.subnets, "security_groups": self.security_groups}
         if self.networking == "none":
             for field, value in inside.items():
@@ -258,6 +286,42 @@ class Function(Section):
                     f"function {self.name!r} is in a VPC, but has none",
                     'name at least one, or choose networking = "none"',
                 )
+
+    def _problems_of_code(self) -> Iterator[FieldError]:
+        if self.code is None:
+            for field in ("handler", "runtime"):
+                if getattr(self, field):
+                    yield FieldError(
+                        field, "the function has no code that it is about", "name its code"
+                    )
+        elif not self.handler and not self.runtime.startswith("provided"):
+            yield FieldError(
+                "handler", "the code has no handler to call", 'name one, like "app.handler"'
+            )
+
+
+class Lambda(Section):
+    """What the Lambda service itself is in this lab: where functions with code are invoked."""
+
+    port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of 127.0.0.1 on which functions are invoked as by the Lambda API, in a "
+        "lab that has functions; 0 takes a free one.",
+    )
+    region: str = Field(
+        default="us-east-1",
+        pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$",
+        description="Name of the region, in ARNs and environment variables.",
+    )
+    process_uid: int = Field(
+        default=65529,
+        ge=0,
+        le=(1 << 32) - 2,
+        description="User and group, by number, of handlers. 0 lets them be root, for containers "
+        "that have no such user.",
+    )
 
 
 class Pool(Section):

@@ -92,6 +92,8 @@ def _type_name(annotation: object) -> str:
         return _type_name(next(item for item in get_args(annotation) if item is not NoneType))
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return f"table of {_type_name(get_args(annotation)[1])}"
     names: dict[object, str] = {
         str: "text",
         bool: "`true` or `false`",

@@ -33,7 +33,7 @@ from collections.abc import Awaitable
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import cleanup, flow_logs, logs, record
+from hyperplane_nat.controller import cleanup, flow_logs, handlers, logs, record
 from hyperplane_nat.controller.api import connections, endpoint
 from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.claim import Claim
@@ -271,7 +271,8 @@ class Daemon:
 
     async def _start(self) -> None:
         self._listen_for_metrics()
-        self._service.at_work.resume()
+        handled = await handlers.standing(self._paths) if self._adopting else {}
+        self._service.at_work.resume(handled)
         adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()

@@ -46,11 +46,16 @@ from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import describe
+from hyperplane_nat.model.entities import Function
 from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.invocation import not_ready
 from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
-from hyperplane_nat.model.states import EnvironmentState
+from hyperplane_nat.model.resources import MEMORY_MB, Code
+from hyperplane_nat.model.states import EnvironmentState, FunctionState
 from hyperplane_nat.model.store import Store, token_mismatch
+from hyperplane_nat.runtime import variables
+from hyperplane_nat.runtime.variables import Identity
 from netns import execution, topology
 from netns.errors import NetnsError
 from netns.topology import Survey
@@ -101,6 +106,8 @@ class Functions:
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, tuple[object, asyncio.Future[Mapping[str, Any]]]] = {}
         self._next_count = 0.0
+        self._handled: set[int] = set()
+        """Environments that were placed for a handler and have not come back."""
         self.invocations: Counter[tuple[str, str]] = Counter()
         """By function, and `cold` or `warm`."""
         self.cold_starts = ColdStarts()
@@ -109,12 +116,21 @@ class Functions:
         """The state of each function, by Lambda's name."""
         return {name: str(each.state) for name, each in list(self.region.tables.functions.items())}
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a function with code."""
+        return self.region.has_handlers
+
     # --- life ---
 
-    def resume(self) -> None:
-        """The region as it is to be, before anything stands; ModelError, StateError."""
+    def resume(self, handled: Mapping[int, bool]) -> None:
+        """The region as it is to be, before anything stands; ModelError, StateError.
+
+        What runs in `handled`, as of `settled`, goes on.
+        """
         with self._saving():
-            self.region.interrupted()
+            self.region.interrupted(handled)
+            self.settled(handled)
             # An apply that waited for the end of interfaces may not have come to its own end.
             self.region.resume(resources_of(self._config))
 
@@ -368,6 +384,7 @@ class Functions:
             outcome = await execution.run(
                 topology.environment_namespace(self._config.lab.name, number),
                 command,
+                env=self._variables(name),
                 stdin=stdin,
                 timeout_seconds=timeout_seconds,
             )
@@ -387,6 +404,74 @@ class Functions:
             "modelled_seconds": self._modelled(placement),
             "elapsed_seconds": time.perf_counter() - begin,
         }
+
+    def _variables(self, name: str) -> dict[str, str]:
+        function = self.region.tables.function(name)
+        if function is None:
+            # Deleted since: its last program has what every program has.
+            return variables.of_program(
+                Identity(name, MEMORY_MB, self._config.aws_lambda.region), {}
+            )
+        identity = Identity(name, function.memory_mb, self._config.aws_lambda.region)
+        return variables.of_program(identity, dict(function.environment))
+
+    # --- handlers: `handlers.Placing` ---
+
+    def checked(self, function: str) -> None:
+        """ModelError when a handler of that function cannot be invoked."""
+        self.region.advance()
+        found = self.region.function(function)
+        _code_of(found)
+        if found.state is not FunctionState.ACTIVE:
+            raise not_ready(found)
+
+    async def begun(self, function: str) -> Mapping[str, Any]:
+        """A place for an invocation of a handler, and all that it is to know. ModelError."""
+        _code_of(self.region.function(function))
+        placement, _ = await self._environment(function)
+        self.invocations[function, "cold" if placement.cold else "warm"] += 1
+        number = placement.environment
+        self._handled.add(number)
+        try:
+            # As it is by now.
+            found = self.region.function(function)
+            code = _code_of(found)
+        except ModelError:
+            self.abandoned(number)
+            raise
+        return {
+            "environment": number,
+            "namespace": topology.environment_namespace(self._config.lab.name, number),
+            "cold": placement.cold,
+            "function": found.name,
+            "account": found.account_id,
+            "memory_mb": found.memory_mb,
+            "code": asdict(code),
+            "variables": dict(found.environment),
+        }
+
+    def ended(self, environment: int) -> None:
+        """The invocation of a handler is over."""
+        self._handled.discard(environment)
+        self._end([environment])
+
+    def abandoned(self, environment: int) -> None:
+        """An environment whose handler is gone serves nobody any more."""
+        self._handled.discard(environment)
+        with self._saving_later(), contextlib.suppress(ModelError):
+            self.region.discard(environment)
+
+    def settled(self, standing: Mapping[int, bool]) -> None:
+        """These environments have a handler, busy or not: what the region thinks is put right."""
+        for number, each in list(self.region.tables.environments.items()):
+            function = self.region.tables.functions.get(each.function_id)
+            if number in standing:
+                if each.state is EnvironmentState.BUSY and not standing[number]:
+                    self.ended(number)
+            elif number in self._handled or (
+                each.state is EnvironmentState.IDLE and function is not None and function.code
+            ):
+                self.abandoned(number)
 
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """Start so many environments ahead; what is refused ends it and is told."""
@@ -473,6 +558,16 @@ class Functions:
         """Nobody will use it; also when that cannot be saved yet."""
         with contextlib.suppress(StateError), self._saving():
             self.region.discard(placement.environment)
+
+
+def _code_of(function: Function) -> Code:
+    if function.code is None:
+        raise ModelError(
+            "InvalidParameterValueException",
+            f"function {function.name} has no handler",
+            "give it code, or name a program: invoke FUNCTION -- CMD",
+        )
+    return function.code
 
 
 _RETRIED = (ForwarderError, NetnsError, StateError)

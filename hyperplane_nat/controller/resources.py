@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From the configuration to what the model is asked for. Pure functions.
+From the configuration to what the model is asked for. Functions that read nothing but code.
 
 Here everything that a configuration leaves to be understood is said: the account of a VPC, the
 account and VPC of a function, the VPC of a network interface, all ports of a rule without ports.
@@ -9,6 +9,7 @@ account and VPC of a function, the VPC of a network interface, all ports of a ru
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.resources import (
@@ -22,6 +23,7 @@ from hyperplane_nat.config.resources import (
 from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.model.resources import (
     AccountResource,
+    Code,
     FunctionResource,
     InterfaceResource,
     Networking,
@@ -34,6 +36,7 @@ from hyperplane_nat.model.resources import (
     VpcResource,
 )
 from hyperplane_nat.model.settings import LifecycleSettings
+from hyperplane_nat.runtime.code import OWN_RUNTIME, code_sha256
 
 
 def resources_of(config: Config) -> Resources:
@@ -117,4 +120,18 @@ def _function(config: Config, function: Function) -> FunctionResource:
         subnets=tuple(function.subnets),
         security_groups=tuple(function.security_groups),
         memory_mb=function.memory_mb,
+        code=_code(function),
+        environment=tuple(sorted(function.environment.items())),
+    )
+
+
+def _code(function: Function) -> Code | None:
+    if function.code is None:
+        return None
+    return Code(
+        path=function.code,
+        sha256=code_sha256(Path(function.code)),
+        handler=function.handler or "bootstrap",
+        runtime=function.runtime or OWN_RUNTIME,
+        timeout_seconds=function.timeout_seconds,
     )

@@ -27,6 +27,7 @@ from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.handlers import HandlerPlaces
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
@@ -50,6 +51,7 @@ from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.region import Commands, Region
 from hyperplane_nat.model.store import Store
 from hyperplane_nat.model.validation import INTERNET
+from hyperplane_nat.runtime.places import Endpoint
 from netns import topology
 from netns.topology import LabSpec, Mended, Topology
 
@@ -131,6 +133,7 @@ class Service:
         )
         """The functions at work, and the region behind them."""
         self.cold_starts = self.at_work.cold_starts
+        self._places = HandlerPlaces(paths, self.at_work)
 
     def _open_region(self) -> tuple[Store, Region]:
         settings = lifecycle_of(self._config)
@@ -152,11 +155,13 @@ class Service:
         """Look after what happens in the lab, which is up."""
         self._observer.start()
         self._figures.start()
+        self._places.start()
 
     async def halt(self) -> None:
         """Stop whatever happens by itself; the processes are not touched."""
         await self._observer.stop()
         await self._figures.stop()
+        await self._places.stop()
         await self.at_work.stop()
 
     async def open_map(self) -> None:
@@ -171,7 +176,7 @@ class Service:
                 state_map.close()
 
     async def start_services(self) -> None:
-        """The servers of the VPCs, and the writer of flow logs."""
+        """The servers of the VPCs, the writer of flow logs, and what runs handlers."""
         await self.network.follow_services(self._region.wanted())
 
     async def reapply(self, config: Config) -> Mapping[str, Any]:
@@ -227,6 +232,7 @@ class Service:
     def facts(self) -> dict[str, Any]:
         """What is known without asking anybody."""
         region = self._region
+        endpoint = Endpoint.read(self._paths.directory) if self.at_work.has_handlers else None
         return {
             "lab": self._paths.lab,
             "state": "stopping" if self._stop.is_set() else "running",
@@ -239,6 +245,7 @@ class Service:
             "vpcs": sum(vpc.name != INTERNET for vpc in region.tables.vpcs.values()),
             "metrics_url": self.metrics_url,
             "metrics_port_passed_over": self.metrics_port_passed_over,
+            "lambda_endpoint": None if endpoint is None else endpoint.url,
         }
 
     async def status(self) -> Mapping[str, Any]:

@@ -11,7 +11,6 @@ what keeps it from being deleted.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
@@ -33,6 +32,7 @@ from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
 from hyperplane_nat.model.resources import (
     ANYWHERE,
+    FunctionResource,
     InterfaceResource,
     Networking,
     ServiceResource,
@@ -196,14 +196,14 @@ class Changes:
         )
 
     def make_function(
-        self, name: str, account_id: str, memory_mb: int, config: NetworkConfig
+        self, wanted: FunctionResource, account_id: str, config: NetworkConfig
     ) -> Function:
         """A function that is Pending, and the interfaces that it needs."""
         function = Function(
             id=uuid(self.lifecycle.random_hex),
-            name=name,
+            name=wanted.name,
             account_id=account_id,
-            memory_mb=memory_mb,
+            memory_mb=wanted.memory_mb,
             config=config,
             update=None,
             version=1,
@@ -215,18 +215,26 @@ class Changes:
             last_update_status_reason_code="",
             last_used=self.lifecycle.now,
             declared=self.declared,
+            code=wanted.code,
+            environment=wanted.environment,
         )
         self.tables.put(function)
         self.lifecycle.acquire(config, function.name)
         return function
 
-    def change_function(self, old: Function, memory_mb: int, config: NetworkConfig) -> list[str]:
+    def change_function(
+        self, old: Function, wanted: FunctionResource, config: NetworkConfig
+    ) -> list[str]:
         """Another configuration; says what is different, which may be nothing."""
         details = []
-        if old.memory_mb != memory_mb:
-            details.append(f"memory {old.memory_mb} to {memory_mb} MB")
-            old = replace(old, memory_mb=memory_mb)
-            self.tables.put(old)
+        if old.memory_mb != wanted.memory_mb:
+            details.append(f"memory {old.memory_mb} to {wanted.memory_mb} MB")
+        if old.code != wanted.code:
+            details.append("code")
+        if old.environment != wanted.environment:
+            details.append("environment variables")
+        if details:
+            old = self.lifecycle.renew(old, wanted)
         if old.target.networking is not config.networking:
             details.append(f"networking {old.target.networking} to {config.networking}")
         elif old.target != config:

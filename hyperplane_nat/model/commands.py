@@ -225,7 +225,7 @@ class Commands:
                 "change it, or choose another name",
             )
         owner, config = self._network_of(wanted, account)
-        return self._changes.make_function(wanted.name, owner.id, wanted.memory_mb, config)
+        return self._changes.make_function(wanted, owner.id, config)
 
     def update_function_configuration(
         self,
@@ -257,9 +257,11 @@ class Commands:
             subnets=subnets,
             security_groups=groups,
             memory_mb=found.memory_mb if memory_mb is None else memory_mb,
+            code=found.code,
+            environment=found.environment,
         )
         _, config = self._network_of(wanted, found.account_id)
-        self._changes.change_function(found, wanted.memory_mb, config)
+        self._changes.change_function(found, wanted, config)
         return self._tables.functions[found.id]
 
     def delete_function(self, function: str) -> None:

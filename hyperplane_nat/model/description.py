@@ -24,7 +24,7 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.region import Region
-from hyperplane_nat.model.resources import Networking, Protocol
+from hyperplane_nat.model.resources import Code, Networking, Protocol
 from hyperplane_nat.model.tables import Tables
 
 _EVERY_PROTOCOL = "-1"
@@ -178,6 +178,8 @@ def _function(tables: Tables, function: Function) -> dict[str, Any]:
         "Account": function.account_id,
         "Networking": function.config.networking.value,
         "MemorySize": function.memory_mb,
+        "Code": None if function.code is None else _code(function.code),
+        "Environment": {"Variables": dict(function.environment)},
         "State": function.state.value,
         "StateReason": function.state_reason,
         "StateReasonCode": function.state_reason_code,
@@ -192,6 +194,16 @@ def _function(tables: Tables, function: Function) -> dict[str, Any]:
         ],
         "Environments": len(tables.environments_of(function.id)),
         "LastUsed": function.last_used,
+    }
+
+
+def _code(code: Code) -> dict[str, Any]:
+    return {
+        "Path": code.path,
+        "CodeSha256": code.sha256,
+        "Handler": code.handler,
+        "Runtime": code.runtime,
+        "Timeout": code.timeout_seconds,
     }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
-from hyperplane_nat.model.resources import Networking, Protocol
+from hyperplane_nat.model.resources import Code, Networking, Protocol
 from hyperplane_nat.model.states import (
     EnvironmentState,
     FunctionState,
@@ -197,6 +197,10 @@ class Function:
     """When it turns Inactive."""
     declared: bool = True
     """As of `Account`."""
+    code: Code | None = None
+    """None: no handler, only programs that an invocation names."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of its handler and of programs."""
 
     @property
     def key(self) -> str:

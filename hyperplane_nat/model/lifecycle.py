@@ -30,7 +30,7 @@ from hyperplane_nat.model.entities import (
 )
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import RandomHex, link_name, resource_id, uuid
-from hyperplane_nat.model.resources import Networking
+from hyperplane_nat.model.resources import FunctionResource, Networking
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
@@ -146,13 +146,7 @@ class Lifecycle:
 
     def configure(self, function: Function, config: NetworkConfig) -> None:
         """Give a function another configuration; the old one serves until the new one can."""
-        if function.state is FunctionState.PENDING or function.update is not None:
-            raise ModelError(
-                "ResourceConflictException",
-                "The operation cannot be performed at this time. An update is in progress for "
-                f"function {function.name}",
-                "wait until it is Active and its last update Successful",
-            )
+        _refuse_while_changing(function)
         if function.state is FunctionState.ACTIVE:
             function = replace(
                 function,
@@ -176,6 +170,23 @@ class Lifecycle:
             self._give_up_old(function)
         self.tables.put(function)
         self.acquire(config, function.name)
+
+    def renew(self, function: Function, wanted: FunctionResource) -> Function:
+        """
+        Give a function other memory, code or variables: who serves goes on to its end with what it
+        has, and new environments have the new.
+        """
+        _refuse_while_changing(function)
+        function = replace(
+            function,
+            memory_mb=wanted.memory_mb,
+            code=wanted.code,
+            environment=wanted.environment,
+            version=function.version + 1,
+        )
+        self.tables.put(function)
+        self._give_up_old(function)
+        return function
 
     def wake(self, function: Function) -> None:
         """An Inactive function was invoked: it is Pending until its interfaces are back."""
@@ -426,4 +437,14 @@ class Lifecycle:
             "SubnetIPAddressLimitReachedException",
             f"subnet {subnet.name} ({subnet.cidr}) has no free address",
             "use a larger subnet or several",
+        )
+
+
+def _refuse_while_changing(function: Function) -> None:
+    if function.state is FunctionState.PENDING or function.update is not None:
+        raise ModelError(
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. An update is in progress for "
+            f"function {function.name}",
+            "wait until it is Active and its last update Successful",
         )

@@ -328,10 +328,8 @@ class Planner:
         if old is None:
             self._line(CREATE, "function", wanted.name, wanted.networking.value)
             account = self._accounts[wanted.account].id
-            self._changes.make_function(wanted.name, account, wanted.memory_mb, config)
-        elif details := self._changes.change_function(
-            self._declared(old), wanted.memory_mb, config
-        ):
+            self._changes.make_function(wanted, account, config)
+        elif details := self._changes.change_function(self._declared(old), wanted, config):
             self._line(CHANGE, "function", wanted.name, ", ".join(details))
 
     def _delete_functions(self) -> None:

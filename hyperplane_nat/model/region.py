@@ -18,7 +18,7 @@ Nothing happens by itself: call `advance` at `next_deadline`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -234,16 +234,26 @@ class Region:
             if found.state is not EnvironmentState.TERMINATING:
                 self._lifecycle.give_up(found)
 
-    def interrupted(self) -> list[int]:
+    def function(self, name: str) -> Function:
+        """A function by its name. ResourceNotFoundException."""
+        return Commands(self._lifecycle).function(name)
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a function with code."""
+        return any(each.code for each in self.tables.functions.values())
+
+    def interrupted(self, going_on: Container[int] = ()) -> list[int]:
         """
         Give up all environments that initialize or are busy: their programs ended with the
-        controller that ran them. Returns their slots.
+        controller that ran them, unless they are `going_on`. Returns their slots.
         """
         with self._command():
             found = [
                 environment
                 for environment in self.tables.environments.values()
                 if environment.state in (EnvironmentState.INITIALIZING, EnvironmentState.BUSY)
+                and environment.slot not in going_on
             ]
             for environment in found:
                 self._lifecycle.give_up(environment)

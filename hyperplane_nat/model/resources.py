@@ -128,8 +128,23 @@ class InterfaceResource:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """What a function runs, and how (Lambda API, `CreateFunction`)."""
+
+    path: str
+    """A directory, a zip archive or a `.py` file; absolute."""
+    sha256: str
+    """Of what is there (`code_sha256`), so that a change of it is one of the function; may be
+    empty."""
+    handler: str
+    runtime: str
+    """`python3.11` and the like, or `provided`."""
+    timeout_seconds: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionResource:
-    """A Lambda function, as far as the network is concerned."""
+    """A Lambda function."""
 
     name: str
     networking: Networking = Networking.HYPERPLANE
@@ -139,6 +154,10 @@ class FunctionResource:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     memory_mb: int = MEMORY_MB
+    code: Code | None = None
+    """None: it has no handler, and runs the programs that `invoke` names."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of its handler and of programs, sorted by their names."""
 
 
 @dataclass(frozen=True, slots=True)

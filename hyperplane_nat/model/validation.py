@@ -9,6 +9,7 @@ what is in use, is found when the plan is tried.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
@@ -20,6 +21,7 @@ from hyperplane_nat.model.resources import (
     DEFAULT_ACCOUNT,
     DEFAULT_ACCOUNT_ID,
     AccountResource,
+    Code,
     FunctionResource,
     Networking,
     Protocol,
@@ -43,6 +45,31 @@ _ACCOUNT_ID = re.compile(r"[0-9]{12}")
 _PREFIX_MAX = 28
 _PORT_MAX = 65535
 _MEMORY_MB = range(128, 10_241)
+_TIMEOUT_SECONDS = range(1, 901)
+_ENVIRONMENT_BYTES_MAX = 4096
+_VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
+_RUNTIME = re.compile(r"python3\.[0-9]{1,2}|provided(\.al2(023)?)?")
+
+RESERVED_VARIABLES = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "LAMBDA_TASK_ROOT",
+        "LAMBDA_RUNTIME_DIR",
+    }
+)
+"""What Lambda sets itself ("Defined runtime environment variables"). Its credentials are not among
+them here: nobody but the function's configuration has any to give."""
 
 
 def accounts_of(wanted: Resources) -> tuple[AccountResource, ...]:
@@ -256,6 +283,9 @@ def check_function(
             f"memory of function {function.name} is {function.memory_mb} MB",
             f"choose {_MEMORY_MB.start} to {_MEMORY_MB.stop - 1}",
         )
+    if function.code is not None:
+        _check_code(function.name, function.code)
+    _check_variables(function.name, dict(function.environment))
     who = f"function {function.name}"
     _unique(f"subnet of {who}", function.subnets)
     _unique(f"security group of {who}", function.security_groups)
@@ -326,6 +356,55 @@ def _unique(what: str, names: Iterable[str]) -> None:
 
 def _wrong(message: str, remedy: str) -> ModelError:
     return ModelError("InvalidParameterValue", message, remedy)
+
+
+def _check_code(name: str, code: Code) -> None:
+    if _RUNTIME.fullmatch(code.runtime) is None:
+        raise _lambda(
+            f"Value {code.runtime} at 'runtime' of function {name} failed to satisfy constraint: "
+            "python3.x or provided",
+            "choose the Python of this host, or provided with a program called bootstrap",
+            "runtime",
+        )
+    if code.runtime.startswith("python") and "." not in code.handler.strip("."):
+        raise _lambda(
+            f"handler {code.handler!r} of function {name} names no function of a module",
+            'write it like "app.handler"',
+            "handler",
+        )
+    if code.timeout_seconds not in _TIMEOUT_SECONDS:
+        raise _lambda(
+            f"timeout of function {name} is {code.timeout_seconds} seconds",
+            f"choose {_TIMEOUT_SECONDS.start} to {_TIMEOUT_SECONDS.stop - 1}",
+            "timeout_seconds",
+        )
+
+
+def _check_variables(function: str, variables: dict[str, str]) -> None:
+    reserved = sorted(RESERVED_VARIABLES.intersection(variables))
+    if reserved:
+        raise _lambda(
+            "Lambda was unable to configure your environment variables because the environment "
+            "variables you have provided contains reserved keys that are currently not supported "
+            f"for modification. Reserved keys used in this request: {', '.join(reserved)}",
+            f"leave them out of function {function}",
+            "environment",
+        )
+    for variable, value in variables.items():
+        if _VARIABLE.fullmatch(variable) is None or "\0" in value:
+            raise _lambda(
+                f"variable {variable!r} of function {function} is none that Lambda takes",
+                "names are letters, digits and _, two at least, and begin with a letter",
+                "environment",
+            )
+    size = len(json.dumps(variables, separators=(",", ":")).encode())
+    if size > _ENVIRONMENT_BYTES_MAX:
+        raise _lambda(
+            "Lambda was unable to configure your environment variables because the environment "
+            f"variables you have provided exceeded the 4KB limit. String measured: {size}",
+            f"give function {function} fewer",
+            "environment",
+        )
 
 
 def _lambda(message: str, remedy: str, field: str = "") -> ModelError:

@@ -20,6 +20,8 @@ COMMANDS = [
     "apply",
     "wait",
     "invoke",
+    "logs",
+    "credentials",
     "exec",
     "status",
     "environments",

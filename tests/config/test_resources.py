@@ -551,3 +551,39 @@ def test_nobody_has_said_what_was_filled_in(tmp_path: Path, text: str) -> None:
     assert said.get("timeouts") == document.get("timeouts")
     assert said.get("lab") == document.get("lab")
     assert Config.model_validate(said) == config
+
+
+def test_code_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(event, context): pass")
+    code = 'code = "./app.py"\nhandler = "app.handler"\nenvironment = { TABLE = "t" }'
+    config = accepted(tmp_path, VPC + FUNCTION + code)
+    (function,) = config.function
+    assert function.code == str(tmp_path / "app.py")
+    assert function.environment == {"TABLE": "t"}
+    assert function.timeout_seconds == 3
+    assert Config.model_validate(tomllib.loads(toml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ('code = "none.zip"\nhandler = "a.b"', "there is no such file or directory"),
+        ('code = "."', "handler: the code has no handler to call"),
+        ('handler = "a.b"', "handler: the function has no code that it is about"),
+        ('runtime = "python3.11"', "runtime: the function has no code that it is about"),
+        ('code = "."\nhandler = "a.b"\ntimeout_seconds = 901', "timeout_seconds: 901"),
+    ],
+)
+def test_code_that_is_refused(tmp_path: Path, code: str, says: str) -> None:
+    assert says in refused(tmp_path, VPC + FUNCTION + code)
+
+
+def test_provided_needs_no_handler(tmp_path: Path) -> None:
+    config = accepted(tmp_path, VPC + FUNCTION + 'code = "."\nruntime = "provided"')
+    assert config.function[0].handler == ""
+
+
+def test_the_section_of_the_service_is_called_lambda(tmp_path: Path) -> None:
+    config = accepted(tmp_path, VPC + FUNCTION + "[lambda]\nport = 9999")
+    assert config.aws_lambda.port == 9999
+    assert "[lambda]" in toml(config)

@@ -70,7 +70,10 @@ def test_from_a_vpc_to_a_function_and_back(directory: Path) -> None:
         )
         (rule,) = changed["IpPermissionsEgress"]
         assert (rule["FromPort"], rule["ToPort"]) == (443, 443)
-        changed = await done(client, "PATCH", "/v1/functions/f", {"memory_mb": 512})
+        asked = ("PATCH", "/v1/functions/f", {"memory_mb": 512})
+        assert await refused(client, *asked) == (409, "ResourceConflictException")
+        lab.clock.pass_seconds(90)
+        changed = await done(client, *asked)
         assert changed["MemorySize"] == 512
         assert await refused(client, "DELETE", "/v1/vpcs/shop") == (400, "DependencyViolation")
         assert await refused(client, "DELETE", "/v1/subnets/shop%2Fa") == (

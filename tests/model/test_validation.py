@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.resources import (
     AccountResource,
+    Code,
     Networking,
     Resources,
     RuleResource,
@@ -27,6 +29,11 @@ def group(*rules: RuleResource, direction: str = "ingress") -> Resources:
     empty = SecurityGroupResource("app")
     made = replace(empty, ingress=rules) if direction == "ingress" else replace(empty, egress=rules)
     return lab(vpcs=(vpc(groups=(made, "db")),))
+
+
+def running(**changes: Any) -> Resources:
+    code = replace(Code("/code", "", "app.handler", "python3.11"), **changes)
+    return lab(replace(function("f"), code=code))
 
 
 WRONG = {
@@ -182,6 +189,21 @@ WRONG = {
         "InvalidParameterValueException",
     ),
     "no memory": (lab(function("f", memory_mb=64)), "InvalidParameterValueException"),
+    "no runtime of ours": (running(runtime="nodejs20.x"), "InvalidParameterValueException"),
+    "handler without a module": (running(handler="handler"), "InvalidParameterValueException"),
+    "no time": (running(timeout_seconds=0), "InvalidParameterValueException"),
+    "a reserved variable": (
+        lab(replace(function("f"), environment=(("AWS_REGION", "x"),))),
+        "InvalidParameterValueException",
+    ),
+    "no variable": (
+        lab(replace(function("f"), environment=(("1A", "x"),))),
+        "InvalidParameterValueException",
+    ),
+    "more than 4 KB of variables": (
+        lab(replace(function("f"), environment=(("LONG", "x" * 4096),))),
+        "InvalidParameterValueException",
+    ),
 }
 
 

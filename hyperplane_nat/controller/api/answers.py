@@ -116,6 +116,10 @@ class Status(BaseModel):
     interfaces: int
     vpcs: int
     metrics_url: str
+    lambda_endpoint: str | None = Field(
+        default=None,
+        description="Where functions are invoked as by the Lambda API; null: none has a handler.",
+    )
     metrics_port_passed_over: int | None = Field(
         default=None, description="The default port, where it was taken and another one is used."
     )
@@ -358,6 +362,22 @@ class VpcConfig(BaseModel):
     SecurityGroupIds: list[str]
 
 
+class EnvironmentVariables(BaseModel):
+    """Lambda API, EnvironmentResponse."""
+
+    Variables: dict[str, str]
+
+
+class CodeDescription(BaseModel):
+    """What a function runs, with the names of the Lambda API's FunctionConfiguration."""
+
+    Path: str = Field(description="A directory, a zip archive or a `.py` file.")
+    CodeSha256: str
+    Handler: str
+    Runtime: str
+    Timeout: int = Field(description="In seconds.")
+
+
 class FunctionDescription(BaseModel):
     """A function, as GetFunctionConfiguration of the Lambda API has it."""
 
@@ -365,6 +385,8 @@ class FunctionDescription(BaseModel):
     Account: str
     Networking: Literal["none", "hyperplane", "interface-per-environment"]
     MemorySize: int
+    Code: CodeDescription | None = Field(description="Null: it has no handler.")
+    Environment: EnvironmentVariables
     State: Literal["Pending", "Active", "Inactive", "Failed"]
     StateReason: str
     StateReasonCode: str

@@ -27,7 +27,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import flow_logs
+from hyperplane_nat.controller import flow_logs, handlers
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
@@ -74,7 +74,7 @@ class Network:
         self._attacher: asyncio.Task[None] | None = None
         self._links: dict[str, Interface] = {}
         self._told: dict[int, dict[str, Any]] = {}
-        self._revisions = (-1, -1)
+        self._revisions = (-1, -1, False)
         self.retiring_interfaces: frozenset[int] = frozenset()
 
     # --- what stands already ---
@@ -247,8 +247,11 @@ class Network:
     @property
     def changed(self) -> bool:
         """Whether `follow` has something to do."""
+        return self._revisions != self._wanted_revisions()
+
+    def _wanted_revisions(self) -> tuple[int, int, bool]:
         region = self._region
-        return self._revisions != (region.network_revision, region.policy_revision)
+        return (region.network_revision, region.policy_revision, region.has_handlers)
 
     async def follow(self) -> None:
         """Make everything as the region wants it; NetnsError or ForwarderError: try again."""
@@ -257,7 +260,7 @@ class Network:
 
     async def _follow(self) -> None:
         region = self._region
-        revisions = (region.network_revision, region.policy_revision)
+        revisions = self._wanted_revisions()
         wanted = region.wanted()
         for step in (
             self._follow_vpcs,
@@ -280,10 +283,11 @@ class Network:
             self._told |= {item["number"]: item for item in changed}
 
     async def follow_services(self, wanted: Wanted) -> None:
-        """The servers in the VPCs, which stand, and the writer of flow logs."""
+        """The servers in the VPCs, which stand, the writer of flow logs, and what runs handlers."""
         await self._services.follow(
             reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
             + flow_logs.writer_specs(self._config)
+            + (handlers.runtime_specs(self._config) if self._region.has_handlers else [])
         )
 
     async def _follow_vpcs(self, wanted: Wanted) -> None:
