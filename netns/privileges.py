@@ -145,6 +145,13 @@ FLOW_LOGS = Program(
     writes_files=True,
 )
 
+UI = Program(
+    "ui",
+    _COMMON | {"accept", "accept4", "listen", "connect"},
+    families=frozenset({socket.AF_UNIX}),
+    threads=True,
+)
+
 CAPTURE = Program(
     "capture",
     # The file is open by then; names are asked of the control API.

@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "flow-logs": _Verb("flow_logs", "flow_logs"),
     "ports": _Verb("ports", "ports"),
     "top": _Verb("top", "top"),
+    "ui": _Verb("ui", "ui"),
     "events": _Verb("events", "events"),
     "capture": _Verb("capture", "capture"),
     "labs": _Verb("labs", "labs"),

@@ -30,6 +30,7 @@ COMMANDS = [
     "flow-logs",
     "ports",
     "top",
+    "ui",
     "events",
     "capture",
     "labs",

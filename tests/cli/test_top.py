@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hyperplane_nat.cli.top import Look, document
 from hyperplane_nat.cli.top_picture import Picture, bar, deal, quantity
+from hyperplane_nat.ui.look import Look, document
 from tests.cli.conftest import INTERFACE, PORTS, REMOTE, SHARED_INTERFACE, STATUS, Run
 from tests.cli.fake_api import FakeApi
 from tests.cli.test_events import EVENT

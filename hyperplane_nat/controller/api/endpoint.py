@@ -14,9 +14,7 @@ import grp
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -28,6 +26,7 @@ from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, Handler, refus
 from hyperplane_nat.controller.api.requests import RequestError
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.hosts import meant_for
 
 _BACKLOG = 512
 """Connections that wait to be accepted, and that are accepted before others have their turn."""
@@ -184,30 +183,11 @@ def metrics_application(
 
 
 def _check_host(request: web.Request, names: Collection[str]) -> None:
-    """
-    Raise RequestError when the request was meant for somebody else.
-
-    A web page can let a name of its own resolve to this address, and then read the answers (DNS
-    rebinding); the name is what gives it away. Only a browser has to be told from others, and it
-    always names a host, so who names none is served.
-    """
+    """RequestError when the request was meant for somebody else; who names no host is served."""
     said = request.headers.get("Host")
-    if said is None:
-        return
-    try:
-        name = (urlsplit(f"//{said}").hostname or "").rstrip(".")
-    except ValueError:
-        name = ""
-    if name == "localhost" or name in names:
-        return
     here = request.transport.get_extra_info("sockname")[0] if request.transport else ""
-    try:
-        address = ip_address(name)
-    except ValueError:
-        pass
-    else:
-        if address.is_loopback or str(address) == here:
-            return
+    if said is None or meant_for(said, names, here):
+        return
     raise RequestError(
         421,
         "misdirected_request",
