@@ -55,9 +55,11 @@ class Labs:
 
     def _find(self) -> None:
         for name, task in list(self._tasks.items()):
-            if task.done() or (self._readers[name].forgotten and name != self._only):
+            if task.done():
+                # A reader has no end of its own: its error is everybody's.
+                task.result()
+            if self._readers[name].forgotten and name != self._only:
                 task.cancel()
-                # One that failed is not to fail unheard; the next look begins anew.
                 del self._tasks[name], self._readers[name]
         for name in self._names():
             if name not in self._readers:

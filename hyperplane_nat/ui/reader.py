@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from hyperplane_nat.client import ClientError
+from hyperplane_nat.client import ClientError, NotRunningError
 from hyperplane_nat.ui.history import HISTORY_SECONDS, History, Trends, sample_of
 from hyperplane_nat.ui.look import Look, Looker, Row, document, rate, traffic
 
@@ -116,6 +116,11 @@ class Reader:
             started = loop.time()
             try:
                 seen = await loop.run_in_executor(self._threads, self._look)
+            except NotRunningError:
+                # Its own words come from a survey of what stands: nothing to do once a second.
+                self.heed_absence(
+                    f"its controller does not run (hyperplane-nat --lab {self.name} up)"
+                )
             except ClientError as error:
                 self.heed_absence(str(error))
             else:

@@ -29,7 +29,7 @@ from typing import Any
 
 from aiohttp import web
 
-from hyperplane_nat.client import ApiError, ClientError
+from hyperplane_nat.client import ApiError, ClientError, NotRunningError
 from hyperplane_nat.hosts import meant_for
 from hyperplane_nat.ui.labs import Labs
 
@@ -136,6 +136,8 @@ async def _refusing(request: web.Request, handler: Any) -> web.StreamResponse:
         return _refusal(error.status, "refused", f"{request.path}: {error.reason}")
     except ApiError as error:
         return _refusal(error.status, error.code, str(error))
+    except NotRunningError:
+        return _refusal(503, "no_answer", "the controller of the lab does not run")
     except ClientError as error:
         return _refusal(503, "no_answer", str(error))
     return answer

@@ -159,7 +159,7 @@ def test_a_lab_that_goes_and_comes_back(root: Path, api: FakeApi) -> None:
             if story == [False]:
                 stack.close()
             elif story == [False, True]:
-                assert "lab 'default' is not running" in shown["why"]
+                assert "controller does not run" in shown["why"]
                 # What was last seen stays, to be looked at.
                 assert shown["groups"]
                 stack.enter_context(serving(path, api))

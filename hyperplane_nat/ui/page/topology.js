@@ -159,11 +159,13 @@ function remember(root) {
 /** Cards from `row` on; the first row that is free behind them. */
 function place(node, cards, row, parent) {
   const first = row;
+  // Read in their order: what holds others comes before them.
+  const before = cards.length;
   const children = [...node.children.values()]
     .sort((a, b) => memory.order.get(a.key) - memory.order.get(b.key));
   for (const child of children) row = place(child, cards, row, node);
   if (!children.length && node.column >= 0) row += 1;
-  if (node.column >= 0 && first - 2 < ROWS_MAX) cards.push(card(node, first, row - first));
+  if (node.column >= 0 && first - 2 < ROWS_MAX) cards.splice(before, 0, card(node, first, row - first));
   if (parent !== null && parent.column >= 0) edges.push([parent.key, node.key, node.rate, node.refused]);
   return row;
 }
