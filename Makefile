@@ -27,13 +27,13 @@ BUILT := build/.built
 PYTHONS ?= $(PYTHON)
 
 .PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-repeat lint build \
-	bench bench-quick docs-panels asan asan-build asan-fuzz dist docs clean distclean
+	bench bench-quick docs-panels docs-page asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
 	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan dist docs" \
-		"docs-panels clean distclean"
+		"docs-panels docs-page clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -120,6 +120,10 @@ docs: $(TOOLS) $(BUILT)
 # The pictures of docs/observability.md, from a lab under traffic; three minutes, as root.
 docs-panels: deps $(TOOLS) $(BUILT)
 	$(BIN)/python -m tools.draw_panels
+
+# The pictures of the page in README.md, from a lab under traffic; two minutes, as root.
+docs-page: deps $(TOOLS) $(BUILT)
+	$(BIN)/python -m tools.draw_page
 
 # The engine under the address and undefined-behaviour sanitizers, in a tree of its own: the working
 # tree keeps its fast extensions. Python itself is not instrumented, so the sanitizer's library is

@@ -204,6 +204,7 @@ def page_document(before: Seen, now: Seen, trends: Trends) -> Message:
         each["port_errors_per_second"] = errors
         each["addresses"] = [
             {
+                "interface": each["interface"],
                 "address": address,
                 "ports": ports,
                 "limit": row["ports_limit"],

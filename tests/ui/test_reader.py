@@ -58,9 +58,9 @@ def test_ports_of_addresses_and_errors(api: FakeApi) -> None:
     shown = page_document(seen(before, 0.0), seen(later, 2.0), trends)
     row = next(each for each in shown["interfaces"] if each["interface"] == "eni-a")
     assert row["port_errors_per_second"] == 2.0
-    assert row["addresses"] == [
-        {"address": "10.0.1.10", "ports": 2000, "limit": 55000, "seconds_left": 106.0}
-    ]
+    (address,) = row["addresses"]
+    assert (address["interface"], address["address"]) == ("eni-a", "10.0.1.10")
+    assert (address["ports"], address["limit"], address["seconds_left"]) == (2000, 55000, 106.0)
     assert shown["remotes"][0]["ports"] == 55_000
     assert shown["remotes"][0]["seconds_left"] == 0.0
 

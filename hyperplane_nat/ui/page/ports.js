@@ -44,11 +44,11 @@ export function view(shown) {
     table("Addresses of interfaces, those with most ports first",
       ["interface", "address", "#ports", "#limit", "used", "used up", "#errors", "held by"],
       addresses.map(({ row, each }) => ({
-        key: `${row.interface} ${each.address}`,
+        key: `${each.interface} ${each.address}`,
         cells: [
-          row.interface, each.address, quantity(each.ports), each.limit ? quantity(each.limit) : "–",
+          each.interface, each.address, quantity(each.ports), each.limit ? quantity(each.limit) : "–",
           each.limit ? share((100 * each.ports) / each.limit) : "no limit", left(each.seconds_left),
-          errors(row.port_errors), holders(held.get(`${row.interface} ${each.address}`)),
+          errors(row.port_errors), holders(held.get(`${each.interface} ${each.address}`)),
         ],
       })), "no interface"),
     table("Remotes that take most ports",
