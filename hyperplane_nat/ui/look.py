@@ -62,6 +62,8 @@ class Looker:
             now = time.monotonic()
             self._ports_due = now + (now - started) / self._ports_share
         status = self.mapping("/v1/status")
+        if "traffic" not in status:
+            raise _unexpected()
         return Look(
             time.monotonic(),
             status,

@@ -129,6 +129,13 @@ def test_a_lab_that_is_not_there_is_an_error(run: Run) -> None:
     assert run("top", "--once").exit_code == 2
 
 
+def test_a_controller_of_a_former_version_is_one_line(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = {name: STATUS[name] for name in STATUS if name != "traffic"}
+    result = run("top", "--once")
+    assert result.exit_code == 2
+    assert "is its version another one?" in result.stderr
+
+
 def test_lines_are_dealt_out_to_whoever_wants_some() -> None:
     assert deal(10, [1, 20, 0, 3]) == [1, 6, 0, 3]
     assert deal(3, [5, 5]) == [2, 1]

@@ -48,8 +48,8 @@ time.sleep(1000)
 
 
 @contextlib.contextmanager
-def served(window: Browser, *options: str) -> Iterator[str]:
-    """The address of a page, which the window has left when it is no longer served."""
+def serving_page(*options: str) -> Iterator[str]:
+    """The address of a page."""
     with subprocess.Popen(
         [str(COMMAND), *options, "ui"], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -57,8 +57,17 @@ def served(window: Browser, *options: str) -> Iterator[str]:
             assert process.stdout is not None
             yield process.stdout.readline().strip()
         finally:
-            window.open("about:blank")
             process.terminate()
+
+
+@contextlib.contextmanager
+def served(window: Browser, *options: str) -> Iterator[str]:
+    """The same; the window has left it when it is no longer served."""
+    with serving_page(*options) as url:
+        try:
+            yield url
+        finally:
+            window.open("about:blank")
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +255,30 @@ def test_long_words_fit(window: Browser, strange: str, width: int) -> None:
         )
         assert measured[0] <= measured[1], view
     window.size(1280, 900)
+
+
+def test_labs_are_chosen_and_a_server_that_is_gone_is_told(window: Browser) -> None:
+    names = sorted(f"t-{secrets.token_hex(4)}" for _ in range(2))
+    choose = """
+        const list = document.getElementById("lab");
+        list.value = arguments[0];
+        list.dispatchEvent(new Event("change"));
+    """
+    with tempfile.TemporaryDirectory(prefix="hp-") as root, contextlib.ExitStack() as stack:
+        for number, name in enumerate(names):
+            status = ANSWERS["/v1/status"] | {"lab": name, "environments": 41 + number}
+            api = FakeApi(ANSWERS | {"/v1/status": status})
+            stack.enter_context(serving(Path(root) / name / "control.sock", api))
+        with serving_page("--runtime-directory", root) as url:
+            window.open(url)
+            window.shows(r"environments\s+41\b")
+            wait_until(
+                lambda: window.run("return document.getElementById('lab').length") == 2, "two labs"
+            )
+            for index in (1, 0):
+                window.run(choose, names[index])
+                window.shows(rf"environments\s+{41 + index}\b")
+                assert names[index] in window.run("return document.title")
+        window.shows("hyperplane-nat ui is broken; trying again|hyperplane-nat ui does not answer")
+    window.open("about:blank")
+    window.log()
