@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import sqlite3
 from pathlib import Path
 
 from hyperplane_nat.controller import record
@@ -11,6 +13,7 @@ from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.engine import StateMap
 from hyperplane_nat.engine.readers.migration import migrate
+from hyperplane_nat.model.documents import SCHEMA
 from hyperplane_nat.model.store import Store
 
 RECORDED = Path(__file__).parent / "recorded" / "v1"
@@ -52,6 +55,9 @@ def test_the_region(tmp_path: Path) -> None:
     with Store(tmp_path / "region.sqlite", settings=settings) as store:
         again = store.load_region(settings=settings)
         assert again.document() == region.document()
+    with contextlib.closing(sqlite3.connect(tmp_path / "region.sqlite")) as database:
+        # So that the former version, which does not know it, refuses it.
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
 
 
 def test_the_state_map(tmp_path: Path) -> None:
