@@ -115,6 +115,7 @@ def _function(config: Config, function: Function) -> FunctionResource:
         memory_mb=function.memory_mb,
         code=_code(function),
         environment=tuple(sorted(function.environment.items())),
+        reserved_concurrency=function.reserved_concurrency,
     )
 
 
