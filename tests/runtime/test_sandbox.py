@@ -111,6 +111,13 @@ def test_what_cannot_be_started(
         box.start(room, code(tmp_path, text, mode), runtime, VARIABLES)
 
 
+def test_code_that_nobody_else_may_read(room: str, box: Sandbox, tmp_path: Path) -> None:
+    made = code(tmp_path, None)
+    made.chmod(0o700)
+    with pytest.raises(EntrypointError, match=f"user {UID} cannot read it"):
+        box.start(room, made, OWN_RUNTIME, VARIABLES)
+
+
 def test_code_that_is_missing(room: str, box: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(EntrypointError, match="cannot be read"):
         box.start(room, tmp_path / "none.zip", "provided", VARIABLES)
