@@ -24,6 +24,7 @@ from hyperplane_nat import unix_socket
 from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.client import ApiError, Client, UnixConnection
+from hyperplane_nat.config.values import FUNCTION_NAME
 from hyperplane_nat.runtime.logs import log_path
 from hyperplane_nat.runtime.places import Endpoint
 
@@ -135,7 +136,7 @@ def logs(
     """Show what a function's handler has written, with START, END and REPORT lines."""
     connection = common.client(ctx, lab)
     path = log_path(connection.path.parent, function)
-    if not path.is_file():
+    if FUNCTION_NAME.fullmatch(function) is None or not path.is_file():
         common.require_root(ctx, "logs")
         known = {row["FunctionName"] for row in common.rows(connection.get("/v1/functions"))}
         if function not in known:

@@ -262,6 +262,13 @@ class Function(Section):
         description="Environment variables of handlers and programs (AWS: 4 KB, some names are "
         "reserved).",
     )
+    reserved_concurrency: int | None = Field(
+        default=None,
+        ge=0,
+        le=16383,
+        description="Invocations of it that there may be at a time; more are refused with "
+        "TooManyRequestsException (AWS). Without it the pool is the limit.",
+    )
     timeout_seconds: int = Field(
         default=3, ge=1, le=900, description="After so long an invocation is ended (AWS)."
     )

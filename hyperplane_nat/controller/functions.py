@@ -47,7 +47,7 @@ from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import describe
 from hyperplane_nat.model.entities import Function
-from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.errors import ConcurrencyError, ModelError, StateError
 from hyperplane_nat.model.invocation import not_ready
 from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
@@ -541,6 +541,8 @@ class Functions:
             except StateError:
                 if placement is not None:
                     self._give_up(placement)
+                raise
+            except ConcurrencyError:
                 raise
             except ModelError as error:
                 if error.code != "TooManyRequestsException" or time.monotonic() > deadline:

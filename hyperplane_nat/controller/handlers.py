@@ -26,7 +26,7 @@ from hyperplane_nat.controller.network.reconcile import module_command
 from hyperplane_nat.controller.network.services import ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
-from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.errors import ConcurrencyError, ModelError, StateError
 from netns.errors import NetnsError
 
 PROGRAM = module_command("hyperplane_nat.runtime")
@@ -36,6 +36,9 @@ GROUP = "Lambda"
 
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
+_LONG_PAUSE_SECONDS = 1.0
+"""Between two attempts to connect where no function has a handler."""
+
 _LINE_BYTES_MAX = 16 << 20
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,10 @@ log = logging.getLogger(__name__)
 
 class Placing(Protocol):
     """What the functions at work do for handlers; the errors are ModelError and StateError."""
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a function with a handler, and so a process for it."""
 
     def checked(self, function: str) -> None:
         """Refuse a function that is not there, has no handler or is not Active."""
@@ -127,7 +134,8 @@ class HandlerPlaces:
                     await self._serve(reader, writer)
                 finally:
                     writer.close()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            expected = self._placing.has_handlers
+            await asyncio.sleep(_PAUSE_SECONDS if expected else _LONG_PAUSE_SECONDS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()
@@ -143,6 +151,8 @@ class HandlerPlaces:
         told: dict[str, Any] = {"id": asked["id"]}
         try:
             told["result"] = await self._do(asked)
+        except ConcurrencyError as error:
+            told |= {"error": error.code, "message": error.text, "reason": error.reason}
         except ModelError as error:
             told |= {"error": error.code, "message": error.text}
         except (ControllerError, NetnsError, StateError) as error:

@@ -122,6 +122,7 @@ def _function(config: Config, function: Function) -> FunctionResource:
         memory_mb=function.memory_mb,
         code=_code(function),
         environment=tuple(sorted(function.environment.items())),
+        reserved_concurrency=function.reserved_concurrency,
     )
 
 

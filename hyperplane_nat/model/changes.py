@@ -11,6 +11,7 @@ what keeps it from being deleted.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
@@ -217,6 +218,7 @@ class Changes:
             declared=self.declared,
             code=wanted.code,
             environment=wanted.environment,
+            reserved_concurrency=wanted.reserved_concurrency,
         )
         self.tables.put(function)
         self.lifecycle.acquire(config, function.name)
@@ -235,6 +237,11 @@ class Changes:
             details.append("environment variables")
         if details:
             old = self.lifecycle.renew(old, wanted)
+        if old.reserved_concurrency != wanted.reserved_concurrency:
+            # No part of the configuration that environments have: PutFunctionConcurrency.
+            details.append("reserved concurrency")
+            old = replace(old, reserved_concurrency=wanted.reserved_concurrency)
+            self.tables.put(old)
         if old.target.networking is not config.networking:
             details.append(f"networking {old.target.networking} to {config.networking}")
         elif old.target != config:

@@ -259,6 +259,7 @@ class Commands:
             memory_mb=found.memory_mb if memory_mb is None else memory_mb,
             code=found.code,
             environment=found.environment,
+            reserved_concurrency=found.reserved_concurrency,
         )
         _, config = self._network_of(wanted, found.account_id)
         self._changes.change_function(found, wanted, config)

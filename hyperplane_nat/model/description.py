@@ -180,6 +180,7 @@ def _function(tables: Tables, function: Function) -> dict[str, Any]:
         "MemorySize": function.memory_mb,
         "Code": None if function.code is None else _code(function.code),
         "Environment": {"Variables": dict(function.environment)},
+        "ReservedConcurrentExecutions": function.reserved_concurrency,
         "State": function.state.value,
         "StateReason": function.state_reason,
         "StateReasonCode": function.state_reason_code,

@@ -201,6 +201,8 @@ class Function:
     """None: no handler, only programs that an invocation names."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of its handler and of programs."""
+    reserved_concurrency: int | None = None
+    """Invocations that there may be at a time (Lambda API, PutFunctionConcurrency)."""
 
     @property
     def key(self) -> str:

@@ -158,6 +158,8 @@ class FunctionResource:
     """None: it has no handler, and runs the programs that `invoke` names."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of its handler and of programs, sorted by their names."""
+    reserved_concurrency: int | None = None
+    """How many invocations there may be at a time; None: as many as there are environments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def _refusal(error: LambdaError, identifier: str) -> web.Response:
     kind = "User" if error.status < 500 else "Service"
     body = {"Type": kind, "Message": error.message, "message": error.message}
     if error.code == "TooManyRequestsException":
-        body["Reason"] = "ConcurrentInvocationLimitExceeded"
+        body["Reason"] = error.reason or "ConcurrentInvocationLimitExceeded"
     return web.json_response(
         body,
         status=error.status,

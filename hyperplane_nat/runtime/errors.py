@@ -21,11 +21,12 @@ STATUSES = {
 
 
 class LambdaError(Exception):
-    """A refusal; `code` is the error's name."""
+    """A refusal; `code` is the error's name, `reason` that of TooManyRequestsException."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, reason: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
         self.message = message
 
     @property

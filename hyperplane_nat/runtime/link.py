@@ -37,7 +37,7 @@ class Link:
         """`standing` has the environments there are, and whether each is busy."""
         self._standing = standing
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._waiting: dict[int, asyncio.Future[Mapping[str, Any] | None]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._connected = asyncio.Event()
 
@@ -48,24 +48,36 @@ class Link:
     async def ask(self, what: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         """The controller's answer; LambdaError when it refuses, or when there is none."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._connected.wait()
+            async with asyncio.timeout(PATIENCE_SECONDS) as patience:
+                while True:
+                    await self._connected.wait()
+                    # From here on it is the controller's to say how long it takes.
+                    patience.reschedule(None)
+                    told = await self._asked(what, arguments)
+                    if told is not None:
+                        break
+                    # What a place was made for that nobody has heard of, the next one gives up.
+                    patience.reschedule(asyncio.get_running_loop().time() + PATIENCE_SECONDS)
         except TimeoutError:
             raise LambdaError(
                 "ServiceException", "the lab's controller does not run: no function is placed"
             ) from None
+        if "error" in told:
+            raise LambdaError(told["error"], told["message"], told.get("reason"))
+        result: Mapping[str, Any] = told["result"]
+        return result
+
+    async def _asked(self, what: str, arguments: Mapping[str, object]) -> Mapping[str, Any] | None:
+        """None when the controller has ended without an answer."""
         number = next(self._numbers)
-        answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Mapping[str, Any] | None]
+        answer = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
             self._send({"id": number, "ask": what, **arguments})
-            told = await answer
+            return await answer
         finally:
             self._waiting.pop(number, None)
-        if "error" in told:
-            raise LambdaError(told["error"], told["message"])
-        result: Mapping[str, Any] = told["result"]
-        return result
 
     def tell(self, what: str, arguments: Mapping[str, object]) -> None:
         """Say something that needs no answer, to a controller that is there."""
@@ -75,9 +87,16 @@ class Link:
         if self._writer is not None:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
+    def _lose(self) -> None:
+        """What was asked of a controller that is gone is asked of the next."""
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_result(None)
+
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._writer is not None:
             self._writer.close()
+            self._lose()
         self._writer = writer
         self._send({"standing": {str(key): busy for key, busy in self._standing().items()}})
         self._connected.set()
@@ -93,10 +112,7 @@ class Link:
             if self._writer is writer:
                 self._writer = None
                 self._connected.clear()
-                lost = {"error": "ServiceException", "message": "the lab's controller has ended"}
-                for answer in self._waiting.values():
-                    if not answer.done():
-                        answer.set_result(lost)
+                self._lose()
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

@@ -23,6 +23,9 @@ TAIL_BYTES = 4096
 LINE_BYTES_MAX = 256 << 10
 """A line that is longer is written as several (CloudWatch Logs: 256 KB for an event)."""
 
+_READS = 8
+"""Of 64 KiB each, before others have their turn: what floods a log delays nobody."""
+
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +109,7 @@ class Output:
 def drain(descriptor: int, output: Output) -> bool:
     """Read what there is, up to a budget; False when nobody can write any more."""
     with contextlib.suppress(BlockingIOError):
-        for _ in range(64):
+        for _ in range(_READS):
             data = os.read(descriptor, 1 << 16)
             if not data:
                 return False

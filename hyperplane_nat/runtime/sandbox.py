@@ -27,6 +27,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -144,6 +145,7 @@ class Sandbox:
                 directory = directory_of(code, _CODE)
         except CodeError as error:
             raise EntrypointError(str(error)) from None
+        self._refuse_unreadable(directory, code)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         bind = syscalls.MS_BIND | syscalls.MS_REC
         syscalls.mount(directory, TASK_ROOT, None, bind)
@@ -179,6 +181,14 @@ class Sandbox:
             if error.errno == errno.EACCES:
                 remedy = f"; user {self._uid} must be able to read the code and to run the program"
             raise EntrypointError(f"fork/exec {command[0]}: {what}{remedy}") from None
+
+    def _refuse_unreadable(self, directory: Path, code: Path) -> None:
+        # The interpreter would only say that there is no such module.
+        status = directory.stat()
+        others = status.st_mode & (stat.S_IROTH | stat.S_IXOTH)
+        readable = others == stat.S_IROTH | stat.S_IXOTH
+        if not readable and self._uid not in (0, status.st_uid):
+            raise EntrypointError(f"{code}: user {self._uid} cannot read it (chmod -R o+rX {code})")
 
 
 def _command(runtime: str, variables: dict[str, str]) -> list[str]:

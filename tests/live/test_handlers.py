@@ -143,6 +143,13 @@ code = "code.zip"
 handler = "missing.handler"
 
 [[function]]
+name = "limited"
+networking = "none"
+code = "code.zip"
+handler = "app.handler"
+reserved_concurrency = 1
+
+[[function]]
 name = "plain"
 networking = "none"
 """
@@ -384,6 +391,23 @@ def test_several_at_a_time_have_environments_of_their_own(lab: Lab) -> None:
     assert len(set(found)) == 3
 
 
+def test_more_than_the_reserved_concurrency(lab: Lab) -> None:
+    asking = client(lab)
+    event = json.dumps({"do": "wait", "seconds": 2})
+    arguments = {"FunctionName": "limited", "Payload": event}
+    thread = threading.Thread(target=asking.invoke, kwargs=arguments)
+    thread.start()
+    log = log_path(lab.runtime_directory, "limited")
+    wait_until(lambda: log.exists() and "START" in log.read_text(), "the first one has begun")
+    with pytest.raises(ClientError) as raised:
+        asking.invoke(**arguments)
+    thread.join()
+    answer = raised.value.response
+    assert answer["Error"]["Code"] == "TooManyRequestsException"
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 429
+    assert answer["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
+
+
 def test_other_users_of_the_host_are_refused(lab: Lab) -> None:
     for name in ("lambda.json", "lambda.sock", "runtime.sock"):
         mode = (lab.runtime_directory / name).stat().st_mode
@@ -416,6 +440,22 @@ def test_an_invocation_outlives_the_controller(lab: Lab) -> None:
     assert after["calls"] == answer["calls"] + 1
 
 
+def test_a_runtime_process_that_is_killed_is_started_again(lab: Lab) -> None:
+    before = invoke(lab)["payload"]
+    endpoint = lab.status()["lambda_endpoint"]
+    pid = int((lab.runtime_directory / "service-Lambda.runtime.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    log = lab.runtime_directory / "service-Lambda.runtime.log"
+    wait_until(lambda: log.read_text().count("ready") == 2, "it listens again")
+    assert lab.status()["services"]["Lambda/runtime"] == {"up": True, "restarts": 1}
+    wait_until(
+        lambda: not [pid for pid in os.listdir("/proc") if is_in(pid, before["namespace"])],
+        "what the former one has started is gone",
+    )
+    assert lab.status()["lambda_endpoint"] == endpoint
+    assert replaced(lab)["payload"]["namespace"] != before["namespace"]
+
+
 def test_a_change_of_code_gets_new_environments(lab: Lab, tmp_path: Path) -> None:
     before = invoke(lab)["payload"]
     text = lab.config_file.read_text(encoding="utf-8")
@@ -435,8 +475,7 @@ def test_nothing_is_left(launch: Launch, tmp_path: Path) -> None:
     lab.down()
     assert not namespace.exists(environment)
     assert not lab.runtime_directory.exists()
-    left = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_in(pid, inside)]
-    assert left == []
+    assert not [pid for pid in os.listdir("/proc") if is_in(pid, inside)]
 
 
 def is_in(pid: str, inside: str) -> bool:

@@ -352,3 +352,19 @@ def test_another_configuration_gets_environments_of_its_own(change: dict[str, An
     assert set(scene.region.reaped()) == {idle.environment, busy.environment}
     assert scene.run("f").cold
     assert scene.apply(lab(changed)) == ()
+
+
+def test_reserved_concurrency() -> None:
+    limited = replace(function("f"), reserved_concurrency=2)
+    scene = Scene(limited)
+    scene.active()
+    first = scene.run("f")
+    scene.run("f")
+    assert refusal(lambda: scene.run("f")) == "TooManyRequestsException"
+    scene.region.end(first.environment)
+    assert not scene.run("f").cold
+    scene.apply(lab(replace(function("f"), reserved_concurrency=3)))
+    assert scene.run("f").cold
+    scene.apply(lab(replace(function("f"), reserved_concurrency=0)))
+    assert refusal(lambda: scene.run("f")) == "TooManyRequestsException"
+    assert scene.region.reaped() == []

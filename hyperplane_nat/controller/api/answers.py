@@ -387,6 +387,7 @@ class FunctionDescription(BaseModel):
     MemorySize: int
     Code: CodeDescription | None = Field(description="Null: it has no handler.")
     Environment: EnvironmentVariables
+    ReservedConcurrentExecutions: int | None
     State: Literal["Pending", "Active", "Inactive", "Failed"]
     StateReason: str
     StateReasonCode: str
