@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport SYN_REMEMBERED, Entry, age_of
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
 from hyperplane_nat.engine.wire.packet cimport Packet
 
@@ -32,43 +32,37 @@ cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
 
 
 cdef inline void fill(
-    const Nat* nat, Entry* entry, const Packet* p, uint16_t interface, uint16_t nat_port
+    const Nat* nat, Entry* entry, const Packet* p, uint16_t responder, uint16_t nat_port
 ) noexcept nogil:
-    """Write between which ends the flow of a packet from inside is, and how its source leaves."""
+    """Write between which ends the flow of a packet is that begins one, and how its source leaves."""
     entry.source_address = p.source
     entry.destination_address = p.destination
     entry.source_port = p.source_port
     entry.destination_port = p.destination_port
     entry.originator = p.port
     entry.protocol = p.protocol
-    entry.translated_address = nat.interfaces[interface].address
+    entry.translated_address = nat.attachments[responder].address
     entry.translated_port = nat_port
-    entry.responder = interface
+    entry.responder = responder
 
 
 cdef inline void join(Nat* nat, const Entry* entry) noexcept nogil:
-    """One more entry belongs to its slot, if to any, and its interface."""
+    """One more entry belongs to its responder, and to its originator, if it has any."""
     if entry.originator != NOBODY:
-        nat.slots[entry.originator].entries += 1
-    nat.interfaces[entry.responder].entries += 1
+        nat.attachments[entry.originator].entries += 1
+    nat.attachments[entry.responder].entries += 1
 
 
-cdef inline void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
-    """One entry less belongs to its slot; with the last one a retiring slot is free."""
-    cdef Slot* slot
-    if entry.originator == NOBODY:
+cdef inline void leave(Nat* nat, uint16_t attachment) noexcept nogil:
+    """One entry less belongs to an attachment; with the last one it is free if it retires."""
+    if attachment == NOBODY:
         return
-    slot = &nat.slots[entry.originator]
-    slot.entries -= 1
-    if slot.entries == 0 and slot.retiring:
-        slot.retiring = 0
-        nat.retiring -= 1
+    nat.attachments[attachment].entries -= 1
+    settle_retired(nat, attachment)
 
 
-cdef inline void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
-    """The same for the interface."""
-    cdef Interface* interface = &nat.interfaces[entry.responder]
-    interface.entries -= 1
-    if interface.entries == 0 and interface.retiring:
-        interface.retiring = 0
+cdef inline void settle_retired(Nat* nat, uint32_t attachment) noexcept nogil:
+    """An attachment that retires and has no entry is free."""
+    if nat.attachments[attachment].entries == 0 and nat.attachments[attachment].retiring:
+        nat.attachments[attachment].retiring = 0
         nat.retiring -= 1

@@ -35,8 +35,7 @@ from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     fill,
     join,
-    leave_interface,
-    leave_slot,
+    leave,
     relink,
 )
 from hyperplane_nat.engine.flows.flow_table cimport (
@@ -105,7 +104,7 @@ cdef inline uint32_t mapping_of(const Nat* nat, const Entry* flow) noexcept nogi
         flow.translated_address,
         flow.translated_port,
     )
-    return table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
+    return table_find(&nat.table, key, table_hash(&nat.table, key))
 
 
 cdef inline uint32_t mapping_find(
@@ -123,7 +122,7 @@ cdef inline uint32_t mapping_find(
     """
     cdef uint32_t mapping
     key = mapping_key(side, protocol, attachment, address, port)
-    mapping = table_find(&nat.table, side, key, table_hash(&nat.table, key))
+    mapping = table_find(&nat.table, key, table_hash(&nat.table, key))
     if mapping == NIL or nat.table.entries[mapping].state != STATE_HELD:
         return mapping
     if age_of(&nat.table.entries[mapping], now) < nat.timeouts[STATE_HELD]:
@@ -184,7 +183,6 @@ cdef inline int mapping_join(
         &nat.ports, p.protocol | PERMISSION, entry.responder, p.destination, entry.translated_port
     )
     key = flow_key(
-        SIDE_OUTSIDE,
         p.protocol,
         entry.responder,
         p.destination,
@@ -193,7 +191,7 @@ cdef inline int mapping_join(
         entry.translated_port,
     )
     if (permission != NULL and permission.count == PERMISSIONS_MAX) or (
-        table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key)) != NIL
+        table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL
     ):
         refused(nat, p, p.destination, p.destination_port, DROP_PORT_ALLOCATION, now)
         if entry.packets[0] == 0 and entry.state == STATE_MAPPING:
@@ -240,8 +238,8 @@ cdef inline void mapping_free(Nat* nat, uint32_t mapping) noexcept nogil:
     if entry.state == STATE_MAPPING:
         nat.counters[C_MAPPINGS_ACTIVE] -= 1
     ports_give_back(&nat.ports, entry.protocol, entry.responder, 0, 0, entry.translated_port)
-    leave_slot(nat, entry)
-    leave_interface(nat, entry)
+    leave(nat, entry.originator)
+    leave(nat, entry.responder)
     table_free(&nat.table, mapping)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
 

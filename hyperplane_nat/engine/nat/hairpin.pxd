@@ -25,7 +25,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     UNATTACHED,
     Nat,
     count_at_entry,
-    count_at_slot_out,
+    count_sent,
     drop,
 )
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
@@ -38,7 +38,7 @@ from hyperplane_nat.engine.wire.rewrite cimport readdress, rewrite_l4
 cdef inline uint16_t target_of(const Nat* nat, const Packet* p) noexcept nogil:
     """The number of the address that a packet from inside is for."""
     return number_of_address(
-        nat, nat.interfaces[nat.slots[p.port].interface].vpc, p.destination
+        nat, nat.attachments[nat.attachments[p.port].interface].vpc, p.destination
     )
 
 
@@ -56,7 +56,7 @@ cdef inline bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noex
 
 cdef inline void hairpin_arrive(Nat* nat, Packet* p, uint16_t target) noexcept nogil:
     """From here on a packet from inside is one that arrives at the address with this number."""
-    count_at_slot_out(nat, p)
+    count_sent(nat, p)
     nat.counters[C_PACKETS_HAIRPINNED] += p.segments
     p.side = SIDE_OUTSIDE
     p.port = target
@@ -78,7 +78,7 @@ cdef inline void hairpin_deliver(
     cdef Entry* entry
     hairpin_turn(nat, p, source)
     key = packet_key(p)
-    flow = table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
+    flow = table_find(&nat.table, key, table_hash(&nat.table, key))
     if flow != NIL and flow_settle(nat, flow, now):
         flow = NIL
     if flow == NIL:

@@ -10,28 +10,32 @@ index and entries into the cache before it comes back with ``nat_apply``, which 
 flow, lets the tracker decide and rewrites the frame in place.  Both run without the GIL and allocate
 nothing.
 
-Invariants: a frame whose source is not its slot's goes nowhere; a packet from outside passes only
+Invariants: a frame whose source is not its environment's goes nowhere; a packet from outside passes only
 to the flow it belongs to, or to a mapping whose filter admits it; a drop has one reason and one
 counter; no shortage ends a flow.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
-    table_find,
+    table_find_id,
     table_prefetch_entry,
     table_prefetch_index,
 )
 from hyperplane_nat.engine.flows.fragment_table cimport NOTHING
-from hyperplane_nat.engine.flows.identification cimport identification_of
 from hyperplane_nat.engine.flows.lifecycle cimport flow_create, flow_settle, flow_track
 from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_answers
-from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at_entry, count_interface, drop
+from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at, count_at_entry, drop
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
-from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
+from hyperplane_nat.engine.nat.classification cimport (
+    about_an_error,
+    classify,
+    packet_key,
+    presumed_side,
+)
 from hyperplane_nat.engine.nat.fragments cimport fragment_answered, fragment_arrives
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_deliver, hairpin_reachable
 from hyperplane_nat.engine.nat.icmp cimport (
@@ -42,11 +46,10 @@ from hyperplane_nat.engine.nat.icmp cimport (
     translate_error,
 )
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.nat.outbound cimport send
+from hyperplane_nat.engine.nat.passage cimport rewrite
 from hyperplane_nat.engine.state.layout cimport NIL, Entry
-from hyperplane_nat.engine.wire.checksum cimport load16
 from hyperplane_nat.engine.wire.packet cimport KIND_ARP, KIND_FLOW, KIND_ICMP_ERROR, Packet
-from hyperplane_nat.engine.wire.rewrite cimport rewrite_ip, rewrite_l4
 
 
 cdef inline void nat_classify(Nat* nat, Packet* p) noexcept nogil:
@@ -95,15 +98,6 @@ cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
         reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
 
 
-cdef inline void deliver(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
-    """Translate a packet from outside by its flow or mapping and send it to the environment."""
-    rewrite_l4(
-        p, 4 if p.protocol == 1 else 2, p.destination, entry.source_address, entry.source_port
-    )
-    rewrite_ip(p, 16, p.destination, entry.source_address, load16(p.ip + 4))
-    send_inside(nat, p, entry.originator)
-
-
 cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Second half, for a packet that `nat_classify` left with ACTION_FORWARD."""
     cdef uint32_t context
@@ -122,21 +116,23 @@ cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
 
 cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Find or make the packet's flow and forward it."""
-    cdef uint32_t flow
+    cdef uint32_t flow = NIL, id
     cdef Entry* entry
     cdef int reason = DROP_NONE
-    cdef uint32_t translated
     if p.hairpin and not hairpin_reachable(nat, p, now):
         drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
         return
-    flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
-    if flow != NIL:
+    id = table_find_id(&nat.table, packet_key(p), p.hash)
+    if id != NIL:
+        flow = id >> 1
+        p.side = <uint8_t>(id & 1)
         entry = &nat.table.entries[flow]
         if (
             <uint32_t>now - entry.last_seen >= nat.timeouts[entry.state]
             and flow_settle(nat, flow, now)
         ):
             flow = NIL
+            p.side = presumed_side(&nat.attachments[p.port])
     if flow == NIL:
         if p.side == SIDE_OUTSIDE:
             reason = DROP_NO_FLOW
@@ -148,12 +144,13 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
                 return
             entry = &nat.table.entries[flow]
             if not (needs_fitting(nat, p, entry) and fit(nat, p, entry)):
-                deliver(nat, p, entry)
+                rewrite(nat, p, flow)
+                send(nat, p, entry.originator)
             return
         if p.protocol == 6:
             if p.segment == SEGMENT_SYN:
                 count(nat, C_TCP_SYNS_FROM_SOURCE)
-                count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+                count_at(nat, nat.attachments[p.port].interface, A_TCP_SYNS_FROM_SOURCE)
             elif not mapping_answers(nat, p, now):
                 refuse_stray(nat, p)
                 note_refusal(nat, p, p.reason, now)
@@ -177,17 +174,8 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
     if needs_fitting(nat, p, entry) and fit(nat, p, entry):
         return
     count_at_entry(entry, p)
-    if p.side == SIDE_INSIDE:
-        translated = entry.translated_address
-        rewrite_l4(
-            p, 4 if p.protocol == 1 else 0, p.source, translated, entry.translated_port
-        )
-        rewrite_ip(
-            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
-        )
-        if p.hairpin:
-            hairpin_deliver(nat, p, entry, now)
-        else:
-            send_outside(nat, p, entry.responder)
+    rewrite(nat, p, flow)
+    if p.hairpin:
+        hairpin_deliver(nat, p, entry, now)
     else:
-        deliver(nat, p, entry)
+        send(nat, p, entry.originator if p.side else entry.responder)

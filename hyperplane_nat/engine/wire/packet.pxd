@@ -56,8 +56,8 @@ cdef enum:
     OPTION_LOOSE_SOURCE_ROUTE = 131
     OPTION_STRICT_SOURCE_ROUTE = 137
 
-# A frame on its way through the engine.  The first group is the caller's, the second what
-# parsing found, the third the verdict.  `offload_changed`: what the frame's virtio-net header says is
+# A frame on its way through the engine.  The first group is the caller's, but for `side` and `hairpin`;
+# the second what parsing found, the third the verdict.  `port` is the attachment that it comes from.  `offload_changed`: what the frame's virtio-net header says is
 # no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
 #
 # A frame that is yet to be segmented (a super-frame, `gso_size` bytes of payload to a segment) is
@@ -101,7 +101,6 @@ cdef struct Packet:
 
     uint8_t action
     uint8_t reason
-    uint8_t out_side
     uint16_t out_port
     uint8_t* out_frame
     uint32_t out_length

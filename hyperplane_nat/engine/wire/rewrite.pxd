@@ -77,11 +77,10 @@ cdef inline void address_frame(
     memcpy(p.frame + 6, source, 6)
 
 
-cdef inline void forward(Packet* p, int side, uint16_t port) noexcept nogil:
-    """The frame leaves on the other side, without whatever followed the packet in it."""
+cdef inline void forward(Packet* p, uint16_t port) noexcept nogil:
+    """The frame leaves by an attachment, without whatever followed the packet in it."""
     p.action = ACTION_FORWARD
     p.reason = DROP_NONE
-    p.out_side = <uint8_t>side
     p.out_port = port
     p.out_frame = p.frame
     p.out_length = ETHERNET_BYTES + p.total_length
