@@ -28,6 +28,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport (
+    KIND,
     MAPPED,
     SEGMENTS,
     STATES,
@@ -130,7 +131,7 @@ cdef inline void track_begin(Entry* entry, Track* track, const Packet* p) noexce
             0,
             NO_SCALE if window_scale_option(p) == NO_SCALE else LARGEST_SCALE,
         )
-    entry.flags &= MAPPED
+    entry.flags &= MAPPED | KIND
     track.syn_scale &= <uint8_t>~WINDOWS_UNSCALED
     track.window_scale = (NO_SCALE << 4) | NO_SCALE
     track.window[0] = 0

@@ -64,13 +64,11 @@ cdef inline uint32_t waiting_segments(
     return waiting.blocks[queue.first].segments
 
 
-cdef inline int waiting_init(
-    WaitingFrames* waiting, uint32_t slots_max, uint32_t interfaces_max
-) noexcept:
+cdef inline int waiting_init(WaitingFrames* waiting, uint32_t attachments_max) noexcept:
     """Make an empty one of a zeroed one; -1 where there is no memory for it."""
     waiting.free_count = WAITING_BLOCKS
-    waiting.by_interface = <uint32_t*>calloc(interfaces_max, sizeof(uint32_t))
-    waiting.by_asker = <uint32_t*>calloc(slots_max + 1, sizeof(uint32_t))
+    waiting.by_interface = <uint32_t*>calloc(attachments_max, sizeof(uint32_t))
+    waiting.by_asker = <uint32_t*>calloc(attachments_max + 1, sizeof(uint32_t))
     waiting.memory = <uint8_t*>calloc(WAITING_BLOCKS, WAITING_BLOCK_BYTES)
     if waiting.by_interface == NULL or waiting.by_asker == NULL or waiting.memory == NULL:
         return -1

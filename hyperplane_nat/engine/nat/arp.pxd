@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport Interface, Nat, Slot, count, drop
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count, drop
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_answer, neighbour_hint
 from hyperplane_nat.engine.nat.classification cimport interface_of_address
 from hyperplane_nat.engine.wire.checksum cimport load16, load32, store32, swap16
@@ -37,7 +37,6 @@ cdef inline void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address
     memcpy(p.frame + 6, mac, 6)
     p.action = ACTION_REPLY
     p.reason = DROP_NONE
-    p.out_side = p.side
     p.out_port = p.port
     p.out_frame = p.frame
     p.out_length = ETHERNET_BYTES + ARP_BYTES
@@ -48,8 +47,7 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     cdef uint8_t* arp = p.frame + ETHERNET_BYTES
     cdef uint16_t operation, number = p.port
     cdef uint32_t sender, target
-    cdef Slot* slot
-    cdef Interface* interface
+    cdef const Attachment* own = &nat.attachments[p.port]
     if (
         p.length < ETHERNET_BYTES + ARP_BYTES
         or load16(arp) != swap16(1)
@@ -66,19 +64,17 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         drop(nat, p, DROP_ARP_MALFORMED)
         return
     if p.side == SIDE_INSIDE:
-        slot = &nat.slots[p.port]
         if (
-            memcmp(arp + 8, slot.environment_mac, 6) != 0
-            or memcmp(p.frame + 6, slot.environment_mac, 6) != 0
-            or (sender != slot.address and sender != 0)
+            memcmp(arp + 8, own.peer_mac, 6) != 0
+            or memcmp(p.frame + 6, own.peer_mac, 6) != 0
+            or (sender != own.address and sender != 0)
         ):
             drop(nat, p, DROP_ARP_SPOOFED)
-        elif operation == ARP_REQUEST and target == slot.gateway:
-            reply(nat, p, slot.gateway_mac, slot.gateway)
+        elif operation == ARP_REQUEST and target == own.router:
+            reply(nat, p, own.mac, own.router)
         else:
             drop(nat, p, DROP_ARP_IGNORED)
         return
-    interface = &nat.interfaces[p.port]
     if (
         interface_of_address(nat, &number, sender)
         or (arp[8] & 1)
@@ -88,7 +84,7 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         return
     if (
         operation == ARP_REPLY
-        and target == interface.address
+        and target == own.address
         and neighbour_answer(nat, p.port, sender, arp + 8, now)
     ):
         p.action = ACTION_LEARN
@@ -98,6 +94,6 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     if operation == ARP_REPLY:
         drop(nat, p, DROP_ARP_UNSOLICITED)
     elif interface_of_address(nat, &number, target):
-        reply(nat, p, interface.mac, target)
+        reply(nat, p, own.mac, target)
     else:
         drop(nat, p, DROP_ARP_IGNORED)

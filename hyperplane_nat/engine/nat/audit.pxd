@@ -4,7 +4,8 @@
 
 Everything derived (index, port records, bitmaps, timers, free list) is compared with the committed
 entries, from both ends: what an entry needs must be there, and what is there must belong to an
-entry.  Slots and interfaces that retire are no disagreement.  It reads only, and takes about a second for a million flows.
+entry.  Attachments that retire are no disagreement.  It reads only, and takes about a second for a
+million flows.
 What is kept of fragments has no committed form; there the lists are compared with each other.
 """
 
@@ -12,10 +13,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport (
-    entry_key,
     table_find,
     table_hash,
     table_index_position,
+    table_key,
 )
 from hyperplane_nat.engine.flows.fragment_table cimport (
     BY_BUFFERS,
@@ -28,10 +29,20 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Ranking,
 )
 from hyperplane_nat.engine.flows.mapping cimport PERMISSION, mapping_at
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.flows.timers cimport WHEEL_HEAD, WHEEL_LISTS
-from hyperplane_nat.engine.state.layout cimport MAPPED, NIL, Entry, Mapping, Remote, is_mapping
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    NIL,
+    End,
+    Entry,
+    Mapping,
+    Remote,
+    destination_translated,
+    is_mapping,
+    rewrites_source,
+)
 
 
 cdef inline list audit_fragments(const Nat* nat):
@@ -60,7 +71,7 @@ cdef inline list audit_fragments(const Nat* nat):
     for sender, count in senders.items():
         if table.senders[<uint32_t>sender].contexts.count != count:
             problems.append(f"sender {sender}: {count} datagrams, counted otherwise")
-    for place in range(table.slots_max + nat.interfaces_max):
+    for place in range(nat.attachments_max):
         for which in range(FRAGMENT_STATES):
             if table.places[place].contexts[which].count != contexts_at.get((place, which), 0):
                 problems.append(f"place {place}: datagrams in state {which} are counted wrong")
@@ -69,7 +80,7 @@ cdef inline list audit_fragments(const Nat* nat):
         ranked = {}
         for i in range(1, ranking.highest + 1):
             place = ranking.first[i]
-            while place and len(ranked) <= table.slots_max + nat.interfaces_max:
+            while place and len(ranked) <= nat.attachments_max:
                 rank = &table.places[place - 1].ranks[which]
                 ranked[place - 1] = i
                 if rank.count != i:
@@ -90,11 +101,11 @@ cdef inline list audit(Nat* nat):
     cdef Entry* entry
     cdef const Mapping* mapping
     cdef Remote* remote
-    cdef Interface* interface
+    cdef End remote_end
+    cdef const Attachment* attachment
     cdef uint32_t watermark = nat.header.entries_watermark
     per_remote = {}
-    per_slot = {}
-    per_interface = {}
+    per_attachment = {}
     mappings = {}
     mapped = {}
     cdef uint64_t active = 0
@@ -105,22 +116,21 @@ cdef inline list audit(Nat* nat):
         if entry.state == STATE_FREE:
             continue
         used += 1
-        per_interface[entry.responder] = per_interface.get(entry.responder, 0) + 1
+        per_attachment[entry.responder] = per_attachment.get(entry.responder, 0) + 1
         if entry.originator == NOBODY:
             nobodys += 1
             if entry.state != STATE_HELD:
                 problems.append(f"flow {flow}: nobody's, and not held")
         else:
-            per_slot[entry.originator] = per_slot.get(entry.originator, 0) + 1
+            per_attachment[entry.originator] = per_attachment.get(entry.originator, 0) + 1
         for side in range(SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE, 2):
             cell = table_index_position(&nat.table, flow, side)
             if cell == NIL:
                 problems.append(f"flow {flow}: side {side} is not in the index")
             elif table_find(
                 &nat.table,
-                side,
-                entry_key(entry, side),
-                table_hash(&nat.table, entry_key(entry, side)),
+                table_key(&nat.table, flow, side),
+                table_hash(&nat.table, table_key(&nat.table, flow, side)),
             ) != flow:
                 problems.append(f"flow {flow}: another flow has its key on side {side}")
         if is_mapping(entry):
@@ -140,14 +150,13 @@ cdef inline list audit(Nat* nat):
             )
             per_remote[key] = per_remote.get(key, 0) + 1
             continue
-        key = (entry.protocol, entry.responder, entry.destination_address, entry.destination_port)
+        if not rewrites_source(entry):
+            continue
+        remote_end = destination_translated(entry, &nat.table.extensions[flow])
+        key = (entry.protocol, entry.responder, remote_end.address, remote_end.port)
         per_remote[key] = per_remote.get(key, 0) + 1
         remote = ports_remote(
-            &nat.ports,
-            entry.protocol,
-            entry.responder,
-            entry.destination_address,
-            entry.destination_port,
+            &nat.ports, entry.protocol, entry.responder, remote_end.address, remote_end.port
         )
         if remote == NULL:
             problems.append(f"flow {flow}: its remote endpoint has no record")
@@ -170,27 +179,21 @@ cdef inline list audit(Nat* nat):
                 problems.append(f"index cell {cell} names entry {id >> 1}, which is free")
     if counted != <uint64_t>used * 2 - nobodys:
         problems.append(f"the index holds {counted} ids for {used} flows, {nobodys} of them nobody's")
-    for cell in range(nat.slots_max):
-        retiring += nat.slots[cell].retiring
-        if nat.slots[cell].entries != per_slot.get(cell, 0):
-            problems.append(f"slot {cell}: {nat.slots[cell].entries} entries counted")
-        if nat.slots[cell].retiring and (nat.slots[cell].active or not nat.slots[cell].entries):
-            problems.append(f"slot {cell} is retiring and should not be")
-    for cell in range(nat.interfaces_max):
-        interface = &nat.interfaces[cell]
-        retiring += interface.retiring
-        if interface.entries != per_interface.get(cell, 0):
-            problems.append(f"interface {cell}: {interface.entries} entries counted")
-        if interface.retiring and (interface.active or not interface.entries):
-            problems.append(f"interface {cell} is retiring and should not be")
+    for cell in range(nat.attachments_max):
+        attachment = &nat.attachments[cell]
+        retiring += attachment.retiring
+        if attachment.entries != per_attachment.get(cell, 0):
+            problems.append(f"attachment {cell}: {attachment.entries} entries counted")
+        if attachment.retiring and (attachment.active or not attachment.entries):
+            problems.append(f"attachment {cell} is retiring and should not be")
     if retiring != nat.retiring:
-        problems.append(f"{retiring} slots and interfaces are retiring, {nat.retiring} counted")
+        problems.append(f"{retiring} attachments are retiring, {nat.retiring} counted")
     for cell in range(nat.ports.remote_cells):
         remote = &nat.ports.remotes[cell]
         if remote.count == 0:
             continue
         remotes += 1
-        key = (remote.protocol, remote.interface, remote.address, remote.port)
+        key = (remote.protocol, remote.attachment, remote.address, remote.port)
         if per_remote.get(key, 0) != remote.count:
             problems.append(
                 f"remote endpoint {key}: {remote.count} ports counted, "

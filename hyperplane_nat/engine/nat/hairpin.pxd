@@ -22,7 +22,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport table_hash
 from hyperplane_nat.engine.flows.mapping cimport mapping_find, mapping_in_use
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_at_slot_out
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_sent
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
 from hyperplane_nat.engine.wire.packet cimport Packet
 
@@ -30,7 +30,7 @@ from hyperplane_nat.engine.wire.packet cimport Packet
 cdef inline uint16_t target_of(const Nat* nat, const Packet* p) noexcept nogil:
     """The number of the address that a packet from inside is for."""
     return number_of_address(
-        nat, nat.interfaces[nat.slots[p.port].interface].vpc, p.destination
+        nat, nat.attachments[nat.attachments[p.port].interface].vpc, p.destination
     )
 
 
@@ -64,6 +64,6 @@ cdef inline Packet hairpin_turn(
     Nat* nat, const Packet* p, uint16_t target, uint32_t source, uint16_t source_port
 ) noexcept nogil:
     """The same, counted: the first packet is done, but for the verdict."""
-    count_at_slot_out(nat, p)
+    count_sent(nat, p)
     nat.counters[C_PACKETS_HAIRPINNED] += p.segments
     return second_of(nat, p, target, source, source_port)

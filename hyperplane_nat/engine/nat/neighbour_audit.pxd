@@ -75,12 +75,12 @@ cdef inline list audit_neighbours(const Nat* nat):
         timed = in_chains(nat, problems)
         asked = {
             address
-            for i in range(nat.slots_max + 1)
+            for i in range(nat.attachments_max + 1)
             for address in walk(&table.askers[i], BY_ASKER, f"environment {i}")
         }
         linked = {
             address
-            for i in range(nat.interfaces_max)
+            for i in range(nat.attachments_max)
             for address in walk(&table.links[i].unanswered, BY_LINK, f"link {i}")
         }
     except ValueError as error:
@@ -113,12 +113,12 @@ cdef inline list audit_neighbours(const Nat* nat):
         problems.append(f"{len(unanswered)} next hops have not answered, others are chained")
     if waiting.free_count != WAITING_BLOCKS - held:
         problems.append(f"{held} blocks of waiting frames, {waiting.free_count} are free")
-    for i in range(nat.interfaces_max):
+    for i in range(nat.attachments_max):
         if table.links[i].neighbours != links.get(i, 0):
-            problems.append(f"interface {i}: {table.links[i].neighbours} next hops counted")
+            problems.append(f"attachment {i}: {table.links[i].neighbours} next hops counted")
         if waiting.by_interface[i] != by_interface.get(i, 0):
-            problems.append(f"interface {i}: {waiting.by_interface[i]} blocks counted")
-    for i in range(nat.slots_max + 1):
+            problems.append(f"attachment {i}: {waiting.by_interface[i]} blocks counted")
+    for i in range(nat.attachments_max + 1):
         if waiting.by_asker[i] != by_asker.get(i, 0):
-            problems.append(f"slot {i}: {waiting.by_asker[i]} blocks counted")
+            problems.append(f"asker {i}: {waiting.by_asker[i]} blocks counted")
     return problems

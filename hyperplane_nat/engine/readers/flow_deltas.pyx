@@ -192,7 +192,7 @@ cdef class FlowDeltas:
             if seen.used and not known:
                 self.postpone(<uint32_t>i)
             record.entry = <uint32_t>i
-            record_fill(&record, &entry, now_ms)
+            record_fill(&record, header, &entry, now_ms)
             # What an old flow did before its first look is unknown.
             if known or not self.late or not self.before(&record):
                 delta = delta_of(&record, seen, known)
