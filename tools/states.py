@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS
 from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
-from hyperplane_nat.engine.state.constants import Effect, NeighbourState, Side, State
+from hyperplane_nat.engine.state.constants import Effect, NeighbourState, Peer, State
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
@@ -60,7 +60,7 @@ def name(state: Enum) -> str:
 
 def tcp(effects: Container[Effect]) -> list[Arrow]:
     """What segments do that have one of these effects, but for staying where one is."""
-    found: dict[tuple[str, str, str], set[Side]] = {}
+    found: dict[tuple[str, str, str], set[Peer]] = {}
     for (side, state, segment), step in STEPS.items():
         if step.effect in effects and (step.state is not state or step.effect is Effect.RESTART):
             key = (name(state), name(step.state), name(segment))
