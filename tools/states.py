@@ -17,7 +17,7 @@ from hyperplane_nat.controller.forwarder.states import FORWARDER_STATES
 from hyperplane_nat.engine.flows.fragment_states import TRANSITIONS as FRAGMENTS
 from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOURS
 from hyperplane_nat.engine.flows.tcp_states import TIMER_OF_STATE, arrows
-from hyperplane_nat.engine.state.constants import FragmentState, NeighbourState, Side, State
+from hyperplane_nat.engine.state.constants import FragmentState, NeighbourState, Peer, State
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
@@ -75,7 +75,7 @@ def tcp(*, restarts: bool) -> list[Arrow]:
     ]
 
 
-def _single(sides: frozenset[Side]) -> frozenset[Side]:
+def _single(sides: frozenset[Peer]) -> frozenset[Peer]:
     """The side, if it is one."""
     return sides if len(sides) == 1 else frozenset()
 

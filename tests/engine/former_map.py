@@ -15,6 +15,7 @@ HEADER_6 = struct.Struct("<8sIIQ6I9QII")
 PARTS_6 = ("counters", "attachments", "exhaustions", "entries", "tracks", "index")
 ATTACHMENT_6 = struct.Struct("<16QQ4s52x")
 SLOT = struct.Struct("<8Q")
+RESPONDER, RESPONDER_OFFSET = struct.Struct("<H"), 22
 EXHAUSTION = struct.Struct("<QQIHHHBBI")
 ENTRY = struct.Struct("<IIHHHBBIHHIHBBQQQQ")
 ENTRY_4 = struct.Struct("<IHHHHHBBIIIHBBQQQQ")
@@ -74,12 +75,12 @@ def write_layout_5(path: Path) -> None:
         record = list(EXHAUSTION.unpack_from(old, offsets["exhaustions"] + number * 32))
         record[4] -= slots if record[0] else 0
         EXHAUSTION.pack_into(new, places[4] + number * 32, *record)
-    for number in range(fields[-2]):
-        entry = list(ENTRY.unpack_from(old, offsets["entries"] + number * ENTRY.size))
-        entry[9] = max(entry[9] - slots, 0)
-        ENTRY.pack_into(new, places[6] + number * ENTRY.size, *entry)
-        track = old[offsets["tracks"] + number * TRACK.size :][: TRACK.size]
-        new[places[7] + number * TRACK.size : places[7] + (number + 1) * TRACK.size] = track
+    for part, place, form in (("entries", places[6], ENTRY), ("tracks", places[7], TRACK)):
+        size, start = fields[-2] * form.size, offsets[part]
+        new[place : place + size] = old[start : start + size]
+    for at in range(places[6], places[6] + fields[-2] * ENTRY.size, ENTRY.size):
+        (responder,) = RESPONDER.unpack_from(new, at + RESPONDER_OFFSET)
+        RESPONDER.pack_into(new, at + RESPONDER_OFFSET, max(responder - slots, 0))
     HEADER.pack_into(new, 0, fields[0], 5, PAGE, len(new), *fields[4:10], *places, *fields[-2:])
     path.write_bytes(new)
 

@@ -31,6 +31,7 @@ __all__ = [
     "NeighbourAction",
     "NeighbourEvent",
     "NeighbourState",
+    "Peer",
     "Segment",
     "Side",
     "State",
@@ -46,8 +47,19 @@ EXHAUSTIONS = 1024
 
 
 @unique
+class Peer(IntEnum):
+    """The ends of a flow: who began it, and who answers."""
+
+    ORIGINATOR = 0
+    RESPONDER = 1
+
+
+@unique
 class Side(IntEnum):
-    """Which side of the translation a frame arrived on or a direction starts from."""
+    """Which side of the translation a frame arrived on: an environment's, or an interface's.
+
+    Others than the engine name an attachment by it and a number.
+    """
 
     INSIDE = 0
     OUTSIDE = 1
