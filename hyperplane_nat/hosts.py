@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-For whom a request was meant, by its Host header.
+"""For whom a request was meant, by its Host header.
 
 A web page can let a name of its own resolve to an address of this host, and then read the answers
 (DNS rebinding); the name is what gives it away. Only a browser has to be told from others, and it

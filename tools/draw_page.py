@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`make docs-page`: a picture of each view of the page, from a lab with traffic, in docs/page.
+"""`make docs-page`: a picture of each view of the page, from a lab with traffic, in docs/page.
 
 docs/examples/lambda.toml is brought up with few ports, functions are invoked so that some run out
 and some are refused, the forwarder is killed, and a headless Chromium looks at it. Whatever

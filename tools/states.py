@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`python -m tools.states` writes docs/states.md: the state machines, drawn from the tables that run.
+"""`python -m tools.states` writes docs/states.md: the state machines, drawn from the tables that
+run.
 
-Theory of operation: an arrow stands for all that leads from one state to another; what changes
-no state is not drawn. A machine begins in the first state of its enumeration, and ends where no
-arrow leads on. The text is Mermaid, which GitHub and most editors draw.
+Theory of operation
+-------------------
+An arrow stands for all that leads from one state to another; what changes no state is not drawn. A
+machine begins in the first state of its enumeration, and ends where no arrow leads on. The text is
+Mermaid, which GitHub and most editors draw.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`make dist`: what a user gets is built, installed elsewhere and used.
+"""`make dist`: what a user gets is built, installed elsewhere and used.
 
 The source distribution is made from this tree. For each interpreter named (or found on the PATH)
 a wheel is built from it, installed with its dependencies in a fresh environment outside the tree,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`capture`: frames of an environment or an interface, with their flows, into a pcapng file.
+"""`capture`: frames of an environment or an interface, with their flows, into a pcapng file.
 
 The controller is asked what links and names there are; everything else is done by a process in a
 session of its own at low priority, so that neither controller nor forwarder works for a

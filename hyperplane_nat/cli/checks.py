@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the gateway needs from a host, each need as a check that tries the real thing.
+"""What the gateway needs from a host, each need as a check that tries the real thing.
 
 A feature of the kernel is tested by using it in a throw-away namespace (a thread that unshares and
 ends), never by a version number alone: distributions leave modules out. Checks that build on a

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a command says when it fails, on standard error: a line for each thing that is wrong, or, where
-it was told `--json`, an object in one line.
+"""What a command says when it fails, on standard error: a line for each thing that is wrong, or,
+where it was told `--json`, an object in one line.
 
 Hints are written without a lab, wherever they come from. Which lab is meant is known here, and so
 the commands in them are completed here, and a command for a lab that does not run is shown as it

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Handlers from the command line: invoked, their logs, and what an SDK needs to invoke them.
+"""Handlers from the command line: invoked, their logs, and what an SDK needs to invoke them.
 
 Invocations and logs are the matter of the process that runs handlers; the controller has no part in
 this and may be away.

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`invoke`: a program in an environment of a function, once or many times.
+"""`invoke`: a program in an environment of a function, once or many times.
 
-Theory of operation: one invocation passes the program on, output and exit status, so that `invoke`
-can stand where the program could. Many are a measurement: so many threads as are to be under way at
-a time each send one request after the other, and what comes back is counted. The threads are
-daemons: an interrupt does not wait for programs that still run. All times are the controller's own;
-nothing of this process is in them.
+Theory of operation
+-------------------
+One invocation passes the program on, output and exit status, so that `invoke` can stand where the
+program could. Many are a measurement: so many threads as are to be under way at a time each send
+one request after the other, and what comes back is counted. The threads are daemons: an interrupt
+does not wait for programs that still run. All times are the controller's own; nothing of this
+process is in them.
 """
 
 from __future__ import annotations

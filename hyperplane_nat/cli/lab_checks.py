@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What of a running lab is not as it should be, each as a check: `doctor --lab`.
+"""What of a running lab is not as it should be, each as a check: `doctor --lab`.
 
 It looks for itself, at processes, the state map and the kernel, so that what is dead or hangs is
 found all the same. Only which environments and network interfaces functions have brought about, and

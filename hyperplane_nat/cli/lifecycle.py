@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`up` and `down`: the controller as a process of its own, or in the foreground.
+"""`up` and `down`: the controller as a process of its own, or in the foreground.
 
-Theory of operation: `up` starts `python -m hyperplane_nat.controller` in a session of its own,
-hands it the configuration on standard input and the write end of a pipe. The controller reports on
-the pipe in lines of JSON: progress, then ready or an error. The end of the pipe without either
-means that it died, and its log tells why. `down` asks the controller to tear down, ends one that
-only starts and kills one that does not answer; it clears away what a dead one has left behind.
+Theory of operation
+-------------------
+`up` starts `python -m hyperplane_nat.controller` in a session of its own, hands it the
+configuration on standard input and the write end of a pipe. The controller reports on the pipe in
+lines of JSON: progress, then ready or an error. The end of the pipe without either means that it
+died, and its log tells why. `down` asks the controller to tear down, ends one that only starts and
+kills one that does not answer; it clears away what a dead one has left behind.
 
 `up` that is told of no configuration takes over what a dead controller left, as it is.
 """

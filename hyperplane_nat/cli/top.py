@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`top`: a running lab at a glance, again and again.
+"""`top`: a running lab at a glance, again and again.
 
-Theory of operation: two looks at the lab make the document that `--json` prints (`ui.look`); the
-picture is drawn from the document alone (`top_picture`). A lab that does not answer any more keeps
-its last picture, which says so, and is asked again.
+Theory of operation
+-------------------
+Two looks at the lab make the document that `--json` prints (`ui.look`); the picture is drawn from
+the document alone (`top_picture`). A lab that does not answer any more keeps its last picture,
+which says so, and is asked again.
 """
 
 from __future__ import annotations

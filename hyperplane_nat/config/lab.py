@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The configuration of a lab: one TOML file, every value with a default and its unit in its name.
+"""The configuration of a lab: one TOML file, every value with a default and its unit in its name.
 
-Theory of operation: the pydantic models below are the only description of the configuration. The
-TOML file, its validation, `hyperplane-nat config` and docs/configuration.md follow from them (the
-last two are written by `config.text`; `python -m hyperplane_nat.config --markdown`). The sections
-for what customers own are in `config.resources`. A model checks what can be told from its own
-fields (`problems`); `Config` checks what needs the whole: names, subnets and addresses across
-sections (`config.checks`, `config.resource_checks`). `config.values` has the kinds of values.
+Theory of operation
+-------------------
+The pydantic models below are the only description of the configuration. The TOML file, its
+validation, `hyperplane-nat config` and docs/configuration.md follow from them (the last two are
+written by `config.text`; `python -m hyperplane_nat.config --markdown`). The sections for what
+customers own are in `config.resources`. A model checks what can be told from its own fields
+(`problems`); `Config` checks what needs the whole: names, subnets and addresses across sections
+(`config.checks`, `config.resource_checks`). `config.values` has the kinds of values.
 
 Environments are there from the beginning, `lab.environments` of them on the interfaces of
 `[[network_interface]]`, or belong to functions, whose environments and interfaces come and go; a

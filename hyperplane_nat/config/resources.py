@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The sections for what customers own: accounts, VPCs, security groups, the internet, functions.
+"""The sections for what customers own: accounts, VPCs, security groups, the internet, functions.
 
-Theory of operation: things are named, never numbered; a name is looked up where AWS would look it
-up: a security group in its VPC, a function in the lab. A subnet's name is unique in the lab, so a
-function's subnets tell its VPC. What a section can tell by itself is checked here, references
-between sections in `config.resource_checks`. Quotas and free addresses depend on what already
-stands: they are the model's to judge, and so are not looked at here.
+Theory of operation
+-------------------
+Things are named, never numbered; a name is looked up where AWS would look it up: a security group
+in its VPC, a function in the lab. A subnet's name is unique in the lab, so a function's subnets
+tell its VPC. What a section can tell by itself is checked here, references between sections in
+`config.resource_checks`. Quotas and free addresses depend on what already stands: they are the
+model's to judge, and so are not looked at here.
 """
 
 from __future__ import annotations

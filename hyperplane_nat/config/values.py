@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the sections of the configuration are made of: their base, and the kinds of values, what each
-must look like, and what is said if not.
+"""What the sections of the configuration are made of: their base, and the kinds of values, what
+each must look like, and what is said if not.
 """
 
 from __future__ import annotations

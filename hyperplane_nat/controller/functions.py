@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Functions at work: the region on disk, the network that follows it, the pool, the invocations.
+"""Functions at work: the region on disk, the network that follows it, the pool, the invocations.
 
-Theory of operation: every command changes the region and is saved before anything else happens, so
-a controller killed at any moment finds the same region again; the network then is made to follow.
+Theory of operation
+-------------------
+Every command changes the region and is saved before anything else happens, so a controller killed
+at any moment finds the same region again; the network then is made to follow.
 
 What happens by itself is done by one task that sleeps until something is due, in rounds: the steps
 of `Functions.settle` from the first to the last, each where it finds something to do.

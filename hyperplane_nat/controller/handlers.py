@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The process that runs handlers (`hyperplane_nat.runtime`) as the controller sees it.
+"""The process that runs handlers (`hyperplane_nat.runtime`) as the controller sees it.
 
-Theory of operation: it is one more service, which outlives this process. The controller connects to
-it and answers what it asks: a place for an invocation, and what becomes of it afterwards. On each
-connection it says which environments it has; what the region believes of others is put right then
-(`Placing.settled`), so no message needs to be remembered by either side. A new controller asks it
-before it gives up what a former one has left busy.
+Theory of operation
+-------------------
+It is one more service, which outlives this process. The controller connects to it and answers what
+it asks: a place for an invocation, and what becomes of it afterwards. On each connection it says
+which environments it has; what the region believes of others is put right then (`Placing.settled`),
+so no message needs to be remembered by either side. A new controller asks it before it gives up
+what a former one has left busy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-From the configuration to what the model is asked for. Functions that read nothing but code.
+"""From the configuration to what the model is asked for. Functions that read nothing but code.
 
 Here everything that a configuration leaves to be understood is said: the account of a VPC, the
 account and VPC of a function, the VPC of a network interface, all ports of a rule without ports.

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lab that a controller has: what it consists of, what it tells and what may be asked of it.
 
-Theory of operation: the control API (`api.LabService`) and the metrics look at nothing else. How
-the lab comes to be and ends is the daemon's matter, which says so here: it tells `network` what
-stands, calls `open_map` and `start` when the forwarder runs, `halt` and `close_map` at the end.
-What the API asks of the daemon is one thing, the end: it sets `stop` and waits for `gone`.
+Theory of operation
+-------------------
+The control API (`api.LabService`) and the metrics look at nothing else. How the lab comes to be and
+ends is the daemon's matter, which says so here: it tells `network` what stands, calls `open_map`
+and `start` when the forwarder runs, `halt` and `close_map` at the end. What the API asks of the
+daemon is one thing, the end: it sets `stop` and waits for `gone`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m hyperplane_nat.flow_logs``: the process that writes a lab's flow logs.
+"""`python -m hyperplane_nat.flow_logs`: the process that writes a lab's flow logs.
 
-The controller starts it like a service and starts it again when it dies.  It runs at a low priority
+The controller starts it like a service and starts it again when it dies. It runs at a low priority
 and needs neither the forwarder nor the controller to answer it.
 """
 

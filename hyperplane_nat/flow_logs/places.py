@@ -2,7 +2,7 @@
 """What the numbers of the state map's interfaces are called, asked of the control API.
 
 The writer of flow logs is a client like any other: it asks once an interval, and for a number
-it does not know.  While no controller answers, what is known stays.
+it does not know. While no controller answers, what is known stays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m hyperplane_nat.forwarder``: the process that moves packets.
+"""`python -m hyperplane_nat.forwarder`: the process that moves packets.
 
 It is started by the controller, loads everything, gives up every privilege, and stands by: it waits
-on standard input for what it is to work with (:mod:`hyperplane_nat.io.handover`). From then on it
-speaks to controllers over a socket (:mod:`commands`). Standard output carries one JSON line when it
+on standard input for what it is to work with (`hyperplane_nat.io.handover`). From then on it
+speaks to controllers over a socket (`commands`). Standard output carries one JSON line when it
 stands by and one when it is ready, standard error the log.
 """
 

@@ -4,27 +4,27 @@
 
 Theory of operation
 -------------------
-One call (``run``) handles up to a budget of frames without the GIL.  What has arrived is queued by
+One call (`run`) handles up to a budget of frames without the GIL. What has arrived is queued by
 sender, a batch is gathered from the queue, classified as a whole while the flow index comes into
-the cache, then applied frame by frame and sent with one system call.  Nothing is allocated:
+the cache, then applied frame by frame and sent with one system call. Nothing is allocated:
 packets and reply buffers exist from the start.
 
-Fairness (:mod:`hyperplane_nat.io.fair_queue`).  A sender is an environment, or one of the
+Fairness (`hyperplane_nat.io.fair_queue`). A sender is an environment, or one of the
 connections from a VPC, told apart by a hash of addresses and ports: so an environment that
-floods delays itself, and a large download does not delay a small one.  Frames of one sender stay
-in order.  A frame of several UDP datagrams is cut up by whoever receives it, often in the system call
-that sends it, and costs as many frames of one; TCP takes its super-frames whole.  A batch is as many
+floods delays itself, and a large download does not delay a small one. Frames of one sender stay
+in order. A frame of several UDP datagrams is cut up by whoever receives it, often in the system call
+that sends it, and costs as many frames of one; TCP takes its super-frames whole. A batch is as many
 datagrams as frames at most, so that the ring is looked at before it overflows.
 
 When the ring is empty the call does not always end: it may be worth looking again before it
-returns to the loop, where it would sleep (:mod:`hyperplane_nat.forwarder.patience`).  One call
+returns to the loop, where it would sleep (`hyperplane_nat.forwarder.patience`). One call
 never lasts longer than RUN_NS_MAX, so that timers and commands have their turn.
 
 Datagrams of one flow that follow each other leave as one frame
-(:mod:`hyperplane_nat.forwarder.coalescing`).
+(`hyperplane_nat.forwarder.coalescing`).
 
-The clock is read once per batch.  Questions for the next hops that a batch has met leave behind it;
-what becomes due later is done by ``resolve``.
+The clock is read once per batch. Questions for the next hops that a batch has met leave behind it;
+what becomes due later is done by `resolve`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

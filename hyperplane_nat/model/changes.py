@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The changes that commands and declarations are made of: what is made, and what may go.
+"""The changes that commands and declarations are made of: what is made, and what may go.
 
-Theory of operation: whoever calls has looked at what is asked for (`validation`) and is inside a
-transaction. `Commands` changes one resource at a time, `Planner` all that a declaration names, both
-through what is here; so a resource comes to be in one way, and `user_of` is the one place that says
-what keeps it from being deleted.
+Theory of operation
+-------------------
+Whoever calls has looked at what is asked for (`validation`) and is inside a transaction. `Commands`
+changes one resource at a time, `Planner` all that a declaration names, both through what is here;
+so a resource comes to be in one way, and `user_of` is the one place that says what keeps it from
+being deleted.
 """
 
 from __future__ import annotations

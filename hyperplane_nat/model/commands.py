@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One resource at a time: create, change and delete, under the operation names and errors of AWS.
+"""One resource at a time: create, change and delete, under the operation names and errors of AWS.
 
-Theory of operation: `Region.commands` opens a transaction and gives a `Commands`. Each method finds
-what it is about (an id, or the name that a user gave; a subnet, group or service also as VPC/name),
-has it looked at by the checks of `validation` as a declaration would be, and carries it out by
-`Changes`, as a declaration would.
+Theory of operation
+-------------------
+`Region.commands` opens a transaction and gives a `Commands`. Each method finds what it is about (an
+id, or the name that a user gave; a subnet, group or service also as VPC/name), has it looked at by
+the checks of `validation` as a declaration would be, and carries it out by `Changes`, as a
+declaration would.
 
 Error names: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and
 "Errors" of each operation in https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html.

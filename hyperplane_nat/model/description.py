@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a region holds, in the field names of AWS's APIs, ready for JSON.
+"""What a region holds, in the field names of AWS's APIs, ready for JSON.
 
 Functions are as `GetFunctionConfiguration` of the Lambda API has them; interfaces and security
 groups as `DescribeNetworkInterfaces` and `DescribeSecurityGroups` of the EC2 API. Environments have

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Entities as JSON, and a whole region as one document.
+"""Entities as JSON, and a whole region as one document.
 
-Theory of operation: pydantic reads the fields of the entities' dataclasses; there is no second
-description of them. `SCHEMA` counts the shapes that have existed: a state of a newer one is refused
-with a remedy, never guessed at. A document is checked for references that lead nowhere before a
-region is made of it.
+Theory of operation
+-------------------
+Pydantic reads the fields of the entities' dataclasses; there is no second description of them.
+`SCHEMA` counts the shapes that have existed: a state of a newer one is refused with a remedy, never
+guessed at. A document is checked for references that lead nowhere before a region is made of it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a region consists of: immutable records, one row each in the store.
+"""What a region consists of: immutable records, one row each in the store.
 
-Theory of operation: an entity never changes; a command replaces it in the `Tables`. What follows
-from other entities (who uses an interface, which environments are idle) is not kept in them but in
-the indexes of the tables, so that a cold start writes two rows and not a counter shared by all.
+Theory of operation
+-------------------
+An entity never changes; a command replaces it in the `Tables`. What follows from other entities
+(who uses an interface, which environments are idle) is not kept in them but in the indexes of the
+tables, so that a cold start writes two rows and not a counter shared by all.
 
 Entities refer to each other by id; `key` is what a table knows an entity by. `due` is the time, in
 the seconds of the region's clock, at which something happens to it by itself.

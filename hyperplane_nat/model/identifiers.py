@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Ids as AWS writes them: `vpc-`, `subnet-`, `sg-`, `eni-` and 17 hexadecimal digits.
+"""Ids as AWS writes them: `vpc-`, `subnet-`, `sg-`, `eni-` and 17 hexadecimal digits.
 
 People write the name of an environment as `env-7`, after its number.
 

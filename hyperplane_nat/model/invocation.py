@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Invocations: which environment serves, and what its network costs.
+"""Invocations: which environment serves, and what its network costs.
 
-Theory of operation: an environment serves one invocation at a time and is kept for a while
-afterwards; the one that became idle last is taken first, so that the others can age. Without one a
-cold start takes a slot of the caller's pool and an interface: a shared one that exists already, or,
-in the model before 2019, one made for this environment alone, subject to quota and subnet.
+Theory of operation
+-------------------
+An environment serves one invocation at a time and is kept for a while afterwards; the one that
+became idle last is taken first, so that the others can age. Without one a cold start takes a slot
+of the caller's pool and an interface: a shared one that exists already, or, in the model before
+2019, one made for this environment alone, subject to quota and subnet.
 
 Refusals have the names of the Lambda API. While a function is being created, Invoke answers
 ResourceConflictException ("Troubleshoot invocation issues in Lambda"); an Inactive function and one

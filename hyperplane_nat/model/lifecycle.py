@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Functions and their network interfaces over time.
+"""Functions and their network interfaces over time.
 
-Theory of operation: a function holds a combination of subnet and security groups, never a certain
-interface; whoever shares the combination shares its interfaces ("Giving Lambda functions access to
-resources in an Amazon VPC", "Hyperplane ENIs"). `acquire` makes an interface for a combination that
-has none, `settle` draws the consequences of whatever has changed: an interface that lost its last
-user starts to wait for its deletion, a function whose combinations are all served becomes Active, a
-change of configuration whose interfaces are there takes over. `expire` does what is due by time.
+Theory of operation
+-------------------
+A function holds a combination of subnet and security groups, never a certain interface; whoever
+shares the combination shares its interfaces ("Giving Lambda functions access to resources in an
+Amazon VPC", "Hyperplane ENIs"). `acquire` makes an interface for a combination that has none,
+`settle` draws the consequences of whatever has changed: an interface that lost its last user starts
+to wait for its deletion, a function whose combinations are all served becomes Active, a change of
+configuration whose interfaces are there takes over. `expire` does what is due by time.
 
 `now` is the time of the command or of the transition that is being applied. When the clock has
 jumped over several of them, each happens at its own time.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-From wanted resources to changes of a region.
+"""From wanted resources to changes of a region.
 
-Theory of operation: a plan is found by doing it. `Planner.run` makes the `Changes` that commands
-make, in an order in which each is possible, and writes a line for each; `Region.plan` takes it all
-back, `Region.apply` keeps it. So a plan shows what apply does, and whatever makes an apply
-impossible, a quota or the last free address included, is told before anything is changed.
+Theory of operation
+-------------------
+A plan is found by doing it. `Planner.run` makes the `Changes` that commands make, in an order in
+which each is possible, and writes a line for each; `Region.plan` takes it all back, `Region.apply`
+keeps it. So a plan shows what apply does, and whatever makes an apply impossible, a quota or the
+last free address included, is told before anything is changed.
 
 The order: everything that others refer to is made first, then functions are deleted, created and
 changed, then what nobody refers to any more is deleted, those that refer before those referred to.

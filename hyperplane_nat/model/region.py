@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A region: accounts, VPCs, functions and their network interfaces, with all their life cycles.
+"""A region: accounts, VPCs, functions and their network interfaces, with all their life cycles.
 
-Theory of operation: `Region` is the one door to the model. A command first applies what is due by
-the clock, then runs as a transaction of the `Tables`: it happens as a whole or raises and leaves
-nothing. Afterwards `changes` names the rows to save (`store` does), so that a killed process comes
-back with the state of the last command. A command that raises may have changes to save all the
-same: time has passed, and an Inactive function that is invoked fails but becomes Pending.
+Theory of operation
+-------------------
+`Region` is the one door to the model. A command first applies what is due by the clock, then runs
+as a transaction of the `Tables`: it happens as a whole or raises and leaves nothing. Afterwards
+`changes` names the rows to save (`store` does), so that a killed process comes back with the state
+of the last command. A command that raises may have changes to save all the same: time has passed,
+and an Inactive function that is invoked fails but becomes Pending.
 
 The region knows no namespace. The controller makes the world follow `wanted`, takes down what
 `deleting` and `reaped` list and says when it is gone. Interface numbers stay retired until the

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What somebody wants a region to hold, by names: the input of `Region.plan`.
+"""What somebody wants a region to hold, by names: the input of `Region.plan`.
 
 Plain data, neither checked nor numbered. Ids, states and whatever else AWS would add belong to the
 region; checking references, ranges and quotas does too, so that every way in (a file, the control

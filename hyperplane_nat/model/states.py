@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The life cycles of functions, network interfaces and execution environments, as tables.
+"""The life cycles of functions, network interfaces and execution environments, as tables.
 
-Theory of operation: each table maps (state, event) to the next state; what is not in the table
-cannot happen. State names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
+Theory of operation
+-------------------
+Each table maps (state, event) to the next state; what is not in the table cannot happen. State
+names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
 
 * A function is Pending until every combination of subnet and security groups in its configuration
   has an interface, then Active. Idle for long it turns Inactive; the invocation that finds it so

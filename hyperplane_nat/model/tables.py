@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The tables of a region: entities by key, what follows from them, and transactions.
+"""The tables of a region: entities by key, what follows from them, and transactions.
 
-Theory of operation: every change goes through `put` and `remove`. They keep the indexes right,
-write down the entity as it was (so that a transaction that fails puts everything back), and note
-the key as changed (so that the store writes rows and not regions). Indexes are derived from
-entities alone and never stored.
+Theory of operation
+-------------------
+Every change goes through `put` and `remove`. They keep the indexes right, write down the entity as
+it was (so that a transaction that fails puts everything back), and note the key as changed (so that
+the store writes rows and not regions). Indexes are derived from entities alone and never stored.
 
 Timers are a heap of (due, kind, key). An entry counts only while the entity it names still has
 that `due`; others are dropped when they come up, and the heap is made anew when most of it is such.

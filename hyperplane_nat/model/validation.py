@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What can be wrong with wanted resources by themselves, whatever the region holds.
+"""What can be wrong with wanted resources by themselves, whatever the region holds.
 
 Each check raises a `ModelError` with the error name that EC2 ("Error codes for the Amazon EC2 API")
 or Lambda ("CreateFunction") has for it. What depends on the region, free addresses and quotas and

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-``python -m hyperplane_nat.runtime``: the process that runs a lab's handlers.
+"""`python -m hyperplane_nat.runtime`: the process that runs a lab's handlers.
 
 The controller starts it like a service. It outlives a controller that is killed, with all that runs
 in it, and needs one again when the next invocation is to be placed.

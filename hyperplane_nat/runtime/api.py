@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The API that invokes functions: Lambda's `Invoke`, as its SDKs send it.
+"""The API that invokes functions: Lambda's `Invoke`, as its SDKs send it.
 
 `POST /2015-03-31/functions/NAME/invocations`, with the headers that the Lambda API documents for
 Invoke. A loopback port can be reached by every user of the host, and a web page in a browser of one

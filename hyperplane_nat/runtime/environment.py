@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-An execution environment at work: its runtime, the Runtime API, one invocation after the other.
+"""An execution environment at work: its runtime, the Runtime API, one invocation after the other.
 
-Theory of operation: a runtime is started with the first invocation and asks for the next one
-(`GET …/invocation/next`) when it has initialized; that request waits until there is one, for ever
-if need be. The environment serves one invocation at a time, which whoever places invocations sees
-to. Whatever ends the runtime (time, a crash, its own exit) ends the environment too: the outcome
-says `gone`, and nobody invokes it again.
+Theory of operation
+-------------------
+A runtime is started with the first invocation and asks for the next one (`GET …/invocation/next`)
+when it has initialized; that request waits until there is one, for ever if need be. The environment
+serves one invocation at a time, which whoever places invocations sees to. Whatever ends the runtime
+(time, a crash, its own exit) ends the environment too: the outcome says `gone`, and nobody invokes
+it again.
 
 The Runtime API is HTTP on 127.0.0.1:9001 inside the environment's network namespace ("Using the
 Lambda runtime API for custom runtimes"). A runtime that has ended may have left a request that

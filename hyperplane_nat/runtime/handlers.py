@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-All handlers of a lab: placed by the controller, run here, asynchronous ones kept until done.
+"""All handlers of a lab: placed by the controller, run here, asynchronous ones kept until done.
 
-Theory of operation: the region, and with it what an environment is and for how long, is the
-controller's; processes, logs and answers are this process's. `begin` asks for a place, which also
-has the function as it is configured at that moment; then nothing more is needed of the controller
-until the environment is given back (`end`) or given up (`discard`). An invocation whose client has
-gone runs to its end.
+Theory of operation
+-------------------
+The region, and with it what an environment is and for how long, is the controller's; processes,
+logs and answers are this process's. `begin` asks for a place, which also has the function as it is
+configured at that moment; then nothing more is needed of the controller until the environment is
+given back (`end`) or given up (`discard`). An invocation whose client has gone runs to its end.
 
 Asynchronous invocations wait in memory, at most `EVENTS_MAX` of them, and are tried three times in
 all when they fail (Lambda: two retries, after one and two minutes).

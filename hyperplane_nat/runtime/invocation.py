@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-An invocation, what it comes to, and the texts that Lambda has for what goes wrong.
+"""An invocation, what it comes to, and the texts that Lambda has for what goes wrong.
 
 The error types are those of Lambda's own runtime interface client and of its service, as users see
 them in a payload beside `FunctionError: Unhandled`.

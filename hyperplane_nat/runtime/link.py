@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The connection to the controller, which says where an invocation runs.
+"""The connection to the controller, which says where an invocation runs.
 
-Theory of operation: the controller connects, for it comes and goes while this process stays. It is
-told at once which environments there are and which of them are busy (`standing`); from then on it
-is asked, one JSON object a line, and answers by number in any order. Nothing waits for a controller
-but what is asked of it: invocations that are placed go on without. What is to be told to a
-controller that is not there needs no memory: the next one finds it in `standing`.
+Theory of operation
+-------------------
+The controller connects, for it comes and goes while this process stays. It is told at once which
+environments there are and which of them are busy (`standing`); from then on it is asked, one JSON
+object a line, and answers by number in any order. Nothing waits for a controller but what is asked
+of it: invocations that are placed go on without. What is to be told to a controller that is not
+there needs no memory: the next one finds it in `standing`.
 """
 
 from __future__ import annotations

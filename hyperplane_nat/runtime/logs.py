@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What functions write: a file per function, and the end of it for `LogType: Tail`.
+"""What functions write: a file per function, and the end of it for `LogType: Tail`.
 
 A line of the file is the time, the environment and what was written; the lines of one environment
 keep their order. A file of more than `FILE_BYTES_MAX` becomes `….log.1`, and the former one goes.

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Where a handler runs: its environment's network namespace, mounts of its own, an unprivileged user.
+"""Where a handler runs: its environment's network namespace, mounts of its own, an unprivileged
+user.
 
-Theory of operation: one mount namespace is made ahead, the *template*, which shows the host as it
-is but for what Lambda has elsewhere: `/var/task`, `/var/runtime` with the runtime client and
-`/var/lang` with the interpreter, where that is not the host's own. The directories of labs and the
-names of network namespaces are not in it; the latter because each copy of the template copies every
-mount, and a lab has thousands. `/var` is a tmpfs with what the host has in `/var` mounted into it,
-so that nothing is made on the host.
+Theory of operation
+-------------------
+One mount namespace is made ahead, the *template*, which shows the host as it is but for what Lambda
+has elsewhere: `/var/task`, `/var/runtime` with the runtime client and `/var/lang` with the
+interpreter, where that is not the host's own. The directories of labs and the names of network
+namespaces are not in it; the latter because each copy of the template copies every mount, and a lab
+has thousands. `/var` is a tmpfs with what the host has in `/var` mounted into it, so that nothing
+is made on the host.
 
 A start takes a thread of its own, as in `netns.execution`. It enters the network namespace and the
 template, takes a copy of that, puts code and a `/tmp` into it, gives up what a program could gain

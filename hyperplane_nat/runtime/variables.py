@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The environment block of what runs in an environment: Lambda's variables and the function's own.
+"""The environment block of what runs in an environment: Lambda's variables and the function's own.
 
 Nothing of the shell that has started the lab is in it. What Lambda sets itself is in "Defined
 runtime environment variables" of the Lambda developer guide; the model refuses a function that

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a lab looks like at a moment, for `top` and for the page.
+"""What a lab looks like at a moment, for `top` and for the page.
 
-Theory of operation: a `Look` is what the control API answers at a moment. Two of them make a
-`document`, in which counters have become rates. Who has which ports is found by a walk through all
-flows, so that is asked for no more often than its answer costs `PORTS_SHARE` of the time.
+Theory of operation
+-------------------
+A `Look` is what the control API answers at a moment. Two of them make a `document`, in which
+counters have become rates. Who has which ports is found by a walk through all flows, so that is
+asked for no more often than its answer costs `PORTS_SHARE` of the time.
 
 Counters of a lab that was away go on where they were, or begin anew, which is a rate of zero and
 never a negative one.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One lab, looked at for all pages: what they show, and what has changed of it.
+"""One lab, looked at for all pages: what they show, and what has changed of it.
 
-Theory of operation: a reader asks its lab once every `INTERVAL_SECONDS`, in a thread, however many
-pages there are. An answer becomes the page's document: sums and rates, thousands of environments
-in a few rows, never a flow. Pages are sent what differs from the document before, key by key, and a
-page that comes, or that does not keep up, is sent everything with the last 15 minutes.
+Theory of operation
+-------------------
+A reader asks its lab once every `INTERVAL_SECONDS`, in a thread, however many pages there are. An
+answer becomes the page's document: sums and rates, thousands of environments in a few rows, never a
+flow. Pages are sent what differs from the document before, key by key, and a page that comes, or
+that does not keep up, is sent everything with the last 15 minutes.
 
 A lab that does not answer keeps its document, which then says since when and why, and is asked
 again; when it is back, the rest goes on.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The page and its streams, over HTTP on a loopback address. It only reads.
+"""The page and its streams, over HTTP on a loopback address. It only reads.
 
 Theory of operation
 -------------------

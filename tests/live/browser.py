@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A headless Chromium, driven by the WebDriver protocol (W3C) as Debian's chromedriver speaks it.
+"""A headless Chromium, driven by the WebDriver protocol (W3C) as Debian's chromedriver speaks it.
 
 A dozen commands are all that a test of a page needs, so there is no library between: each is a
 request with JSON.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A region under any sequence of commands: what `invariants` says stays true.
+"""A region under any sequence of commands: what `invariants` says stays true.
 
 The region is saved after each command, also after one that was refused, and now and then thrown
 away and loaded again, as after a kill: the loaded one is the one that was saved.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the control API answers, as models: the OpenAPI document is made of them, and tests hold
+"""What the control API answers, as models: the OpenAPI document is made of them, and tests hold
 answers against them. Nothing is checked when an answer is sent.
 
 A key that is here stays what it is as long as the path says v1. Answers may have more keys than

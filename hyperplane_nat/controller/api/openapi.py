@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The OpenAPI document of the control API (OpenAPI Specification 3.1.0), GET /v1/openapi.json.
+"""The OpenAPI document of the control API (OpenAPI Specification 3.1.0), GET /v1/openapi.json.
 
-Theory of operation: `OPERATIONS` lists every path with the models of `requests` and `answers` and
-the errors it can answer; pydantic turns the models into schemas. A test holds the list against the
-routes that are served, and requests made from the document against the server.
+Theory of operation
+-------------------
+`OPERATIONS` lists every path with the models of `requests` and `answers` and the errors it can
+answer; pydantic turns the models into schemas. A test holds the list against the routes that are
+served, and requests made from the document against the server.
 """
 
 from __future__ import annotations

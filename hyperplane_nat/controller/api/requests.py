@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What clients may ask of the control API: bodies, queries and names, and what is said if not.
+"""What clients may ask of the control API: bodies, queries and names, and what is said if not.
 
-Theory of operation: each model below is at once the check of a request and its description in the
-OpenAPI document (`openapi`). Models are strict and take no unknown field: what a client misspells
-is refused and not overlooked. The parser is pydantic's, which bounds depth and takes valid UTF-8
-only; the size of a body is bounded before, by the server.
+Theory of operation
+-------------------
+Each model below is at once the check of a request and its description in the OpenAPI document
+(`openapi`). Models are strict and take no unknown field: what a client misspells is refused and not
+overlooked. The parser is pydantic's, which bounds depth and takes valid UTF-8 only; the size of a
+body is bounded before, by the server.
 
 A refusal is a `RequestError` of one line: what is wrong, where, and what to do. Its codes are the
 Lambda API's ("Invoke", errors): InvalidRequestContentException for what is no JSON,

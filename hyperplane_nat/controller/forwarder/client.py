@@ -2,7 +2,7 @@
 """The controller's end of the forwarder's command socket.
 
 Newline-separated JSON both ways. Requests carry a number and may be answered in any order; an
-object with an ``event`` comes unasked. Every command is idempotent, so the answer to a lost
+object with an `event` comes unasked. Every command is idempotent, so the answer to a lost
 connection is to connect again and send the whole state once more.
 """
 

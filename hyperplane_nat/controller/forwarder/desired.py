@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the forwarder is told to serve: the arguments of its `configure`. Pure functions.
 
-Theory of operation: there is one form, of everything and of the parts that change. Interfaces and
-slots are written by the functions here, whether a forwarder begins, is met by a new controller, or
-is told of one cold start. Their numbers in the state map are the region's, so that an adopted or
-restarted forwarder finds its flows under the same ones.
+Theory of operation
+-------------------
+There is one form, of everything and of the parts that change. Interfaces and slots are written by
+the functions here, whether a forwarder begins, is met by a new controller, or is told of one cold
+start. Their numbers in the state map are the region's, so that an adopted or restarted forwarder
+finds its flows under the same ones.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The forwarder that waits, so that another one is ready whenever one dies.
+"""The forwarder that waits, so that another one is ready whenever one dies.
 
-Theory of operation: it has imported everything, has given up every privilege, and waits on its
-stdin for what it is to work with, so it holds nothing and needs no configuration. One whose
-controller dies reads end-of-file instead and exits. The next one is not started while a forwarder
-is, with which a starting interpreter would compete.
+Theory of operation
+-------------------
+It has imported everything, has given up every privilege, and waits on its stdin for what it is to
+work with, so it holds nothing and needs no configuration. One whose controller dies reads
+end-of-file instead and exits. The next one is not started while a forwarder is, with which a
+starting interpreter would compete.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What becomes of the forwarder of a lab, as a table.
+"""What becomes of the forwarder of a lab, as a table.
 
-Theory of operation: in each state but ABSENT the supervisor does one thing, named below, and its
-outcome is the event that leads on. A first forwarder that fails is told to whoever wanted it;
-from then on one that is DEAD has a successor, whatever it takes.
+Theory of operation
+-------------------
+In each state but ABSENT the supervisor does one thing, named below, and its outcome is the event
+that leads on. A first forwarder that fails is told to whoever wanted it; from then on one that is
+DEAD has a successor, whatever it takes.
 
 =========  ========================================================================================
 state      what is done in it

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Keeping a forwarder alive.
+"""Keeping a forwarder alive.
 
 Theory of operation
 -------------------

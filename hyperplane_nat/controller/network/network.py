@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Namespaces, links, services and the forwarder, made to follow the region.
+"""Namespaces, links, services and the forwarder, made to follow the region.
 
-Theory of operation: the region says what should be (`wanted`), `Network` remembers what is and does
-the difference, in steps in whose order nothing refers to what is not there (`Network._follow`):
+Theory of operation
+-------------------
+The region says what should be (`wanted`), `Network` remembers what is and does the difference, in
+steps in whose order nothing refers to what is not there (`Network._follow`):
 
     step                 takes the difference between
     VPCs, addresses      namespaces that stand, and VPCs

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The pool of environments made ahead, and the slot numbers of all environments.
+"""The pool of environments made ahead, and the slot numbers of all environments.
 
-Theory of operation: making an environment takes milliseconds of the kernel's time, attaching one a
-message to the forwarder, so environments are made before anybody needs them. The forwarder knows
-them as slots without an interface, which drop everything.
+Theory of operation
+-------------------
+Making an environment takes milliseconds of the kernel's time, attaching one a message to the
+forwarder, so environments are made before anybody needs them. The forwarder knows them as slots
+without an interface, which drop everything.
 
 A slot's number is its environment's for life. Numbers are given out in turn, so that one comes back
 as late as possible; one that the forwarder still finds in flows is passed over.

@@ -5,14 +5,14 @@
 Theory of operation
 -------------------
 An environment may hold a number of entries, and so may an address; both are counted already, so a
-limit is one comparison.  The addresses of a network interface are attachments of their own, chained
-to the primary.  A new port comes from a random one of them, as RFC 4787 REQ-2 calls
+limit is one comparison. The addresses of a network interface are attachments of their own, chained
+to the primary. A new port comes from a random one of them, as RFC 4787 REQ-2 calls
 "arbitrary" pooling, and from the next when that has none left; all are tried once, so this is
-bounded.  With paired pooling the environment's number chooses the address and there is no other.
+bounded. With paired pooling the environment's number chooses the address and there is no other.
 
 Whoever is refused is remembered in the state map, for those who read it: which interface ran out
-towards which remote endpoint, how often, when last and by whom.  A limit is not about a remote
-endpoint and is remembered for 0.0.0.0:0.  The table is small and open-addressed: a new endpoint
+towards which remote endpoint, how often, when last and by whom. A limit is not about a remote
+endpoint and is remembered for 0.0.0.0:0. The table is small and open-addressed: a new endpoint
 takes the oldest of the PROBES cells where it may stand.
 """
 

@@ -5,11 +5,11 @@
 Theory of operation
 -------------------
 The last part of the map has room for an extension of every entry, but no memory: the file is longer
-than what was allocated of it.  Memory is had a chunk at a time, when the first entry of a chunk needs its
-extension, and kept.  It is asked for and not merely touched (MADV_POPULATE_WRITE, Linux 5.14): where a
+than what was allocated of it. Memory is had a chunk at a time, when the first entry of a chunk needs its
+extension, and kept. It is asked for and not merely touched (MADV_POPULATE_WRITE, Linux 5.14): where a
 tmpfs is full that is an answer and not a SIGBUS, and whoever wanted the extension goes without.
 
-Which chunks there are is the forwarder's own memory.  A successor has them from its entries: it asks
+Which chunks there are is the forwarder's own memory. A successor has them from its entries: it asks
 again for those that these need.
 """
 

@@ -4,14 +4,14 @@
 
 Theory of operation
 -------------------
-The state map shows every flow while its entry lives.  What would be lost with the entry is written
+The state map shows every flow while its entry lives. What would be lost with the entry is written
 to a ring in a file of its own: a record when an entry is freed, serves its owner again or
-becomes nobody's, and one for a packet that no flow and no rule admits.  The engine is the only
+becomes nobody's, and one for a packet that no flow and no rule admits. The engine is the only
 producer, the writer of flow logs the only consumer; each owns one of two counters, `head` and
-`tail`, which only grow, so neither ever waits.  A ring that is full loses the record: it is
+`tail`, which only grow, so neither ever waits. A ring that is full loses the record: it is
 counted, for all and for its interface, and the packet goes on.
 
-Refused packets come at whatever rate a stranger likes.  They may fill half of the ring, and no
+Refused packets come at whatever rate a stranger likes. They may fill half of the ring, and no
 more than `REFUSALS_PER_PERIOD` in a tenth of a second are recorded, so that they never cost
 an ended flow its record.
 

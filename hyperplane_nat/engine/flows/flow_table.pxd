@@ -4,23 +4,23 @@
 
 Theory of operation
 -------------------
-Entries are an array of 64-byte records in the state map, allocated once for ``flows.max``.
+Entries are an array of 64-byte records in the state map, allocated once for `flows.max`.
 A flow is named by its position in that array; one direction of it by the 32-bit id
-``position * 2 + side``.  One open-addressed index of ids serves both directions.  It has a
+`position * 2 + side`. One open-addressed index of ids serves both directions. It has a
 power of two of cells, at least two for each id, so that it is at most half full and probes stay
-within a cache line.  The bits of a cell that the id does not need hold bits of the hash: a
+within a cache line. The bits of a cell that the id does not need hold bits of the hash: a
 lookup that misses touches the index only, one that hits touches exactly one entry.
 
 Removal shifts later ids back over the gap, so no tombstones gather and a lookup costs the same
 after a week as after a minute.
 
-Free entries form a list through ``links``, in which the others are in the buckets of the timer
-wheel: memory of the forwarder's own.  Entries never used lie above ``entries_watermark``.
+Free entries form a list through `links`, in which the others are in the buckets of the timer
+wheel: memory of the forwarder's own. Entries never used lie above `entries_watermark`.
 
-What survives a kill: only entries whose ``state`` is not FREE.  ``state`` is the last store
+What survives a kill: only entries whose `state` is not FREE. `state` is the last store
 when an entry is made and the first when it is freed; index, free list, ports and timers are
-rebuilt from the committed entries when the map is opened.  Processes that only read go by
-``generation`` (:mod:`snapshot`), which encloses the same stores.
+rebuilt from the committed entries when the map is opened. Processes that only read go by
+`generation` (`snapshot`), which encloses the same stores.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -4,18 +4,18 @@
 
 Theory of operation
 -------------------
-What becomes of a datagram is a table (`fragment_states`); its context says in which state it is.  A
+What becomes of a datagram is a table (`fragment_states`); its context says in which state it is. A
 context is found by a keyed hash and is in three lists, each by age: of all contexts, of its
-sender's, and of those of its place that are in the same state.  So the oldest of each is at hand.  A
-place is a slot, or an interface with everybody behind it, whose sources can be forged.  Places are
+sender's, and of those of its place that are in the same state. So the oldest of each is at hand. A
+place is a slot, or an interface with everybody behind it, whose sources can be forged. Places are
 ranked by how many contexts, and by how many buffers they have: those that have as many are in a list,
-and going up or down is a move to another one.  So the place that has the most is at hand, too, and
-every operation takes the same time however many there are.  Which bytes have come is kept as one bit
+and going up or down is a move to another one. So the place that has the most is at hand, too, and
+every operation takes the same time however many there are. Which bytes have come is kept as one bit
 for each eight, the unit of an offset, so that pieces may come in any order and an overlap is seen
 whatever its shape.
 
 Everything is allocated once; memory is only touched by what was ever in use at a time, for what was
-freed last is taken first.  In a free list a link is the next number plus one, and 0 means the one
+freed last is taken first. In a free list a link is the next number plus one, and 0 means the one
 behind: so zeroed memory is a list of all of them.
 """
 

@@ -4,24 +4,24 @@
 
 Theory of operation
 -------------------
-A flow begins with a packet from inside and takes an entry and a port, or neither.  It ends by
+A flow begins with a packet from inside and takes an entry and a port, or neither. It ends by
 FIN, by a believed RST, or when nothing refreshed it for its state's timeout; nothing else ends
-it, least of all a shortage, unless its slot or interface is taken away (:mod:`retirement`).  After
+it, least of all a shortage, unless its slot or interface is taken away (`retirement`). After
 the end the entry keeps its port for the hold time:
 
 * after FIN or RST in TIME_WAIT or RESET, in which late segments are still translated;
 * after a timeout in HELD, in which packets from outside are dropped, and TCP segments from inside
-  are answered with a reset, as long after it as there is room (:mod:`tombstones`).
+  are answered with a reset, as long after it as there is room (`tombstones`).
 
 A packet from inside that may begin a flow takes a held entry over, with its port, and so does a
-connection that is opened on the addresses and ports of another (:mod:`tcp_states`).  When the
-hold time is over, entry and port are free.  The interface's policy is asked whenever a packet from
+connection that is opened on the addresses and ports of another (`tcp_states`). When the
+hold time is over, entry and port are free. The interface's policy is asked whenever a packet from
 inside begins a flow or is a SYN that may, and at no other time.
 
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
-``last_seen`` is the low 32 bits of the clock in milliseconds; differences are taken modulo
-2**32, so ages up to 37 days are told apart from a clock that seems to run backwards.  No timeout is
+`last_seen` is the low 32 bits of the clock in milliseconds; differences are taken modulo
+2**32, so ages up to 37 days are told apart from a clock that seems to run backwards. No timeout is
 longer than 25 days.
 """
 

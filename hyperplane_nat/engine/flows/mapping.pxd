@@ -6,25 +6,25 @@ Theory of operation
 -------------------
 A mapping is one inside port of one slot and the address and port it has outside, towards everybody.
 It is a record of its own, and takes the place of an entry in the flow table: so it is found from either
-side, timed and read by others like a flow.  Its destination is one that no flow has, 0, and its port is
-taken towards that, so nobody else has it.  ICMP echo has a mapping for each identifier.  `flows` counts
+side, timed and read by others like a flow. Its destination is one that no flow has, 0, and its port is
+taken towards that, so nobody else has it. ICMP echo has a mapping for each identifier. `flows` counts
 those behind it::
 
     (nothing) --first flow--> MAPPING --last flow gone--> HELD --hold time--> (nothing)
                                  ^                          |
                                  +---------- a flow --------+
 
-A flow of a mapping is marked MAPPED and takes no port.  It counts in a record of its own among the
+A flow of a mapping is marked MAPPED and takes no port. It counts in a record of its own among the
 remote endpoints, keyed (protocol | PERMISSION, interface, remote address, NAT port): that record is
 the permission which address-dependent filtering asks for (RFC 4787 REQ-8).
 
-Filtering concerns packets from outside that belong to no flow.  One that may pass is translated by
+Filtering concerns packets from outside that belong to no flow. One that may pass is translated by
 the mapping alone: it makes no entry and refreshes nothing, so a flood from outside makes no state.
 The flow begins with the environment's answer, which is why the first segment of a TCP flow may be a
 SYN-ACK when its mapping exists (RFC 5382 REQ-2).
 
 A mapping outlives each of its flows, also in a map whose forwarder is killed between two stores: it
-is committed before the first of them and held after the last is free.  Counts are made anew when a
+is committed before the first of them and held after the last is free. Counts are made anew when a
 map is opened.
 """
 

@@ -4,11 +4,11 @@
 
 Theory of operation
 -------------------
-Records never move, so chains are pointers.  A record is in the chain of one timer; all that a timer
+Records never move, so chains are pointers. A record is in the chain of one timer; all that a timer
 governs have the same period, so that the first is due first and setting or taking one costs the same
-however many there are.  While it has not answered it is also in the chain of its link and in that of
+however many there are. While it has not answered it is also in the chain of its link and in that of
 the environment that asked for it, oldest first: these are the ones that may have to make room
-(:mod:`neighbours`).
+(`neighbours`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

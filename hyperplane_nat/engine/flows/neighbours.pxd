@@ -4,27 +4,27 @@
 
 Theory of operation
 -------------------
-Everything about a next hop has one owner, this module: its state (:mod:`neighbour_states`), its MAC
-address, its timer and the frames that wait for it.  So a frame meets the state that the frame before
-it has left, in the same batch too, and whatever is counted is there.  The next hop is the
-destination itself in the interface's subnet and the subnet's router otherwise; ``neighbour_send``
-addresses a packet to it, or keeps it until it answers (ACTION_HOLD).  Nothing here waits or sends:
-the clock is a parameter, and questions and frames leave as extra frames.  ``neighbours_ask``
-sends what a batch has led to and ``neighbours_tick`` does what is due, both as far as there is room;
-``neighbours_let_go`` goes on with the frames of a next hop that has answered.  Frames to a next hop
+Everything about a next hop has one owner, this module: its state (`neighbour_states`), its MAC
+address, its timer and the frames that wait for it. So a frame meets the state that the frame before
+it has left, in the same batch too, and whatever is counted is there. The next hop is the
+destination itself in the interface's subnet and the subnet's router otherwise; `neighbour_send`
+addresses a packet to it, or keeps it until it answers (ACTION_HOLD). Nothing here waits or sends:
+the clock is a parameter, and questions and frames leave as extra frames. `neighbours_ask`
+sends what a batch has led to and `neighbours_tick` does what is due, both as far as there is room;
+`neighbours_let_go` goes on with the frames of a next hop that has answered. Frames to a next hop
 leave in the order in which they came.
 
-What is believed.  Only an answer to a question, while that is out or less than ``retry`` old, and
+What is believed. Only an answer to a question, while that is out or less than `retry` old, and
 each question changes a MAC address at most once: of two hosts that both answer, the one that is new wins,
-and the address does not go to and fro.  Announcements and other ARP frames of a host are hints: they
-make us ask everybody (once per ``retry``, and HINTS_PER_SECOND of them on a link), while frames go
+and the address does not go to and fro. Announcements and other ARP frames of a host are hints: they
+make us ask everybody (once per `retry`, and HINTS_PER_SECOND of them on a link), while frames go
 on to the MAC address that is known.
 
-What is bounded.  A link may take a record while it has fewer than are free, an environment may have
-UNANSWERED_MAX next hops without an answer.  Beyond that a new one takes the place of the oldest
+What is bounded. A link may take a record while it has fewer than are free, an environment may have
+UNANSWERED_MAX next hops without an answer. Beyond that a new one takes the place of the oldest
 without an answer: that of the environment itself when it was asked for twice in vain, so that a scan
 does not ask faster than its questions end; that of the link also when who asked for it has
-more than twice as many.  What has answered makes room for nobody.
+more than twice as many. What has answered makes room for nobody.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -5,26 +5,26 @@
 Theory of operation
 -------------------
 A port is unique per (interface address, protocol, remote address, remote port); the same port
-serves any number of different remote endpoints.  For each remote endpoint a 16-byte record
+serves any number of different remote endpoints. For each remote endpoint a 16-byte record
 counts the ports in use or held, so that exhaustion is one comparison, and tells the high-water
 mark.
 
 Which port: any free one with equal probability, as RFC 6056 asks, from a keyed generator that
-an observer cannot continue.  While a remote endpoint holds few ports (a sixteenth of the range),
+an observer cannot continue. While a remote endpoint holds few ports (a sixteenth of the range),
 a random port is free at the first try with probability 15/16, and the flow index tells whether
-it is.  Beyond that the endpoint is "crowded" and gets a bitmap of the range with two levels of
+it is. Beyond that the endpoint is "crowded" and gets a bitmap of the range with two levels of
 summary: the next free port after a random one is found in at most six word operations, even
-when it is the last one.  No path probes until it gives up.
+when it is the last one. No path probes until it gives up.
 
-A bitmap begins with the port that makes its endpoint crowded (`ports_adopt`).  It is not filled at
+A bitmap begins with the port that makes its endpoint crowded (`ports_adopt`). It is not filled at
 once, which would stall the packets behind it: every allocation looks up SCAN more ports, and until
 all are known ports are still drawn at random, which stays cheap because the endpoint has then
-filled at most an eighth of the range.  A rebuild may find endpoints that are all but full; it adds
+filled at most an eighth of the range. A rebuild may find endpoints that are all but full; it adds
 what it met before their bitmaps began (`ports_note`), so they are complete when the first packet
 comes.
 
-Bitmaps live in the state map beside the table.  A range of SMALL_RANGE ports or fewer needs
-none: a walk over it is short.  Everything here is derived from the committed flows and rebuilt
+Bitmaps live in the state map beside the table. A range of SMALL_RANGE ports or fewer needs
+none: a walk over it is short. Everything here is derived from the committed flows and rebuilt
 when a map is opened.
 """
 

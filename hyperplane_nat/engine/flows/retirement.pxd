@@ -14,7 +14,7 @@ A sweep goes round the table within a budget, for everything that retires at onc
   nobody's: it has no key of the originator, so the next one with that number cannot take it up;
 * a mapping goes with the last of its flows, and is held and nobody's in the same way.
 
-Whose an attachment is stands in the state map.  A forwarder that opens it is told them anew; entries
+Whose an attachment is stands in the state map. A forwarder that opens it is told them anew; entries
 of one that is not named, or that is another's by then, retire the same way.
 """
 

@@ -4,10 +4,10 @@
 Theory of operation
 -------------------
 A NAT sees the segments of both ends and guesses their states; it must never be stricter than
-they are.  So a segment that the table does not expect is forwarded and changes nothing, with
+they are. So a segment that the table does not expect is forwarded and changes nothing, with
 four exceptions that protect the flow: a reset outside the receiver's window (RFC 5961's idea),
 a packet of the responder towards a port that is only held, its SYN where it may not open a
-connection, and a first segment that is no SYN.  The originator is who began the flow; INSIDE and
+connection, and a first segment that is no SYN. The originator is who began the flow; INSIDE and
 OUTSIDE in the names of states are originator and responder.
 
 The states and their timers:
@@ -31,22 +31,22 @@ not cut a living connection (RFC 7857, section 2.2).
 The end of a connection
 -----------------------
 A FIN that nobody has acknowledged is sent again, at ever longer intervals, so FIN_BOTH lasts until
-the ``LAST_ACK``: the segment with which all is acknowledged that either side has sent.  It may
-acknowledge either FIN, and be a FIN itself that is sent again.  Others prolong FIN_BOTH.
+the `LAST_ACK`: the segment with which all is acknowledged that either side has sent. It may
+acknowledge either FIN, and be a FIN itself that is sent again. Others prolong FIN_BOTH.
 
 In TIME_WAIT late segments are still translated, without prolonging it, but for a FIN: whoever sends
 his again has not heard the last acknowledgement, and to him the connection is not closed (RFC 9293,
-section 3.10.7.4).  So a port is held from when both ends can have known that it was free.  Nobody
+section 3.10.7.4). So a port is held from when both ends can have known that it was free. Nobody
 gains a port by that: the number must be exactly that of the FIN, whose sender gives up some time
-and could as well have left the connection open.  A FIN of another number is a ``STRAY``.
+and could as well have left the connection open. A FIN of another number is a `STRAY`.
 
 The same addresses and ports again
 ----------------------------------
 Whether a SYN on a flow begins another connection is for its receiver to say: by its numbers or its
 timestamps it may (RFC 6191), or it may hold on to the old one and challenge the SYN (RFC 5961
-section 4).  So a SYN, from whichever side may open, is remembered and forwarded in every state, and
-the old state goes on.  A SYN-ACK from the other side that acknowledges exactly it is the ANSWER:
-the flow ends and another begins, with numbers, timers, counts and record of its own.  An entry that
+section 4). So a SYN, from whichever side may open, is remembered and forwarded in every state, and
+the old state goes on. A SYN-ACK from the other side that acknowledges exactly it is the ANSWER:
+the flow ends and another begins, with numbers, timers, counts and record of its own. An entry that
 is only held has nothing that could go on, so there a SYN of the originator begins the next flow
 itself.
 
@@ -54,13 +54,13 @@ A remembered SYN keeps the entry for the opening timer at least, whatever the st
 
 What a segment is to its flow
 -----------------------------
-``SYN_REPEATED`` is the SYN of the connection itself, sent again; ``SYN_CROSSING`` is the
+`SYN_REPEATED` is the SYN of the connection itself, sent again; `SYN_CROSSING` is the
 responder's while one of the originator is remembered, as in a simultaneous open, and
-``SYN_UNSOLICITED`` its SYN where it may not open.  ``STRAY`` is a segment of an opening that does
+`SYN_UNSOLICITED` its SYN where it may not open. `STRAY` is a segment of an opening that does
 not acknowledge what it should, or a FIN in TIME_WAIT that is not the connection's: one of an older
-connection, or a forged one.  In SYN_SENT nothing is learnt from it, and the reset with which the
-client refuses it passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does, in every state, one
-that refuses a remembered SYN.  ``RST_STRAY`` is any other reset outside the window.
+connection, or a forged one. In SYN_SENT nothing is learnt from it, and the reset with which the
+client refuses it passes (`REFUSAL`, RFC 9293 section 3.10.7.3), as does, in every state, one
+that refuses a remembered SYN. `RST_STRAY` is any other reset outside the window.
 """
 
 from __future__ import annotations

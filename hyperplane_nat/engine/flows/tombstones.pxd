@@ -6,9 +6,9 @@ Theory of operation
 -------------------
 AWS's NAT gateway says nothing when it gives a connection up (no FIN), and answers the next segment
 from inside with a reset (NAT gateway documentation, "Internet connection drops after 350
-seconds").  As long as the port is held the entry itself, in HELD, tells such a segment from one of
-a connection that never was.  Afterwards a tombstone does: a hash of the flow's inside key in a
-table of a fixed number of cells, each of which belongs to the last flow that fell on it.  So the
+seconds"). As long as the port is held the entry itself, in HELD, tells such a segment from one of
+a connection that never was. Afterwards a tombstone does: a hash of the flow's inside key in a
+table of a fixed number of cells, each of which belongs to the last flow that fell on it. So the
 table is bounded and never searched, and with more idle connections than cells the oldest get no
 answer, as those whose forwarder was replaced since their port became free.
 
@@ -16,7 +16,7 @@ Who owns the attachment goes into the hash: an environment that gets the number 
 inherits no tombstones.
 
 The reset is the one that RFC 9293 section 3.10.7.1 prescribes for a connection that does not
-exist, from the address and port that the segment was for.  Whoever sent it accepts it, because it
+exist, from the address and port that the segment was for. Whoever sent it accepts it, because it
 stands exactly where the sender waits for the next octet (RFC 5961 section 3.2).
 """
 

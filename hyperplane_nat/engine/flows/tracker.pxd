@@ -4,23 +4,23 @@
 
 Theory of operation
 -------------------
-For each side: the highest sequence number it has sent (``sequence_end``), the highest it has
-acknowledged and the window it offered with that.  Numbers compare as in RFC 1982.  An
+For each side: the highest sequence number it has sent (`sequence_end`), the highest it has
+acknowledged and the window it offered with that. Numbers compare as in RFC 1982. An
 acknowledgement of something never sent is not recorded, so that a forged segment cannot move
-the window by which resets are judged: only the true peer's data can.  Until a side has acknowledged
-anything, ``acknowledged`` is the least it can: the number behind the other's SYN.
+the window by which resets are judged: only the true peer's data can. Until a side has acknowledged
+anything, `acknowledged` is the least it can: the number behind the other's SYN.
 
 A reset is believed when its sequence number lies in the window its receiver last announced
-(RFC 5961 section 3 asks the end for an exact match; a NAT cannot know what is in flight).  A
+(RFC 5961 section 3 asks the end for an exact match; a NAT cannot know what is in flight). A
 reset that answers a SYN must acknowledge exactly that SYN (RFC 9293 section 3.10.7.3).
 
-``syn_sequence``, ``syn_payload`` and ``syn_scale`` are those of the latest SYN: the connection's own, or
-with SYN_REMEMBERED one that may begin another.  Each takes the place of the one before, so a flood
-of them leaves one; in SYN_SENT the first is still known, by the numbers of the flow.  What answers a
+`syn_sequence`, `syn_payload` and `syn_scale` are those of the latest SYN: the connection's own, or
+with SYN_REMEMBERED one that may begin another. Each takes the place of the one before, so a flood
+of them leaves one; in SYN_SENT the first is still known, by the numbers of the flow. What answers a
 SYN with data acknowledges any part of that (RFC 7413 section 4.1.2).
 
 The SYN of a connection opened from outside made no flow, so its window scale is unknown until it is
-repeated.  That it had one is known: the answer has one only then (RFC 7323 section 2.2).  It is taken
+repeated. That it had one is known: the answer has one only then (RFC 7323 section 2.2). It is taken
 as the largest, since nothing but resets of the environment itself is judged by it.
 """
 

@@ -5,11 +5,11 @@
 Theory of operation
 -------------------
 A frame is copied to as many blocks of a fixed size as it needs; queues are chains of frames, and no
-byte is moved when one is taken out.  Pages of blocks that were never used are never touched.
+byte is moved when one is taken out. Pages of blocks that were never used are never touched.
 
 Who may take a block is a rule of proportion (dynamic thresholds, Choudhury and Hahne 1998): an
 interface may while it has less than is free, and an environment while it has less than is then left
-for its interface.  So one alone may have a third of everything, and however many fill their share,
+for its interface. So one alone may have a third of everything, and however many fill their share,
 there is always something left for one who has nothing yet.
 """
 

@@ -3,10 +3,10 @@
 """ARP (RFC 826) on both sides, for the addresses that are ours.
 
 On a slot the gateway address is answered, and nothing is learned: the slot's MAC address is
-configuration, and a sender that claims another is counted as spoofing.  In the VPC the
+configuration, and a sender that claims another is counted as spoofing. In the VPC the
 interface's own addresses are answered; a reply is believed only while that next hop is being asked
-for, so that nobody can rename one unasked.  Whatever else a host says of its address is a hint
-(:mod:`neighbours`).
+for, so that nobody can rename one unasked. Whatever else a host says of its address is a hint
+(`neighbours`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -4,7 +4,7 @@
 
 Everything derived (index, port records, bitmaps, timers, free list) is compared with the committed
 entries, from both ends: what an entry needs must be there, and what is there must belong to an
-entry.  Attachments that retire are no disagreement.  It reads only, and takes about a second for a
+entry. Attachments that retire are no disagreement. It reads only, and takes about a second for a
 million flows.
 What is kept of fragments has no committed form; there the lists are compared with each other.
 """

@@ -5,15 +5,15 @@
 Theory of operation
 -------------------
 In order: the link, lengths and addresses of the frame, the IPv4 header, identity (who may send from
-here), source routes, destination, transport.  The first refusal is the reason of the drop.  Nothing is written but
+here), source routes, destination, transport. The first refusal is the reason of the drop. Nothing is written but
 counters.
 
 Whether an address is that of a network interface is asked of every packet, and only the interfaces
-of the same VPC count: other VPCs may use the same addresses.  So (VPC, address) of every interface
+of the same VPC count: other VPCs may use the same addresses. So (VPC, address) of every interface
 is kept in a small open-addressed set, at most half full, derived anew when an interface changes.
 
 A packet from outside arrives at the attachment of the primary address, which has the link; from here
-on it is at that of the address it is for.  Which end of its flow a packet is from (`side`) is a guess
+on it is at that of the address it is for. Which end of its flow a packet is from (`side`) is a guess
 here, by the kind of the attachment.
 """
 

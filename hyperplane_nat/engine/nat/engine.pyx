@@ -5,8 +5,8 @@
 Theory of operation
 -------------------
 This is the engine as Python sees it: what it serves is set here, time is told to it here, and single
-frames are handed in.  The packet path of a forwarder calls the compiled methods, ``classify`` to
-``neighbours_due``.  All state is in one C structure and in the state map.
+frames are handed in. The packet path of a forwarder calls the compiled methods, `classify` to
+`neighbours_due`. All state is in one C structure and in the state map.
 
 The rest of the engine is .pxd files, compiled as part of this module: calls between them are direct,
 and inlined where that pays.

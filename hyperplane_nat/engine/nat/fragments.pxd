@@ -5,27 +5,27 @@
 Theory of operation
 -------------------
 Only the first fragment has ports, so only it can find or make the flow (RFC 4787 REQ-14, RFC 6146
-section 3.4).  Nothing is reassembled.  A context per datagram remembers what the first one was
-translated to; the others are rewritten by it.  Those that come before it wait, copied, until the
-first one comes, and leave after it.  What becomes of the first one becomes of them all, be it that it
-leaves, arrives, or does both on its way to a neighbour (:mod:`hairpin`).  A table says what follows
-from what (:mod:`fragment_states`).
+section 3.4). Nothing is reassembled. A context per datagram remembers what the first one was
+translated to; the others are rewritten by it. Those that come before it wait, copied, until the
+first one comes, and leave after it. What becomes of the first one becomes of them all, be it that it
+leaves, arrives, or does both on its way to a neighbour (`hairpin`). A table says what follows
+from what (`fragment_states`).
 
 A datagram whose fragments overlap is poisoned: which of the two versions the receiver believes
-cannot be known (RFC 1858, RFC 5722).  A fragment of which every byte has come before is dropped as
-a duplicate and harms nothing.  A context lasts until all of its datagram has come, or for
-``fragment_ms``.  A sender's identifications may come round within that time: a first fragment that is
+cannot be known (RFC 1858, RFC 5722). A fragment of which every byte has come before is dropped as
+a duplicate and harms nothing. A context lasts until all of its datagram has come, or for
+`fragment_ms`. A sender's identifications may come round within that time: a first fragment that is
 not the same as the one there was begins another datagram, and the unfinished one is given up.
 
 All fragments of what leaves have the identification that the first one got, and no other datagram
-gets it as long as there is the context (:mod:`identification`).
+gets it as long as there is the context (`identification`).
 
-Anybody can send fragments without firsts, so what they take is bounded.  A sender (a slot, or a
+Anybody can send fragments without firsts, so what they take is bounded. A sender (a slot, or a
 source address behind an interface) has a quota of datagrams and of waiting fragments; over it, the
-oldest of its own are given up, never another's.  When all memory is in use the slot or the interface
+oldest of its own are given up, never another's. When all memory is in use the slot or the interface
 that has the most gives up, so that each can have as much as any other whatever the others do.
-Datagrams that come in order never wait, so such a flood does not concern them.  What is forwarded
-takes memory where it arrives: :mod:`reassembly` has the bounds of that.
+Datagrams that come in order never wait, so such a flood does not concern them. What is forwarded
+takes memory where it arrives: `reassembly` has the bounds of that.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

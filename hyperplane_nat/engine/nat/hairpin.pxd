@@ -5,15 +5,15 @@
 Theory of operation
 -------------------
 A packet from inside to the address of an interface of the same VPC is translated as any other that
-leaves.  Instead of leaving it becomes a second packet, in the same frame, which arrives at that
+leaves. Instead of leaving it becomes a second packet, in the same frame, which arrives at that
 address like any from outside: the receiver sees the sender's external address and port, both have
-flows, and the filter decides.  What becomes of the second packet is the verdict of the first.  The two
+flows, and the filter decides. What becomes of the second packet is the verdict of the first. The two
 are one hop, so the second keeps its TTL, and nobody is told when it is too large for its receiver's
 link: the sender knows nothing of the translated packet that an error would quote.
 
 A packet to an address where no mapping is makes no flow (HAIRPIN_NO_MAPPING): an environment that
-scans an interface leaves nothing behind.  Of a fragmented datagram the first piece is translated like
-this, and the others go where it went (:mod:`fragments`).  ICMP echo has no port to be sent to and reaches nobody;
+scans an interface leaves nothing behind. Of a fragmented datagram the first piece is translated like
+this, and the others go where it went (`fragments`). ICMP echo has no port to be sent to and reaches nobody;
 ICMP errors about what came by a hairpin go back by one (RFC 5508 REQ-7).
 """
 

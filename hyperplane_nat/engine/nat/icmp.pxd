@@ -4,20 +4,20 @@
 
 Theory of operation
 -------------------
-An error quotes the packet that caused it, as its sender saw it after translation.  The quoted
+An error quotes the packet that caused it, as its sender saw it after translation. The quoted
 addresses and port name the flow; the quotation and the outer header are translated back
-together (RFC 5508, requirements 4 and 5).  The quoted IP header must be whole and its checksum
+together (RFC 5508, requirements 4 and 5). The quoted IP header must be whole and its checksum
 right (requirement 3), unless it has options: routers on the way write into those, and what is
 quoted need not have its checksum made anew, so it is adjusted for the address, right or not.
 Of the quoted transport header eight bytes suffice, so a TCP checksum is usually not there and is
 adjusted only when it is.
 
 A next hop with an MTU below 68 bytes cannot be: every module forwards as many unfragmented (RFC 791
-section 3.2), and no host believes less (RFC 1191 section 3).  An MTU of 0 is of a router older than
+section 3.2), and no host believes less (RFC 1191 section 3). An MTU of 0 is of a router older than
 RFC 1191, whose section 5 tells hosts what to make of it.
 
 An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
-anybody can forge one.  It is translated as long as the port is held, whatever has become of the
+anybody can forge one. It is translated as long as the port is held, whatever has become of the
 flow: what it speaks of may have left long ago (requirement 4 asks for any mapping there is).
 """
 

@@ -8,8 +8,8 @@ A packet is compared with the MTU of the link it will leave on, before anything 
 so that the error can quote it as its sender knows it:
 
 * with don't-fragment it is dropped and its sender told the MTU (RFC 1191, RFC 4787 REQ-13);
-* without, it goes on and leaves in pieces (:mod:`outbound`);
-* a super-frame is as large as its segments will be.  One of TCP without don't-fragment gets smaller
+* without, it goes on and leaves in pieces (`outbound`);
+* a super-frame is as large as its segments will be. One of TCP without don't-fragment gets smaller
   segments, which TCP cannot tell from others.  One of UDP leaves as the pieces of its segments, for
   those are datagrams, and their size is the sender's.
 

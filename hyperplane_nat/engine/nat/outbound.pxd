@@ -3,12 +3,12 @@
 """Addressing a translated packet to its next hop.
 
 On the link of an environment there is one host, whose MAC address is known; whoever is behind an
-interface is found by :mod:`neighbours`.  All addresses of an interface share the link and the next hops of the primary.
+interface is found by `neighbours`. All addresses of an interface share the link and the next hops of the primary.
 
 A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
-may be told so was told before (:mod:`mtu`).  The first piece is the packet itself, made shorter;
-the others are extra frames.  A UDP super-frame whose datagrams are too large is first cut into them,
-as Linux would (``__udp_gso_segment``): their identifications count up from that of the whole.
+may be told so was told before (`mtu`). The first piece is the packet itself, made shorter;
+the others are extra frames. A UDP super-frame whose datagrams are too large is first cut into them,
+as Linux would (`__udp_gso_segment`): their identifications count up from that of the whole.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

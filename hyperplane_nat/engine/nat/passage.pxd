@@ -4,9 +4,9 @@
 
 Theory of operation
 -------------------
-A flow says which of its ends are rewritten: the source, the destination, or both (`layout`).  On its
+A flow says which of its ends are rewritten: the source, the destination, or both (`layout`). On its
 way from the originator a packet gets the ends that the responder is to see, and on its way back those
-that the originator knows; what is the flow's source is the packet's destination there.  An ICMP error
+that the originator knows; what is the flow's source is the packet's destination there. An ICMP error
 goes the way of a packet, and what it quotes went the other way, with the same ends.
 
 The identifier of an echo is its originator's port; the other end has none.

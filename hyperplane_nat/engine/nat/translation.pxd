@@ -4,10 +4,10 @@
 
 Theory of operation
 -------------------
-``nat_classify`` reads a frame and decides everything that needs no flow (:mod:`classification`).
+`nat_classify` reads a frame and decides everything that needs no flow (`classification`).
 It leaves the hash of the flow key in the packet, so that a caller with a batch of frames can fetch
-index and entries into the cache before it comes back with ``nat_apply``, which finds or makes the
-flow, lets the tracker decide and rewrites the frame in place.  Both run without the GIL and allocate
+index and entries into the cache before it comes back with `nat_apply`, which finds or makes the
+flow, lets the tracker decide and rewrites the frame in place. Both run without the GIL and allocate
 nothing.
 
 Invariants: a frame whose source is not its environment's goes nowhere; a packet from outside passes only

@@ -4,12 +4,12 @@
 
 Theory of operation
 -------------------
-A list of a million flows is hundreds of megabytes of JSON.  It is made here, slice by slice, from
-copies of entries that read the same before and after (see :mod:`snapshot`), without an object for a
+A list of a million flows is hundreds of megabytes of JSON. It is made here, slice by slice, from
+copies of entries that read the same before and after (see `snapshot`), without an object for a
 flow and without the interpreter's lock, so that whoever shares the process does not notice.
 
-A sorted list cannot be written before its last flow is known.  It is therefore bounded: a heap
-keeps the first `limit` of what the walk has met so far, and one walk is enough.  Flows that compare
+A sorted list cannot be written before its last flow is known. It is therefore bounded: a heap
+keeps the first `limit` of what the walk has met so far, and one walk is enough. Flows that compare
 equal come in the order of their entries.
 """
 

@@ -5,10 +5,10 @@
 Theory of operation
 -------------------
 The allocator's records know how many ports are taken towards each remote endpoint: `read_remotes`
-finds the crowded ones among them without looking at a flow.  Whose ports they are only the entries
+finds the crowded ones among them without looking at a flow. Whose ports they are only the entries
 know: `PortHolders` goes through them in slices and tells of each entry which of the wanted
-endpoints it has a port towards, and of which interface it is one.  Both read while the forwarder
-writes; a figure may be off by what changes meanwhile.  The work is done without the interpreter's
+endpoints it has a port towards, and of which interface it is one. Both read while the forwarder
+writes; a figure may be off by what changes meanwhile. The work is done without the interpreter's
 lock.
 """
 

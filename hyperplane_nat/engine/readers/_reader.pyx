@@ -2,7 +2,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Reading a state map that another process writes.
 
-Nothing is locked.  Entries are copied by :mod:`snapshot`; counters are single aligned words.
+Nothing is locked. Entries are copied by `snapshot`; counters are single aligned words.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -2,11 +2,13 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Finding flows in a state map that another process writes.
 
-Theory of operation: the index of the map is hashed under a key that only the forwarder knows, so a
-reader goes through the entries instead, once for many keys: they stand in a table of its own, and
-each entry in use is looked up in it with both its keys. A million entries take some 30
-milliseconds, without the interpreter's lock. Nothing is locked in the map: an entry may be
-another's as soon as it was read, so whoever uses what was found reads the entry again and compares.
+Theory of operation
+-------------------
+The index of the map is hashed under a key that only the forwarder knows, so a reader goes through
+the entries instead, once for many keys: they stand in a table of its own, and each entry in use is
+looked up in it with both its keys. A million entries take some 30 milliseconds, without the
+interpreter's lock. Nothing is locked in the map: an entry may be another's as soon as it was read,
+so whoever uses what was found reads the entry again and compares.
 """
 
 from collections import namedtuple

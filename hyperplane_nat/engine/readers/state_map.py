@@ -3,7 +3,7 @@
 
 Theory of operation
 -------------------
-One file, mapped shared by the forwarder, which writes, and by readers, which never lock.  A
+One file, mapped shared by the forwarder, which writes, and by readers, which never lock. A
 header of one page says what follows, and holds the forwarder's heartbeat; everything is allocated
 when the file is made::
 
@@ -20,7 +20,7 @@ All pages but those of the extensions are allocated when the file is made, wheth
 them or not: a page that were only had when it is first touched would be a SIGBUS on a tmpfs that
 others have filled meanwhile. None is given back while the file is there. Extensions are a hole in
 the file, which is longer for them and no larger: the engine has memory for those that it uses
-(:mod:`extensions`), and nobody reads another.
+(`extensions`), and nobody reads another.
 
 The file belongs on a tmpfs: on a disk the kernel would write dirty pages back and stall the
 packet path while it does.

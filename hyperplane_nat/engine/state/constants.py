@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers that Python and the compiled engine share.
 
-Every name here is written once.  The build turns this module into ``_constants.pxd``
-(see :func:`pxd`), so the compiled code and its Python readers cannot disagree.
+Every name here is written once. The build turns this module into `_constants.pxd`
+(see `pxd`), so the compiled code and its Python readers cannot disagree.
 
-``DropReason`` is the one list of reasons for which a frame is not forwarded: a member is a
-counter in the state map, a label of ``hyperplane_nat_drops_total`` and a test.
+`DropReason` is the one list of reasons for which a frame is not forwarded: a member is a
+counter in the state map, a label of `hyperplane_nat_drops_total` and a test.
 """
 
 from __future__ import annotations

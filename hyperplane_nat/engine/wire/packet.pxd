@@ -2,9 +2,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Reading frames that anybody may have made.
 
-Each function returns a drop reason, DROP_NONE when the packet may go on.  A length is compared
-with what is there before anything behind it is read; afterwards ``header_length``,
-``l4_length`` and ``payload`` are true and the rest of the engine relies on them.
+Each function returns a drop reason, DROP_NONE when the packet may go on. A length is compared
+with what is there before anything behind it is read; afterwards `header_length`,
+`l4_length` and `payload` are true and the rest of the engine relies on them.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
