@@ -27,13 +27,13 @@ BUILT := build/.built
 PYTHONS ?= $(PYTHON)
 
 .PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-repeat lint build \
-	bench bench-quick docs-panels asan asan-build asan-fuzz dist docs clean distclean
+	bench bench-quick docs-panels docs-page asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
 	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan dist docs" \
-		"docs-panels clean distclean"
+		"docs-panels docs-page clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
@@ -88,11 +88,13 @@ test-long: deps $(TOOLS) $(BUILT)
 	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
 	$(MAKE) test-repeat
 
-# What races (processes, signals, namespaces), N times beside four busy processes, which end with
-# it; it stops at the first failure.
+# What is marked as racing (processes, signals, threads, deadlines), N times beside four busy
+# processes, which end with it; it stops at the first failure. TESTS="tests/controller tests/netns"
+# repeats all of those, or what else pytest is told there.
 N ?= 50
+TESTS ?= -m races tests/controller tests/netns
 test-repeat: deps $(TOOLS) $(BUILT)
-	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 tests/controller tests/netns
+	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 $(TESTS)
 
 lint: $(TOOLS) $(BUILT)
 	$(BIN)/ruff check .
@@ -120,6 +122,10 @@ docs: $(TOOLS) $(BUILT)
 # The pictures of docs/observability.md, from a lab under traffic; three minutes, as root.
 docs-panels: deps $(TOOLS) $(BUILT)
 	$(BIN)/python -m tools.draw_panels
+
+# The pictures of the page in README.md, from a lab under traffic; two minutes, as root.
+docs-page: deps $(TOOLS) $(BUILT)
+	$(BIN)/python -m tools.draw_page
 
 # The engine under the address and undefined-behaviour sanitizers, in a tree of its own: the working
 # tree keeps its fast extensions. Python itself is not instrumented, so the sanitizer's library is

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Builds the extension modules; everything else is in pyproject.toml.
+"""Builds the extension modules; everything else is in pyproject.toml.
 
 Every .pyx below hyperplane_nat/ becomes an extension of the same dotted name, and so does every
 one below bench/ when they are built in place: the bench belongs to the source tree and is not
-installed.  CFLAGS and LDFLAGS are honoured (setuptools puts them around the flags given here).
+installed. CFLAGS and LDFLAGS are honoured (setuptools puts them around the flags given here).
 HYPERPLANE_SANITIZE=1 builds with the address and undefined-behaviour sanitizers: `make asan` does
 so in a tree of its own, and the interpreter then needs libasan preloaded. HYPERPLANE_EXTENSIONS=0
 leaves the modules to a later `build_ext`.

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-This build and another one, side by side in one run: is it faster, and how sure is that?
+"""This build and another one, side by side in one run: is it faster, and how sure is that?
 
-Theory of operation: two runs one after the other tell what the machine was doing. Here both labs
-stand at once, each round measures every workload with both builds, one right after the other, and
-the next round begins with the other one. What drifts slowly reaches both alike; what one build
-gains from being second it gains every other round. A value whose counterpart failed is left out,
-so that values come in pairs.
+Theory of operation
+-------------------
+Two runs one after the other tell what the machine was doing. Here both labs stand at once, each
+round measures every workload with both builds, one right after the other, and the next round begins
+with the other one. What drifts slowly reaches both alike; what one build gains from being second it
+gains every other round. A value whose counterpart failed is left out, so that values come in pairs.
 
 The figure is the median of one build by that of the other, turned round where less is better, so
 that more than 1 is faster everywhere. Its interval comes from resampling the rounds (percentile

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The command line: `all`, `quick`, one workload, or `against` another build.
+"""The command line: `all`, `quick`, one workload, or `against` another build.
 
 Exit status: 0 when the run is complete, targets met or not (a bench is not a test); 2 when it could
 not be made at all; 130 when interrupted. Whatever happens, everything that was started is stopped

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A sink that costs almost nothing: frames to one address are dropped as they enter the VPC.
+"""A sink that costs almost nothing: frames to one address are dropped as they enter the VPC.
 
 A program of six BPF instructions at the clsact ingress of the VPC's links compares the IPv4
 destination and drops; everything else, ARP for that very address included, passes. The link's

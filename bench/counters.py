@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Counting what arrives in a VPC: the receive counters of its links.
+"""Counting what arrives in a VPC: the receive counters of its links.
 
 A veth counts a frame when its peer hands it over, before anything in the VPC sees it, so nothing
 can be lost between the gateway and this counter. It counts frames as they are handed over: a frame

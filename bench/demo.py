@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`make demo`: the default lab under a random name, real traffic from every environment at once.
+"""`make demo`: the default lab under a random name, real traffic from every environment at once.
 
 Every environment has the same address and uses the same source port. Each fetches a 4 MiB file
 (from nginx where it is installed, else from the lab's own server), echoes datagrams and pings, all

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What one environment does in the demo: fetch a file, echo datagrams, ping; each answer is checked.
+"""What one environment does in the demo: fetch a file, echo datagrams, ping; each answer is
+checked.
 
 The sockets were opened inside the environments (netns.sockets); one event loop in the host's
 namespace drives them all. Every exchange raises `MismatchError` for a wrong answer and TimeoutError

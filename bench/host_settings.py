@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Limits of the host that a contender needs raised, put back afterwards.
+"""Limits of the host that a contender needs raised, put back afterwards.
 
 The connection-tracking limits and the neighbour table's exist in the initial network namespace
 only. Where this process is not in it, or the module is not loaded, there is nothing to write: the

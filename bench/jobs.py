@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a worker process can be asked to do: one record for each kind of work.
+"""What a worker process can be asked to do: one record for each kind of work.
 
 A job travels to `python -m bench.worker` as one argument of JSON, so that any of them can also be
 started by hand. Namespaces are given as files (`/run/netns/...` or `/proc/PID/ns/net`).

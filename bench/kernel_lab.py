@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Labs for the contenders that use the kernel's own addresses: the same namespaces, links and MTUs.
+"""Labs for the contenders that use the kernel's own addresses: the same namespaces, links and MTUs.
 
 The gateway's own lab (`netns.topology`) gives every environment one address, which no routing
 table can tell apart. Here environment n has the n-th /30 of 100.64.0.0/10 (RFC 6598); all else is

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The bench's own processes: started, waited for and ended by their descriptor, never by name.
+"""The bench's own processes: started, waited for and ended by their descriptor, never by name.
 
 Workers and tools run in sessions of their own: Ctrl-C reaches the coordinator only, which then ends
 everything it started, in order. A worker whose coordinator is killed ends by itself: see

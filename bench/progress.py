@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-How far a run is: a bar with the time left on a terminal, a line per step elsewhere.
+"""How far a run is: a bar with the time left on a terminal, a line per step elsewhere.
 
 Every step says beforehand how long it should take. What is left is scaled by how the steps so far
 compared with their estimates, so that a slower machine gets an honest answer.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A run: which contenders, how long and how often, and what has come of it so far.
+"""A run: which contenders, how long and how often, and what has come of it so far.
 
-Theory of operation: most workloads share labs of two environments, started when the first workload
-asks and kept to the end; an idle lab costs nothing. Rounds are interleaved: every contender once,
-then every contender again, so that a slow drift of the machine reaches all alike. A contender that
-cannot be started is left out with its reason; a measurement that fails is left out of its round.
+Theory of operation
+-------------------
+Most workloads share labs of two environments, started when the first workload asks and kept to the
+end; an idle lab costs nothing. Rounds are interleaved: every contender once, then every contender
+again, so that a slow drift of the machine reaches all alike. A contender that cannot be started is
+left out with its reason; a measurement that fails is left out of its round.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One bench at a time, and what a killed one has left behind.
+"""One bench at a time, and what a killed one has left behind.
 
 Two runs at once would measure each other. The lock is held by the process and ends with it,
 however that ends; so whoever holds it may remove every lab of the bench. A run that is killed for

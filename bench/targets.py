@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The targets, as data, and whether a run meets them.
+"""The targets, as data, and whether a run meets them.
 
 A target compares medians of one run: ours with the kernel's NAT, ours with our own in another
 workload, or ours with a fixed number. A workload meets its target when every comparison that could

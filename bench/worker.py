@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A process of its own for one generator, sink or peer: `python -m bench.worker KIND JSON`.
+"""A process of its own for one generator, sink or peer: `python -m bench.worker KIND JSON`.
 
-Theory of operation: the worker enters its namespace, opens its sockets and says `ready` on standard
-output. A line on standard input starts it; the end of standard input stops it, so that a
-coordinator that dies takes its workers along. It ends with one line of JSON, its result, or
-with `{"error": ...}` and status 1.
+Theory of operation
+-------------------
+The worker enters its namespace, opens its sockets and says `ready` on standard output. A line on
+standard input starts it; the end of standard input stops it, so that a coordinator that dies takes
+its workers along. It ends with one line of JSON, its result, or with `{"error": ...}` and status 1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A connection-tracking NAT gateway in user space.
+"""A connection-tracking NAT gateway in user space.
 
 Thousands of execution environments, all with the same address, reach a customer VPC through one
 network interface. `engine` translates, `io` moves frames, `forwarder` joins the two, `controller`

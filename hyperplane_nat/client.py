@@ -51,6 +51,10 @@ class NotRunningError(ClientError):
         return absence(self.lab, self.runtime_directory)
 
 
+class SilentError(ClientError):
+    """A controller is there, and has not answered in time."""
+
+
 class NoPermissionError(ClientError):
     """The socket is not for this user."""
 
@@ -67,8 +71,9 @@ class ApiError(ClientError):
     ) -> None:
         """`problems` has what is wrong with a configuration, each as an object."""
         # AWS's names are in camel case, the API's own are not.
-        named = code[:1].isupper() and code not in message
-        super().__init__(f"{code}: {message}" if named else message)
+        self.name = f"{code}: " if code[:1].isupper() and code not in message else ""
+        self.message = message
+        super().__init__(self.name + message)
         self.status = status
         self.code = code
         self.problems = tuple(problems)
@@ -84,7 +89,7 @@ def running_labs(runtime_directory: Path) -> list[str]:
 
 
 def _connects(path: Path) -> bool:
-    connection = _UnixConnection(path, _CONNECT_SECONDS)
+    connection = UnixConnection(path, _CONNECT_SECONDS)
     try:
         connection.connect()
     except OSError:
@@ -93,12 +98,15 @@ def _connects(path: Path) -> bool:
     return True
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; `timeout` in seconds, between two pieces."""
+
     def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
+        """Connect; TimeoutError when too many wait for too long."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # Blocking: a socket with a timeout is told EAGAIN when many wait to be accepted, and
@@ -180,7 +188,7 @@ class Client:
         target = f"{path}?{urlencode(given)}" if given else path
         text = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        connection = _UnixConnection(self.path, self._timeout)
+        connection = UnixConnection(self.path, self._timeout)
         try:
             try:
                 connection.request(method, target, text, headers)
@@ -197,7 +205,7 @@ class Client:
                     "or have root set lab.socket_group to a group of yours)"
                 ) from None
             except TimeoutError:
-                raise ClientError(
+                raise SilentError(
                     f"the controller of lab {self.lab!r} has not answered for "
                     f"{self._timeout or 0:g} seconds (see {self.path.parent / 'controller.log'}; "
                     "if it hangs, end it with: kill -KILL "

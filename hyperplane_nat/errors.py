@@ -13,7 +13,7 @@ class Problem:
     """One thing that is wrong with a configuration."""
 
     source: str
-    """The file, or where else it came from."""
+    """The file, or where else it came from; empty where there is nothing else."""
     line: int | None
     """In the file, from 1."""
     entry: str

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Files and directories that are ours alone.
+"""Files and directories that are ours alone.
 
-Theory of operation: what a lab keeps tells of its traffic, and whoever can replace a file of it or
-hold its lock has power over it. So its directory is 0700, or 0710 where a group may use the control
-socket in it, and `UMASK`, which the command line and the controller set once, makes whatever is
-written 0600. A directory that is there already is believed only when it is ours, nobody else can
-write in it, and nobody else can put another one in its place.
+Theory of operation
+-------------------
+What a lab keeps tells of its traffic, and whoever can replace a file of it or hold its lock has
+power over it. So its directory is 0700, or 0710 where a group may use the control socket in it, and
+`UMASK`, which the command line and the controller set once, makes whatever is written 0600. A
+directory that is there already is believed only when it is ours, nobody else can write in it, and
+nobody else can put another one in its place.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Who goes first: the priority of whole processes.
+"""Who goes first: the priority of whole processes.
 
-Theory of operation: where Linux groups processes by session (sched(7), "The autogroup feature", the
-default of most distributions), a nice value divides a processor within a session only; sessions
-have equal parts, whatever their processes' nice values. A session's own nice value is in
-/proc/<pid>/autogroup. Both are set here: the one counts without autogroups or inside a control
-group, the other with them. Only the leader of a session may speak for it, or a command would slow
-down the shell that it was started from; a command that wants to make room takes a session of its
-own.
+Theory of operation
+-------------------
+Where Linux groups processes by session (sched(7), "The autogroup feature", the default of most
+distributions), a nice value divides a processor within a session only; sessions have equal parts,
+whatever their processes' nice values. A session's own nice value is in /proc/<pid>/autogroup. Both
+are set here: the one counts without autogroups or inside a control group, the other with them. Only
+the leader of a session may speak for it, or a command would slow down the shell that it was started
+from; a command that wants to make room takes a session of its own.
 
 A part of a processor is not all that others lose to it: who wakes up goes to an idle processor, and
 to a crowded one if there is none, though there be one with nothing but low priority on it. A

@@ -12,6 +12,12 @@ RUNTIME_DIRECTORY = Path("/run/hyperplane-nat")
 CONTROL = "control.sock"
 """Where the control API listens."""
 
+LAMBDA = "lambda.sock"
+"""Where the command line invokes functions."""
+
+RUNTIME = "runtime.sock"
+"""Where the controller speaks with the process that runs handlers."""
+
 FORWARDER = "forwarder.sock"
 """Where the forwarder takes commands; the longest of their names."""
 

@@ -15,7 +15,7 @@ from netns import namespace, vpcs
 from netns.environments import add_environments, remove_environments, renew_links
 from netns.errors import NetnsError
 from netns.names import environment_namespace, vpc_namespace
-from netns.spec import LabSpec, Topology, VpcSpec, check
+from netns.spec import LabSpec, VpcSpec, check
 from netns.survey import StandingVpc, Survey, survey
 
 
@@ -23,10 +23,8 @@ from netns.survey import StandingVpc, Survey, survey
 class Mended:
     """A lab that stands as its spec asks."""
 
-    topology: Topology
-    """The parts of the spec."""
     found: Survey
-    """All that stands."""
+    """All that stands, the parts of the spec among it."""
     notes: tuple[str, ...]
     """What was not as it should be, and what was done, a line each."""
 
@@ -44,32 +42,23 @@ def mend(spec: LabSpec) -> Mended | None:
     notes = [*_mend_environments(spec, found), *_mend_vpcs(spec, found)]
     if notes:
         found = survey(spec.lab)
-    slots = {number: slot for number, (slot, _) in found.served.items()}
-    interfaces = {(each.vpc, each.name): each for each in found.interfaces}
     numbers = range(1, spec.environments + 1)
     notes += [
         f"environment {each.slot.number} has changed its own network: left as it is"
         for each in found.altered
         if each.slot.number in numbers
     ]
-    try:
-        topology = Topology(
-            gateway=gateway_of(found),
-            slots=tuple(slots[number] for number in numbers),
-            interfaces=tuple(
-                interfaces[vpc.name, each.name] for vpc in spec.vpcs for each in vpc.interfaces
-            ),
-        )
-    except KeyError as error:
-        raise NetnsError(f"{error} was made and is not there", "somebody is at it: again") from None
-    return Mended(topology, found, tuple(notes))
-
-
-def gateway_of(found: Survey) -> str:
-    """The gateway's namespace of a lab that has one."""
-    if found.gateway is None:
-        raise NetnsError("the gateway's namespace has gone", "somebody is at it: again")
-    return found.gateway
+    standing = {(each.vpc, each.name) for each in found.interfaces}
+    missing = [f"environment {number}" for number in numbers if number not in found.served]
+    missing += [
+        f"network interface {each.name}"
+        for vpc in spec.vpcs
+        for each in vpc.interfaces
+        if (vpc.name, each.name) not in standing
+    ]
+    if missing:
+        raise NetnsError(f"{missing[0]} was made and is not there", "somebody is at it: again")
+    return Mended(found, tuple(notes))
 
 
 def _mend_environments(spec: LabSpec, found: Survey) -> Iterator[str]:

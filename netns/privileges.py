@@ -11,10 +11,13 @@ libseccomp).
 Whatever is not on the list is answered with ENOSYS and noted in the kernel's audit log. It is not
 ended by a signal: a libc or an interpreter that is newer than the list asks for something new and,
 on ENOSYS, goes back to what it did before, so an update of the host costs a line in the log and not
-the service. Whoever has taken the process over gets as little from ENOSYS as from the signal.
+the service. Whoever has taken the process over gets as little from ENOSYS as from the signal. What
+a library asks for in every process (`Program.unnoted`) would fill the audit log: it gets the same
+answer from a list of its own, which notes nothing. The kernel takes the strictest of two answers.
 
 Two things are in no list. Memory that can be executed: code is loaded before. And files opened for
-writing, outside of `FLOW_LOGS`: what the others write was opened before.
+writing, outside of `FLOW_LOGS`: what the others write was opened before. Paths are nothing that a
+list can tell apart, so whoever opens files for writing is bounded to a directory by landlock(7).
 
 To be called while there is one thread: the kernel keeps capabilities per thread. `drop` looks at
 every thread and raises where one has kept something.
@@ -91,6 +94,8 @@ class Program:
     """Whether it may open files for writing."""
     maps: bool = False
     """Whether it uses BPF maps that it was given."""
+    unnoted: frozenset[str] = frozenset()
+    """What it is refused without a line in the audit log."""
 
 
 def _calls(text: str) -> frozenset[str]:
@@ -122,6 +127,8 @@ FORWARDER = Program(
     # An event loop listens again on a socket that listens already.
     _COMMON | {"accept", "accept4", "listen"},
     maps=True,
+    # libuv tries it for each loop, whatever UV_USE_IO_URING says, and goes on without.
+    unnoted=frozenset({"io_uring_setup"}),
 )
 
 SERVICE = Program(
@@ -143,6 +150,13 @@ FLOW_LOGS = Program(
     families=frozenset({socket.AF_UNIX}),
     threads=True,
     writes_files=True,
+)
+
+UI = Program(
+    "ui",
+    _COMMON | {"accept", "accept4", "listen", "connect"},
+    families=frozenset({socket.AF_UNIX}),
+    threads=True,
 )
 
 CAPTURE = Program(
@@ -181,17 +195,18 @@ def of(pid: int) -> Privileges | None:
         return None
 
 
-def drop(program: Program, *, uid: int) -> None:
+def drop(program: Program, *, uid: int, writes: Path | None = None) -> None:
     """Become `uid` (its group too) with nothing but what `program` is allowed.
 
     0 keeps the user: root without capabilities, who still owns root's files. NetnsError where it
-    cannot be done; the process is not to go on then. Whatever is imported later must be readable
+    cannot be done; the process is not to go on then. `writes` is the only directory below which it
+    changes files, where the kernel offers Landlock. Whatever is imported later must be readable
     for `uid`, and a parent death signal is lost with the user: it is set after this.
     """
     # While they can be read.
     for module in _LOADED_LATER:
         importlib.import_module(module)
-    allowed = _filter(program)
+    lists = _lists(program)
     if program.threads:
         syscalls.load_unwinder()
     _wait_for_ended_threads()
@@ -202,7 +217,10 @@ def drop(program: Program, *, uid: int) -> None:
             syscalls.set_undumpable()
         syscalls.drop_capabilities()
         syscalls.set_no_new_privs()
-        allowed.load()
+        if writes is not None and syscalls.landlock_version():
+            syscalls.change_only_below(writes)
+        for each in lists:
+            each.load()
     except OSError as error:
         raise from_errno("cannot give up privileges", error.errno or 0) from None
     for task in Path("/proc/self/task").iterdir():
@@ -251,8 +269,8 @@ def _read(status: Path) -> Privileges:
     )
 
 
-def _filter(program: Program) -> Any:
-    """The list of `program`, to be loaded for all threads."""
+def _lists(program: Program) -> list[Any]:
+    """What `program` is refused without a note, and the list of what it is allowed."""
     try:
         # Here, not above: loading it runs ldconfig, and who only reads has no need of it.
         import pyseccomp
@@ -261,7 +279,9 @@ def _filter(program: Program) -> Any:
             f"no list of system calls: {error}", "install libseccomp: apt install libseccomp2"
         ) from None
     Arg, eq, masked = pyseccomp.Arg, pyseccomp.EQ, pyseccomp.MASKED_EQ  # noqa: N806
-    rules: list[tuple[str, tuple[Any, ...]]] = [(name, ()) for name in sorted(program.calls)]
+    # What is not noted is let through by one list, and refused by the other.
+    calls = sorted(program.calls | program.unnoted)
+    rules: list[tuple[str, tuple[Any, ...]]] = [(name, ()) for name in calls]
     rules += [(name, (Arg(2, masked, _PROT_EXEC, 0),)) for name in ("mmap", "mprotect")]
     rules += [("ioctl", (Arg(1, eq, number),)) for number in _IOCTLS.values()]
     rules += [("prctl", (Arg(0, eq, number),)) for number in _PRCTLS.values()]
@@ -283,19 +303,27 @@ def _filter(program: Program) -> Any:
         ]
     if program.maps:
         rules += [("bpf", (Arg(0, eq, number),)) for number in _BPF_COMMANDS.values()]
+    refusal = pyseccomp.ERRNO(errno.ENOSYS)
+    quiet = [(name, ()) for name in sorted(program.unnoted)]
     try:
-        allowed = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.ENOSYS))
-        attributes = pyseccomp.Attr
-        allowed.set_attr(attributes.CTL_TSYNC, 1)
-        allowed.set_attr(attributes.CTL_LOG, 1)
-        # Linux before 5.16 takes a filter as a reason to slow down what follows a store, against
-        # code that a process runs without trusting it; ours runs none.
-        allowed.set_attr(attributes.CTL_SSB, 1)
-        for name, arguments in rules:
-            number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-            # A name that this libseccomp does not know, or this machine does not have, stays out.
-            if number >= 0:
-                allowed.add_rule_exactly(pyseccomp.ALLOW, number, *arguments)
-        return allowed
+        lists = []
+        for default, action, entries in (
+            (pyseccomp.ALLOW, refusal, quiet),
+            (refusal, pyseccomp.ALLOW, rules),
+        ):
+            made = pyseccomp.SyscallFilter(default)
+            made.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)
+            made.set_attr(pyseccomp.Attr.CTL_LOG, int(default is refusal))
+            # Linux before 5.16 takes a filter as a reason to slow down what follows a store,
+            # against code that a process runs without trusting it; ours runs none.
+            made.set_attr(pyseccomp.Attr.CTL_SSB, 1)
+            for name, arguments in entries:
+                number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+                # A name that this libseccomp does not know, or this machine does not have, stays
+                # out.
+                if number >= 0:
+                    made.add_rule_exactly(action, number, *arguments)
+            lists.append(made)
+        return lists
     except OSError as error:
         raise from_errno(f"no list of system calls for {program.name}", error.errno or 0) from None

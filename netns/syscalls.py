@@ -15,11 +15,17 @@ import platform
 import struct
 from pathlib import Path
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
@@ -42,6 +48,14 @@ _BPF_PROG_LOAD = 5
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_CMD_CREATE = 6
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
+# linux/landlock.h: WRITE_FILE, and REMOVE_DIR up to MAKE_SYM; since version 3 TRUNCATE.
+_LANDLOCK_CHANGES = 1 << 1 | 0x1FF0
+_LANDLOCK_TRUNCATE = 1 << 14
+# Of these WRITE_FILE, REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG, TRUNCATE.
+_LANDLOCK_OF_FILES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | _LANDLOCK_TRUNCATE
 # Linux: arch/*/include/generated/asm/unistd*; the rest use the asm-generic table.
 _BPF_CALL_NUMBERS = {"x86_64": 321, "i686": 357, "armv7l": 386, "s390x": 351, "ppc64le": 361}
 _BPF_CALL_NUMBER_GENERIC = 280
@@ -86,10 +100,17 @@ def unshare(kind: int = CLONE_NEWNET) -> None:
     _check(_libc.unshare(kind), "unshare")
 
 
-def mount(source: str | Path, target: str | Path, filesystem: str | None, flags: int) -> None:
-    """mount(2) without options."""
+def mount(
+    source: str | Path,
+    target: str | Path,
+    filesystem: str | None,
+    flags: int,
+    options: str | None = None,
+) -> None:
+    """mount(2); `options` are the file system's own, "size=1m,mode=755"."""
     kind = None if filesystem is None else filesystem.encode()
-    _check(_libc.mount(os.fsencode(source), os.fsencode(target), kind, flags, None), str(target))
+    data = None if options is None else options.encode()
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), kind, flags, data), str(target))
 
 
 def umount2(target: str | Path, flags: int = MNT_DETACH) -> None:
@@ -161,6 +182,34 @@ def drop_capabilities() -> None:
     _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
     header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def landlock_version() -> int:
+    """Which version of Landlock the kernel offers, landlock(7); 0 when it has none or it is off."""
+    asked = ctypes.c_uint(_LANDLOCK_CREATE_RULESET_VERSION)
+    return max(_syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), asked), 0)
+
+
+def change_only_below(directory: Path) -> None:
+    """The calling thread makes, writes and removes files below `directory` and nowhere else.
+
+    From now on, and with `set_no_new_privs` before; what is open stays open. Needs Landlock.
+    """
+    changes = _LANDLOCK_CHANGES | (_LANDLOCK_TRUNCATE if landlock_version() >= 3 else 0)
+    none = ctypes.c_uint(0)
+    # struct landlock_ruleset_attr, its first field: all kernels know that.
+    size = ctypes.c_size_t(8)
+    made = _syscall(_LANDLOCK_CREATE_RULESET, struct.pack("=Q", changes), size, none)
+    with contextlib.ExitStack() as stack:
+        rules = ctypes.c_int(_check(made, "landlock_create_ruleset"))
+        stack.callback(os.close, rules.value)
+        below = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, below)
+        # struct landlock_path_beneath_attr, packed.
+        rule = struct.pack("=Qi", changes & _LANDLOCK_OF_FILES, below)
+        kind = ctypes.c_int(_LANDLOCK_RULE_PATH_BENEATH)
+        _check(_syscall(_LANDLOCK_ADD_RULE, rules, kind, rule, none), "landlock_add_rule")
+        _check(_syscall(_LANDLOCK_RESTRICT_SELF, rules, none), "landlock_restrict_self")
 
 
 def load_program(kind: int, instructions: bytes, name: str) -> int:

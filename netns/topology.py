@@ -6,8 +6,8 @@ Theory of operation
 A lab is nothing but namespaces with well-known names, see `names`. `build` reserves the gateway's
 name first, which makes it the one builder of that lab, and removes everything again when it
 fails. `destroy` goes by the names alone, so it works after a crash at any point of `build` or of
-itself. `inspect` accepts a lab only when nothing is missing and nothing is left over; `survey`
-tells what stands, whatever that is; `mend` makes of it what a spec asks for, part by part.
+itself. `survey` tells what stands, whatever that is; `mend` makes of it what a spec asks for, part
+by part.
 
 A lab that stands changes by parts: environments, VPCs, network interfaces and addresses come
 and go, each change all or nothing. One writer per lab: these functions keep nobody else out.
@@ -62,7 +62,6 @@ __all__ = [
     "destroy",
     "environment_namespace",
     "gateway_namespace",
-    "inspect",
     "mend",
     "remove_addresses",
     "remove_environments",
@@ -106,24 +105,6 @@ def build(spec: LabSpec, progress: Progress | None = None) -> Topology:
         raise
 
 
-def inspect(spec: LabSpec) -> Topology | None:
-    """The lab as it stands, to be adopted; None unless it is exactly what the spec asks for."""
-    check(spec)
-    # Cheap, and the usual end of it: most labs that are not as wanted are not there at all.
-    if gateway_namespace(spec.lab) not in strays(spec.lab):
-        return None
-    found = survey(spec.lab)
-    damaged = found.broken or found.altered
-    if found.gateway is None or damaged or not _is_what_was_asked(found, spec):
-        return None
-    by_name = {each.name: each for each in found.interfaces}
-    return Topology(
-        gateway=found.gateway,
-        slots=found.slots,
-        interfaces=tuple(by_name[each.name] for vpc in spec.vpcs for each in vpc.interfaces),
-    )
-
-
 def destroy(lab: str) -> None:
     """Remove every namespace of the lab with its links; nothing to remove is no error.
 
@@ -139,29 +120,6 @@ def destroy(lab: str) -> None:
     # The gateway's name goes last: as long as it is there nobody builds the lab anew.
     namespace.delete([name for name in found if name != gateway])
     namespace.delete([gateway])
-
-
-def _is_what_was_asked(found: Survey, spec: LabSpec) -> bool:
-    if [each.slot.number for each in found.environments] != list(range(1, spec.environments + 1)):
-        return False
-    address = f"{spec.inside_address}/{spec.inside_prefix_length}"
-    inside = (address, spec.inside_gateway, spec.environment_mtu)
-    if any((each.address, each.gateway, each.mtu) != inside for each in found.environments):
-        return False
-    stands = {
-        vpc.name: (
-            vpc.addresses,
-            {(each.interface.name, each.addresses, each.mtu) for each in vpc.interfaces},
-        )
-        for vpc in found.vpcs
-    }
-    return stands == {
-        vpc.name: (
-            frozenset(vpc.addresses),
-            {(each.name, each.addresses, vpc.mtu) for each in vpc.interfaces},
-        )
-        for vpc in spec.vpcs
-    }
 
 
 def _build(spec: LabSpec, progress: Progress) -> Topology:

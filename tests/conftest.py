@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What all tests share.
+"""What all tests share.
 
 Tests marked `live` move real packets and need root. Without it they are skipped with that reason,
 but never in CI, where a test that cannot run is a failure: a green run has run everything.

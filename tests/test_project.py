@@ -69,6 +69,20 @@ def test_every_source_file_names_its_license() -> None:
     assert not wrong
 
 
+def test_what_modules_say_of_themselves_has_one_form() -> None:
+    """It opens behind the quotes; how the module works comes under one heading, without markup."""
+    wrong = []
+    for path in sources():
+        text = re.sub(r"\A(#.*\n|\n)*", "", path.read_text(encoding="utf-8"))
+        if (docstring := re.match(r'r?"""(.*?)"""', text, re.DOTALL)) is None:
+            continue
+        said = docstring[1]
+        theory = "Theory of operation" not in said or "\nTheory of operation\n-------" in said
+        if not (said[0].strip() and theory) or re.search("``|:[a-z]+:`", said):
+            wrong.append(str(path.relative_to(ROOT)))
+    assert wrong == []
+
+
 def test_every_extension_is_the_compiled_one() -> None:
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)

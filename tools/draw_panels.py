@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`make docs-panels`: a picture of every panel of the dashboard, from a lab under traffic.
+"""`make docs-panels`: a picture of every panel of the dashboard, from a lab under traffic.
 
 A lab of a random name is brought up, a Prometheus scrapes it, two minutes of traffic of every kind
 go through it, and each panel's queries are asked for that time. A query without an answer is an

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The panels of the Grafana dashboard as pictures, and the page of the documentation that shows them.
+"""The panels of the Grafana dashboard as pictures, and the page of the documentation that shows
+them.
 
-Theory of operation: everything in a picture comes from `observability/dashboard.json`: title, unit,
-legend, queries. What a panel says is digested, and the digest is kept in its picture (a text chunk
-of the PNG), so that a test finds a picture whose panel has changed since. Grafana's own drawing is
-not imitated beyond that.
+Theory of operation
+-------------------
+Everything in a picture comes from `observability/dashboard.json`: title, unit, legend, queries.
+What a panel says is digested, and the digest is kept in its picture (a text chunk of the PNG), so
+that a test finds a picture whose panel has changed since. Grafana's own drawing is not imitated
+beyond that.
 """
 
 from __future__ import annotations

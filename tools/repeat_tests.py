@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`make test-repeat`: tests again and again on a loaded machine, to find those that fail by chance.
+"""`make test-repeat`: tests again and again on a loaded machine, to find those that fail by chance.
 
 `python -m tools.repeat_tests --rounds 50 --busy 4 PYTEST-ARGUMENTS...` runs pytest so many times
 beside so many processes that do nothing but compute, and stops at the first round that fails, with

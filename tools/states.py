@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`python -m tools.states` writes docs/states.md: the state machines, drawn from the tables that run.
+"""`python -m tools.states` writes docs/states.md: the state machines, drawn from the tables that
+run.
 
-Theory of operation: an arrow stands for all that leads from one state to another; what changes
-no state is not drawn. A machine begins in the first state of its enumeration, and ends where no
-arrow leads on. The text is Mermaid, which GitHub and most editors draw.
+Theory of operation
+-------------------
+An arrow stands for all that leads from one state to another; what changes no state is not drawn. A
+machine begins in the first state of its enumeration, and ends where no arrow leads on. The text is
+Mermaid, which GitHub and most editors draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple, TypeVar
 
+from hyperplane_nat.controller.forwarder.states import FORWARDER_STATES
 from hyperplane_nat.engine.flows.fragment_states import TRANSITIONS as FRAGMENTS
 from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOURS
-from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
-from hyperplane_nat.engine.state.constants import Effect, FragmentState, NeighbourState, Side, State
+from hyperplane_nat.engine.flows.tcp_states import TIMER_OF_STATE, arrows
+from hyperplane_nat.engine.state.constants import FragmentState, NeighbourState, Peer, State
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
@@ -62,17 +65,21 @@ def name(state: Enum) -> str:
     return state.name
 
 
-def tcp(effects: Container[Effect]) -> list[Arrow]:
-    """What segments do that have one of these effects, but for staying where one is."""
-    found: dict[tuple[str, str, str], set[Side]] = {}
-    for (side, state, segment), step in STEPS.items():
-        if step.effect in effects and (step.state is not state or step.effect is Effect.RESTART):
-            key = (name(state), name(step.state), name(segment))
-            found.setdefault(key, set()).add(side)
+def tcp(*, restarts: bool) -> list[Arrow]:
+    """What segments do, but for staying where one is."""
     return [
-        Arrow(before, after, segment if len(sides) == 2 else f"{segment} {name(*sides).lower()}")
-        for (before, after, segment), sides in found.items()
+        Arrow(
+            name(each.before),
+            name(each.after),
+            " ".join([name(each.segment), *(name(s).lower() for s in _single(each.sides))]),
+        )
+        for each in arrows(restarts=restarts)
     ]
+
+
+def _single(sides: frozenset[Peer]) -> frozenset[Peer]:
+    """The side, if it is one."""
+    return sides if len(sides) == 1 else frozenset()
 
 
 def lifecycle(title: str, text: str, table: Mapping[tuple[S, E], S]) -> Machine:
@@ -125,14 +132,14 @@ def machines() -> list[Machine]:
             "held first (HELD).",
             [
                 Arrow("[*]", name(State.SYN_SENT), "SYN"),
-                *tcp(set(Effect) - {Effect.RESTART}),
+                *tcp(restarts=False),
             ],
             timers,
         ),
         Machine(
             "The same addresses and ports again",
             "Segments that end the flow of an entry and begin another one in it.",
-            tcp({Effect.RESTART}),
+            tcp(restarts=True),
             {},
         ),
         Machine(
@@ -154,6 +161,12 @@ def machines() -> list[Machine]:
                 FragmentState.NONE,
             ),
             {},
+        ),
+        lifecycle(
+            "The forwarder of a lab",
+            "What its supervisor is about (`controller/forwarder/states.py` says what is done in\n"
+            "each state).",
+            FORWARDER_STATES,
         ),
         lifecycle("A function", "`State` of the Lambda API.", FUNCTION_STATES),
         lifecycle("A function's update", "`LastUpdateStatus` of the Lambda API.", UPDATE_STATES),

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`make dist`: what a user gets is built, installed elsewhere and used.
+"""`make dist`: what a user gets is built, installed elsewhere and used.
 
 The source distribution is made from this tree. For each interpreter named (or found on the PATH)
 a wheel is built from it, installed with its dependencies in a fresh environment outside the tree,
@@ -108,6 +107,9 @@ def wheel(python: Path, archive: Path, target: Path) -> Path:
     }
     if compiled != wanted:
         raise DistError(f"{result.name}: extensions differ: {sorted(compiled ^ wanted)}")
+    page = ROOT / "hyperplane_nat" / "ui" / "page"
+    if missing := {str(path.relative_to(ROOT)) for path in page.iterdir()} - set(names):
+        raise DistError(f"{result.name} lacks {', '.join(sorted(missing))}")
     metadata = f"{'-'.join(result.name.split('-')[:2])}.dist-info"
     if strangers := {name.partition("/")[0] for name in names} - {*PACKAGES, metadata}:
         raise DistError(f"{result.name} would install {', '.join(sorted(strangers))}")

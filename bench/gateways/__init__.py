@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The contenders, in the order of the report.
+"""The contenders, in the order of the report.
 
 Each stands between the same environments and the same VPC; what a workload asks of it is in
 `bench.gateways.base`.

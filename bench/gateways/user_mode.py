@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-slirp4netns and pasta: a process per environment that ends its connections and opens its own.
+"""slirp4netns and pasta: a process per environment that ends its connections and opens its own.
 
 Both run inside the gateway namespace, whose kernel knows no NAT: the sockets they open there reach
 the VPC from the interface's address. Both get the largest MTU they take (TCP segments of 64 KiB,

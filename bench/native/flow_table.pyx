@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from bench.native.clock cimport now_ns
-from hyperplane_nat.engine.state._constants cimport ACTION_FORWARD, SIDE_INSIDE
+from hyperplane_nat.engine.state._constants cimport ACTION_FORWARD
 from hyperplane_nat.engine.wire.checksum cimport complement, load32, store16, sum_bytes, swap16
 from hyperplane_nat.engine.nat.engine cimport Engine
 from hyperplane_nat.engine.flows.flow_table cimport (
@@ -88,10 +88,9 @@ cdef class FlowTable:
 
     cdef FlowKey _key(self, uint32_t i, uint16_t changed) noexcept nogil:
         return flow_key(
-            SIDE_INSIDE,
             UDP,
             0,
-            self.nat.slots[0].address,
+            self.nat.attachments[0].address,
             self.keys[i].inside_port ^ changed,
             self.remote,
             self.keys[i].remote_port,
@@ -105,8 +104,7 @@ cdef class FlowTable:
         cdef uint64_t start
         memset(&packet, 0, sizeof(Packet))
         packet.protocol = UDP
-        packet.side = SIDE_INSIDE
-        packet.source = self.nat.slots[0].address
+        packet.source = self.nat.attachments[0].address
         packet.destination = self.remote
         with nogil:
             start = now_ns()
@@ -133,7 +131,7 @@ cdef class FlowTable:
             for done in range(times):
                 key = self._key(i, changed)
                 found += table_find(
-                    &self.nat.table, SIDE_INSIDE, key, table_hash(&self.nat.table, key)
+                    &self.nat.table, key, table_hash(&self.nat.table, key)
                 ) != NIL
                 i = i + 1 if i + 1 < self.count else 0
             start = now_ns() - start
@@ -158,7 +156,7 @@ cdef class FlowTable:
                 for i in range(BATCH):
                     table_prefetch_entry(&self.nat.table, hashes[i])
                 for i in range(BATCH):
-                    found += table_find(&self.nat.table, SIDE_INSIDE, keys[i], hashes[i]) != NIL
+                    found += table_find(&self.nat.table, keys[i], hashes[i]) != NIL
                 done += BATCH
             start = now_ns() - start
         if found != done:
@@ -185,7 +183,6 @@ cdef class FlowTable:
                         next = next + 1 if next + 1 < self.count else 0
                         packets[i].frame = work + i * FRAME
                         packets[i].length = FRAME
-                        packets[i].side = SIDE_INSIDE
                         packets[i].port = 0
                     self.engine.classify(packets, BATCH)
                     for i in range(BATCH):
@@ -204,14 +201,14 @@ cdef class FlowTable:
 
     cdef void _frame(self, uint8_t* frame, uint32_t i) noexcept nogil:
         cdef uint8_t* ip = frame + 14
-        memcpy(frame, self.nat.slots[0].gateway_mac, 6)
-        memcpy(frame + 6, self.nat.slots[0].environment_mac, 6)
+        memcpy(frame, self.nat.attachments[0].mac, 6)
+        memcpy(frame + 6, self.nat.attachments[0].peer_mac, 6)
         frame[12] = 8
         ip[0] = 0x45
         store16(ip + 2, swap16(FRAME - 14))
         ip[8] = 64
         ip[9] = UDP
-        memcpy(ip + 12, &self.nat.slots[0].address, 4)
+        memcpy(ip + 12, &self.nat.attachments[0].address, 4)
         memcpy(ip + 16, &self.remote, 4)
         store16(ip + 10, complement(sum_bytes(ip, 20, 0)))
         # The UDP checksum stays zero: there is none (RFC 768).

@@ -3,14 +3,14 @@
 """UDP load of very many flows: whole frames from a packet socket, without the GIL.
 
 A socket of the kernel's UDP looks up a route for every datagram to a new destination and is slower
-than the gateways that are measured.  Here the frame is made once; only its two ports are written
+than the gateways that are measured. Here the frame is made once; only its two ports are written
 each time, and its UDP checksum is left out (RFC 768: zero, the sender generated none).
 
 Two ways to choose the next pair of ports:
 
-* ``pairs``: every pair of a source and a destination port once before any comes a second time.
+* `pairs`: every pair of a source and a destination port once before any comes a second time.
   Each datagram is a new flow until all pairs have been used.
-* ``random``: a random one of those pairs each time.
+* `random`: a random one of those pairs each time.
 """
 
 import errno

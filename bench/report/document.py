@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The JSON of a run.
+"""The JSON of a run.
 
 `ratio_to_nft` is our median by nft's, `target` the threshold of the workload's first target (null
 without one), `met` whether everything in `checks` holds (null without any).

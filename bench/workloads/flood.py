@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One environment floods new flows at full rate; another has an established connection.
+"""One environment floods new flows at full rate; another has an established connection.
 
 The throughput that is kept is taken within one connection: before the flood starts, and while it
 runs. Once at a rate of 1 Gbit/s, where only the gateway's fairness decides, and once at full rate,

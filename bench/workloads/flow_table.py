@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The flow table in process: no socket, no other process, ours alone.
+"""The flow table in process: no socket, no other process, ours alone.
 
 One table for 2^20 flows, as in a lab with the defaults, holding 1 k to 1 M of them. Keys come in
 random order. A look-up includes the keyed hash; look-ups are made one by one, and in batches with

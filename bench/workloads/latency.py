@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Round-trip times of a ping-pong: quiet, under load, and while the controller is kept busy.
+"""Round-trip times of a ping-pong: quiet, under load, and while the controller is kept busy.
 
 The load is the same for every contender: half of what the kernel's NAT carries from one sender of
 64-byte frames, sent by another environment. What slirp4netns and pasta carry is less than that

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-How fast flows are established: UDP flows that stay, and whole TCP connections.
+"""How fast flows are established: UDP flows that stay, and whole TCP connections.
 
 UDP: every datagram is a new pair of ports, so each that arrives in the VPC is an established flow.
 The rate up to N is N by the time from the first arrival to the N-th; one filling of an empty table

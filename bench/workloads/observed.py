@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What watching costs: flow logs, a capture, and a listing of a million flows.
+"""What watching costs: flow logs, a capture, and a listing of a million flows.
 
 Ours alone, each time against itself without. The flow logs' interval is scaled to one second, so
 that every measurement has a whole aggregation in it; on AWS it is a minute or ten. The capture is

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Many environments, many flows.
+"""Many environments, many flows.
 
 One sender process with sockets in so many environments, in turn; the number of flows stays the
 same (1,000), only the number of links they come over changes. The lab has all environments all the

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Capture filters: an expression of pcap-filter(7) as a program that the kernel runs.
 
-Theory of operation: libpcap, the library of tcpdump, compiles the expression for Ethernet frames
-into classic BPF (`struct bpf_insn`), which is what SO_ATTACH_FILTER takes (`struct sock_filter` has
-the same layout). Its functions are called through ctypes, and only for a capture with a filter.
-Frames on the gateway's links have no VLAN tags, so a program need not look into the metadata where
-the kernel keeps them.
+Theory of operation
+-------------------
+Libpcap, the library of tcpdump, compiles the expression for Ethernet frames into classic BPF
+(`struct bpf_insn`), which is what SO_ATTACH_FILTER takes (`struct sock_filter` has the same
+layout). Its functions are called through ctypes, and only for a capture with a filter. Frames on
+the gateway's links have no VLAN tags, so a program need not look into the metadata where the kernel
+keeps them.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flows that frames belong to, looked up in the state map while the forwarder writes it.
 
-Theory of operation: a search goes through the whole table, for all keys at once that are wanted;
-where a flow was found is remembered, and a remembered entry is read again and compared each time it
-is used, because it may be another's by then. Searches take at most `SEARCH_SHARE` of the time,
-however many frames belong to no flow: after a search the next one waits for a multiple of its
-duration. A mapping (RFC 4787, section 4.1) is a flow without a remote end: what it lets in belongs
-to it as long as there is no answer, and so no flow.
+Theory of operation
+-------------------
+A search goes through the whole table, for all keys at once that are wanted; where a flow was found
+is remembered, and a remembered entry is read again and compared each time it is used, because it
+may be another's by then. Searches take at most `SEARCH_SHARE` of the time, however many frames
+belong to no flow: after a search the next one waits for a multiple of its duration. A mapping (RFC
+4787, section 4.1) is a flow without a remote end: what it lets in belongs to it as long as there is
+no answer, and so no flow.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which flow a frame belongs to, from its headers alone.
 
-Theory of operation: on the link of an environment the remote end of a frame that comes in is its
-destination, on the link of an interface it is the source; frames that leave are the other way
-round. The other end is the local one: the environment, or an address of the interface. With the
-owner of the link these make the key by which the flow table knows a flow. An ICMP error belongs to
-the flow of the packet that it quotes, which went the opposite way (RFC 5508, section 4). Later
-fragments have no ports: they belong to what the first fragment of their datagram belongs to, which
-may come after them, so their key is asked for a little later than it is noted.
+Theory of operation
+-------------------
+On the link of an environment the remote end of a frame that comes in is its destination, on the
+link of an interface it is the source; frames that leave are the other way round. The other end is
+the local one: the environment, or an address of the interface. With the owner of the link these
+make the key by which the flow table knows a flow. An ICMP error belongs to the flow of the packet
+that it quotes, which went the opposite way (RFC 5508, section 4). Later fragments have no ports:
+they belong to what the first fragment of their datagram belongs to, which may come after them, so
+their key is asked for a little later than it is noted.
 """
 
 from __future__ import annotations

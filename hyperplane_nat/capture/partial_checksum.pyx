@@ -2,10 +2,12 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Finishing checksums that a sender has left to its network card.
 
-Theory of operation: such a frame has the sum of the pseudo-header where its checksum should be
-(VIRTIO 1.2, section 5.1.6). The sum of everything from there on, that field included, is the sum of
-the packet, and its complement the checksum (RFC 1071). A super-frame of 64 KiB gets the checksum of
-the one large packet that it is; that is too many bytes to add up in Python for each frame.
+Theory of operation
+-------------------
+Such a frame has the sum of the pseudo-header where its checksum should be (VIRTIO 1.2, section
+5.1.6). The sum of everything from there on, that field included, is the sum of the packet, and its
+complement the checksum (RFC 1071). A super-frame of 64 KiB gets the checksum of the one large
+packet that it is; that is too many bytes to add up in Python for each frame.
 """
 
 from libc.stdint cimport uint16_t

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing pcapng, the capture file format of Wireshark (draft-ietf-opsawg-pcapng).
 
-Theory of operation: a file is a sequence of blocks, each with its type, its length in front and
-behind, and options of (code, length, value), everything padded to 32 bits. One section header
-comes first, then a description of every interface, then an enhanced packet for each frame, with a
-comment; at the end, statistics tell for every interface what was seen and what was lost. Numbers
-are in the byte order of the host, which the section header tells. Times are nanoseconds since the
-epoch. Blocks are complete when they are written, so what a killed capture leaves can be read up to
-its last whole block.
+Theory of operation
+-------------------
+A file is a sequence of blocks, each with its type, its length in front and behind, and options of
+(code, length, value), everything padded to 32 bits. One section header comes first, then a
+description of every interface, then an enhanced packet for each frame, with a comment; at the end,
+statistics tell for every interface what was seen and what was lost. Numbers are in the byte order
+of the host, which the section header tells. Times are nanoseconds since the epoch. Blocks are
+complete when they are written, so what a killed capture leaves can be read up to its last whole
+block.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One capture from its first frame to its last: taps, flows, and the file they become.
+"""One capture from its first frame to its last: taps, flows, and the file they become.
 
-Theory of operation: a tap has a frame before the forwarder has it, so a flow's first frame is here
-before the flow is. Frames therefore wait, in the order of their times whatever link they are of,
-at least `HOLD_SECONDS`, so that the other tap's earlier ones come before them, and until their flow
-is found, but not longer than `PATIENCE_SECONDS`: what then has no flow never had one. What waits is
+Theory of operation
+-------------------
+A tap has a frame before the forwarder has it, so a flow's first frame is here before the flow is.
+Frames therefore wait, in the order of their times whatever link they are of, at least
+`HOLD_SECONDS`, so that the other tap's earlier ones come before them, and until their flow is
+found, but not longer than `PATIENCE_SECONDS`: what then has no flow never had one. What waits is
 bounded in bytes; beyond that the oldest go out as they are. The comment tells the state that the
 flow has at that moment.
 

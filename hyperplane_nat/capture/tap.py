@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tapping a link of the gateway: every frame once, as it was sent or received, with its time.
 
-Theory of operation: a packet socket bound to the link gets each frame that arrives before the
-ingress hook drops the forwarder's original, and each frame that the forwarder sends; `sll_pkttype`
-tells which it was. With a virtio-net header in front (PACKET_VNET_HDR) a super-frame of TCP stays
-whole, one of UDP is cut into its datagrams, and a checksum that the sender left to its hardware is
-known to be unfinished: it is finished here, so that a file holds what would be on a wire. Times are
-the kernel's (SO_TIMESTAMPNS), of the real clock. The filter runs in the kernel. What does not fit
-into the socket's buffer is lost for the capture, never for the receiver, and counted.
+Theory of operation
+-------------------
+A packet socket bound to the link gets each frame that arrives before the ingress hook drops the
+forwarder's original, and each frame that the forwarder sends; `sll_pkttype` tells which it was.
+With a virtio-net header in front (PACKET_VNET_HDR) a super-frame of TCP stays whole, one of UDP is
+cut into its datagrams, and a checksum that the sender left to its hardware is known to be
+unfinished: it is finished here, so that a file holds what would be on a wire. Times are the
+kernel's (SO_TIMESTAMPNS), of the real clock. The filter runs in the kernel. What does not fit into
+the socket's buffer is lost for the capture, never for the receiver, and counted.
 """
 
 from __future__ import annotations

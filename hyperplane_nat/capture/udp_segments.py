@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP frames that stand for several datagrams, as the datagrams they are.
 
-Theory of operation: the forwarder lets datagrams of one flow leave as one frame, and a program may
-send them so (UDP_SEGMENT). Unlike the bytes of a TCP stream they have borders, so a file holds them
-one by one, cut as Linux cuts them (net/ipv4/udp_offload.c): all but the last as long as the header
-says, the identification counted up, lengths and checksums each their own. What does not look like
-such a frame is left whole.
+Theory of operation
+-------------------
+The forwarder lets datagrams of one flow leave as one frame, and a program may send them so
+(UDP_SEGMENT). Unlike the bytes of a TCP stream they have borders, so a file holds them one by one,
+cut as Linux cuts them (net/ipv4/udp_offload.c): all but the last as long as the header says, the
+identification counted up, lengths and checksums each their own. What does not look like such a
+frame is left whole.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The command line, `hyperplane-nat`.
+"""The command line, `hyperplane-nat`.
 
 One module per group of commands: `lifecycle` (up, down), `inspection` (what the control API tells),
 `flows`, `ports` (who takes the source ports), with `watching` for what is drawn again, `events`,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`capture`: frames of an environment or an interface, with their flows, into a pcapng file.
+"""`capture`: frames of an environment or an interface, with their flows, into a pcapng file.
 
 The controller is asked what links and names there are; everything else is done by a process in a
 session of its own at low priority, so that neither controller nor forwarder works for a
@@ -33,7 +32,7 @@ from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.engine import StateMap, StateMapError
-from hyperplane_nat.model.environment import environment_name, environment_number
+from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.scheduling import in_own_session
 from netns import privileges
 from netns.names import gateway_namespace, slot_link

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the gateway needs from a host, each need as a check that tries the real thing.
+"""What the gateway needs from a host, each need as a check that tries the real thing.
 
 A feature of the kernel is tested by using it in a throw-away namespace (a thread that unshares and
 ends), never by a version number alone: distributions leave modules out. Checks that build on a
@@ -90,6 +89,7 @@ def run(config: Config) -> Iterator[Check]:
     if privileged.outcome is Outcome.OK:
         yield capabilities(privileges.of(os.getpid()))
         yield dropping(config.lab.process_uid)
+        yield landlock(syscalls.landlock_version())
     yield state_directory(config, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     yield open_files()
     yield locked_memory()
@@ -192,6 +192,19 @@ def dropping(uid: int) -> Check:
         cause, _, remedy = line.rpartition(" (")
         return bad(name, cause or line, remedy.removesuffix(")"))
     return good(name, f"user {uid} without capabilities, system calls by a list")
+
+
+def landlock(version: int) -> Check:
+    """Whether who writes files as root can be kept to its own."""
+    name = "Landlock"
+    if version:
+        return good(name, f"version {version}: the writer of flow logs changes only its own files")
+    return Check(
+        name,
+        Outcome.MISSING,
+        "the writer of flow logs could write what root can",
+        "use a kernel with Landlock (5.13), and name it in lsm=",
+    )
 
 
 def state_directory(config: Config, mounts: str) -> Check:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`coldstart`: one network interface for all environments against one for each.
+"""`coldstart`: one network interface for all environments against one for each.
 
-Theory of operation: the comparison has a lab of its own with a random name, removed at the end and
-when it is interrupted. It holds two VPCs with a subnet of 4,091 free addresses each, and a function
-in each: one whose environments share an interface, one whose environments have their own, as on AWS
-before 2019. For 1, 10, 100, 1,000 environments both are asked to start as many ahead. Functions of
-the next size take the place of those of the last, so that every size begins with no environment, no
+Theory of operation
+-------------------
+The comparison has a lab of its own with a random name, removed at the end and when it is
+interrupted. It holds two VPCs with a subnet of 4,091 free addresses each, and a function in each:
+one whose environments share an interface, one whose environments have their own, as on AWS before
+2019. For 1, 10, 100, 1,000 environments both are asked to start as many ahead. Functions of the
+next size take the place of those of the last, so that every size begins with no environment, no
 interface and a full pool.
 
 Two kinds of time, never added up: what this program's network took, measured; and what AWS takes

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What `coldstart` found, as a table and as a picture.
+"""What `coldstart` found, as a table and as a picture.
 
 Measured and modelled times stand apart: the first are this program's own on this machine, the
 second are AWS's figures for what this program does not wait for.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`events`: what happened in a lab lately, and what happens while one looks.
+"""`events`: what happened in a lab lately, and what happens while one looks.
 
 Following asks again for what came after the last event seen. A controller that is being replaced
 meanwhile is waited for; the numbers of its successor's events are higher, so none is missed.

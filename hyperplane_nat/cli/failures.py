@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a command says when it fails, on standard error: a line for each thing that is wrong, or, where
-it was told `--json`, an object in one line.
+"""What a command says when it fails, on standard error: a line for each thing that is wrong, or,
+where it was told `--json`, an object in one line.
 
 Hints are written without a lab, wherever they come from. Which lab is meant is known here, and so
 the commands in them are completed here, and a command for a lab that does not run is shown as it
@@ -25,22 +24,24 @@ from hyperplane_nat.errors import ConfigError, Problem
 def tell(ctx: typer.Context, error: Exception) -> None:
     """Say why the command failed."""
     lab, _ = common.acted_on(ctx)
+    name = ""
     match error:
         case NotRunningError():
             text = _not_running(ctx, error)
-        case ApiError() if error.problems:
-            text = "\n".join(str(Problem(**problem)) for problem in error.problems)
+        case ApiError():
+            problems = "\n".join(str(Problem(**problem)) for problem in error.problems)
+            name, text = error.name, problems or error.message
         case _:
             text = str(error)
     lines = [common.with_lab(line, lab) for line in text.splitlines()]
     if common.wants_json(ctx):
         document: dict[str, Any] = {"error": _code(error), "message": "; ".join(lines)}
-        if problems := _problems(error):
-            document["problems"] = problems
+        if found := _problems(error):
+            document["problems"] = found
         typer.echo(json.dumps(document), err=True)
         return
     for line in lines:
-        typer.echo(f"hyperplane-nat: {line}", err=True)
+        typer.echo(f"hyperplane-nat: {name}{line}", err=True)
 
 
 def tell_usage(message: str, command: str) -> None:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`invoke`: a program in an environment of a function, once or many times.
+"""`invoke`: a program in an environment of a function, once or many times.
 
-Theory of operation: one invocation passes the program on, output and exit status, so that `invoke`
-can stand where the program could. Many are a measurement: so many threads as are to be under way at
-a time each send one request after the other, and what comes back is counted. The threads are
-daemons: an interrupt does not wait for programs that still run. All times are the controller's own;
-nothing of this process is in them.
+Theory of operation
+-------------------
+One invocation passes the program on, output and exit status, so that `invoke` can stand where the
+program could. Many are a measurement: so many threads as are to be under way at a time each send
+one request after the other, and what comes back is counted. The threads are daemons: an interrupt
+does not wait for programs that still run. All times are the controller's own; nothing of this
+process is in them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hyperplane_nat.cli import common
-from hyperplane_nat.cli.common import JsonOption, LabOption
+from hyperplane_nat.cli import common, handlers
+from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.cli.execution import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from hyperplane_nat.cli.tables import Column, Remark, Table
 from hyperplane_nat.client import ApiError, Client
@@ -55,7 +56,19 @@ PERCENTS = (("p50", 50.0), ("p95", 95.0), ("p99", 99.0), ("max", 100.0))
 def invoke(
     ctx: typer.Context,
     function: Annotated[str, typer.Argument(metavar="FUNCTION", help="Name of the function.")],
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD ...", help="The program.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- CMD ...]", help="A program, and no handler.")
+    ] = None,
+    payload: Annotated[
+        str | None,
+        typer.Option(metavar="JSON|@FILE", help="Invoke the function's handler with this event."),
+    ] = None,
+    event: Annotated[
+        bool, typer.Option("--async", help="Do not wait for the handler's answer.")
+    ] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Show the end of the handler's log, too.")
+    ] = False,
     count: Annotated[int, typer.Option(min=1, help="How many times.")] = 1,
     concurrency: Annotated[
         int, typer.Option(min=1, max=CONCURRENCY_MAX, help="How many at a time.")
@@ -69,13 +82,30 @@ def invoke(
     lab: LabOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a program in an environment of a function."""
+    """Invoke a function's handler, or run a program in an environment of the function."""
+    if (payload is None) == (not command):
+        raise UserError(
+            "either a handler is invoked or a program is run "
+            "(write: hyperplane-nat invoke FUNCTION --payload JSON, or FUNCTION -- CMD ...)"
+        )
     connection = Client(
         common.lab_name(ctx, lab),
         runtime_directory=common.runtime_root(ctx),
         timeout=None if timeout is None else timeout + GRACE_SECONDS,
     )
     path = f"/v1/functions/{quote(function, safe='')}/invocations"
+    if payload is not None:
+        if count != 1 or timeout is not None:
+            raise UserError("--count and --timeout are for programs (leave them out)")
+        handlers.invoke(
+            connection,
+            function,
+            handlers.payload_of(payload),
+            event=event,
+            log=log,
+            as_json=as_json,
+        )
+        return
     body = {"command": command, "timeout_seconds": timeout, "stdin": None, "client_token": None}
 
     def call() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What of a running lab is not as it should be, each as a check: `doctor --lab`.
+"""What of a running lab is not as it should be, each as a check: `doctor --lab`.
 
 It looks for itself, at processes, the state map and the kernel, so that what is dead or hangs is
 found all the same. Only which environments and network interfaces functions have brought about, and
@@ -25,12 +24,14 @@ from hyperplane_nat.client import Client, ClientError, NotRunningError
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import flow_logs
 from hyperplane_nat.controller.forwarder.supervisor import SILENT_SECONDS
-from hyperplane_nat.controller.network.reconcile import lab_of, lab_spec
+from hyperplane_nat.controller.network.reconcile import lab_spec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, living, resident_bytes
+from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine import StateMap, StateMapError
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.identifiers import environment_name
+from hyperplane_nat.model.region import Region
 from netns import links, namespace, offloads, privileges
 from netns.names import ENVIRONMENT_LINK, environment_namespace, strays, vpc_namespace
 from netns.netlink import RouteSocket
@@ -112,7 +113,9 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     yield heartbeat(paths, up)
     yield unprivileged(paths)
     yield memory(paths)
-    spec = lab_spec(config, lab_of(config))
+    region = Region(settings=lifecycle_of(config))
+    region.apply(region.plan(resources_of(config)))
+    spec = lab_spec(config, region.wanted())
     found = survey(lab)
     if found.gateway is None:
         yield bad("namespaces", "the gateway's namespace is missing", f"{up} --replace")

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`up` and `down`: the controller as a process of its own, or in the foreground.
+"""`up` and `down`: the controller as a process of its own, or in the foreground.
 
-Theory of operation: `up` starts `python -m hyperplane_nat.controller` in a session of its own,
-hands it the configuration on standard input and the write end of a pipe. The controller reports on
-the pipe in lines of JSON: progress, then ready or an error. The end of the pipe without either
-means that it died, and its log tells why. `down` asks the controller to tear down and ends one that
-only starts; where there is none left, it clears away what a dead one has left behind.
+Theory of operation
+-------------------
+`up` starts `python -m hyperplane_nat.controller` in a session of its own, hands it the
+configuration on standard input and the write end of a pipe. The controller reports on the pipe in
+lines of JSON: progress, then ready or an error. The end of the pipe without either means that it
+died, and its log tells why. `down` asks the controller to tear down, ends one that only starts and
+kills one that does not answer; it clears away what a dead one has left behind.
 
 `up` that is told of no configuration takes over what a dead controller left, as it is.
 """
@@ -37,7 +38,7 @@ from hyperplane_nat.cli.common import (
     UserError,
 )
 from hyperplane_nat.cli.waiting import TimeoutOption
-from hyperplane_nat.client import Client, NotRunningError
+from hyperplane_nat.client import Client, NotRunningError, SilentError
 from hyperplane_nat.config import lab as configuration
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
@@ -50,6 +51,9 @@ PID_NAME = "controller.pid"
 
 SHUTDOWN_SECONDS = 120.0
 """How long `down` waits: a thousand namespaces take a few seconds, a loaded machine more."""
+
+ANSWER_SECONDS = 5.0
+"""A controller that has not told its pid by then is stopped or hangs, and will not tear down."""
 
 LOG_TAIL_LINES = 5
 
@@ -137,10 +141,12 @@ def summary(config: Config, status: dict[str, Any]) -> str:
             f"{count} environment{'s' * (count != 1)}, "
             f"{interfaces} network interface{'s' * (interfaces != 1)}"
         )
-        example = "exec env-1 -- ping -c 3 " + next(
-            (service.address for vpc in config.vpc for service in vpc.service),
-            config.place(config.network_interface[0])[1].router,
-        )
+        example = "apply LAB.toml"
+        if config.lab.environments:
+            example = "exec env-1 -- ping -c 3 " + next(
+                (service.address for vpc in config.vpc for service in vpc.service),
+                config.place(config.network_interface[0])[1].router,
+            )
     return "\n".join(
         (
             f"lab {lab} is up: {what}",
@@ -280,7 +286,7 @@ def down(ctx: typer.Context, lab: LabOption = None) -> None:
     name = common.lab_name(ctx, lab)
     root = common.runtime_root(ctx)
     common.require_root(ctx, "down")
-    if stop(name, root) or interrupt(name, root):
+    if stop(name, root) or end(name, root, signal.SIGTERM):
         typer.echo(f"lab {name} is down")
         return
     removed = clean(name, root)
@@ -293,13 +299,21 @@ def down(ctx: typer.Context, lab: LabOption = None) -> None:
 
 
 def stop(lab: str, root: Path) -> bool:
-    """Have the controller tear its lab down and wait until it is gone; False if there is none."""
+    """
+    Have the controller tear its lab down and wait until it is gone; False if there is none.
+
+    One that does not answer is killed, and its lab removed without it.
+    """
     connection = Client(lab, runtime_directory=root, timeout=SHUTDOWN_SECONDS)
+    asked = Client(lab, runtime_directory=root, timeout=ANSWER_SECONDS)
     try:
-        status = common.mapping(Client(lab, runtime_directory=root).get("/v1/status"))
-        process = open_process(int(status["pid"]))
+        process = open_process(int(common.mapping(asked.get("/v1/status"))["pid"]))
     except NotRunningError:
         return False
+    except SilentError:
+        if not end(lab, root, signal.SIGKILL):
+            raise
+        return True
     try:
         # The controller may be gone before the last byte of its answer is here.
         with contextlib.suppress(NotRunningError):
@@ -311,14 +325,22 @@ def stop(lab: str, root: Path) -> bool:
     return True
 
 
-def interrupt(lab: str, root: Path) -> bool:
-    """End a controller that does not serve yet, with what it has made; False if there is none."""
+def end(lab: str, root: Path, number: signal.Signals) -> bool:
+    """End a controller that does not serve, and remove its lab; False if there is none."""
     pid = standing(lab, root).controller
     process = None if pid is None else open_process(pid)
     if process is None:
         return False
+    if number is signal.SIGKILL:
+        typer.echo(
+            f"the controller of lab {lab} (pid {pid}) has not answered for {ANSWER_SECONDS:g} "
+            "seconds and is killed",
+            err=True,
+        )
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        signal.pidfd_send_signal(process, number)
+        # It heeds nothing while it is stopped.
+        signal.pidfd_send_signal(process, signal.SIGCONT)
         wait_gone(process, lab, root)
     finally:
         os.close(process)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Tables: boxes on a terminal, tab-separated rows in a pipe.
+"""Tables: boxes on a terminal, tab-separated rows in a pipe.
 
 On a terminal a table keeps to its width: columns go, the highest rank first, until the rest fits,
 and a line below names them. A cell is never broken, since half an address is none.

@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`top`: a running lab at a glance, again and again.
+"""`top`: a running lab at a glance, again and again.
 
-Theory of operation: a `Look` is what the control API answers at a moment. Two of them make the
-document that `--json` prints, in which counters have become rates; the picture is drawn from the
-document alone (`top_picture`). Who has which ports is found by a walk through all flows, so that is
-asked for no more often than its answer costs `PORTS_SHARE` of the time.
-
-A lab that does not answer any more keeps its last picture, which says so, and is asked again: its
-counters go on where they were, or begin anew, which is a rate of zero and never a negative one.
+Theory of operation
+-------------------
+Two looks at the lab make the document that `--json` prints (`ui.look`); the picture is drawn from
+the document alone (`top_picture`). A lab that does not answer any more keeps its last picture,
+which says so, and is asked again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.live import Live
@@ -25,55 +20,7 @@ from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
 from hyperplane_nat.cli.top_picture import Picture
 from hyperplane_nat.client import Client, ClientError
-
-PORTS_SHARE = 0.05
-"""Of the time, that the controller may spend on who has which ports."""
-
-EVENTS = 50
-"""The latest, of which as many are drawn as there is room for."""
-
-ANSWER_SECONDS = 5.0
-"""Without an answer the lab counts as one that does not answer; a hung forwarder takes two."""
-
-_TRAFFIC = ("packets_out", "bytes_out", "packets_in", "bytes_in")
-_SIDES = {"out": "out_to_destination", "in": "in_from_destination"}
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the control API answers at a moment, in seconds of the monotonic clock."""
-
-    moment: float
-    status: dict[str, Any]
-    interfaces: list[dict[str, Any]]
-    ports: dict[str, Any]
-    events: list[dict[str, Any]]
-
-
-class _Looker:
-    """Asks a lab, and spares it."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._ports: dict[str, Any] = {}
-        self._ports_due = 0.0
-
-    def look(self) -> Look:
-        """A look; ClientError."""
-        get = self._client.get
-        started = time.monotonic()
-        if started >= self._ports_due:
-            self._ports = common.mapping(get("/v1/ports", {"top": EVENTS}))
-            now = time.monotonic()
-            self._ports_due = now + (now - started) / PORTS_SHARE
-        status = common.mapping(get("/v1/status"))
-        return Look(
-            time.monotonic(),
-            status,
-            common.rows(get("/v1/interfaces")),
-            self._ports,
-            common.rows(get("/v1/events", {"limit": EVENTS})),
-        )
+from hyperplane_nat.ui.look import ANSWER_SECONDS, Looker, document
 
 
 def top(
@@ -87,7 +34,7 @@ def top(
 ) -> None:
     """Watch a lab: traffic, interfaces, ports, drops, events. q or Ctrl-C ends it."""
     name, root = common.lab_name(ctx, lab), common.runtime_root(ctx)
-    looker = _Looker(Client(name, runtime_directory=root, timeout=ANSWER_SECONDS))
+    looker = Looker(Client(name, runtime_directory=root, timeout=ANSWER_SECONDS))
     console = common.console()
     with watching.until_interrupted():
         before = looker.look()
@@ -113,86 +60,3 @@ def top(
                     continue
                 shown, before, away = document(before, now), now, None
                 live.update(Picture(shown), refresh=True)
-
-
-def document(before: Look, now: Look) -> dict[str, Any]:
-    """What is shown: rates per second are those between the two looks."""
-    seconds = max(now.moment - before.moment, 0.001)
-    status, counters, former = now.status, now.status["counters"], before.status["counters"]
-    flows, forwarder = status["flows"], status["forwarder"]
-    same = before.status["forwarder"].get("pid") == forwarder.get("pid")
-    used = _rate(before.status["forwarder"], forwarder, "cpu_seconds", seconds)
-    slots, filled = counters.get("ring_slots", 0), counters.get("ring_slots_used", 0)
-    sums = [
-        {
-            f"{unit}_{way}": each.get(f"{unit}_{side}", 0)
-            for way, side in _SIDES.items()
-            for unit in ("packets", "bytes")
-        }
-        for each in (former, counters)
-    ]
-    return {
-        "lab": status["lab"],
-        "state": status["state"],
-        "up_since": time.time() - status["uptime_seconds"],
-        "rates_over_seconds": round(seconds, 3),
-        "environments": status["environments"],
-        "flows": {
-            "active": sum(flows[protocol] for protocol in ("tcp", "udp", "icmp")),
-            "max": flows["max"],
-        },
-        **_traffic(sums[0], sums[1], seconds),
-        "forwarder": {
-            "pid": forwarder.get("pid"),
-            "restarts": forwarder["restarts"],
-            "problem": forwarder.get("problem"),
-            "cpu_percent": round(100 * used, 1) if same else None,
-            "ring_percent": round(100 * filled / slots, 1) if slots else None,
-        },
-        "interfaces": _interfaces(before, now, seconds),
-        "remotes": now.ports["remotes"],
-        "drops_per_second": {
-            reason: rate
-            for reason in status["drops"]
-            if (rate := _rate(before.status["drops"], status["drops"], reason, seconds))
-        },
-        "events": now.events[::-1],
-    }
-
-
-def _interfaces(before: Look, now: Look, seconds: float) -> list[dict[str, Any]]:
-    """Network interfaces, the fullest first."""
-    former = {row["name"]: row for row in before.interfaces}
-    result = []
-    for row in now.interfaces:
-        name = row.get("id") or row["name"]
-        ports = [each for each in now.ports["interfaces"] if each["interface"] == name]
-        taken = sum(each["in_use"] + each["held"] for each in ports)
-        limit = sum(each["limit"] or 0 for each in ports) or None
-        result.append(
-            {
-                "interface": name,
-                "address": row["address"],
-                "vpc": row["vpc"],
-                "environments": row["environments"],
-                "flows": row["flows"],
-                **_traffic(former.get(row["name"], row), row, seconds),
-                "ports": taken,
-                "limit": limit,
-                "used_percent": round(100 * taken / limit, 1) if limit else None,
-            }
-        )
-    return sorted(result, key=lambda row: (-(row["used_percent"] or 0), -row["ports"]))
-
-
-def _traffic(before: Mapping[str, Any], now: Mapping[str, Any], seconds: float) -> dict[str, float]:
-    """Packets and bits per second."""
-    return {
-        f"{name.replace('bytes', 'bits')}_per_second": _rate(before, now, name, seconds)
-        * (8 if name.startswith("bytes") else 1)
-        for name in _TRAFFIC
-    }
-
-
-def _rate(before: Mapping[str, Any], now: Mapping[str, Any], name: str, seconds: float) -> float:
-    return round(float(max(now.get(name, 0) - before.get(name, 0), 0)) / seconds, 3)

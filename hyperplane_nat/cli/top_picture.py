@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The picture of `top`, drawn from its document.
+"""The picture of `top`, drawn from its document.
 
 On a terminal it fits the screen: the head has three lines, each section a heading and its rows.
 The lines that are left are dealt out to the sections in turn, so that a long one takes only what

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`wait`: until functions are Active; and what `up --wait` and `apply --wait` share with it.
+"""`wait`: until functions are Active; and what `up --wait` and `apply --wait` share with it.
 
 As AWS's waiters (`function-active-v2`, `function-updated-v2`): a function is waited for while it is
 Pending or its last update InProgress. Failed is the end, and so is Inactive, which nothing but an

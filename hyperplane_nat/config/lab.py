@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The configuration of a lab: one TOML file, every value with a default and its unit in its name.
+"""The configuration of a lab: one TOML file, every value with a default and its unit in its name.
 
-Theory of operation: the pydantic models below are the only description of the configuration. The
-TOML file, its validation, `hyperplane-nat config` and docs/configuration.md follow from them (the
-last two are written by `config.text`; `python -m hyperplane_nat.config --markdown`). The sections
-for what customers own are in `config.resources`. A model checks what can be told from its own
-fields (`problems`); `Config` checks what needs the whole: names, subnets and addresses across
-sections (`config.checks`, `config.resource_checks`). `config.values` has the kinds of values.
+Theory of operation
+-------------------
+The pydantic models below are the only description of the configuration. The TOML file, its
+validation, `hyperplane-nat config` and docs/configuration.md follow from them (the last two are
+written by `config.text`; `python -m hyperplane_nat.config --markdown`). The sections for what
+customers own are in `config.resources`. A model checks what can be told from its own fields
+(`problems`); `Config` checks what needs the whole: names, subnets and addresses across sections
+(`config.checks`, `config.resource_checks`). `config.values` has the kinds of values.
 
-Environments are static, `lab.environments` of them on the interfaces of `[[network_interface]]`, or
-belong to functions, whose environments and interfaces come and go; a lab may have both. A function
-therefore changes what is left out: no static environment, no static interface, and a pool.
+Environments are there from the beginning, `lab.environments` of them on the interfaces of
+`[[network_interface]]`, or belong to functions, whose environments and interfaces come and go; a
+lab may have both, or neither. A function therefore changes what is left out: no environment, no
+interface, and a pool. So do VPCs without any subnet, in which no interface can be.
 
 Whatever is wrong, all of it, ends as one `ConfigError` with a line for each problem,
 `<file>:<line>: <entry>: <field>: <what> (<remedy>)`; `config.problems` collects them. Addresses
@@ -23,22 +25,39 @@ Figures marked "AWS" follow what AWS documents for NAT gateways and for Lambda i
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from hyperplane_nat.config import checks as config_checks
 from hyperplane_nat.config import problems as config_problems
 from hyperplane_nat.config import resource_checks as config_resource_checks
+from hyperplane_nat.config.resources import Lambda
+from hyperplane_nat.config.values import ON_THIS_HOST
 from hyperplane_nat.config.whole import Whole
 from hyperplane_nat.errors import ConfigError as ConfigError
+from hyperplane_nat.errors import Problem
+
+if TYPE_CHECKING:
+    _Sections = Whole
+else:
+    # The section's name is a word of Python's, which a class statement cannot have as a field.
+    _Sections = create_model(
+        "_Sections", __base__=Whole, **{"lambda": (Lambda, Field(default_factory=Lambda))}
+    )
 
 
-class Config(Whole):
+class Config(_Sections):
     """A whole lab."""
+
+    @property
+    def aws_lambda(self) -> Lambda:
+        """The section `lambda`."""
+        return cast(Lambda, getattr(self, "lambda"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,20 +86,28 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Co
     applied = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name, value in applied.items():
         _apply(document, name.split("."), value, file)
-    return validated(document, file, applied, text)
+    if path is not None:
+        _find_code(document, path.absolute().parent)
+    config = validated(document, file, applied, text, context=ON_THIS_HOST)
+    _refuse_missing_code(config, file)
+    return config
 
 
 def validated(
-    document: object, file: str, applied: Collection[str] = (), text: str | None = None
+    document: object,
+    file: str,
+    applied: Collection[str] = (),
+    text: str | None = None,
+    context: object = None,
 ) -> Config:
     """
     The configuration in a document that came from `file`; ConfigError says what is wrong with it.
 
     The fields named in `applied` came from the command line instead; `text` is what the file says,
-    where it is TOML.
+    where it is TOML; `context` may be `values.ON_THIS_HOST`.
     """
     try:
-        return Config.model_validate(document)
+        return Config.model_validate(document, context=context)
     except ValidationError as error:
         problems = config_problems.explain(error, Config, document, file, applied, text)
         raise ConfigError.of(problems) from None
@@ -110,3 +137,28 @@ def _apply(document: dict[str, Any], name: list[str], value: object, file: str) 
                 f"{file}: {'.'.join(name[:depth])}: not a table (write it as [{table}])"
             )
     document[last] = value
+
+
+def _find_code(document: Mapping[str, Any], directory: Path) -> None:
+    """Paths of code are relative to the file that names them."""
+    functions = document.get("function")
+    for function in functions if isinstance(functions, list) else []:
+        if isinstance(function, dict) and isinstance(code := function.get("code"), str) and code:
+            function["code"] = os.path.normpath(directory / code)
+
+
+def _refuse_missing_code(config: Config, file: str) -> None:
+    missing = [
+        Problem(
+            source=file,
+            line=None,
+            entry=f'[[function]] "{function.name}"',
+            field="code",
+            what=f"{function.code}: there is no such file or directory",
+            remedy="name a directory, a zip archive or a .py file",
+        )
+        for function in config.function
+        if function.code is not None and not Path(function.code).exists()
+    ]
+    if missing:
+        raise ConfigError.of(missing)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The sections that say how the NAT behaves, and the two profiles.
+"""The sections that say how the NAT behaves, and the two profiles.
 
 Theory of operation
 -------------------

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What is wrong with a configuration, all of it, in the user's terms.
+"""What is wrong with a configuration, all of it, in the user's terms.
 
-Theory of operation: pydantic collects what is wrong with single fields. What only several fields
-show together is asked of a configuration whose fields are right (`Section.problems`, the checks of
-the whole). So that one mistake does not hide the others, a field that is wrong is left out and the
-rest checked with its default; what is then found in the entry of that field may come of leaving it
-out, and is not told. Where a field that is required is wrong, there is nothing to check the rest
-with.
+Theory of operation
+-------------------
+Pydantic collects what is wrong with single fields. What only several fields show together is asked
+of a configuration whose fields are right (`Section.problems`, the checks of the whole). So that one
+mistake does not hide the others, a field that is wrong is left out and the rest checked with its
+default; what is then found in the entry of that field may come of leaving it out, and is not told.
+Where a field that is required is wrong, there is nothing to check the rest with.
 
 A place is told by the name of its entry, for people, and by its line, for editors.
 """

@@ -37,12 +37,6 @@ def _environments(config: Whole) -> Iterator[FieldError]:
             "add a [[network_interface]]"
             + (", or set it to 0: functions bring their own" if config.function else ""),
         )
-    if not environments and not config.function:
-        yield FieldError(
-            "lab.environments",
-            "0: the lab has no [[function]], so it would be empty",
-            "make it 1 or more, or add a function",
-        )
     # A slot's number has 14 bits, and 0 is not used.
     if config.pool.size and environments + config.pool.size > 2**14 - 1:
         yield FieldError(

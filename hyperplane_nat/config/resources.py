@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The sections for what customers own: accounts, VPCs, security groups, the internet, functions.
+"""The sections for what customers own: accounts, VPCs, security groups, the internet, functions.
 
-Theory of operation: things are named, never numbered; a name is looked up where AWS would look it
-up: a security group in its VPC, a function in the lab. A subnet's name is unique in the lab, so a
-function's subnets tell its VPC. What a section can tell by itself is checked here, references
-between sections in `config.resource_checks`. Quotas and free addresses depend on what already
-stands: they are the model's to judge, and so are not looked at here.
+Theory of operation
+-------------------
+Things are named, never numbered; a name is looked up where AWS would look it up: a security group
+in its VPC, a function in the lab. A subnet's name is unique in the lab, so a function's subnets
+tell its VPC. What a section can tell by itself is checked here, references between sections in
+`config.resource_checks`. Quotas and free addresses depend on what already stands: they are the
+model's to judge, and so are not looked at here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyperplane_nat.config.values import (
+    AbsolutePath,
     AccountId,
     Address,
     FieldError,
@@ -199,7 +201,7 @@ class Vpc(Section):
         description="Its network. An environment attached to the VPC reaches this and nothing else."
     )
     mtu_bytes: Mtu = Field(default=1500, description="MTU of the links in the VPC.")
-    subnet: list[Subnet] = Field(min_length=1)
+    subnet: list[Subnet] = Field(default_factory=list)
     security_group: list[SecurityGroup] = Field(default_factory=list)
     service: list[Service] = Field(default_factory=list)
 
@@ -238,9 +240,43 @@ class Function(Section):
     memory_mb: int = Field(
         default=128, ge=128, le=10240, description="Memory it is configured with (AWS)."
     )
+    code: AbsolutePath | None = Field(
+        default=None,
+        description="What it runs: a directory, a zip archive or a `.py` file; in a lab file also "
+        "relative to that file. It is read when an environment starts. Without any, `invoke` runs "
+        "the programs it is told to.",
+    )
+    handler: str = Field(
+        default="",
+        max_length=128,
+        description='Function of a module in the code, `"app.handler"`; what `provided` makes of '
+        "it is the program's own affair.",
+    )
+    runtime: str = Field(
+        default="",
+        description="`python3.11` and the like, an interpreter of this host, or `provided`: the "
+        "code has a program called `bootstrap`. The Python of hyperplane-nat itself if it is left "
+        "out.",
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Environment variables of handlers and programs (AWS: 4 KB, some names are "
+        "reserved).",
+    )
+    reserved_concurrency: int | None = Field(
+        default=None,
+        ge=0,
+        le=16383,
+        description="Invocations of it that there may be at a time; more are refused with "
+        "TooManyRequestsException (AWS). Without it the pool is the limit.",
+    )
+    timeout_seconds: int = Field(
+        default=3, ge=1, le=900, description="After so long an invocation is ended (AWS)."
+    )
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""
+        yield from self._problems_of_code()
         inside = {"vpc": self.vpc, "subnets": self.subnets, "security_groups": self.security_groups}
         if self.networking == "none":
             for field, value in inside.items():
@@ -258,6 +294,42 @@ class Function(Section):
                     f"function {self.name!r} is in a VPC, but has none",
                     'name at least one, or choose networking = "none"',
                 )
+
+    def _problems_of_code(self) -> Iterator[FieldError]:
+        if self.code is None:
+            for field in ("handler", "runtime"):
+                if getattr(self, field):
+                    yield FieldError(
+                        field, "the function has no code that it is about", "name its code"
+                    )
+        elif not self.handler and not self.runtime.startswith("provided"):
+            yield FieldError(
+                "handler", "the code has no handler to call", 'name one, like "app.handler"'
+            )
+
+
+class Lambda(Section):
+    """What the Lambda service itself is in this lab: where functions with code are invoked."""
+
+    port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of 127.0.0.1 on which functions are invoked as by the Lambda API, in a "
+        "lab that has functions; 0 takes a free one.",
+    )
+    region: str = Field(
+        default="us-east-1",
+        pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$",
+        description="Name of the region, in ARNs and environment variables.",
+    )
+    process_uid: int = Field(
+        default=65529,
+        ge=0,
+        le=(1 << 32) - 2,
+        description="User and group, by number, of handlers. 0 lets them be root, for containers "
+        "that have no such user.",
+    )
 
 
 class Pool(Section):

@@ -50,7 +50,7 @@ class Lab(Section):
         ge=0,
         le=SLOTS_MAX,
         description="Execution environments to create, spread round-robin over the network "
-        "interfaces. 0 is for a lab with functions, and what it has if neither this nor a network "
+        "interfaces. 0 in a lab with functions, or without subnets, if neither this nor a network "
         "interface is given.",
     )
     runtime_directory: AbsolutePath = Field(

@@ -92,6 +92,8 @@ def _type_name(annotation: object) -> str:
         return _type_name(next(item for item in get_args(annotation) if item is not NoneType))
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return f"table of {_type_name(get_args(annotation)[1])}"
     names: dict[object, str] = {
         str: "text",
         bool: "`true` or `false`",
@@ -134,9 +136,9 @@ lab.toml:41: [[function]] "web": subnets[1]: there is no subnet 'z' (known: a, b
 ```
 
 A file with a `[[vpc]]` or a `[[network_interface]]` of its own replaces the default lab's list of
-them; what is marked *required* must then be said. A file with a `[[function]]` has no static
-environments and network interfaces but those it asks for. docs/examples/lambda.toml is a lab of
-functions, with comments.
+them; what is marked *required* must then be said. A file with a `[[function]]`, and one whose VPCs
+have no subnet, has no environments and network interfaces but those it asks for. A lab may be
+empty: `vpc = []` is a file. docs/examples/lambda.toml is a lab of functions, with comments.
 """
 
 

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the sections of the configuration are made of: their base, and the kinds of values, what each
-must look like, and what is said if not.
+"""What the sections of the configuration are made of: their base, and the kinds of values, what
+each must look like, and what is said if not.
 """
 
 from __future__ import annotations
 
+import grp
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+)
 from pydantic.fields import FieldInfo
 
 from netns import names
@@ -22,6 +29,10 @@ LINK_NAME_MAX = 15
 DURATION_MAX_MILLISECONDS = 2**31 - 1
 """The data path keeps time in milliseconds modulo 2^32: a longer span could not be told from a
 negative one."""
+
+ON_THIS_HOST = "on this host"
+"""Context of a validation that also asks what only this host knows; what is kept of a lab must be
+understood whatever has become of the host."""
 
 LINK_NAME = re.compile(r"[a-z][a-z0-9-]*")
 SLOT_NAME = re.compile(r"env[0-9]+")
@@ -205,13 +216,28 @@ def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _group_of_host(value: str) -> str:
+def group_number(group: str) -> int:
+    """The number of a group of this host, given by name or number; FieldError."""
+    if group.isascii() and group.isdigit():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise _wrong(
+            f"there is no group {group!r} on this host",
+            f"groupadd --system {group}, or choose another",
+        ) from None
+
+
+def _group_of_host(value: str, info: ValidationInfo) -> str:
     if value.isascii() and value.isdigit():
         # chown(2): all ones is no group.
         if int(value) >= 2**32 - 1:
             raise _wrong(f"{value!r} is not the number of a group", "use one below 4294967295")
     elif HOST_GROUP.fullmatch(value) is None:
         raise _wrong(f"{value!r} is not a group of a host", "write its name or its number")
+    if info.context == ON_THIS_HOST:
+        group_number(value)
     return value
 
 

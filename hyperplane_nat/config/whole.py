@@ -60,13 +60,20 @@ def _default_interfaces() -> list[NetworkInterface]:
     return [NetworkInterface(name="eni-a", subnet="private-a", address="10.0.1.10")]
 
 
+def _without_subnets(vpcs: object) -> bool:
+    """Whether VPCs are given, and no place for an interface in any of them."""
+    return isinstance(vpcs, list) and not any(
+        isinstance(vpc, dict) and vpc.get("subnet") for vpc in vpcs
+    )
+
+
 class Whole(Section):
     """All sections; what only several of them show together is not checked here."""
 
     lab: Lab = Field(default_factory=Lab)
     environment: Environment = Field(default_factory=Environment)
     account: list[Account] = Field(default_factory=_default_accounts, min_length=1)
-    vpc: list[Vpc] = Field(default_factory=_default_vpcs, min_length=1)
+    vpc: list[Vpc] = Field(default_factory=_default_vpcs)
     internet: list[InternetHost] = Field(default_factory=list)
     network_interface: list[NetworkInterface] = Field(
         default_factory=_default_interfaces, max_length=INTERFACES_MAX
@@ -124,15 +131,15 @@ class Whole(Section):
         if not isinstance(document, dict):
             return make(document)
         filled = with_profile(document)
-        if filled.get("function"):
-            defaults = [("pool", "size", POOL_SIZE)]
-            if not filled.get("network_interface"):
-                filled = filled | {"network_interface": []}
-                defaults.append(("lab", "environments", 0))
-            for section, field, value in defaults:
-                table = filled.get(section, {})
-                if isinstance(table, dict):
-                    filled = filled | {section: {field: value} | table}
+        defaults = [("pool", "size", POOL_SIZE)] if filled.get("function") else []
+        bare = filled.get("function") or _without_subnets(filled.get("vpc"))
+        if bare and not filled.get("network_interface"):
+            filled = filled | {"network_interface": []}
+            defaults.append(("lab", "environments", 0))
+        for section, field, value in defaults:
+            table = filled.get(section, {})
+            if isinstance(table, dict):
+                filled = filled | {section: {field: value} | table}
         result = make(filled)
         # Nobody has said what was filled in.
         for section in filled:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose the namespaces of a lab's name are.
 
-Theory of operation: the namespaces of a lab, and its state map, are named after it and are there
-once on a host, but its files are wherever its runtime directory is. A lab in the default directory
-has its name by being there; one elsewhere leaves `LAB.claim` in the default directory, a symbolic
-link to where it is. Such a claim holds for as long as somebody lives there: a controller, or the
-forwarder that a dead one left. The default directory is root's, so nobody else can claim a name.
+Theory of operation
+-------------------
+The namespaces of a lab, and its state map, are named after it and are there once on a host, but its
+files are wherever its runtime directory is. A lab in the default directory has its name by being
+there; one elsewhere leaves `LAB.claim` in the default directory, a symbolic link to where it is.
+Such a claim holds for as long as somebody lives there: a controller, or the forwarder that a dead
+one left. The default directory is root's, so nobody else can claim a name.
 
 Who starts takes the lock of his own lab first, and then the claim, under a flock(2) of the default
 directory: of two that start at once, the second sees that the first lives.

@@ -177,6 +177,8 @@ def _files(paths: LabPaths) -> list[Path]:
         "control.sock.new",
         "controller.*",
         "forwarder.*",
+        "function-*.log",
+        "function-*.log.1",
         "standby.*",
         "service-*.pid",
         "service-*.new",
@@ -184,7 +186,9 @@ def _files(paths: LabPaths) -> list[Path]:
         "service-*.log.*",
         "lab.json",
         "lab.new",
+        "lambda.*",
         "metrics.port",
         "region.sqlite*",
+        "runtime.sock",
     )
     return sorted({path for pattern in patterns for path in paths.directory.glob(pattern)})

@@ -33,7 +33,7 @@ from collections.abc import Awaitable
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import cleanup, flow_logs, logs, record
+from hyperplane_nat.controller import cleanup, flow_logs, handlers, logs, record
 from hyperplane_nat.controller.api import connections, endpoint
 from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.claim import Claim
@@ -271,6 +271,8 @@ class Daemon:
 
     async def _start(self) -> None:
         self._listen_for_metrics()
+        handled = await handlers.standing(self._paths) if self._adopting else {}
+        self._service.at_work.resume(handled)
         adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()
@@ -327,14 +329,14 @@ class Daemon:
         """
         problem = "it has no gateway"
         try:
-            mended = await in_thread(self._parts.mend, self._service.spec)
+            mended = await in_thread(self._parts.mend, self._service.network.spec())
         except NetnsError as error:
             mended, problem = None, str(error)
         if mended is not None:
             log.info("adopting the lab that a former controller left")
             for note in mended.notes:
                 log.warning("%s", note)
-            self._service.topology, self._found = mended.topology, mended.found
+            self._found = mended.found
             return True
         standing = await in_thread(Standing.of, self._paths)
         if standing.forwarder is not None:
@@ -353,10 +355,10 @@ class Daemon:
         made = asyncio.create_task(
             in_thread(make_map, self._paths.state_file, self._config.flows.max)
         )
+        network = self._service.network
+        spec = network.spec()
         try:
-            self._service.topology = await in_thread(
-                self._parts.build, self._service.spec, self._build_progress
-            )
+            network.built(spec, await in_thread(self._parts.build, spec, self._build_progress))
         finally:
             await asyncio.gather(made, return_exceptions=True)
         await made

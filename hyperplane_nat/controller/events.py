@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Events of a lab: what an operator wants to know at once, told once and counted from then on.
+"""Events of a lab: what an operator wants to know at once, told once and counted from then on.
 
-Theory of operation: events that are about the same (kind, interface, remote) share a window. The
-first one opens it and is shown; those that follow within `seconds` are counted. When the window
-ends, the newest of them is shown with the count of the others, and a new window begins: whatever
-happens, an operator reads one line in a window, and shown plus suppressed is all that happened.
-The windows of a kind are bounded; beyond that its events share one without interface and remote,
-so that a sender who invents remotes buys no lines.
+Theory of operation
+-------------------
+Events that are about the same (kind, interface, remote) share a window. The first one opens it and
+is shown; those that follow within `seconds` are counted. When the window ends, the newest of them
+is shown with the count of the others, and a new window begins: whatever happens, an operator reads
+one line in a window, and shown plus suppressed is all that happened. The windows of a kind are
+bounded; beyond that its events share one without interface and remote, so that a sender who invents
+remotes buys no lines.
 
 Shown is: a JSON object in a line of the controller's log, and an entry of a bounded history, which
 GET /v1/events reads. Numbers of events go up, across controllers too, because none is less than

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writer of flow logs as the controller sees it: one more service, and two figures.
 
-It is a process of its own (:mod:`hyperplane_nat.flow_logs`), started, adopted and restarted like
+It is a process of its own (`hyperplane_nat.flow_logs`), started, adopted and restarted like
 the servers in the VPCs, so that nothing it does can hold the controller up.
 """
 

@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Functions at work: the region on disk, the network that follows it, the pool, the invocations.
+"""Functions at work: the region on disk, the network that follows it, the pool, the invocations.
 
-Theory of operation: every command changes the region and is saved before anything else happens, so
-a controller killed at any moment finds the same region again; the network then is made to follow.
-What happens by itself (states that time changes, idle environments that end, interfaces that go,
-the pool that is refilled) is done by one task that sleeps until something is due.
+Theory of operation
+-------------------
+Every command changes the region and is saved before anything else happens, so a controller killed
+at any moment finds the same region again; the network then is made to follow.
+
+What happens by itself is done by one task that sleeps until something is due, in rounds: the steps
+of `Functions.settle` from the first to the last, each where it finds something to do.
+
+    step     is due                            does
+    time     always                            what the clock changes; each second, connections
+    ended    environments terminate            takes them down and forgets them
+    deleted  interfaces are being deleted      takes them from the forwarder, then their links
+    network  the region wants something else   VPCs, links, forwarder, services (`Network.follow`)
+    numbers  numbers are retired               frees those that no flow names any more
+    pool     too few environments are ready    makes more
+
+Who uses something ends before it: environments before their interfaces, these before VPCs and
+numbers. A step that fails ends the round, and the next round begins at the top, after a pause: each
+step sees by itself what is left to be done, so nothing is remembered of a round that failed.
 
 An invocation takes a place in the region, attaches a cold environment, runs the program inside it
 and gives the place back. A controller that is killed meanwhile leaves environments that nobody
@@ -19,24 +33,30 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.resources import Pool
+from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
-from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import describe
-from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.entities import Function
+from hyperplane_nat.model.errors import ConcurrencyError, ModelError, StateError
+from hyperplane_nat.model.invocation import not_ready
 from hyperplane_nat.model.planner import CHANGE, PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
+from hyperplane_nat.model.resources import MEMORY_MB, Code
+from hyperplane_nat.model.states import EnvironmentState, FunctionState
 from hyperplane_nat.model.store import Store, token_mismatch
+from hyperplane_nat.runtime import variables
+from hyperplane_nat.runtime.variables import Identity
 from netns import execution, topology
 from netns.errors import NetnsError
 from netns.topology import Survey
@@ -46,6 +66,9 @@ POOL_SECONDS = 10.0
 
 _PAUSE_SECONDS = 1.0
 """Between two looks at connections and retired numbers, and before a failure is tried again."""
+
+Step = tuple[Callable[[], object], Callable[[], Awaitable[None]]]
+"""What is due, if anything, and who does it."""
 
 log = logging.getLogger(__name__)
 
@@ -71,64 +94,75 @@ class Functions:
         self._network = network
         self._connections = connections
         self._clock = clock
+        self._steps: tuple[Step, ...] = (
+            (lambda: True, self._pass_time),
+            (region.reaped, self._take_down),
+            (region.deleting, network.remove_interfaces),
+            (lambda: network.changed, network.follow),
+            (lambda: network.retired, network.release_numbers),
+            (pool.missing, self._fill),
+        )
         self._poked = asyncio.Event()
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, tuple[object, asyncio.Future[Mapping[str, Any]]]] = {}
         self._next_count = 0.0
+        self._handled: set[int] = set()
+        """Environments that were placed for a handler and have not come back."""
         self.invocations: Counter[tuple[str, str]] = Counter()
         """By function, and `cold` or `warm`."""
-        self.cold_starts = Distribution()
-        """Until the network of the environment was ready, in seconds."""
+        self.cold_starts = ColdStarts()
 
     def states(self) -> dict[str, str]:
         """The state of each function, by Lambda's name."""
         return {name: str(each.state) for name, each in list(self.region.tables.functions.items())}
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a function with code."""
+        return self.region.has_handlers
+
     # --- life ---
 
-    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
-        """Bring region and namespaces together; `found` is what stands, None in a new lab.
+    def resume(self, handled: Mapping[int, bool]) -> None:
+        """The region as it is to be, before anything stands; ModelError, StateError.
 
-        `former` is the configuration that a former controller has applied.
+        What runs in `handled`, as of `settled`, goes on.
         """
         with self._saving():
-            self.region.interrupted()
-            environments = self.region.tables.environments
-            served = {} if found is None else found.served
-            standing = {number: slot for number, (slot, _) in served.items()}
-            lost = [number for number in environments if number not in standing]
-            for number in lost:
-                self.region.discard(number)
-                self.region.removed(number)
-        if found is not None:
-            given = set() if former is None else reconcile.addresses_of(former)
-            await self._network.adopt(found, given)
-        first = self._config.lab.environments
-        used = [
-            slot
-            for number, slot in standing.items()
-            if number > first and number in self.region.tables.environments
-        ]
-        free = []
-        if found is not None:
-            # Nobody may use what is not as it is made.
-            altered = {each.slot.number for each in found.altered}
-            unused = {number for number in standing if number > first} - {s.number for s in used}
-            await self._network.discard(sorted(unused & altered))
-            free = [standing[number] for number in sorted(unused - altered)]
-        self.pool.add(used, ready=False)
-        self.pool.add(free)
-        with self._saving():
+            self.region.interrupted(handled)
+            self.settled(handled)
             # An apply that waited for the end of interfaces may not have come to its own end.
             self.region.resume(resources_of(self._config))
+
+    async def recover(self, found: Survey | None, former: Config | None = None) -> None:
+        """Bring region and namespaces together; `found` is what a former controller has left.
+
+        `former` is the configuration that it has applied.
+        """
+        environments = self.region.tables.environments
+        served = {} if found is None else found.served
+        standing = {number: slot for number, (slot, _) in served.items()}
+        with self._saving():
+            for number in environments.keys() - standing.keys() - self.pool.slots.keys():
+                self.region.discard(number)
+                self.region.removed(number)
+        if found is None:
+            return
+        await self._network.adopt(
+            found, set() if former is None else reconcile.addresses_of(former)
+        )
+        # Nobody may use what is not as it is made.
+        altered = {each.slot.number for each in found.altered}
+        unused = standing.keys() - environments.keys()
+        await self._network.discard(sorted(unused & altered))
+        self.pool.add((standing[number] for number in standing.keys() - unused), ready=False)
+        self.pool.add(standing[number] for number in sorted(unused - altered))
 
     async def start(self, progress: Callable[[int, int], None]) -> None:
         """Make everything that is wanted, the pool included; the forwarder runs."""
         await self._network.follow()
-        while numbers := self.pool.missing():
-            await self._network.fill(numbers)
-            progress(self.pool.ready, self.pool.size)
+        await self._fill(progress)
         self._task = asyncio.create_task(self._keep(), name="functions")
 
     async def stop(self) -> None:
@@ -185,32 +219,35 @@ class Functions:
     async def settle(self) -> None:
         """Do what is due, and make the network as the region wants it."""
         async with self._settling:
-            region = self.region
-            with self._saving(poke=False):
-                region.advance()
-                if time.monotonic() >= self._next_count:
-                    self._next_count = time.monotonic() + _PAUSE_SECONDS
-                    for trouble in region.note_connections(self._count()):
-                        log.warning("%s", trouble)
-            ending = region.reaped()
-            if ending:
-                await self._network.take_down(ending)
-                with self._saving(poke=False):
-                    for number in ending:
-                        region.removed(number)
-            if region.deleting():
-                await self._network.remove_interfaces()
-            if self._network.changed:
-                await self._network.follow()
-            await self._network.release_numbers()
-            self._store.save(region)
-            while numbers := self.pool.missing():
-                await self._network.fill(numbers)
+            for due, work in self._steps:
+                if due():
+                    with self._saving(poke=False):
+                        await work()
+
+    async def _pass_time(self) -> None:
+        self.region.advance()
+        if time.monotonic() >= self._next_count:
+            self._next_count = time.monotonic() + _PAUSE_SECONDS
+            for trouble in self.region.note_connections(self._count()):
+                log.warning("%s", trouble)
+
+    async def _take_down(self) -> None:
+        ending = self.region.reaped()
+        await self._network.take_down(ending)
+        for number in ending:
+            self.region.removed(number)
+
+    async def _fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+        while numbers := self.pool.missing():
+            await self._network.fill(numbers)
+            if progress is not None:
+                progress(self.pool.ready, self.pool.size)
 
     def _count(self) -> Mapping[str, int]:
         attached = {
             environment.slot: environment.interface_id
             for environment in self.region.tables.environments.values()
+            if environment.state is not EnvironmentState.PROVISIONED
         }
         return self._connections(attached)
 
@@ -348,6 +385,7 @@ class Functions:
             outcome = await execution.run(
                 topology.environment_namespace(self._config.lab.name, number),
                 command,
+                env=self._variables(name),
                 stdin=stdin,
                 timeout_seconds=timeout_seconds,
             )
@@ -367,6 +405,74 @@ class Functions:
             "modelled_seconds": self._modelled(placement),
             "elapsed_seconds": time.perf_counter() - begin,
         }
+
+    def _variables(self, name: str) -> dict[str, str]:
+        function = self.region.tables.function(name)
+        if function is None:
+            # Deleted since: its last program has what every program has.
+            return variables.of_program(
+                Identity(name, MEMORY_MB, self._config.aws_lambda.region), {}
+            )
+        identity = Identity(name, function.memory_mb, self._config.aws_lambda.region)
+        return variables.of_program(identity, dict(function.environment))
+
+    # --- handlers: `handlers.Placing` ---
+
+    def checked(self, function: str) -> None:
+        """ModelError when a handler of that function cannot be invoked."""
+        self.region.advance()
+        found = self.region.function(function)
+        _code_of(found)
+        if found.state is not FunctionState.ACTIVE:
+            raise not_ready(found)
+
+    async def begun(self, function: str) -> Mapping[str, Any]:
+        """A place for an invocation of a handler, and all that it is to know. ModelError."""
+        _code_of(self.region.function(function))
+        placement, _ = await self._environment(function)
+        self.invocations[function, "cold" if placement.cold else "warm"] += 1
+        number = placement.environment
+        self._handled.add(number)
+        try:
+            # As it is by now.
+            found = self.region.function(function)
+            code = _code_of(found)
+        except ModelError:
+            self.abandoned(number)
+            raise
+        return {
+            "environment": number,
+            "namespace": topology.environment_namespace(self._config.lab.name, number),
+            "cold": placement.cold,
+            "function": found.name,
+            "account": found.account_id,
+            "memory_mb": found.memory_mb,
+            "code": asdict(code),
+            "variables": dict(found.environment),
+        }
+
+    def ended(self, environment: int) -> None:
+        """The invocation of a handler is over."""
+        self._handled.discard(environment)
+        self._end([environment])
+
+    def abandoned(self, environment: int) -> None:
+        """An environment whose handler is gone serves nobody any more."""
+        self._handled.discard(environment)
+        with self._saving_later(), contextlib.suppress(ModelError):
+            self.region.discard(environment)
+
+    def settled(self, standing: Mapping[int, bool]) -> None:
+        """These environments have a handler, busy or not: what the region thinks is put right."""
+        for number, each in list(self.region.tables.environments.items()):
+            function = self.region.tables.functions.get(each.function_id)
+            if number in standing:
+                if each.state is EnvironmentState.BUSY and not standing[number]:
+                    self.ended(number)
+            elif number in self._handled or (
+                each.state is EnvironmentState.IDLE and function is not None and function.code
+            ):
+                self.abandoned(number)
 
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """Start so many environments ahead; what is refused ends it and is told."""
@@ -419,7 +525,11 @@ class Functions:
             except BaseException:
                 self._give_up(placement)
                 raise
-            self.cold_starts.observe(time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            # It may have been deleted meanwhile.
+            if (function := self.region.tables.function(name)) is not None:
+                networking = function.config.networking.value
+                self.cold_starts.note(name, networking, seconds, self._modelled(placement))
         return placement, time.perf_counter() - begin
 
     async def _place(self, name: str) -> Placement:
@@ -432,6 +542,8 @@ class Functions:
             except StateError:
                 if placement is not None:
                     self._give_up(placement)
+                raise
+            except ConcurrencyError:
                 raise
             except ModelError as error:
                 if error.code != "TooManyRequestsException" or time.monotonic() > deadline:
@@ -449,6 +561,16 @@ class Functions:
         """Nobody will use it; also when that cannot be saved yet."""
         with contextlib.suppress(StateError), self._saving():
             self.region.discard(placement.environment)
+
+
+def _code_of(function: Function) -> Code:
+    if function.code is None:
+        raise ModelError(
+            "InvalidParameterValueException",
+            f"function {function.name} has no handler",
+            "give it code, or name a program: invoke FUNCTION -- CMD",
+        )
+    return function.code
 
 
 _RETRIED = (ForwarderError, NetnsError, StateError)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Logs of a lab: how lines look, how many there may be, and how large files may become.
+"""Logs of a lab: how lines look, how many there may be, and how large files may become.
 
-Theory of operation: a log is held open by whoever writes it, as standard output, for as long as it
-lives, and processes outlive their controller: a file that was renamed would be written on, and a
-pipe to the controller would break with it. So the controller copies a log that is full to a
-numbered one and empties it (`bound`); everybody appends (O_APPEND), and goes on at the beginning. A
-line that comes between copy and emptying is lost. Nobody but the lab's controller does this; it
-looks now and then (`LogKeeper`), and before it starts a process, but not while it waits for what
-the process says there.
+Theory of operation
+-------------------
+A log is held open by whoever writes it, as standard output, for as long as it lives, and processes
+outlive their controller: a file that was renamed would be written on, and a pipe to the controller
+would break with it. So the controller copies a log that is full to a numbered one and empties it
+(`bound`); everybody appends (O_APPEND), and goes on at the beginning. A line that comes between
+copy and emptying is lost. Nobody but the lab's controller does this; it looks now and then
+(`LogKeeper`), and before it starts a process, but not while it waits for what the process says
+there.
 
 Lines of one kind, which is one place in the program, have a burst and then a rate (`RateLimit`);
 the next one that passes says how many did not. Where standard error is the journal's, a line begins

@@ -2,8 +2,8 @@
 """Telling whoever started the controller how far it is: `up` through a pipe, systemd through
 NOTIFY_SOCKET (sd_notify(3)).
 
-The pipe carries one JSON object a line: ``{"progress": text, "done": n, "total": n}``, and last
-either ``{"ready": true, "status": {...}}`` or ``{"error": text, "exit": n}``. A reader that goes
+The pipe carries one JSON object a line: `{"progress": text, "done": n, "total": n}`, and last
+either `{"ready": true, "status": {...}}` or `{"error": text, "exit": n}`. A reader that goes
 away is noticed (`ReadyPipe.watch`), and no reason for writing to fail.
 """
 

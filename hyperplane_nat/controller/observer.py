@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Where events come from: messages of the forwarder, and what changes from one look to the next.
+"""Where events come from: messages of the forwarder, and what changes from one look to the next.
 
-Theory of operation: the forwarder speaks in numbers of slots and interfaces; here they get the
-names that an operator knows, and the function that has the environment. Interfaces come and go in
-several places, some of them in threads, so nobody is asked to tell: a look twice a second compares
-the names that there are with those that there were, and counters of losses with what they were.
+Theory of operation
+-------------------
+The forwarder speaks in numbers of slots and interfaces; here they get the names that an operator
+knows, and the function that has the environment. Interfaces come and go in several places, some of
+them in threads, so nobody is asked to tell: a look twice a second compares the names that there are
+with those that there were, and counters of losses with what they were.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyperplane_nat.controller.events import Event, EventLog, Kind
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.identifiers import environment_name
 
 LOOK_SECONDS = 0.5
 

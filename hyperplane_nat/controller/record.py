@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-`lab.json`: the configuration of a lab, kept for the controller that comes next.
+"""`lab.json`: the configuration of a lab, kept for the controller that comes next.
 
-Theory of operation: kept is what the user said, and nothing that was filled in, so that a version
-with another field or another default fills in its own. Compared is what two configurations mean,
-field by field, with the defaults of the version that compares (`differences`).
+Theory of operation
+-------------------
+Kept is what the user said, and nothing that was filled in, so that a version with another field or
+another default fills in its own. Compared is what two configurations mean, field by field, with the
+defaults of the version that compares (`differences`).
 
 The document has a version. `_FORMER` turns a document of a former version into the one after it, a
 step at a time, so that what a killed controller of any former version left can be read.

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGHUP: the configuration file is read again and applied, as `hyperplane-nat apply` does.
 
-Theory of operation: the controller knows where its configuration came from (`Source`): a file, and
-what the command line said besides it, which goes on to count. One that was started without a file
-has nothing to read again and says so; SIGHUP, which a terminal sends when it goes, never ends a
-lab. What became of it is an event, and the service manager's status line: nobody waits for an
-answer. A signal during the start is heeded after it, several at once are one.
+Theory of operation
+-------------------
+The controller knows where its configuration came from (`Source`): a file, and what the command line
+said besides it, which goes on to count. One that was started without a file has nothing to read
+again and says so; SIGHUP, which a terminal sends when it goes, never ends a lab. What became of it
+is an event, and the service manager's status line: nobody waits for an answer. A signal during the
+start is heeded after it, several at once are one.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-From the configuration to what the model is asked for. Pure functions.
+"""From the configuration to what the model is asked for. Functions that read nothing but code.
 
 Here everything that a configuration leaves to be understood is said: the account of a VPC, the
-account and VPC of a function, all ports of a rule without ports. Static network interfaces are not
-the model's, but their addresses are taken all the same.
+account and VPC of a function, the VPC of a network interface, all ports of a rule without ports.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.resources import (
@@ -20,9 +19,12 @@ from hyperplane_nat.config.resources import (
     Service,
     Vpc,
 )
+from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.model.resources import (
     AccountResource,
+    Code,
     FunctionResource,
+    InterfaceResource,
     Networking,
     Protocol,
     Resources,
@@ -33,6 +35,7 @@ from hyperplane_nat.model.resources import (
     VpcResource,
 )
 from hyperplane_nat.model.settings import LifecycleSettings
+from hyperplane_nat.runtime.code import OWN_RUNTIME, code_sha256
 
 
 def resources_of(config: Config) -> Resources:
@@ -42,6 +45,8 @@ def resources_of(config: Config) -> Resources:
         vpcs=tuple(_vpc(config, vpc) for vpc in config.vpc),
         internet=tuple(_server(host) for host in config.internet),
         functions=tuple(_function(config, function) for function in config.function),
+        interfaces=tuple(_interface(config, interface) for interface in config.network_interface),
+        environments=config.lab.environments,
     )
 
 
@@ -59,12 +64,16 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         subnets=tuple(SubnetResource(subnet.name, subnet.network) for subnet in vpc.subnet),
         security_groups=tuple(_group(group) for group in vpc.security_group),
         services=tuple(_server(service) for service in vpc.service),
-        taken=tuple(
-            IPv4Address(address)
-            for interface in config.network_interface
-            if config.place(interface)[0].name == vpc.name
-            for address in interface.addresses
-        ),
+    )
+
+
+def _interface(config: Config, interface: NetworkInterface) -> InterfaceResource:
+    return InterfaceResource(
+        name=interface.name,
+        vpc=config.place(interface)[0].name,
+        subnet=interface.subnet,
+        addresses=tuple(map(IPv4Address, interface.addresses)),
+        mtu_bytes=interface.mtu_bytes,
     )
 
 
@@ -110,4 +119,19 @@ def _function(config: Config, function: Function) -> FunctionResource:
         subnets=tuple(function.subnets),
         security_groups=tuple(function.security_groups),
         memory_mb=function.memory_mb,
+        code=_code(function),
+        environment=tuple(sorted(function.environment.items())),
+        reserved_concurrency=function.reserved_concurrency,
+    )
+
+
+def _code(function: Function) -> Code | None:
+    if function.code is None:
+        return None
+    return Code(
+        path=function.code,
+        sha256=code_sha256(Path(function.code)),
+        handler=function.handler or "bootstrap",
+        runtime=function.runtime or OWN_RUNTIME,
+        timeout_seconds=function.timeout_seconds,
     )

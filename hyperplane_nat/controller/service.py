@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lab that a controller has: what it consists of, what it tells and what may be asked of it.
 
-Theory of operation: the control API (`api.LabService`) and the metrics look at nothing else. How
-the lab comes to be and ends is the daemon's matter, which says so here: it sets `topology` once the
-namespaces stand, calls `open_map` and `start` when the forwarder runs, `halt` and `close_map` at
-the end. What the API asks of the daemon is one thing, the end: it sets `stop` and waits for `gone`.
+Theory of operation
+-------------------
+The control API (`api.LabService`) and the metrics look at nothing else. How the lab comes to be and
+ends is the daemon's matter, which says so here: it tells `network` what stands, calls `open_map`
+and `start` when the forwarder runs, `halt` and `close_map` at the end. What the API asks of the
+daemon is one thing, the end: it sets `stop` and waits for `gone`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.handlers import HandlerPlaces
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
@@ -36,7 +39,7 @@ from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.views import lab as views
-from hyperplane_nat.controller.views import port_usage
+from hyperplane_nat.controller.views import port_usage, sums
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.views.snapshot import Running, snapshot
@@ -45,9 +48,12 @@ from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
 from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.errors import ConfigError, Problem
 from hyperplane_nat.model.changes import Resource
+from hyperplane_nat.model.description import describe_interfaces
 from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.region import Commands, Region
 from hyperplane_nat.model.store import Store
+from hyperplane_nat.model.validation import INTERNET
+from hyperplane_nat.runtime.places import Endpoint
 from netns import topology
 from netns.topology import LabSpec, Mended, Topology
 
@@ -85,20 +91,13 @@ class Service:
         self._paths = paths
         self._stop = stop
         self._gone = gone
-        self._lab = reconcile.lab_of(config)
-        self.spec = reconcile.lab_spec(config, self._lab)
-        self.topology: Topology | None = None
         self._map: views.MapReader | None = None
         self.metrics_url = ""
         self.metrics_port_passed_over: int | None = None
         self._started = time.monotonic()
         self._applying = asyncio.Lock()
         self.events = EventLog()
-        self._pool = EnvironmentPool(
-            first=config.lab.environments + 1,
-            size=config.pool.size,
-            batch=config.pool.refill_batch,
-        )
+        self._pool = EnvironmentPool(size=config.pool.size, batch=config.pool.refill_batch)
         store, self._region = self._open_region()
         self._figures = InterfaceMetrics(
             state_map=lambda: self._map,
@@ -123,9 +122,8 @@ class Service:
             on_start=self._reopen,
         )
         self.services = ServiceSupervisor(paths, [])
-        self._network = Network(
+        self.network = Network(
             config,
-            self.spec,
             self._region,
             self._pool,
             self.forwarder,
@@ -133,20 +131,20 @@ class Service:
             parts.service_program,
         )
         self.at_work = Functions(
-            config, self._region, store, self._pool, self._network, self._connections
+            config, self._region, store, self._pool, self.network, self._connections
         )
         """The functions at work, and the region behind them."""
+        self.cold_starts = self.at_work.cold_starts
+        self._places = HandlerPlaces(paths, self.at_work)
 
     def _open_region(self) -> tuple[Store, Region]:
         settings = lifecycle_of(self._config)
-        static = len(self._lab.interface_names())
         store = Store(self._paths.region_file, settings=settings)
         try:
             region = store.load_region(
                 settings=settings,
                 take_slot=self._pool.take,
-                first_interface_number=static,
-                interface_numbers=INTERFACES_MAX - static,
+                interface_numbers=INTERFACES_MAX,
             )
         except StateError:
             store.close()
@@ -159,11 +157,13 @@ class Service:
         """Look after what happens in the lab, which is up."""
         self._observer.start()
         self._figures.start()
+        self._places.start()
 
     async def halt(self) -> None:
         """Stop whatever happens by itself; the processes are not touched."""
         await self._observer.stop()
         await self._figures.stop()
+        await self._places.stop()
         await self.at_work.stop()
 
     async def open_map(self) -> None:
@@ -178,14 +178,8 @@ class Service:
                 state_map.close()
 
     async def start_services(self) -> None:
-        """The servers of the configured VPCs, and the writer of flow logs."""
-        mine = {vpc.name for vpc in self._config.vpc}
-        # Others' namespaces may not stand yet.
-        vpcs = [vpc for vpc in self._region.wanted().vpcs if vpc.name in mine]
-        await self.services.follow(
-            reconcile.service_specs(self._config, vpcs, self._parts.service_program)
-            + flow_logs.writer_specs(self._config)
-        )
+        """The servers of the VPCs, the writer of flow logs, and what runs handlers."""
+        await self.network.follow_services(self._region.wanted())
 
     async def reapply(self, config: Config) -> Mapping[str, Any]:
         """Make the running lab what a configuration says; what it changed, as `apply`."""
@@ -209,8 +203,7 @@ class Service:
                 log.error("%s", error)
 
     def _forwarder_state(self) -> Mapping[str, object]:
-        assert self.topology is not None
-        return self._network.everything(self._lab, self.topology)
+        return self.network.everything()
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
         return {} if self._map is None else views.connections(self._map, attached)
@@ -220,16 +213,16 @@ class Service:
     def snapshot(self) -> metrics.LabSnapshot:
         """What GET /metrics shows."""
         running = Running(self.forwarder, self.services, self.at_work, self._figures, self.events)
-        return snapshot(self._lab, self._paths, self._open(), self._port_names(), running)
+        return snapshot(self._paths, self._open(), self._port_names(), running)
 
     def _port_names(self) -> PortNames:
-        return port_usage.port_names(self._config, self._lab, self._region)
+        return port_usage.port_names(self._config, self._region)
 
     def _crowded(self) -> Sequence[RemotePorts]:
         return port_usage.crowded_in(self._paths.state_file, self._port_names(), REMOTES)
 
     def _attached(self) -> dict[int, str]:
-        return views.attached_interfaces(self._lab, self._region)
+        return views.attached_interfaces(self._region)
 
     def _open(self) -> views.MapReader:
         if self._map is None:
@@ -241,18 +234,20 @@ class Service:
     def facts(self) -> dict[str, Any]:
         """What is known without asking anybody."""
         region = self._region
+        endpoint = Endpoint.read(self._paths.directory) if self.at_work.has_handlers else None
         return {
-            "lab": self._lab.name,
+            "lab": self._paths.lab,
             "state": "stopping" if self._stop.is_set() else "running",
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 3),
-            "environments": len(self._lab.environments) + len(self._pool.slots),
-            "interfaces": len(self._lab.interfaces) + len(region.tables.interfaces),
+            "environments": len(self._pool.slots),
+            "interfaces": len(region.tables.interfaces),
             "functions": len(region.tables.functions),
             "pool": {"ready": self._pool.ready, "size": self._pool.size},
-            "vpcs": len(self._lab.vpcs),
+            "vpcs": sum(vpc.name != INTERNET for vpc in region.tables.vpcs.values()),
             "metrics_url": self.metrics_url,
             "metrics_port_passed_over": self.metrics_port_passed_over,
+            "lambda_endpoint": None if endpoint is None else endpoint.url,
         }
 
     async def status(self) -> Mapping[str, Any]:
@@ -278,28 +273,27 @@ class Service:
             "forwarder": "ok" if self.forwarder.up else "down",
         }
 
-    async def environments(self) -> bytes:
+    async def environments(self, wanted: views.EnvironmentFilter) -> bytes:
         """GET /v1/environments, encoded."""
-        state_map, found = self._open(), self.topology
-        assert found is not None
         address = str(self._config.environment.interface.ip)
-        more = views.function_environments(
-            self._lab.name, self._region, self._pool, state_map, address
-        )
+        state_map = self._open()
         return await in_thread(
             lambda: views.encode_rows(
-                views.environments(self._lab, found, state_map, address) + more
+                wanted.of(views.environments(self._region, self._pool, state_map, address))
             )
         )
 
+    def environment_sums(self) -> list[dict[str, Any]]:
+        """GET /v1/environment-sums."""
+        return sums.environment_sums(self._region, self._pool, self._open())
+
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
-        state_map, found = self._open(), self.topology
-        assert found is not None
-        macs = self._network.macs()
-        more = views.function_interfaces(self._region, macs, state_map)
+        state_map, macs = self._open(), self.network.macs()
+        rows, attached = describe_interfaces(self._region), self._attached()
+        limit = self._config.ports.limit_per_interface
         return await in_thread(
-            lambda: views.encode_rows(views.interfaces(self._lab, found, state_map) + more)
+            lambda: views.encode_rows(views.interfaces(rows, attached, macs, state_map, limit))
         )
 
     def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -357,7 +351,7 @@ class Service:
             return result
 
     def _applicable(self, document: Mapping[str, Any]) -> Config:
-        config = validated(_as_it_is(document, self._config), "apply")
+        config = validated(_as_it_is(document, self._config), "")
         changed = [
             field
             for field in record.differences(self._config, config)
@@ -367,7 +361,7 @@ class Service:
             raise ConfigError.of(
                 [
                     Problem(
-                        source="apply",
+                        source="",
                         line=None,
                         entry="",
                         field=field,
@@ -422,25 +416,24 @@ class Service:
         names = self._port_names()
         return await in_thread(port_usage.usage_in, self._paths.state_file, wanted, names)
 
-    def has_interface(self, name: str) -> bool:
-        """Whether there is a network interface with that name or id."""
-        return name in self._interface_names().values()
+    def interface_id(self, named: str) -> str | None:
+        """The id of the network interface with that id or name."""
+        return views.interface_id(self._region, named)
 
     def slots_of(self, function: str) -> frozenset[int] | None:
         """Numbers of a function's environments; None when there is no such function."""
         return views.slots_of(self._region, function)
 
     def _interface_names(self) -> dict[int, str]:
-        return views.interface_names(self._lab, self._region)
+        return views.interface_names(self._region)
 
     def _function_of(self, slot: int) -> str | None:
         used = self._region.tables.environments.get(slot)
-        return None if used is None else used.function_name
+        return None if used is None else used.function_name or None
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
-        known = self._lab.environment(number) is not None
-        return known or number in self._pool.slots
+        return number in self._pool.slots
 
     async def shut_down(self) -> None:
         """Remove the lab and return when it is gone."""
@@ -449,13 +442,13 @@ class Service:
 
 
 def _as_it_is(document: Mapping[str, Any], running: Config) -> dict[str, Any]:
-    """The document with the static part of the running lab where it does not say it.
+    """The document with the environments and interfaces of the running lab where it says none.
 
-    With a first function, defaults would change that; a lab that runs is not asked for defaults.
+    Defaults would change them, with a first function or subnet.
     """
     result = dict(document)
     lab = result.get("lab", {})
-    if not result.get("function") or not isinstance(lab, Mapping):
+    if not isinstance(lab, Mapping):
         return result
     result["lab"] = {"environments": running.lab.environments, **lab}
     if "network_interface" not in result:

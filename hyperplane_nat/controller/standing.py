@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a dead controller left of a lab: its configuration, and whether a forwarder goes on.
+"""What a dead controller left of a lab: its configuration, and whether a forwarder goes on.
 
 It is asked by the controller that comes next, which adopts it, and by the command line, which tells
 of it. Looking changes nothing and needs no lock.

@@ -2,7 +2,7 @@
 """The sans-IO NAT engine.
 
 It holds no socket, reads no clock and opens no file: frames, the time and the memory of the
-state map are handed in.  The engine exists compiled only; when the extension modules are
+state map are handed in. The engine exists compiled only; when the extension modules are
 missing, importing this package fails and says how to build them.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m hyperplane_nat.flow_logs``: the process that writes a lab's flow logs.
+"""`python -m hyperplane_nat.flow_logs`: the process that writes a lab's flow logs.
 
-The controller starts it like a service and starts it again when it dies.  It runs at a low priority
+The controller starts it like a service and starts it again when it dies. It runs at a low priority
 and needs neither the forwarder nor the controller to answer it.
 """
 
@@ -96,8 +96,10 @@ def main(argv: list[str] | None = None) -> int:
         now_ms=lambda: time.monotonic_ns() // 1_000_000,
         unix_ms=lambda: time.time_ns() // 1_000_000,
     )
+    # Somebody may have removed it; behind this only what is in it can be made.
+    arguments.directory.mkdir(parents=True, exist_ok=True)
     # It stays root, who owns what was written before, and alone may use the control socket.
-    privileges.drop(privileges.FLOW_LOGS, uid=0)
+    privileges.drop(privileges.FLOW_LOGS, uid=0, writes=arguments.directory)
     while not stop.wait(writer.tick()):
         pass
     # The controller that ends us may be busy with just that.

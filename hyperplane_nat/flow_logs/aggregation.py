@@ -3,10 +3,10 @@
 
 Theory of operation
 -------------------
-What has ended, and what was refused, is gathered by key while the interval lasts.  When it is over,
+What has ended, and what was refused, is gathered by key while the interval lasts. When it is over,
 the flows that live are looked at in slices, and each slice becomes rows at once: a live flow's keys
 are its own, so nothing of it need be remembered, only what was gathered under the same key is
-added.  What nobody claimed in the end is written last.  So a million flows need the memory of
+added. What nobody claimed in the end is written last. So a million flows need the memory of
 a slice, and the gathered rows are bounded: beyond `GATHERED_MAX` they are written before the
 interval is over, and a key may then have more than one row.
 """

@@ -3,10 +3,10 @@
 
 Theory of operation
 -------------------
-A flow log has a list of fields, the default being those of version 2 (AWS, "Flow log records").  A
+A flow log has a list of fields, the default being those of version 2 (AWS, "Flow log records"). A
 row is everything that is known of one direction of one flow on one interface; `LineFormat` picks
-the fields asked for.  What this gateway cannot know, such as an availability zone, is `-`, as AWS
-writes it.  `environment` is the one field AWS does not have: who is behind the interface.
+the fields asked for. What this gateway cannot know, such as an availability zone, is `-`, as AWS
+writes it. `environment` is the one field AWS does not have: who is behind the interface.
 """
 
 from __future__ import annotations

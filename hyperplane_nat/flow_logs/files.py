@@ -9,9 +9,9 @@ A file holds the lines of one interface and interval under a line with the names
     AWSLogs/ACCOUNT/vpcflowlogs/REGION/YYYY/MM/DD/
         ACCOUNT_vpcflowlogs_REGION_FLOW-LOG-ID_YYYYMMDDTHHmmZ_HASH.log
 
-Lines are gathered and appended in pieces.  A piece is in the file as a whole or not at all: when
+Lines are gathered and appended in pieces. A piece is in the file as a whole or not at all: when
 the disk is full, the file is cut back to where it was and the lines are lost, which is the caller's
-to tell.  A file that has reached its size is followed by another, and the oldest ones of an
+to tell. A file that has reached its size is followed by another, and the oldest ones of an
 interface go.
 """
 

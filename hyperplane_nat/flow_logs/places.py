@@ -2,7 +2,7 @@
 """What the numbers of the state map's interfaces are called, asked of the control API.
 
 The writer of flow logs is a client like any other: it asks once an interval, and for a number
-it does not know.  While no controller answers, what is known stays.
+it does not know. While no controller answers, what is known stays.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyperplane_nat.client import ClientError
-from hyperplane_nat.flow_logs.fields import UNKNOWN, Place
+from hyperplane_nat.flow_logs.fields import Place
 
 
 class Places:
@@ -22,7 +22,6 @@ class Places:
         self._clock = clock
         self._asked = float("-inf")
         self._known: dict[int, Place] = {}
-        self._accounts: dict[str, str] = {}
         self.present: dict[int, Place] = {}
         """The interfaces that were there when last asked."""
 
@@ -38,30 +37,16 @@ class Places:
         """Ask which interfaces there are now."""
         self._asked = self._clock()
         try:
-            if not self._accounts:
-                self._accounts = _accounts(self._get("/v1/config"))
             rows = self._get("/v1/interfaces")
         except ClientError:
             return
-        self.present = {row["number"]: self._place(row) for row in rows}
+        self.present = {row["number"]: _place(row) for row in rows}
         self._known |= self.present
         # Further addresses are numbers of their own, and the same interface.
         for row in rows:
             place = self.present[row["number"]]
             self._known |= dict.fromkeys(row.get("secondary_numbers", ()), place)
 
-    def _place(self, row: Mapping[str, Any]) -> Place:
-        vpc = row["vpc"]
-        return Place(
-            row.get("id") or row["name"],
-            row.get("owner") or self._accounts.get(vpc, UNKNOWN),
-            vpc,
-            row["subnet"],
-        )
 
-
-def _accounts(config: Mapping[str, Any]) -> dict[str, str]:
-    """Account ids by the VPCs of a configuration."""
-    ids = {account["name"]: account["id"] for account in config["account"]}
-    first = config["account"][0]["name"]
-    return {vpc["name"]: ids[vpc.get("account") or first] for vpc in config["vpc"]}
+def _place(row: Mapping[str, Any]) -> Place:
+    return Place(row["id"] or row["name"], row["owner"], row["vpc"], row["subnet"])

@@ -4,9 +4,9 @@
 Theory of operation
 -------------------
 The writer reads what others write and holds nobody up: the state map is read without locks, and
-the ring of flow records loses rather than waits.  `tick` is called again and again: it takes what
+the ring of flow records loses rather than waits. `tick` is called again and again: it takes what
 the ring has, and when an aggregation interval is over it goes through the map in slices and writes
-the interval's lines.  An interface of which there is nothing to tell gets NODATA; one whose records
+the interval's lines. An interface of which there is nothing to tell gets NODATA; one whose records
 or lines were lost since its last line gets SKIPDATA (AWS, "Flow log records": log-status).
 
 Times are those that the flow table keeps: `end` is a flow's last packet; `start` is when the flow

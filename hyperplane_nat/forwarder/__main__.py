@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m hyperplane_nat.forwarder``: the process that moves packets.
+"""`python -m hyperplane_nat.forwarder`: the process that moves packets.
 
 It is started by the controller, loads everything, gives up every privilege, and stands by: it waits
-on standard input for what it is to work with (:mod:`hyperplane_nat.io.handover`). From then on it
-speaks to controllers over a socket (:mod:`commands`). Standard output carries one JSON line when it
+on standard input for what it is to work with (`hyperplane_nat.io.handover`). From then on it
+speaks to controllers over a socket (`commands`). Standard output carries one JSON line when it
 stands by and one when it is ready, standard error the log.
 """
 
@@ -175,8 +175,6 @@ def main(argv: list[str] | None = None) -> int:
         _set_priority(arguments.nice, arguments.time_slice_microseconds)
         privileges.drop(privileges.FORWARDER, uid=arguments.uid)
         _say(event="standby", pid=os.getpid())
-        # libuv would ask for io_uring, which is not allowed, and go on without.
-        os.environ["UV_USE_IO_URING"] = "0"
         given = Handover.receive(parent)
         if given is None:
             return 0

@@ -5,21 +5,21 @@
 Theory of operation
 -------------------
 Most of what a datagram costs on its way out does not depend on its length: a buffer, a pass
-through the link, one through the receiver's queues.  TCP arrives in segments of up to 64 KiB and
-pays that once for all of it.  For UDP we do what the kernel's generic receive offload does: frames
+through the link, one through the receiver's queues. TCP arrives in segments of up to 64 KiB and
+pays that once for all of it. For UDP we do what the kernel's generic receive offload does: frames
 that follow each other in a batch, differ in their payload only and are equally long (the last may
 be shorter) become one frame with UDP_GSO segmentation, which the kernel cuts up where somebody
 wants the datagrams themselves: in the receiving socket, or not at all where the application has
-asked for UDP_GRO.  Nothing waits for company: what is not in the batch is not waited for.
+asked for UDP_GRO. Nothing waits for company: what is not in the batch is not waited for.
 
 The payloads are not copied; the frame is a message made of the first frame and of the payloads
-behind it (:mod:`hyperplane_nat.io.sender`), whose length and checksums are written when the next
+behind it (`hyperplane_nat.io.sender`), whose length and checksums are written when the next
 message begins.
 
 A frame is joined only where the receiver cannot tell: IPv4 without options, DF set and no fragment
 (RFC 6864: the identification of such a datagram says nothing, and segmentation counts it up),
 checksum left to be filled in, so that it is right in each datagram afterwards, nothing behind the
-datagram.  All else leaves as it came.
+datagram. All else leaves as it came.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command socket: newline-delimited JSON over a unix stream socket.
 
-A request is ``{"id": 1, "command": "configure", "arguments": {...}}``, its answer
-``{"id": 1, "ok": true, "result": {...}}`` or ``{"id": 1, "ok": false, "error": "..."}``.  Lines
-with ``"event"`` come unasked.  Commands state what shall be (of everything, or of what they
+A request is `{"id": 1, "command": "configure", "arguments": {...}}`, its answer
+`{"id": 1, "ok": true, "result": {...}}` or `{"id": 1, "ok": false, "error": "..."}`. Lines
+with `"event"` come unasked. Commands state what shall be (of everything, or of what they
 name), so any of them may be repeated, by the same controller or by the next one.
 
-Reading a request and carrying it out is work in slices (:mod:`slices`), between which packets pass.
+Reading a request and carrying it out is work in slices (`slices`), between which packets pass.
 One command is carried out at a time, whoever sent it: its answer tells that all of it is done, and
 who asks meanwhile waits.
 """

@@ -3,17 +3,17 @@
 
 Theory of operation
 -------------------
-A desired state (:mod:`desired`) is read, checked as a whole against what is served, and then done
+A desired state (`desired`) is read, checked as a whole against what is served, and then done
 as one difference: first nothing passes any more by a claim that goes or is to mean something else,
-then it is made to mean that.  What is served already is left alone.
+then it is made to mean that. What is served already is left alone.
 
 *Everything* always succeeds when it can be read: where a number is meant for another environment or
-address than the one that flows still belong to, those flows are ended first, all at once.  That
+address than the one that flows still belong to, those flows are ended first, all at once. That
 happens when a controller or a forwarder starts.
 
-*Parts* are told while packets flow, and cost what they change.  They are refused where they would
+*Parts* are told while packets flow, and cost what they change. They are refused where they would
 end flows that nobody has removed: a number that was removed is *retiring* until no flow names it
-(:mod:`hyperplane_nat.engine.flows.retirement`), and the answer and ``status`` say which these are.
+(`hyperplane_nat.engine.flows.retirement`), and the answer and `status` say which these are.
 
 All of it is work in slices, an item at a time; packets pass between the changes, each of which
 leaves the engine whole.

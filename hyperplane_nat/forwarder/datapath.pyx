@@ -4,27 +4,27 @@
 
 Theory of operation
 -------------------
-One call (``run``) handles up to a budget of frames without the GIL.  What has arrived is queued by
+One call (`run`) handles up to a budget of frames without the GIL. What has arrived is queued by
 sender, a batch is gathered from the queue, classified as a whole while the flow index comes into
-the cache, then applied frame by frame and sent with one system call.  Nothing is allocated:
+the cache, then applied frame by frame and sent with one system call. Nothing is allocated:
 packets and reply buffers exist from the start.
 
-Fairness (:mod:`hyperplane_nat.io.fair_queue`).  A sender is an environment, or one of the
+Fairness (`hyperplane_nat.io.fair_queue`). A sender is an environment, or one of the
 connections from a VPC, told apart by a hash of addresses and ports: so an environment that
-floods delays itself, and a large download does not delay a small one.  Frames of one sender stay
-in order.  A frame of several UDP datagrams is cut up by whoever receives it, often in the system call
-that sends it, and costs as many frames of one; TCP takes its super-frames whole.  A batch is as many
+floods delays itself, and a large download does not delay a small one. Frames of one sender stay
+in order. A frame of several UDP datagrams is cut up by whoever receives it, often in the system call
+that sends it, and costs as many frames of one; TCP takes its super-frames whole. A batch is as many
 datagrams as frames at most, so that the ring is looked at before it overflows.
 
 When the ring is empty the call does not always end: it may be worth looking again before it
-returns to the loop, where it would sleep (:mod:`hyperplane_nat.forwarder.patience`).  One call
+returns to the loop, where it would sleep (`hyperplane_nat.forwarder.patience`). One call
 never lasts longer than RUN_NS_MAX, so that timers and commands have their turn.
 
 Datagrams of one flow that follow each other leave as one frame
-(:mod:`hyperplane_nat.forwarder.coalescing`).
+(`hyperplane_nat.forwarder.coalescing`).
 
-The clock is read once per batch.  Questions for the next hops that a batch has met leave behind it;
-what becomes due later is done by ``resolve``.
+The clock is read once per batch. Questions for the next hops that a batch has met leave behind it;
+what becomes due later is done by `resolve`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -35,7 +35,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.nat.engine cimport Engine
 from hyperplane_nat.engine.flows.extras cimport Extra, Extras, extras_clear
-from hyperplane_nat.engine.flows.nat cimport Nat
+from hyperplane_nat.engine.flows.nat cimport Nat, count_at
 from hyperplane_nat.engine.wire.packet cimport (
     ETHERNET_BYTES,
     REPLY_BYTES,
@@ -112,7 +112,6 @@ cdef extern from *:
 
 cdef enum:
     NO_LINK = 0xFFFFFFFF
-    OUTSIDE_LINK = 0x10000
     INTERFACE_INDEX_MAX = 4194304
     RUN_NS_MAX = 2000000
     CONNECTION_BUCKETS = 1024
@@ -140,8 +139,7 @@ cdef class Datapath:
     cdef uint32_t fill_peak
     cdef uint32_t* links
     cdef uint32_t links_size
-    cdef uint32_t* slot_index
-    cdef uint32_t* interface_index
+    cdef uint32_t* index_of
     cdef Queue queue
     cdef uint64_t seed
     cdef Packet* packets
@@ -169,18 +167,16 @@ cdef class Datapath:
         coalescer_init(&self.coalescer, self.sender, coalesce_udp)
         self.batch_frames = batch_frames
         patience_init(&self.patience, <uint64_t>spin_microseconds * 1000)
-        self.slot_index = <uint32_t*>calloc(engine.nat.slots_max, 4)
-        self.interface_index = <uint32_t*>calloc(engine.nat.interfaces_max, 4)
+        self.index_of = <uint32_t*>calloc(engine.nat.attachments_max, 4)
         self.seed = randbits(64) | 1
         self.packets = <Packet*>calloc(batch_frames, sizeof(Packet))
         self.positions = <uint32_t*>calloc(batch_frames, 4)
         self.replies = <uint8_t*>calloc(batch_frames, VNET_BYTES + REPLY_BYTES)
         if (
             queue_init(
-                &self.queue, self.ring.slots, engine.nat.slots_max + CONNECTION_BUCKETS
+                &self.queue, self.ring.slots, engine.nat.attachments_max + CONNECTION_BUCKETS
             )
-            or self.slot_index == NULL
-            or self.interface_index == NULL
+            or self.index_of == NULL
             or self.packets == NULL
             or self.positions == NULL
             or self.replies == NULL
@@ -192,13 +188,12 @@ cdef class Datapath:
     def __dealloc__(self):
         queue_free(&self.queue)
         free(self.links)
-        free(self.slot_index)
-        free(self.interface_index)
+        free(self.index_of)
         free(self.packets)
         free(self.positions)
         free(self.replies)
 
-    cdef int _link(self, uint32_t interface_index, uint32_t link) except -1:
+    cdef int _link(self, uint32_t interface_index, uint16_t attachment) except -1:
         cdef uint32_t size = self.links_size, i
         cdef uint32_t* links
         if not 0 < interface_index < INTERFACE_INDEX_MAX:
@@ -212,22 +207,19 @@ cdef class Datapath:
                 links[i] = NO_LINK
             self.links = links
             self.links_size = size
-        self.links[interface_index] = link
+        self.links[interface_index] = attachment
+        self.index_of[attachment] = interface_index
         return 0
 
     def link_slot(self, uint16_t number, uint32_t interface_index):
         """Frames that arrive on this link belong to this slot."""
-        if number >= self.nat.slots_max:
+        if number >= self.nat.header.slots_max:
             raise ValueError(f"slot {number} is out of range")
         self._link(interface_index, number)
-        self.slot_index[number] = interface_index
 
     def link_interface(self, uint16_t number, uint32_t interface_index):
         """Frames that arrive on this link belong to this network interface."""
-        if number >= self.nat.interfaces_max:
-            raise ValueError(f"interface {number} is out of range")
-        self._link(interface_index, OUTSIDE_LINK | number)
-        self.interface_index[number] = interface_index
+        self._link(interface_index, self.engine._interface(number))
 
     def unlink(self, uint32_t interface_index):
         """Frames of this link are nobody's."""
@@ -244,8 +236,8 @@ cdef class Datapath:
         cdef uint32_t link = self.link_of(interface_index)
         cdef Nat* nat = self.nat
         nat.counters[C_DROP_BASE + reason] += times
-        if link < OUTSIDE_LINK:
-            nat.slot_counters[link].drops += times
+        if link < nat.header.slots_max:
+            count_at(nat, link, A_DROPS, times)
 
     cdef void give_up(self, uint32_t position, int reason) noexcept nogil:
         """Refuse a frame that has waited."""
@@ -267,17 +259,17 @@ cdef class Datapath:
         cdef const uint8_t* ip = frame.data + 14
         cdef uint64_t addresses
         cdef uint32_t ports = 0
-        if link < OUTSIDE_LINK:
+        if self.nat.attachments[link].kind == ATTACHMENT_ENVIRONMENT:
             return link
         if frame.length < 38 or load16(frame.data + 12) != swap16(0x0800):
-            return self.nat.slots_max
+            return self.nat.attachments_max
         memcpy(&addresses, ip + 12, 8)
         # Later fragments and IP options: told apart by addresses alone.
         if ip[0] == 0x45 and not load16(ip + 6) & swap16(0x3FFF):
             memcpy(&ports, ip + 20, 4)
         addresses = (addresses ^ self.seed) * <uint64_t>0x9E3779B97F4A7C15
         addresses = (addresses ^ (addresses >> 29) ^ ports ^ link) * (self.seed | 1)
-        return self.nat.slots_max + <uint32_t>(addresses >> 54)
+        return self.nat.attachments_max + <uint32_t>(addresses >> 54)
 
     cdef uint32_t arrivals(self) noexcept nogil:
         """Queue what has arrived; returns how many frames went no further.
@@ -375,7 +367,6 @@ cdef class Datapath:
             count += 1
             p.frame = frame.data
             p.length = frame.length
-            p.side = SIDE_OUTSIDE if link & OUTSIDE_LINK else SIDE_INSIDE
             p.port = <uint16_t>link
             p.partial = offload.partial
             p.checked = offload.checked
@@ -384,21 +375,14 @@ cdef class Datapath:
             p.checksum_offset = offload.checksum_offset
         return count
 
-    cdef void transmit(
-        self, uint8_t* frame, uint32_t length, uint8_t side, uint16_t port
-    ) noexcept nogil:
-        coalescer_send(
-            &self.coalescer,
-            frame,
-            length,
-            self.interface_index[port] if side == SIDE_OUTSIDE else self.slot_index[port],
-        )
+    cdef void transmit(self, uint8_t* frame, uint32_t length, uint16_t port) noexcept nogil:
+        coalescer_send(&self.coalescer, frame, length, self.index_of[port])
 
     cdef void dispatch(self, Packet* p) noexcept nogil:
         """Send a frame and those that leave with it."""
         if p.action == ACTION_FORWARD or p.action == ACTION_REPLY:
             settle_offload(p, p.out_frame - VNET_BYTES)
-            self.transmit(p.out_frame, p.out_length, p.out_side, p.out_port)
+            self.transmit(p.out_frame, p.out_length, p.out_port)
         self.transmit_extras()
 
     cdef void transmit_extras(self) noexcept nogil:
@@ -409,7 +393,7 @@ cdef class Datapath:
         while extras.count:
             for i in range(extras.count):
                 extra = &extras.frames[i]
-                self.transmit(extra.frame, extra.length, extra.side, extra.port)
+                self.transmit(extra.frame, extra.length, extra.port)
             # The next extra frames lie where these do.
             coalescer_flush(&self.coalescer)
             extras_clear(extras)
@@ -489,7 +473,7 @@ cdef class Datapath:
 
     def send_outside(self, uint16_t interface, bytes frame not None):
         """Send a frame, virtio-net header included, on a network interface."""
-        self.io.send(frame, self.interface_index[interface])
+        self.io.send(frame, self.index_of[self.engine._interface(interface)])
 
     def take_peak(self):
         """The most slots of the ring that were filled at a time since the last call."""
@@ -509,10 +493,10 @@ cdef class Datapath:
         counters[C_RING_SLOTS] = self.ring.slots
         counters[C_RING_SLOTS_USED] = self.queue.used + ring_waiting(self.ring)
         counters[C_RING_SLOTS_PEAK] = ring_peak
-        for number in range(nat.interfaces_max):
-            ports = &nat.interface_counters[number * INTERFACE_COUNTERS + I_PORTS]
-            if ports[0] != nat.interfaces[number].entries:
-                ports[0] = nat.interfaces[number].entries
+        for number in range(nat.header.slots_max, nat.attachments_max):
+            ports = &nat.records[number].counters[<int>A_PORTS]
+            if ports[0] != nat.attachments[number].entries:
+                ports[0] = nat.attachments[number].entries
         counters[C_RING_DROPPED] += ring_dropped
         counters[C_RING_OVERSIZE] += self.ring.oversize_received
         counters[C_TRANSMITTED] += self.sender.sent

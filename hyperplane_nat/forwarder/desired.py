@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of ``configure``: what the forwarder shall serve, read and checked by itself.
+"""The arguments of `configure`: what the forwarder shall serve, read and checked by itself.
 
-With ``everything`` they carry the whole state (as Hyperplane's nodes load one file of maximum
-size), so that its outcome does not depend on what was sent before.  Without, they carry items of
+With `everything` they carry the whole state (as Hyperplane's nodes load one file of maximum
+size), so that its outcome does not depend on what was sent before. Without, they carry items of
 the same form, to be added or changed, and numbers to be removed; what they do not name stays.
 
-An *attachment* is a slot or an interface.  What it takes for itself are *claims*: its numbers in
-the state map and its link, each with what it means there.  No claim is given to two attachments,
-and one that is to mean something else must be free of its flows first (:mod:`configuration`).
+An *attachment* is a slot or an interface. What it takes for itself are *claims*: its numbers in
+the state map and its link, each with what it means there. No claim is given to two attachments,
+and one that is to mean something else must be free of its flows first (`configuration`).
 Reading is work in slices, security groups are compiled in it.
 """
 

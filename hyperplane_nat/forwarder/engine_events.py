@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The engine's events as messages to the controller: those that are about the same become one.
+"""The engine's events as messages to the controller: those that are about the same become one.
 
-Theory of operation: the engine keeps the events of half a second, up to a few hundred, and a port
-range that is used up makes one for each packet. A group is what is about the same remote endpoint
-of the same interface; it tells how often and which slot most often. A full flow table is nobody's
-remote, so all its events are one group. Groups are bounded: what is beyond goes without remote.
+Theory of operation
+-------------------
+The engine keeps the events of half a second, up to a few hundred, and a port range that is used up
+makes one for each packet. A group is what is about the same remote endpoint of the same interface;
+it tells how often and which slot most often. A full flow table is nobody's remote, so all its
+events are one group. Groups are bounded: what is beyond goes without remote.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 
 Theory of operation
 -------------------
-The ring's descriptor is readable while frames wait.  Each time, one call into compiled code
+The ring's descriptor is readable while frames wait. Each time, one call into compiled code
 drains up to a budget of frames; between calls the loop serves timers and commands, so neither
-waits longer than one budget.  A long command is carried out in slices (:mod:`slices`).  Left over
+waits longer than one budget. A long command is carried out in slices (`slices`). Left over
 are: next hops that do not answer or are to be asked again, expiry of flows and the sweep for those
 of removed slots, statistics of the socket, events for the log, pages of the state map that were not
 touched yet, and the heartbeat: a loop that hangs, in a call or in a packet, beats no more.
 
-Everything that must outlive the process is in the state map.  The rest is configuration, which
+Everything that must outlive the process is in the state map. The rest is configuration, which
 the controller sends again, and next hops, which are asked again.
 """
 

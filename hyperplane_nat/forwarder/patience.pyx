@@ -5,19 +5,19 @@
 Theory of operation
 -------------------
 Waking a sleeping process costs the sender of a frame more than its translation, and on a virtual
-machine, where an idle processor is given back to the host, ten times as much.  So an empty ring is
-looked at again for up to ``spin_ns`` while frames come at intervals of that order: traffic that
-dense keeps one processor busy.  Sparser traffic is slept for.
+machine, where an idle processor is given back to the host, ten times as much. So an empty ring is
+looked at again for up to `spin_ns` while frames come at intervals of that order: traffic that
+dense keeps one processor busy. Sparser traffic is slept for.
 
-That alone has two stable states where a program waits for each answer before it asks again.  With
+That alone has two stable states where a program waits for each answer before it asks again. With
 the forwarder awake the answer comes in time and keeps it awake; once it has slept, every frame
-waits for it to wake, intervals are long, and it goes on sleeping.  Which of the two it is, chance
-decides.  So now and then the forwarder tries whether frames would come faster if it stayed awake: it
+waits for it to wake, intervals are long, and it goes on sleeping. Which of the two it is, chance
+decides. So now and then the forwarder tries whether frames would come faster if it stayed awake: it
 looks for up to LOOK_NS behind each, and if they do, the average of the intervals falls and it is
-awake for good.  Trials are paid from a credit that grows by a sixteenth of the time slept, so that
-they never take more than that of a processor.  One begins when the credit is full and goes on until
+awake for good. Trials are paid from a credit that grows by a sixteenth of the time slept, so that
+they never take more than that of a processor. One begins when the credit is full and goes on until
 it is spent: others have to get used to it, too, such as a host that polls for a halted processor only
-where halts have lately been short.  They begin behind a frame, so a gateway without traffic sleeps.
+where halts have lately been short. They begin behind a frame, so a gateway without traffic sleeps.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -4,7 +4,7 @@
 Theory of operation
 -------------------
 The library reads a text at one go: tens of milliseconds for the thousands of slots of a
-``configure``.  Here the outermost levels of a text are read by hand, and what lies below them, an
+`configure`. Here the outermost levels of a text are read by hand, and what lies below them, an
 item of a list of them, by the library: steps of microseconds.
 """
 

@@ -4,7 +4,7 @@
 Theory of operation
 -------------------
 Whatever may take long is a generator that yields wherever it may be interrupted, and returns its
-outcome.  The loop goes on after each slice of a millisecond; who may not come in between waits for
+outcome. The loop goes on after each slice of a millisecond; who may not come in between waits for
 the end of the work.
 """
 

@@ -5,13 +5,13 @@
 Theory of operation
 -------------------
 The ring is one queue for everybody: served in order of arrival, who sends most gets most of it,
-and once it is full the kernel refuses whoever comes next.  So a frame is first put into the
+and once it is full the kernel refuses whoever comes next. So a frame is first put into the
 bucket of its sender, and buckets are served in turn: deficit round robin (Shreedhar and Varghese,
-1995), where a frame costs as much as it takes to send.  Within a bucket the order is that of
-arrival.  Frames stay where they are; the queue holds their positions in the ring.
+1995), where a frame costs as much as it takes to send. Within a bucket the order is that of
+arrival. Frames stay where they are; the queue holds their positions in the ring.
 
 A ring more than three quarters full is shed: a bucket with over 1.25 times its share of what waits
-(all of it by the number of buckets) gives up what it has above it, oldest first.  Where all wait
+(all of it by the number of buckets) gives up what it has above it, oldest first. Where all wait
 alike nobody is over his share, and dropping is left to the kernel, which does it for nothing.
 
 Everything is O(1) but shedding, which looks once at each bucket that is not empty.

@@ -4,17 +4,17 @@
 
 Theory of operation
 -------------------
-A slot belongs to the kernel until it sets TP_STATUS_USER, then to us until we store 0.  Frames
-are taken note of in the order of arrival (``ring_next``), translated and sent in any order where
-they lie (``ring_frame``), and each slot is given back by itself (``ring_release``).  The kernel
+A slot belongs to the kernel until it sets TP_STATUS_USER, then to us until we store 0. Frames
+are taken note of in the order of arrival (`ring_next`), translated and sent in any order where
+they lie (`ring_frame`), and each slot is given back by itself (`ring_release`). The kernel
 fills slots in order and loses frames while the next one is not its own, so none may be kept
-long.  The virtio-net header lies in the ten bytes before the frame, which is also where the
+long. The virtio-net header lies in the ten bytes before the frame, which is also where the
 sender wants it.
 
 A frame larger than a slot (a TCP segment of up to 64 KiB before segmentation) is truncated in
 the ring, marked TP_STATUS_COPY, and waits whole at the head of the socket's queue; it is read
-into one of OVERSIZE_BUFFERS buffers, the one used last first, for it is still in the cache.  When
-they are all in use nothing behind the frame is looked at.  Memory is only taken by buffers that
+into one of OVERSIZE_BUFFERS buffers, the one used last first, for it is still in the cache. When
+they are all in use nothing behind the frame is looked at. Memory is only taken by buffers that
 were ever needed, up to the length of the frames that were in them.
 """
 

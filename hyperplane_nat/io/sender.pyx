@@ -4,12 +4,12 @@
 
 Theory of operation
 -------------------
-A frame is sent from where it lies, its virtio-net header in the ten bytes before it.  Frames are
-queued as messages of ``sendmmsg``; a message may go on with parts of later frames, which the
-kernel puts one behind the other, so that a frame made of several costs no copy of ours.  What is
+A frame is sent from where it lies, its virtio-net header in the ten bytes before it. Frames are
+queued as messages of `sendmmsg`; a message may go on with parts of later frames, which the
+kernel puts one behind the other, so that a frame made of several costs no copy of ours. What is
 queued must stay where it is until the flush.
 
-Sending never blocks.  What the kernel refuses is counted and passed over, so that one dead link
+Sending never blocks. What the kernel refuses is counted and passed over, so that one dead link
 or a full buffer cannot stop the frames behind it.
 """
 

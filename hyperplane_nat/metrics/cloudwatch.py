@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The metrics of a NAT gateway that AWS publishes in CloudWatch, and what they are called here.
+"""The metrics of a NAT gateway that AWS publishes in CloudWatch, and what they are called here.
 
-Theory of operation: AWS's names (Amazon VPC User Guide, "Monitor NAT gateways with Amazon
-CloudWatch", namespace AWS/NATGateway) are mapped one to one. A metric's name is `natgateway_` and
-AWS's name in snake case without its `Count`, which Prometheus keeps for itself; the label
-`interface` stands for the dimension NatGatewayId. What AWS sums over a minute only grows here, and
-`increase(...[1m])` is AWS's figure.
+Theory of operation
+-------------------
+AWS's names (Amazon VPC User Guide, "Monitor NAT gateways with Amazon CloudWatch", namespace
+AWS/NATGateway) are mapped one to one. A metric's name is `natgateway_` and AWS's name in snake case
+without its `Count`, which Prometheus keeps for itself; the label `interface` stands for the
+dimension NatGatewayId. What AWS sums over a minute only grows here, and `increase(...[1m])` is
+AWS's figure.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A lab at one moment, as Prometheus's samples.
+"""A lab at one moment, as Prometheus's samples.
 
-Theory of operation: nothing is counted here. The forwarder counts in the state map, the controller
-knows about processes and functions, and `LabCollector` asks for a `LabSnapshot` of both when
-somebody scrapes.
+Theory of operation
+-------------------
+Nothing is counted here. The forwarder counts in the state map, the controller knows about processes
+and functions, and `LabCollector` asks for a `LabSnapshot` of both when somebody scrapes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Every metric of a lab: its name, kind, labels and meaning, and the counters it is made of.
+"""Every metric of a lab: its name, kind, labels and meaning, and the counters it is made of.
 
 `METRICS` is the one list; docs/metrics.md is written from it, and a test compares it with the
 counters of the engine, so a counter cannot be added without deciding what becomes of it.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The changes that commands and declarations are made of: what is made, and what may go.
+"""The changes that commands and declarations are made of: what is made, and what may go.
 
-Theory of operation: whoever calls has looked at what is asked for (`validation`) and is inside a
-transaction. `Commands` changes one resource at a time, `Planner` all that a declaration names, both
-through what is here; so a resource comes to be in one way, and `user_of` is the one place that says
-what keeps it from being deleted.
+Theory of operation
+-------------------
+Whoever calls has looked at what is asked for (`validation`) and is inside a transaction. `Commands`
+changes one resource at a time, `Planner` all that a declaration names, both through what is here;
+so a resource comes to be in one way, and `user_of` is the one place that says what keeps it from
+being deleted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import TypeVar
 from hyperplane_nat.model.entities import (
     LAMBDA_ACCOUNT_ID,
     Account,
+    ExecutionEnvironment,
     Function,
+    InterfaceKind,
     NetworkConfig,
+    NetworkInterface,
     SecurityGroup,
     Service,
     Subnet,
@@ -28,8 +32,22 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
-from hyperplane_nat.model.resources import ANYWHERE, Networking, ServiceResource
-from hyperplane_nat.model.states import FunctionState, UpdateStatus
+from hyperplane_nat.model.resources import (
+    ANYWHERE,
+    FunctionResource,
+    InterfaceResource,
+    Networking,
+    ServiceResource,
+)
+from hyperplane_nat.model.states import (
+    ENVIRONMENT_STATES,
+    EnvironmentEvent,
+    EnvironmentState,
+    FunctionState,
+    InterfaceStatus,
+    UpdateStatus,
+    following,
+)
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
 P = TypeVar("P", Subnet, SecurityGroup, Service)
@@ -70,14 +88,11 @@ class Changes:
         account_id: str,
         cidr: IPv4Network,
         mtu_bytes: int = 1500,
-        taken: tuple[IPv4Address, ...] = (),
     ) -> Vpc:
         """A VPC with nothing in it."""
         numbers = {vpc.number for vpc in self.tables.vpcs.values()}
         number = next(each for each in range(1, len(numbers) + 2) if each not in numbers)
-        vpc = Vpc(
-            self.new_id("vpc"), name, account_id, cidr, mtu_bytes, number, taken, self.declared
-        )
+        vpc = Vpc(self.new_id("vpc"), name, account_id, cidr, mtu_bytes, number, self.declared)
         self.tables.put(vpc)
         return vpc
 
@@ -119,9 +134,9 @@ class Changes:
         )
 
     def check_address(self, service: Service) -> None:
-        """A service takes no address of Lambda's interfaces."""
+        """A service takes no address of an interface."""
         for interface in self.tables.in_vpc(service.vpc_id):
-            if service.address == interface.address:
+            if service.address in interface.addresses:
                 vpc = self.tables.vpcs[service.vpc_id]
                 raise ModelError(
                     "InvalidIPAddress.InUse",
@@ -131,15 +146,66 @@ class Changes:
                     entry_of("service", f"{vpc.name}/{service.name}", "address"),
                 )
 
+    def make_interface(
+        self,
+        wanted: InterfaceResource,
+        subnet: Subnet,
+        number: int,
+        secondary: tuple[tuple[int, IPv4Address], ...],
+    ) -> None:
+        """A network interface of the lab file, available at once."""
+        for address in wanted.addresses:
+            if int(address) in self.tables.addresses(subnet.vpc_id):
+                raise ModelError(
+                    "InvalidIPAddress.InUse",
+                    f"address {address} of network interface {wanted.name} is in use",
+                    "choose another one",
+                )
+        owner_id = self.tables.vpcs[subnet.vpc_id].account_id
+        self.tables.put(
+            NetworkInterface(
+                id=wanted.name,
+                kind=InterfaceKind.STATIC,
+                status=InterfaceStatus.AVAILABLE,
+                description="",
+                number=number,
+                link=wanted.name,
+                owner_id=owner_id,
+                vpc_id=subnet.vpc_id,
+                subnet_id=subnet.id,
+                group_ids=(),
+                address=wanted.addresses[0],
+                requester_id=owner_id,
+                secondary=secondary,
+                mtu_bytes=wanted.mtu_bytes,
+            )
+        )
+
+    def make_environment(self, number: int, interface: str) -> None:
+        """An environment of the lab file on an interface of it."""
+        self.tables.put(
+            ExecutionEnvironment(
+                slot=number,
+                function_id="",
+                function_name="",
+                version=0,
+                interface_id=interface,
+                state=following(
+                    ENVIRONMENT_STATES, EnvironmentState.INITIALIZING, EnvironmentEvent.PROVISIONED
+                ),
+                invocations=0,
+            )
+        )
+
     def make_function(
-        self, name: str, account_id: str, memory_mb: int, config: NetworkConfig
+        self, wanted: FunctionResource, account_id: str, config: NetworkConfig
     ) -> Function:
         """A function that is Pending, and the interfaces that it needs."""
         function = Function(
             id=uuid(self.lifecycle.random_hex),
-            name=name,
+            name=wanted.name,
             account_id=account_id,
-            memory_mb=memory_mb,
+            memory_mb=wanted.memory_mb,
             config=config,
             update=None,
             version=1,
@@ -151,17 +217,31 @@ class Changes:
             last_update_status_reason_code="",
             last_used=self.lifecycle.now,
             declared=self.declared,
+            code=wanted.code,
+            environment=wanted.environment,
+            reserved_concurrency=wanted.reserved_concurrency,
         )
         self.tables.put(function)
         self.lifecycle.acquire(config, function.name)
         return function
 
-    def change_function(self, old: Function, memory_mb: int, config: NetworkConfig) -> list[str]:
+    def change_function(
+        self, old: Function, wanted: FunctionResource, config: NetworkConfig
+    ) -> list[str]:
         """Another configuration; says what is different, which may be nothing."""
         details = []
-        if old.memory_mb != memory_mb:
-            details.append(f"memory {old.memory_mb} to {memory_mb} MB")
-            old = replace(old, memory_mb=memory_mb)
+        if old.memory_mb != wanted.memory_mb:
+            details.append(f"memory {old.memory_mb} to {wanted.memory_mb} MB")
+        if old.code != wanted.code:
+            details.append("code")
+        if old.environment != wanted.environment:
+            details.append("environment variables")
+        if details:
+            old = self.lifecycle.renew(old, wanted)
+        if old.reserved_concurrency != wanted.reserved_concurrency:
+            # No part of the configuration that environments have: PutFunctionConcurrency.
+            details.append("reserved concurrency")
+            old = replace(old, reserved_concurrency=wanted.reserved_concurrency)
             self.tables.put(old)
         if old.target.networking is not config.networking:
             details.append(f"networking {old.target.networking} to {config.networking}")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One resource at a time: create, change and delete, under the operation names and errors of AWS.
+"""One resource at a time: create, change and delete, under the operation names and errors of AWS.
 
-Theory of operation: `Region.commands` opens a transaction and gives a `Commands`. Each method finds
-what it is about (an id, or the name that a user gave; a subnet, group or service also as VPC/name),
-has it looked at by the checks of `validation` as a declaration would be, and carries it out by
-`Changes`, as a declaration would.
+Theory of operation
+-------------------
+`Region.commands` opens a transaction and gives a `Commands`. Each method finds what it is about (an
+id, or the name that a user gave; a subnet, group or service also as VPC/name), has it looked at by
+the checks of `validation` as a declaration would be, and carries it out by `Changes`, as a
+declaration would.
 
 Error names: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and
 "Errors" of each operation in https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html.
@@ -104,8 +105,6 @@ class Commands:
             raise ModelError(
                 "OperationNotPermitted", f"VPC {INTERNET} is built in", "delete its hosts instead"
             )
-        if found.taken:
-            raise _in_use("VPC", found, "a network interface of the lab file")
         self._delete(found, "VPC")
 
     def create_subnet(self, vpc: str, cidr: IPv4Network, name: str | None = None) -> Subnet:
@@ -121,8 +120,6 @@ class Commands:
     def delete_subnet(self, subnet: str) -> None:
         """DeleteSubnet: InvalidSubnetID.NotFound, DependencyViolation."""
         found = self.subnet(subnet)
-        if any(address in found.cidr for address in self._tables.vpcs[found.vpc_id].taken):
-            raise _in_use("subnet", found, "a network interface of the lab file")
         if self._tables.vpcs[found.vpc_id].name == INTERNET:
             raise ModelError(
                 "OperationNotPermitted", f"subnet {INTERNET} is built in", "leave it as it is"
@@ -229,7 +226,7 @@ class Commands:
                 "change it, or choose another name",
             )
         owner, config = self._network_of(wanted, account)
-        return self._changes.make_function(wanted.name, owner.id, wanted.memory_mb, config)
+        return self._changes.make_function(wanted, owner.id, config)
 
     def update_function_configuration(
         self,
@@ -261,9 +258,12 @@ class Commands:
             subnets=subnets,
             security_groups=groups,
             memory_mb=found.memory_mb if memory_mb is None else memory_mb,
+            code=found.code,
+            environment=found.environment,
+            reserved_concurrency=found.reserved_concurrency,
         )
         _, config = self._network_of(wanted, found.account_id)
-        self._changes.change_function(found, wanted.memory_mb, config)
+        self._changes.change_function(found, wanted, config)
         return self._tables.functions[found.id]
 
     def delete_function(self, function: str) -> None:
@@ -369,7 +369,6 @@ class Commands:
             name=vpc.name,
             cidr=vpc.cidr,
             account=vpc.account_id,
-            taken=vpc.taken,
             subnets=tuple(
                 SubnetResource(each.name, each.cidr) for each in parts_of(vpc, self._tables.subnets)
             ),

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a region holds, in the field names of AWS's APIs, ready for JSON.
+"""What a region holds, in the field names of AWS's APIs, ready for JSON.
 
 Functions are as `GetFunctionConfiguration` of the Lambda API has them; interfaces and security
 groups as `DescribeNetworkInterfaces` and `DescribeSecurityGroups` of the EC2 API. Environments have
@@ -24,7 +23,7 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.region import Region
-from hyperplane_nat.model.resources import Networking, Protocol
+from hyperplane_nat.model.resources import Code, Networking, Protocol
 from hyperplane_nat.model.tables import Tables
 
 _EVERY_PROTOCOL = "-1"
@@ -92,6 +91,8 @@ def describe_interfaces(region: Region) -> list[dict[str, Any]]:
             "SubnetId": interface.subnet_id,
             "SubnetName": tables.subnets[interface.subnet_id].name,
             "PrivateIpAddress": str(interface.address),
+            "SecondaryAddresses": [str(address) for _, address in interface.secondary],
+            "SecondaryNumbers": [number for number, _ in interface.secondary],
             "Groups": _groups(tables, interface.group_ids),
             "Number": interface.number,
             "Link": interface.link,
@@ -176,6 +177,9 @@ def _function(tables: Tables, function: Function) -> dict[str, Any]:
         "Account": function.account_id,
         "Networking": function.config.networking.value,
         "MemorySize": function.memory_mb,
+        "Code": None if function.code is None else _code(function.code),
+        "Environment": {"Variables": dict(function.environment)},
+        "ReservedConcurrentExecutions": function.reserved_concurrency,
         "State": function.state.value,
         "StateReason": function.state_reason,
         "StateReasonCode": function.state_reason_code,
@@ -190,6 +194,16 @@ def _function(tables: Tables, function: Function) -> dict[str, Any]:
         ],
         "Environments": len(tables.environments_of(function.id)),
         "LastUsed": function.last_used,
+    }
+
+
+def _code(code: Code) -> dict[str, Any]:
+    return {
+        "Path": code.path,
+        "CodeSha256": code.sha256,
+        "Handler": code.handler,
+        "Runtime": code.runtime,
+        "Timeout": code.timeout_seconds,
     }
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Entities as JSON, and a whole region as one document.
+"""Entities as JSON, and a whole region as one document.
 
-Theory of operation: pydantic reads the fields of the entities' dataclasses; there is no second
-description of them. `SCHEMA` counts the shapes that have existed: a state of a newer one is refused
-with a remedy, never guessed at. A document is checked for references that lead nowhere before a
-region is made of it.
+Theory of operation
+-------------------
+Pydantic reads the fields of the entities' dataclasses; there is no second description of them.
+`SCHEMA` counts the shapes that have existed: a state of a newer one is refused with a remedy, never
+guessed at. A document is checked for references that lead nowhere before a region is made of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.tables import Tables
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, SCHEMA)
+"""Schema 1 has neither interfaces nor environments of the lab file; they come with the declaration.
+Its VPCs name the addresses of these interfaces, which is ignored."""
 _START_AGAIN = "move it away and apply the lab file again"
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
@@ -54,7 +57,7 @@ def document_of(tables: Tables) -> dict[str, Any]:
 
 def check_schema(schema: object) -> None:
     """Raise unless this program can read a state of that schema."""
-    if schema == SCHEMA:
+    if schema in _READ:
         return
     if isinstance(schema, int) and schema > SCHEMA:
         raise StateError(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a region consists of: immutable records, one row each in the store.
+"""What a region consists of: immutable records, one row each in the store.
 
-Theory of operation: an entity never changes; a command replaces it in the `Tables`. What follows
-from other entities (who uses an interface, which environments are idle) is not kept in them but in
-the indexes of the tables, so that a cold start writes two rows and not a counter shared by all.
+Theory of operation
+-------------------
+An entity never changes; a command replaces it in the `Tables`. What follows from other entities
+(who uses an interface, which environments are idle) is not kept in them but in the indexes of the
+tables, so that a cold start writes two rows and not a counter shared by all.
 
 Entities refer to each other by id; `key` is what a table knows an entity by. `due` is the time, in
 the seconds of the region's clock, at which something happens to it by itself.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
-from hyperplane_nat.model.resources import Networking, Protocol
+from hyperplane_nat.model.resources import Code, Networking, Protocol
 from hyperplane_nat.model.states import (
     EnvironmentState,
     FunctionState,
@@ -58,7 +59,6 @@ class Vpc:
     mtu_bytes: int
     number: int
     """Its number in the forwarder, from 1: addresses are compared within a VPC only."""
-    taken: tuple[IPv4Address, ...] = ()
     declared: bool = True
     """As of `Account`."""
 
@@ -198,6 +198,12 @@ class Function:
     """When it turns Inactive."""
     declared: bool = True
     """As of `Account`."""
+    code: Code | None = None
+    """None: no handler, only programs that an invocation names."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of its handler and of programs."""
+    reserved_concurrency: int | None = None
+    """Invocations that there may be at a time (Lambda API, PutFunctionConcurrency)."""
 
     @property
     def key(self) -> str:
@@ -226,13 +232,16 @@ class InterfaceKind(StrEnum):
     HYPERPLANE = "hyperplane"
     PER_ENVIRONMENT = "per-environment"
     INTERNET = "internet"
+    STATIC = "static"
+    """The environments of the lab file."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkInterface:
-    """An elastic network interface that Lambda made (EC2 API, `NetworkInterface`)."""
+    """An elastic network interface (EC2 API, `NetworkInterface`): of Lambda, or of the lab file."""
 
     id: str
+    """That of the lab file has its name for an id."""
     kind: InterfaceKind
     status: InterfaceStatus
     description: str
@@ -248,8 +257,15 @@ class NetworkInterface:
     due: float | None = None
     """When it becomes available (pending), or deleting (available and unused)."""
     requester_id: str = LAMBDA_ACCOUNT_ID
+    secondary: tuple[tuple[int, IPv4Address], ...] = ()
+    """Its further addresses, each with a number of its own in the state map."""
+    mtu_bytes: int | None = None
+    """The largest packet that it sends, where that is not AWS's."""
 
-    requester_managed = True
+    @property
+    def requester_managed(self) -> bool:
+        """Whether Lambda made it."""
+        return self.requester_id == LAMBDA_ACCOUNT_ID
 
     @property
     def key(self) -> str:
@@ -258,10 +274,21 @@ class NetworkInterface:
 
     @property
     def combination(self) -> Combination | None:
-        """What it is shared by; None when it is an environment's own, or being deleted."""
-        if self.kind is InterfaceKind.PER_ENVIRONMENT or self.status is InterfaceStatus.DELETING:
+        """What functions share it by; None when they do not, or it is being deleted."""
+        shared = self.kind in (InterfaceKind.HYPERPLANE, InterfaceKind.INTERNET)
+        if not shared or self.status is InterfaceStatus.DELETING:
             return None
         return Combination(self.owner_id, self.subnet_id, self.group_ids)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of all its addresses."""
+        return (self.number, *(number for number, _ in self.secondary))
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """All its addresses."""
+        return (self.address, *(address for _, address in self.secondary))
 
     @property
     def serves(self) -> bool:
@@ -275,6 +302,7 @@ class ExecutionEnvironment:
 
     slot: int
     function_id: str
+    """Empty for one of the lab file, whose function nobody lists, invokes or deletes."""
     function_name: str
     version: int
     """The function's `version` that it was started with."""

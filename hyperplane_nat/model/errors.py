@@ -32,6 +32,13 @@ class ModelError(Exception):
         return type(self)(self.code, self.message, self.remedy, self.field or field)
 
 
+class ConcurrencyError(ModelError):
+    """As many invocations as there may be are under way; waiting for the pool is of no use."""
+
+    reason = "ReservedFunctionConcurrentInvocationLimitExceeded"
+    """Lambda API, TooManyRequestsException, `Reason`."""
+
+
 class StateError(Exception):
     """A saved state that cannot be used; the text is one line with the remedy."""
 

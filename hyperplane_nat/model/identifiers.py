@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Ids as AWS writes them: `vpc-`, `subnet-`, `sg-`, `eni-` and 17 hexadecimal digits.
+"""Ids as AWS writes them: `vpc-`, `subnet-`, `sg-`, `eni-` and 17 hexadecimal digits.
+
+People write the name of an environment as `env-7`, after its number.
 
 Randomness is a parameter: a function that gives so many hexadecimal digits. `secrets.token_hex`
 stands behind the default, a seeded generator behind tests that want to see the same ids twice.
@@ -9,12 +10,14 @@ stands behind the default, a seeded generator behind tests that want to see the 
 from __future__ import annotations
 
 import random
+import re
 import secrets
 from collections.abc import Callable
 
 RandomHex = Callable[[int], str]
 
 _DIGITS = 17
+_ENVIRONMENT = re.compile(r"(?:env-?)?([1-9][0-9]{0,5})")
 
 
 def system_hex(digits: int) -> str:
@@ -51,3 +54,14 @@ def account_id(source: RandomHex) -> str:
 def link_name(interface_id: str) -> str:
     """A link name for an interface: the kernel takes 15 characters."""
     return interface_id[:15]
+
+
+def environment_name(number: int) -> str:
+    """The name of environment `number`, counted from 1."""
+    return f"env-{number}"
+
+
+def environment_number(name: str) -> int | None:
+    """The number in `env-7`, `env7` or `7`; None when it is none of these."""
+    match = _ENVIRONMENT.fullmatch(name)
+    return int(match[1]) if match else None

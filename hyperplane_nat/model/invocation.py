@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Invocations: which environment serves, and what its network costs.
+"""Invocations: which environment serves, and what its network costs.
 
-Theory of operation: an environment serves one invocation at a time and is kept for a while
-afterwards; the one that became idle last is taken first, so that the others can age. Without one a
-cold start takes a slot of the caller's pool and an interface: a shared one that exists already, or,
-in the model before 2019, one made for this environment alone, subject to quota and subnet.
+Theory of operation
+-------------------
+An environment serves one invocation at a time and is kept for a while afterwards; the one that
+became idle last is taken first, so that the others can age. Without one a cold start takes a slot
+of the caller's pool and an interface: a shared one that exists already, or, in the model before
+2019, one made for this environment alone, subject to quota and subnet.
 
 Refusals have the names of the Lambda API. While a function is being created, Invoke answers
 ResourceConflictException ("Troubleshoot invocation issues in Lambda"); an Inactive function and one
@@ -24,7 +25,7 @@ from hyperplane_nat.model.entities import (
     InterfaceKind,
     NetworkInterface,
 )
-from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.errors import ConcurrencyError, ModelError
 from hyperplane_nat.model.lifecycle import RESTORING, Lifecycle
 from hyperplane_nat.model.resources import Networking
 from hyperplane_nat.model.states import (
@@ -86,6 +87,7 @@ class Invocations:
         """Place an invocation of an Active function."""
         if function.state is not FunctionState.ACTIVE:
             raise not_ready(function)
+        self._refuse_beyond_reserved(function)
         slot = self._tables.last_idle_of(function.id)
         if slot is not None:
             environment = self._tables.environments[slot]
@@ -112,6 +114,21 @@ class Invocations:
         self._tables.put(environment)
         self._lifecycle.used(function)
         return self.placement(environment)
+
+    def _refuse_beyond_reserved(self, function: Function) -> None:
+        if function.reserved_concurrency is None:
+            return
+        serving = sum(
+            environment.state in (EnvironmentState.INITIALIZING, EnvironmentState.BUSY)
+            for environment in self._tables.environments_of(function.id)
+        )
+        if serving >= function.reserved_concurrency:
+            raise ConcurrencyError(
+                "TooManyRequestsException",
+                "Rate Exceeded.",
+                f"function {function.name} has a reserved_concurrency of "
+                f"{function.reserved_concurrency}",
+            )
 
     def repeated(self, function: Function, token: str) -> Placement | None:
         """The placement of the invocation that runs under this token, if one does."""

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Functions and their network interfaces over time.
+"""Functions and their network interfaces over time.
 
-Theory of operation: a function holds a combination of subnet and security groups, never a certain
-interface; whoever shares the combination shares its interfaces ("Giving Lambda functions access to
-resources in an Amazon VPC", "Hyperplane ENIs"). `acquire` makes an interface for a combination that
-has none, `settle` draws the consequences of whatever has changed: an interface that lost its last
-user starts to wait for its deletion, a function whose combinations are all served becomes Active, a
-change of configuration whose interfaces are there takes over. `expire` does what is due by time.
+Theory of operation
+-------------------
+A function holds a combination of subnet and security groups, never a certain interface; whoever
+shares the combination shares its interfaces ("Giving Lambda functions access to resources in an
+Amazon VPC", "Hyperplane ENIs"). `acquire` makes an interface for a combination that has none,
+`settle` draws the consequences of whatever has changed: an interface that lost its last user starts
+to wait for its deletion, a function whose combinations are all served becomes Active, a change of
+configuration whose interfaces are there takes over. `expire` does what is due by time.
 
 `now` is the time of the command or of the transition that is being applied. When the clock has
 jumped over several of them, each happens at its own time.
@@ -30,7 +31,7 @@ from hyperplane_nat.model.entities import (
 )
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import RandomHex, link_name, resource_id, uuid
-from hyperplane_nat.model.resources import Networking
+from hyperplane_nat.model.resources import FunctionResource, Networking
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
@@ -71,7 +72,7 @@ class Lifecycle:
         settings: LifecycleSettings,
         clock: Callable[[], float],
         random_hex: RandomHex,
-        numbers: range,
+        numbers: int,
     ) -> None:
         self.tables = tables
         self.settings = settings
@@ -146,13 +147,7 @@ class Lifecycle:
 
     def configure(self, function: Function, config: NetworkConfig) -> None:
         """Give a function another configuration; the old one serves until the new one can."""
-        if function.state is FunctionState.PENDING or function.update is not None:
-            raise ModelError(
-                "ResourceConflictException",
-                "The operation cannot be performed at this time. An update is in progress for "
-                f"function {function.name}",
-                "wait until it is Active and its last update Successful",
-            )
+        _refuse_while_changing(function)
         if function.state is FunctionState.ACTIVE:
             function = replace(
                 function,
@@ -176,6 +171,23 @@ class Lifecycle:
             self._give_up_old(function)
         self.tables.put(function)
         self.acquire(config, function.name)
+
+    def renew(self, function: Function, wanted: FunctionResource) -> Function:
+        """
+        Give a function other memory, code or variables: who serves goes on to its end with what it
+        has, and new environments have the new.
+        """
+        _refuse_while_changing(function)
+        function = replace(
+            function,
+            memory_mb=wanted.memory_mb,
+            code=wanted.code,
+            environment=wanted.environment,
+            version=function.version + 1,
+        )
+        self.tables.put(function)
+        self._give_up_old(function)
+        return function
 
     def wake(self, function: Function) -> None:
         """An Inactive function was invoked: it is Pending until its interfaces are back."""
@@ -328,6 +340,8 @@ class Lifecycle:
         used = self.tables.references(interface) > 0
         if interface.status is InterfaceStatus.AVAILABLE and used:
             event, due = InterfaceEvent.ATTACHED, None
+        elif interface.kind is InterfaceKind.STATIC:
+            return
         elif interface.status is InterfaceStatus.IN_USE and not used:
             event, due = InterfaceEvent.DETACHED, self.now + self._deletion_seconds(interface)
         elif interface.status is InterfaceStatus.AVAILABLE and interface.due is None:
@@ -405,12 +419,12 @@ class Lifecycle:
         return self.settings.scaled(self.settings.interface_deletion_seconds)
 
     def _free_number(self) -> int:
-        for number in self._numbers:
+        for number in range(self._numbers):
             if number not in self.tables.numbers:
                 return number
         raise ModelError(
             "ENILimitReachedException",
-            f"the lab has room for {len(self._numbers)} network interfaces and no more",
+            f"the lab has room for {self._numbers} network interfaces and no more",
             "delete functions, or share subnets and security groups",
         )
 
@@ -424,4 +438,14 @@ class Lifecycle:
             "SubnetIPAddressLimitReachedException",
             f"subnet {subnet.name} ({subnet.cidr}) has no free address",
             "use a larger subnet or several",
+        )
+
+
+def _refuse_while_changing(function: Function) -> None:
+    if function.state is FunctionState.PENDING or function.update is not None:
+        raise ModelError(
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. An update is in progress for "
+            f"function {function.name}",
+            "wait until it is Active and its last update Successful",
         )

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-From wanted resources to changes of a region.
+"""From wanted resources to changes of a region.
 
-Theory of operation: a plan is found by doing it. `Planner.run` makes the `Changes` that commands
-make, in an order in which each is possible, and writes a line for each; `Region.plan` takes it all
-back, `Region.apply` keeps it. So a plan shows what apply does, and whatever makes an apply
-impossible, a quota or the last free address included, is told before anything is changed.
+Theory of operation
+-------------------
+A plan is found by doing it. `Planner.run` makes the `Changes` that commands make, in an order in
+which each is possible, and writes a line for each; `Region.plan` takes it all back, `Region.apply`
+keeps it. So a plan shows what apply does, and whatever makes an apply impossible, a quota or the
+last free address included, is told before anything is changed.
 
 The order: everything that others refer to is made first, then functions are deleted, created and
 changed, then what nobody refers to any more is deleted, those that refer before those referred to.
@@ -19,6 +20,9 @@ old one is deleted, the new one made.
 
 What commands have made and no declaration has named stays, unless something else is to have its
 name. What a declaration names is declared from then on, whoever has made it.
+
+Interfaces and environments of the lab file are made by the first run, without a line: they are
+there when the lab is, and stay as they are.
 """
 
 from __future__ import annotations
@@ -104,7 +108,9 @@ class Planner:
             self._make_services(self._vpcs[vpc.name], vpc.services)
         self._make_services(internet, self._wanted.internet)
         self._delete_services()
-        self._check_addresses()
+        self._provide()
+        for service in self._tables.services.values():
+            self._changes.check_address(service)
         self._delete_functions()
         for function in self._wanted.functions:
             try:
@@ -197,13 +203,8 @@ class Planner:
             None,
         )
         if vpc is None:
-            vpc = self._changes.make_vpc(
-                wanted.name, owner, wanted.cidr, wanted.mtu_bytes, wanted.taken
-            )
+            vpc = self._changes.make_vpc(wanted.name, owner, wanted.cidr, wanted.mtu_bytes)
             self._line(CREATE, "vpc", vpc.name, str(vpc.cidr))
-        elif vpc.taken != wanted.taken:
-            vpc = replace(vpc, taken=wanted.taken)
-            self._tables.put(vpc)
         self._vpcs[vpc.name] = vpc = self._declared(vpc)
         present = {
             item.name: item for item in self._tables.subnets.values() if item.vpc_id == vpc.id
@@ -292,19 +293,21 @@ class Planner:
                 self._tables.remove(service)
                 self._line(DELETE, kind, name)
 
-    def _check_addresses(self) -> None:
-        """Services and interfaces outside the model take no address of Lambda's interfaces."""
-        for service in self._tables.services.values():
-            self._changes.check_address(service)
-        for vpc in self._tables.vpcs.values():
-            for interface in self._tables.in_vpc(vpc.id):
-                if interface.address in vpc.taken:
-                    raise ModelError(
-                        "InvalidIPAddress.InUse",
-                        f"address {interface.address} in VPC {vpc.name} is that of "
-                        f"interface {interface.id}",
-                        "choose another one",
-                    )
+    def _provide(self) -> None:
+        """What the lab file has of its own. A state map knows it by its numbers: they are as they
+        always were.
+        """
+        wanted = self._wanted.interfaces
+        following = len(wanted)
+        for number, item in enumerate(wanted):
+            secondary = tuple(enumerate(item.addresses[1:], following))
+            following += len(secondary)
+            if item.name not in self._tables.interfaces:
+                subnet = self._subnets[item.vpc, item.subnet]
+                self._changes.make_interface(item, subnet, number, secondary)
+        for number in range(1, self._wanted.environments + 1):
+            if number not in self._tables.environments:
+                self._changes.make_environment(number, wanted[(number - 1) % len(wanted)].name)
 
     def _config(self, wanted: FunctionResource) -> NetworkConfig:
         if wanted.networking is Networking.NONE:
@@ -326,10 +329,8 @@ class Planner:
         if old is None:
             self._line(CREATE, "function", wanted.name, wanted.networking.value)
             account = self._accounts[wanted.account].id
-            self._changes.make_function(wanted.name, account, wanted.memory_mb, config)
-        elif details := self._changes.change_function(
-            self._declared(old), wanted.memory_mb, config
-        ):
+            self._changes.make_function(wanted, account, config)
+        elif details := self._changes.change_function(self._declared(old), wanted, config):
             self._line(CHANGE, "function", wanted.name, ", ".join(details))
 
     def _delete_functions(self) -> None:

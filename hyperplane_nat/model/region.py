@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A region: accounts, VPCs, functions and their network interfaces, with all their life cycles.
+"""A region: accounts, VPCs, functions and their network interfaces, with all their life cycles.
 
-Theory of operation: `Region` is the one door to the model. A command first applies what is due by
-the clock, then runs as a transaction of the `Tables`: it happens as a whole or raises and leaves
-nothing. Afterwards `changes` names the rows to save (`store` does), so that a killed process comes
-back with the state of the last command. A command that raises may have changes to save all the
-same: time has passed, and an Inactive function that is invoked fails but becomes Pending.
+Theory of operation
+-------------------
+`Region` is the one door to the model. A command first applies what is due by the clock, then runs
+as a transaction of the `Tables`: it happens as a whole or raises and leaves nothing. Afterwards
+`changes` names the rows to save (`store` does), so that a killed process comes back with the state
+of the last command. A command that raises may have changes to save all the same: time has passed,
+and an Inactive function that is invoked fails but becomes Pending.
 
 The region knows no namespace. The controller makes the world follow `wanted`, takes down what
 `deleting` and `reaped` list and says when it is gone. Interface numbers stay retired until the
@@ -18,7 +19,7 @@ Nothing happens by itself: call `advance` at `next_deadline`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -71,7 +72,7 @@ class Region:
 
     `clock` gives seconds that go on over a restart of the process, as `time.time` does. `take_slot`
     gives a free slot number for a cold start, or raises; what it raises leaves `begin` unchanged.
-    Interfaces get numbers from `first_interface_number` on, `interface_numbers` of them at most.
+    Interfaces have `interface_numbers` numbers at most.
     """
 
     def __init__(
@@ -80,7 +81,6 @@ class Region:
         clock: Callable[[], float] = time.time,
         settings: LifecycleSettings | None = None,
         take_slot: Callable[[], int] = no_slot,
-        first_interface_number: int = 0,
         interface_numbers: int = INTERFACE_NUMBERS,
         random_hex: RandomHex = system_hex,
         tables: Tables | None = None,
@@ -94,7 +94,7 @@ class Region:
             self.settings,
             clock,
             random_hex,
-            range(first_interface_number, first_interface_number + interface_numbers),
+            interface_numbers,
         )
         self._invocations = Invocations(self._lifecycle, take_slot)
         self._compiler: tuple[int, Compiler] | None = None
@@ -235,16 +235,26 @@ class Region:
             if found.state is not EnvironmentState.TERMINATING:
                 self._lifecycle.give_up(found)
 
-    def interrupted(self) -> list[int]:
+    def function(self, name: str) -> Function:
+        """A function by its name. ResourceNotFoundException."""
+        return Commands(self._lifecycle).function(name)
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a function with code."""
+        return any(each.code for each in self.tables.functions.values())
+
+    def interrupted(self, going_on: Container[int] = ()) -> list[int]:
         """
         Give up all environments that initialize or are busy: their programs ended with the
-        controller that ran them. Returns their slots.
+        controller that ran them, unless they are `going_on`. Returns their slots.
         """
         with self._command():
             found = [
                 environment
                 for environment in self.tables.environments.values()
                 if environment.state in (EnvironmentState.INITIALIZING, EnvironmentState.BUSY)
+                and environment.slot not in going_on
             ]
             for environment in found:
                 self._lifecycle.give_up(environment)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What somebody wants a region to hold, by names: the input of `Region.plan`.
+"""What somebody wants a region to hold, by names: the input of `Region.plan`.
 
 Plain data, neither checked nor numbered. Ids, states and whatever else AWS would add belong to the
 region; checking references, ranges and quotas does too, so that every way in (a file, the control
@@ -112,13 +111,39 @@ class VpcResource:
     subnets: tuple[SubnetResource, ...] = ()
     security_groups: tuple[SecurityGroupResource, ...] = ()
     services: tuple[ServiceResource, ...] = ()
-    taken: tuple[IPv4Address, ...] = ()
-    """Addresses that interfaces outside the model have, the configured ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceResource:
+    """A network interface of the lab file, for the environments that it provides."""
+
+    name: str
+    vpc: str
+    subnet: str
+    addresses: tuple[IPv4Address, ...]
+    """The primary first."""
+    mtu_bytes: int | None = None
+    """The largest packet that it sends, where that is not AWS's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a function runs, and how (Lambda API, `CreateFunction`)."""
+
+    path: str
+    """A directory, a zip archive or a `.py` file; absolute."""
+    sha256: str
+    """Of what is there (`code_sha256`), so that a change of it is one of the function; may be
+    empty."""
+    handler: str
+    runtime: str
+    """`python3.11` and the like, or `provided`."""
+    timeout_seconds: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionResource:
-    """A Lambda function, as far as the network is concerned."""
+    """A Lambda function."""
 
     name: str
     networking: Networking = Networking.HYPERPLANE
@@ -128,6 +153,12 @@ class FunctionResource:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     memory_mb: int = MEMORY_MB
+    code: Code | None = None
+    """None: it has no handler, and runs the programs that `invoke` names."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of its handler and of programs, sorted by their names."""
+    reserved_concurrency: int | None = None
+    """How many invocations there may be at a time; None: as many as there are environments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +172,7 @@ class Resources:
     internet: tuple[ServiceResource, ...] = ()
     """Public hosts that functions without VPC configuration reach."""
     functions: tuple[FunctionResource, ...] = ()
+    interfaces: tuple[InterfaceResource, ...] = ()
+    """Those that `environments` share. Their numbers follow from their places."""
+    environments: int = 0
+    """How many are provided from the beginning, spread over `interfaces` in turn."""

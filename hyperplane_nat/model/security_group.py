@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Security groups as the forwarder evaluates them: plain allow rules for each interface.
+"""Security groups as the forwarder evaluates them: plain allow rules for each interface.
 
-Theory of operation: what an interface may send is the union of the egress rules of its groups. A
-rule that names a group means the group's members: the addresses, as /32, of the interfaces and
-services of the VPC that carry it. A service that carries groups is guarded: a new flow towards its
-address must also match a rule of the service's groups that admits this interface, by its address
-or because it carries the group that the rule names. So an ingress rule is resolved for one
-interface here and says only protocol and ports to the forwarder. All rules allow, and a flow once
-made is tracked (AWS, "Security groups", "Security group connection tracking"): rules are looked at
-when a flow is made and never again.
+Theory of operation
+-------------------
+What an interface may send is the union of the egress rules of its groups. A rule that names a group
+means the group's members: the addresses, as /32, of the interfaces and services of the VPC that
+carry it. A service that carries groups is guarded: a new flow towards its address must also match a
+rule of the service's groups that admits this interface, by its address or because it carries the
+group that the rule names. So an ingress rule is resolved for one interface here and says only
+protocol and ports to the forwarder. All rules allow, and a flow once made is tracked (AWS,
+"Security groups", "Security group connection tracking"): rules are looked at when a flow is made
+and never again.
 
-A service without groups is open to its whole VPC, and the internet has no groups at all.
+A service without groups is open to its whole VPC. The internet has no groups at all, and the
+environments of the lab file are restricted by none.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class Compiler:
 
     def policy(self, interface: NetworkInterface) -> Policy:
         """The policy of one interface."""
-        if interface.kind is InterfaceKind.INTERNET:
+        if interface.kind in (InterfaceKind.INTERNET, InterfaceKind.STATIC):
             return ALLOW_ALL
         key = (interface.vpc_id, interface.group_ids)
         egress = self._egress.get(key)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The life cycles of functions, network interfaces and execution environments, as tables.
+"""The life cycles of functions, network interfaces and execution environments, as tables.
 
-Theory of operation: each table maps (state, event) to the next state; what is not in the table
-cannot happen. State names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
+Theory of operation
+-------------------
+Each table maps (state, event) to the next state; what is not in the table cannot happen. State
+names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
 
 * A function is Pending until every combination of subnet and security groups in its configuration
   has an interface, then Active. Idle for long it turns Inactive; the invocation that finds it so
@@ -12,7 +13,7 @@ cannot happen. State names are AWS's: "Lambda function states", EC2 "NetworkInte
   it. Without a user it waits as available, where a new user finds it, and is deleting once the
   wait is over: then it only remains to be taken down.
 * An environment initializes, is busy and idle in turns, and terminates. It serves one invocation at
-  a time.
+  a time. One of the lab file is provisioned, and nothing happens to it.
 """
 
 from __future__ import annotations
@@ -84,12 +85,15 @@ class EnvironmentState(StrEnum):
     BUSY = "busy"
     IDLE = "idle"
     TERMINATING = "terminating"
+    PROVISIONED = "static"
+    """Of the lab file: it is there for as long as the lab."""
 
 
 class EnvironmentEvent(StrEnum):
     """What happens to an environment."""
 
     READY = "ready"
+    PROVISIONED = "provisioned"
     BEGUN = "begun"
     ENDED = "ended"
     GIVEN_UP = "given up"
@@ -123,6 +127,7 @@ INTERFACE_STATES: Mapping[tuple[InterfaceStatus, InterfaceEvent], InterfaceStatu
 
 ENVIRONMENT_STATES: Mapping[tuple[EnvironmentState, EnvironmentEvent], EnvironmentState] = {
     (EnvironmentState.INITIALIZING, EnvironmentEvent.READY): EnvironmentState.BUSY,
+    (EnvironmentState.INITIALIZING, EnvironmentEvent.PROVISIONED): EnvironmentState.PROVISIONED,
     (EnvironmentState.INITIALIZING, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
     (EnvironmentState.BUSY, EnvironmentEvent.ENDED): EnvironmentState.IDLE,
     (EnvironmentState.BUSY, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The region in a SQLite file: what a killed controller finds again.
+"""The region in a SQLite file: what a killed controller finds again.
 
-Theory of operation: one row per entity, its JSON as the body. A command writes the rows that it has
-changed, and the answer for its client token, in one transaction, so that a process killed at any
-moment leaves the state of a whole number of commands. The threat is a killed process and not a lost
-machine: with `synchronous` off nothing waits for a disk, and what was handed to the kernel stays.
-The write-ahead log makes a commit one append.
+Theory of operation
+-------------------
+One row per entity, its JSON as the body. A command writes the rows that it has changed, and the
+answer for its client token, in one transaction, so that a process killed at any moment leaves the
+state of a whole number of commands. The threat is a killed process and not a lost machine: with
+`synchronous` off nothing waits for a disk, and what was handed to the kernel stays. The write-ahead
+log makes a commit one append.
 
 The file is locked for as long as it is open: two controllers on one state are two truths.
 
@@ -217,6 +218,7 @@ class Store:
             check_schema(schema)
         except StateError as error:
             raise StateError(f"{self.path}: {error.message}", error.remedy) from None
+        execute(f"PRAGMA user_version = {SCHEMA}")
         found = execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise StateError(f"{self.path} is damaged: {found}", _DAMAGED)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The tables of a region: entities by key, what follows from them, and transactions.
+"""The tables of a region: entities by key, what follows from them, and transactions.
 
-Theory of operation: every change goes through `put` and `remove`. They keep the indexes right,
-write down the entity as it was (so that a transaction that fails puts everything back), and note
-the key as changed (so that the store writes rows and not regions). Indexes are derived from
-entities alone and never stored.
+Theory of operation
+-------------------
+Every change goes through `put` and `remove`. They keep the indexes right, write down the entity as
+it was (so that a transaction that fails puts everything back), and note the key as changed (so that
+the store writes rows and not regions). Indexes are derived from entities alone and never stored.
 
 Timers are a heap of (due, kind, key). An entry counts only while the entity it names still has
 that `due`; others are dropped when they come up, and the heap is made anew when most of it is such.
@@ -32,6 +32,7 @@ from hyperplane_nat.model.entities import (
     Entity,
     ExecutionEnvironment,
     Function,
+    InterfaceKind,
     NetworkInterface,
     RetiredNumber,
     SecurityGroup,
@@ -116,8 +117,8 @@ class Tables:
         return [self.interfaces[key] for key in self._in_vpc.get(vpc_id, ())]
 
     def count_in_vpc(self, vpc_id: str) -> int:
-        """How many interfaces a VPC has."""
-        return len(self._in_vpc.get(vpc_id, ()))
+        """How many interfaces Lambda has in a VPC."""
+        return sum(each.kind is not InterfaceKind.STATIC for each in self.in_vpc(vpc_id))
 
     def addresses(self, vpc_id: str) -> dict[int, int]:
         """Addresses that interfaces, services and others have, as numbers."""
@@ -274,10 +275,11 @@ class Tables:
 
     def _index(self, kind: str, entity: Entity) -> None:
         if isinstance(entity, NetworkInterface):
-            self.numbers.add(entity.number)
+            self.numbers.update(entity.numbers)
             self.links.add(entity.link)
             self._in_vpc[entity.vpc_id][entity.id] = None
-            self._take(entity.vpc_id, int(entity.address))
+            for address in entity.addresses:
+                self._take(entity.vpc_id, int(address))
             if (combination := entity.combination) is not None:
                 self._sharing[combination][entity.id] = None
             self._touch_interface(entity)
@@ -297,9 +299,6 @@ class Tables:
                 self._holders[combination][entity.id] = None
                 self._touch_sharing(combination)
             self.touched_functions[entity.id] = None
-        elif isinstance(entity, Vpc):
-            for address in entity.taken:
-                self._take(entity.id, int(address))
         elif isinstance(entity, SecurityGroup):
             for rule in entity.egress:
                 if rule.group_id is not None:
@@ -311,10 +310,11 @@ class Tables:
 
     def _unindex(self, kind: str, entity: Entity) -> None:
         if isinstance(entity, NetworkInterface):
-            self.numbers.discard(entity.number)
+            self.numbers.difference_update(entity.numbers)
             self.links.discard(entity.link)
             _drop(self._in_vpc, entity.vpc_id, entity.id)
-            self._release(entity.vpc_id, int(entity.address))
+            for address in entity.addresses:
+                self._release(entity.vpc_id, int(address))
             if (combination := entity.combination) is not None:
                 _drop(self._sharing, combination, entity.id)
         elif isinstance(entity, ExecutionEnvironment):
@@ -330,9 +330,6 @@ class Tables:
             for combination in entity.combinations:
                 _drop(self._holders, combination, entity.id)
                 self._touch_sharing(combination)
-        elif isinstance(entity, Vpc):
-            for address in entity.taken:
-                self._release(entity.id, int(address))
         elif isinstance(entity, SecurityGroup):
             for rule in entity.egress:
                 if rule.group_id is not None:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What can be wrong with wanted resources by themselves, whatever the region holds.
+"""What can be wrong with wanted resources by themselves, whatever the region holds.
 
 Each check raises a `ModelError` with the error name that EC2 ("Error codes for the Amazon EC2 API")
 or Lambda ("CreateFunction") has for it. What depends on the region, free addresses and quotas and
@@ -9,6 +8,7 @@ what is in use, is found when the plan is tried.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
@@ -20,6 +20,7 @@ from hyperplane_nat.model.resources import (
     DEFAULT_ACCOUNT,
     DEFAULT_ACCOUNT_ID,
     AccountResource,
+    Code,
     FunctionResource,
     Networking,
     Protocol,
@@ -43,6 +44,31 @@ _ACCOUNT_ID = re.compile(r"[0-9]{12}")
 _PREFIX_MAX = 28
 _PORT_MAX = 65535
 _MEMORY_MB = range(128, 10_241)
+_TIMEOUT_SECONDS = range(1, 901)
+_ENVIRONMENT_BYTES_MAX = 4096
+_VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
+_RUNTIME = re.compile(r"python3\.[0-9]{1,2}|provided(\.al2(023)?)?")
+
+RESERVED_VARIABLES = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "LAMBDA_TASK_ROOT",
+        "LAMBDA_RUNTIME_DIR",
+    }
+)
+"""What Lambda sets itself ("Defined runtime environment variables"). Its credentials are not among
+them here: nobody but the function's configuration has any to give."""
 
 
 def accounts_of(wanted: Resources) -> tuple[AccountResource, ...]:
@@ -71,6 +97,7 @@ def validate(wanted: Resources, settings: LifecycleSettings) -> None:
             raise _wrong(f"VPC {vpc.name} is of unknown account {vpc.account!r}", "declare it")
         _check_vpc(vpc, settings)
     check_hosts(wanted.internet)
+    _check_interfaces(wanted)
     for function in wanted.functions:
         if function.account not in names:
             raise _lambda(
@@ -106,6 +133,28 @@ def check_hosts(hosts: Sequence[ServiceResource]) -> None:
                 "choose one of 198.51.100.0/24 or 203.0.113.0/24",
             )
     _endpoints_differ("the internet", hosts)
+
+
+def _check_interfaces(wanted: Resources) -> None:
+    """Those of the lab file have addresses of their subnets, and its environments have one."""
+    _unique("network interface", (interface.name for interface in wanted.interfaces))
+    networks = {(vpc.name, each.name): each.cidr for vpc in wanted.vpcs for each in vpc.subnets}
+    for interface in wanted.interfaces:
+        network = networks.get((interface.vpc, interface.subnet))
+        if network is None:
+            raise ModelError(
+                "InvalidSubnetID.NotFound",
+                f"network interface {interface.name} is in no subnet of the lab",
+                "name one",
+            )
+        for address in interface.addresses:
+            if address not in network:
+                raise _wrong(
+                    f"address {address} of network interface {interface.name} is outside {network}",
+                    "choose an address inside",
+                )
+    if wanted.environments and not wanted.interfaces:
+        raise _wrong("the environments have no network interface to share", "give them one")
 
 
 def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
@@ -162,12 +211,6 @@ def check_services(vpc: VpcResource) -> None:
             raise _wrong(
                 f"address {service.address} of service {service.name} is reserved by AWS",
                 "the first four and the last address of a subnet are: choose another one",
-            )
-        if service.address in vpc.taken:
-            raise ModelError(
-                "InvalidIPAddress.InUse",
-                f"address {service.address} of service {service.name} is a network interface's",
-                "choose another one",
             )
         _check_endpoint(f"service {service.name}", service)
         _known_groups(f"service {service.name}", service.security_groups, groups, vpc)
@@ -239,6 +282,9 @@ def check_function(
             f"memory of function {function.name} is {function.memory_mb} MB",
             f"choose {_MEMORY_MB.start} to {_MEMORY_MB.stop - 1}",
         )
+    if function.code is not None:
+        _check_code(function.name, function.code)
+    _check_variables(function.name, dict(function.environment))
     who = f"function {function.name}"
     _unique(f"subnet of {who}", function.subnets)
     _unique(f"security group of {who}", function.security_groups)
@@ -309,6 +355,55 @@ def _unique(what: str, names: Iterable[str]) -> None:
 
 def _wrong(message: str, remedy: str) -> ModelError:
     return ModelError("InvalidParameterValue", message, remedy)
+
+
+def _check_code(name: str, code: Code) -> None:
+    if _RUNTIME.fullmatch(code.runtime) is None:
+        raise _lambda(
+            f"Value {code.runtime} at 'runtime' of function {name} failed to satisfy constraint: "
+            "python3.x or provided",
+            "choose the Python of this host, or provided with a program called bootstrap",
+            "runtime",
+        )
+    if code.runtime.startswith("python") and "." not in code.handler.strip("."):
+        raise _lambda(
+            f"handler {code.handler!r} of function {name} names no function of a module",
+            'write it like "app.handler"',
+            "handler",
+        )
+    if code.timeout_seconds not in _TIMEOUT_SECONDS:
+        raise _lambda(
+            f"timeout of function {name} is {code.timeout_seconds} seconds",
+            f"choose {_TIMEOUT_SECONDS.start} to {_TIMEOUT_SECONDS.stop - 1}",
+            "timeout_seconds",
+        )
+
+
+def _check_variables(function: str, variables: dict[str, str]) -> None:
+    reserved = sorted(RESERVED_VARIABLES.intersection(variables))
+    if reserved:
+        raise _lambda(
+            "Lambda was unable to configure your environment variables because the environment "
+            "variables you have provided contains reserved keys that are currently not supported "
+            f"for modification. Reserved keys used in this request: {', '.join(reserved)}",
+            f"leave them out of function {function}",
+            "environment",
+        )
+    for variable, value in variables.items():
+        if _VARIABLE.fullmatch(variable) is None or "\0" in value:
+            raise _lambda(
+                f"variable {variable!r} of function {function} is none that Lambda takes",
+                "names are letters, digits and _, two at least, and begin with a letter",
+                "environment",
+            )
+    size = len(json.dumps(variables, separators=(",", ":")).encode())
+    if size > _ENVIRONMENT_BYTES_MAX:
+        raise _lambda(
+            "Lambda was unable to configure your environment variables because the environment "
+            f"variables you have provided exceeded the 4KB limit. String measured: {size}",
+            f"give function {function} fewer",
+            "environment",
+        )
 
 
 def _lambda(message: str, remedy: str, field: str = "") -> ModelError:

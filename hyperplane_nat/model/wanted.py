@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperplane_nat.model.entities import NetworkInterface, Service, Vpc
+from hyperplane_nat.model.entities import InterfaceKind, NetworkInterface, Service, Vpc
 from hyperplane_nat.model.security_group import Compiler, Policy
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.tables import Tables
@@ -58,6 +58,12 @@ class WantedInterface:
     address: str
     destinations: tuple[str, ...]
     """Networks that are reached through it."""
+    secondary: tuple[tuple[int, str], ...]
+    """Its further addresses, with their numbers."""
+    mtu_bytes: int | None
+    """The largest packet that it sends, where that is not AWS's."""
+    vpc_mtu_bytes: int
+    kind: InterfaceKind
     status: InterfaceStatus
     policy: Policy
 
@@ -113,6 +119,10 @@ def interface_of(
         router=str(subnet.router),
         address=str(interface.address),
         destinations=(str(vpc.cidr),),
+        secondary=tuple((number, str(address)) for number, address in interface.secondary),
+        mtu_bytes=interface.mtu_bytes,
+        vpc_mtu_bytes=vpc.mtu_bytes,
+        kind=interface.kind,
         status=interface.status,
         policy=compiler.policy(interface),
     )

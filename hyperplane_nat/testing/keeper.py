@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Who brings a lab up and takes it down: a shell that outlives the tests, whatever ends them.
+"""Who brings a lab up and takes it down: a shell that outlives the tests, whatever ends them.
 
-Theory of operation: the keeper is started with a pipe to its standard input. It runs `up`, says
-how that went, and then waits for a line or for the end of the pipe, which comes with the end of the
-test process, be that by SIGKILL. Then it runs `down` and removes the directory. It is a session
-of its own, so that Ctrl-C at a terminal does not reach it.
+Theory of operation
+-------------------
+The keeper is started with a pipe to its standard input. It runs `up`, says how that went, and then
+waits for a line or for the end of the pipe, which comes with the end of the test process, be that
+by SIGKILL. Then it runs `down` and removes the directory. It is a session of its own, so that
+Ctrl-C at a terminal does not reach it.
 
 When the keeper is killed too, the lab stands. Its directory, in the one for temporary files, is
 then found by the next session: the tests' process and the keeper hold a flock(2) of it for as long

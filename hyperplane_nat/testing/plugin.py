@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The pytest plugin: fixtures for a lab, its configuration, and captures of tests that fail.
+"""The pytest plugin: fixtures for a lab, its configuration, and captures of tests that fail.
 
 pytest loads it in every project that it is installed beside, so everything else is imported when a
 fixture is used. A session, and so each worker of pytest-xdist, has a lab of its own name and

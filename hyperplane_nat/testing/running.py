@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A lab that is up, as a test sees it: the command line and the control API behind methods.
+"""A lab that is up, as a test sees it: the command line and the control API behind methods.
 
-Theory of operation: what is counted or told (`drops`, `events`) is so since the mark, which the
-plugin sets when a test begins and `mark` sets again: what another test did is not seen, and asking
-twice gives the same.
+Theory of operation
+-------------------
+What is counted or told (`drops`, `events`) is so since the mark, which the plugin sets when a test
+begins and `mark` sets again: what another test did is not seen, and asking twice gives the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Source ports taken by the thousand.
+"""Source ports taken by the thousand.
 
-Theory of operation: each port of the environment makes one flow, with one datagram or one SYN, from
-a socket that is closed at once. What is lost on the way, or meets a flow that there was, is made up
-for from further ports.
+Theory of operation
+-------------------
+Each port of the environment makes one flow, with one datagram or one SYN, from a socket that is
+closed at once. What is lost on the way, or meets a flow that there was, is made up for from further
+ports.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A control API that gives prepared answers, on a unix socket where a lab's would be.
+"""A control API that gives prepared answers, on a unix socket where a lab's would be.
 
 An answer is a document, bytes, a `Refusal`, or a function of the request's body that gives one.
 """

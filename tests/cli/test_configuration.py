@@ -41,7 +41,7 @@ def test_what_runs_is_not_changed_by_asking(run: Run, api: FakeApi, more: tuple[
         (["--set", "metrics.port"], "not an assignment (write section.field=value)"),
         (["--set", "port=3"], "not an assignment (write section.field=value)"),
         (["--set", "metrics.prt=3"], "command line: metrics.prt: unknown field"),
-        (["-n", "0"], "command line: lab.environments: 0: "),
+        (["--set", "lab.environments=ten"], "command line: lab.environments: 'ten': "),
         (["-c", "/nonexistent/lab.toml"], "/nonexistent/lab.toml: no such file"),
     ],
 )

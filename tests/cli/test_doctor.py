@@ -115,6 +115,15 @@ def test_privileges_that_cannot_be_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+def test_a_kernel_without_landlock_is_no_failure() -> None:
+    assert checks.landlock(7).outcome is Outcome.OK
+    found = checks.landlock(0)
+    assert (found.outcome, found.found) == (
+        Outcome.MISSING,
+        "the writer of flow logs could write what root can",
+    )
+
+
 def test_no_root() -> None:
     assert checks.root(0).outcome is Outcome.OK
     assert checks.root(1000).remedy == "run it as root: sudo hyperplane-nat doctor"

@@ -148,7 +148,7 @@ def test_mistakes_as_json(run: Run, tmp_path: Path) -> None:
 def test_what_the_controller_finds_wrong_is_a_line_each(run: Run, runtime: Path) -> None:
     error = ConfigError.of(
         [
-            Problem("apply", None, "", field, "cannot change while the lab runs", "leave it")
+            Problem("", None, "", field, "cannot change while the lab runs", "leave it")
             for field in ("flows.max", "metrics.port")
         ]
     )
@@ -161,7 +161,9 @@ def test_what_the_controller_finds_wrong_is_a_line_each(run: Run, runtime: Path)
     with serving(runtime / "default" / "control.sock", fake):
         result = run("status")
         document = json.loads(run("status", "--json").stderr)
-    assert result.stderr.splitlines() == [f"hyperplane-nat: {each}" for each in error.problems]
+    assert result.stderr.splitlines() == [
+        f"hyperplane-nat: InvalidParameterValueException: {each}" for each in error.problems
+    ]
     assert document["problems"] == body["problems"]
 
 

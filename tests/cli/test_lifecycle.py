@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,26 +154,69 @@ def test_up_with_a_configuration_asks_for_it(
         assert all(source.load() == Config.model_validate(given) for source in sources)
 
 
-def test_down_ends_a_controller_that_only_starts(
-    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cleanup, "clean", lambda *_args: [])
+LOCKED = """
+import fcntl, os, signal, socket, sys
+lock = open(sys.argv[1] + "/controller.pid", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print(os.getpid(), file=lock, flush=True)
+control = socket.socket(socket.AF_UNIX)
+if sys.argv[2:]:
+    control.bind(sys.argv[1] + "/control.sock")
+    control.listen()
+print("locked", flush=True)
+signal.pause()
+"""
+
+
+@contextlib.contextmanager
+def locked(runtime: Path, *serves: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has the lock of lab `default`, and with a word more its socket."""
     (runtime / "default").mkdir()
-    script = (
-        "import fcntl, os, signal, sys\n"
-        "lock = open(sys.argv[1], 'w')\n"
-        "fcntl.flock(lock, fcntl.LOCK_EX)\n"
-        "print(os.getpid(), file=lock, flush=True)\n"
-        "print('locked', flush=True)\n"
-        "signal.pause()\n"
-    )
-    command = [sys.executable, "-c", script, str(runtime / "default" / "controller.pid")]
+    command = [sys.executable, "-c", LOCKED, str(runtime / "default"), *serves]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_down_ends_a_controller_that_only_starts(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    monkeypatch.setattr(cleanup, "clean", lambda *_args: [])
+    with locked(runtime) as process:
+        if stopped:
+            process.send_signal(signal.SIGSTOP)
         result = run("down")
         assert (result.exit_code, result.stdout) == (0, "lab default is down\n")
         assert not _running(process.pid)
+
+
+def test_down_kills_a_controller_that_does_not_answer(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, say: its socket takes connections, and nobody reads what they ask."""
+    cleaned: list[tuple[str, ...]] = []
+
+    def clean(*args: str) -> list[str]:
+        cleaned.append(args)
+        return []
+
+    monkeypatch.setattr(cleanup, "clean", clean)
+    monkeypatch.setattr(lifecycle, "ANSWER_SECONDS", 0.2)
+    with locked(runtime, "and listens") as process:
+        process.send_signal(signal.SIGSTOP)
+        result = run("down")
+        assert (result.exit_code, result.stdout) == (0, "lab default is down\n")
+        assert result.stderr == (
+            f"the controller of lab default (pid {process.pid}) has not answered for 0.2 seconds "
+            "and is killed\n"
+        )
+        assert not _running(process.pid)
+    assert cleaned == [("default", str(runtime), "/dev/shm")]
 
 
 def test_up_passes_progress_on(controller: Stand, runtime: Path) -> None:
@@ -274,7 +319,7 @@ def test_a_wrong_configuration_comes_before_missing_root(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "lab.environments" in run("up", "-n", "0").stderr
+    assert "lab.environments" in run("up", "--set", "lab.environments=ten").stderr
 
 
 def test_down_asks_the_controller_and_waits_for_its_end(run: Run, api: FakeApi) -> None:

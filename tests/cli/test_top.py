@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hyperplane_nat.cli.top import Look, document
 from hyperplane_nat.cli.top_picture import Picture, bar, deal, quantity
+from hyperplane_nat.ui.look import Look, document
 from tests.cli.conftest import INTERFACE, PORTS, REMOTE, SHARED_INTERFACE, STATUS, Run
 from tests.cli.fake_api import FakeApi
 from tests.cli.test_events import EVENT
@@ -24,13 +24,13 @@ def look(moment: float, packets: int, dropped: int, **more: Any) -> Look:
     """The lab at a moment, after so many packets of 1,000 bytes each way."""
     traffic = {"packets_out": packets, "bytes_out": packets * 1000}
     traffic |= {"packets_in": packets, "bytes_in": packets * 1000}
-    counters = {
-        f"{unit}_{side}": traffic[f"{unit}_out"]
-        for unit in ("packets", "bytes")
-        for side in ("out_to_destination", "in_from_destination", "out_to_source")
-    } | {"ring_slots": 1000, "ring_slots_used": 250}
+    counters = {"ring_slots": 1000, "ring_slots_used": 250}
     forwarder = {"pid": 4712, "restarts": 1, "cpu_seconds": moment / 2}
-    status: dict[str, Any] = STATUS | {"counters": counters, "forwarder": forwarder}
+    status: dict[str, Any] = STATUS | {
+        "counters": counters,
+        "forwarder": forwarder,
+        "traffic": traffic,
+    }
     status["drops"] = {"no_flow": dropped, "source_spoofed": 3}
     rows = [INTERFACE | traffic, SHARED_INTERFACE | traffic]
     ports = PORTS | {"remotes": [REMOTE] * 30}
@@ -127,6 +127,13 @@ def test_json_is_what_is_shown(run: Run, api: FakeApi) -> None:
 
 def test_a_lab_that_is_not_there_is_an_error(run: Run) -> None:
     assert run("top", "--once").exit_code == 2
+
+
+def test_a_controller_of_a_former_version_is_one_line(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = {name: STATUS[name] for name in STATUS if name != "traffic"}
+    result = run("top", "--once")
+    assert result.exit_code == 2
+    assert "is its version another one?" in result.stderr
 
 
 def test_lines_are_dealt_out_to_whoever_wants_some() -> None:

@@ -111,6 +111,18 @@ def test_a_mistake_is_a_line_for_an_editor(tmp_path: Path) -> None:
     )
 
 
+def test_a_group_that_this_host_has_not_is_told_with_the_rest(tmp_path: Path) -> None:
+    text = MISTAKES.replace("[lab]", '[lab]\nsocket_group = "no-such-group"')
+    found = mistakes(tmp_path, text)
+    assert places(found)[:2] == [(2, "", "lab.socket_group"), (3, "", "lab.environments")]
+    assert found[0].what == "there is no group 'no-such-group' on this host"
+
+
+def test_what_is_kept_of_a_lab_is_understood_without_its_group() -> None:
+    kept = validated({"lab": {"socket_group": "no-such-group"}}, "lab.json")
+    assert kept.lab.socket_group == "no-such-group"
+
+
 def test_what_the_command_line_says_has_no_line(tmp_path: Path) -> None:
     found = mistakes(tmp_path, "[metrics]\nport = 1\nadress = 2\n", metrics__port=-1)
     assert [(each.source, each.line) for each in found] == [

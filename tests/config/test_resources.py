@@ -122,6 +122,20 @@ def test_static_environments_stay_where_a_network_interface_is_given(tmp_path: P
     assert accepted(tmp_path, VPC + INTERFACE + FUNCTION).lab.environments == 100
 
 
+@pytest.mark.parametrize(
+    ("text", "interfaces"),
+    [
+        pytest.param("vpc = []", 0, id="nothing"),
+        pytest.param('[[vpc]]\nname = "bare"\ncidr = "10.0.0.0/16"', 0, id="vpc-without-subnet"),
+        pytest.param("[lab]\nenvironments = 0", 1, id="no-environment"),
+    ],
+)
+def test_a_lab_may_be_empty(tmp_path: Path, text: str, interfaces: int) -> None:
+    config = accepted(tmp_path, text)
+    assert (config.lab.environments, len(config.network_interface)) == (0, interfaces)
+    assert load_toml(toml(config)) == config
+
+
 def test_a_new_group_lets_everything_out_and_nothing_in(tmp_path: Path) -> None:
     (group,) = accepted(tmp_path, VPC + FUNCTION).vpc[0].security_group
     assert group.ingress == []
@@ -203,12 +217,6 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param(
-            "[lab]\nenvironments = 0",
-            "lab.environments: 0: the lab has no [[function]], so it would be empty (make it 1 or "
-            "more, or add a function)",
-            id="nothing-in-the-lab",
-        ),
         pytest.param(
             "network_interface = []",
             "lab.environments: 100 environments have no network interface to share (add a "
@@ -543,3 +551,39 @@ def test_nobody_has_said_what_was_filled_in(tmp_path: Path, text: str) -> None:
     assert said.get("timeouts") == document.get("timeouts")
     assert said.get("lab") == document.get("lab")
     assert Config.model_validate(said) == config
+
+
+def test_code_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(event, context): pass")
+    code = 'code = "./app.py"\nhandler = "app.handler"\nenvironment = { TABLE = "t" }'
+    config = accepted(tmp_path, VPC + FUNCTION + code)
+    (function,) = config.function
+    assert function.code == str(tmp_path / "app.py")
+    assert function.environment == {"TABLE": "t"}
+    assert function.timeout_seconds == 3
+    assert Config.model_validate(tomllib.loads(toml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ('code = "none.zip"\nhandler = "a.b"', "there is no such file or directory"),
+        ('code = "."', "handler: the code has no handler to call"),
+        ('handler = "a.b"', "handler: the function has no code that it is about"),
+        ('runtime = "python3.11"', "runtime: the function has no code that it is about"),
+        ('code = "."\nhandler = "a.b"\ntimeout_seconds = 901', "timeout_seconds: 901"),
+    ],
+)
+def test_code_that_is_refused(tmp_path: Path, code: str, says: str) -> None:
+    assert says in refused(tmp_path, VPC + FUNCTION + code)
+
+
+def test_provided_needs_no_handler(tmp_path: Path) -> None:
+    config = accepted(tmp_path, VPC + FUNCTION + 'code = "."\nruntime = "provided"')
+    assert config.function[0].handler == ""
+
+
+def test_the_section_of_the_service_is_called_lambda(tmp_path: Path) -> None:
+    config = accepted(tmp_path, VPC + FUNCTION + "[lambda]\nport = 9999")
+    assert config.aws_lambda.port == 9999
+    assert "[lambda]" in toml(config)

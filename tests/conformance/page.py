@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-docs/conformance.md: what is asked of a NAT, what this one does in each profile, and who shows it.
+"""docs/conformance.md: what is asked of a NAT, what this one does in each profile, and who shows
+it.
 
-Theory of operation: requirements.toml says what is asked and what the gateway claims to do. The
-markers of the suite say which tests show it (see :mod:`tests.conformance.shown`). The page joins
-them: a claim that no test of that profile shows is written "untested", whatever it is.
+Theory of operation
+-------------------
+Requirements.toml says what is asked and what the gateway claims to do. The markers of the suite say
+which tests show it (see `tests.conformance.shown`). The page joins them: a claim that no test of
+that profile shows is written "untested", whatever it is.
 """
 
 from __future__ import annotations

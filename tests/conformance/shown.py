@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Which tests show which rows: the `requirement` markers of the whole suite, read without running it.
+"""Which tests show which rows: the `requirement` markers of the whole suite, read without running
+it.
 
 `@pytest.mark.requirement("RFC4787-9", profile="rfc")` on a test says that it shows that row in that
 profile; `profile="both"` is for a test of what no value of a profile changes. The marker may be

@@ -17,7 +17,8 @@ from hyperplane_nat.engine import State, StateMap
 ENTRY = struct.Struct("=4s4s2s2sHBB4s2sHIHBB2Q2Q")
 MAPPING = 0x10
 TRACK = struct.Struct("=2I2I2HIHBBI")
-WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I11Q")
+ATTACHMENT_BYTES, ADDRESS_OFFSET = 192, 136
+WATERMARK_OFFSET = struct.calcsize("<8sIIQ6I9Q")
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
 
 NOW = 5_000
@@ -42,8 +43,8 @@ def fields(index: int) -> dict[str, Any]:
     }
 
 
-def entry(values: dict[str, Any]) -> bytes:
-    """The bytes of an entry."""
+def entry(values: dict[str, Any], slots_max: int) -> bytes:
+    """The bytes of an entry in a map with so many slots."""
     return ENTRY.pack(
         b"\xa9\xfe\x64\x02",
         socket.inet_aton(values["remote"]),
@@ -54,7 +55,7 @@ def entry(values: dict[str, Any]) -> bytes:
         State[values["state"]],
         b"\x0a\x00\x01\x0a",
         values["nat_port"].to_bytes(2, "big"),
-        values["interface"],
+        slots_max + values["interface"],
         values["last_seen"] & 0xFFFFFFFF,
         0,
         MAPPING if values["remote"] == "0.0.0.0" else 0,
@@ -64,7 +65,7 @@ def entry(values: dict[str, Any]) -> bytes:
     )
 
 
-def track(values: dict[str, Any]) -> bytes:
+def track(values: dict[str, Any], _slots_max: int) -> bytes:
     """The bytes of its track."""
     return TRACK.pack(*[0] * 10, values["created"] & 0xFFFFFFFF)
 
@@ -80,17 +81,19 @@ def write_flows(
     With a `period`, only so many different ones: that is quick.
     """
     made = [make(index) for index in range(min(count, period or count))]
-    # The header has the offsets of entries and tracks as the seventh and eighth of eleven.
-    header = struct.unpack_from("<11Q", state_map.memory, WATERMARK_OFFSET - 88)
-    for offset, size, record in ((header[6], ENTRY.size, entry), (header[7], TRACK.size, track)):
-        text = b"".join(bytes(size) if each is None else record(each) for each in made)
+    # The header has the offsets of attachments, entries and tracks as the second, fourth and fifth.
+    _, attachments, _, *places = struct.unpack_from("<5Q", state_map.memory, WATERMARK_OFFSET - 72)
+    slots_max = state_map.slots_max
+    for offset, size, record in zip(places, (ENTRY.size, TRACK.size), (entry, track), strict=True):
+        text = b"".join(bytes(size) if each is None else record(each, slots_max) for each in made)
         text = (text * (count // max(len(made), 1) + 1))[: count * size]
         state_map.memory[offset : offset + len(text)] = text
     struct.pack_into("<I", state_map.memory, WATERMARK_OFFSET, count)
-    for slot in range(1, 8):
-        struct.pack_into("=4s", state_map.memory, header[2] + 4 * slot, b"\xa9\xfe\x64\x02")
-    for number in range(2):
-        struct.pack_into("=4s", state_map.memory, header[3] + 4 * number, b"\x0a\x00\x01\x0a")
+    addresses = dict.fromkeys(range(1, 8), b"\xa9\xfe\x64\x02")
+    addresses |= {slots_max + number: b"\x0a\x00\x01\x0a" for number in range(2)}
+    for number, address in addresses.items():
+        at = attachments + number * ATTACHMENT_BYTES + ADDRESS_OFFSET
+        struct.pack_into("=4s", state_map.memory, at, address)
 
 
 def new_map(

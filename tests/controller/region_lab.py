@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
@@ -19,12 +20,17 @@ from pydantic import ValidationError
 from hyperplane_nat.config.lab import Config, ConfigError
 from hyperplane_nat.controller.api import endpoint
 from hyperplane_nat.controller.api import service as api
+from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.views.lab import (
+    EnvironmentFilter,
     FlowFilter,
     FlowReader,
+    attached_interfaces,
     encode_rows,
+    interface_id,
+    interfaces,
     process_privileges,
     slots_of,
 )
@@ -35,9 +41,8 @@ from hyperplane_nat.model.description import (
     describe_environments,
     describe_interfaces,
 )
-from hyperplane_nat.model.environment import environment_name
 from hyperplane_nat.model.errors import ModelError
-from hyperplane_nat.model.identifiers import seeded_hex
+from hyperplane_nat.model.identifiers import environment_name, seeded_hex
 from hyperplane_nat.model.region import Commands, Region
 from netns.execution import ProgramError
 from tests.controller.flow_map import NOW, new_map
@@ -106,6 +111,9 @@ class RegionLab:
         """As it was in the beginning."""
         self.tokens: dict[str, Mapping[str, Any]] = {}
         self.events = EventLog()
+        self.cold_starts = ColdStarts()
+        for networking in ("hyperplane", "interface-per-environment", "none"):
+            self.cold_starts.note("orders", networking, 0.001, 0.5)
         for number in range(3):
             text = "no source port is left"
             event = Event(kind=Kind.PORT_EXHAUSTION, message=text, interface=f"eni-{number}")
@@ -118,7 +126,6 @@ class RegionLab:
             clock=self.clock,
             settings=lifecycle_of(config),
             take_slot=self._take_slot,
-            first_interface_number=1,
             random_hex=seeded_hex(1),
         )
         self.region.apply(self.region.plan(resources_of(config)))
@@ -168,16 +175,13 @@ class RegionLab:
             "services": {"customer/web": {"up": True, "restarts": 0}},
             "privileges": process_privileges({"standby": os.getpid()}),
             "flows": {"tcp": 1, "udp": 2, "icmp": 3, "entries": 6, "max": 100},
+            "traffic": NO_TRAFFIC,
             "drops": {"no_flow": 1},
             "counters": {"drop_no_flow": 1},
             "state_file": {"path": "/dev/shm/map", "bytes": 1000, "bytes_per_flow": 10.0},
         }
 
-    async def environments(self) -> bytes:
-        static = [
-            self._environment(number, "eni-a", "10.0.1.10", None, "static")
-            for number in range(1, STATIC + 1)
-        ]
+    async def environments(self, wanted: EnvironmentFilter) -> bytes:
         pooled = [
             self._environment(slot, None, None, None, "pooled") for slot in sorted(self.slots.free)
         ]
@@ -187,12 +191,18 @@ class RegionLab:
                 row["Slot"],
                 tables.interfaces[row["NetworkInterfaceId"]].link,
                 str(tables.interfaces[row["NetworkInterfaceId"]].address),
-                row["FunctionName"],
+                row["FunctionName"] or None,
                 row["State"],
             )
             for row in describe_environments(self.region)
         ]
-        return encode_rows(static + pooled + own)
+        rows = sorted(pooled + own, key=lambda row: int(row["number"]))
+        return encode_rows(wanted.of(rows))
+
+    def environment_sums(self) -> list[dict[str, Any]]:
+        sums = {"tcp_flows": 0, "flows": STATIC, **TRAFFIC}
+        row = {"function": None, "interface": "eni-a", "states": {"static": STATIC}}
+        return [row | {"environments": STATIC} | sums]
 
     @staticmethod
     def _environment(
@@ -212,52 +222,12 @@ class RegionLab:
         }
 
     async def interfaces(self) -> bytes:
-        static: dict[str, Any] = {
-            "name": "eni-a",
-            "number": 0,
-            "vpc": "customer",
-            "subnet": "a",
-            "address": "10.0.1.10",
-            "secondary_addresses": [],
-            "secondary_numbers": [],
-            "mac": None,
-            "environments": STATIC,
-            "flows": 0,
-            **NO_TRAFFIC,
-            "id": None,
-            "kind": "static",
-            "status": "in-use",
-            "description": "",
-            "groups": [],
-            "owner": None,
-        }
-        return encode_rows(
-            [
-                static,
-                *(
-                    {
-                        "name": row["Link"],
-                        "number": row["Number"],
-                        "vpc": row["VpcName"],
-                        "subnet": row["SubnetName"],
-                        "address": row["PrivateIpAddress"],
-                        "secondary_addresses": [],
-                        "secondary_numbers": [],
-                        "mac": "02:00:00:00:02:01",
-                        "environments": row["Environments"],
-                        "flows": 0,
-                        **NO_TRAFFIC,
-                        "id": row["NetworkInterfaceId"],
-                        "kind": row["Kind"],
-                        "status": row["Status"],
-                        "description": row["Description"],
-                        "groups": [group["GroupName"] for group in row["Groups"]],
-                        "owner": row["OwnerId"],
-                    }
-                    for row in describe_interfaces(self.region)
-                ),
-            ]
-        )
+        rows = describe_interfaces(self.region)
+        macs = {row["Link"]: "02:00:00:00:02:01" for row in rows}
+        with contextlib.closing(new_map(1)) as state_map:
+            return encode_rows(
+                interfaces(rows, attached_interfaces(self.region), macs, state_map, 0)
+            )
 
     async def verify(self) -> Mapping[str, Any]:
         return {"problems": [], "entries": 3}
@@ -299,8 +269,8 @@ class RegionLab:
         }
         return {"interfaces": [figures], "remotes": [figures | remote]}
 
-    def has_interface(self, name: str) -> bool:
-        return name == "eni-a"
+    def interface_id(self, named: str) -> str | None:
+        return interface_id(self.region, named)
 
     def has_environment(self, number: int) -> bool:
         return number <= STATIC + POOL

@@ -24,7 +24,7 @@ from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.service import Parts, Service
 from hyperplane_nat.controller.source import Source
 from netns.errors import NetnsError
-from netns.survey import StandingEnvironment, StandingVpc, Survey
+from netns.survey import StandingEnvironment, StandingInterface, StandingVpc, Survey
 from netns.topology import Interface, LabSpec, Mended, Slot, Topology
 
 HERE = Path(__file__).parent
@@ -86,9 +86,20 @@ class FakeNetns:
                 StandingEnvironment(slot, spec.inside_address, spec.inside_gateway, 1500)
                 for slot in found.slots
             ),
-            tuple(StandingVpc(vpc.name, frozenset(vpc.addresses), ()) for vpc in spec.vpcs),
+            tuple(
+                StandingVpc(
+                    vpc.name,
+                    frozenset(vpc.addresses),
+                    tuple(
+                        StandingInterface(interface, frozenset(), vpc.mtu)
+                        for interface in found.interfaces
+                        if interface.vpc == vpc.name
+                    ),
+                )
+                for vpc in spec.vpcs
+            ),
         )
-        return Mended(found, stands, tuple(f"environment {slot.number}" for slot in missing))
+        return Mended(stands, tuple(f"environment {slot.number}" for slot in missing))
 
     def strays(self, lab: str) -> list[str]:
         return [name for name in self.names() if name.startswith(f"hp-{lab}-")]

@@ -12,6 +12,8 @@ import pytest
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.views.lab import FlowFilter, FlowReader
 from hyperplane_nat.controller.views.port_usage import PortQuery
+from hyperplane_nat.engine.flows.tcp_states import STEPS
+from hyperplane_nat.engine.state.constants import Effect
 from hyperplane_nat.model.errors import StateError
 from netns.errors import NetnsError
 from tests.controller.region_lab import RegionLab, document_of, talk
@@ -35,6 +37,25 @@ def test_answers(directory: Path) -> None:
     talk(directory, RegionLab(), work)
 
 
+def test_the_states_of_tcp_are_those_of_the_table(directory: Path) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        async with client.get("/v1/tcp-states") as response:
+            diagram = await response.json()
+        assert diagram["states"][0] == {"state": "SYN_SENT", "timer": "tcp_opening"}
+        arrows = {
+            (arrow["before"], arrow["after"], arrow["segment"]) for arrow in diagram["arrows"]
+        }
+        assert arrows == {
+            (state.name, step.state.name, segment.name)
+            for (_, state, segment), step in STEPS.items()
+            if step.state is not state and step.effect is not Effect.RESTART
+        }
+        names = {each["state"] for each in diagram["states"]}
+        assert names == {name for before, after, _ in arrows for name in (before, after)}
+
+    talk(directory, RegionLab(), work)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code", "words"),
     [
@@ -51,6 +72,9 @@ def test_answers(directory: Path) -> None:
         ("GET", "/v1/flows?environment=env-99", 404, "no_such_environment", "env-99"),
         ("GET", "/v1/flows?interface=eni-x", 404, "no_such_interface", "eni-x"),
         ("GET", "/v1/flows?function=none", 404, "ResourceNotFoundException", "no function none"),
+        ("GET", "/v1/environments?limit=0", 400, "invalid_parameter", "limit: 0"),
+        ("GET", "/v1/environments?interface=eni-x", 404, "no_such_interface", "eni-x"),
+        ("GET", "/v1/environments?function=none", 404, "ResourceNotFoundException", "none"),
         ("GET", "/v1/flows?state=OPEN", 400, "invalid_parameter", "state: 'OPEN'"),
         ("GET", "/v1/flows?sort=colour", 400, "invalid_parameter", "sort: 'colour'"),
         ("GET", "/v1/flows?reverse=yes", 400, "invalid_parameter", "true nor false"),
@@ -163,6 +187,7 @@ def test_no_flows(directory: Path) -> None:
     talk(directory, lab, work)
 
 
+@pytest.mark.races
 def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
     lab = RegionLab()
     lab.flows = 1 << 18
@@ -179,6 +204,7 @@ def test_client_that_leaves_ends_the_walk(directory: Path) -> None:
     talk(directory, lab, work)
 
 
+@pytest.mark.races
 def test_failure_in_the_middle_is_not_taken_for_an_end(directory: Path) -> None:
     lab = RegionLab()
     lab.flows = 50_000

@@ -70,7 +70,10 @@ def test_from_a_vpc_to_a_function_and_back(directory: Path) -> None:
         )
         (rule,) = changed["IpPermissionsEgress"]
         assert (rule["FromPort"], rule["ToPort"]) == (443, 443)
-        changed = await done(client, "PATCH", "/v1/functions/f", {"memory_mb": 512})
+        asked = ("PATCH", "/v1/functions/f", {"memory_mb": 512})
+        assert await refused(client, *asked) == (409, "ResourceConflictException")
+        lab.clock.pass_seconds(90)
+        changed = await done(client, *asked)
         assert changed["MemorySize"] == 512
         assert await refused(client, "DELETE", "/v1/vpcs/shop") == (400, "DependencyViolation")
         assert await refused(client, "DELETE", "/v1/subnets/shop%2Fa") == (
@@ -137,5 +140,24 @@ def test_what_is_no_request(directory: Path) -> None:
         ):
             status, code = await refused(client, "POST", path, body)
             assert (status, code) == (400, "InvalidParameterValueException"), body
+
+    talk(directory, RegionLab(), work)
+
+
+def test_a_rule_names_a_group_by_its_name_or_id(directory: Path) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        groups = {
+            row["GroupName"]: row["GroupId"]
+            for row in (await ask(client, "GET", "/v1/security-groups"))[1]
+        }
+        for ports, named in (("1", "db"), ("2", groups["db"]), ("3", "customer/db")):
+            rule = {"protocol": "tcp", "ports": ports, "group": named}
+            changed = await done(
+                client,
+                "PATCH",
+                f"/v1/security-groups/{groups['app']}",
+                {"authorize_ingress": [rule]},
+            )
+            assert changed["IpPermissions"][-1]["UserIdGroupPairs"] == [{"GroupId": groups["db"]}]
 
     talk(directory, RegionLab(), work)

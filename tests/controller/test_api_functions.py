@@ -74,6 +74,8 @@ def test_interfaces_and_environments_of_all_kinds(directory: Path) -> None:
             "reports",
         ]
         assert all((row["interface"] is None) == (row["state"] == "pooled") for row in environments)
+        (own,) = await get(client, "/v1/environments?function=orders")
+        assert own["function"] == "orders"
 
     talk(directory, RegionLab(), work)
 
@@ -281,6 +283,7 @@ def test_body_that_is_not_sent_as_json(directory: Path) -> None:
     talk(directory, RegionLab(), work)
 
 
+@pytest.mark.races
 def test_client_that_leaves_in_the_middle_of_its_body(directory: Path) -> None:
     async def work(client: aiohttp.ClientSession) -> None:
         _, writer = await asyncio.open_unix_connection(directory / "control.sock")
@@ -293,3 +296,18 @@ def test_client_that_leaves_in_the_middle_of_its_body(directory: Path) -> None:
         assert len(await get(client, "/v1/functions")) == 3
 
     talk(directory, RegionLab(), work)
+
+
+def test_an_interface_is_named_by_its_name_or_id(directory: Path) -> None:
+    lab = RegionLab()
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        for row in await get(client, "/v1/interfaces"):
+            known = row["id"] or row["name"]
+            for named in (row["name"], known):
+                await get(client, f"/v1/flows?limit=1&interface={named}")
+                assert lab.wanted[-1].interface == known
+                await get(client, f"/v1/ports?interface={named}")
+                assert lab.wanted_ports[-1].interface == known
+
+    talk(directory, lab, work)

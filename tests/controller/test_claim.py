@@ -26,6 +26,8 @@ from tests.controller.support import (
     run,
 )
 
+pytestmark = pytest.mark.races
+
 OTHER = "other"
 
 

@@ -51,6 +51,7 @@ def test_nothing_to_clean(directory: Path, netns: FakeNetns) -> None:
     assert not (directory / "run").exists()
 
 
+@pytest.mark.races
 def test_everything_of_a_crashed_lab_goes(directory: Path, netns: FakeNetns) -> None:
     paths, pids = crashed_lab(directory)
     netns.file.write_text("hp-test-gw\nhp-test-env-1\nhp-other-gw")
@@ -89,6 +90,7 @@ def test_another_lab_is_left_alone(directory: Path, netns: FakeNetns) -> None:
     clean(directory, netns)
 
 
+@pytest.mark.races
 def test_running_lab_is_not_cleaned(directory: Path, netns: FakeNetns) -> None:
     paths = LabPaths.of("test", directory / "run", directory)
     lock = LabLock(paths)

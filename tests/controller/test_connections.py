@@ -16,6 +16,8 @@ from hyperplane_nat.controller.api.connections import file_shares
 from tests.controller.region_lab import RegionLab, talk
 from tests.controller.support import eventually
 
+pytestmark = pytest.mark.races
+
 LIMIT = 8
 HALF = b"GET /v1/status HTTP/1.1\r\nHost: lab\r\n"
 REQUEST = HALF + b"\r\n"

@@ -88,6 +88,24 @@ def test_life(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.parametrize("vpcs", [[], [{"name": "bare", "cidr": "10.0.0.0/16"}]])
+def test_a_lab_may_be_empty(directory: Path, netns: FakeNetns, vpcs: list[dict[str, str]]) -> None:
+    said = record.said(config_in(directory, vpc=vpcs, lab={"environments": 0}))
+    config = Config.model_validate(said)
+
+    async def work() -> None:
+        async with RunningDaemon(config, netns.parts()) as running:
+            status = await ask(running, "/v1/status")
+            found = (status["environments"], status["interfaces"], status["vpcs"])
+            assert found == (0, 0, len(vpcs))
+            assert await ask(running, "/v1/environments") == []
+            assert await ask(running, "/v1/interfaces") == []
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+@pytest.mark.races
 def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:
         async with RunningDaemon(config_in(directory), netns.parts()) as running:
@@ -101,6 +119,7 @@ def test_shutdown_answers_when_everything_is_gone(directory: Path, netns: FakeNe
     run(work())
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> None:
     controller = ControllerProcess.on_fakes(config_in(directory), directory)
@@ -109,6 +128,7 @@ def test_signals_tear_down(directory: Path, netns: FakeNetns, number: int) -> No
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.races
 def test_second_controller_is_refused_and_breaks_nothing(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:
         config = config_in(directory)
@@ -171,6 +191,7 @@ class TestAdoption:
         controller.end(signal.SIGKILL)
         return pids
 
+    @pytest.mark.races
     def test_forwarder_and_services_are_kept(self, directory: Path, netns: FakeNetns) -> None:
         config = config_in(directory)
         before = self.killed(directory, config)
@@ -191,6 +212,7 @@ class TestAdoption:
         run(work())
         assert_nothing_left(directory, netns)
 
+    @pytest.mark.races
     def test_forwarder_that_died_meanwhile_is_started_on_the_same_map(
         self, directory: Path, netns: FakeNetns
     ) -> None:
@@ -432,6 +454,7 @@ def test_build_that_fails(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.races
 def test_service_that_fails(directory: Path, netns: FakeNetns) -> None:
     config = config_in(directory).model_dump(mode="json")
     config["vpc"][0]["service"][0]["port"] = 1
@@ -440,6 +463,7 @@ def test_service_that_fails(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize(
     ("file", "words"), [("fail-start", "no packet sockets"), ("fail-configure", "no such link")]
 )
@@ -461,6 +485,7 @@ class Building:
         assert self.go_on.wait(20)
 
 
+@pytest.mark.races
 def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
     building = Building(netns)
 
@@ -478,6 +503,7 @@ def test_signal_while_building(directory: Path, netns: FakeNetns) -> None:
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("when", ["before", "while building"])
 def test_a_start_whose_client_has_gone_comes_to_nothing(
     directory: Path, netns: FakeNetns, when: str
@@ -498,6 +524,7 @@ def test_a_start_whose_client_has_gone_comes_to_nothing(
     assert_nothing_left(directory, netns)
 
 
+@pytest.mark.races
 def test_a_client_that_goes_when_the_lab_is_up_is_no_matter(
     directory: Path, netns: FakeNetns
 ) -> None:
@@ -526,6 +553,7 @@ def test_error_goes_to_stderr_in_the_foreground(
     assert capfd.readouterr().err.endswith("no room (try again)\n")
 
 
+@pytest.mark.races
 def test_loop_is_not_stalled_by_work(directory: Path, netns: FakeNetns) -> None:
     """The loop turns while netns builds, which goes on only when it has."""
     building = Building(netns)

@@ -263,6 +263,7 @@ def test_health(controller: str, forwarder: str, status: int, word: str) -> None
     serving(work, health=lambda: words)
 
 
+@pytest.mark.races
 def test_scrapes_take_turns() -> None:
     """However many ask at once, and leave: one thread is busy with it."""
     running: list[int] = []

@@ -75,6 +75,7 @@ def test_one_of_a_former_layout(path: Path, own: Own) -> None:
     assert found.st_ino == path.stat().st_ino != inode
 
 
+@pytest.mark.races
 def test_one_whose_predecessor_lives(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(equipment, "LOCK_SECONDS", 0.01)
     content = gzip.decompress((RECORDED / "layout-3.map.gz").read_bytes())

@@ -15,6 +15,8 @@ from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder.client import ForwarderClient
 from tests.controller.support import eventually, run
 
+pytestmark = pytest.mark.races
+
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -37,7 +37,10 @@ class Map:
         return {}
 
     def slot_counters(self, slot: int) -> Mapping[str, int]:
-        return {"flows": slot * 10, "tcp_flows": slot}
+        return self.slot_sums((slot,))
+
+    def slot_sums(self, slots: Sequence[int]) -> Mapping[str, int]:
+        return {"flows": sum(slots) * 10, "tcp_flows": sum(slots)}
 
     def interface_counters(self, number: int) -> Mapping[str, int]:
         return {name: self.counts.get(number, Counter())[name] for name in INTERFACE_COUNTER_NAMES}

@@ -64,6 +64,7 @@ def fetch(config: Config, environment: int, path: str) -> subprocess.Popen[bytes
     return namespace.call(name, lambda: subprocess.Popen(command, stdout=subprocess.PIPE))
 
 
+@pytest.mark.races
 def test_download_outlives_controller_and_forwarder(config: Config) -> None:
     first = Controller(config)
     before = first.status()["forwarder"]["pid"]

@@ -28,6 +28,7 @@ def test_lines_in_order_and_end_of_file() -> None:
     ]
 
 
+@pytest.mark.races
 def test_a_reader_that_went_away_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
@@ -36,6 +37,7 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     pipe.error("no room", 2)
 
 
+@pytest.mark.races
 def test_a_reader_that_does_not_read_does_not_block() -> None:
     read, write = os.pipe()
     pipe = ReadyPipe(write)
@@ -66,6 +68,7 @@ def test_sd_notify_without_a_manager(address: str, monkeypatch: pytest.MonkeyPat
     assert not sd_notify("READY=1")
 
 
+@pytest.mark.races
 @pytest.mark.stand_in("systemd", "a datagram socket of the test as NOTIFY_SOCKET")
 def test_watchdog(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

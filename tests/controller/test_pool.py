@@ -17,15 +17,22 @@ def slots(numbers: list[int]) -> list[Slot]:
     return [Slot(number, 100 + number, f"env-{number}", "02::1", "02::2") for number in numbers]
 
 
-def filled(size: int = 4, batch: int = 8, first: int = 10) -> EnvironmentPool:
-    result = EnvironmentPool(first=first, size=size, batch=batch)
+def pool_behind(others: int = 9, size: int = 4, batch: int = 8) -> EnvironmentPool:
+    """Nothing is ready yet, and the first numbers are the lab file's."""
+    result = EnvironmentPool(size=size, batch=batch)
+    result.add(slots(list(range(1, others + 1))), ready=False)
+    return result
+
+
+def filled(size: int = 4, batch: int = 8) -> EnvironmentPool:
+    result = pool_behind(size=size, batch=batch)
     result.add(slots(result.missing()))
     return result
 
 
-def test_it_is_filled_from_the_first_number_on() -> None:
-    assert EnvironmentPool(first=10, size=4, batch=8).missing() == [10, 11, 12, 13]
-    assert EnvironmentPool(first=10, size=4, batch=3).missing() == [10, 11, 12]
+def test_it_is_filled_from_the_first_free_number_on() -> None:
+    assert pool_behind(size=4, batch=8).missing() == [10, 11, 12, 13]
+    assert pool_behind(size=4, batch=3).missing() == [10, 11, 12]
     assert filled().missing() == []
 
 
@@ -35,7 +42,7 @@ def test_environments_are_taken_in_turn_and_made_anew_under_other_numbers() -> N
     assert found.ready == 2
     assert found.missing() == [14, 15]
     found.remove([10, 11])
-    assert sorted(found.slots) == [12, 13]
+    assert sorted(found.slots) == [*range(1, 10), 12, 13]
 
 
 def test_an_empty_pool_refuses() -> None:
@@ -44,9 +51,10 @@ def test_an_empty_pool_refuses() -> None:
     with pytest.raises(ModelError) as refused:
         found.take()
     assert refused.value.code == "TooManyRequestsException"
-    assert EnvironmentPool(first=1, size=0, batch=1).missing() == []
+    assert EnvironmentPool(size=0, batch=1).missing() == []
 
 
+@pytest.mark.races
 def test_who_finds_it_empty_can_wait() -> None:
     async def wait() -> int:
         found = filled(size=1)
@@ -78,7 +86,7 @@ def test_numbers_come_round_but_not_those_in_use_or_retiring(
 
 
 def test_environments_in_use_are_not_given_out() -> None:
-    found = EnvironmentPool(first=1, size=1, batch=1)
+    found = EnvironmentPool(size=1, batch=1)
     found.add(slots([1]), ready=False)
     with pytest.raises(ModelError):
         found.take()
@@ -86,7 +94,7 @@ def test_environments_in_use_are_not_given_out() -> None:
 
 
 def test_another_size() -> None:
-    pool = EnvironmentPool(first=1, size=0, batch=2)
+    pool = EnvironmentPool(size=0, batch=2)
     assert pool.missing() == []
     pool.resize(3, 5)
     assert (pool.size, pool.missing()) == (3, [1, 2, 3])

@@ -28,6 +28,8 @@ from hyperplane_nat.controller.processes import (
 from hyperplane_nat.io.handover import Handover
 from tests.controller.support import gone, run
 
+pytestmark = pytest.mark.races
+
 SLEEP = (sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()")
 STUBBORN = (
     sys.executable,

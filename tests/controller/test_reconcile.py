@@ -4,22 +4,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from ipaddress import IPv4Address
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.forwarder import desired
+from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network.network import Network
+from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.controller.views.lab import interface_names
-from hyperplane_nat.model.environment import environment_name, environment_number
+from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.model.region import Region
 from netns.topology import InterfaceSpec, Topology, VpcSpec, check
 from tests.controller.support import FakeNetns, config_in, paths_of
-from tests.model.support import Scene
 
 VPCS: list[dict[str, Any]] = [
     {
@@ -48,29 +50,45 @@ INTERFACES = [
 ]
 
 
-def config(directory: Path, **sections: Any) -> Any:
+def config(directory: Path, **sections: Any) -> Config:
     return config_in(directory, vpc=VPCS, network_interface=INTERFACES, **sections)
 
 
+def region_of(config: Config) -> Region:
+    region = Region()
+    region.apply(region.plan(resources_of(config)))
+    return region
+
+
+def network_of(config: Config, topology: Topology | None = None) -> Network:
+    """A network that stands as its region wants it, or with these links."""
+    pool = EnvironmentPool(size=0, batch=1)
+    nobody: Any = None
+    network = Network(config, region_of(config), pool, nobody, nobody, ())
+    spec = network.spec()
+    fakes = FakeNetns(Path(config.lab.state_directory))
+    network.built(spec, topology or fakes.topology(spec))
+    return network
+
+
 def test_environments_are_spread_over_interfaces(directory: Path) -> None:
-    lab = reconcile.lab_of(config(directory))
-    assert [each.interface.name for each in lab.environments] == [
-        "eni-c",
-        "eni-a",
-        "eni-b",
-        "eni-c",
-        "eni-a",
-    ]
-    assert [each.number for each in lab.interfaces] == [0, 1, 2]
-    assert lab.interfaces[0].vpc.name == "two"
-    assert lab.environment(5) is lab.environments[4]
-    assert lab.environment(6) is None
+    tables = region_of(config(directory)).tables
+    assert {number: each.interface_id for number, each in tables.environments.items()} == {
+        1: "eni-c",
+        2: "eni-a",
+        3: "eni-b",
+        4: "eni-c",
+        5: "eni-a",
+    }
+    assert [each.number for each in tables.interfaces.values()] == [0, 1, 2]
+    assert tables.vpcs[tables.interfaces["eni-c"].vpc_id].name == "two"
 
 
 def test_lab_spec(directory: Path) -> None:
     wanted = config(directory)
-    spec = reconcile.lab_spec(wanted, reconcile.lab_of(wanted))
+    spec = reconcile.lab_spec(wanted, region_of(wanted).wanted())
     check(spec)
+    assert spec.environments == 5
     assert spec.vpcs == (
         VpcSpec(
             "one",
@@ -85,9 +103,8 @@ def test_lab_spec(directory: Path) -> None:
 
 def test_forwarder_state(directory: Path) -> None:
     wanted = config(directory, timeouts={"time_scale": 10.0})
-    lab = reconcile.lab_of(wanted)
-    topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
-    state = desired.everything(wanted, lab, topology, {"one": 3, "two": 5})
+    state = network_of(wanted).everything()
+    vpcs = {vpc.name: vpc.number for vpc in region_of(wanted).wanted().vpcs}
     # The topology lists interfaces by VPC; numbers follow the configuration.
     assert [(each["number"], each["name"]) for each in state["interfaces"]] == [
         (0, "eni-c"),
@@ -103,9 +120,11 @@ def test_forwarder_state(directory: Path) -> None:
         "subnet": "10.0.2.0/24",
         "router": "10.0.2.1",
         "destinations": ["10.0.0.0/16"],
-        "vpc": 3,
+        "vpc": vpcs["one"],
         "mtu": 1500,
         "secondary": [],
+        "egress": None,
+        "guarded": [],
     }
     assert state["slots"][1] == {
         "number": 2,
@@ -130,20 +149,23 @@ def test_forwarder_state(directory: Path) -> None:
     assert state["neighbours"]["reachable_ms"] == 30_000
 
 
-def test_topology_that_lacks_a_link(directory: Path) -> None:
+def test_a_link_that_is_not_there_yet_is_not_told(directory: Path) -> None:
+    """It is made when the network follows, and told then."""
     wanted = config(directory)
-    lab = reconcile.lab_of(wanted)
-    with pytest.raises(ControllerError, match="no link for eni-c, eni-a, eni-b"):
-        desired.everything(wanted, lab, Topology("hp-test-gw", (), ()), {})
+    spec = reconcile.lab_spec(wanted, region_of(wanted).wanted())
+    whole = FakeNetns(directory).topology(spec)
+    without = [each for each in whole.interfaces if each.name != "eni-c"]
+    state = network_of(wanted, replace(whole, interfaces=tuple(without))).everything()
+    assert [each["name"] for each in state["interfaces"]] == ["eni-a", "eni-b"]
+    assert [each["interface"] for each in state["slots"]] == [None, 1, 2, None, 1]
 
 
 def test_commands(directory: Path) -> None:
     wanted = config(directory)
     wanted = wanted.model_copy(update={"lab": wanted.lab.model_copy(update={"process_uid": 7})})
     program = reconcile.module_command("netns.services")
-    region = Region()
-    region.apply(region.plan(resources_of(wanted)))
-    web, too, echo = reconcile.service_specs(wanted, region.wanted().vpcs, program)
+    vpcs = region_of(wanted).wanted().vpcs
+    web, too, echo = reconcile.service_specs(wanted, vpcs, program)
     assert web.command[:5] == (sys.executable, "-P", "-m", "netns.services", "http")
     assert too.command[-2:] == ("--size-bytes", "9")
     assert "--size-bytes" not in echo.command
@@ -185,27 +207,22 @@ def test_secondary_addresses_have_numbers_behind_the_interfaces(directory: Path)
         {**others[1], "secondary_addresses": ["10.0.2.11"]},
     ]
     wanted = config_in(directory, vpc=VPCS, network_interface=more)
-    lab = reconcile.lab_of(wanted)
-    nothing = Scene().region
-    assert (
-        interface_names(lab, nothing)
-        == lab.interface_names()
-        == {
-            0: "eni-c",
-            1: "eni-a",
-            2: "eni-b",
-            3: "eni-c",
-            4: "eni-c",
-            5: "eni-b",
-        }
-    )
-    topology = FakeNetns(directory).topology(reconcile.lab_spec(wanted, lab))
-    state = desired.everything(wanted, lab, topology, {})
+    region = region_of(wanted)
+    assert interface_names(region) == {
+        0: "eni-c",
+        1: "eni-a",
+        2: "eni-b",
+        3: "eni-c",
+        4: "eni-c",
+        5: "eni-b",
+    }
+    state = network_of(wanted).everything()
     assert [each["secondary"] for each in state["interfaces"]] == [
         [{"number": 3, "address": "10.0.1.11"}, {"number": 4, "address": "10.0.1.12"}],
         [],
         [{"number": 5, "address": "10.0.2.11"}],
     ]
     # Functions must not be given the addresses.
-    taken = {vpc.name: vpc.taken for vpc in resources_of(wanted).vpcs}
-    assert set(map(str, taken["two"])) == {"10.0.1.10", "10.0.1.11", "10.0.1.12"}
+    (two,) = (vpc for vpc in region.tables.vpcs.values() if vpc.name == "two")
+    taken = {str(IPv4Address(each)) for each in region.tables.addresses(two.id)}
+    assert taken == {"10.0.1.10", "10.0.1.11", "10.0.1.12", "10.0.1.81"}

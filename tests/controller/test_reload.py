@@ -19,6 +19,8 @@ from hyperplane_nat.controller import record
 from hyperplane_nat.controller.source import Source
 from tests.controller.support import FakeNetns, RunningDaemon, config_in, eventually, run
 
+pytestmark = pytest.mark.races
+
 ACCOUNTS = [{"name": "first", "id": "111122223333"}, {"name": "second", "id": "444455556666"}]
 
 

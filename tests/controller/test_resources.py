@@ -13,6 +13,7 @@ from hyperplane_nat.model.resources import (
     ALLOW_ALL,
     AccountResource,
     FunctionResource,
+    InterfaceResource,
     Networking,
     Protocol,
     Resources,
@@ -55,7 +56,7 @@ VPC: dict[str, Any] = {
 }
 
 
-def test_the_default_lab_wants_no_function_and_takes_its_interfaces_addresses() -> None:
+def test_the_default_lab_wants_no_function_but_an_interface_with_environments() -> None:
     web, echo = (
         ServiceResource("web", "http", IPv4Address("10.0.1.80"), 80),
         ServiceResource("echo", "udp-echo", IPv4Address("10.0.1.81"), 7),
@@ -67,9 +68,12 @@ def test_the_default_lab_wants_no_function_and_takes_its_interfaces_addresses() 
                 IPv4Network("10.0.0.0/16"),
                 subnets=(SubnetResource("private-a", IPv4Network("10.0.1.0/24")),),
                 services=(web, echo),
-                taken=(IPv4Address("10.0.1.10"),),
             ),
-        )
+        ),
+        interfaces=(
+            InterfaceResource("eni-a", "customer", "private-a", (IPv4Address("10.0.1.10"),), 8500),
+        ),
+        environments=100,
     )
 
 
@@ -119,7 +123,6 @@ def test_everything_is_carried_over_and_what_is_left_out_is_filled_in() -> None:
                         security_groups=("db",),
                     ),
                 ),
-                taken=(IPv4Address("10.0.1.10"),),
             ),
         ),
         internet=(ServiceResource("site", "http", IPv4Address("203.0.113.7"), 8080, 3),),
@@ -133,6 +136,8 @@ def test_everything_is_carried_over_and_what_is_left_out_is_filled_in() -> None:
             ),
             FunctionResource("g", Networking.NONE, account="first", memory_mb=512),
         ),
+        interfaces=(InterfaceResource("eni-a", "orders", "a", (IPv4Address("10.0.1.10"),), 8500),),
+        environments=100,
     )
 
 

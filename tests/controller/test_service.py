@@ -20,6 +20,24 @@ from tests.controller.support import (
     run,
 )
 
+pytestmark = pytest.mark.races
+
+
+def test_environments_in_sums_and_selected(directory: Path, netns: FakeNetns) -> None:
+    async def work() -> None:
+        async with RunningDaemon(config_in(directory), netns.parts()) as running:
+            rows = await ask(running, "/v1/environment-sums")
+            assert [
+                (row["interface"], row["environments"], row["states"], row["flows"]) for row in rows
+            ] == [("eni-a", 5, {"static": 5}, 0)]
+            selected = await ask(running, "/v1/environments?interface=eni-a&after=2&limit=2")
+            assert [row["name"] for row in selected] == ["env-3", "env-4"]
+            (interface,) = await ask(running, "/v1/interfaces")
+            assert (interface["ports"], interface["port_allocation_errors"]) == ([0], 0)
+            assert (await ask(running, "/v1/status"))["traffic"]["packets_out"] == 0
+
+    run(work())
+
 
 def test_dead_service_is_restarted(directory: Path, netns: FakeNetns) -> None:
     async def work() -> None:

@@ -76,6 +76,7 @@ def test_a_lab_that_is_half_there(directory: Path, monkeypatch: pytest.MonkeyPat
         terminate([service], 0.0)
 
 
+@pytest.mark.races
 def test_a_forwarder_without_a_controller(directory: Path) -> None:
     config = config_in(directory)
     paths = paths_of(config)
@@ -116,6 +117,7 @@ def test_a_record_that_cannot_be_read(directory: Path) -> None:
     assert "lab.json cannot be read" in problem
 
 
+@pytest.mark.races
 def test_a_dying_forwarder_is_none(directory: Path) -> None:
     config = config_in(directory)
     paths = paths_of(config)

@@ -33,6 +33,8 @@ from tests.controller.support import (
     run,
 )
 
+pytestmark = pytest.mark.races
+
 STATE = {"slots": [], "interfaces": [{"number": 0}]}
 
 heard: list[Mapping[str, Any]] = []

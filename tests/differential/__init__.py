@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The differential test: random legal TCP conversations through the gateway and through nft.
+"""The differential test: random legal TCP conversations through the gateway and through nft.
 
 Theory of operation
 -------------------

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A conversation as data: what two ends do, what happens to their packets, and what must come of it.
+"""A conversation as data: what two ends do, what happens to their packets, and what must come of
+it.
 
 A conversation is a list of steps, played in order. A step says what is expected of it; the first
 step that has another result ends the conversation. All of a conversation's connections lead from

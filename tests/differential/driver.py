@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Plays a conversation with real sockets: both programs in one, each socket in its own namespace.
+"""Plays a conversation with real sockets: both programs in one, each socket in its own namespace.
 
 What is sent is a function of the conversation, the connection, the sender and the place in the
 stream, so the receiver knows what it must get. Every step has a deadline far beyond what TCP needs

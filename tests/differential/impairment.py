@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What happens to one packet: the decisions of the network between the ends, without any packet.
+"""What happens to one packet: the decisions of the network between the ends, without any packet.
 
 A `Line` decides for one conversation on one side of the NAT. Every decision is drawn from a
 generator of its own, seeded by the conversation, the side and the direction: the n-th packet of a

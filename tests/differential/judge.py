@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The judge: what nft carries must be carried here.
+"""The judge: what nft carries must be carried here.
 
 A conversation is carried when every step had a result that the script expects: all data there and
 unchanged, every end the one that was asked for. Timing is no matter. Where nft does not carry a

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A network that loses, repeats, reorders and delays packets, on both sides of a NAT.
+"""A network that loses, repeats, reorders and delays packets, on both sides of a NAT.
 
 Theory of operation
 -------------------

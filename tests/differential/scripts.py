@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The kinds of conversations, each a way in which legal programs and hosts use TCP.
+"""The kinds of conversations, each a way in which legal programs and hosts use TCP.
 
 A script is a function of a random generator that gives a draft: steps, faults that belong to it,
 and what it needs.

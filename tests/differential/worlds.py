@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The two worlds a conversation is played in: the same ends and links, with one NAT or the other.
+"""The two worlds a conversation is played in: the same ends and links, with one NAT or the other.
 
 `gateway` brings up a lab of this project in the profile `rfc`, `nft` the bench's namespaces with
 `masquerade random`, as strict as the gateway is: what is not part of a connection is dropped, and

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A map of this layout written as one of a former layout: the way back, for tests alone.
 
-Written from the descriptions of layouts 3 and 4 and not with the product's conversion, whose judge
+Written from the descriptions of layouts 3 to 5 and not with the product's conversion, whose judge
 it is. Figures that have more bits than layout 3 had lose them.
 """
 
@@ -11,6 +11,12 @@ from pathlib import Path
 from hyperplane_nat.engine.state.constants import counter_names
 
 HEADER = struct.Struct("<8sIIQ6I11QII")
+HEADER_6 = struct.Struct("<8sIIQ6I9QII")
+PARTS_6 = ("counters", "attachments", "exhaustions", "entries", "tracks", "index")
+ATTACHMENT_6 = struct.Struct("<16QQ4s52x")
+SLOT = struct.Struct("<8Q")
+RESPONDER, RESPONDER_OFFSET = struct.Struct("<H"), 22
+EXHAUSTION = struct.Struct("<QQIHHHBBI")
 ENTRY = struct.Struct("<IIHHHBBIHHIHBBQQQQ")
 ENTRY_4 = struct.Struct("<IHHHHHBBIIIHBBQQQQ")
 ENTRY_3 = struct.Struct("<IHHHHHBBIIIIIIQQHHBBH")
@@ -33,8 +39,55 @@ NEW_COUNTERS = (
 """Layout 3 had none of them; the others stood in the same order from the first place on."""
 
 
-def write_layout_4(path: Path) -> None:
+def _pages(size: int) -> int:
+    return (size + PAGE - 1) // PAGE * PAGE
+
+
+def write_layout_5(path: Path) -> None:
     """Replace the map at `path`, which nobody may have in use."""
+    old = path.read_bytes()
+    fields = list(HEADER_6.unpack_from(old))
+    flows_max, slots, interfaces = fields[4:7]
+    assert (fields[1], ATTACHMENT_6.size, ENTRY.size, TRACK.size) == (6, 192, 64, 32)
+    offsets = dict(zip(PARTS_6, fields[10:], strict=False))
+    derived = [fields[15 + i + 1] - fields[15 + i] for i in range(2)]
+    derived.append(_pages((flows_max * 4 * 65 // 64 + 131072) // 8 * 8))
+    sizes = (PAGE - 2048, slots * SLOT.size, slots * 4, interfaces * 4, 1024 * EXHAUSTION.size)
+    sizes = (*sizes, interfaces * 128, flows_max * ENTRY.size, flows_max * TRACK.size, *derived)
+    places = [PAGE]
+    for size in sizes:
+        places.append(places[-1] + _pages(size))
+    new = bytearray(places.pop())
+    new[PAGE : PAGE + 2048] = old[offsets["counters"] : offsets["counters"] + 2048]
+    for number in range(slots + interfaces):
+        at = offsets["attachments"] + number * ATTACHMENT_6.size
+        *counters, owner, address = ATTACHMENT_6.unpack_from(old, at)
+        if number < slots:
+            out_in = (*counters[2:4], *counters[6:8])
+            slot = (*out_in, counters[12], counters[14], owner, counters[15])
+            SLOT.pack_into(new, places[1] + number * SLOT.size, *slot)
+            new[places[2] + number * 4 : places[2] + number * 4 + 4] = address
+        else:
+            place = number - slots
+            struct.pack_into("<14Q", new, places[5] + place * 128, *counters[:14])
+            new[places[3] + place * 4 : places[3] + place * 4 + 4] = address
+    for number in range(1024):
+        record = list(EXHAUSTION.unpack_from(old, offsets["exhaustions"] + number * 32))
+        record[4] -= slots if record[0] else 0
+        EXHAUSTION.pack_into(new, places[4] + number * 32, *record)
+    for part, place, form in (("entries", places[6], ENTRY), ("tracks", places[7], TRACK)):
+        size, start = fields[-2] * form.size, offsets[part]
+        new[place : place + size] = old[start : start + size]
+    for at in range(places[6], places[6] + fields[-2] * ENTRY.size, ENTRY.size):
+        (responder,) = RESPONDER.unpack_from(new, at + RESPONDER_OFFSET)
+        RESPONDER.pack_into(new, at + RESPONDER_OFFSET, max(responder - slots, 0))
+    HEADER.pack_into(new, 0, fields[0], 5, PAGE, len(new), *fields[4:10], *places, *fields[-2:])
+    path.write_bytes(new)
+
+
+def write_layout_4(path: Path) -> None:
+    """The same for the layout before."""
+    write_layout_5(path)
     new = bytearray(path.read_bytes())
     fields = list(HEADER.unpack_from(new))
     assert (fields[1], ENTRY.size, ENTRY_4.size, TRACK.size) == (5, 64, 64, 32)

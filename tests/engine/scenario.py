@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gateway that engine tests run on, and one face for the model and the engine.
 
-Three interfaces and six slots.  Interfaces 0 and 1 belong to one VPC; interface 2 belongs to
+Three interfaces and six slots. Interfaces 0 and 1 belong to one VPC; interface 2 belongs to
 another tenant whose network has the same addresses as interface 0's, the interface's own address
-included.  All slots have the same inside address; the last is in the pool.
+included. All slots have the same inside address; the last is in the pool.
 """
 
 from collections.abc import Iterator, Mapping

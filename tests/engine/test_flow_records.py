@@ -26,7 +26,7 @@ SETUP = scenario.Setup(
     timeouts=Timeouts(udp=1000, hold=500, tcp_reset=500),
 )
 CAPACITY = 16
-ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I6Q")
+ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I3Q")
 """Where the map's header says at which offset the entries begin."""
 
 PACKETS_OFFSET = 32

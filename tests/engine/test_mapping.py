@@ -168,7 +168,7 @@ def test_half_of_a_pair_survives_a_kill(target: EngineTarget, damage: str) -> No
 
 def _entries_offset(state_map: StateMap) -> int:
     """Where the header says at which offset the entries begin."""
-    return 8 + 4 + 4 + 8 + 6 * 4 + 6 * 8
+    return 8 + 4 + 4 + 8 + 6 * 4 + 3 * 8
 
 
 def test_a_slot_goes_with_its_mappings(target: EngineTarget) -> None:

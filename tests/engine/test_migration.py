@@ -23,7 +23,7 @@ from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Ports, Timeouts, packet
 
 RECORDED = Path(__file__).parent / "recorded"
-LAYOUTS = (3, 4)
+LAYOUTS = (3, 4, 5)
 NOW = 1600
 """The clock of the recorded maps when they were left."""
 
@@ -131,7 +131,15 @@ def test_the_beginning_of_a_flow_has_all_bits(path: Path) -> None:
     state.close()
 
 
-def test_many_flows_of_layout_4_go_on(path: Path) -> None:
+WRITERS = {
+    3: former_map.write_layout_3,
+    4: former_map.write_layout_4,
+    5: former_map.write_layout_5,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_many_flows_go_on(path: Path, layout: int) -> None:
     """Each with its place, its port and its figures, and answers reach whoever began it."""
     flows = 12_000
     setup = scenario.Setup(flows_max=16_384, ports=Ports(1024, 65_535, 55_000))
@@ -144,7 +152,7 @@ def test_many_flows_of_layout_4_go_on(path: Path) -> None:
     wanted = engine.flows()
     del engine
     state.close()
-    former_map.write_layout_4(path)
+    WRITERS[layout](path)
     assert migrate(path, now_ms=NOW)
     engine = Engine(StateMap.open(path, writable=True), now_ms=NOW)
     configured(engine, setup, NOW)
@@ -222,7 +230,7 @@ def test_a_map_that_was_cut(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "damaged"), [(2, False), (6, False), (0, True), (1 << 31, True)]
+    ("layout", "damaged"), [(2, False), (7, False), (0, True), (1 << 31, True)]
 )
 def test_layouts_of_other_versions(path: Path, layout: int, damaged: bool) -> None:
     """What another version may read is left to it; a number that no version will have is damage."""

@@ -26,7 +26,7 @@ REMOTES = ("10.0.1.80", "10.0.1.81")
 LOOKS = 20_000
 DEADLINE_SECONDS = 30.0
 
-ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I6Q")
+ENTRIES_OFFSET = struct.calcsize("<8sIIQ6I3Q")
 """Where the map's header says at which offset the entries begin."""
 
 STATE_OFFSET, GENERATION_OFFSET = 15, 28

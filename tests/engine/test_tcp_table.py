@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every state, every segment, both directions: the whole transition table, through packets.
 
-`=` stays, a state's name changes to it, `!` drops (`!idle` with a reset), `+` opens anew.  What
+`=` stays, a state's name changes to it, `!` drops (`!idle` with a reset), `+` opens anew. What
 follows the slash tells whether the flow's clock is set: `r` refreshed, `-` not.
 """
 

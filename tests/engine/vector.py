@@ -2,21 +2,21 @@
 """Vectors as data: what a frame in a TOML table looks like on the wire.
 
 A vector is a list of steps; a step is a frame with the link it arrives on and the clock, and what
-is expected of it.  The expected frame is written as what differs from the one that came in
+is expected of it. The expected frame is written as what differs from the one that came in
 (`out`), and is built with all lengths and checksums computed; so a vector states the result, not
-the way to it.  A field written "$name" stands for a port of the engine's choosing: the first
+the way to it. A field written "$name" stands for a port of the engine's choosing: the first
 expectation to use it binds it, later steps use the same number.
 
 `cut` makes a fragment of a packet: the packet is built as a whole, and `cut = [OFFSET, BYTES]` says
-which part of its payload is in the frame.  What leaves besides the expected frame is in a list,
+which part of its payload is in the frame. What leaves besides the expected frame is in a list,
 `extra`.
 `filled` makes a payload of so many bytes.
 
-`gso_size` is the payload of a segment, of a frame that is yet to be segmented.  `checksum_at =
+`gso_size` is the payload of a segment, of a frame that is yet to be segmented. `checksum_at =
 [START, OFFSET]` says where in it a checksum is to be completed.
 What leaves from an address of ours has an identification of the gateway's choice, unless it is an
 atomic datagram: `identification = "$name"` in `out` binds it as a port is bound, and without any
-that of the frame is right.  Different names are different numbers, and all frames that leave in one
+that of the frame is right. Different names are different numbers, and all frames that leave in one
 step have the same.
 
 `requirements = ["RFC5508-6 both"]` names rows of docs/conformance.md, each with the profile in

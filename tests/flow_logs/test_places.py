@@ -8,13 +8,9 @@ from hyperplane_nat.client import NotRunningError
 from hyperplane_nat.flow_logs.fields import Place
 from hyperplane_nat.flow_logs.places import Places
 
-STATIC = {"number": 0, "name": "eni-a", "id": None, "owner": None}
+STATIC = {"number": 0, "name": "eni-a", "id": None, "owner": "111122223333"}
 FUNCTION = {"number": 1, "name": "link", "id": "eni-0123", "owner": "444455556666"}
 WHERE = {"vpc": "customer", "subnet": "private-a"}
-CONFIG = {
-    "account": [{"name": "default", "id": "111122223333"}],
-    "vpc": [{"name": "customer", "account": None}],
-}
 
 
 class Api:
@@ -26,8 +22,6 @@ class Api:
     def get(self, path: str) -> Any:
         if not self.up:
             raise NotRunningError("test", Path("/nowhere"))
-        if path == "/v1/config":
-            return CONFIG
         assert path == "/v1/interfaces"
         self.asked += 1
         return self.rows

@@ -16,7 +16,7 @@ from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.flow_logs.records import Record, read
-from tests.flow_logs.test_places import CONFIG, STATIC, WHERE
+from tests.flow_logs.test_places import STATIC, WHERE
 from tests.reference import Ports, Timeouts
 
 SETUP = scenario.Setup(
@@ -43,7 +43,8 @@ class Bench:
 
     def started(self) -> FlowLogWriter:
         def get(path: str) -> Any:
-            return CONFIG if path == "/v1/config" else ROWS
+            assert path == "/v1/interfaces"
+            return ROWS
 
         form = LineFormat()
         return FlowLogWriter(

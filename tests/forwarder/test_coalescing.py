@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What leaves as one frame, against what the kernel makes of it again.
+"""What leaves as one frame, against what the kernel makes of it again.
 
 The oracle is segmentation as Linux does it (net/ipv4/udp_offload.c, `__udp_gso_segment`): cut up,
 a frame must be the datagrams that went in, each in its place and with a right checksum.

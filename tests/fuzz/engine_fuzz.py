@@ -7,7 +7,7 @@ reads or writes outside the frame (build it with the sanitizers to see that), an
 index, ports and timers agree afterwards.
 
 Frames start out valid, of all kinds, for flows that exist at that moment; then bits flip, ends are
-cut, lengths lie and halves of two frames are spliced.  Most get their checksums mended again,
+cut, lengths lie and halves of two frames are spliced. Most get their checksums mended again,
 because a frame with a wrong one is not looked at any further.
 """
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A real lab for a test: brought up by the command line, asked through the control API, taken down.
+"""A real lab for a test: brought up by the command line, asked through the control API, taken down.
 
-Theory of operation: `launched` writes a TOML file, runs `hyperplane-nat up -c FILE` as a user
-would and yields a `Lab`. Whatever happens then, `hyperplane-nat down` runs in the end; when that
-fails the test fails. The lab's name is random and its metrics port is whatever was free, so labs
-of several runs do not meet. The default VPC is `customer` with the services web (HTTP,
-10.0.1.80:80) and echo (UDP, 10.0.1.81:7) behind the interface eni-a, 10.0.1.10.
+Theory of operation
+-------------------
+`launched` writes a TOML file, runs `hyperplane-nat up -c FILE` as a user would and yields a `Lab`.
+Whatever happens then, `hyperplane-nat down` runs in the end; when that fails the test fails. The
+lab's name is random and its metrics port is whatever was free, so labs of several runs do not meet.
+The default VPC is `customer` with the services web (HTTP, 10.0.1.80:80) and echo (UDP, 10.0.1.81:7)
+behind the interface eni-a, 10.0.1.10.
 
 Programs and sockets go into a namespace with `run`, `program` and `netns.namespace.call`; the
 test's own thread never leaves its namespace. Nothing sleeps for a fixed time: `wait_until` polls a

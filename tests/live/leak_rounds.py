@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Brings a small lab up and down many times in one process and prints what the process holds.
 
-``python -m tests.live.leak_rounds --lab NAME --rounds N``: one JSON object a round, with the
-descriptors, threads and resident bytes after the lab is gone.  In one process, so that what a
+`python -m tests.live.leak_rounds --lab NAME --rounds N`: one JSON object a round, with the
+descriptors, threads and resident bytes after the lab is gone. In one process, so that what a
 controller forgets to give back adds up where it can be seen.
 """
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A host in the VPC whose every packet is written by the test.
+"""A host in the VPC whose every packet is written by the test.
 
 Its address belongs to nobody and its MAC address to no link, so no kernel answers in its place: it
 hears what arrives on the interface's link, answers ARP for its address whenever it is asked to

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A lab of two VPCs under observation, for frames that must go nowhere.
+"""A lab of two VPCs under observation, for frames that must go nowhere.
 
 Environments 1 and 3 are in the VPC called customer, environment 2 is in the one called other. Every
 link is captured, every environment can exchange a datagram with its VPC, and environment 3 has a

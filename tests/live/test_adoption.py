@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,11 +25,13 @@ from tests.live.configurations import functions
 from tests.live.conftest import Launch
 from tests.live.lab import (
     COMMAND,
+    ECHO,
     WEB,
     Lab,
     live_connection,
     run,
     stopped,
+    udp_socket,
     wait_until,
 )
 from tests.live.test_crash import connected, exchange, forwarder_pid, kill_controller, tcp_echo
@@ -64,13 +69,15 @@ def test_replace_removes_what_stands(launch: Launch) -> None:
     assert len(namespace.names(f"hp-{lab.name}-env-")) == 1
 
 
-def leave_former_version(lab: Lab) -> None:
-    """Kill controller and forwarder and leave what the version before this one would have left."""
+def leave_former_version(
+    lab: Lab, write: Callable[[Path], None] = former_map.write_layout_3
+) -> None:
+    """Kill controller and forwarder and leave what a version before this one would have left."""
     pid = forwarder_pid(lab)
     kill_controller(lab)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the forwarder")
-    former_map.write_layout_3(lab.state_file)
+    write(lab.state_file)
     whole = load(lab.config_file).model_dump(mode="json")
     (lab.runtime_directory / "lab.json").write_text(json.dumps(whole))
 
@@ -98,6 +105,69 @@ def test_what_the_former_version_left_is_taken_over_under_traffic(launch: Launch
         assert lab.verify() == []
         flows = [flow for flow in lab.rows("flows") if flow["remote_port"] == 7007]
         assert {flow["state"] for flow in flows} == {"ESTABLISHED"}
+
+
+MANY_FLOWS = 100_000
+PORTS_OF_A_SOCKET = 25_000
+BURST = 1_000
+"""Datagrams for which the ring has room."""
+
+
+def many_flows(lab: Lab) -> None:
+    """Let an environment begin 100,000 UDP flows; what is lost on the way is sent again."""
+    wanted = 0
+
+    def burst(sender: socket.socket, first: int) -> bool:
+        for port in range(first, first + BURST):
+            sender.sendto(b"", (ECHO[0], port))
+        return lab.counters()["flows_active_udp"] >= wanted
+
+    for port in range(6_000, 6_000 + MANY_FLOWS // PORTS_OF_A_SOCKET):
+        with udp_socket(lab.environment(1), port=port) as sender:
+            for first in range(20_000, 20_000 + PORTS_OF_A_SOCKET, BURST):
+                wanted += BURST
+                wait_until(functools.partial(burst, sender, first), f"{wanted} flows")
+
+
+def flows_in(path: Path) -> set[tuple[object, ...]]:
+    """What each flow that has not ended is, without its state and figures."""
+    state = StateMap.open(path)
+    try:
+        return {
+            (flow.protocol, *flow[3:11], flow.created_ms)
+            for flow in state.flows()
+            if flow.state in ("UDP", "UDP_REPLIED", "ESTABLISHED")
+        }
+    finally:
+        state.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_map_of_the_former_layout_is_taken_over_under_traffic(launch: Launch) -> None:
+    toml = "[flows]\nmax = 131072\n[ports]\nlimit_per_interface = 0\n"
+    lab = launch(environments=2, toml=toml)
+    with tcp_echo(lab), connected(lab, 1) as idle, connected(lab, 2) as busy:
+        busy.settimeout(60)
+        exchange(idle, b"before")
+        exchange(busy, b"before")
+        many_flows(lab)
+        before, flows = lab.counters(), flows_in(lab.state_file)
+        assert len(flows) >= MANY_FLOWS + 2
+        leave_former_version(lab, former_map.write_layout_5)
+        sending = threading.Thread(target=exchange, args=(busy, b"meanwhile"))
+        sending.start()
+        lab.up()
+        sending.join(60)
+        assert not sending.is_alive()
+        assert flows_in(lab.state_file) == flows
+        exchange(busy, b"after")
+        exchange(idle, b"after")
+        after = lab.counters()
+        assert after["flows_created_tcp"] == before["flows_created_tcp"]
+        assert after["flows_created_udp"] == before["flows_created_udp"]
+        assert after["rebuild_discarded"] == 0
+        assert lab.verify() == []
 
 
 def test_a_forwarder_started_otherwise_is_replaced_under_traffic(launch: Launch) -> None:

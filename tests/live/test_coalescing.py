@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Datagrams that the forwarder finds together leave together, and arrive one by one all the same.
+"""Datagrams that the forwarder finds together leave together, and arrive one by one all the same.
 
 They are found together because the forwarder is stopped while they are sent.
 """

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.client import ApiError, Client
-from tests.live.configurations import functions
 from tests.live.conftest import Launch
 from tests.live.lab import receive, tcp_socket, wait_until
 
@@ -18,6 +17,18 @@ pytestmark = pytest.mark.live
 
 FAST = 1000.0
 """Modelled time goes by so much quicker."""
+
+BARE = f"""
+[lifecycle]
+time_scale = {FAST}
+
+[pool]
+size = 2
+
+[[vpc]]
+name = "bare"
+cidr = "10.9.0.0/16"
+"""
 
 ADDRESS = "10.7.1.80"
 PORT = 7000
@@ -46,7 +57,8 @@ def code(client: Client, path: str) -> str:
 
 
 def test_a_vpc_and_its_function_from_beginning_to_end(launch: Launch) -> None:
-    lab = launch(environments=1, toml=functions("hook", pool=2, time_scale=FAST))
+    lab = launch(environments=0, toml=BARE)
+    assert (lab.status()["interfaces"], lab.rows("functions")) == (0, [])
     client = lab.client
     client.post("/v1/vpcs", {"name": "shop", "cidr": "10.7.0.0/16"})
     client.post("/v1/subnets", {"vpc": "shop", "name": "a", "cidr": "10.7.1.0/24"})

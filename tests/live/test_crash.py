@@ -241,6 +241,16 @@ def test_down_after_everything_was_killed_leaves_nothing(launch: Launch) -> None
     assert not lab.state_file.exists()
 
 
+def test_down_of_a_stopped_controller_leaves_nothing(launch: Launch) -> None:
+    lab = launch()
+    pid = int(lab.status()["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    assert f"(pid {pid}) has not answered for 5 seconds and is killed" in lab.cli("down").stderr
+    assert namespace.names(f"hp-{lab.name}-") == []
+    assert not lab.runtime_directory.exists()
+    assert not lab.state_file.exists()
+
+
 def test_a_changed_lab_replaces_the_strays_of_the_old_one(launch: Launch) -> None:
     lab = launch(environments=4)
     other = launch(environments=1)

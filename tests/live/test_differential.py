@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Whatever conversation the kernel's own NAT carries, the gateway carries: see `tests.differential`.
+"""Whatever conversation the kernel's own NAT carries, the gateway carries: see
+`tests.differential`.
 
 `DIFFERENTIAL_SEED=N` repeats a run.
 """

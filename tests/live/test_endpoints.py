@@ -103,8 +103,8 @@ def test_an_unknown_group_is_one_line_and_leaves_nothing(launch: Launch) -> None
     )
     assert refused.returncode == 2
     assert refused.stderr == (
-        "hyperplane-nat: lab.socket_group: there is no group 'no-such-group' on this host "
-        "(groupadd --system no-such-group, or choose another)\n"
+        "hyperplane-nat: command line: lab.socket_group: there is no group 'no-such-group' on this "
+        "host (groupadd --system no-such-group, or choose another)\n"
     )
     assert not lab.runtime_directory.exists()
 

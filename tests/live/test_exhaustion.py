@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-No port is left in the profile `rfc`: the sender is told, and nobody else notices.
+"""No port is left in the profile `rfc`: the sender is told, and nobody else notices.
 
 The profile `aws` drops in silence: see test_floods.py and test_ports.py.
 """

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from netns import syscalls
+from tests.conftest import in_ci
 from tests.flow_logs.records import DEFAULT, Record, parse, read
 from tests.live.conftest import Launch
 from tests.live.lab import (
@@ -314,6 +316,20 @@ def test_a_full_disk_loses_lines_and_no_packet(launch: Launch, tmp_path: Path) -
         logs.wait(lambda: logs.packets(srcport=str(port)) == 5, "lines again")
         assert logs.metric(lost) == counted
         logs.lab.down()
+
+
+def test_a_writer_makes_nothing_outside_of_its_directory(logs: Logs) -> None:
+    if not syscalls.landlock_version():
+        assert not in_ci(), "this kernel has no Landlock"
+        pytest.skip("this kernel has no Landlock")
+    exchange(logs.lab, 1)
+    logs.wait(logs.records, "lines")
+    logs.directory.rename(logs.directory.with_name("moved"))
+    lost = "hyperplane_nat_flow_log_lines_lost_total"
+    logs.wait(lambda: exchange(logs.lab, 2) and logs.metric(lost) > 0, "lines lost")
+    assert not logs.directory.exists()
+    os.kill(logs.writer(), signal.SIGTERM)
+    logs.wait(logs.records, "lines of another writer")
 
 
 def test_a_writer_that_dies_holds_nothing_up_and_tells_nothing_twice(logs: Logs) -> None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,20 @@ def test_cold_starts_of_both_models(lab: Lab) -> None:
     kinds = [row["kind"] for row in lab.rows("interfaces")]
     assert kinds.count("hyperplane") == 1
     assert kinds.count("per-environment") >= 40
+    latest = lab.rows("cold-starts", limit=80)
+    assert {(row["function"], row["networking"]) for row in latest} == {
+        ("checkout", "hyperplane"),
+        ("report", "interface-per-environment"),
+    }
+    listed = lab.rows("environments", limit=1000)
+    for row in lab.rows("environment-sums"):
+        states = Counter(
+            each["state"]
+            for each in listed
+            if (each["function"], each["interface"]) == (row["function"], row["interface"])
+        )
+        assert row["states"] == states
+        assert row["environments"] == states.total()
 
 
 def test_programs_that_fail(lab: Lab) -> None:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What somebody in the VPC, or an environment, does to harm the connections of others.
+"""What somebody in the VPC, or an environment, does to harm the connections of others.
 
-Theory of operation: environment 1 has a TCP connection and a UDP exchange that must not notice
-anything. The attacker writes whole frames with any source address, in bursts that the gateway can
-count; each burst is waited for by the counters it must move. Afterwards the connection carries data
-both ways, the table has not a flow more than before, and its checker has nothing to say. Numbers
-come from a generator with a fixed seed.
+Theory of operation
+-------------------
+Environment 1 has a TCP connection and a UDP exchange that must not notice anything. The attacker
+writes whole frames with any source address, in bursts that the gateway can count; each burst is
+waited for by the counters it must move. Afterwards the connection carries data both ways, the table
+has not a flow more than before, and its checker has nothing to say. Numbers come from a generator
+with a fixed seed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Connections that nobody uses for 350 seconds, or what else the configuration says, of real sockets.
+"""Connections that nobody uses for 350 seconds, or what else the configuration says, of real
+sockets.
 
 Time runs faster by `timeouts.time_scale`. A test that waits for a flow's end asks the gateway for
 the flow's state; it sends nothing meanwhile. Ends are checked from both sides of the timer: not

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What must not pass, and that it is counted: hostile frames from environments and from a VPC.
+"""What must not pass, and that it is counted: hostile frames from environments and from a VPC.
 
-Theory of operation: every test sends frames that must go nowhere, past the sender's own IP stack,
-and names the one drop reason that each must be counted under. Then every environment exchanges a
-datagram with its VPC; the gateway handles frames in order, so by the time the echo is back
-everything before it has been dealt with and nothing needs to be waited for. Captures on all links
-have then seen those datagrams and not one frame more: nothing arrived anywhere, and neither the
-gateway nor its kernel has answered. A connection that was open from the start carries data after
-each test, and no forwarder was replaced.
+Theory of operation
+-------------------
+Every test sends frames that must go nowhere, past the sender's own IP stack, and names the one drop
+reason that each must be counted under. Then every environment exchanges a datagram with its VPC;
+the gateway handles frames in order, so by the time the echo is back everything before it has been
+dealt with and nothing needs to be waited for. Captures on all links have then seen those datagrams
+and not one frame more: nothing arrived anywhere, and neither the gateway nor its kernel has
+answered. A connection that was open from the start carries data after each test, and no forwarder
+was replaced.
 """
 
 from __future__ import annotations

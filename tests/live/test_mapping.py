@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Who may send to an environment, under both profiles: mappings, filtering and hairpinning with real
-sockets, and the ICMP errors that belong to them.
+"""Who may send to an environment, under both profiles: mappings, filtering and hairpinning with
+real sockets, and the ICMP errors that belong to them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Source ports of real gateways: 55,000 towards a remote endpoint and not one more, an address for
+"""Source ports of real gateways: 55,000 towards a remote endpoint and not one more, an address for
 each further 55,000, and the hold time.
 
 Tens of thousands of datagrams leave an environment as raw frames, a source port each, because that

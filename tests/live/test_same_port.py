@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A thousand environments with the same address and the same source port talk to one service at once.
+"""A thousand environments with the same address and the same source port talk to one service at
+once.
 
 The sockets are opened inside the environments; one event loop drives them all. Every environment
 sends a token of its own and must get the answer to that token, on the socket it sent it from.

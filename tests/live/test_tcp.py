@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What TCP allows and seldom does: an environment's kernel with a peer that the test writes by hand.
+"""What TCP allows and seldom does: an environment's kernel with a peer that the test writes by
+hand.
 
 Both profiles track connections alike; timers apart, see test_idle.py.
 """

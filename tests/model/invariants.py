@@ -63,14 +63,19 @@ def references(region: Region, interface: NetworkInterface) -> int:
 def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
     tables = region.tables
     wrong = []
-    addresses = Counter((item.vpc_id, item.address) for item in tables.interfaces.values())
+    addresses = Counter(
+        (item.vpc_id, address) for item in tables.interfaces.values() for address in item.addresses
+    )
     addresses.update({(item.vpc_id, item.address) for item in tables.services.values()})
-    addresses.update((item.id, address) for item in tables.vpcs.values() for address in item.taken)
     wrong += [f"{place} is taken {count} times" for place, count in addresses.items() if count > 1]
-    numbers = Counter(item.number for item in tables.interfaces.values())
+    numbers = Counter(number for item in tables.interfaces.values() for number in item.numbers)
     numbers.update(tables.retired_numbers)
     wrong += [f"number {number} is used twice" for number, count in numbers.items() if count > 1]
-    quota = Counter(item.vpc_id for item in tables.interfaces.values() if item.kind != "internet")
+    quota = Counter(
+        item.vpc_id
+        for item in tables.interfaces.values()
+        if item.kind not in ("internet", "static")
+    )
     wrong += [
         f"{vpc_id} has {count} interfaces"
         for vpc_id, count in quota.items()
@@ -92,7 +97,7 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
             wrong.append(f"{item.id} is used {used} times, not {region.references(item.id)}")
         right = {
             InterfaceStatus.PENDING: True,
-            InterfaceStatus.AVAILABLE: used == 0 and item.due is not None,
+            InterfaceStatus.AVAILABLE: used == 0 and (item.due is None) == (item.kind == "static"),
             InterfaceStatus.IN_USE: used > 0 and item.due is None,
             InterfaceStatus.DELETING: used == 0 and item.due is None,
         }

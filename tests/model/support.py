@@ -14,6 +14,7 @@ from hyperplane_nat.model.region import Placement, PlanLine, Region
 from hyperplane_nat.model.resources import (
     AccountResource,
     FunctionResource,
+    InterfaceResource,
     Networking,
     Protocol,
     Resources,
@@ -88,7 +89,6 @@ def vpc(
     subnets: Iterable[tuple[str, str]] = (("a", "10.0.1.0/24"), ("b", "10.0.2.0/24")),
     groups: Iterable[str | SecurityGroupResource] = ("app", "db"),
     services: Iterable[ServiceResource] = (),
-    taken: Iterable[str] = (),
 ) -> VpcResource:
     return VpcResource(
         name,
@@ -99,8 +99,13 @@ def vpc(
             SecurityGroupResource(group) if isinstance(group, str) else group for group in groups
         ),
         services=tuple(services),
-        taken=tuple(address(item) for item in taken),
     )
+
+
+def interface(
+    name: str, *addresses: str, vpc: str = "customer", subnet: str = "a"
+) -> InterfaceResource:
+    return InterfaceResource(name, vpc, subnet, tuple(map(address, addresses)))
 
 
 def service(
@@ -128,6 +133,8 @@ def lab(
     *functions: FunctionResource,
     vpcs: Iterable[VpcResource] | None = None,
     internet: Iterable[ServiceResource] = (),
+    interfaces: Iterable[InterfaceResource] = (),
+    environments: int = 0,
     accounts: Iterable[AccountResource] = (
         AccountResource("shop", "123456789012"),
         AccountResource("bank", "210987654321"),
@@ -138,6 +145,8 @@ def lab(
         (vpc(),) if vpcs is None else tuple(vpcs),
         tuple(internet),
         functions,
+        tuple(interfaces),
+        environments,
     )
 
 
@@ -158,7 +167,6 @@ class Scene:
             "settings": self.settings,
             "take_slot": self.slots,
             "random_hex": seeded_hex(1),
-            "first_interface_number": 3,
         }
 
     def apply(self, wanted: Resources) -> tuple[PlanLine, ...]:

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of
 from hyperplane_nat.model.region import Region
-from hyperplane_nat.model.resources import FunctionResource, Networking, Resources
+from hyperplane_nat.model.resources import Code, FunctionResource, Networking, Resources
 from hyperplane_nat.model.states import FunctionState, UpdateStatus
 from hyperplane_nat.model.store import Store
 from tests.model.support import (
@@ -327,3 +328,43 @@ def test_a_restart_ends_what_an_apply_has_left_for_later() -> None:
     scene.take_down()
     scene.region.resume(wanted)
     assert names(scene.region)["groups"] == {"db"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"memory_mb": 256},
+        {"code": Code("/code", "other", "app.handler", "python3.11")},
+        {"environment": (("TABLE", "t"),)},
+    ],
+)
+def test_another_configuration_gets_environments_of_its_own(change: dict[str, Any]) -> None:
+    first = replace(function("f"), code=Code("/code", "", "app.handler", "python3.11"))
+    scene = Scene(first)
+    changed = replace(first, **change)
+    assert refusal(lambda: scene.apply(lab(changed))) == "ResourceConflictException"
+    scene.active()
+    idle, busy = scene.run("f"), scene.run("f")
+    scene.region.end(idle.environment)
+    scene.apply(lab(changed))
+    assert scene.region.reaped() == [idle.environment]
+    scene.region.end(busy.environment)
+    assert set(scene.region.reaped()) == {idle.environment, busy.environment}
+    assert scene.run("f").cold
+    assert scene.apply(lab(changed)) == ()
+
+
+def test_reserved_concurrency() -> None:
+    limited = replace(function("f"), reserved_concurrency=2)
+    scene = Scene(limited)
+    scene.active()
+    first = scene.run("f")
+    scene.run("f")
+    assert refusal(lambda: scene.run("f")) == "TooManyRequestsException"
+    scene.region.end(first.environment)
+    assert not scene.run("f").cold
+    scene.apply(lab(replace(function("f"), reserved_concurrency=3)))
+    assert scene.run("f").cold
+    scene.apply(lab(replace(function("f"), reserved_concurrency=0)))
+    assert refusal(lambda: scene.run("f")) == "TooManyRequestsException"
+    assert scene.region.reaped() == []

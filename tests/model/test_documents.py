@@ -37,7 +37,7 @@ def test_environments_are_taken_in_the_same_order() -> None:
     ("document", "words"),
     [
         ({}, "unknown schema None"),
-        ({"schema": 2, "entities": {}}, "schema 2, this program knows 1"),
+        ({"schema": 3, "entities": {}}, "schema 3, this program knows 2"),
         ({"schema": "1", "entities": {}}, "unknown schema '1'"),
         ({"schema": 1}, "damaged"),
         ({"schema": 1, "entities": []}, "damaged"),

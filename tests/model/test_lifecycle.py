@@ -7,7 +7,7 @@ import pytest
 
 from hyperplane_nat.model.resources import Networking
 from hyperplane_nat.model.states import InterfaceStatus
-from tests.model.support import HYPERPLANE, NONE, OWN, Scene, function, lab, refusal, vpc
+from tests.model.support import HYPERPLANE, NONE, OWN, Scene, function, interface, lab, refusal, vpc
 
 DAY = 86_400.0
 
@@ -40,7 +40,7 @@ def test_the_interface_looks_as_lambda_writes_it() -> None:
     assert interface.requester_managed
     assert interface.requester_id != interface.owner_id
     assert str(interface.address) == "10.0.1.4"
-    assert interface.number == 3
+    assert interface.number == 0
 
 
 @pytest.mark.requirement("AWS-shared-interface", profile="both")
@@ -209,10 +209,10 @@ def test_a_retired_number_is_not_used_again_until_it_is_released() -> None:
     scene.pass_seconds(20 * 60)
     scene.region.interface_removed(scene.interface().id)
     scene.apply(lab(function("orders")))
-    assert scene.interface().number == 4
-    scene.region.release_number(3)
+    assert scene.interface().number == 1
+    scene.region.release_number(0)
     scene.apply(lab(function("orders"), function("mail", groups=("db",))))
-    assert sorted(interface.number for interface in scene.interfaces()) == [3, 4]
+    assert sorted(interface.number for interface in scene.interfaces()) == [0, 1]
 
 
 @pytest.mark.requirement("AWS-function-states", profile="both")
@@ -347,16 +347,17 @@ def test_a_quota_in_the_middle_of_an_apply_leaves_nothing() -> None:
 
 def test_a_full_subnet_in_the_middle_of_an_apply_leaves_nothing() -> None:
     groups = [f"g{number}" for number in range(12)]
-    small = vpc(subnets=(("a", "10.0.1.0/28"),), groups=groups, taken=("10.0.1.4",))
+    small = vpc(subnets=(("a", "10.0.1.0/28"),), groups=groups)
+    configured = [interface("eni-a", "10.0.1.4")]
     functions = [function(name, groups=(name,)) for name in groups]
     scene = Scene()
-    scene.apply(lab(*functions[:10], vpcs=(small,)))
+    scene.apply(lab(*functions[:10], vpcs=(small,), interfaces=configured))
     before = scene.region.document()
     assert (
-        refusal(lambda: scene.apply(lab(*functions, vpcs=(small,))))
+        refusal(lambda: scene.apply(lab(*functions, vpcs=(small,), interfaces=configured)))
         == "SubnetIPAddressLimitReachedException"
     )
     assert scene.region.document() == before
     assert {str(item.address) for item in scene.interfaces()} == {
-        f"10.0.1.{host}" for host in range(5, 15)
+        f"10.0.1.{host}" for host in range(4, 15)
     }

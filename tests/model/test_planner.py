@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,14 @@ from hyperplane_nat.model.resources import (
     SubnetResource,
     VpcResource,
 )
+from tests.model.invariants import violations
 from tests.model.support import (
     NONE,
     OWN,
     Scene,
+    address,
     function,
+    interface,
     lab,
     network,
     refusal,
@@ -171,15 +175,17 @@ def test_the_address_of_an_interface_is_no_service_s() -> None:
     there = str(scene.interface().address)
     taken = lab(function("orders"), vpcs=(vpc(services=(service("web", there),)),))
     assert refusal(lambda: scene.apply(taken)) == "InvalidIPAddress.InUse"
-    taken = lab(function("orders"), vpcs=(vpc(taken=(there,)),))
+    taken = lab(function("orders"), interfaces=[interface("eni-a", there)])
     assert refusal(lambda: scene.apply(taken)) == "InvalidIPAddress.InUse"
 
 
 def test_interfaces_keep_clear_of_services_and_configured_interfaces() -> None:
     scene = Scene()
-    customer = vpc(services=(service("web", "10.0.1.5"),), taken=("10.0.1.4",))
-    scene.apply(lab(function("orders"), vpcs=(customer,)))
-    assert str(scene.interface().address) == "10.0.1.6"
+    customer = vpc(services=(service("web", "10.0.1.5"),))
+    configured = interface("eni-a", "10.0.1.4", "10.0.1.6")
+    scene.apply(lab(function("orders"), vpcs=(customer,), interfaces=[configured]))
+    (made,) = (each for each in scene.interfaces() if each.id != "eni-a")
+    assert (str(made.address), made.number) == ("10.0.1.7", 2)
 
 
 def test_accounts_have_twelve_digits() -> None:
@@ -322,3 +328,62 @@ def test_a_refusal_names_the_field(wanted: Resources, field: str) -> None:
         scene.apply(wanted)
     assert refused.value.field == field
     assert str(refused.value).startswith(f"{refused.value.code}: {field}: ")
+
+
+def provided(**more: Any) -> Resources:
+    """A lab file with two interfaces, one of two addresses, and five environments."""
+    interfaces = [interface("eni-b", "10.0.2.9", subnet="b"), interface("eni-a", "10.0.1.9")]
+    interfaces[0] = replace(interfaces[0], addresses=(address("10.0.2.9"), address("10.0.2.10")))
+    return lab(interfaces=interfaces, environments=5, **more)
+
+
+def test_what_the_lab_file_provides_is_there_at_once_and_stays() -> None:
+    scene = Scene()
+    lines = scene.apply(provided())
+    assert {line.kind for line in lines} == {"account", "vpc", "subnet", "security-group"}
+    tables = scene.region.tables
+    assert [(each.id, each.numbers) for each in scene.interfaces()] == [
+        ("eni-b", (0, 2)),
+        ("eni-a", (1,)),
+    ]
+    assert [tables.environments[slot].interface_id for slot in range(1, 6)] == [
+        "eni-b",
+        "eni-a",
+        "eni-b",
+        "eni-a",
+        "eni-b",
+    ]
+    assert scene.statuses() == ["in-use", "in-use"]
+    before = scene.region.document()
+    scene.pass_seconds(400 * 86_400)
+    assert scene.apply(provided()) == ()
+    scene.region.interrupted()
+    assert scene.region.document() == before
+    assert violations(scene.region, set()) == []
+
+
+def test_an_interface_without_environments_waits_for_nothing() -> None:
+    scene = Scene()
+    scene.apply(lab(interfaces=[interface("eni-a", "10.0.1.9")]))
+    scene.pass_seconds(400 * 86_400)
+    assert scene.statuses() == ["available"]
+    assert violations(scene.region, set()) == []
+
+
+def test_what_the_lab_file_provides_is_no_interface_of_lambda() -> None:
+    scene = Scene(interfaces_per_vpc=1)
+    scene.apply(provided())
+    assert not any(each.requester_managed for each in scene.interfaces())
+    scene.apply(replace(provided(), functions=(function("orders"),)))
+    policies = {each.id: each.policy for each in scene.region.wanted().interfaces}
+    assert policies["eni-a"].egress is None
+
+
+def test_a_vpc_is_not_replaced_under_an_interface_of_the_lab_file() -> None:
+    scene = Scene()
+    scene.apply(provided())
+    other = provided(vpcs=(vpc(cidr="10.0.0.0/8"),))
+    assert refusal(lambda: scene.apply(other)) == "DependencyViolation"
+    with scene.region.commands() as commands:
+        assert refusal(lambda: commands.delete_subnet("a")) == "DependencyViolation"
+        assert refusal(lambda: commands.delete_vpc("customer")) == "DependencyViolation"

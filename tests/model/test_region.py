@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A region under any sequence of commands: what `invariants` says stays true.
+"""A region under any sequence of commands: what `invariants` says stays true.
 
 The region is saved after each command, also after one that was refused, and now and then thrown
 away and loaded again, as after a kill: the loaded one is the one that was saved.
@@ -30,7 +29,7 @@ from hyperplane_nat.model.resources import (
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.store import Store
 from tests.model.invariants import violations
-from tests.model.support import HYPERPLANE, NONE, OWN, Scene, lab, service, vpc
+from tests.model.support import HYPERPLANE, NONE, OWN, Scene, interface, lab, service, vpc
 
 FUNCTIONS = ("orders", "mail", "ledger", "public")
 SUBNETS = ("a", "b")
@@ -77,8 +76,10 @@ def labs(draw: st.DrawFn) -> Resources:
         *draw(functions()),
         vpcs=(
             vpc(groups=groups, subnets=SMALL, services=services),
-            vpc("vault", account="bank", groups=GROUPS, subnets=SMALL, taken=("10.0.1.4",)),
+            vpc("vault", account="bank", groups=GROUPS, subnets=SMALL),
         ),
+        interfaces=(interface("eni-a", "10.0.1.4", vpc="vault", subnet="small"),),
+        environments=2,
     )
 
 

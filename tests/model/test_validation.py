@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.resources import (
     AccountResource,
+    Code,
     Networking,
     Resources,
     RuleResource,
@@ -17,7 +19,7 @@ from hyperplane_nat.model.resources import (
 )
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.validation import validate
-from tests.model.support import NONE, Scene, function, lab, rule, service, vpc
+from tests.model.support import NONE, Scene, function, interface, lab, rule, service, vpc
 
 SIX = tuple(f"g{number}" for number in range(6))
 SEVENTEEN = tuple(f"s{number}" for number in range(17))
@@ -27,6 +29,11 @@ def group(*rules: RuleResource, direction: str = "ingress") -> Resources:
     empty = SecurityGroupResource("app")
     made = replace(empty, ingress=rules) if direction == "ingress" else replace(empty, egress=rules)
     return lab(vpcs=(vpc(groups=(made, "db")),))
+
+
+def running(**changes: Any) -> Resources:
+    code = replace(Code("/code", "", "app.handler", "python3.11"), **changes)
+    return lab(replace(function("f"), code=code))
 
 
 WRONG = {
@@ -95,9 +102,25 @@ WRONG = {
         "InvalidParameterValue",
     ),
     "service at an interface's address": (
-        lab(vpcs=(vpc(services=(service("web", "10.0.1.9"),), taken=("10.0.1.9",)),)),
+        lab(
+            vpcs=(vpc(services=(service("web", "10.0.1.9"),)),),
+            interfaces=(interface("eni-a", "10.0.1.8", "10.0.1.9"),),
+        ),
         "InvalidIPAddress.InUse",
     ),
+    "interface outside its subnet": (
+        lab(interfaces=(interface("eni-a", "10.0.2.9"),)),
+        "InvalidParameterValue",
+    ),
+    "interface in no subnet": (
+        lab(interfaces=(interface("eni-a", "10.0.1.9", subnet="z"),)),
+        "InvalidSubnetID.NotFound",
+    ),
+    "two interfaces of a name": (
+        lab(interfaces=(interface("eni-a", "10.0.1.8"), interface("eni-a", "10.0.1.9"))),
+        "InvalidParameterValue",
+    ),
+    "environments without an interface": (lab(environments=1), "InvalidParameterValue"),
     "service at another's endpoint": (
         lab(vpcs=(vpc(services=(service("web", "10.0.1.9"), service("web2", "10.0.1.9"))),)),
         "InvalidParameterValue",
@@ -166,6 +189,21 @@ WRONG = {
         "InvalidParameterValueException",
     ),
     "no memory": (lab(function("f", memory_mb=64)), "InvalidParameterValueException"),
+    "no runtime of ours": (running(runtime="nodejs20.x"), "InvalidParameterValueException"),
+    "handler without a module": (running(handler="handler"), "InvalidParameterValueException"),
+    "no time": (running(timeout_seconds=0), "InvalidParameterValueException"),
+    "a reserved variable": (
+        lab(replace(function("f"), environment=(("AWS_REGION", "x"),))),
+        "InvalidParameterValueException",
+    ),
+    "no variable": (
+        lab(replace(function("f"), environment=(("1A", "x"),))),
+        "InvalidParameterValueException",
+    ),
+    "more than 4 KB of variables": (
+        lab(replace(function("f"), environment=(("LONG", "x" * 4096),))),
+        "InvalidParameterValueException",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from netns import topology
-from netns.topology import InterfaceSpec, LabSpec, VpcSpec
+from netns.topology import InterfaceSpec, LabSpec, Survey, Topology, VpcSpec, survey
 
 MakeSpec = Callable[..., LabSpec]
 
@@ -41,6 +41,43 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
+
+
+def inspect(spec: LabSpec) -> Topology | None:
+    """The lab as it stands; None unless it is exactly what the spec asks for."""
+    found = survey(spec.lab)
+    damaged = found.broken or found.altered
+    if found.gateway is None or damaged or not _is_what_was_asked(found, spec):
+        return None
+    by_name = {each.name: each for each in found.interfaces}
+    return Topology(
+        gateway=found.gateway,
+        slots=found.slots,
+        interfaces=tuple(by_name[each.name] for vpc in spec.vpcs for each in vpc.interfaces),
+    )
+
+
+def _is_what_was_asked(found: Survey, spec: LabSpec) -> bool:
+    if [each.slot.number for each in found.environments] != list(range(1, spec.environments + 1)):
+        return False
+    address = f"{spec.inside_address}/{spec.inside_prefix_length}"
+    inside = (address, spec.inside_gateway, spec.environment_mtu)
+    if any((each.address, each.gateway, each.mtu) != inside for each in found.environments):
+        return False
+    stands = {
+        vpc.name: (
+            vpc.addresses,
+            {(each.interface.name, each.addresses, each.mtu) for each in vpc.interfaces},
+        )
+        for vpc in found.vpcs
+    }
+    return stands == {
+        vpc.name: (
+            frozenset(vpc.addresses),
+            {(each.name, each.addresses, vpc.mtu) for each in vpc.interfaces},
+        )
+        for vpc in spec.vpcs
+    }
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from netns import NetnsError, environments, links, namespace, topology
 from netns.netlink import RouteSocket
-from tests.netns.conftest import lab_spec
+from tests.netns.conftest import inspect, lab_spec
 
 
 @pytest.mark.live
@@ -19,20 +19,20 @@ def test_environments_come_and_go(lab: str) -> None:
     built = topology.build(spec)
     (added,) = topology.add_environments(spec, [4])
     four = replace(spec, environments=4)
-    found = topology.inspect(four)
+    found = inspect(four)
     assert found is not None
     assert found.slots == (*built.slots, added)
 
     topology.remove_environments(lab, [2, 4, 5])
     topology.remove_environments(lab, [2, 4])
-    assert topology.inspect(four) is None
+    assert inspect(four) is None
     with namespace.call(built.gateway, RouteSocket) as inside:
         assert set(links.links(inside)) == {"lo", "eni-a", "eni-b", "env1", "env3"}
 
     (again,) = topology.add_environments(spec, [2])
     # A hardware address belongs to the environment, not to one life of its link.
     assert again == replace(built.slots[1], ifindex=again.ifindex)
-    assert topology.inspect(spec) == replace(built, slots=(built.slots[0], again, built.slots[2]))
+    assert inspect(spec) == replace(built, slots=(built.slots[0], again, built.slots[2]))
 
 
 @pytest.mark.live
@@ -41,7 +41,7 @@ def test_adding_what_is_there_takes_back_only_its_own(lab: str) -> None:
     built = topology.build(spec)
     with pytest.raises(NetnsError, match="File exists"):
         topology.add_environments(spec, [3, 2])
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
 @pytest.mark.live

@@ -21,6 +21,8 @@ from netns.execution import Outcome, ProgramError
 from tests.netns.conftest import wait_for
 from tests.netns.test_processes import inside, start
 
+pytestmark = pytest.mark.races
+
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 
 

@@ -65,6 +65,7 @@ def test_missing_privilege_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.races
 def test_run_in_thread_passes_results_and_exceptions_on() -> None:
     assert namespace.run_in_thread(lambda: 5) == 5
     with pytest.raises(ZeroDivisionError):

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netns import privileges
+from netns import privileges, syscalls
+from tests.conftest import in_ci
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives up what only root has")
 
@@ -27,6 +30,9 @@ def outcome(work):
 def say(**said):
     print(json.dumps(said), flush=True)
 """
+ENOENT = 2
+EACCES = 13
+EFAULT = 14
 ENOSYS = 38
 
 
@@ -141,6 +147,102 @@ say(**answers)
     }
 
 
+def test_who_writes_files_changes_them_below_one_directory_only(tmp_path: Path) -> None:
+    if not syscalls.landlock_version():
+        assert not in_ci(), "this kernel has no Landlock"
+        pytest.skip("this kernel has no Landlock")
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    for directory in (mine, others):
+        directory.mkdir()
+        (directory / "file").write_text("old")
+    told = run(f"""
+mine, others = {str(mine)!r}, {str(others)!r}
+already = open(others + "/open", "w")
+privileges.drop(privileges.FLOW_LOGS, uid=0, writes=privileges.Path(mine))
+
+def change(where):
+    def write(name, flags):
+        os.close(os.open(where + name, os.O_WRONLY | flags, 0o600))
+    return [
+        outcome(work)
+        for work in (
+            lambda: write("/file", 0),
+            lambda: write("/file", os.O_TRUNC),
+            lambda: write("/new", os.O_CREAT),
+            lambda: os.mkdir(where + "/directory"),
+            lambda: os.rename(where + "/file", where + "/renamed"),
+            lambda: os.unlink(where + "/renamed"),
+            lambda: os.rmdir(where + "/directory"),
+        )
+    ]
+
+say(mine=change(mine), others=change(others), read=open(others + "/file").read(),
+    open=already.write("more"))
+""")
+    assert told["mine"] == [0] * 7
+    # Of what could not be made nothing can be removed.
+    assert told["others"] == [EACCES] * 5 + [ENOENT] * 2
+    assert (told["read"], told["open"]) == ("old", 4)
+
+
+def test_what_a_library_always_asks_for_is_refused_without_a_line_in_the_audit_log() -> None:
+    """By a list that notes nothing, while the one that notes lets it through."""
+    told = run("""
+import pyseccomp
+
+def ask():
+    # io_uring_setup(2) with nowhere to answer.
+    if syscalls._syscall(425, 1, None) < 0:
+        raise OSError(syscalls.ctypes.get_errno(), "io_uring_setup")
+
+answers = {}
+for name, indices in (("quiet", [0]), ("noting", [1]), ("both", [0, 1])):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        lists = privileges._lists(privileges.FORWARDER)
+        for index in indices:
+            lists[index].load()
+        os.write(writer, json.dumps([outcome(ask), outcome(os.fork)]).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        answers[name] = json.loads(answer.readline().partition("]")[0] + "]")
+say(**answers, notes=[
+    bool(each.get_attr(pyseccomp.Attr.CTL_LOG)) for each in privileges._lists(privileges.FORWARDER)
+])
+""")
+    assert told == {
+        "quiet": [ENOSYS, 0],
+        "noting": [EFAULT, ENOSYS],
+        "both": [ENOSYS, ENOSYS],
+        "notes": [False, True],
+    }
+
+
+def test_an_event_loop_asks_for_that_and_nothing_else_that_would_be_noted() -> None:
+    """Whoever asks for more than is allowed is killed here, and the forwarder's loop is not."""
+    told = run("""
+import pyseccomp, uvloop
+
+async def nothing():
+    pass
+
+quiet, _ = privileges._lists(privileges.FORWARDER)
+pyseccomp.ERRNO = lambda _code: pyseccomp.KILL_PROCESS
+without, noting = privileges._lists(privileges.FORWARDER)
+ends = []
+for lists in ([quiet, noting], [without]):
+    if (child := os.fork()) == 0:
+        for each in lists:
+            each.load()
+        uvloop.run(nothing())
+        os._exit(0)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+say(ends=ends)
+""")
+    assert told == {"ends": [0, -signal.SIGSYS]}
+
+
 def test_frames_are_read_without_a_line_in_the_audit_log() -> None:
     """The interpreter asks for the name of the link with each frame."""
     told = run("""
@@ -176,6 +278,7 @@ except NetnsError as error:
     assert told["kill"] == [ENOSYS]
 
 
+@pytest.mark.races
 def test_a_thread_that_is_just_ending_is_waited_for() -> None:
     told = run("""
 for _ in range(50):

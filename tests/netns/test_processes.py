@@ -16,6 +16,8 @@ import pytest
 from netns import namespace, processes
 from netns.processes import Moment
 
+pytestmark = pytest.mark.races
+
 # Each process ends as soon as its child runs; the last one stays. No more than that, because it is
 # for the host's init to bury them.
 MOVER = """

@@ -135,6 +135,7 @@ def test_http_bad_requests(path: str) -> None:
     assert b"is possible" in body
 
 
+@pytest.mark.races
 def test_http_outlives_clients_that_go_away() -> None:
     port = free_port()
     with service("http", "127.0.0.1", port):
@@ -184,6 +185,7 @@ def test_nothing_is_left_to_it_when_it_is_ready(kind: str, uid: int) -> None:
         assert (found.dropped, found.uid) == (True, uid)
 
 
+@pytest.mark.races
 def test_http_ends_at_once_with_downloads_under_way() -> None:
     port = free_port()
     with (
@@ -240,6 +242,7 @@ def test_a_taken_port_is_one_line() -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.races
 def test_dies_with_its_parent() -> None:
     port = free_port()
     code = (

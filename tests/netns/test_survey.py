@@ -7,7 +7,7 @@ import pytest
 
 from netns import namespace, topology
 from netns.survey import AlteredEnvironment, Broken, Survey
-from tests.netns.conftest import lab_spec
+from tests.netns.conftest import inspect, lab_spec
 from tests.netns.test_topology import DAMAGE
 
 
@@ -66,7 +66,7 @@ def test_damage_is_named_by_what_removes_it(lab: str, damage: str) -> None:
     vpc = spec.vpcs[0]
     missing = [each for each in vpc.interfaces if each.name not in names]
     topology.add_interfaces(lab, "customer", missing, mtu=vpc.mtu)
-    assert topology.inspect(spec) is not None
+    assert inspect(spec) is not None
 
 
 @pytest.mark.live
@@ -106,7 +106,7 @@ def test_a_part_that_cannot_be_is_named(lab: str, part: str) -> None:
     namespace.path(name).touch()
     found = topology.survey(lab)
     assert found.broken == Broken(namespaces=(name,))
-    assert topology.inspect(spec) is None
+    assert inspect(spec) is None
     assert len(found.slots) == 1
 
 
@@ -132,4 +132,4 @@ def test_links_of_a_vpc_that_lost_its_name(lab: str) -> None:
         assert found.broken == Broken(links=("eni-a", "eni-b"))
         topology.remove_interfaces(lab, found.broken.links)
         topology.add_vpc(lab, spec.vpcs[0])
-        assert topology.inspect(spec) is not None
+        assert inspect(spec) is not None

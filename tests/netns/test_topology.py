@@ -17,7 +17,7 @@ import pytest
 from netns import NetnsError, environments, ingress, links, namespace, topology, vpcs
 from netns.netlink import RouteSocket
 from netns.topology import VpcSpec
-from tests.netns.conftest import lab_spec, wait_for
+from tests.netns.conftest import inspect, lab_spec, wait_for
 
 VPC = lab_spec("x").vpcs[0]
 
@@ -145,9 +145,9 @@ def test_the_gateways_own_stack_never_answers(lab: str) -> None:
 @pytest.mark.live
 def test_inspect_adopts_what_was_built(lab: str) -> None:
     spec = lab_spec(lab, 3)
-    assert topology.inspect(spec) is None
+    assert inspect(spec) is None
     built = topology.build(spec)
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
 def _ip(*arguments: str) -> None:
@@ -195,7 +195,7 @@ def test_inspect_refuses_a_damaged_lab_and_destroy_removes_it(lab: str, damage: 
     spec = lab_spec(lab, 2)
     topology.build(spec)
     DAMAGE[damage](lab)
-    assert topology.inspect(spec) is None
+    assert inspect(spec) is None
     topology.destroy(lab)
     assert topology.strays(lab) == []
     topology.build(spec)
@@ -216,7 +216,7 @@ def test_inspect_refuses_another_spec(lab: str) -> None:
         replace(spec, vpcs=(replace(VPC, addresses=(*VPC.addresses, "10.0.1.90")),)),
         replace(spec, vpcs=(replace(VPC, mtu=1500),)),
     ):
-        assert topology.inspect(other) is None, other
+        assert inspect(other) is None, other
 
 
 @pytest.mark.live
@@ -225,9 +225,10 @@ def test_a_lab_that_is_there_is_left_alone(lab: str) -> None:
     built = topology.build(spec)
     with pytest.raises(NetnsError, match=r"is there already: .* and 3 more \(destroy it first"):
         topology.build(spec)
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_a_lost_race_leaves_the_winner_alone(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = lab_spec(lab, 1)
@@ -236,9 +237,10 @@ def test_a_lost_race_leaves_the_winner_alone(lab: str, monkeypatch: pytest.Monke
         patch.setattr(topology, "strays", lambda _lab: [])
         with pytest.raises(NetnsError, match="File exists"):
             topology.build(spec)
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_destroy_touches_no_other_lab(lab: str) -> None:
     other = f"{lab}-b"
@@ -248,7 +250,7 @@ def test_destroy_touches_no_other_lab(lab: str) -> None:
         topology.destroy(lab)
         topology.destroy(lab)
         assert topology.strays(lab) == []
-        assert topology.inspect(lab_spec(other, 2)) == built
+        assert inspect(lab_spec(other, 2)) == built
     finally:
         topology.destroy(other)
 
@@ -282,6 +284,7 @@ def test_a_failing_build_leaves_nothing(
     assert topology.strays(lab) == []
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_an_interrupted_build_leaves_nothing(lab: str) -> None:
     code = f"""
@@ -302,6 +305,7 @@ except KeyboardInterrupt:
     assert topology.strays(lab) == []
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_killed_at_any_moment_destroy_cleans_up(lab: str) -> None:
     code = (
@@ -327,9 +331,10 @@ def test_killed_at_any_moment_destroy_cleans_up(lab: str) -> None:
         topology.destroy(lab)
         assert topology.strays(lab) == []
     spec = lab_spec(lab, 5)
-    assert topology.build(spec) == topology.inspect(spec)
+    assert topology.build(spec) == inspect(spec)
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_destroy_takes_the_links_from_a_process_that_stays(lab: str) -> None:
     built = topology.build(lab_spec(lab, 2))
@@ -346,7 +351,7 @@ def test_a_thousand_environments_in_time(lab: str) -> None:
     built = topology.build(spec)
     took = time.monotonic() - begin
     assert len(built.slots) == 1000
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
     begin = time.monotonic()
     topology.destroy(lab)
     removed = time.monotonic() - begin

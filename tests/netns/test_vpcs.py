@@ -11,7 +11,7 @@ import pytest
 from netns import NetnsError, ingress, links, namespace, topology, vpcs
 from netns.netlink import RouteSocket
 from netns.topology import InterfaceSpec, VpcSpec
-from tests.netns.conftest import lab_spec
+from tests.netns.conftest import inspect, lab_spec
 
 OTHER = VpcSpec(
     name="other",
@@ -42,12 +42,12 @@ def test_vpcs_come_and_go(lab: str) -> None:
         ("eni-0123456789a", "other"),
     ]
     both = replace(spec, vpcs=(*spec.vpcs, OTHER))
-    assert topology.inspect(both) == replace(built, interfaces=(*built.interfaces, *added))
+    assert inspect(both) == replace(built, interfaces=(*built.interfaces, *added))
 
     topology.remove_vpc(lab, "other")
     assert gateway_links(lab) == {"lo", "env1", "eni-a", "eni-b"}
     topology.remove_vpc(lab, "other")
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
     again = topology.add_vpc(lab, OTHER)
     # A hardware address belongs to the interface, not to one life of its link.
     assert [each.mac for each in again] == [each.mac for each in added]
@@ -61,7 +61,7 @@ def test_a_half_made_vpc_can_be_removed(lab: str) -> None:
     with pytest.raises(NetnsError, match="File exists"):
         topology.add_vpc(lab, OTHER)
     topology.remove_vpc(lab, "other")
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
 @pytest.mark.live
@@ -88,7 +88,7 @@ def test_a_vpc_that_cannot_be_added_leaves_nothing(lab: str, change: VpcSpec, me
     with pytest.raises(NetnsError, match=message) as caught:
         topology.add_vpc(lab, change)
     assert "\n" not in str(caught.value)
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
 @pytest.mark.live
@@ -112,7 +112,7 @@ def test_a_failing_change_leaves_nothing(
             patch.setattr(*target, fail)
             with pytest.raises(NetnsError, match="made up"):
                 change()
-        assert topology.inspect(spec) == built
+        assert inspect(spec) == built
 
 
 @pytest.mark.live
@@ -135,12 +135,12 @@ def test_interfaces_come_and_go(lab: str) -> None:
         ("eni-d", "customer"),
     ]
     wanted = replace(spec, vpcs=(replace(vpc, interfaces=(*vpc.interfaces, *more)),))
-    assert topology.inspect(wanted) == replace(built, interfaces=(*built.interfaces, *added))
+    assert inspect(wanted) == replace(built, interfaces=(*built.interfaces, *added))
 
     topology.remove_interfaces(lab, ["eni-d", "eni-c", "eni-never"])
     topology.remove_interfaces(lab, ["eni-d"])
     assert vpc_links(lab, "customer") == {"lo", "eni-a", "eni-b"}
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
     assert topology.add_interfaces(lab, "customer", [], mtu=1500) == ()
 
 
@@ -161,7 +161,7 @@ def test_interfaces_that_cannot_be_added_leave_nothing(
     built = topology.build(spec)
     with pytest.raises(NetnsError, match=message):
         topology.add_interfaces(lab, "customer", interfaces, mtu=1400)
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
 
 
 @pytest.mark.live
@@ -186,20 +186,21 @@ def test_addresses_come_and_go(lab: str) -> None:
     vpc = spec.vpcs[0]
     topology.add_addresses(lab, "customer", ["10.0.1.90", "10.0.2.90"])
     more = replace(vpc, addresses=(*vpc.addresses, "10.0.1.90", "10.0.2.90"))
-    assert topology.inspect(replace(spec, vpcs=(more,))) == built
+    assert inspect(replace(spec, vpcs=(more,))) == built
 
     with pytest.raises(NetnsError, match="File exists"):
         topology.add_addresses(lab, "customer", ["10.0.1.91", "10.0.1.80", "10.0.1.92"])
-    assert topology.inspect(replace(spec, vpcs=(more,))) == built
+    assert inspect(replace(spec, vpcs=(more,))) == built
 
     topology.remove_addresses(lab, "customer", ["10.0.1.90", "10.0.2.90", "10.9.9.9"])
     topology.remove_addresses(lab, "customer", ["10.0.1.90"])
-    assert topology.inspect(spec) == built
+    assert inspect(spec) == built
     for change in (topology.add_addresses, topology.remove_addresses):
         with pytest.raises(NetnsError, match="IPv4 addresses"):
             change(lab, "customer", ["10.0.1"])
 
 
+@pytest.mark.races
 @pytest.mark.live
 def test_a_lost_race_for_a_vpc_leaves_the_winner_alone(lab: str) -> None:
     spec = lab_spec(lab, 0)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Internet checksums (RFC 1071), computed over the whole data every time.
 
-Zero has two representations in ones' complement, and which one is written matters.  A sum over
+Zero has two representations in ones' complement, and which one is written matters. A sum over
 data that is not all zero bits lies in 1..0xFFFF, so its complement lies in 0..0xFFFE: an IP
 header, a TCP segment and a UDP datagram (their pseudo-header holds the protocol number) never
-carry 0xFFFF by themselves.  UDP then writes 0xFFFF for 0 because 0 means "no checksum" (RFC 768).
+carry 0xFFFF by themselves. UDP then writes 0xFFFF for 0 because 0 means "no checksum" (RFC 768).
 An ICMP echo reply with identifier 0, sequence 0 and no other bit set is all zero bits: its
 checksum is 0xFFFF, and 0x0000 would be refused by the receiver, whose sum would be 0.
 """

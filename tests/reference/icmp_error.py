@@ -3,7 +3,7 @@
 
 RFC 5508 REQ-3 to REQ-5: the checksum of the message and that of the quoted IP header are
 verified, that of the quoted transport is not; both the outer and the quoted addresses are
-translated, and the quoted port or identifier with them.  A quoted header with options, which
+translated, and the quoted port or identifier with them. A quoted header with options, which
 routers change, is believed whatever its checksum is, and keeps the error there is in it.
 """
 

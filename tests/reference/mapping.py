@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who gets which address and port, and who may send to it: the rules of RFC 4787 section 4 and 5.
 
-Without endpoint-independent mapping every flow takes a port towards its remote endpoint.  With it
+Without endpoint-independent mapping every flow takes a port towards its remote endpoint. With it
 a flow takes none: its mapping has one towards everybody, which is written as the remote endpoint
-0.0.0.0:0.  A mapping lasts as long as its flows and is held for the hold time after the last.
+0.0.0.0:0. A mapping lasts as long as its flows and is held for the hold time after the last.
 """
 
 from dataclasses import dataclass

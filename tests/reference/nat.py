@@ -2,7 +2,7 @@
 """The reference NAT: the rules of translation in their order, on dictionaries.
 
 Flows are found by two keys: inside (slot, protocol, remote address, remote port, inside port) and
-outside (interface, protocol, remote address, remote port, NAT port).  ICMP echo uses its
+outside (interface, protocol, remote address, remote port, NAT port). ICMP echo uses its
 identifier as the port on both sides and 0 as the remote port.
 """
 

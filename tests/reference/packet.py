@@ -2,7 +2,7 @@
 """Building and taking apart frames: Ethernet, ARP, IPv4, TCP, UDP, ICMP.
 
 Builders compute every length and checksum unless told otherwise, so that a test can lie about
-exactly one of them.  Addresses are text in builders and octets in parsed packets.
+exactly one of them. Addresses are text in builders and octets in parsed packets.
 """
 
 import struct

@@ -2,7 +2,7 @@
 """TCP connections that were idle too long, and the reset that answers their late segments.
 
 A table of limited room may forget; the engine says when it has (`forgotten`), as it says which port
-it took.  What it may never have forgotten is the last one.
+it took. What it may never have forgotten is the last one.
 """
 
 from tests.reference import packet

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TCP tracker: rules for each kind of segment and the window in which a reset is believed.
 
-Theory of operation: a middlebox sees both directions but is neither end, so the states name who
-has sent a FIN rather than who is active.  Segments that change nothing are forwarded.  A reset
-ends a flow only if its sequence number lies in the window that the other side announced (the
-idea of RFC 5961 section 3): a blind attacker has to guess it.
+Theory of operation
+-------------------
+A middlebox sees both directions but is neither end, so the states name who has sent a FIN rather
+than who is active. Segments that change nothing are forwarded. A reset ends a flow only if its
+sequence number lies in the window that the other side announced (the idea of RFC 5961 section 3): a
+blind attacker has to guess it.
 
 A connection is closed when all that either end has sent is acknowledged, the FINs included; only a
 FIN that is sent again says later that its sender does not know.

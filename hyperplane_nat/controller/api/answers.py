@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the control API answers, as models: the OpenAPI document is made of them, and tests hold
+"""What the control API answers, as models: the OpenAPI document is made of them, and tests hold
 answers against them. Nothing is checked when an answer is sent.
 
 A key that is here stays what it is as long as the path says v1. Answers may have more keys than
@@ -88,6 +87,15 @@ class FlowCounts(BaseModel):
     max: int
 
 
+class Traffic(BaseModel):
+    """What has passed."""
+
+    packets_out: int = Field(description="To the VPCs.")
+    bytes_out: int
+    packets_in: int = Field(description="From the VPCs.")
+    bytes_in: int
+
+
 class StateFile(BaseModel):
     """The file that the flow table is mapped from."""
 
@@ -107,6 +115,10 @@ class Status(BaseModel):
     interfaces: int
     vpcs: int
     metrics_url: str
+    lambda_endpoint: str | None = Field(
+        default=None,
+        description="Where functions are invoked as by the Lambda API; null: none has a handler.",
+    )
     metrics_port_passed_over: int | None = Field(
         default=None, description="The default port, where it was taken and another one is used."
     )
@@ -117,6 +129,7 @@ class Status(BaseModel):
         "not dropped its own yet."
     )
     flows: FlowCounts
+    traffic: Traffic
     drops: dict[str, int] = Field(description="Packets dropped, by reason; none without packets.")
     counters: dict[str, int]
     state_file: StateFile
@@ -141,6 +154,24 @@ class EnvironmentRow(BaseModel):
     state: Literal["static", "pooled", "initializing", "busy", "idle", "terminating"]
 
 
+class EnvironmentSums(BaseModel):
+    """The environments of a function on an interface, in sums."""
+
+    function: str | None = Field(description="Null: of environments that belong to none.")
+    interface: str | None = Field(
+        description="Name of their interface, id of one of functions; null of those in the pool."
+    )
+    environments: int
+    states: dict[str, int] = Field(description="How many are in which state; none without any.")
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    drops: int
+    flows: int
+    tcp_flows: int
+
+
 class InterfaceRow(BaseModel):
     """A network interface, configured or made for functions."""
 
@@ -158,12 +189,20 @@ class InterfaceRow(BaseModel):
     bytes_out: int
     packets_in: int = Field(description="From the VPC, of all its addresses.")
     bytes_in: int
+    ports: list[int] = Field(
+        description="Source ports that each address has taken, held ones included: of `address`, "
+        "then of `secondary_addresses`."
+    )
+    ports_limit: int | None = Field(description="Of each address; null is no limit.")
+    port_allocation_errors: int = Field(
+        description="New flows refused (AWS: ErrorPortAllocation), of all its addresses."
+    )
     id: str | None = Field(description="Its id; null for a configured one.")
     kind: Literal["static", "hyperplane", "per-environment", "internet"]
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")
     description: str
     groups: list[str] = Field(description="Names of its security groups.")
-    owner: str | None = Field(description="Account id of its owner; null for a configured one.")
+    owner: str = Field(description="Account id of its owner.")
 
 
 class FlowRow(BaseModel):
@@ -270,6 +309,42 @@ class EventRow(BaseModel):
     )
 
 
+class ColdStartRow(BaseModel):
+    """An environment that was started for an invocation, or ahead."""
+
+    number: int = Field(description="Goes up, across restarts of the controller too.")
+    time: float = Field(description="Seconds since the epoch.")
+    function: str
+    networking: Literal["none", "hyperplane", "interface-per-environment"]
+    network_ready_seconds: float = Field(
+        description="Measured: from the request to an attached environment."
+    )
+    modelled_seconds: float = Field(description="What AWS would take for it.")
+
+
+class TcpState(BaseModel):
+    """A state of a TCP flow."""
+
+    state: str
+    timer: str = Field(description="The timeout of the configuration that governs it.")
+
+
+class TcpArrow(BaseModel):
+    """What leads from a state to another."""
+
+    before: str
+    after: str
+    segment: str = Field(description="What a segment is to the flow.")
+    side: Literal["inside", "outside", "both"]
+
+
+class TcpDiagram(BaseModel):
+    """The TCP tracker's table as a diagram; what changes no state is not in it."""
+
+    states: list[TcpState] = Field(description="The first is where a flow begins.")
+    arrows: list[TcpArrow]
+
+
 class Verification(BaseModel):
     """What a walk through the flow table has found."""
 
@@ -286,6 +361,22 @@ class VpcConfig(BaseModel):
     SecurityGroupIds: list[str]
 
 
+class EnvironmentVariables(BaseModel):
+    """Lambda API, EnvironmentResponse."""
+
+    Variables: dict[str, str]
+
+
+class CodeDescription(BaseModel):
+    """What a function runs, with the names of the Lambda API's FunctionConfiguration."""
+
+    Path: str = Field(description="A directory, a zip archive or a `.py` file.")
+    CodeSha256: str
+    Handler: str
+    Runtime: str
+    Timeout: int = Field(description="In seconds.")
+
+
 class FunctionDescription(BaseModel):
     """A function, as GetFunctionConfiguration of the Lambda API has it."""
 
@@ -293,6 +384,9 @@ class FunctionDescription(BaseModel):
     Account: str
     Networking: Literal["none", "hyperplane", "interface-per-environment"]
     MemorySize: int
+    Code: CodeDescription | None = Field(description="Null: it has no handler.")
+    Environment: EnvironmentVariables
+    ReservedConcurrentExecutions: int | None
     State: Literal["Pending", "Active", "Inactive", "Failed"]
     StateReason: str
     StateReasonCode: str

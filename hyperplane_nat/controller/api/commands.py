@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One resource at a time through the control API: what may be asked, and what it does to the region.
+"""One resource at a time through the control API: what may be asked, and what it does to the
+region.
 
-Theory of operation: `COMMANDS` has a row for each method of each path, with the model of its body
-and the work on `model.commands.Commands`; `LISTS` one for each list. Routes and the OpenAPI
-document are both made of them. Fields mean what those of the same name in a lab file do. Names are
-those of users or the ids of AWS; a subnet, group or service of a name that several VPCs have is
-VPC/name.
+Theory of operation
+-------------------
+`COMMANDS` has a row for each method of each path, with the model of its body and the work on
+`model.commands.Commands`; `LISTS` one for each list. Routes and the OpenAPI document are both made
+of them. Fields mean what those of the same name in a lab file do. Names are those of users or the
+ids of AWS; a subnet, group or service of a name that several VPCs have is VPC/name.
 """
 
 from __future__ import annotations
@@ -91,13 +92,19 @@ class CreateSecurityGroup(CommandRequest):
     description: str = ""
 
 
+class GroupRule(Rule):
+    """A rule; the group that it names may be named by its id."""
+
+    group: Named | None = None
+
+
 class ModifySecurityGroup(CommandRequest):
     """PATCH /v1/security-groups/{name}: rules are taken first, then added; all of it or nothing."""
 
-    revoke_ingress: list[Rule] = Field(default_factory=list)
-    revoke_egress: list[Rule] = Field(default_factory=list)
-    authorize_ingress: list[Rule] = Field(default_factory=list)
-    authorize_egress: list[Rule] = Field(default_factory=list)
+    revoke_ingress: list[GroupRule] = Field(default_factory=list)
+    revoke_egress: list[GroupRule] = Field(default_factory=list)
+    authorize_ingress: list[GroupRule] = Field(default_factory=list)
+    authorize_egress: list[GroupRule] = Field(default_factory=list)
 
 
 class CreateService(CommandRequest):

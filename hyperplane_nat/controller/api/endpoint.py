@@ -10,24 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import grp
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from hyperplane_nat.config.sections import Metrics
+from hyperplane_nat.config.values import FieldError, group_number
 from hyperplane_nat.controller.api.connections import Connections
 from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, Handler, refusing
 from hyperplane_nat.controller.api.requests import RequestError
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.hosts import meant_for
 
 _BACKLOG = 512
 """Connections that wait to be accepted, and that are accepted before others have their turn."""
@@ -47,15 +46,10 @@ def group_id(name: str | None) -> int | None:
     """The number of a group, given by name or number; ControllerError when there is none."""
     if name is None:
         return None
-    if name.isascii() and name.isdigit():
-        return int(name)
     try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ControllerError(
-            f"lab.socket_group: there is no group {name!r} on this host "
-            f"(groupadd --system {name}, or choose another)"
-        ) from None
+        return group_number(name)
+    except FieldError as error:
+        raise ControllerError(f"lab.socket_group: {error.what} ({error.remedy})") from None
 
 
 def control_socket(path: Path, group: int | None = None) -> socket.socket:
@@ -184,30 +178,11 @@ def metrics_application(
 
 
 def _check_host(request: web.Request, names: Collection[str]) -> None:
-    """
-    Raise RequestError when the request was meant for somebody else.
-
-    A web page can let a name of its own resolve to this address, and then read the answers (DNS
-    rebinding); the name is what gives it away. Only a browser has to be told from others, and it
-    always names a host, so who names none is served.
-    """
+    """RequestError when the request was meant for somebody else; who names no host is served."""
     said = request.headers.get("Host")
-    if said is None:
-        return
-    try:
-        name = (urlsplit(f"//{said}").hostname or "").rstrip(".")
-    except ValueError:
-        name = ""
-    if name == "localhost" or name in names:
-        return
     here = request.transport.get_extra_info("sockname")[0] if request.transport else ""
-    try:
-        address = ip_address(name)
-    except ValueError:
-        pass
-    else:
-        if address.is_loopback or str(address) == here:
-            return
+    if said is None or meant_for(said, names, here):
+        return
     raise RequestError(
         421,
         "misdirected_request",

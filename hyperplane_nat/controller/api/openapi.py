@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The OpenAPI document of the control API (OpenAPI Specification 3.1.0), GET /v1/openapi.json.
+"""The OpenAPI document of the control API (OpenAPI Specification 3.1.0), GET /v1/openapi.json.
 
-Theory of operation: `OPERATIONS` lists every path with the models of `requests` and `answers` and
-the errors it can answer; pydantic turns the models into schemas. A test holds the list against the
-routes that are served, and requests made from the document against the server.
+Theory of operation
+-------------------
+`OPERATIONS` lists every path with the models of `requests` and `answers` and the errors it can
+answer; pydantic turns the models into schemas. A test holds the list against the routes that are
+served, and requests made from the document against the server.
 """
 
 from __future__ import annotations
@@ -67,7 +68,20 @@ class Operation:
 OPERATIONS = (
     Operation("get", "/v1/status", "The lab in a few figures", answers.Status),
     Operation(
-        "get", "/v1/environments", "Environments with their traffic", answers.EnvironmentRow, True
+        "get",
+        "/v1/environments",
+        "Environments with their traffic",
+        answers.EnvironmentRow,
+        True,
+        query=requests.EnvironmentQuery,
+        errors=(400, 404),
+    ),
+    Operation(
+        "get",
+        "/v1/environment-sums",
+        "Environments in sums, by function and interface",
+        answers.EnvironmentSums,
+        True,
     ),
     Operation("get", "/v1/interfaces", "Network interfaces", answers.InterfaceRow, True),
     Operation(
@@ -96,6 +110,16 @@ OPERATIONS = (
         query=requests.EventQuery,
         errors=(400,),
     ),
+    Operation(
+        "get",
+        "/v1/cold-starts",
+        "The latest cold starts",
+        answers.ColdStartRow,
+        True,
+        query=requests.ColdStartQuery,
+        errors=(400,),
+    ),
+    Operation("get", "/v1/tcp-states", "The states of a TCP flow", answers.TcpDiagram),
     Operation(
         "get", "/v1/verify", "Walk the flow table and prove that it is sound", answers.Verification
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the controller's HTTP servers say no: ``{"error": code, "message": one line}``.
+"""How the controller's HTTP servers say no: `{"error": code, "message": one line}`.
 
 The code is AWS's where it has one. What went wrong in the controller itself is told in its log, and
 to the client only what it was.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What clients may ask of the control API: bodies, queries and names, and what is said if not.
+"""What clients may ask of the control API: bodies, queries and names, and what is said if not.
 
-Theory of operation: each model below is at once the check of a request and its description in the
-OpenAPI document (`openapi`). Models are strict and take no unknown field: what a client misspells
-is refused and not overlooked. The parser is pydantic's, which bounds depth and takes valid UTF-8
-only; the size of a body is bounded before, by the server.
+Theory of operation
+-------------------
+Each model below is at once the check of a request and its description in the OpenAPI document
+(`openapi`). Models are strict and take no unknown field: what a client misspells is refused and not
+overlooked. The parser is pydantic's, which bounds depth and takes valid UTF-8 only; the size of a
+body is bounded before, by the server.
 
 A refusal is a `RequestError` of one line: what is wrong, where, and what to do. Its codes are the
 Lambda API's ("Invoke", errors): InvalidRequestContentException for what is no JSON,
@@ -38,7 +39,7 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.sections import SLOTS_MAX
 from hyperplane_nat.config.values import FUNCTION_NAME
 from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
-from hyperplane_nat.model.environment import environment_number
+from hyperplane_nat.model.identifiers import environment_number
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 
@@ -253,6 +254,22 @@ class FlowQuery(Request):
     )
 
 
+class EnvironmentQuery(Request):
+    """The query of GET /v1/environments."""
+
+    limit: Positive | None = Field(default=None, description="Environments at most.")
+    after: Natural | None = Field(
+        default=None,
+        description="Only environments with a higher number: to go on where a former answer ended.",
+    )
+    function: Annotated[str, Field(pattern=f"^{FUNCTION_NAME.pattern}$")] | None = Field(
+        default=None, description="Only environments of this function."
+    )
+    interface: InterfaceName | None = Field(
+        default=None, description="Only environments attached to this one: its name or id."
+    )
+
+
 class PortsQuery(Request):
     """The query of GET /v1/ports."""
 
@@ -273,6 +290,15 @@ class EventQuery(Request):
     limit: Positive | None = Field(default=None, description="Events at most: the newest.")
     after: Natural | None = Field(
         default=None, description="Only events with a higher number: those since a former answer."
+    )
+
+
+class ColdStartQuery(Request):
+    """The query of GET /v1/cold-starts."""
+
+    limit: Positive | None = Field(default=None, description="Cold starts at most: the newest.")
+    after: Natural | None = Field(
+        default=None, description="Only those with a higher number: those since a former answer."
     )
 
 

@@ -25,6 +25,8 @@ from hyperplane_nat.controller.api.requests import (
     BODY_BYTES_MAX,
     PROTOCOLS,
     ApplyRequest,
+    ColdStartQuery,
+    EnvironmentQuery,
     EventQuery,
     FlowQuery,
     InvocationRequest,
@@ -35,13 +37,20 @@ from hyperplane_nat.controller.api.requests import (
     function_name,
     query_of,
 )
+from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.threads import in_thread
-from hyperplane_nat.controller.views.lab import FlowFilter, FlowReader, encode_rows
+from hyperplane_nat.controller.views.lab import (
+    EnvironmentFilter,
+    FlowFilter,
+    FlowReader,
+    encode_rows,
+)
 from hyperplane_nat.controller.views.port_usage import PortQuery
+from hyperplane_nat.controller.views.states import tcp_diagram
 from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.commands import Commands
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
 
 __all__ = ["PROTOCOLS", "LabService", "application"]
@@ -57,11 +66,17 @@ class LabService(Protocol):
     events: EventLog
     """GET /v1/events."""
 
+    cold_starts: ColdStarts
+    """GET /v1/cold-starts."""
+
     async def status(self) -> Mapping[str, Any]:
         """GET /v1/status."""
 
-    async def environments(self) -> bytes:
+    async def environments(self, wanted: EnvironmentFilter) -> bytes:
         """GET /v1/environments, encoded."""
+
+    def environment_sums(self) -> list[dict[str, Any]]:
+        """GET /v1/environment-sums."""
 
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
@@ -78,8 +93,8 @@ class LabService(Protocol):
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         """GET /v1/ports."""
 
-    def has_interface(self, name: str) -> bool:
-        """Whether there is a network interface with that name or id."""
+    def interface_id(self, named: str) -> str | None:
+        """The id of the network interface with that id or name."""
 
     def has_environment(self, number: int) -> bool:
         """Whether there is an environment with that number."""
@@ -143,10 +158,13 @@ def application(lab: LabService) -> web.Application:
     result[WHAT_THERE_IS] = "GET /v1/openapi.json lists what there is"
     result.router.add_get("/v1/status", handlers.status)
     result.router.add_get("/v1/environments", handlers.environments)
+    result.router.add_get("/v1/environment-sums", handlers.environment_sums)
     result.router.add_get("/v1/interfaces", handlers.interfaces)
     result.router.add_get("/v1/flows", handlers.flows, allow_head=False)
     result.router.add_get("/v1/events", handlers.events)
+    result.router.add_get("/v1/cold-starts", handlers.cold_starts)
     result.router.add_get("/v1/ports", handlers.ports)
+    result.router.add_get("/v1/tcp-states", handlers.tcp_states)
     result.router.add_get("/v1/verify", handlers.verify)
     result.router.add_get("/v1/config", handlers.config)
     for listing in LISTS:
@@ -186,17 +204,24 @@ class _Handlers:
     async def status(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._lab.status())
 
-    async def environments(self, _request: web.Request) -> web.Response:
-        return web.Response(body=await self._lab.environments(), content_type="application/json")
+    async def environments(self, request: web.Request) -> web.Response:
+        asked = query_of(EnvironmentQuery, request.query)
+        self._slots_of(asked.function)
+        interface = self._interface_of(asked.interface)
+        wanted = EnvironmentFilter(asked.after or 0, asked.limit, asked.function, interface)
+        body = await self._lab.environments(wanted)
+        return web.Response(body=body, content_type="application/json")
+
+    async def environment_sums(self, _request: web.Request) -> web.Response:
+        return await self._rows(self._lab.environment_sums())
 
     async def interfaces(self, _request: web.Request) -> web.Response:
         return web.Response(body=await self._lab.interfaces(), content_type="application/json")
 
     async def ports(self, request: web.Request) -> web.Response:
         asked = query_of(PortsQuery, request.query)
-        self._check_interface(asked.interface)
         address, port = asked.remote or (None, None)
-        wanted = PortQuery(asked.top, asked.interface, address, port)
+        wanted = PortQuery(asked.top, self._interface_of(asked.interface), address, port)
         return web.json_response(await self._lab.ports(wanted))
 
     async def verify(self, _request: web.Request) -> web.Response:
@@ -233,6 +258,13 @@ class _Handlers:
     async def events(self, request: web.Request) -> web.Response:
         asked = query_of(EventQuery, request.query)
         return await self._rows(self._lab.events.rows(asked.after or 0, asked.limit))
+
+    async def cold_starts(self, request: web.Request) -> web.Response:
+        asked = query_of(ColdStartQuery, request.query)
+        return await self._rows(self._lab.cold_starts.rows(asked.after or 0, asked.limit))
+
+    async def tcp_states(self, _request: web.Request) -> web.Response:
+        return web.json_response(tcp_diagram())
 
     async def openapi(self, _request: web.Request) -> web.Response:
         if self._document is None:
@@ -300,13 +332,17 @@ class _Handlers:
         body = await in_thread(encode_rows, rows)
         return web.Response(body=body, content_type="application/json")
 
-    def _check_interface(self, name: str | None) -> None:
-        if name is not None and not self._lab.has_interface(name):
+    def _interface_of(self, named: str | None) -> str | None:
+        if named is None:
+            return None
+        found = self._lab.interface_id(named)
+        if found is None:
             raise RequestError(
                 404,
                 "no_such_interface",
-                f"there is no network interface {name} (hyperplane-nat interfaces lists them)",
+                f"there is no network interface {named} (hyperplane-nat interfaces lists them)",
             )
+        return found
 
     def _slots_of(self, function: str | None) -> frozenset[int] | None:
         if function is None:
@@ -330,7 +366,6 @@ class _Handlers:
                 f"there is no environment {environment_name(number)} "
                 "(hyperplane-nat environments lists them)",
             )
-        self._check_interface(asked.interface)
         address, port = asked.remote or (None, None)
         return FlowFilter(
             after=-1 if asked.after is None else asked.after,
@@ -338,7 +373,7 @@ class _Handlers:
             environment=number,
             protocol=asked.protocol,
             slots=self._slots_of(asked.function),
-            interface=asked.interface,
+            interface=self._interface_of(asked.interface),
             state=asked.state,
             address=address,
             port=port,

@@ -2,7 +2,7 @@
 """The controller's end of the forwarder's command socket.
 
 Newline-separated JSON both ways. Requests carry a number and may be answered in any order; an
-object with an ``event`` comes unasked. Every command is idempotent, so the answer to a lost
+object with an `event` comes unasked. Every command is idempotent, so the answer to a lost
 connection is to connect again and send the whole state once more.
 """
 
@@ -44,8 +44,11 @@ class ForwarderClient:
     async def connect(
         cls, path: Path, on_event: Callable[[Mapping[str, Any]], None] | None = None
     ) -> ForwarderClient:
-        """Connect to the socket at `path`; OSError when nobody listens."""
-        reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_MAX_BYTES)
+        """Connect to the socket at `path`; ForwarderError when nobody listens."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_MAX_BYTES)
+        except OSError as error:
+            raise ForwarderError(f"cannot connect to {path}: {error.strerror}") from None
         return cls(reader, writer, on_event)
 
     @property

@@ -184,22 +184,13 @@ def _locked(path: Path) -> int:
 
 
 def _check(path: Path, descriptor: int, flows_max: int) -> None:
-    """Refuse a map that cannot serve; what a former version has left unallocated is allocated."""
+    """Refuse a map that cannot serve."""
     with contextlib.closing(StateMap.of(path, os.dup(descriptor))) as state:
         if state.flows_max != flows_max:
             raise StateMapError(
                 f"{path}: made for {state.flows_max} flows, configured are {flows_max}: "
                 "set flows.max back, or remove the file and its flows"
             )
-    found = os.fstat(descriptor)
-    if found.st_blocks * 512 < found.st_size:
-        try:
-            os.posix_fallocate(descriptor, 0, found.st_size)
-        except OSError as error:
-            raise StateMapError(
-                f"{path}: no room for {found.st_size} bytes ({error.strerror}): "
-                f"free some in {path.parent}"
-            ) from error
 
 
 def _listener(path: Path) -> socket.socket:

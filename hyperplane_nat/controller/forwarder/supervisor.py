@@ -3,22 +3,17 @@
 
 Theory of operation
 -------------------
-Two forwarder processes exist at any time. One moves packets. The other, the standby, has imported
-everything, has given up every privilege, and waits on its stdin for what it is to work with, so it
-holds nothing and needs no configuration. When the first dies, its pidfd becomes readable, the
-standby is handed its `equipment`, connected to and given the whole state; a new standby is started
-once that is done. The flows are in the map, so all that is lost are the frames of some
-milliseconds.
+Two forwarder processes exist at any time: one moves packets, the other waits (`standby`). When the
+first dies, its pidfd becomes readable, the standby is handed its `equipment`, connected to and
+given the whole state. The flows are in the map, so all that is lost are the frames of some
+milliseconds. What is done and when is a table (`states`), a step of which is `_step`.
 
 A forwarder that hangs (`heartbeat`) is killed; the standby begins when it has ended, because there
 is one writer to the map at a time.
 
-A standby whose controller dies reads end-of-file instead and exits. The pid file of the forwarder
-is put in place *before* the handover: a forwarder that moves packets always has one.
-
-Adopted is a forwarder with the command line that we would start it with, which names the version of
-the program. Another one goes on until the standby stands by; then it is ended, and the standby
-begins as after a death.
+The pid file of the forwarder is put in place *before* the handover: a forwarder that moves packets
+always has one. Adopted is a forwarder with the command line that we would start it with, which
+names the version of the program.
 
 A forwarder that dies within `SHORT_LIFE_SECONDS` of its start is restarted at once for the first
 time, then after a delay that doubles up to `BACKOFF_MAX_SECONDS`: a forwarder that cannot run must
@@ -32,23 +27,28 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.controller.errors import ControllerError, ForwarderError
 from hyperplane_nat.controller.forwarder.client import ForwarderClient
 from hyperplane_nat.controller.forwarder.equipment import Equipment
 from hyperplane_nat.controller.forwarder.heartbeat import HUNG_SECONDS, Heartbeat
+from hyperplane_nat.controller.forwarder.standby import Standby
+from hyperplane_nat.controller.forwarder.states import FORWARDER_STATES
+from hyperplane_nat.controller.forwarder.states import ForwarderEvent as Event
+from hyperplane_nat.controller.forwarder.states import ForwarderState as State
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, cpu_seconds, end, resident_bytes
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.model.states import following
 
 SHORT_LIFE_SECONDS = 1.0
 BACKOFF_MIN_SECONDS = 0.01
 BACKOFF_MAX_SECONDS = 1.0
 
 START_SECONDS = 15.0
-"""To stand by, and to be configured: indexing a table of 16 million flows included."""
+"""To be configured: indexing a table of 16 million flows included."""
 
 STATUS_SECONDS = 2.0
 """How long a status waits for the forwarder's own figures."""
@@ -98,23 +98,29 @@ class ForwarderSupervisor:
         """
         self._paths = paths
         self._command = list(command)
-        self._word = word
-        self._state = state
+        self._desired = state
         self._equip = equip
         self._clock = clock
         self._on_event = on_event
         self._on_start = on_start
         self._heartbeat = Heartbeat(heartbeat, clock=clock)
+        self._standby = Standby(paths, self._command, word, clock=clock)
         self._process: Process | None = None
         self._client: ForwarderClient | None = None
-        self._standby: Process | None = None
-        self._standby_task: asyncio.Task[None] | None = None
-        self._standby_taken = asyncio.Event()
-        self._spawning = asyncio.Lock()
-        self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._dying: dict[asyncio.Task[None], Process] = {}
-        self._up = False
+        self._state = State.ABSENT
+        self._work: Mapping[State, Callable[[], Coroutine[Any, Any, Event]]] = {
+            State.RETIRING: self._retire,
+            State.STARTING: self._launch,
+            State.JOINING: self._rejoin,
+            State.UP: self._watch,
+            State.LOST: self._await_end,
+            State.HUNG: self._tell_of_hang,
+            State.DEAD: self._bury,
+        }
+        self._short_lives = 0
+        self._noticed: float | None = None
+        """When the last forwarder was found to need a successor, or to be there."""
         self.restarts = 0
         """Forwarders started after the first, by this controller."""
         self.hangs = 0
@@ -125,8 +131,9 @@ class ForwarderSupervisor:
     @property
     def up(self) -> bool:
         """Whether a forwarder is configured and moves packets."""
-        alive = self._up and self._process is not None and self._process.alive
-        return alive and self._heartbeat.silent_seconds < SILENT_SECONDS
+        if self._state is not State.UP or self._process is None:
+            return False
+        return self._process.alive and self._heartbeat.silent_seconds < SILENT_SECONDS
 
     @property
     def pid(self) -> int | None:
@@ -136,7 +143,7 @@ class ForwarderSupervisor:
     @property
     def standby_pid(self) -> int | None:
         """The forwarder that waits."""
-        return self._standby.pid if self._standby is not None else None
+        return self._standby.pid
 
     @property
     def resident_bytes(self) -> int:
@@ -150,15 +157,12 @@ class ForwarderSupervisor:
 
     def prepare(self) -> None:
         """Begin to start a standby, so that `start` finds it ready."""
-        if self._standby_task is None:
-            self._settled.set()
-            self._standby_task = asyncio.create_task(self._keep_standby(), name="standby")
+        self._standby.prepare()
 
     async def start(self) -> None:
         """Start and configure a forwarder, and keep one from now on; ControllerError."""
-        self.prepare()
-        await self._launch()
-        self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
+        self._happened(Event.WANTED)
+        await self._come_up()
 
     async def adopt(self) -> bool:
         """Take over the forwarder of a killed controller; False when there is none to take.
@@ -169,28 +173,14 @@ class ForwarderSupervisor:
         process = await in_thread(Process.adopt, self._paths.forwarder_pid, self._paths.directory)
         if process is None:
             return False
-        if process.command != self._command:
-            log.info("forwarder %d is of another version and replaced", process.pid)
-            try:
-                self.prepare()
-                await self._stand_by()
-            except BaseException:
-                process.close()
-                raise
-            await end([process])
-            return False
         self._process = process
-        found = self._clock()
-        if not await self._join_again(process):
-            process.close()
-            self._process = None
-            self.restarts += 1
-            await self.start()
-            self._tell_of_successor(found)
-            return True
-        self._up = True
-        self.prepare()
-        self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
+        if process.command != self._command:
+            self._happened(Event.FOUND_FORMER)
+            await self._step()
+            return False
+        self._noticed = self._clock()
+        self._happened(Event.FOUND)
+        await self._come_up()
         return True
 
     async def call(
@@ -255,129 +245,146 @@ class ForwarderSupervisor:
 
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `end`."""
-        for task in (self._task, self._standby_task):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait({task})
-        self._task = self._standby_task = None
-        self._up = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+        left = await self._standby.stop()
         await self._disconnect()
-        left = [process for process in (self._process, self._standby) if process is not None]
-        for task, process in list(self._dying.items()):
-            task.cancel()
-            await asyncio.wait({task})
-            if process.fileno() >= 0:
-                left.append(process)
-        self._process = self._standby = None
+        if self._process is not None:
+            left.append(self._process)
+        self._process, self._state = None, State.ABSENT
         return left
 
-    async def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+    # --- from state to state ---
 
-    def _spawn(self) -> Process:
-        return Process.spawn(
-            self._command,
-            self._word,
-            directory=self._paths.directory,
-            pid_file=self._paths.standby_pid,
-            log=self._paths.forwarder_log,
-            held=True,
-        )
+    def _happened(self, event: Event) -> None:
+        self._state = following(FORWARDER_STATES, self._state, event)
 
-    async def _keep_standby(self) -> None:
+    async def _step(self) -> None:
+        """Do what is done in this state, and go where it leads; ControllerError when it failed."""
+        try:
+            event = await self._work[self._state]()
+        except ControllerError:
+            self._happened(Event.FAILED)
+            raise
+        self._happened(event)
+
+    async def _come_up(self) -> None:
+        try:
+            while self._state is not State.UP:
+                await self._step()
+        except ControllerError:
+            # It is not kept, and must not go on.
+            if self._process is not None:
+                self._process.signal(signal.SIGKILL)
+            raise
+        self._standby.prepare()
+        self._task = asyncio.create_task(self._keep(), name="forwarder supervisor")
+
+    async def _keep(self) -> None:
         while True:
-            # A starting interpreter must not compete with a forwarder that is being configured.
-            await self._settled.wait()
             try:
-                async with self._spawning:
-                    if not self._settled.is_set():
-                        continue
-                    self._standby_taken.clear()
-                    process = await self._ensure_standby()
+                await self._step()
             except ControllerError as error:
                 log.error("%s", error)
-                await asyncio.sleep(BACKOFF_MAX_SECONDS)
-                continue
-            exited = asyncio.ensure_future(process.wait())
-            taken = asyncio.ensure_future(self._standby_taken.wait())
-            try:
-                await asyncio.wait({exited, taken}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                exited.cancel()
-                taken.cancel()
-            if not self._standby_taken.is_set():
-                log.error("standby forwarder %s: %s", process.describe_exit(), process.last_words())
-                # It failed by itself: the next one may do the same.
-                await asyncio.sleep(BACKOFF_MAX_SECONDS)
 
-    async def _ensure_standby(self) -> Process:
-        """The standby, started if there is none alive; under the lock."""
+    # --- what is done in each state ---
 
-        def spawn() -> Process:
-            # Assigned in the thread: a cancelled caller must not lose sight of the process.
-            self._standby = self._spawn()
-            return self._standby
+    async def _retire(self) -> Event:
+        assert self._process is not None
+        process, self._process = self._process, None
+        log.info("forwarder %d is of another version and replaced", process.pid)
+        try:
+            await self._standby.ready()
+        except BaseException:
+            process.close()
+            raise
+        await end([process])
+        return Event.EXITED
 
-        if self._standby is not None:
-            if self._standby.alive:
-                return self._standby
-            self._standby.close()
-            self._standby = None
-        return await in_thread(spawn)
-
-    async def _stand_by(self) -> None:
-        """Return when the standby has loaded everything; ControllerError when it cannot."""
-        deadline = self._clock() + START_SECONDS
-        async with self._spawning:
-            process = await self._ensure_standby()
-        while process.alive and not await in_thread(process.says, "standby"):
-            if self._clock() > deadline:
-                raise ControllerError(
-                    f"the standby forwarder is not ready after {START_SECONDS:g} seconds "
-                    f"(see {self._paths.forwarder_log})"
-                )
-            await asyncio.sleep(0.01)
-        if not process.alive:
-            raise ControllerError(
-                f"the standby forwarder {process.describe_exit()}: {process.last_words()}"
-            )
-
-    async def _launch(self) -> None:
-        """Put the standby to work; ControllerError when it does not come up."""
-        async with self._spawning:
-            process = await self._ensure_standby()
+    async def _launch(self) -> Event:
+        async with self._standby.starting:
+            await self._standby.ensure()
             # Its predecessor's end is waited for in there.
             equipment = await self._equipment()
-            self._process, self._standby = process, None
-            self._settled.clear()
-            self._standby_taken.set()
+            self._process = process = self._standby.take()
             try:
-                # Before the lock is free: the next standby writes the same file.
+                # Before the next standby writes the same file.
                 self._paths.standby_pid.replace(self._paths.forwarder_pid)
             except OSError as error:
-                self._settled.set()
                 equipment.handover.close()
-                process.signal(signal.SIGKILL)
                 raise ControllerError(
                     f"cannot use {self._paths.directory}: {error.strerror} "
                     "(was it removed? hyperplane-nat down, then up)"
                 ) from None
-        try:
             # Somebody may have stopped it while it waited.
             process.signal(signal.SIGCONT)
             process.go(equipment.handover)
             if equipment.discarded is not None:
                 self._tell({"event": "state-map-discarded", "reason": equipment.discarded})
             await self._join(process)
-            self._on_start()
-            self._up = True
-        except ForwarderError:
+        self._on_start()
+        if self._noticed is not None:
+            seconds = self.failover_seconds = self._clock() - self._noticed
+            log.warning("forwarder %s took over in %.0f ms", self.pid, seconds * 1000)
+            self._tell({"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds})
+        return Event.JOINED
+
+    async def _rejoin(self) -> Event:
+        assert self._process is not None
+        await self._disconnect()
+        joined = self._join(self._process)
+        try:
+            return await _first({Event.JOINED: joined, Event.SILENT: self._heartbeat.until_hung()})
+        except ForwarderError as error:
+            log.error("forwarder %d is killed: %s", self._process.pid, error)
+            return Event.REFUSED
+
+    async def _watch(self) -> Event:
+        assert self._process is not None
+        assert self._client is not None
+        exited, lost = self._process.wait(), self._client.lost()
+        silence = self._heartbeat.until_hung()
+        event = await _first(
+            {Event.EXITED: exited, Event.DISCONNECTED: lost, Event.SILENT: silence}
+        )
+        self._noticed = self._clock()
+        return event
+
+    async def _await_end(self) -> Event:
+        assert self._process is not None
+        # Its connection goes first, its rings take the kernel some tens of milliseconds more.
+        return await _first(
+            {Event.EXITED: self._process.wait(), Event.STAYED: asyncio.sleep(_EXIT_SECONDS)}
+        )
+
+    async def _tell_of_hang(self) -> Event:
+        self.hangs += 1
+        log.error("forwarder %d hangs and is killed", self.pid)
+        self._tell({"event": "forwarder-hung", "pid": self.pid, "seconds": HUNG_SECONDS})
+        return Event.TOLD
+
+    async def _bury(self) -> Event:
+        await self._disconnect()
+        lived = 0.0
+        if (process := self._process) is not None:
+            lived = self._clock() - process.started
             process.signal(signal.SIGKILL)
-            raise
-        finally:
-            self._settled.set()
+            await process.wait()
+            words = await in_thread(process.last_words)
+            words = f": {words}" if words else ""
+            log.error(
+                "forwarder %d %s after %.1f s%s", self.pid, process.describe_exit(), lived, words
+            )
+            self._process = None
+            process.close()
+        self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
+        await asyncio.sleep(restart_delay(self._short_lives))
+        self.restarts += 1
+        return Event.DUE
+
+    # --- how ---
 
     async def _equipment(self) -> Equipment:
         """What `equip` opens; ControllerError."""
@@ -393,147 +400,45 @@ class ForwarderSupervisor:
 
     async def _join(self, process: Process) -> None:
         """Connect to a forwarder that runs or is about to begin, and configure it."""
+        path = self._paths.forwarder_socket
         try:
-            self._client = await self._connect()
-            await self._client.call("configure", self._state(), timeout_seconds=START_SECONDS)
+            self._client = await ForwarderClient.connect(path, self._on_event)
+            await self._client.call("configure", self._desired(), timeout_seconds=START_SECONDS)
         except ForwarderError as error:
             connected = self._client is not None and self._client.connected
             await self._disconnect()
-            if not connected and await self._ends(process, _DEATH_SECONDS):
-                reason = await in_thread(process.last_words) or f"see {self._paths.forwarder_log}"
-                raise ForwarderError(
-                    f"the forwarder {process.describe_exit()}: {reason}"
-                ) from error
+            if connected:
+                raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DEATH_SECONDS):
+                    await process.wait()
+                    reason = await in_thread(process.last_words)
+                    raise ForwarderError(
+                        f"the forwarder {process.describe_exit()}: "
+                        f"{reason or f'see {self._paths.forwarder_log}'}"
+                    ) from error
             raise
         self._heartbeat.begin()
 
-    async def _connect(self) -> ForwarderClient:
-        path = self._paths.forwarder_socket
-        try:
-            return await ForwarderClient.connect(path, self._on_event)
-        except OSError as error:
-            raise ForwarderError(f"cannot connect to {path}: {error.strerror}") from None
-
-    async def _keep(self) -> None:
-        short_lives = 0
-        while True:
-            hung = await self._until_lost()
-            noticed = self._clock()
-            self._up = False
-            if hung:
-                await self._kill_hung()
-            elif await self._rejoin():
-                continue
-            await self._disconnect()
-            while True:
-                process, self._process = self._process, None
-                lived = 0.0 if process is None else self._clock() - process.started
-                short_lives = short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
-                if process is not None:
-                    task = asyncio.create_task(_bury(process, lived), name="forwarder burial")
-                    self._dying[task] = process
-                    task.add_done_callback(self._dying.pop)
-                if delay := restart_delay(short_lives):
-                    await asyncio.sleep(delay)
-                self.restarts += 1
-                try:
-                    await self._launch()
-                except ControllerError as error:
-                    log.error("%s", error)
-                else:
-                    break
-            self._tell_of_successor(noticed)
-
-    def _tell_of_successor(self, noticed: float) -> None:
-        seconds = self.failover_seconds = self._clock() - noticed
-        log.warning("forwarder %s took over in %.0f ms", self.pid, seconds * 1000)
-        self._tell({"event": "forwarder-restarted", "pid": self.pid, "seconds": seconds})
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         if self._on_event is not None:
             self._on_event(message)
 
-    async def _until_lost(self) -> bool:
-        """Return when the forwarder has exited, its connection is gone, or it hangs: then True."""
-        assert self._process is not None
-        assert self._client is not None
-        hung = asyncio.ensure_future(self._heartbeat.until_hung())
-        tasks = {
-            asyncio.ensure_future(self._process.wait()),
-            asyncio.ensure_future(self._client.lost()),
-            hung,
-        }
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return done == {hung}
 
-    async def _kill_hung(self) -> None:
-        """End a forwarder that hangs; return when it has ended."""
-        process = self._process
-        assert process is not None
-        self.hangs += 1
-        log.error("forwarder %d hangs and is killed", process.pid)
-        self._tell({"event": "forwarder-hung", "pid": process.pid, "seconds": HUNG_SECONDS})
-        process.signal(signal.SIGKILL)
-        await process.wait()
-
-    async def _rejoin(self) -> bool:
-        """Connect again to a forwarder that lives but closed its connection."""
-        process = self._process
-        assert process is not None
-        if await self._ends(process, _EXIT_SECONDS):
-            return False
-        await self._disconnect()
-        self._up = await self._join_again(process)
-        return self._up
-
-    async def _join_again(self, process: Process) -> bool:
-        """Connect to a forwarder that was at work before; False when it had to be killed."""
-        joining = asyncio.create_task(self._join(process), name="forwarder join")
-        hung = asyncio.create_task(self._heartbeat.until_hung(), name="forwarder heartbeat")
-        tasks = {joining, hung}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        if joining.cancelled():
-            await self._disconnect()
-            await self._kill_hung()
-            return False
-        try:
-            joining.result()
-        except ForwarderError as error:
-            log.error("forwarder %d is killed: %s", process.pid, error)
-            process.signal(signal.SIGKILL)
-            await process.wait()
-            return False
-        return True
-
-    async def _ends(self, process: Process, seconds: float) -> bool:
-        """Whether a forwarder whose connection is gone ends within so long."""
-        deadline = self._clock() + seconds
-        # Its connection goes first, its rings take the kernel some tens of milliseconds more.
-        while process.alive:
-            if self._clock() > deadline:
-                return False
-            await asyncio.sleep(0.002)
-        return True
-
-
-async def _bury(process: Process, lived: float) -> None:
-    """See a dying forwarder to its end and say how it went."""
-    await process.wait()
-    words = await in_thread(process.last_words)
-    log.error(
-        "forwarder %d %s after %.1f s%s",
-        process.pid,
-        process.describe_exit(),
-        lived,
-        f": {words}" if words else "",
-    )
-    process.close()
+async def _first(works: Mapping[Event, Coroutine[Any, Any, object]]) -> Event:
+    """What happens first, in this order if several do; the others are broken off. Or what fails."""
+    tasks = {asyncio.ensure_future(work): event for event, work in works.items()}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        task = next(task for task in tasks if task.done())
+    finally:
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
+    task.result()
+    return tasks[task]

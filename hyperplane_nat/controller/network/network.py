@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Namespaces, links, services and the forwarder, made to follow the region.
+"""Namespaces, links, services and the forwarder, made to follow the region.
 
-Theory of operation: the region says what should be (`wanted`), `Network` remembers what is and does
-the difference, in an order in which nothing refers to what is not there: VPCs, their addresses,
-interfaces, the forwarder, services; and backwards for what goes. Whatever fails is tried again with
-the next difference; an interface that cannot be made is reported to the region, which has a name
-for that (AWS, function state Failed).
+Theory of operation
+-------------------
+The region says what should be (`wanted`), `Network` remembers what is and does the difference, in
+steps in whose order nothing refers to what is not there (`Network._follow`):
+
+    step                 takes the difference between
+    VPCs, addresses      namespaces that stand, and VPCs
+    links                links that stand, and interfaces; what cannot be made the region is told
+    the forwarder        what it was told last of each interface, and interfaces with a link
+    services             servers that run, and services
+    VPCs that go         namespaces that stand, and VPCs
+
+A step that fails ends it; what was done is remembered, and the next time goes on from there. An
+interface that cannot be made has a name in the region (AWS, function state Failed).
 
 The forwarder is told in parts, and everything when it starts anew, so that a part that was lost
 with it is not missed.
@@ -20,7 +28,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import flow_logs
+from hyperplane_nat.controller import flow_logs, handlers
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
@@ -28,12 +36,11 @@ from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.threads import in_thread
-from hyperplane_nat.model import Lab
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.wanted import Wanted, WantedInterface
 from netns import processes, topology
 from netns.errors import NetnsError
-from netns.topology import Interface, InterfaceSpec, LabSpec, Slot, Survey, Topology, VpcSpec
+from netns.topology import Interface, LabSpec, Slot, Survey, Topology, VpcSpec
 
 RESTART_SECONDS = 5.0
 """How long an attach waits for a forwarder that is being restarted."""
@@ -49,7 +56,6 @@ class Network:
     def __init__(
         self,
         config: Config,
-        spec: LabSpec,
         region: Region,
         pool: EnvironmentPool,
         forwarder: ForwarderSupervisor,
@@ -57,25 +63,32 @@ class Network:
         service_program: tuple[str, ...],
     ) -> None:
         self._config = config
-        self._spec = spec
-        self._lab = spec.lab
+        self._lab = config.lab.name
         self._region = region
         self._pool = pool
         self._forwarder = forwarder
         self._services = services
         self._service_program = service_program
-        self._vpcs: dict[str, set[str]] = {vpc.name: set(vpc.addresses) for vpc in spec.vpcs}
-        self._mtus = {vpc.name: vpc.mtu for vpc in spec.vpcs}
+        self._vpcs: dict[str, set[str]] = {}
         self._changing = asyncio.Lock()
         self._attaching: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._attacher: asyncio.Task[None] | None = None
-        self._static = frozenset(each.name for vpc in spec.vpcs for each in vpc.interfaces)
         self._links: dict[str, Interface] = {}
         self._told: dict[int, dict[str, Any]] = {}
-        self._revisions = (-1, -1)
+        self._revisions = (-1, -1, False)
         self.retiring_interfaces: frozenset[int] = frozenset()
 
     # --- what stands already ---
+
+    def spec(self) -> LabSpec:
+        """What is to stand before a forwarder begins."""
+        return reconcile.lab_spec(self._config, self._region.wanted())
+
+    def built(self, spec: LabSpec, topology: Topology) -> None:
+        """That stands, and nothing else."""
+        self._vpcs = {vpc.name: set(vpc.addresses) for vpc in spec.vpcs}
+        self._links = {interface.name: interface for interface in topology.interfaces}
+        self._pool.add(topology.slots, ready=False)
 
     async def adopt(self, found: Survey, given: Collection[tuple[str, str]]) -> None:
         """Take over what a former controller left; what nobody wants is removed.
@@ -101,14 +114,10 @@ class Network:
         }
         wanted = {interface.link for interface in self._region.wanted().interfaces}
         wanted |= {interface.link for interface in self._deleting()}
-        self._links = {
-            interface.name: interface
-            for interface in found.interfaces
-            if interface.name in wanted and interface.name not in self._static
-        }
-        strays = {interface.name for interface in found.interfaces} - wanted - self._static
-        if strays:
-            await in_thread(topology.remove_interfaces, self._lab, sorted(strays))
+        standing = {interface.name: interface for interface in found.interfaces}
+        self._links = {name: standing[name] for name in standing.keys() & wanted}
+        if strays := sorted(standing.keys() - wanted):
+            await in_thread(topology.remove_interfaces, self._lab, strays)
 
     async def discard(self, numbers: Sequence[int]) -> None:
         """Remove environments that nobody uses."""
@@ -124,11 +133,9 @@ class Network:
 
     # --- what the forwarder is told ---
 
-    def everything(self, lab: Lab, provisioned: Topology) -> dict[str, Any]:
+    def everything(self) -> dict[str, Any]:
         """For a forwarder that begins, or that is not known yet."""
         wanted = self._region.wanted()
-        # Of an adopted lab nothing has been followed yet.
-        self._mtus |= {vpc.name: vpc.mtu_bytes for vpc in wanted.vpcs}
         interfaces = self._items(wanted.interfaces)
         self._told = {item["number"]: item for item in interfaces}
         numbers = {interface.id: interface.number for interface in wanted.interfaces}
@@ -136,13 +143,12 @@ class Network:
         for slot in self._pool.slots.values():
             number = numbers.get(wanted.environments.get(slot.number, ""))
             slots.append(self._slot(slot, number if number in self._told else None))
-        vpcs = {vpc.name: vpc.number for vpc in wanted.vpcs}
-        return desired.everything(self._config, lab, provisioned, vpcs, interfaces, slots)
+        return desired.everything(self._config, interfaces, slots)
 
     def _items(self, interfaces: Iterable[WantedInterface]) -> list[dict[str, Any]]:
         """Those that have a link."""
         return [
-            desired.interface(each, self._links[each.link], self._mtus[each.vpc])
+            desired.interface(each, self._links[each.link])
             for each in interfaces
             if each.link in self._links
         ]
@@ -181,7 +187,8 @@ class Network:
 
     async def fill(self, numbers: list[int]) -> None:
         """Make environments and put them into the pool."""
-        slots = await in_thread(topology.add_environments, self._spec, numbers)
+        spec = reconcile.lab_spec(self._config)
+        slots = await in_thread(topology.add_environments, spec, numbers)
         # Known before the forwarder is told: one that starts meanwhile asks for all.
         self._pool.add(slots, ready=False)
         try:
@@ -200,7 +207,7 @@ class Network:
             await self._attach_with_others(slot)
             return
         async with self._changing:
-            await self._make([interface])
+            await self._make(interface)
             items = self._items([interface])
             await self._insist(interfaces=items, slots=[slot])
             self._told |= {item["number"]: item for item in items}
@@ -241,8 +248,11 @@ class Network:
     @property
     def changed(self) -> bool:
         """Whether `follow` has something to do."""
+        return self._revisions != self._wanted_revisions()
+
+    def _wanted_revisions(self) -> tuple[int, int, bool]:
         region = self._region
-        return self._revisions != (region.network_revision, region.policy_revision)
+        return (region.network_revision, region.policy_revision, region.has_handlers)
 
     async def follow(self) -> None:
         """Make everything as the region wants it; NetnsError or ForwarderError: try again."""
@@ -251,12 +261,19 @@ class Network:
 
     async def _follow(self) -> None:
         region = self._region
-        revisions = (region.network_revision, region.policy_revision)
+        revisions = self._wanted_revisions()
         wanted = region.wanted()
-        await self._follow_vpcs(wanted)
-        missing = [each for each in wanted.interfaces if each.link not in self._links]
-        if missing:
-            await self._make_or_report(missing)
+        for step in (
+            self._follow_vpcs,
+            self._make_or_report,
+            self._tell,
+            self.follow_services,
+            self._remove_vpcs,
+        ):
+            await step(wanted)
+        self._revisions = revisions
+
+    async def _tell(self, wanted: Wanted) -> None:
         changed = [
             item
             for item in self._items(wanted.interfaces)
@@ -265,17 +282,18 @@ class Network:
         if changed:
             await self._update(interfaces=changed)
             self._told |= {item["number"]: item for item in changed}
+
+    async def follow_services(self, wanted: Wanted) -> None:
+        """The servers in the VPCs, which stand, the writer of flow logs, and what runs handlers."""
         await self._services.follow(
             reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
             + flow_logs.writer_specs(self._config)
+            + (handlers.runtime_specs(self._config) if self._region.has_handlers else [])
         )
-        await self._remove_vpcs(wanted)
-        self._revisions = revisions
 
     async def _follow_vpcs(self, wanted: Wanted) -> None:
         for vpc in wanted.vpcs:
             addresses = set(vpc.addresses)
-            self._mtus[vpc.name] = vpc.mtu_bytes
             standing = self._vpcs.get(vpc.name)
             if standing is None:
                 spec = VpcSpec(vpc.name, vpc.mtu_bytes, tuple(vpc.addresses), ())
@@ -294,21 +312,17 @@ class Network:
             await in_thread(topology.remove_vpc, self._lab, name)
             del self._vpcs[name]
 
-    async def _make(self, interfaces: Sequence[WantedInterface]) -> None:
-        by_vpc: dict[str, list[InterfaceSpec]] = {}
-        for each in interfaces:
-            if each.link not in self._links:
-                by_vpc.setdefault(each.vpc, []).append(InterfaceSpec(each.link, each.address))
-        for vpc, specs in by_vpc.items():
-            made = await in_thread(
-                topology.add_interfaces, self._lab, vpc, specs, mtu=self._mtus[vpc]
+    async def _make(self, interface: WantedInterface) -> None:
+        if interface.link not in self._links:
+            spec, mtu = reconcile.interface_spec(interface), interface.vpc_mtu_bytes
+            (self._links[interface.link],) = await in_thread(
+                topology.add_interfaces, self._lab, interface.vpc, [spec], mtu=mtu
             )
-            self._links |= {interface.name: interface for interface in made}
 
-    async def _make_or_report(self, interfaces: Sequence[WantedInterface]) -> None:
-        for each in interfaces:
+    async def _make_or_report(self, wanted: Wanted) -> None:
+        for each in wanted.interfaces:
             try:
-                await self._make([each])
+                await self._make(each)
             except NetnsError as error:
                 log.error("interface %s cannot be made: %s", each.id, error)
                 if each.status.value != "pending":
@@ -335,13 +349,15 @@ class Network:
         for each in deleting:
             self._region.interface_removed(each.id)
 
+    @property
+    def retired(self) -> bool:
+        """Whether there are numbers that flows may still refer to."""
+        return bool(self._region.retired_numbers() or self._pool.retiring)
+
     async def release_numbers(self) -> None:
         """Interface numbers that no flow refers to any more may be used again."""
-        retired = self._region.retired_numbers()
-        if not retired and not self._pool.retiring:
-            return
         status = await self._forwarder.call("status")
         self.note_retiring(status["retiring"])
-        for number in retired:
+        for number in self._region.retired_numbers():
             if number not in self.retiring_interfaces:
                 self._region.release_number(number)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The pool of environments made ahead, and the slot numbers of all environments of functions.
+"""The pool of environments made ahead, and the slot numbers of all environments.
 
-Theory of operation: making an environment takes milliseconds of the kernel's time, attaching one a
-message to the forwarder, so environments are made before anybody needs them. The forwarder knows
-them as slots without an interface, which drop everything.
+Theory of operation
+-------------------
+Making an environment takes milliseconds of the kernel's time, attaching one a message to the
+forwarder, so environments are made before anybody needs them. The forwarder knows them as slots
+without an interface, which drop everything.
 
 A slot's number is its environment's for life. Numbers are given out in turn, so that one comes back
 as late as possible; one that the forwarder still finds in flows is passed over.
@@ -26,12 +27,11 @@ NUMBER_MAX = 16383
 class EnvironmentPool:
     """Which environments are ready, which numbers are free, and who waits."""
 
-    def __init__(self, *, first: int, size: int, batch: int) -> None:
-        """Numbers from `first` on; `size` environments are kept ready, made `batch` at a time."""
+    def __init__(self, *, size: int, batch: int) -> None:
+        """`size` environments are kept ready, made `batch` at a time."""
         self.size = size
-        self._first = first
         self._batch = batch
-        self._next = first
+        self._next = 1
         self._ready: deque[int] = deque()
         self._filled = asyncio.Event()
         self.slots: dict[int, Slot] = {}
@@ -82,12 +82,12 @@ class EnvironmentPool:
         """Numbers of the environments to make next, at most a batch; none when the pool is full."""
         wanted = min(self.size - len(self._ready), self._batch)
         numbers: list[int] = []
-        for _ in range(NUMBER_MAX - self._first + 1):
+        for _ in range(NUMBER_MAX):
             if len(numbers) >= wanted:
                 break
             number, self._next = self._next, self._next + 1
             if self._next > NUMBER_MAX:
-                self._next = self._first
+                self._next = 1
             if number not in self.slots and number not in self.retiring:
                 numbers.append(number)
         return numbers

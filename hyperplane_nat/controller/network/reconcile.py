@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the configuration to the model, and from the model to namespaces and processes. Pure
-functions: no process, no file, no namespace.
+"""From the configuration and the region to namespaces and processes. Pure functions: no process, no
+file, no namespace.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.network.services import USER, ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
-from hyperplane_nat.model import ExecutionEnvironment, Lab, NetworkInterface, Subnet, Vpc
-from hyperplane_nat.model.wanted import WantedVpc
+from hyperplane_nat.model.entities import InterfaceKind
+from hyperplane_nat.model.wanted import Wanted, WantedInterface, WantedVpc
 from netns.topology import (
     InterfaceSpec,
     LabSpec,
@@ -23,85 +22,44 @@ from netns.topology import (
 )
 
 
-def lab_of(config: Config) -> Lab:
-    """The model of a configured lab; environments are spread round-robin over the interfaces."""
-    vpcs = {
-        vpc.name: Vpc(
-            vpc.name,
-            vpc.network,
-            vpc.mtu_bytes,
-            tuple(Subnet(subnet.name, subnet.network) for subnet in vpc.subnet),
-        )
-        for vpc in config.vpc
-    }
-    interfaces = []
-    following = len(config.network_interface)
-    for number, item in enumerate(config.network_interface):
-        place = config.place(item)
-        vpc = vpcs[place[0].name]
-        subnet = next(subnet for subnet in vpc.subnets if subnet.name == item.subnet)
-        interfaces.append(
-            NetworkInterface(
-                number,
-                item.name,
-                vpc,
-                subnet,
-                IPv4Address(item.address),
-                tuple(enumerate(map(IPv4Address, item.secondary_addresses), following)),
-            )
-        )
-        following += len(item.secondary_addresses)
-    by_name = {interface.name: interface for interface in interfaces}
-    environments = tuple(
-        ExecutionEnvironment(number, by_name[config.interface_of(number).name])
-        for number in range(1, config.lab.environments + 1)
-    )
-    return Lab(config.lab.name, tuple(vpcs.values()), tuple(interfaces), environments)
-
-
-def lab_spec(config: Config, lab: Lab) -> LabSpec:
-    """The namespaces, links and addresses that the lab needs."""
+def lab_spec(config: Config, wanted: Wanted | None = None) -> LabSpec:
+    """The lab file's environments, and the VPCs of a region with their addresses; interfaces that
+    functions brought about are made when all of it stands.
+    """
     inside = config.environment.interface
-    services = {vpc.name: [service.address for service in vpc.service] for vpc in config.vpc}
+    vpcs, interfaces = ((), ()) if wanted is None else (wanted.vpcs, wanted.interfaces)
     return LabSpec(
-        lab=lab.name,
-        environments=len(lab.environments),
+        lab=config.lab.name,
+        environments=config.lab.environments,
         inside_address=str(inside.ip),
         inside_prefix_length=inside.network.prefixlen,
         inside_gateway=config.environment.gateway,
         environment_mtu=config.environment.mtu_bytes,
         vpcs=tuple(
             VpcSpec(
-                name=vpc.name,
-                mtu=vpc.mtu_bytes,
-                # Two services may share an address on different ports.
-                addresses=tuple(
-                    dict.fromkeys(
-                        [*(str(subnet.router) for subnet in vpc.subnets), *services[vpc.name]]
-                    )
-                ),
-                interfaces=tuple(
-                    InterfaceSpec(
-                        interface.name,
-                        str(interface.address),
-                        tuple(str(address) for _, address in interface.secondary),
-                    )
-                    for interface in lab.interfaces
-                    if interface.vpc.name == vpc.name
+                vpc.name,
+                vpc.mtu_bytes,
+                vpc.addresses,
+                tuple(
+                    interface_spec(each)
+                    for each in interfaces
+                    if each.vpc == vpc.name and each.kind is InterfaceKind.STATIC
                 ),
             )
-            for vpc in lab.vpcs
+            for vpc in vpcs
         ),
     )
 
 
+def interface_spec(wanted: WantedInterface) -> InterfaceSpec:
+    """The link of a network interface."""
+    secondary = tuple(address for _, address in wanted.secondary)
+    return InterfaceSpec(wanted.link, wanted.address, secondary)
+
+
 def addresses_of(config: Config) -> set[tuple[str, str]]:
     """Every VPC with every address that a lab gives it: routers' and services'."""
-    given = {
-        (vpc.name, str(Subnet(subnet.name, subnet.network).router))
-        for vpc in config.vpc
-        for subnet in vpc.subnet
-    }
+    given = {(vpc.name, subnet.router) for vpc in config.vpc for subnet in vpc.subnet}
     return given | {(vpc.name, each.address) for vpc in config.vpc for each in vpc.service}
 
 

@@ -47,17 +47,20 @@ class ServiceSpec:
         return f"{self.vpc}/{self.name}"
 
 
-def serves(found: Sequence[str], wanted: Sequence[str]) -> bool:
+def serves(found: Sequence[str], wanted: Sequence[str], word: str) -> bool:
     """
     Whether a server with the command line `found` is the one that is wanted.
 
-    Servers of 0.1.0 are told of no user: they go on as they are, because a server that is started
-    anew ends its connections.
+    What counts is what it is told behind `word`, its program: wherever that lies, and whichever
+    interpreter runs it, a server that is started anew ends its connections. For the same reason
+    those of 0.1.0, which are told of no user, go on as they are.
     """
-    left = list(wanted)
-    if USER in left and USER not in found:
-        del left[left.index(USER) : left.index(USER) + 2]
-    return list(found) == left
+    if word not in found:
+        return False
+    left, right = (list(line[line.index(word) :]) for line in (found, wanted))
+    if USER in right and USER not in left:
+        del right[right.index(USER) : right.index(USER) + 2]
+    return left == right
 
 
 @dataclass(slots=True)
@@ -155,9 +158,10 @@ class ServiceSupervisor:
         service.process = await in_thread(
             Process.adopt, self._paths.service_pid(spec.vpc, spec.name), self._paths.directory
         )
-        if service.process is not None and not serves(service.process.command, spec.command):
-            # Of another version or configuration.
-            await end([service.process])
+        found = service.process
+        if found is not None and not serves(found.command, spec.command, spec.word):
+            # Of another configuration, or of another version where the command line names it.
+            await end([found])
             service.process = None
         if service.process is None:
             await self._launch(service)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of each network interface that CloudWatch has of a NAT gateway.
 
-Theory of operation: the forwarder counts by interface number in the state map; the addresses of an
-interface are numbers of their own and are added up here. Two figures are no counters: the active
-connections are TCP's of the environments attached, and the peaks come from a look every
-`INTERVAL_SECONDS`: of the averages between two looks the highest of the last minute is shown. The
-remote endpoints with most ports are looked for as often, in a thread: that is a walk through all.
+Theory of operation
+-------------------
+The forwarder counts by interface number in the state map; the addresses of an interface are numbers
+of their own and are added up here. Two figures are no counters: the active connections are TCP's of
+the environments attached, and the peaks come from a look every `INTERVAL_SECONDS`: of the averages
+between two looks the highest of the last minute is shown. The remote endpoints with most ports are
+looked for as often, in a thread: that is a walk through all.
 """
 
 from __future__ import annotations

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.engine import Exhaustion, StateMap
 from hyperplane_nat.engine.readers._flow_reader import FlowScan
-from hyperplane_nat.model import Lab
-from hyperplane_nat.model.description import describe_interfaces
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.entities import InterfaceKind
+from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
 from netns import privileges
-from netns.topology import Topology
 
 SLICE_ENTRIES = 4096
 """Entries of the flow table read in one go in a thread: milliseconds of work."""
+
+POOLED = "pooled"
+"""State of an environment of the pool."""
 
 SORTED_MAX = 65_536
 """Flows at most in a sorted list: it is kept until its last flow is known."""
@@ -47,6 +50,9 @@ class MapReader(Protocol):
 
     def slot_counters(self, slot: int) -> Mapping[str, int]:
         """The counters of one slot."""
+
+    def slot_sums(self, slots: Sequence[int]) -> Mapping[str, int]:
+        """The counters of many slots, summed."""
 
     def interface_counters(self, number: int) -> Mapping[str, int]:
         """The counters of one interface number."""
@@ -88,6 +94,28 @@ class FlowFilter:
     max_age_seconds: int | None = None
     sort: str | None = None
     reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentFilter:
+    """Which environments are asked for; None is any."""
+
+    after: int = 0
+    """Only those with a higher number: to go on where a former answer ended."""
+    limit: int | None = None
+    function: str | None = None
+    interface: str | None = None
+
+    def of(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of them that are."""
+        found = (
+            row
+            for row in rows
+            if row["number"] > self.after
+            and self.function in (None, row["function"])
+            and self.interface in (None, row["interface"])
+        )
+        return list(islice(found, self.limit))
 
 
 class FlowReader(AbstractContextManager["FlowReader"]):
@@ -164,12 +192,17 @@ class FlowReader(AbstractContextManager["FlowReader"]):
         self._map.close()
 
 
-def interface_names(lab: Lab, region: Region) -> dict[int, str]:
-    """Names of the network interfaces, ids of those of functions, by number."""
-    names = dict(lab.interface_names())
+def interface_names(region: Region) -> dict[int, str]:
+    """Ids of the network interfaces by the numbers of their addresses."""
     # In one step: another thread may be changing the tables.
-    names |= {used.number: used.id for used in list(region.tables.interfaces.values())}
-    return names
+    interfaces = list(region.tables.interfaces.values())
+    return {number: each.id for each in interfaces for number in each.numbers}
+
+
+def interface_id(region: Region, named: str) -> str | None:
+    """The id of the network interface with that id, or with a link of that name."""
+    interfaces = list(region.tables.interfaces.values())
+    return next((each.id for each in interfaces if named in (each.id, each.link)), None)
 
 
 def slots_of(region: Region, function: str) -> frozenset[int] | None:
@@ -180,36 +213,10 @@ def slots_of(region: Region, function: str) -> frozenset[int] | None:
     return frozenset(each.slot for each in environments if each.function_name == function)
 
 
-def attached_interfaces(lab: Lab, region: Region) -> dict[int, str]:
-    """Names of the interfaces, ids of those of functions, by the slots of the environments."""
-    attached = {each.number: each.interface.name for each in lab.environments}
+def attached_interfaces(region: Region) -> dict[int, str]:
+    """Ids of the interfaces by the slots of the environments."""
     # In one step: another thread may be changing the tables.
-    attached |= {each.slot: each.interface_id for each in list(region.tables.environments.values())}
-    return attached
-
-
-def environments(
-    lab: Lab, topology: Topology, state_map: MapReader, address: str
-) -> list[dict[str, Any]]:
-    """GET /v1/environments."""
-    namespaces = {slot.number: slot.namespace for slot in topology.slots}
-    rows = []
-    for environment in lab.environments:
-        counters = state_map.slot_counters(environment.number)
-        rows.append(
-            {
-                "name": environment.name,
-                "number": environment.number,
-                "namespace": namespaces.get(environment.number),
-                "address": address,
-                "interface": environment.interface.name,
-                "interface_address": str(environment.interface.address),
-                "function": None,
-                "state": "static",
-                **_figures(counters),
-            }
-        )
-    return rows
+    return {each.slot: each.interface_id for each in list(region.tables.environments.values())}
 
 
 def _figures(counters: Mapping[str, int]) -> dict[str, int]:
@@ -217,10 +224,10 @@ def _figures(counters: Mapping[str, int]) -> dict[str, int]:
     return {name: counters.get(name, 0) for name in names}
 
 
-def function_environments(
-    lab: str, region: Region, pool: EnvironmentPool, state_map: MapReader, address: str
+def environments(
+    region: Region, pool: EnvironmentPool, state_map: MapReader, address: str
 ) -> list[dict[str, Any]]:
-    """GET /v1/environments: those of functions and of the pool."""
+    """GET /v1/environments."""
     rows = []
     tables = region.tables
     for number in sorted(pool.slots):
@@ -234,97 +241,82 @@ def function_environments(
                 "address": address,
                 "interface": None if interface is None else interface.id,
                 "interface_address": None if interface is None else str(interface.address),
-                "function": None if used is None else used.function_name,
-                "state": "pooled" if used is None else used.state.value,
+                "function": None if used is None else used.function_name or None,
+                "state": POOLED if used is None else used.state.value,
                 **_figures(state_map.slot_counters(number)),
             }
         )
     return rows
 
 
-def function_interfaces(
-    region: Region, macs: Mapping[str, str], state_map: MapReader
+def interfaces(
+    described: Iterable[Mapping[str, Any]],
+    attached: Mapping[int, str],
+    macs: Mapping[str, str],
+    state_map: MapReader,
+    ports_limit: int,
 ) -> list[dict[str, Any]]:
-    """GET /v1/interfaces: those that functions brought about."""
-    environments = region.tables.environments.values()
-    flows = connections(state_map, {each.slot: each.interface_id for each in environments})
-    return [
-        {
-            "name": row["Link"],
-            "number": row["Number"],
-            "vpc": row["VpcName"],
-            "subnet": row["SubnetName"],
-            "address": row["PrivateIpAddress"],
-            "secondary_addresses": [],
-            "secondary_numbers": [],
-            "mac": macs.get(row["Link"]),
-            "environments": row["Environments"],
-            "flows": flows.get(row["NetworkInterfaceId"], 0),
-            **_traffic_of(state_map, row["Number"]),
-            "id": row["NetworkInterfaceId"],
-            "kind": row["Kind"],
-            "status": row["Status"],
-            "description": row["Description"],
-            "groups": [group["GroupName"] for group in row["Groups"]],
-            "owner": row["OwnerId"],
-        }
-        for row in describe_interfaces(region)
-    ]
+    """GET /v1/interfaces, of what `describe_interfaces` says. A `ports_limit` of 0 is none."""
+    flows = connections(state_map, attached)
+    rows = []
+    for row in described:
+        # Whoever named it in the lab file knows it by that name alone.
+        made = row["Kind"] != InterfaceKind.STATIC
+        rows.append(
+            {
+                "name": row["Link"],
+                "number": row["Number"],
+                "vpc": row["VpcName"],
+                "subnet": row["SubnetName"],
+                "address": row["PrivateIpAddress"],
+                "secondary_addresses": row["SecondaryAddresses"],
+                "secondary_numbers": row["SecondaryNumbers"],
+                "mac": macs.get(row["Link"]),
+                "environments": row["Environments"],
+                "flows": flows.get(row["NetworkInterfaceId"], 0),
+                **_passed(state_map, row["Number"], *row["SecondaryNumbers"]),
+                "ports_limit": ports_limit or None,
+                "id": row["NetworkInterfaceId"] if made else None,
+                "kind": row["Kind"],
+                "status": row["Status"],
+                "description": row["Description"],
+                "groups": [group["GroupName"] for group in row["Groups"]],
+                "owner": row["OwnerId"],
+            }
+        )
+    return rows
 
 
 def connections(
     state_map: MapReader, attached: Mapping[int, str], counter: str = "flows"
 ) -> dict[str, int]:
     """Flows of each interface, or TCP's alone, by the slots that are attached to it."""
-    counts: dict[str, int] = {}
+    slots: dict[str, list[int]] = {}
     for number, interface in attached.items():
-        flows = state_map.slot_counters(number).get(counter, 0)
-        counts[interface] = counts.get(interface, 0) + flows
-    return counts
+        slots.setdefault(interface, []).append(number)
+    return {name: state_map.slot_sums(numbers)[counter] for name, numbers in slots.items()}
 
 
-def interfaces(lab: Lab, topology: Topology, state_map: MapReader) -> list[dict[str, Any]]:
-    """GET /v1/interfaces."""
-    macs = {interface.name: interface.mac for interface in topology.interfaces}
-    attached: dict[str, int] = {interface.name: 0 for interface in lab.interfaces}
-    flows = dict(attached)
-    for environment in lab.environments:
-        name = environment.interface.name
-        attached[name] += 1
-        flows[name] += state_map.slot_counters(environment.number).get("flows", 0)
-    return [
-        {
-            "name": interface.name,
-            "number": interface.number,
-            "vpc": interface.vpc.name,
-            "subnet": interface.subnet.name,
-            "address": str(interface.address),
-            "secondary_addresses": [str(address) for _, address in interface.secondary],
-            "secondary_numbers": [number for number, _ in interface.secondary],
-            "mac": macs.get(interface.name),
-            "environments": attached[interface.name],
-            "flows": flows[interface.name],
-            **_traffic_of(state_map, interface.number, *(each for each, _ in interface.secondary)),
-            "id": None,
-            "kind": "static",
-            "status": "in-use" if attached[interface.name] else "available",
-            "description": "",
-            "groups": [],
-            "owner": None,
-        }
-        for interface in lab.interfaces
-    ]
-
-
-def _traffic_of(state_map: MapReader, *numbers: int) -> dict[str, int]:
-    """Packets and bytes on the VPC's side of an interface that has these numbers."""
+def _passed(state_map: MapReader, *numbers: int) -> dict[str, Any]:
+    """What passed an interface that has these numbers, and the ports that each of them has."""
     counters = [state_map.interface_counters(number) for number in numbers]
-    names = {
-        f"{unit}_{way}": f"{unit}_{side}"
+    totals = Counter[str]()
+    for each in counters:
+        totals.update(each)
+    return {
+        **_on_the_vpcs_side(totals),
+        "ports": [each.get("ports", 0) for each in counters],
+        "port_allocation_errors": totals["port_allocation_errors"],
+    }
+
+
+def _on_the_vpcs_side(counters: Mapping[str, int]) -> dict[str, int]:
+    """Packets and bytes as the VPC sees them."""
+    return {
+        f"{unit}_{way}": counters.get(f"{unit}_{side}", 0)
         for way, side in (("out", "out_to_destination"), ("in", "in_from_destination"))
         for unit in ("packets", "bytes")
     }
-    return {name: sum(each.get(what, 0) for each in counters) for name, what in names.items()}
 
 
 def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
@@ -337,6 +329,7 @@ def traffic(state_map: MapReader, path: Path) -> dict[str, Any]:
             "entries": counters.get("flows_entries_used", 0),
             "max": state_map.flows_max,
         },
+        "traffic": _on_the_vpcs_side(counters),
         "drops": drops(counters),
         "counters": dict(counters),
         "state_file": {

@@ -26,8 +26,7 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.views import lab as views
 from hyperplane_nat.engine import DropReason, Exhaustion, RemotePorts, StateMap
 from hyperplane_nat.engine.readers._port_reader import PortHolders
-from hyperplane_nat.model import Lab
-from hyperplane_nat.model.environment import environment_name
+from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
 
 REMOTES_SHOWN = 20
@@ -116,14 +115,14 @@ class _Holders:
         }
 
 
-def port_names(config: Config, lab: Lab, region: Region) -> PortNames:
+def port_names(config: Config, region: Region) -> PortNames:
     """What the numbers mean at the moment."""
     ports = config.ports
     # In one step: another thread may be changing the tables.
     environments = list(region.tables.environments.values())
     return PortNames(
-        views.interface_names(lab, region),
-        {each.slot: each.function_name for each in environments},
+        views.interface_names(region),
+        {each.slot: each.function_name for each in environments if each.function_name},
         min(ports.limit_per_remote, ports.last - ports.first + 1),
         ports.limit_per_interface,
     )

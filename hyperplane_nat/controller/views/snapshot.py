@@ -17,7 +17,6 @@ from hyperplane_nat.controller.views.lab import MapReader
 from hyperplane_nat.controller.views.port_usage import PortNames
 from hyperplane_nat.engine.readers.flow_record_ring import read_figures
 from hyperplane_nat.metrics import LabSnapshot
-from hyperplane_nat.model.lab import Lab
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,14 @@ class Running:
 
 
 def snapshot(
-    lab: Lab, paths: LabPaths, state_map: MapReader, names: PortNames, running: Running
+    paths: LabPaths, state_map: MapReader, names: PortNames, running: Running
 ) -> LabSnapshot:
     """What is exported now."""
     forwarder, functions, figures = running.forwarder, running.functions, running.figures
-    environments = Counter({interface.name: 0 for interface in lab.interfaces})
-    environments.update(views.attached_interfaces(lab, functions.region).values())
+    environments = Counter(dict.fromkeys(names.interfaces.values(), 0))
+    environments.update(views.attached_interfaces(functions.region).values())
     return LabSnapshot(
-        lab=lab.name,
+        lab=paths.lab,
         counters=state_map.counters(),
         flows_max=state_map.flows_max,
         state_file_bytes=state_map.bytes,
@@ -61,7 +60,7 @@ def snapshot(
         pool_size=functions.pool.size,
         function_states=functions.states(),
         invocations=dict(functions.invocations),
-        cold_starts=functions.cold_starts,
+        cold_starts=functions.cold_starts.distribution,
         events=dict(running.events.counts),
         flow_logs=read_figures(paths.records_file),
     )

@@ -5,14 +5,14 @@
 Theory of operation
 -------------------
 An environment may hold a number of entries, and so may an address; both are counted already, so a
-limit is one comparison.  The addresses of a network interface are interface numbers of their own,
-chained to the primary.  A new port comes from a random one of them, as RFC 4787 REQ-2 calls
+limit is one comparison. The addresses of a network interface are attachments of their own, chained
+to the primary. A new port comes from a random one of them, as RFC 4787 REQ-2 calls
 "arbitrary" pooling, and from the next when that has none left; all are tried once, so this is
-bounded.  With paired pooling the slot's number chooses the address and there is no other.
+bounded. With paired pooling the environment's number chooses the address and there is no other.
 
 Whoever is refused is remembered in the state map, for those who read it: which interface ran out
-towards which remote endpoint, how often, when last and by whom.  A limit is not about a remote
-endpoint and is remembered for 0.0.0.0:0.  The table is small and open-addressed: a new endpoint
+towards which remote endpoint, how often, when last and by whom. A limit is not about a remote
+endpoint and is remembered for 0.0.0.0:0. The table is small and open-addressed: a new endpoint
 takes the oldest of the PROBES cells where it may stand.
 """
 
@@ -24,10 +24,9 @@ from hyperplane_nat.engine.flows.nat cimport (
     EVENTS_MAX,
     UNATTACHED,
     Event,
-    Interface,
     Nat,
     count,
-    count_interface,
+    count_at,
 )
 from hyperplane_nat.engine.flows.ports cimport ports_random, ports_take
 from hyperplane_nat.engine.state.layout cimport Exhaustion
@@ -48,18 +47,18 @@ cdef inline void report(Nat* nat, const Packet* p, uint64_t now, int kind) noexc
     event.now = now
     event.kind = <uint8_t>kind
     event.protocol = p.protocol
-    event.slot = p.port
-    event.interface = nat.slots[p.port].interface
+    event.originator = p.port
+    event.responder = nat.attachments[p.port].interface
     event.remote_address = p.destination
     event.remote_port = p.destination_port
 
 
 cdef inline Exhaustion* exhaustion_cell(
-    Nat* nat, const Packet* p, uint16_t interface, uint32_t address, uint16_t port
+    Nat* nat, const Packet* p, uint16_t responder, uint32_t address, uint16_t port
 ) noexcept nogil:
     """The cell of a remote endpoint; with `errors` 0 when it is new."""
     cdef uint64_t hash = table_hash(
-        &nat.table, flow_key(SIDE_OUTSIDE, p.protocol, interface, address, port, 0, 0)
+        &nat.table, flow_key(p.protocol, responder, address, port, 0, 0)
     )
     cdef Exhaustion* oldest = NULL
     cdef Exhaustion* cell
@@ -70,7 +69,7 @@ cdef inline Exhaustion* exhaustion_cell(
             cell.errors
             and cell.address == address
             and cell.port == port
-            and cell.interface == interface
+            and cell.responder == responder
             and cell.protocol == p.protocol
         ):
             return cell
@@ -81,7 +80,7 @@ cdef inline Exhaustion* exhaustion_cell(
     oldest.errors = 0
     oldest.address = address
     oldest.port = port
-    oldest.interface = interface
+    oldest.responder = responder
     oldest.protocol = p.protocol
     return oldest
 
@@ -96,25 +95,25 @@ cdef inline void refused(
 ) noexcept nogil:
     """Count, remember and report that a packet got no port."""
     cdef Exhaustion* cell = exhaustion_cell(
-        nat, p, nat.slots[p.port].interface, remote_address, remote_port
+        nat, p, nat.attachments[p.port].interface, remote_address, remote_port
     )
     cell.last = now
-    cell.slot = p.port
+    cell.originator = p.port
     cell.reason = <uint8_t>reason
     cell.errors += 1
     count(nat, C_PORT_ALLOCATION_ERRORS)
-    count_interface(nat, nat.slots[p.port].interface, I_PORT_ALLOCATION_ERRORS)
+    count_at(nat, nat.attachments[p.port].interface, A_PORT_ALLOCATION_ERRORS)
     report(nat, p, now, EVENT_PORT_ALLOCATION)
 
 
-cdef inline bint environment_full(const Nat* nat, uint16_t slot, uint32_t entries) noexcept nogil:
+cdef inline bint environment_full(const Nat* nat, uint16_t number, uint32_t entries) noexcept nogil:
     cdef uint32_t limit = nat.behaviour.limit_per_environment
-    return limit != 0 and nat.slots[slot].entries + entries > limit
+    return limit != 0 and nat.attachments[number].entries + entries > limit
 
 
 cdef inline bint address_full(const Nat* nat, uint16_t number, uint32_t entries) noexcept nogil:
     cdef uint32_t limit = nat.behaviour.limit_per_interface
-    return limit != 0 and nat.interfaces[number].entries + entries > limit
+    return limit != 0 and nat.attachments[number].entries + entries > limit
 
 
 cdef inline int admit_entry(
@@ -141,13 +140,13 @@ cdef inline int allocate(
     uint16_t* interface,
     uint16_t* nat_port,
 ) noexcept nogil:
-    """An address and a port towards a remote endpoint for the slot that sent a packet.
+    """An address and a port towards a remote endpoint for the environment that sent a packet.
 
     `entries` is how many entries are about to be made with it.  Returns DROP_NONE, or why there is
     none: PORT_ALLOCATION when an address that may have more entries has no port left.
     """
-    cdef uint16_t primary = nat.slots[p.port].interface, number = primary
-    cdef uint32_t addresses = nat.interfaces[primary].addresses, tries = addresses, i
+    cdef uint16_t primary = nat.attachments[p.port].interface, number = primary
+    cdef uint32_t addresses = nat.attachments[primary].addresses, tries = addresses, i
     cdef int reason = DROP_PORT_LIMIT_INTERFACE
     if environment_full(nat, p.port, entries):
         refused(nat, p, 0, 0, DROP_PORT_LIMIT_ENVIRONMENT, now)
@@ -159,7 +158,7 @@ cdef inline int allocate(
         else:
             i = ports_random(&nat.ports, addresses)
         while i:
-            number = nat.interfaces[number].next_address
+            number = nat.attachments[number].next_address
             i -= 1
     while tries:
         if not address_full(nat, number, entries):
@@ -169,7 +168,7 @@ cdef inline int allocate(
                 interface[0] = number
                 return DROP_NONE
             reason = DROP_PORT_ALLOCATION
-        number = nat.interfaces[number].next_address
+        number = nat.attachments[number].next_address
         if number == UNATTACHED:
             number = primary
         tries -= 1

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # What every module that makes, holds or frees entries does to them.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport SYN_REMEMBERED, Entry, age_of
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.flows.flow_table cimport table_unindex
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
 
 
@@ -34,30 +34,24 @@ cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
 
 
 cdef inline void join(Nat* nat, const Entry* entry) noexcept nogil:
-    """One more entry belongs to its slot, if to any, and its interface."""
+    """One more entry belongs to its responder, and to its originator, if it has any."""
     if entry.originator != NOBODY:
-        nat.slots[entry.originator].entries += 1
-    nat.interfaces[entry.responder].entries += 1
+        nat.attachments[entry.originator].entries += 1
+    nat.attachments[entry.responder].entries += 1
 
 
-cdef inline void leave_slot(Nat* nat, const Entry* entry) noexcept nogil:
-    """One entry less belongs to its slot; with the last one a retiring slot is free."""
-    cdef Slot* slot
-    if entry.originator == NOBODY:
+cdef inline void leave(Nat* nat, uint16_t attachment) noexcept nogil:
+    """One entry less belongs to an attachment; with the last one it is free if it retires."""
+    if attachment == NOBODY:
         return
-    slot = &nat.slots[entry.originator]
-    slot.entries -= 1
-    if slot.entries == 0 and slot.retiring:
-        slot.retiring = 0
-        nat.retiring -= 1
+    nat.attachments[attachment].entries -= 1
+    settle_retired(nat, attachment)
 
 
-cdef inline void leave_interface(Nat* nat, const Entry* entry) noexcept nogil:
-    """The same for the interface."""
-    cdef Interface* interface = &nat.interfaces[entry.responder]
-    interface.entries -= 1
-    if interface.entries == 0 and interface.retiring:
-        interface.retiring = 0
+cdef inline void settle_retired(Nat* nat, uint32_t attachment) noexcept nogil:
+    """An attachment that retires and has no entry is free."""
+    if nat.attachments[attachment].entries == 0 and nat.attachments[attachment].retiring:
+        nat.attachments[attachment].retiring = 0
         nat.retiring -= 1
 
 
@@ -66,7 +60,7 @@ cdef inline void disown(Nat* nat, uint32_t number, uint64_t now) noexcept nogil:
     cdef Entry* entry = &nat.table.entries[number]
     entry_unsettle(entry)
     table_unindex(&nat.table, number, SIDE_INSIDE)
-    leave_slot(nat, entry)
+    leave(nat, entry.originator)
     entry.originator = NOBODY
     entry_settle(entry)
     # Its deadline was that of its state, or of an opening while a SYN is remembered.

@@ -17,7 +17,6 @@ cdef struct Extra:
     uint8_t* frame
     uint32_t length
     uint16_t port
-    uint8_t side
     uint8_t action
 
 cdef struct Extras:
@@ -37,22 +36,21 @@ cdef inline uint8_t* extra_room(Extras* extras, uint32_t length) noexcept nogil:
 
 
 cdef inline void extra_set(
-    Extra* extra, uint32_t length, uint8_t action, uint8_t side, uint16_t port
+    Extra* extra, uint32_t length, uint8_t action, uint16_t port
 ) noexcept nogil:
     """What is to be done with a frame that is in the arena."""
     extra.length = length
     extra.action = action
-    extra.side = side
     extra.port = port
 
 
 cdef inline void extra_add(
-    Extras* extras, uint8_t* frame, uint32_t length, uint8_t action, uint8_t side, uint16_t port
+    Extras* extras, uint8_t* frame, uint32_t length, uint8_t action, uint16_t port
 ) noexcept nogil:
     """The frame in the room given last leaves, too."""
     cdef Extra* extra = &extras.frames[extras.count]
     extra.frame = frame
-    extra_set(extra, length, action, side, port)
+    extra_set(extra, length, action, port)
     extras.count += 1
     extras.used += (EXTRA_ROOM + length + 15) & ~<uint32_t>15
 

@@ -4,14 +4,14 @@
 
 Theory of operation
 -------------------
-The state map shows every flow while its entry lives.  What would be lost with the entry is written
+The state map shows every flow while its entry lives. What would be lost with the entry is written
 to a ring in a file of its own: a record when an entry is freed, serves its owner again or
-becomes nobody's, and one for a packet that no flow and no rule admits.  The engine is the only
+becomes nobody's, and one for a packet that no flow and no rule admits. The engine is the only
 producer, the writer of flow logs the only consumer; each owns one of two counters, `head` and
-`tail`, which only grow, so neither ever waits.  A ring that is full loses the record: it is
+`tail`, which only grow, so neither ever waits. A ring that is full loses the record: it is
 counted, for all and for its interface, and the packet goes on.
 
-Refused packets come at whatever rate a stranger likes.  They may fill half of the ring, and no
+Refused packets come at whatever rate a stranger likes. They may fill half of the ring, and no
 more than `REFUSALS_PER_PERIOD` in a tenth of a second are recorded, so that they never cost
 an ended flow its record.
 
@@ -21,14 +21,16 @@ Established flows have no part in any of this, and without a ring all of it is o
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count
+from hyperplane_nat.engine.flows.nat cimport NOBODY, UNATTACHED, Nat, count
 from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
 from hyperplane_nat.engine.state.layout cimport (
     Entry,
     FlowRecord,
     RecordRing,
     created_of,
+    interface_number,
 )
+from hyperplane_nat.engine.state.snapshot cimport attached
 from hyperplane_nat.engine.state.record_ring cimport (
     record_fill,
     ring_fits,
@@ -87,16 +89,16 @@ cdef inline void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogi
     """All that the entry knows of its flow."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef FlowRecord* record
-    # An orphan has had its record.
-    if entry.originator == NOBODY:
+    # An orphan has had its record, and flow logs are about flows of environments.
+    if not attached(nat.header, entry):
         return
-    record = reserve(nat, entry.responder, nat.sink.ring.capacity)
+    record = reserve(nat, interface_number(nat.header, entry.responder), nat.sink.ring.capacity)
     if record == NULL:
         return
     record.entry = flow
     record.generation = entry.generation
     record.created = created_of(entry, &nat.table.tracks[flow])
-    record_fill(record, entry, now)
+    record_fill(record, nat.header, entry, now)
     HP_STORE64_RELEASE(&nat.sink.ring.head, nat.sink.ring.head + 1)
 
 
@@ -117,18 +119,19 @@ cdef inline bint refused(int reason) noexcept nogil:
 cdef inline void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil:
     """One packet or super-frame, with what it tells of its ends."""
     cdef bint inside = p.side == SIDE_INSIDE
-    cdef uint16_t interface = nat.slots[p.port].interface if inside else p.port
+    cdef uint16_t interface = nat.attachments[p.port].interface
+    cdef uint16_t number = interface_number(nat.header, interface)
     cdef uint64_t period = now // PERIOD_MS
     cdef FlowRecord* record
-    if not refused(reason) or interface >= nat.interfaces_max:
+    if not refused(reason) or interface == UNATTACHED:
         return
     if nat.sink.period != period:
         nat.sink.period = period
         nat.sink.refusals = 0
     if nat.sink.refusals == REFUSALS_PER_PERIOD:
-        lose(nat, interface)
+        lose(nat, number)
         return
-    record = reserve(nat, interface, nat.sink.ring.capacity // 2)
+    record = reserve(nat, number, nat.sink.ring.capacity // 2)
     if record == NULL:
         return
     nat.sink.refusals += 1
@@ -138,12 +141,12 @@ cdef inline void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t 
     record.state = STATE_FREE
     record.inside_address = p.source if inside else 0
     record.remote_address = p.destination if inside else p.source
-    record.nat_address = nat.interface_addresses[interface]
+    record.nat_address = nat.records[interface].address
     record.inside_port = p.source_port if inside else 0
     record.remote_port = p.destination_port if inside else p.source_port
     record.nat_port = 0 if inside else p.destination_port
     record.slot = p.port if inside else NOBODY
-    record.interface = interface
+    record.interface = number
     record.reason = <uint8_t>reason
     record.flags = p.flags
     record.created = now

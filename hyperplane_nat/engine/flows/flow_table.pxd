@@ -4,23 +4,23 @@
 
 Theory of operation
 -------------------
-Entries are an array of 64-byte records in the state map, allocated once for ``flows.max``.
+Entries are an array of 64-byte records in the state map, allocated once for `flows.max`.
 A flow is named by its position in that array; one direction of it by the 32-bit id
-``position * 2 + side``.  One open-addressed index of ids serves both directions.  It has a
+`position * 2 + side`. One open-addressed index of ids serves both directions. It has a
 power of two of cells, at least two for each id, so that it is at most half full and probes stay
-within a cache line.  The bits of a cell that the id does not need hold bits of the hash: a
+within a cache line. The bits of a cell that the id does not need hold bits of the hash: a
 lookup that misses touches the index only, one that hits touches exactly one entry.
 
 Removal shifts later ids back over the gap, so no tombstones gather and a lookup costs the same
 after a week as after a minute.
 
-Free entries form a list through ``links``, in which the others are in the buckets of the timer
-wheel: memory of the forwarder's own.  Entries never used lie above ``entries_watermark``.
+Free entries form a list through `links`, in which the others are in the buckets of the timer
+wheel: memory of the forwarder's own. Entries never used lie above `entries_watermark`.
 
-What survives a kill: only entries whose ``state`` is not FREE.  ``state`` is the last store
+What survives a kill: only entries whose `state` is not FREE. `state` is the last store
 when an entry is made and the first when it is freed; index, free list, ports and timers are
-rebuilt from the committed entries when the map is opened.  Processes that only read go by
-``generation`` (:mod:`snapshot`), which encloses the same stores.
+rebuilt from the committed entries when the map is opened. Processes that only read go by
+`generation` (`snapshot`), which encloses the same stores.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -28,7 +28,16 @@ from libc.stdlib cimport calloc, free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.barriers cimport HP_PREFETCH, HP_STORE8_RELEASE
-from hyperplane_nat.engine.state.layout cimport NIL, Entry, Header, Track
+from hyperplane_nat.engine.state.flow_key cimport FlowKey, entry_key, flow_key, mapping_key
+from hyperplane_nat.engine.state.layout cimport (
+    EXTENSION_CHUNK,
+    NIL,
+    Entry,
+    Extension,
+    Header,
+    Track,
+    extensions_of,
+)
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
 
@@ -42,6 +51,9 @@ cdef struct FlowTable:
     Entry* entries
     Track* tracks
     Links* links
+    Extension* extensions
+    # By chunk of extensions, whether its pages exist.
+    uint8_t* chunks
     uint32_t* index
     uint32_t mask
     uint32_t id_mask
@@ -50,82 +62,26 @@ cdef struct FlowTable:
     uint32_t used
     HashKey key
 
-cdef struct FlowKey:
-    uint64_t first
-    uint64_t second
-
-
-cdef inline FlowKey flow_key(
-    int side,
-    uint8_t protocol,
-    uint16_t attachment,
-    uint32_t source,
-    uint16_t source_port,
-    uint32_t destination,
-    uint16_t destination_port,
-) noexcept nogil:
-    """Key of one direction of a flow: what a packet of it says, and where it came from.
-
-    `attachment` is the slot on the inside and the interface on the outside: tenants with the same
-    addresses never share a key.
-    """
-    cdef FlowKey key
-    key.first = (<uint64_t>source << 32) | destination
-    key.second = (
-        (<uint64_t>source_port << 48)
-        | (<uint64_t>destination_port << 32)
-        | (<uint64_t>attachment << 16)
-        | (<uint64_t>protocol << 8)
-        | <uint64_t>side
-    )
-    return key
-
-
-cdef inline FlowKey mapping_key(
-    int side, uint8_t protocol, uint16_t attachment, uint32_t address, uint16_t port
-) noexcept nogil:
-    """Key of a mapping by its own end on this side; the other is everybody."""
-    if side:
-        return flow_key(side, protocol, attachment, 0, 0, address, port)
-    return flow_key(side, protocol, attachment, address, port, 0, 0)
-
-
 cdef inline uint64_t table_hash(const FlowTable* table, FlowKey key) noexcept nogil:
     return siphash(&table.key, key.first, key.second)
 
 
-cdef inline FlowKey entry_key(const Entry* entry, int side) noexcept nogil:
-    """Key of one direction of the flow in an entry."""
-    if side:
-        return flow_key(
-            SIDE_OUTSIDE,
-            entry.protocol,
-            entry.responder,
-            entry.destination_address,
-            entry.destination_port,
-            entry.translated_address,
-            entry.translated_port,
-        )
-    return flow_key(
-        SIDE_INSIDE,
-        entry.protocol,
-        entry.originator,
-        entry.source_address,
-        entry.source_port,
-        entry.destination_address,
-        entry.destination_port,
-    )
+cdef inline FlowKey table_key(const FlowTable* table, uint32_t flow, int side) noexcept nogil:
+    """Key of one direction of a flow."""
+    return entry_key(&table.entries[flow], &table.extensions[flow], side)
 
 
-cdef inline bint entry_matches(const Entry* entry, int side, FlowKey key) noexcept nogil:
-    cdef FlowKey own = entry_key(entry, side)
+cdef inline bint table_matches(
+    const FlowTable* table, uint32_t flow, int side, FlowKey key
+) noexcept nogil:
+    cdef FlowKey own = table_key(table, flow, side)
     return own.first == key.first and own.second == key.second
 
 
-cdef inline uint32_t table_find(
-    const FlowTable* table, int side, FlowKey key, uint64_t hash
+cdef inline uint32_t table_find_id(
+    const FlowTable* table, FlowKey key, uint64_t hash
 ) noexcept nogil:
-    """Entry of the flow that has `key` on `side`, or NIL."""
+    """The id of the direction that has `key`, or NIL."""
     cdef uint32_t position = <uint32_t>hash & table.mask
     cdef uint32_t tag = <uint32_t>(hash >> 32) & ~table.id_mask
     cdef uint32_t cell = table.index[position]
@@ -133,11 +89,19 @@ cdef inline uint32_t table_find(
     while cell:
         if (cell & ~table.id_mask) == tag:
             id = (cell & table.id_mask) - 1
-            if <int>(id & 1) == side and entry_matches(&table.entries[id >> 1], side, key):
-                return id >> 1
+            if table_matches(table, id >> 1, <int>(id & 1), key):
+                return id
         position = (position + 1) & table.mask
         cell = table.index[position]
     return NIL
+
+
+cdef inline uint32_t table_find(
+    const FlowTable* table, FlowKey key, uint64_t hash
+) noexcept nogil:
+    """The entry of the flow that has `key` for either direction, or NIL."""
+    cdef uint32_t id = table_find_id(table, key, hash)
+    return NIL if id == NIL else id >> 1
 
 
 cdef inline void table_prefetch_index(const FlowTable* table, uint64_t hash) noexcept nogil:
@@ -163,6 +127,7 @@ cdef inline int table_init(FlowTable* table, Header* header, HashKey key) noexce
     table.header = header
     table.entries = <Entry*>(base + header.entries_offset)
     table.tracks = <Track*>(base + header.tracks_offset)
+    table.extensions = extensions_of(header)
     table.index = <uint32_t*>(base + header.index_offset)
     table.mask = header.index_cells - 1
     table.flows_max = header.flows_max
@@ -174,11 +139,13 @@ cdef inline int table_init(FlowTable* table, Header* header, HashKey key) noexce
     table.key = key
     # Its pages exist when entries are used.
     table.links = <Links*>calloc(header.flows_max, sizeof(Links))
-    return table.links == NULL
+    table.chunks = <uint8_t*>calloc(header.flows_max // EXTENSION_CHUNK + 1, 1)
+    return table.links == NULL or table.chunks == NULL
 
 
 cdef inline void table_release_memory(FlowTable* table) noexcept nogil:
     free(table.links)
+    free(table.chunks)
 
 
 cdef inline void table_index_insert(
@@ -195,7 +162,7 @@ cdef inline uint32_t table_index_position(
     const FlowTable* table, uint32_t flow, int side
 ) noexcept nogil:
     """Where the index holds one direction of a flow, or NIL."""
-    cdef uint64_t hash = table_hash(table, entry_key(&table.entries[flow], side))
+    cdef uint64_t hash = table_hash(table, table_key(table, flow, side))
     cdef uint32_t position = <uint32_t>hash & table.mask
     cdef uint32_t id = flow * 2 + side + 1
     while table.index[position]:
@@ -218,9 +185,7 @@ cdef inline void table_unindex(FlowTable* table, uint32_t flow, int side) noexce
         if cell == 0:
             break
         id = (cell & table.id_mask) - 1
-        home = <uint32_t>table_hash(
-            table, entry_key(&table.entries[id >> 1], <int>(id & 1))
-        ) & table.mask
+        home = <uint32_t>table_hash(table, table_key(table, id >> 1, <int>(id & 1))) & table.mask
         # Only an id whose home does not lie between the gap and itself may move back.
         if ((position - home) & table.mask) >= ((position - gap) & table.mask):
             table.index[gap] = cell
@@ -248,7 +213,7 @@ cdef inline void table_commit(FlowTable* table, uint32_t flow, uint8_t state) no
     cdef Entry* entry = &table.entries[flow]
     cdef int side
     for side in range(2):
-        table_index_insert(table, flow, side, table_hash(table, entry_key(entry, side)))
+        table_index_insert(table, flow, side, table_hash(table, table_key(table, flow, side)))
     HP_STORE8_RELEASE(&entry.state, state)
     entry_settle(entry)
 

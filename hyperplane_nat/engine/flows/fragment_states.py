@@ -11,10 +11,10 @@ ANSWERED  what the first fragment was translated to: the others follow it
 REFUSED   why nothing more of it passes
 ========  ==============================================================================
 
-``TRANSITIONS`` lists what happens.  FIRST and LATER are fragments that come; that they fit in with
-those before them is seen to besides.  The first is translated like any packet, so that the
-datagram has PASSED, or was DENIED; where one is ANSWERED already it is the same again.  SPOILED:
-its fragments overlap, or whoever is to put them together has enough.  WHOLE: every byte has come.
+`TRANSITIONS` lists what happens. FIRST and LATER are fragments that come; that they fit in with
+those before them is seen to besides. The first is translated like any packet, so that the
+datagram has PASSED, or was DENIED; where one is ANSWERED already it is the same again. SPOILED:
+its fragments overlap, or whoever is to put them together has enough. WHOLE: every byte has come.
 GIVEN_UP: it took too long, others need the room, its link is gone, or another datagram begins that
 says it is the same.
 """

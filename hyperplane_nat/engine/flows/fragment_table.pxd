@@ -4,18 +4,18 @@
 
 Theory of operation
 -------------------
-What becomes of a datagram is a table (`fragment_states`); its context says in which state it is.  A
+What becomes of a datagram is a table (`fragment_states`); its context says in which state it is. A
 context is found by a keyed hash and is in three lists, each by age: of all contexts, of its
-sender's, and of those of its place that are in the same state.  So the oldest of each is at hand.  A
-place is a slot, or an interface with everybody behind it, whose sources can be forged.  Places are
+sender's, and of those of its place that are in the same state. So the oldest of each is at hand. A
+place is a slot, or an interface with everybody behind it, whose sources can be forged. Places are
 ranked by how many contexts, and by how many buffers they have: those that have as many are in a list,
-and going up or down is a move to another one.  So the place that has the most is at hand, too, and
-every operation takes the same time however many there are.  Which bytes have come is kept as one bit
+and going up or down is a move to another one. So the place that has the most is at hand, too, and
+every operation takes the same time however many there are. Which bytes have come is kept as one bit
 for each eight, the unit of an offset, so that pieces may come in any order and an overlap is seen
 whatever its shape.
 
 Everything is allocated once; memory is only touched by what was ever in use at a time, for what was
-freed last is taken first.  In a free list a link is the next number plus one, and 0 means the one
+freed last is taken first. In a free list a link is the next number plus one, and 0 means the one
 behind: so zeroed memory is a list of all of them.
 """
 
@@ -103,7 +103,6 @@ cdef struct Context:
     uint16_t waiting
     # What the first piece was translated to.
     uint16_t out_port
-    uint8_t out_side
     uint8_t state
     uint8_t reason
     uint32_t new_source
@@ -143,7 +142,7 @@ cdef struct Ranking:
     uint32_t highest
     uint32_t first[RANKS]
 
-# A slot, or an interface with all senders behind it.
+# An attachment, with all senders behind it.
 cdef struct Place:
     List contexts[FRAGMENT_STATES]
     Rank ranks[RANKINGS]
@@ -155,7 +154,7 @@ cdef struct FragmentTable:
     Place* places
     Account* destinations
     uint32_t* cells
-    uint32_t slots_max
+    uint32_t attachments_max
     uint32_t free_context
     uint32_t free_buffer
     uint32_t buffers_used
@@ -175,6 +174,10 @@ cdef inline uint16_t key_port(const Context* context) noexcept nogil:
 
 cdef inline uint8_t key_protocol(const Context* context) noexcept nogil:
     return <uint8_t>(context.key.rest >> 8)
+
+
+cdef inline uint32_t key_source(const Context* context) noexcept nogil:
+    return <uint32_t>(context.key.addresses >> 32)
 
 
 cdef inline uint32_t key_destination(const Context* context) noexcept nogil:
@@ -259,19 +262,18 @@ cdef inline const Place* largest(const FragmentTable* table, int which) noexcept
 cdef inline int fragments_init(
     FragmentTable* table,
     dict transitions,
-    uint32_t slots_max,
-    uint32_t interfaces_max,
+    uint32_t attachments_max,
     HashKey key,
 ) except -1:
     """Make an empty table of a zeroed one, for these states; 1 when there is no memory for it."""
     for (known, happened), (following, action) in transitions.items():
         table.steps[<int>known][<int>happened] = FragmentStep(<uint8_t>following, <uint8_t>action)
     table.key = key
-    table.slots_max = slots_max
+    table.attachments_max = attachments_max
     table.contexts = <Context*>calloc(CONTEXTS, sizeof(Context))
     table.buffers = <Buffer*>calloc(BUFFERS, sizeof(Buffer))
-    table.senders = <Sender*>calloc(slots_max + REMOTE_SENDERS, sizeof(Sender))
-    table.places = <Place*>calloc(slots_max + interfaces_max, sizeof(Place))
+    table.senders = <Sender*>calloc(attachments_max + REMOTE_SENDERS, sizeof(Sender))
+    table.places = <Place*>calloc(attachments_max, sizeof(Place))
     table.destinations = <Account*>calloc(DESTINATIONS, sizeof(Account))
     table.cells = <uint32_t*>calloc(CONTEXT_CELLS, 4)
     if (
@@ -313,10 +315,10 @@ cdef inline DatagramKey datagram_key(
 
 
 cdef inline uint32_t sender_of(const FragmentTable* table, const DatagramKey* key) noexcept nogil:
-    """Whose quota a datagram counts to: its slot's, or that of a source behind an interface."""
+    """Whose quota a datagram counts to: its environment's, or that of a source behind an interface."""
     if not key.rest & 1:
         return <uint32_t>(key.rest >> 32)
-    return table.slots_max + <uint32_t>(
+    return table.attachments_max + <uint32_t>(
         siphash(&table.key, key.addresses >> 32, key.rest >> 32) & (REMOTE_SENDERS - 1)
     )
 
@@ -355,7 +357,7 @@ cdef inline uint32_t context_make(
     context.key = key[0]
     context.created = now
     context.sender = sender_of(table, key)
-    context.place = key_port(context) + (table.slots_max if key_side(context) else 0)
+    context.place = key_port(context)
     context.chain = table.cells[cell]
     table.cells[cell] = number
     list_append(table, &table.by_time, BY_TIME, number)

@@ -6,7 +6,7 @@ Theory of operation
 -------------------
 The environments behind an address choose their identifications without knowing of each other, and a
 receiver that puts fragments together goes by source, destination, protocol and identification
-(RFC 791): two datagrams that have all four in common become a mixture.  So whatever is or may yet be
+(RFC 791): two datagrams that have all four in common become a mixture. So whatever is or may yet be
 fragmented, which is everything but an atomic datagram (RFC 6864 section 4), gets one that is unique
 for its new source, its destination and its protocol (RFC 6864 section 5.3.1, RFC 7857 section 9).
 
@@ -17,11 +17,11 @@ expects more of a sender than that (RFC 6864 section 5.2), but a datagram that w
 whole yet keeps its identification from others until it is given up.
 
 Such holdings are in the order in which their counter will come to them again: what was counted last
-is last, and a holding that is stepped over goes to the end.  So only the first has to be looked at,
+is last, and a holding that is stepped over goes to the end. So only the first has to be looked at,
 and each is stepped over once in a round.
 
 A frame that is yet to be segmented takes as many as it has segments: the kernel counts up from the
-first.  One of more segments than there are identifications in a row between two that are held, which
+first. One of more segments than there are identifications in a row between two that are held, which
 takes segments of a few bytes, runs into one.
 """
 

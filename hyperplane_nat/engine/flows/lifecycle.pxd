@@ -4,24 +4,24 @@
 
 Theory of operation
 -------------------
-A flow begins with a packet from inside and takes an entry and a port, or neither.  It ends by
+A flow begins with a packet from inside and takes an entry and a port, or neither. It ends by
 FIN, by a believed RST, or when nothing refreshed it for its state's timeout; nothing else ends
-it, least of all a shortage, unless its slot or interface is taken away (:mod:`retirement`).  After
+it, least of all a shortage, unless its slot or interface is taken away (`retirement`). After
 the end the entry keeps its port for the hold time:
 
 * after FIN or RST in TIME_WAIT or RESET, in which late segments are still translated;
 * after a timeout in HELD, in which packets from outside are dropped, and TCP segments from inside
-  are answered with a reset, as long after it as there is room (:mod:`tombstones`).
+  are answered with a reset, as long after it as there is room (`tombstones`).
 
 A packet from inside that may begin a flow takes a held entry over, with its port, and so does a
-connection that is opened on the addresses and ports of another (:mod:`tcp_states`).  When the
-hold time is over, entry and port are free.  The interface's policy is asked whenever a packet from
+connection that is opened on the addresses and ports of another (`tcp_states`). When the
+hold time is over, entry and port are free. The interface's policy is asked whenever a packet from
 inside begins a flow or is a SYN that may, and at no other time.
 
 Time is exact whatever the timer wheel has got to: a packet that meets a flow whose timeout has
 passed first settles the flow (`flow_settle`), with the hold time counted from the deadline.
-``last_seen`` is the low 32 bits of the clock in milliseconds; differences are taken modulo
-2**32, so ages up to 37 days are told apart from a clock that seems to run backwards.  No timeout is
+`last_seen` is the low 32 bits of the clock in milliseconds; differences are taken modulo
+2**32, so ages up to 37 days are told apart from a clock that seems to run backwards. No timeout is
 longer than 25 days.
 """
 
@@ -34,15 +34,15 @@ from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
     join,
-    leave_interface,
-    leave_slot,
+    leave,
     over,
     relink,
+    settle_retired,
     timeout_of,
 )
+from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_records cimport note_end
 from hyperplane_nat.engine.flows.flow_table cimport (
-    entry_key,
     table_allocate,
     table_commit,
     table_discard,
@@ -51,6 +51,7 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_give_back,
     table_hash,
     table_index_insert,
+    table_key,
     table_prefetch_index,
 )
 from hyperplane_nat.engine.flows.mapping cimport (
@@ -65,7 +66,7 @@ from hyperplane_nat.engine.flows.mapping cimport (
     mappings_recount,
     permission_adopt,
 )
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, count_interface
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, count_at
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_check
 from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_clear, ports_give_back, ports_note
 from hyperplane_nat.engine.flows.timers cimport (
@@ -85,14 +86,17 @@ from hyperplane_nat.engine.flows.tracker cimport (
 )
 from hyperplane_nat.engine.state.layout cimport (
     MAPPED,
-    MAPPING,
     NIL,
     SYN_REMEMBERED,
+    End,
     Entry,
     Mapping,
     Track,
     age_of,
+    destination_translated,
+    is_extended,
     is_mapping,
+    rewrites_source,
     set_created,
 )
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
@@ -103,9 +107,9 @@ cdef enum:
     BLOCK = 32
 
 
-cdef inline int refusal(const Nat* nat, uint16_t interface, const Packet* p) noexcept nogil:
-    """Why security groups do not let a packet from inside begin a flow, or DROP_NONE."""
-    cdef const PolicyRecord* policy = nat.interfaces[nat.interfaces[interface].primary].policy
+cdef inline int refusal(const Nat* nat, uint16_t responder, const Packet* p) noexcept nogil:
+    """Why security groups do not let a packet begin a flow that leaves there, or DROP_NONE."""
+    cdef const PolicyRecord* policy = nat.attachments[nat.attachments[responder].primary].policy
     if policy == NULL:
         return DROP_NONE
     return policy_check(policy, p.protocol, p.destination, p.destination_port)
@@ -113,9 +117,9 @@ cdef inline int refusal(const Nat* nat, uint16_t interface, const Packet* p) noe
 
 cdef inline void count_active(Nat* nat, const Entry* entry, int change) noexcept nogil:
     nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += change
-    nat.slot_counters[entry.originator].flows += change
+    nat.records[entry.originator].counters[<int>A_FLOWS] += change
     if entry.protocol == 6:
-        nat.slot_counters[entry.originator].tcp_flows += change
+        nat.records[entry.originator].counters[<int>A_TCP_FLOWS] += change
 
 
 cdef inline void count_begin(Nat* nat, const Entry* entry) noexcept nogil:
@@ -146,11 +150,11 @@ cdef inline void begin(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
 
 cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexcept nogil:
     """A new flow for a packet from inside, or NIL with the reason."""
-    cdef uint16_t interface = nat.slots[p.port].interface
+    cdef uint16_t responder = nat.attachments[p.port].interface
     cdef uint16_t nat_port = 0
     cdef uint32_t flow, mapping = NIL
     cdef Entry* entry
-    reason[0] = refusal(nat, interface, p)
+    reason[0] = refusal(nat, responder, p)
     if reason[0]:
         return NIL
     flow = table_allocate(&nat.table)
@@ -159,12 +163,12 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
     elif nat.behaviour.mapping == MAPPING_ENDPOINT_INDEPENDENT:
         mapping = mapping_open(nat, p, now, reason)
         if mapping != NIL:
-            interface = mapping_at(nat, mapping).responder
+            responder = mapping_at(nat, mapping).responder
             nat_port = mapping_at(nat, mapping).translated_port
             reason[0] = mapping_join(nat, mapping, p, now)
     else:
         reason[0] = allocate(
-            nat, p, p.destination, p.destination_port, 1, now, &interface, &nat_port
+            nat, p, p.destination, p.destination_port, 1, now, &responder, &nat_port
         )
     if reason[0]:
         if flow != NIL:
@@ -179,9 +183,9 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
     entry.destination_port = p.destination_port
     entry.originator = p.port
     entry.protocol = p.protocol
-    entry.translated_address = nat.interfaces[interface].address
+    entry.translated_address = nat.attachments[responder].address
     entry.translated_port = nat_port
-    entry.responder = interface
+    entry.responder = responder
     entry.flags = 0 if mapping == NIL else <uint8_t>MAPPED
     begin(nat, flow, now)
     join(nat, entry)
@@ -223,24 +227,31 @@ cdef inline int restart(
     return DROP_NONE
 
 
+cdef inline bint holds_port(const Entry* entry) noexcept nogil:
+    """Whether a port of the responder is taken for the entry alone."""
+    return rewrites_source(entry) and (is_mapping(entry) or not entry.flags & MAPPED)
+
+
 cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcept nogil:
     """The entry and its port are free since `ended`."""
     cdef Entry* entry = &nat.table.entries[flow]
+    cdef End remote
     wheel_remove(&nat.wheel, flow)
     note_end(nat, flow, now)
     if entry.state == STATE_HELD:
         tombstone_put(nat, entry)
-    if not entry.flags & MAPPED:
+    if holds_port(entry):
+        remote = destination_translated(entry, &nat.table.extensions[flow])
         ports_give_back(
             &nat.ports,
             entry.protocol,
             entry.responder,
-            entry.destination_address,
-            entry.destination_port,
+            remote.address,
+            remote.port,
             entry.translated_port,
         )
-    leave_slot(nat, entry)
-    leave_interface(nat, entry)
+    leave(nat, entry.originator)
+    leave(nat, entry.responder)
     table_free(&nat.table, flow)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
     if entry.flags & MAPPED:
@@ -260,7 +271,7 @@ cdef inline bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nog
         return False
     if not over(entry.state):
         count_end(nat, entry, END_TIMEOUT)
-        count_interface(nat, entry.responder, I_FLOWS_TIMED_OUT)
+        count_at(nat, entry.responder, A_FLOWS_TIMED_OUT)
         entry.last_seen += timeout
         entry.state = STATE_HELD
         entry.flags &= <uint8_t>~SYN_REMEMBERED
@@ -319,7 +330,7 @@ cdef inline int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now
     if p.segment == SEGMENT_SYN:
         if p.side == SIDE_INSIDE:
             count(nat, C_TCP_SYNS_FROM_SOURCE)
-            count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+            count_at(nat, nat.attachments[p.port].interface, A_TCP_SYNS_FROM_SOURCE)
         opens = may_open(nat, entry, p)
     step = track_step(&nat.tracker, entry, track, p, opens)
     if step.effect == EFFECT_DROP:
@@ -336,7 +347,7 @@ cdef inline int track_tcp(Nat* nat, uint32_t flow, const Packet* p, uint64_t now
         track_segment(entry, track, p)
         if step.effect == EFFECT_ESTABLISH:
             count(nat, C_FLOWS_ESTABLISHED_TCP)
-            count_interface(nat, entry.responder, I_FLOWS_ESTABLISHED_TCP)
+            count_at(nat, entry.responder, A_FLOWS_ESTABLISHED_TCP)
         elif step.effect == EFFECT_CLOSE:
             count_end(nat, entry, END_FIN)
     refresh(nat, flow, step.state, now)
@@ -423,11 +434,14 @@ cdef inline void flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept nog
 
 cdef inline bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
     if (
-        entry.responder >= nat.interfaces_max
-        or entry.translated_address != nat.interface_addresses[entry.responder]
+        entry.responder >= nat.attachments_max
+        or (
+            rewrites_source(entry)
+            and entry.translated_address != nat.records[entry.responder].address
+        )
     ):
         return False
-    if entry.originator >= nat.slots_max and (
+    if entry.originator >= nat.attachments_max and (
         entry.originator != NOBODY or entry.state != STATE_HELD
     ):
         return False
@@ -442,20 +456,20 @@ cdef inline bint plausible(const Nat* nat, const Entry* entry) noexcept nogil:
     return entry.protocol == 1 and (entry.state == STATE_ICMP or entry.state == STATE_HELD)
 
 
-cdef inline bint flow_adopt(Nat* nat, const Entry* entry) noexcept nogil:
+cdef inline bint flow_adopt(Nat* nat, uint32_t flow) noexcept nogil:
     """Count a flow and its port; whether a bitmap begins with it (`ports_adopt`)."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef End remote
     if not over(entry.state):
         count_active(nat, entry, 1)
     if entry.flags & MAPPED:
         permission_adopt(nat, entry)
         return False
+    if not holds_port(entry):
+        return False
+    remote = destination_translated(entry, &nat.table.extensions[flow])
     return ports_adopt(
-        &nat.ports,
-        entry.protocol,
-        entry.responder,
-        entry.destination_address,
-        entry.destination_port,
-        entry.translated_port,
+        &nat.ports, entry.protocol, entry.responder, remote.address, remote.port, entry.translated_port
     )
 
 
@@ -472,7 +486,7 @@ cdef inline bint adopt(
     if not plausible(nat, entry):
         return False
     for side in range(first, 2):
-        if table_find(&nat.table, side, entry_key(entry, side), hashes[side]) != NIL:
+        if table_find(&nat.table, table_key(&nat.table, flow, side), hashes[side]) != NIL:
             return False
     for side in range(first, 2):
         table_index_insert(&nat.table, flow, side, hashes[side])
@@ -480,7 +494,7 @@ cdef inline bint adopt(
     if is_mapping(entry):
         begins = mapping_adopt(nat, flow)
     else:
-        begins = flow_adopt(nat, entry)
+        begins = flow_adopt(nat, flow)
     if begins:
         unnoted[0] = flow + 1
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
@@ -493,16 +507,18 @@ cdef inline void ports_complete(Nat* nat, uint32_t end) noexcept nogil:
     """Enter the ports of the entries below `end` in the bitmaps that began after them."""
     cdef uint32_t flow
     cdef const Entry* entry
+    cdef End remote
     for flow in range(end):
         entry = &nat.table.entries[flow]
         # A mapping has a port itself, and is no flow that has it from one.
-        if entry.state != STATE_FREE and not entry.flags & MAPPED:
+        if entry.state != STATE_FREE and holds_port(entry):
+            remote = destination_translated(entry, &nat.table.extensions[flow])
             ports_note(
                 &nat.ports,
                 entry.protocol,
                 entry.responder,
-                entry.destination_address,
-                entry.destination_port,
+                remote.address,
+                remote.port,
                 entry.translated_port,
             )
 
@@ -516,7 +532,7 @@ cdef inline uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept 
     their way into the cache while the others are hashed.
     """
     cdef uint32_t watermark = nat.header.entries_watermark
-    cdef uint32_t discarded = 0, used = 0, unnoted = 0, start, end, flow
+    cdef uint32_t discarded = 0, used = 0, unnoted = 0, start, end, flow, number
     cdef uint64_t hashes[BLOCK][2]
     cdef int side, protocol
     cdef bint mapped = False
@@ -530,22 +546,27 @@ cdef inline uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept 
     nat.counters[C_MAPPINGS_ACTIVE] = 0
     for protocol in range(3):
         nat.counters[C_FLOWS_ACTIVE_TCP + protocol] = 0
-    for flow in range(nat.slots_max):
-        nat.slot_counters[flow].flows = 0
-        nat.slot_counters[flow].tcp_flows = 0
-        nat.slots[flow].entries = 0
-    for flow in range(nat.interfaces_max):
-        nat.interfaces[flow].entries = 0
+    for number in range(nat.attachments_max):
+        nat.attachments[number].entries = 0
+        nat.records[number].counters[<int>A_FLOWS] = 0
+        nat.records[number].counters[<int>A_TCP_FLOWS] = 0
     start = 0
     while start < watermark:
         end = min(start + <uint32_t>BLOCK, watermark)
         for flow in range(start, end):
             entry = &nat.table.entries[flow]
             if entry.state != STATE_FREE:
-                if entry.flags & (MAPPING | MAPPED):
+                # Its keys are in a page that must be there.
+                if is_extended(entry) and not extension_open(&nat.table, flow):
+                    entry.state = STATE_FREE
+                    discarded += 1
+                    continue
+                if is_mapping(entry) or entry.flags & MAPPED:
                     mapped = True
                 for side in range(2):
-                    hashes[flow - start][side] = table_hash(&nat.table, entry_key(entry, side))
+                    hashes[flow - start][side] = table_hash(
+                        &nat.table, table_key(&nat.table, flow, side)
+                    )
                     table_prefetch_index(&nat.table, hashes[flow - start][side])
         for flow in range(start, end):
             if nat.table.entries[flow].state == STATE_FREE:
@@ -562,14 +583,8 @@ cdef inline uint32_t flows_rebuild(Nat* nat, uint64_t now, bint blank) noexcept 
         unnoted = watermark if unnoted else 0
     ports_complete(nat, unnoted)
     # A discarded entry may have been the last of a number that retires.
-    for flow in range(nat.slots_max):
-        if nat.slots[flow].retiring and nat.slots[flow].entries == 0:
-            nat.slots[flow].retiring = 0
-            nat.retiring -= 1
-    for flow in range(nat.interfaces_max):
-        if nat.interfaces[flow].retiring and nat.interfaces[flow].entries == 0:
-            nat.interfaces[flow].retiring = 0
-            nat.retiring -= 1
+    for number in range(nat.attachments_max):
+        settle_retired(nat, number)
     nat.table.used = used
     nat.counters[C_FLOWS_ENTRIES_USED] = used
     nat.counters[C_REBUILD_DISCARDED] += discarded

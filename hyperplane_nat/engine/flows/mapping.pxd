@@ -6,25 +6,25 @@ Theory of operation
 -------------------
 A mapping is one inside port of one slot and the address and port it has outside, towards everybody.
 It is a record of its own, and takes the place of an entry in the flow table: so it is found from either
-side, timed and read by others like a flow.  Its destination is one that no flow has, 0, and its port is
-taken towards that, so nobody else has it.  ICMP echo has a mapping for each identifier.  `flows` counts
+side, timed and read by others like a flow. Its destination is one that no flow has, 0, and its port is
+taken towards that, so nobody else has it. ICMP echo has a mapping for each identifier. `flows` counts
 those behind it::
 
     (nothing) --first flow--> MAPPING --last flow gone--> HELD --hold time--> (nothing)
                                  ^                          |
                                  +---------- a flow --------+
 
-A flow of a mapping is marked MAPPED and takes no port.  It counts in a record of its own among the
+A flow of a mapping is marked MAPPED and takes no port. It counts in a record of its own among the
 remote endpoints, keyed (protocol | PERMISSION, interface, remote address, NAT port): that record is
 the permission which address-dependent filtering asks for (RFC 4787 REQ-8).
 
-Filtering concerns packets from outside that belong to no flow.  One that may pass is translated by
+Filtering concerns packets from outside that belong to no flow. One that may pass is translated by
 the mapping alone: it makes no entry and refreshes nothing, so a flood from outside makes no state.
 The flow begins with the environment's answer, which is why the first segment of a TCP flow may be a
 SYN-ACK when its mapping exists (RFC 5382 REQ-2).
 
 A mapping outlives each of its flows, also in a map whose forwarder is killed between two stores: it
-is committed before the first of them and held after the last is free.  Counts are made anew when a
+is committed before the first of them and held after the last is free. Counts are made anew when a
 map is opened.
 """
 
@@ -37,8 +37,7 @@ from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
     join,
-    leave_interface,
-    leave_slot,
+    leave,
     relink,
 )
 from hyperplane_nat.engine.flows.flow_table cimport (
@@ -108,7 +107,7 @@ cdef inline uint32_t mapping_of(const Nat* nat, const Entry* flow) noexcept nogi
         flow.translated_address,
         flow.translated_port,
     )
-    return table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key))
+    return table_find(&nat.table, key, table_hash(&nat.table, key))
 
 
 cdef inline Mapping* mapping_at(const Nat* nat, uint32_t number) noexcept nogil:
@@ -136,14 +135,14 @@ cdef inline uint32_t mapping_find(
     """
     cdef uint32_t mapping
     key = mapping_key(side, protocol, attachment, address, port)
-    mapping = table_find(&nat.table, side, key, table_hash(&nat.table, key))
+    mapping = table_find(&nat.table, key, table_hash(&nat.table, key))
     if mapping == NIL or mapping_at(nat, mapping).state == STATE_MAPPING:
         return mapping
     return NIL if mapping_settle(nat, mapping, now) else mapping
 
 
 cdef inline void mapping_begin(
-    Nat* nat, uint32_t mapping, const Packet* p, uint16_t interface, uint16_t nat_port, uint64_t now
+    Nat* nat, uint32_t mapping, const Packet* p, uint16_t responder, uint16_t nat_port, uint64_t now
 ) noexcept nogil:
     """Make the mapping of a packet's source, which no flow is behind yet."""
     cdef Mapping* record = mapping_at(nat, mapping)
@@ -155,9 +154,9 @@ cdef inline void mapping_begin(
     record.every_port = 0
     record.originator = p.port
     record.protocol = p.protocol
-    record.translated_address = nat.interfaces[interface].address
+    record.translated_address = nat.attachments[responder].address
     record.translated_port = nat_port
-    record.responder = interface
+    record.responder = responder
     record.last_seen = <uint32_t>now
     record.flags = MAPPING
     record.flows = 0
@@ -175,7 +174,7 @@ cdef inline uint32_t mapping_open(
     cdef uint32_t mapping = mapping_find(
         nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now
     )
-    cdef uint16_t interface = 0, nat_port = 0
+    cdef uint16_t responder = 0, nat_port = 0
     if mapping != NIL:
         reason[0] = admit_entry(nat, p, mapping_at(nat, mapping).responder, now)
         return NIL if reason[0] else mapping
@@ -183,11 +182,11 @@ cdef inline uint32_t mapping_open(
     if mapping == NIL:
         reason[0] = DROP_FLOW_TABLE_FULL
         return NIL
-    reason[0] = allocate(nat, p, 0, 0, 2, now, &interface, &nat_port)
+    reason[0] = allocate(nat, p, 0, 0, 2, now, &responder, &nat_port)
     if reason[0]:
         table_give_back(&nat.table, mapping)
         return NIL
-    mapping_begin(nat, mapping, p, interface, nat_port, now)
+    mapping_begin(nat, mapping, p, responder, nat_port, now)
     return mapping
 
 
@@ -201,7 +200,6 @@ cdef inline bint joinable(Nat* nat, const Mapping* record, const Packet* p) noex
         &nat.ports, p.protocol | PERMISSION, record.responder, p.destination, record.translated_port
     )
     key = flow_key(
-        SIDE_OUTSIDE,
         p.protocol,
         record.responder,
         p.destination,
@@ -211,7 +209,7 @@ cdef inline bint joinable(Nat* nat, const Mapping* record, const Packet* p) noex
     )
     if permission != NULL and permission.count == PERMISSIONS_MAX:
         return False
-    return table_find(&nat.table, SIDE_OUTSIDE, key, table_hash(&nat.table, key)) == NIL
+    return table_find(&nat.table, key, table_hash(&nat.table, key)) == NIL
 
 
 cdef inline int mapping_join(
@@ -280,8 +278,8 @@ cdef inline void mapping_free(Nat* nat, uint32_t mapping) noexcept nogil:
         nat.counters[C_MAPPINGS_ACTIVE] -= 1
     wheel_remove(&nat.wheel, mapping)
     ports_give_back(&nat.ports, record.protocol, record.responder, 0, 0, record.translated_port)
-    leave_slot(nat, <const Entry*>record)
-    leave_interface(nat, <const Entry*>record)
+    leave(nat, record.originator)
+    leave(nat, record.responder)
     table_free(&nat.table, mapping)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
 

@@ -14,53 +14,48 @@ from hyperplane_nat.engine.flows.timers cimport TimerWheel
 from hyperplane_nat.engine.flows.tracker cimport Tracker
 from hyperplane_nat.engine.state.layout cimport (
     DESTINATIONS_MAX,
+    NOBODY,
     STATES,
+    UNATTACHED,
+    AttachmentRecord,
     Entry,
     Exhaustion,
     FlowRecord,
     Header,
     RecordRing,
-    SlotCounters,
 )
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 
 cdef enum:
     EVENTS_MAX = 256
-    # The interface of a slot in the pool, and the slot of an entry that is nobody's any more: maps
-    # have at most 65535 of each, so no number is as high.
-    UNATTACHED = 0xFFFF
-    NOBODY = 0xFFFF
 
-cdef struct Slot:
+# What a packet can come from or leave by; what every packet of it needs comes first.  The kind
+# decides little: who is on the link (one host, or next hops that are asked for), and who may begin
+# flows.
+cdef struct Attachment:
     uint32_t address
-    uint32_t gateway
+    # Whoever is the router of its network: ourselves for an environment, the VPC's for an interface.
+    uint32_t router
     uint32_t subnet
     uint32_t subnet_mask
-    uint32_t entries
-    uint16_t interface
-    uint16_t mtu
+    uint8_t kind
     uint8_t active
     uint8_t retiring
-    uint8_t environment_mac[6]
-    uint8_t gateway_mac[6]
-
-cdef struct Interface:
-    uint32_t address
-    uint32_t subnet
-    uint32_t subnet_mask
-    uint32_t router
-    uint32_t vpc
-    uint32_t entries
+    uint8_t destinations_count
     uint16_t mtu
-    # An address of its own of the interface that is the primary; each primary has a chain of them.
+    # By which what comes from it leaves, and at which it is counted: of an interface itself.
+    uint16_t interface
+    # Ours on its link, and the environment's.
+    uint8_t mac[6]
+    uint8_t peer_mac[6]
+    # Which has the link: an address of its own of an interface is an attachment, too, and each primary
+    # has a chain of them.
     uint16_t primary
     uint16_t next_address
     uint16_t addresses
+    uint32_t vpc
+    uint32_t entries
     const PolicyRecord* policy
-    uint8_t active
-    uint8_t retiring
-    uint8_t mac[6]
-    uint8_t destinations_count
     uint32_t destinations[DESTINATIONS_MAX]
     uint32_t destination_masks[DESTINATIONS_MAX]
 
@@ -85,8 +80,8 @@ cdef struct Event:
     uint64_t now
     uint32_t remote_address
     uint16_t remote_port
-    uint16_t interface
-    uint16_t slot
+    uint16_t responder
+    uint16_t originator
     uint8_t protocol
     uint8_t kind
 
@@ -106,16 +101,11 @@ cdef struct Nat:
     NeighbourTable neighbours
     Header* header
     uint64_t* counters
-    SlotCounters* slot_counters
-    # INTERFACE_COUNTERS of them for each interface number.
-    uint64_t* interface_counters
-    uint32_t* slot_addresses
-    uint32_t* interface_addresses
-    Slot* slots
-    Interface* interfaces
-    uint32_t slots_max
-    uint32_t interfaces_max
-    uint32_t interfaces_used
+    AttachmentRecord* records
+    Attachment* attachments
+    uint32_t attachments_max
+    # Numbers at or above it are not in use.
+    uint32_t attachments_used
     uint64_t* own_addresses
     uint16_t* own_numbers
     uint32_t own_mask
@@ -140,33 +130,31 @@ cdef inline void count(Nat* nat, int counter) noexcept nogil:
     nat.counters[counter] += 1
 
 
-cdef inline void count_interface(
+cdef inline void count_at(
     Nat* nat, uint32_t number, int counter, uint32_t times=1
 ) noexcept nogil:
-    """Count at one of an interface's own counters; UNATTACHED has none."""
-    if number < nat.interfaces_max:
-        nat.interface_counters[number * INTERFACE_COUNTERS + counter] += times
+    """Count at one of an attachment's own counters; UNATTACHED has none."""
+    if number < nat.attachments_max:
+        nat.records[number].counters[counter] += times
 
 
 cdef inline void count_passage(
     Nat* nat, uint32_t number, int counter, int own, const Packet* p
 ) noexcept nogil:
-    """Count a packet and its bytes at `counter` and the next, and at `own` of the interface."""
+    """Count a packet and its bytes at `counter` and the next, and at `own` of the attachment."""
     cdef uint32_t bytes = wire_bytes(p)
-    cdef uint64_t* counters
     nat.counters[counter] += p.segments
     nat.counters[counter + 1] += bytes
-    if number < nat.interfaces_max:
-        counters = &nat.interface_counters[number * INTERFACE_COUNTERS + own]
-        counters[0] += p.segments
-        counters[1] += bytes
+    if number < nat.attachments_max:
+        nat.records[number].counters[own] += p.segments
+        nat.records[number].counters[own + 1] += bytes
 
 
-cdef inline void count_at_slot_out(Nat* nat, const Packet* p) noexcept nogil:
-    """Count a packet that the environment of its slot has sent."""
-    cdef SlotCounters* counters = &nat.slot_counters[p.port]
-    counters.packets_out += p.segments
-    counters.bytes_out += wire_bytes(p)
+cdef inline void count_sent(Nat* nat, const Packet* p) noexcept nogil:
+    """Count a packet that its environment has sent at that."""
+    cdef AttachmentRecord* record = &nat.records[p.port]
+    record.counters[<int>A_PACKETS_OUT_TO_DESTINATION] += p.segments
+    record.counters[<int>A_BYTES_OUT_TO_DESTINATION] += wire_bytes(p)
 
 
 cdef inline void count_at_entry(Entry* entry, const Packet* p) noexcept nogil:
@@ -179,8 +167,6 @@ cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
     p.action = ACTION_DROP
     p.reason = <uint8_t>reason
     nat.counters[C_DROP_BASE + reason] += p.segments
-    if p.side == SIDE_INSIDE and p.port < nat.slots_max:
-        nat.slot_counters[p.port].drops += p.segments
-        count_interface(nat, nat.slots[p.port].interface, I_DROPS, p.segments)
-    elif p.side == SIDE_OUTSIDE:
-        count_interface(nat, p.port, I_DROPS, p.segments)
+    count_at(nat, p.port, A_DROPS, p.segments)
+    if p.port < nat.attachments_max and nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
+        count_at(nat, nat.attachments[p.port].interface, A_DROPS, p.segments)

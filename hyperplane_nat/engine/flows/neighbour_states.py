@@ -13,10 +13,10 @@ PROBING        a MAC address that is being asked for again; frames    retry
 FAILED         that it does not answer: frames to it are dropped      failed
 =============  =====================================================  ====================
 
-``TRANSITIONS`` lists what happens; a pair that it does not name changes nothing.  ANSWERED is an
-answer to a question of ours, and nothing else teaches an address.  HINTED is any other word of a
+`TRANSITIONS` lists what happens; a pair that it does not name changes nothing. ANSWERED is an
+answer to a question of ours, and nothing else teaches an address. HINTED is any other word of a
 host that an address is, or is no longer, where we believe: it is not believed, but is reason to ask
-everybody at once, so that an address that moves is followed as fast as it announces itself.  DUE
+everybody at once, so that an address that moves is followed as fast as it announces itself. DUE
 and SPENT are the two ends of a timer: with, and without, reason to ask (again).
 """
 

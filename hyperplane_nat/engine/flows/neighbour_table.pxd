@@ -4,11 +4,11 @@
 
 Theory of operation
 -------------------
-Records never move, so chains are pointers.  A record is in the chain of one timer; all that a timer
+Records never move, so chains are pointers. A record is in the chain of one timer; all that a timer
 governs have the same period, so that the first is due first and setting or taking one costs the same
-however many there are.  While it has not answered it is also in the chain of its link and in that of
+however many there are. While it has not answered it is also in the chain of its link and in that of
 the environment that asked for it, oldest first: these are the ones that may have to make room
-(:mod:`neighbours`).
+(`neighbours`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -96,7 +96,7 @@ cdef struct NeighbourTable:
     uint64_t periods[TIMERS]
     Chain timers[TIMERS]
     Step steps[NEIGHBOUR_STATES][NEIGHBOUR_EVENTS]
-    # By interface number; by slot number, and last what no environment asked for.
+    # By attachment: of whose link; who asked, and last what no environment asked for.
     Link* links
     Chain* askers
     # Whose waiting frames leave at the moment.
@@ -133,8 +133,7 @@ cdef inline int neighbours_init(
     NeighbourTable* table,
     dict transitions,
     uint64_t key,
-    uint32_t slots_max,
-    uint32_t interfaces_max,
+    uint32_t attachments_max,
 ) except -2:
     """Make an empty table of a zeroed one, for these states; -1 where there is no memory for it."""
     cdef int state, event
@@ -146,12 +145,12 @@ cdef inline int neighbours_init(
     for (known, happened), (following, action) in transitions.items():
         table.steps[<int>known][<int>happened].state = <uint8_t>following
         table.steps[<int>known][<int>happened].action = <uint8_t>action
-    table.links = <Link*>calloc(interfaces_max, sizeof(Link))
-    table.askers = <Chain*>calloc(slots_max + 1, sizeof(Chain))
+    table.links = <Link*>calloc(attachments_max, sizeof(Link))
+    table.askers = <Chain*>calloc(attachments_max + 1, sizeof(Chain))
     if (
         table.links == NULL
         or table.askers == NULL
-        or waiting_init(&table.waiting, slots_max, interfaces_max)
+        or waiting_init(&table.waiting, attachments_max)
     ):
         return -1
     return 0

@@ -4,27 +4,27 @@
 
 Theory of operation
 -------------------
-Everything about a next hop has one owner, this module: its state (:mod:`neighbour_states`), its MAC
-address, its timer and the frames that wait for it.  So a frame meets the state that the frame before
-it has left, in the same batch too, and whatever is counted is there.  The next hop is the
-destination itself in the interface's subnet and the subnet's router otherwise; ``neighbour_send``
-addresses a packet to it, or keeps it until it answers (ACTION_HOLD).  Nothing here waits or sends:
-the clock is a parameter, and questions and frames leave as extra frames.  ``neighbours_ask``
-sends what a batch has led to and ``neighbours_tick`` does what is due, both as far as there is room;
-``neighbours_let_go`` goes on with the frames of a next hop that has answered.  Frames to a next hop
+Everything about a next hop has one owner, this module: its state (`neighbour_states`), its MAC
+address, its timer and the frames that wait for it. So a frame meets the state that the frame before
+it has left, in the same batch too, and whatever is counted is there. The next hop is the
+destination itself in the interface's subnet and the subnet's router otherwise; `neighbour_send`
+addresses a packet to it, or keeps it until it answers (ACTION_HOLD). Nothing here waits or sends:
+the clock is a parameter, and questions and frames leave as extra frames. `neighbours_ask`
+sends what a batch has led to and `neighbours_tick` does what is due, both as far as there is room;
+`neighbours_let_go` goes on with the frames of a next hop that has answered. Frames to a next hop
 leave in the order in which they came.
 
-What is believed.  Only an answer to a question, while that is out or less than ``retry`` old, and
+What is believed. Only an answer to a question, while that is out or less than `retry` old, and
 each question changes a MAC address at most once: of two hosts that both answer, the one that is new wins,
-and the address does not go to and fro.  Announcements and other ARP frames of a host are hints: they
-make us ask everybody (once per ``retry``, and HINTS_PER_SECOND of them on a link), while frames go
+and the address does not go to and fro. Announcements and other ARP frames of a host are hints: they
+make us ask everybody (once per `retry`, and HINTS_PER_SECOND of them on a link), while frames go
 on to the MAC address that is known.
 
-What is bounded.  A link may take a record while it has fewer than are free, an environment may have
-UNANSWERED_MAX next hops without an answer.  Beyond that a new one takes the place of the oldest
+What is bounded. A link may take a record while it has fewer than are free, an environment may have
+UNANSWERED_MAX next hops without an answer. Beyond that a new one takes the place of the oldest
 without an answer: that of the environment itself when it was asked for twice in vain, so that a scan
 does not ask faster than its questions end; that of the link also when who asked for it has
-more than twice as many.  What has answered makes room for nobody.
+more than twice as many. What has answered makes room for nobody.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -32,7 +32,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport extra_add, extra_room
-from hyperplane_nat.engine.flows.nat cimport Interface, Nat, count
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count
 from hyperplane_nat.engine.flows.neighbour_table cimport (
     TIMERS,
     TIMER_FAILED,
@@ -123,8 +123,10 @@ cdef inline bint make_room(Nat* nat, uint16_t interface, uint16_t asker) noexcep
 
 
 cdef inline uint16_t asker_of(const Nat* nat, const Packet* p) noexcept nogil:
-    """The environment that sends a packet, or the number behind all of them."""
-    return p.port if p.side == SIDE_INSIDE else <uint16_t>nat.slots_max
+    """The environment that sends a packet, or the number behind all attachments."""
+    if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
+        return p.port
+    return <uint16_t>nat.attachments_max
 
 
 cdef inline bint hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept nogil:
@@ -152,7 +154,7 @@ cdef inline bint hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept 
 
 cdef inline int neighbour_send(Nat* nat, uint16_t interface, Packet* p) noexcept nogil:
     """Let a translated packet leave by its next hop, or wait for it; or why it does neither."""
-    cdef const Interface* link = &nat.interfaces[interface]
+    cdef const Attachment* link = &nat.attachments[interface]
     cdef uint32_t hop = p.destination
     cdef uint16_t asker = asker_of(nat, p)
     cdef Neighbour* neighbour
@@ -167,7 +169,7 @@ cdef inline int neighbour_send(Nat* nat, uint16_t interface, Packet* p) noexcept
         return DROP_NEIGHBOUR_FAILED
     # Of one that has not answered it is zero.
     address_frame(p, neighbour.mac, link.mac)
-    forward(p, SIDE_OUTSIDE, interface)
+    forward(p, interface)
     if has_mac(neighbour):
         neighbour.used = 1
     elif hold(nat, neighbour, p):
@@ -191,7 +193,7 @@ cdef inline bint link_may_ask(Link* link, uint64_t now) noexcept nogil:
 cdef inline bint ask(Nat* nat, Neighbour* neighbour, uint64_t now) noexcept nogil:
     """Send a question (RFC 826), to the host itself while nothing is in doubt; False without room."""
     cdef NeighbourTable* table = &nat.neighbours
-    cdef const Interface* interface = &nat.interfaces[neighbour.interface]
+    cdef const Attachment* interface = &nat.attachments[neighbour.interface]
     cdef bint known = has_mac(neighbour) and not neighbour.doubted
     cdef uint8_t* frame = extra_room(&nat.extras, ETHERNET_BYTES + ARP_BYTES)
     cdef uint8_t* arp = frame + ETHERNET_BYTES
@@ -213,12 +215,7 @@ cdef inline bint ask(Nat* nat, Neighbour* neighbour, uint64_t now) noexcept nogi
     store32(arp + 14, interface.address)
     store32(arp + 24, neighbour.address)
     extra_add(
-        &nat.extras,
-        frame,
-        ETHERNET_BYTES + ARP_BYTES,
-        ACTION_FORWARD,
-        SIDE_OUTSIDE,
-        neighbour.interface,
+        &nat.extras, frame, ETHERNET_BYTES + ARP_BYTES, ACTION_FORWARD, neighbour.interface
     )
     count(nat, C_NEIGHBOUR_REQUESTS)
     neighbour.attempts += 1
@@ -315,9 +312,9 @@ cdef inline void neighbours_forget(Nat* nat, uint16_t interface) noexcept nogil:
         i += 1
 
 
-cdef inline void neighbours_check(Nat* nat, uint16_t number, const Interface* new) noexcept nogil:
+cdef inline void neighbours_check(Nat* nat, uint16_t number, const Attachment* new) noexcept nogil:
     """Nothing is known on the link of an interface that is about to become another."""
-    cdef const Interface* known = &nat.interfaces[number]
+    cdef const Attachment* known = &nat.attachments[number]
     if not (
         known.active
         and known.address == new.address
@@ -347,9 +344,7 @@ cdef inline void neighbours_let_go(Nat* nat) noexcept nogil:
             &table.waiting, &neighbour.queue, neighbour.interface, frame - OFFLOAD_BYTES
         )
         memcpy(frame, neighbour.mac, 6)
-        extra_add(
-            &nat.extras, frame, length, ACTION_FORWARD, SIDE_OUTSIDE, neighbour.interface
-        )
+        extra_add(&nat.extras, frame, length, ACTION_FORWARD, neighbour.interface)
     table.released = NULL
 
 

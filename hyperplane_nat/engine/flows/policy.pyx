@@ -6,20 +6,20 @@ Theory of operation
 -------------------
 Security groups are stateful: they are asked when a flow is made and never again, so a rule that goes
 away stops new flows and leaves the old ones
-(https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html).  A new flow must match
+(https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html). A new flow must match
 
 * one of the interface's egress rules, unless the interface filters none, and
 * one of the ingress rules of its destination, when that is a guarded address: one in the VPC that
   carries security groups of its own.
 
 Rules only ever allow, so their order means nothing and a set of rules is a set of (protocol, port,
-address).  It is compiled when it is configured: for each protocol the ports at which some rule begins
+address). It is compiled when it is configured: for each protocol the ports at which some rule begins
 or ends cut the range into elementary intervals, and each interval has the merged, disjoint address
-ranges of the rules that cover it.  Asking costs two binary searches, whatever the rules look like.
-Neighbouring intervals that admit the same addresses are one.  ICMP has one interval: its rules have
+ranges of the rules that cover it. Asking costs two binary searches, whatever the rules look like.
+Neighbouring intervals that admit the same addresses are one. ICMP has one interval: its rules have
 no ports.
 
-A policy never changes.  An interface is given another one.
+A policy never changes. An interface is given another one.
 """
 
 import socket

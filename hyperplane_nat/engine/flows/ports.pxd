@@ -5,26 +5,26 @@
 Theory of operation
 -------------------
 A port is unique per (interface address, protocol, remote address, remote port); the same port
-serves any number of different remote endpoints.  For each remote endpoint a 16-byte record
+serves any number of different remote endpoints. For each remote endpoint a 16-byte record
 counts the ports in use or held, so that exhaustion is one comparison, and tells the high-water
 mark.
 
 Which port: any free one with equal probability, as RFC 6056 asks, from a keyed generator that
-an observer cannot continue.  While a remote endpoint holds few ports (a sixteenth of the range),
+an observer cannot continue. While a remote endpoint holds few ports (a sixteenth of the range),
 a random port is free at the first try with probability 15/16, and the flow index tells whether
-it is.  Beyond that the endpoint is "crowded" and gets a bitmap of the range with two levels of
+it is. Beyond that the endpoint is "crowded" and gets a bitmap of the range with two levels of
 summary: the next free port after a random one is found in at most six word operations, even
-when it is the last one.  No path probes until it gives up.
+when it is the last one. No path probes until it gives up.
 
-A bitmap begins with the port that makes its endpoint crowded (`ports_adopt`).  It is not filled at
+A bitmap begins with the port that makes its endpoint crowded (`ports_adopt`). It is not filled at
 once, which would stall the packets behind it: every allocation looks up SCAN more ports, and until
 all are known ports are still drawn at random, which stays cheap because the endpoint has then
-filled at most an eighth of the range.  A rebuild may find endpoints that are all but full; it adds
+filled at most an eighth of the range. A rebuild may find endpoints that are all but full; it adds
 what it met before their bitmaps began (`ports_note`), so they are complete when the first packet
 comes.
 
-Bitmaps live in the state map beside the table.  A range of SMALL_RANGE ports or fewer needs
-none: a walk over it is short.  Everything here is derived from the committed flows and rebuilt
+Bitmaps live in the state map beside the table. A range of SMALL_RANGE ports or fewer needs
+none: a walk over it is short. Everything here is derived from the committed flows and rebuilt
 when a map is opened.
 """
 
@@ -35,7 +35,13 @@ from libc.string cimport memset
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport FlowTable, flow_key, table_find, table_hash
 from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
-from hyperplane_nat.engine.state.layout cimport NIL, Header, Remote
+from hyperplane_nat.engine.state.layout cimport (
+    NIL,
+    AttachmentRecord,
+    Header,
+    Remote,
+    records_of,
+)
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
 
@@ -51,7 +57,7 @@ cdef struct Bitmap:
 cdef struct PortAllocator:
     FlowTable* table
     Remote* remotes
-    const uint32_t* interface_addresses
+    const AttachmentRecord* records
     uint32_t remote_cells
     uint32_t remotes_used
     uint32_t first
@@ -81,7 +87,7 @@ cdef inline void ports_init(
     cdef uint8_t* base = <uint8_t*>header
     memset(ports, 0, sizeof(PortAllocator))
     ports.table = table
-    ports.interface_addresses = <uint32_t*>(base + header.interface_addresses_offset)
+    ports.records = records_of(header)
     ports.remotes = <Remote*>(base + header.remotes_offset)
     ports.remote_cells = header.remote_cells
     ports.storage = <uint64_t*>(base + header.bitmaps_offset)
@@ -144,13 +150,13 @@ cdef inline void ports_clear(PortAllocator* ports, bint blank) noexcept nogil:
 cdef inline uint32_t remote_home(
     const PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t port,
 ) noexcept nogil:
     cdef uint64_t hash = siphash(
         &ports.key,
-        (<uint64_t>address << 32) | (<uint64_t>port << 16) | interface,
+        (<uint64_t>address << 32) | (<uint64_t>port << 16) | attachment,
         <uint64_t>protocol,
     )
     return <uint32_t>(((hash >> 32) * ports.remote_cells) >> 32)
@@ -159,12 +165,12 @@ cdef inline uint32_t remote_home(
 cdef inline uint32_t remote_cell(
     const PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t port,
 ) noexcept nogil:
     """Cell of the record of a remote endpoint, or the empty cell where it would go."""
-    cdef uint32_t cell = remote_home(ports, protocol, interface, address, port)
+    cdef uint32_t cell = remote_home(ports, protocol, attachment, address, port)
     cdef const Remote* remote
     while True:
         remote = &ports.remotes[cell]
@@ -172,7 +178,7 @@ cdef inline uint32_t remote_cell(
             remote.address == address
             and remote.port == port
             and remote.protocol == protocol
-            and remote.interface == interface
+            and remote.attachment == attachment
         ):
             return cell
         cell += 1
@@ -181,10 +187,10 @@ cdef inline uint32_t remote_cell(
 
 
 cdef inline Remote* ports_remote(
-    PortAllocator* ports, uint8_t protocol, uint16_t interface, uint32_t address, uint16_t port
+    PortAllocator* ports, uint8_t protocol, uint16_t attachment, uint32_t address, uint16_t port
 ) noexcept nogil:
     """The record of a remote endpoint, or NULL when no port is in use towards it."""
-    cdef Remote* remote = &ports.remotes[remote_cell(ports, protocol, interface, address, port)]
+    cdef Remote* remote = &ports.remotes[remote_cell(ports, protocol, attachment, address, port)]
     return remote if remote.count else NULL
 
 
@@ -199,7 +205,7 @@ cdef inline void remote_remove(PortAllocator* ports, uint32_t gap) noexcept nogi
         if remote.count == 0:
             break
         home = remote_home(
-            ports, remote.protocol, remote.interface, remote.address, remote.port
+            ports, remote.protocol, remote.attachment, remote.address, remote.port
         )
         if (cell + cells - home) % cells >= (cell + cells - gap) % cells:
             ports.remotes[gap] = remote[0]
@@ -210,23 +216,22 @@ cdef inline void remote_remove(PortAllocator* ports, uint32_t gap) noexcept nogi
 cdef inline bint in_use(
     const PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t remote_port,
     uint32_t offset,
 ) noexcept nogil:
     cdef uint16_t nat_port = swap16(<uint16_t>(ports.first + offset))
     key = flow_key(
-        SIDE_OUTSIDE,
         protocol,
-        interface,
+        attachment,
         address,
         remote_port,
-        ports.interface_addresses[interface],
+        ports.records[attachment].address,
         nat_port,
     )
     return (
-        table_find(ports.table, SIDE_OUTSIDE, key, table_hash(ports.table, key)) != NIL
+        table_find(ports.table, key, table_hash(ports.table, key)) != NIL
     )
 
 
@@ -300,7 +305,7 @@ cdef inline const Bitmap* bitmap_of(PortAllocator* ports, const Remote* remote) 
         if in_use(
             ports,
             remote.protocol,
-            remote.interface,
+            remote.attachment,
             remote.address,
             remote.port,
             bitmap.scanned,
@@ -326,7 +331,7 @@ cdef inline uint32_t drawn(
     cdef uint32_t tries
     for tries in range(16 + ports.count):
         if not in_use(
-            ports, remote.protocol, remote.interface, remote.address, remote.port, offset
+            ports, remote.protocol, remote.attachment, remote.address, remote.port, offset
         ):
             return offset
         if tries < 15:
@@ -347,7 +352,7 @@ cdef inline uint32_t ports_random(PortAllocator* ports, uint32_t bound) noexcept
 cdef inline int ports_take(
     PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t remote_port,
     uint16_t* nat_port,
@@ -358,7 +363,7 @@ cdef inline int ports_take(
     in use or held.  Ports are counted here and become findable when the flow is committed.
     """
     cdef Remote* remote = &ports.remotes[
-        remote_cell(ports, protocol, interface, address, remote_port)
+        remote_cell(ports, protocol, attachment, address, remote_port)
     ]
     cdef const Bitmap* bitmap
     cdef uint32_t offset
@@ -371,14 +376,14 @@ cdef inline int ports_take(
     if offset == NIL:
         return -1
     nat_port[0] = swap16(<uint16_t>(ports.first + offset))
-    ports_adopt(ports, protocol, interface, address, remote_port, nat_port[0])
+    ports_adopt(ports, protocol, attachment, address, remote_port, nat_port[0])
     return 0
 
 
 cdef inline bint ports_adopt(
     PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t remote_port,
     uint16_t nat_port,
@@ -388,14 +393,14 @@ cdef inline bint ports_adopt(
     True when the remote endpoint's bitmap begins with it, which then lacks those adopted before.
     """
     cdef Remote* remote = &ports.remotes[
-        remote_cell(ports, protocol, interface, address, remote_port)
+        remote_cell(ports, protocol, attachment, address, remote_port)
     ]
     cdef uint32_t offset = <uint32_t>swap16(nat_port) - ports.first
     cdef bint begins = False
     if remote.count == 0:
         remote.address = address
         remote.port = remote_port
-        remote.interface = interface
+        remote.attachment = attachment
         remote.protocol = protocol
         remote.bitmap = 0
         remote.foreign = 0
@@ -419,7 +424,7 @@ cdef inline bint ports_adopt(
 cdef inline void ports_note(
     PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t remote_port,
     uint16_t nat_port,
@@ -428,7 +433,7 @@ cdef inline void ports_note(
 
     Whoever begins with one notes them all, so the bitmap need not be scanned for.
     """
-    cdef const Remote* remote = ports_remote(ports, protocol, interface, address, remote_port)
+    cdef const Remote* remote = ports_remote(ports, protocol, attachment, address, remote_port)
     cdef uint32_t offset = <uint32_t>swap16(nat_port) - ports.first
     if remote != NULL and remote.bitmap and offset < ports.count:
         bit_set(ports, &ports.bitmaps[remote.bitmap], offset)
@@ -438,13 +443,13 @@ cdef inline void ports_note(
 cdef inline void ports_give_back(
     PortAllocator* ports,
     uint8_t protocol,
-    uint16_t interface,
+    uint16_t attachment,
     uint32_t address,
     uint16_t remote_port,
     uint16_t nat_port,
 ) noexcept nogil:
     """A port is free again, its hold time included."""
-    cdef uint32_t cell = remote_cell(ports, protocol, interface, address, remote_port)
+    cdef uint32_t cell = remote_cell(ports, protocol, attachment, address, remote_port)
     cdef Remote* remote = &ports.remotes[cell]
     cdef uint32_t offset = <uint32_t>swap16(nat_port) - ports.first
     if remote.count == 0:

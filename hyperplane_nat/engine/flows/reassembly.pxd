@@ -5,22 +5,22 @@
 Theory of operation
 -------------------
 A host keeps the pieces of a datagram until the others come, for 30 s in Linux
-(``net.ipv4.ipfrag_time``), and 4 MiB of them at most (``ipfrag_high_thresh``); then it refuses
-whatever is in pieces.  All environments behind an address are one sender to it, so that first pieces
+(`net.ipv4.ipfrag_time`), and 4 MiB of them at most (`ipfrag_high_thresh`); then it refuses
+whatever is in pieces. All environments behind an address are one sender to it, so that first pieces
 without seconds of one environment would end what the others send in pieces.
 
-So each environment has an account, and each destination.  A piece that goes on is charged to both, at
+So each environment has an account, and each destination. A piece that goes on is charged to both, at
 its length and PIECE_BYTES for the buffer it lies in; a datagram is given back when its last piece has
-gone on, less what time has made up for, and not when it is given up.  What is spent is forgotten at the rate of
-SHARED_BYTES in the time that we wait for a datagram ourselves.  So within that time a host gets no
+gone on, less what time has made up for, and not when it is given up. What is spent is forgotten at the rate of
+SHARED_BYTES in the time that we wait for a datagram ourselves. So within that time a host gets no
 more than twice SHARED_BYTES of what stays unfinished, 3 MiB, and from one environment no more than
-one and a half times as much, 2.25 MiB.  Linux counts 1,032 bytes for the smallest piece and 2,504 for
+one and a half times as much, 2.25 MiB. Linux counts 1,032 bytes for the smallest piece and 2,504 for
 one of 1,500 bytes, which is what is charged, but up to 1.7 times that for lengths just above a power
 of two: one environment cannot fill a host whatever it sends, several that choose such lengths can.
 
-An environment may have spent no more than is left at the destination.  The one that sends nothing but
+An environment may have spent no more than is left at the destination. The one that sends nothing but
 first pieces has half then, and the other half is there for everybody else; of several each has what
-is left for a newcomer.  Nobody looks for the greediest one: it refuses itself.  Whoever completes what
+is left for a newcomer. Nobody looks for the greediest one: it refuses itself. Whoever completes what
 it begins has next to nothing on its account, whatever its rate.
 """
 

@@ -4,21 +4,22 @@
 Theory of operation
 -------------------
 A NAT sees the segments of both ends and guesses their states; it must never be stricter than
-they are.  So a segment that the table does not expect is forwarded and changes nothing, with
+they are. So a segment that the table does not expect is forwarded and changes nothing, with
 four exceptions that protect the flow: a reset outside the receiver's window (RFC 5961's idea),
-a packet from outside towards a port that is only held, a SYN from outside where nobody outside may
-open a connection, and a first segment that is no SYN.
+a packet of the responder towards a port that is only held, its SYN where it may not open a
+connection, and a first segment that is no SYN. The originator is who began the flow; INSIDE and
+OUTSIDE in the names of states are originator and responder.
 
 The states and their timers:
 
 ========================  ======================================  =======================
 state                     seen so far                             timer
 ========================  ======================================  =======================
-SYN_SENT                  a SYN from inside                       opening
-SYN_RECEIVED              the answer, or a SYN from both sides    opening
+SYN_SENT                  a SYN of the originator                 opening
+SYN_RECEIVED              the answer, or a SYN of both            opening
 ESTABLISHED               the acknowledgement of both SYNs        established
-FIN_INSIDE, FIN_OUTSIDE   a FIN from that side                    half closed
-FIN_BOTH                  a FIN from both sides                   closing
+FIN_INSIDE, FIN_OUTSIDE   a FIN of that end                       half closed
+FIN_BOTH                  a FIN of both                           closing
 TIME_WAIT                 the acknowledgement of both FINs        hold (RFC 6191, RFC 7857)
 RESET                     a reset in window                       reset
 HELD                      the flow's timer ran out                hold
@@ -30,44 +31,45 @@ not cut a living connection (RFC 7857, section 2.2).
 The end of a connection
 -----------------------
 A FIN that nobody has acknowledged is sent again, at ever longer intervals, so FIN_BOTH lasts until
-the ``LAST_ACK``: the segment with which all is acknowledged that either side has sent.  It may
-acknowledge either FIN, and be a FIN itself that is sent again.  Others prolong FIN_BOTH.
+the `LAST_ACK`: the segment with which all is acknowledged that either side has sent. It may
+acknowledge either FIN, and be a FIN itself that is sent again. Others prolong FIN_BOTH.
 
 In TIME_WAIT late segments are still translated, without prolonging it, but for a FIN: whoever sends
 his again has not heard the last acknowledgement, and to him the connection is not closed (RFC 9293,
-section 3.10.7.4).  So a port is held from when both ends can have known that it was free.  Nobody
+section 3.10.7.4). So a port is held from when both ends can have known that it was free. Nobody
 gains a port by that: the number must be exactly that of the FIN, whose sender gives up some time
-and could as well have left the connection open.  A FIN of another number is a ``STRAY``.
+and could as well have left the connection open. A FIN of another number is a `STRAY`.
 
 The same addresses and ports again
 ----------------------------------
 Whether a SYN on a flow begins another connection is for its receiver to say: by its numbers or its
 timestamps it may (RFC 6191), or it may hold on to the old one and challenge the SYN (RFC 5961
-section 4).  So a SYN, from whichever side may open, is remembered and forwarded in every state, and
-the old state goes on.  A SYN-ACK from the other side that acknowledges exactly it is the ANSWER:
-the flow ends and another begins, with numbers, timers, counts and record of its own.  An entry that
-is only held has nothing that could go on, so there a SYN from inside begins the next flow itself.
+section 4). So a SYN, from whichever side may open, is remembered and forwarded in every state, and
+the old state goes on. A SYN-ACK from the other side that acknowledges exactly it is the ANSWER:
+the flow ends and another begins, with numbers, timers, counts and record of its own. An entry that
+is only held has nothing that could go on, so there a SYN of the originator begins the next flow
+itself.
 
 A remembered SYN keeps the entry for the opening timer at least, whatever the state's own.
 
 What a segment is to its flow
 -----------------------------
-``SYN_REPEATED`` is the SYN of the connection itself, sent again; ``SYN_CROSSING`` comes from
-outside while one from inside is remembered, as in a simultaneous open, and ``SYN_UNSOLICITED``
-where nobody outside may open.  ``STRAY`` is a segment of an opening that does not acknowledge what
-it should, or a FIN in TIME_WAIT that is not the connection's: one of an older connection, or a
-forged one.  In SYN_SENT nothing is learnt from it, and the reset with which the client refuses it
-passes (``REFUSAL``, RFC 9293 section 3.10.7.3), as does, in every state, one that refuses a
-remembered SYN.  ``RST_STRAY`` is any other reset outside the window.
+`SYN_REPEATED` is the SYN of the connection itself, sent again; `SYN_CROSSING` is the
+responder's while one of the originator is remembered, as in a simultaneous open, and
+`SYN_UNSOLICITED` its SYN where it may not open. `STRAY` is a segment of an opening that does
+not acknowledge what it should, or a FIN in TIME_WAIT that is not the connection's: one of an older
+connection, or a forged one. In SYN_SENT nothing is learnt from it, and the reset with which the
+client refuses it passes (`REFUSAL`, RFC 9293 section 3.10.7.3), as does, in every state, one
+that refuses a remembered SYN. `RST_STRAY` is any other reset outside the window.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from hyperplane_nat.engine.state.constants import DropReason, Effect, Segment, Side, State
+from hyperplane_nat.engine.state.constants import DropReason, Effect, Peer, Segment, State
 
-__all__ = ["STEPS", "TIMER_OF_STATE", "Step"]
+__all__ = ["STEPS", "TIMER_OF_STATE", "Arrow", "Step", "arrows"]
 
 
 class Step(NamedTuple):
@@ -102,7 +104,7 @@ _DROPS = {
 # connection, `x` is a reset, `+` is remembered, `*` begins another flow, `!` is dropped; `-` cannot
 # be.
 _TABLES = {
-    Side.INSIDE: """
+    Peer.ORIGINATOR: """
         segment          SS     SR     ES     FI     FO     FB     TW     RS     HE
         SYN              +      +      +      +      +      +      +      +      *SS
         SYN_REPEATED     =      =      =      =      =      =      +      +      *SS
@@ -116,7 +118,7 @@ _TABLES = {
         REFUSAL          .      .      .      .      .      .      .      .      .
         RST_STRAY        -      !win   !win   !win   !win   !win   !win   !win   !none
     """,
-    Side.OUTSIDE: """
+    Peer.RESPONDER: """
         segment          SS     SR     ES     FI     FO     FB     TW     RS     HE
         SYN              >SR    +      +      +      +      +      +      +      +
         SYN_REPEATED     -      =      =      =      =      =      +      +      +
@@ -162,7 +164,7 @@ def _read(text: str) -> dict[tuple[State, Segment], Step]:
     }
 
 
-STEPS: dict[tuple[Side, State, Segment], Step] = {
+STEPS: dict[tuple[Peer, State, Segment], Step] = {
     (side, *pair): step for side, text in _TABLES.items() for pair, step in _read(text).items()
 }
 """What a segment of a side does in a state; a triple that cannot be is missing."""
@@ -182,3 +184,22 @@ TIMER_OF_STATE: dict[State, str] = {
     State.HELD: "hold",
 }
 """Which timer of the configuration governs a state."""
+
+
+class Arrow(NamedTuple):
+    """What leads from a state to another: a segment, of one side or of both."""
+
+    before: State
+    after: State
+    segment: Segment
+    sides: frozenset[Peer]
+
+
+def arrows(*, restarts: bool) -> list[Arrow]:
+    """The table as a diagram: what changes the state, or with `restarts` what begins anew."""
+    found: dict[tuple[State, State, Segment], set[Peer]] = {}
+    for (side, state, segment), step in STEPS.items():
+        anew = step.effect is Effect.RESTART
+        if anew is restarts and (anew or step.state is not state):
+            found.setdefault((state, step.state, segment), set()).add(side)
+    return [Arrow(*key, frozenset(sides)) for key, sides in found.items()]

@@ -4,17 +4,17 @@
 
 Theory of operation
 -------------------
-8192 buckets of 64 ms.  A flow is linked into one bucket.  A packet does not move its flow: it
-stores ``last_seen`` and no more.  When the bucket comes up, the flow is examined; if packets came
-meanwhile it goes to the bucket of its new deadline.  So a flow is touched once per timeout, however
-many packets it carries.  A deadline beyond the wheel waits in the last bucket and is examined there.
+8192 buckets of 64 ms. A flow is linked into one bucket. A packet does not move its flow: it
+stores `last_seen` and no more. When the bucket comes up, the flow is examined; if packets came
+meanwhile it goes to the bucket of its new deadline. So a flow is touched once per timeout, however
+many packets it carries. A deadline beyond the wheel waits in the last bucket and is examined there.
 
 The links are double because a flow whose deadline comes nearer (it closes) must leave its
-bucket.  A link of the first flow of a bucket names the bucket, marked by WHEEL_HEAD.
+bucket. A link of the first flow of a bucket names the bucket, marked by WHEEL_HEAD.
 
 One rule: a committed entry is in exactly one list, that of a tick no later than its deadline or
-that of the flows to be examined, until it is freed.  Into the latter a bucket is emptied whole when
-its tick has come.  The wheel decides nothing: the caller looks at the first flow of that list
+that of the flows to be examined, until it is freed. Into the latter a bucket is emptied whole when
+its tick has come. The wheel decides nothing: the caller looks at the first flow of that list
 (`wheel_next`), within a budget, and frees it or moves it to its tick, either of which takes it out.
 So the bucket of the present tick, which is looked at again and again since deadlines are exact to
 the millisecond, takes what is not due yet without its being met again in the same round.

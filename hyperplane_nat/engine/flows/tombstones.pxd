@@ -6,17 +6,17 @@ Theory of operation
 -------------------
 AWS's NAT gateway says nothing when it gives a connection up (no FIN), and answers the next segment
 from inside with a reset (NAT gateway documentation, "Internet connection drops after 350
-seconds").  As long as the port is held the entry itself, in HELD, tells such a segment from one of
-a connection that never was.  Afterwards a tombstone does: a hash of the flow's inside key in a
-table of a fixed number of cells, each of which belongs to the last flow that fell on it.  So the
+seconds"). As long as the port is held the entry itself, in HELD, tells such a segment from one of
+a connection that never was. Afterwards a tombstone does: a hash of the flow's inside key in a
+table of a fixed number of cells, each of which belongs to the last flow that fell on it. So the
 table is bounded and never searched, and with more idle connections than cells the oldest get no
 answer, as those whose forwarder was replaced since their port became free.
 
-What the slot's owner is goes into the hash: an environment that gets the number of another one
+Who owns the attachment goes into the hash: an environment that gets the number of another one
 inherits no tombstones.
 
 The reset is the one that RFC 9293 section 3.10.7.1 prescribes for a connection that does not
-exist, from the address and port that the segment was for.  Whoever sent it accepts it, because it
+exist, from the address and port that the segment was for. Whoever sent it accepts it, because it
 stands exactly where the sender waits for the next octet (RFC 5961 section 3.2).
 """
 
@@ -25,8 +25,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport entry_key, table_hash
+from hyperplane_nat.engine.flows.flow_table cimport table_hash
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
+from hyperplane_nat.engine.state.flow_key cimport entry_key
 from hyperplane_nat.engine.state.layout cimport Entry
 from hyperplane_nat.engine.wire.checksum cimport (
     complement,
@@ -62,9 +63,9 @@ cdef inline int tombstones_resize(Nat* nat, uint32_t count) noexcept nogil:
     return 0
 
 
-cdef inline uint64_t mark_of(const Nat* nat, uint64_t hash, uint16_t slot) noexcept nogil:
+cdef inline uint64_t mark_of(const Nat* nat, uint64_t hash, uint16_t originator) noexcept nogil:
     """What stands in the cell of a flow with this hash of its inside key; 0 is an empty cell."""
-    cdef uint64_t mark = hash + nat.slot_counters[slot].owner * <uint64_t>0x9E3779B97F4A7C15
+    cdef uint64_t mark = hash + nat.records[originator].owner * <uint64_t>0x9E3779B97F4A7C15
     return mark if mark else 1
 
 
@@ -77,7 +78,7 @@ cdef inline void tombstone_put(Nat* nat, const Entry* entry) noexcept nogil:
     cdef uint64_t mark
     if nat.tombstones_count == 0 or entry.protocol != 6 or entry.originator == NOBODY:
         return
-    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, SIDE_INSIDE)), entry.originator)
+    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, NULL, SIDE_INSIDE)), entry.originator)
     cell_of(nat, mark)[0] = mark
 
 
@@ -113,7 +114,7 @@ cdef inline void refuse_idle(Nat* nat, Packet* p) noexcept nogil:
         return
     memset(frame, 0, ETHERNET_BYTES + 20 + TCP_BYTES)
     memcpy(frame, p.frame + 6, 6)
-    memcpy(frame + 6, nat.slots[p.port].gateway_mac, 6)
+    memcpy(frame + 6, nat.attachments[p.port].mac, 6)
     frame[12] = 0x08
     ip[0] = 0x45
     store16(ip + 2, swap16(20 + TCP_BYTES))
@@ -139,8 +140,7 @@ cdef inline void refuse_idle(Nat* nat, Packet* p) noexcept nogil:
         ),
     )
     p.action = ACTION_REPLY
-    p.out_side = SIDE_INSIDE
-    p.out_port = p.port
+    p.out_port = nat.attachments[p.port].primary
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + 20 + TCP_BYTES
     count(nat, C_REPLIES_TCP)

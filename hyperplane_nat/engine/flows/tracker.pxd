@@ -4,23 +4,23 @@
 
 Theory of operation
 -------------------
-For each side: the highest sequence number it has sent (``sequence_end``), the highest it has
-acknowledged and the window it offered with that.  Numbers compare as in RFC 1982.  An
+For each side: the highest sequence number it has sent (`sequence_end`), the highest it has
+acknowledged and the window it offered with that. Numbers compare as in RFC 1982. An
 acknowledgement of something never sent is not recorded, so that a forged segment cannot move
-the window by which resets are judged: only the true peer's data can.  Until a side has acknowledged
-anything, ``acknowledged`` is the least it can: the number behind the other's SYN.
+the window by which resets are judged: only the true peer's data can. Until a side has acknowledged
+anything, `acknowledged` is the least it can: the number behind the other's SYN.
 
 A reset is believed when its sequence number lies in the window its receiver last announced
-(RFC 5961 section 3 asks the end for an exact match; a NAT cannot know what is in flight).  A
+(RFC 5961 section 3 asks the end for an exact match; a NAT cannot know what is in flight). A
 reset that answers a SYN must acknowledge exactly that SYN (RFC 9293 section 3.10.7.3).
 
-``syn_sequence``, ``syn_payload`` and ``syn_scale`` are those of the latest SYN: the connection's own, or
-with SYN_REMEMBERED one that may begin another.  Each takes the place of the one before, so a flood
-of them leaves one; in SYN_SENT the first is still known, by the numbers of the flow.  What answers a
+`syn_sequence`, `syn_payload` and `syn_scale` are those of the latest SYN: the connection's own, or
+with SYN_REMEMBERED one that may begin another. Each takes the place of the one before, so a flood
+of them leaves one; in SYN_SENT the first is still known, by the numbers of the flow. What answers a
 SYN with data acknowledges any part of that (RFC 7413 section 4.1.2).
 
 The SYN of a connection opened from outside made no flow, so its window scale is unknown until it is
-repeated.  That it had one is known: the answer has one only then (RFC 7323 section 2.2).  It is taken
+repeated. That it had one is known: the answer has one only then (RFC 7323 section 2.2). It is taken
 as the largest, since nothing but resets of the environment itself is judged by it.
 """
 
@@ -28,6 +28,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport (
+    KIND,
     MAPPED,
     SEGMENTS,
     STATES,
@@ -130,7 +131,7 @@ cdef inline void track_begin(Entry* entry, Track* track, const Packet* p) noexce
             0,
             NO_SCALE if window_scale_option(p) == NO_SCALE else LARGEST_SCALE,
         )
-    entry.flags &= MAPPED
+    entry.flags &= MAPPED | KIND
     track.syn_scale &= <uint8_t>~WINDOWS_UNSCALED
     track.window_scale = (NO_SCALE << 4) | NO_SCALE
     track.window[0] = 0

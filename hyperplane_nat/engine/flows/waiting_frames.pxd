@@ -5,11 +5,11 @@
 Theory of operation
 -------------------
 A frame is copied to as many blocks of a fixed size as it needs; queues are chains of frames, and no
-byte is moved when one is taken out.  Pages of blocks that were never used are never touched.
+byte is moved when one is taken out. Pages of blocks that were never used are never touched.
 
 Who may take a block is a rule of proportion (dynamic thresholds, Choudhury and Hahne 1998): an
 interface may while it has less than is free, and an environment while it has less than is then left
-for its interface.  So one alone may have a third of everything, and however many fill their share,
+for its interface. So one alone may have a third of everything, and however many fill their share,
 there is always something left for one who has nothing yet.
 """
 
@@ -64,13 +64,11 @@ cdef inline uint32_t waiting_segments(
     return waiting.blocks[queue.first].segments
 
 
-cdef inline int waiting_init(
-    WaitingFrames* waiting, uint32_t slots_max, uint32_t interfaces_max
-) noexcept:
+cdef inline int waiting_init(WaitingFrames* waiting, uint32_t attachments_max) noexcept:
     """Make an empty one of a zeroed one; -1 where there is no memory for it."""
     waiting.free_count = WAITING_BLOCKS
-    waiting.by_interface = <uint32_t*>calloc(interfaces_max, sizeof(uint32_t))
-    waiting.by_asker = <uint32_t*>calloc(slots_max + 1, sizeof(uint32_t))
+    waiting.by_interface = <uint32_t*>calloc(attachments_max, sizeof(uint32_t))
+    waiting.by_asker = <uint32_t*>calloc(attachments_max + 1, sizeof(uint32_t))
     waiting.memory = <uint8_t*>calloc(WAITING_BLOCKS, WAITING_BLOCK_BYTES)
     if waiting.by_interface == NULL or waiting.by_asker == NULL or waiting.memory == NULL:
         return -1

@@ -3,17 +3,17 @@
 """ARP (RFC 826) on both sides, for the addresses that are ours.
 
 On a slot the gateway address is answered, and nothing is learned: the slot's MAC address is
-configuration, and a sender that claims another is counted as spoofing.  In the VPC the
+configuration, and a sender that claims another is counted as spoofing. In the VPC the
 interface's own addresses are answered; a reply is believed only while that next hop is being asked
-for, so that nobody can rename one unasked.  Whatever else a host says of its address is a hint
-(:mod:`neighbours`).
+for, so that nobody can rename one unasked. Whatever else a host says of its address is a hint
+(`neighbours`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport Interface, Nat, Slot, count, drop
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count, drop
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_answer, neighbour_hint
 from hyperplane_nat.engine.nat.classification cimport interface_of_address
 from hyperplane_nat.engine.wire.checksum cimport load16, load32, store32, swap16
@@ -37,7 +37,6 @@ cdef inline void reply(Nat* nat, Packet* p, const uint8_t* mac, uint32_t address
     memcpy(p.frame + 6, mac, 6)
     p.action = ACTION_REPLY
     p.reason = DROP_NONE
-    p.out_side = p.side
     p.out_port = p.port
     p.out_frame = p.frame
     p.out_length = ETHERNET_BYTES + ARP_BYTES
@@ -62,15 +61,15 @@ cdef inline void answer_environment(
 ) noexcept nogil:
     """What an environment says or asks of an address: it hears where the gateway is."""
     cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
-    cdef const Slot* slot = &nat.slots[p.port]
+    cdef const Attachment* own = &nat.attachments[p.port]
     if (
-        memcmp(arp + 8, slot.environment_mac, 6) != 0
-        or memcmp(p.frame + 6, slot.environment_mac, 6) != 0
-        or (sender != slot.address and sender != 0)
+        memcmp(arp + 8, own.peer_mac, 6) != 0
+        or memcmp(p.frame + 6, own.peer_mac, 6) != 0
+        or (sender != own.address and sender != 0)
     ):
         drop(nat, p, DROP_ARP_SPOOFED)
-    elif asks and target == slot.gateway:
-        reply(nat, p, slot.gateway_mac, slot.gateway)
+    elif asks and target == own.router:
+        reply(nat, p, own.mac, own.router)
     else:
         drop(nat, p, DROP_ARP_IGNORED)
 
@@ -80,7 +79,7 @@ cdef inline void answer_vpc(
 ) noexcept nogil:
     """What a host of the VPC says or asks of an address: it hears where ours are."""
     cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
-    cdef const Interface* interface = &nat.interfaces[p.port]
+    cdef const Attachment* own = &nat.attachments[p.port]
     cdef uint16_t number = p.port
     if (
         interface_of_address(nat, &number, sender)
@@ -91,7 +90,7 @@ cdef inline void answer_vpc(
         return
     if (
         not asks
-        and target == interface.address
+        and target == own.address
         and neighbour_answer(nat, p.port, sender, arp + 8, now)
     ):
         p.action = ACTION_LEARN
@@ -101,7 +100,7 @@ cdef inline void answer_vpc(
     if not asks:
         drop(nat, p, DROP_ARP_UNSOLICITED)
     elif interface_of_address(nat, &number, target):
-        reply(nat, p, interface.mac, target)
+        reply(nat, p, own.mac, target)
     else:
         drop(nat, p, DROP_ARP_IGNORED)
 

@@ -4,7 +4,8 @@
 
 Everything derived (index, port records, bitmaps, timers, free list) is compared with the committed
 entries, from both ends: what an entry needs must be there, and what is there must belong to an
-entry.  Slots and interfaces that retire are no disagreement.  It reads only, and takes about a second for a million flows.
+entry. Attachments that retire are no disagreement. It reads only, and takes about a second for a
+million flows.
 What is kept of fragments has no committed form; there the lists are compared with each other.
 """
 
@@ -12,10 +13,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport (
-    entry_key,
     table_find,
     table_hash,
     table_index_position,
+    table_key,
 )
 from hyperplane_nat.engine.flows.fragment_table cimport (
     BY_BUFFERS,
@@ -28,10 +29,20 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Ranking,
 )
 from hyperplane_nat.engine.flows.mapping cimport PERMISSION, mapping_at
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Interface, Nat, Slot
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
 from hyperplane_nat.engine.flows.timers cimport WHEEL_HEAD, WHEEL_LISTS
-from hyperplane_nat.engine.state.layout cimport MAPPED, NIL, Entry, Mapping, Remote, is_mapping
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    NIL,
+    End,
+    Entry,
+    Mapping,
+    Remote,
+    destination_translated,
+    is_mapping,
+    rewrites_source,
+)
 
 
 cdef inline list audit_fragments(const Nat* nat):
@@ -60,7 +71,7 @@ cdef inline list audit_fragments(const Nat* nat):
     for sender, count in senders.items():
         if table.senders[<uint32_t>sender].contexts.count != count:
             problems.append(f"sender {sender}: {count} datagrams, counted otherwise")
-    for place in range(table.slots_max + nat.interfaces_max):
+    for place in range(nat.attachments_max):
         for which in range(FRAGMENT_STATES):
             if table.places[place].contexts[which].count != contexts_at.get((place, which), 0):
                 problems.append(f"place {place}: datagrams in state {which} are counted wrong")
@@ -69,7 +80,7 @@ cdef inline list audit_fragments(const Nat* nat):
         ranked = {}
         for i in range(1, ranking.highest + 1):
             place = ranking.first[i]
-            while place and len(ranked) <= table.slots_max + nat.interfaces_max:
+            while place and len(ranked) <= nat.attachments_max:
                 rank = &table.places[place - 1].ranks[which]
                 ranked[place - 1] = i
                 if rank.count != i:
@@ -94,9 +105,8 @@ cdef inline list audit_indexed(const Nat* nat, uint32_t flow):
             problems.append(f"flow {flow}: side {side} is not in the index")
         elif table_find(
             &nat.table,
-            side,
-            entry_key(entry, side),
-            table_hash(&nat.table, entry_key(entry, side)),
+            table_key(&nat.table, flow, side),
+            table_hash(&nat.table, table_key(&nat.table, flow, side)),
         ) != flow:
             problems.append(f"flow {flow}: another flow has its key on side {side}")
     return problems
@@ -105,17 +115,11 @@ cdef inline list audit_indexed(const Nat* nat, uint32_t flow):
 cdef inline list audit_port(Nat* nat, uint32_t flow, dict remotes):
     """Whether the port of a flow or mapping is known to be taken, towards whom it is."""
     cdef const Entry* entry = &nat.table.entries[flow]
+    cdef End end = destination_translated(entry, &nat.table.extensions[flow])
     cdef const Remote* remote = ports_remote(
-        &nat.ports,
-        entry.protocol,
-        entry.responder,
-        entry.destination_address,
-        entry.destination_port,
+        &nat.ports, entry.protocol, entry.responder, end.address, end.port
     )
-    tally(
-        remotes,
-        (entry.protocol, entry.responder, entry.destination_address, entry.destination_port),
-    )
+    tally(remotes, (entry.protocol, entry.responder, end.address, end.port))
     if remote == NULL:
         return [f"flow {flow}: its remote endpoint has no record"]
     if ports_bit(&nat.ports, remote, entry.translated_port) == 0:
@@ -182,28 +186,20 @@ cdef inline list audit_index(const Nat* nat, uint32_t used, uint32_t nobodys):
     return problems
 
 
-cdef inline list audit_owners(const Nat* nat, dict per_slot, dict per_interface):
-    """Whether slots and interfaces know how many entries they have, and retire only with some."""
-    cdef const Slot* slot
-    cdef const Interface* interface
+cdef inline list audit_owners(const Nat* nat, dict owned):
+    """Whether attachments know how many entries they have, and retire only with some."""
+    cdef const Attachment* attachment
     cdef uint32_t number, retiring = 0
     cdef list problems = []
-    for number in range(nat.slots_max):
-        slot = &nat.slots[number]
-        retiring += slot.retiring
-        if slot.entries != per_slot.get(number, 0):
-            problems.append(f"slot {number}: {slot.entries} entries counted")
-        if slot.retiring and (slot.active or not slot.entries):
-            problems.append(f"slot {number} is retiring and should not be")
-    for number in range(nat.interfaces_max):
-        interface = &nat.interfaces[number]
-        retiring += interface.retiring
-        if interface.entries != per_interface.get(number, 0):
-            problems.append(f"interface {number}: {interface.entries} entries counted")
-        if interface.retiring and (interface.active or not interface.entries):
-            problems.append(f"interface {number} is retiring and should not be")
+    for number in range(nat.attachments_max):
+        attachment = &nat.attachments[number]
+        retiring += attachment.retiring
+        if attachment.entries != owned.get(number, 0):
+            problems.append(f"attachment {number}: {attachment.entries} entries counted")
+        if attachment.retiring and (attachment.active or not attachment.entries):
+            problems.append(f"attachment {number} is retiring and should not be")
     if retiring != nat.retiring:
-        problems.append(f"{retiring} slots and interfaces are retiring, {nat.retiring} counted")
+        problems.append(f"{retiring} attachments are retiring, {nat.retiring} counted")
     return problems
 
 
@@ -217,7 +213,7 @@ cdef inline list audit_remotes(const Nat* nat, dict wanted):
         if remote.count == 0:
             continue
         remotes += 1
-        key = (remote.protocol, remote.interface, remote.address, remote.port)
+        key = (remote.protocol, remote.attachment, remote.address, remote.port)
         if wanted.get(key, 0) != remote.count:
             problems.append(
                 f"remote endpoint {key}: {remote.count} ports counted, {wanted.get(key, 0)} flows"
@@ -277,7 +273,7 @@ cdef inline list audit(Nat* nat):
     cdef list problems = audit_fragments(nat)
     cdef uint32_t flow, used = 0, nobodys = 0
     cdef const Entry* entry
-    cdef dict remotes = {}, per_slot = {}, per_interface = {}
+    cdef dict remotes = {}, owned = {}
     for flow in range(nat.header.entries_watermark):
         entry = &nat.table.entries[flow]
         if (entry.state == STATE_FREE) != (entry.generation & 1):
@@ -285,21 +281,21 @@ cdef inline list audit(Nat* nat):
         if entry.state == STATE_FREE:
             continue
         used += 1
-        tally(per_interface, entry.responder)
+        tally(owned, entry.responder)
         if entry.originator != NOBODY:
-            tally(per_slot, entry.originator)
+            tally(owned, entry.originator)
         else:
             nobodys += 1
             if entry.state != STATE_HELD:
                 problems.append(f"flow {flow}: nobody's, and not held")
         problems += audit_indexed(nat, flow)
-        if not entry.flags & MAPPED:
+        if rewrites_source(entry) and not entry.flags & MAPPED:
             problems += audit_port(nat, flow, remotes)
     if used != nat.table.used:
         problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
     problems += audit_mappings(nat, remotes)
     problems += audit_index(nat, used, nobodys)
-    problems += audit_owners(nat, per_slot, per_interface)
+    problems += audit_owners(nat, owned)
     problems += audit_remotes(nat, remotes)
     problems += audit_timers(nat, used)
     return problems + audit_free(nat, used)

@@ -5,15 +5,16 @@
 Theory of operation
 -------------------
 In order: the link, lengths and addresses of the frame, the IPv4 header, identity (who may send from
-here), source routes, destination, transport.  The first refusal is the reason of the drop.  Nothing is written but
+here), source routes, destination, transport. The first refusal is the reason of the drop. Nothing is written but
 counters.
 
 Whether an address is that of a network interface is asked of every packet, and only the interfaces
-of the same VPC count: other VPCs may use the same addresses.  So (VPC, address) of every interface
+of the same VPC count: other VPCs may use the same addresses. So (VPC, address) of every interface
 is kept in a small open-addressed set, at most half full, derived anew when an interface changes.
 
-A packet from outside arrives at the primary address's number, which has the link; from here on it
-has the number of the address it is for.
+A packet from outside arrives at the attachment of the primary address, which has the link; from here
+on it is at that of the address it is for. Which end of its flow a packet is from (`side`) is a guess
+here, by the kind of the attachment.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -21,7 +22,7 @@ from libc.string cimport memcmp, memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Interface, Nat, Slot, count_passage
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, count_passage
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.wire.packet cimport (
     ETHERNET_BYTES,
@@ -55,9 +56,13 @@ cdef extern from *:
     const unsigned char* BROADCAST "HP_BROADCAST"
 
 
+cdef inline uint8_t presumed_side(const Attachment* attachment) noexcept nogil:
+    """From which end of a flow a packet is that has none yet: environments begin them."""
+    return SIDE_INSIDE if attachment.kind == ATTACHMENT_ENVIRONMENT else SIDE_OUTSIDE
+
+
 cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
     return flow_key(
-        p.side,
         p.protocol,
         p.port,
         p.source,
@@ -80,25 +85,28 @@ cdef inline void addresses_index(Nat* nat) noexcept nogil:
     """Derive the set of own addresses, and the chains of secondary ones, from the interfaces."""
     cdef uint32_t i, cell
     cdef uint64_t key
-    cdef Interface* primary
+    cdef Attachment* each
+    cdef Attachment* primary
     memset(nat.own_addresses, 0, (<uint64_t>nat.own_mask + 1) * sizeof(uint64_t))
-    for i in range(nat.interfaces_used):
-        if nat.interfaces[i].active:
-            key = own_key(nat.interfaces[i].vpc, nat.interfaces[i].address)
-            cell = own_cell(nat, key)
-            while nat.own_addresses[cell] and nat.own_addresses[cell] != key:
-                cell = (cell + 1) & nat.own_mask
-            nat.own_addresses[cell] = key
-            nat.own_numbers[cell] = <uint16_t>i
-        nat.interfaces[i].addresses = 1
-        nat.interfaces[i].next_address = UNATTACHED
     # From the last, so that a chain has its numbers in order.
-    i = nat.interfaces_used
-    while i:
+    for i in range(nat.attachments_used):
+        nat.attachments[i].addresses = 1
+        nat.attachments[i].next_address = UNATTACHED
+    i = nat.attachments_used
+    while i > nat.header.slots_max:
         i -= 1
-        if nat.interfaces[i].active and nat.interfaces[i].primary != i:
-            primary = &nat.interfaces[nat.interfaces[i].primary]
-            nat.interfaces[i].next_address = primary.next_address
+        each = &nat.attachments[i]
+        if not each.active:
+            continue
+        key = own_key(each.vpc, each.address)
+        cell = own_cell(nat, key)
+        while nat.own_addresses[cell] and nat.own_addresses[cell] != key:
+            cell = (cell + 1) & nat.own_mask
+        nat.own_addresses[cell] = key
+        nat.own_numbers[cell] = <uint16_t>i
+        if each.primary != i:
+            primary = &nat.attachments[each.primary]
+            each.next_address = primary.next_address
             primary.next_address = <uint16_t>i
             primary.addresses += 1
 
@@ -109,10 +117,10 @@ cdef inline bint interface_of_address(
     """Replace the number of a primary by that of its address; False when it has no such one."""
     cdef uint16_t each = number[0]
     while each != UNATTACHED:
-        if nat.interfaces[each].address == address:
+        if nat.attachments[each].address == address:
             number[0] = each
             return True
-        each = nat.interfaces[each].next_address
+        each = nat.attachments[each].next_address
     return False
 
 
@@ -137,14 +145,14 @@ cdef inline bint address_of_an_interface(
 
 cdef inline int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
     """Whether an environment may send from this address to that one."""
-    cdef const Slot* slot = &nat.slots[p.port]
-    cdef const Interface* out
+    cdef const Attachment* own = &nat.attachments[p.port]
+    cdef const Attachment* out
     cdef int i
     if never_a_host(p.destination):
         return DROP_DESTINATION_INVALID
-    if (p.destination & slot.subnet_mask) == slot.subnet or p.destination == slot.gateway:
+    if (p.destination & own.subnet_mask) == own.subnet or p.destination == own.router:
         return DROP_DESTINATION_GATEWAY
-    out = &nat.interfaces[slot.interface]
+    out = &nat.attachments[own.interface]
     if address_of_an_interface(nat, out.vpc, p.destination):
         if not nat.behaviour.hairpinning:
             return DROP_DESTINATION_HAIRPIN
@@ -161,7 +169,7 @@ cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
     if p.side == SIDE_INSIDE:
         return check_from_inside(nat, p)
     if never_a_host(p.source) or address_of_an_interface(
-        nat, nat.interfaces[p.port].vpc, p.source
+        nat, nat.attachments[p.port].vpc, p.source
     ):
         return DROP_SOURCE_INVALID
     return DROP_NONE
@@ -229,23 +237,18 @@ cdef inline int classify_fragment(Nat* nat, Packet* p) noexcept nogil:
 
 
 cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
-    cdef const uint8_t* ours
+    cdef const Attachment* own = &nat.attachments[p.port]
     cdef uint16_t ethertype
     cdef int reason
-    if p.side == SIDE_INSIDE:
-        if p.port >= nat.slots_max or not nat.slots[p.port].active:
-            return DROP_UNKNOWN_LINK
-        if nat.slots[p.port].interface == UNATTACHED:
-            return DROP_ENVIRONMENT_UNATTACHED
-        ours = nat.slots[p.port].gateway_mac
-    else:
-        if p.port >= nat.interfaces_max or not nat.interfaces[p.port].active:
-            return DROP_UNKNOWN_LINK
-        ours = nat.interfaces[p.port].mac
+    if p.port >= nat.attachments_max or not own.active:
+        return DROP_UNKNOWN_LINK
+    if own.interface == UNATTACHED:
+        return DROP_ENVIRONMENT_UNATTACHED
+    p.side = presumed_side(own)
     if p.length < ETHERNET_BYTES:
         return DROP_FRAME_TRUNCATED
     ethertype = load16(p.frame + 12)
-    if memcmp(p.frame, ours, 6) != 0:
+    if memcmp(p.frame, own.mac, 6) != 0:
         if ethertype != swap16(0x0806) or memcmp(p.frame, BROADCAST, 6) != 0:
             return DROP_NOT_OURS
     if ethertype == swap16(0x0806):
@@ -258,27 +261,19 @@ cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
     if reason:
         return reason
     if p.side == SIDE_INSIDE:
-        if p.source != nat.slots[p.port].address:
+        if p.source != own.address:
             return DROP_SOURCE_SPOOFED
         count_passage(
-            nat,
-            nat.slots[p.port].interface,
-            C_PACKETS_IN_FROM_SOURCE,
-            I_PACKETS_IN_FROM_SOURCE,
-            p,
+            nat, own.interface, C_PACKETS_IN_FROM_SOURCE, A_PACKETS_IN_FROM_SOURCE, p
         )
     else:
         if (
-            p.destination != nat.interfaces[p.port].address
+            p.destination != own.address
             and not interface_of_address(nat, &p.port, p.destination)
         ):
             return DROP_NOT_OURS
         count_passage(
-            nat,
-            p.port,
-            C_PACKETS_IN_FROM_DESTINATION,
-            I_PACKETS_IN_FROM_DESTINATION,
-            p,
+            nat, p.port, C_PACKETS_IN_FROM_DESTINATION, A_PACKETS_IN_FROM_DESTINATION, p
         )
     if p.header_length > IP_BYTES and source_routed(p):
         return DROP_SOURCE_ROUTE

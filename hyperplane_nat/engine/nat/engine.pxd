@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from hyperplane_nat.engine.flows.nat cimport Nat
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat
 from hyperplane_nat.engine.wire.packet cimport Packet
 
 
@@ -16,6 +16,8 @@ cdef class Engine:
     cdef readonly object ports
     cdef readonly object behaviour
     cdef readonly object neighbour_settings
+    cdef uint16_t _interface(self, number) except? 0
+    cdef void _set(self, uint16_t number, const Attachment* attachment)
     cdef void _collect(self)
     cdef void classify(self, Packet* packets, uint32_t count) noexcept nogil
     cdef void apply(self, Packet* p, uint64_t now) noexcept nogil

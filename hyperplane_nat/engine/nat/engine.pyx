@@ -5,8 +5,8 @@
 Theory of operation
 -------------------
 This is the engine as Python sees it: what it serves is set here, time is told to it here, and single
-frames are handed in.  The packet path of a forwarder calls the compiled methods, ``classify`` to
-``neighbours_due``.  All state is in one C structure and in the state map.
+frames are handed in. The packet path of a forwarder calls the compiled methods, `classify` to
+`neighbours_due`. All state is in one C structure and in the state map.
 
 The rest of the engine is .pxd files, compiled as part of this module: calls between them are direct,
 and inlined where that pays.
@@ -29,12 +29,15 @@ from hyperplane_nat.engine.nat.fragments cimport fragments_deadline, fragments_e
 from hyperplane_nat.engine.state.layout cimport (
     DESTINATIONS_MAX,
     NIL,
+    AttachmentRecord,
     Exhaustion,
     Header,
-    SlotCounters,
+    attachments_of,
+    interface_number,
+    records_of,
 )
 from hyperplane_nat.engine.flows.lifecycle cimport flows_expire, flows_rebuild
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, BehaviourRecord, Interface, Nat, Slot
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, BehaviourRecord, Nat
 from hyperplane_nat.engine.nat.neighbour_audit cimport audit_neighbours
 from hyperplane_nat.engine.flows.neighbour_table cimport (
     TIMER_FAILED,
@@ -61,14 +64,14 @@ from hyperplane_nat.engine.flows.neighbours cimport (
 from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, OFFLOAD_BYTES, REPLY_BYTES, Packet
 from hyperplane_nat.engine.flows.policy cimport Policy
 from hyperplane_nat.engine.flows.ports cimport ports_configure, ports_init, ports_release_memory
-from hyperplane_nat.engine.flows.retirement cimport interface_retire, slot_retire, strangers_retire, sweep
+from hyperplane_nat.engine.flows.retirement cimport attachment_retire, strangers_retire, sweep
 from hyperplane_nat.engine.wire.siphash cimport HashKey
 from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes, prefix_numbers
 from hyperplane_nat.engine.flows.timers cimport wheel_deadline
 from hyperplane_nat.engine.flows.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.flows.tracker cimport tracker_load
 from hyperplane_nat.engine.nat.translation cimport classify_batch, nat_apply, nat_classify
-from hyperplane_nat.engine.nat.views cimport events_of, next_hops_of
+from hyperplane_nat.engine.nat.views cimport attachment_of, events_of, next_hops_of, place_of
 
 from hyperplane_nat.engine.state.constants import Action, DropReason, Side, counter_names
 from hyperplane_nat.engine.state.settings import Behaviour, NeighbourSettings, Ports, Timeouts, Verdict
@@ -89,8 +92,8 @@ cdef int check_mtu(str what, uint32_t number, mtu) except -1:
     return 0
 
 
-cdef uint64_t slot_owner(interface, uint32_t link) except? 0:
-    """Environment and interface as one number, never 0: that is a slot nobody has had."""
+cdef uint64_t owner_of(interface, uint32_t link) except? 0:
+    """Environment and interface as one number, never 0: that is an attachment nobody has had."""
     cdef uint64_t attached = UNATTACHED if interface is None else interface
     return (<uint64_t>1 << 63) | (<uint64_t>link << 16) | attached
 
@@ -113,7 +116,7 @@ cdef class Engine:
         cdef uint8_t* base
         if not state.writable:
             raise ValueError("the engine needs a state map that is open for writing")
-        if nat.slots != NULL:
+        if nat.attachments != NULL:
             raise RuntimeError("an engine is initialised once")
         self.state = state
         self.policies = {}
@@ -127,15 +130,10 @@ cdef class Engine:
         header = <Header*>base
         nat.header = header
         nat.counters = <uint64_t*>(base + header.counters_offset)
-        nat.slot_counters = <SlotCounters*>(base + header.slot_counters_offset)
-        nat.slot_addresses = <uint32_t*>(base + header.slot_addresses_offset)
-        nat.interface_addresses = <uint32_t*>(base + header.interface_addresses_offset)
-        nat.interface_counters = <uint64_t*>(base + header.interface_counters_offset)
+        nat.records = records_of(header)
         nat.exhaustions = <Exhaustion*>(base + header.exhaustions_offset)
-        nat.slots_max = header.slots_max
-        nat.interfaces_max = header.interfaces_max
-        nat.slots = <Slot*>calloc(header.slots_max, sizeof(Slot))
-        nat.interfaces = <Interface*>calloc(header.interfaces_max, sizeof(Interface))
+        nat.attachments_max = attachments_of(header)
+        nat.attachments = <Attachment*>calloc(nat.attachments_max, sizeof(Attachment))
         nat.own_mask = 1
         while nat.own_mask < 2 * header.interfaces_max:
             nat.own_mask = nat.own_mask * 2 + 1
@@ -143,17 +141,12 @@ cdef class Engine:
         nat.own_numbers = <uint16_t*>calloc(nat.own_mask + 1, sizeof(uint16_t))
         nat.extras.arena = <uint8_t*>calloc(1, EXTRAS_BYTES)
         if (
-            nat.slots == NULL
-            or nat.interfaces == NULL
+            nat.attachments == NULL
             or nat.own_addresses == NULL
             or nat.own_numbers == NULL
             or nat.extras.arena == NULL
-            or fragments_init(
-                &nat.fragments, FRAGMENTS, header.slots_max, header.interfaces_max, fragment_key
-            )
-            or neighbours_init(
-                &nat.neighbours, NEIGHBOURS, neighbour_key, header.slots_max, header.interfaces_max
-            )
+            or fragments_init(&nat.fragments, FRAGMENTS, nat.attachments_max, fragment_key)
+            or neighbours_init(&nat.neighbours, NEIGHBOURS, neighbour_key, nat.attachments_max)
             or table_init(&nat.table, header, keys[0])
         ):
             raise MemoryError
@@ -175,8 +168,7 @@ cdef class Engine:
             fragments_release_memory(&self.nat.fragments)
             neighbours_release_memory(&self.nat.neighbours)
             free(self.nat.extras.arena)
-            free(self.nat.slots)
-            free(self.nat.interfaces)
+            free(self.nat.attachments)
             free(self.nat.own_addresses)
             free(self.nat.own_numbers)
             tombstones_resize(self.nat, 0)
@@ -265,25 +257,23 @@ cdef class Engine:
         Without a policy everything may be reached.  A new policy concerns new flows only.
         `mtu` is what its link carries, in bytes.
         """
-        if number >= self.nat.interfaces_max:
-            raise ValueError(f"interface {number}: the state map has {self.nat.interfaces_max}")
+        cdef uint16_t place = self._interface(number)
         if len(destinations) > DESTINATIONS_MAX:
             raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
-        if primary is not None and not 0 <= primary < self.nat.interfaces_max:
-            raise ValueError(f"interface {primary}: the state map has {self.nat.interfaces_max}")
         if not self.admits_interface(number, address):
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
         check_mtu("interface", number, mtu)
-        cdef Interface record
-        memset(&record, 0, sizeof(Interface))
+        cdef Attachment record
+        memset(&record, 0, sizeof(Attachment))
+        record.kind = ATTACHMENT_INTERFACE
         cdef bytes raw = mac_bytes(mac)
         record.address = address_number(address)
         record.subnet, record.subnet_mask = prefix_numbers(subnet)
         record.router = address_number(router)
         record.vpc = vpc
         record.mtu = mtu
-        if self.nat.interfaces[number].address != record.address:
-            fragments_forget(self.nat, SIDE_OUTSIDE, number)
+        if self.nat.attachments[place].address != record.address:
+            fragments_forget(self.nat, place)
         memcpy(record.mac, <const unsigned char*>raw, 6)
         for destination in destinations:
             prefix, mask = prefix_numbers(destination)
@@ -291,36 +281,33 @@ cdef class Engine:
             record.destination_masks[record.destinations_count] = mask
             record.destinations_count += 1
         record.active = 1
-        record.primary = <uint16_t>(number if primary is None else primary)
-        record.entries = self.nat.interfaces[number].entries
+        record.primary = place if primary is None else self._interface(primary)
+        record.interface = place
+        record.entries = self.nat.attachments[place].entries
         record.policy = NULL if policy is None else &policy.record
-        if self.nat.interface_addresses[number] != record.address:
-            memset(
-                &self.nat.interface_counters[number * INTERFACE_COUNTERS],
-                0,
-                INTERFACE_COUNTERS * sizeof(uint64_t),
-            )
-        neighbours_check(self.nat, number, &record)
-        self.nat.interfaces[number] = record
+        if self.nat.records[place].address != record.address:
+            memset(&self.nat.records[place], 0, sizeof(AttachmentRecord))
+        neighbours_check(self.nat, place, &record)
         self.policies[number] = policy
-        self.nat.interface_addresses[number] = record.address
-        if number >= self.nat.interfaces_used:
-            self.nat.interfaces_used = number + 1
+        self._set(place, &record)
         addresses_index(self.nat)
 
     def admits_interface(self, uint32_t number, address):
         """Whether no flow of an interface with another address has this number."""
-        cdef Interface* interface = &self.nat.interfaces[number]
+        cdef uint16_t place = self._interface(number)
+        cdef const Attachment* interface = &self.nat.attachments[place]
         return interface.retiring == 0 and (
-            interface.entries == 0 or self.nat.interface_addresses[number] == address_number(address)
+            interface.entries == 0 or self.nat.records[place].address == address_number(address)
         )
 
     def remove_interface(self, uint32_t number):
         """Nothing passes an interface any more; `sweep` removes its flows."""
-        if number < self.nat.interfaces_max:
-            interface_retire(self.nat, number)
-            fragments_forget(self.nat, SIDE_OUTSIDE, number)
-            neighbours_forget(self.nat, number)
+        cdef uint16_t place
+        if number < self.nat.header.interfaces_max:
+            place = self._interface(number)
+            attachment_retire(self.nat, place)
+            fragments_forget(self.nat, place)
+            neighbours_forget(self.nat, place)
             self.policies.pop(number, None)
             addresses_index(self.nat)
 
@@ -334,49 +321,63 @@ cdef class Engine:
         `link` tells environments apart that have the number one after the other; ValueError while
         flows of another remain.  `mtu` is what its link carries, in bytes.
         """
-        if number >= self.nat.slots_max:
-            raise ValueError(f"slot {number}: the state map has {self.nat.slots_max}")
-        if interface is not None and not 0 <= interface < self.nat.interfaces_max:
-            raise ValueError(f"interface {interface}: the map has {self.nat.interfaces_max}")
+        if number >= self.nat.header.slots_max:
+            raise ValueError(f"slot {number}: the state map has {self.nat.header.slots_max}")
+        cdef uint16_t leaves_by = UNATTACHED if interface is None else self._interface(interface)
         if not self.admits_slot(number, interface, link):
             raise ValueError(f"slot {number} still has flows of another environment (sweep first)")
         check_mtu("slot", number, mtu)
-        cdef Slot record
-        memset(&record, 0, sizeof(Slot))
+        cdef Attachment record
+        memset(&record, 0, sizeof(Attachment))
+        record.kind = ATTACHMENT_ENVIRONMENT
         cdef bytes environment = mac_bytes(environment_mac), ours = mac_bytes(gateway_mac)
-        cdef uint64_t owner = slot_owner(interface, link)
-        cdef SlotCounters* counters = &self.nat.slot_counters[number]
+        cdef uint64_t owner = owner_of(interface, link)
+        cdef AttachmentRecord* former = &self.nat.records[number]
         record.address = address_number(address)
-        record.gateway = address_number(gateway)
+        record.router = address_number(gateway)
         record.subnet, record.subnet_mask = prefix_numbers(subnet or f"{address}/30")
-        record.interface = UNATTACHED if interface is None else <uint16_t>interface
+        record.interface = leaves_by
+        record.primary = <uint16_t>number
         record.mtu = mtu
-        if counters.owner != owner:
-            fragments_forget(self.nat, SIDE_INSIDE, number)
-        memcpy(record.environment_mac, <const unsigned char*>environment, 6)
-        memcpy(record.gateway_mac, <const unsigned char*>ours, 6)
+        if former.owner != owner:
+            fragments_forget(self.nat, <uint16_t>number)
+        memcpy(record.peer_mac, <const unsigned char*>environment, 6)
+        memcpy(record.mac, <const unsigned char*>ours, 6)
         record.active = 1
-        record.entries = self.nat.slots[number].entries
-        if counters.owner and (counters.owner >> 16) != (owner >> 16):
-            memset(counters, 0, sizeof(SlotCounters))
-        counters.owner = owner
-        self.nat.slots[number] = record
-        self.nat.slot_addresses[number] = record.address
+        record.entries = self.nat.attachments[number].entries
+        if former.owner and (former.owner >> 16) != (owner >> 16):
+            memset(former, 0, sizeof(AttachmentRecord))
+        former.owner = owner
+        self._set(<uint16_t>number, &record)
 
     def admits_slot(self, uint32_t number, interface, uint32_t link=0):
         """Whether no flow of another environment, or by another interface, has this number."""
-        cdef uint64_t owner = self.nat.slot_counters[number].owner
-        return self.nat.slots[number].retiring == 0 and (
-            self.nat.slots[number].entries == 0
+        cdef uint64_t owner = self.nat.records[number].owner
+        return self.nat.attachments[number].retiring == 0 and (
+            self.nat.attachments[number].entries == 0
             or owner == 0
-            or owner == slot_owner(interface, link)
+            or owner == owner_of(interface, link)
         )
 
     def remove_slot(self, uint32_t number):
         """Nothing passes a slot any more; `sweep` ends its flows."""
-        if number < self.nat.slots_max:
-            slot_retire(self.nat, number)
-            fragments_forget(self.nat, SIDE_INSIDE, number)
+        if number < self.nat.header.slots_max:
+            attachment_retire(self.nat, number)
+            fragments_forget(self.nat, <uint16_t>number)
+
+    cdef uint16_t _interface(self, number) except? 0:
+        """The attachment of an interface number; ValueError where the map has no room for it."""
+        if not 0 <= number < self.nat.header.interfaces_max:
+            raise ValueError(
+                f"interface {number}: the state map has {self.nat.header.interfaces_max}"
+            )
+        return <uint16_t>(self.nat.header.slots_max + <uint32_t>number)
+
+    cdef void _set(self, uint16_t number, const Attachment* attachment):
+        self.nat.attachments[number] = attachment[0]
+        self.nat.records[number].address = attachment.address
+        if number >= self.nat.attachments_used:
+            self.nat.attachments_used = number + 1
 
     def remove_strangers(self):
         """Remove every slot and interface that flows of a predecessor name and nobody has set."""
@@ -384,12 +385,16 @@ cdef class Engine:
 
     def retiring(self):
         """Numbers of the slots and of the interfaces whose flows `sweep` has not dealt with yet."""
-        cdef uint32_t i
+        cdef uint32_t i, slots = self.nat.header.slots_max
         if self.nat.retiring == 0:
             return [], []
         return (
-            [i for i in range(self.nat.slots_max) if self.nat.slots[i].retiring],
-            [i for i in range(self.nat.interfaces_max) if self.nat.interfaces[i].retiring],
+            [i for i in range(slots) if self.nat.attachments[i].retiring],
+            [
+                interface_number(self.nat.header, <uint16_t>i)
+                for i in range(slots, self.nat.attachments_max)
+                if self.nat.attachments[i].retiring
+            ],
         )
 
     def sweep(self, uint64_t now_ms, uint32_t budget=0xFFFFFFFF):
@@ -402,7 +407,7 @@ cdef class Engine:
             used = sweep(self.nat, now_ms, budget)
         return used
 
-    def set_neighbour(self, uint16_t interface, address, mac, uint64_t now_ms=0):
+    def set_neighbour(self, interface, address, mac, uint64_t now_ms=0):
         """A next hop is known without a question, or (None) is forgotten; MemoryError without room.
 
         What waited for it leaves (`take_extra`), or is dropped.
@@ -411,16 +416,15 @@ cdef class Engine:
         cdef uint32_t number = address_number(address)
         cdef bytes raw
         cdef Neighbour* neighbour
-        if interface >= self.nat.interfaces_max:
-            raise ValueError(f"interface {interface}: the map has {self.nat.interfaces_max}")
-        neighbour = neighbour_find(table, interface, number)
+        cdef uint16_t place = self._interface(interface)
+        neighbour = neighbour_find(table, place, number)
         if mac is None:
             if neighbour != NULL:
                 neighbour_forget(self.nat, neighbour)
             return
         raw = mac_bytes(mac)
         if neighbour == NULL:
-            neighbour = neighbour_add(table, interface, number, <uint16_t>self.nat.slots_max)
+            neighbour = neighbour_add(table, place, number, <uint16_t>self.nat.attachments_max)
         if neighbour == NULL:
             raise MemoryError("the neighbour table is full")
         self.extra = []
@@ -441,7 +445,7 @@ cdef class Engine:
 
     def next_hops(self):
         """What is known of every next hop, in no order."""
-        return next_hops_of(&self.nat.neighbours)
+        return next_hops_of(self.nat)
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
                   uint16_t gso_size=0, checksum_at=None):
@@ -461,8 +465,7 @@ cdef class Engine:
         cdef unsigned char[::1] view = work
         p.frame = &view[0] + OFFLOAD_BYTES
         p.length = <uint32_t>length
-        p.side = side
-        p.port = port
+        p.port = attachment_of(self.nat, side, port)
         p.partial = partial
         p.gso_size = gso_size
         p.reply = reply
@@ -486,8 +489,7 @@ cdef class Engine:
         return Verdict(
             Action(p.action),
             DropReason.NONE,
-            Side(p.out_side),
-            p.out_port,
+            *place_of(self.nat, p.out_port),
             <bytes>p.out_frame[: p.out_length],
             p.gso_size,
         )
@@ -529,8 +531,7 @@ cdef class Engine:
                     Verdict(
                         Action(extra.action),
                         DropReason.NONE,
-                        Side(extra.side),
-                        extra.port,
+                        *place_of(self.nat, extra.port),
                         <bytes>extra.frame[: extra.length],
                     )
                 )

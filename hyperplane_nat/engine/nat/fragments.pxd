@@ -5,27 +5,27 @@
 Theory of operation
 -------------------
 Only the first fragment has ports, so only it can find or make the flow (RFC 4787 REQ-14, RFC 6146
-section 3.4).  Nothing is reassembled.  A context per datagram remembers what the first one was
-translated to; the others are rewritten by it.  Those that come before it wait, copied, until the
-first one comes, and leave after it.  What becomes of the first one becomes of them all, be it that it
-leaves, arrives, or does both on its way to a neighbour (:mod:`hairpin`).  A table says what follows
-from what (:mod:`fragment_states`).
+section 3.4). Nothing is reassembled. A context per datagram remembers what the first one was
+translated to; the others are rewritten by it. Those that come before it wait, copied, until the
+first one comes, and leave after it. What becomes of the first one becomes of them all, be it that it
+leaves, arrives, or does both on its way to a neighbour (`hairpin`). A table says what follows
+from what (`fragment_states`).
 
 A datagram whose fragments overlap is poisoned: which of the two versions the receiver believes
-cannot be known (RFC 1858, RFC 5722).  A fragment of which every byte has come before is dropped as
-a duplicate and harms nothing.  A context lasts until all of its datagram has come, or for
-``fragment_ms``.  A sender's identifications may come round within that time: a first fragment that is
+cannot be known (RFC 1858, RFC 5722). A fragment of which every byte has come before is dropped as
+a duplicate and harms nothing. A context lasts until all of its datagram has come, or for
+`fragment_ms`. A sender's identifications may come round within that time: a first fragment that is
 not the same as the one there was begins another datagram, and the unfinished one is given up.
 
 All fragments of what leaves have the identification that the first one got, and no other datagram
-gets it as long as there is the context (:mod:`identification`).
+gets it as long as there is the context (`identification`).
 
-Anybody can send fragments without firsts, so what they take is bounded.  A sender (a slot, or a
+Anybody can send fragments without firsts, so what they take is bounded. A sender (a slot, or a
 source address behind an interface) has a quota of datagrams and of waiting fragments; over it, the
-oldest of its own are given up, never another's.  When all memory is in use the slot or the interface
+oldest of its own are given up, never another's. When all memory is in use the slot or the interface
 that has the most gives up, so that each can have as much as any other whatever the others do.
-Datagrams that come in order never wait, so such a flood does not concern them.  What is forwarded
-takes memory where it arrives: :mod:`reassembly` has the bounds of that.
+Datagrams that come in order never wait, so such a flood does not concern them. What is forwarded
+takes memory where it arrives: `reassembly` has the bounds of that.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -33,7 +33,7 @@ from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport extra_add, extra_room
-from hyperplane_nat.engine.flows.flow_table cimport FlowKey, table_find
+from hyperplane_nat.engine.flows.flow_table cimport FlowKey, table_find_id
 from hyperplane_nat.engine.flows.fragment_table cimport (
     BUFFER_BYTES,
     NOTHING,
@@ -63,11 +63,12 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     key_port,
     key_protocol,
     key_side,
+    key_source,
     sender_of,
     waiting_of_the_largest,
 )
 from hyperplane_nat.engine.flows.identification cimport identification_hold, identification_release
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count, count_at_entry, drop
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count, count_at, count_at_entry, drop
 from hyperplane_nat.engine.flows.reassembly cimport (
     PIECE_BYTES,
     Account,
@@ -76,7 +77,7 @@ from hyperplane_nat.engine.flows.reassembly cimport (
 )
 from hyperplane_nat.engine.nat.classification cimport packet_key
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, second_of, target_of
-from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.nat.outbound cimport send
 from hyperplane_nat.engine.state.layout cimport NIL
 from hyperplane_nat.engine.wire.checksum cimport (
     load16,
@@ -111,7 +112,7 @@ cdef inline void give_up_waiting(Nat* nat, uint32_t number, uint8_t reason) noex
     cdef uint32_t dropped = buffers_give_back(&nat.fragments, number)
     nat.counters[C_DROP_BASE + reason] += dropped
     if key_side(context) == SIDE_INSIDE:
-        nat.slot_counters[key_port(context)].drops += dropped
+        count_at(nat, key_port(context), A_DROPS, dropped)
     nat.counters[C_FRAGMENTS_WAITING] = nat.fragments.buffers_used
 
 
@@ -129,7 +130,7 @@ cdef inline bint charge(Nat* nat, const Packet* p, Context* context, uint64_t no
         cost += context.waiting * (PIECE_BYTES + IP_BYTES) + context.received
     if context.charged == 0:
         context.destination = destination_of(
-            table, nat.interfaces[nat.slots[p.port].interface].vpc, p.destination
+            table, nat.attachments[nat.attachments[p.port].interface].vpc, p.destination
         )
     if not reassembly_charge(
         &table.senders[context.sender].account,
@@ -234,11 +235,12 @@ cdef inline void keep(Nat* nat, Packet* p, uint32_t number) noexcept nogil:
 
 
 cdef inline void count_at_flow(
-    Nat* nat, const Packet* p, FlowKey key, uint64_t hash
+    Nat* nat, Packet* p, FlowKey key, uint64_t hash
 ) noexcept nogil:
-    cdef uint32_t flow = table_find(&nat.table, p.side, key, hash)
-    if flow != NIL:
-        count_at_entry(&nat.table.entries[flow], p)
+    cdef uint32_t id = table_find_id(&nat.table, key, hash)
+    if id != NIL:
+        p.side = <uint8_t>(id & 1)
+        count_at_entry(&nat.table.entries[id >> 1], p)
 
 
 cdef inline void follow(Nat* nat, Packet* p, const Context* context) noexcept nogil:
@@ -252,15 +254,14 @@ cdef inline void follow(Nat* nat, Packet* p, const Context* context) noexcept no
             p.ip + 10,
             updated(load16(p.ip + 10), replaced32(p.destination, context.new_destination)),
         )
+        p.destination = context.new_destination
     if context.arrived_at != UNATTACHED:
         second = hairpin_turn(nat, p, context.arrived_at, context.new_source, 0)
         count_at_flow(nat, &second, context.arriving_key, context.arriving_hash)
-        send_inside(nat, &second, context.out_port)
+        send(nat, &second, context.out_port)
         judge(p, &second)
-    elif context.out_side == SIDE_INSIDE:
-        send_inside(nat, p, context.out_port)
     else:
-        send_outside(nat, p, context.out_port)
+        send(nat, p, context.out_port)
     if p.action != ACTION_DROP:
         count(nat, C_FRAGMENTS_FORWARDED)
 
@@ -290,7 +291,7 @@ cdef inline void let_go(Nat* nat, uint32_t number) noexcept nogil:
             drop(nat, &p, DROP_FRAGMENT_QUOTA)
             continue
         memcpy(frame, p.out_frame, p.out_length)
-        extra_add(&nat.extras, frame, p.out_length, p.action, p.out_side, p.out_port)
+        extra_add(&nat.extras, frame, p.out_length, p.action, p.out_port)
     buffers_give_back(table, number)
     nat.counters[C_FRAGMENTS_WAITING] = table.buffers_used
 
@@ -416,7 +417,6 @@ cdef inline void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcep
         happen(nat, number, FRAGMENT_EVENT_DENIED, p.reason)
         return
     count(nat, C_FRAGMENTS_FORWARDED)
-    context.out_side = p.out_side
     context.out_port = p.out_port
     context.identification = load16(p.ip + 4)
     context.new_source = load32(p.ip + 12)
@@ -427,7 +427,7 @@ cdef inline void fragment_answered(Nat* nat, Packet* p, uint32_t number) noexcep
         context.arrived_at = second.port
         context.arriving_key = packet_key(&second)
         context.arriving_hash = second.hash
-    if key_side(context) == SIDE_INSIDE:
+    if context.new_source != key_source(context):
         context.holds = 1
         identification_hold(
             &nat.identifications,
@@ -456,21 +456,22 @@ cdef inline uint64_t fragments_deadline(const Nat* nat) noexcept nogil:
     return table.contexts[table.by_time.first].created + nat.behaviour.fragment_ms
 
 
-cdef inline void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexcept nogil:
-    """A slot or an interface is gone: its number will mean another one."""
+cdef inline void fragments_forget(Nat* nat, uint16_t number) noexcept nogil:
+    """An attachment is gone: its number will mean another one."""
     cdef List* by_time = &nat.fragments.by_time
     cdef uint32_t i = by_time.first if by_time.count else NOTHING, following
-    cdef uint32_t address = nat.interface_addresses[number] if side == SIDE_OUTSIDE else 0
+    cdef uint32_t address = nat.records[number].address
+    cdef bint environment = nat.attachments[number].kind == ATTACHMENT_ENVIRONMENT
     cdef Context* context
     cdef bint sent, received
     while i != NOTHING:
         context = &nat.fragments.contexts[i]
         following = context.links[0].following
-        sent = key_side(context) == side and key_port(context) == number
+        sent = key_port(context) == number
         received = context.state == FRAGMENT_ANSWERED and (
-            (context.out_side == side and context.out_port == number)
+            context.out_port == number
             or (
-                side == SIDE_OUTSIDE
+                not environment
                 and key_side(context) == SIDE_INSIDE
                 and (context.new_source == address or context.arrived_at == number)
             )
@@ -478,5 +479,5 @@ cdef inline void fragments_forget(Nat* nat, uint8_t side, uint16_t number) noexc
         if sent or received:
             give_up(nat, i, DROP_UNKNOWN_LINK)
         i = following
-    if side == SIDE_INSIDE:
+    if environment:
         memset(&nat.fragments.senders[number].account, 0, sizeof(Account))

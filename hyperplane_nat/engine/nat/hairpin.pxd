@@ -5,15 +5,15 @@
 Theory of operation
 -------------------
 A packet from inside to the address of an interface of the same VPC is translated as any other that
-leaves.  Instead of leaving it becomes a second packet, in the same frame, which arrives at that
+leaves. Instead of leaving it becomes a second packet, in the same frame, which arrives at that
 address like any from outside: the receiver sees the sender's external address and port, both have
-flows, and the filter decides.  What becomes of the second packet is the verdict of the first.  The two
+flows, and the filter decides. What becomes of the second packet is the verdict of the first. The two
 are one hop, so the second keeps its TTL, and nobody is told when it is too large for its receiver's
 link: the sender knows nothing of the translated packet that an error would quote.
 
 A packet to an address where no mapping is makes no flow (HAIRPIN_NO_MAPPING): an environment that
-scans an interface leaves nothing behind.  Of a fragmented datagram the first piece is translated like
-this, and the others go where it went (:mod:`fragments`).  ICMP echo has no port to be sent to and reaches nobody;
+scans an interface leaves nothing behind. Of a fragmented datagram the first piece is translated like
+this, and the others go where it went (`fragments`). ICMP echo has no port to be sent to and reaches nobody;
 ICMP errors about what came by a hairpin go back by one (RFC 5508 REQ-7).
 """
 
@@ -22,7 +22,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport table_hash
 from hyperplane_nat.engine.flows.mapping cimport mapping_find, mapping_in_use
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_at_slot_out
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_sent
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
 from hyperplane_nat.engine.wire.packet cimport Packet
 
@@ -30,7 +30,7 @@ from hyperplane_nat.engine.wire.packet cimport Packet
 cdef inline uint16_t target_of(const Nat* nat, const Packet* p) noexcept nogil:
     """The number of the address that a packet from inside is for."""
     return number_of_address(
-        nat, nat.interfaces[nat.slots[p.port].interface].vpc, p.destination
+        nat, nat.attachments[nat.attachments[p.port].interface].vpc, p.destination
     )
 
 
@@ -64,6 +64,6 @@ cdef inline Packet hairpin_turn(
     Nat* nat, const Packet* p, uint16_t target, uint32_t source, uint16_t source_port
 ) noexcept nogil:
     """The same, counted: the first packet is done, but for the verdict."""
-    count_at_slot_out(nat, p)
+    count_sent(nat, p)
     nat.counters[C_PACKETS_HAIRPINNED] += p.segments
     return second_of(nat, p, target, source, source_port)

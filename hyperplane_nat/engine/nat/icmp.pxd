@@ -4,20 +4,20 @@
 
 Theory of operation
 -------------------
-An error quotes the packet that caused it, as its sender saw it after translation.  The quoted
+An error quotes the packet that caused it, as its sender saw it after translation. The quoted
 addresses and port name the flow; the quotation and the outer header are translated back
-together (RFC 5508, requirements 4 and 5).  The quoted IP header must be whole and its checksum
+together (RFC 5508, requirements 4 and 5). The quoted IP header must be whole and its checksum
 right (requirement 3), unless it has options: routers on the way write into those, and what is
 quoted need not have its checksum made anew, so it is adjusted for the address, right or not.
 Of the quoted transport header eight bytes suffice, so a TCP checksum is usually not there and is
 adjusted only when it is.
 
 A next hop with an MTU below 68 bytes cannot be: every module forwards as many unfragmented (RFC 791
-section 3.2), and no host believes less (RFC 1191 section 3).  An MTU of 0 is of a router older than
+section 3.2), and no host believes less (RFC 1191 section 3). An MTU of 0 is of a router older than
 RFC 1191, whose section 5 tells hosts what to make of it.
 
 An error neither refreshes nor ends a flow (requirement 6, RFC 5382 REQ-10, RFC 4787 REQ-12):
-anybody can forge one.  It is translated as long as the port is held, whatever has become of the
+anybody can forge one. It is translated as long as the port is held, whatever has become of the
 flow: what it speaks of may have left long ago (requirement 4 asks for any mapping there is).
 """
 
@@ -25,14 +25,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
-from hyperplane_nat.engine.flows.identification cimport identification_next, identification_of
+from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_find_id, table_hash
+from hyperplane_nat.engine.flows.identification cimport identification_next
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, drop
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
-from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
-from hyperplane_nat.engine.state.layout cimport NIL, Entry, is_mapping
+from hyperplane_nat.engine.nat.outbound cimport send
+from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
+from hyperplane_nat.engine.state.layout cimport NIL, End, Entry, is_mapping
 from hyperplane_nat.engine.wire.checksum cimport (
     complement,
     fold,
@@ -47,7 +48,6 @@ from hyperplane_nat.engine.wire.checksum cimport (
     updated,
 )
 from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, IP_BYTES, Packet, judge
-from hyperplane_nat.engine.wire.rewrite cimport rewrite_destination, rewrite_ip
 
 cdef enum:
     ICMP_UNREACHABLE = 3
@@ -60,20 +60,16 @@ cdef enum:
     QUOTED_MIN = 8
     MTU_MIN = 68
 
-# The packet that an error quotes.  `ours` and `port` are of its end on our side of the translation:
-# the source of one that had left, the destination of one that had come in.  `address_at` and
-# `port_at` tell where they stand, in the IP and in the transport header.
+# The packet that an error quotes.  An echo's identifier is the port of its originator's end.
 cdef struct Quote:
     uint8_t* ip
     uint8_t* l4
     uint32_t available
-    uint32_t ours
-    uint32_t remote
-    uint16_t port
-    uint16_t remote_port
+    uint32_t source
+    uint32_t destination
+    uint16_t source_port
+    uint16_t destination_port
     uint8_t protocol
-    uint8_t address_at
-    uint8_t port_at
 
 
 cdef inline bint impossible_mtu(const Packet* p) noexcept nogil:
@@ -107,80 +103,70 @@ cdef inline int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexc
     quote.l4 = ip + header
     quote.available = available - header
     quote.protocol = ip[9]
-    quote.address_at = 16 if from_inside else 12
-    quote.ours = load32(ip + quote.address_at)
-    quote.remote = load32(ip + 28 - quote.address_at)
+    quote.source = load32(ip + 12)
+    quote.destination = load32(ip + 16)
     if quote.protocol == 6 or quote.protocol == 17:
-        quote.port_at = 2 if from_inside else 0
-        quote.remote_port = load16(quote.l4 + 2 - quote.port_at)
+        quote.source_port = load16(quote.l4)
+        quote.destination_port = load16(quote.l4 + 2)
     elif quote.protocol == 1 and quote.l4[0] == (0 if from_inside else 8):
-        quote.port_at = 4
-        quote.remote_port = 0
+        quote.source_port = 0 if from_inside else load16(quote.l4 + 4)
+        quote.destination_port = load16(quote.l4 + 4) if from_inside else 0
     else:
         return DROP_ICMP_ERROR_MALFORMED
-    quote.port = load16(quote.l4 + quote.port_at)
     if from_inside:
-        if quote.ours != nat.slots[p.port].address or quote.remote != p.destination:
+        if quote.destination != nat.attachments[p.port].address or quote.source != p.destination:
             return DROP_ICMP_ERROR_MISMATCH
-    elif quote.ours != nat.interfaces[p.port].address:
+    elif quote.source != nat.attachments[p.port].address:
         return DROP_ICMP_ERROR_MISMATCH
     return DROP_NONE
 
 
-cdef inline const Entry* quote_find(
-    Nat* nat, const Packet* p, const Quote* quote, uint64_t now
+cdef inline uint32_t quote_find(
+    Nat* nat, Packet* p, const Quote* quote, uint64_t now
 ) noexcept nogil:
-    """The flow of the quoted packet, or the mapping that alone let it in; NULL without either."""
-    cdef uint32_t flow
+    """The flow of the quoted packet, or the mapping that alone let it in; NIL without either.
+
+    An error comes from where the answers to the quoted packet would.
+    """
+    cdef FlowKey key = flow_key(
+        quote.protocol,
+        p.port,
+        quote.destination,
+        quote.destination_port,
+        quote.source,
+        quote.source_port,
+    )
+    cdef uint32_t id = table_find_id(&nat.table, key, table_hash(&nat.table, key)), flow = id >> 1
     cdef const Entry* entry
-    if p.side == SIDE_INSIDE:
-        key = flow_key(
-            SIDE_INSIDE,
-            quote.protocol,
-            p.port,
-            quote.ours,
-            quote.port,
-            quote.remote,
-            quote.remote_port,
-        )
-    else:
-        key = flow_key(
-            SIDE_OUTSIDE,
-            quote.protocol,
-            p.port,
-            quote.remote,
-            quote.remote_port,
-            quote.ours,
-            quote.port,
-        )
-    flow = table_find(&nat.table, p.side, key, table_hash(&nat.table, key))
-    if flow != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
-        entry = &nat.table.entries[flow]
-        if entry.originator == NOBODY:
-            return NULL
-        return entry
+    if id != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
+        p.side = <uint8_t>(id & 1)
+        return NIL if nat.table.entries[flow].originator == NOBODY else flow
     if p.side == SIDE_OUTSIDE or not nat.behaviour.mapping:
-        return NULL
-    flow = mapping_find(nat, SIDE_INSIDE, quote.protocol, p.port, quote.ours, quote.port, now)
+        return NIL
+    flow = mapping_find(
+        nat, SIDE_INSIDE, quote.protocol, p.port, quote.destination, quote.destination_port, now
+    )
     if flow == NIL:
-        return NULL
+        return NIL
     entry = &nat.table.entries[flow]
-    if filter_admits(nat, quote.protocol, entry.responder, quote.remote, entry.translated_port):
-        return entry
-    return NULL
+    if filter_admits(nat, quote.protocol, entry.responder, quote.source, entry.translated_port):
+        return flow
+    return NIL
 
 
 cdef inline void quote_rewrite(
-    Packet* p, const Quote* quote, uint32_t translated, uint16_t port
+    const Quote* quote, bint source, const End* end, bint has_port
 ) noexcept nogil:
-    """Give the quoted packet this address and port at our end, and the error its checksum."""
+    """Give the quoted packet this source, or destination; `has_port` tells whether with its port."""
     cdef uint32_t field = 16 if quote.protocol == 6 else (6 if quote.protocol == 17 else 2)
-    cdef uint64_t moved = replaced32(quote.ours, translated)
-    cdef uint64_t delta = replaced16(quote.port, port)
+    cdef uint64_t moved = replaced32(quote.source if source else quote.destination, end.address)
+    cdef uint64_t delta = 0
     cdef uint16_t checksum
     store16(quote.ip + 10, updated(load16(quote.ip + 10), moved))
-    store32(quote.ip + quote.address_at, translated)
-    store16(quote.l4 + quote.port_at, port)
+    store32(quote.ip + (12 if source else 16), end.address)
+    if has_port:
+        delta = replaced16(quote.source_port if source else quote.destination_port, end.port)
+        store16(quote.l4 + (4 if quote.protocol == 1 else (0 if source else 2)), end.port)
     if quote.protocol != 1:
         delta += moved
     if field + 2 <= quote.available:
@@ -190,40 +176,41 @@ cdef inline void quote_rewrite(
             if quote.protocol == 17 and checksum == 0:
                 checksum = 0xFFFF
             store16(quote.l4 + field, checksum)
-    store16(p.l4 + 2, 0)
-    store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
 
 
 cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    """An ICMP error of type 3, 11 or 12 from either side."""
+    """An ICMP error of type 3, 11 or 12 from either end, or from a router on the way to it."""
     cdef Quote quote
+    cdef Passage passage
     cdef const Entry* entry
     cdef Packet second
-    cdef uint32_t translated
+    cdef uint32_t flow
+    cdef bint echo
     cdef int reason = quote_parse(nat, p, &quote)
     if reason:
         drop(nat, p, reason)
         return
-    entry = quote_find(nat, p, &quote, now)
-    if entry == NULL:
+    flow = quote_find(nat, p, &quote, now)
+    if flow == NIL:
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
         return
-    if p.side == SIDE_INSIDE:
-        translated = entry.translated_address
-        quote_rewrite(p, &quote, translated, entry.translated_port)
-        rewrite_ip(
-            p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
-        )
-        if p.hairpin:
-            second = hairpin_turn(nat, p, target_of(nat, p), translated, 0)
-            translate_error(nat, &second, now)
-            judge(p, &second)
-            return
-        send_outside(nat, p, entry.responder)
-    else:
-        quote_rewrite(p, &quote, entry.source_address, entry.source_port)
-        rewrite_destination(p, entry.source_address)
-        send_inside(nat, p, entry.originator)
+    entry = &nat.table.entries[flow]
+    passage = passage_of(nat, flow, p.side)
+    echo = quote.protocol == 1
+    # What is quoted went the other way.
+    if passage.source:
+        quote_rewrite(&quote, False, &passage.new_source, not echo or p.side == SIDE_INSIDE)
+    if passage.destination:
+        quote_rewrite(&quote, True, &passage.new_destination, not echo or p.side == SIDE_OUTSIDE)
+    store16(p.l4 + 2, 0)
+    store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
+    rewrite_addresses(nat, p, &passage)
+    if p.hairpin and p.side == SIDE_INSIDE:
+        second = hairpin_turn(nat, p, target_of(nat, p), passage.new_source.address, 0)
+        translate_error(nat, &second, now)
+        judge(p, &second)
+        return
+    send(nat, p, entry.originator if p.side else entry.responder)
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
 
@@ -238,8 +225,8 @@ cdef inline void reply_error(
     interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.  Without
     a buffer there is no answer.
     """
-    cdef const uint8_t* ours = nat.slots[p.port].gateway_mac
-    cdef uint32_t source = nat.slots[p.port].gateway
+    cdef const Attachment* own = &nat.attachments[p.port]
+    cdef uint32_t source = own.router
     cdef uint16_t identification = 0
     cdef uint8_t* frame = p.reply
     cdef uint8_t* ip = frame + ETHERNET_BYTES
@@ -248,16 +235,15 @@ cdef inline void reply_error(
     cdef uint32_t total = 20 + ICMP_BYTES + quoted
     if frame == NULL:
         return
-    if p.side == SIDE_OUTSIDE:
-        ours = nat.interfaces[p.port].mac
-        source = nat.interfaces[p.port].address
+    if own.kind == ATTACHMENT_INTERFACE:
+        source = own.address
         identification = identification_next(&nat.identifications, source, p.source, 1, 1)
         # Nobody sends from a group address: the answer would be for everybody.
         if p.frame[6] & 1:
             return
     memset(frame, 0, ETHERNET_BYTES + 20 + ICMP_BYTES)
     memcpy(frame, p.frame + 6, 6)
-    memcpy(frame + 6, ours, 6)
+    memcpy(frame + 6, own.mac, 6)
     frame[12] = 0x08
     ip[0] = 0x45
     ip[1] = 0xC0
@@ -274,8 +260,7 @@ cdef inline void reply_error(
     memcpy(icmp + ICMP_BYTES, p.ip, quoted)
     store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
     p.action = ACTION_REPLY
-    p.out_side = p.side
-    p.out_port = nat.interfaces[p.port].primary if p.side else p.port
+    p.out_port = own.primary
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + total
     count(nat, C_REPLIES_ICMP)

@@ -8,8 +8,8 @@ A packet is compared with the MTU of the link it will leave on, before anything 
 so that the error can quote it as its sender knows it:
 
 * with don't-fragment it is dropped and its sender told the MTU (RFC 1191, RFC 4787 REQ-13);
-* without, it goes on and leaves in pieces (:mod:`outbound`);
-* a super-frame is as large as its segments will be.  One of TCP without don't-fragment gets smaller
+* without, it goes on and leaves in pieces (`outbound`);
+* a super-frame is as large as its segments will be. One of TCP without don't-fragment gets smaller
   segments, which TCP cannot tell from others.  One of UDP leaves as the pieces of its segments, for
   those are datagrams, and their size is the sender's.
 
@@ -43,10 +43,8 @@ cdef enum:
 
 cdef inline bint needs_fitting(const Nat* nat, const Packet* p, const Entry* entry) noexcept nogil:
     """Whether `fit` has anything to do with a packet: it is large, or opens a connection."""
-    cdef uint16_t mtu = (
-        nat.slots[entry.originator].mtu if p.side else nat.interfaces[entry.responder].mtu
-    )
-    return p.total_length > mtu or p.flags & TCP_SYN
+    cdef uint16_t target = entry.originator if p.side else entry.responder
+    return p.total_length > nat.attachments[target].mtu or p.flags & TCP_SYN
 
 
 cdef inline void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
@@ -71,9 +69,9 @@ cdef inline void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil
 
 cdef inline bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     """Make a packet of a flow fit its way, as far as can be; True when it goes no further."""
-    cdef uint16_t inside = nat.slots[entry.originator].mtu
-    cdef uint16_t outside = nat.interfaces[entry.responder].mtu
-    cdef uint16_t mtu = inside if p.side else outside
+    cdef uint16_t originators = nat.attachments[entry.originator].mtu
+    cdef uint16_t responders = nat.attachments[entry.responder].mtu
+    cdef uint16_t mtu = originators if p.side else responders
     cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
     cdef bint segmented = p.gso_size != 0 and p.protocol != 17
     if too_large(p, mtu):
@@ -87,5 +85,5 @@ cdef inline bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
             p.offload_changed = 1
             count_segments(p)
     if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
-        clamp_mss(nat, p, min(inside, outside) - HEADERS_BYTES)
+        clamp_mss(nat, p, min(originators, responders) - HEADERS_BYTES)
     return False

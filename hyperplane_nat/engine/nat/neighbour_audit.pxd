@@ -82,14 +82,14 @@ cdef inline list audit_shares(const Nat* nat, dict links, dict by_interface, dic
     cdef const WaitingFrames* waiting = &table.waiting
     cdef uint32_t i
     cdef list problems = []
-    for i in range(nat.interfaces_max):
+    for i in range(nat.attachments_max):
         if table.links[i].neighbours != links.get(i, 0):
-            problems.append(f"interface {i}: {table.links[i].neighbours} next hops counted")
+            problems.append(f"attachment {i}: {table.links[i].neighbours} next hops counted")
         if waiting.by_interface[i] != by_interface.get(i, 0):
-            problems.append(f"interface {i}: {waiting.by_interface[i]} blocks counted")
-    for i in range(nat.slots_max + 1):
+            problems.append(f"attachment {i}: {waiting.by_interface[i]} blocks counted")
+    for i in range(nat.attachments_max + 1):
         if waiting.by_asker[i] != by_asker.get(i, 0):
-            problems.append(f"slot {i}: {waiting.by_asker[i]} blocks counted")
+            problems.append(f"asker {i}: {waiting.by_asker[i]} blocks counted")
     return problems
 
 
@@ -134,12 +134,12 @@ cdef inline list audit_neighbours(const Nat* nat):
         timed = in_chains(nat, problems)
         asked = {
             address
-            for i in range(nat.slots_max + 1)
+            for i in range(nat.attachments_max + 1)
             for address in walk(&table.askers[i], BY_ASKER, f"environment {i}")
         }
         linked = {
             address
-            for i in range(nat.interfaces_max)
+            for i in range(nat.attachments_max)
             for address in walk(&table.links[i].unanswered, BY_LINK, f"link {i}")
         }
     except ValueError as error:

@@ -2,13 +2,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Addressing a translated packet to its next hop.
 
-On a slot there is one host, whose MAC address is known; whoever is behind an interface is found by
-:mod:`neighbours`.  All addresses of an interface share the link and the next hops of the primary.
+On the link of an environment there is one host, whose MAC address is known; whoever is behind an
+interface is found by `neighbours`. All addresses of an interface share the link and the next hops of the primary.
 
 A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
-may be told so was told before (:mod:`mtu`).  The first piece is the packet itself, made shorter;
-the others are extra frames.  A UDP super-frame whose datagrams are too large is first cut into them,
-as Linux would (``__udp_gso_segment``): their identifications count up from that of the whole.
+may be told so was told before (`mtu`). The first piece is the packet itself, made shorter;
+the others are extra frames. A UDP super-frame whose datagrams are too large is first cut into them,
+as Linux would (`__udp_gso_segment`): their identifications count up from that of the whole.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -24,11 +24,11 @@ from hyperplane_nat.engine.flows.extras cimport (
     extra_set,
 )
 from hyperplane_nat.engine.flows.nat cimport (
-    Interface,
+    Attachment,
     Nat,
     count,
-    count_at_slot_out,
     count_passage,
+    count_sent,
     drop,
 )
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_send
@@ -62,49 +62,52 @@ cdef enum:
     UDP_CHECKSUM = 6
 
 
-cdef inline void send_inside(Nat* nat, Packet* p, uint16_t slot) noexcept nogil:
-    if not nat.slots[slot].active:
+cdef inline void send_inside(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
+    """Send a packet to an environment."""
+    cdef const Attachment* target = &nat.attachments[number]
+    if not target.active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
-    if must_be_cut(p, nat.slots[slot].mtu):
-        send_cut(nat, p, SIDE_INSIDE, slot, nat.slots[slot].mtu)
+    if must_be_cut(p, target.mtu):
+        send_cut(nat, p, number, target.mtu)
         return
-    address_frame(p, nat.slots[slot].environment_mac, nat.slots[slot].gateway_mac)
-    forward(p, SIDE_INSIDE, slot)
+    address_frame(p, target.peer_mac, target.mac)
+    forward(p, number)
     count_passage(
-        nat,
-        nat.slots[slot].interface,
-        C_PACKETS_OUT_TO_SOURCE,
-        I_PACKETS_OUT_TO_SOURCE,
-        p,
+        nat, target.interface, C_PACKETS_OUT_TO_SOURCE, A_PACKETS_OUT_TO_SOURCE, p
     )
-    nat.slot_counters[slot].packets_in += p.segments
-    nat.slot_counters[slot].bytes_in += wire_bytes(p)
+    nat.records[number].counters[<int>A_PACKETS_OUT_TO_SOURCE] += p.segments
+    nat.records[number].counters[<int>A_BYTES_OUT_TO_SOURCE] += wire_bytes(p)
 
 
-cdef inline void send_outside(Nat* nat, Packet* p, uint16_t interface) noexcept nogil:
-    cdef uint16_t primary = nat.interfaces[interface].primary
-    cdef const Interface* link = &nat.interfaces[primary]
+cdef inline void send_outside(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
+    """Send a packet from an address of an interface to whom it is for."""
+    cdef uint16_t primary = nat.attachments[number].primary
+    cdef const Attachment* link = &nat.attachments[primary]
     cdef int reason
-    if not link.active or not nat.interfaces[interface].active:
+    if not link.active or not nat.attachments[number].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
     if must_be_cut(p, link.mtu):
-        send_cut(nat, p, SIDE_OUTSIDE, interface, link.mtu)
+        send_cut(nat, p, number, link.mtu)
         return
     reason = neighbour_send(nat, primary, p)
     if reason:
         drop(nat, p, reason)
         return
     count_passage(
-        nat,
-        interface,
-        C_PACKETS_OUT_TO_DESTINATION,
-        I_PACKETS_OUT_TO_DESTINATION,
-        p,
+        nat, number, C_PACKETS_OUT_TO_DESTINATION, A_PACKETS_OUT_TO_DESTINATION, p
     )
-    if p.side == SIDE_INSIDE:
-        count_at_slot_out(nat, p)
+    if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
+        count_sent(nat, p)
+
+
+cdef inline void send(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
+    """Send a packet, translated as it is, by an attachment."""
+    if nat.attachments[number].kind == ATTACHMENT_ENVIRONMENT:
+        send_inside(nat, p, number)
+    else:
+        send_outside(nat, p, number)
 
 
 cdef inline bint must_be_cut(const Packet* p, uint32_t mtu) noexcept nogil:
@@ -153,20 +156,11 @@ cdef inline void cut(Packet* p, uint32_t length, uint16_t field) noexcept nogil:
     store16(p.ip + 10, complement(sum_bytes(p.ip, p.header_length, 0)))
 
 
-cdef inline void send(Nat* nat, Packet* p, int side, uint16_t number) noexcept nogil:
-    if side == SIDE_INSIDE:
-        send_inside(nat, p, number)
-    else:
-        send_outside(nat, p, number)
-
-
-cdef inline void send_cut(
-    Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
-) noexcept nogil:
+cdef inline void send_cut(Nat* nat, Packet* p, uint16_t number, uint32_t mtu) noexcept nogil:
     if p.gso_size:
-        send_datagrams(nat, p, side, number, mtu)
+        send_datagrams(nat, p, number, mtu)
     else:
-        send_in_pieces(nat, p, side, number, mtu)
+        send_in_pieces(nat, p, number, mtu)
 
 
 cdef inline void become_datagram(
@@ -200,7 +194,7 @@ cdef inline void become_datagram(
 
 
 cdef inline void send_datagrams(
-    Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
+    Nat* nat, Packet* p, uint16_t number, uint32_t mtu
 ) noexcept nogil:
     """Cut a UDP super-frame; what is still too large leaves in pieces."""
     cdef uint32_t room = (mtu - p.header_length) & ~<uint32_t>7, head = ETHERNET_BYTES + p.headers
@@ -226,7 +220,7 @@ cdef inline void send_datagrams(
     p.offload_changed = 1
     memcpy(header, p.frame, head)
     become_datagram(p, size, 0, summed)
-    send(nat, p, side, number)
+    send(nat, p, number)
     if p.action == ACTION_DROP:
         # So it would be with the others.
         p.segments = <uint16_t>(datagrams - 1)
@@ -245,14 +239,13 @@ cdef inline void send_datagrams(
         datagram.l4 = datagram.ip + p.header_length
         become_datagram(&datagram, size, <uint16_t>i, summed)
         # Its pieces come behind it.
-        extra_add(&nat.extras, frame, head + size, ACTION_DROP, 0, 0)
-        send(nat, &datagram, side, number)
+        extra_add(&nat.extras, frame, head + size, ACTION_DROP, 0)
+        send(nat, &datagram, number)
         if datagram.action == ACTION_FORWARD:
             extra_set(
                 &nat.extras.frames[others],
                 datagram.out_length,
                 datagram.action,
-                datagram.out_side,
                 datagram.out_port,
             )
         else:
@@ -263,7 +256,7 @@ cdef inline void send_datagrams(
 
 
 cdef inline void send_in_pieces(
-    Nat* nat, Packet* p, int side, uint16_t number, uint32_t mtu
+    Nat* nat, Packet* p, uint16_t number, uint32_t mtu
 ) noexcept nogil:
     cdef uint32_t room = (mtu - p.header_length) & ~<uint32_t>7, length = p.l4_length
     cdef uint32_t position = room, size, head = ETHERNET_BYTES + p.header_length
@@ -286,7 +279,7 @@ cdef inline void send_in_pieces(
     p.offload_changed = 1
     memcpy(header, p.frame, head)
     cut(p, room, field | MORE_FRAGMENTS)
-    send(nat, p, side, number)
+    send(nat, p, number)
     if p.action == ACTION_DROP:
         return
     blank_options(header + ETHERNET_BYTES, p.header_length)
@@ -301,10 +294,8 @@ cdef inline void send_in_pieces(
         piece.l4 = frame + head
         flags = MORE_FRAGMENTS if position + size < length else field & MORE_FRAGMENTS
         cut(&piece, size, flags | <uint16_t>(offset + (position >> 3)))
-        send(nat, &piece, side, number)
+        send(nat, &piece, number)
         if piece.action == ACTION_FORWARD:
-            extra_add(
-                &nat.extras, frame, piece.out_length, piece.action, piece.out_side, piece.out_port
-            )
+            extra_add(&nat.extras, frame, piece.out_length, piece.action, piece.out_port)
         position += size
     count(nat, C_PACKETS_FRAGMENTED)

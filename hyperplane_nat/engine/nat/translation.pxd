@@ -4,31 +4,30 @@
 
 Theory of operation
 -------------------
-``nat_classify`` reads a frame and decides everything that needs no flow (:mod:`classification`).
+`nat_classify` reads a frame and decides everything that needs no flow (`classification`).
 It leaves the hash of the flow key in the packet, so that a caller with a batch of frames can fetch
-index and entries into the cache before it comes back with ``nat_apply``, which finds or makes the
-flow, lets the tracker decide and rewrites the frame in place.  Both run without the GIL and allocate
+index and entries into the cache before it comes back with `nat_apply`, which finds or makes the
+flow, lets the tracker decide and rewrites the frame in place. Both run without the GIL and allocate
 nothing.
 
-Invariants: a frame whose source is not its slot's goes nowhere; a packet from outside passes only
+Invariants: a frame whose source is not its environment's goes nowhere; a packet from outside passes only
 to the flow it belongs to, or to a mapping whose filter admits it; a drop has one reason and one
 counter; no shortage ends a flow.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
-    table_find,
+    table_find_id,
     table_prefetch_entry,
     table_prefetch_index,
 )
 from hyperplane_nat.engine.flows.fragment_table cimport NOTHING
-from hyperplane_nat.engine.flows.identification cimport identification_of
 from hyperplane_nat.engine.flows.lifecycle cimport flow_create, flow_settle, flow_track
 from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_answers
-from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at_entry, count_interface, drop
+from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at, count_at_entry, drop
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
@@ -42,16 +41,17 @@ from hyperplane_nat.engine.nat.icmp cimport (
     translate_error,
 )
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat.outbound cimport send_inside, send_outside
+from hyperplane_nat.engine.nat.outbound cimport send
+from hyperplane_nat.engine.nat.passage cimport rewrite
 from hyperplane_nat.engine.state.layout cimport NIL, Entry
 from hyperplane_nat.engine.wire.packet cimport (
     KIND_ARP,
     KIND_FLOW,
     KIND_ICMP_ERROR,
     Packet,
+    is_second,
     judge,
 )
-from hyperplane_nat.engine.wire.rewrite cimport rewrite_destination, rewrite_ip, rewrite_l4
 
 
 cdef inline void nat_classify(Nat* nat, Packet* p) noexcept nogil:
@@ -100,11 +100,11 @@ cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
         reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
 
 
-cdef inline uint32_t flow_of(Nat* nat, const Packet* p, uint64_t now) noexcept nogil:
-    """The flow that a packet belongs to now, or NIL."""
-    cdef uint32_t flow = table_find(&nat.table, p.side, packet_key(p), p.hash)
+cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """The flow that a packet belongs to now, or NIL; the packet's side is told by it."""
+    cdef uint32_t id = table_find_id(&nat.table, packet_key(p), p.hash), flow = id >> 1
     cdef const Entry* entry
-    if flow == NIL:
+    if id == NIL:
         return NIL
     entry = &nat.table.entries[flow]
     if (
@@ -112,6 +112,7 @@ cdef inline uint32_t flow_of(Nat* nat, const Packet* p, uint64_t now) noexcept n
         and flow_settle(nat, flow, now)
     ):
         return NIL
+    p.side = <uint8_t>(id & 1)
     return flow
 
 
@@ -122,7 +123,7 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
     if p.protocol == 6:
         if p.segment == SEGMENT_SYN:
             count(nat, C_TCP_SYNS_FROM_SOURCE)
-            count_interface(nat, nat.slots[p.port].interface, I_TCP_SYNS_FROM_SOURCE)
+            count_at(nat, nat.attachments[p.port].interface, A_TCP_SYNS_FROM_SOURCE)
         elif not mapping_answers(nat, p, now):
             refuse_stray(nat, p)
             note_refusal(nat, p, p.reason, now)
@@ -147,70 +148,53 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t flow, Packet* p, uint64_t now) 
     return False
 
 
-cdef inline void translate_leaving(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    """Translate a packet from inside by its flow, or by a new one, and send it."""
-    cdef uint32_t flow, translated
-    cdef Entry* entry
-    cdef Packet second
-    if p.hairpin and not hairpin_reachable(nat, p, now):
-        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
-        return
-    flow = flow_of(nat, p, now)
-    if flow == NIL:
-        flow = flow_begin(nat, p, now)
-        if flow == NIL:
-            return
-    elif not flow_goes_on(nat, flow, p, now):
-        return
-    entry = &nat.table.entries[flow]
-    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
-        return
-    count_at_entry(entry, p)
-    translated = entry.translated_address
-    rewrite_l4(p, 4 if p.protocol == 1 else 0, p.source, translated, entry.translated_port)
-    rewrite_ip(
-        p, 12, p.source, translated, identification_of(&nat.identifications, p, translated)
-    )
-    if p.hairpin:
-        second = hairpin_turn(nat, p, target_of(nat, p), translated, entry.translated_port)
-        translate_arriving(nat, &second, now)
-        judge(p, &second)
-    else:
-        send_outside(nat, p, entry.responder)
-
-
-cdef inline void translate_arriving(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    """Translate a packet from outside by its flow, or by the mapping that admits it, and deliver it."""
-    cdef uint32_t flow = flow_of(nat, p, now)
-    cdef bint admitted = flow == NIL
-    cdef Entry* entry
+cdef inline uint32_t mapping_let_in(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
+    """The mapping that admits a packet from outside without a flow, or NIL: it was dropped."""
+    cdef uint32_t mapping = NIL
     cdef int reason = DROP_NO_FLOW
-    if admitted:
-        if nat.behaviour.mapping:
-            reason = mapping_admit(nat, p, now, &flow)
-        if reason:
-            drop(nat, p, reason)
-            note_refusal(nat, p, reason, now)
-            return
-    elif not flow_goes_on(nat, flow, p, now):
-        return
-    entry = &nat.table.entries[flow]
-    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
-        return
-    if not admitted:
-        count_at_entry(entry, p)
-    rewrite_l4(
-        p, 4 if p.protocol == 1 else 2, p.destination, entry.source_address, entry.source_port
-    )
-    rewrite_destination(p, entry.source_address)
-    send_inside(nat, p, entry.originator)
+    if nat.behaviour.mapping:
+        reason = mapping_admit(nat, p, now, &mapping)
+    if reason == DROP_NONE:
+        return mapping
+    drop(nat, p, reason)
+    note_refusal(nat, p, reason, now)
+    return NIL
 
 
 cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    if p.side == SIDE_INSIDE:
-        translate_leaving(nat, p, now)
+    """Translate a packet by its flow, by a new one, or by the mapping that lets it in, and send it."""
+    cdef uint32_t flow
+    cdef bint known
+    cdef Entry* entry
+    cdef Packet second
+    if p.hairpin and not is_second(p) and not hairpin_reachable(nat, p, now):
+        drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
+        return
+    flow = flow_of(nat, p, now)
+    known = flow != NIL or p.side == SIDE_INSIDE
+    if flow != NIL:
+        if not flow_goes_on(nat, flow, p, now):
+            return
+    elif p.side == SIDE_INSIDE:
+        flow = flow_begin(nat, p, now)
     else:
-        translate_arriving(nat, p, now)
+        flow = mapping_let_in(nat, p, now)
+    if flow == NIL:
+        return
+    entry = &nat.table.entries[flow]
+    if needs_fitting(nat, p, entry) and fit(nat, p, entry):
+        return
+    if known:
+        count_at_entry(entry, p)
+    rewrite(nat, p, flow)
+    if p.hairpin and not is_second(p):
+        second = hairpin_turn(
+            nat, p, target_of(nat, p), entry.translated_address, entry.translated_port
+        )
+        translate_flow(nat, &second, now)
+        judge(p, &second)
+    else:
+        send(nat, p, entry.originator if p.side else entry.responder)
 
 
 cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:

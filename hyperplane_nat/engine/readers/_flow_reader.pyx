@@ -4,12 +4,12 @@
 
 Theory of operation
 -------------------
-A list of a million flows is hundreds of megabytes of JSON.  It is made here, slice by slice, from
-copies of entries that read the same before and after (see :mod:`snapshot`), without an object for a
+A list of a million flows is hundreds of megabytes of JSON. It is made here, slice by slice, from
+copies of entries that read the same before and after (see `snapshot`), without an object for a
 flow and without the interpreter's lock, so that whoever shares the process does not notice.
 
-A sorted list cannot be written before its last flow is known.  It is therefore bounded: a heap
-keeps the first `limit` of what the walk has met so far, and one walk is enough.  Flows that compare
+A sorted list cannot be written before its last flow is known. It is therefore bounded: a heap
+keeps the first `limit` of what the walk has met so far, and one walk is enough. Flows that compare
 equal come in the order of their entries.
 """
 
@@ -22,7 +22,7 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport Entry, Header, age_of, is_mapping
+from hyperplane_nat.engine.state.layout cimport Entry, Header, age_of, interface_number, is_mapping
 from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
 
 import socket
@@ -360,8 +360,11 @@ cdef class FlowScan:
                     or entry.state >= STATE_MAPPING
                     or is_mapping(&entry)
                     or not attached(header, &entry)
-                    or not self.accepts(&entry, elapsed(now_ms, created))
                 ):
+                    continue
+                # Names and what is wanted go by that.
+                entry.responder = interface_number(header, entry.responder)
+                if not self.accepts(&entry, elapsed(now_ms, created)):
                     continue
                 if self.field != NO_FIELD:
                     self.keep(&entry, created, <uint32_t>(i - 1), now_ms)

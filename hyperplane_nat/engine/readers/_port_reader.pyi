@@ -6,7 +6,7 @@ from mmap import mmap
 from hyperplane_nat.engine.state.settings import RemotePorts
 
 def read_remotes(
-    records: bytes, least: int, address: str | None, port: int | None
+    records: bytes, interfaces: int, least: int, address: str | None, port: int | None
 ) -> list[RemotePorts]: ...
 
 class PortHolders:

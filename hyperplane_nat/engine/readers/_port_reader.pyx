@@ -5,10 +5,10 @@
 Theory of operation
 -------------------
 The allocator's records know how many ports are taken towards each remote endpoint: `read_remotes`
-finds the crowded ones among them without looking at a flow.  Whose ports they are only the entries
+finds the crowded ones among them without looking at a flow. Whose ports they are only the entries
 know: `PortHolders` goes through them in slices and tells of each entry which of the wanted
-endpoints it has a port towards, and of which interface it is one.  Both read while the forwarder
-writes; a figure may be off by what changes meanwhile.  The work is done without the interpreter's
+endpoints it has a port towards, and of which interface it is one. Both read while the forwarder
+writes; a figure may be off by what changes meanwhile. The work is done without the interpreter's
 lock.
 """
 
@@ -17,7 +17,7 @@ from libc.stdlib cimport calloc, free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport MAPPED, Entry, Header, Remote
+from hyperplane_nat.engine.state.layout cimport MAPPED, Entry, Header, Remote, interface_number
 from hyperplane_nat.engine.state.snapshot cimport entry_copy
 from hyperplane_nat.engine.wire.text cimport address_number, dotted
 
@@ -34,10 +34,13 @@ cdef dict NAMES = {1: "icmp", 6: "tcp", 17: "udp"}
 cdef dict NUMBERS = {name: number for number, name in NAMES.items()}
 
 
-def read_remotes(const unsigned char[::1] records not None, uint32_t least, address, port):
+def read_remotes(
+    const unsigned char[::1] records not None, uint32_t interfaces, uint32_t least, address, port
+):
     """The remote endpoints among these records with at least `least` ports taken.
 
-    `address` and `port` are those that are asked for; None stands for any.
+    `address` and `port` are those that are asked for; None stands for any.  `interfaces` is the
+    attachment of the first interface address.
     """
     cdef uint64_t count = records.shape[0] // sizeof(Remote), i
     cdef const Remote* remotes
@@ -64,7 +67,7 @@ def read_remotes(const unsigned char[::1] records not None, uint32_t least, addr
                 found.append(
                     RemotePorts(
                         NAMES.get(remote.protocol, "?"),
-                        remote.interface,
+                        remote.attachment - interfaces,
                         dotted(remote.address),
                         swap16(remote.port),
                         remote.count,
@@ -157,6 +160,7 @@ cdef class PortHolders:
                     or entry.state == STATE_RESET
                 )
                 who = (<uint64_t>entry.originator << 1) | held
+                entry.responder = interface_number(header, entry.responder)
                 self.found[count] = (<uint64_t>entry.responder << 17) | who
                 count += 1
                 # A flow of a mapping uses the mapping's port.

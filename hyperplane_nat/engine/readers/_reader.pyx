@@ -2,15 +2,22 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Reading a state map that another process writes.
 
-Nothing is locked.  Entries are copied by :mod:`snapshot`; counters are single aligned words.
+Nothing is locked. Entries are copied by `snapshot`; counters are single aligned words.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport Entry, Header, SlotCounters, is_mapping
+from hyperplane_nat.engine.state.layout cimport (
+    AttachmentRecord,
+    Entry,
+    Header,
+    interface_number,
+    is_mapping,
+    records_of,
+)
 from hyperplane_nat.engine.state.layout cimport Exhaustion as ExhaustionRecord
 from hyperplane_nat.engine.state.barriers cimport HP_FENCE_ACQUIRE
 from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
@@ -32,21 +39,24 @@ def read_counters(const unsigned char[::1] memory not None):
     return [counters[i] for i in range(COUNTERS_MAX)]
 
 
-def read_slot_counters(const unsigned char[::1] memory not None, int slot):
-    """The counters of one slot; the caller has checked the number."""
+def read_sums(const unsigned char[::1] memory not None, numbers):
+    """The counters of many attachments by index, summed; the caller has checked the numbers."""
+    cdef const AttachmentRecord* records = records_of(<const Header*>&memory[0])
+    cdef uint64_t sums[ATTACHMENT_COUNTERS]
+    cdef int i, number
+    memset(sums, 0, sizeof(sums))
+    for number in numbers:
+        for i in range(ATTACHMENT_COUNTERS):
+            sums[i] += records[number].counters[i]
+    return [sums[i] for i in range(ATTACHMENT_COUNTERS)]
+
+
+def read_attachment(const unsigned char[::1] memory not None, int number):
+    """The counters of one attachment by index, and its address; the caller has checked the number."""
     cdef const Header* header = <const Header*>&memory[0]
-    cdef const SlotCounters* counters = <const SlotCounters*>(
-        &memory[0] + header.slot_counters_offset
-    ) + slot
-    return {
-        "packets_out": counters.packets_out,
-        "bytes_out": counters.bytes_out,
-        "packets_in": counters.packets_in,
-        "bytes_in": counters.bytes_in,
-        "drops": counters.drops,
-        "flows": counters.flows,
-        "tcp_flows": counters.tcp_flows,
-    }
+    cdef const AttachmentRecord* record = &records_of(header)[number]
+    cdef int i
+    return [record.counters[i] for i in range(ATTACHMENT_COUNTERS)], dotted(record.address)
 
 
 def read_exhaustions(const unsigned char[::1] memory not None):
@@ -70,10 +80,10 @@ def read_exhaustions(const unsigned char[::1] memory not None):
         found.append(
             Exhaustion(
                 PROTOCOLS.get(record.protocol, "?"),
-                record.interface,
+                interface_number(header, record.responder),
                 dotted(record.address),
                 swap16(record.port),
-                record.slot,
+                record.originator,
                 REASONS[record.reason],
                 record.errors,
                 record.last,
@@ -106,7 +116,7 @@ def read_flows(
                 PROTOCOLS.get(entry.protocol, "?"),
                 STATE_NAMES[entry.state],
                 entry.originator,
-                entry.responder,
+                interface_number(header, entry.responder),
                 dotted(entry.source_address),
                 swap16(entry.source_port),
                 dotted(entry.destination_address),

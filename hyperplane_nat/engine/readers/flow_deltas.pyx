@@ -4,13 +4,13 @@
 
 Theory of operation
 -------------------
-The state map and the ring of flow records have totals, flow logs want differences.  So what was
+The state map and the ring of flow records have totals, flow logs want differences. So what was
 counted of a flow is remembered by its entry, with generation and time of creation, which tell flows
-of one entry apart.  Looking at the map (`live`) yields the difference of every flow that had
+of one entry apart. Looking at the map (`live`) yields the difference of every flow that had
 packets; a record of the ring (`ended`) yields what was left.
 
-The two are not read at one moment.  When the map shows a new flow in an entry whose old one has no
-record yet, what was counted of the old one waits among the unfinished until its record comes.  A
+The two are not read at one moment. When the map shows a new flow in an entry whose old one has no
+record yet, what was counted of the old one waits among the unfinished until its record comes. A
 record that was lost never comes: `forget` drops what waits for longer than a look at all.
 
 Totals of a flow that began before somebody looked are unknown: after `begin_late` such flows count
@@ -192,7 +192,7 @@ cdef class FlowDeltas:
             if seen.used and not known:
                 self.postpone(<uint32_t>i)
             record.entry = <uint32_t>i
-            record_fill(&record, &entry, now_ms)
+            record_fill(&record, header, &entry, now_ms)
             # What an old flow did before its first look is unknown.
             if known or not self.late or not self.before(&record):
                 delta = delta_of(&record, seen, known)

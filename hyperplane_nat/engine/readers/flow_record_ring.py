@@ -7,9 +7,9 @@ A page with the header, the records lost of each interface, then the records, 80
 
     header | lost by interface (4 B each) | records
 
-The forwarder makes the file and fills it (:mod:`flow_records`); the writer takes records
-(:mod:`flow_deltas`) and notes in the header how many lines it wrote and lost.  Each may be killed
-and started again: the two counters of the ring are in the file.  The file belongs on a tmpfs
+The forwarder makes the file and fills it (`flow_records`); the writer takes records
+(`flow_deltas`) and notes in the header how many lines it wrote and lost. Each may be killed
+and started again: the two counters of the ring are in the file. The file belongs on a tmpfs
 beside the state map.
 """
 

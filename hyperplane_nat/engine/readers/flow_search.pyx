@@ -2,11 +2,13 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Finding flows in a state map that another process writes.
 
-Theory of operation: the index of the map is hashed under a key that only the forwarder knows, so a
-reader goes through the entries instead, once for many keys: they stand in a table of its own, and
-each entry in use is looked up in it with both its keys. A million entries take some 30
-milliseconds, without the interpreter's lock. Nothing is locked in the map: an entry may be
-another's as soon as it was read, so whoever uses what was found reads the entry again and compares.
+Theory of operation
+-------------------
+The index of the map is hashed under a key that only the forwarder knows, so a reader goes through
+the entries instead, once for many keys: they stand in a table of its own, and each entry in use is
+looked up in it with both its keys. A million entries take some 30 milliseconds, without the
+interpreter's lock. Nothing is locked in the map: an entry may be another's as soon as it was read,
+so whoever uses what was found reads the entry again and compares.
 """
 
 from collections import namedtuple
@@ -16,8 +18,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport FlowKey, entry_key, flow_key
-from hyperplane_nat.engine.state.layout cimport Entry, Header
+from hyperplane_nat.engine.state.flow_key cimport FlowKey, entry_key, flow_key
+from hyperplane_nat.engine.state.layout cimport Entry, Extension, Header, extensions_of
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
 from hyperplane_nat.engine.state.snapshot cimport entry_copy
 
@@ -58,9 +60,9 @@ cdef inline uint64_t probe(
     return position
 
 
-cdef FlowKey packed(object key) except *:
+cdef FlowKey packed(const Header* header, object key) except *:
     cdef uint32_t remote, local
-    cdef uint16_t remote_port, local_port
+    cdef uint16_t remote_port, local_port, attachment = key.owner
     cdef bytes text = key.remote_address + key.remote_port + key.local_address + key.local_port
     if len(text) != 12:
         raise ValueError("a search key has 4 bytes of address and 2 of port for each end")
@@ -69,14 +71,16 @@ cdef FlowKey packed(object key) except *:
     memcpy(&local, <const char*>text + 6, 4)
     memcpy(&local_port, <const char*>text + 10, 2)
     if key.side:
-        return flow_key(key.side, key.protocol, key.owner, remote, remote_port, local, local_port)
-    return flow_key(key.side, key.protocol, key.owner, local, local_port, remote, remote_port)
+        attachment += header.slots_max
+        return flow_key(key.protocol, attachment, remote, remote_port, local, local_port)
+    return flow_key(key.protocol, attachment, local, local_port, remote, remote_port)
 
 
 def find_flows(const unsigned char[::1] memory not None, list keys not None):
     """The entry of each key, None where there is no such flow."""
     cdef const Header* header = <const Header*>&memory[0]
     cdef Entry entry
+    cdef const Extension* extensions = extensions_of(header)
     cdef uint64_t watermark = min(header.entries_watermark, header.flows_max)
     cdef uint64_t cell_count = 4
     cdef uint64_t mask, position, i
@@ -94,7 +98,7 @@ def find_flows(const unsigned char[::1] memory not None, list keys not None):
         raise MemoryError
     try:
         for wanted in keys:
-            key = packed(wanted)
+            key = packed(header, wanted)
             position = probe(cells, mask, &hash_key, key)
             cells[position].key = key
             cells[position].found = -1
@@ -104,12 +108,14 @@ def find_flows(const unsigned char[::1] memory not None, list keys not None):
                 if not entry_copy(header, i, &entry, NULL):
                     continue
                 for side in range(2):
-                    position = probe(cells, mask, &hash_key, entry_key(&entry, side))
+                    position = probe(
+                        cells, mask, &hash_key, entry_key(&entry, &extensions[i], side)
+                    )
                     if cells[position].used:
                         cells[position].found = <int64_t>i
         result = []
         for wanted in keys:
-            position = probe(cells, mask, &hash_key, packed(wanted))
+            position = probe(cells, mask, &hash_key, packed(header, wanted))
             result.append(None if cells[position].found < 0 else cells[position].found)
         return result
     finally:

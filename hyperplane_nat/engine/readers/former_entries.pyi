@@ -9,3 +9,6 @@ def convert_layout_3(entries: bytes, tracks: bytes, memory: mmap, start: int, no
 
 def convert_layout_4(entries: bytes, tracks: bytes, memory: mmap, start: int, now_ms: int) -> None:
     """The same for layout 4, which had all bits."""
+
+def convert_layout_5(entries: bytes, tracks: bytes, memory: mmap, start: int, now_ms: int) -> None:
+    """The same for layout 5, in which slots and interfaces had numbers of their own."""

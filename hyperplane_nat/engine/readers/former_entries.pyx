@@ -6,9 +6,18 @@ A former layout is written down here as it was, and nowhere else.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport STATE_FREE
-from hyperplane_nat.engine.state.layout cimport MAPPING, Entry, Header, Track, set_created
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPING,
+    NOBODY,
+    Entry,
+    Header,
+    Track,
+    records_of,
+    set_created,
+)
 
 cdef enum:
     NO_SCALE = 15
@@ -63,6 +72,9 @@ cdef struct Track4:
     uint8_t syn_scale
     uint32_t created
 
+# In layout 5 an entry's responder is an interface, in a number space of its own; all else is as it is
+# now.
+
 # Where the entries and tracks of one layout go, and what they do not say themselves.
 cdef struct Target:
     const Header* header
@@ -72,23 +84,31 @@ cdef struct Target:
     uint64_t now
 
 
+cdef void attach(
+    const Header* header, Entry* entry, uint16_t slot, uint16_t interface
+) noexcept nogil:
+    """Between which attachments an entry is; NOBODY stands for numbers that cannot be."""
+    entry.originator = slot if slot < header.slots_max else NOBODY
+    entry.responder = NOBODY
+    if interface < header.interfaces_max:
+        entry.responder = <uint16_t>(header.slots_max + interface)
+
+
+cdef uint32_t address_of(const Header* header, uint16_t attachment) noexcept nogil:
+    return 0 if attachment == NOBODY else records_of(header)[attachment].address
+
+
 cdef void convert(
     const Header* header, Entry* entry, const Former* former, uint8_t flags
 ) noexcept nogil:
     """What is alike in both layouts; whoever had the numbers had one address."""
-    cdef const uint8_t* base = <const uint8_t*>header
-    cdef const uint32_t* slots = <const uint32_t*>(base + header.slot_addresses_offset)
-    cdef const uint32_t* interfaces = <const uint32_t*>(base + header.interface_addresses_offset)
-    entry.source_address = slots[former.slot] if former.slot < header.slots_max else 0
+    attach(header, entry, former.slot, former.interface)
+    entry.source_address = address_of(header, entry.originator)
     entry.source_port = former.inside_port
     entry.destination_address = former.remote_address
     entry.destination_port = former.remote_port
-    entry.translated_address = (
-        interfaces[former.interface] if former.interface < header.interfaces_max else 0
-    )
+    entry.translated_address = address_of(header, entry.responder)
     entry.translated_port = former.nat_port
-    entry.originator = former.slot
-    entry.responder = former.interface
     entry.protocol = former.protocol
     entry.state = former.state
     entry.last_seen = former.last_seen
@@ -197,3 +217,23 @@ def convert_layout_4(
             convert_4(
                 &target, i, &(<const Entry4*>&entries[0])[i], &(<const Track4*>&tracks[0])[i]
             )
+
+
+def convert_layout_5(
+    const uint8_t[::1] entries not None,
+    const uint8_t[::1] tracks not None,
+    uint8_t[::1] memory not None,
+    uint64_t start,
+    uint64_t now_ms,
+):
+    cdef uint64_t i
+    cdef Entry* entry
+    cdef Target target = target_of(
+        entries.shape[0], sizeof(Entry), tracks.shape[0], sizeof(Track), memory, start, now_ms
+    )
+    with nogil:
+        memcpy(target.entries, &entries[0], target.count * sizeof(Entry))
+        memcpy(target.tracks, &tracks[0], target.count * sizeof(Track))
+        for i in range(target.count):
+            entry = &target.entries[i]
+            attach(target.header, entry, entry.originator, entry.responder)

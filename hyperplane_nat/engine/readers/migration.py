@@ -8,9 +8,10 @@ the file's lock is the only writer. The new map is made beside the file and take
 is whole, so that a process killed meanwhile leaves the old one as it was, and the next begins anew.
 Whoever has the old file mapped keeps it: readers open the map again when a forwarder takes over.
 
-What is in front of the entries is the same in every layout that can be read, but for the places of
-counters: a newer one may stand among the others. Entries and tracks are converted
-(`former_entries`), those that were ever used; everything behind is derived from them.
+Counters keep their order, though a newer one may stand among the others. Up to layout 5 slots and
+interfaces had numbers and figures apart; they are attachments now, first the slots and then the
+interfaces. Entries and tracks are converted (`former_entries`), those that were ever used;
+everything behind is derived from them.
 Both files exist for a moment: as much room as the map takes must be free.
 """
 
@@ -18,25 +19,46 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from mmap import mmap
 from pathlib import Path
 
-from hyperplane_nat.engine.readers.former_entries import convert_layout_3, convert_layout_4
+from hyperplane_nat.engine.readers.former_entries import (
+    convert_layout_3,
+    convert_layout_4,
+    convert_layout_5,
+)
 from hyperplane_nat.engine.readers.state_map import (
+    ATTACHMENT_BYTES,
     ENTRY_BYTES,
+    EXHAUSTION_BYTES,
     HEADER_BYTES,
+    INTERFACE_COUNTER_BYTES,
+    SLOT_COUNTER_BYTES,
+    SLOT_COUNTERS,
     TRACK_BYTES,
     Header,
     StateMap,
     StateMapError,
     read_header,
 )
-from hyperplane_nat.engine.state.constants import COUNTER_NAMES, LAYOUT_VERSION
+from hyperplane_nat.engine.state.constants import (
+    ATTACHMENT_COUNTER_NAMES,
+    ATTACHMENT_COUNTERS,
+    COUNTER_NAMES,
+    COUNTERS_MAX,
+    EXHAUSTIONS,
+    INTERFACE_COUNTER_NAMES,
+    LAYOUT_VERSION,
+)
 
 Convert = Callable[[bytes, bytes, mmap, int, int], None]
 
-_CONVERSIONS: Mapping[int, Convert] = {3: convert_layout_3, 4: convert_layout_4}
+_CONVERSIONS: Mapping[int, Convert] = {
+    3: convert_layout_3,
+    4: convert_layout_4,
+    5: convert_layout_5,
+}
 """By layout: entries, tracks, the new map's memory, the first entry's number, the clock."""
 
 _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
@@ -52,8 +74,15 @@ _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
         }
     ),
     4: frozenset(),
+    5: frozenset(),
 }
 """By layout: the counters that it did not have; the others are in the order of today's."""
+
+_SLOT = struct.Struct("=8Q")
+_SLOT_FIELDS = ("packets_out", "bytes_out", "packets_in", "bytes_in", "drops", "flows")
+"""Then its owner, then ``tcp_flows``."""
+_EXHAUSTION = struct.Struct("=QQIHHHBB4x")
+_ATTACHMENT = struct.Struct(f"={ATTACHMENT_COUNTERS}QQ4s52x")
 
 _CHUNK = 8192
 """Entries converted at a time."""
@@ -95,17 +124,57 @@ def migrate(path: str | Path, *, now_ms: int) -> bool:
 
 
 def _fill(target: StateMap, source: int, header: Header, now_ms: int) -> None:
-    for offset, page in _pages(source, HEADER_BYTES, header.entries_offset):
-        target.memory[offset : offset + len(page)] = page
+    offsets = read_header(target.path, target.memory[:HEADER_BYTES], len(target.memory)).offsets
+    size = COUNTERS_MAX * 8
+    counters = offsets["counters"]
+    target.memory[counters : counters + size] = _read(source, header.offsets["counters"], size)
     _move_counters(target, header.layout)
+    _fill_attachments(target, source, header, offsets["attachments"])
+    _fill_exhaustions(target, source, header, offsets["exhaustions"])
     convert = _CONVERSIONS[header.layout]
     track_bytes = TRACK_BYTES[header.layout]
     for start in range(0, header.watermark, _CHUNK):
         count = min(_CHUNK, header.watermark - start)
-        entries = _read(source, header.entries_offset + start * ENTRY_BYTES, count * ENTRY_BYTES)
-        tracks = _read(source, header.tracks_offset + start * track_bytes, count * track_bytes)
+        entries = _part(source, header, "entries", count * ENTRY_BYTES, start * ENTRY_BYTES)
+        tracks = _part(source, header, "tracks", count * track_bytes, start * track_bytes)
         convert(entries, tracks, target.memory, start, now_ms)
     target.set_watermark(header.watermark)
+
+
+def _fill_attachments(target: StateMap, source: int, header: Header, offset: int) -> None:
+    """Slots and interfaces as attachments; those without figures are zero in the new map."""
+
+    def put(number: int, counters: dict[str, int], owner: int, address: bytes) -> None:
+        if owner or any(counters.values()) or any(address):
+            values = [counters.get(name, 0) for name in ATTACHMENT_COUNTER_NAMES]
+            _ATTACHMENT.pack_into(
+                target.memory, offset + number * ATTACHMENT_BYTES, *values, owner, address
+            )
+
+    slots, interfaces = header.slots_max, header.interfaces_max
+    figures = _part(source, header, "slot_counters", slots * SLOT_COUNTER_BYTES)
+    addresses = _part(source, header, "slot_addresses", slots * 4)
+    for number, values in enumerate(_SLOT.iter_unpack(figures)):
+        *first, owner, tcp_flows = values
+        counters = {
+            SLOT_COUNTERS[name]: value for name, value in zip(_SLOT_FIELDS, first, strict=True)
+        }
+        counters["tcp_flows"] = tcp_flows
+        put(number, counters, owner, addresses[number * 4 : number * 4 + 4])
+    figures = _part(source, header, "interface_counters", interfaces * INTERFACE_COUNTER_BYTES)
+    addresses = _part(source, header, "interface_addresses", interfaces * 4)
+    for number, values in enumerate(struct.iter_unpack("=16Q", figures)):
+        counters = dict(zip(INTERFACE_COUNTER_NAMES, values, strict=False))
+        put(slots + number, counters, 0, addresses[number * 4 : number * 4 + 4])
+
+
+def _fill_exhaustions(target: StateMap, source: int, header: Header, offset: int) -> None:
+    former = _part(source, header, "exhaustions", EXHAUSTIONS * EXHAUSTION_BYTES)
+    for place, values in enumerate(_EXHAUSTION.iter_unpack(former)):
+        errors, last, address, port, interface, *rest = values
+        if errors and interface < header.interfaces_max:
+            values = (errors, last, address, port, header.slots_max + interface, *rest)
+            _EXHAUSTION.pack_into(target.memory, offset + place * EXHAUSTION_BYTES, *values)
 
 
 def _move_counters(target: StateMap, layout: int) -> None:
@@ -116,13 +185,8 @@ def _move_counters(target: StateMap, layout: int) -> None:
     place.pack_into(target.memory, HEADER_BYTES, *values)
 
 
-def _pages(source: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """The pages that hold anything: the others are zero in the new map already."""
-    nothing = bytes(HEADER_BYTES)
-    for offset in range(start, end, HEADER_BYTES):
-        page = _read(source, offset, HEADER_BYTES)
-        if page != nothing:
-            yield offset, page
+def _part(source: int, header: Header, part: str, size: int, start: int = 0) -> bytes:
+    return _read(source, header.offsets[part] + start, size)
 
 
 def _read(source: int, offset: int, count: int) -> bytes:

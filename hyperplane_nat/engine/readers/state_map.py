@@ -3,21 +3,24 @@
 
 Theory of operation
 -------------------
-One file, mapped shared by the forwarder, which writes, and by readers, which never lock.  A
+One file, mapped shared by the forwarder, which writes, and by readers, which never lock. A
 header of one page says what follows, and holds the forwarder's heartbeat; everything is allocated
 when the file is made::
 
-    header | counters | slot counters | slot addresses | interface addresses | exhaustions
-           | interface counters | entries (64 B each) | tracks (32 B) | index | remotes (16 B)
-           | port bitmaps
+    header | counters | attachments (192 B each) | exhaustions | entries (64 B) | tracks (32 B)
+           | index | remotes (16 B) | port bitmaps | extensions (64 B)
 
-Only entries, tracks and counters carry state; index, remotes and bitmaps are derived from the
-entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been killed
-between any two stores.
+The attachments are the environments, by their slots, and then the interface addresses, by theirs.
 
-All pages are allocated when the file is made, whether flows ever use them or not: a page that were
-only had when it is first touched would be a SIGBUS on a tmpfs that others have filled meanwhile.
-None is given back while the file is there.
+Only entries, tracks, attachments and counters carry state; index, remotes and bitmaps are derived
+from the entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been
+killed between any two stores.
+
+All pages but those of the extensions are allocated when the file is made, whether flows ever use
+them or not: a page that were only had when it is first touched would be a SIGBUS on a tmpfs that
+others have filled meanwhile. None is given back while the file is there. Extensions are a hole in
+the file, which is longer for them and no larger: the engine has memory for those that it uses
+(`extensions`), and nobody reads another.
 
 The file belongs on a tmpfs: on a disk the kernel would write dirty pages back and stall the
 packet path while it does.
@@ -28,27 +31,28 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import socket
 import stat
 import struct
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hyperplane_nat.engine.readers._port_reader import read_remotes
 from hyperplane_nat.engine.readers._reader import (
+    read_attachment,
     read_counters,
     read_exhaustions,
     read_flows,
-    read_slot_counters,
+    read_sums,
 )
 from hyperplane_nat.engine.readers.flow_search import SearchKey, find_flows
 from hyperplane_nat.engine.state.constants import (
+    ATTACHMENT_COUNTER_NAMES,
     COUNTERS_MAX,
     EXHAUSTIONS,
     INTERFACE_COUNTER_NAMES,
-    INTERFACE_COUNTERS,
     LAYOUT_VERSION,
     counter_names,
 )
@@ -57,24 +61,59 @@ from hyperplane_nat.engine.state.settings import Exhaustion, Flow, RemotePorts
 __all__ = ["StateMap", "StateMapError"]
 
 MAGIC: Final = b"HPNATMAP"
-_HEADER: Final = struct.Struct("<8sIIQ6I11QII")
-_WATERMARK_OFFSET: Final = struct.calcsize("<8sIIQ6I11Q")
+_DERIVED: Final = ("index", "remotes", "bitmaps")
+_PARTS: Final = (
+    "counters",
+    "attachments",
+    "exhaustions",
+    "entries",
+    "tracks",
+    *_DERIVED,
+    "extensions",
+)
+_FORMER_PARTS: Final = (
+    "counters",
+    "slot_counters",
+    "slot_addresses",
+    "interface_addresses",
+    "exhaustions",
+    "interface_counters",
+    "entries",
+    "tracks",
+    *_DERIVED,
+)
+LAYOUTS: Final = {3: _FORMER_PARTS, 4: _FORMER_PARTS, 5: _FORMER_PARTS, LAYOUT_VERSION: _PARTS}
+"""What the file of each layout that can be read has behind its header, in order."""
+
 HEADER_BYTES: Final = 4096
 ENTRY_BYTES: Final = 64
-TRACK_BYTES: Final = {3: 16, 4: 32, LAYOUT_VERSION: 32}
-"""By layout; all else that has a place in the file is the same in the layouts that can be read."""
+TRACK_BYTES: Final = {3: 16, 4: 32, 5: 32, LAYOUT_VERSION: 32}
 
 _HEARTBEAT: Final = struct.Struct("<Q")
 _HEARTBEAT_OFFSET: Final = HEADER_BYTES - 64
 """A cache line of its own, away from what packets look at."""
 
 _REMOTE_BYTES: Final = 16
+_EXTENSION_BYTES: Final = 64
 INTERFACES_MAX = 4_096
 """Network interfaces that a state map has room for, unless it is told otherwise."""
 
-_SLOT_COUNTER_BYTES: Final = 64
-_EXHAUSTION_BYTES: Final = 32
-_INTERFACE_COUNTERS: Final = struct.Struct(f"={INTERFACE_COUNTERS}Q")
+ATTACHMENT_BYTES: Final = 192
+SLOT_COUNTER_BYTES: Final = 64
+EXHAUSTION_BYTES: Final = 32
+INTERFACE_COUNTER_BYTES: Final = 128
+_ATTACHMENTS_LIMIT: Final = 65_535
+SLOT_COUNTERS: Final = {
+    "packets_out": "packets_out_to_destination",
+    "bytes_out": "bytes_out_to_destination",
+    "packets_in": "packets_out_to_source",
+    "bytes_in": "bytes_out_to_source",
+    "drops": "drops",
+    "flows": "flows",
+    "tcp_flows": "tcp_flows",
+}
+"""What the counters of an environment's attachment are to it."""
+
 _FLOWS_LIMIT: Final = 1 << 26
 _CLEARED_BYTES: Final = 1 << 20
 # Of <linux/mman.h>; the module mmap has no name for it.
@@ -100,8 +139,8 @@ class Header:
     flows_max: int
     slots_max: int
     interfaces_max: int
-    entries_offset: int
-    tracks_offset: int
+    offsets: dict[str, int]
+    """Where each part begins, by name."""
     watermark: int
     """Entries at or above this index were never used."""
 
@@ -132,6 +171,11 @@ def open_own(path: str | Path, *, writable: bool) -> int:
     return descriptor
 
 
+def _header(layout: int) -> struct.Struct:
+    """The header's fields: numbers, a place for each part, the watermark and what is reserved."""
+    return struct.Struct(f"<8sIIQ6I{len(LAYOUTS[layout])}QII")
+
+
 def _layout(
     flows_max: int, slots_max: int, interfaces_max: int, layout: int = LAYOUT_VERSION
 ) -> tuple[int, ...]:
@@ -144,23 +188,26 @@ def _layout(
     # A crowded remote endpoint has at least a thirty-second of the range in use and needs
     # a bit per port of the range: four bytes a flow, and a 64th of that for the summary.
     bitmap_bytes = (flows_max * 4 * 65 // 64 + 131072) // 8 * 8
+    sizes = {
+        "counters": COUNTERS_MAX * 8,
+        "attachments": (slots_max + interfaces_max) * ATTACHMENT_BYTES,
+        "slot_counters": slots_max * SLOT_COUNTER_BYTES,
+        "slot_addresses": slots_max * 4,
+        "interface_addresses": interfaces_max * 4,
+        "exhaustions": EXHAUSTIONS * EXHAUSTION_BYTES,
+        "interface_counters": interfaces_max * INTERFACE_COUNTER_BYTES,
+        "entries": flows_max * ENTRY_BYTES,
+        "tracks": flows_max * TRACK_BYTES[layout],
+        "index": index_cells * 4,
+        "remotes": remote_cells * _REMOTE_BYTES,
+        "bitmaps": bitmap_bytes,
+        "extensions": flows_max * _EXTENSION_BYTES,
+    }
     offsets = []
     offset = HEADER_BYTES
-    for size in (
-        COUNTERS_MAX * 8,
-        slots_max * _SLOT_COUNTER_BYTES,
-        slots_max * 4,
-        interfaces_max * 4,
-        EXHAUSTIONS * _EXHAUSTION_BYTES,
-        interfaces_max * _INTERFACE_COUNTERS.size,
-        flows_max * ENTRY_BYTES,
-        flows_max * TRACK_BYTES[layout],
-        index_cells * 4,
-        remote_cells * _REMOTE_BYTES,
-        bitmap_bytes,
-    ):
+    for part in LAYOUTS[layout]:
         offsets.append(offset)
-        offset += (size + 4095) // 4096 * 4096
+        offset += (sizes[part] + 4095) // 4096 * 4096
     return (
         layout,
         HEADER_BYTES,
@@ -175,6 +222,14 @@ def _layout(
     )
 
 
+def _attachable(slots_max: int, interfaces_max: int) -> bool:
+    return min(slots_max, interfaces_max) >= 1 and slots_max + interfaces_max <= _ATTACHMENTS_LIMIT
+
+
+def _named(counters: Sequence[int]) -> dict[str, int]:
+    return dict(zip(ATTACHMENT_COUNTER_NAMES, counters, strict=True))
+
+
 def read_header(path: Path, header: bytes, size: int) -> Header:
     """What the first page of a file of ``size`` bytes says, in any layout that can be read.
 
@@ -182,28 +237,27 @@ def read_header(path: Path, header: bytes, size: int) -> Header:
     """
     if len(header) < HEADER_BYTES:
         raise DamagedMapError(f"{path}: {size} bytes are too few for a state map: remove the file")
-    fields = _HEADER.unpack_from(header)
-    if fields[0] != MAGIC:
+    if header[:8] != MAGIC:
         raise DamagedMapError(
             f"{path}: not a state map (wrong magic): remove the file or choose another path"
         )
-    layout = fields[1]
-    if layout not in TRACK_BYTES:
+    layout = int.from_bytes(header[8:12], "little")
+    if layout not in LAYOUTS:
         error = StateMapError if 1 <= layout <= _LAYOUT_LIMIT else DamagedMapError
         raise error(
             f"{path}: state map layout {layout}, this version reads {LAYOUT_VERSION}: "
             "run the version that made it, or remove the file and its flows"
         )
-    if fields[3] != size:
+    _, _, *fields, watermark, _ = _header(layout).unpack_from(header)
+    if fields[1] != size:
         raise DamagedMapError(
-            f"{path}: header says {fields[3]} bytes, the file has {size}: remove the file"
+            f"{path}: header says {fields[1]} bytes, the file has {size}: remove the file"
         )
-    flows_max, slots_max, interfaces_max, watermark = *fields[4:7], fields[21]
+    flows_max, slots_max, interfaces_max = fields[2:5]
     if (
         not 1 <= flows_max <= _FLOWS_LIMIT
-        or not 1 <= slots_max <= 65_535
-        or not 1 <= interfaces_max <= 65_535
-        or fields[1:21] != _layout(flows_max, slots_max, interfaces_max, layout)
+        or not _attachable(slots_max, interfaces_max)
+        or (layout, *fields) != _layout(flows_max, slots_max, interfaces_max, layout)
         or watermark > flows_max
     ):
         raise DamagedMapError(f"{path}: damaged header: remove the file and its flows")
@@ -213,10 +267,12 @@ def read_header(path: Path, header: bytes, size: int) -> Header:
         flows_max,
         slots_max,
         interfaces_max,
-        entries_offset=fields[16],
-        tracks_offset=fields[17],
+        offsets=dict(zip(LAYOUTS[layout], fields[8:], strict=True)),
         watermark=watermark,
     )
+
+
+_HEADER: Final = _header(LAYOUT_VERSION)
 
 
 class StateMap:
@@ -234,15 +290,16 @@ class StateMap:
         self.memory = memory
         self.writable = writable
         fields = _HEADER.unpack_from(memory)
-        self.bytes: int = fields[3]
         self.flows_max: int = fields[4]
         self.slots_max: int = fields[5]
         self.interfaces_max: int = fields[6]
         self.remote_cells: int = fields[8]
-        self._interface_addresses_offset: int = fields[13]
-        self._derived = (fields[18], self.bytes)
-        self._remotes_offset: int = fields[19]
-        self._interface_counters_offset: int = fields[15]
+        offsets = dict(zip(_PARTS, fields[10:], strict=False))
+        self.bytes: int = offsets["extensions"]
+        """What of the file is in memory from the start."""
+        self._derived = (offsets["index"], self.bytes)
+        self._remotes_offset: int = offsets["remotes"]
+        self.attachments_offset: int = offsets["attachments"]
         self._counter_names = counter_names()
 
     @classmethod
@@ -258,8 +315,8 @@ class StateMap:
         path = Path(path)
         if not 1 <= flows_max <= _FLOWS_LIMIT:
             raise StateMapError(f"flows.max is {flows_max}: choose 1 to {_FLOWS_LIMIT}")
-        if not (1 <= slots_max <= 65_535 and 1 <= interfaces_max <= 65_535):
-            raise StateMapError("a state map has room for 1 to 65535 slots and interfaces")
+        if not _attachable(slots_max, interfaces_max):
+            raise StateMapError("a state map has room for 1 to 65535 slots and interfaces together")
         layout = _layout(flows_max, slots_max, interfaces_max)
         header = _HEADER.pack(MAGIC, *layout, 0, 0)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -268,13 +325,14 @@ class StateMap:
         except OSError as error:
             raise StateMapError(f"{path}: cannot create the state map: {error.strerror}") from error
         try:
-            os.posix_fallocate(descriptor, 0, layout[2])
+            os.posix_fallocate(descriptor, 0, layout[-1])
+            os.ftruncate(descriptor, layout[2])
             memory = mmap.mmap(descriptor, layout[2])
         except OSError as error:
             os.close(descriptor)
             path.unlink(missing_ok=True)
             raise StateMapError(
-                f"{path}: no room for {layout[2]} bytes ({error.strerror}): "
+                f"{path}: no room for {layout[-1]} bytes ({error.strerror}): "
                 "lower flows.max or choose another lab.state_directory"
             ) from error
         # The magic comes last: a map half made is never taken for one.
@@ -320,7 +378,7 @@ class StateMap:
         """
         position, end = self._derived
         zeros = memoryview(bytes(_CLEARED_BYTES))
-        while True:
+        while position < end:
             try:
                 position = os.lseek(self._descriptor, position, os.SEEK_DATA)
             except OSError as error:
@@ -349,9 +407,15 @@ class StateMap:
 
     def slot_counters(self, slot: int) -> dict[str, int]:
         """Packets and bytes (IPv4 total length) of one slot, its drops, flows, and TCP flows."""
-        if not 0 <= slot < self.slots_max:
-            raise IndexError(f"slot {slot}: the map has {self.slots_max}")
-        return read_slot_counters(self.memory, slot)
+        return self.slot_sums((slot,))
+
+    def slot_sums(self, slots: Sequence[int]) -> dict[str, int]:
+        """The same of many slots together."""
+        for slot in (min(slots), max(slots)) if slots else ():
+            if not 0 <= slot < self.slots_max:
+                raise IndexError(f"slot {slot}: the map has {self.slots_max}")
+        sums = _named(read_sums(self.memory, slots))
+        return {name: sums[counter] for name, counter in SLOT_COUNTERS.items()}
 
     def flows(self, start: int = 0, limit: int | None = None) -> list[Flow]:
         """Flows among the ``limit`` entries from ``start``, held ones included."""
@@ -378,16 +442,19 @@ class StateMap:
         """What passed one interface number, by name, since its address has it."""
         if not 0 <= number < self.interfaces_max:
             raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
-        offset = self._interface_counters_offset + number * _INTERFACE_COUNTERS.size
-        values = _INTERFACE_COUNTERS.unpack_from(self.memory, offset)
-        return dict(zip(INTERFACE_COUNTER_NAMES, values, strict=False))
+        counters = self._attachment(self.slots_max + number)[0]
+        return {name: counters[name] for name in INTERFACE_COUNTER_NAMES}
 
     def interface_address(self, number: int) -> str:
         """The address that the flows of an interface number leave with."""
         if not 0 <= number < self.interfaces_max:
             raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
-        offset = self._interface_addresses_offset + 4 * number
-        return socket.inet_ntoa(self.memory[offset : offset + 4])
+        return self._attachment(self.slots_max + number)[1]
+
+    def _attachment(self, number: int) -> tuple[dict[str, int], str]:
+        """Counters by name, and the address."""
+        counters, address = read_attachment(self.memory, number)
+        return _named(counters), address
 
     def remotes(
         self,
@@ -405,16 +472,18 @@ class StateMap:
         # Read and not looked at in the mapping: whoever lists them would have all of it resident.
         offset = self._remotes_offset + start * _REMOTE_BYTES
         size = max(min(limit, self.remote_cells - start), 0) * _REMOTE_BYTES
-        return read_remotes(os.pread(self._descriptor, size, offset), least, address, port)
+        return read_remotes(
+            os.pread(self._descriptor, size, offset), self.slots_max, least, address, port
+        )
 
     @property
     def entries_watermark(self) -> int:
         """Entries at or above this index were never used."""
-        return int(_HEADER.unpack_from(self.memory)[21])
+        return int(_HEADER.unpack_from(self.memory)[-2])
 
     def set_watermark(self, entries: int) -> None:
         """Say how many entries were ever used; for who fills a new map."""
-        struct.pack_into("<I", self.memory, _WATERMARK_OFFSET, entries)
+        struct.pack_into("<I", self.memory, _HEADER.size - 8, entries)
 
     @property
     def heartbeat(self) -> int:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers that Python and the compiled engine share.
 
-Every name here is written once.  The build turns this module into ``_constants.pxd``
-(see :func:`pxd`), so the compiled code and its Python readers cannot disagree.
+Every name here is written once. The build turns this module into `_constants.pxd`
+(see `pxd`), so the compiled code and its Python readers cannot disagree.
 
-``DropReason`` is the one list of reasons for which a frame is not forwarded: a member is a
-counter in the state map, a label of ``hyperplane_nat_drops_total`` and a test.
+`DropReason` is the one list of reasons for which a frame is not forwarded: a member is a
+counter in the state map, a label of `hyperplane_nat_drops_total` and a test.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = [
     "INTERFACE_COUNTER_NAMES",
     "LAYOUT_VERSION",
     "Action",
+    "AttachmentKind",
     "DropReason",
     "Effect",
     "EndCause",
@@ -30,6 +31,7 @@ __all__ = [
     "NeighbourAction",
     "NeighbourEvent",
     "NeighbourState",
+    "Peer",
     "Segment",
     "Side",
     "State",
@@ -37,7 +39,7 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 6
 """Version of the state map; a forwarder refuses a map of another version."""
 
 EXHAUSTIONS = 1024
@@ -45,11 +47,33 @@ EXHAUSTIONS = 1024
 
 
 @unique
+class Peer(IntEnum):
+    """The ends of a flow: who began it, and who answers."""
+
+    ORIGINATOR = 0
+    RESPONDER = 1
+
+
+@unique
 class Side(IntEnum):
-    """Which side of the translation a frame arrived on or a direction starts from."""
+    """Which side of the translation a frame arrived on: an environment's, or an interface's.
+
+    Others than the engine name an attachment by it and a number.
+    """
 
     INSIDE = 0
     OUTSIDE = 1
+
+
+@unique
+class AttachmentKind(IntEnum):
+    """What a packet can come from or leave by."""
+
+    NONE = 0
+    ENVIRONMENT = 1
+    """One host, whose MAC address is known; it may begin flows, which leave by an interface."""
+    INTERFACE = 2
+    """An address of a network interface: who is behind it is found by ARP, and may only answer."""
 
 
 @unique
@@ -381,10 +405,15 @@ INTERFACE_COUNTER_NAMES: tuple[str, ...] = (
     "drops",
     "ports",
 )
-"""Names of the counters of each interface number, in the order of their indices."""
+"""Names of the counters of an interface address, in the order of their indices."""
 
-INTERFACE_COUNTERS = 16
-"""Counters for which each interface number has room: two cache lines."""
+ATTACHMENT_COUNTER_NAMES: tuple[str, ...] = (*INTERFACE_COUNTER_NAMES, "flows", "tcp_flows")
+"""The same for every attachment; an environment has those that it leaves and is reached by, its
+drops and the last two.
+"""
+
+ATTACHMENT_COUNTERS = 16
+"""Counters for which an attachment has room: two cache lines."""
 
 DROP_BASE = 128
 """Index of the first drop counter: the counters before it are those of COUNTER_NAMES."""
@@ -405,7 +434,7 @@ def counter_names() -> dict[str, int]:
 def pxd() -> str:
     """The text of ``_constants.pxd``: the same numbers for the compiled modules."""
     assert len(COUNTER_NAMES) <= DROP_BASE
-    assert len(INTERFACE_COUNTER_NAMES) <= INTERFACE_COUNTERS
+    assert len(ATTACHMENT_COUNTER_NAMES) <= ATTACHMENT_COUNTERS
     assert len(DropReason) <= COUNTERS_MAX - DROP_BASE
     lines = ["# Generated from constants.py by the build; do not edit.", "cdef enum:"]
     lines += [
@@ -413,10 +442,11 @@ def pxd() -> str:
         f"    COUNTERS_MAX = {COUNTERS_MAX}",
         f"    EXHAUSTIONS = {EXHAUSTIONS}",
         f"    C_DROP_BASE = {DROP_BASE}",
-        f"    INTERFACE_COUNTERS = {INTERFACE_COUNTERS}",
+        f"    ATTACHMENT_COUNTERS = {ATTACHMENT_COUNTERS}",
     ]
     for prefix, members in (
         ("SIDE", Side),
+        ("ATTACHMENT", AttachmentKind),
         ("ACTION", Action),
         ("DROP", DropReason),
         ("STATE", State),
@@ -435,5 +465,5 @@ def pxd() -> str:
     ):
         lines += [f"    {prefix}_{member.name} = {member.value}" for member in members]
     lines += [f"    C_{name.upper()} = {index}" for index, name in enumerate(COUNTER_NAMES)]
-    lines += [f"    I_{name.upper()} = {i}" for i, name in enumerate(INTERFACE_COUNTER_NAMES)]
+    lines += [f"    A_{name.upper()} = {i}" for i, name in enumerate(ATTACHMENT_COUNTER_NAMES)]
     return "\n".join(lines) + "\n"

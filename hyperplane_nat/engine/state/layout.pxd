@@ -5,11 +5,16 @@
 # records of the map are of fixed size and naturally aligned.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from hyperplane_nat.engine.state._constants cimport ATTACHMENT_COUNTERS
+
 cdef enum:
     ENTRY_BYTES = 64
     TRACK_BYTES = 32
     REMOTE_BYTES = 16
-    SLOT_COUNTER_BYTES = 64
+    ATTACHMENT_BYTES = 192
+    EXTENSION_BYTES = 64
+    # Entries whose extensions are allocated together.
+    EXTENSION_CHUNK = 1024
     EXHAUSTION_BYTES = 32
     HEADER_BYTES = 4096
     STATES = 16
@@ -18,19 +23,27 @@ cdef enum:
 
 cdef enum:
     NIL = 0xFFFFFFFF
+    # The interface of an environment in the pool, and the originator of an entry that is nobody's any
+    # more: maps have at most 65535 attachments, so no number is as high.
+    UNATTACHED = 0xFFFF
+    NOBODY = 0xFFFF
     # What 32 bits tell of an age in ms: beyond 37 days it is a time that lies ahead.
     AGE_MAX = 0xBFFFFFFF
 
-# In `flags`, above the tracker's own bits: the entry is a mapping and no flow; the flow has its
-# port from a mapping; the SYN in its track may begin another connection.
+# In `flags`, above the tracker's own bits: what the entry is (KIND), the flow has its port from a
+# mapping, the SYN in its track may begin another connection.  Of a flow without a bit of its kind the
+# source is rewritten, of one with DESTINATION that instead, with both bits both; the other bit alone
+# is a mapping's, which is no flow.
 cdef enum:
     MAPPING = 0x10
+    DESTINATION = 0x20
+    KIND = 0x30
     MAPPED = 0x40
     SYN_REMEMBERED = 0x80
 
 # One flow, one cache line: everything a UDP packet needs.  Its originator, an attachment, sends
-# from the source to the destination; its responder, another one, sees the translated source and
-# answers that.  `state` is the commit mark: it is stored last when an entry is made and first when it is
+# from the source to the destination; its responder, another one, sees what is translated in place of
+# the one of them that is rewritten.  `state` is the commit mark: it is stored last when an entry is made and first when it is
 # freed.  `generation` is what readers of another process go by (`snapshot`).
 cdef struct Entry:
     uint32_t source_address
@@ -84,11 +97,23 @@ cdef struct Track:
     uint8_t syn_scale
     uint32_t created
 
-# One remote endpoint of one interface: how many source ports are in use or held towards it.
+# What only flows need of which more is rewritten than an entry has room for: the destination as the
+# responder has it.  The room is for ports that are held on further attachments and for wider addresses.
+cdef struct Extension:
+    uint32_t destination_address
+    uint16_t destination_port
+    uint8_t room[58]
+
+# An address and its port, one end of a flow.
+cdef struct End:
+    uint32_t address
+    uint16_t port
+
+# One remote endpoint of one attachment: how many source ports are in use or held towards it.
 cdef struct Remote:
     uint32_t address
     uint16_t port
-    uint16_t interface
+    uint16_t attachment
     uint8_t protocol
     uint8_t foreign
     uint16_t bitmap
@@ -101,22 +126,20 @@ cdef struct Exhaustion:
     uint64_t last
     uint32_t address
     uint16_t port
-    uint16_t interface
-    uint16_t slot
+    uint16_t responder
+    uint16_t originator
     uint8_t protocol
     uint8_t reason
     uint32_t reserved
 
-cdef struct SlotCounters:
-    uint64_t packets_out
-    uint64_t bytes_out
-    uint64_t packets_in
-    uint64_t bytes_in
-    uint64_t drops
-    uint64_t flows
-    # Which environment has the slot, so that a successor does not take another's flows for its.
+# What outlives a forwarder of an attachment: its counters, whose it is (0: nobody has had it), so that
+# a successor does not take another's flows for its, and the address that its flows have.
+cdef struct AttachmentRecord:
+    uint64_t counters[ATTACHMENT_COUNTERS]
     uint64_t owner
-    uint64_t tcp_flows
+    uint32_t address
+    uint32_t reserved
+    uint64_t room[6]
 
 # What is left of a flow that has ended, or (reason not 0) a packet that was refused.
 cdef struct FlowRecord:
@@ -167,23 +190,72 @@ cdef struct Header:
     uint32_t remote_cells
     uint32_t bitmap_bytes
     uint64_t counters_offset
-    uint64_t slot_counters_offset
-    uint64_t slot_addresses_offset
-    uint64_t interface_addresses_offset
+    uint64_t attachments_offset
     uint64_t exhaustions_offset
-    uint64_t interface_counters_offset
     uint64_t entries_offset
     uint64_t tracks_offset
     uint64_t index_offset
     uint64_t remotes_offset
     uint64_t bitmaps_offset
+    uint64_t extensions_offset
     # Entries at or above this index were never used: nobody need read their pages.
     uint32_t entries_watermark
     uint32_t reserved
 
 
+cdef inline uint32_t attachments_of(const Header* header) noexcept nogil:
+    """How many attachments there may be: first the environments, in the order of their slots, then
+    the interface addresses.
+    """
+    return header.slots_max + header.interfaces_max
+
+
+cdef inline AttachmentRecord* records_of(const Header* header) noexcept nogil:
+    return <AttachmentRecord*>(<uint8_t*>header + header.attachments_offset)
+
+
+cdef inline uint16_t interface_number(const Header* header, uint16_t attachment) noexcept nogil:
+    """The number by which others than the engine know an interface address."""
+    return <uint16_t>(attachment - header.slots_max)
+
+
+cdef inline Extension* extensions_of(const Header* header) noexcept nogil:
+    return <Extension*>(<uint8_t*>header + header.extensions_offset)
+
+
 cdef inline bint is_mapping(const Entry* entry) noexcept nogil:
-    return (entry.flags & MAPPING) != 0
+    return (entry.flags & KIND) == MAPPING
+
+
+cdef inline bint rewrites_source(const Entry* entry) noexcept nogil:
+    return (entry.flags & KIND) != DESTINATION
+
+
+cdef inline bint rewrites_destination(const Entry* entry) noexcept nogil:
+    return (entry.flags & DESTINATION) != 0
+
+
+cdef inline bint is_extended(const Entry* entry) noexcept nogil:
+    """Whether the entry's extension counts: the others may have no page."""
+    return (entry.flags & KIND) == KIND
+
+
+cdef inline End source_translated(const Entry* entry) noexcept nogil:
+    """The flow's source as its responder has it."""
+    if rewrites_source(entry):
+        return End(entry.translated_address, entry.translated_port)
+    return End(entry.source_address, entry.source_port)
+
+
+cdef inline End destination_translated(
+    const Entry* entry, const Extension* extension
+) noexcept nogil:
+    """The flow's destination as its responder has it."""
+    if not rewrites_destination(entry):
+        return End(entry.destination_address, entry.destination_port)
+    if is_extended(entry):
+        return End(extension.destination_address, extension.destination_port)
+    return End(entry.translated_address, entry.translated_port)
 
 
 cdef inline uint64_t created_of(const Entry* entry, const Track* track) noexcept nogil:

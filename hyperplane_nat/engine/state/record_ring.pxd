@@ -5,7 +5,14 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
-from hyperplane_nat.engine.state.layout cimport Entry, FlowRecord, RecordRing, age_of
+from hyperplane_nat.engine.state.layout cimport (
+    Entry,
+    FlowRecord,
+    Header,
+    RecordRing,
+    age_of,
+    interface_number,
+)
 
 cdef enum:
     RING_HEADER_BYTES = 4096
@@ -43,7 +50,9 @@ cdef inline void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
     HP_STORE64_RELEASE(&ring.tail, tail)
 
 
-cdef inline void record_fill(FlowRecord* record, const Entry* entry, uint64_t now) noexcept nogil:
+cdef inline void record_fill(
+    FlowRecord* record, const Header* header, const Entry* entry, uint64_t now
+) noexcept nogil:
     """What the entry itself says of its flow; `entry`, `generation` and `created` are its place's."""
     cdef int side
     record.protocol = entry.protocol
@@ -55,7 +64,7 @@ cdef inline void record_fill(FlowRecord* record, const Entry* entry, uint64_t no
     record.remote_port = entry.destination_port
     record.nat_port = entry.translated_port
     record.slot = entry.originator
-    record.interface = entry.responder
+    record.interface = interface_number(header, entry.responder)
     record.reason = 0
     record.last_seen = now - age_of(entry, now)
     for side in range(2):

@@ -17,7 +17,7 @@ from hyperplane_nat.engine.state.barriers cimport (
     HP_STORE16,
     HP_STORE16_RELEASE,
 )
-from hyperplane_nat.engine.state.layout cimport Entry, Header, Track, created_of
+from hyperplane_nat.engine.state.layout cimport Entry, Header, Track, attachments_of, created_of
 
 
 cdef inline void entry_unsettle(Entry* entry) noexcept nogil:
@@ -51,5 +51,8 @@ cdef inline bint entry_copy(
 
 
 cdef inline bint attached(const Header* header, const Entry* entry) noexcept nogil:
-    """Whether an entry belongs to a slot and an interface of the map: nobody's does not."""
-    return entry.originator < header.slots_max and entry.responder < header.interfaces_max
+    """Whether an entry is of an environment by an interface of the map: nobody's is not."""
+    return (
+        entry.originator < header.slots_max
+        and header.slots_max <= entry.responder < attachments_of(header)
+    )

@@ -2,9 +2,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Reading frames that anybody may have made.
 
-Each function returns a drop reason, DROP_NONE when the packet may go on.  A length is compared
-with what is there before anything behind it is read; afterwards ``header_length``,
-``l4_length`` and ``payload`` are true and the rest of the engine relies on them.
+Each function returns a drop reason, DROP_NONE when the packet may go on. A length is compared
+with what is there before anything behind it is read; afterwards `header_length`,
+`l4_length` and `payload` are true and the rest of the engine relies on them.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -56,8 +56,8 @@ cdef enum:
     OPTION_LOOSE_SOURCE_ROUTE = 131
     OPTION_STRICT_SOURCE_ROUTE = 137
 
-# A frame on its way through the engine.  The first group is the caller's, the second what
-# parsing found, the third the verdict.  `offload_changed`: what the frame's virtio-net header says is
+# A frame on its way through the engine.  The first group is the caller's, but for `side` and `hairpin`;
+# the second what parsing found, the third the verdict.  `port` is the attachment that it comes from.  `offload_changed`: what the frame's virtio-net header says is
 # no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
 #
 # A frame that is yet to be segmented (a super-frame, `gso_size` bytes of payload to a segment) is
@@ -103,7 +103,6 @@ cdef struct Packet:
 
     uint8_t action
     uint8_t reason
-    uint8_t out_side
     uint16_t out_port
     uint8_t* out_frame
     uint32_t out_length
@@ -138,12 +137,16 @@ cdef inline void settle_offload(const Packet* p, uint8_t* header) noexcept nogil
         memcpy(header + OFFLOAD_GSO_SIZE, &p.gso_size, 2)
 
 
+cdef inline bint is_second(const Packet* p) noexcept nogil:
+    """Whether it is what a packet became that turned round: see hairpin.pxd."""
+    return p.hairpin and p.side == SIDE_OUTSIDE
+
+
 cdef inline void judge(Packet* p, const Packet* other) noexcept nogil:
     """Give a packet the verdict of another one in the same frame."""
     p.gso_size = other.gso_size
     p.action = other.action
     p.reason = other.reason
-    p.out_side = other.out_side
     p.out_port = other.out_port
     p.out_frame = other.out_frame
     p.out_length = other.out_length

@@ -36,13 +36,10 @@ cdef inline void rewrite_ip(
     )
 
 
-cdef inline void rewrite_destination(Packet* p, uint32_t new) noexcept nogil:
-    """Replace the destination of what arrives; the hop is taken already off a second packet."""
-    if p.hairpin:
-        store32(p.ip + 16, new)
-        store16(p.ip + 10, updated(load16(p.ip + 10), replaced32(p.destination, new)))
-    else:
-        rewrite_ip(p, 16, p.destination, new, load16(p.ip + 4))
+cdef inline void readdress(Packet* p, int offset, uint32_t old, uint32_t new) noexcept nogil:
+    """Replace the address at `offset` of the IP header and nothing else."""
+    store32(p.ip + offset, new)
+    store16(p.ip + 10, updated(load16(p.ip + 10), replaced32(old, new)))
 
 
 cdef inline void rewrite_l4(
@@ -80,11 +77,10 @@ cdef inline void address_frame(
     memcpy(p.frame + 6, source, 6)
 
 
-cdef inline void forward(Packet* p, int side, uint16_t port) noexcept nogil:
-    """The frame leaves on the other side, without whatever followed the packet in it."""
+cdef inline void forward(Packet* p, uint16_t port) noexcept nogil:
+    """The frame leaves by an attachment, without whatever followed the packet in it."""
     p.action = ACTION_FORWARD
     p.reason = DROP_NONE
-    p.out_side = <uint8_t>side
     p.out_port = port
     p.out_frame = p.frame
     p.out_length = ETHERNET_BYTES + p.total_length

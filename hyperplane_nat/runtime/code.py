@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The code of a function: what it is known by, and how it comes to be a directory.
+
+A directory is used where it is, so that a change of it is seen by the next environment; an archive
+is unpacked, and a single file copied, once for each state that it has.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+OWN_RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+"""The Python that runs this program."""
+
+UNPACKED_BYTES_MAX = 250 << 20
+"""Of an archive, unpacked ("Lambda quotas": 250 MB with layers)."""
+
+FILES_MAX = 100_000
+"""Files of an archive."""
+
+
+class CodeError(Exception):
+    """The code cannot be used; the text says why."""
+
+
+def code_sha256(path: Path) -> str:
+    """
+    What tells one state of the code from another, as Lambda's `CodeSha256`; empty when there is
+    none. Of a directory it is that of names, sizes and times, not of what is in the files.
+    """
+    digest = hashlib.sha256()
+    try:
+        if path.is_dir():
+            for directory, directories, files in os.walk(path):
+                directories.sort()
+                for name in sorted(files):
+                    file = Path(directory, name)
+                    status = file.lstat()
+                    line = f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                    digest.update(os.fsencode(line))
+        else:
+            with path.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+    except OSError:
+        return ""
+    return base64.b64encode(digest.digest()).decode()
+
+
+def directory_of(path: Path, beneath: Path) -> Path:
+    """
+    The directory with the code that is at `path`, made below `beneath` where it is a file.
+
+    CodeError when it cannot be read, is no code, or is larger than Lambda lets it be. Blocks.
+    """
+    try:
+        if path.is_dir():
+            return path
+        digest = code_sha256(path)
+        if not digest:
+            raise CodeError(f"{path}: cannot be read")
+        result = beneath / hashlib.sha256(f"{path.name}\0{digest}".encode()).hexdigest()[:32]
+        if not result.is_dir():
+            _make(path, result)
+    except OSError as error:
+        raise CodeError(f"{path}: {error.strerror or error}") from None
+    return result
+
+
+def _make(path: Path, result: Path) -> None:
+    beneath = result.parent
+    beneath.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = beneath / f"{result.name}.{os.getpid()}.new"
+    shutil.rmtree(temporary, ignore_errors=True)
+    # Whoever runs it reads it; nobody else comes as far as here.
+    temporary.mkdir()
+    temporary.chmod(0o755)
+    try:
+        if zipfile.is_zipfile(path):
+            _unpack(path, temporary)
+        elif path.suffix == ".py":
+            shutil.copyfile(path, temporary / path.name)
+            (temporary / path.name).chmod(0o644)
+        else:
+            raise CodeError(f"{path}: neither a directory nor a zip archive nor a .py file")
+        temporary.rename(result)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not result.is_dir():
+            raise
+
+
+def _unpack(path: Path, directory: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)
+            if size > UNPACKED_BYTES_MAX or len(members) > FILES_MAX:
+                raise CodeError(
+                    f"{path}: unzipped size must be smaller than {UNPACKED_BYTES_MAX} bytes"
+                )
+            for member in members:
+                # It keeps names inside the directory; the mode is in the high half (Unix).
+                made = Path(archive.extract(member, directory))
+                mode = member.external_attr >> 16
+                made.chmod(0o755 if made.is_dir() or mode & 0o111 else 0o644)
+        for parent, _, _ in os.walk(directory):
+            Path(parent).chmod(0o755)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise CodeError(f"{path}: could not unzip it: {error}") from None

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All handlers of a lab: placed by the controller, run here, asynchronous ones kept until done.
+
+Theory of operation
+-------------------
+The region, and with it what an environment is and for how long, is the controller's; processes,
+logs and answers are this process's. `begin` asks for a place, which also has the function as it is
+configured at that moment; then nothing more is needed of the controller until the environment is
+given back (`end`) or given up (`discard`). An invocation whose client has gone runs to its end.
+
+Asynchronous invocations wait in memory, at most `EVENTS_MAX` of them, and are tried three times in
+all when they fail (Lambda: two retries, after one and two minutes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperplane_nat.runtime.environment import Box, Environment, Settings
+from hyperplane_nat.runtime.errors import LambdaError
+from hyperplane_nat.runtime.invocation import Invocation, Outcome
+from hyperplane_nat.runtime.link import Link
+from hyperplane_nat.runtime.logs import FunctionLog, log_path
+from hyperplane_nat.runtime.variables import Identity
+
+EVENTS_MAX = 1000
+"""Asynchronous invocations that wait or run; more are refused."""
+
+RETRY_SECONDS = (60.0, 120.0)
+"""Before the second and the third attempt, in Lambda's time ("Asynchronous invocation")."""
+
+log = logging.getLogger(__name__)
+
+
+class Handlers:
+    """The environments with handlers of one lab."""
+
+    def __init__(
+        self,
+        box: Box,
+        *,
+        directory: Path,
+        region: str,
+        time_scale: float = 1.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Logs go to `directory`; what lasts long on AWS lasts `time_scale` times less."""
+        self.link = Link(self._standing)
+        self._box = box
+        self._directory = directory
+        self._region = region
+        self._time_scale = time_scale
+        self._now = now
+        self._environments: dict[int, Environment] = {}
+        self._logs: dict[str, FunctionLog] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Outcome]] = set()
+
+    def _standing(self) -> dict[int, bool]:
+        return {number: each.busy for number, each in self._environments.items()}
+
+    async def check(self, function: str) -> None:
+        """LambdaError unless there is such a function, which has a handler and can be invoked."""
+        await self.link.ask("check", {"function": function})
+
+    async def invoke(self, function: str, request: Mapping[str, Any]) -> Outcome:
+        """
+        The outcome of a synchronous invocation; LambdaError when it is refused.
+
+        `request` are fields of an `Invocation`, but for its ARN. It goes on when the caller goes.
+        """
+        task = asyncio.create_task(self._invoke(function, request), name=f"invoke {function}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def send(self, function: str, request: Mapping[str, Any]) -> None:
+        """Accept an asynchronous invocation; LambdaError."""
+        if len(self._tasks) >= EVENTS_MAX:
+            raise LambdaError("TooManyRequestsException", "Rate Exceeded.")
+        await self.check(function)
+        task = asyncio.create_task(self._attempt(function, request), name=f"event {function}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End everything."""
+        for task in [*self._tasks, *self._running]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._running, return_exceptions=True)
+        await asyncio.gather(*(each.close() for each in self._environments.values()))
+        self._environments.clear()
+
+    async def _attempt(self, function: str, request: Mapping[str, Any]) -> None:
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                outcome = await self._invoke(function, request)
+            except LambdaError as error:
+                log.warning("an event of %s: %s: %s", function, error.code, error)
+            else:
+                if outcome.error is None:
+                    return
+            if pause is not None:
+                await asyncio.sleep(pause / self._time_scale)
+
+    async def _invoke(self, function: str, request: Mapping[str, Any]) -> Outcome:
+        placed = await self.link.ask("begin", {"function": function})
+        number: int = placed["environment"]
+        try:
+            environment = await self._environment(number, placed)
+            arn = f"arn:aws:lambda:{self._region}:{placed['account']}:function:{function}"
+            outcome = await environment.invoke(Invocation(arn=arn, **request))
+        except BaseException:
+            self._forget(number)
+            self.link.tell("discard", {"environment": number})
+            raise
+        if outcome.gone:
+            self._forget(number)
+            self.link.tell("discard", {"environment": number})
+        else:
+            self.link.tell("end", {"environment": number})
+        outcome.cold = placed["cold"]
+        return outcome
+
+    async def _environment(self, number: int, placed: Mapping[str, Any]) -> Environment:
+        found = self._environments.get(number)
+        if found is not None and not placed["cold"]:
+            return found
+        if found is not None:
+            # Of the same number, before.
+            await found.close()
+        code = placed["code"]
+        name = placed["function"]
+        settings = Settings(
+            identity=Identity(name, placed["memory_mb"], self._region),
+            account=placed["account"],
+            code=Path(code["path"]),
+            handler=code["handler"],
+            runtime=code["runtime"],
+            environment=dict(placed["variables"]),
+            timeout_seconds=code["timeout_seconds"],
+        )
+        if name not in self._logs:
+            self._logs[name] = FunctionLog(log_path(self._directory, name), self._now)
+        made = Environment(
+            number,
+            placed["namespace"],
+            settings,
+            self._box,
+            self._logs[name],
+            on_gone=self._gone,
+        )
+        self._environments[number] = made
+        return made
+
+    def _gone(self, number: int) -> None:
+        environment = self._environments.get(number)
+        if environment is not None:
+            self._forget(number)
+            task = asyncio.create_task(environment.close(), name=f"close env-{number}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            self.link.tell("discard", {"environment": number})
+
+    def _forget(self, number: int) -> None:
+        self._environments.pop(number, None)
+
+
+def request_id() -> str:
+    """A new one, as Lambda has them."""
+    return str(uuid.uuid4())

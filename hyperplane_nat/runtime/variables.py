@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The environment block of what runs in an environment: Lambda's variables and the function's own.
+
+Nothing of the shell that has started the lab is in it. What Lambda sets itself is in "Defined
+runtime environment variables" of the Lambda developer guide; the model refuses a function that
+gives one of these another value (`RESERVED_VARIABLES`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+RUNTIME_API = "127.0.0.1:9001"
+"""Where a runtime asks for invocations, inside its environment."""
+
+TASK_ROOT = "/var/task"
+RUNTIME_DIRECTORY = "/var/runtime"
+LANGUAGE_DIRECTORY = "/var/lang"
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a function is called, where."""
+
+    name: str
+    memory_mb: int
+    region: str
+
+
+def of_program(identity: Identity, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a program that an invocation names."""
+    return {
+        "PATH": _PATH,
+        "LANG": "C.UTF-8",
+        "HOME": "/",
+        "TZ": ":UTC",
+        "AWS_REGION": identity.region,
+        "AWS_DEFAULT_REGION": identity.region,
+        "AWS_LAMBDA_FUNCTION_NAME": identity.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(identity.memory_mb),
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{identity.name}",
+        **environment,
+    }
+
+
+def of_handler(
+    identity: Identity,
+    environment: Mapping[str, str],
+    *,
+    handler: str,
+    runtime: str,
+    log_stream: str,
+) -> dict[str, str]:
+    """The variables of a runtime, beside those of a program."""
+    return {
+        "LD_LIBRARY_PATH": f"{LANGUAGE_DIRECTORY}/lib:{TASK_ROOT}:{TASK_ROOT}/lib:/opt/lib",
+        **of_program(identity, environment),
+        "_HANDLER": handler,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
+        "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
+        "LAMBDA_TASK_ROOT": TASK_ROOT,
+        "LAMBDA_RUNTIME_DIR": RUNTIME_DIRECTORY,
+    }

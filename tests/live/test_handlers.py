@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A zip with a handler, invoked by boto3 in a lab: cold, warm, late, crashed, and beside a kill."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import re
+import signal
+import stat
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from hyperplane_nat.runtime.logs import log_path
+from netns import namespace
+from tests.live.conftest import Launch
+from tests.live.lab import Lab, run, wait_until
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+HANDLER = """
+import json, os, signal, subprocess, time, urllib.request
+print("initialized in", os.readlink("/proc/self/ns/net"))
+calls = 0
+
+def handler(event, context):
+    global calls
+    calls += 1
+    print("asked for", json.dumps(event))
+    match event.get("do"):
+        case "fetch":
+            with urllib.request.urlopen(event["url"], timeout=5) as answer:
+                return {"status": answer.status, "bytes": len(answer.read())}
+        case "hang":
+            subprocess.Popen(["sleep", "600"], start_new_session=True)
+            time.sleep(600)
+        case "wait":
+            time.sleep(event["seconds"])
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "raise":
+            raise KeyError("nothing")
+        case "set":
+            return {1, 2}
+        case "large":
+            return "x" * event["bytes"]
+        case "look":
+            status = open("/proc/self/status").read()
+            return {
+                "variables": dict(os.environ),
+                "uid": [os.getuid(), os.geteuid(), os.getgid(), os.getgroups()],
+                "capabilities": [line for line in status.splitlines() if line.startswith("Cap")],
+                "no_new_privs": "NoNewPrivs:\\t1" in status,
+                "task": sorted(os.listdir("/var/task")),
+                "labs": os.listdir("/run/hyperplane-nat"),
+                "namespaces": os.listdir("/run/netns"),
+                "umask": os.umask(0o22),
+                "tmp": os.access("/tmp", os.W_OK),
+                "writable": os.access("/var/task", os.W_OK),
+            }
+        case "write":
+            with open("/tmp/file", "w") as file:
+                file.write("kept")
+        case "read":
+            return os.listdir("/tmp")
+    return {
+        "calls": calls,
+        "namespace": os.readlink("/proc/self/ns/net"),
+        "left": context.get_remaining_time_in_millis(),
+        "arn": context.invoked_function_arn,
+        "name": context.function_name,
+        "memory": context.memory_limit_in_mb,
+        "trace": os.environ.get("_X_AMZN_TRACE_ID", ""),
+    }
+"""
+BOOTSTRAP = """#!/bin/sh
+api="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation"
+while :; do
+    head="$(mktemp)"
+    event="$(curl -sS -D "$head" "$api/next")"
+    id="$(tr -d '\\r' < "$head" | sed -n 's/^Lambda-Runtime-Aws-Request-Id: //p')"
+    curl -sS -o /dev/null "$api/$id/response" -d "Echoing request: '$event'"
+done
+"""
+TOML = """
+[lifecycle]
+time_scale = 100
+warm_idle_seconds = 60000
+
+[pool]
+size = 6
+
+[[account]]
+name = "shop"
+id = "123456789012"
+
+[[vpc]]
+name = "customer"
+cidr = "10.0.0.0/16"
+
+[[vpc.subnet]]
+name = "a"
+cidr = "10.0.1.0/24"
+
+[[vpc.security_group]]
+name = "functions"
+
+[[vpc.service]]
+name = "web"
+kind = "http"
+address = "10.0.1.80"
+port = 80
+size_bytes = 12345
+
+[[function]]
+name = "orders"
+subnets = ["a"]
+security_groups = ["functions"]
+code = "code.zip"
+handler = "app.handler"
+memory_mb = 256
+environment = {{ TABLE = "orders" }}
+
+[[function]]
+name = "echo"
+networking = "none"
+code = "{bootstrap}"
+runtime = "provided"
+
+[[function]]
+name = "broken"
+networking = "none"
+code = "code.zip"
+handler = "missing.handler"
+
+[[function]]
+name = "limited"
+networking = "none"
+code = "code.zip"
+handler = "app.handler"
+reserved_concurrency = 1
+
+[[function]]
+name = "plain"
+networking = "none"
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(launch_shared: Launch, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    os.environ["SECRET_OF_THE_SHELL"] = "leaked"
+    try:
+        return started(launch_shared, tmp_path_factory.mktemp("code"))
+    finally:
+        del os.environ["SECRET_OF_THE_SHELL"]
+
+
+def started(launch: Launch, directory: Path) -> Lab:
+    archive = directory / "code.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("app.py", HANDLER)
+    own = directory / "own"
+    own.mkdir()
+    own.chmod(0o755)
+    (own / "bootstrap").write_text(BOOTSTRAP, encoding="utf-8")
+    (own / "bootstrap").chmod(0o755)
+    text = TOML.format(bootstrap=own).replace('"code.zip"', f'"{archive}"')
+    lab = launch(environments=0, toml=text)
+    lab.cli("wait")
+    return lab
+
+
+@functools.cache
+def client(lab: Lab) -> Any:
+    """boto3's, as somebody has it who has evaluated `credentials`."""
+    told = lab.json("credentials")
+    return boto3.client(
+        "lambda",
+        endpoint_url=told["AWS_ENDPOINT_URL_LAMBDA"],
+        region_name=told["AWS_REGION"],
+        aws_access_key_id=told["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=told["AWS_SECRET_ACCESS_KEY"],
+        config=Config(retries={"max_attempts": 0}, read_timeout=60),
+    )
+
+
+def invoke(lab: Lab, name: str = "orders", **event: Any) -> dict[str, Any]:
+    """The answer of `Invoke`, with `payload` and `log` decoded."""
+    payload = json.dumps(event)
+    answer: dict[str, Any] = client(lab).invoke(FunctionName=name, Payload=payload, LogType="Tail")
+    body = answer["Payload"].read()
+    try:
+        answer["payload"] = json.loads(body)
+    except ValueError:
+        answer["payload"] = body.decode()
+    answer["log"] = base64.b64decode(answer["LogResult"]).decode()
+    assert answer["StatusCode"] == 200
+    return answer
+
+
+def error(answer: dict[str, Any]) -> tuple[str, str]:
+    assert answer["FunctionError"] == "Unhandled"
+    return answer["payload"]["errorType"], answer["payload"]["errorMessage"]
+
+
+def replaced(lab: Lab) -> dict[str, Any]:
+    """An answer after the environment was given up: by another one."""
+    answer = invoke(lab)
+    assert "FunctionError" not in answer
+    assert answer["payload"]["calls"] == 1
+    assert "Init Duration" in answer["log"]
+    return answer
+
+
+def test_cold_and_warm(lab: Lab) -> None:
+    assert lab.status()["lambda_endpoint"] == lab.json("credentials")["AWS_ENDPOINT_URL_LAMBDA"]
+    first, second = invoke(lab, do="fetch", url="http://10.0.1.80/file"), invoke(lab)
+    assert first["payload"] == {"status": 200, "bytes": 12345}
+    assert "initialized in net:" in first["log"]
+    assert re.search(r"Init Duration: [0-9.]+ ms$", first["log"], re.MULTILINE)
+    assert "Init Duration" not in second["log"]
+    told = second["payload"]
+    assert told["calls"] == 2
+    assert told["namespace"] in first["log"]
+    assert told["namespace"] != os.readlink("/proc/self/ns/net")  # noqa: PTH115
+    assert told["arn"] == "arn:aws:lambda:us-east-1:123456789012:function:orders"
+    assert (told["name"], told["memory"]) == ("orders", "256")
+    assert 0 < told["left"] <= 3000
+    assert told["trace"].startswith("Root=1-")
+    request_id = second["ResponseMetadata"]["RequestId"]
+    words = [line.split("\t")[0] for line in second["log"].splitlines()]
+    assert words == [
+        f"START RequestId: {request_id} Version: $LATEST",
+        "asked for {}",
+        f"END RequestId: {request_id}",
+        f"REPORT RequestId: {request_id}",
+    ]
+
+
+def test_what_a_handler_sees(lab: Lab) -> None:
+    seen = invoke(lab, do="look")["payload"]
+    assert seen["uid"] == [65529, 65529, 65529, []]
+    assert {line.split()[1] for line in seen["capabilities"]} == {"0" * 16}
+    assert seen["no_new_privs"]
+    assert seen["task"] == ["app.py"]
+    assert (seen["labs"], seen["namespaces"]) == ([], [])
+    assert seen["tmp"]
+    assert not seen["writable"]
+    variables = seen["variables"]
+    assert "SECRET_OF_THE_SHELL" not in variables
+    assert variables["TABLE"] == "orders"
+    assert variables["AWS_LAMBDA_FUNCTION_NAME"] == "orders"
+    assert variables["_HANDLER"] == "app.handler"
+
+
+def test_a_program_has_the_functions_variables_and_none_of_the_shells(lab: Lab) -> None:
+    lines = lab.cli("invoke", "orders", "--", "env").stdout.splitlines()
+    assert "TABLE=orders" in lines
+    assert "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256" in lines
+    assert not [line for line in lines if line.startswith("SECRET_OF_THE_SHELL")]
+
+
+def test_a_tmp_of_its_own_lasts_as_long_as_the_environment(lab: Lab) -> None:
+    invoke(lab, do="write")
+    assert invoke(lab, do="read")["payload"] == ["file"]
+    assert not Path("/tmp/file").exists()
+    invoke(lab, do="crash")
+    assert invoke(lab, do="read")["payload"] == []
+
+
+def test_a_timeout_leaves_nothing(lab: Lab) -> None:
+    answer = invoke(lab, do="hang")
+    kind, text = error(answer)
+    assert kind == "Sandbox.Timedout"
+    assert text.endswith("Error: Task timed out after 3.00 seconds")
+    assert "Status: timeout" in answer["log"]
+    former = re.search(r"net:\[([0-9]+)\]", invoke_log(lab))
+    assert former is not None
+    replaced(lab)
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and sleeps(pid, former[0])]
+
+
+def invoke_log(lab: Lab) -> str:
+    """The whole log of the function."""
+    return log_path(lab.runtime_directory, "orders").read_text(encoding="utf-8")
+
+
+def sleeps(pid: str, inside: str) -> bool:
+    """Whether a process is a `sleep` of a namespace."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return words[0] == b"sleep" and os.readlink(f"/proc/{pid}/ns/net") == inside  # noqa: PTH115
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "text", "ends"),
+    [
+        ({"do": "crash"}, "Runtime.ExitError", "signal: segmentation fault", True),
+        ({"do": "raise"}, "KeyError", "'nothing'", False),
+        ({"do": "set"}, "Runtime.MarshalError", "Unable to marshal response", False),
+        (
+            {"do": "large", "bytes": 6_300_000},
+            "Function.ResponseSizeTooLarge",
+            "(6291556 bytes)",
+            True,
+        ),
+    ],
+)
+def test_what_goes_wrong(
+    lab: Lab, event: dict[str, Any], kind: str, text: str, *, ends: bool
+) -> None:
+    invoke(lab)
+    told = error(invoke(lab, **event))
+    assert told[0] == kind
+    assert text in told[1]
+    after = replaced(lab) if ends else invoke(lab)
+    assert (after["payload"]["calls"] == 1) == ends
+
+
+def test_a_module_that_is_missing(lab: Lab) -> None:
+    answer = invoke(lab, "broken")
+    kind, text = error(answer)
+    assert kind == "Runtime.ImportModuleError"
+    assert "No module named 'missing'" in text
+    assert "Status: error\tError Type: Runtime.ImportModuleError" in answer["log"]
+
+
+def test_a_runtime_of_ones_own(lab: Lab) -> None:
+    for number in range(2):
+        answer = invoke(lab, "echo", number=number)
+        assert answer["payload"] == f"Echoing request: '{json.dumps({'number': number})}'"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "status"),
+    [
+        ("nobody", {}, "ResourceNotFoundException", 404),
+        ("plain", {}, "InvalidParameterValueException", 400),
+        ("orders", {"Payload": b"["}, "InvalidRequestContentException", 400),
+        ("nobody", {"InvocationType": "Event"}, "ResourceNotFoundException", 404),
+        ("nobody", {"InvocationType": "DryRun"}, "ResourceNotFoundException", 404),
+    ],
+)
+def test_refusals(lab: Lab, name: str, arguments: dict[str, Any], code: str, status: int) -> None:
+    with pytest.raises(ClientError) as raised:
+        client(lab).invoke(FunctionName=name, **arguments)
+    answer = raised.value.response
+    assert answer["Error"]["Code"] == code
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
+
+
+def test_the_command_line(lab: Lab, tmp_path: Path) -> None:
+    event = tmp_path / "event.json"
+    event.write_text('{"do": "fetch", "url": "http://10.0.1.80/file"}')
+    done = lab.cli("invoke", "orders", "--payload", f"@{event}", "--log")
+    assert json.loads(done.stdout) == {"status": 200, "bytes": 12345}
+    assert "REPORT RequestId" in done.stderr
+    failed = lab.cli("invoke", "orders", "--payload", '{"do": "raise"}', check=False)
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["errorType"] == "KeyError"
+    accepted = lab.cli("invoke", "orders", "--payload", '{"event": "later"}', "--async")
+    assert accepted.stdout == ""
+    wait_until(
+        lambda: 'asked for {"event": "later"}' in lab.cli("logs", "orders").stdout,
+        "the event is handled",
+    )
+
+
+def test_several_at_a_time_have_environments_of_their_own(lab: Lab) -> None:
+    found: list[str] = []
+
+    def call() -> None:
+        found.append(invoke(lab, do="wait", seconds=1)["payload"]["namespace"])
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 3
+
+
+def test_more_than_the_reserved_concurrency(lab: Lab) -> None:
+    asking = client(lab)
+    event = json.dumps({"do": "wait", "seconds": 2})
+    arguments = {"FunctionName": "limited", "Payload": event}
+    thread = threading.Thread(target=asking.invoke, kwargs=arguments)
+    thread.start()
+    log = log_path(lab.runtime_directory, "limited")
+    wait_until(lambda: log.exists() and "START" in log.read_text(), "the first one has begun")
+    with pytest.raises(ClientError) as raised:
+        asking.invoke(**arguments)
+    thread.join()
+    answer = raised.value.response
+    assert answer["Error"]["Code"] == "TooManyRequestsException"
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 429
+    assert answer["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
+
+
+def test_other_users_of_the_host_are_refused(lab: Lab) -> None:
+    for name in ("lambda.json", "lambda.sock", "runtime.sock"):
+        mode = (lab.runtime_directory / name).stat().st_mode
+        assert stat.S_IMODE(mode) & 0o077 == 0
+
+
+def test_an_invocation_outlives_the_controller(lab: Lab) -> None:
+    before = invoke(lab)["payload"]
+    asking = client(lab)
+    answers: list[dict[str, Any]] = []
+
+    def call() -> None:
+        event = json.dumps({"do": "wait", "seconds": 2, "mark": before["calls"]})
+        answer = asking.invoke(FunctionName="orders", Payload=event)
+        answers.append(json.loads(answer["Payload"].read()))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    mark = f'"mark": {before["calls"]}'
+    wait_until(lambda: mark in invoke_log(lab), "the handler has begun")
+    pid = lab.status()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the controller is gone")
+    thread.join()
+    (answer,) = answers
+    assert answer["namespace"] == before["namespace"]
+    lab.up()
+    after = invoke(lab)["payload"]
+    assert after["namespace"] == before["namespace"]
+    assert after["calls"] == answer["calls"] + 1
+
+
+def test_a_runtime_process_that_is_killed_is_started_again(lab: Lab) -> None:
+    before = invoke(lab)["payload"]
+    endpoint = lab.status()["lambda_endpoint"]
+    pid = int((lab.runtime_directory / "service-Lambda.runtime.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    log = lab.runtime_directory / "service-Lambda.runtime.log"
+    wait_until(lambda: log.read_text().count("ready") == 2, "it listens again")
+    assert lab.status()["services"]["Lambda/runtime"] == {"up": True, "restarts": 1}
+    wait_until(
+        lambda: not [pid for pid in os.listdir("/proc") if is_in(pid, before["namespace"])],
+        "what the former one has started is gone",
+    )
+    assert lab.status()["lambda_endpoint"] == endpoint
+    assert replaced(lab)["payload"]["namespace"] != before["namespace"]
+
+
+def test_a_change_of_code_gets_new_environments(lab: Lab, tmp_path: Path) -> None:
+    before = invoke(lab)["payload"]
+    text = lab.config_file.read_text(encoding="utf-8")
+    changed = tmp_path / "changed.toml"
+    changed.write_text(text.replace('TABLE = "orders"', 'TABLE = "other"'), encoding="utf-8")
+    lab.cli("apply", str(changed))
+    assert invoke(lab, do="look")["payload"]["variables"]["TABLE"] == "other"
+    assert invoke(lab)["payload"]["namespace"] != before["namespace"]
+    lab.cli("apply", str(lab.config_file))
+
+
+def test_nothing_is_left(launch: Launch, tmp_path: Path) -> None:
+    lab = started(launch, tmp_path)
+    inside = invoke(lab)["payload"]["namespace"]
+    environment = lab.environment(1)
+    assert run(environment, "true").returncode == 0
+    lab.down()
+    assert not namespace.exists(environment)
+    assert not lab.runtime_directory.exists()
+    assert not [pid for pid in os.listdir("/proc") if is_in(pid, inside)]
+
+
+def is_in(pid: str, inside: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") == inside  # noqa: PTH115
+    except OSError:
+        return False
