@@ -335,7 +335,7 @@ class TcpArrow(BaseModel):
     before: str
     after: str
     segment: str = Field(description="What a segment is to the flow.")
-    side: Literal["inside", "outside", "both"]
+    side: Literal["originator", "responder", "both"] = Field(description="Who sends it.")
 
 
 class TcpDiagram(BaseModel):

@@ -184,13 +184,21 @@ def _locked(path: Path) -> int:
 
 
 def _check(path: Path, descriptor: int, flows_max: int) -> None:
-    """Refuse a map that cannot serve."""
+    """Refuse a map that cannot serve; what somebody's copying has left unallocated is allocated."""
     with contextlib.closing(StateMap.of(path, os.dup(descriptor))) as state:
         if state.flows_max != flows_max:
             raise StateMapError(
                 f"{path}: made for {state.flows_max} flows, configured are {flows_max}: "
                 "set flows.max back, or remove the file and its flows"
             )
+        needed = state.bytes
+    if os.fstat(descriptor).st_blocks * 512 < needed:
+        try:
+            os.posix_fallocate(descriptor, 0, needed)
+        except OSError as error:
+            raise StateMapError(
+                f"{path}: no room for {needed} bytes ({error.strerror}): free some in {path.parent}"
+            ) from error
 
 
 def _listener(path: Path) -> socket.socket:
