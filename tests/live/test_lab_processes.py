@@ -66,11 +66,11 @@ def test_no_packet_waits_for_a_page_of_the_state_map(launch: Launch) -> None:
     lab = launch()
 
     def missing(pid: int) -> int:
-        """Bytes of the state map that are not in the process's page tables (proc_pid_smaps(5))."""
+        """Bytes of the state map that are not in the page tables (proc_pid_smaps(5))."""
         lines = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines()
         begin = next(i for i, line in enumerate(lines) if line.endswith(str(lab.state_file)))
         resident = next(line for line in lines[begin:] if line.startswith("Rss:"))
-        return lab.state_file.stat().st_size - int(resident.split()[1]) * 1024
+        return lab.state_file.stat().st_blocks * 512 - int(resident.split()[1]) * 1024
 
     first = forwarder_pid(lab)
     wait_until(lambda: missing(first) == 0, lambda: f"{missing(first)} bytes are missing")

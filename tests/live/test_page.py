@@ -139,7 +139,7 @@ def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
             window.shows(
                 r"inside\s+169\.254\.100\.2:\d+\s+translated on eni-\w+\s+10\.0\.1\.4:4000"
             )
-            window.shows(r"State ESTABLISHED.*FIN from inside leads to FIN_INSIDE")
+            window.shows(r"State ESTABLISHED.*FIN from originator leads to FIN_INSIDE")
             assert window.run("return document.querySelector('.current text').textContent") == (
                 "ESTABLISHED"
             )
