@@ -200,7 +200,11 @@ def test_ports_to_one_remote_run_out(small: Lab) -> None:
             late.sendto(b"question", (WEB[0], 7002))
             payload, peer = server.recvfrom(64)
             server.sendto(payload, peer)
-            assert late.recvfrom(64) == (b"question", (WEB[0], 7002))
+            try:
+                answer = late.recvfrom(64)
+            except TimeoutError:
+                pytest.fail(f"no answer by {peer}: {difference(before, small.counters())}")
+            assert answer == (b"question", (WEB[0], 7002))
     # The limit is the protocol's own.
     settle(small)
 
