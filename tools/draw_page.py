@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -54,19 +53,6 @@ done
 """
 
 
-@contextlib.contextmanager
-def invoked(lab: Lab, function: str, *command: str) -> Iterator[None]:
-    """A program in an environment of a function meanwhile."""
-    arguments = [str(COMMAND), "--lab", lab.name, "invoke", function, "--", *command]
-    with subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
 def keep(window: Browser, name: str) -> None:
     """The window as docs/page/NAME.png, in few colours."""
     picture = Image.open(io.BytesIO(window.screenshot())).convert("RGB")
@@ -80,12 +66,12 @@ def draw(window: Browser, lab: Lab, url: str) -> None:
     lab.client.post("/v1/functions/report/provision", {"count": 5})
     with contextlib.ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(invoked(lab, "checkout", "python3", "-c", CROWD))
+            stack.enter_context(lab.invoked("checkout", "python3", "-c", CROWD))
         for _ in range(3):
-            stack.enter_context(invoked(lab, "checkout", "sh", "-c", PAGES))
+            stack.enter_context(lab.invoked("checkout", "sh", "-c", PAGES))
         for _ in range(2):
-            stack.enter_context(invoked(lab, "report", "sh", "-c", PAGES))
-        stack.enter_context(invoked(lab, "refund", "ping", "-i", "0.1", "-q", "10.0.1.80"))
+            stack.enter_context(lab.invoked("report", "sh", "-c", PAGES))
+        stack.enter_context(lab.invoked("refund", "ping", "-i", "0.1", "-q", "10.0.1.80"))
         time.sleep(SECONDS / 2)
         os.kill(lab.status()["forwarder"]["pid"], signal.SIGKILL)
         time.sleep(SECONDS / 2)

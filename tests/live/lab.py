@@ -289,6 +289,18 @@ class Lab:
         """The namespace of a VPC."""
         return topology.vpc_namespace(self.name, name)
 
+    @contextlib.contextmanager
+    def invoked(self, function: str, *command: str) -> Iterator[None]:
+        """A program in an environment of a function meanwhile."""
+        arguments = [str(COMMAND), "--lab", self.name, "invoke", function, "--", *command]
+        with subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                yield
+            finally:
+                process.send_signal(signal.SIGINT)
+
     def environment(self, number: int) -> str:
         """The namespace of an environment, counted from 1."""
         return topology.environment_namespace(self.name, number)

@@ -84,19 +84,6 @@ def lab(launch_shared: Launch) -> Lab:
     return launch_shared(environments=0, toml=ports + sections)
 
 
-@contextlib.contextmanager
-def running(lab: Lab, function: str, *command: str) -> Iterator[None]:
-    """A program in an environment of a function meanwhile."""
-    arguments = [str(COMMAND), "--lab", lab.name, "invoke", function, "--", *command]
-    with subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
 def go(window: Browser, view: str) -> None:
     window.click("nav a", view)
     window.shows(rf"\n{view}\n")
@@ -124,7 +111,7 @@ def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
         lab.client.post("/v1/functions/report/provision", {"count": 2})
         window.shows(r"one each: report in analytics/analytics-b\s+2 interfaces.*2 environments")
 
-        with running(lab, "checkout", "python3", "-c", CROWD):
+        with lab.invoked("checkout", "python3", "-c", CROWD):
             window.shows(r"checkout\s+1 environment: 1 busy")
             window.click("button.card", "checkout")
             window.shows(r"Environments of checkout.*env-\d+\s+busy")
@@ -144,7 +131,7 @@ def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
                 "ESTABLISHED"
             )
 
-        with running(lab, "refund", "ping", "-i", "0.05", "-q", "10.0.1.80"):
+        with lab.invoked("refund", "ping", "-i", "0.05", "-q", "10.0.1.80"):
             go(window, "Activity")
             window.shows(r"security_group_egress\s+\d+\s+✕ 1\d pkt/s")
             go(window, "Topology")
