@@ -15,29 +15,36 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS := $(shell nproc 2>/dev/null || echo 1)
-FUZZ_FRAMES ?= 1000000
+FUZZ_FRAMES ?= 250000
 
 SOURCES := $(shell find hyperplane_nat bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h') \
-	hyperplane_nat/engine/state/constants.py
+	hyperplane_nat/engine/state/constants.py netns/init.c
 # Three stamps: what runs is installed, what checks and measures it is installed, what is compiled.
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 BUILT := build/.built
+# The AWS command line, in an environment of its own: it asks for other versions than the tests do.
+AWS := $(VENV)/aws/.installed
 # Of every interpreter that is to be tried; `make dist PYTHONS="python3.12 python3.13"`.
 PYTHONS ?= $(PYTHON)
 
 .PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-repeat lint build \
-	bench bench-quick docs-panels docs-page asan asan-build asan-fuzz dist docs clean distclean
+	bench bench-quick bpf docs-panels docs-page asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan dist docs" \
+	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan bpf dist docs" \
 		"docs-panels docs-page clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
 deps:
 	@tools/install-packages test
+
+# The flow cache's program, compiled anew: for whoever changes it.
+bpf:
+	@tools/install-packages bpf
+	tools/build-bpf
 
 deps-build:
 	@tools/install-packages build
@@ -60,20 +67,26 @@ $(BUILT): $(INSTALLED) $(SOURCES)
 	mkdir -p build
 	touch $@
 
+$(AWS): constraints.txt $(INSTALLED)
+	$(BIN)/python -m venv $(VENV)/aws
+	$(VENV)/aws/bin/pip install -q -c constraints.txt awscli
+	touch $@
+
 build: $(BUILT)
 
 demo: $(BUILT)
 	$(BIN)/python -m bench.demo
 
-test: deps $(TOOLS) $(BUILT)
+test: deps $(TOOLS) $(AWS) $(BUILT)
 	$(MAKE) --jobs=2 test-live asan-fuzz test-rest dist
 	$(MAKE) test-alone
 
 # Whole lines: two of these run beside each other.
 PYTEST := bash -o pipefail -c '$(BIN)/python -m pytest "$$@" | sed -u ""' pytest
 
-test-live: $(TOOLS) $(BUILT)
-	$(PYTEST) tests/live -m 'not alone and not long'
+# Its tests wait more than they work: two files at a time.
+test-live: $(TOOLS) $(AWS) $(BUILT)
+	$(PYTEST) tests/live -m 'not alone and not long' -n 2 --dist loadfile
 
 # What loads the machine has it to itself.
 test-alone: $(TOOLS) $(BUILT)
@@ -86,6 +99,7 @@ test-rest: $(TOOLS) $(BUILT)
 # hundred labs, a hundred kills; and the repetitions.
 test-long: deps $(TOOLS) $(BUILT)
 	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
+	$(MAKE) asan-fuzz FUZZ_FRAMES=1000000
 	$(MAKE) test-repeat
 
 # What is marked as racing (processes, signals, threads, deadlines), N times beside four busy
@@ -142,7 +156,7 @@ asan: asan-build
 	$(ASAN_RUN) ../../$(BIN)/python -m pytest tests/engine -q -p no:cacheprovider
 	$(MAKE) asan-fuzz
 
-# The part of it that `make test` runs: a million mutated frames.
+# The part of it that `make test` runs: a quarter of a million mutated frames.
 asan-fuzz: asan-build
 	$(ASAN_RUN) ../../$(BIN)/python -m tests.fuzz.engine_fuzz --frames $(FUZZ_FRAMES)
 

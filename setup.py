@@ -6,15 +6,18 @@ one below bench/ when they are built in place: the bench belongs to the source t
 installed. CFLAGS and LDFLAGS are honoured (setuptools puts them around the flags given here).
 HYPERPLANE_SANITIZE=1 builds with the address and undefined-behaviour sanitizers: `make asan` does
 so in a tree of its own, and the interpreter then needs libasan preloaded. HYPERPLANE_EXTENSIONS=0
-leaves the modules to a later `build_ext`.
+leaves the modules to a later `build_ext`. The one program in C, `netns/init`, is built beside them.
 """
 
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 SANITIZE = os.environ.get("HYPERPLANE_SANITIZE") == "1"
@@ -88,7 +91,39 @@ def cythonized() -> list[Extension]:
     return result
 
 
+def build_init(directory: Path) -> None:
+    """Build the first process of process namespaces, `netns/init`, in the directory of `netns`."""
+    source = ROOT / "netns" / "init.c"
+    target = directory / "init"
+    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+        return
+    compiler = [*os.environ.get("CC", "gcc").split(), "-std=gnu11", "-O2", "-Wall", "-Wextra"]
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run([*compiler, "-static", "-s", "-o", str(target), str(source)], check=True)
+
+
+class BuildExtensions(build_ext):
+    """Builds the program beside the extensions when they are built in place."""
+
+    def run(self) -> None:
+        """See `build_ext`."""
+        super().run()
+        if self.inplace:
+            build_init(ROOT / "netns")
+
+
+class BuildPackages(build_py):
+    """Puts the program into what is installed."""
+
+    def run(self) -> None:
+        """See `build_py`."""
+        super().run()
+        if not self.editable_mode:
+            build_init(Path(self.build_lib) / "netns")
+
+
 setup(
     ext_modules=cythonized(),
+    cmdclass={"build_ext": BuildExtensions, "build_py": BuildPackages},
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench import against, gateways, processes, strays, workloads
+from bench import against, gateways, handlers, processes, strays, workloads
 from bench.errors import BenchError, MissingToolError
 from bench.gateways.base import Options
 from bench.gateways.hyperplane import Build, build_of, isolated
@@ -276,6 +276,31 @@ def compare_builds(
         else:
             comparison.show(comparisons, console)
             console.print(f"took {clock_text(document['duration_seconds'])}")
+
+
+@app.command("handlers")
+def measure_handlers(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Cold starts of each kind.")] = 50,
+    environments: Annotated[
+        int,
+        typer.Option(
+            "-n",
+            "--environments",
+            min=0,
+            max=2000,
+            help="Memory is that of so many and twice as many; 0: it is not measured.",
+        ),
+    ] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures instead of tables.")] = False,
+) -> None:
+    """Cold and warm starts of handlers, and the memory of environments without a process."""
+    console = _console(stderr=as_json)
+    with _in_order(console, labs=True):
+        report = handlers.measure(rounds, environments)
+        if as_json:
+            typer.echo(json.dumps(report.document(), indent=2))
+        else:
+            handlers.show(report, console)
 
 
 def two_builds(names: Sequence[str], python: Path) -> tuple[Build, Build]:

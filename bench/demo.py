@@ -172,8 +172,10 @@ def bars(console: Console) -> Progress:
 def file_server(config: Config) -> Iterator[Targets]:
     """The servers to talk to: nginx for the file if it is installed, else the lab's own."""
     vpc = config.vpc[0]
-    web = next(service for service in vpc.service if service.kind == "http")
-    echo = next(service for service in vpc.service if service.kind == "udp-echo")
+    web = next(service for service in vpc.service if service.kind == "http" and service.address)
+    echo = next(
+        service for service in vpc.service if service.kind == "udp-echo" and service.address
+    )
     program = nginx.find()
     if program is None:
         yield _targets(web, web.port, "the lab's own server", echo)
@@ -181,7 +183,7 @@ def file_server(config: Config) -> Iterator[Targets]:
     with nginx.serving(
         program,
         topology.vpc_namespace(config.lab.name, vpc.name),
-        web.address,
+        web.place,
         NGINX_PORT,
         {"file": content.read(web.size_bytes)},
     ):
@@ -190,12 +192,12 @@ def file_server(config: Config) -> Iterator[Targets]:
 
 def _targets(web: Service, port: int, server: str, echo: Service) -> Targets:
     return Targets(
-        web=(web.address, port),
+        web=(web.place, port),
         server=f"{server} at {web.address}:{port}",
         path="/file",
         size_bytes=web.size_bytes,
         sha256=content.sha256(web.size_bytes),
-        echo=(echo.address, echo.port),
+        echo=(echo.place, echo.port),
     )
 
 

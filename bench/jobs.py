@@ -144,6 +144,19 @@ class Repeat(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch(Job):
+    """Serve the page by a command and keep so many of its event streams open, until stopped.
+
+    The result has `messages`, the fewest that a stream got.
+    """
+
+    kind = "watch"
+    command: list[str]
+    lab: str
+    streams: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Execute(Job):
     """Become another program inside a namespace."""
 
@@ -157,7 +170,19 @@ class Execute(Job):
 
 KINDS: dict[str, type[Job]] = {
     job.kind: job
-    for job in (UdpSend, FrameSend, UdpReceive, Ping, Echo, Connect, Serve, Scrape, Repeat, Execute)
+    for job in (
+        UdpSend,
+        FrameSend,
+        UdpReceive,
+        Ping,
+        Echo,
+        Connect,
+        Serve,
+        Scrape,
+        Repeat,
+        Watch,
+        Execute,
+    )
 }
 
 

@@ -28,6 +28,7 @@ READY_SECONDS = 30.0
 END_SECONDS = 10.0
 
 PACKAGES = {
+    "cc": "gcc",
     "ip": "iproute2",
     "iperf3": "iperf3",
     "nft": "nftables",

@@ -37,7 +37,7 @@ class Profile:
     udp_seconds: float = 0.4
     tcp_seconds: int = 1
     latency_seconds: float = 0.5
-    scraped_seconds: float = 1.5
+    scraped_seconds: float = 0.9
     connect_seconds: float = 0.6
     environments: tuple[int, ...] = (1, 10, 100, 1000)
     budget_seconds: float = 0.0
@@ -54,7 +54,7 @@ QUICK = Profile(
     new_flow_rounds=1,
     table_rounds=2,
     latency_seconds=0.4,
-    scraped_seconds=0.8,
+    scraped_seconds=0.6,
     environments=(1, 1000),
     budget_seconds=88,
     brief=True,

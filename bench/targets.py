@@ -98,6 +98,7 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
         _own("latency_p99", 1.5, 1.1, at_least=False),
         _own("latency_idle_p99", 1.5, 1.1, at_least=False),
     ),
+    "latency_watched_p99": (_own("latency_idle_p99", 1.5, at_least=False),),
     "new_udp_flows_64k": (_nft(1.0, 1.5),),
     "new_udp_flows_1m": (_nft(2.0, 3.0),),
     "new_udp_flows_1m_300_rules": (_own("new_udp_flows_1m", 0.95),),

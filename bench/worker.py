@@ -346,6 +346,50 @@ def _repeat(job: jobs.Repeat) -> Result:
     return {"count": count, "failed": failed, "longest_seconds": longest}
 
 
+@perform.register
+def _watch(job: jobs.Watch) -> Result:
+    import http.client
+    import urllib.parse
+
+    with (
+        subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=die_with_parent,
+        ) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(server.terminate)
+        assert server.stdout is not None
+        page = urllib.parse.urlsplit(server.stdout.readline().strip())
+        token = urllib.parse.parse_qs(page.query)["token"][0]
+        query = urllib.parse.urlencode({"token": token, "lab": job.lab})
+        streams: dict[int, http.client.HTTPResponse] = {}
+        for _ in range(job.streams):
+            connection = http.client.HTTPConnection(page.netloc, timeout=10)
+            stack.callback(connection.close)
+            connection.request("GET", f"/api/stream?{query}")
+            answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                raise OSError(f"event stream: {answer.status} {answer.reason}")
+            streams[answer.fileno()] = answer
+        counts = dict.fromkeys(streams, 0)
+        if wait_for_start():
+            while True:
+                ready, _, _ = select.select([STOP, *streams], [], [])
+                if STOP in ready:
+                    break
+                for descriptor in ready:
+                    text = streams[descriptor].read1(1 << 20)
+                    if not text:
+                        raise OSError("an event stream ended")
+                    counts[descriptor] += text.count(b"data: ")
+    return {"messages": min(counts.values())}
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when the one that started it is gone."""
     syscalls.set_parent_death_signal(signal.SIGKILL)

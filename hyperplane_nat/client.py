@@ -22,6 +22,8 @@ TIMEOUT_SECONDS = 30.0
 VERIFY_SECONDS = 60.0
 """How long the controller lets the forwarder walk its table: 16 million flows included."""
 
+ADVANCE_SECONDS = 60.0
+"""How long it waits for the forwarder, one that is being restarted included, to go through time."""
 
 _CONNECT_SECONDS = 1.0
 
@@ -155,18 +157,25 @@ class Client:
         """The answer to PATCH `path`, decoded."""
         return self._decode(b"".join(self.stream("PATCH", path, body=body)))
 
+    def put(self, path: str, body: object) -> object:
+        """The answer to PUT `path`, decoded."""
+        return self._decode(b"".join(self.stream("PUT", path, body=body)))
+
     def delete(self, path: str) -> object:
         """The answer to DELETE `path`, decoded."""
         return self._decode(b"".join(self.stream("DELETE", path)))
 
     def verify(self) -> object:
         """The answer to GET /v1/verify, for which the controller itself waits long."""
-        patient = Client(
-            self.lab,
-            runtime_directory=self.path.parent.parent,
-            timeout=VERIFY_SECONDS + TIMEOUT_SECONDS,
-        )
-        return patient.get("/v1/verify")
+        return self._patient(VERIFY_SECONDS).get("/v1/verify")
+
+    def advance(self, seconds: float) -> object:
+        """The answer to POST /v1/advance: what ends in that time has ended with it."""
+        return self._patient(ADVANCE_SECONDS).post("/v1/advance", {"seconds": seconds})
+
+    def _patient(self, seconds: float) -> Client:
+        root = self.path.parent.parent
+        return Client(self.lab, runtime_directory=root, timeout=seconds + TIMEOUT_SECONDS)
 
     def stream(
         self,

@@ -46,7 +46,7 @@ def make_directory(path: Path, mode: int) -> None:
 
     NotPrivateError when somebody else has it, can write in it or can replace it; OSError.
     """
-    _make_parents(path.parent)
+    make_passable(path.parent)
     refuse_replaceable(path)
     with contextlib.suppress(FileExistsError):
         path.mkdir(0o700)
@@ -111,11 +111,11 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
-def _make_parents(path: Path) -> None:
+def make_passable(path: Path) -> None:
     """Directories that others may pass, whatever the umask."""
     if path.exists():
         return
-    _make_parents(path.parent)
+    make_passable(path.parent)
     with contextlib.suppress(FileExistsError):
         path.mkdir()
         path.chmod(0o755)

@@ -3,19 +3,17 @@
 
 Theory of operation
 -------------------
-Each run has a thread of its own. It enters the namespace, and the program it starts inherits
-that; `subprocess` uses vfork(2) here, so nothing is copied however big this process is, and the
-interpreter is held only until the exec. The thread then waits for the end, feeds and reads the
-pipes, and cleans up; the event loop waits for nothing but the outcome.
+Each run has a thread of its own. It enters the network namespace, and the program that it starts
+inherits that (see `launch`). The thread then waits for the end, feeds and reads the pipes, and
+cleans up; the event loop waits for nothing but the outcome.
 
 A run ends when the program does, at the timeout, or when it is cancelled. Whatever is left of it
-is then killed: its session's process group, and every process in the namespace that started since
-(see `processes`), for one environment serves one invocation at a time. A shell that somebody
-opened in the namespace before the run survives. Only after that are the pipes read to their end:
-a grandchild that kept them open is gone, and one that got away is not waited for.
+ends with its process namespace; a shell that somebody has opened in the network namespace
+survives. Only after that are the pipes read to their end, which nobody can keep open any more.
 
-The program sees the host's /sys: a mount namespace of its own would copy the mounts of all other
-namespaces.
+The program has mounts of its own, so that its /proc shows its processes and its /etc the names of
+its network (`files`); all else is the host's, what is mounted there meanwhile included, and so is
+/sys.
 """
 
 from __future__ import annotations
@@ -25,22 +23,21 @@ import contextlib
 import errno
 import os
 import select
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from netns import namespace, processes
+from netns import files, launch, namespace, syscalls
 from netns.errors import NetnsError, from_errno
 
 OUTPUT_BYTES_MAX = 1 << 20
 
 _READ_BYTES = 1 << 16
-_ENDING_SECONDS = 5.0
-_UMASK = 0o022
+# More than this would not be started sooner, and keep the event loop from its work.
+_STARTS = threading.BoundedSemaphore(2)
 # execve(2): what these say is about the program, the rest about this host.
 _ABOUT_THE_PROGRAM = {
     errno.ENOENT: "check the name, or give the whole path",
@@ -84,18 +81,20 @@ async def run(
     stdin: bytes | None = None,
     timeout_seconds: float | None = None,
     output_bytes_max: int = OUTPUT_BYTES_MAX,
+    etc: Path | None = None,
 ) -> Outcome:
     """Run a program inside namespace `name` and wait for its end.
 
     `env` is its whole environment, this process's when None; a name without a slash is looked for
     in its PATH. `stdin` is what it reads, nothing when None. `timeout_seconds` counts from its
     start. Of each of stdout and stderr the first `output_bytes_max` bytes are kept; the rest is
-    read and forgotten.
+    read and forgotten. `etc` has the files of /etc that it sees (`netns.files`); those of the host
+    when None.
 
-    When this returns, raises or is cancelled, nothing of it runs any more in the namespace.
+    When this returns, raises or is cancelled, nothing of it runs any more anywhere.
     Raises `ProgramError` when the program cannot be run, else `NetnsError`.
     """
-    program = _Program(command, env, stdin or b"", timeout_seconds, output_bytes_max)
+    program = _Program(command, env, stdin or b"", timeout_seconds, output_bytes_max, etc)
     begin = time.perf_counter()
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
@@ -135,6 +134,7 @@ class _Program:
     stdin: bytes
     timeout_seconds: float | None
     output_bytes_max: int
+    etc: Path | None
 
 
 async def _wait(ended: asyncio.Future[None], cancelled: int) -> None:
@@ -151,12 +151,12 @@ async def _wait(ended: asyncio.Future[None], cancelled: int) -> None:
 
 
 def _run(name: str, program: _Program, begin: float, cancelled: int) -> Outcome:
-    with namespace.opened(name) as descriptor, contextlib.ExitStack() as stack:
-        namespace.join(descriptor, name)
-        since = processes.now()
-        process = _start(program)
+    with contextlib.ExitStack() as stack:
+        pipes = stack.enter_context(_Pipes(program.stdin, program.output_bytes_max))
+        with _STARTS:
+            _enter(name, program.etc)
+            process = _start(program, pipes)
         started = time.perf_counter()
-        pipes = stack.enter_context(_Pipes(process, program.stdin, program.output_bytes_max))
         deadline = None
         if program.timeout_seconds is not None:
             deadline = started + program.timeout_seconds
@@ -164,11 +164,10 @@ def _run(name: str, program: _Program, begin: float, cancelled: int) -> Outcome:
             in_time = pipes.serve(process.pid, cancelled, deadline)
             elapsed = time.perf_counter() - started
         finally:
-            _end(process)
-            processes.kill([processes.identity(descriptor)], since)
+            status = process.end()
         pipes.drain()
         return Outcome(
-            status=process.returncode,
+            status=status,
             stdout=bytes(pipes.stdout.kept),
             stderr=bytes(pipes.stderr.kept),
             truncated=pipes.stdout.truncated or pipes.stderr.truncated,
@@ -178,22 +177,34 @@ def _run(name: str, program: _Program, begin: float, cancelled: int) -> Outcome:
         )
 
 
-def _start(program: _Program) -> subprocess.Popen[bytes]:
+def _enter(name: str, etc: Path | None) -> None:
+    """Take the calling thread into a network namespace, and into mounts of its own."""
+    namespace.enter(name)
+    try:
+        syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_NEWNS)
+        # What is mounted on the host is seen here, and not the other way round.
+        syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+    except OSError as error:
+        raise from_errno(f"cannot make mounts for {name}", error.errno or 0) from None
+    if etc is not None:
+        files.show(etc, name=name)
+        files.be_called(etc)
+
+
+def _start(program: _Program, pipes: _Pipes) -> launch.Program:
     command = program.command
     if not command or not command[0]:
         raise ProgramError("no program is given", "name one", code=errno.ENOENT)
     try:
-        return subprocess.Popen(
-            list(command),
-            env=program.env,
-            stdin=subprocess.PIPE if program.stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            # Ours may keep files to ourselves; what a program writes is its own affair.
-            umask=_UMASK,
-        )
+        with pipes.theirs() as (stdin, stdout, stderr):
+            return launch.start(
+                command,
+                env=program.env,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                mount_proc=True,
+            )
     except OSError as error:
         code = error.errno or 0
         what = f"cannot run {command[0]!r}"
@@ -207,20 +218,6 @@ def _start(program: _Program) -> subprocess.Popen[bytes]:
             f"cannot run {command[0]!r}: {error}",
             "check its arguments and environment",
             code=errno.EINVAL,
-        ) from None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a program's process group and wait for the program."""
-    # Until it is waited for, its number is its own, and that of its process group.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    try:
-        process.wait(_ENDING_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise NetnsError(
-            f"process {process.pid} does not end",
-            f"see what state it is in: ps -o pid,stat,wchan,cmd {process.pid}",
         ) from None
 
 
@@ -239,33 +236,47 @@ class _Output:
 
 
 class _Pipes:
-    """The ends of a program's pipes that are ours, closed at the end."""
+    """A program's pipes; the ends that are ours are closed at the end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, limit: int) -> None:
+    def __init__(self, stdin: bytes, limit: int) -> None:
         self.stdout, self.stderr = _Output(limit), _Output(limit)
         self._poll = select.poll()
-        self._files = {
-            file.fileno(): file
-            for file in (process.stdin, process.stdout, process.stderr)
-            if file is not None
-        }
         self._outputs: dict[int, _Output] = {}
         self._input = memoryview(stdin)
-        for descriptor in self._files:
-            os.set_blocking(descriptor, False)
-        for file, output in ((process.stdout, self.stdout), (process.stderr, self.stderr)):
-            if file is not None:
-                self._outputs[file.fileno()] = output
-                self._poll.register(file.fileno(), select.POLLIN)
-        if process.stdin is not None:
-            self._poll.register(process.stdin.fileno(), select.POLLOUT)
+        self._open: set[int] = set()
+        self._theirs: list[int] = []
+        if stdin:
+            theirs, ours = os.pipe2(os.O_CLOEXEC)
+            self._theirs.append(theirs)
+            self._add(ours, select.POLLOUT)
+        else:
+            self._theirs.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for output in (self.stdout, self.stderr):
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            self._theirs.append(theirs)
+            self._add(ours, select.POLLIN)
+            self._outputs[ours] = output
+
+    def _add(self, descriptor: int, events: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._open.add(descriptor)
+        self._poll.register(descriptor, events)
+
+    @contextlib.contextmanager
+    def theirs(self) -> Iterator[list[int]]:
+        """The ends that are the program's: standard input, output, error; closed here after."""
+        try:
+            yield self._theirs
+        finally:
+            while self._theirs:
+                os.close(self._theirs.pop())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in list(self._files):
-            self._close(descriptor)
+        for descriptor in [*self._open, *self._theirs]:
+            os.close(descriptor)
 
     def serve(self, pid: int, cancelled: int, deadline: float | None) -> bool:
         """Move data until process `pid` has ended; False when it was cancelled or out of time."""
@@ -320,4 +331,5 @@ class _Pipes:
     def _close(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)
         self._outputs.pop(descriptor, None)
-        self._files.pop(descriptor).close()
+        self._open.discard(descriptor)
+        os.close(descriptor)

@@ -10,6 +10,7 @@ matchall and gact kernel modules are missing.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -22,6 +23,7 @@ from pyroute2.netlink import (
     NLM_F_EXCL,
 )
 from pyroute2.netlink.rtnl import (
+    RTM_DELTFILTER,
     RTM_GETTFILTER,
     RTM_NEWQDISC,
     RTM_NEWTFILTER,
@@ -33,16 +35,17 @@ from netns.errors import from_errno
 from netns.netlink import RouteSocket, attributes, encode
 
 PROGRAM_NAME = "hp_drop"
+PRIORITY = 2
 
 _TC_ACT_SHOT = 2
 _TC_H_CLSACT = 0xFFFFFFF1
 _CLSACT_HANDLE = 0xFFFF0000
 _CLSACT_INGRESS = 0xFFFFFFF2
 _ETH_P_ALL = 3
-_PRIORITY = 1
 _TCA_BPF_FLAG_ACT_DIRECT = 1
 # linux/rtnetlink.h and linux/pkt_cls.h.
-_TCMSG_SIZE, _TCA_OPTIONS, _TCA_BPF_NAME = 20, 2, 7
+_TCMSG, _TCA_OPTIONS, _TCA_BPF_NAME = struct.Struct("=16xI"), 2, 7
+_LISTING = "cannot list ingress filters"
 _CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 
 # linux/bpf.h, struct bpf_insn: r0 = TC_ACT_SHOT (BPF_ALU64 | BPF_MOV | BPF_K); exit.
@@ -52,6 +55,10 @@ _PROGRAM = _INSTRUCTION.pack(0xB7, 0, 0, _TC_ACT_SHOT) + _INSTRUCTION.pack(0x95,
 
 def drop(route: RouteSocket, indexes: Sequence[int]) -> None:
     """Drop all ingress of the links with these indexes in the namespace of `route`."""
+    _drop(route, indexes)
+
+
+def _drop(route: RouteSocket, indexes: Sequence[int], ignore: frozenset[int] = frozenset()) -> None:
     if not indexes:
         return
     try:
@@ -63,10 +70,35 @@ def drop(route: RouteSocket, indexes: Sequence[int]) -> None:
         qdisc, classifier = _qdisc(), _filter(program)
         messages: list[bytes] = []
         for index in indexes:
-            messages += (_for_link(qdisc, index), _for_link(classifier, index))
-        route.request(messages, "cannot attach the ingress program")
+            messages += (of_link(qdisc, index), of_link(classifier, index))
+        route.request(messages, "cannot attach the ingress program", ignore=ignore)
     finally:
         os.close(program)
+
+
+def put_behind(route: RouteSocket, indexes: Iterable[int]) -> None:
+    """Have the drop of these links behind other filters, where a former version put it first.
+
+    Nothing passes meanwhile.
+    """
+    message = tcmsg()
+    message["parent"] = _CLSACT_INGRESS
+    request = encode(message, RTM_GETTFILTER, NLM_F_DUMP)
+    found = {
+        index: max(route.dump(of_link(request, index), _priority, _LISTING), default=0)
+        for index in indexes
+    }
+    former = [index for index, priority in found.items() if 0 < priority < PRIORITY]
+    # They have the qdisc.
+    _drop(route, former, frozenset((errno.EEXIST,)))
+    messages = []
+    for index in former:
+        message = tcmsg()
+        message["index"] = index
+        message["parent"] = _CLSACT_INGRESS
+        message["info"] = found[index] << 16 | socket.htons(_ETH_P_ALL)
+        messages.append(encode(message, RTM_DELTFILTER, NLM_F_ACK))
+    route.request(messages, "cannot put the ingress program behind others")
 
 
 def missing(route: RouteSocket, indexes: Iterable[int]) -> list[int]:
@@ -77,16 +109,28 @@ def missing(route: RouteSocket, indexes: Iterable[int]) -> list[int]:
     return [
         index
         for index in indexes
-        if not any(route.dump(_for_link(request, index), _is_ours, "cannot list ingress filters"))
+        if not any(route.dump(of_link(request, index), _is_ours, _LISTING))
     ]
 
 
+def of_link(message: bytes, index: int) -> bytes:
+    """A copy of an encoded tcmsg for another link: nlmsghdr (16), family and padding (4), index."""
+    return message[:20] + struct.pack("=i", index) + message[24:]
+
+
 def _is_ours(payload: bytes) -> bool:
-    for kind, value in attributes(payload, _TCMSG_SIZE):
+    return _priority(payload) > 0
+
+
+def _priority(payload: bytes) -> int:
+    """That of the filter, if it is ours; else 0."""
+    for kind, value in attributes(payload, _TCMSG.size):
         if kind == _TCA_OPTIONS:
             name = dict(attributes(value, 0)).get(_TCA_BPF_NAME, b"")
-            return name.rstrip(b"\0") == PROGRAM_NAME.encode()
-    return False
+            if name.rstrip(b"\0") == PROGRAM_NAME.encode():
+                (information,) = _TCMSG.unpack_from(payload)
+                return int(information) >> 16
+    return 0
 
 
 def _qdisc() -> bytes:
@@ -101,7 +145,7 @@ def _filter(program: int) -> bytes:
     message = tcmsg()
     message["parent"] = _CLSACT_INGRESS
     # tcm_info: priority in the upper half, protocol in network byte order in the lower.
-    message["info"] = _PRIORITY << 16 | socket.htons(_ETH_P_ALL)
+    message["info"] = PRIORITY << 16 | socket.htons(_ETH_P_ALL)
     message["attrs"] = [
         ("TCA_KIND", "bpf"),
         (
@@ -116,8 +160,3 @@ def _filter(program: int) -> bytes:
         ),
     ]
     return encode(message, RTM_NEWTFILTER, _CREATE)
-
-
-def _for_link(message: bytes, index: int) -> bytes:
-    """A copy of an encoded tcmsg for another link: nlmsghdr (16), family and padding (4), index."""
-    return message[:20] + struct.pack("=i", index) + message[24:]

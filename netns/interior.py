@@ -35,6 +35,10 @@ VPC_SETTINGS = {
     "core/somaxconn": "65535",
     "ipv4/tcp_max_syn_backlog": "65535",
 }
+HOST_SETTINGS = {
+    **VPC_SETTINGS,
+    "ipv4/ping_group_range": "0 2147483647",
+}
 ENVIRONMENT_SETTINGS = {
     **_HOST,
     # Unprivileged ping, as systemd allows it on the host.

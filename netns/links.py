@@ -31,6 +31,7 @@ from pyroute2.netlink import (
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELLINK,
+    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
@@ -281,7 +282,18 @@ def host_route(index: int, destination: str) -> bytes:
     return _route(32, _RT_SCOPE_LINK, [("RTA_DST", destination), ("RTA_OIF", index)])
 
 
+@functools.lru_cache(maxsize=1024)
+def without_host_route(index: int, destination: str) -> bytes:
+    """The request that takes such a route away again; ESRCH when there is none."""
+    attributes: list[tuple[str, object]] = [("RTA_DST", destination), ("RTA_OIF", index)]
+    return encode(_route_message(32, _RT_SCOPE_LINK, attributes), RTM_DELROUTE)
+
+
 def _route(length: int, scope: int, attributes: list[tuple[str, object]]) -> bytes:
+    return encode(_route_message(length, scope, attributes), RTM_NEWROUTE, _CREATE)
+
+
+def _route_message(length: int, scope: int, attributes: list[tuple[str, object]]) -> Any:
     message = rtmsg()
     message["family"] = _AF_INET
     message["dst_len"] = length
@@ -290,7 +302,7 @@ def _route(length: int, scope: int, attributes: list[tuple[str, object]]) -> byt
     message["scope"] = scope
     message["type"] = _RTN_UNICAST
     message["attrs"] = attributes
-    return encode(message, RTM_NEWROUTE, _CREATE)
+    return message
 
 
 def link(route: RouteSocket, name: str) -> Link | None:

@@ -130,6 +130,54 @@ def delete(names: Iterable[str]) -> None:
             raise from_errno(f"cannot delete namespace {name}", error.errno or 0) from None
 
 
+def name_also(name: str, file: Path) -> None:
+    """Give the network namespace behind `file` a further name, `name`, as `ip netns attach` does.
+
+    It lives for as long as it has a name or a process; `delete` takes this name away again.
+    `NetnsError`: there is no such file, it is no network namespace, it is the one this process is
+    in, or the name is taken.
+    """
+
+    def work() -> None:
+        check_other_network(file)
+        _share_directory()
+        target = path(name)
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o444))
+        except OSError as error:
+            raise from_errno(f"cannot name namespace {name}", error.errno or 0) from None
+        try:
+            syscalls.mount(file, target, None, syscalls.MS_BIND)
+        except OSError as error:
+            target.unlink()
+            raise from_errno(f"cannot name namespace {name}", error.errno or 0) from None
+
+    run_in_thread(work)
+
+
+def check_other_network(file: Path) -> None:
+    """Raise `NetnsError` unless `file` is another network namespace than this process is in."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetnsError(
+            f"cannot open namespace {file}: {error.strerror}", "name one that there is"
+        ) from None
+    try:
+        found = os.fstat(descriptor)
+        mine = _THREAD_NAMESPACE.stat()
+        kind = syscalls.namespace_kind(descriptor) if found.st_dev == mine.st_dev else 0
+    finally:
+        os.close(descriptor)
+    if kind != syscalls.CLONE_NEWNET:
+        raise NetnsError(f"{file} is no network namespace", "name one, or a process in one")
+    if found.st_ino == mine.st_ino:
+        raise NetnsError(
+            f"{file} is the network namespace that the lab itself runs in",
+            "name one of a container's, or one that ip netns add made",
+        )
+
+
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[int]:
     """A descriptor of namespace `name`, for setns or IFLA_NET_NS_FD, closed at the end."""

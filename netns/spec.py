@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from netns import links
 from netns.errors import NetnsError
-from netns.names import gateway_namespace, slot_number, vpc_namespace
+from netns.names import PUNT_LINK, gateway_namespace, host_number, slot_number, vpc_namespace
 
 SLOTS_MAX = 16384
+HOSTS_MAX = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,21 @@ class VpcSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A host of a VPC."""
+
+    number: int
+    address: str
+    """IPv4 address of eth0, a /32."""
+    router: str
+    """IPv4 address of its next hop for everything."""
+    mtu: int
+    """Bytes of IP packet on eth0."""
+    attached: str = ""
+    """File of a network namespace that there is and that becomes the host; empty: one is made."""
+
+
+@dataclass(frozen=True, slots=True)
 class LabSpec:
     """What a lab is to consist of."""
 
@@ -75,6 +91,17 @@ class Slot:
     """In the gateway namespace."""
     namespace: str
     environment_mac: str
+    gateway_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The gateway's end of one host's link."""
+
+    number: int
+    ifindex: int
+    """In the gateway namespace."""
+    host_mac: str
     gateway_mac: str
 
 
@@ -148,11 +175,20 @@ def check_interfaces(interfaces: Sequence[InterfaceSpec], mtu: int) -> None:
 
 def check_not_reserved(name: str) -> None:
     """Raise `NetnsError` for a link name that has another meaning in the gateway."""
-    if name in ("lo", "all", "default") or slot_number(name) is not None:
+    taken = name in ("lo", "all", "default", PUNT_LINK) or slot_number(name) is not None
+    if taken or host_number(name) is not None:
         raise NetnsError(
             f"a network interface cannot be named {name!r}",
-            "lo, all, default and env<n> have another meaning in the gateway",
+            "lo, all, default, env<n>, host.<n> and punt.0 have another meaning in the gateway",
         )
+
+
+def check_host(host: HostSpec) -> None:
+    """Raise `NetnsError` for a host that cannot be built; needs no privilege."""
+    if not 1 <= host.number < HOSTS_MAX:
+        raise NetnsError(f"host number {host.number} is impossible", f"1 to {HOSTS_MAX - 1}")
+    check_addresses((host.address, host.router))
+    _check_mtu(host.mtu)
 
 
 def check_addresses(addresses: Iterable[str]) -> None:

@@ -7,12 +7,15 @@ default route; for a network interface one host route in its VPC. Whether that i
 wanted is for the caller to compare.
 
 Everything else that carries a name of the lab is listed as broken, under the name by which it is
-removed: environments by `remove_environments`, VPCs by `remove_vpc`, links by `remove_interfaces`.
-After that the lab has nothing broken. Without a gateway nothing can be mended, only destroyed.
+removed: environments by `remove_environments`, hosts by `remove_hosts`, VPCs by `remove_vpc`, links
+by `remove_interfaces`.
+The punt link is no part here: whoever wants it makes it (`punt`). After that the lab has nothing
+broken. Without a gateway nothing can be mended, only destroyed.
 
 What is inside an environment belongs to whoever uses it. One whose link is whole, but which has
 changed what the lab gave it inside, is *altered* and not broken: the gateway serves it all the
-same. What others have added, links in the gateway and routes in a VPC, is theirs.
+same. Of a host the link is all that is asked for. What others have added, links in the gateway and
+routes in a VPC, is theirs.
 """
 
 from __future__ import annotations
@@ -25,8 +28,12 @@ from netns.environments import namespaces
 from netns.interior import route_socket
 from netns.names import (
     ENVIRONMENT_LINK,
+    PUNT_LINK,
     environment_namespace,
     gateway_namespace,
+    host_link,
+    host_namespace,
+    host_number,
     is_vpc_name,
     slot_link,
     slot_number,
@@ -34,7 +41,7 @@ from netns.names import (
     vpc_namespace,
 )
 from netns.netlink import RouteSocket
-from netns.spec import SLOTS_MAX, Interface, Slot, hardware_address
+from netns.spec import HOSTS_MAX, SLOTS_MAX, Host, Interface, Slot, hardware_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,15 @@ class AlteredEnvironment:
     """An environment with a link that is whole, and something else inside than it was given."""
 
     slot: Slot
+    mtu: int
+    """Bytes of IP packet, the gateway's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingHost:
+    """A host with a link that is whole."""
+
+    host: Host
     mtu: int
     """Bytes of IP packet, the gateway's end."""
 
@@ -88,14 +104,16 @@ class Broken:
     environments: tuple[int, ...] = ()
     vpcs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    """Links of the lab in the gateway that are no slot and no network interface in order."""
+    """Links of the lab in the gateway that are no slot, no host's and no network interface in
+    order."""
     namespaces: tuple[str, ...] = ()
     """Namespaces named like parts of the lab that no part can be; only `destroy` removes them."""
     foreign_links: tuple[str, ...] = ()
     """Links in the gateway that the lab has not made; only `destroy` removes them."""
+    hosts: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        mine = self.environments or self.vpcs or self.links
+        mine = self.environments or self.hosts or self.vpcs or self.links
         return bool(mine or self.namespaces or self.foreign_links)
 
 
@@ -110,6 +128,8 @@ class Survey:
     vpcs: tuple[StandingVpc, ...] = ()
     """By name."""
     altered: tuple[AlteredEnvironment, ...] = ()
+    """By number."""
+    hosts: tuple[StandingHost, ...] = ()
     """By number."""
     broken: Broken = field(default_factory=Broken)
 
@@ -164,15 +184,23 @@ def survey(lab: str) -> Survey:
         for part in parts
         if part.startswith("vpc-") and is_vpc_name(name := part.removeprefix("vpc-"))
     )
-    known = {"gw", *(f"env-{number}" for number in numbers), *(f"vpc-{name}" for name in vpcs)}
+    there = set(parts)
+    hosts = [number for number in range(1, HOSTS_MAX) if f"host-{number}" in there]
+    known = {"gw", "punt", *(f"env-{number}" for number in numbers)}
+    known |= {*(f"vpc-{name}" for name in vpcs), *(f"host-{number}" for number in hosts)}
     foreign = tuple(prefix + part for part in parts if part not in known)
     if "gw" not in parts or not namespace.is_complete(gateway):
-        return Survey(None, broken=Broken(tuple(numbers), tuple(vpcs), (), foreign))
-    return namespace.run_in_thread(lambda: _survey(lab, numbers, vpcs, foreign))
+        broken = Broken(tuple(numbers), tuple(vpcs), (), foreign, hosts=tuple(hosts))
+        return Survey(None, broken=broken)
+    return namespace.run_in_thread(lambda: _survey(lab, numbers, hosts, vpcs, foreign))
 
 
 def _survey(
-    lab: str, numbers: Sequence[int], vpcs: Sequence[str], foreign: tuple[str, ...]
+    lab: str,
+    numbers: Sequence[int],
+    hosts: Sequence[int],
+    vpcs: Sequence[str],
+    foreign: tuple[str, ...],
 ) -> Survey:
     with route_socket(gateway_namespace(lab)) as route:
         near = {name: link for name, link in links.links(route).items() if name != "lo"}
@@ -183,18 +211,22 @@ def _survey(
         if link.group == links.GROUP and link.index not in open_
     }
     environments, altered = _environments(lab, numbers, sound)
+    reached = _hosts(lab, hosts, sound)
     standing = [found for vpc in vpcs if (found := _vpc(lab, vpc, sound)) is not None]
     whole = {each.slot.number for each in environments}
     whole |= {each.slot.number for each in altered}
     used = {slot_link(number) for number in whole}
+    used |= {host_link(each.host.number) for each in reached}
     used |= {each.interface.name for vpc in standing for each in vpc.interfaces}
-    left = near.keys() - used
+    left = near.keys() - used - {PUNT_LINK}
     slots_left = {
         number
         for name in left
         if (number := slot_number(name)) and slot_link(number) == name and number <= SLOTS_MAX
     }
+    hosts_left = {number for name in left if (number := host_number(name)) and number < HOSTS_MAX}
     rest = left - {slot_link(number) for number in slots_left}
+    rest -= {host_link(number) for number in hosts_left}
     mine = {name for name in rest if near[name].group == links.GROUP}
     return Survey(
         gateway=gateway_namespace(lab),
@@ -202,13 +234,29 @@ def _survey(
         vpcs=tuple(standing),
         broken=Broken(
             environments=tuple(sorted((set(numbers) | slots_left) - whole)),
+            hosts=tuple(sorted((set(hosts) | hosts_left) - {each.host.number for each in reached})),
             vpcs=tuple(sorted(set(vpcs) - {each.name for each in standing})),
             links=tuple(sorted(mine)),
             namespaces=foreign,
             foreign_links=tuple(sorted(rest - mine)),
         ),
         altered=tuple(altered),
+        hosts=tuple(reached),
     )
+
+
+def _hosts(lab: str, numbers: Sequence[int], near: dict[str, links.Link]) -> list[StandingHost]:
+    names = {number: host_namespace(lab, number) for number in numbers}
+    whole = [number for number in numbers if namespace.is_complete(names[number])]
+    insides = namespace.call_each([names[number] for number in whole], _read_inside)
+    standing = []
+    for number, inside in zip(whole, insides, strict=True):
+        mine = near.get(host_link(number))
+        if mine is None or not mine.up or not any(_peers(mine, link) for link in inside.links):
+            continue
+        host = Host(number, mine.index, hardware_address(lab, "host", str(number)), mine.mac)
+        standing.append(StandingHost(host, mine.mtu))
+    return standing
 
 
 def _environments(

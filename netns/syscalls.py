@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
@@ -17,7 +18,10 @@ from pathlib import Path
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -48,6 +52,10 @@ _BPF_PROG_LOAD = 5
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_CMD_CREATE = 6
+_MOUNT_SETATTR = 442
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 1
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
@@ -95,6 +103,11 @@ def setns(descriptor: int, kind: int = CLONE_NEWNET) -> None:
     _check(_libc.setns(descriptor, kind), "setns")
 
 
+def namespace_kind(descriptor: int) -> int:
+    """The CLONE_NEW* of the namespace behind a descriptor (ioctl_ns(2))."""
+    return fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+
+
 def unshare(kind: int = CLONE_NEWNET) -> None:
     """Give the calling thread a new namespace of its own."""
     _check(_libc.unshare(kind), "unshare")
@@ -135,6 +148,23 @@ def mount_detached(filesystem: str) -> int:
         return _check(_syscall(_FSMOUNT, number, flags, ctypes.c_uint(0)), "fsmount")
     finally:
         os.close(context)
+
+
+def mount_read_only(target: str | Path) -> None:
+    """Make all mounts at and below `target` read only, in these mounts alone; Linux 5.12."""
+    # struct mount_attr of mount_setattr(2): set, clear, propagation, user namespace.
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    path = ctypes.c_char_p(os.fsencode(target))
+    where, flags = ctypes.c_int(_AT_FDCWD), ctypes.c_uint(_AT_RECURSIVE)
+    size = ctypes.c_size_t(len(attributes))
+    _check(_syscall(_MOUNT_SETATTR, where, path, flags, attributes, size), str(target))
+
+
+def mounts_read_only() -> bool:
+    """Whether the kernel has what `mount_read_only` needs."""
+    nothing = ctypes.c_void_p()
+    asked = _syscall(_MOUNT_SETATTR, ctypes.c_int(-1), nothing, 0, nothing, ctypes.c_size_t(0))
+    return asked == 0 or ctypes.get_errno() != errno.ENOSYS
 
 
 def set_parent_death_signal(number: int) -> None:
@@ -212,12 +242,22 @@ def change_only_below(directory: Path) -> None:
         _check(_syscall(_LANDLOCK_RESTRICT_SELF, rules, none), "landlock_restrict_self")
 
 
-def load_program(kind: int, instructions: bytes, name: str) -> int:
-    """Load a BPF program of `kind`; returns a close-on-exec descriptor of it."""
-    machine = platform.machine()
-    number = _BPF_CALL_NUMBERS.get(machine, _BPF_CALL_NUMBER_GENERIC)
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2); `attributes` is what `command` needs of union bpf_attr, addresses in it included."""
+    number = _BPF_CALL_NUMBERS.get(platform.machine(), _BPF_CALL_NUMBER_GENERIC)
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    size = ctypes.c_uint(len(attributes))
+    return _check(_syscall(number, ctypes.c_int(command), ctypes.byref(buffer), size), "bpf")
+
+
+def load_program(kind: int, instructions: bytes, name: str, log: bytearray | None = None) -> int:
+    """Load a BPF program of `kind`; returns a close-on-exec descriptor of it.
+
+    `log`, of at least 128 bytes, gets what the verifier says, with a zero behind.
+    """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
+    said = None if log is None else (ctypes.c_char * len(log)).from_buffer(log)
     # linux/bpf.h, union bpf_attr, BPF_PROG_LOAD: up to and with prog_name.
     attributes = struct.pack(
         "=IIQQIIQII16s",
@@ -225,17 +265,14 @@ def load_program(kind: int, instructions: bytes, name: str) -> int:
         len(instructions) // 8,
         ctypes.addressof(code),
         ctypes.addressof(licence),
-        0,
-        0,
-        0,
+        0 if said is None else 1,
+        0 if said is None else ctypes.sizeof(said),
+        0 if said is None else ctypes.addressof(said),
         0,
         0,
         name.encode()[:15],
     )
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    size = ctypes.c_uint(len(attributes))
-    command = ctypes.c_int(_BPF_PROG_LOAD)
-    return _check(_syscall(number, command, ctypes.byref(buffer), size), "bpf")
+    return bpf(_BPF_PROG_LOAD, attributes)
 
 
 def set_time_slice(nice: int, microseconds: int) -> None:

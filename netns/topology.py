@@ -9,8 +9,8 @@ fails. `destroy` goes by the names alone, so it works after a crash at any point
 itself. `survey` tells what stands, whatever that is; `mend` makes of it what a spec asks for, part
 by part.
 
-A lab that stands changes by parts: environments, VPCs, network interfaces and addresses come
-and go, each change all or nothing. One writer per lab: these functions keep nobody else out.
+A lab that stands changes by parts: environments, VPCs, hosts, network interfaces and addresses
+come and go, each change all or nothing. One writer per lab: these functions keep nobody else out.
 
 Everything runs in a helper thread, which changes namespace at will; the calling thread stays
 where it is.
@@ -21,29 +21,47 @@ from __future__ import annotations
 from netns import environments, links, namespace, vpcs
 from netns.environments import Progress, add_environments, remove_environments, renew_links
 from netns.errors import NetnsError
+from netns.hosts import add_host, check_attachable, remove_hosts
 from netns.interior import GATEWAY_SETTINGS, created, route_socket
 from netns.mending import Mended, mend
 from netns.names import (
     ENVIRONMENT_LINK,
     environment_namespace,
     gateway_namespace,
+    host_namespace,
+    punt_namespace,
     slot_link,
     strays,
     vpc_namespace,
 )
-from netns.spec import Interface, InterfaceSpec, LabSpec, Slot, Topology, VpcSpec, check
+from netns.punt import make_punt_link, remove_punt_link
+from netns.spec import (
+    Host,
+    HostSpec,
+    Interface,
+    InterfaceSpec,
+    LabSpec,
+    Slot,
+    Topology,
+    VpcSpec,
+    check,
+)
 from netns.survey import Survey, survey
 from netns.vpcs import (
     add_addresses,
     add_interfaces,
+    add_routes,
     add_vpc,
     remove_addresses,
     remove_interfaces,
+    remove_routes,
     remove_vpc,
 )
 
 __all__ = [
     "ENVIRONMENT_LINK",
+    "Host",
+    "HostSpec",
     "Interface",
     "InterfaceSpec",
     "LabSpec",
@@ -55,17 +73,26 @@ __all__ = [
     "VpcSpec",
     "add_addresses",
     "add_environments",
+    "add_host",
     "add_interfaces",
+    "add_routes",
     "add_vpc",
     "build",
     "check",
+    "check_attachable",
     "destroy",
     "environment_namespace",
     "gateway_namespace",
+    "host_namespace",
+    "make_punt_link",
     "mend",
+    "punt_namespace",
     "remove_addresses",
     "remove_environments",
+    "remove_hosts",
     "remove_interfaces",
+    "remove_punt_link",
+    "remove_routes",
     "remove_vpc",
     "renew_links",
     "slot_link",

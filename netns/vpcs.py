@@ -39,6 +39,8 @@ from netns.spec import (
 T = TypeVar("T")
 
 _NO_SUCH_ADDRESS = frozenset((errno.EADDRNOTAVAIL,))
+_THERE_ALREADY = frozenset((errno.EEXIST,))
+_NO_SUCH_ROUTE = frozenset((errno.ESRCH,))
 
 
 def add_vpc(lab: str, vpc: VpcSpec) -> tuple[Interface, ...]:
@@ -117,6 +119,29 @@ def remove_addresses(lab: str, vpc: str, addresses: Sequence[str]) -> None:
     where = vpc_namespace(lab, vpc)
     with route_socket(where) as inside:
         _take_addresses(inside, where, addresses)
+
+
+def add_routes(lab: str, vpc: str, link: str, addresses: Sequence[str]) -> None:
+    """Let a VPC that stands reach these addresses, of hosts, by the link of a network interface.
+
+    Those that it reaches so already are no error. Raises `NetnsError`: VPC or link are not there.
+    """
+    check_addresses(addresses)
+    where = vpc_namespace(lab, vpc)
+    with route_socket(where) as inside:
+        index = links.existing(inside, link).index
+        messages = [links.host_route(index, each) for each in addresses]
+        inside.request(messages, f"cannot add routes to {where}", ignore=_THERE_ALREADY)
+
+
+def remove_routes(lab: str, vpc: str, link: str, addresses: Sequence[str]) -> None:
+    """Take such routes from a VPC that stands; those not there are no error, nor is the link."""
+    check_addresses(addresses)
+    where = vpc_namespace(lab, vpc)
+    with route_socket(where) as inside:
+        if (found := links.link(inside, link)) is not None:
+            messages = [links.without_host_route(found.index, each) for each in addresses]
+            inside.request(messages, f"cannot take routes from {where}", ignore=_NO_SUCH_ROUTE)
 
 
 def make(lab: str, route: RouteSocket, vpc: VpcSpec) -> tuple[Interface, ...]:

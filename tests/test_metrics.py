@@ -22,6 +22,7 @@ from hyperplane_nat.metrics.cloudwatch import (
     RemotePortsTaken,
 )
 from hyperplane_nat.metrics.page import markdown
+from tests.cli.test_hosts import HOST
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +47,11 @@ def snapshot(**counters: int) -> LabSnapshot:
         forwarder_resident_bytes=1 << 20,
         forwarder_failover_seconds=0.05,
         environments_by_interface={"eni-a": 3, "eni-b": 2},
+        hosts={
+            ("customer", "db"): HOST,
+            ("customer", "web"): HOST | {"drops": 0},
+            ("other", "db"): HOST,
+        },
         services={"customer/web": (True, 1)},
         interfaces={"eni-a": {each.aws: n for n, each in enumerate(CLOUDWATCH)}},
         remote_errors=[RemoteCount("eni-a", "tcp", "10.0.1.80:443", 9)],
@@ -64,6 +70,21 @@ def snapshot(**counters: int) -> LabSnapshot:
         cold_starts=cold_starts(0.0004, 0.003, 99.0),
         events={"port-exhaustion": 5},
     )
+
+
+def test_hosts_are_told_apart_by_their_vpc() -> None:
+    found = samples()
+    expected = {
+        "hyperplane_nat_hosts{vpc=customer}": 2,
+        "hyperplane_nat_hosts{vpc=other}": 1,
+        "hyperplane_nat_host_packets_total{direction=out}{host=db}{vpc=customer}": 17,
+        "hyperplane_nat_host_packets_total{direction=in}{host=db}{vpc=other}": 16,
+        "hyperplane_nat_host_bytes_total{direction=in}{host=web}{vpc=customer}": 1600,
+        "hyperplane_nat_host_drops_total{host=db}{vpc=customer}": 3,
+        "hyperplane_nat_host_drops_total{host=web}{vpc=customer}": 0,
+        "hyperplane_nat_host_flows{host=db}{vpc=other}": 1,
+    }
+    assert {name: found[name] for name in expected} == expected
 
 
 def samples(**counters: int) -> dict[str, float]:

@@ -24,6 +24,7 @@ from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
     INTERFACE_STATES,
+    NAT_GATEWAY_STATES,
     UPDATE_STATES,
 )
 
@@ -171,6 +172,7 @@ def machines() -> list[Machine]:
         lifecycle("A function", "`State` of the Lambda API.", FUNCTION_STATES),
         lifecycle("A function's update", "`LastUpdateStatus` of the Lambda API.", UPDATE_STATES),
         lifecycle("A network interface", "`Status` of the EC2 API.", INTERFACE_STATES),
+        lifecycle("A NAT gateway", "`State` of the EC2 API.", NAT_GATEWAY_STATES),
         lifecycle("An execution environment", "For one invocation at a time.", ENVIRONMENT_STATES),
     ]
 

@@ -120,6 +120,9 @@ PROJECT = """
 def test_page(hyperplane_lab):
     result = hyperplane_lab.exec("env-1", "curl", "-sS", "--max-time", "20", "http://10.0.1.80/peer")
     assert '"address": "10.0.1.10"' in result.stdout, result
+    assert len(hyperplane_lab.flows(environment="env-1")) == 1
+    hyperplane_lab.advance(1000)
+    assert hyperplane_lab.flows(environment="env-1") == []
     assert hyperplane_lab.drops() == {}
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Round-trip times of a ping-pong: quiet, under load, and while the controller is kept busy.
+"""Round-trip times of a ping-pong: quiet, under load, and while the lab is looked at.
 
 The load is the same for every contender: half of what the kernel's NAT carries from one sender of
 64-byte frames, sent by another environment. What slirp4netns and pasta carry is less than that
@@ -7,7 +7,8 @@ half, so they have no figure there.
 
 Busy means: `/metrics` is scraped ten times a second and `hyperplane-nat flows --json` is called
 every second, with 100,000 flows in the table. Its counterpart `latency_idle` is measured in turn
-with it, with the same flows in the table, so that only the reading differs.
+with it, with the same flows in the table, so that only the reading differs. Watched means that five
+pages of `hyperplane-nat ui` are open instead.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ GROUPS = {
     "latency_loaded": "latency_loaded",
     "latency_idle": "latency_scraped",
     "latency_scraped": "latency_scraped",
+    "latency_watched": "latency_scraped",
 }
 """Plots of their own: not every contender has these."""
 
@@ -40,6 +42,7 @@ LISTED_SOCKETS, LISTED_PORTS = 100, 1000
 LISTED_FLOWS = LISTED_SOCKETS * LISTED_PORTS
 FILL_SECONDS = 2.0
 LISTING_SECONDS = 1.0
+PAGES = 5
 CALIBRATION = "udp_64b_1_sender"
 
 
@@ -146,14 +149,26 @@ class Latency(Workload):
         listing = jobs.Repeat(
             command=gateway.command("flows", "--json"), interval_seconds=LISTING_SECONDS
         )
+        watch = jobs.Watch(command=gateway.command("ui"), lab=gateway.lab, streams=PAGES)
         with echo_server(gateway):
             for number in session.each_round(_pair_step(profile)):
-                session.display.show("TCP ping-pong, scraped and listed", f"round {number + 1}")
-                with session.tolerating("latency while scraped"):
-                    self._pair(session, gateway, scrape, listing)
+                session.display.show("TCP ping-pong, looked at", f"round {number + 1}")
+                with session.tolerating("latency while looked at"):
+                    self._quiet_and_busy(session, gateway, scrape, listing)
+                    self._watched(session, gateway, watch)
                 session.display.advance(_pair_step(profile))
 
-    def _pair(
+    def _watched(self, session: Session, gateway: Gateway, watch: jobs.Watch) -> None:
+        seconds = session.profile.scraped_seconds
+        with Worker(watch) as pages:
+            pages.start()
+            watched = ping(session, gateway, protocol="tcp", seconds=seconds)
+            if not pages.stop()["messages"]:
+                raise BenchError("a page got no message")
+        title = f"TCP ping-pong, 100 k flows, {PAGES} pages open"
+        self._record(session, "latency_watched", title, gateway.name, watched)
+
+    def _quiet_and_busy(
         self, session: Session, gateway: Gateway, scrape: jobs.Scrape, listing: jobs.Repeat
     ) -> None:
         seconds = session.profile.scraped_seconds
@@ -179,4 +194,4 @@ def _step(profile: Profile) -> float:
 
 
 def _pair_step(profile: Profile) -> float:
-    return 2 * (profile.scraped_seconds + WORKER_SECONDS) + 3 * WORKER_SECONDS
+    return 3 * (profile.scraped_seconds + WORKER_SECONDS) + 5 * WORKER_SECONDS

@@ -10,8 +10,8 @@ found, but not longer than `PATIENCE_SECONDS`: what then has no flow never had o
 bounded in bytes; beyond that the oldest go out as they are. The comment tells the state that the
 flow has at that moment.
 
-A source may be limited to the flows of one slot: of a shared interface, the frames of others are
-not written.
+A source may be limited to some flows: of a shared interface, the frames of other environments are
+not written, nor are those of other hosts on the link to their VPC's router.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import Any, Protocol
 
 from hyperplane_nat.capture import tap as taps
 from hyperplane_nat.capture.errors import CaptureError
-from hyperplane_nat.capture.flows import FlowFinder
+from hyperplane_nat.capture.flows import AnyFlow, FlowFinder
 from hyperplane_nat.capture.identity import Datagram, Identifier
 from hyperplane_nat.capture.pcapng import Writer
 from hyperplane_nat.capture.tap import LinkGoneError, Tap, Tapped
 from hyperplane_nat.engine.readers.flow_search import SearchKey
-from hyperplane_nat.engine.state.settings import Flow
+from hyperplane_nat.engine.state.settings import HostFlow
 
 HOLD_SECONDS = 0.02
 PATIENCE_SECONDS = 0.25
@@ -77,8 +77,8 @@ class Source:
     tap: Tap
     identifier: Identifier
     description: str
-    only_slot: int | None = None
-    """Write the frames of this slot's flows only."""
+    only: Callable[[AnyFlow], bool] | None = None
+    """Write the frames of these flows only."""
     number: int = 0
     written: int = 0
 
@@ -103,13 +103,13 @@ class Session:
         output: Output,
         *,
         application: str,
-        name_of: Callable[[int], str],
+        name_of: Callable[[AnyFlow], str],
         filter_text: str | None = None,
         limits: Limits | None = None,
         progress: Callable[[dict[str, Any]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`name_of` is what comments call a slot; `progress` is given the summary so far."""
+        """`name_of` is who began a flow, in comments; `progress` is given the summary so far."""
         self._sources = sources
         self._finder = finder
         self._output = output
@@ -276,13 +276,13 @@ class Session:
         if self._full:
             self.stop(End.COUNT)
 
-    def _write(self, waiting: _Waiting, flow: Flow | None) -> None:
+    def _write(self, waiting: _Waiting, flow: AnyFlow | None) -> None:
         source, frame = waiting.source, waiting.frame
-        if source.only_slot is not None and (flow is None or flow.slot != source.only_slot):
+        if source.only is not None and (flow is None or not source.only(flow)):
             return
         comment = "" if waiting.noted is None else "no flow"
         if flow is not None:
-            comment = comment_of(flow, self._name_of(flow.slot))
+            comment = comment_of(flow, self._name_of(flow))
         self._writer.packet(
             source.number, frame.time_ns, frame.data, outbound=frame.outgoing, comment=comment
         )
@@ -290,8 +290,15 @@ class Session:
         self._written += 1
 
 
-def comment_of(flow: Flow, name: str) -> str:
-    """A flow in a line: whose, from where, as what, to where, and its state."""
+def comment_of(flow: AnyFlow, name: str) -> str:
+    """A flow in a line: whose, from where, as what if it is translated, to where, and its state."""
+    if isinstance(flow, HostFlow):
+        source = f"{flow.source_address}:{flow.source_port}"
+        destination = f"{flow.destination_address}:{flow.destination_port}"
+        way = [source, destination]
+        if flow.translated:
+            way.insert(2 if flow.to_public_address else 1, f"{flow.nat_address}:{flow.nat_port}")
+        return f"{name}: {flow.protocol} {' -> '.join(way)} {flow.state}"
     anybody = flow.remote_address == "0.0.0.0"
     remote = "any" if anybody else f"{flow.remote_address}:{flow.remote_port}"
     return (

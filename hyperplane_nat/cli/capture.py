@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`capture`: frames of an environment or an interface, with their flows, into a pcapng file.
+"""`capture`: frames of an environment, an interface or hosts, with their flows, into a pcapng file.
 
 The controller is asked what links and names there are; everything else is done by a process in a
 session of its own at low priority, so that neither controller nor forwarder works for a
@@ -9,12 +9,15 @@ capture.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -24,18 +27,19 @@ import hyperplane_nat
 from hyperplane_nat import private_files
 from hyperplane_nat.capture import filters
 from hyperplane_nat.capture.errors import CaptureError
-from hyperplane_nat.capture.flows import FlowFinder
+from hyperplane_nat.capture.flows import AnyFlow, FlowFinder
 from hyperplane_nat.capture.identity import Identifier
 from hyperplane_nat.capture.session import Limits, Session, Source
 from hyperplane_nat.capture.tap import Tap
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
+from hyperplane_nat.cli.hosts import find
 from hyperplane_nat.client import Client, ClientError
-from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.engine import Flow, HostFlow, Side, StateMap, StateMapError
 from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.scheduling import in_own_session
 from netns import privileges
-from netns.names import gateway_namespace, slot_link
+from netns.names import gateway_namespace, host_link, slot_link
 
 NAMES_SECONDS = 10.0
 """How old the names of functions in comments may be."""
@@ -65,6 +69,13 @@ def capture(
     interface: Annotated[
         str | None, typer.Option(metavar="INTERFACE", help="All of an interface's link.")
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Its link, and its flows on its VPC's router's; repeatable, beside others too.",
+        ),
+    ] = None,
     expression: Annotated[
         str | None,
         typer.Option("--filter", metavar="EXPR", help="Only these frames: see pcap-filter(7)."),
@@ -79,8 +90,11 @@ def capture(
     as_json: JsonOption = False,
 ) -> None:
     """Capture frames on both sides of the translation, each with its flow, as pcapng."""
-    if (environment is None) == (interface is None):
-        raise UserError("capture what? (give either --environment or --interface)")
+    hosts = host or []
+    if environment is not None and interface is not None:
+        raise UserError("capture which? (give either --environment or --interface)")
+    if environment is None and interface is None and not hosts:
+        raise UserError("capture what? (give --environment, --interface or --host)")
     if output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise UserError("a capture is no text for a terminal (-w FILE.pcapng, or pipe it on)")
     with _one_line_errors():
@@ -89,7 +103,7 @@ def capture(
         connection = common.client(ctx, lab)
         gateway = gateway_namespace(connection.lab)
         names = Names(connection)
-        links = _links(connection, environment, interface)
+        links = _links(connection, environment, interface, hosts)
         in_own_session(_leave)
         with contextlib.ExitStack() as stack:
             sources = [
@@ -97,7 +111,7 @@ def capture(
                     stack.enter_context(contextlib.closing(Tap(gateway, link.name, program))),
                     link.identifier,
                     link.description,
-                    link.only_slot,
+                    link.only,
                 )
                 for link in links
             ]
@@ -137,24 +151,37 @@ def _leave(status: int) -> None:
     raise typer.Exit(status)
 
 
+@dataclass(frozen=True, slots=True)
 class Link:
     """A link of the gateway that is to be tapped."""
 
-    def __init__(
-        self, name: str, description: str, identifier: Identifier, only_slot: int | None = None
-    ) -> None:
-        self.name = name
-        self.description = description
-        self.identifier = identifier
-        self.only_slot = only_slot
+    name: str
+    description: str
+    identifier: Identifier
+    only: Callable[[AnyFlow], bool] | None = None
+    """The flows whose frames are wanted; None: all frames."""
 
 
-def _links(connection: Client, environment: str | None, interface: str | None) -> list[Link]:
-    """What to tap; UserError when there is no such environment or interface."""
+def _links(
+    connection: Client, environment: str | None, interface: str | None, hosts: Sequence[str]
+) -> list[Link]:
+    """What to tap; UserError when there is no such environment, interface or host."""
     interfaces = common.rows(connection.get("/v1/interfaces"))
-    if environment is None:
-        assert interface is not None
-        return [_interface_link(connection.lab, interfaces, interface)]
+    links = []
+    if environment is not None:
+        links = _environment_links(connection, interfaces, environment)
+    elif interface is not None:
+        links = [_interface_link(connection, interfaces, interface)]
+    if hosts:
+        found = {row["Number"]: row for row in (find(connection, named) for named in hosts)}
+        tapped = {link.name for link in links}
+        links += [
+            link for link in _host_links(interfaces, found.values()) if link.name not in tapped
+        ]
+    return links
+
+
+def _environment_links(connection: Client, interfaces: list[Row], environment: str) -> list[Link]:
     number = environment_number(environment)
     for row in common.rows(connection.get("/v1/environments")):
         if row["number"] == number:
@@ -163,15 +190,15 @@ def _links(connection: Client, environment: str | None, interface: str | None) -
         raise UserError(f"unknown environment {environment!r} (see: hyperplane-nat environments)")
     slot = int(row["number"])
     text = f"{row['name']}: the environment's side"
-    links = [Link(slot_link(slot), text, Identifier(slot=slot, interfaces={}))]
+    links = [Link(slot_link(slot), text, Identifier(slot=slot))]
     # One that waits in the pool has none.
     if row["interface"] is not None:
-        links.append(_interface_link(connection.lab, interfaces, row["interface"], slot))
+        links.append(_interface_link(connection, interfaces, row["interface"], slot))
     return links
 
 
 def _interface_link(
-    lab: str, interfaces: list[Row], wanted: str, only_slot: int | None = None
+    connection: Client, interfaces: list[Row], wanted: str, only_slot: int | None = None
 ) -> Link:
     for row in interfaces:
         if wanted in (row["name"], row.get("id")):
@@ -179,29 +206,92 @@ def _interface_link(
     else:
         raise UserError(f"unknown interface {wanted!r} (see: hyperplane-nat interfaces)")
     link = str(row["name"])
-    numbers = {
-        socket.inet_aton(address): int(number)
-        for address, number in zip(
-            (row["address"], *row["secondary_addresses"]),
-            (row["number"], *row["secondary_numbers"]),
-            strict=True,
+    if row["kind"] == "nat-gateway":
+        raise UserError(
+            f"{row['id']} is a NAT gateway's interface, which has no link "
+            "(capture on the internet gateway's: hyperplane-nat interfaces)"
         )
+    text = f"{row.get('id') or link}: the VPC's side"
+    if only_slot is not None:
+        text += f", flows of {environment_name(only_slot)}"
+        return Link(
+            link,
+            text,
+            Identifier(interfaces=_numbers(row)),
+            lambda flow: isinstance(flow, Flow) and flow.slot == only_slot,
+        )
+    hosts = []
+    if row["kind"] == "router":
+        every = common.rows(connection.get("/v1/hosts"))
+        hosts = [host for host in every if host["VpcName"] == row["vpc"]]
+    return Link(link, text, Identifier(interfaces=_numbers(row), hosts=_host_numbers(hosts)))
+
+
+def _host_links(interfaces: list[Row], hosts: Collection[Row]) -> list[Link]:
+    """Those of hosts, and what they exchange with the routers of their VPCs."""
+    links = []
+    for host in hosts:
+        around = [row for row in interfaces if row["vpc"] == host["VpcName"]]
+        identifier = Identifier(
+            interfaces={address: n for row in around for address, n in _numbers(row).items()},
+            hosts=_host_numbers([host]),
+        )
+        text = f"{_host_name(host)}: the host's side"
+        links.append(Link(host_link(host["Number"]), text, identifier))
+    for row in interfaces:
+        meant = [host for host in hosts if host["VpcName"] == row["vpc"]]
+        if row["kind"] == "router" and meant:
+            names = ", ".join(_host_name(host) for host in meant)
+            text = f"{row.get('id') or row['name']}: the VPC's side, flows of {names}"
+            numbers = _host_numbers(meant)
+            only = functools.partial(_is_of, frozenset(numbers.values()))
+            links.append(Link(str(row["name"]), text, Identifier(hosts=numbers), only))
+    return links
+
+
+def _is_of(hosts: AbstractSet[int], flow: AnyFlow) -> bool:
+    return isinstance(flow, HostFlow) and any(
+        side == Side.HOST and number in hosts
+        for side, number in (
+            (flow.originator_side, flow.originator),
+            (flow.responder_side, flow.responder),
+        )
+    )
+
+
+def _numbers(row: Row) -> dict[bytes, int]:
+    """Numbers of an interface by address."""
+    addresses = (row["address"], *row["secondary_addresses"])
+    numbers = (row["number"], *row["secondary_numbers"])
+    return {
+        socket.inet_aton(address): int(number)
+        for address, number in zip(addresses, numbers, strict=True)
     }
-    whose = "" if only_slot is None else f", flows of {environment_name(only_slot)}"
-    text = f"{row.get('id') or link}: the VPC's side{whose}"
-    return Link(link, text, Identifier(interfaces=numbers), only_slot)
+
+
+def _host_numbers(hosts: Iterable[Row]) -> dict[bytes, int]:
+    """The same of hosts."""
+    return {socket.inet_aton(host["PrivateIpAddress"]): int(host["Number"]) for host in hosts}
+
+
+def _host_name(row: Row) -> str:
+    return f"{row['VpcName']}/{row['HostName']}"
 
 
 class Names:
-    """What comments call a slot: its environment, and the function that has it."""
+    """What comments call who has begun a flow.
+
+    That is an environment, and the function that has it; or a host, or the router of its VPC.
+    """
 
     def __init__(self, connection: Client, clock: Callable[[], float] = time.monotonic) -> None:
         self._connection = connection
         self._clock = clock
         self._names: dict[int, str] = {}
+        self._hosts: dict[int, Row] = {}
         self._due = 0.0
 
-    def __call__(self, slot: int) -> str:
+    def __call__(self, flow: AnyFlow) -> str:
         """The name, asked for again now and then."""
         now = self._clock()
         if now >= self._due:
@@ -210,7 +300,21 @@ class Names:
             with contextlib.suppress(ClientError):
                 rows = common.rows(self._connection.get("/v1/environments"))
                 self._names = {row["number"]: _name(row) for row in rows}
-        return self._names.get(slot) or environment_name(slot)
+                rows = common.rows(self._connection.get("/v1/hosts"))
+                self._hosts = {row["Number"]: row for row in rows}
+        if isinstance(flow, HostFlow):
+            return self._of_host(flow)
+        return self._names.get(flow.slot) or environment_name(flow.slot)
+
+    def _of_host(self, flow: HostFlow) -> str:
+        begun = flow.originator_side == Side.HOST
+        number = flow.originator if begun else flow.responder
+        row = self._hosts.get(number)
+        if begun:
+            return f"host-{number}" if row is None else _host_name(row)
+        if flow.to_public_address:
+            return "internet"
+        return "router" if row is None else f"router of {row['VpcName']}"
 
 
 def _name(row: Row) -> str:

@@ -19,15 +19,17 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import hyperplane_nat
 from hyperplane_nat.config.lab import Config
+from hyperplane_nat.flow_cache import probe
 from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError, ingress, links, namespace, privileges, syscalls
+from netns.cgroups import Family, Mounts
 from netns.netlink import RouteSocket
 from netns.privileges import Privileges
 
@@ -100,6 +102,9 @@ def run(config: Config) -> Iterator[Check]:
         yield attempt("ingress drop", _ingress, "clsact, cls_bpf and bpf(2) work")
         yield attempt("AF_PACKET", _packet_ring, "ring of version 2 with virtio headers")
         yield attempt("UDP segmentation", segmentation, "frames of several datagrams can be sent")
+        yield flow_cache(probe.missing())
+    if privileged.outcome is Outcome.OK:
+        yield control_groups()
     for peer in PEERS:
         yield optional(peer)
 
@@ -192,6 +197,21 @@ def dropping(uid: int) -> Check:
         cause, _, remedy = line.rpartition(" (")
         return bad(name, cause or line, remedy.removesuffix(")"))
     return good(name, f"user {uid} without capabilities, system calls by a list")
+
+
+def control_groups() -> Check:
+    """Whether handlers can stand still and have limits, tried in groups that end with it."""
+    name = "control groups"
+    family = Family(Mounts.find(), f"doctor-{os.getpid()}")
+    try:
+        family.make()
+        family.remove()
+    except NetnsError as error:
+        return Check(name, Outcome.MISSING, error.cause, error.remedy)
+    if family.missing:
+        remedy = "mount cgroup2, with its controllers there or of version 1 (handlers do without)"
+        return Check(name, Outcome.MISSING, "; ".join(family.missing), remedy)
+    return good(name, "handlers stand still and have limits of memory and processes")
 
 
 def landlock(version: int) -> Check:
@@ -357,6 +377,15 @@ PEERS = (
     Peer("tcpdump", "tcpdump", "looking at packets"),
     Peer("ethtool", "ethtool", "looking at links"),
 )
+
+
+def flow_cache(missing: Sequence[object]) -> Check:
+    """What the kernel lacks for `forwarder.flow_cache`."""
+    if not missing:
+        return good("flow cache", "the program loads, attaches and redirects")
+    found = "; ".join(map(str, missing))
+    remedy = "leave forwarder.flow_cache off, or use Linux 5.10 or later with BPF"
+    return Check("flow cache", Outcome.MISSING, found, remedy)
 
 
 def optional(peer: Peer) -> Check:

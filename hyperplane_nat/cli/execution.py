@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`exec`: any program inside an environment, in place of this process."""
+"""`exec`: any program inside an environment or on a host, in place of this process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from typing import Annotated
 
 import typer
 
-from hyperplane_nat.cli import common
+from hyperplane_nat.cli import common, hosts
 from hyperplane_nat.cli.common import LabOption, Settings, UserError
-from hyperplane_nat.client import Client
-from netns import namespace
-from netns.names import environment_namespace
+from hyperplane_nat.client import Client, NotRunningError
+from netns import files, namespace
+from netns.cgroups import group_of
+from netns.names import environment_namespace, host_namespace
 
 EXIT_NOT_FOUND = 127
 EXIT_NOT_EXECUTABLE = 126
 
+ENVIRONMENT = re.compile(r"(?:env-)?([1-9][0-9]*)")
+"""How an environment is named, and no host."""
+
 
 def execute(
     ctx: typer.Context,
-    environment: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="env-1 or just 1.")],
+    environment: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENVIRONMENT|HOST", help="env-1 or just 1; a host's name, VPC/name or id."
+        ),
+    ],
     command: Annotated[list[str], typer.Argument(metavar="-- CMD ...", help="The program.")],
     lab: LabOption = None,
 ) -> None:
-    """Run a program inside an environment."""
+    """Run a program inside an environment or on a host."""
     name = common.lab_name(ctx, lab)
     common.require_root(ctx, "exec")
     namespace_name = find_namespace(name, common.runtime_root(ctx), environment)
@@ -36,7 +45,13 @@ def execute(
         command = command[1:]
     if not command:
         raise UserError("no command given (write: hyperplane-nat exec env-1 -- CMD ...)")
+    _hold(ctx, name, namespace_name)
     namespace.enter(namespace_name, sysfs=True)
+    is_environment = ENVIRONMENT.fullmatch(environment) is not None
+    etc = common.runtime_root(ctx) / name
+    files.show(etc, hostname=is_environment, name=namespace_name)
+    if is_environment:
+        files.be_called(etc)
     # Python ignores these two, and a program started by exec would go on ignoring them.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -55,15 +70,34 @@ def execute(
         raise typer.Exit(EXIT_NOT_EXECUTABLE) from None
 
 
-def find_namespace(lab: str, runtime_directory: Path, environment: str) -> str:
-    """The namespace of an environment that exists; UserError says which ones do, ClientError that
-    there is no lab.
+def _hold(ctx: typer.Context, lab: str, namespace_name: str) -> None:
+    """Let an environment that has a handler go on for as long as the program runs.
+
+    Execve(2) keeps the process. ClientError when no controller does it.
     """
-    matched = re.fullmatch(r"(?:env-)?([1-9][0-9]*)", environment)
+    if not group_of(lab, namespace_name).exists:
+        return
+    number = int(namespace_name.removeprefix(environment_namespace(lab, 1).removesuffix("1")))
+    connection = Client(lab, runtime_directory=common.runtime_root(ctx))
+    connection.post("/v1/holds", {"environment": number, "pid": os.getpid()})
+
+
+def find_namespace(lab: str, runtime_directory: Path, environment: str) -> str:
+    """The namespace of an environment or host that exists; UserError says which ones do,
+    ClientError that there is no lab.
+    """
+    matched = ENVIRONMENT.fullmatch(environment)
     if matched is not None:
         name = environment_namespace(lab, int(matched[1]))
         if namespace.is_complete(name):
             return name
+    elif re.fullmatch(r"(?:[a-z0-9-]+/)?[a-z][a-z0-9-]*", environment):
+        # Numbers of hosts are the region's, which the controller has. Without one there are only
+        # environments to enter.
+        connection = Client(lab, runtime_directory=runtime_directory)
+        with contextlib.suppress(NotRunningError):
+            if common.rows(connection.get(hosts.PATH)):
+                return host_namespace(lab, hosts.find(connection, environment)["Number"])
     prefix = environment_namespace(lab, 1).removesuffix("1")
     numbers = []
     for name in namespace.names(prefix):

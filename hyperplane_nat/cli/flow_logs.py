@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hyperplane_nat.cli import common, watching
+from hyperplane_nat.cli import common, hosts, watching
 from hyperplane_nat.cli.common import LabOption
 from hyperplane_nat.client import Client
 from hyperplane_nat.config.lab import Config
@@ -23,6 +23,9 @@ def flow_logs(
     ctx: typer.Context,
     interface: Annotated[
         str | None, typer.Option(metavar="INTERFACE", help="Only this one's: its name or id.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Only this one's: its name, VPC/name or id.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with the lines that come.")
@@ -38,12 +41,21 @@ def flow_logs(
     lab: LabOption = None,
 ) -> None:
     """Print the lines of the flow logs, the oldest first."""
+    if host is not None and (interface is not None or directory is not None):
+        raise common.UserError(
+            "--host is by itself (give its interface's id, of hosts --json, with --directory)"
+        )
     if directory is None:
-        place, interface = _of_a_lab(common.client(ctx, lab), interface)
+        connection = common.client(ctx, lab)
+        if host is not None:
+            interface = hosts.find(connection, host)["NetworkInterfaceId"]
+        place, interface = _of_a_lab(connection, interface, known=host is not None)
     else:
         place = directory
         if not place.is_dir():
             raise common.UserError(f"{place}: no such directory")
+        if labs := sorted(each.parent.name for each in place.glob("*/AWSLogs")):
+            raise common.UserError(f"{place}: name a lab's directory in it ({', '.join(labs)})")
         if interface is not None and not log_files(place, interface):
             raise common.UserError(f"{place}: no flow logs of interface {interface!r} are below it")
     reading = FlowLogLines(place, interface)
@@ -56,16 +68,19 @@ def flow_logs(
             watching.pause(_POLL_SECONDS)
 
 
-def _of_a_lab(connection: Client, interface: str | None) -> tuple[Path, str | None]:
-    """The directory of a running lab's flow logs, and the id that an interface has in them."""
+def _of_a_lab(connection: Client, interface: str | None, *, known: bool) -> tuple[Path, str | None]:
+    """The directory of a running lab's flow logs, and the id that an interface has in them.
+
+    `known` is whether that is the id already.
+    """
     config = Config.model_validate(connection.get("/v1/config"))
     if not config.flow_logs.enabled:
         raise common.UserError(
             f"lab {config.lab.name!r} writes no flow logs (set flow_logs.enabled to true)"
         )
     place = Path(config.flow_logs.directory) / config.lab.name
-    if interface is None:
-        return place, None
+    if interface is None or known:
+        return place, interface
     ids = {}
     for row in common.rows(connection.get("/v1/interfaces")):
         ids[row["name"]] = ids[row.get("id")] = row.get("id") or row["name"]

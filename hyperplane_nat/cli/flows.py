@@ -141,7 +141,8 @@ def _table(rows: list[dict[str, Any]]) -> tables.Table:
         result.add_row(
             row["protocol"],
             row["state"],
-            row["environment"],
+            # A host's flow, or one to it from the router of its VPC.
+            row["environment"] or row["host"] or "-",
             f"{row['inside_address']}:{row['inside_port']}",
             f"{row['nat_address']}:{row['nat_port']}",
             f"{row['remote_address']}:{row['remote_port']}",

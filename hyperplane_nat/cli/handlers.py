@@ -105,7 +105,13 @@ def _post(
         connection.request("POST", path, payload, headers)
         answer = connection.getresponse()
         return answer.status, dict(answer.getheaders()), answer.read()
-    except (FileNotFoundError, ConnectionRefusedError):
+    except ConnectionRefusedError:
+        client.get("/v1/status")
+        raise UserError(
+            f"nothing runs the handlers of lab {client.lab!r} just now (try again; if there are "
+            "none, give a function code in the lab file)"
+        ) from None
+    except FileNotFoundError:
         # Says so where there is no lab at all.
         client.get("/v1/status")
         raise UserError(

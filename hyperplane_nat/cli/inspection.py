@@ -31,6 +31,8 @@ def status_table(answer: dict[str, Any]) -> Table:
     grid = Table(f"lab {answer['lab']}: {answer['state']}", [Column(""), Column("")])
     grid.add_row("environments", str(answer["environments"]))
     grid.add_row("interfaces", f"{answer['interfaces']} in {answer['vpcs']} VPC(s)")
+    if hosts := answer.get("hosts"):
+        grid.add_row("hosts", str(hosts))
     grid.add_row(
         "flows",
         f"{active} of {flows['max']} "
@@ -46,6 +48,8 @@ def status_table(answer: dict[str, Any]) -> Table:
         f"{state['path']}, {common.byte_count(state['bytes'])} "
         f"({state['bytes_per_flow']:.0f} bytes per flow)",
     )
+    if ahead := answer.get("clock_offset_seconds"):
+        grid.add_row("clock", f"{common.duration(ahead)} ahead of the host's")
     grid.add_row("metrics", common.metrics(answer))
     return grid
 
@@ -67,6 +71,8 @@ def _forwarder(forwarder: dict[str, Any]) -> str:
         text += f", up {common.duration(forwarder['uptime_seconds'])}"
     if forwarder.get("rss_bytes") is not None:
         text += f", {common.byte_count(forwarder['rss_bytes'])}"
+    if forwarder.get("punt_link"):
+        text += ", receives by the punt link"
     if forwarder.get("problem"):
         text += f", not up: {forwarder['problem']}"
     return text
@@ -150,9 +156,9 @@ def interfaces(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = 
             row.get("kind") or "-",
             row.get("status") or "-",
             row["vpc"],
-            row["subnet"],
+            row["subnet"] or "-",
             row["address"],
-            row["mac"],
+            row["mac"] or "-",
             ", ".join(row.get("groups") or []) or "-",
             str(row["environments"]),
             str(row["flows"]),

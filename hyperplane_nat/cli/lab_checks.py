@@ -24,16 +24,29 @@ from hyperplane_nat.client import Client, ClientError, NotRunningError
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import flow_logs
 from hyperplane_nat.controller.forwarder.supervisor import SILENT_SECONDS
+from hyperplane_nat.controller.network.punt import LOOKS
 from hyperplane_nat.controller.network.reconcile import lab_spec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, living, resident_bytes
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.flow_cache.program import attached
 from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
 from netns import links, namespace, offloads, privileges
-from netns.names import ENVIRONMENT_LINK, environment_namespace, strays, vpc_namespace
+from netns.interior import route_socket
+from netns.names import (
+    ENVIRONMENT_LINK,
+    environment_namespace,
+    gateway_namespace,
+    host_link,
+    host_namespace,
+    punt_namespace,
+    slot_link,
+    strays,
+    vpc_namespace,
+)
 from netns.netlink import RouteSocket
 from netns.spec import LabSpec
 from netns.survey import Survey, survey
@@ -73,8 +86,10 @@ class Told:
     interfaces: frozenset[str]
     """Names of network interfaces as links."""
     vpcs: frozenset[str]
-    """Those that these are in."""
+    """All, the internet's hosts' too."""
     config: Config
+    hosts: frozenset[int] = frozenset()
+    """Numbers of hosts."""
 
     @classmethod
     def by(cls, connection: Client) -> Self:
@@ -84,9 +99,10 @@ class Told:
         return cls(
             frozenset(row["number"] for row in rows),
             frozenset(row["number"] for row in rows if row["state"] not in IN_FLUX),
-            frozenset(row["name"] for row in interfaces),
-            frozenset(row["vpc"] for row in interfaces),
+            frozenset(row["name"] for row in interfaces if row["kind"] != "nat-gateway"),
+            frozenset(row["VpcName"] for row in common.rows(connection.get("/v1/vpcs"))),
             Config.model_validate(connection.get("/v1/config")),
+            frozenset(row["Number"] for row in common.rows(connection.get("/v1/hosts"))),
         )
 
 
@@ -122,7 +138,11 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
         return
     yield environments(spec, found, told)
     yield vpcs(spec, found, told)
+    if told is not None and told.hosts:
+        yield hosts(found, told)
     yield sizes(spec, found)
+    if namespace.exists(punt_namespace(lab)):
+        yield punted(lab, found)
     yield tunnels(lab, found)
     yield big_tcp(lab)
     if told is not None:
@@ -258,6 +278,15 @@ def vpcs(spec: LabSpec, found: Survey, told: Told | None) -> Check:
     return good("VPCs", f"{len(found.vpcs)}; network interfaces: {len(links_there)}")
 
 
+def hosts(found: Survey, told: Told) -> Check:
+    """Whether each host has its namespace and its link."""
+    standing = {each.host.number for each in found.hosts}
+    if missing := sorted(told.hosts - standing):
+        text = f"without namespace or link: {_named(f'host {number}' for number in missing)}"
+        return bad("hosts", text, MEND)
+    return good("hosts", f"{len(standing)} with namespace and link")
+
+
 def sizes(spec: LabSpec, found: Survey) -> Check:
     """Whether links are of the sizes that the configuration names."""
     mtus = {vpc.name: vpc.mtu for vpc in spec.vpcs}
@@ -277,6 +306,25 @@ def sizes(spec: LabSpec, found: Survey) -> Check:
         return Check("MTUs", Outcome.NOTED, text, "ip -n NAMESPACE link set dev LINK mtu BYTES")
     used = sorted({spec.environment_mtu, *mtus.values()})
     return good("MTUs", f"as configured: {', '.join(map(str, used))}")
+
+
+def punted(lab: str, found: Survey) -> Check:
+    """Whether all links lead to the punt link; one that was made just now has a moment for it."""
+    if _without_program(lab, found):
+        time.sleep(SECOND_LOOK_SECONDS)
+        found = survey(lab)
+    if lost := _without_program(lab, found):
+        text = f"the flow cache's program is not on {_named(lost)}: nothing passes"
+        return bad("punt link", text, f"it is put back within {LOOKS} seconds, or {MEND}")
+    return good("punt link", "all links lead to it")
+
+
+def _without_program(lab: str, found: Survey) -> list[str]:
+    near = {slot_link(number): slot.ifindex for number, (slot, _) in found.served.items()}
+    near |= {host_link(each.host.number): each.host.ifindex for each in found.hosts}
+    near |= {each.name: each.ifindex for each in found.interfaces}
+    with route_socket(gateway_namespace(lab)) as route:
+        return sorted(name for name, index in near.items() if attached(route, index) is None)
 
 
 def tunnels(lab: str, found: Survey) -> Check:
@@ -341,7 +389,9 @@ def _left(lab: str, found: Survey, told: Told) -> set[str]:
     known = {vpc.name for vpc in told.config.vpc} | told.vpcs
     vpcs_left = ({vpc.name for vpc in found.vpcs} | set(found.broken.vpcs)) - known
     interfaces = {each.name for each in found.interfaces} - told.interfaces
+    hosts_left = {each.host.number for each in found.hosts} | set(found.broken.hosts)
     return {
+        *(f"namespace {host_namespace(lab, number)}" for number in hosts_left - told.hosts),
         *(f"namespace {environment_namespace(lab, number)}" for number in numbers),
         *(f"namespace {vpc_namespace(lab, name)}" for name in vpcs_left),
         *(f"namespace {name}" for name in found.broken.namespaces),

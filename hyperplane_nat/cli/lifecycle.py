@@ -144,7 +144,12 @@ def summary(config: Config, status: dict[str, Any]) -> str:
         example = "apply LAB.toml"
         if config.lab.environments:
             example = "exec env-1 -- ping -c 3 " + next(
-                (service.address for vpc in config.vpc for service in vpc.service),
+                (
+                    service.address
+                    for vpc in config.vpc
+                    for service in vpc.service
+                    if service.address is not None
+                ),
                 config.place(config.network_interface[0])[1].router,
             )
     return "\n".join(

@@ -127,7 +127,7 @@ def _holders(row: dict[str, Any]) -> str:
         if each["function"] is not None
     ]
     named += [
-        f"{each['environment'] or 'removed ones'} {each['in_use'] + each['held']}"
+        f"{each['environment'] or each['host'] or 'removed ones'} {each['in_use'] + each['held']}"
         for each in row["environments"]
         if each["function"] is None
     ]

@@ -29,6 +29,7 @@ def functions(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = F
             Column("account", rank=4),
             Column("networking", rank=2),
             Column("state"),
+            Column("aliases", rank=3),
             Column("last update", rank=3),
             Column("VPC", rank=2),
             Column("interfaces", rank=1),
@@ -42,6 +43,7 @@ def functions(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = F
             row["Account"],
             row["Networking"],
             _with_reason(row["State"], row["StateReasonCode"]),
+            _aliases(row),
             _with_reason(row["LastUpdateStatus"], row["LastUpdateStatusReasonCode"]),
             (row["VpcConfig"] or {}).get("VpcName", "-"),
             "\n".join(row["NetworkInterfaceIds"]) or "-",
@@ -49,6 +51,20 @@ def functions(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = F
             str(row["MemorySize"]),
         )
     common.console().print(result)
+
+
+def _aliases(row: Mapping[str, Any]) -> str:
+    """One a line, with how much of its provisioned concurrency is there."""
+    lines = []
+    for alias in row["Aliases"]:
+        line = f"{alias['Name']}: {alias['FunctionVersion']}"
+        if found := alias["ProvisionedConcurrency"]:
+            available = found["AvailableProvisionedConcurrentExecutions"]
+            requested = found["RequestedProvisionedConcurrentExecutions"]
+            failed = " FAILED" if found["Status"] == "FAILED" else ""
+            line += f" ({available}/{requested}{failed})"
+        lines.append(line)
+    return "\n".join(lines) or "-"
 
 
 def _with_reason(state: str, code: str | None) -> str:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture of `top`, drawn from its document.
 
-On a terminal it fits the screen: the head has three lines, each section a heading and its rows.
-The lines that are left are dealt out to the sections in turn, so that a long one takes only what
-the others do not need; a heading says how many rows there are when not all are shown. In a pipe
-it is everything, as tables are.
+On a terminal it fits the screen: the head has three lines, and one for why a lab does not answer;
+each section has a heading and its rows. The lines that are left are dealt out to the sections in
+turn, so that a long one takes only what the others do not need; a heading says how many rows there
+are when not all are shown. In a pipe it is everything, as tables are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from hyperplane_nat.cli.ports import remote_name
 from hyperplane_nat.cli.tables import Column, Table, visible
 
 BAR_CELLS = 10
-HEAD_LINES = 3
 
 Section = tuple[str, list[Column], list[list[str]]]
 """Title, columns, rows."""
@@ -47,10 +46,11 @@ class Picture:
             for title, columns, rows in sections:
                 yield _table(title, columns, rows)
             return
-        for line in self._head_lines():
+        head = list(self._head_lines())
+        for line in head:
             line.truncate(console.width, overflow="ellipsis")
             yield line
-        room = max(console.height - HEAD_LINES - len(sections), 0)
+        room = max(console.height - len(head) - len(sections), 0)
         counts = deal(room, [len(rows) for _, _, rows in sections])
         for (title, columns, rows), count in zip(sections, counts, strict=True):
             first = columns[0]
@@ -64,8 +64,8 @@ class Picture:
             yield Text(f"lab {told['lab']}, up since {told['up since']}", style="bold")
         else:
             since = _clock(self._away_since)
-            why = visible(self._why)
-            yield Text(f"NO ANSWER since {since}, asking again: {why}", style="bold red")
+            yield Text(f"NO ANSWER since {since}, asking again", style="bold red")
+            yield Text(visible(self._why), style="red")
         yield Text(
             f"env {told['environments']}  flows {told['flows']}  out {told['out']}  in {told['in']}"
         )
@@ -162,6 +162,7 @@ def _sections(shown: dict[str, Any]) -> list[Section]:
             ],
             [_interface(row) for row in shown["interfaces"]],
         ),
+        *_host_section(shown["hosts"]),
         (
             "remotes that take most ports",
             [
@@ -193,6 +194,44 @@ def _sections(shown: dict[str, Any]) -> list[Section]:
     ]
 
 
+def _host_section(hosts: list[dict[str, Any]]) -> list[Section]:
+    """Nothing in a lab without hosts, which has better use for the lines."""
+    if not hosts:
+        return []
+    columns = [
+        Column("host"),
+        Column("address", rank=3),
+        Column("VPC", rank=2),
+        Column("flows", numeric=True, rank=4),
+        Column("pkt/s out", numeric=True, rank=1),
+        Column("bit/s out", numeric=True),
+        Column("pkt/s in", numeric=True, rank=1),
+        Column("bit/s in", numeric=True),
+        Column("drops/s", numeric=True),
+    ]
+    rows = [
+        [
+            row["host"],
+            row["address"],
+            row["vpc"],
+            str(row["flows"]),
+            *_rates(row),
+            quantity(row["drops_per_second"]),
+        ]
+        for row in hosts
+    ]
+    return [("hosts, those with most packets first", columns, rows)]
+
+
+def _rates(row: dict[str, Any]) -> list[str]:
+    """Packets and bits per second out, then in."""
+    return [
+        quantity(row[f"{unit}_{way}_per_second"])
+        for way in ("out", "in")
+        for unit in ("packets", "bits")
+    ]
+
+
 def _share(row: dict[str, Any], ports: int) -> list[str]:
     limit, percent = row["limit"], row["used_percent"]
     return [str(ports), "-" if limit is None else str(limit), _percent(percent), bar(percent)]
@@ -205,11 +244,7 @@ def _interface(row: dict[str, Any]) -> list[str]:
         row["vpc"],
         str(row["environments"]),
         str(row["flows"]),
-        *(
-            quantity(row[f"{unit}_{way}_per_second"])
-            for way in ("out", "in")
-            for unit in ("packets", "bits")
-        ),
+        *_rates(row),
         *_share(row, row["ports"]),
     ]
 

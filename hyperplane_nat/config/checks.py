@@ -85,6 +85,7 @@ def _vpcs(config: Whole) -> Iterator[FieldError]:
                 "move either",
             )
         yield from _subnets(vpc, f"vpc[{number}].subnet")
+        yield from _hosts(vpc, f"vpc[{number}].host")
         yield from _services(vpc, f"vpc[{number}].service")
 
 
@@ -121,9 +122,41 @@ def _host(
         )
 
 
+def _hosts(vpc: Vpc, location: str) -> Iterator[FieldError]:
+    yield from repeated(places(vpc.host, location), "hosts")
+    subnets = {subnet.name: subnet for subnet in vpc.subnet}
+    taken = {service.address: f"service {service.name!r}" for service in vpc.service}
+    for number, host in enumerate(vpc.host):
+        if host.subnet not in subnets:
+            yield FieldError(
+                f"{location}[{number}].subnet",
+                f"there is no subnet {host.subnet!r} in VPC {vpc.name!r}",
+                suggestion(host.subnet, sorted(subnets)) if subnets else "add it",
+            )
+            continue
+        if host.address is None:
+            continue
+        subnet, where = subnets[host.subnet], f"{location}[{number}].address"
+        yield from _host(where, host.address, [subnet], f"subnet {subnet.name!r}, {subnet.network}")
+        if owner := taken.get(host.address):
+            yield FieldError(
+                where, f"{host.address} is the address of {owner} too", "choose another one"
+            )
+        taken[host.address] = f"host {host.name!r}"
+
+
 def _services(vpc: Vpc, location: str) -> Iterator[FieldError]:
     yield from repeated(places(vpc.service, location), "services")
+    hosts = sorted(host.name for host in vpc.host)
     for number, service in enumerate(vpc.service):
+        if service.host is not None and service.host not in hosts:
+            yield FieldError(
+                f"{location}[{number}].host",
+                f"there is no host {service.host!r} in VPC {vpc.name!r}",
+                suggestion(service.host, hosts) if hosts else "add it",
+            )
+        if service.address is None:
+            continue
         yield from _host(
             f"{location}[{number}].address",
             service.address,
@@ -137,12 +170,11 @@ def shared_ports(servers: Sequence[Service | InternetHost], location: str) -> It
     """Servers that listen on the same address and port of a protocol as one before them."""
     listening: dict[tuple[str, int, str], str] = {}
     for number, server in enumerate(servers):
-        endpoint = (server.address, server.port, server.transport)
+        endpoint = (server.place, server.port, server.transport)
         if endpoint in listening:
             yield FieldError(
                 f"{location}[{number}].port",
-                f"service {listening[endpoint]!r} already listens on "
-                f"{server.address}:{server.port}",
+                f"service {listening[endpoint]!r} already listens on {server.place}:{server.port}",
                 "choose another port or address",
             )
         listening.setdefault(endpoint, server.name)
@@ -155,6 +187,13 @@ def _interfaces(config: Whole) -> Iterator[FieldError]:
         (vpc.name, service.address): f"service {service.name!r}"
         for vpc in config.vpc
         for service in vpc.service
+        if service.address is not None
+    }
+    taken |= {
+        (vpc.name, host.address): f"host {host.name!r}"
+        for vpc in config.vpc
+        for host in vpc.host
+        if host.address is not None
     }
     for number, interface in enumerate(interfaces):
         location = f"network_interface[{number}]"

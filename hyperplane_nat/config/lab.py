@@ -8,12 +8,14 @@ validation, `hyperplane-nat config` and docs/configuration.md follow from them (
 written by `config.text`; `python -m hyperplane_nat.config --markdown`). The sections for what
 customers own are in `config.resources`. A model checks what can be told from its own fields
 (`problems`); `Config` checks what needs the whole: names, subnets and addresses across sections
-(`config.checks`, `config.resource_checks`). `config.values` has the kinds of values.
+(`config.checks`, `config.resource_checks`, `config.routing_checks`). `config.values` has the kinds
+of values.
 
 Environments are there from the beginning, `lab.environments` of them on the interfaces of
 `[[network_interface]]`, or belong to functions, whose environments and interfaces come and go; a
 lab may have both, or neither. A function therefore changes what is left out: no environment, no
-interface, and a pool. So do VPCs without any subnet, in which no interface can be.
+interface, and a pool. So do, but for the pool, a host, and VPCs without any subnet, in which no
+interface can be.
 
 Whatever is wrong, all of it, ends as one `ConfigError` with a line for each problem,
 `<file>:<line>: <entry>: <field>: <what> (<remedy>)`; `config.problems` collects them. Addresses
@@ -36,6 +38,7 @@ from pydantic import Field, ValidationError, create_model, model_validator
 from hyperplane_nat.config import checks as config_checks
 from hyperplane_nat.config import problems as config_problems
 from hyperplane_nat.config import resource_checks as config_resource_checks
+from hyperplane_nat.config import routing_checks as config_routing_checks
 from hyperplane_nat.config.resources import Lambda
 from hyperplane_nat.config.values import ON_THIS_HOST
 from hyperplane_nat.config.whole import Whole
@@ -65,6 +68,7 @@ class Config(_Sections):
             *config_problems.inside(self),
             *config_checks.problems(self),
             *config_resource_checks.problems(self),
+            *config_routing_checks.problems(self),
         ]
         if found:
             raise config_problems.ProblemsError(found)
@@ -143,8 +147,15 @@ def _find_code(document: Mapping[str, Any], directory: Path) -> None:
     """Paths of code are relative to the file that names them."""
     functions = document.get("function")
     for function in functions if isinstance(functions, list) else []:
-        if isinstance(function, dict) and isinstance(code := function.get("code"), str) and code:
+        if not isinstance(function, dict):
+            continue
+        if isinstance(code := function.get("code"), str) and code:
             function["code"] = os.path.normpath(directory / code)
+        if isinstance(layers := function.get("layers"), list):
+            function["layers"] = [
+                os.path.normpath(directory / layer) if isinstance(layer, str) and layer else layer
+                for layer in layers
+            ]
 
 
 def _refuse_missing_code(config: Config, file: str) -> None:
@@ -153,12 +164,14 @@ def _refuse_missing_code(config: Config, file: str) -> None:
             source=file,
             line=None,
             entry=f'[[function]] "{function.name}"',
-            field="code",
-            what=f"{function.code}: there is no such file or directory",
+            field=field,
+            what=f"{path}: there is no such file or directory, or it is a device or a pipe",
             remedy="name a directory, a zip archive or a .py file",
         )
         for function in config.function
-        if function.code is not None and not Path(function.code).exists()
+        for field, paths in (("code", [function.code]), ("layers", function.layers))
+        for path in paths
+        if path is not None and not (Path(path).is_dir() or Path(path).is_file())
     ]
     if missing:
         raise ConfigError.of(missing)

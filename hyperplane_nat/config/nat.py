@@ -186,8 +186,8 @@ class Ports(Section):
         default=0,
         ge=0,
         le=2**24,
-        description="Connections of one environment at a time, held ports included (RFC 6888, "
-        "requirements 4 and 5); 0 is no limit.",
+        description="Connections of one environment or host at a time, held ports included "
+        "(RFC 6888, requirements 4 and 5); 0 is no limit.",
     )
     hold_seconds: int = Field(
         default=60,

@@ -185,7 +185,7 @@ def _described(path: Path, model: type[BaseModel], document: object) -> tuple[st
         item = _at(document, path[: len(path) - len(rest) + 2])
         name = item.get("name") if isinstance(item, Mapping) else None
         if isinstance(name, str):
-            called = f'"{name}"'
+            called = f'"{_line(name)}"'
         elif not entry:
             called = f"number {rest[1] + 1}"
         else:
@@ -198,8 +198,16 @@ def _described(path: Path, model: type[BaseModel], document: object) -> tuple[st
 def _joined(path: Path) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{_line(part)}" if text else _line(part)
     return text
+
+
+def _line(name: str) -> str:
+    """A name that stays on its line."""
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def _lines(text: str | None) -> Any:

@@ -61,6 +61,7 @@ def _twice(names: list[str], location: str) -> Iterator[FieldError]:
 
 def _accounts(config: Whole) -> Iterator[FieldError]:
     names = [account.name for account in config.account]
+    ids = [account.id for account in config.account]
     yield from repeated(places(config.account, "account"), "accounts")
     for number, account in enumerate(config.account):
         for other in config.account[:number]:
@@ -73,7 +74,7 @@ def _accounts(config: Whole) -> Iterator[FieldError]:
     owners = [(f"vpc[{number}]", vpc.account) for number, vpc in enumerate(config.vpc)]
     owners += [(f"function[{number}]", item.account) for number, item in enumerate(config.function)]
     for location, owner in owners:
-        if owner is not None:
+        if owner is not None and owner not in ids:
             yield from _unknown(owner, names, f"{location}.account", "account")
 
 
@@ -88,6 +89,11 @@ def _groups(vpc: Vpc, location: str) -> Iterator[FieldError]:
                 if rule.group is not None:
                     where = f"{location}.security_group[{number}].{direction}[{place}].group"
                     yield from _unknown(rule.group, names, where, what)
+    for number, host in enumerate(vpc.host):
+        where = f"{location}.host[{number}].security_groups"
+        for place, name in enumerate(host.security_groups):
+            yield from _unknown(name, names, f"{where}[{place}]", what)
+        yield from _twice(host.security_groups, where)
     for number, service in enumerate(vpc.service):
         where = f"{location}.service[{number}].security_groups"
         for place, name in enumerate(service.security_groups):
@@ -95,7 +101,7 @@ def _groups(vpc: Vpc, location: str) -> Iterator[FieldError]:
         yield from _twice(service.security_groups, where)
         for other in vpc.service[:number]:
             # Groups belong to the network interface, and so to the address.
-            if service.address == other.address and set(service.security_groups) != set(
+            if service.place == other.place and set(service.security_groups) != set(
                 other.security_groups
             ):
                 yield FieldError(
@@ -111,19 +117,8 @@ def _internet(config: Whole) -> Iterator[FieldError]:
     for number, host in enumerate(config.internet):
         location = f"internet[{number}]"
         address = IPv4Address(host.address)
-        network = next((network for network in PUBLIC if address in network), None)
-        if network is None:
-            yield FieldError(
-                f"{location}.address",
-                f"{address} is not one of the lab's public addresses",
-                "choose one from " + " or ".join(str(network) for network in PUBLIC),
-            )
-        elif address in (network.network_address, network.broadcast_address):
-            yield FieldError(
-                f"{location}.address",
-                f"{address} is the network or broadcast address of {network}",
-                "choose a host address",
-            )
+        if (problem := public_problem(address)) is not None:
+            yield FieldError(f"{location}.address", *problem)
         if address in inside:
             yield FieldError(
                 f"{location}.address",
@@ -131,14 +126,26 @@ def _internet(config: Whole) -> Iterator[FieldError]:
                 "move either",
             )
     yield from shared_ports(config.internet, "internet")
-    if config.internet or config.function:
-        for number, vpc in enumerate(config.vpc):
-            if vpc.name == INTERNET:
-                yield FieldError(
-                    f"vpc[{number}].name",
-                    f"{INTERNET!r} is the network of the internet's hosts",
-                    "choose another name",
-                )
+    for number, vpc in enumerate(config.vpc):
+        used = config.internet or config.function or vpc.internet_gateway
+        if vpc.name == INTERNET and used:
+            yield FieldError(
+                f"vpc[{number}].name",
+                f"{INTERNET!r} is the network of the internet's hosts",
+                "choose another name",
+            )
+
+
+def public_problem(address: IPv4Address) -> tuple[str, str] | None:
+    """Why it cannot be an address of the internet, and what to do."""
+    network = next((network for network in PUBLIC if address in network), None)
+    if network is None:
+        networks = " or ".join(str(network) for network in PUBLIC)
+        return f"{address} is not one of the lab's public addresses", f"choose one from {networks}"
+    if address in (network.network_address, network.broadcast_address):
+        what = f"{address} is the network or broadcast address of {network}"
+        return what, "choose a host address"
+    return None
 
 
 def _functions(config: Whole) -> Iterator[FieldError]:
@@ -186,8 +193,11 @@ def _function_in_vpc(config: Whole, function: Function, location: str) -> Iterat
             )
         else:
             yield from _unknown(name, names, where, f"security group of VPC {vpc.name!r} called")
-    owner = config.account_of(vpc)
-    if function.account not in (None, owner):
+    try:
+        owner, own = config.account_of(vpc), config.account_of(function)
+    except KeyError:
+        return
+    if own != owner:
         yield FieldError(
             f"{location}.account",
             f"VPC {vpc.name!r} belongs to account {owner!r}, not {function.account!r}",

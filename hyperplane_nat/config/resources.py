@@ -6,8 +6,8 @@ Theory of operation
 Things are named, never numbered; a name is looked up where AWS would look it up: a security group
 in its VPC, a function in the lab. A subnet's name is unique in the lab, so a function's subnets
 tell its VPC. What a section can tell by itself is checked here, references between sections in
-`config.resource_checks`. Quotas and free addresses depend on what already stands: they are the
-model's to judge, and so are not looked at here.
+`config.resource_checks` and `config.routing_checks`. Quotas and free addresses depend on what
+already stands: they are the model's to judge, and so are not looked at here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.values import (
     AbsolutePath,
     AccountId,
+    AccountNameOrId,
     Address,
+    AliasName,
+    AvailabilityZone,
     FieldError,
     FunctionName,
     GroupName,
@@ -30,6 +34,7 @@ from hyperplane_nat.config.values import (
     Network,
     Port,
     PortRange,
+    PublicAddress,
     Section,
 )
 
@@ -60,6 +65,9 @@ class Subnet(Section):
 
     name: LinkName = Field(description="Name of the subnet, unique in the lab.")
     cidr: Network = Field(description="Its network, inside the VPC's; /28 at the smallest (AWS).")
+    availability_zone: AvailabilityZone = Field(
+        default="a", description="Availability zone that it is in, a letter."
+    )
 
     @property
     def network(self) -> IPv4Network:
@@ -139,8 +147,8 @@ class SecurityGroup(Section):
     description: str = Field(default="", description="What it is for.")
     ingress: list[Rule] = Field(
         default_factory=list,
-        description="What may come in. Of use for services: nothing ever opens a flow to a "
-        "function.",
+        description="What may come in. Of use for services and hosts: nothing ever opens a flow to "
+        "a function.",
     )
     egress: list[Rule] = Field(
         default_factory=_everything,
@@ -155,7 +163,6 @@ class _Server(Section):
         description="`http` serves a file of known content over TCP, `udp-echo` sends every "
         "datagram back."
     )
-    address: Address = Field(description="Its address, in one of the VPC's subnets.")
     port: Port = Field(description="Port it listens on.")
     size_bytes: int = Field(
         default=4 * 1024 * 1024,
@@ -171,12 +178,71 @@ class _Server(Section):
 
 
 class Service(_Server):
-    """A small server of the lab's own in a VPC."""
+    """A small server of the lab's own in a VPC: on the VPC's router, or on a host."""
 
+    address: Address | None = Field(
+        default=None,
+        description="Its address, in one of the VPC's subnets; a service has this or a `host`.",
+    )
+    host: LinkName | None = Field(
+        default=None, description="Host of the VPC that it runs on, whose address it then has."
+    )
     security_groups: list[GroupName] = Field(
         default_factory=list,
         description="Security groups of the VPC that it carries: a flow of a function to it must "
-        "be allowed by the ingress rules of one of them. Without any, everything is let in.",
+        "be allowed by the ingress rules of one of them. Without any, everything is let in. One on "
+        "a host has none of its own: those of the host count.",
+    )
+
+    @property
+    def place(self) -> str:
+        """Its address, or the host that has it."""
+        return self.address or f"host {self.host}"
+
+    def problems(self) -> Iterator[FieldError]:
+        """What does not fit."""
+        if self.address is None and self.host is None:
+            yield FieldError(
+                "address", f"service {self.name!r} has no address", "give it one, or a host"
+            )
+        if self.host is None:
+            return
+        if self.address is not None:
+            yield FieldError(
+                "address",
+                f"service {self.name!r} is on a host, and has the address of that",
+                "leave one of them out",
+            )
+        if self.security_groups:
+            yield FieldError(
+                "security_groups",
+                f"service {self.name!r} is on a host, whose groups count",
+                "give them to the host",
+            )
+
+
+class Host(Section):
+    """
+    A host in a VPC: a network namespace of its own, in which `exec` runs programs. Its traffic
+    passes its security groups both ways, within its subnet too.
+    """
+
+    name: LinkName = Field(description="Name of the host, unique in its VPC.")
+    subnet: LinkName = Field(description="Subnet of the VPC that it is in.")
+    address: Address | None = Field(
+        default=None, description="Its address in the subnet; a free one if it is left out."
+    )
+    security_groups: list[GroupName] = Field(
+        default_factory=list,
+        description="Security groups of the VPC that it carries. Without any, everything may go in "
+        "and out.",
+    )
+    description: str = Field(default="", description="What it is for.")
+    public_address: PublicAddress = Field(
+        default=False,
+        description="Public address by which it reaches the internet and is reached, if its subnet "
+        "has a route to the VPC's internet gateway: `true` for a free one, or one of "
+        "198.51.100.0/24 or 203.0.113.0/24 (RFC 5737).",
     )
 
 
@@ -189,21 +255,45 @@ class InternetHost(_Server):
         "real internet has one of these."
     )
 
+    @property
+    def place(self) -> str:
+        """Its address."""
+        return self.address
+
 
 class Vpc(Section):
     """A customer VPC. VPCs may overlap each other: they never meet."""
 
     name: LinkName = Field(description="Name of the VPC, unique in the lab.")
-    account: LinkName | None = Field(
-        default=None, description="Account that owns it; the first one if it is left out."
+    account: AccountNameOrId | None = Field(
+        default=None,
+        description="Account that owns it, by name or id; the first one if it is left out.",
     )
     cidr: Network = Field(
-        description="Its network. An environment attached to the VPC reaches this and nothing else."
+        description="Its network. An environment attached to the VPC reaches this, and what the "
+        "route table of its subnet leads to."
     )
     mtu_bytes: Mtu = Field(default=1500, description="MTU of the links in the VPC.")
+    enable_dns_support: bool = Field(
+        default=True,
+        description="Whether it has a resolver, at base + 2 and 169.254.169.253 (AWS: true).",
+    )
+    enable_dns_hostnames: bool = Field(
+        default=False,
+        description="Whether its addresses have AWS's private names as well, "
+        "`ip-10-0-1-80.ec2.internal` (AWS: false).",
+    )
     subnet: list[Subnet] = Field(default_factory=list)
     security_group: list[SecurityGroup] = Field(default_factory=list)
+    host: list[Host] = Field(default_factory=list)
     service: list[Service] = Field(default_factory=list)
+    internet_gateway: bool = Field(
+        default=False,
+        description="Whether it has an internet gateway, to which routes can lead and by which its "
+        "public addresses are reached.",
+    )
+    nat_gateway: list[NatGateway] = Field(default_factory=list)
+    route_table: list[RouteTable] = Field(default_factory=list)
 
     @property
     def network(self) -> IPv4Network:
@@ -211,14 +301,33 @@ class Vpc(Section):
         return IPv4Network(self.cidr)
 
 
+class Alias(Section):
+    """A name for a version of a function; `invoke FUNCTION:ALIAS` and SDKs lead to that version."""
+
+    name: AliasName = Field(description="Name of the alias, unique among the function's.")
+    version: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Number of the published version that it names. If it is left out, `apply` "
+        "publishes a version whenever the function has changed, and the alias names the last one.",
+    )
+    provisioned_concurrency: int = Field(
+        default=0,
+        ge=0,
+        le=16383,
+        description="Environments of that version that are kept initialized (AWS).",
+    )
+
+
 class Function(Section):
     """A Lambda function: what its execution environments are attached to."""
 
     name: FunctionName = Field(description="Name of the function, unique in the lab.")
-    account: LinkName | None = Field(
+    account: AccountNameOrId | None = Field(
         default=None,
-        description="Account that owns it. If it is left out, the owner of its VPC, or the first "
-        "account for a function outside every VPC.",
+        description="Account that owns it, by name or id. If it is left out, the owner of its VPC, "
+        "or the first account for a function outside every VPC.",
     )
     networking: Literal["hyperplane", "none", "interface-per-environment"] = Field(
         default="hyperplane",
@@ -254,9 +363,15 @@ class Function(Section):
     )
     runtime: str = Field(
         default="",
-        description="`python3.11` and the like, an interpreter of this host, or `provided`: the "
-        "code has a program called `bootstrap`. The Python of hyperplane-nat itself if it is left "
-        "out.",
+        description="`python3.11`, `nodejs20.x` and the like, an interpreter of this host, or "
+        "`provided`: the code has a program called `bootstrap`. The Python of hyperplane-nat "
+        "itself if it is left out.",
+    )
+    layers: list[AbsolutePath] = Field(
+        default_factory=list,
+        max_length=5,
+        description="Directories and zip archives that are its `/opt`, the uppermost last; "
+        "relative as `code` (AWS: 5 at most).",
     )
     environment: dict[str, str] = Field(
         default_factory=dict,
@@ -273,10 +388,28 @@ class Function(Section):
     timeout_seconds: int = Field(
         default=3, ge=1, le=900, description="After so long an invocation is ended (AWS)."
     )
+    ephemeral_storage_mb: int = Field(
+        default=512,
+        ge=512,
+        le=10240,
+        description="Size of the `/tmp` of a handler's environment (AWS). What is in it takes "
+        "memory of `memory_mb`.",
+    )
+    freeze: bool = Field(
+        default=True,
+        description="Between invocations the processes of an environment stand still and its link "
+        "is silent, as on Lambda, which has no way not to.",
+    )
+
+    alias: list[Alias] = Field(default_factory=list)
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""
         yield from self._problems_of_code()
+        names = [alias.name for alias in self.alias]
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                yield FieldError("alias", f"two times alias {name!r}", "rename one")
         inside = {"vpc": self.vpc, "subnets": self.subnets, "security_groups": self.security_groups}
         if self.networking == "none":
             for field, value in inside.items():
@@ -297,7 +430,7 @@ class Function(Section):
 
     def _problems_of_code(self) -> Iterator[FieldError]:
         if self.code is None:
-            for field in ("handler", "runtime"):
+            for field in ("handler", "runtime", "layers"):
                 if getattr(self, field):
                     yield FieldError(
                         field, "the function has no code that it is about", "name its code"
@@ -329,6 +462,17 @@ class Lambda(Section):
         le=(1 << 32) - 2,
         description="User and group, by number, of handlers. 0 lets them be root, for containers "
         "that have no such user.",
+    )
+    blocked_tcp_ports: list[Port] = Field(
+        default=[25],
+        max_length=60,
+        description="TCP ports that functions cannot connect to, wherever they are (AWS: 25); "
+        "packets are dropped as `lambda_port`.",
+    )
+    icmp: bool = Field(
+        default=False,
+        description="Whether pings of functions are carried; else they are dropped as "
+        "`lambda_icmp`. Environments of the lab file always may.",
     )
 
 
@@ -393,7 +537,7 @@ class Lifecycle(Section):
         description="How long an idle environment is kept warm for the next invocation.",
     )
     interfaces_per_vpc: Quota = Field(
-        default=250, description="Network interfaces of functions in a VPC (AWS: 250)."
+        default=500, description="Network interfaces of functions in a VPC (AWS: 500)."
     )
     subnets_per_function: Quota = Field(default=16, description="Subnets of a function (AWS: 16).")
     groups_per_function: Quota = Field(
@@ -402,6 +546,37 @@ class Lifecycle(Section):
     rules_per_direction: Quota = Field(
         default=60,
         description="Rules of a security group, ingress and egress apart (AWS: 60).",
+    )
+    route_tables_per_vpc: Quota = Field(
+        default=200, description="Route tables of a VPC, the main one too (AWS: 200)."
+    )
+    routes_per_table: Quota = Field(
+        default=500, description="Routes of a route table, local ones aside (AWS: 500)."
+    )
+    elastic_addresses: Quota = Field(
+        default=5,
+        description="Public addresses that an account may have allocated, without those of files "
+        "(AWS: 5).",
+    )
+    nat_gateways_per_zone: Quota = Field(
+        default=5,
+        description="NAT gateways of an account in an availability zone that are pending, "
+        "available or deleting (AWS: 5).",
+    )
+    nat_gateway_elastic_addresses: Annotated[int, Field(ge=1, le=8)] = Field(
+        default=2, description="Public addresses of a NAT gateway (AWS: 2, up to 8 on request)."
+    )
+    nat_gateway_creation_seconds: Duration = Field(
+        default=60.0,
+        description="Until a NAT gateway is available, or failed (AWS does not say).",
+    )
+    nat_gateway_deletion_seconds: Duration = Field(
+        default=60.0,
+        description="How long one is deleting, and serves still (AWS does not say).",
+    )
+    nat_gateway_described_seconds: Duration = Field(
+        default=3600.0,
+        description="How long one that is failed or deleted is listed (AWS: about an hour).",
     )
     connections_per_interface: Quota = Field(
         default=65_000,

@@ -235,6 +235,12 @@ class Forwarder(Section):
         description="Whether UDP datagrams of one flow that arrive together leave as one frame, "
         "which the kernel cuts up again where they are read one by one (Linux 6.2 and later).",
     )
+    flow_cache: bool = Field(
+        default=False,
+        description="Whether links lead to the forwarder by the program of the flow cache and a "
+        "punt link, which does not cache any flow yet. A kernel that lacks something for it is "
+        "served without; an event and `doctor` say so.",
+    )
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""

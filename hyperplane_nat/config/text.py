@@ -89,7 +89,8 @@ def _type_name(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
-        return _type_name(next(item for item in get_args(annotation) if item is not NoneType))
+        kinds = (item for item in get_args(annotation) if item is not NoneType)
+        return " or ".join(_type_name(item) for item in kinds)
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
@@ -136,9 +137,10 @@ lab.toml:41: [[function]] "web": subnets[1]: there is no subnet 'z' (known: a, b
 ```
 
 A file with a `[[vpc]]` or a `[[network_interface]]` of its own replaces the default lab's list of
-them; what is marked *required* must then be said. A file with a `[[function]]`, and one whose VPCs
-have no subnet, has no environments and network interfaces but those it asks for. A lab may be
-empty: `vpc = []` is a file. docs/examples/lambda.toml is a lab of functions, with comments.
+them; what is marked *required* must then be said. A file with a `[[function]]` or a `[[vpc.host]]`,
+and one whose VPCs have no subnet, has no environments and network interfaces but those it asks for.
+A lab may be empty: `vpc = []` is a file. docs/examples/lambda.toml is a lab of functions, with
+comments.
 """
 
 

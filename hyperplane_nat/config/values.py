@@ -34,10 +34,13 @@ ON_THIS_HOST = "on this host"
 """Context of a validation that also asks what only this host knows; what is kept of a lab must be
 understood whatever has become of the host."""
 
+ZONE = re.compile(r"[a-z]")
 LINK_NAME = re.compile(r"[a-z][a-z0-9-]*")
 SLOT_NAME = re.compile(r"env[0-9]+")
 ACCOUNT_ID = re.compile(r"[0-9]{12}")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+QUALIFIED_NAME = re.compile(rf"{FUNCTION_NAME.pattern}(:(\$LATEST|[a-zA-Z0-9_-]{{1,128}}))?")
+ALIAS_NAME = re.compile(r"(?![0-9]+$)[a-zA-Z0-9_-]{1,128}")
 GROUP_NAME = re.compile(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}")
 HOST_GROUP = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,31}\$?")
 HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -126,6 +129,20 @@ def _ipv4(value: str) -> str:
     return value
 
 
+def _public_address(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise _wrong(f"{value!r} is neither true nor an address", "write true, or an address")
+    return _ipv4(value)
+
+
+def _availability_zone(value: str) -> str:
+    if ZONE.fullmatch(value) is None:
+        raise _wrong(f"{value!r} is not an availability zone", "use one letter, a to z")
+    return value
+
+
 def _ipv4_interface(value: str) -> str:
     try:
         parsed = IPv4Interface(value)
@@ -169,6 +186,18 @@ def _power_of_two(value: int) -> int:
 def _account_id(value: str) -> str:
     if ACCOUNT_ID.fullmatch(value) is None:
         raise _wrong(f"{value!r} is not an account id", "write 12 digits in quotes")
+    return value
+
+
+def _account_name_or_id(value: str) -> str:
+    return _account_id(value) if value.isdigit() else _link_name(value)
+
+
+def _alias_name(value: str) -> str:
+    if ALIAS_NAME.fullmatch(value) is None:
+        raise _wrong(
+            f"{value!r} is no name of an alias", "use letters, digits, - and _, not digits alone"
+        )
     return value
 
 
@@ -245,13 +274,17 @@ LabName = Annotated[str, AfterValidator(_lab_name)]
 LinkName = Annotated[str, AfterValidator(_link_name)]
 InterfaceName = Annotated[str, AfterValidator(_interface_name)]
 Address = Annotated[str, AfterValidator(_ipv4)]
+AvailabilityZone = Annotated[str, AfterValidator(_availability_zone)]
+PublicAddress = Annotated[bool | str, BeforeValidator(_public_address)]
 AddressWithPrefix = Annotated[str, AfterValidator(_ipv4_interface)]
 Network = Annotated[str, AfterValidator(_ipv4_network)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 GroupOfHost = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_group_of_host)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 AccountId = Annotated[str, AfterValidator(_account_id)]
+AccountNameOrId = Annotated[str, AfterValidator(_account_name_or_id)]
 FunctionName = Annotated[str, AfterValidator(_function_name)]
+AliasName = Annotated[str, AfterValidator(_alias_name)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
 PortRange = Annotated[str, AfterValidator(_port_range)]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]

@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
+from hyperplane_nat.config.dns import Dns
 from hyperplane_nat.config.flow_logs import FlowLogs
 from hyperplane_nat.config.nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config.resources import (
@@ -67,6 +68,11 @@ def _without_subnets(vpcs: object) -> bool:
     )
 
 
+def _with_hosts(vpcs: object) -> bool:
+    """Whether there is a host in one of the VPCs that are given."""
+    return isinstance(vpcs, list) and any(isinstance(vpc, dict) and vpc.get("host") for vpc in vpcs)
+
+
 class Whole(Section):
     """All sections; what only several of them show together is not checked here."""
 
@@ -87,6 +93,7 @@ class Whole(Section):
     ports: Ports = Field(default_factory=Ports)
     neighbours: Neighbours = Field(default_factory=Neighbours)
     forwarder: Forwarder = Field(default_factory=Forwarder)
+    dns: Dns = Field(default_factory=Dns)
     flow_logs: FlowLogs = Field(default_factory=FlowLogs)
     metrics: Metrics = Field(default_factory=Metrics)
 
@@ -101,10 +108,17 @@ class Whole(Section):
         return Path(self.lab.state_directory) / f"hyperplane-nat-{self.lab.name}.map"
 
     def account_of(self, item: Vpc | Function) -> str:
-        """Name of the account that a VPC or function of this configuration belongs to."""
+        """
+        Name of the account that a VPC or function of this configuration belongs to.
+
+        KeyError if it names one that is not there.
+        """
         if item.account is None and isinstance(item, Function) and item.networking != "none":
             return self.account_of(self.vpc_of(item))
-        return item.account or self.account[0].name
+        for account in self.account:
+            if item.account in (None, account.name, account.id):
+                return account.name
+        raise KeyError(item.account)
 
     def vpc_of(self, function: Function) -> Vpc:
         """The VPC that a function of this configuration is in; KeyError if it is in none."""
@@ -132,7 +146,8 @@ class Whole(Section):
             return make(document)
         filled = with_profile(document)
         defaults = [("pool", "size", POOL_SIZE)] if filled.get("function") else []
-        bare = filled.get("function") or _without_subnets(filled.get("vpc"))
+        vpcs = filled.get("vpc")
+        bare = filled.get("function") or _without_subnets(vpcs) or _with_hosts(vpcs)
         if bare and not filled.get("network_interface"):
             filled = filled | {"network_interface": []}
             defaults.append(("lab", "environments", 0))

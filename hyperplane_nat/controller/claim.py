@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyperplane_nat import private_files
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.standing import standing
@@ -85,7 +86,7 @@ class Claim:
 def _locked(directory: Path) -> Iterator[None]:
     """Alone in a directory, which is made if need be."""
     while True:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        private_files.make_passable(directory)
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:

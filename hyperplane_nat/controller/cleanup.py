@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a lab that does not run has left: told of, and removed after a crash at any point.
 
-Processes go first, then namespaces, then files; the directory with the lock goes last, so as long
-as anything is left, its lab's directory is there and a later `down` or `up` finds it.
+Processes go first, those of handlers with their control groups, then namespaces, then files; the
+directory with the lock goes last, so as long as anything is left, its lab's directory is there and
+a later `down` or `up` finds it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
+from hyperplane_nat.runtime.uploads import uploads_path
 from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import topology
+from netns.cgroups import Family, Mounts
 from netns.errors import NetnsError
 
 
@@ -32,6 +35,7 @@ class Namespaces:
     destroy: Callable[[str], None] = topology.destroy
     claims: Path = RUNTIME_DIRECTORY
     """Where labs in other runtime directories note that the namespaces are theirs."""
+    remove_groups: Callable[[str], list[str]] = lambda lab: Family(Mounts.find(), lab).remove()
 
 
 def clean(
@@ -98,6 +102,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     To be called with the lab's lock held.
     """
     removed = end_processes(paths)
+    removed += remove_groups(paths.lab, namespaces)
     removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
         # The region is another matter: `remove_region`.
@@ -132,6 +137,14 @@ def end_processes(paths: LabPaths) -> list[str]:
     return [f"process {pid}" for pid in pids]
 
 
+def remove_groups(lab: str, namespaces: Namespaces) -> list[str]:
+    """Kill what is left in the control groups of the lab's handlers, and remove these."""
+    try:
+        return [f"control group {name}" for name in namespaces.remove_groups(lab)]
+    except NetnsError as error:
+        raise ControllerError(str(error)) from None
+
+
 def remove_namespaces(lab: str, namespaces: Namespaces) -> list[str]:
     """Remove the lab's namespaces with all links."""
     names = namespaces.strays(lab)
@@ -145,6 +158,7 @@ def remove_namespaces(lab: str, namespaces: Namespaces) -> list[str]:
 
 def remove_directory(paths: LabPaths) -> None:
     """Remove the lab's directory, the lock last, and the directory of all labs if it is empty."""
+    _remove_code(paths)
     files = _files(paths)
     for path in sorted(files, key=lambda path: path == paths.pid_file):
         path.unlink(missing_ok=True)
@@ -160,10 +174,27 @@ def remove_directory(paths: LabPaths) -> None:
         paths.directory.parent.rmdir()
 
 
-def remove_region(paths: LabPaths) -> None:
-    """Forget what functions there were."""
+def remove_region(paths: LabPaths) -> list[str]:
+    """Forget what functions there were; what else was removed, a line each. ControllerError.
+
+    Processes end first: handlers begin with archives that go, and whoever comes after a kill in
+    between must not adopt a process for handlers whose directory of archives is gone.
+    """
+    removed = end_processes(paths)
+    _remove_code(paths)
     for path in paths.directory.glob(f"{paths.region_file.name}*"):
         path.unlink()
+    return removed
+
+
+def _remove_code(paths: LabPaths) -> None:
+    uploads = uploads_path(paths.directory)
+    for pattern in ("*.zip", "*.new"):
+        for path in uploads.glob(pattern):
+            path.unlink()
+    # What is left is nothing that a controller makes: whoever removes the lab's directory tells.
+    with contextlib.suppress(OSError):
+        uploads.rmdir()
 
 
 def _state_files(paths: LabPaths) -> list[Path]:
@@ -176,6 +207,7 @@ def _files(paths: LabPaths) -> list[Path]:
         "control.sock",
         "control.sock.new",
         "controller.*",
+        "etc.*",
         "forwarder.*",
         "function-*.log",
         "function-*.log.1",
@@ -189,6 +221,8 @@ def _files(paths: LabPaths) -> list[Path]:
         "lambda.*",
         "metrics.port",
         "region.sqlite*",
+        "resolver-*.figures",
+        "resolver-*.names",
         "runtime.sock",
     )
     return sorted({path for pattern in patterns for path in paths.directory.glob(pattern)})

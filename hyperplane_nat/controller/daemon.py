@@ -29,10 +29,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
+from hyperplane_nat.connections import raise_file_limit
 from hyperplane_nat.controller import cleanup, flow_logs, handlers, logs, record
 from hyperplane_nat.controller.api import connections, endpoint
 from hyperplane_nat.controller.api import service as api
@@ -79,7 +80,7 @@ def main(
     """
     os.umask(private_files.UMASK)
     logs.configure()
-    connections.raise_file_limit()
+    raise_file_limit()
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         daemon = Daemon(config, ready_fd=ready_fd, replace=replace, source=source)
@@ -217,7 +218,7 @@ class Daemon:
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""
         if not self._adopting:
-            cleanup.remove_region(self._paths)
+            _note_removed(cleanup.remove_region(self._paths))
         self._service = Service(
             self._config, self._paths, self._parts, stop=self._stop, gone=self._gone
         )
@@ -271,8 +272,9 @@ class Daemon:
 
     async def _start(self) -> None:
         self._listen_for_metrics()
-        handled = await handlers.standing(self._paths) if self._adopting else {}
-        self._service.at_work.resume(handled)
+        found = await handlers.standing(self._paths) if self._adopting else handlers.Standing()
+        self._service.at_work.resume(found.environments)
+        self._service.network.stand_still(found.still)
         adopted = self._adopting and await self._adopt()
         if not adopted:
             await self._build()
@@ -346,9 +348,7 @@ class Daemon:
         return False
 
     async def _build(self) -> None:
-        removed = await in_thread(cleanup.sweep, self._paths, self._parts.namespaces)
-        if removed:
-            log.warning("removed what a former controller left: %s", ", ".join(removed[:20]))
+        _note_removed(await in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         # Starting an interpreter takes as long as building a small lab: both at once.
         self._service.forwarder.prepare()
         # So does having the kernel allocate a large state map.
@@ -375,6 +375,7 @@ class Daemon:
             with contextlib.suppress(StateMapError):
                 await self._service.open_map()
             if await self._service.forwarder.adopt():
+                await in_thread(self._service.punt.prepare)
                 return
         await self._service.forwarder.start()
 
@@ -445,3 +446,8 @@ class Daemon:
             await step("directory", in_thread(cleanup.remove_directory, self._paths))
         self._lock.release()
         return problems
+
+
+def _note_removed(removed: Sequence[str]) -> None:
+    if removed:
+        log.warning("removed what a former controller left: %s", ", ".join(removed[:20]))

@@ -45,14 +45,21 @@ class Kind(StrEnum):
     STATE_MAP_DISCARDED = "state-map-discarded"
     INTERFACE_ADDED = "interface-added"
     INTERFACE_REMOVED = "interface-removed"
+    NAT_GATEWAY = "nat-gateway"
     FLOW_LOG_LOSS = "flow-log-loss"
+    FLOW_CACHE_OFF = "flow-cache-off"
+    FLOW_CACHE_RESTORED = "flow-cache-restored"
+    HANDLERS_UNBOUND = "handlers-unbound"
     RELOADED = "reloaded"
     RELOAD_REFUSED = "reload-refused"
+    CLOCK_ADVANCED = "clock-advanced"
 
 
 LEVELS = {
+    Kind.CLOCK_ADVANCED: logging.INFO,
     Kind.INTERFACE_ADDED: logging.INFO,
     Kind.INTERFACE_REMOVED: logging.INFO,
+    Kind.NAT_GATEWAY: logging.INFO,
     Kind.RELOADED: logging.INFO,
 }
 """Of the log; warnings are those that are not here."""
@@ -64,7 +71,7 @@ class Event:
 
     number: int = 0
     time: float = 0.0
-    """Seconds since the epoch."""
+    """Seconds since the epoch, of the host's clock."""
     kind: Kind
     message: str
     interface: str | None = None

@@ -11,11 +11,13 @@ of `Functions.settle` from the first to the last, each where it finds something 
 
     step     is due                            does
     time     always                            what the clock changes; each second, connections
+    code     versions were published           keeps their code as it is now
     ended    environments terminate            takes them down and forgets them
     deleted  interfaces are being deleted      takes them from the forwarder, then their links
     network  the region wants something else   VPCs, links, forwarder, services (`Network.follow`)
     numbers  numbers are retired               frees those that no flow names any more
     pool     too few environments are ready    makes more
+    ahead    provisioned concurrency misses    starts environments, has them initialized
 
 Who uses something ends before it: environments before their interfaces, these before VPCs and
 numbers. A step that fails ends the round, and the next round begins at the top, after a pause: each
@@ -38,23 +40,25 @@ from dataclasses import asdict
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.config.resources import Pool
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.errors import ForwarderError
+from hyperplane_nat.controller.handlers import placed
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
-from hyperplane_nat.controller.network.pool import EnvironmentPool
+from hyperplane_nat.controller.network.pool import EnvironmentPool, plan_lines
+from hyperplane_nat.controller.provisioning import Provisioning
+from hyperplane_nat.controller.published import PublishedCode
 from hyperplane_nat.controller.resources import resources_of
-from hyperplane_nat.model.changes import Resource
+from hyperplane_nat.controller.stillness import Stillness
 from hyperplane_nat.model.description import describe
-from hyperplane_nat.model.entities import Function
+from hyperplane_nat.model.entities import LATEST, Resource
 from hyperplane_nat.model.errors import ConcurrencyError, ModelError, StateError
-from hyperplane_nat.model.invocation import not_ready
-from hyperplane_nat.model.planner import CHANGE, PlanLine
+from hyperplane_nat.model.invocation import code_of, not_ready
+from hyperplane_nat.model.planner import PlanLine
 from hyperplane_nat.model.region import Commands, Placement, Plan, Region
-from hyperplane_nat.model.resources import MEMORY_MB, Code
+from hyperplane_nat.model.resources import MEMORY_MB
 from hyperplane_nat.model.states import EnvironmentState, FunctionState
-from hyperplane_nat.model.store import Store, token_mismatch
+from hyperplane_nat.model.store import Store, from_text, to_text, token_mismatch
 from hyperplane_nat.runtime import variables
 from hyperplane_nat.runtime.variables import Identity
 from netns import execution, topology
@@ -94,21 +98,28 @@ class Functions:
         self._network = network
         self._connections = connections
         self._clock = clock
+        self._handled: set[int] = set()
+        """Environments that were placed for a handler and have not come back."""
+        self.published = PublishedCode(region, store.path.parent)
+        self.provisioning = Provisioning(
+            config.lab.name, region, lambda: store.save(region), self._networked, self._handled
+        )
         self._steps: tuple[Step, ...] = (
             (lambda: True, self._pass_time),
+            (self.published.missing, self.published.keep),
             (region.reaped, self._take_down),
             (region.deleting, network.remove_interfaces),
             (lambda: network.changed, network.follow),
             (lambda: network.retired, network.release_numbers),
             (pool.missing, self._fill),
+            (self.provisioning.missing, self.provisioning.start),
         )
         self._poked = asyncio.Event()
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, tuple[object, asyncio.Future[Mapping[str, Any]]]] = {}
         self._next_count = 0.0
-        self._handled: set[int] = set()
-        """Environments that were placed for a handler and have not come back."""
+        self.stillness = Stillness(config.lab.name, network.set_silent)
         self.invocations: Counter[tuple[str, str]] = Counter()
         """By function, and `cold` or `warm`."""
         self.cold_starts = ColdStarts()
@@ -235,6 +246,7 @@ class Functions:
         ending = self.region.reaped()
         await self._network.take_down(ending)
         for number in ending:
+            self.stillness.gone(number)
             self.region.removed(number)
 
     async def _fill(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -276,7 +288,7 @@ class Functions:
         self.region.apply(Plan(resources_of(config), keep_used=keep_used), commit)
         self._config = config
         self.pool.resize(config.pool.size, config.pool.refill_batch)
-        await self._settle_now()
+        await self.settle_now()
         return result
 
     def plan(self, config: Config, *, keep_used: bool) -> Mapping[str, Any]:
@@ -287,7 +299,7 @@ class Functions:
     def _answer(
         self, planned: Sequence[PlanLine], config: Config, *, applied: bool
     ) -> Mapping[str, Any]:
-        lines = [*_pool_lines(self._config.pool, config.pool), *planned]
+        lines = [*plan_lines(self._config.pool, config.pool), *planned]
         return {"plan": [asdict(line) for line in lines], "applied": applied}
 
     async def command(
@@ -309,10 +321,11 @@ class Functions:
 
         with self.region.commands(commit) as commands:
             about = work(commands)
-        await self._settle_now()
+        await self.settle_now()
         return result
 
-    async def _settle_now(self) -> None:
+    async def settle_now(self) -> None:
+        """As `settle`; what fails is tried again later."""
         try:
             await self.settle()
         except _RETRIED as error:
@@ -338,7 +351,7 @@ class Functions:
                 "invoke": name,
                 "command": list(command),
                 "timeout_seconds": timeout_seconds,
-                "stdin": None if stdin is None else _to_text(stdin),
+                "stdin": None if stdin is None else to_text(stdin),
             }
             return await self._once(
                 token,
@@ -356,12 +369,12 @@ class Functions:
         found = self._running.get(token)
         if found is None:
             if (answer := self._store.answer(token, request)) is not None:
-                return {name: _from_text(name, value) for name, value in answer.items()}
+                return {name: from_text(name, value) for name, value in answer.items()}
             running = asyncio.ensure_future(work())
             self._running[token] = (request, running)
             running.add_done_callback(lambda _done: self._running.pop(token, None))
             result = await asyncio.shield(running)
-            answer = {name: _to_text(value) for name, value in result.items()}
+            answer = {name: to_text(value) for name, value in result.items()}
             with self._saving_later():
                 self._store.save(self.region, token=token, request=request, answer=answer)
             return result
@@ -379,17 +392,21 @@ class Functions:
     ) -> Mapping[str, Any]:
         begin = time.perf_counter()
         placement, ready_seconds = await self._environment(name)
-        self.invocations[name, "cold" if placement.cold else "warm"] += 1
-        number = placement.environment
+        number = self._counted(name, placement)
         try:
+            # Whose network came with the same message has it before a program is started.
+            await asyncio.sleep(0)
+            await self.stillness.hold(number)
             outcome = await execution.run(
                 topology.environment_namespace(self._config.lab.name, number),
                 command,
-                env=self._variables(name),
+                env=self._variables(name, number),
                 stdin=stdin,
                 timeout_seconds=timeout_seconds,
+                etc=self._config.runtime_directory,
             )
         finally:
+            self.stillness.release(number)
             self._end([number])
         return {
             "status": outcome.status,
@@ -406,15 +423,22 @@ class Functions:
             "elapsed_seconds": time.perf_counter() - begin,
         }
 
-    def _variables(self, name: str) -> dict[str, str]:
-        function = self.region.tables.function(name)
-        if function is None:
-            # Deleted since: its last program has what every program has.
-            return variables.of_program(
-                Identity(name, MEMORY_MB, self._config.aws_lambda.region), {}
-            )
-        identity = Identity(name, function.memory_mb, self._config.aws_lambda.region)
-        return variables.of_program(identity, dict(function.environment))
+    def _counted(self, named: str, placement: Placement) -> int:
+        """The number of its environment; an alias counts as the version that serves."""
+        served = self.region.served_by(placement.environment)
+        name = named if served is None else served.name
+        self.invocations[name, "cold" if placement.cold else "warm"] += 1
+        return placement.environment
+
+    def _variables(self, name: str, environment: int) -> dict[str, str]:
+        function = self.region.served_by(environment)
+        # Deleted since: its last program has what every program has.
+        memory_mb = MEMORY_MB if function is None else function.memory_mb
+        own = {} if function is None else dict(function.environment)
+        version = LATEST if function is None else function.qualifier
+        own_name = name.partition(":")[0]
+        identity = Identity(own_name, memory_mb, self._config.aws_lambda.region, version)
+        return variables.of_program(identity, own)
 
     # --- handlers: `handlers.Placing` ---
 
@@ -422,45 +446,47 @@ class Functions:
         """ModelError when a handler of that function cannot be invoked."""
         self.region.advance()
         found = self.region.function(function)
-        _code_of(found)
+        code_of(found)
         if found.state is not FunctionState.ACTIVE:
             raise not_ready(found)
 
     async def begun(self, function: str) -> Mapping[str, Any]:
         """A place for an invocation of a handler, and all that it is to know. ModelError."""
-        _code_of(self.region.function(function))
+        code_of(self.region.function(function))
         placement, _ = await self._environment(function)
-        self.invocations[function, "cold" if placement.cold else "warm"] += 1
-        number = placement.environment
+        number = self._counted(function, placement)
         self._handled.add(number)
         try:
+            await self.stillness.stirred(number)
             # As it is by now.
-            found = self.region.function(function)
-            code = _code_of(found)
-        except ModelError:
+            found = self.region.served_by(number) or self.region.function(function)
+            code = code_of(found)
+        except (ForwarderError, ModelError):
             self.abandoned(number)
             raise
-        return {
-            "environment": number,
-            "namespace": topology.environment_namespace(self._config.lab.name, number),
-            "cold": placement.cold,
-            "function": found.name,
-            "account": found.account_id,
-            "memory_mb": found.memory_mb,
-            "code": asdict(code),
-            "variables": dict(found.environment),
-        }
+        return placed(self._config.lab.name, number, found, code, cold=placement.cold)
 
     def ended(self, environment: int) -> None:
         """The invocation of a handler is over."""
         self._handled.discard(environment)
         self._end([environment])
 
+    def stilled(self, environment: int) -> None:
+        """Its processes stand still; what is said of one that was placed meanwhile is old."""
+        if environment not in self._handled and environment in self.region.tables.environments:
+            self.stillness.stilled(environment)
+
     def abandoned(self, environment: int) -> None:
         """An environment whose handler is gone serves nobody any more."""
         self._handled.discard(environment)
         with self._saving_later(), contextlib.suppress(ModelError):
             self.region.discard(environment)
+
+    def failed(self, environment: int, reason: str) -> None:
+        """It could not be initialized for provisioned concurrency."""
+        self._handled.discard(environment)
+        with self._saving_later(), contextlib.suppress(ModelError):
+            self.region.provisioning_failed(environment, reason)
 
     def settled(self, standing: Mapping[int, bool]) -> None:
         """These environments have a handler, busy or not: what the region thinks is put right."""
@@ -517,20 +543,25 @@ class Functions:
         """A place for an invocation, its network ready, and how long that took in seconds."""
         begin = time.perf_counter()
         placement = await self._place(name)
-        if placement.cold:
-            try:
+        if not placement.cold:
+            return placement, time.perf_counter() - begin
+        await self._networked(placement)
+        seconds = time.perf_counter() - begin
+        # It may have been deleted meanwhile.
+        if (function := self.region.tables.function(name)) is not None:
+            kind = function.config.networking.value
+            self.cold_starts.note(function.name, kind, seconds, self._modelled(placement))
+        return placement, seconds
+
+    async def _networked(self, placement: Placement) -> None:
+        try:
+            with self.pool.starting():
                 await self._network.attach(placement.environment, placement.interface)
-                with self._saving():
-                    self.region.ready(placement.environment)
-            except BaseException:
-                self._give_up(placement)
-                raise
-            seconds = time.perf_counter() - begin
-            # It may have been deleted meanwhile.
-            if (function := self.region.tables.function(name)) is not None:
-                networking = function.config.networking.value
-                self.cold_starts.note(name, networking, seconds, self._modelled(placement))
-        return placement, time.perf_counter() - begin
+            with self._saving():
+                self.region.ready(placement.environment)
+        except BaseException:
+            self._give_up(placement)
+            raise
 
     async def _place(self, name: str) -> Placement:
         deadline = time.monotonic() + POOL_SECONDS
@@ -563,37 +594,5 @@ class Functions:
             self.region.discard(placement.environment)
 
 
-def _code_of(function: Function) -> Code:
-    if function.code is None:
-        raise ModelError(
-            "InvalidParameterValueException",
-            f"function {function.name} has no handler",
-            "give it code, or name a program: invoke FUNCTION -- CMD",
-        )
-    return function.code
-
-
 _RETRIED = (ForwarderError, NetnsError, StateError)
 """What keeps the network or the file from following the region for a while."""
-
-
-def _pool_lines(now: Pool, wanted: Pool) -> list[PlanLine]:
-    """The pool is no part of the region, and of a plan all the same."""
-    changed = [
-        f"{name} {getattr(now, name)} to {getattr(wanted, name)}"
-        for name in Pool.model_fields
-        if getattr(now, name) != getattr(wanted, name)
-    ]
-    return [PlanLine(CHANGE, "pool", "pool", ", ".join(changed))] if changed else []
-
-
-_OUTPUTS = ("stdout", "stderr")
-
-
-def _to_text(value: object) -> object:
-    """What a program wrote, as text that JSON can hold."""
-    return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-def _from_text(name: str, value: object) -> object:
-    return value.encode("latin-1") if name in _OUTPUTS and isinstance(value, str) else value

@@ -16,7 +16,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,10 @@ from hyperplane_nat.controller.network.reconcile import module_command
 from hyperplane_nat.controller.network.services import ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
+from hyperplane_nat.model.entities import Function
 from hyperplane_nat.model.errors import ConcurrencyError, ModelError, StateError
+from hyperplane_nat.model.resources import Code
+from netns import topology
 from netns.errors import NetnsError
 
 PROGRAM = module_command("hyperplane_nat.runtime")
@@ -64,8 +68,32 @@ class Placing(Protocol):
     def abandoned(self, environment: int) -> None:
         """The environment serves nobody any more."""
 
+    def failed(self, environment: int, reason: str) -> None:
+        """An environment that was to be initialized ahead could not be."""
+
     def settled(self, standing: Mapping[int, bool]) -> None:
         """These environments have a handler, busy or not, and no others."""
+
+    def stilled(self, environment: int) -> None:
+        """The processes of an environment stand still."""
+
+
+def placed(
+    lab: str, environment: int, function: Function, code: Code, *, cold: bool, ahead: bool = False
+) -> Mapping[str, Any]:
+    """What the process is to know of a place; `ahead`: of one for provisioned concurrency."""
+    return {
+        "environment": environment,
+        "namespace": topology.environment_namespace(lab, environment),
+        "cold": cold,
+        "ahead": ahead,
+        "function": function.function_name,
+        "version": function.qualifier,
+        "account": function.account_id,
+        "memory_mb": function.memory_mb,
+        "code": asdict(code),
+        "variables": dict(function.environment),
+    }
 
 
 def runtime_specs(config: Config) -> list[ServiceSpec]:
@@ -84,17 +112,37 @@ def runtime_specs(config: Config) -> list[ServiceSpec]:
     return [ServiceSpec(GROUP, "runtime", command, PROGRAM[-1])]
 
 
-async def standing(paths: LabPaths) -> dict[int, bool]:
-    """What a process that a former controller has left says it has; {} when there is none."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the process says first."""
+
+    environments: Mapping[int, bool] = field(default_factory=dict)
+    """Those that have a handler, and whether each is busy."""
+    still: Sequence[int] = ()
+    """Those of them that stand still."""
+    missing: Sequence[str] = ()
+    """What the host does not offer for handlers, a line each."""
+
+    @classmethod
+    def read(cls, line: bytes) -> Standing:
+        """From the line that says it; ValueError."""
+        told = json.loads(line)
+        environments = {int(number): busy for number, busy in told["standing"].items()}
+        # One of a former version, which is about to be ended, tells no more.
+        return cls(environments, told.get("still", ()), told.get("missing", ()))
+
+
+async def standing(paths: LabPaths) -> Standing:
+    """What a process that a former controller has left says it has; nothing when there is none."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             reader, writer = await _connect(paths.directory)
             try:
-                return _standing_in(await reader.readline())
+                return Standing.read(await reader.readline())
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
-        return {}
+        return Standing()
 
 
 async def _connect(directory: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -103,18 +151,19 @@ async def _connect(directory: Path) -> tuple[asyncio.StreamReader, asyncio.Strea
     )
 
 
-def _standing_in(line: bytes) -> dict[int, bool]:
-    return {int(number): busy for number, busy in json.loads(line)["standing"].items()}
-
-
 class HandlerPlaces:
     """Answers what the process asks, for as long as this controller is there."""
 
-    def __init__(self, paths: LabPaths, placing: Placing) -> None:
+    def __init__(
+        self, paths: LabPaths, placing: Placing, on_missing: Callable[[Sequence[str]], None]
+    ) -> None:
+        """`on_missing` is told what the host does not offer for handlers."""
         self._paths = paths
         self._placing = placing
+        self._on_missing = on_missing
         self._task: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.StreamWriter | None = None
 
     def start(self) -> None:
         """Connect whenever the process is there."""
@@ -142,11 +191,30 @@ class HandlerPlaces:
         line = await reader.readline()
         if not line:
             return
-        self._placing.settled(_standing_in(line))
-        while line := await reader.readline():
-            task = asyncio.create_task(self._answer(json.loads(line), writer))
-            self._answers.add(task)
-            task.add_done_callback(self._answers.discard)
+        found = Standing.read(line)
+        self._placing.settled(found.environments)
+        for environment in found.still:
+            self._placing.stilled(environment)
+        if found.missing:
+            self._on_missing(found.missing)
+        self._writer = writer
+        try:
+            while line := await reader.readline():
+                task = asyncio.create_task(self._answer(json.loads(line), writer))
+                self._answers.add(task)
+                task.add_done_callback(self._answers.discard)
+        finally:
+            self._writer = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the process is there, and knows of this controller."""
+        return self._writer is not None
+
+    def initialize(self, place: Mapping[str, Any]) -> None:
+        """Have it initialize an environment; what it does not hear is put right by `settled`."""
+        if self._writer is not None:
+            self._writer.write(json.dumps({"initialize": place}).encode() + b"\n")
 
     async def _answer(self, asked: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
         told: dict[str, Any] = {"id": asked["id"]}
@@ -168,6 +236,10 @@ class HandlerPlaces:
                 return await self._placing.begun(asked["function"])
             case "end":
                 self._placing.ended(asked["environment"])
+            case "still":
+                self._placing.stilled(asked["environment"])
+            case "failed":
+                self._placing.failed(asked["environment"], asked["reason"])
             case "discard":
                 self._placing.abandoned(asked["environment"])
         return {}

@@ -6,14 +6,14 @@ Theory of operation
 The forwarder speaks in numbers of slots and interfaces; here they get the names that an operator
 knows, and the function that has the environment. Interfaces come and go in several places, some of
 them in threads, so nobody is asked to tell: a look twice a second compares the names that there are
-with those that there were, and counters of losses with what they were.
+with those that there were, states of NAT gateways and counters of losses with what they were.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.controller.events import Event, EventLog, Kind
@@ -38,18 +38,25 @@ class Observer:
         events: EventLog,
         *,
         interfaces: Callable[[], Mapping[int, str]],
+        nat_gateways: Callable[[], Mapping[str, str]],
         function_of: Callable[[int], str | None],
+        host_of: Callable[[int], str | None],
         counters: Callable[[], Mapping[str, int]],
     ) -> None:
         """
-        `interfaces` names the network interfaces by number, `function_of` the function that has a
-        slot; `counters` are those of the state map, empty while there is none.
+        `interfaces` names the network interfaces by number, `nat_gateways` has what each of them is
+        by its name and id, `function_of` the function that has a slot, `host_of` the host whose
+        flows begin under such a number; `counters` are those of the state map, empty while there is
+        none.
         """
         self.events = events
         self._interfaces = interfaces
+        self._nat_gateways = nat_gateways
         self._function_of = function_of
+        self._host_of = host_of
         self._counters = counters
         self._known: frozenset[str] = frozenset()
+        self._states: Mapping[str, str] = {}
         self._lost: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -83,12 +90,30 @@ class Observer:
             case _:
                 log.debug("forwarder: %s", message)
 
+    def note_missing(self, missing: Sequence[str]) -> None:
+        """What the host does not offer for handlers, a line each."""
+        text = f"handlers go without: {'; '.join(missing)} (see hyperplane-nat doctor)"
+        self.events.report(Event(kind=Kind.HANDLERS_UNBOUND, message=text))
+
+    def note_uncached(self, missing: Sequence[str]) -> None:
+        """What the kernel lacks for the flow cache, a line each."""
+        text = f"the flow cache is off: {'; '.join(missing)} (see hyperplane-nat doctor)"
+        self.events.report(Event(kind=Kind.FLOW_CACHE_OFF, message=text))
+
+    def note_restored(self, what: str) -> None:
+        """Somebody has taken something of the flow cache away, and it was put back."""
+        self.events.report(Event(kind=Kind.FLOW_CACHE_RESTORED, message=what))
+
     def _of_engine(self, kind: str, slot: int, message: Mapping[str, Any]) -> Event:
         meaning, text = _KINDS[kind]
         number, remote = message.get("interface"), message.get("remote")
         interface = None if number is None else self._interfaces().get(number, str(number))
-        environment, function = environment_name(slot), self._function_of(slot)
-        whose = environment if function is None else f"{environment} of function {function}"
+        environment, function, host = None, None, self._host_of(slot)
+        if host is None:
+            environment, function = environment_name(slot), self._function_of(slot)
+            whose = environment if function is None else f"{environment} of function {function}"
+        else:
+            whose = f"host {host}"
         if remote is not None:
             text += f" on {interface} towards {remote}"
         return Event(
@@ -109,6 +134,12 @@ class Observer:
         for name in sorted(found - self._known):
             self._report_interface(Kind.INTERFACE_ADDED, name, "added")
         self._known = found
+        states = self._nat_gateways()
+        for name, state in states.items():
+            if self._states.get(name) != state:
+                text = f"NAT gateway {name} is {state}"
+                self.events.report(Event(kind=Kind.NAT_GATEWAY, message=text, interface=name))
+        self._states = states
         counters = self._counters()
         if counters:
             lost = counters.get("flow_records_lost", 0) + counters.get("flow_log_lines_lost", 0)

@@ -102,6 +102,19 @@ class LabPaths:
         """The log of a service."""
         return self.directory / f"service-{vpc}.{service}.log"
 
+    def resolver_names(self, vpc: str) -> Path:
+        """What the resolver of a VPC knows."""
+        return self.directory / f"resolver-{vpc}.names"
+
+    def resolver_figures(self, vpc: str) -> Path:
+        """What the resolver of a VPC has counted."""
+        return self.directory / f"resolver-{vpc}.figures"
+
+    def resolvers(self) -> list[str]:
+        """The VPCs whose resolvers were told what they know."""
+        found = self.directory.glob("resolver-*.names")
+        return sorted(path.stem.removeprefix("resolver-") for path in found)
+
     def logs(self) -> dict[Path, Path | None]:
         """The logs there can be, each with the pid file of who was started last to write it."""
         services = self.directory.glob("service-*.log")

@@ -32,7 +32,7 @@ def identity_of(packages: Iterable[Path]) -> str:
         for directory, directories, files in os.walk(package):
             directories[:] = sorted(set(directories) - {"__pycache__"})
             for file in sorted(files):
-                if file.endswith((".py", ".so")):
+                if file.endswith((".py", ".so", ".mjs")):
                     path = Path(directory, file)
                     found = path.stat()
                     digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())

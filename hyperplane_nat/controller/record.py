@@ -77,8 +77,19 @@ def read(path: Path) -> Config | None:
 
 
 def _from_1(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 1 was the whole configuration, defaults included, and nothing else."""
-    return {"version": 2, "said": document}
+    """Version 1 was the whole configuration, defaults included, and nothing else.
+
+    What had a default that is another one today was most likely not said.
+    """
+    said = {name: dict(fields) for name, fields in document.items() if isinstance(fields, Mapping)}
+    for section, defaults in _DEFAULTS_OF_1.items():
+        for name, default in defaults.items():
+            if said.get(section, {}).get(name) == default:
+                del said[section][name]
+    return {"version": 2, "said": {**document, **said}}
+
+
+_DEFAULTS_OF_1: Mapping[str, Mapping[str, object]] = {"lifecycle": {"interfaces_per_vpc": 250}}
 
 
 _FORMER: Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _from_1}

@@ -13,21 +13,29 @@ from pathlib import Path
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.resources import (
     Function,
+    Host,
     InternetHost,
     Rule,
     SecurityGroup,
     Service,
     Vpc,
 )
+from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.model.resources import (
     AccountResource,
+    AliasResource,
     Code,
     FunctionResource,
+    HostResource,
     InterfaceResource,
+    Layer,
+    NatGatewayResource,
     Networking,
     Protocol,
     Resources,
+    RouteResource,
+    RouteTableResource,
     RuleResource,
     SecurityGroupResource,
     ServiceResource,
@@ -51,8 +59,12 @@ def resources_of(config: Config) -> Resources:
 
 
 def lifecycle_of(config: Config) -> LifecycleSettings:
-    """Durations, in seconds before they are scaled, and quotas of the region."""
-    return LifecycleSettings(**config.lifecycle.model_dump())
+    """Durations, in seconds before they are scaled, and quotas, and what Lambda carries."""
+    return LifecycleSettings(
+        **config.lifecycle.model_dump(),
+        blocked_tcp_ports=tuple(config.aws_lambda.blocked_tcp_ports),
+        icmp=config.aws_lambda.icmp,
+    )
 
 
 def _vpc(config: Config, vpc: Vpc) -> VpcResource:
@@ -61,9 +73,18 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         cidr=vpc.network,
         account=config.account_of(vpc),
         mtu_bytes=vpc.mtu_bytes,
-        subnets=tuple(SubnetResource(subnet.name, subnet.network) for subnet in vpc.subnet),
+        subnets=tuple(
+            SubnetResource(subnet.name, subnet.network, subnet.availability_zone)
+            for subnet in vpc.subnet
+        ),
         security_groups=tuple(_group(group) for group in vpc.security_group),
         services=tuple(_server(service) for service in vpc.service),
+        hosts=tuple(_host(host) for host in vpc.host),
+        internet_gateway=vpc.internet_gateway,
+        nat_gateways=tuple(_nat_gateway(gateway) for gateway in vpc.nat_gateway),
+        route_tables=tuple(_route_table(table) for table in vpc.route_table),
+        enable_dns_support=vpc.enable_dns_support,
+        enable_dns_hostnames=vpc.enable_dns_hostnames,
     )
 
 
@@ -98,14 +119,56 @@ def rule_of(rule: Rule) -> RuleResource:
     )
 
 
+def _route_table(table: RouteTable) -> RouteTableResource:
+    return RouteTableResource(
+        name=table.name,
+        main=table.main,
+        subnets=tuple(table.subnets),
+        routes=tuple(
+            RouteResource(
+                route.network,
+                internet_gateway=route.internet_gateway,
+                host=route.host,
+                nat_gateway=route.nat_gateway,
+            )
+            for route in table.routes
+        ),
+    )
+
+
+def _nat_gateway(gateway: NatGateway) -> NatGatewayResource:
+    return NatGatewayResource(
+        name=gateway.name,
+        subnet=gateway.subnet,
+        public=gateway.connectivity == "public",
+        addresses=gateway.count,
+        elastic_addresses=tuple(map(IPv4Address, gateway.elastic_addresses)),
+    )
+
+
+def _host(host: Host) -> HostResource:
+    return HostResource(
+        name=host.name,
+        subnet=host.subnet,
+        address=None if host.address is None else IPv4Address(host.address),
+        security_groups=tuple(host.security_groups),
+        description=host.description,
+        public=bool(host.public_address),
+        public_address=IPv4Address(host.public_address)
+        if isinstance(host.public_address, str)
+        else None,
+    )
+
+
 def _server(server: Service | InternetHost) -> ServiceResource:
     return ServiceResource(
         name=server.name,
         kind=server.kind,
-        address=IPv4Address(server.address),
+        address=None if server.address is None else IPv4Address(server.address),
         port=server.port,
         size_bytes=server.size_bytes,
         security_groups=tuple(server.security_groups) if isinstance(server, Service) else (),
+        host=server.host if isinstance(server, Service) else None,
     )
 
 
@@ -122,6 +185,10 @@ def _function(config: Config, function: Function) -> FunctionResource:
         code=_code(function),
         environment=tuple(sorted(function.environment.items())),
         reserved_concurrency=function.reserved_concurrency,
+        aliases=tuple(
+            AliasResource(alias.name, alias.version, alias.provisioned_concurrency)
+            for alias in function.alias
+        ),
     )
 
 
@@ -134,4 +201,7 @@ def _code(function: Function) -> Code | None:
         handler=function.handler or "bootstrap",
         runtime=function.runtime or OWN_RUNTIME,
         timeout_seconds=function.timeout_seconds,
+        ephemeral_storage_mb=function.ephemeral_storage_mb,
+        freeze=function.freeze,
+        layers=tuple(Layer(path, code_sha256(Path(path))) for path in function.layers),
     )

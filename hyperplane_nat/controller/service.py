@@ -16,23 +16,25 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hyperplane_nat import metrics
-from hyperplane_nat.client import VERIFY_SECONDS
+from hyperplane_nat.client import ADVANCE_SECONDS, VERIFY_SECONDS
 from hyperplane_nat.config.lab import Config, validated
 from hyperplane_nat.controller import cleanup, flow_logs, record
+from hyperplane_nat.controller.clock import ClockAdvance
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.handlers import HandlerPlaces
-from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network import reconcile, resolvers
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
+from hyperplane_nat.controller.network.punt import Punt
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.paths import LabPaths
@@ -47,14 +49,21 @@ from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
 from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.errors import ConfigError, Problem
-from hyperplane_nat.model.changes import Resource
-from hyperplane_nat.model.description import describe_interfaces
-from hyperplane_nat.model.errors import StateError
+from hyperplane_nat.flow_cache import probe
+from hyperplane_nat.model.clock import LabClock
+from hyperplane_nat.model.description import describe_hosts, describe_interfaces
+from hyperplane_nat.model.entities import Resource
+from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.region import Commands, Region
 from hyperplane_nat.model.store import Store
 from hyperplane_nat.model.validation import INTERNET
+from hyperplane_nat.runtime import uploads
+from hyperplane_nat.runtime.code import CodeError
 from hyperplane_nat.runtime.places import Endpoint
-from netns import topology
+from hyperplane_nat.runtime.uploads import Archive
+from netns import files, topology
+from netns.errors import from_errno
 from netns.topology import LabSpec, Mended, Topology
 
 log = logging.getLogger(__name__)
@@ -69,8 +78,11 @@ class Parts:
     namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
     open_map: views.MapOpener = StateMap.open
     open_sockets: equipment.OpenSockets = equipment.packet_sockets
+    lacking: Callable[[], Sequence[object]] = probe.missing
+    """What the kernel lacks for the flow cache."""
     forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
     service_program: tuple[str, ...] = reconcile.module_command("netns.services")
+    resolver_program: tuple[str, ...] = resolvers.PROGRAM
 
 
 class Service:
@@ -96,6 +108,7 @@ class Service:
         self.metrics_port_passed_over: int | None = None
         self._started = time.monotonic()
         self._applying = asyncio.Lock()
+        self._clock = LabClock()
         self.events = EventLog()
         self._pool = EnvironmentPool(size=config.pool.size, batch=config.pool.refill_batch)
         store, self._region = self._open_region()
@@ -108,15 +121,27 @@ class Service:
         self._observer = Observer(
             self.events,
             interfaces=self._interface_names,
+            nat_gateways=lambda: views.nat_gateway_states(self._region),
             function_of=self._function_of,
+            host_of=lambda number: (
+                None if self._map is None else views.host_at(self._region, self._map, number)
+            ),
             counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
+        )
+        self.punt = Punt(
+            paths.lab,
+            wanted=config.forwarder.flow_cache,
+            missing=parts.lacking,
+            on_restored=self._observer.note_restored,
         )
         self.forwarder = ForwarderSupervisor(
             paths,
-            reconcile.forwarder_command(config, paths, parts.forwarder_program),
+            reconcile.forwarder_command(
+                config, paths, parts.forwarder_program, punted=self.punt.on
+            ),
             parts.forwarder_program[-1],
             self._forwarder_state,
-            lambda: equipment.equip(config, paths, parts.open_sockets),
+            lambda: equipment.equip(config, paths, parts.open_sockets, self.punt.prepare),
             on_event=self._heed,
             heartbeat=lambda: None if self._map is None else self._map.heartbeat,
             on_start=self._reopen,
@@ -129,19 +154,40 @@ class Service:
             self.forwarder,
             self.services,
             parts.service_program,
+            self.punt,
+            parts.resolver_program,
         )
         self.at_work = Functions(
-            config, self._region, store, self._pool, self.network, self._connections
+            config,
+            self._region,
+            store,
+            self._pool,
+            self.network,
+            self._connections,
+            self._clock,
         )
         """The functions at work, and the region behind them."""
         self.cold_starts = self.at_work.cold_starts
-        self._places = HandlerPlaces(paths, self.at_work)
+        self._places = HandlerPlaces(paths, self.at_work, self._observer.note_missing)
+        self.at_work.provisioning.runtime = self._places
+        self._advance = ClockAdvance(
+            self._clock,
+            self._region,
+            store,
+            lambda offset_ms: self.forwarder.call(
+                "advance", {"clock_offset_ms": offset_ms}, timeout_seconds=ADVANCE_SECONDS
+            ),
+            self.at_work.settle_now,
+            lambda: self._open().clock_offset_ms,
+        )
 
     def _open_region(self) -> tuple[Store, Region]:
         settings = lifecycle_of(self._config)
         store = Store(self._paths.region_file, settings=settings)
         try:
+            self._clock.offset_ms = store.clock_offset_ms
             region = store.load_region(
+                clock=self._clock,
                 settings=settings,
                 take_slot=self._pool.take,
                 interface_numbers=INTERFACES_MAX,
@@ -156,12 +202,16 @@ class Service:
     def start(self) -> None:
         """Look after what happens in the lab, which is up."""
         self._observer.start()
+        self.punt.start()
+        if self.punt.missing:
+            self._observer.note_uncached(self.punt.missing)
         self._figures.start()
         self._places.start()
 
     async def halt(self) -> None:
         """Stop whatever happens by itself; the processes are not touched."""
         await self._observer.stop()
+        await self.punt.stop()
         await self._figures.stop()
         await self._places.stop()
         await self.at_work.stop()
@@ -169,6 +219,7 @@ class Service:
     async def open_map(self) -> None:
         """Read the state map from now on; StateMapError."""
         self._map = await in_thread(self._parts.open_map, self._paths.state_file)
+        self._region.host_numbers = self._map.hosts_max
 
     def close_map(self) -> None:
         """The lab is being removed."""
@@ -178,8 +229,19 @@ class Service:
                 state_map.close()
 
     async def start_services(self) -> None:
-        """The servers of the VPCs, the writer of flow logs, and what runs handlers."""
+        """The servers of the VPCs, the writer of flow logs, and what runs handlers; before these
+        what they show programs of /etc. NetnsError.
+        """
+        await in_thread(self._write_files)
         await self.network.follow_services(self._region.wanted())
+
+    def _write_files(self) -> None:
+        directory = self._paths.directory
+        hostname = str(self._config.environment.interface.ip)
+        try:
+            files.write(directory, nameserver=str(LINK_LOCAL), hostname=hostname)
+        except OSError as error:
+            raise from_errno(f"cannot write in {directory}", error.errno or 0) from None
 
     async def reapply(self, config: Config) -> Mapping[str, Any]:
         """Make the running lab what a configuration says; what it changed, as `apply`."""
@@ -203,7 +265,7 @@ class Service:
                 log.error("%s", error)
 
     def _forwarder_state(self) -> Mapping[str, object]:
-        return self.network.everything()
+        return {**self.network.everything(), "clock_offset_ms": self._advance.offset_ms}
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
         return {} if self._map is None else views.connections(self._map, attached)
@@ -242,19 +304,21 @@ class Service:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "environments": len(self._pool.slots),
             "interfaces": len(region.tables.interfaces),
-            "functions": len(region.tables.functions),
+            "functions": sum(not each.function_id for each in region.tables.functions.values()),
             "pool": {"ready": self._pool.ready, "size": self._pool.size},
+            "hosts": len(region.tables.hosts),
             "vpcs": sum(vpc.name != INTERNET for vpc in region.tables.vpcs.values()),
             "metrics_url": self.metrics_url,
             "metrics_port_passed_over": self.metrics_port_passed_over,
             "lambda_endpoint": None if endpoint is None else endpoint.url,
+            "clock_offset_seconds": self._advance.offset_ms / 1000,
         }
 
     async def status(self) -> Mapping[str, Any]:
         """GET /v1/status."""
         state_map = self._open()
         return self.facts() | {
-            "forwarder": await self.forwarder.status(),
+            "forwarder": await self.forwarder.status() | {"punt_link": self.punt.on},
             "services": {
                 name: {"up": up, "restarts": restarts}
                 for name, (up, restarts) in self.services.states().items()
@@ -296,9 +360,32 @@ class Service:
             lambda: views.encode_rows(views.interfaces(rows, attached, macs, state_map, limit))
         )
 
+    async def hosts(self) -> bytes:
+        """GET /v1/hosts, encoded."""
+        rows, state_map = describe_hosts(self._region), self._open()
+        return await in_thread(lambda: views.encode_rows(views.hosts(rows, state_map)))
+
     def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """GET of what the region holds."""
         return describe(self._region)
+
+    @contextlib.asynccontextmanager
+    async def keeping(self, content: bytes) -> AsyncIterator[Archive]:
+        """The archive of a request, one request after the other: ModelError."""
+        # Until a function has it, another request would drop it.
+        async with self.at_work.published.keeping:
+            used = self.at_work.published.used()
+            try:
+                archive = await in_thread(uploads.keep, self._paths.directory, content, used)
+            except CodeError as error:
+                raise ModelError(
+                    "InvalidParameterValueException", str(error), "send another archive"
+                ) from None
+            except OSError as error:
+                raise ControllerError(
+                    f"cannot keep the archive: {error.strerror} (is {self._paths.directory} full?)"
+                ) from None
+            yield archive
 
     async def command(
         self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
@@ -350,6 +437,26 @@ class Service:
             kept.replace(self._paths.config_file)
             return result
 
+    async def advance(self, seconds: float, *, token: str | None) -> Mapping[str, Any]:
+        """POST /v1/advance: ModelError, StateError, ForwarderError."""
+        return await asyncio.shield(self._advance_clock(seconds, token))
+
+    async def _advance_clock(self, seconds: float, token: str | None) -> Mapping[str, Any]:
+        async with self._applying:
+            self._open()
+            before = self._advance.offset_ms
+            try:
+                return await self._advance.advance(
+                    seconds, token=token, request={"advance": seconds}
+                )
+            finally:
+                if (offset_ms := self._advance.offset_ms) != before:
+                    text = (
+                        f"the clock was advanced by {(offset_ms - before) / 1000:.12g} s and is "
+                        f"{offset_ms / 1000:.12g} s ahead of the host's"
+                    )
+                    self.events.report(Event(kind=Kind.CLOCK_ADVANCED, message=text))
+
     def _applicable(self, document: Mapping[str, Any]) -> Config:
         config = validated(_as_it_is(document, self._config), "")
         changed = [
@@ -388,6 +495,11 @@ class Service:
             name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token
         )
 
+    async def hold(self, number: int, pid: int) -> None:
+        """POST /v1/holds."""
+        self._open()
+        await self.at_work.stillness.hold_while(number, pid)
+
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """POST /v1/functions/NAME/provision."""
         self._open()
@@ -408,7 +520,9 @@ class Service:
         """A reader with a mapping of its own."""
         self._open()
         names = self._interface_names()
-        return views.FlowReader(self._parts.open_map(self._paths.state_file), wanted, names)
+        hosts = views.host_names(self._region)
+        state_map = self._parts.open_map(self._paths.state_file)
+        return views.FlowReader(state_map, wanted, names, hosts=hosts)
 
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         """GET /v1/ports."""

@@ -99,7 +99,15 @@ class Standing:
         return "" if self.lab == Lab().name else f" --lab {self.lab}"
 
 
-FREE = (*RESOURCES, "metrics", "lifecycle", "forwarder", "lab.process_uid", "lab.socket_group")
+FREE = (
+    *RESOURCES,
+    "metrics",
+    "lifecycle",
+    "dns",
+    "forwarder",
+    "lab.process_uid",
+    "lab.socket_group",
+)
 """The sections and fields of a configuration that a controller which takes over may change: what
 `apply` may, what is its own, and how processes are started, because those started otherwise are
 replaced."""

@@ -82,8 +82,10 @@ def main(argv: list[str] | None = None) -> int:
     opened = _opened(arguments, stop)
     if opened is None:
         return 0
+    state, ring = opened
     writer = FlowLogWriter(
-        *opened,
+        state,
+        ring,
         form,
         FlowLogFiles(
             arguments.directory,
@@ -91,10 +93,10 @@ def main(argv: list[str] | None = None) -> int:
             max_file_bytes=arguments.max_file_bytes,
             files_kept=arguments.files_kept,
         ),
-        Places(client.get, time.monotonic),
+        Places(client.get, time.monotonic, interfaces_max=state.interfaces_max),
         interval_ms=arguments.interval_ms,
-        now_ms=lambda: time.monotonic_ns() // 1_000_000,
-        unix_ms=lambda: time.time_ns() // 1_000_000,
+        now_ms=state.now_ms,
+        unix_ms=lambda: time.time_ns() // 1_000_000 + state.clock_offset_ms,
     )
     # Somebody may have removed it; behind this only what is in it can be made.
     arguments.directory.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,10 @@ are its own, so nothing of it need be remembered, only what was gathered under t
 added. What nobody claimed in the end is written last. So a million flows need the memory of
 a slice, and the gathered rows are bounded: beyond `GATHERED_MAX` they are written before the
 interval is over, and a key may then have more than one row.
+
+What an environment exchanges with a host passes two interfaces. Its row towards the VPC is told
+once more at the host's, with the same ends, where it is known which addresses are hosts'
+(`at_host`).
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.engine.state.settings import FlowDelta
+from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta
 from hyperplane_nat.flow_logs.fields import (
     FROM_ENVIRONMENT,
+    FROM_HOST,
     FROM_REMOTE,
     TO_ENVIRONMENT,
+    TO_HOST,
     TO_REMOTE,
     Key,
     Sums,
@@ -30,17 +36,22 @@ GATHERED_MAX = 200_000
 """Rows kept for their interval: about 100 MiB."""
 
 Row = tuple[Key, Sums]
-
+Delta = FlowDelta | HostDelta
 
 PASSED = frozenset({DropReason.NONE, DropReason.SECURITY_GROUP_INGRESS})
 """With these an interface let the packet pass: the groups of its destination are not its own."""
 
 
-def rows_of(delta: FlowDelta) -> Iterator[Row]:
-    """The rows of what one flow did: up to four, one for a packet that the interface refused.
+def rows_of(delta: Delta) -> Iterator[Row]:
+    """The rows of what one flow did: up to four, one for a packet that the interface refused."""
+    return _host_rows(delta) if isinstance(delta, HostDelta) else _rows(delta)
 
-    Such a packet from inside was refused on its way out.  It was given no port of the interface,
-    and its row has the environment's instead.
+
+def _rows(delta: FlowDelta) -> Iterator[Row]:
+    """Those on the interface of an environment.
+
+    A packet from inside that it refused was refused on its way out.  It was given no port of the
+    interface, and its row has the environment's instead.
     """
     refused = delta.reason not in PASSED
     remote = (delta.remote_address, delta.remote_port)
@@ -58,6 +69,47 @@ def rows_of(delta: FlowDelta) -> Iterator[Row]:
         yield Key(FROM_REMOTE, number, *outside, nat, port, refused), Sums(*counts)
         if not refused:
             yield Key(TO_ENVIRONMENT, number, *inside, nat, 0, False), Sums(*counts)
+
+
+def _host_rows(delta: HostDelta) -> Iterator[Row]:
+    """Those on the interfaces of the hosts at its ends; the VPC's router has none.
+
+    A packet that the groups of its destination refuse has passed the interface of its sender.
+    """
+    source = (delta.source_address, delta.source_port)
+    destination = (delta.destination_address, delta.destination_port)
+    times = (delta.created_ms, delta.last_seen_ms)
+    sender, receiver = delta.originator, delta.responder
+    passed = delta.reason in PASSED
+    if delta.packets_out:
+        ends = (0, delta.protocol, *source, *destination, 0, 0)
+        counts = (delta.packets_out, delta.bytes_out, *times, delta.flags_out)
+        if sender is not None:
+            yield Key(FROM_HOST, sender, *ends, not passed), Sums(*counts)
+        if receiver is not None and (passed or sender is None):
+            yield Key(TO_HOST, receiver, *ends, bool(delta.reason)), Sums(*counts)
+    if delta.packets_in:
+        ends = (0, delta.protocol, *destination, *source, 0, 0)
+        counts = (delta.packets_in, delta.bytes_in, *times, delta.flags_in)
+        if receiver is not None:
+            yield Key(FROM_HOST, receiver, *ends, False), Sums(*counts)
+        if sender is not None:
+            yield Key(TO_HOST, sender, *ends, False), Sums(*counts)
+
+
+def at_host(key: Key, host: int) -> Key | None:
+    """What a row of an environment's interface towards a host is at the host's; None for others."""
+    remote = (key.remote_address, key.remote_port)
+    if key.view == TO_REMOTE and not key.refused:
+        # One that was given no port of its interface is one that the host's groups refused.
+        nat = (key.nat_address, key.inside_port if key.slot else key.nat_port)
+        refused = key.slot != 0
+        return Key(TO_HOST, host, 0, key.protocol, *nat, *remote, 0, 0, refused)
+    if key.view == FROM_REMOTE:
+        # Its interface may refuse it: it has passed the host's.
+        nat = (key.nat_address, key.nat_port)
+        return Key(FROM_HOST, host, 0, key.protocol, *remote, *nat, 0, 0, False)
+    return None
 
 
 def add(into: Sums, more: Sums) -> None:
@@ -81,7 +133,7 @@ class Gathering:
         """Whether the rows should be written before their interval is over."""
         return len(self._rows) >= self._limit
 
-    def gather(self, deltas: Iterable[FlowDelta]) -> None:
+    def gather(self, deltas: Iterable[Delta]) -> None:
         """Keep what has ended or was refused."""
         for delta in deltas:
             for key, sums in rows_of(delta):
@@ -91,7 +143,7 @@ class Gathering:
                 else:
                     add(known, sums)
 
-    def claim(self, deltas: Iterable[FlowDelta]) -> list[Row]:
+    def claim(self, deltas: Iterable[Delta]) -> list[Row]:
         """The rows of flows that live, each with what was gathered under its key."""
         rows: list[Row] = []
         for delta in deltas:

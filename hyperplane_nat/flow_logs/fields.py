@@ -66,24 +66,33 @@ NOBODY = 65535
 
 class View(IntEnum):
     """One of the four rows that a conversation makes on the interface of a NAT (AWS, "Traffic
-    through a NAT gateway").
+    through a NAT gateway"), or of the two that it makes on a host's.
     """
 
     FROM_ENVIRONMENT = 0
     TO_REMOTE = 1
     FROM_REMOTE = 2
     TO_ENVIRONMENT = 3
+    FROM_HOST = 4
+    TO_HOST = 5
 
 
 # A member costs a look-up each time, and there are millions of rows.
-FROM_ENVIRONMENT, TO_REMOTE, FROM_REMOTE, TO_ENVIRONMENT = (int(view) for view in View)
+FROM_ENVIRONMENT, TO_REMOTE, FROM_REMOTE, TO_ENVIRONMENT, FROM_HOST, TO_HOST = (
+    int(view) for view in View
+)
+_EGRESS = (TO_REMOTE, TO_ENVIRONMENT, FROM_HOST)
 
 
 class Key(NamedTuple):
-    """What tells rows of one interval apart; 0 for what does not matter to the view."""
+    """What tells rows of one interval apart; 0 for what does not matter to the view.
+
+    What is inside and remote is source and destination on a host's interface, where nothing is
+    translated.
+    """
 
     view: int
-    interface: int
+    place: int
     slot: int
     protocol: int
     inside_address: int
@@ -114,6 +123,7 @@ class Place:
     account_id: str = UNKNOWN
     vpc_id: str = UNKNOWN
     subnet_id: str = UNKNOWN
+    instance_id: str = UNKNOWN
 
 
 @lru_cache(maxsize=65536)
@@ -161,6 +171,8 @@ class LineFormat:
             ends = (between, there, nat_port, remote_port, between, there)
         elif view == FROM_REMOTE:
             ends = (there, between, remote_port, nat_port, there, between)
+        elif view in (FROM_HOST, TO_HOST):
+            ends = (here, there, inside_port, remote_port, here, there)
         else:
             ends = (between, here, remote_port, inside_port, there, here)
         return self._join(
@@ -177,9 +189,9 @@ class LineFormat:
             ),
             (
                 str(sums.flags),
-                "egress" if view in (TO_REMOTE, TO_ENVIRONMENT) else "ingress",
+                "egress" if view in _EGRESS else "ingress",
                 # 1 is a resource of the same VPC; nothing else can be reached.
-                "1" if view == TO_REMOTE else UNKNOWN,
+                "1" if view in (TO_REMOTE, FROM_HOST) else UNKNOWN,
                 UNKNOWN if slot in (0, NOBODY) else f"env-{slot}",
                 "IPv4",
             ),
@@ -210,7 +222,7 @@ class LineFormat:
             *ends,
             *middle,
             *rest,
-            UNKNOWN,
+            place.instance_id,
             UNKNOWN,
             UNKNOWN,
             UNKNOWN,

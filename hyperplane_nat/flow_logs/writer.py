@@ -9,8 +9,9 @@ the ring has, and when an aggregation interval is over it goes through the map i
 the interval's lines. An interface of which there is nothing to tell gets NODATA; one whose records
 or lines were lost since its last line gets SKIPDATA (AWS, "Flow log records": log-status).
 
-Times are those that the flow table keeps: `end` is a flow's last packet; `start` is when the flow
-began, or the interval when that was later.
+Times are those that the flow table keeps, of the lab's clock: `end` is a flow's last packet;
+`start` is when the flow began, or the interval when that was later. The interval in which the clock
+is advanced is written then, and the next one begins where that was to end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable
 from hyperplane_nat.engine import StateMap
 from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas, read_lost
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
-from hyperplane_nat.flow_logs.aggregation import Gathering, Row
+from hyperplane_nat.flow_logs.aggregation import Gathering, Row, at_host
 from hyperplane_nat.flow_logs.fields import LineFormat, Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places
@@ -53,7 +54,7 @@ class FlowLogWriter:
         now_ms: Callable[[], int],
         unix_ms: Callable[[], int],
     ) -> None:
-        """`now_ms` is the state map's clock, `unix_ms` tells milliseconds since the epoch."""
+        """`now_ms` is the state map's clock, `unix_ms` the same since the epoch."""
         self._state = state
         self._ring = ring
         self._form = form
@@ -62,7 +63,7 @@ class FlowLogWriter:
         self._interval_ms = interval_ms
         self._now_ms = now_ms
         self._unix_ms = unix_ms
-        self._deltas = FlowDeltas(state.flows_max)
+        self._deltas = FlowDeltas(state.flows_max, state.slots_max, state.interfaces_max)
         self._gathering = Gathering()
         self._told: set[Place] = set()
         self._skipped: set[Place] = set()
@@ -77,6 +78,7 @@ class FlowLogWriter:
     def tick(self) -> float:
         """Do what is due; how long to wait until the next time, in seconds."""
         taken = self._drain()
+        self._places.keep_known()
         now = self._unix_ms()
         if now >= self._end:
             self.finish()
@@ -110,7 +112,8 @@ class FlowLogWriter:
         before = self._ring.figures.taken
         for _ in range(_DRAINS_MAX):
             found, unknown = self._deltas.ended(self._ring.memory, RECORDS_AT_ONCE)
-            self._skipped |= {self._places.of(number) for number in unknown}
+            for number in unknown:
+                self._skipped |= self._places.around(number)
             self._gathering.gather(found)
             if self._gathering.full:
                 self._write(self._gathering.rest())
@@ -123,10 +126,17 @@ class FlowLogWriter:
         now, unix = self._now_ms(), self._unix_ms()
         lines: defaultdict[Place, list[str]] = defaultdict(list)
         for key, sums in rows:
+            place = self._places.of(key.place)
+            if place is None:
+                continue
             start = max(unix - max(now - sums.first_ms, 0), self._start)
             end = max(min(unix - max(now - sums.last_ms, 0), self._end), start)
-            place = self._places.of(key.interface)
-            lines[place].append(self._form.line(place, key, sums, start // 1000, end // 1000))
+            times = (start // 1000, end // 1000)
+            lines[place].append(self._form.line(place, key, sums, *times))
+            number = self._places.host_at(place, key.remote_address)
+            row = None if number is None else at_host(key, number)
+            if row is not None and (host := self._places.of(row.place)) is not None:
+                lines[host].append(self._form.line(host, row, sums, *times))
         for place, texts in lines.items():
             self._append(place, texts)
 
@@ -144,11 +154,9 @@ class FlowLogWriter:
     def _note_losses(self) -> None:
         """Which interfaces the ring had no room for since the last time."""
         lost = read_lost(self._ring.memory)
-        self._skipped |= {
-            self._places.of(number)
-            for number, count in lost.items()
-            if count != self._lost.get(number)
-        }
+        for number, count in lost.items():
+            if count != self._lost.get(number):
+                self._skipped |= self._places.around(number)
         self._lost = lost
         if self._missed:
             self._skipped |= set(self._places.present.values())
@@ -170,6 +178,7 @@ class FlowLogWriter:
 
     def _next_interval(self) -> None:
         self._told.clear()
+        self._places.next_interval()
         now = self._unix_ms()
         self._start = self._end
         if now < self._start:

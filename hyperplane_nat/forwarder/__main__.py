@@ -23,6 +23,7 @@ import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
+from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX, SLOTS_MAX
 from hyperplane_nat.forwarder import udp_segmentation
 from hyperplane_nat.forwarder.commands import CommandServer
 from hyperplane_nat.forwarder.forwarder import Forwarder
@@ -32,6 +33,9 @@ from hyperplane_nat.io.ring import PacketIO
 from netns import NetnsError, privileges, syscalls
 
 log = logging.getLogger("hyperplane_nat.forwarder")
+
+_NUMBERED = (SLOTS_MAX, INTERFACES_MAX)
+"""By which the controller gives links the numbers of attachments."""
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -59,6 +63,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="let UDP datagrams of one flow that arrive together leave as one frame",
+    )
+    parser.add_argument(
+        "--punt-link", action="store_true", help="the receive ring is that of a punt link"
     )
     parser.add_argument("--nice", type=int, default=-10, help="scheduling priority, as in nice(1)")
     parser.add_argument(
@@ -120,12 +127,14 @@ async def _serve(given: Handover, arguments: argparse.Namespace, *, coalesce_udp
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     state = StateMap.of(arguments.state_file, given.state_map, writable=True)
+    if arguments.punt_link and (state.slots_max, state.interfaces_max) != _NUMBERED:
+        raise ValueError(f"{arguments.state_file}: attachments have other numbers than links")
     ring = map_ring(
         socket.socket(fileno=given.receiver),
         slots=arguments.ring_slots,
         slot_bytes=arguments.ring_slot_bytes,
     )
-    io = PacketIO(ring, socket.socket(fileno=given.sender))
+    io = PacketIO(ring, socket.socket(fileno=given.sender), punted=arguments.punt_link)
     forwarder = Forwarder(
         state,
         ring,
@@ -146,6 +155,7 @@ async def _serve(given: Handover, arguments: argparse.Namespace, *, coalesce_udp
         socket.socket(fileno=given.commands),
         {
             "configure": forwarder.configure,
+            "advance": forwarder.advance,
             "status": forwarder.status,
             "verify": forwarder.verify,
             "neighbours": forwarder.list_neighbours,

@@ -23,23 +23,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hyperplane_nat.engine import Engine
 from hyperplane_nat.forwarder import arp, desired, sliced_json
-from hyperplane_nat.forwarder.desired import (
+from hyperplane_nat.forwarder.attachments import (
     Attachment,
     Claim,
-    Desired,
+    HostState,
     InterfaceState,
     Meaning,
+    NatGatewayState,
+    RouteTableState,
     SlotState,
 )
+from hyperplane_nat.forwarder.desired import Desired
 from hyperplane_nat.forwarder.slices import Work
 
 __all__ = ["Configuration"]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T", InterfaceState, NatGatewayState, HostState)
+
+
+def _served(claim: Claim | None) -> dict[str, int]:
+    """For whom an address stands, as the engine is told it."""
+    if claim is None:
+        return {}
+    return {"host" if claim[0] == "host" else "nat_gateway": claim[1]}
 
 
 class Links(Protocol):
@@ -47,12 +59,13 @@ class Links(Protocol):
 
     def link_slot(self, number: int, interface_index: int) -> None: ...
     def link_interface(self, number: int, interface_index: int) -> None: ...
+    def link_host(self, number: int, interface_index: int) -> None: ...
     def unlink(self, interface_index: int) -> None: ...
     def send_outside(self, interface: int, frame: bytes) -> None: ...
 
 
 class Configuration:
-    """Slots and interfaces of one forwarder, kept equal in engine and packet path."""
+    """What one forwarder serves, kept equal in engine and packet path."""
 
     def __init__(
         self,
@@ -61,17 +74,27 @@ class Configuration:
         *,
         slots_max: int,
         interfaces_max: int,
+        hosts_max: int = 0,
     ) -> None:
         self._engine = engine
         self._links = links
-        self._limits = {"slots_max": slots_max, "interfaces_max": interfaces_max}
+        self._limits = {
+            "slots_max": slots_max,
+            "interfaces_max": interfaces_max,
+            "hosts_max": hosts_max,
+        }
         self._owners: dict[Claim, Claim] = {}
         self.configured = False
         self.interfaces: dict[int, InterfaceState] = {}
+        self.nat_gateways: dict[int, NatGatewayState] = {}
+        self.route_tables: dict[int, RouteTableState] = {}
         self.slots: dict[int, SlotState] = {}
+        self.hosts: dict[int, HostState] = {}
         self._served: dict[str, dict[int, Any]] = {
             "interface": self.interfaces,
+            "nat_gateway": self.nat_gateways,
             "slot": self.slots,
+            "host": self.hosts,
         }
 
     def configure(self, arguments: dict[str, Any], now_ms: int) -> Work[None]:
@@ -81,13 +104,14 @@ class Configuration:
             raise ValueError("nothing is configured yet: send configure first, with everything")
         yield from self._check(wanted)
         self._engine.configure(**wanted.settings, now_ms=now_ms)
+        yield from self._set_route_tables(wanted)
         yield from self._withdraw(wanted)
         if wanted.everything:
             yield from self._make_room(wanted, now_ms)
         for item in wanted.attachments.values():
             yield
             if self._known(item.key) != item:
-                self._set(item)
+                self._set(item, now_ms)
         if wanted.everything:
             self._engine.remove_strangers()
         self.configured = True
@@ -100,7 +124,14 @@ class Configuration:
         return {
             "slots": len(self.slots),
             "interfaces": len(self.interfaces),
-            "retiring": {"slots": slots, "interfaces": interfaces},
+            "nat_gateways": len(self.nat_gateways),
+            "route_tables": len(self.route_tables),
+            "hosts": len(self.hosts),
+            "retiring": {
+                "slots": slots,
+                "interfaces": interfaces,
+                "hosts": self._engine.retiring_hosts(),
+            },
         }
 
     def _known(self, key: Claim) -> Any:
@@ -113,17 +144,62 @@ class Configuration:
             yield
             if not wanted.everything:
                 self._check_part(item, wanted.gone)
-            if isinstance(item, SlotState) and not self._will_stand(item.interface, wanted):
+            if isinstance(item, InterfaceState | NatGatewayState):
+                continue
+            if not self._will_stand(item.interface, wanted):
                 raise ValueError(
-                    f"slot {item.number} names interface {item.interface}: there is none"
+                    f"{item.key[0]} {item.number} names interface {item.interface}: there is none"
                 )
         leaving = {number for kind, number in wanted.gone if kind == "interface"}
-        for slot in self.slots.values() if leaving and not wanted.everything else ():
+        users: list[SlotState | HostState] = [*self.slots.values(), *self.hosts.values()]
+        for user in users if leaving and not wanted.everything else ():
             yield
-            if slot.interface in leaving and slot.key not in wanted.gone:
+            if user.interface in leaving and user.key not in wanted.gone:
                 raise ValueError(
-                    f"interface {slot.interface} has slot {slot.number} attached: remove that first"
+                    f"interface {user.interface} has {user.key[0]} {user.number} attached: "
+                    "remove that first"
                 )
+        yield from self._check_hosts(wanted)
+
+    def _check_hosts(self, wanted: Desired) -> Work[None]:
+        """ValueError where a host is not in its interface's VPC, or has another's address."""
+        interfaces = self._standing(self.interfaces, wanted, InterfaceState)
+        hosts = self._standing(self.hosts, wanted, HostState)
+        if not hosts:
+            return
+        owners: dict[tuple[int, str], str] = {}
+        for interface in interfaces.values():
+            yield
+            for each in interface.addresses:
+                owners[interface.vpc, each.address] = f"interface {interface.number}"
+        for gateway in self._standing(self.nat_gateways, wanted, NatGatewayState).values():
+            yield
+            for each in gateway.addresses:
+                owners[gateway.vpc, each.address] = f"NAT gateway {gateway.number}"
+        for host in hosts.values():
+            yield
+            vpc = interfaces[host.interface].vpc
+            if vpc != host.vpc:
+                raise ValueError(
+                    f"host {host.number} is in VPC {host.vpc}, "
+                    f"its interface {host.interface} in VPC {vpc}"
+                )
+            owner = owners.setdefault((host.vpc, host.address), f"host {host.number}")
+            if owner != f"host {host.number}":
+                raise ValueError(
+                    f"host {host.number} has the address {host.address}, which is that of {owner}"
+                )
+
+    def _standing(self, served: dict[int, _T], wanted: Desired, kind: type[_T]) -> dict[int, _T]:
+        """What there will be of a kind, by number."""
+        result: dict[int, _T] = {}
+        if not wanted.everything:
+            gone = {number for name, number in wanted.gone if self._served[name] is served}
+            result = {number: item for number, item in served.items() if number not in gone}
+        for item in wanted.attachments.values():
+            if isinstance(item, kind):
+                result[item.number] = item
+        return result
 
     def _will_stand(self, interface: int | None, wanted: Desired) -> bool:
         if interface is None or ("interface", interface) in wanted.attachments:
@@ -141,7 +217,8 @@ class Configuration:
             owner = self._owners.get(claim, item.key)
             if owner != item.key and kind == "interface":
                 raise ValueError(
-                    f"interface {number} is an address of interface {owner[1]}: remove that first"
+                    f"interface {number} is an address of {owner[0].replace('_', ' ')} {owner[1]}: "
+                    "remove that first"
                 )
             if owner != item.key and owner not in gone:
                 raise ValueError(
@@ -149,6 +226,11 @@ class Configuration:
                     f"which is that of {owner[0]} {owner[1]}"
                 )
             if not self._is_free(claim, meaning):
+                known_meaning = {} if known is None else known.claims
+                if known_meaning.get(claim, meaning) != meaning:
+                    raise ValueError(
+                        f"{kind} {number} has flows of whom it stands for: remove that first"
+                    )
                 raise ValueError(
                     f"{kind} {number} is retiring: wait until status no longer lists it"
                 )
@@ -157,7 +239,7 @@ class Configuration:
         """Let nothing pass by a claim until it means what it shall."""
         leaving: Iterable[Attachment | None] = map(self._known, wanted.gone)
         if wanted.everything:
-            leaving = (*self.slots.values(), *self.interfaces.values())
+            leaving = [item for served in self._served.values() for item in served.values()]
         for known in leaving:
             yield
             if known is None:
@@ -167,6 +249,13 @@ class Configuration:
                     self._release(claim)
             if known.key not in wanted.attachments:
                 del self._served[known.key[0]][known.number]
+        for item in () if wanted.everything else wanted.attachments.values():
+            yield
+            known = self._known(item.key)
+            if known is not None and isinstance(item, InterfaceState | NatGatewayState):
+                # Addresses of a gateway that are no longer named.
+                for claim in known.claims.keys() - wanted.claims.keys():
+                    self._release(claim)
 
     def _make_room(self, wanted: Desired, now_ms: int) -> Work[None]:
         """End the flows of those who had a number before; the state map remembers who that was."""
@@ -178,14 +267,20 @@ class Configuration:
                 taken += 1
         if taken:
             self._engine.sweep(now_ms)
-            log.info("flows ended with %d slots and interfaces", taken)
+            log.info("flows ended with %d slots, interfaces and hosts", taken)
 
     def _is_free(self, claim: Claim, meaning: Meaning) -> bool:
         """Whether no flow means something else by a number."""
         kind, number = claim
         if kind == "slot":
             return self._engine.admits_slot(number, *meaning)
-        return kind == "link" or self._engine.admits_interface(number, meaning[1])
+        if kind == "host":
+            vpc, link, address = meaning
+            return self._engine.admits_host(number, address, vpc, link)
+        if kind == "link":
+            return True
+        _, address, role, serves = meaning
+        return self._engine.admits_interface(number, address, role, **_served(serves))
 
     def _release(self, claim: Claim) -> None:
         kind, number = claim
@@ -194,12 +289,18 @@ class Configuration:
             self._engine.remove_slot(number)
         elif kind == "interface":
             self._engine.remove_interface(number)
+        elif kind == "host":
+            self._engine.remove_host(number)
         else:
             self._links.unlink(number)
 
-    def _set(self, item: Attachment) -> None:
+    def _set(self, item: Attachment, now_ms: int) -> None:
         if isinstance(item, SlotState):
             self._set_slot(item)
+        elif isinstance(item, HostState):
+            self._set_host(item, now_ms)
+        elif isinstance(item, NatGatewayState):
+            self._set_nat_gateway(item)
         else:
             self._set_interface(item)
         for claim in item.claims:
@@ -207,10 +308,10 @@ class Configuration:
         self._served[item.key[0]][item.number] = item
 
     def _set_interface(self, interface: InterfaceState) -> None:
-        for number, address in interface.addresses:
+        for each in interface.addresses:
             self._engine.set_interface(
-                number,
-                address=address,
+                each.number,
+                address=each.address,
                 mac=interface.mac,
                 subnet=interface.subnet,
                 router=interface.router,
@@ -219,14 +320,43 @@ class Configuration:
                 policy=interface.policy,
                 mtu=interface.mtu,
                 primary=interface.number,
+                route_table=interface.route_table,
+                internet_gateway=interface.gateway_of is not None,
+                **_served(each.serves),
             )
         self._links.link_interface(interface.number, interface.ifindex)
         known = self.interfaces.get(interface.number)
         if known is not None and (known.mac, known.claims) == (interface.mac, interface.claims):
             return
-        for _, address in interface.addresses:
-            frame = arp.announcement(mac=interface.mac, address=address)
+        for each in interface.addresses:
+            frame = arp.announcement(mac=interface.mac, address=each.address)
             self._links.send_outside(interface.number, frame)
+
+    def _set_nat_gateway(self, gateway: NatGatewayState) -> None:
+        for each in gateway.addresses:
+            self._engine.set_nat_gateway(
+                each.number,
+                address=each.address,
+                vpc=gateway.vpc,
+                primary=gateway.number,
+                mtu=gateway.mtu,
+                draining=each.number in gateway.draining,
+                route_table=gateway.route_table,
+            )
+
+    def _set_route_tables(self, wanted: Desired) -> Work[None]:
+        gone = wanted.gone_tables
+        if wanted.everything:
+            gone = self.route_tables.keys() - wanted.route_tables.keys()
+        for number in gone:
+            yield
+            if self.route_tables.pop(number, None) is not None:
+                self._engine.set_route_table(number, None)
+        for table in wanted.route_tables.values():
+            yield
+            if self.route_tables.get(table.number) != table:
+                self._engine.set_route_table(table.number, table.routes)
+                self.route_tables[table.number] = table
 
     def _set_slot(self, slot: SlotState) -> None:
         self._engine.set_slot(
@@ -239,5 +369,31 @@ class Configuration:
             interface=slot.interface,
             link=slot.ifindex,
             mtu=slot.mtu,
+            silent=slot.silent,
         )
         self._links.link_slot(slot.number, slot.ifindex)
+
+    def _set_host(self, host: HostState, now_ms: int) -> None:
+        self._engine.set_host(
+            host.number,
+            address=host.address,
+            router=host.router,
+            host_mac=host.host_mac,
+            gateway_mac=host.gateway_mac,
+            interface=host.interface,
+            vpc=host.vpc,
+            link=host.ifindex,
+            policy=host.policy,
+            mtu=host.mtu,
+            now_ms=now_ms,
+            route_table=host.route_table,
+            source_check=host.source_check,
+        )
+        self._links.link_host(host.number, host.ifindex)
+        known = self.hosts.get(host.number)
+        if known is not None and known.interface == host.interface and known.claims == host.claims:
+            return
+        # The VPC's router finds the host behind the interface.
+        mac = self.interfaces[host.interface].mac
+        frame = arp.announcement(mac=mac, address=host.address)
+        self._links.send_outside(host.interface, frame)

@@ -9,8 +9,8 @@ sender, a batch is gathered from the queue, classified as a whole while the flow
 the cache, then applied frame by frame and sent with one system call. Nothing is allocated:
 packets and reply buffers exist from the start.
 
-Fairness (`hyperplane_nat.io.fair_queue`). A sender is an environment, or one of the
-connections from a VPC, told apart by a hash of addresses and ports: so an environment that
+Fairness (`hyperplane_nat.io.fair_queue`). A sender is an environment, a host, or one of the
+connections from a VPC's router, told apart by a hash of addresses and ports: so an environment that
 floods delays itself, and a large download does not delay a small one. Frames of one sender stay
 in order. A frame of several UDP datagrams is cut up by whoever receives it, often in the system call
 that sends it, and costs as many frames of one; TCP takes its super-frames whole. A batch is as many
@@ -23,8 +23,9 @@ never lasts longer than RUN_NS_MAX, so that timers and commands have their turn.
 Datagrams of one flow that follow each other leave as one frame
 (`hyperplane_nat.forwarder.coalescing`).
 
-The clock is read once per batch. Questions for the next hops that a batch has met leave behind it;
-what becomes due later is done by `resolve`.
+The clock is read once per batch; `clock_offset_ms` is what the lab's is ahead of CLOCK_MONOTONIC.
+Questions for the next hops that a batch has met leave behind it; what becomes due later is done by
+`resolve`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -32,6 +33,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.state.layout cimport first_host
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.nat.engine cimport Engine
 from hyperplane_nat.engine.flows.extras cimport Extra, Extras, extras_clear
@@ -78,6 +80,7 @@ from hyperplane_nat.io.ring cimport (
     Offload,
     PacketIO,
     Ring,
+    ring_disown,
     ring_filled,
     ring_frame,
     ring_next,
@@ -140,12 +143,14 @@ cdef class Datapath:
     cdef uint32_t* links
     cdef uint32_t links_size
     cdef uint32_t* index_of
+    cdef uint8_t* served
     cdef Queue queue
     cdef uint64_t seed
     cdef Packet* packets
     cdef uint32_t* positions
     cdef uint8_t* replies
     cdef readonly uint64_t due
+    cdef public uint64_t clock_offset_ms
 
     def __cinit__(
         self,
@@ -168,6 +173,7 @@ cdef class Datapath:
         self.batch_frames = batch_frames
         patience_init(&self.patience, <uint64_t>spin_microseconds * 1000)
         self.index_of = <uint32_t*>calloc(engine.nat.attachments_max, 4)
+        self.served = <uint8_t*>calloc(engine.nat.attachments_max, 1)
         self.seed = randbits(64) | 1
         self.packets = <Packet*>calloc(batch_frames, sizeof(Packet))
         self.positions = <uint32_t*>calloc(batch_frames, 4)
@@ -177,6 +183,7 @@ cdef class Datapath:
                 &self.queue, self.ring.slots, engine.nat.attachments_max + CONNECTION_BUCKETS
             )
             or self.index_of == NULL
+            or self.served == NULL
             or self.packets == NULL
             or self.positions == NULL
             or self.replies == NULL
@@ -189,6 +196,7 @@ cdef class Datapath:
         queue_free(&self.queue)
         free(self.links)
         free(self.index_of)
+        free(self.served)
         free(self.packets)
         free(self.positions)
         free(self.replies)
@@ -207,8 +215,11 @@ cdef class Datapath:
                 links[i] = NO_LINK
             self.links = links
             self.links_size = size
+        if self.ring.punted and self.index_of[attachment] not in (0, interface_index):
+            ring_disown(self.ring, attachment)
         self.links[interface_index] = attachment
         self.index_of[attachment] = interface_index
+        self.served[attachment] = 1
         return 0
 
     def link_slot(self, uint16_t number, uint32_t interface_index):
@@ -221,22 +232,34 @@ cdef class Datapath:
         """Frames that arrive on this link belong to this network interface."""
         self._link(interface_index, self.engine._interface(number))
 
+    def link_host(self, uint16_t number, uint32_t interface_index):
+        """Frames that arrive on this link belong to this host."""
+        self._link(interface_index, self.engine._host(number))
+
     def unlink(self, uint32_t interface_index):
         """Frames of this link are nobody's."""
+        cdef uint32_t number
         if interface_index < self.links_size:
+            number = self.links[interface_index]
             self.links[interface_index] = NO_LINK
+            if number != NO_LINK and self.index_of[number] == interface_index:
+                self.served[number] = 0
 
-    cdef inline uint32_t link_of(self, uint32_t interface_index) noexcept nogil:
-        if interface_index >= self.links_size:
+    cdef inline uint32_t link_of(self, uint32_t origin) noexcept nogil:
+        if self.ring.punted:
+            if origin >= self.nat.attachments_max or not self.served[origin]:
+                return NO_LINK
+            return origin
+        if origin >= self.links_size:
             return NO_LINK
-        return self.links[interface_index]
+        return self.links[origin]
 
-    cdef void refuse(self, uint32_t interface_index, int reason, uint32_t times) noexcept nogil:
+    cdef void refuse(self, uint32_t origin, int reason, uint32_t times) noexcept nogil:
         """Count a frame that never becomes a packet, as so many."""
-        cdef uint32_t link = self.link_of(interface_index)
+        cdef uint32_t link = self.link_of(origin)
         cdef Nat* nat = self.nat
         nat.counters[C_DROP_BASE + reason] += times
-        if link < nat.header.slots_max:
+        if link != NO_LINK and nat.attachments[link].kind != ATTACHMENT_INTERFACE:
             count_at(nat, link, A_DROPS, times)
 
     cdef void give_up(self, uint32_t position, int reason) noexcept nogil:
@@ -251,7 +274,7 @@ cdef class Datapath:
         p.segments = 1
         if frame.length >= ETHERNET_BYTES and load16(frame.data + 12) == swap16(0x0800):
             parse_ip(&p)
-        self.refuse(frame.interface_index, reason, p.segments)
+        self.refuse(frame.origin, reason, p.segments)
         ring_release(self.ring, position)
 
     cdef inline uint32_t bucket_of(self, const Frame* frame, uint32_t link) noexcept nogil:
@@ -259,7 +282,7 @@ cdef class Datapath:
         cdef const uint8_t* ip = frame.data + 14
         cdef uint64_t addresses
         cdef uint32_t ports = 0
-        if self.nat.attachments[link].kind == ATTACHMENT_ENVIRONMENT:
+        if self.nat.attachments[link].kind != ATTACHMENT_INTERFACE:
             return link
         if frame.length < 38 or load16(frame.data + 12) != swap16(0x0800):
             return self.nat.attachments_max
@@ -295,15 +318,15 @@ cdef class Datapath:
             looked += 1
             if status == FRAME_BAD:
                 lost += 1
-                self.refuse(frame.interface_index, DROP_OVERSIZE, 1)
+                self.refuse(frame.origin, DROP_OVERSIZE, 1)
                 continue
-            link = self.link_of(frame.interface_index)
+            link = self.link_of(frame.origin)
             nat.counters[C_RING_RECEIVED] += 1
             nat.counters[C_RING_BYTES] += frame.length
             if link == NO_LINK or frame.vlan:
                 lost += 1
                 self.refuse(
-                    frame.interface_index, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK, 1
+                    frame.origin, DROP_VLAN if link != NO_LINK else DROP_UNKNOWN_LINK, 1
                 )
                 ring_release(self.ring, frame.position)
                 continue
@@ -357,7 +380,7 @@ cdef class Datapath:
             ring_frame(self.ring, position, &frame, &offload)
             queue_charge(&self.queue, offload.datagrams + (frame.length >> COST_SHIFT))
             self.gathered += offload.datagrams
-            link = self.link_of(frame.interface_index)
+            link = self.link_of(frame.origin)
             if link == NO_LINK:
                 # Removed while the frame waited.
                 self.give_up(position, DROP_UNKNOWN_LINK)
@@ -409,7 +432,7 @@ cdef class Datapath:
         if count:
             now = hp_now_ns()
             patience_arrived(&self.patience, now, count)
-            now //= 1000000
+            now = now // 1000000 + self.clock_offset_ms
             self.engine.classify(self.packets, count)
             for i in range(count):
                 p = &self.packets[i]
@@ -489,14 +512,15 @@ cdef class Datapath:
         cdef Nat* nat = self.nat
         cdef uint64_t* counters = nat.counters
         cdef uint64_t* ports
-        cdef uint32_t number
+        cdef uint32_t number, taken
         counters[C_RING_SLOTS] = self.ring.slots
         counters[C_RING_SLOTS_USED] = self.queue.used + ring_waiting(self.ring)
         counters[C_RING_SLOTS_PEAK] = ring_peak
-        for number in range(nat.header.slots_max, nat.attachments_max):
+        for number in range(nat.header.slots_max, first_host(nat.header)):
             ports = &nat.records[number].counters[<int>A_PORTS]
-            if ports[0] != nat.attachments[number].entries:
-                ports[0] = nat.attachments[number].entries
+            taken = nat.attachments[number].entries - nat.attachments[number].plain
+            if ports[0] != taken:
+                ports[0] = taken
         counters[C_RING_DROPPED] += ring_dropped
         counters[C_RING_OVERSIZE] += self.ring.oversize_received
         counters[C_TRANSMITTED] += self.sender.sent

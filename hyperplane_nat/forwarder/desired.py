@@ -5,10 +5,7 @@ With `everything` they carry the whole state (as Hyperplane's nodes load one fil
 size), so that its outcome does not depend on what was sent before. Without, they carry items of
 the same form, to be added or changed, and numbers to be removed; what they do not name stays.
 
-An *attachment* is a slot or an interface. What it takes for itself are *claims*: its numbers in
-the state map and its link, each with what it means there. No claim is given to two attachments,
-and one that is to mean something else must be free of its flows first (`configuration`).
-Reading is work in slices, security groups are compiled in it.
+What is asked for are `attachments`. Reading is work in slices, security groups are compiled in it.
 """
 
 from __future__ import annotations
@@ -17,9 +14,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as _Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from hyperplane_nat.engine import (
     Behaviour,
@@ -31,126 +28,36 @@ from hyperplane_nat.engine import (
     Rule,
     Timeouts,
 )
+from hyperplane_nat.engine.state.constants import RouteTarget
+from hyperplane_nat.forwarder.attachments import (
+    MTU_MAX,
+    Attachment,
+    Claim,
+    HostState,
+    InterfaceState,
+    Meaning,
+    NatGatewayState,
+    Route,
+    RouteTableState,
+    SecondaryAddress,
+    SlotState,
+)
 from hyperplane_nat.forwarder.slices import Work
 
-__all__ = [
-    "Attachment",
-    "Claim",
-    "Desired",
-    "InterfaceState",
-    "Meaning",
-    "SecondaryAddress",
-    "SlotState",
-    "parse",
-]
+__all__ = ["NUMBERS", "Desired", "parse"]
 
 NUMBERS = 65_535
-"""Slots and interfaces that a state map can have at most."""
-
-MTU_MAX = 65_535
-"""An MTU that limits nothing."""
+"""Slots, interfaces and hosts that a state map can have at most."""
 
 _MTU_MIN = 68
 _DESTINATIONS_MAX = 16
 _SECONDARY_MAX = 7
+_PUBLIC_MAX = 255
+"""Further addresses that an internet gateway may have."""
+_ROUTES_MAX = 1_000
+_ROUTE_TABLES = 1 << 16
 _LINKS = 1 << 22
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-
-Claim = tuple[str, int]
-"""Kind ("slot", "interface" or "link") and number; an attachment is known by that of its own."""
-
-Meaning = tuple[Any, ...]
-
-
-class SecondaryAddress(NamedTuple):
-    """A further address of an interface, which is an interface number of its own."""
-
-    number: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceState:
-    """A network interface and the link it uses."""
-
-    number: int
-    name: str
-    ifindex: int
-    address: str
-    mac: str
-    subnet: str
-    router: str
-    destinations: tuple[str, ...]
-    vpc: int = 0
-    """Interfaces with the same number are in one VPC; addresses of other VPCs mean nothing here."""
-    policy: Policy | None = None
-    """Its security groups; None lets every flow begin."""
-    mtu: int = MTU_MAX
-    """The largest packet it sends, in bytes."""
-    secondary: tuple[SecondaryAddress, ...] = ()
-
-    def __str__(self) -> str:
-        return f"interface {self.number} is {self.name} with {self.address}"
-
-    @property
-    def addresses(self) -> tuple[tuple[int, str], ...]:
-        """(number, address) of all its addresses, the primary first."""
-        return (self.number, self.address), *self.secondary
-
-    @property
-    def key(self) -> Claim:
-        """What it is known by."""
-        return "interface", self.number
-
-    @property
-    def claims(self) -> dict[Claim, Meaning]:
-        """A number stands for an address in a VPC."""
-        claims: dict[Claim, Meaning] = {
-            ("interface", number): (self.vpc, address) for number, address in self.addresses
-        }
-        claims["link", self.ifindex] = self.key
-        return claims
-
-    def continues(self, known: Self) -> bool:
-        """Whether what is served is the same interface, whatever else is new."""
-        identity = known.name, known.ifindex, known.addresses
-        return identity == (self.name, self.ifindex, self.addresses)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotState:
-    """An execution environment's slot and the link it uses; in the pool it has no interface."""
-
-    number: int
-    ifindex: int
-    address: str
-    gateway: str
-    subnet: str
-    environment_mac: str
-    gateway_mac: str
-    interface: int | None
-    mtu: int = MTU_MAX
-    """The largest packet that the environment takes, in bytes."""
-
-    def __str__(self) -> str:
-        return f"slot {self.number} serves another environment"
-
-    @property
-    def key(self) -> Claim:
-        """What it is known by."""
-        return "slot", self.number
-
-    @property
-    def claims(self) -> dict[Claim, Meaning]:
-        """A number stands for an environment, known by its link, at an interface."""
-        return {self.key: (self.interface, self.ifindex), ("link", self.ifindex): self.key}
-
-    def continues(self, known: Self) -> bool:
-        """Whether what is served is the same environment; one of the pool is attached once."""
-        return known.ifindex == self.ifindex and known.interface in (None, self.interface)
-
-
-Attachment = InterfaceState | SlotState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,16 +66,22 @@ class Desired:
 
     everything: bool
     attachments: dict[Claim, Attachment]
-    """Interfaces first."""
+    """Interfaces first, hosts last."""
     claims: dict[Claim, Meaning]
     """Theirs."""
     gone: set[Claim]
+    route_tables: dict[int, RouteTableState]
+    gone_tables: set[int]
     settings: dict[str, Any]
     """Those of `Engine.configure` that are given; the others stay."""
 
 
 def parse(
-    arguments: dict[str, Any], *, slots_max: int = NUMBERS, interfaces_max: int = NUMBERS
+    arguments: dict[str, Any],
+    *,
+    slots_max: int = NUMBERS,
+    interfaces_max: int = NUMBERS,
+    hosts_max: int = NUMBERS,
 ) -> Work[Desired]:
     """What is asked for; ValueError, KeyError or TypeError say what is wrong with it by itself."""
     for name in arguments:
@@ -180,10 +93,17 @@ def parse(
     attachments: dict[Claim, Attachment] = {}
     claims: dict[Claim, Meaning] = {}
     gone: set[Claim] = set()
-    for kind, limit in (("interface", interfaces_max), ("slot", slots_max)):
-        for item in arguments[f"{kind}s"] if everything else arguments.get(f"{kind}s", ()):
+    readers: dict[str, tuple[Callable[[_Mapping[str, Any], int], Attachment], int]] = {
+        "interface": (_interface, interfaces_max),
+        "nat_gateway": (_nat_gateway, interfaces_max),
+        "slot": (_slot, slots_max),
+        "host": (_host, hosts_max),
+    }
+    for kind, (read_item, limit) in readers.items():
+        required = everything and kind in ("interface", "slot")
+        for item in arguments[f"{kind}s"] if required else arguments.get(f"{kind}s", ()):
             yield
-            state = _slot(item, limit) if kind == "slot" else _interface(item, limit)
+            state = read_item(item, limit)
             for claim, meaning in state.claims.items():
                 if claim in claims:
                     raise ValueError(f"{claim[0]} {claim[1]} is given twice")
@@ -197,13 +117,34 @@ def parse(
                 )
             gone.add((kind, number))
 
+    route_tables: dict[int, RouteTableState] = {}
+    for item in arguments.get("route_tables", ()):
+        yield
+        table = _route_table(item, interfaces_max, hosts_max)
+        if table.number in route_tables:
+            raise ValueError(f"route table {table.number} is given twice")
+        route_tables[table.number] = table
+    gone_tables: set[int] = set()
+    for number in arguments.get("remove_route_tables", ()):
+        _check_number("a removed route table", number, _ROUTE_TABLES)
+        if number in route_tables:
+            raise ValueError(
+                f"route table {number} is both given and removed: do one after the other"
+            )
+        gone_tables.add(number)
     settings = {
         name: read(**arguments.get(name, {}))
         for name, read in _SETTINGS.items()
         if everything or name in arguments
     }
     return Desired(
-        everything=everything, attachments=attachments, claims=claims, gone=gone, settings=settings
+        everything=everything,
+        attachments=attachments,
+        claims=claims,
+        gone=gone,
+        route_tables=route_tables,
+        gone_tables=gone_tables,
+        settings=settings,
     )
 
 
@@ -220,16 +161,29 @@ _SETTINGS: _Mapping[str, Callable[..., Any]] = {
     "behaviour": _behaviour,
     "neighbours": NeighbourSettings,
 }
-_FIELDS = ("everything", "interfaces", "remove_interfaces", "slots", "remove_slots", *_SETTINGS)
+_FIELDS = (
+    "everything",
+    "interfaces",
+    "remove_interfaces",
+    "nat_gateways",
+    "remove_nat_gateways",
+    "route_tables",
+    "remove_route_tables",
+    "slots",
+    "remove_slots",
+    "hosts",
+    "remove_hosts",
+    *_SETTINGS,
+)
 
 
 def _interface(item: _Mapping[str, Any], limit: int) -> InterfaceState:
     fields = {**item, "destinations": tuple(item["destinations"])}
     fields["secondary"] = tuple(SecondaryAddress(**each) for each in item.get("secondary", ()))
     egress = fields.pop("egress", None)
-    guarded = fields.pop("guarded", ())
-    if egress is not None or guarded:
-        fields["policy"] = _policy(item["address"], egress, guarded)
+    guarded, withheld = fields.pop("guarded", ()), fields.pop("withheld", ())
+    if egress is not None or guarded or withheld:
+        fields["policy"] = _policy(item["address"], egress, None, guarded, withheld)
     state = InterfaceState(**fields)
     where = f"interface {state.number}"
     _check_number(where, state.number, limit)
@@ -240,16 +194,79 @@ def _interface(item: _Mapping[str, Any], limit: int) -> InterfaceState:
     for prefix in (state.subnet, *state.destinations):
         _check_network(prefix)
     _check_address(state.router)
-    if len(state.secondary) > _SECONDARY_MAX:
-        raise ValueError(f"{where} has more than {_SECONDARY_MAX} secondary addresses")
-    seen: set[int] = set()
-    for number, address in state.addresses:
-        _check_number(f"an address of {where}", number, limit)
-        _check_address(address)
-        if number in seen:
-            raise ValueError(f"interface {number} is given twice")
-        seen.add(number)
+    most = _SECONDARY_MAX
+    if state.gateway_of is not None:
+        _check_number(f"gateway_of of {where}", state.gateway_of, 1 << 32)
+        most = _PUBLIC_MAX
+    _check_addresses(where, state.addresses, limit, most)
+    served: set[Claim] = set()
+    for each in state.secondary:
+        if each.serves is None:
+            continue
+        if state.gateway_of is None or None not in (each.host, each.nat_gateway):
+            raise ValueError(
+                f"interface {each.number} stands for somebody: only an address of an internet "
+                "gateway does, for one host or NAT gateway"
+            )
+        _check_number(f"whom interface {each.number} stands for", each.serves[1], NUMBERS)
+        if each.serves in served:
+            raise ValueError(f"{each.serves[0]} {each.serves[1]} has two public addresses")
+        served.add(each.serves)
+    _check_route_table(where, state.route_table)
     return state
+
+
+def _nat_gateway(item: _Mapping[str, Any], limit: int) -> NatGatewayState:
+    fields = dict(item)
+    fields["secondary"] = tuple(SecondaryAddress(**each) for each in item.get("secondary", ()))
+    fields["draining"] = frozenset(item.get("draining", ()))
+    state = NatGatewayState(**fields)
+    where = f"NAT gateway {state.number}"
+    _check_number(where, state.number, limit)
+    _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+    _check_number(f"MTU of {where}", state.mtu, MTU_MAX + 1, _MTU_MIN)
+    _check_addresses(where, state.addresses, limit, _SECONDARY_MAX)
+    if any(each.serves for each in state.addresses):
+        raise ValueError(f"{where}: its addresses stand for nobody")
+    if strangers := state.draining - {each.number for each in state.addresses}:
+        raise ValueError(f"{where}: draining names {min(strangers)}, which it does not have")
+    _check_route_table(where, state.route_table)
+    return state
+
+
+_TARGETS = {
+    "internet_gateway": RouteTarget.INTERNET_GATEWAY,
+    "nat_gateway": RouteTarget.NAT_GATEWAY,
+    "host": RouteTarget.HOST,
+}
+
+
+def _route_table(item: _Mapping[str, Any], interfaces_max: int, hosts_max: int) -> RouteTableState:
+    fields = {**item, "routes": tuple(item["routes"])}
+    state = RouteTableState(**fields)
+    where = f"route table {state.number}"
+    _check_number("a route table", state.number, _ROUTE_TABLES)
+    _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+    if len(state.routes) > _ROUTES_MAX:
+        raise ValueError(f"{where} has more than {_ROUTES_MAX} routes")
+    routes: dict[str, Route] = {}
+    for each in item["routes"]:
+        destination, *targets = sorted(each.items(), key=lambda pair: pair[0] != "destination")
+        if destination[0] != "destination" or len(targets) != 1:
+            raise ValueError(f"{where}: a route has a destination and one target: {dict(each)}")
+        prefix, (kind, target) = destination[1], targets[0]
+        _check_network(prefix)
+        if prefix in routes:
+            raise ValueError(f"{where} has two routes to {prefix}")
+        if kind == "blackhole" and target is True:
+            routes[prefix] = (prefix, RouteTarget.BLACKHOLE, 0)
+            continue
+        if kind not in _TARGETS:
+            raise ValueError(f"{where}: a route leads to no {kind} = {target!r}")
+        limit = hosts_max if kind == "host" else interfaces_max
+        _check_number(f"{kind} of {where}", target, limit)
+        routes[prefix] = (prefix, _TARGETS[kind], target)
+    return replace(state, routes=tuple(routes.values()))
 
 
 def _slot(item: _Mapping[str, Any], limit: int) -> SlotState:
@@ -259,14 +276,41 @@ def _slot(item: _Mapping[str, Any], limit: int) -> SlotState:
     if state.interface is not None:
         _check_number(f"interface of {where}", state.interface, NUMBERS)
     _check_link(where, state.ifindex, state.mtu, state.environment_mac, state.gateway_mac)
+    if not isinstance(state.silent, bool):
+        raise TypeError(f"silent of {where}: {state.silent!r} is not true or false")
     _check_network(state.subnet)
     for address in (state.address, state.gateway):
         _check_address(address)
     return state
 
 
+def _host(item: _Mapping[str, Any], limit: int) -> HostState:
+    fields = dict(item)
+    egress, ingress = fields.pop("egress", None), fields.pop("ingress", None)
+    guarded = fields.pop("guarded", ())
+    if egress is not None or ingress is not None or guarded:
+        fields["policy"] = _policy(item["address"], egress, ingress, guarded)
+    state = HostState(**fields)
+    where = f"host {state.number}"
+    _check_number(where, state.number, limit)
+    _check_number(f"interface of {where}", state.interface, NUMBERS)
+    _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+    _check_link(where, state.ifindex, state.mtu, state.host_mac, state.gateway_mac)
+    _check_network(state.subnet)
+    for address in (state.address, state.router):
+        _check_address(address)
+    if not isinstance(state.source_check, bool):
+        raise TypeError(f"source_check of {where}: {state.source_check!r} is not true or false")
+    _check_route_table(where, state.route_table)
+    return state
+
+
 def _policy(
-    address: str, egress: Iterable[_Mapping[str, Any]] | None, guarded: Iterable[_Mapping[str, Any]]
+    address: str,
+    egress: Iterable[_Mapping[str, Any]] | None,
+    ingress: Iterable[_Mapping[str, Any]] | None,
+    guarded: Iterable[_Mapping[str, Any]],
+    withheld: Iterable[_Mapping[str, Any]] = (),
 ) -> Policy:
     destinations: dict[str, list[Rule]] = {}
     for item in guarded:
@@ -280,7 +324,9 @@ def _policy(
     return Policy(
         address,
         egress=None if egress is None else [_rule(rule) for rule in egress],
+        ingress=None if ingress is None else [_rule(rule) for rule in ingress],
         guarded=destinations,
+        withheld=[_rule(rule) for rule in withheld],
     )
 
 
@@ -298,6 +344,25 @@ def _check_number(what: str, number: int, limit: int, first: int = 0) -> None:
         raise TypeError(f"{what}: {number!r} is not a number")
     if not first <= number < limit:
         raise ValueError(f"{what}: {number} is out of range ({first} to {limit - 1})")
+
+
+def _check_addresses(
+    where: str, addresses: Iterable[SecondaryAddress], limit: int, most: int
+) -> None:
+    seen: set[int] = set()
+    for each in addresses:
+        _check_number(f"an address of {where}", each.number, limit)
+        _check_address(each.address)
+        if each.number in seen:
+            raise ValueError(f"interface {each.number} is given twice")
+        seen.add(each.number)
+    if len(seen) > most + 1:
+        raise ValueError(f"{where} has more than {most} secondary addresses")
+
+
+def _check_route_table(where: str, number: int | None) -> None:
+    if number is not None:
+        _check_number(f"route table of {where}", number, _ROUTE_TABLES)
 
 
 def _check_link(where: str, ifindex: int, mtu: int, *macs: str) -> None:

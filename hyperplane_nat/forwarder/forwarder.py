@@ -12,6 +12,12 @@ touched yet, and the heartbeat: a loop that hangs, in a call or in a packet, bea
 
 Everything that must outlive the process is in the state map. The rest is configuration, which
 the controller sends again, and next hops, which are asked again.
+
+The lab's clock is CLOCK_MONOTONIC and an offset, which `advance` makes larger and which is in the
+state map. The clock goes through what it is advanced by as it would have in time: what is due on
+the way (the end of a flow, and then of the hold of its port) happens when it is, as exactly as the
+timer does it, and then the clock goes on. Nothing due is skipped, so no flow is older than the 32
+bits of its last packet can tell, however far it is.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.engine import Engine, StateMap
+from hyperplane_nat.engine.readers.state_map import CLOCK_OFFSET_MS_MAX
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
@@ -55,9 +62,17 @@ _RESOLVE_IDLE_MS = 1_000
 _HEARTBEAT_SECONDS = 0.2
 
 
-def now_ms() -> int:
-    """CLOCK_MONOTONIC in ms, the clock of the packet path."""
+def monotonic_ms() -> int:
+    """CLOCK_MONOTONIC in ms."""
     return time.monotonic_ns() // 1_000_000
+
+
+def offset_ms_of(arguments: Mapping[str, Any]) -> int:
+    """`clock_offset_ms` of a command, 0 if there is none; ValueError for what is no offset."""
+    offset = arguments.get("clock_offset_ms", 0)
+    if type(offset) is not int or not 0 <= offset <= CLOCK_OFFSET_MS_MAX:
+        raise ValueError(f"clock_offset_ms is 0 to {CLOCK_OFFSET_MS_MAX}")
+    return offset
 
 
 class Forwarder:
@@ -80,7 +95,8 @@ class Forwarder:
         self._io = io
         self._budget = budget_frames
         self._started = time.monotonic()
-        self.engine = Engine(state, now_ms=now_ms())
+        self._offset_ms = state.clock_offset_ms
+        self.engine = Engine(state, now_ms=self._now_ms())
         self.engine.add_to_counter("forwarder_starts")
         self._datapath = Datapath(
             self.engine,
@@ -89,12 +105,14 @@ class Forwarder:
             spin_microseconds=spin_microseconds,
             coalesce_udp=coalesce_udp,
         )
+        self._datapath.clock_offset_ms = self._offset_ms
         self._coalesces_udp = coalesce_udp
         self._configuration = Configuration(
             self.engine,
             self._datapath,
             slots_max=state.slots_max,
             interfaces_max=state.interfaces_max,
+            hosts_max=state.hosts_max,
         )
         self._timers = Timers(
             self._loop, lambda: self.engine.add_to_counter("forwarder_timer_failures")
@@ -106,6 +124,10 @@ class Forwarder:
         self._reading = False
         self._resuming = False
         self._resolves_at = 0
+
+    def _now_ms(self) -> int:
+        """The lab's clock, that of the packet path."""
+        return monotonic_ms() + self._offset_ms
 
     def start(self) -> None:
         """Read the ring and start the timers."""
@@ -142,16 +164,18 @@ class Forwarder:
             self._readable()
 
     def _beat(self) -> float:
-        self._state.beat(now_ms())
+        self._state.beat(monotonic_ms())
         return _HEARTBEAT_SECONDS
 
     def _expire(self) -> float:
-        now = now_ms()
+        now = self._now_ms()
         if self.engine.expire(now, EXPIRE_BUDGET) == EXPIRE_BUDGET:
             return 0
+        return min(self._until_deadline(now), _IDLE_EXPIRE_MS) / 1000
+
+    def _until_deadline(self, now: int) -> int:
         deadline = self.engine.next_deadline()
-        delay = _IDLE_EXPIRE_MS if deadline is None else deadline - now
-        return min(max(delay, _BUSY_EXPIRE_MS), _IDLE_EXPIRE_MS) / 1000
+        return CLOCK_OFFSET_MS_MAX if deadline is None else max(deadline - now, _BUSY_EXPIRE_MS)
 
     def _populate(self) -> float | None:
         """Make the pages of the state map ready, a step now and the others between batches."""
@@ -176,7 +200,7 @@ class Forwarder:
 
     def _resolve(self) -> float:
         """Ask for next hops, and give up those that do not answer."""
-        now = now_ms()
+        now = self._now_ms()
         due = self._datapath.resolve(now)
         idle = now + _RESOLVE_IDLE_MS
         self._resolves_at = idle if due is None else min(due, idle)
@@ -188,19 +212,47 @@ class Forwarder:
         The collector would go through thousands of them at one go, which takes longer than a slice;
         what is served lives long, and is kept from it.
         """
+        offset_ms = offset_ms_of(arguments)
+        arguments.pop("clock_offset_ms", None)
         gc.disable()
         try:
-            yield from self._configuration.configure(arguments, now_ms())
+            yield from self._configuration.configure(arguments, self._now_ms())
         finally:
             if arguments.get("everything"):
                 gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
+        yield from self._go_to(offset_ms)
         return self._configuration.describe()
+
+    def advance(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
+        """The command ``advance``: the lab's clock is to be ``clock_offset_ms`` ahead, or more."""
+        yield from self._go_to(offset_ms_of(arguments))
+        return {"clock_offset_ms": self._offset_ms}
+
+    def _go_to(self, offset_ms: int) -> Work[None]:
+        """Have the lab's clock so far ahead, and done what is due until then."""
+        if offset_ms <= self._offset_ms:
+            return
+        while True:
+            now = self._now_ms()
+            if self.engine.expire(now, EXPIRE_BUDGET) < EXPIRE_BUDGET:
+                if self._offset_ms == offset_ms:
+                    break
+                self._step(min(self._until_deadline(now), offset_ms - self._offset_ms))
+            yield
+        self._timers.do("expire", self._expire)
+        self._timers.do("resolve", self._resolve)
+
+    def _step(self, milliseconds: int) -> None:
+        offset = self._offset_ms + milliseconds
+        # First where a successor finds it: no packet is met by two clocks.
+        self._state.advance_clock(offset)
+        self._datapath.clock_offset_ms = self._offset_ms = offset
 
     def _sweep(self) -> float | None:
         """End flows of what was removed, a step now and the others between batches."""
-        return 0 if self.engine.sweep(now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET else None
+        return 0 if self.engine.sweep(self._now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET else None
 
     def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``status``."""

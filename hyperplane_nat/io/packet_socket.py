@@ -2,7 +2,8 @@
 """Opening packet sockets, and the numbers of <linux/if_packet.h> that Python lacks.
 
 A receiving socket is bound to no interface and so sees every link of its network namespace;
-`sll_ifindex` tells them apart. Its protocol is ETH_P_ALL: a socket for one ethertype sits
+`sll_ifindex` tells them apart, and on a punt link, the only one of its namespace, the VLAN tag does
+(`io.ring`). Its protocol is ETH_P_ALL: a socket for one ethertype sits
 behind the ingress hook, which drops everything here. Such a socket receives from its creation,
 before it has a ring: a filter that drops all is attached first, what was queued until then is
 read away, and the filter is removed when the ring stands.

@@ -14,11 +14,16 @@ cdef enum:
     FRAME_BAD = 2
     FRAME_LATER = 3
 
-# A received frame; its virtio-net header lies right before `data`.
+cdef enum:
+    # The origin of a frame that has come by the punt link without a tag.
+    NO_ORIGIN = 0xFFFFFFFF
+
+# A received frame; its virtio-net header lies right before `data`. Its origin is the index of the
+# link that it came by, or, by the punt link, the number of the attachment.
 cdef struct Frame:
     uint8_t* data
     uint32_t length
-    uint32_t interface_index
+    uint32_t origin
     uint32_t position
     uint8_t vlan
 
@@ -36,7 +41,7 @@ cdef struct Offload:
 cdef struct Slot:
     uint8_t* data
     uint32_t length
-    uint32_t interface_index
+    uint32_t origin
     uint16_t oversize
     uint8_t checked
     uint8_t held
@@ -47,6 +52,7 @@ cdef struct Ring:
     uint32_t slot_bytes
     uint32_t head
     int descriptor
+    bint punted
     Slot* kept
     uint8_t* oversize
     uint16_t free[OVERSIZE_BUFFERS]
@@ -59,6 +65,7 @@ cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil
 cdef bint ring_filled(const Ring* ring, uint32_t ahead) noexcept nogil
 cdef uint32_t ring_waiting(const Ring* ring) noexcept nogil
 cdef void ring_frame(const Ring* ring, uint32_t position, Frame* frame, Offload* offload) noexcept nogil
+cdef void ring_disown(Ring* ring, uint32_t origin) noexcept nogil
 cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil
 
 

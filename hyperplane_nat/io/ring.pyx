@@ -16,6 +16,9 @@ the ring, marked TP_STATUS_COPY, and waits whole at the head of the socket's que
 into one of OVERSIZE_BUFFERS buffers, the one used last first, for it is still in the cache. When
 they are all in use nothing behind the frame is looked at. Memory is only taken by buffers that
 were ever needed, up to the length of the frames that were in them.
+
+On the punt link (`netns.punt`) the VLAN tag beside a frame is the number of the attachment that it
+came from. A tag of the sender's is in the frame there, elsewhere it is beside it.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -62,6 +65,15 @@ cdef extern from *:
             ((const char *)slot + TPACKET_ALIGN(sizeof(struct tpacket2_hdr)));
         return (uint32_t)from->sll_ifindex;
     }
+    static inline uint32_t hp_slot_tag(const void *slot) {
+        return ((const struct tpacket2_hdr *)slot)->tp_vlan_tci;
+    }
+    static inline void hp_slot_retag(void *slot, uint16_t tag) {
+        ((struct tpacket2_hdr *)slot)->tp_vlan_tci = tag;
+    }
+    static inline int hp_tagged(const uint8_t *frame) {
+        return (frame[12] == 0x81 && frame[13] == 0x00) || (frame[12] == 0x88 && frame[13] == 0xa8);
+    }
     static inline void hp_vnet_read(const void *header, uint8_t *flags, uint8_t *gso_type,
                                     uint16_t *gso_size, uint16_t *start, uint16_t *offset) {
         struct virtio_net_hdr h;
@@ -79,6 +91,9 @@ cdef extern from *:
     uint32_t hp_slot_captured(const void* slot) noexcept nogil
     uint32_t hp_slot_offset(const void* slot) noexcept nogil
     uint32_t hp_slot_interface(const void* slot) noexcept nogil
+    uint32_t hp_slot_tag(const void* slot) noexcept nogil
+    void hp_slot_retag(void* slot, uint16_t tag) noexcept nogil
+    bint hp_tagged(const uint8_t* frame) noexcept nogil
     void hp_vnet_read(
         const void* header,
         uint8_t* flags,
@@ -94,6 +109,9 @@ cdef enum:
     STATUS_COPY = 2
     STATUS_VLAN = 0x10
     STATUS_CHECKED = 0x80
+    ETHERNET_BYTES = 14
+    # No attachment has this number.
+    NOBODYS_TAG = 0xFFFF
     # Ethernet, IPv4 without options, UDP.
     HEADERS_BYTES = 42
 
@@ -115,8 +133,12 @@ cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
     if not status & STATUS_USER:
         return FRAME_NONE
     frame.position = position
-    frame.interface_index = kept.interface_index = hp_slot_interface(slot)
     frame.vlan = (status & STATUS_VLAN) != 0
+    if not ring.punted:
+        kept.origin = hp_slot_interface(slot)
+    else:
+        kept.origin = hp_slot_tag(slot) if frame.vlan else <uint32_t>NO_ORIGIN
+    frame.origin = kept.origin
     kept.checked = (status & STATUS_CHECKED) != 0
     offset = hp_slot_offset(slot)
     kept.data = slot + offset
@@ -149,6 +171,8 @@ cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
         return FRAME_BAD
     frame.data = kept.data
     frame.length = kept.length
+    if ring.punted:
+        frame.vlan = frame.length >= ETHERNET_BYTES and hp_tagged(frame.data)
     return FRAME_OK
 
 
@@ -182,7 +206,7 @@ cdef void ring_frame(
     cdef uint8_t flags, gso_type
     frame.data = kept.data
     frame.length = kept.length
-    frame.interface_index = kept.interface_index
+    frame.origin = kept.origin
     frame.position = position
     frame.vlan = 0
     hp_vnet_read(
@@ -205,6 +229,22 @@ cdef void ring_frame(
     )
 
 
+cdef void ring_disown(Ring* ring, uint32_t origin) noexcept nogil:
+    """Let the frames that an attachment has sent through the punt link be nobody's.
+
+    Its number is to be another's, and unlike the index of a link a tag does not tell the two apart.
+    """
+    cdef uint32_t position
+    cdef uint8_t* slot
+    for position in range(ring.slots):
+        slot = ring.memory + <size_t>position * ring.slot_bytes
+        if ring.kept[position].held:
+            if ring.kept[position].origin == origin:
+                ring.kept[position].origin = <uint32_t>NO_ORIGIN
+        elif hp_slot_status(slot) & STATUS_USER and hp_slot_tag(slot) == origin:
+            hp_slot_retag(slot, NOBODYS_TAG)
+
+
 cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil:
     """Give back a slot that is held; the frame in it is gone."""
     cdef Slot* kept = &ring.kept[position]
@@ -216,9 +256,12 @@ cdef void ring_release(Ring* ring, uint32_t position) noexcept nogil:
 
 
 cdef class PacketIO:
-    """A receive ring and a sending socket; owned by the forwarder's datapath."""
+    """A receive ring and a sending socket; owned by the forwarder's datapath.
 
-    def __cinit__(self, receiver, transmitter):
+    `punted`: the ring is that of a punt link.
+    """
+
+    def __cinit__(self, receiver, transmitter, *, bint punted=False):
         cdef unsigned char[::1] view = receiver.memory
         cdef int i
         memset(&self.ring, 0, sizeof(Ring))
@@ -227,6 +270,7 @@ cdef class PacketIO:
         self.ring.memory = &view[0]
         self.ring.slots = receiver.slots
         self.ring.slot_bytes = receiver.slot_bytes
+        self.ring.punted = punted
         self.ring.descriptor = receiver.socket.fileno()
         self.ring.kept = <Slot*>calloc(self.ring.slots, sizeof(Slot))
         self.ring.oversize = <uint8_t*>calloc(OVERSIZE_BUFFERS, FRAME_BYTES_MAX)

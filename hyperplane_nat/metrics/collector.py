@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,6 +53,8 @@ class LabSnapshot:
     forwarder_cpu_seconds: float = 0.0
     forwarder_failover_seconds: float = 0.0
     environments_by_interface: Mapping[str, int] = field(default_factory=dict)
+    hosts: Mapping[tuple[str, str], Mapping[str, int]] = field(default_factory=dict)
+    """By VPC and name: counters, and flows."""
     services: Mapping[str, tuple[bool, int]] = field(default_factory=dict)
     """By label: whether it runs, and its restarts."""
     interfaces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class LabSnapshot:
     """By kind, every kind there is."""
     flow_logs: FlowRecordFigures | None = None
     """None without flow logs."""
+    dns_queries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By VPC and what became of them."""
 
 
 Samples = dict[str, list[tuple[tuple[str, ...], float]]]
@@ -95,8 +100,26 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
         "state_file_bytes": [((), snapshot.state_file_bytes)],
         "environments": [((), sum(attached.values()))],
         "network_interface_environments": [((name,), count) for name, count in attached.items()],
+        "hosts": [((vpc,), n) for vpc, n in Counter(vpc for vpc, _ in snapshot.hosts).items()],
+        **{
+            f"host_{unit}": [
+                ((*host, way), counters[f"{unit}_{way}"])
+                for host, counters in snapshot.hosts.items()
+                for way in ("out", "in")
+            ]
+            for unit in ("packets", "bytes")
+        },
+        **{
+            f"host_{name}": [(host, counters[name]) for host, counters in snapshot.hosts.items()]
+            for name in ("drops", "flows")
+        },
         "service_up": [((name,), float(state[0])) for name, state in snapshot.services.items()],
         "service_restarts": [((name,), state[1]) for name, state in snapshot.services.items()],
+        "dns_queries": [
+            ((vpc, outcome), count)
+            for vpc, counts in snapshot.dns_queries.items()
+            for outcome, count in counts.items()
+        ],
         "build_info": [((__version__, snapshot.lab), 1)],
         "natgateway_remote_error_port_allocation": [
             ((each.interface, each.protocol, each.remote), each.count)

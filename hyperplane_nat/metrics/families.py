@@ -405,12 +405,36 @@ METRICS: tuple[MetricSpec, ...] = (
         "Environments attached, per network interface.",
         ("interface",),
     ),
+    MetricSpec("hosts", "gauge", "Hosts of a VPC, attached namespaces among them.", ("vpc",)),
+    MetricSpec(
+        "host_packets",
+        "counter",
+        "Packets of a host by direction, out being from it; those that were let pass.",
+        ("vpc", "host", "direction"),
+    ),
+    MetricSpec(
+        "host_bytes",
+        "counter",
+        "Bytes of a host by direction, counted as IPv4 total length.",
+        ("vpc", "host", "direction"),
+    ),
+    MetricSpec("host_drops", "counter", "Frames of a host that were dropped.", ("vpc", "host")),
+    MetricSpec(
+        "host_flows", "gauge", "Flows that a host has begun and that live.", ("vpc", "host")
+    ),
     MetricSpec("service_up", "gauge", "Whether a service in a VPC runs.", ("service",)),
     MetricSpec(
         "service_restarts",
         "counter",
         "Restarts of a service in a VPC by this controller.",
         ("service",),
+    ),
+    MetricSpec(
+        "dns_queries",
+        "counter",
+        "Queries to the resolver of a VPC; rate_limited is more than 1,024 packets in a second of "
+        "one network interface (AWS).",
+        ("vpc", "outcome"),
     ),
     MetricSpec("build_info", "gauge", "Always 1; the version is a label.", ("version", "lab")),
 )

@@ -14,27 +14,38 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hyperplane_nat.model.entities import (
     LAMBDA_ACCOUNT_ID,
     Account,
     ExecutionEnvironment,
     Function,
+    Host,
     InterfaceKind,
     NetworkConfig,
     NetworkInterface,
+    Resource,
     SecurityGroup,
     Service,
     Subnet,
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.gateway_entities import (
+    InternetGateway,
+    NatGateway,
+    RouteTable,
+)
+from hyperplane_nat.model.gateways import Gateways
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
+from hyperplane_nat.model.nat_gateways import NatGateways
 from hyperplane_nat.model.resources import (
     ANYWHERE,
+    AVAILABILITY_ZONE,
     FunctionResource,
+    HostResource,
     InterfaceResource,
     Networking,
     ServiceResource,
@@ -50,9 +61,20 @@ from hyperplane_nat.model.states import (
 )
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
-P = TypeVar("P", Subnet, SecurityGroup, Service)
-N = TypeVar("N", Account, Function, SecurityGroup, Service, Subnet, Vpc)
-Resource = Account | Vpc | Subnet | SecurityGroup | Service | Function
+P = TypeVar("P", Subnet, SecurityGroup, Host, Service, RouteTable, NatGateway)
+N = TypeVar(
+    "N",
+    Account,
+    Function,
+    SecurityGroup,
+    Host,
+    Service,
+    Subnet,
+    Vpc,
+    RouteTable,
+    InternetGateway,
+    NatGateway,
+)
 
 
 class Changes:
@@ -63,6 +85,8 @@ class Changes:
         self.lifecycle = lifecycle
         self.tables = lifecycle.tables
         self.declared = declared
+        self.gateways = Gateways(lifecycle, declared=declared)
+        self.nat_gateways = NatGateways(lifecycle, self.gateways, declared=declared)
 
     def new_id(self, prefix: str) -> str:
         """An id that nothing has."""
@@ -94,11 +118,26 @@ class Changes:
         number = next(each for each in range(1, len(numbers) + 2) if each not in numbers)
         vpc = Vpc(self.new_id("vpc"), name, account_id, cidr, mtu_bytes, number, self.declared)
         self.tables.put(vpc)
+        if name != INTERNET:
+            self.gateways.main_route_table(vpc)
         return vpc
 
-    def make_subnet(self, vpc: Vpc, name: str, cidr: IPv4Network) -> Subnet:
+    def modify_vpc(self, vpc: Vpc, changes: Mapping[str, Any]) -> Vpc:
+        """A VPC with other DNS attributes."""
+        changed = replace(vpc, **changes)
+        if changed != vpc:
+            self.tables.put(changed)
+        return changed
+
+    def make_subnet(
+        self,
+        vpc: Vpc,
+        name: str,
+        cidr: IPv4Network,
+        availability_zone: str = AVAILABILITY_ZONE,
+    ) -> Subnet:
         """A subnet of a VPC."""
-        subnet = Subnet(self.new_id("subnet"), name, vpc.id, cidr, self.declared)
+        subnet = Subnet(self.new_id("subnet"), name, vpc.id, cidr, self.declared, availability_zone)
         self.tables.put(subnet)
         return subnet
 
@@ -117,24 +156,105 @@ class Changes:
         subnet = parts_of(vpc, self.tables.subnets)[0]
         return NetworkConfig(Networking.NONE, vpc.id, (subnet.id,), (), LAMBDA_ACCOUNT_ID)
 
+    def make_host(
+        self, subnet: Subnet, wanted: HostResource, group_ids: Iterable[str], attached: str = ""
+    ) -> Host:
+        """A host, and the interface to its VPC's router if it is the first one there.
+
+        `attached` is as of `Host`. InstanceLimitExceeded, InsufficientFreeAddressesInSubnet.
+        """
+        host = Host(
+            id=self.new_id("i"),
+            name=wanted.name,
+            vpc_id=subnet.vpc_id,
+            subnet_id=subnet.id,
+            address=wanted.address or self._free_address(subnet, wanted.name),
+            group_ids=tuple(sorted(group_ids)),
+            description=wanted.description,
+            number=self.lifecycle.free_host_number(),
+            attached=attached,
+            declared=self.declared,
+        )
+        self.lifecycle.router_interface(self.tables.vpcs[subnet.vpc_id])
+        self.tables.put(host)
+        return host
+
+    def _free_address(self, subnet: Subnet, host: str) -> IPv4Address:
+        try:
+            return self.lifecycle.free_address(subnet)
+        except ModelError as error:
+            # EC2 has another name for it than Lambda.
+            vpc = self.tables.vpcs[subnet.vpc_id]
+            raise ModelError(
+                "InsufficientFreeAddressesInSubnet",
+                error.message,
+                "use another subnet",
+                entry_of("host", f"{vpc.name}/{host}", "subnet"),
+            ) from None
+
+    def check_host_address(self, host: Host) -> None:
+        """A host has an address to itself; InvalidIPAddress.InUse."""
+        services = parts_of(self.tables.vpcs[host.vpc_id], self.tables.services)
+        own = sum(service.host_id == host.id for service in services)
+        if self.tables.addresses(host.vpc_id)[int(host.address)] > 1 + own:
+            vpc = self.tables.vpcs[host.vpc_id]
+            raise ModelError(
+                "InvalidIPAddress.InUse",
+                f"Address {host.address} of host {host.name} is in use",
+                "choose another one, or leave it out",
+                entry_of("host", f"{vpc.name}/{host.name}", "address"),
+            )
+
     def service_of(
-        self, vpc: Vpc, wanted: ServiceResource, old: Service | None, group_ids: Iterable[str]
+        self,
+        vpc: Vpc,
+        wanted: ServiceResource,
+        old: Service | None,
+        group_ids: Iterable[str],
+        host: Host | None = None,
     ) -> Service:
-        """The service that is wanted, in place of `old` or a new one; it is in no table yet."""
+        """The service that is wanted, in place of `old` or a new one; it is in no table yet.
+
+        `host` is the one that `wanted` names.
+        """
+        address = wanted.address if host is None else host.address
+        assert address is not None
         return Service(
             id=self.new_id("svc") if old is None else old.id,
             name=wanted.name,
             vpc_id=vpc.id,
             kind=wanted.kind,
-            address=wanted.address,
+            address=address,
             port=wanted.port,
             size_bytes=wanted.size_bytes,
             group_ids=tuple(sorted(group_ids)),
             declared=self.declared or (old is not None and old.declared),
+            host_id="" if host is None else host.id,
         )
 
     def check_address(self, service: Service) -> None:
-        """A service takes no address of an interface."""
+        """A service takes no address of an interface, none that is public already, and none of a
+        host but of its own.
+        """
+        for public in self.tables.elastic_addresses.values():
+            if (service.vpc_id, service.address) == (public.internet_id, public.address):
+                raise ModelError(
+                    "InvalidIPAddress.InUse",
+                    f"address {service.address} of internet host {service.name} is the public "
+                    f"address {public.id}",
+                    "choose another one",
+                    entry_of("internet-host", service.name, "address"),
+                )
+        for host in self.tables.hosts_in(service.vpc_id):
+            if service.address == host.address and service.host_id != host.id:
+                vpc = self.tables.vpcs[service.vpc_id]
+                raise ModelError(
+                    "InvalidIPAddress.InUse",
+                    f"address {service.address} of service {service.name} is that of host "
+                    f"{host.name}",
+                    "let it run on that host, or choose another one",
+                    entry_of("service", f"{vpc.name}/{service.name}", "address"),
+                )
         for interface in self.tables.in_vpc(service.vpc_id):
             if service.address in interface.addresses:
                 vpc = self.tables.vpcs[service.vpc_id]
@@ -200,7 +320,7 @@ class Changes:
     def make_function(
         self, wanted: FunctionResource, account_id: str, config: NetworkConfig
     ) -> Function:
-        """A function that is Pending, and the interfaces that it needs."""
+        """A function that is Pending, and the interfaces that it needs; Failed if it has none."""
         function = Function(
             id=uuid(self.lifecycle.random_hex),
             name=wanted.name,
@@ -222,8 +342,8 @@ class Changes:
             reserved_concurrency=wanted.reserved_concurrency,
         )
         self.tables.put(function)
-        self.lifecycle.acquire(config, function.name)
-        return function
+        self.lifecycle.provide(function, config)
+        return self.tables.functions[function.id]
 
     def change_function(
         self, old: Function, wanted: FunctionResource, config: NetworkConfig
@@ -253,6 +373,18 @@ class Changes:
             self.lifecycle.configure(old, config)
         return details
 
+    def remove(self, item: Resource) -> None:
+        """What nobody uses goes, with what AWS lets go with it."""
+        match item:
+            case Vpc():
+                self.gateways.forget_vpc(item)
+            case Subnet():
+                self.gateways.forget_subnet(item)
+            case Host():
+                self.gateways.forget_host(item)
+            case _:
+                self.tables.remove(item)
+
     def user_of(self, item: Resource, besides: Container[str] = ()) -> str | None:
         """What keeps something from being deleted; `besides` has ids of groups that go with it."""
         return next(self._users_of(item, besides), None)
@@ -267,21 +399,39 @@ class Changes:
                 for function in tables.functions.values():
                     if function.account_id == item.id:
                         yield f"function {function.name}"
+                for internet_gateway in tables.internet_gateways.values():
+                    if internet_gateway.account_id == item.id:
+                        yield f"internet gateway {internet_gateway.name}"
+                for address in tables.elastic_addresses.values():
+                    if address.account_id == item.id:
+                        yield f"address {address.id}"
             case Vpc():
                 yield from sorted(
                     f"{what} {part.name}"
                     for what, parts in (
                         ("subnet", tables.subnets),
                         ("security group", tables.groups),
+                        ("host", tables.hosts),
                         ("service", tables.services),
                     )
                     for part in parts.values()
                     if part.vpc_id == item.id
                 )
+                for table in by_name(tables.route_tables.values()):
+                    if table.vpc_id == item.id and not table.main:
+                        yield f"route table {table.name}"
+                if (attached := tables.internet_gateway_of(item.id)) is not None:
+                    yield f"internet gateway {attached.name}"
             case Subnet():
+                for gateway in tables.nat_gateways_in(item.vpc_id):
+                    if gateway.subnet_id == item.id:
+                        yield f"NAT gateway {gateway.name}"
                 for interface in tables.in_vpc(item.vpc_id):
                     if interface.subnet_id == item.id:
                         yield f"interface {interface.id}"
+                for host in tables.hosts_in(item.vpc_id):
+                    if host.subnet_id == item.id:
+                        yield f"host {host.name}"
                 for function in tables.functions.values():
                     for config in (function.config, function.update):
                         if config is not None and item.id in config.subnet_ids:
@@ -302,6 +452,9 @@ class Changes:
                 for interface in tables.in_vpc(item.vpc_id):
                     if item.id in interface.group_ids:
                         yield f"interface {interface.id}"
+                for host in tables.hosts_in(item.vpc_id):
+                    if item.id in host.group_ids:
+                        yield f"host {host.name}"
                 for function in tables.functions.values():
                     for config in (function.config, function.update):
                         if config is not None and item.id in config.group_ids:
@@ -313,6 +466,16 @@ class Changes:
                     named = {rule.group_id for rule in group.ingress + group.egress}
                     if item.id in named and group.id != item.id and group.id not in besides:
                         yield f"security group {group.name}"
+            case Host():
+                for service in tables.services.values():
+                    if service.host_id == item.id:
+                        yield f"service {service.name}"
+            case RouteTable():
+                for subnet_id in item.subnet_ids:
+                    yield f"subnet {tables.subnets[subnet_id].name}"
+            case InternetGateway():
+                if item.vpc_id:
+                    yield f"VPC {tables.vpcs[item.vpc_id].name}"
 
 
 def by_name(entities: Iterable[N]) -> list[N]:
@@ -321,5 +484,5 @@ def by_name(entities: Iterable[N]) -> list[N]:
 
 
 def parts_of(vpc: Vpc, parts: Mapping[str, P]) -> list[P]:
-    """Those subnets, groups or services that are in a VPC."""
+    """Those subnets, groups, hosts or services that are in a VPC."""
     return [part for part in parts.values() if part.vpc_id == vpc.id]

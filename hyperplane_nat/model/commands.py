@@ -4,7 +4,7 @@
 Theory of operation
 -------------------
 `Region.commands` opens a transaction and gives a `Commands`. Each method finds what it is about (an
-id, or the name that a user gave; a subnet, group or service also as VPC/name), has it looked at by
+id, or the name that a user gave; what is in a VPC also as VPC/name: `lookups`), has it looked at by
 the checks of `validation` as a declaration would be, and carries it out by `Changes`, as a
 declaration would.
 
@@ -15,15 +15,17 @@ Ids are those that AWS would give; a name that is left out is the beginning of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal
 
-from hyperplane_nat.model.changes import Changes, P, Resource, by_name, parts_of
+from hyperplane_nat.model.declaration import vpc_resource
 from hyperplane_nat.model.entities import (
     Account,
     Function,
+    Host,
     NetworkConfig,
     Rule,
     SecurityGroup,
@@ -32,49 +34,45 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError
-from hyperplane_nat.model.identifiers import link_name
-from hyperplane_nat.model.lifecycle import Lifecycle
+from hyperplane_nat.model.gateway_commands import GatewayCommands
+from hyperplane_nat.model.invocation import code_with
+from hyperplane_nat.model.lookups import duplicate
 from hyperplane_nat.model.resources import (
     ALLOW_ALL,
-    DEFAULT_ACCOUNT,
-    DEFAULT_ACCOUNT_ID,
+    AVAILABILITY_ZONE,
     AccountResource,
     FunctionResource,
+    HostResource,
     Networking,
     RuleResource,
     SecurityGroupResource,
     ServiceResource,
     SubnetResource,
-    VpcResource,
 )
 from hyperplane_nat.model.validation import (
     INTERNET,
     check_account,
     check_function,
     check_group,
-    check_hosts,
+    check_host,
+    check_internet_hosts,
     check_services,
     check_subnets,
 )
+from hyperplane_nat.model.versions import Versions
 
 Direction = Literal["ingress", "egress"]
-N = TypeVar("N", Subnet, Vpc)
 
 
-class Commands:
+class Commands(GatewayCommands):
     """Commands on one region, all in one transaction. Errors: `ModelError`."""
-
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
-        self._tables = lifecycle.tables
-        self._changes = Changes(lifecycle, declared=False)
 
     # -- accounts
 
     def create_account(self, name: str, number: str | None = None) -> Account:
         """An account; `number` has twelve digits. InvalidParameterValue."""
         if any(account.name == name for account in self._tables.accounts.values()):
-            raise _duplicate("InvalidParameterValue", "account", name)
+            raise duplicate("InvalidParameterValue", "account", name)
         check_account(AccountResource(name, number))
         return self._changes.make_account(name, number)
 
@@ -94,9 +92,13 @@ class Commands:
         """CreateVpc, without the default security group. InvalidParameterValue for a taken name."""
         owner = self._owner(account)
         if name == INTERNET or any(vpc.name == name for vpc in self._tables.vpcs.values()):
-            raise _duplicate("InvalidParameterValue", "VPC", name or "")
+            raise duplicate("InvalidParameterValue", "VPC", name or "")
         vpc = self._changes.make_vpc(name or "", owner.id, cidr, mtu_bytes)
         return self._named(vpc) if name is None else vpc
+
+    def modify_vpc(self, vpc: str, changes: Mapping[str, bool]) -> Vpc:
+        """ModifyVpcAttribute: `changes` has DNS attributes of a `Vpc`. InvalidVpcID.NotFound."""
+        return self._changes.modify_vpc(self._customer_vpc(vpc), changes)
 
     def delete_vpc(self, vpc: str) -> None:
         """DeleteVpc: InvalidVpcID.NotFound, DependencyViolation."""
@@ -107,14 +109,20 @@ class Commands:
             )
         self._delete(found, "VPC")
 
-    def create_subnet(self, vpc: str, cidr: IPv4Network, name: str | None = None) -> Subnet:
+    def create_subnet(
+        self,
+        vpc: str,
+        cidr: IPv4Network,
+        name: str | None = None,
+        availability_zone: str = AVAILABILITY_ZONE,
+    ) -> Subnet:
         """CreateSubnet: InvalidVpcID.NotFound, InvalidSubnet.Range, InvalidSubnet.Conflict."""
         found = self._customer_vpc(vpc)
         self._unique(self._tables.subnets, found, "InvalidParameterValue", "subnet", name)
-        wanted = self._as_resource(found)
+        wanted = vpc_resource(self._tables, found)
         new = SubnetResource(name or str(cidr), cidr)
         check_subnets(replace(wanted, subnets=(*wanted.subnets, new)))
-        subnet = self._changes.make_subnet(found, name or "", cidr)
+        subnet = self._changes.make_subnet(found, name or "", cidr, availability_zone)
         return self._named(subnet) if name is None else subnet
 
     def delete_subnet(self, subnet: str) -> None:
@@ -191,6 +199,79 @@ class Commands:
         """DeleteSecurityGroup: InvalidGroup.NotFound, DependencyViolation."""
         self._delete(self.group(group), "security group")
 
+    # -- hosts
+
+    def create_host(
+        self, wanted: HostResource, *, vpc: str | None = None, attached: str = ""
+    ) -> Host:
+        """
+        RunInstances, of one: subnet and groups by id or name, the VPC that of the subnet;
+        `attached` is the file of a namespace that is to be the host.
+
+        Errors: InvalidSubnetID.NotFound, InvalidGroup.NotFound, InvalidParameterValue,
+        InvalidIPAddress.InUse, InsufficientFreeAddressesInSubnet, InstanceLimitExceeded,
+        Gateway.NotAttached.
+        """
+        named = wanted.subnet
+        if vpc is not None:
+            ((_, named),) = self._in(self.vpc(vpc), self._tables.subnets, [named])
+        place = self.subnet(named)
+        found = self._customer_vpc(place.vpc_id)
+        if vpc not in (None, found.id, found.name):
+            raise ModelError(
+                "InvalidSubnetID.NotFound",
+                f"The subnet ID '{wanted.subnet}' does not exist in VPC {vpc}",
+                "name another",
+            )
+        self._unique(self._tables.hosts, found, "InvalidParameterValue", "host", wanted.name)
+        groups = self._in(found, self._tables.groups, wanted.security_groups)
+        shown = replace(
+            wanted, subnet=place.name, security_groups=tuple(name for name, _ in groups)
+        )
+        check_host(vpc_resource(self._tables, found), shown)
+        host = self._changes.make_host(place, shown, (key for _, key in groups), attached)
+        self._changes.check_host_address(host)
+        if wanted.public:
+            self._assign_public(host, wanted.public_address)
+        return host
+
+    def modify_host(
+        self,
+        host: str,
+        *,
+        security_groups: tuple[str, ...] | None = None,
+        description: str | None = None,
+    ) -> Host:
+        """
+        ModifyInstanceAttribute: what is None stays; flows that began before go on.
+
+        Errors: InvalidInstanceID.NotFound, InvalidGroup.NotFound.
+        """
+        found = self.host(host)
+        if description is not None:
+            found = replace(found, description=description)
+        if security_groups is not None:
+            vpc = self._tables.vpcs[found.vpc_id]
+            groups = self._in(vpc, self._tables.groups, security_groups)
+            names = tuple(name for name, _ in groups)
+            subnet = self._tables.subnets[found.subnet_id].name
+            check_host(
+                vpc_resource(self._tables, vpc),
+                HostResource(found.name, subnet, security_groups=names),
+            )
+            found = replace(found, group_ids=tuple(sorted(key for _, key in groups)))
+        self._tables.put(found)
+        return found
+
+    def delete_host(self, host: str) -> None:
+        """TerminateInstances, of one: InvalidInstanceID.NotFound, DependencyViolation.
+
+        What runs in a namespace of the lab's own ends; one that was attached is given back.
+        """
+        found = self.host(host)
+        self._refuse_used(found, "host")
+        self._changes.remove(found)
+
     # -- services
 
     def create_service(self, vpc: str, wanted: ServiceResource) -> Service:
@@ -203,7 +284,13 @@ class Commands:
         """`changes` has fields of a `ServiceResource`; it keeps its name and VPC."""
         found = self.service(service)
         vpc = self._tables.vpcs[found.vpc_id]
-        shown = next(item for item in self._as_resource(vpc).services if item.name == found.name)
+        shown = next(
+            item for item in vpc_resource(self._tables, vpc).services if item.name == found.name
+        )
+        if "host" in changes:
+            changes = {"address": None, "security_groups": (), **changes}
+        elif "address" in changes:
+            changes = {"host": None, **changes}
         return self._put_service(vpc, replace(shown, **changes), found)
 
     def delete_service(self, service: str) -> None:
@@ -216,8 +303,9 @@ class Commands:
         """
         CreateFunction: subnets and groups by id or name, the VPC and account those of the subnets.
 
-        Errors: ResourceConflictException for a name that is taken, InvalidParameterValueException,
-        ENILimitReachedException, SubnetIPAddressLimitReachedException.
+        It is Failed when there is no address or quota left for its interfaces.
+
+        Errors: ResourceConflictException for a name that is taken, InvalidParameterValueException.
         """
         if self._tables.function(wanted.name) is not None:
             raise ModelError(
@@ -236,15 +324,18 @@ class Commands:
         networking: Networking | None = None,
         subnets: tuple[str, ...] | None = None,
         security_groups: tuple[str, ...] | None = None,
+        code: Mapping[str, Any] = MappingProxyType({}),
+        environment: tuple[tuple[str, str], ...] | None = None,
     ) -> Function:
         """
-        UpdateFunctionConfiguration: what is None stays. Without subnets and groups it leaves its
-        VPC. The old configuration serves until the interfaces of the new one are there.
+        UpdateFunctionConfiguration: what is None stays, and so do the fields of its code that are
+        not in `code`. Without subnets and groups it leaves its VPC. The old configuration serves
+        until the interfaces of the new one are there.
 
         Errors: ResourceNotFoundException, ResourceConflictException while a change is under way,
         those of `create_function`.
         """
-        found = self.function(function)
+        found = self.versions.latest(function)
         target = found.target
         outside = target.networking is Networking.NONE
         subnets = (() if outside else target.subnet_ids) if subnets is None else subnets
@@ -258,135 +349,39 @@ class Commands:
             subnets=subnets,
             security_groups=groups,
             memory_mb=found.memory_mb if memory_mb is None else memory_mb,
-            code=found.code,
-            environment=found.environment,
+            code=code_with(found, code),
+            environment=found.environment if environment is None else environment,
             reserved_concurrency=found.reserved_concurrency,
         )
         _, config = self._network_of(wanted, found.account_id)
         self._changes.change_function(found, wanted, config)
         return self._tables.functions[found.id]
 
+    def update_function_code(self, function: str, path: str, sha256: str) -> Function:
+        """
+        UpdateFunctionCode: environments that are begun from then on have it.
+
+        Errors: ResourceNotFoundException, ResourceConflictException while a change is under way,
+        InvalidParameterValueException.
+        """
+        return self.update_function_configuration(function, code={"path": path, "sha256": sha256})
+
     def delete_function(self, function: str) -> None:
-        """DeleteFunction: ResourceNotFoundException. What runs comes to its end."""
-        self._lifecycle.forget_function(self.function(function))
+        """
+        DeleteFunction, of a version too: ResourceNotFoundException, ResourceConflictException while
+        an alias names it. What runs comes to its end.
+        """
+        if (found := self.function(function)).function_id:
+            self.versions.delete(found)
+        else:
+            self._lifecycle.forget_function(found)
 
-    # -- what is named
-
-    def account(self, named: str) -> Account:
-        """By id or name. InvalidParameterValue."""
-        for account in self._tables.accounts.values():
-            if named in (account.id, account.name):
-                return account
-        raise ModelError(
-            "InvalidParameterValue", f"there is no account {named!r}", "create it, or name another"
-        )
-
-    def vpc(self, named: str) -> Vpc:
-        """By id or name. InvalidVpcID.NotFound."""
-        for vpc in self._tables.vpcs.values():
-            if named in (vpc.id, vpc.name):
-                return vpc
-        raise ModelError(
-            "InvalidVpcID.NotFound", f"The vpc ID '{named}' does not exist", "name another"
-        )
-
-    def subnet(self, named: str) -> Subnet:
-        """By id, VPC/name or name. InvalidSubnetID.NotFound."""
-        return self._part(self._tables.subnets, named, "InvalidSubnetID.NotFound", "subnet ID")
-
-    def group(self, named: str) -> SecurityGroup:
-        """By id, VPC/name or name. InvalidGroup.NotFound."""
-        return self._part(self._tables.groups, named, "InvalidGroup.NotFound", "security group")
-
-    def service(self, named: str) -> Service:
-        """By id, VPC/name or name. ResourceNotFoundException."""
-        return self._part(self._tables.services, named, "ResourceNotFoundException", "service")
-
-    def function(self, named: str) -> Function:
-        """By name. ResourceNotFoundException."""
-        if (function := self._tables.function(named)) is not None:
-            return function
-        raise ModelError(
-            "ResourceNotFoundException",
-            f"Function not found: {named}",
-            "hyperplane-nat functions lists those there are",
-        )
-
-    def _part(self, parts: Mapping[str, P], named: str, code: str, what: str) -> P:
-        found = [
-            part
-            for part in by_name(parts.values())
-            if named in (part.id, part.name, f"{self._tables.vpcs[part.vpc_id].name}/{part.name}")
-        ]
-        if not found:
-            raise ModelError(code, f"The {what} '{named}' does not exist", "name another")
-        if len(found) > 1:
-            raise ModelError(
-                "InvalidParameterValue",
-                f"there are {len(found)} of the name {named!r}",
-                "give the id, or VPC/name",
-            )
-        return found[0]
+    @property
+    def versions(self) -> Versions:
+        """Versions and aliases of functions."""
+        return Versions(self._lifecycle, declared=False)
 
     # -- how
-
-    def _named(self, item: N) -> N:
-        item = replace(item, name=link_name(item.id))
-        self._tables.put(item)
-        return item
-
-    def _owner(self, account: str | None) -> Account:
-        """The one that is named, or the first; a region without any gets the default one."""
-        if account is not None:
-            return self.account(account)
-        if self._tables.accounts:
-            return next(iter(self._tables.accounts.values()))
-        return self._changes.make_account(DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_ID)
-
-    def _customer_vpc(self, named: str) -> Vpc:
-        vpc = self.vpc(named)
-        if vpc.name == INTERNET:
-            raise ModelError(
-                "OperationNotPermitted", f"VPC {INTERNET} is nobody's", "name one of an account's"
-            )
-        return vpc
-
-    def _unique(
-        self, parts: Mapping[str, P], vpc: Vpc, code: str, what: str, name: str | None
-    ) -> None:
-        if any(part.name == name for part in parts_of(vpc, parts)):
-            raise _duplicate(code, what, f"{vpc.name}/{name}")
-
-    def _delete(self, item: Resource, what: str) -> None:
-        if (user := self._changes.user_of(item)) is not None:
-            raise _in_use(what, item, user)
-        self._tables.remove(item)
-
-    def _as_resource(self, vpc: Vpc) -> VpcResource:
-        """A VPC as a declaration would name it, but for the rules of its groups."""
-        names = self._tables.groups
-        return VpcResource(
-            name=vpc.name,
-            cidr=vpc.cidr,
-            account=vpc.account_id,
-            subnets=tuple(
-                SubnetResource(each.name, each.cidr) for each in parts_of(vpc, self._tables.subnets)
-            ),
-            security_groups=tuple(
-                SecurityGroupResource(each.name) for each in names.values() if each.vpc_id == vpc.id
-            ),
-            services=tuple(
-                ServiceResource(
-                    each.name,
-                    each.kind,
-                    each.address,
-                    each.port,
-                    each.size_bytes,
-                    tuple(names[group_id].name for group_id in each.group_ids),
-                )
-                for each in parts_of(vpc, self._tables.services)
-            ),
-        )
 
     def _rule(self, group: SecurityGroup, wanted: RuleResource) -> Rule:
         other = None
@@ -414,7 +409,7 @@ class Commands:
             ingress=wanted if direction == "ingress" else (),
             egress=wanted if direction == "egress" else (),
         )
-        vpc = self._as_resource(self._tables.vpcs[group.vpc_id])
+        vpc = vpc_resource(self._tables, self._tables.vpcs[group.vpc_id])
         check_group(vpc, shown, self._lifecycle.settings)
         changed = (
             replace(group, ingress=rules)
@@ -426,28 +421,21 @@ class Commands:
 
     def _put_service(self, vpc: Vpc, wanted: ServiceResource, old: Service | None) -> Service:
         groups = self._in(vpc, self._tables.groups, wanted.security_groups)
+        host = None
+        if wanted.host is not None:
+            ((name, key),) = self._in(vpc, self._tables.hosts, [wanted.host])
+            host, wanted = self._tables.hosts.get(key), replace(wanted, host=name)
         shown = replace(wanted, security_groups=tuple(group for group, _ in groups))
-        there = self._as_resource(vpc)
+        there = vpc_resource(self._tables, vpc)
         others = [each for each in there.services if each.name != wanted.name]
         if vpc.name == INTERNET:
-            check_hosts([*others, shown])
+            check_internet_hosts([*others, shown])
         else:
             check_services(replace(there, services=(*others, shown)))
-        service = self._changes.service_of(vpc, wanted, old, (key for _, key in groups))
+        service = self._changes.service_of(vpc, wanted, old, (key for _, key in groups), host)
         self._changes.check_address(service)
         self._tables.put(service)
         return service
-
-    def _in(
-        self, vpc: Vpc | None, parts: Mapping[str, P], named: Iterable[str]
-    ) -> list[tuple[str, str]]:
-        """Names and ids of parts of a VPC; the checks refuse what is not found by its name."""
-        known: dict[str, tuple[str, str]] = {}
-        if vpc is not None:
-            for part in parts_of(vpc, parts):
-                for name in (part.name, f"{vpc.name}/{part.name}", part.id):
-                    known[name] = (part.name, part.id)
-        return [known.get(name, (name, name)) for name in named]
 
     def _network_of(
         self, wanted: FunctionResource, account: str | None
@@ -463,7 +451,7 @@ class Commands:
             subnets=tuple(name for name, _ in subnets),
             security_groups=tuple(name for name, _ in groups),
         )
-        known = {} if vpc is None else {vpc.name: self._as_resource(vpc)}
+        known = {} if vpc is None else {vpc.name: vpc_resource(self._tables, vpc)}
         check_function(shown, known, self._lifecycle.settings)
         if vpc is None:
             return owner, self._changes.config_of_internet()
@@ -488,18 +476,6 @@ class Commands:
                 "InvalidParameterValueException", error.message, error.remedy
             ) from None
         return None
-
-
-def _duplicate(code: str, what: str, name: str) -> ModelError:
-    return ModelError(code, f"The {what} '{name}' already exists", "choose another name")
-
-
-def _in_use(what: str, item: Resource, user: str) -> ModelError:
-    return ModelError(
-        "DependencyViolation",
-        f"{what} {item.name} ({item.id}) has a dependent object, {user}",
-        "delete that first; interfaces go up to 20 minutes after their last user",
-    )
 
 
 def _rule_text(rule: Rule) -> str:

@@ -10,18 +10,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperplane_nat.model.changes import Resource, by_name
+from hyperplane_nat.model.changes import by_name
 from hyperplane_nat.model.entities import (
     INTERFACE_TYPE,
+    INTERFACE_TYPES,
+    LATEST,
     Account,
+    Alias,
     Function,
+    Host,
+    InterfaceKind,
     NetworkConfig,
+    Resource,
     Rule,
     SecurityGroup,
     Service,
     Subnet,
     Vpc,
 )
+from hyperplane_nat.model.gateway_entities import (
+    ElasticAddress,
+    InternetGateway,
+    NatGateway,
+    NatGatewayAddress,
+    Route,
+    RouteTable,
+)
+from hyperplane_nat.model.gateways import ACTIVE, route_state
+from hyperplane_nat.model.provisioned import provisioned_of
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.resources import Code, Networking, Protocol
 from hyperplane_nat.model.tables import Tables
@@ -42,8 +58,18 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
             return _subnet(tables, item)
         case SecurityGroup():
             return _group(tables, tables.groups[item.id])
+        case Host():
+            return _host(tables, item)
         case Service():
             return _service(tables, item)
+        case RouteTable():
+            return _route_table(tables, tables.route_tables[item.id])
+        case InternetGateway():
+            return _internet_gateway(tables, item)
+        case NatGateway():
+            return _nat_gateway(tables, tables.nat_gateways.get(item.id, item))
+        case ElasticAddress():
+            return _address(tables, item)
         case Function():
             return _function(tables, tables.functions[item.id])
 
@@ -63,14 +89,73 @@ def describe_subnets(region: Region) -> list[dict[str, Any]]:
     return [_subnet(region.tables, subnet) for subnet in by_name(region.tables.subnets.values())]
 
 
+def describe_hosts(region: Region) -> list[dict[str, Any]]:
+    """All hosts, by VPC and name."""
+    tables = region.tables
+    return [
+        _host(tables, host)
+        for host in sorted(
+            tables.hosts.values(), key=lambda host: (tables.vpcs[host.vpc_id].name, host.name)
+        )
+    ]
+
+
 def describe_services(region: Region) -> list[dict[str, Any]]:
     """All services and internet hosts, by name."""
     return [_service(region.tables, each) for each in by_name(region.tables.services.values())]
 
 
+def describe_route_tables(region: Region) -> list[dict[str, Any]]:
+    """All route tables, by VPC and name."""
+    tables = region.tables
+    return [
+        _route_table(tables, each)
+        for each in sorted(
+            tables.route_tables.values(),
+            key=lambda each: (tables.vpcs[each.vpc_id].name, each.name),
+        )
+    ]
+
+
+def describe_internet_gateways(region: Region) -> list[dict[str, Any]]:
+    """All internet gateways, by name."""
+    tables = region.tables
+    return [_internet_gateway(tables, each) for each in by_name(tables.internet_gateways.values())]
+
+
+def describe_addresses(region: Region) -> list[dict[str, Any]]:
+    """All public addresses, in their order."""
+    found = sorted(region.tables.elastic_addresses.values(), key=lambda each: each.address)
+    return [_address(region.tables, each) for each in found]
+
+
+def describe_nat_gateways(region: Region) -> list[dict[str, Any]]:
+    """All NAT gateways, those that have ended lately too, by VPC, name and age."""
+    tables = region.tables
+    return [
+        _nat_gateway(tables, each)
+        for each in sorted(
+            tables.nat_gateways.values(),
+            key=lambda each: (tables.vpcs[each.vpc_id].name, each.name, each.created),
+        )
+    ]
+
+
 def describe_functions(region: Region) -> list[dict[str, Any]]:
-    """All functions, by name."""
-    return [_function(region.tables, each) for each in by_name(region.tables.functions.values())]
+    """All functions, by name; not their versions."""
+    functions = by_name(region.tables.functions.values())
+    return [_function(region.tables, each) for each in functions if not each.function_id]
+
+
+def describe_versions(region: Region) -> list[dict[str, Any]]:
+    """All published versions, by name and number."""
+    functions = by_name(region.tables.functions.values())
+    return [
+        _function(region.tables, version)
+        for each in functions
+        if not each.function_id
+        for version in region.tables.versions(each)
+    ]
 
 
 def describe_interfaces(region: Region) -> list[dict[str, Any]]:
@@ -79,7 +164,7 @@ def describe_interfaces(region: Region) -> list[dict[str, Any]]:
     return [
         {
             "NetworkInterfaceId": interface.id,
-            "InterfaceType": INTERFACE_TYPE,
+            "InterfaceType": INTERFACE_TYPES.get(interface.kind, INTERFACE_TYPE),
             "Kind": interface.kind.value,
             "Status": interface.status.value,
             "Description": interface.description,
@@ -89,7 +174,9 @@ def describe_interfaces(region: Region) -> list[dict[str, Any]]:
             "VpcId": interface.vpc_id,
             "VpcName": tables.vpcs[interface.vpc_id].name,
             "SubnetId": interface.subnet_id,
-            "SubnetName": tables.subnets[interface.subnet_id].name,
+            "SubnetName": ""
+            if interface.kind is InterfaceKind.ROUTER
+            else tables.subnets[interface.subnet_id].name,
             "PrivateIpAddress": str(interface.address),
             "SecondaryAddresses": [str(address) for _, address in interface.secondary],
             "SecondaryNumbers": [number for number, _ in interface.secondary],
@@ -139,6 +226,8 @@ def _vpc(vpc: Vpc) -> dict[str, Any]:
         "OwnerId": vpc.account_id,
         "CidrBlock": str(vpc.cidr),
         "MtuBytes": vpc.mtu_bytes,
+        "EnableDnsSupport": vpc.enable_dns_support,
+        "EnableDnsHostnames": vpc.enable_dns_hostnames,
         "Declared": vpc.declared,
     }
 
@@ -152,7 +241,134 @@ def _subnet(tables: Tables, subnet: Subnet) -> dict[str, Any]:
         "VpcId": vpc.id,
         "VpcName": vpc.name,
         "CidrBlock": str(subnet.cidr),
+        "AvailabilityZone": subnet.availability_zone,
         "Declared": subnet.declared,
+    }
+
+
+def _route_table(tables: Tables, table: RouteTable) -> dict[str, Any]:
+    vpc = tables.vpcs[table.vpc_id]
+    return {
+        "RouteTableId": table.id,
+        "RouteTableName": table.name,
+        "OwnerId": vpc.account_id,
+        "VpcId": vpc.id,
+        "VpcName": vpc.name,
+        "Main": table.main,
+        "Associations": [
+            {"SubnetId": each, "SubnetName": tables.subnets[each].name} for each in table.subnet_ids
+        ],
+        "Routes": [
+            {"DestinationCidrBlock": str(vpc.cidr), "GatewayId": "local", "State": ACTIVE},
+            *(_route(tables, table, each) for each in table.routes),
+        ],
+        "Declared": table.declared,
+    }
+
+
+def _route(tables: Tables, table: RouteTable, route: Route) -> dict[str, Any]:
+    targets = {
+        "GatewayId": route.gateway_id,
+        "NatGatewayId": route.nat_gateway_id,
+        "InstanceId": route.instance_id,
+    }
+    return {
+        "DestinationCidrBlock": str(route.destination),
+        **{name: target for name, target in targets.items() if target},
+        "State": route_state(tables, table, route),
+    }
+
+
+def _internet_gateway(tables: Tables, gateway: InternetGateway) -> dict[str, Any]:
+    vpc = tables.vpcs.get(gateway.vpc_id)
+    return {
+        "InternetGatewayId": gateway.id,
+        "InternetGatewayName": gateway.name,
+        "OwnerId": gateway.account_id,
+        "Attachments": []
+        if vpc is None
+        else [{"VpcId": vpc.id, "VpcName": vpc.name, "State": "available"}],
+        "Declared": gateway.declared,
+    }
+
+
+def _nat_gateway(tables: Tables, gateway: NatGateway) -> dict[str, Any]:
+    vpc = tables.vpcs[gateway.vpc_id]
+    subnet = tables.subnets[gateway.subnet_id]
+    return {
+        "NatGatewayId": gateway.id,
+        "NatGatewayName": gateway.name,
+        "OwnerId": vpc.account_id,
+        "VpcId": vpc.id,
+        "VpcName": vpc.name,
+        "SubnetId": subnet.id,
+        "SubnetName": subnet.name,
+        "AvailabilityZone": subnet.availability_zone,
+        "ConnectivityType": "public" if gateway.public else "private",
+        "State": gateway.state.value,
+        "FailureCode": gateway.failure_code or None,
+        "FailureMessage": gateway.failure_message or None,
+        "CreateTime": gateway.created,
+        "DeleteTime": gateway.deleted,
+        "NetworkInterfaceId": gateway.interface_id or None,
+        "NatGatewayAddresses": [
+            _nat_gateway_address(tables, each, primary=not place)
+            for place, each in enumerate(gateway.addresses)
+        ],
+        "Declared": gateway.declared,
+    }
+
+
+def _nat_gateway_address(
+    tables: Tables, address: NatGatewayAddress, *, primary: bool
+) -> dict[str, Any]:
+    elastic = tables.elastic_addresses.get(address.allocation_id)
+    return {
+        "PrivateIp": str(address.address),
+        "PublicIp": None if elastic is None else str(elastic.address),
+        "AllocationId": None if elastic is None else elastic.id,
+        "AssociationId": None if elastic is None else elastic.association_id,
+        "IsPrimary": primary,
+        "Status": address.status.value,
+    }
+
+
+def _address(tables: Tables, address: ElasticAddress) -> dict[str, Any]:
+    host = tables.hosts.get(address.host_id)
+    return {
+        "AllocationId": address.id,
+        "PublicIp": str(address.address),
+        "OwnerId": address.account_id,
+        "AssociationId": address.association_id or None,
+        "InstanceId": address.host_id or None,
+        "HostName": None if host is None else f"{tables.vpcs[host.vpc_id].name}/{host.name}",
+        "NatGatewayId": address.nat_gateway_id or None,
+        "PrivateIpAddress": None if host is None else str(host.address),
+        "Kept": address.kept,
+    }
+
+
+def _host(tables: Tables, host: Host) -> dict[str, Any]:
+    public = tables.public_address_of(host.id)
+    return {
+        "InstanceId": host.id,
+        "NetworkInterfaceId": host.interface_id,
+        "HostName": host.name,
+        "Description": host.description,
+        "OwnerId": tables.vpcs[host.vpc_id].account_id,
+        "VpcId": host.vpc_id,
+        "VpcName": tables.vpcs[host.vpc_id].name,
+        "SubnetId": host.subnet_id,
+        "SubnetName": tables.subnets[host.subnet_id].name,
+        "PrivateIpAddress": str(host.address),
+        "PublicIpAddress": None if public is None else str(public.address),
+        "Groups": _groups(tables, host.group_ids),
+        "Services": sorted(
+            each.name for each in tables.services.values() if each.host_id == host.id
+        ),
+        "Number": host.number,
+        "Attached": host.attached or None,
+        "Declared": host.declared,
     }
 
 
@@ -165,6 +381,7 @@ def _service(tables: Tables, service: Service) -> dict[str, Any]:
         "Kind": service.kind,
         "PrivateIpAddress": str(service.address),
         "Port": service.port,
+        "HostName": tables.hosts[service.host_id].name if service.host_id else None,
         "SizeBytes": service.size_bytes,
         "Groups": _groups(tables, service.group_ids),
         "Declared": service.declared,
@@ -173,7 +390,9 @@ def _service(tables: Tables, service: Service) -> dict[str, Any]:
 
 def _function(tables: Tables, function: Function) -> dict[str, Any]:
     return {
-        "FunctionName": function.name,
+        "FunctionName": function.function_name,
+        "Version": function.qualifier,
+        "Aliases": [_alias(tables, function, alias) for alias in function.aliases],
         "Account": function.account_id,
         "Networking": function.config.networking.value,
         "MemorySize": function.memory_mb,
@@ -197,6 +416,25 @@ def _function(tables: Tables, function: Function) -> dict[str, Any]:
     }
 
 
+def _alias(tables: Tables, function: Function, alias: Alias) -> dict[str, Any]:
+    version = tables.function(f"{function.name}:{alias.version or LATEST}")
+    found = None
+    if alias.provisioned_concurrency and version is not None:
+        state = provisioned_of(tables, version)
+        found = {
+            "RequestedProvisionedConcurrentExecutions": state.requested,
+            "AllocatedProvisionedConcurrentExecutions": state.available,
+            "AvailableProvisionedConcurrentExecutions": state.available,
+            "Status": state.status.value,
+            "StatusReason": state.reason,
+        }
+    return {
+        "Name": alias.name,
+        "FunctionVersion": str(alias.version or LATEST),
+        "ProvisionedConcurrency": found,
+    }
+
+
 def _code(code: Code) -> dict[str, Any]:
     return {
         "Path": code.path,
@@ -204,6 +442,8 @@ def _code(code: Code) -> dict[str, Any]:
         "Handler": code.handler,
         "Runtime": code.runtime,
         "Timeout": code.timeout_seconds,
+        "EphemeralStorage": code.ephemeral_storage_mb,
+        "Layers": [{"Path": each.path, "CodeSha256": each.sha256} for each in code.layers],
     }
 
 

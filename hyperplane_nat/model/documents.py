@@ -20,17 +20,22 @@ from hyperplane_nat.model.entities import (
     KINDS,
     Entity,
     ExecutionEnvironment,
+    Host,
+    InterfaceKind,
     SecurityGroup,
     Service,
     Subnet,
 )
 from hyperplane_nat.model.errors import StateError
+from hyperplane_nat.model.gateway_entities import RouteTable
 from hyperplane_nat.model.tables import Tables
 
-SCHEMA = 2
-_READ = (1, SCHEMA)
-"""Schema 1 has neither interfaces nor environments of the lab file; they come with the declaration.
-Its VPCs name the addresses of these interfaces, which is ignored."""
+SCHEMA = 4
+_READ = (1, 2, 3, SCHEMA)
+"""Schema 3 has no route tables and nothing that they lead to, schema 2 no hosts either. Schema 1
+has neither interfaces nor environments of the lab file; they come with the declaration. Its VPCs
+name the addresses of these interfaces, which is ignored.
+"""
 _START_AGAIN = "move it away and apply the lab file again"
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
@@ -102,17 +107,53 @@ def canonical(value: object) -> str:
 
 def dangling(tables: Tables) -> Iterable[str]:
     """References that lead nowhere, one line each."""
-    parts: list[Subnet | SecurityGroup | Service] = [*tables.subnets.values()]
-    parts += [*tables.groups.values(), *tables.services.values()]
+    parts: list[Subnet | SecurityGroup | Host | Service | RouteTable] = [*tables.subnets.values()]
+    parts += [*tables.groups.values(), *tables.hosts.values(), *tables.services.values()]
+    parts += tables.route_tables.values()
     for part in parts:
         if part.vpc_id not in tables.vpcs:
             yield f"{part.id} is in missing {part.vpc_id}"
     for interface in tables.interfaces.values():
-        if interface.vpc_id not in tables.vpcs or interface.subnet_id not in tables.subnets:
+        placed = interface.kind is InterfaceKind.ROUTER or interface.subnet_id in tables.subnets
+        if interface.vpc_id not in tables.vpcs or not placed:
             yield f"{interface.id} is in missing {interface.subnet_id}"
         for group_id in interface.group_ids:
             if group_id not in tables.groups:
                 yield f"{interface.id} has missing {group_id}"
+    for host in tables.hosts.values():
+        if host.subnet_id not in tables.subnets:
+            yield f"{host.id} is in missing {host.subnet_id}"
+        if tables.router_interface(host.vpc_id) is None:
+            yield f"{host.id} has no interface to its VPC's router"
+        for group_id in host.group_ids:
+            if group_id not in tables.groups:
+                yield f"{host.id} has missing {group_id}"
+    for service in tables.services.values():
+        if service.host_id and service.host_id not in tables.hosts:
+            yield f"{service.id} is on missing {service.host_id}"
+    for table in tables.route_tables.values():
+        for subnet_id in table.subnet_ids:
+            if subnet_id not in tables.subnets:
+                yield f"{table.id} is that of missing {subnet_id}"
+    for gateway in tables.internet_gateways.values():
+        if gateway.vpc_id and (
+            gateway.vpc_id not in tables.vpcs or gateway.id not in tables.interfaces
+        ):
+            yield f"{gateway.id} has no interface, or is attached to missing {gateway.vpc_id}"
+    for address in tables.elastic_addresses.values():
+        if address.association_id and not (
+            address.host_id in tables.hosts or address.nat_gateway_id in tables.nat_gateways
+        ):
+            holder = address.host_id or address.nat_gateway_id
+            yield f"{address.id} is associated with missing {holder}"
+    for nat_gateway in tables.nat_gateways.values():
+        if nat_gateway.subnet_id not in tables.subnets:
+            yield f"{nat_gateway.id} is in missing {nat_gateway.subnet_id}"
+        if nat_gateway.interface_id and nat_gateway.interface_id not in tables.interfaces:
+            yield f"{nat_gateway.id} has missing {nat_gateway.interface_id}"
+        for each in nat_gateway.addresses:
+            if each.allocation_id and each.allocation_id not in tables.elastic_addresses:
+                yield f"{nat_gateway.id} has missing {each.allocation_id}"
     for function in tables.functions.values():
         for subnet_id in function.target.subnet_ids + function.config.subnet_ids:
             if subnet_id not in tables.subnets:

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
-from hyperplane_nat.model.resources import Code, Networking, Protocol
+from hyperplane_nat.model.gateway_entities import (
+    ElasticAddress,
+    InternetGateway,
+    NatGateway,
+    RouteTable,
+)
+from hyperplane_nat.model.resources import AVAILABILITY_ZONE, Code, Networking, Protocol
 from hyperplane_nat.model.states import (
     EnvironmentState,
     FunctionState,
@@ -61,6 +67,10 @@ class Vpc:
     """Its number in the forwarder, from 1: addresses are compared within a VPC only."""
     declared: bool = True
     """As of `Account`."""
+    enable_dns_support: bool = True
+    """Whether it has a resolver (EC2 API, ModifyVpcAttribute)."""
+    enable_dns_hostnames: bool = False
+    """Whether its addresses have private names (the same)."""
 
     @property
     def key(self) -> str:
@@ -78,6 +88,7 @@ class Subnet:
     cidr: IPv4Network
     declared: bool = True
     """As of `Account`."""
+    availability_zone: str = AVAILABILITY_ZONE
 
     @property
     def key(self) -> str:
@@ -121,6 +132,36 @@ class SecurityGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """A host in a VPC, with a network namespace to itself (EC2 API, `Instance`)."""
+
+    id: str
+    name: str
+    vpc_id: str
+    subnet_id: str
+    address: IPv4Address
+    group_ids: tuple[str, ...]
+    """Sorted: a set. Without any, everything may go in and out."""
+    description: str
+    number: int
+    """Its number in the forwarder, from 1; its namespace and link are named after it."""
+    attached: str = ""
+    """File of the namespace that somebody attached; empty for one that the lab makes."""
+    declared: bool = True
+    """As of `Account`."""
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+    @property
+    def interface_id(self) -> str:
+        """The id of its one interface: it has the digits of the host's own."""
+        return f"eni-{self.id.partition('-')[2]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A server in a VPC."""
 
@@ -134,6 +175,8 @@ class Service:
     group_ids: tuple[str, ...] = ()
     declared: bool = True
     """As of `Account`."""
+    host_id: str = ""
+    """The host that it runs on, whose address it then has; empty: the VPC's router."""
 
     @property
     def key(self) -> str:
@@ -173,12 +216,32 @@ class NetworkConfig:
         )
 
 
+LATEST = "$LATEST"
+"""What is invoked of a function without a qualifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name for a version of a function (Lambda API, `AliasConfiguration`)."""
+
+    name: str
+    version: int
+    """The number of a published version; 0: $LATEST."""
+    declared: bool = True
+    """As of `Account`."""
+    provisioned_concurrency: int = 0
+    """How many environments of the version are kept initialized for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A Lambda function. Reasons and codes are those of the Lambda API."""
+    """A Lambda function, or a version that was published of one, which is a function to whatever
+    serves it. Reasons and codes are those of the Lambda API.
+    """
 
     id: str
     name: str
+    """Of a version with its number: `orders:3`."""
     account_id: str
     memory_mb: int
     config: NetworkConfig
@@ -203,12 +266,31 @@ class Function:
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of its handler and of programs."""
     reserved_concurrency: int | None = None
-    """Invocations that there may be at a time (Lambda API, PutFunctionConcurrency)."""
+    """Invocations that there may be at a time, versions included (Lambda API,
+    PutFunctionConcurrency)."""
+    aliases: tuple[Alias, ...] = ()
+    """By name; a version has none."""
+    published: int = 0
+    """The number of this version, or of the last one that was published; none is used twice."""
+    function_id: str = ""
+    """Of a version: the function that it is one of."""
+    provisioning_failure: str = ""
+    """Of a version: why its provisioned concurrency is not there and is not tried again."""
 
     @property
     def key(self) -> str:
         """Its id: a function of the same name made later is another one."""
         return self.id
+
+    @property
+    def function_name(self) -> str:
+        """Its name without a version."""
+        return self.name.partition(":")[0]
+
+    @property
+    def qualifier(self) -> str:
+        """The version that it is: $LATEST or a number."""
+        return self.name.partition(":")[2] or LATEST
 
     @property
     def target(self) -> NetworkConfig:
@@ -234,6 +316,16 @@ class InterfaceKind(StrEnum):
     INTERNET = "internet"
     STATIC = "static"
     """The environments of the lab file."""
+    ROUTER = "router"
+    """The hosts of a VPC: it leads from the fabric to the VPC's router, and is in no subnet."""
+    INTERNET_GATEWAY = "internet-gateway"
+    """A VPC with an internet gateway: it is in the internet, and has its public addresses."""
+    NAT_GATEWAY = "nat-gateway"
+    """What a NAT gateway serves. It has no link."""
+
+
+INTERFACE_TYPES = {InterfaceKind.NAT_GATEWAY: "natGateway"}
+"""Of those that are not Lambda's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +407,8 @@ class ExecutionEnvironment:
     """Whether the invocation that it serves, or served last, started it."""
     due: float | None = None
     """When it is given up, idle as it is."""
+    provisioned: bool = False
+    """Whether it is kept for provisioned concurrency, and not given up when idle."""
 
     @property
     def key(self) -> int:
@@ -335,6 +429,20 @@ class RetiredNumber:
 
 
 @dataclass(frozen=True, slots=True)
+class RetiredHost:
+    """A host's number that flows, or what stands of the host, may still refer to."""
+
+    number: int
+    attached: str = ""
+    """As of `Host`."""
+
+    @property
+    def key(self) -> int:
+        """The number."""
+        return self.number
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """The declaration that was applied last."""
 
@@ -343,17 +451,23 @@ class Declaration:
     """There is one."""
 
 
-Entity = (
+Resource = (
     Account
     | Vpc
     | Subnet
     | SecurityGroup
+    | Host
     | Service
+    | RouteTable
+    | InternetGateway
+    | ElasticAddress
+    | NatGateway
     | Function
-    | NetworkInterface
-    | ExecutionEnvironment
-    | RetiredNumber
-    | Declaration
+)
+"""What customers own."""
+
+Entity = (
+    Resource | NetworkInterface | ExecutionEnvironment | RetiredNumber | RetiredHost | Declaration
 )
 
 KINDS: dict[str, type[Entity]] = {
@@ -361,11 +475,17 @@ KINDS: dict[str, type[Entity]] = {
     "vpc": Vpc,
     "subnet": Subnet,
     "security_group": SecurityGroup,
+    "host": Host,
     "service": Service,
+    "route_table": RouteTable,
+    "internet_gateway": InternetGateway,
+    "elastic_address": ElasticAddress,
+    "nat_gateway": NatGateway,
     "function": Function,
     "interface": NetworkInterface,
     "environment": ExecutionEnvironment,
     "retired_number": RetiredNumber,
+    "retired_host": RetiredHost,
     "declaration": Declaration,
 }
 """By the name of the kind in documents; an entity comes after those it refers to."""

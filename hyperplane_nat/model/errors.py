@@ -52,10 +52,16 @@ SECTIONS = {
     "account": "account",
     "vpc": "vpc",
     "function": "function",
+    "alias": "function.alias",
     "internet-host": "internet",
     "subnet": "vpc.subnet",
     "security-group": "vpc.security_group",
+    "host": "vpc.host",
     "service": "vpc.service",
+    "route-table": "vpc.route_table",
+    "nat-gateway": "vpc.nat_gateway",
+    "internet-gateway": "vpc",
+    "public-address": "vpc.host",
 }
 """The section of a lab file that each kind of a plan's lines is in."""
 

@@ -9,15 +9,17 @@ of the caller's pool and an interface: a shared one that exists already, or, in 
 2019, one made for this environment alone, subject to quota and subnet.
 
 Refusals have the names of the Lambda API. While a function is being created, Invoke answers
-ResourceConflictException ("Troubleshoot invocation issues in Lambda"); an Inactive function and one
-that is being restored answer ResourceNotReadyException (AWS re:Post, "How do I troubleshoot Lambda
-function invocation errors 502 and 500?").
+ResourceConflictException ("Troubleshoot invocation issues in Lambda"); one that is Failed for want
+of interfaces answers ENILimitReachedException or SubnetIPAddressLimitReachedException; an Inactive
+function and one that is being restored answer ResourceNotReadyException (AWS re:Post, "How do I
+troubleshoot Lambda function invocation errors 502 and 500?").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hyperplane_nat.model.entities import (
     ExecutionEnvironment,
@@ -26,8 +28,8 @@ from hyperplane_nat.model.entities import (
     NetworkInterface,
 )
 from hyperplane_nat.model.errors import ConcurrencyError, ModelError
-from hyperplane_nat.model.lifecycle import RESTORING, Lifecycle
-from hyperplane_nat.model.resources import Networking
+from hyperplane_nat.model.lifecycle import REASON_CODES, RESTORING, Lifecycle
+from hyperplane_nat.model.resources import Code, Networking
 from hyperplane_nat.model.states import (
     ENVIRONMENT_STATES,
     INTERFACE_STATES,
@@ -38,6 +40,9 @@ from hyperplane_nat.model.states import (
     InterfaceStatus,
     following,
 )
+
+ERRORS = {code: error for error, code in REASON_CODES.items()}
+"""What Invoke answers for a function that is Failed with one of these codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,15 @@ class Placement:
     """What AWS takes for the network of this start, scaled; 0 when warm."""
 
 
+def not_found(named: str) -> ModelError:
+    """The error of a function, version or alias that is not there."""
+    return ModelError(
+        "ResourceNotFoundException",
+        f"Function not found: {named}",
+        "hyperplane-nat functions lists those there are",
+    )
+
+
 def not_ready(function: Function) -> ModelError:
     """The error of an invocation of a function that is not Active."""
     if function.state is FunctionState.INACTIVE or function.state_reason_code == RESTORING:
@@ -65,6 +79,12 @@ def not_ready(function: Function) -> ModelError:
             "try again when it is Active",
         )
     remedy = "try again when it is Active"
+    if function.state is FunctionState.FAILED and function.state_reason_code in ERRORS:
+        return ModelError(
+            ERRORS[function.state_reason_code],
+            f"function {function.name} is {function.state}: {function.state_reason}",
+            "make room, then apply again or change its subnets",
+        )
     if function.state is FunctionState.FAILED:
         remedy = f"it failed with {function.state_reason_code}: apply again, or delete it"
     return ModelError(
@@ -88,7 +108,7 @@ class Invocations:
         if function.state is not FunctionState.ACTIVE:
             raise not_ready(function)
         self._refuse_beyond_reserved(function)
-        slot = self._tables.last_idle_of(function.id)
+        slot = self._idle(function)
         if slot is not None:
             environment = self._tables.environments[slot]
             environment = replace(
@@ -115,12 +135,38 @@ class Invocations:
         self._lifecycle.used(function)
         return self.placement(environment)
 
+    def provision(self, version: Function) -> Placement:
+        """Place the initialization of an environment that is kept for provisioned concurrency."""
+        environment = ExecutionEnvironment(
+            slot=self._free_slot(),
+            function_id=version.id,
+            function_name=version.name,
+            version=version.version,
+            interface_id=self._interface_for(version).id,
+            state=EnvironmentState.INITIALIZING,
+            invocations=0,
+            provisioned=True,
+        )
+        self._tables.put(environment)
+        return self.placement(environment)
+
+    def _idle(self, function: Function) -> int | None:
+        """What is provisioned for a version is used before anything else."""
+        if function.function_id:
+            for slot in reversed(self._tables.idle_of(function.id)):
+                if self._tables.environments[slot].provisioned:
+                    return slot
+        return self._tables.last_idle_of(function.id)
+
     def _refuse_beyond_reserved(self, function: Function) -> None:
+        function = self._tables.functions.get(function.function_id, function)
         if function.reserved_concurrency is None:
             return
         serving = sum(
             environment.state in (EnvironmentState.INITIALIZING, EnvironmentState.BUSY)
-            for environment in self._tables.environments_of(function.id)
+            and environment.invocations > 0
+            for each in (function, *self._tables.versions(function))
+            for environment in self._tables.environments_of(each.id)
         )
         if serving >= function.reserved_concurrency:
             raise ConcurrencyError(
@@ -184,12 +230,13 @@ class Invocations:
         ):
             self._lifecycle.give_up(environment)
             return
+        seconds = settings.scaled(settings.warm_idle_seconds)
         self._tables.put(
             replace(
                 environment,
                 state=following(ENVIRONMENT_STATES, environment.state, EnvironmentEvent.ENDED),
                 token=None,
-                due=self._lifecycle.now + settings.scaled(settings.warm_idle_seconds),
+                due=None if environment.provisioned else self._lifecycle.now + seconds,
             )
         )
         self._lifecycle.used(function)
@@ -234,7 +281,7 @@ class Invocations:
                     self._tables.subnets[subnet_id],
                     config.owner_id,
                     config.group_ids,
-                    function.name,
+                    function.function_name,
                 )
             except ModelError as error:
                 out_of_addresses = error
@@ -251,3 +298,27 @@ def wrong_state(environment: ExecutionEnvironment, what: str) -> ModelError:
         f"environment {environment.slot} is {environment.state} and cannot {what}",
         "follow its states: initializing, busy, idle, terminating",
     )
+
+
+def code_of(function: Function) -> Code:
+    """The code of a function with a handler, else ModelError."""
+    if function.code is None:
+        raise ModelError(
+            "InvalidParameterValueException",
+            f"function {function.name} has no handler",
+            "give it code, or name a program: invoke FUNCTION -- CMD",
+        )
+    return function.code
+
+
+def code_with(function: Function, changes: Mapping[str, Any]) -> Code | None:
+    """The code that a function has with other values of these fields, else ModelError."""
+    if function.code is not None:
+        return replace(function.code, **changes)
+    if changes:
+        raise ModelError(
+            "InvalidParameterValueException",
+            f"function {function.name} was made without code and handler",
+            "delete it, and create it with both",
+        )
+    return None

@@ -24,10 +24,14 @@ from hyperplane_nat.model.entities import (
     Combination,
     ExecutionEnvironment,
     Function,
+    Host,
     InterfaceKind,
     NetworkConfig,
     NetworkInterface,
+    RetiredHost,
+    RetiredNumber,
     Subnet,
+    Vpc,
 )
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import RandomHex, link_name, resource_id, uuid
@@ -52,11 +56,22 @@ from hyperplane_nat.model.tables import Tables
 RESERVED_FIRST = 4
 """Addresses at the start of a subnet that AWS keeps, the last one aside ("Subnet CIDR blocks")."""
 
+HOSTS_MAX = 1024
+"""Numbers of hosts, 0 included, which is not used: a state map has room for so many."""
+
 REASON_CODES = {
     "ENILimitReachedException": "EniLimitExceeded",
     "SubnetIPAddressLimitReachedException": "SubnetOutOfIPAddresses",
 }
 """`StateReasonCode` of the Lambda API, by the error that stands behind it."""
+
+_STANDING = (
+    InterfaceKind.STATIC,
+    InterfaceKind.ROUTER,
+    InterfaceKind.INTERNET_GATEWAY,
+    InterfaceKind.NAT_GATEWAY,
+)
+"""Interfaces that do not go when they have no user."""
 
 CREATING = "Creating"
 RESTORING = "Restoring"
@@ -80,13 +95,33 @@ class Lifecycle:
         self.now = clock()
         self.connections: dict[str, int] = {}
         """Connections by interface id, as told last."""
+        self.host_numbers = HOSTS_MAX
+        """How many numbers there are for hosts, as the state map has room for."""
         self._numbers = numbers
 
     def acquire(self, config: NetworkConfig, function_name: str) -> None:
-        """Make the shared interfaces that `config` needs and that do not exist."""
-        for combination in config.combinations:
-            if not self.tables.sharing(combination):
+        """Make the shared interfaces that `config` needs and that do not exist, all or none."""
+        missing = [each for each in config.combinations if not self.tables.sharing(each)]
+        try:
+            for combination in missing:
                 self.create_shared(combination, config, function_name)
+        except ModelError:
+            for combination in missing:
+                for interface in self.tables.sharing(combination):
+                    self.tables.remove(interface)
+            raise
+
+    def provide(self, function: Function, config: NetworkConfig) -> None:
+        """The same for a function that has asked for it; without addresses or quota it fails, as on
+        AWS, where it is told no sooner (`StateReasonCode`, `LastUpdateStatusReasonCode`).
+        """
+        try:
+            self.acquire(config, function.function_name)
+        except ModelError as error:
+            if error.code not in REASON_CODES:
+                raise
+            code = REASON_CODES[error.code]
+            self.tables.put(self._without_interfaces(function, code, error.text))
 
     def create_shared(
         self, combination: Combination, config: NetworkConfig, function_name: str
@@ -126,28 +161,73 @@ class Lifecycle:
                 f"VPC {vpc.name} has {quota} Lambda network interfaces, as many as it may",
                 "share subnets and security groups, or raise lifecycle.interfaces_per_vpc",
             )
-        interface_id = resource_id("eni", self.random_hex)
-        while link_name(interface_id) in self.tables.links:
-            interface_id = resource_id("eni", self.random_hex)
+        interface_id = self.new_interface_id()
         interface = NetworkInterface(
             id=interface_id,
             kind=kind,
             status=InterfaceStatus.PENDING,
             description=f"AWS Lambda VPC ENI-{function_name}-{uuid(self.random_hex)}",
-            number=self._free_number(),
+            number=self.free_number(),
             link=link_name(interface_id),
             owner_id=owner_id,
             vpc_id=vpc.id,
             subnet_id=subnet.id,
             group_ids=group_ids,
-            address=self._free_address(subnet),
+            address=self.free_address(subnet),
         )
         self.tables.put(interface)
         return interface
 
+    def router_interface(self, vpc: Vpc) -> NetworkInterface:
+        """The interface that leads to the VPC's router, made when there is none yet.
+
+        Its address is the fabric's: base + 3 of the VPC, which AWS reserves wherever a subnet has
+        it ("Subnet CIDR blocks").
+        """
+        if (found := self.tables.router_interface(vpc.id)) is not None:
+            return found
+        interface_id = self.new_interface_id()
+        interface = NetworkInterface(
+            id=interface_id,
+            kind=InterfaceKind.ROUTER,
+            status=InterfaceStatus.AVAILABLE,
+            description=f"Hosts of VPC {vpc.name}",
+            number=self.free_number(),
+            link=link_name(interface_id),
+            owner_id=vpc.account_id,
+            vpc_id=vpc.id,
+            subnet_id="",
+            group_ids=(),
+            address=vpc.cidr.network_address + 3,
+            requester_id=vpc.account_id,
+        )
+        self.tables.put(interface)
+        return interface
+
+    def free_host_number(self) -> int:
+        """A number for a host. InstanceLimitExceeded."""
+        for number in range(1, self.host_numbers):
+            if number not in self.tables.host_numbers:
+                return number
+        room = max(self.host_numbers - 1, 0)
+        raise ModelError(
+            "InstanceLimitExceeded",
+            f"the lab has room for {room} hosts and no more",
+            "delete some" if room else "its state map is of a former version: down, and up again",
+        )
+
+    def forget_host(self, host: Host) -> None:
+        """A host goes, and with the last one of its VPC the interface to the VPC's router."""
+        self.tables.remove(host)
+        self.tables.put(RetiredHost(host.number, host.attached))
+        interface = self.tables.router_interface(host.vpc_id)
+        if interface is not None and not self.tables.hosts_in(host.vpc_id):
+            self.tables.remove(interface)
+            self.tables.put(RetiredNumber(interface.number))
+
     def configure(self, function: Function, config: NetworkConfig) -> None:
         """Give a function another configuration; the old one serves until the new one can."""
-        _refuse_while_changing(function)
+        refuse_while_changing(function)
         if function.state is FunctionState.ACTIVE:
             function = replace(
                 function,
@@ -170,14 +250,14 @@ class Lifecycle:
             )
             self._give_up_old(function)
         self.tables.put(function)
-        self.acquire(config, function.name)
+        self.provide(function, config)
 
     def renew(self, function: Function, wanted: FunctionResource) -> Function:
         """
         Give a function other memory, code or variables: who serves goes on to its end with what it
         has, and new environments have the new.
         """
-        _refuse_while_changing(function)
+        refuse_while_changing(function)
         function = replace(
             function,
             memory_mb=wanted.memory_mb,
@@ -200,7 +280,7 @@ class Lifecycle:
                 last_used=self.now,
             )
         )
-        self.acquire(function.config, function.name)
+        self.acquire(function.config, function.function_name)
 
     def wake_failed(self, function: Function, error: ModelError) -> None:
         """Its interfaces cannot be made again: it stays Inactive and says why."""
@@ -214,7 +294,9 @@ class Lifecycle:
         )
 
     def forget_function(self, function: Function) -> None:
-        """Delete a function: its idle environments go, busy ones finish."""
+        """Delete a function and its versions: idle environments go, busy ones finish."""
+        for version in self.tables.versions(function):
+            self.forget_function(version)
         for slot in self.tables.idle_of(function.id):
             self.give_up(self.tables.environments[slot])
         self.tables.remove(function)
@@ -245,7 +327,7 @@ class Lifecycle:
         if holder is None:
             return False
         config = holder.config if combination in holder.config.combinations else holder.target
-        self.create_shared(combination, config, holder.name)
+        self.create_shared(combination, config, holder.function_name)
         return True
 
     def full(self, interface: NetworkInterface) -> bool:
@@ -261,32 +343,34 @@ class Lifecycle:
         if combination is None or self.tables.sharing(combination):
             return
         for function in self.tables.holders(combination):
-            if function.state is FunctionState.PENDING:
-                restoring = function.state_reason_code == RESTORING
-                event = (
-                    FunctionEvent.RESTORING_FAILED
-                    if restoring
-                    else FunctionEvent.PROVISIONING_FAILED
-                )
-                function = replace(
-                    function,
-                    state=following(FUNCTION_STATES, function.state, event),
-                    state_reason=reason,
-                    state_reason_code=code,
-                )
-            elif function.update is not None and combination in function.update.combinations:
-                function = self._aging(
-                    replace(
-                        function,
-                        update=None,
-                        last_update_status=following(
-                            UPDATE_STATES, function.last_update_status, UpdateEvent.BROKEN_OFF
-                        ),
-                        last_update_status_reason=reason,
-                        last_update_status_reason_code=code,
-                    )
-                )
-            self.tables.put(function)
+            updating = function.update is not None and combination in function.update.combinations
+            if function.state is FunctionState.PENDING or updating:
+                self.tables.put(self._without_interfaces(function, code, reason))
+
+    def _without_interfaces(self, function: Function, code: str, reason: str) -> Function:
+        """What becomes of a function that is Pending or being updated and cannot have them."""
+        if function.state is FunctionState.PENDING:
+            restoring = function.state_reason_code == RESTORING
+            event = (
+                FunctionEvent.RESTORING_FAILED if restoring else FunctionEvent.PROVISIONING_FAILED
+            )
+            return replace(
+                function,
+                state=following(FUNCTION_STATES, function.state, event),
+                state_reason=reason,
+                state_reason_code=code,
+            )
+        return self._aging(
+            replace(
+                function,
+                update=None,
+                last_update_status=following(
+                    UPDATE_STATES, function.last_update_status, UpdateEvent.BROKEN_OFF
+                ),
+                last_update_status_reason=reason,
+                last_update_status_reason_code=code,
+            )
+        )
 
     def settle(self) -> None:
         """Apply what follows from the changes made so far, until nothing follows."""
@@ -320,6 +404,7 @@ class Lifecycle:
         environments = self.tables.environments_of(function.id)
         if any(
             environment.state in (EnvironmentState.INITIALIZING, EnvironmentState.BUSY)
+            or environment.provisioned
             for environment in environments
         ):
             self.used(function)
@@ -340,7 +425,7 @@ class Lifecycle:
         used = self.tables.references(interface) > 0
         if interface.status is InterfaceStatus.AVAILABLE and used:
             event, due = InterfaceEvent.ATTACHED, None
-        elif interface.kind is InterfaceKind.STATIC:
+        elif interface.kind in _STANDING:
             return
         elif interface.status is InterfaceStatus.IN_USE and not used:
             event, due = InterfaceEvent.DETACHED, self.now + self._deletion_seconds(interface)
@@ -418,7 +503,15 @@ class Lifecycle:
             return self.settings.scaled(self.settings.per_environment_deletion_seconds)
         return self.settings.scaled(self.settings.interface_deletion_seconds)
 
-    def _free_number(self) -> int:
+    def new_interface_id(self) -> str:
+        """An id whose link no interface has."""
+        interface_id = resource_id("eni", self.random_hex)
+        while link_name(interface_id) in self.tables.links:
+            interface_id = resource_id("eni", self.random_hex)
+        return interface_id
+
+    def free_number(self) -> int:
+        """A number for an address of an interface. ENILimitReachedException."""
         for number in range(self._numbers):
             if number not in self.tables.numbers:
                 return number
@@ -428,7 +521,15 @@ class Lifecycle:
             "delete functions, or share subnets and security groups",
         )
 
-    def _free_address(self, subnet: Subnet) -> IPv4Address:
+    def free_addresses(self, subnet: Subnet) -> int:
+        """How many addresses of a subnet nobody has."""
+        taken = self.tables.addresses(subnet.vpc_id)
+        first = int(subnet.cidr.network_address) + RESERVED_FIRST
+        last = int(subnet.cidr.broadcast_address)
+        return last - first - sum(first <= address < last for address in taken)
+
+    def free_address(self, subnet: Subnet) -> IPv4Address:
+        """The first address of a subnet that nobody has. SubnetIPAddressLimitReachedException."""
         taken: Mapping[int, int] = self.tables.addresses(subnet.vpc_id)
         first = int(subnet.cidr.network_address) + RESERVED_FIRST
         for address in range(first, int(subnet.cidr.broadcast_address)):
@@ -441,7 +542,8 @@ class Lifecycle:
         )
 
 
-def _refuse_while_changing(function: Function) -> None:
+def refuse_while_changing(function: Function) -> None:
+    """ResourceConflictException while it is Pending, or a change is under way."""
     if function.state is FunctionState.PENDING or function.update is not None:
         raise ModelError(
             "ResourceConflictException",

@@ -5,8 +5,9 @@ Theory of operation
 -------------------
 A plan is found by doing it. `Planner.run` makes the `Changes` that commands make, in an order in
 which each is possible, and writes a line for each; `Region.plan` takes it all back, `Region.apply`
-keeps it. So a plan shows what apply does, and whatever makes an apply impossible, a quota or the
-last free address included, is told before anything is changed.
+keeps it. So a plan shows what apply does, and whatever makes an apply impossible, the last
+free address for a host included, is told before anything is changed. A function for whose
+interfaces there is no address or quota is made all the same, and Failed; its line says so.
 
 The order: everything that others refer to is made first, then functions are deleted, created and
 changed, then what nobody refers to any more is deleted, those that refer before those referred to.
@@ -15,8 +16,8 @@ interface is such a user until it is deleted, up to 20 minutes after the functio
 for that has it left out (`keep_used`), and runs the same plan again: what nobody wants any more is
 deleted by the first run that finds it without a user.
 
-A VPC whose network, account or MTU changes, and a subnet whose network changes, is another one: the
-old one is deleted, the new one made.
+A VPC whose network, account or MTU changes, and a subnet whose network or availability zone
+changes, is another one: the old one is deleted, the new one made.
 
 What commands have made and no declaration has named stays, unless something else is to have its
 name. What a declaration names is declared from then on, whoever has made it.
@@ -34,7 +35,10 @@ from hashlib import sha256
 from hyperplane_nat.model.changes import Changes, N, by_name, parts_of
 from hyperplane_nat.model.entities import (
     Account,
+    Alias,
     Declaration,
+    Function,
+    Host,
     NetworkConfig,
     Rule,
     SecurityGroup,
@@ -42,9 +46,12 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.gateway_planner import GatewayPlanner
 from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.resources import (
+    AliasResource,
     FunctionResource,
+    HostResource,
     Networking,
     Resources,
     RuleResource,
@@ -52,13 +59,9 @@ from hyperplane_nat.model.resources import (
     SubnetResource,
     VpcResource,
 )
+from hyperplane_nat.model.states import FunctionState
 from hyperplane_nat.model.validation import INTERNET, accounts_of, check_subnets, validate
-
-FUNCTION_FIELDS = {
-    "ENILimitReachedException": "subnets",
-    "SubnetIPAddressLimitReachedException": "subnets",
-}
-"""The field of a function that an error of making it is about."""
+from hyperplane_nat.model.versions import Versions
 
 CREATE = "create"
 CHANGE = "change"
@@ -72,7 +75,9 @@ class PlanLine:
     action: str
     """"create", "change" or "delete"."""
     kind: str
-    """"account", "vpc", "subnet", "security-group", "service", "internet-host", "function"."""
+    """"account", "vpc", "subnet", "security-group", "internet-gateway", "host", "service",
+    "internet-host", "public-address", "nat-gateway", "route-table", "function", "version" and
+    "alias"."""
     name: str
     """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
     detail: str = ""
@@ -95,7 +100,9 @@ class Planner:
         self._vpcs: dict[str, Vpc] = {}
         self._subnets: dict[tuple[str, str], Subnet] = {}
         self._groups: dict[tuple[str, str], SecurityGroup] = {}
+        self._hosts: dict[tuple[str, str], Host] = {}
         self._services: set[str] = set()
+        self._gateways = GatewayPlanner(self._changes, self._line, self._still_used)
 
     def run(self) -> tuple[PlanLine, ...]:
         """Do it; the lines in the order of the steps."""
@@ -104,20 +111,29 @@ class Planner:
         self._make_accounts()
         for vpc in self._wanted.vpcs:
             self._make_vpc(vpc)
+        # Its numbers are fixed; what comes behind it takes what is left.
+        self._provide()
+        for vpc in self._wanted.vpcs:
+            self._make_hosts(self._vpcs[vpc.name], vpc.hosts)
         for vpc in self._wanted.vpcs:
             self._make_services(self._vpcs[vpc.name], vpc.services)
         self._make_services(internet, self._wanted.internet)
         self._delete_services()
-        self._provide()
+        self._delete_hosts()
         for service in self._tables.services.values():
             self._changes.check_address(service)
+        for host in self._hosts.values():
+            self._changes.check_host_address(host)
+        self._gateways.expose(self._hosts, self._wanted.vpcs)
+        for vpc in self._wanted.vpcs:
+            self._gateways.make_nat_gateways(self._vpcs[vpc.name], vpc, self._subnets)
+            self._gateways.make_tables(self._vpcs[vpc.name], vpc, self._subnets, self._hosts)
         self._delete_functions()
         for function in self._wanted.functions:
             try:
                 self._make_function(function)
             except ModelError as error:
-                field = FUNCTION_FIELDS.get(error.code, "")
-                raise error.at(entry_of("function", function.name, field)) from None
+                raise error.at(entry_of("function", function.name)) from None
         self._lifecycle.settle()
         self._delete_unused(internet)
         if not self._applied:
@@ -167,6 +183,9 @@ class Planner:
         return self._declaration in self._tables.declarations.values()
 
     def _delete_unused(self, internet: Vpc) -> None:
+        there = self._vpcs
+        wanted = {there[vpc.name].id: vpc for vpc in self._wanted.vpcs if vpc.name in there}
+        self._gateways.delete_unused(wanted)
         self._delete_groups()
         self._delete_subnets()
         self._delete_vpcs(internet)
@@ -202,21 +221,35 @@ class Planner:
             ),
             None,
         )
+        dns = {
+            "enable_dns_support": wanted.enable_dns_support,
+            "enable_dns_hostnames": wanted.enable_dns_hostnames,
+        }
         if vpc is None:
             vpc = self._changes.make_vpc(wanted.name, owner, wanted.cidr, wanted.mtu_bytes)
             self._line(CREATE, "vpc", vpc.name, str(vpc.cidr))
+            vpc = self._changes.modify_vpc(vpc, dns)
+        elif any(getattr(vpc, field) != value for field, value in dns.items()):
+            vpc = self._changes.modify_vpc(vpc, dns)
+            self._line(CHANGE, "vpc", vpc.name, "DNS attributes")
         self._vpcs[vpc.name] = vpc = self._declared(vpc)
         present = {
             item.name: item for item in self._tables.subnets.values() if item.vpc_id == vpc.id
         }
         for item in wanted.subnets:
             subnet = present.get(item.name)
-            if subnet is None or subnet.cidr != item.cidr:
-                subnet = self._changes.make_subnet(vpc, item.name, item.cidr)
+            if subnet is None or (subnet.cidr, subnet.availability_zone) != (
+                item.cidr,
+                item.availability_zone,
+            ):
+                subnet = self._changes.make_subnet(
+                    vpc, item.name, item.cidr, item.availability_zone
+                )
                 self._line(CREATE, "subnet", f"{vpc.name}/{subnet.name}", str(subnet.cidr))
             self._subnets[vpc.name, subnet.name] = self._declared(subnet)
         self._check_networks(vpc, wanted)
         self._make_groups(vpc, wanted)
+        self._gateways.attach(vpc, wanted)
 
     def _check_networks(self, vpc: Vpc, wanted: VpcResource) -> None:
         """What stays beside the declared subnets does not overlap them."""
@@ -266,6 +299,44 @@ class Planner:
             for rule in rules
         )
 
+    def _make_hosts(self, vpc: Vpc, wanted: Iterable[HostResource]) -> None:
+        present = {host.name: host for host in parts_of(vpc, self._tables.hosts)}
+        for item in wanted:
+            subnet = self._subnets[vpc.name, item.subnet]
+            groups = tuple(sorted(self._groups[vpc.name, each].id for each in item.security_groups))
+            old = present.get(item.name)
+            name = f"{vpc.name}/{item.name}"
+            if (
+                old is None
+                or old.attached
+                or old.subnet_id != subnet.id
+                or item.address not in (None, old.address)
+            ):
+                # Another host in the place of what has its name.
+                host = self._changes.make_host(subnet, item, groups)
+                self._line(CREATE, "host", name, str(host.address))
+            else:
+                host = replace(old, description=item.description, group_ids=groups, declared=True)
+                if replace(old, declared=True) != host:
+                    self._line(CHANGE, "host", name, f"{len(groups)} security groups")
+                if old != host:
+                    self._tables.put(host)
+            self._hosts[vpc.name, item.name] = host
+
+    def _delete_hosts(self) -> None:
+        kept = {host.id for host in self._hosts.values()}
+        for host in by_name(self._tables.hosts.values()):
+            vpc = self._tables.vpcs[host.vpc_id]
+            again = (vpc.name, host.name) in self._hosts
+            if host.id in kept or not (host.declared or again):
+                continue
+            name = f"{vpc.name}/{host.name}"
+            if user := self._changes.user_of(host):
+                self._used("host", name, f"host {host.name}", host.id, user, again)
+            else:
+                self._changes.remove(host)
+                self._line(DELETE, "host", name)
+
     def _make_services(self, vpc: Vpc, wanted: Iterable[ServiceResource]) -> None:
         present = {
             item.name: item for item in self._tables.services.values() if item.vpc_id == vpc.id
@@ -274,12 +345,13 @@ class Planner:
         for item in wanted:
             old = present.get(item.name)
             groups = (self._groups[vpc.name, name].id for name in item.security_groups)
-            service = self._changes.service_of(vpc, item, old, groups)
+            host = None if item.host is None else self._hosts[vpc.name, item.host]
+            service = self._changes.service_of(vpc, item, old, groups, host)
             self._services.add(service.id)
             name = item.name if vpc.name == INTERNET else f"{vpc.name}/{item.name}"
             if old is None or service != replace(old, declared=True):
                 action = CREATE if old is None else CHANGE
-                self._line(action, kind, name, f"{item.kind} {item.address}:{item.port}")
+                self._line(action, kind, name, f"{item.kind} {service.address}:{item.port}")
             if service != old:
                 self._tables.put(service)
 
@@ -327,11 +399,62 @@ class Planner:
         config = self._config(wanted)
         old = self._tables.function(wanted.name)
         if old is None:
-            self._line(CREATE, "function", wanted.name, wanted.networking.value)
             account = self._accounts[wanted.account].id
-            self._changes.make_function(wanted, account, config)
+            made = self._changes.make_function(wanted, account, config)
+            details = [wanted.networking.value]
+            if made.state is FunctionState.FAILED:
+                details.append(f"Failed: {made.state_reason_code}")
+            self._line(CREATE, "function", wanted.name, ", ".join(details))
         elif details := self._changes.change_function(self._declared(old), wanted, config):
             self._line(CHANGE, "function", wanted.name, ", ".join(details))
+        self._make_aliases(self._tables.functions[self._id_of(wanted.name)], wanted.aliases)
+
+    def _id_of(self, function: str) -> str:
+        return self._tables.function_names[function]
+
+    def _make_aliases(self, function: Function, wanted: Iterable[AliasResource]) -> None:
+        versions = Versions(self._lifecycle, declared=True)
+        failed = {
+            version.id
+            for version in self._tables.versions(function)
+            if version.state is FunctionState.FAILED
+        }
+        had = by_alias(function)
+        names = set()
+        for item in wanted:
+            names.add(item.name)
+            number = item.version
+            if number is None:
+                version = versions.publish(function)
+                if version.published > function.published:
+                    self._line(CREATE, "version", version.name)
+                number, function = version.published, self._tables.functions[function.id]
+            try:
+                function = versions.put_alias(
+                    function, item.name, number, item.provisioned_concurrency
+                )
+            except ModelError as error:
+                name = f"{function.name}/{item.name}"
+                raise error.at(entry_of("alias", name, "version")) from None
+            old, new = had.get(item.name), by_alias(function)[item.name]
+            if old is None or replace(old, declared=True) != new:
+                action = CREATE if old is None else CHANGE
+                detail = f"version {number}"
+                if item.provisioned_concurrency:
+                    detail += f", provisioned concurrency {item.provisioned_concurrency}"
+                self._line(action, "alias", f"{function.name}:{item.name}", detail)
+        for alias in had.values():
+            if alias.declared and alias.name not in names:
+                function = versions.delete_alias(function, alias.name)
+                self._line(DELETE, "alias", f"{function.name}:{alias.name}")
+        used = {alias.version for alias in function.aliases}
+        for version in self._tables.versions(function):
+            if version.declared and version.published not in used:
+                versions.delete(version)
+                self._line(DELETE, "version", version.name)
+            elif version.id in failed:
+                self._lifecycle.configure(version, version.target)
+                self._line(CHANGE, "version", version.name, "try again")
 
     def _delete_functions(self) -> None:
         # A function is its account's: in another account it is another function.
@@ -339,7 +462,12 @@ class Planner:
         names = {name for name, _ in kept}
         for function in by_name(self._tables.functions.values()):
             named = function.declared or function.name in names
-            if named and (function.name, function.account_id) not in kept:
+            # Versions are their function's.
+            if (
+                named
+                and not function.function_id
+                and (function.name, function.account_id) not in kept
+            ):
                 self._lifecycle.forget_function(function)
                 self._line(DELETE, "function", function.name)
 
@@ -388,7 +516,7 @@ class Planner:
                 again = self._replaced(vpc) or (vpc.name, subnet.name) in self._subnets
                 self._used("subnet", name, f"subnet {subnet.name}", subnet.id, user, again)
             else:
-                self._tables.remove(subnet)
+                self._changes.remove(subnet)
                 self._line(DELETE, "subnet", name)
 
     def _delete_vpcs(self, internet: Vpc) -> None:
@@ -399,7 +527,7 @@ class Planner:
             if user := self._changes.user_of(vpc):
                 self._used("vpc", vpc.name, f"VPC {vpc.name}", vpc.id, user, self._replaced(vpc))
             else:
-                self._tables.remove(vpc)
+                self._changes.remove(vpc)
                 self._line(DELETE, "vpc", vpc.name)
 
     def _delete_accounts(self) -> None:
@@ -431,6 +559,9 @@ class Planner:
         """Whether another VPC has its name from now on."""
         return vpc.name in self._vpcs and self._vpcs[vpc.name].id != vpc.id
 
+    def _still_used(self, kind: str, name: str, what: str, resource: str, user: str) -> None:
+        self._used(kind, name, what, resource, user, name_taken=False)
+
     def _used(
         self, kind: str, name: str, what: str, resource: str, user: str, name_taken: bool
     ) -> None:
@@ -441,6 +572,11 @@ class Planner:
         if name_taken or not self._keep_used:
             raise in_use(what, resource, user, entry_of(kind, name), name_taken=name_taken)
         self._lines.append(PlanLine(DELETE, kind, name, waits_for=user))
+
+
+def by_alias(function: Function) -> dict[str, Alias]:
+    """The aliases of a function by their names."""
+    return {alias.name: alias for alias in function.aliases}
 
 
 def in_use(what: str, resource: str, user: str, field: str, *, name_taken: bool) -> ModelError:

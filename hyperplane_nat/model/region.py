@@ -21,9 +21,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from hyperplane_nat.model import provisioned
+from hyperplane_nat.model.changes import Changes
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of, tables_of
 from hyperplane_nat.model.entities import (
@@ -34,8 +36,15 @@ from hyperplane_nat.model.entities import (
     RetiredNumber,
 )
 from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.gateway_entities import NatGateway
 from hyperplane_nat.model.identifiers import RandomHex, system_hex
-from hyperplane_nat.model.invocation import Invocations, Placement, not_ready, wrong_state
+from hyperplane_nat.model.invocation import (
+    Invocations,
+    Placement,
+    not_found,
+    not_ready,
+    wrong_state,
+)
 from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.planner import PlanLine, Planner
 from hyperplane_nat.model.resources import Resources
@@ -47,7 +56,8 @@ from hyperplane_nat.model.wanted import Wanted, WantedInterface, interface_of, w
 
 __all__ = ["Commands", "Placement", "Plan", "PlanLine", "Region"]
 
-INTERFACE_NUMBERS = 256
+INTERFACE_NUMBERS = 4096
+"""As many as a state map has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +180,16 @@ class Region:
 
     def wanted(self) -> Wanted:
         """What namespaces, links and the forwarder should be. Costs by everything there is."""
-        return wanted_of(self.tables)
+        return wanted_of(self.tables, self.settings)
+
+    @property
+    def host_numbers(self) -> int:
+        """How many numbers there are for hosts, 0 included, which none has."""
+        return self._lifecycle.host_numbers
+
+    @host_numbers.setter
+    def host_numbers(self, numbers: int) -> None:
+        self._lifecycle.host_numbers = numbers
 
     @property
     def network_revision(self) -> int:
@@ -189,7 +208,7 @@ class Region:
     def wanted_interface(self, interface: str) -> WantedInterface:
         """What one interface (by id) should be, its policy included."""
         if self._compiler is None or self._compiler[0] != self.policy_revision:
-            self._compiler = (self.policy_revision, Compiler(self.tables))
+            self._compiler = (self.policy_revision, Compiler(self.tables, self.settings))
         return interface_of(self.tables, self._compiler[1], self._interface(interface))
 
     # -- invocations
@@ -197,6 +216,8 @@ class Region:
     def begin(self, function: str, token: str | None = None) -> Placement:
         """
         Start an invocation: in a warm environment, or in a cold one with a slot of `take_slot`.
+
+        `function` may have a qualifier, as for `function`.
 
         The token of an invocation that still runs gives the same placement again.
 
@@ -206,14 +227,36 @@ class Region:
         interface per environment; whatever `take_slot` raises.
         """
         self.advance()
-        found = Commands(self._lifecycle).function(function)
+        found = self.function(function)
         if token is not None and (placement := self._invocations.repeated(found, token)):
             return placement
         if found.state is FunctionState.INACTIVE:
             self._wake(found)
             raise not_ready(found)
         with self._command():
-            return self._invocations.begin(Commands(self._lifecycle).function(function), token)
+            return self._invocations.begin(self.function(function), token)
+
+    def provisioning(self) -> Mapping[str, int]:
+        """How many environments provisioned concurrency misses, by the name of the version."""
+        return provisioned.missing(self.tables)
+
+    def provision(self, version: str) -> Placement:
+        """
+        Start an environment of a version for its provisioned concurrency; `end` says that it is
+        initialized. Errors: those of `begin` that are about interfaces and slots.
+        """
+        with self._command():
+            return self._invocations.provision(self.function(version))
+
+    def provisioning_failed(self, environment: int, reason: str) -> None:
+        """It could not be initialized: it is given up, and its version has no other."""
+        with self._command():
+            found = self._environment(environment)
+            version = self.tables.functions.get(found.function_id)
+            if version is not None and found.provisioned:
+                self.tables.put(replace(version, provisioning_failure=reason))
+            if found.state is not EnvironmentState.TERMINATING:
+                self._lifecycle.give_up(found)
 
     def ready(self, environment: int) -> None:
         """The network of a cold environment is there: initializing -> busy."""
@@ -236,8 +279,25 @@ class Region:
                 self._lifecycle.give_up(found)
 
     def function(self, name: str) -> Function:
-        """A function by its name. ResourceNotFoundException."""
-        return Commands(self._lifecycle).function(name)
+        """
+        A function by its name, or what a version or alias behind a colon names of it.
+        ResourceNotFoundException.
+        """
+        if (found := self.tables.function(name)) is None:
+            raise not_found(name)
+        return found
+
+    def keep_code(self, function_id: str, path: str) -> None:
+        """The code of a version is kept at `path` from now on; nothing when there is none."""
+        with self._command():
+            version = self.tables.functions.get(function_id)
+            if version is not None and version.code is not None:
+                self.tables.put(replace(version, code=replace(version.code, path=path)))
+
+    def served_by(self, environment: int) -> Function | None:
+        """The function, or the version of it, that an environment is one of."""
+        found = self.tables.environments.get(environment)
+        return None if found is None else self.tables.functions.get(found.function_id)
 
     @property
     def has_handlers(self) -> bool:
@@ -359,6 +419,17 @@ class Region:
             if retired is not None:
                 self.tables.remove(retired)
 
+    def retired_hosts(self) -> list[int]:
+        """Numbers of hosts that are gone, which flows or namespaces may still refer to."""
+        return sorted(self.tables.retired_hosts)
+
+    def release_host(self, number: int) -> None:
+        """Nothing refers to that host any more: the number may be used again."""
+        with self._command():
+            retired = self.tables.retired_hosts.get(number)
+            if retired is not None:
+                self.tables.remove(retired)
+
     # -- time
 
     def advance(self) -> None:
@@ -370,7 +441,11 @@ class Region:
         with self.tables.transaction():
             while (deadline := self.tables.next_deadline()) is not None and deadline <= now:
                 self._lifecycle.now = deadline
-                self._lifecycle.expire(self.tables.due(now))
+                entity = self.tables.due(now)
+                if isinstance(entity, NatGateway):
+                    Changes(self._lifecycle, declared=False).nat_gateways.expire(entity)
+                else:
+                    self._lifecycle.expire(entity)
                 self._lifecycle.settle()
 
     def next_deadline(self) -> float | None:

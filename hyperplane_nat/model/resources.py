@@ -18,8 +18,23 @@ from ipaddress import IPv4Address, IPv4Network
 DEFAULT_ACCOUNT = "default"
 DEFAULT_ACCOUNT_ID = "111122223333"
 ANYWHERE = IPv4Network("0.0.0.0/0")
+PUBLIC_NETWORKS = (IPv4Network("203.0.113.0/24"), IPv4Network("198.51.100.0/24"))
+"""Where public addresses are: TEST-NET-3 and TEST-NET-2 of RFC 5737."""
+
+MAIN_ROUTE_TABLE = "main"
+"""What the main route table of a VPC is called until somebody names it."""
+
+AVAILABILITY_ZONE = "a"
+"""Of a subnet that names none."""
 MEMORY_MB = 128
 """Memory of a function that names none (AWS: 128 MB)."""
+
+
+TIMEOUT_SECONDS = 3
+"""Of an invocation, where a function names none (AWS: 3 seconds)."""
+
+EPHEMERAL_STORAGE_MB = 512
+"""Of an environment's `/tmp`, where a function names none (AWS: 512 MB)."""
 
 
 class Networking(StrEnum):
@@ -84,6 +99,60 @@ class SubnetResource:
 
     name: str
     cidr: IPv4Network
+    availability_zone: str = AVAILABILITY_ZONE
+
+
+@dataclass(frozen=True, slots=True)
+class RouteResource:
+    """A route; exactly one target is given."""
+
+    destination: IPv4Network
+    internet_gateway: bool = False
+    """That of the VPC."""
+    host: str | None = None
+    """Name of a host of the VPC."""
+    nat_gateway: str | None = None
+    """Name of a NAT gateway of the VPC."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatGatewayResource:
+    """A NAT gateway of a VPC."""
+
+    name: str
+    subnet: str
+    public: bool = True
+    addresses: int = 1
+    """How many it has."""
+    elastic_addresses: tuple[IPv4Address, ...] = ()
+    """Its public addresses, the primary first; free ones when there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTableResource:
+    """A route table of a VPC."""
+
+    name: str
+    main: bool = False
+    subnets: tuple[str, ...] = ()
+    routes: tuple[RouteResource, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostResource:
+    """A host in a VPC."""
+
+    name: str
+    subnet: str
+    address: IPv4Address | None = None
+    """A free one of the subnet when absent."""
+    security_groups: tuple[str, ...] = ()
+    """Without any everything may go in and out."""
+    description: str = ""
+    public: bool = False
+    """Whether it has a public address."""
+    public_address: IPv4Address | None = None
+    """That one; a free one when absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +162,15 @@ class ServiceResource:
     name: str
     kind: str
     """What it speaks: "http" or "udp-echo"."""
-    address: IPv4Address
+    address: IPv4Address | None
+    """None exactly when it runs on a host, and has the address of that."""
     port: int
     size_bytes: int = 4 * 1024 * 1024
     security_groups: tuple[str, ...] = ()
-    """Without any everybody in the VPC reaches it. Hosts in the internet have none."""
+    """Without any everybody in the VPC reaches it. Hosts in the internet have none, and on a host
+    of the VPC it is the host that has them."""
+    host: str | None = None
+    """Name of the host of its VPC that it runs on; None: the VPC's router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +184,12 @@ class VpcResource:
     subnets: tuple[SubnetResource, ...] = ()
     security_groups: tuple[SecurityGroupResource, ...] = ()
     services: tuple[ServiceResource, ...] = ()
+    hosts: tuple[HostResource, ...] = ()
+    internet_gateway: bool = False
+    nat_gateways: tuple[NatGatewayResource, ...] = ()
+    route_tables: tuple[RouteTableResource, ...] = ()
+    enable_dns_support: bool = True
+    enable_dns_hostnames: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +206,16 @@ class InterfaceResource:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a function (Lambda API, `Layer`)."""
+
+    path: str
+    """A directory or a zip archive; absolute."""
+    sha256: str
+    """As of `Code`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     """What a function runs, and how (Lambda API, `CreateFunction`)."""
 
@@ -137,8 +226,25 @@ class Code:
     empty."""
     handler: str
     runtime: str
-    """`python3.11` and the like, or `provided`."""
-    timeout_seconds: int = 3
+    """`python3.11`, `nodejs20.x` and the like, or `provided`."""
+    timeout_seconds: int = TIMEOUT_SECONDS
+    ephemeral_storage_mb: int = EPHEMERAL_STORAGE_MB
+    """Size of the `/tmp` of its environments (`EphemeralStorage`)."""
+    freeze: bool = True
+    """Whether its environments stand still between invocations, as Lambda's do."""
+    layers: tuple[Layer, ...] = ()
+    """What is in its `/opt`, the uppermost last."""
+
+
+@dataclass(frozen=True, slots=True)
+class AliasResource:
+    """A name for a version of a function."""
+
+    name: str
+    version: int | None = None
+    """None: the one that is published whenever the function has changed."""
+    provisioned_concurrency: int = 0
+    """How many environments of that version are kept initialized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +265,7 @@ class FunctionResource:
     """Variables of its handler and of programs, sorted by their names."""
     reserved_concurrency: int | None = None
     """How many invocations there may be at a time; None: as many as there are environments."""
+    aliases: tuple[AliasResource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,23 @@
 Theory of operation
 -------------------
 What an interface may send is the union of the egress rules of its groups. A rule that names a group
-means the group's members: the addresses, as /32, of the interfaces and services of the VPC that
-carry it. A service that carries groups is guarded: a new flow towards its address must also match a
-rule of the service's groups that admits this interface, by its address or because it carries the
-group that the rule names. So an ingress rule is resolved for one interface here and says only
-protocol and ports to the forwarder. All rules allow, and a flow once made is tracked (AWS,
-"Security groups", "Security group connection tracking"): rules are looked at when a flow is made
-and never again.
+means the group's members: the addresses, as /32, of the interfaces, hosts and services of the VPC
+that carry it. A service that carries groups is guarded: a new flow towards its address must also
+match a rule of the service's groups that admits this interface, by its address or because it
+carries the group that the rule names. So an ingress rule is resolved for one interface here and
+says only protocol and ports to the forwarder. All rules allow, and a flow once made is tracked
+(AWS, "Security groups", "Security group connection tracking"): rules are looked at when a flow is
+made and never again.
+
+Hosts are judged at their own links, both ways: `HostPolicy` has, besides what an interface has, the
+union of the ingress rules of their groups, in which a group is its members again. So nobody has a
+guard for a host.
 
 A service without groups is open to its whole VPC. The internet has no groups at all, and the
 environments of the lab file are restricted by none.
+
+What the Lambda service itself carries for no function (`withheld`) counts before all groups, at
+every interface of its own.
 """
 
 from __future__ import annotations
@@ -24,8 +31,15 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from hyperplane_nat.model.entities import InterfaceKind, NetworkInterface, Rule, Service
-from hyperplane_nat.model.resources import ANYWHERE
+from hyperplane_nat.model.entities import (
+    Host,
+    InterfaceKind,
+    NetworkInterface,
+    Rule,
+    Service,
+)
+from hyperplane_nat.model.resources import ANYWHERE, Protocol
+from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import InterfaceStatus
 from hyperplane_nat.model.tables import Tables
 
@@ -56,16 +70,36 @@ class Policy:
     egress: tuple[PolicyRule, ...] | None
     """None: everything."""
     guarded: tuple[Guard, ...] = ()
+    withheld: tuple[PolicyRule, ...] = ()
+    """What Lambda carries for nobody."""
 
     def document(self) -> dict[str, Any]:
-        """The `egress` and `guarded` of an interface item of the forwarder's commands."""
+        """The `egress`, `guarded` and `withheld` of an interface item of the forwarder's
+        commands.
+        """
         plain = asdict(self)
         plain["egress"] = None if self.egress is None else list(plain["egress"])
         plain["guarded"] = [
             {"address": guard["address"], "ingress": list(guard["ingress"])}
             for guard in plain["guarded"]
         ]
+        if withheld := plain.pop("withheld"):
+            plain["withheld"] = list(withheld)
         return plain
+
+
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """What the forwarder lets a host send and receive; a CIDR is the other side's."""
+
+    outward: Policy
+    ingress: tuple[PolicyRule, ...] | None
+    """None: everything."""
+
+    def document(self) -> dict[str, Any]:
+        """The `egress`, `guarded` and `ingress` of a host item of the forwarder's commands."""
+        ingress = None if self.ingress is None else [asdict(rule) for rule in self.ingress]
+        return {**self.outward.document(), "ingress": ingress}
 
 
 ALLOW_ALL = Policy(None)
@@ -74,8 +108,9 @@ ALLOW_ALL = Policy(None)
 class Compiler:
     """Makes the policies of interfaces, remembering what many of them share."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, settings: LifecycleSettings) -> None:
         self._tables = tables
+        self._withheld = _withheld(settings)
         self._members: dict[str, dict[str, tuple[IPv4Address, ...]]] = {}
         self._services: dict[str, dict[IPv4Address, list[Service]]] = {}
         self._egress: dict[tuple[str, tuple[str, ...]], tuple[PolicyRule, ...]] = {}
@@ -86,24 +121,47 @@ class Compiler:
 
     def policy(self, interface: NetworkInterface) -> Policy:
         """The policy of one interface."""
-        if interface.kind in (InterfaceKind.INTERNET, InterfaceKind.STATIC):
+        if interface.kind is InterfaceKind.INTERNET:
+            return Policy(None, withheld=self._withheld)
+        if interface.kind not in (InterfaceKind.HYPERPLANE, InterfaceKind.PER_ENVIRONMENT):
             return ALLOW_ALL
-        key = (interface.vpc_id, interface.group_ids)
-        egress = self._egress.get(key)
+        egress = self._all_egress(interface.vpc_id, interface.group_ids)
+        return Policy(egress, self._guarded(interface), self._withheld)
+
+    def host_policy(self, host: Host) -> HostPolicy:
+        """The policy of one host."""
+        guarded = self._guarded(host)
+        if not host.group_ids:
+            return HostPolicy(Policy(None, guarded), None)
+        ingress = tuple(
+            dict.fromkeys(
+                compiled
+                for group_id in host.group_ids
+                for rule in self._tables.groups[group_id].ingress
+                for compiled in self._towards(host.vpc_id, rule)
+            )
+        )
+        outward = Policy(self._all_egress(host.vpc_id, host.group_ids), guarded)
+        return HostPolicy(outward, ingress)
+
+    def _guarded(self, member: NetworkInterface | Host) -> tuple[Guard, ...]:
+        return tuple(
+            Guard(str(address), tuple(dict.fromkeys(self._admitting(member, services))))
+            for address, services in sorted(self._services.get(member.vpc_id, {}).items())
+        )
+
+    def _all_egress(self, vpc_id: str, group_ids: tuple[str, ...]) -> tuple[PolicyRule, ...]:
+        egress = self._egress.get((vpc_id, group_ids))
         if egress is None:
-            egress = self._egress[key] = tuple(
+            egress = self._egress[vpc_id, group_ids] = tuple(
                 dict.fromkeys(
                     compiled
-                    for group_id in interface.group_ids
+                    for group_id in group_ids
                     for rule in self._tables.groups[group_id].egress
-                    for compiled in self._towards(interface.vpc_id, rule)
+                    for compiled in self._towards(vpc_id, rule)
                 )
             )
-        guarded = tuple(
-            Guard(str(address), tuple(dict.fromkeys(self._admitting(interface, services))))
-            for address, services in sorted(self._services.get(interface.vpc_id, {}).items())
-        )
-        return Policy(egress, guarded)
+        return egress
 
     def _towards(self, vpc_id: str, rule: Rule) -> Iterable[PolicyRule]:
         if rule.cidr is not None:
@@ -113,15 +171,15 @@ class Compiler:
                 yield _compiled(rule, IPv4Network(address))
 
     def _admitting(
-        self, interface: NetworkInterface, services: list[Service]
+        self, member: NetworkInterface | Host, services: list[Service]
     ) -> Iterable[PolicyRule]:
         for service in services:
             for group_id in service.group_ids:
                 for rule in self._tables.groups[group_id].ingress:
                     if rule.cidr is not None:
-                        admitted = interface.address in rule.cidr
+                        admitted = member.address in rule.cidr
                     else:
-                        admitted = rule.group_id in interface.group_ids
+                        admitted = rule.group_id in member.group_ids
                     if admitted:
                         yield _compiled(rule, ANYWHERE)
 
@@ -133,6 +191,9 @@ class Compiler:
                 if interface.status is not InterfaceStatus.DELETING:
                     for group_id in interface.group_ids:
                         found[group_id].add(interface.address)
+            for host in self._tables.hosts_in(vpc_id):
+                for group_id in host.group_ids:
+                    found[group_id].add(host.address)
             for services in self._services.get(vpc_id, {}).values():
                 for service in services:
                     for group_id in service.group_ids:
@@ -141,6 +202,15 @@ class Compiler:
                 group_id: tuple(sorted(addresses)) for group_id, addresses in found.items()
             }
         return members
+
+
+def _withheld(settings: LifecycleSettings) -> tuple[PolicyRule, ...]:
+    ports = tuple(
+        PolicyRule(Protocol.TCP.value, str(ANYWHERE), port, port)
+        for port in sorted(set(settings.blocked_tcp_ports))
+    )
+    icmp = () if settings.icmp else (PolicyRule(Protocol.ICMP.value, str(ANYWHERE), 0, 65535),)
+    return ports + icmp
 
 
 def _compiled(rule: Rule, cidr: IPv4Network) -> PolicyRule:

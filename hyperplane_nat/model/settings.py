@@ -34,12 +34,26 @@ class LifecycleSettings:
     """Without an invocation for so long a function becomes Inactive (AWS: 14 days)."""
     warm_idle_seconds: float = 10 * MINUTE
     """How long an environment is kept for the next invocation (AWS does not say: minutes)."""
-    interfaces_per_vpc: int = 250
-    """Interfaces that Lambda may have in one VPC (AWS: 250, raised on request)."""
+    interfaces_per_vpc: int = 500
+    """Interfaces that Lambda may have in one VPC ("Lambda quotas": 500, raised on request)."""
     subnets_per_function: int = 16
     groups_per_function: int = 5
     rules_per_direction: int = 60
     """Rules of a security group, inbound and outbound counted apart (AWS: 60)."""
+    route_tables_per_vpc: int = 200
+    routes_per_table: int = 500
+    """Local routes aside (AWS: 500, 50 until June 2025)."""
+    elastic_addresses: int = 5
+    """Of an account, without those that are assigned to what needs one."""
+    nat_gateways_per_zone: int = 5
+    nat_gateway_elastic_addresses: int = 2
+    """Public addresses of a NAT gateway (AWS: 2, up to 8 on request)."""
+    nat_gateway_creation_seconds: float = MINUTE
+    """Until a NAT gateway is available, or failed (AWS does not say)."""
+    nat_gateway_deletion_seconds: float = MINUTE
+    """How long one is deleting (AWS does not say)."""
+    nat_gateway_described_seconds: float = 60 * MINUTE
+    """How long one that has ended is described (AWS: about an hour)."""
     connections_per_interface: int = 65_000
     """A shared interface with so many connections gets another one beside it (AWS: 65,000)."""
     client_token_seconds: float = DAY
@@ -47,6 +61,11 @@ class LifecycleSettings:
     time."""
     client_tokens_max: int = 4096
     """Answers remembered; the oldest is forgotten first."""
+
+    blocked_tcp_ports: tuple[int, ...] = (25,)
+    """Ports to which no function begins a connection (AWS re:Post, "port 25 restriction")."""
+    icmp: bool = False
+    """Whether functions' ICMP is carried (AWS names TCP and UDP)."""
 
     def scaled(self, seconds: float) -> float:
         """A duration of AWS's in the time of this region."""

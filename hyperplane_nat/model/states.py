@@ -12,6 +12,9 @@ names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
 * An interface is pending, then available, and in-use while a function or an environment refers to
   it. Without a user it waits as available, where a new user finds it, and is deleting once the
   wait is over: then it only remains to be taken down.
+* A NAT gateway is pending, then available or failed. It serves while it is deleting, too, and has
+  nothing any more once it is deleted.
+* An address of a NAT gateway is being given to it, then has succeeded, until it is taken again.
 * An environment initializes, is busy and idle in turns, and terminates. It serves one invocation at
   a time. One of the lab file is provisioned, and nothing happens to it.
 """
@@ -78,6 +81,43 @@ class InterfaceEvent(StrEnum):
     CREATION_FAILED = "creation failed"
 
 
+class NatGatewayState(StrEnum):
+    """EC2 API, `State` of a NAT gateway."""
+
+    PENDING = "pending"
+    FAILED = "failed"
+    AVAILABLE = "available"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+class NatGatewayEvent(StrEnum):
+    """What happens to a NAT gateway."""
+
+    CREATED = "created"
+    CREATION_FAILED = "creation failed"
+    DELETION_BEGUN = "deletion begun"
+    DELETION_ENDED = "deletion ended"
+
+
+class NatGatewayAddressStatus(StrEnum):
+    """EC2 API, `Status` of a NAT gateway's address."""
+
+    ASSIGNING = "assigning"
+    ASSOCIATING = "associating"
+    SUCCEEDED = "succeeded"
+    UNASSIGNING = "unassigning"
+    DISASSOCIATING = "disassociating"
+
+
+class NatGatewayAddressEvent(StrEnum):
+    """What happens to an address of a NAT gateway."""
+
+    TAKEN = "taken"
+    UNASSIGNED = "unassigned"
+    DISASSOCIATED = "disassociated"
+
+
 class EnvironmentState(StrEnum):
     """State of an execution environment ("Lambda execution environment lifecycle")."""
 
@@ -133,6 +173,36 @@ ENVIRONMENT_STATES: Mapping[tuple[EnvironmentState, EnvironmentEvent], Environme
     (EnvironmentState.BUSY, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
     (EnvironmentState.IDLE, EnvironmentEvent.BEGUN): EnvironmentState.BUSY,
     (EnvironmentState.IDLE, EnvironmentEvent.GIVEN_UP): EnvironmentState.TERMINATING,
+}
+
+NAT_GATEWAY_STATES: Mapping[tuple[NatGatewayState, NatGatewayEvent], NatGatewayState] = {
+    (NatGatewayState.PENDING, NatGatewayEvent.CREATED): NatGatewayState.AVAILABLE,
+    (NatGatewayState.PENDING, NatGatewayEvent.CREATION_FAILED): NatGatewayState.FAILED,
+    (NatGatewayState.PENDING, NatGatewayEvent.DELETION_BEGUN): NatGatewayState.DELETING,
+    (NatGatewayState.AVAILABLE, NatGatewayEvent.DELETION_BEGUN): NatGatewayState.DELETING,
+    (NatGatewayState.DELETING, NatGatewayEvent.DELETION_BEGUN): NatGatewayState.DELETING,
+    (NatGatewayState.DELETING, NatGatewayEvent.DELETION_ENDED): NatGatewayState.DELETED,
+}
+
+NAT_GATEWAY_ADDRESS_STATUSES: Mapping[
+    tuple[NatGatewayAddressStatus, NatGatewayAddressEvent], NatGatewayAddressStatus
+] = {
+    (
+        NatGatewayAddressStatus.ASSIGNING,
+        NatGatewayAddressEvent.TAKEN,
+    ): NatGatewayAddressStatus.SUCCEEDED,
+    (
+        NatGatewayAddressStatus.ASSOCIATING,
+        NatGatewayAddressEvent.TAKEN,
+    ): NatGatewayAddressStatus.SUCCEEDED,
+    (
+        NatGatewayAddressStatus.SUCCEEDED,
+        NatGatewayAddressEvent.UNASSIGNED,
+    ): NatGatewayAddressStatus.UNASSIGNING,
+    (
+        NatGatewayAddressStatus.SUCCEEDED,
+        NatGatewayAddressEvent.DISASSOCIATED,
+    ): NatGatewayAddressStatus.DISASSOCIATING,
 }
 
 S = TypeVar("S", bound=StrEnum)

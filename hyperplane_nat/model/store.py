@@ -53,6 +53,9 @@ CREATE TABLE answer (
 CREATE INDEX answer_created ON answer (created);
 """
 
+_CLOCK_TABLE = "CREATE TABLE IF NOT EXISTS clock (offset_ms INTEGER NOT NULL)"
+"""Its one row, if there is one, says what the region's clock was advanced by."""
+
 _DAMAGED = "move it away and apply the lab file again"
 
 
@@ -128,6 +131,12 @@ class Store:
         except StateError as error:
             raise StateError(f"{self.path}: {error.message}", error.remedy) from None
 
+    @property
+    def clock_offset_ms(self) -> int:
+        """What the region's clock was advanced by, in all."""
+        row = self._connection.execute("SELECT max(offset_ms) FROM clock").fetchone()
+        return int(row[0] or 0)
+
     def save(
         self,
         region: Region,
@@ -135,10 +144,14 @@ class Store:
         token: str | None = None,
         request: object = None,
         answer: object = None,
+        clock_offset_ms: int | None = None,
     ) -> None:
-        """Write what the region has changed, and the answer to remember, in one transaction."""
+        """
+        Write what the region has changed, what its clock is advanced by if that is new, and the
+        answer to remember, in one transaction.
+        """
         changes = region.changes()
-        if not changes and token is None:
+        if not changes and token is None and clock_offset_ms is None:
             return
         written = [
             (change.kind, change.key, encode(change.kind, change.entity))
@@ -152,6 +165,9 @@ class Store:
             try:
                 connection.executemany("DELETE FROM entity WHERE kind = ? AND key = ?", deleted)
                 connection.executemany("INSERT OR REPLACE INTO entity VALUES (?, ?, ?)", written)
+                if clock_offset_ms is not None:
+                    connection.execute("DELETE FROM clock")
+                    connection.execute("INSERT INTO clock VALUES (?)", (clock_offset_ms,))
                 if token is not None:
                     self._remember(token, request, answer)
                 connection.execute("COMMIT")
@@ -209,6 +225,9 @@ class Store:
                 execute(statement)
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
             execute(f"PRAGMA user_version = {SCHEMA}")
+        if empty or application == APPLICATION_ID:
+            # A file of an earlier version has none.
+            execute(_CLOCK_TABLE)
         execute("COMMIT")
         if empty:
             return
@@ -245,3 +264,16 @@ def token_mismatch(token: str) -> ModelError:
 
 def _digest(request: object) -> str:
     return sha256(canonical(request).encode()).hexdigest()
+
+
+_OUTPUTS = ("stdout", "stderr")
+
+
+def to_text(value: object) -> object:
+    """What a program wrote, as text that JSON can hold; anything else as it is."""
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def from_text(name: str, value: object) -> object:
+    """What `to_text` was given, of a part of an answer by its name."""
+    return value.encode("latin-1") if name in _OUTPUTS and isinstance(value, str) else value

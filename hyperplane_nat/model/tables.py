@@ -26,25 +26,46 @@ from typing import Any, TypeVar, cast
 from hyperplane_nat.model.entities import (
     KIND_OF,
     KINDS,
+    LATEST,
     Account,
     Combination,
     Declaration,
     Entity,
     ExecutionEnvironment,
     Function,
+    Host,
     InterfaceKind,
     NetworkInterface,
+    RetiredHost,
     RetiredNumber,
     SecurityGroup,
     Service,
     Subnet,
     Vpc,
 )
+from hyperplane_nat.model.gateway_entities import (
+    ElasticAddress,
+    InternetGateway,
+    NatGateway,
+    RouteTable,
+)
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 
 Key = str | int
 T = TypeVar("T")
-NETWORK_KINDS = frozenset({"vpc", "subnet", "security_group", "service"})
+NETWORK_KINDS = frozenset(
+    {
+        "vpc",
+        "subnet",
+        "security_group",
+        "host",
+        "service",
+        "route_table",
+        "internet_gateway",
+        "elastic_address",
+        "nat_gateway",
+    }
+)
 """What `network_revision` counts the changes of, besides interfaces."""
 
 
@@ -66,16 +87,23 @@ class Tables:
         self.vpcs = cast("dict[str, Vpc]", self._rows["vpc"])
         self.subnets = cast("dict[str, Subnet]", self._rows["subnet"])
         self.groups = cast("dict[str, SecurityGroup]", self._rows["security_group"])
+        self.hosts = cast("dict[str, Host]", self._rows["host"])
         self.services = cast("dict[str, Service]", self._rows["service"])
+        self.route_tables = cast("dict[str, RouteTable]", self._rows["route_table"])
+        self.internet_gateways = cast("dict[str, InternetGateway]", self._rows["internet_gateway"])
+        self.elastic_addresses = cast("dict[str, ElasticAddress]", self._rows["elastic_address"])
+        self.nat_gateways = cast("dict[str, NatGateway]", self._rows["nat_gateway"])
         self.functions = cast("dict[str, Function]", self._rows["function"])
         self.interfaces = cast("dict[str, NetworkInterface]", self._rows["interface"])
         self.environments = cast("dict[int, ExecutionEnvironment]", self._rows["environment"])
         self.retired_numbers = cast("dict[int, RetiredNumber]", self._rows["retired_number"])
+        self.retired_hosts = cast("dict[int, RetiredHost]", self._rows["retired_host"])
         self.declarations = cast("dict[int, Declaration]", self._rows["declaration"])
 
         self.function_names: dict[str, str] = {}
         self.tokens: dict[str, int] = {}
         self.numbers: set[int] = set()
+        self.host_numbers: set[int] = set()
         self.links: set[str] = set()
         self.network_revision = 0
         """Counts changes of VPCs, groups and services, and interfaces that come and go."""
@@ -118,7 +146,53 @@ class Tables:
 
     def count_in_vpc(self, vpc_id: str) -> int:
         """How many interfaces Lambda has in a VPC."""
-        return sum(each.kind is not InterfaceKind.STATIC for each in self.in_vpc(vpc_id))
+        others = (InterfaceKind.STATIC, InterfaceKind.ROUTER, InterfaceKind.NAT_GATEWAY)
+        return sum(each.kind not in others for each in self.in_vpc(vpc_id))
+
+    def router_interface(self, vpc_id: str) -> NetworkInterface | None:
+        """The interface that leads to the router of a VPC with hosts."""
+        for interface in self.in_vpc(vpc_id):
+            if interface.kind is InterfaceKind.ROUTER:
+                return interface
+        return None
+
+    def hosts_in(self, vpc_id: str) -> list[Host]:
+        """The hosts of a VPC."""
+        return [host for host in self.hosts.values() if host.vpc_id == vpc_id]
+
+    def main_route_table(self, vpc_id: str) -> RouteTable | None:
+        """The main route table of a VPC."""
+        for table in self.route_tables.values():
+            if table.vpc_id == vpc_id and table.main:
+                return table
+        return None
+
+    def route_table_of(self, subnet: Subnet) -> RouteTable | None:
+        """The route table of a subnet: its own, or the main one of its VPC."""
+        for table in self.route_tables.values():
+            if subnet.id in table.subnet_ids:
+                return table
+        return self.main_route_table(subnet.vpc_id)
+
+    def internet_gateway_of(self, vpc_id: str) -> InternetGateway | None:
+        """The internet gateway that is attached to a VPC."""
+        for gateway in self.internet_gateways.values():
+            if gateway.vpc_id == vpc_id:
+                return gateway
+        return None
+
+    def public_address_of(self, host_id: str) -> ElasticAddress | None:
+        """The public address that is associated with a host."""
+        for address in self.elastic_addresses.values():
+            if address.host_id == host_id:
+                return address
+        return None
+
+    def nat_gateways_in(self, vpc_id: str) -> list[NatGateway]:
+        """The NAT gateways of a VPC that have not ended."""
+        return [
+            each for each in self.nat_gateways.values() if each.vpc_id == vpc_id and not each.ended
+        ]
 
     def addresses(self, vpc_id: str) -> dict[int, int]:
         """Addresses that interfaces, services and others have, as numbers."""
@@ -160,9 +234,27 @@ class Tables:
         return list(self._terminating)
 
     def function(self, name: str) -> Function | None:
-        """The function of that name."""
+        """The function of that name, or what a qualifier behind a colon names of it."""
         key = self.function_names.get(name)
-        return None if key is None else self.functions[key]
+        if key is not None:
+            return self.functions[key]
+        own_name, _, qualifier = name.partition(":")
+        key = self.function_names.get(own_name)
+        if key is None or not qualifier:
+            return None
+        function = self.functions[key]
+        if qualifier == LATEST:
+            return function
+        for alias in function.aliases:
+            if alias.name == qualifier:
+                version = f"{own_name}:{alias.version}"
+                return self.functions[self.function_names[version]] if alias.version else function
+        return None
+
+    def versions(self, function: Function) -> list[Function]:
+        """What was published of a function, in the order of the numbers."""
+        found = [each for each in self.functions.values() if each.function_id == function.id]
+        return sorted(found, key=lambda each: each.published)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -267,7 +359,7 @@ class Tables:
             if len(self._timers) > 2 * self._timed + 64:
                 self._timers = [
                     (due, kind, key)
-                    for kind in ("function", "interface", "environment")
+                    for kind in ("nat_gateway", "function", "interface", "environment")
                     for key, entity in self._rows[kind].items()
                     if (due := _due(entity)) is not None
                 ]
@@ -303,10 +395,17 @@ class Tables:
             for rule in entity.egress:
                 if rule.group_id is not None:
                     self._named[rule.group_id][entity.id] = None
+        elif isinstance(entity, Host):
+            self._take(entity.vpc_id, int(entity.address))
+            self.host_numbers.add(entity.number)
         elif isinstance(entity, Service):
             self._take(entity.vpc_id, int(entity.address))
+        elif isinstance(entity, ElasticAddress):
+            self._take(entity.internet_id, int(entity.address))
         elif isinstance(entity, RetiredNumber):
             self.numbers.add(entity.number)
+        elif isinstance(entity, RetiredHost):
+            self.host_numbers.add(entity.number)
 
     def _unindex(self, kind: str, entity: Entity) -> None:
         if isinstance(entity, NetworkInterface):
@@ -334,10 +433,17 @@ class Tables:
             for rule in entity.egress:
                 if rule.group_id is not None:
                     _drop(self._named, rule.group_id, entity.id)
+        elif isinstance(entity, Host):
+            self._release(entity.vpc_id, int(entity.address))
+            self.host_numbers.discard(entity.number)
         elif isinstance(entity, Service):
             self._release(entity.vpc_id, int(entity.address))
+        elif isinstance(entity, ElasticAddress):
+            self._release(entity.internet_id, int(entity.address))
         elif isinstance(entity, RetiredNumber):
             self.numbers.discard(entity.number)
+        elif isinstance(entity, RetiredHost):
+            self.host_numbers.discard(entity.number)
 
     def _touch_interface(self, interface: NetworkInterface) -> None:
         self.touched_interfaces[interface.id] = None
@@ -361,7 +467,7 @@ class Tables:
 
 
 def _due(entity: Entity) -> float | None:
-    if isinstance(entity, ExecutionEnvironment | NetworkInterface | Function):
+    if isinstance(entity, ExecutionEnvironment | NetworkInterface | NatGateway | Function):
         return entity.due
     return None
 

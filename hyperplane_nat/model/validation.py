@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
 from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
@@ -22,14 +22,17 @@ from hyperplane_nat.model.resources import (
     AccountResource,
     Code,
     FunctionResource,
+    HostResource,
     Networking,
     Protocol,
     Resources,
     RuleResource,
     SecurityGroupResource,
     ServiceResource,
+    SubnetResource,
     VpcResource,
 )
+from hyperplane_nat.model.route_checks import check_routes
 from hyperplane_nat.model.settings import LifecycleSettings
 
 INTERNET = "internet"
@@ -45,9 +48,13 @@ _PREFIX_MAX = 28
 _PORT_MAX = 65535
 _MEMORY_MB = range(128, 10_241)
 _TIMEOUT_SECONDS = range(1, 901)
+LAYERS_MAX = 5
+"""Of a function ("Lambda quotas")."""
+_EPHEMERAL_STORAGE_MB = range(512, 10241)
+_HANDLER = re.compile(r"[^\s\0]+")
 _ENVIRONMENT_BYTES_MAX = 4096
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
-_RUNTIME = re.compile(r"python3\.[0-9]{1,2}|provided(\.al2(023)?)?")
+_RUNTIME = re.compile(r"python3\.[0-9]{1,2}|nodejs[0-9]{2}\.x|provided(\.al2(023)?)?")
 
 RESERVED_VARIABLES = frozenset(
     {
@@ -96,7 +103,7 @@ def validate(wanted: Resources, settings: LifecycleSettings) -> None:
         if vpc.account not in names:
             raise _wrong(f"VPC {vpc.name} is of unknown account {vpc.account!r}", "declare it")
         _check_vpc(vpc, settings)
-    check_hosts(wanted.internet)
+    check_internet_hosts(wanted.internet)
     _check_interfaces(wanted)
     for function in wanted.functions:
         if function.account not in names:
@@ -120,12 +127,14 @@ def check_account(account: AccountResource) -> None:
         )
 
 
-def check_hosts(hosts: Sequence[ServiceResource]) -> None:
+def check_internet_hosts(hosts: Sequence[ServiceResource]) -> None:
     """Public hosts have addresses and endpoints of their own, and no groups."""
     for host in hosts:
         _check_endpoint(f"internet host {host.name}", host)
         if host.security_groups:
             raise _wrong(f"internet host {host.name} has security groups", "leave them out")
+        if host.address is None or host.host is not None:
+            raise _wrong(f"internet host {host.name} has no address of its own", "give it one")
         if host.address in IPv4Network(INTERNET_EGRESS):
             raise _wrong(
                 f"address {host.address} of internet host {host.name} is in {INTERNET_EGRESS}, "
@@ -162,11 +171,15 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
         raise _wrong(f"a VPC cannot be named {INTERNET}: there is one built in", "rename it")
     _unique(f"subnet in VPC {vpc.name}", (subnet.name for subnet in vpc.subnets))
     _unique(f"security group in VPC {vpc.name}", (group.name for group in vpc.security_groups))
+    _unique(f"host in VPC {vpc.name}", (host.name for host in vpc.hosts))
     _unique(f"service in VPC {vpc.name}", (service.name for service in vpc.services))
     check_subnets(vpc)
     for group in vpc.security_groups:
         check_group(vpc, group, settings)
+    for host in vpc.hosts:
+        check_host(vpc, host)
     check_services(vpc)
+    check_routes(vpc, settings)
 
 
 def check_subnets(vpc: VpcResource) -> None:
@@ -199,22 +212,74 @@ def check_services(vpc: VpcResource) -> None:
     """Services have addresses of subnets that nobody else has, and groups of their VPC."""
     groups = {group.name for group in vpc.security_groups}
     for service in vpc.services:
-        subnet_of_it = next((item for item in vpc.subnets if service.address in item.cidr), None)
-        if subnet_of_it is None:
-            raise _wrong(
-                f"address {service.address} of service {service.name} is in no subnet of "
-                f"VPC {vpc.name}",
-                "choose an address in one of them",
-            )
-        offset = int(service.address) - int(subnet_of_it.cidr.network_address)
-        if offset < 4 or service.address == subnet_of_it.cidr.broadcast_address:
-            raise _wrong(
-                f"address {service.address} of service {service.name} is reserved by AWS",
-                "the first four and the last address of a subnet are: choose another one",
-            )
+        if service.host is not None:
+            _check_on_host(vpc, service, service.host)
+        else:
+            _check_on_router(vpc, service)
         _check_endpoint(f"service {service.name}", service)
         _known_groups(f"service {service.name}", service.security_groups, groups, vpc)
     _endpoints_differ(f"VPC {vpc.name}", vpc.services)
+
+
+def _check_on_host(vpc: VpcResource, service: ServiceResource, host: str) -> None:
+    if host not in {each.name for each in vpc.hosts}:
+        raise ModelError(
+            "InvalidInstanceID.NotFound",
+            f"service {service.name} is on host {host!r}, which VPC {vpc.name} does not have",
+            "name one of its own",
+            entry_of("service", f"{vpc.name}/{service.name}", "host"),
+        )
+    if service.address is not None or service.security_groups:
+        raise _wrong(
+            f"service {service.name} is on a host and has an address or security groups",
+            "leave them out: they are the host's",
+        )
+
+
+def _check_on_router(vpc: VpcResource, service: ServiceResource) -> None:
+    who = f"service {service.name}"
+    if service.address is None:
+        raise _wrong(f"{who} has neither a host nor an address", "give it one of them")
+    subnet = next((item for item in vpc.subnets if service.address in item.cidr), None)
+    if subnet is None:
+        raise _wrong(
+            f"address {service.address} of {who} is in no subnet of VPC {vpc.name}",
+            "choose an address in one of them",
+        )
+    _check_not_reserved(who, service.address, subnet)
+
+
+def _check_not_reserved(who: str, address: IPv4Address, subnet: SubnetResource) -> None:
+    offset = int(address) - int(subnet.cidr.network_address)
+    if offset < 4 or address == subnet.cidr.broadcast_address:
+        raise _wrong(
+            f"address {address} of {who} is reserved by AWS",
+            "the first four and the last address of a subnet are: choose another one",
+        )
+
+
+def check_host(vpc: VpcResource, host: HostResource) -> None:
+    """A host has a subnet of its VPC, groups of it, and an address of the subnet if any."""
+    who = f"host {host.name}"
+    subnet = next((item for item in vpc.subnets if item.name == host.subnet), None)
+    if subnet is None:
+        raise ModelError(
+            "InvalidSubnetID.NotFound",
+            f"subnet {host.subnet!r} of {who} does not exist in VPC {vpc.name}",
+            "name one of its own",
+            entry_of("host", f"{vpc.name}/{host.name}", "subnet"),
+        )
+    if host.address is not None:
+        if host.address not in subnet.cidr:
+            raise _wrong(
+                f"Address {host.address} of {who} does not fall within the subnet's address range "
+                f"{subnet.cidr}",
+                "choose an address inside, or leave it out",
+            )
+        _check_not_reserved(who, host.address, subnet)
+    _unique(f"security group of {who}", host.security_groups)
+    groups = {group.name for group in vpc.security_groups}
+    _known_groups(who, host.security_groups, groups, vpc)
 
 
 def _check_endpoint(who: str, service: ServiceResource) -> None:
@@ -231,7 +296,7 @@ def _endpoints_differ(where: str, services: Iterable[ServiceResource]) -> None:
     _unique(
         f"endpoint in {where}",
         (
-            f"{service.address}:{service.port}/{SERVICE_TRANSPORTS[service.kind]}"
+            f"{service.host or service.address}:{service.port}/{SERVICE_TRANSPORTS[service.kind]}"
             for service in services
         ),
     )
@@ -361,21 +426,43 @@ def _check_code(name: str, code: Code) -> None:
     if _RUNTIME.fullmatch(code.runtime) is None:
         raise _lambda(
             f"Value {code.runtime} at 'runtime' of function {name} failed to satisfy constraint: "
-            "python3.x or provided",
-            "choose the Python of this host, or provided with a program called bootstrap",
+            "python3.x, nodejsNN.x or provided",
+            "choose Python or Node.js of this host, or provided with a program called bootstrap",
             "runtime",
         )
-    if code.runtime.startswith("python") and "." not in code.handler.strip("."):
+    named = code.runtime.startswith(("python", "nodejs"))
+    if _HANDLER.fullmatch(code.handler) is None:
+        raise _lambda(
+            f"Value {code.handler!r} at 'handler' of function {name} failed to satisfy constraint: "
+            r"Member must satisfy regular expression pattern: [^\s]+",
+            'write it like "app.handler"',
+            "handler",
+        )
+    if named and "." not in code.handler.strip("."):
         raise _lambda(
             f"handler {code.handler!r} of function {name} names no function of a module",
             'write it like "app.handler"',
             "handler",
+        )
+    if len(code.layers) > LAYERS_MAX:
+        raise _lambda(
+            f"function {name} has {len(code.layers)} layers: Cannot reference more than "
+            f"{LAYERS_MAX} layers",
+            "put some of them together",
+            "layers",
         )
     if code.timeout_seconds not in _TIMEOUT_SECONDS:
         raise _lambda(
             f"timeout of function {name} is {code.timeout_seconds} seconds",
             f"choose {_TIMEOUT_SECONDS.start} to {_TIMEOUT_SECONDS.stop - 1}",
             "timeout_seconds",
+        )
+    if code.ephemeral_storage_mb not in _EPHEMERAL_STORAGE_MB:
+        first, last = _EPHEMERAL_STORAGE_MB.start, _EPHEMERAL_STORAGE_MB.stop - 1
+        raise _lambda(
+            f"ephemeral storage of function {name} is {code.ephemeral_storage_mb} MB",
+            f"choose {first} to {last}",
+            "ephemeral_storage_mb",
         )
 
 

@@ -4,10 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
 
-from hyperplane_nat.model.entities import InterfaceKind, NetworkInterface, Service, Vpc
-from hyperplane_nat.model.security_group import Compiler, Policy
+from hyperplane_nat.model.entities import (
+    Host,
+    InterfaceKind,
+    NetworkInterface,
+    Service,
+    Subnet,
+    Vpc,
+)
+from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
+from hyperplane_nat.model.gateways import BLACKHOLE, route_state
+from hyperplane_nat.model.names import WantedResolver, resolver_addresses, resolver_of
+from hyperplane_nat.model.security_group import Compiler, HostPolicy, Policy
+from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.tables import Tables
 from hyperplane_nat.model.validation import INTERNET
@@ -22,6 +34,8 @@ class WantedService:
     address: str
     port: int
     size_bytes: int
+    host: int | None
+    """Number of the host that it runs on; None: the VPC's router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +50,10 @@ class WantedVpc:
     cidr: str
     mtu_bytes: int
     addresses: tuple[str, ...]
-    """The VPC router's in each subnet, then the services'; each once."""
+    """The VPC router's in each subnet, and base + 1 of a VPC with hosts, then the resolver's and
+    those of services that run on the router; each once."""
     services: tuple[WantedService, ...]
+    resolver: WantedResolver | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,84 @@ class WantedInterface:
     kind: InterfaceKind
     status: InterfaceStatus
     policy: Policy
+    resolver: tuple[str, ...] = ()
+    """Addresses of its VPC's resolver."""
+    route_table: int | None = None
+    """Number of the route table of its subnet, if that has routes."""
+    gateway_of: int | None = None
+    """Of an internet gateway: number of the VPC that it is attached to."""
+    mapped: Mapping[str, int] = field(default_factory=dict)
+    """Of an internet gateway: numbers of the hosts that have its secondary addresses."""
+    translated: Mapping[str, int] = field(default_factory=dict)
+    """Of an internet gateway: numbers of the private addresses of NAT gateways that its secondary
+    addresses are one to one with."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRoute:
+    """A route; without a target it is a blackhole."""
+
+    destination: str
+    interface: int | None = None
+    """Number of an internet gateway's interface."""
+    host: int | None = None
+    """Number of a host."""
+    nat_gateway: int | None = None
+    """Number of a NAT gateway's primary address."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRouteTable:
+    """A route table with routes besides the local one."""
+
+    number: int
+    vpc_number: int
+    routes: tuple[WantedRoute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedNatGateway:
+    """A NAT gateway that serves."""
+
+    number: int
+    name: str
+    """At most 15 characters, unique in the lab."""
+    address: str
+    vpc_number: int
+    route_table: int | None
+    """Number of the route table of its subnet, if that has routes."""
+    secondary: tuple[tuple[int, str], ...]
+    """Its further addresses, with their numbers."""
+    draining: tuple[int, ...]
+    """Numbers of addresses that take no new flows."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedHost:
+    """A host: its namespace, its link, and what the forwarder needs to know of it."""
+
+    number: int
+    name: str
+    vpc: str
+    """Name of its VPC."""
+    vpc_number: int
+    subnet: str
+    """Network of its subnet."""
+    router: str
+    """Its next hop."""
+    address: str
+    mtu_bytes: int
+    attached: str
+    """File of the namespace that it is; empty for one of the lab's own."""
+    interface: int
+    """Number of the interface that leads to the VPC's router."""
+    link: str
+    """Name of the link of that."""
+    policy: HostPolicy
+    route_table: int | None = None
+    """Number of the route table of its subnet, if that has routes."""
+    resolver: tuple[str, ...] = ()
+    """Addresses of its VPC's resolver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +171,19 @@ class Wanted:
     status of an interface nor with environments."""
     vpcs: tuple[WantedVpc, ...]
     interfaces: tuple[WantedInterface, ...]
-    """Those being deleted are not among them."""
+    """Those being deleted are not among them, nor those of NAT gateways, which have no link."""
     environments: Mapping[int, str]
     """Slot to interface id; those that terminate are not among them."""
+    hosts: tuple[WantedHost, ...] = ()
+    route_tables: tuple[WantedRouteTable, ...] = ()
+    nat_gateways: tuple[WantedNatGateway, ...] = ()
+    given_back: frozenset[int] = frozenset()
+    """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
 
-def wanted_of(tables: Tables) -> Wanted:
+def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
     """What these tables ask for. Costs by everything there is."""
-    compiler = Compiler(tables)
+    compiler = Compiler(tables, settings)
     return Wanted(
         revision=tables.network_revision,
         vpcs=tuple(
@@ -94,12 +193,25 @@ def wanted_of(tables: Tables) -> Wanted:
             interface_of(tables, compiler, interface)
             for interface in tables.interfaces.values()
             if interface.status is not InterfaceStatus.DELETING
+            and interface.kind is not InterfaceKind.NAT_GATEWAY
         ),
         environments={
             environment.slot: environment.interface_id
             for environment in tables.environments.values()
             if environment.state is not EnvironmentState.TERMINATING
         },
+        hosts=tuple(_host(tables, compiler, host) for host in tables.hosts.values()),
+        route_tables=tuple(
+            _route_table(tables, table) for table in tables.route_tables.values() if table.routes
+        ),
+        nat_gateways=tuple(
+            _nat_gateway(tables, gateway)
+            for gateway in tables.nat_gateways.values()
+            if gateway.serves
+        ),
+        given_back=frozenset(
+            retired.number for retired in tables.retired_hosts.values() if retired.attached
+        ),
     )
 
 
@@ -108,15 +220,23 @@ def interface_of(
 ) -> WantedInterface:
     """What one interface asks for."""
     vpc = tables.vpcs[interface.vpc_id]
-    subnet = tables.subnets[interface.subnet_id]
+    route_table = None
+    if interface.kind is InterfaceKind.ROUTER:
+        # Nothing but the VPC's router is on this link, so all that leaves by it goes there.
+        network, router = _router_network(vpc), vpc.cidr.network_address + 1
+    else:
+        subnet = tables.subnets[interface.subnet_id]
+        network, router = subnet.cidr, subnet.router
+        route_table = _route_table_number(tables, subnet)
+    gateway = tables.internet_gateways.get(interface.id)
     return WantedInterface(
         id=interface.id,
         link=interface.link,
         number=interface.number,
         vpc=vpc.name,
         vpc_number=vpc.number,
-        subnet=str(subnet.cidr),
-        router=str(subnet.router),
+        subnet=str(network),
+        router=str(router),
         address=str(interface.address),
         destinations=(str(vpc.cidr),),
         secondary=tuple((number, str(address)) for number, address in interface.secondary),
@@ -125,13 +245,112 @@ def interface_of(
         kind=interface.kind,
         status=interface.status,
         policy=compiler.policy(interface),
+        route_table=route_table,
+        gateway_of=None if gateway is None else tables.vpcs[gateway.vpc_id].number,
+        mapped={} if gateway is None else _mapped(tables, interface),
+        translated={} if gateway is None else _translated(tables, interface),
+        # Who sends by an internet gateway asks the resolver of its own VPC.
+        resolver=resolver_addresses(vpc) if gateway is None else (),
+    )
+
+
+def _mapped(tables: Tables, interface: NetworkInterface) -> dict[str, int]:
+    return {
+        str(each.address): tables.hosts[each.host_id].number
+        for each in tables.elastic_addresses.values()
+        if each.host_id and each.address in interface.addresses
+    }
+
+
+def _translated(tables: Tables, interface: NetworkInterface) -> dict[str, int]:
+    return {
+        str(elastic.address): _numbers(tables, gateway)[each.address]
+        for gateway in tables.nat_gateways.values()
+        for each in gateway.addresses
+        if (elastic := tables.elastic_addresses.get(each.allocation_id)) is not None
+        and elastic.address in interface.addresses
+    }
+
+
+def _numbers(tables: Tables, gateway: NatGateway) -> dict[IPv4Address, int]:
+    """The numbers of a NAT gateway's private addresses."""
+    interface = tables.interfaces[gateway.interface_id]
+    return dict(zip(interface.addresses, interface.numbers, strict=True))
+
+
+def _nat_gateway(tables: Tables, gateway: NatGateway) -> WantedNatGateway:
+    interface, numbers = tables.interfaces[gateway.interface_id], _numbers(tables, gateway)
+    return WantedNatGateway(
+        number=interface.number,
+        name=interface.link,
+        address=str(interface.address),
+        vpc_number=tables.vpcs[gateway.vpc_id].number,
+        route_table=_route_table_number(tables, tables.subnets[gateway.subnet_id]),
+        secondary=tuple((number, str(address)) for number, address in interface.secondary),
+        draining=tuple(numbers[each.address] for each in gateway.addresses if each.due is not None),
+    )
+
+
+def _route_table_number(tables: Tables, subnet: Subnet) -> int | None:
+    table = tables.route_table_of(subnet)
+    return table.number if table is not None and table.routes else None
+
+
+def _route_table(tables: Tables, table: RouteTable) -> WantedRouteTable:
+    return WantedRouteTable(
+        number=table.number,
+        vpc_number=tables.vpcs[table.vpc_id].number,
+        routes=tuple(_route(tables, table, route) for route in table.routes),
+    )
+
+
+def _route(tables: Tables, table: RouteTable, route: Route) -> WantedRoute:
+    destination = str(route.destination)
+    if route_state(tables, table, route) == BLACKHOLE:
+        return WantedRoute(destination)
+    if route.gateway_id:
+        return WantedRoute(destination, interface=tables.interfaces[route.gateway_id].number)
+    if route.nat_gateway_id:
+        interface_id = tables.nat_gateways[route.nat_gateway_id].interface_id
+        return WantedRoute(destination, nat_gateway=tables.interfaces[interface_id].number)
+    return WantedRoute(destination, host=tables.hosts[route.instance_id].number)
+
+
+def _router_network(vpc: Vpc) -> IPv4Network:
+    return IPv4Network((vpc.cidr.network_address, 30))
+
+
+def _host(tables: Tables, compiler: Compiler, host: Host) -> WantedHost:
+    vpc, subnet = tables.vpcs[host.vpc_id], tables.subnets[host.subnet_id]
+    interface = tables.router_interface(vpc.id)
+    assert interface is not None
+    return WantedHost(
+        number=host.number,
+        name=host.name,
+        vpc=vpc.name,
+        vpc_number=vpc.number,
+        subnet=str(subnet.cidr),
+        router=str(subnet.router),
+        address=str(host.address),
+        mtu_bytes=vpc.mtu_bytes,
+        attached=host.attached,
+        interface=interface.number,
+        link=interface.link,
+        policy=compiler.host_policy(host),
+        route_table=_route_table_number(tables, subnet),
+        resolver=resolver_addresses(vpc),
     )
 
 
 def _vpc(tables: Tables, vpc: Vpc) -> WantedVpc:
     services = [service for service in tables.services.values() if service.vpc_id == vpc.id]
     routers = [subnet.router for subnet in tables.subnets.values() if subnet.vpc_id == vpc.id]
-    addresses = [str(address) for address in routers + [service.address for service in services]]
+    if tables.router_interface(vpc.id) is not None:
+        routers.append(vpc.cidr.network_address + 1)
+    own = [service.address for service in services if not service.host_id]
+    resolver = resolver_of(tables, vpc)
+    answering = resolver.addresses if resolver else ()
+    addresses = [*map(str, routers), *answering, *map(str, own)]
     return WantedVpc(
         id=vpc.id,
         name=vpc.name,
@@ -140,13 +359,19 @@ def _vpc(tables: Tables, vpc: Vpc) -> WantedVpc:
         mtu_bytes=vpc.mtu_bytes,
         # Two services may share an address on different ports.
         addresses=tuple(dict.fromkeys(addresses)),
-        services=tuple(_service(service) for service in services),
+        services=tuple(_service(tables, service) for service in services),
+        resolver=resolver,
     )
 
 
-def _service(service: Service) -> WantedService:
+def _service(tables: Tables, service: Service) -> WantedService:
     return WantedService(
-        service.name, service.kind, str(service.address), service.port, service.size_bytes
+        name=service.name,
+        kind=service.kind,
+        address=str(service.address),
+        port=service.port,
+        size_bytes=service.size_bytes,
+        host=tables.hosts[service.host_id].number if service.host_id else None,
     )
 
 

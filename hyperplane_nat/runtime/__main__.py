@@ -18,13 +18,13 @@ import socket
 import sys
 from pathlib import Path
 
-from aiohttp import web
-
 from hyperplane_nat import private_files, unix_socket
-from hyperplane_nat.runtime.api import application
+from hyperplane_nat.runtime.api import served
 from hyperplane_nat.runtime.handlers import Handlers
 from hyperplane_nat.runtime.places import Endpoint, endpoint_path
 from hyperplane_nat.runtime.sandbox import Sandbox
+from hyperplane_nat.runtime.uploads import uploads_path
+from netns.cgroups import Family, Mounts
 from netns.errors import NetnsError
 
 _ADDRESS = "127.0.0.1"
@@ -60,9 +60,24 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(arguments: argparse.Namespace) -> None:
     directory: Path = arguments.directory
-    box = await asyncio.to_thread(Sandbox, uid=arguments.uid, hidden=[directory.parent])
+    groups = Family(Mounts.find(), directory.name)
+    await asyncio.to_thread(groups.make)
+    uploads = uploads_path(directory)
+    uploads.mkdir(mode=0o700, exist_ok=True)
+    box = await asyncio.to_thread(
+        Sandbox,
+        uid=arguments.uid,
+        hidden=[directory.parent],
+        groups=groups,
+        uploads=uploads,
+        etc=directory,
+    )
     handlers = Handlers(
-        box, directory=directory, region=arguments.region, time_scale=arguments.time_scale
+        box,
+        directory=directory,
+        region=arguments.region,
+        time_scale=arguments.time_scale,
+        missing=[*groups.missing, *box.missing],
     )
     former = Endpoint.read(directory)
     listener = _listener(arguments.port, None if former is None else former.port)
@@ -76,17 +91,11 @@ async def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(groups.remove)
         stack.push_async_callback(handlers.close)
-        for access_key in (key, None):
-            runner = web.AppRunner(
-                application(handlers, access_key), access_log=None, shutdown_timeout=0.2
-            )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            if access_key is None:
-                await web.UnixSite(runner, str(directory / unix_socket.LAMBDA)).start()
-            else:
-                await web.SockSite(runner, listener).start()
+        local = _local_listener(directory / unix_socket.LAMBDA)
+        for socket_, access_key in ((listener, key), (local, None)):
+            await stack.enter_async_context(served(handlers, access_key, socket_))
         server = await handlers.link.serve(directory / unix_socket.RUNTIME)
         stack.callback(server.close)
         print("ready", flush=True)
@@ -105,6 +114,13 @@ def _listener(port: int, former: int | None) -> socket.socket:
             f"cannot listen on {_ADDRESS}:{port}: {error.strerror}",
             "choose another [lambda] port, or 0 for a free one",
         ) from None
+
+
+def _local_listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    return listener
 
 
 def _random(count: int) -> str:

@@ -10,17 +10,22 @@ line uses asks for no key: its directory is the lab's.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import json
+import logging
 import re
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
+from hyperplane_nat.connections import Connections, file_limit
 from hyperplane_nat.runtime.errors import LambdaError
 from hyperplane_nat.runtime.handlers import Handlers, request_id
 from hyperplane_nat.runtime.invocation import (
@@ -32,22 +37,67 @@ from hyperplane_nat.runtime.invocation import (
 
 PATH = "/2015-03-31/functions/{function}/invocations"
 
+CONNECTIONS_MAX = 4096
+"""Of a listener. Each invocation has one for as long as it runs."""
+
+IDLE_SECONDS = 600.0
+"""How long a connection is kept that asks for nothing: SDKs have pools of them."""
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted, as many as Linux lets by itself (net.core.somaxconn).
+One more at the unix socket is refused with EAGAIN, which asyncio's clients take for a connection.
+"""
+
+BODY_SECONDS = 20.0
+"""How long a body may take to come."""
+
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([A-Za-z0-9]+)/")
 _NAME = re.compile(
-    r"(?:arn:aws[a-z-]*:lambda:[a-z0-9-]+:)?(?:[0-9]{12}:)?(?:function:)?"
-    r"([A-Za-z0-9_-]{1,64})(?::(\$LATEST|[A-Za-z0-9_-]+))?"
+    r"(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):)?(?:[0-9]{12}:)?(?:function:)?"
+    r"(?P<name>[A-Za-z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST|[A-Za-z0-9_-]+))?"
 )
+_QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 _TYPES = ("RequestResponse", "Event", "DryRun")
 _LOGS = ("None", "Tail")
 
 _ID = web.RequestKey("id", str)
 
+log = logging.getLogger(__name__)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(handlers: Handlers, key: str | None) -> web.Application:
-    """The API; with a `key` whoever asks must have it as access key."""
+@contextlib.asynccontextmanager
+async def served(
+    handlers: Handlers,
+    key: str | None,
+    listener: socket.socket,
+    connections_max: int = CONNECTIONS_MAX,
+) -> AsyncIterator[None]:
+    """
+    Serve the API on a socket that is bound; with a `key` whoever asks must have it as access key.
 
+    A connection is being served from when the whole request is there.
+    """
+    connections = Connections(min(connections_max, file_limit() // 4), refuse, IDLE_SECONDS)
+    runner = web.AppRunner(_application(handlers, key, connections), shutdown_timeout=0.2)
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        connections.serve_with(runner.server)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(connections, sock=listener)
+        # What asyncio listens with is also how many it accepts before others have their turn.
+        listener.listen(BACKLOG)
+        try:
+            yield
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+def _application(handlers: Handlers, key: str | None, connections: Connections) -> web.Application:
     @web.middleware
     async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
         identifier = request_id()
@@ -58,16 +108,31 @@ def application(handlers: Handlers, key: str | None) -> web.Application:
             return await handler(request)
         except LambdaError as error:
             return _refusal(error, identifier)
+        except (web.RequestPayloadError, ConnectionError) as error:
+            cut = LambdaError("InvalidRequestContentException", f"the body is cut short: {error}")
+            return _refusal(cut, identifier)
         except web.HTTPNotFound:
             unknown = LambdaError(
                 "ResourceNotFoundException", f"{request.path}: only Invoke is here"
             )
             return _refusal(unknown, identifier)
+        except web.HTTPException:
+            raise
+        except Exception:
+            log.exception("request %s", identifier)
+            failed = LambdaError("ServiceException", "see service-Lambda.runtime.log")
+            return _refusal(failed, identifier)
 
     result = web.Application(middlewares=[refusing], client_max_size=PAYLOAD_BYTES_MAX)
-    api = _Api(handlers)
+    api = _Api(handlers, connections)
     result.router.add_post(PATH, api.invoke)
     return result
+
+
+def refuse(status: int, _code: str, text: str) -> web.Response:
+    """The answer to what does not come as far as Invoke."""
+    code = {400: "InvalidRequestContentException", 503: "ServiceUnavailableException"}
+    return _refusal(LambdaError(code.get(status, "ServiceException"), text), request_id(), status)
 
 
 def _check_key(request: web.Request, key: str) -> None:
@@ -80,36 +145,43 @@ def _check_key(request: web.Request, key: str) -> None:
         )
 
 
-def _refusal(error: LambdaError, identifier: str) -> web.Response:
-    kind = "User" if error.status < 500 else "Service"
+def _refusal(error: LambdaError, identifier: str, status: int | None = None) -> web.Response:
+    status = status or error.status
+    kind = "User" if status < 500 else "Service"
     body = {"Type": kind, "Message": error.message, "message": error.message}
     if error.code == "TooManyRequestsException":
         body["Reason"] = error.reason or "ConcurrentInvocationLimitExceeded"
     return web.json_response(
         body,
-        status=error.status,
+        status=status,
         headers={"x-amzn-ErrorType": error.code, "x-amzn-RequestId": identifier},
     )
 
 
 class _Api:
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, handlers: Handlers, connections: Connections) -> None:
         self._handlers = handlers
+        self._connections = connections
 
     async def invoke(self, request: web.Request) -> web.Response:
         """Invoke."""
         kind = _choice(request, "X-Amz-Invocation-Type", _TYPES)
         logs = _choice(request, "X-Amz-Log-Type", _LOGS)
-        function = _function(request)
+        function = _function(request, self._handlers.region)
+        payload = await _payload(request, kind)
+        with self._connections.serving(request.protocol):
+            return await self._invoke(request, function, kind, logs, payload)
+
+    async def _invoke(
+        self, request: web.Request, function: str, kind: str, logs: str, payload: bytes
+    ) -> web.Response:
         if kind == "DryRun":
             await self._handlers.check(function)
             return self._answer(request, 204, b"")
-        payload = await _payload(request, kind)
-        identifier = request[_ID]
         asked = {
-            "request_id": identifier,
+            "request_id": request[_ID],
             "payload": payload,
-            "trace": request.headers.get("X-Amzn-Trace-Id") or trace_id(),
+            "trace": _trace(request),
             "client_context": _client_context(request),
         }
         if kind == "Event":
@@ -121,7 +193,7 @@ class _Api:
     def _answer(
         self, request: web.Request, status: int, body: bytes, headers: dict[str, str] | None = None
     ) -> web.Response:
-        known = {"x-amzn-RequestId": request[_ID], "X-Amz-Executed-Version": "$LATEST"}
+        known = {"x-amzn-RequestId": request[_ID]}
         return web.Response(
             body=body or None,
             status=status,
@@ -134,6 +206,7 @@ def _told(outcome: Outcome, logs: str) -> dict[str, str]:
     headers = {
         "X-Hyperplane-Environment": outcome.environment,
         "X-Hyperplane-Start": "cold" if outcome.cold else "warm",
+        "X-Amz-Executed-Version": outcome.version,
     }
     if outcome.error is not None:
         headers["X-Amz-Function-Error"] = outcome.error
@@ -153,42 +226,70 @@ def _choice(request: web.Request, header: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _function(request: web.Request) -> str:
+def _function(request: web.Request, region: str) -> str:
+    """The name of what is invoked, with its qualifier behind a colon where it has one."""
     named = unquote(request.match_info["function"])
     match = _NAME.fullmatch(named)
     if match is None:
         raise LambdaError(
             "InvalidParameterValueException", f"{named[:200]!r} is not the name of a function"
         )
-    qualifier = request.query.get("Qualifier") or match[2] or "$LATEST"
-    if qualifier != "$LATEST":
+    if match["region"] not in (None, region):
         raise LambdaError(
             "ResourceNotFoundException",
-            f"Function not found: {match[1]}:{qualifier[:128]} (there is $LATEST alone)",
+            f"Functions from '{match['region']}' are not reachable in this region ('{region}')",
         )
-    return match[1]
+    qualifier = request.query.get("Qualifier") or match["qualifier"]
+    if qualifier and match["qualifier"] not in (None, qualifier):
+        raise LambdaError(
+            "InvalidParameterValueException",
+            "The derived qualifier from the function name does not match the specified qualifier.",
+        )
+    if qualifier and _QUALIFIER.fullmatch(qualifier) is None:
+        raise LambdaError(
+            "InvalidParameterValueException", f"{qualifier[:200]!r} is neither version nor alias"
+        )
+    return f"{match['name']}:{qualifier}" if qualifier else match["name"]
 
 
 async def _payload(request: web.Request, kind: str) -> bytes:
-    limit = EVENT_BYTES_MAX if kind == "Event" else PAYLOAD_BYTES_MAX
     try:
-        body = await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
     except web.HTTPRequestEntityTooLarge:
-        body = None
-    if body is None or len(body) > limit:
         raise LambdaError(
-            "RequestTooLargeException",
-            f"Request must be smaller than {limit} bytes for the InvokeFunction operation",
+            "RequestEntityTooLargeException",
+            f"Request must be smaller than {PAYLOAD_BYTES_MAX} bytes for the InvokeFunction "
+            "operation",
+        ) from None
+    if kind == "Event" and len(body) > EVENT_BYTES_MAX:
+        raise LambdaError(
+            "RequestEntityTooLargeException",
+            f"{len(body)} byte payload is too large for the Event invocation type "
+            f"(limit {EVENT_BYTES_MAX} bytes)",
         )
     if not body.strip():
         return b"{}"
     try:
-        json.loads(body)
-    except ValueError as error:
+        json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise LambdaError(
             "InvalidRequestContentException", f"Could not parse request body into json: {error}"
         ) from None
     return body
+
+
+def _no_constant(name: str) -> None:
+    """What Python takes for JSON and nobody else."""
+    raise ValueError(f"Non-standard token '{name}'")
+
+
+def _trace(request: web.Request) -> str:
+    given = request.headers.get("X-Amzn-Trace-Id", "")
+    # It becomes a header again.
+    return given if given and given.isascii() and given.isprintable() else trace_id()
 
 
 def _client_context(request: web.Request) -> str | None:
@@ -197,7 +298,7 @@ def _client_context(request: web.Request) -> str | None:
         return None
     try:
         context: Any = json.loads(base64.b64decode(given, validate=True))
-    except (ValueError, binascii.Error):
+    except (ValueError, RecursionError, binascii.Error):
         raise LambdaError(
             "InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON."
         ) from None

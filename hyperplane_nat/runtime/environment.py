@@ -9,6 +9,9 @@ serves one invocation at a time, which whoever places invocations sees to. Whate
 (time, a crash, its own exit) ends the environment too: the outcome says `gone`, and nobody invokes
 it again.
 
+Between invocations the processes stand still ("Lambda execution environment": frozen once the
+runtime has asked for the next invocation). They go on before that is handed out.
+
 The Runtime API is HTTP on 127.0.0.1:9001 inside the environment's network namespace ("Using the
 Lambda runtime API for custom runtimes"). A runtime that has ended may have left a request that
 still waits; it belongs to its `_Runtime` and can take nothing from the one after it.
@@ -23,7 +26,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +36,7 @@ from aiohttp import web
 
 from hyperplane_nat.runtime import invocation as outcomes
 from hyperplane_nat.runtime.invocation import ANSWER_BYTES_MAX, UNHANDLED, Invocation, Outcome
-from hyperplane_nat.runtime.logs import FunctionLog, Output, drain
+from hyperplane_nat.runtime.logs import PIPE_BYTES, TURN_BYTES, FunctionLog, Output, drain
 from hyperplane_nat.runtime.sandbox import EntrypointError, Started
 from hyperplane_nat.runtime.variables import Identity, of_handler
 from netns.errors import NetnsError
@@ -40,8 +44,17 @@ from netns.errors import NetnsError
 INIT_SECONDS = 10.0
 """How long an initialization may take before it is begun anew ("Lambda execution environment")."""
 
+REST_SECONDS = 0.01
+"""How long nothing is to be done before an environment stands still: one that is invoked again and
+again is not frozen and thawed each time."""
+
 _API = "/2018-06-01/runtime/"
 _SHUTDOWN_SECONDS = 0.5
+
+CONNECTIONS_MAX = 64
+"""To the Runtime API of an environment. A runtime has one, some one for each request; each is an
+open file of this process, which serves others too."""
+
 _ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 
 log = logging.getLogger(__name__)
@@ -53,10 +66,20 @@ class Box(Protocol):
     def listen(self, name: str) -> socket.socket:
         """The socket of the Runtime API."""
 
-    def start(self, name: str, code: Path, runtime: str, variables: Any) -> Started:
+    def start(
+        self,
+        name: str,
+        code: Path,
+        runtime: str,
+        variables: Any,
+        *,
+        memory_mb: int,
+        ephemeral_storage_mb: int,
+        layers: Sequence[Path],
+    ) -> Started:
         """Start a runtime."""
 
-    def kill(self, name: str, started: Started) -> None:
+    def kill(self, started: Started) -> None:
         """Kill it with whatever it has started."""
 
 
@@ -71,6 +94,14 @@ class Settings:
     runtime: str
     environment: dict[str, str]
     timeout_seconds: float
+    ephemeral_storage_mb: int
+    """Size of its `/tmp`."""
+    freeze: bool = True
+    """Whether it stands still between invocations."""
+    ahead: bool = False
+    """Whether it is initialized before it is invoked: provisioned concurrency."""
+    layers: tuple[Path, ...] = ()
+    """What is in its `/opt`, the uppermost last."""
 
 
 class _Runtime:
@@ -84,7 +115,10 @@ class _Runtime:
         """It has asked for an invocation."""
         self.ended: asyncio.Future[int] = loop.create_future()
         """Its exit status."""
-        self.init_error: bytes | None = None
+        self.failed: asyncio.Future[bytes] = loop.create_future()
+        """What it has told of an initialization that has failed."""
+        self.asks = asyncio.Event()
+        """It waits for an invocation."""
         self.next: asyncio.Queue[Invocation | None] = asyncio.Queue()
         """None: it has ended, and what it has asked need not wait any longer."""
         self.answer: asyncio.Future[Outcome] | None = None
@@ -103,12 +137,19 @@ class Environment:
         function_log: FunctionLog,
         *,
         on_gone: Callable[[int], None],
+        on_still: Callable[[int], None] = lambda _number: None,
         init_seconds: float = INIT_SECONDS,
     ) -> None:
-        """`on_gone` is told the number when the runtime ends while nobody waits for it."""
+        """`on_gone` is told the number when the runtime ends while nobody waits for it, `on_still`
+        when it stands still.
+        """
         self.number = number
         self.settings = settings
         self.busy = False
+        self.still = False
+        """It is frozen."""
+        self._on_still = on_still
+        self._resting: asyncio.Task[None] | None = None
         self._namespace = namespace
         self._box = box
         self._output = Output(function_log, f"env-{number}")
@@ -116,7 +157,7 @@ class Environment:
         self._init_seconds = init_seconds
         self._runtime: _Runtime | None = None
         self._server: asyncio.Server | None = None
-        self._http = web.Server(self._serve, access_log=None)
+        self._http = web.Server(self._serve)
         self._closed = False
 
     # --- invocations ---
@@ -126,33 +167,81 @@ class Environment:
         self.busy = True
         self._output.begin()
         try:
+            self._thaw()
             outcome = await self._invoke(invocation)
         except (NetnsError, OSError) as error:
             log.error("environment %d: %s", self.number, error)
             outcome = outcomes.failed("Runtime.Unknown", f"{error}")
         finally:
             self.busy = False
+        if self._runtime is not None and self._runtime.ended.done():
+            # It has answered and ended before anybody took note of either.
+            outcome.gone = True
         outcome.tail = self._output.tail
         outcome.environment = f"env-{self.number}"
+        outcome.version = self.settings.identity.version
         if outcome.gone:
             await self.close()
+        else:
+            self._rest_soon()
         return outcome
+
+    async def initialize(self) -> str | None:
+        """Initialize before anybody invokes it; why it is gone again when that has failed."""
+        self.busy = True
+        self._output.begin()
+        try:
+            _, outcome = await self._initialize(Invocation(str(uuid.uuid4()), b"", ""))
+        except (NetnsError, OSError) as error:
+            log.error("environment %d: %s", self.number, error)
+            outcome = outcomes.failed("Runtime.Unknown", f"{error}")
+        finally:
+            self.busy = False
+        if outcome is None:
+            self._rest_soon()
+            return None
+        await self.close()
+        told = json.loads(outcome.payload)
+        return f"{told['errorType']}: {told['errorMessage']}"
+
+    def _rest_soon(self) -> None:
+        if self._runtime is not None and self._runtime.started.freezes and self.settings.freeze:
+            self._resting = asyncio.create_task(self._rest(self._runtime), name="rest")
+
+    async def _rest(self, runtime: _Runtime) -> None:
+        """Stand still when nothing has been left to be done for a moment."""
+        await runtime.asks.wait()
+        await asyncio.sleep(REST_SECONDS)
+        try:
+            runtime.started.freeze()
+        except NetnsError as error:
+            log.error("environment %d does not stand still: %s", self.number, error)
+            return
+        self.still = True
+        self._on_still(self.number)
+
+    def _thaw(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self.still and self._runtime is not None:
+            self._runtime.started.thaw()
+        self.still = False
 
     async def _invoke(self, invocation: Invocation) -> Outcome:
         outcome: Outcome | None = None
         init_seconds = None
         if self._runtime is None:
             init_seconds, outcome = await self._initialize(invocation)
-        request_id = invocation.request_id
-        self._output.line(f"START RequestId: {request_id} Version: $LATEST")
+        request_id, version = invocation.request_id, self.settings.identity.version
+        self._output.line(f"START RequestId: {request_id} Version: {version}")
         if outcome is None:
             assert self._runtime is not None
             outcome = await self._run(self._runtime, invocation)
         outcome.init_seconds = init_seconds
-        self._read_output()
+        self._read_output(PIPE_BYTES)
         if outcome.gone:
-            message = json.loads(outcome.payload).get("errorMessage", "")
-            self._output.line(message)
+            self._output.line(str(json.loads(outcome.payload).get("errorMessage", "")))
         self._output.line(f"END RequestId: {request_id}")
         status = None
         if outcome.gone:
@@ -176,15 +265,16 @@ class Environment:
                 text = f"RequestId: {invocation.request_id} Error: {error}"
                 self._report_init(begin, "error\tError Type: Runtime.InvalidEntrypoint")
                 return None, outcomes.failed("Runtime.InvalidEntrypoint", text)
-            waiting: set[asyncio.Future[Any]] = {runtime.ready, runtime.ended}
+            waiting: set[asyncio.Future[Any]] = {runtime.ready, runtime.failed, runtime.ended}
             await asyncio.wait(waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if runtime.ready.done():
                 return asyncio.get_running_loop().time() - begin, None
-            if runtime.ended.done():
-                self._read_output()
-                outcome = outcomes.exited(invocation.request_id, runtime.ended.result())
-                if runtime.init_error is not None:
-                    outcome = Outcome(runtime.init_error, UNHANDLED, gone=True)
+            if runtime.failed.done() or runtime.ended.done():
+                self._read_output(PIPE_BYTES)
+                if runtime.failed.done():
+                    outcome = Outcome(runtime.failed.result(), UNHANDLED, gone=True)
+                else:
+                    outcome = _exited(runtime, invocation)
                 kind = json.loads(outcome.payload)["errorType"]
                 self._report_init(begin, f"error\tError Type: {kind}")
                 return None, outcome
@@ -213,7 +303,7 @@ class Environment:
         if runtime.answer.done():
             outcome = runtime.answer.result()
         elif runtime.ended.done():
-            outcome = outcomes.exited(invocation.request_id, runtime.ended.result())
+            outcome = _exited(runtime, invocation)
         else:
             outcome = outcomes.timed_out(invocation.request_id, limit)
             await self._kill()
@@ -227,19 +317,29 @@ class Environment:
         if self._server is None:
             listener = await asyncio.to_thread(self._box.listen, self._namespace)
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._http, sock=listener)
+            self._server = await loop.create_server(
+                lambda: _Connection(self._http, loop), sock=listener
+            )
         settings = self.settings
         variables = of_handler(
             settings.identity,
             settings.environment,
             handler=settings.handler,
             runtime=settings.runtime,
-            log_stream=f"{time.strftime('%Y/%m/%d')}/[$LATEST]env-{self.number}",
+            ahead=settings.ahead,
+            log_stream=f"{time.strftime('%Y/%m/%d')}/[{settings.identity.version}]env-{self.number}",
         )
         self._runtime = runtime = _Runtime()
         try:
             started = await asyncio.to_thread(
-                self._box.start, self._namespace, settings.code, settings.runtime, variables
+                self._box.start,
+                self._namespace,
+                settings.code,
+                settings.runtime,
+                variables,
+                memory_mb=settings.identity.memory_mb,
+                ephemeral_storage_mb=settings.ephemeral_storage_mb,
+                layers=settings.layers,
             )
         except BaseException:
             self._runtime = None
@@ -251,11 +351,11 @@ class Environment:
         loop.add_reader(watched, self._note_end, runtime, watched)
         return runtime
 
-    def _read_output(self) -> None:
+    def _read_output(self, count: int = TURN_BYTES) -> None:
         if self._runtime is None or self._runtime.started.output < 0:
             return
         started = self._runtime.started
-        if not drain(started.output, self._output):
+        if not drain(started.output, self._output, count):
             self._close_output(started)
 
     def _close_output(self, started: Started) -> None:
@@ -278,11 +378,11 @@ class Environment:
             return
         runtime.next.put_nowait(None)
         try:
-            await asyncio.to_thread(self._box.kill, self._namespace, runtime.started)
+            await asyncio.to_thread(self._box.kill, runtime.started)
         finally:
             with contextlib.suppress(OSError):
                 if runtime.started.output >= 0:
-                    drain(runtime.started.output, self._output)
+                    drain(runtime.started.output, self._output, PIPE_BYTES)
             self._output.flush()
             self._close_output(runtime.started)
 
@@ -291,7 +391,7 @@ class Environment:
         if self._runtime is None:
             return 0
         try:
-            path = Path(f"/proc/{self._runtime.started.process.pid}/status")
+            path = Path(f"/proc/{self._runtime.started.runs}/status")
             text = path.read_text(encoding="utf-8")
         except OSError:
             return 0
@@ -301,6 +401,8 @@ class Environment:
     async def close(self) -> None:
         """End the runtime, and leave the namespace."""
         self._closed = True
+        if self._resting is not None:
+            self._resting.cancel()
         try:
             await self._kill()
         except NetnsError as error:
@@ -321,8 +423,7 @@ class Environment:
             case "GET", ["invocation", "next"]:
                 return await self._next(runtime)
             case "POST", ["init", "error"]:
-                runtime.init_error = _error_of(await _body(request) or b"", request)
-                return _accepted()
+                return await self._fail(runtime, request)
             case "POST", ["invocation", request_id, ("response" | "error") as what]:
                 return await self._answer(runtime, request, request_id, what)
         return _refused(404, "InvalidRequest", "there is nothing here")
@@ -330,7 +431,9 @@ class Environment:
     async def _next(self, runtime: _Runtime) -> web.Response:
         if not runtime.ready.done():
             runtime.ready.set_result(None)
+        runtime.asks.set()
         invocation = await runtime.next.get()
+        runtime.asks.clear()
         if invocation is None:
             runtime.next.put_nowait(None)
             return _refused(410, "Gone", "the runtime has ended")
@@ -347,6 +450,13 @@ class Environment:
             body=invocation.payload, headers=headers, content_type="application/json"
         )
 
+    async def _fail(self, runtime: _Runtime, request: web.BaseRequest) -> web.Response:
+        error = _error_of(await _body(request) or b"", request)
+        if runtime.ready.done() or runtime.failed.done():
+            return _refused(403, "InvalidStateTransition", "the runtime has initialized")
+        runtime.failed.set_result(error)
+        return _accepted()
+
     async def _answer(
         self, runtime: _Runtime, request: web.BaseRequest, request_id: str, what: str
     ) -> web.Response:
@@ -362,6 +472,14 @@ class Environment:
         else:
             answer.set_result(Outcome(body))
         return _accepted()
+
+
+def _exited(runtime: _Runtime, invocation: Invocation) -> Outcome:
+    return outcomes.exited(
+        invocation.request_id,
+        runtime.ended.result(),
+        out_of_memory=runtime.started.out_of_memory(),
+    )
 
 
 async def _body(request: web.BaseRequest) -> bytes | None:
@@ -381,13 +499,29 @@ def _error_of(body: bytes, request: web.BaseRequest) -> bytes:
     """
     try:
         told = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     if isinstance(told, dict) and "errorType" in told:
         return body
     kind = request.headers.get(_ERROR_TYPE, "Runtime.Unknown")
     text = told if isinstance(told, dict) else {"errorMessage": body.decode(errors="replace")}
     return json.dumps({"errorType": kind, **text}).encode()
+
+
+class _Connection(web.RequestHandler):
+    """One to the Runtime API; one too many is ended at once."""
+
+    __slots__ = ("_all",)
+
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
+        self._all = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self._all.connections) > CONNECTIONS_MAX:
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.abort()
 
 
 def _accepted() -> web.Response:

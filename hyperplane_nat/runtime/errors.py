@@ -8,7 +8,7 @@ STATUSES = {
     "ENILimitReachedException": 502,
     "InvalidParameterValueException": 400,
     "InvalidRequestContentException": 400,
-    "RequestTooLargeException": 413,
+    "RequestEntityTooLargeException": 413,
     "ResourceConflictException": 409,
     "ResourceNotFoundException": 404,
     "ResourceNotReadyException": 502,
@@ -17,7 +17,9 @@ STATUSES = {
     "TooManyRequestsException": 429,
     "UnrecognizedClientException": 403,
 }
-"""Lambda API, Invoke, "Errors", and its common errors. What is not here is the service's: 500."""
+"""Lambda API, Invoke, "Errors", and its common errors, but for RequestTooLargeException, which the
+service calls RequestEntityTooLargeException. What is not here is the service's: 500.
+"""
 
 
 class LambdaError(Exception):

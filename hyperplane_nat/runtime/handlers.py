@@ -9,7 +9,9 @@ configured at that moment; then nothing more is needed of the controller until t
 given back (`end`) or given up (`discard`). An invocation whose client has gone runs to its end.
 
 Asynchronous invocations wait in memory, at most `EVENTS_MAX` of them, and are tried three times in
-all when they fail (Lambda: two retries, after one and two minutes).
+all when they fail (Lambda: two retries, after one and two minutes). One that is not placed, for
+want of concurrency or because of the service, has not failed: it is tried again for six hours, at
+intervals that grow ("Error handling for asynchronous invocation").
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,15 @@ EVENTS_MAX = 1000
 RETRY_SECONDS = (60.0, 120.0)
 """Before the second and the third attempt, in Lambda's time ("Asynchronous invocation")."""
 
+QUEUED_SECONDS = 6 * 3600.0
+"""How long an asynchronous invocation is tried that cannot be placed, in Lambda's time."""
+
+_THROTTLED, _OF_THE_SERVICE = 429, 500
+"""Statuses of errors that pass, the second and above."""
+
+_PAUSE_SECONDS = (1.0, 300.0)
+"""Between two attempts to place it: at first, and in the end."""
+
 log = logging.getLogger(__name__)
 
 
@@ -49,12 +60,17 @@ class Handlers:
         region: str,
         time_scale: float = 1.0,
         now: Callable[[], float] = time.time,
+        missing: Sequence[str] = (),
     ) -> None:
-        """Logs go to `directory`; what lasts long on AWS lasts `time_scale` times less."""
-        self.link = Link(self._standing)
+        """Logs go to `directory`; what lasts long on AWS lasts `time_scale` times less.
+
+        `missing` is what environments of this host do without, a line each.
+        """
+        self._missing = list(missing)
+        self.link = Link(self._standing, self._begin_ahead)
         self._box = box
         self._directory = directory
-        self._region = region
+        self.region = region
         self._time_scale = time_scale
         self._now = now
         self._environments: dict[int, Environment] = {}
@@ -62,8 +78,12 @@ class Handlers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[Outcome]] = set()
 
-    def _standing(self) -> dict[int, bool]:
-        return {number: each.busy for number, each in self._environments.items()}
+    def _standing(self) -> dict[str, object]:
+        return {
+            "standing": {str(number): each.busy for number, each in self._environments.items()},
+            "still": [number for number, each in self._environments.items() if each.still],
+            "missing": self._missing,
+        }
 
     async def check(self, function: str) -> None:
         """LambdaError unless there is such a function, which has a handler and can be invoked."""
@@ -99,26 +119,40 @@ class Handlers:
 
     async def _attempt(self, function: str, request: Mapping[str, Any]) -> None:
         for pause in (*RETRY_SECONDS, None):
-            try:
-                outcome = await self._invoke(function, request)
-            except LambdaError as error:
-                log.warning("an event of %s: %s: %s", function, error.code, error)
-            else:
-                if outcome.error is None:
-                    return
+            outcome = await self._patiently(function, request)
+            if outcome is None or outcome.error is None:
+                return
             if pause is not None:
                 await asyncio.sleep(pause / self._time_scale)
+
+    async def _patiently(self, function: str, request: Mapping[str, Any]) -> Outcome | None:
+        """The outcome of an asynchronous invocation; None when it is given up without one."""
+        pause, pause_max = _PAUSE_SECONDS
+        waited = 0.0
+        while True:
+            try:
+                return await self._invoke(function, request)
+            except LambdaError as error:
+                placeable = error.status == _THROTTLED or error.status >= _OF_THE_SERVICE
+                if not placeable or waited >= QUEUED_SECONDS:
+                    log.warning("an event of %s: %s: %s", function, error.code, error)
+                    return None
+            await asyncio.sleep(pause / self._time_scale)
+            waited += pause
+            pause = min(2 * pause, pause_max)
 
     async def _invoke(self, function: str, request: Mapping[str, Any]) -> Outcome:
         placed = await self.link.ask("begin", {"function": function})
         number: int = placed["environment"]
         try:
             environment = await self._environment(number, placed)
-            arn = f"arn:aws:lambda:{self._region}:{placed['account']}:function:{function}"
+            arn = f"arn:aws:lambda:{self.region}:{placed['account']}:function:{function}"
             outcome = await environment.invoke(Invocation(arn=arn, **request))
         except BaseException:
-            self._forget(number)
+            left = self._environments.pop(number, None)
             self.link.tell("discard", {"environment": number})
+            if left is not None:
+                await left.close()
             raise
         if outcome.gone:
             self._forget(number)
@@ -127,6 +161,22 @@ class Handlers:
             self.link.tell("end", {"environment": number})
         outcome.cold = placed["cold"]
         return outcome
+
+    def _begin_ahead(self, placed: Mapping[str, Any]) -> None:
+        task = asyncio.create_task(self._initialize(placed), name=f"ahead {placed['function']}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _initialize(self, placed: Mapping[str, Any]) -> None:
+        """For provisioned concurrency: the environment is there before it is invoked."""
+        number: int = placed["environment"]
+        environment = await self._environment(number, placed)
+        reason = await environment.initialize()
+        if reason is None:
+            self.link.tell("end", {"environment": number})
+        else:
+            self._forget(number)
+            self.link.tell("failed", {"environment": number, "reason": reason})
 
     async def _environment(self, number: int, placed: Mapping[str, Any]) -> Environment:
         found = self._environments.get(number)
@@ -138,13 +188,17 @@ class Handlers:
         code = placed["code"]
         name = placed["function"]
         settings = Settings(
-            identity=Identity(name, placed["memory_mb"], self._region),
+            identity=Identity(name, placed["memory_mb"], self.region, placed["version"]),
             account=placed["account"],
             code=Path(code["path"]),
             handler=code["handler"],
             runtime=code["runtime"],
             environment=dict(placed["variables"]),
             timeout_seconds=code["timeout_seconds"],
+            ephemeral_storage_mb=code["ephemeral_storage_mb"],
+            freeze=code["freeze"],
+            ahead=placed["ahead"],
+            layers=tuple(Path(each["path"]) for each in code["layers"]),
         )
         if name not in self._logs:
             self._logs[name] = FunctionLog(log_path(self._directory, name), self._now)
@@ -155,6 +209,7 @@ class Handlers:
             self._box,
             self._logs[name],
             on_gone=self._gone,
+            on_still=lambda number: self.link.tell("still", {"environment": number}),
         )
         self._environments[number] = made
         return made

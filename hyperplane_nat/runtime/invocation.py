@@ -58,6 +58,8 @@ class Outcome:
     tail: bytes = b""
     """The end of the log."""
     environment: str = ""
+    version: str = ""
+    """The one that was invoked."""
     cold: bool = False
 
 
@@ -75,17 +77,19 @@ def timed_out(request_id: str, seconds: float) -> Outcome:
     )
 
 
-def exited(request_id: str, status: int) -> Outcome:
-    """The runtime has ended without an answer; `status` as `subprocess` tells it."""
+def exited(request_id: str, status: int, *, out_of_memory: bool = False) -> Outcome:
+    """The runtime has ended without an answer; `status` as `subprocess` tells it.
+
+    `out_of_memory`: something of the environment was killed for want of memory.
+    """
     if status == 0:
         return failed(
             "Runtime.ExitError",
             f"RequestId: {request_id} Error: Runtime exited without providing a reason",
         )
     how = f"signal: {_signal_name(-status)}" if status < 0 else f"exit status {status}"
-    return failed(
-        "Runtime.ExitError", f"RequestId: {request_id} Error: Runtime exited with error: {how}"
-    )
+    kind = "Runtime.OutOfMemory" if out_of_memory and status == -9 else "Runtime.ExitError"
+    return failed(kind, f"RequestId: {request_id} Error: Runtime exited with error: {how}")
 
 
 def too_large() -> Outcome:

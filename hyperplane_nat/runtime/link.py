@@ -4,10 +4,10 @@
 Theory of operation
 -------------------
 The controller connects, for it comes and goes while this process stays. It is told at once which
-environments there are and which of them are busy (`standing`); from then on it is asked, one JSON
-object a line, and answers by number in any order. Nothing waits for a controller but what is asked
-of it: invocations that are placed go on without. What is to be told to a controller that is not
-there needs no memory: the next one finds it in `standing`.
+environments there are, which of them are busy and which stand still (`standing`); from then on it
+is asked, one JSON object a line, and answers by number in any order. Nothing waits for a controller
+but what is asked of it: invocations that are placed go on without. What is to be told to a
+controller that is not there needs no memory: the next one finds it in `standing`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,16 @@ log = logging.getLogger(__name__)
 class Link:
     """The end of the connection that asks."""
 
-    def __init__(self, standing: Callable[[], Mapping[int, bool]]) -> None:
-        """`standing` has the environments there are, and whether each is busy."""
+    def __init__(
+        self,
+        standing: Callable[[], Mapping[str, object]],
+        initialize: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        """`standing` is what a controller hears first; `initialize` is told places for provisioned
+        concurrency.
+        """
         self._standing = standing
+        self._initialize = initialize
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Mapping[str, Any] | None]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -99,11 +106,14 @@ class Link:
             self._writer.close()
             self._lose()
         self._writer = writer
-        self._send({"standing": {str(key): busy for key, busy in self._standing().items()}})
+        self._send(self._standing())
         self._connected.set()
         try:
             while line := await reader.readline():
                 told = json.loads(line)
+                if (place := told.get("initialize")) is not None:
+                    self._initialize(place)
+                    continue
                 answer = self._waiting.get(told["id"])
                 if answer is not None and not answer.done():
                     answer.set_result(told)

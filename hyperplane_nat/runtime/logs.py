@@ -22,8 +22,12 @@ TAIL_BYTES = 4096
 LINE_BYTES_MAX = 256 << 10
 """A line that is longer is written as several (CloudWatch Logs: 256 KB for an event)."""
 
-_READS = 8
-"""Of 64 KiB each, before others have their turn: what floods a log delays nobody."""
+TURN_BYTES = 16 << 10
+"""What is read before others have their turn. Each of the bytes may be a line, which is written
+with time and environment; so what floods a log delays others by about a millisecond a turn."""
+
+PIPE_BYTES = 64 << 10
+"""What may have been written and not read yet (pipe(7))."""
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +45,13 @@ class FunctionLog:
         self._path = path
         self._now = now
 
-    def write(self, source: str, lines: list[bytes]) -> None:
-        """Append lines, each without its end; what cannot be written is lost and said once more."""
+    def write(self, source: str, lines: bytes) -> None:
+        """Append lines, the last without its end; what cannot be written is lost and said once
+        more.
+        """
         time = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
         prefix = f"{time}Z {source} ".encode()
-        text = b"".join(prefix + line + b"\n" for line in lines)
+        text = prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n"
         try:
             descriptor = os.open(
                 self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -82,35 +88,41 @@ class Output:
     def line(self, text: str) -> None:
         """A line of the service's own; what was begun before it ends."""
         self.flush()
-        self._put([text.encode()])
+        self._put(text.encode())
 
     def add(self, data: bytes) -> None:
         """Something that the runtime has written."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        while len(self._rest) > LINE_BYTES_MAX:
-            lines.append(self._rest[:LINE_BYTES_MAX])
-            self._rest = self._rest[LINE_BYTES_MAX:]
-        if lines:
+        text = self._rest + data
+        end = text.find(b"\n")
+        # The others are no longer than what is new.
+        first = len(text) if end < 0 else end
+        cut = 0
+        while first - cut > LINE_BYTES_MAX:
+            self._put(text[cut : cut + LINE_BYTES_MAX])
+            cut += LINE_BYTES_MAX
+        lines, ended, self._rest = text[cut:].rpartition(b"\n")
+        if ended:
             self._put(lines)
 
     def flush(self) -> None:
         """Write a line that has no end."""
         if self._rest:
             rest, self._rest = self._rest, b""
-            self._put([rest])
+            self._put(rest)
 
-    def _put(self, lines: list[bytes]) -> None:
+    def _put(self, lines: bytes) -> None:
         self._log.write(self._source, lines)
-        self._tail += b"".join(line + b"\n" for line in lines)
+        self._tail += lines[-TAIL_BYTES:] + b"\n"
         del self._tail[:-TAIL_BYTES]
 
 
-def drain(descriptor: int, output: Output) -> bool:
-    """Read what there is, up to a budget; False when nobody can write any more."""
+def drain(descriptor: int, output: Output, count: int) -> bool:
+    """Read what there is, up to `count` bytes; False when nobody can write any more."""
     with contextlib.suppress(BlockingIOError):
-        for _ in range(_READS):
-            data = os.read(descriptor, 1 << 16)
+        while count > 0:
+            data = os.read(descriptor, min(count, TURN_BYTES))
             if not data:
                 return False
             output.add(data)
+            count -= len(data)
     return True

@@ -6,28 +6,30 @@ Theory of operation
 -------------------
 One mount namespace is made ahead, the *template*, which shows the host as it is but for what Lambda
 has elsewhere: `/var/task`, `/var/runtime` with the runtime client and `/var/lang` with the
-interpreter, where that is not the host's own. The directories of labs and the names of network
+interpreter, where that is not the host's own, and the files of `/etc` that are about names
+(`netns.files`). The directories of labs and the names of network
 namespaces are not in it; the latter because each copy of the template copies every mount, and a lab
 has thousands. `/var` is a tmpfs with what the host has in `/var` mounted into it, so that nothing
 is made on the host.
 
 A start takes a thread of its own, as in `netns.execution`. It enters the network namespace and the
-template, takes a copy of that, puts code and a `/tmp` into it, gives up what a program could gain
-by execve(2), and starts the runtime, which inherits all of this. The thread then ends.
+template, takes a copy of that, puts the code into it, makes all of it read only but for a new
+`/tmp`, and starts the runtime, which
+inherits all of this, in a process namespace of its own (`netns.launch`). The thread then ends.
 
-This holds accidents in, not an attacker: processes of the host and of other environments, which are
-the same user, are to be seen.
+Each environment has a control group (`netns.cgroups`), by which it is limited and stands still. A
+kill is one of its process namespace, which takes all that a handler has started, wherever it is.
+
+This holds accidents in, not an attacker: all handlers are the same user of one kernel.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.metadata
 import os
 import re
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -36,7 +38,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from hyperplane_nat.runtime import layers as layering
 from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError, directory_of
 from hyperplane_nat.runtime.variables import (
     LANGUAGE_DIRECTORY,
@@ -44,18 +48,23 @@ from hyperplane_nat.runtime.variables import (
     RUNTIME_DIRECTORY,
     TASK_ROOT,
 )
-from netns import namespace, processes, syscalls
+from netns import files, launch, namespace, syscalls
+from netns.cgroups import Family, Group, Membership
 from netns.errors import NetnsError, from_errno
 
 CLIENT = "awslambdaric"
 """Distribution of the runtime client for Python, which is put into `/var/runtime`."""
 
-TMP_BYTES = 512 << 20
-"""Size of an environment's /tmp (Lambda: EphemeralStorage, 512 MB)."""
+BOOTSTRAP = Path(__file__).with_name("bootstrap.mjs")
+"""The runtime of handlers in Node.js, which is put there too."""
+
+PROCESSES_MAX = 1024
+"""Of an environment, threads counted ("Lambda quotas": 1,024); its `init` comes on top."""
 
 _CODE = Path("/var/.code")
-_UMASK = 0o022
+_UPLOADS = Path("/var/.uploads")
 _BACKLOG = 16
+_ENDING_SECONDS = 5.0
 _SYSTEM_PREFIX = "/usr"
 
 
@@ -63,29 +72,81 @@ class EntrypointError(Exception):
     """The runtime cannot be started; the text says why, as Lambda does where it has a text."""
 
 
+class Process(Protocol):
+    """The process whose end is that of a runtime and of all that it has started."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def kill(self) -> None:
+        """Kill all of it; nothing when it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """How the runtime has ended: its exit status, or the negative number of a signal."""
+
+
 @dataclass(slots=True)
 class Started:
     """A runtime that was started."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     output: int
     """Where what it writes is read from; not blocking."""
-    since: processes.Moment
-    """When, for `Sandbox.kill`."""
+    runs: int
+    """The number of the runtime's own process; 0 when it is not known."""
+    group: Group | None = None
+    """Its control group."""
+
+    @property
+    def freezes(self) -> bool:
+        """Whether it can stand still."""
+        return self.group is not None and self.group.freezes
+
+    def freeze(self) -> None:
+        """Let it stand still. NetnsError."""
+        if self.group is not None:
+            self.group.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on. NetnsError."""
+        if self.group is not None:
+            self.group.thaw()
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has killed something of it for want of memory."""
+        return self.group is not None and self.group.out_of_memory() > 0
 
 
 class Sandbox:
     """The template, and what is started in copies of it. Its methods block."""
 
-    def __init__(self, *, uid: int, hidden: Sequence[Path]) -> None:
-        """`uid` is the user and group of handlers; `hidden` are directories that they do not see.
+    def __init__(
+        self,
+        *,
+        uid: int,
+        hidden: Sequence[Path],
+        groups: Family,
+        uploads: Path,
+        etc: Path,
+    ) -> None:
+        """`uid` is the user and group of handlers; `hidden` are directories that they do not see;
+        in `groups`, which are made, are those of environments; `uploads` has archives, `etc` the
+        files of /etc (`netns.files`), and both may be hidden.
 
         NetnsError when the template cannot be made.
         """
         self._uid = uid
+        self._groups = groups
+        self._uploads = uploads
+        self._etc = etc
         self._unpacking = threading.Lock()
+        self.missing: list[str] = []
+        """What the host does not offer, a line each."""
+        if not syscalls.mounts_read_only():
+            self.missing.append("a host that cannot be written to: that takes Linux 5.12")
         try:
-            self._template = namespace.run_in_thread(lambda: _template(hidden))
+            self._template = namespace.run_in_thread(lambda: _template(hidden, uploads, etc))
         except OSError as error:
             raise from_errno("cannot make the mounts of handlers", error.errno or 0) from None
 
@@ -101,81 +162,112 @@ class Sandbox:
         listener.setblocking(False)
         return listener
 
-    def start(self, name: str, code: Path, runtime: str, variables: Mapping[str, str]) -> Started:
+    def start(
+        self,
+        name: str,
+        code: Path,
+        runtime: str,
+        variables: Mapping[str, str],
+        *,
+        memory_mb: int,
+        ephemeral_storage_mb: int,
+        layers: Sequence[Path] = (),
+    ) -> Started:
         """
         Start a runtime in network namespace `name`; its whole environment is `variables`, with the
-        paths of its Python.
+        paths of its Python. It has so much memory, so much room in `/tmp`, and `layers` as `/opt`.
 
         EntrypointError when there is nothing that can be started; NetnsError.
         """
-        since = processes.now()
+        group = self._groups.group(name)
+        # Of the same name, before.
+        group.remove()
+        group.make(memory_bytes=memory_mb << 20, processes=PROCESSES_MAX)
         # Closed at once where the start fails.
         output, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            process = namespace.run_in_thread(
-                lambda: self._start(name, code, runtime, dict(variables), theirs)
-            )
+            with group.members() as groups:
+                program = namespace.run_in_thread(
+                    lambda: self._start(
+                        name,
+                        code,
+                        runtime,
+                        dict(variables),
+                        output=theirs,
+                        groups=groups,
+                        tmp_bytes=ephemeral_storage_mb << 20,
+                        layers=layers,
+                    )
+                )
         except BaseException as error:
             os.close(output)
+            group.remove()
             if isinstance(error, OSError):
                 raise from_errno(f"cannot start in {name}", error.errno or 0) from None
             raise
         finally:
             os.close(theirs)
         os.set_blocking(output, False)
-        return Started(process, output, since)
+        return Started(program, output, program.own_pid(), group)
 
-    def kill(self, name: str, started: Started) -> None:
-        """Kill a runtime and whatever has started in its network namespace since; NetnsError."""
-        # Once it is waited for, its number may be another's.
-        if started.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.process.pid, signal.SIGKILL)
-        if namespace.is_complete(name):
-            with namespace.opened(name) as descriptor:
-                processes.kill([processes.identity(descriptor)], started.since)
+    def kill(self, started: Started) -> None:
+        """Kill a runtime with whatever it has started, wherever that is; NetnsError."""
+        started.process.kill()
+        started.process.wait(_ENDING_SECONDS)
+        if started.group is not None:
+            started.group.remove()
 
     def _start(
-        self, name: str, code: Path, runtime: str, variables: dict[str, str], output: int
-    ) -> subprocess.Popen[bytes]:
+        self,
+        name: str,
+        code: Path,
+        runtime: str,
+        variables: dict[str, str],
+        *,
+        output: int,
+        groups: Membership,
+        tmp_bytes: int,
+        layers: Sequence[Path],
+    ) -> launch.Program:
         with namespace.opened(name) as descriptor:
             syscalls.unshare(syscalls.CLONE_FS)
             namespace.join(descriptor, name)
+        files.be_called(self._etc)
         syscalls.setns(self._template, syscalls.CLONE_NEWNS)
         try:
             with self._unpacking:
-                directory = directory_of(code, _CODE)
+                found = _UPLOADS / code.name if code.parent == self._uploads else code
+                shown = {TASK_ROOT: directory_of(found, _CODE)}
+                if layers:
+                    shown[layering.OPT] = layering.directory_of(layers, shown[TASK_ROOT], _CODE)
         except CodeError as error:
             raise EntrypointError(str(error)) from None
-        self._refuse_unreadable(directory, code)
+        for directory, said in zip(shown.values(), (code, *layers), strict=False):
+            self._refuse_unreadable(directory, said)
+        if not all(map(os.path.isdir, shown)):
+            raise EntrypointError(f"layers are put into {layering.OPT}, which this host has not")
         syscalls.unshare(syscalls.CLONE_NEWNS)
         bind = syscalls.MS_BIND | syscalls.MS_REC
-        syscalls.mount(directory, TASK_ROOT, None, bind)
         shut = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
-        syscalls.mount("", TASK_ROOT, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | shut)
-        syscalls.mount(
-            "tmpfs",
-            "/tmp",
-            "tmpfs",
-            syscalls.MS_NOSUID | syscalls.MS_NODEV,
-            f"size={TMP_BYTES},mode=1777",
-        )
-        command = _command(runtime, variables)
-        syscalls.drop_bounding_set()
-        syscalls.set_no_new_privs()
+        for place, directory in shown.items():
+            syscalls.mount(directory, place, None, bind)
+            syscalls.mount("", place, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | shut)
+        if not self.missing:
+            syscalls.mount_read_only("/")
+        plain = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("tmpfs", "/tmp", "tmpfs", plain, f"size={tmp_bytes},mode=1777")
+        command = _command(runtime, variables, layered=bool(layers))
         try:
-            return subprocess.Popen(
+            return launch.start(
                 command,
                 env=variables,
                 cwd=TASK_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
-                umask=_UMASK,
-                user=self._uid,
-                group=self._uid,
-                extra_groups=[],
+                uid=self._uid,
+                mount_proc=True,
+                groups=groups,
             )
         except OSError as error:
             what = os.strerror(error.errno or 0).lower()
@@ -193,14 +285,21 @@ class Sandbox:
             raise EntrypointError(f"{code}: user {self._uid} cannot read it (chmod -R o+rX {code})")
 
 
-def _command(runtime: str, variables: dict[str, str]) -> list[str]:
+def _command(runtime: str, variables: dict[str, str], *, layered: bool) -> list[str]:
     """What is run, of what is there now; completes the variables."""
+    if runtime.startswith("nodejs"):
+        return _node(runtime, variables)
     if not runtime.startswith("python"):
-        program = Path(TASK_ROOT, "bootstrap")
-        if not program.exists():
-            raise EntrypointError(f"Couldn't find valid bootstrap(s): [{program} /opt/bootstrap]")
-        return [str(program)]
+        programs = [Path(root, "bootstrap") for root in (TASK_ROOT, layering.OPT)]
+        for program in programs if layered else programs[:1]:
+            if program.exists():
+                return [str(program)]
+        looked = " ".join(map(str, programs))
+        raise EntrypointError(f"Couldn't find valid bootstrap(s): [{looked}]")
     paths = [variables["PYTHONPATH"]] if variables.get("PYTHONPATH") else []
+    if layered:
+        beneath = f"{layering.OPT}/python"
+        paths += [f"{beneath}/lib/{runtime}/site-packages", beneath]
     if runtime == OWN_RUNTIME:
         paths.append(RUNTIME_DIRECTORY)
         prefix = _SYSTEM_PREFIX if sys.base_prefix == _SYSTEM_PREFIX else LANGUAGE_DIRECTORY
@@ -215,11 +314,23 @@ def _command(runtime: str, variables: dict[str, str]) -> list[str]:
     return [str(program), "-m", CLIENT, variables["_HANDLER"]]
 
 
-def _template(hidden: Sequence[Path]) -> int:
+def _node(runtime: str, variables: dict[str, str]) -> list[str]:
+    found = shutil.which("node", path=variables["PATH"])
+    if found is None:
+        raise EntrypointError(f"this host has no Node.js for {runtime}: install nodejs")
+    own = [variables["NODE_PATH"]] if variables.get("NODE_PATH") else []
+    beneath = f"{layering.OPT}/nodejs"
+    own += [f"{beneath}/{runtime.removesuffix('.x').replace('nodejs', 'node')}/node_modules"]
+    variables["NODE_PATH"] = ":".join([*own, f"{beneath}/node_modules"])
+    return [found, str(Path(RUNTIME_DIRECTORY, BOOTSTRAP.name))]
+
+
+def _template(hidden: Sequence[Path], uploads: Path, etc: Path) -> int:
     """A descriptor of the template; in a thread that ends after it."""
     syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     _detach_network_namespaces()
+    files.show(etc)
     before = os.open("/var", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syscalls.mount("tmpfs", "/var", "tmpfs", syscalls.MS_NOSUID, "mode=755")
@@ -229,10 +340,14 @@ def _template(hidden: Sequence[Path]) -> int:
     for path in (TASK_ROOT, RUNTIME_DIRECTORY, LANGUAGE_DIRECTORY):
         _make(Path(path))
     _CODE.mkdir(mode=0o700)
+    _UPLOADS.mkdir(mode=0o700)
+    syscalls.mount(uploads, _UPLOADS, None, syscalls.MS_BIND)
     if sys.base_prefix != _SYSTEM_PREFIX:
         bind = syscalls.MS_BIND | syscalls.MS_REC
         syscalls.mount(sys.base_prefix, LANGUAGE_DIRECTORY, None, bind)
     _install_client(Path(RUNTIME_DIRECTORY))
+    shutil.copyfile(BOOTSTRAP, Path(RUNTIME_DIRECTORY, BOOTSTRAP.name))
+    Path(RUNTIME_DIRECTORY, BOOTSTRAP.name).chmod(0o644)
     for directory in (*hidden, namespace.DIRECTORY):
         syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_RDONLY, "mode=755")
     return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -300,7 +415,7 @@ def _install_client(directory: Path) -> None:
             elif source.is_file():
                 shutil.copy(source, directory / entry)
         names.clear()
-    for parent, _, files in os.walk(directory):
+    for parent, _, entries in os.walk(directory):
         Path(parent).chmod(0o755)
-        for file in files:
+        for file in entries:
             Path(parent, file).chmod(0o644)

@@ -28,6 +28,8 @@ class Identity:
     name: str
     memory_mb: int
     region: str
+    version: str = "$LATEST"
+    """Or the number of a published one."""
 
 
 def of_program(identity: Identity, environment: Mapping[str, str]) -> dict[str, str]:
@@ -40,7 +42,7 @@ def of_program(identity: Identity, environment: Mapping[str, str]) -> dict[str, 
         "AWS_REGION": identity.region,
         "AWS_DEFAULT_REGION": identity.region,
         "AWS_LAMBDA_FUNCTION_NAME": identity.name,
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_VERSION": identity.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(identity.memory_mb),
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{identity.name}",
         **environment,
@@ -54,14 +56,15 @@ def of_handler(
     handler: str,
     runtime: str,
     log_stream: str,
+    ahead: bool = False,
 ) -> dict[str, str]:
-    """The variables of a runtime, beside those of a program."""
+    """The variables of a runtime, beside those of a program; `ahead` of its first invocation."""
     return {
         "LD_LIBRARY_PATH": f"{LANGUAGE_DIRECTORY}/lib:{TASK_ROOT}:{TASK_ROOT}/lib:/opt/lib",
-        **of_program(identity, environment),
+        **of_program(identity, {"PATH": f"{_PATH}:/opt/bin", **environment}),
         "_HANDLER": handler,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if ahead else "on-demand",
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
         "LAMBDA_TASK_ROOT": TASK_ROOT,

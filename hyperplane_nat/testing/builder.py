@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 
@@ -10,10 +14,12 @@ class Lab:
     """
     The configuration of a lab, section by section: docs/configuration.md has the fields.
 
-    Subnets, security groups and services belong to the VPC named last::
+    Subnets, security groups and services belong to the VPC named last, and so does a function that
+    says neither `subnets` nor `networking`: to all its subnets, with all its groups. VPCs and
+    subnets without a name are numbered::
 
-        Lab().vpc("10.0.0.0/16", name="shop").subnet("10.0.1.0/24", name="a").set(
-            "timeouts", time_scale=100
+        Lab().vpc("10.0.0.0/16").subnet("10.0.1.0/24").security_group("app").function(
+            "checkout", handler=shop.checkout
         )
     """
 
@@ -30,13 +36,16 @@ class Lab:
         """An account."""
         return self._add("account", name=name, **fields)
 
-    def vpc(self, cidr: str, *, name: str, **fields: object) -> Self:
+    def vpc(self, cidr: str, *, name: str | None = None, **fields: object) -> Self:
         """A VPC."""
-        return self._add("vpc", name=name, cidr=cidr, **fields)
+        number = len(self.document.get("vpc", ())) + 1
+        return self._add("vpc", name=name or f"vpc-{number}", cidr=cidr, **fields)
 
-    def subnet(self, cidr: str, *, name: str) -> Self:
+    def subnet(self, cidr: str, *, name: str | None = None) -> Self:
         """A subnet of the last VPC."""
-        return self._add_to_vpc("subnet", name=name, cidr=cidr)
+        vpcs = self.document.get("vpc", ())
+        number = sum(len(vpc.get("subnet", ())) for vpc in vpcs) + 1
+        return self._add_to_vpc("subnet", name=name or f"subnet-{number}", cidr=cidr)
 
     def security_group(self, name: str, **fields: object) -> Self:
         """A security group of the last VPC; `ingress` and `egress` are lists of rules, as dicts."""
@@ -54,8 +63,30 @@ class Lab:
         """A network interface of the lab's static environments: `subnet`, `address`."""
         return self._add("network_interface", name=name, **fields)
 
-    def function(self, name: str, **fields: object) -> Self:
-        """A function: `subnets`, `security_groups`."""
+    def function(
+        self,
+        name: str,
+        *,
+        handler: str | Callable[..., object] | None = None,
+        code: str | os.PathLike[str] | None = None,
+        **fields: object,
+    ) -> Self:
+        """
+        A function: `subnets`, `security_groups`, and what has its code.
+
+        A handler that is a Python function of a module, rather than the name of one in `code`, is
+        run from that module's file; ValueError for any other.
+        """
+        if callable(handler):
+            code, handler = _source_of(handler)
+        if handler is not None:
+            fields["handler"] = handler
+        if code is not None:
+            fields["code"] = str(Path(code).absolute())
+        vpcs = self.document.get("vpc")
+        if vpcs and not fields.keys() & {"subnets", "networking"}:
+            for field, section in (("subnets", "subnet"), ("security_groups", "security_group")):
+                fields.setdefault(field, [each["name"] for each in vpcs[-1].get(section, ())])
         return self._add("function", name=name, **fields)
 
     def toml(self) -> str:
@@ -82,3 +113,14 @@ class Lab:
             raise ValueError(f"a {section} belongs to a VPC: call vpc(...) before")
         vpcs[-1].setdefault(section, []).append(fields)
         return self
+
+
+def _source_of(handler: Callable[..., object]) -> tuple[Path, str]:
+    """The file of a handler's module, and what the handler is called in it."""
+    name = getattr(handler, "__name__", "")
+    module = sys.modules.get(getattr(handler, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if file is None or getattr(module, name, None) is not handler:
+        raise ValueError(f"{handler!r} is no function of a module (name one, or code and handler)")
+    path = Path(file)
+    return path, f"{path.stem}.{name}"

@@ -44,10 +44,3 @@ def captured(
         finally:
             capture.terminate()
             capture.communicate(timeout=_END_SECONDS)
-
-
-def remove(path: Path) -> None:
-    """Remove a capture, and the directory with the last of them."""
-    path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        path.parent.rmdir()

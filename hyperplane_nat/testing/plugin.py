@@ -8,6 +8,7 @@ directory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -85,6 +86,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         lab.mark()
 
 
+def _captures(config: pytest.Config) -> Path:
+    directory: Path = config.rootpath / config.getoption("--hyperplane-captures")
+    return directory
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the captures' directory when none is kept; of xdist's workers others may use it."""
+    if not hasattr(session.config, "workerinput"):
+        with contextlib.suppress(OSError):
+            _captures(session.config).rmdir()
+
+
 @pytest.fixture
 def capture_on_failure(
     request: pytest.FixtureRequest, hyperplane_lab: RunningLab
@@ -94,13 +107,12 @@ def capture_on_failure(
 
     marker = request.node.get_closest_marker(MARKER)
     name = re.sub(r"[^\w.-]+", "-", request.node.nodeid).strip("-")[-200:]
-    directory = request.config.rootpath / request.config.getoption("--hyperplane-captures")
-    path = directory / f"{name}.pcapng"
+    path = _captures(request.config) / f"{name}.pcapng"
     request.node.stash[_CAPTURE] = path
     with capturing.captured(hyperplane_lab, path, **(marker.kwargs if marker else {})):
         yield path
     if not request.node.stash.get(_FAILED, False):
-        capturing.remove(path)
+        path.unlink(missing_ok=True)
 
 
 @pytest.hookimpl(wrapper=True)

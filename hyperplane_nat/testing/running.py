@@ -145,6 +145,13 @@ class RunningLab:
         )
         return Result(answer["status"], stdout, stderr, answer["environment"], answer)
 
+    def handle(self, function: str, payload: object = None, *, timeout: float = SECONDS) -> Any:
+        """What the function's handler answers, decoded; LabError when it or its runtime fails."""
+        done = self.cli("invoke", function, "--payload", json.dumps(payload), timeout=timeout)
+        if done.returncode != 0:
+            raise LabError(f"{function}: {done.stdout.strip() or done.stderr.strip()}")
+        return json.loads(done.stdout)
+
     def inside(self, where: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
         What `function(...)` returns in the namespace of an environment or a VPC.
@@ -206,6 +213,15 @@ class RunningLab:
         plan: list[dict[str, Any]] = json.loads(done.stdout)["plan"]
         return plan
 
+    def advance(self, seconds: float) -> None:
+        """
+        Have so much time pass in the lab at once; ApiError.
+
+        What ends in it (idle flows, held ports, environments, interfaces) has ended, each at its
+        own time. What the kernels of the lab time, such as keep-alives, is not advanced.
+        """
+        self.client.advance(seconds)
+
     def kill(self, process: str = "forwarder") -> None:
         """Kill the forwarder; return when its successor serves."""
         if process != "forwarder":
@@ -234,8 +250,8 @@ class RunningLab:
 
         They are taken from an environment, the first with an interface unless one is named, with
         a datagram or a SYN each, and come free as any do: when the flow has timed out and its port
-        was held, both divided by `timeouts.time_scale`. As a context manager the result waits for
-        that.
+        was held, both divided by `timeouts.time_scale`. `free` of the result, which is a context
+        manager, has that time pass.
         """
         if isinstance(remote, str):
             address, _, port = remote.partition(":")

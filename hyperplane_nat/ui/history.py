@@ -26,6 +26,8 @@ SERIES = (
     "batch_frames",
     "port_errors_per_second",
     "used_percent",
+    "hosts_packets_out_per_second",
+    "hosts_packets_in_per_second",
 )
 """What a sample has, besides its time and the drops."""
 
@@ -34,7 +36,7 @@ Sample = dict[str, Any]
 
 def sample_of(document: Mapping[str, Any], now: float) -> Sample:
     """A sample from the page's document; `now` is in seconds since the epoch."""
-    forwarder, rows = document["forwarder"], document["interfaces"]
+    forwarder, rows, hosts = document["forwarder"], document["interfaces"], document["hosts"]
     values = {
         **document,
         "flows": document["flows"]["active"],
@@ -42,7 +44,14 @@ def sample_of(document: Mapping[str, Any], now: float) -> Sample:
         "ring_percent": forwarder["ring_percent"],
         "batch_frames": forwarder["batch_frames"],
         "port_errors_per_second": round(sum(row["port_errors_per_second"] for row in rows), 3),
-        "used_percent": max((row["used_percent"] or 0.0 for row in rows), default=0.0),
+        # A remote may have no port left while the address has thousands.
+        "used_percent": max(
+            (row["used_percent"] or 0.0 for row in (*rows, *document["remotes"])), default=0.0
+        ),
+        **{
+            f"hosts_{name}": round(sum(row[name] for row in hosts), 3)
+            for name in ("packets_out_per_second", "packets_in_per_second")
+        },
     }
     return {
         "time": round(now, 3),

@@ -60,6 +60,7 @@ class Labs:
                 task.result()
             if self._readers[name].forgotten and name != self._only:
                 task.cancel()
+                self._readers[name].end()
                 del self._tasks[name], self._readers[name]
         for name in self._names():
             if name not in self._readers:

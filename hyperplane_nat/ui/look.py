@@ -43,6 +43,7 @@ class Look:
     interfaces: list[Row]
     ports: Row
     events: list[Row]
+    hosts: list[Row]
 
 
 class Looker:
@@ -71,6 +72,7 @@ class Looker:
             self.rows("/v1/interfaces"),
             self._ports,
             self.rows("/v1/events", {"limit": EVENTS}),
+            self.rows("/v1/hosts"),
         )
 
     def rows(self, path: str, query: Mapping[str, object] | None = None) -> list[Row]:
@@ -119,6 +121,7 @@ def document(before: Look, now: Look) -> dict[str, Any]:
             "ring_percent": round(100 * filled / slots, 1) if slots else None,
         },
         "interfaces": _interfaces(before, now, seconds),
+        "hosts": _hosts(before, now, seconds),
         "remotes": now.ports["remotes"],
         "drops_per_second": {
             reason: grown
@@ -151,6 +154,33 @@ def _interfaces(before: Look, now: Look, seconds: float) -> list[dict[str, Any]]
             }
         )
     return sorted(result, key=lambda row: (-(row["used_percent"] or 0), -row["ports"]))
+
+
+def _hosts(before: Look, now: Look, seconds: float) -> list[dict[str, Any]]:
+    """Hosts of VPCs, those with most packets first."""
+    former = {row["InstanceId"]: row for row in before.hosts}
+    result = []
+    for row in now.hosts:
+        old = former.get(row["InstanceId"], row)
+        result.append(
+            {
+                "id": row["InstanceId"],
+                "host": row["HostName"],
+                "vpc": row["VpcName"],
+                "subnet": row["SubnetName"],
+                "address": row["PrivateIpAddress"],
+                "groups": [group["GroupName"] for group in row["Groups"]],
+                "services": row["Services"],
+                "attached": row["Attached"],
+                "flows": row["flows"],
+                "drops": row["drops"],
+                "drops_per_second": rate(old, row, "drops", seconds),
+                **traffic(old, row, seconds),
+            }
+        )
+    return sorted(
+        result, key=lambda row: -(row["packets_out_per_second"] + row["packets_in_per_second"])
+    )
 
 
 def traffic(before: Mapping[str, Any], now: Mapping[str, Any], seconds: float) -> dict[str, float]:

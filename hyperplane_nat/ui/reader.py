@@ -36,6 +36,9 @@ STARTS = 300
 ONE_EACH = "one each: "
 """What the name begins with that stands for all interfaces of a function with one for each."""
 
+HOSTS_APART = 32
+"""Hosts of a subnet that are shown one by one; more are one row."""
+
 ADDRESSES = 3
 """Of those the fullest ones that are shown."""
 
@@ -68,6 +71,12 @@ class Subscription:
         self._waiting: list[Message] = [everything()]
         self._there = asyncio.Event()
         self._there.set()
+        self._ended = False
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._ended = True
+        self._there.set()
 
     def put(self, message: Message) -> None:
         """One more; to who does not keep up, everything instead."""
@@ -77,9 +86,10 @@ class Subscription:
         self._there.set()
 
     async def get(self) -> list[Message]:
-        """All that wait, once there are some."""
+        """All that wait, once there are some; none when nothing more will come."""
         await self._there.wait()
-        self._there.clear()
+        if not self._ended:
+            self._there.clear()
         found, self._waiting = self._waiting, []
         return found
 
@@ -164,6 +174,11 @@ class Reader:
         """The page has gone."""
         self._pages.discard(page)
 
+    def end(self) -> None:
+        """Nothing more will be told to the pages."""
+        for page in self._pages:
+            page.end()
+
     def tell(self, message: Message) -> None:
         """Send something to all pages."""
         for page in self._pages:
@@ -219,6 +234,7 @@ def page_document(before: Seen, now: Seen, trends: Trends) -> Message:
         ]
     groups = _groups(former_around.groups, around.groups, seconds)
     shown["interfaces"], groups = _merged(shown["interfaces"], groups)
+    shown["hosts"] = _merged_hosts(shown["hosts"])
     shown["remotes"] = [_remote(row, look.moment, trends) for row in shown["remotes"]]
     shown["port_holders"] = [
         {name: row[name] for name in ("interface", "address", "functions", "environments")}
@@ -297,6 +313,28 @@ def _merged(interfaces: list[Row], groups: list[Row]) -> tuple[list[Row], list[R
             _add(members[key], row)
             members[key]["states"].update(row["states"])
     return sorted(found.values(), key=lambda row: str(row["interface"])), list(members.values())
+
+
+def _merged_hosts(hosts: list[Row]) -> list[Row]:
+    """
+    Hosts in an order that stays, those of a subnet with many as one, whose `count` is how many it
+    stands for; 0 for a host itself.
+    """
+    crowds = Counter((row["vpc"], row["subnet"]) for row in hosts)
+    found: dict[str, Row] = {}
+    for row in sorted(hosts, key=lambda row: (str(row["vpc"]), str(row["host"]))):
+        place = row["vpc"], row["subnet"]
+        if crowds[place] <= HOSTS_APART:
+            found[row["id"]] = row | {"count": 0}
+            continue
+        together = f"hosts in {row['vpc']}/{row['subnet']}"
+        if together not in found:
+            one = {"id": together, "host": together, "address": None, "attached": None}
+            found[together] = row | one | {"groups": [], "services": [], "count": 1}
+            continue
+        _add(found[together], row)
+        found[together]["count"] += 1
+    return list(found.values())
 
 
 def _add(whole: Row, part: Row) -> None:

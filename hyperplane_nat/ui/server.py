@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import http
 import json
 import socket
 from collections.abc import Mapping
@@ -80,6 +81,7 @@ _TYPES = {
     "css": "text/css",
     "js": "text/javascript",
     "svg": "image/svg+xml",
+    "txt": "text/plain",
 }
 _INDEX = "index.html"
 
@@ -132,7 +134,9 @@ async def _refusing(request: web.Request, handler: Any) -> web.StreamResponse:
     try:
         answer: web.StreamResponse = await handler(request)
     except web.HTTPException as error:
-        return _refusal(error.status, "refused", f"{request.path}: {error.reason}")
+        own = error.reason != http.HTTPStatus(error.status).phrase
+        message = error.reason if own else f"{request.path}: {error.reason}"
+        return _refusal(error.status, "refused", message)
     except ApiError as error:
         return _refusal(error.status, error.code, str(error))
     except NotRunningError:
@@ -222,6 +226,8 @@ class _Handlers:
                 except TimeoutError:
                     await response.write(b":\n\n")
                     continue
+                if not messages:
+                    break
                 await response.write(b"".join(map(_event, messages)))
         except ConnectionError:
             pass

@@ -94,7 +94,7 @@ def test_every_target_names_workloads_that_exist() -> None:
     known |= {f"flow_table_batch_hit_{word}" for word in flow_table.SIZES}
     known |= {
         f"{prefix}_{part}"
-        for prefix in ("latency", "latency_idle", "latency_scraped")
+        for prefix in ("latency", "latency_idle", "latency_scraped", "latency_watched")
         for part in latency.PARTS.values()
     }
     known |= {"tcp_connect_request_close", "udp_1k_flows", "udp_1m_flows"}

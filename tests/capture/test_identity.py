@@ -22,6 +22,11 @@ INSIDE, NAT, REMOTE = "169.254.100.2", "10.0.1.10", "10.0.1.80"
 SLOT, INTERFACE = 7, 3
 cut: Any = scapy_fragment
 
+SIDES = (Side.INSIDE, Side.OUTSIDE)
+"""Whose links have translated flows alone."""
+
+HOST, OTHER = "10.0.1.20", "10.0.1.54"
+
 
 def inside() -> Identifier:
     return Identifier(slot=SLOT, interfaces={})
@@ -29,6 +34,19 @@ def inside() -> Identifier:
 
 def outside() -> Identifier:
     return Identifier(interfaces={socket.inet_aton(NAT): INTERFACE})
+
+
+def at_host() -> Identifier:
+    """On a host's link."""
+    return Identifier(
+        interfaces={socket.inet_aton(NAT): INTERFACE}, hosts={socket.inet_aton(HOST): 9}
+    )
+
+
+def host_key(protocol: int, local: int, remote: int, far: str = OTHER) -> SearchKey:
+    ends = ((far, remote), (HOST, local))
+    packed = [part for each in ends for part in (socket.inet_aton(each[0]), each[1].to_bytes(2))]
+    return SearchKey(Side.HOST, protocol, 9, *packed)
 
 
 def key(side: Side, protocol: int, local: int, remote: int) -> SearchKey:
@@ -59,7 +77,7 @@ def note(side: Side, packet: Any, outgoing: bool) -> object:
     return identifier.note(bytes(Ether(src="02::1", dst="02::2") / packet), outgoing)
 
 
-@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("outgoing", [False, True])
 @pytest.mark.parametrize("layer", [TCP, UDP])
 def test_ports(side: Side, outgoing: bool, layer: Any) -> None:
@@ -69,7 +87,7 @@ def test_ports(side: Side, outgoing: bool, layer: Any) -> None:
     assert note(side, packet, outgoing) == key(side, 6 if layer is TCP else 17, 40000, 443)
 
 
-@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("outgoing", [False, True])
 def test_echo_by_its_identifier(side: Side, outgoing: bool) -> None:
     header = ends(side, outgoing)
@@ -77,7 +95,7 @@ def test_echo_by_its_identifier(side: Side, outgoing: bool) -> None:
     assert note(side, packet, outgoing) == key(side, 1, 1234, 0)
 
 
-@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("outgoing", [False, True])
 def test_an_error_belongs_to_what_it_quotes(side: Side, outgoing: bool) -> None:
     header = ends(side, outgoing)
@@ -139,6 +157,40 @@ def test_remembered_fragments_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 @given(st.binary(max_size=120), st.booleans())
 def test_any_bytes_are_noted(data: bytes, outgoing: bool) -> None:
-    for identifier in (inside(), outside()):
+    for identifier in (inside(), outside(), at_host()):
         identifier.note(bytes(12) + b"\x08\x00" + data, outgoing)
         identifier.note(bytes(12) + b"\x08\x00\x45" + data, outgoing)
+
+
+def noted(packet: Any, outgoing: bool) -> object:
+    return at_host().note(bytes(Ether(src="02::1", dst="02::2") / packet), outgoing)
+
+
+@pytest.mark.parametrize("outgoing", [False, True])
+def test_a_host_s_frames_have_one_key_whoever_sends(outgoing: bool) -> None:
+    packet = IP(src=HOST, dst=OTHER) / UDP(sport=5000, dport=7)
+    back = IP(src=OTHER, dst=HOST) / UDP(sport=7, dport=5000)
+    # Of two hosts one is on the other's link, and the router's has what either sends.
+    assert noted(packet, outgoing) == noted(back, outgoing) == host_key(17, 5000, 7)
+    strange = IP(src=OTHER, dst=REMOTE) / UDP()
+    assert noted(strange, outgoing) is None
+
+
+def test_an_echo_s_identifier_is_of_who_asked() -> None:
+    asked = host_key(1, 77, 0)
+    assert noted(IP(src=HOST, dst=OTHER) / ICMP(type=8, id=77), False) == asked
+    assert noted(IP(src=OTHER, dst=HOST) / ICMP(type=0, id=77), True) == asked
+    other = host_key(1, 0, 77)
+    assert noted(IP(src=OTHER, dst=HOST) / ICMP(type=8, id=77), True) == other
+    assert noted(IP(src=HOST, dst=OTHER) / ICMP(type=0, id=77), False) == other
+    quoted = IP(src=OTHER, dst=HOST) / ICMP(type=8, id=77)
+    assert noted(IP(src=HOST, dst=OTHER) / ICMP(type=3, code=1) / bytes(quoted), False) == other
+
+
+def test_what_a_host_has_with_a_function_is_the_interface_s() -> None:
+    sent = IP(src=NAT, dst=HOST) / TCP(sport=40000, dport=443)
+    back = IP(src=HOST, dst=NAT) / TCP(sport=443, dport=40000)
+    expected = key(Side.OUTSIDE, 6, 40000, 443)._replace(remote_address=socket.inet_aton(HOST))
+    assert noted(sent, True) == noted(back, False) == expected
+    error = IP(src=HOST, dst=NAT) / ICMP(type=3, code=3) / bytes(sent)
+    assert noted(error, False) == expected

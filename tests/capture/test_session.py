@@ -97,7 +97,12 @@ class Lab:
         self.finder = FlowFinder(found)
         self.sources = [
             Source(cast(Tap, inside), Identifier(slot=1, interfaces={}), "inside"),
-            Source(cast(Tap, outside), Identifier(interfaces={socket.inet_aton(NAT): 0}), "out", 1),
+            Source(
+                cast(Tap, outside),
+                Identifier(interfaces={socket.inet_aton(NAT): 0}),
+                "out",
+                lambda flow: isinstance(flow, Flow) and flow.slot == 1,
+            ),
         ]
 
     def session(self, **arguments: Any) -> Session:
@@ -107,7 +112,7 @@ class Lab:
             self.finder,
             given.pop("output"),
             application="test",
-            name_of=lambda slot: f"env-{slot}",
+            name_of=lambda flow: f"env-{flow.slot}" if isinstance(flow, Flow) else "db",
             **given,
         )
 

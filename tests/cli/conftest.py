@@ -91,6 +91,21 @@ SHARED_INTERFACE = INTERFACE | {
 }
 FUNCTION = {
     "FunctionName": "checkout",
+    "Version": "$LATEST",
+    "Aliases": [
+        {
+            "Name": "live",
+            "FunctionVersion": "7",
+            "ProvisionedConcurrency": {
+                "RequestedProvisionedConcurrentExecutions": 4,
+                "AllocatedProvisionedConcurrentExecutions": 3,
+                "AvailableProvisionedConcurrentExecutions": 3,
+                "Status": "IN_PROGRESS",
+                "StatusReason": "",
+            },
+        },
+        {"Name": "old", "FunctionVersion": "2", "ProvisionedConcurrency": None},
+    ],
     "Account": "111122223333",
     "Networking": "hyperplane",
     "MemorySize": 128,
@@ -186,14 +201,21 @@ FIGURES = {
     "last_error_seconds": 75.2,
     "last_error_reason": "port_allocation",
     "last_error_environment": "env-17",
+    "last_error_host": None,
     "functions": [
         {"function": "checkout", "in_use": 54000, "held": 90},
         {"function": None, "in_use": 900, "held": 10},
     ],
     "environments": [
-        {"environment": "env-17", "function": "checkout", "in_use": 54000, "held": 90},
-        {"environment": "env-1", "function": None, "in_use": 900, "held": 0},
-        {"environment": None, "function": None, "in_use": 0, "held": 10},
+        {
+            "environment": "env-17",
+            "host": None,
+            "function": "checkout",
+            "in_use": 54000,
+            "held": 90,
+        },
+        {"environment": None, "host": "shop/worker", "function": None, "in_use": 900, "held": 0},
+        {"environment": None, "host": None, "function": None, "in_use": 0, "held": 10},
     ],
 }
 REMOTE = FIGURES | {
@@ -245,6 +267,7 @@ def api(runtime: Path) -> Iterator[FakeApi]:
             "/v1/functions": [FUNCTION],
             "/v1/security-groups": [SECURITY_GROUP],
             "/v1/flows": [FLOW],
+            "/v1/hosts": [],
             "/v1/ports": PORTS,
             "/v1/verify": {"problems": [], "entries": 6},
         }

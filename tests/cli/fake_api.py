@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,12 +41,25 @@ class FakeApi:
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
+    """Ends when its answers have ended; what went wrong in one is raised in the test it was for."""
+
+    daemon_threads = False
     api: FakeApi
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, _Handler)
+        self.faults: list[BaseException] = []
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        fault = sys.exc_info()[1]
+        # Who leaves in the middle of an answer is one of the things that are tried.
+        if fault is not None and not isinstance(fault, ConnectionError):
+            self.faults.append(fault)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 10.0
 
     def address_string(self) -> str:
         return "unix"
@@ -61,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             assert self.headers["Content-Type"] == "application/json"
             given = json.loads(self.rfile.read(length))
             api.bodies.append(given)
-        answer = api.answers[self.path.partition("?")[0]]
+        path = self.path.partition("?")[0]
+        answer = api.answers.get(path, Refusal(404, "not_found", f"{path} does not exist"))
         if callable(answer):
             answer = answer(given)
         status = api.status
@@ -81,14 +96,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         self.wfile.write(b"0\r\n\r\n")
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
 
 @contextlib.contextmanager
 def serving(socket: Path, api: FakeApi) -> Iterator[None]:
     """Serve while the context lasts."""
     socket.parent.mkdir(parents=True, exist_ok=True)
-    with _Server(str(socket), _Handler) as server:
+    with _Server(str(socket)) as server:
         server.api = api
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -98,3 +113,5 @@ def serving(socket: Path, api: FakeApi) -> Iterator[None]:
             server.shutdown()
             thread.join()
     socket.unlink()
+    for fault in server.faults:
+        raise fault

@@ -206,7 +206,7 @@ def test_both_kinds_of_every_size_are_compared(run: Run, labs: Labs) -> None:
         "error": None,
         "message": None,
     }
-    assert (found[-1]["started"], found[-1]["interfaces"], found[-1]["addresses"]) == (250,) * 3
+    assert (found[-1]["started"], found[-1]["interfaces"], found[-1]["addresses"]) == (500,) * 3
     assert (found[-1]["modelled"], found[-1]["error"]) == (12.0, "ENILimitReachedException")
 
 
@@ -220,18 +220,18 @@ def test_the_lab_is_its_own_and_is_removed(run: Run, labs: Labs, runtime: Path) 
 
 
 def test_the_table_keeps_measured_and_modelled_apart(run: Run, labs: Labs) -> None:
-    result = run("coldstart", "-n", "300")
+    result = run("coldstart", "-n", "600")
     assert result.exit_code == 0, result.stderr
     cells = [line.split("\t") for line in result.stdout.splitlines()]
-    rows = [row for row in cells if row[0] == "300"]
+    rows = [row for row in cells if row[0] == "600"]
     assert rows == [
-        ["300", SHARED, "300", "1", "1", "150 ms", "297 ms", "500 ms", "0.20 ms", ""],
+        ["600", SHARED, "600", "1", "1", "300 ms", "594 ms", "500 ms", "0.20 ms", ""],
         [
-            *("300", EACH, "250", "250", "250"),
-            *("125 ms", "248 ms", "500 ms", "12.0 s", "ENILimitReachedException"),
+            *("600", EACH, "500", "500", "500"),
+            *("250 ms", "495 ms", "500 ms", "12.0 s", "ENILimitReachedException"),
         ],
     ]
-    assert f"{EACH}, 250 of 300: ENILimitReachedException: VPC each has 250" in result.stdout
+    assert f"{EACH}, 500 of 600: ENILimitReachedException: VPC each has 500" in result.stdout
 
 
 def test_a_shared_interface_that_fails_is_exit_1(run: Run, labs: Labs) -> None:

@@ -16,6 +16,7 @@ import hyperplane_nat
 from hyperplane_nat.cli import checks
 from hyperplane_nat.cli.checks import Check, Outcome
 from hyperplane_nat.config.lab import Config, load
+from hyperplane_nat.flow_cache.probe import Missing
 from hyperplane_nat.forwarder import udp_segmentation
 from netns import NetnsError
 from netns.privileges import Privileges
@@ -122,6 +123,15 @@ def test_a_kernel_without_landlock_is_no_failure() -> None:
         Outcome.MISSING,
         "the writer of flow logs could write what root can",
     )
+
+
+def test_what_the_flow_cache_lacks_is_no_failure() -> None:
+    assert checks.flow_cache([]).outcome is Outcome.OK
+    lacking = [Missing("bpf_redirect_peer (Linux 5.10)", "Invalid argument"), "and more"]
+    check = checks.flow_cache(lacking)
+    assert check.outcome is Outcome.MISSING
+    assert check.found == "bpf_redirect_peer (Linux 5.10): Invalid argument; and more"
+    assert "forwarder.flow_cache" in check.remedy
 
 
 def test_no_root() -> None:

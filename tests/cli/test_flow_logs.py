@@ -12,6 +12,7 @@ from hyperplane_nat.flow_logs.fields import Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles, log_files
 from tests.cli.conftest import Run
 from tests.cli.fake_api import FakeApi
+from tests.cli.test_hosts import HOST
 
 A = Place("eni-a", "111122223333")
 B = Place("eni-b", "111122223333")
@@ -79,6 +80,14 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "no flow logs of interface 'eni-c'" in done.output
 
 
+def test_the_directory_of_all_labs_is_not_one_of_a_lab(tmp_path: Path) -> None:
+    for lab in ("two", "one"):
+        write(tmp_path / lab, NOON, A, "1")
+    done = CliRunner().invoke(app, ["flow-logs", "--directory", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.output == f"hyperplane-nat: {tmp_path}: name a lab's directory in it (one, two)\n"
+
+
 def test_an_interface_of_a_lab_is_named_by_name_or_id(
     run: Run, api: FakeApi, tmp_path: Path
 ) -> None:
@@ -96,3 +105,19 @@ def test_an_interface_of_a_lab_is_named_by_name_or_id(
     assert refused.stderr == (
         "hyperplane-nat: unknown interface 'eni-z' (see: hyperplane-nat interfaces)\n"
     )
+
+
+def test_a_host_is_named_like_elsewhere(run: Run, api: FakeApi, tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {"flow_logs": {"enabled": True, "directory": str(tmp_path)}, "lab": {"name": "default"}}
+    )
+    api.answers |= {"/v1/config": config.model_dump(mode="json"), "/v1/hosts": [HOST]}
+    write(tmp_path / "default", NOON, A, "1")
+    write(tmp_path / "default", NOON, Place(HOST["NetworkInterfaceId"], "111122223333"), "2")
+    for name in ("db", "customer/db", HOST["InstanceId"]):
+        assert run("flow-logs", "--host", name).stdout == "version\n2\n"
+    refused = run("flow-logs", "--host", "web")
+    assert (refused.exit_code, "unknown host 'web'" in refused.stderr) == (2, True)
+    for more in (("--interface", "eni-a"), ("--directory", str(tmp_path))):
+        refused = run("flow-logs", "--host", "db", *more)
+        assert (refused.exit_code, "--host is by itself" in refused.stderr) == (2, True)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
+from hyperplane_nat import unix_socket
 from hyperplane_nat.cli import handlers
 from hyperplane_nat.cli.common import UserError
 from hyperplane_nat.runtime.logs import log_path
@@ -46,6 +48,15 @@ def test_a_lab_without_handlers(run: Run, api: FakeApi) -> None:
         result = run(*command)
         assert result.exit_code == 2
         assert "has a handler" in result.stderr
+
+
+def test_handlers_whose_process_has_ended(run: Run, api: FakeApi, runtime: Path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(runtime / "default" / unix_socket.LAMBDA))
+    left.close()
+    result = run("invoke", "f", "--payload", "{}")
+    assert result.exit_code == 2
+    assert "nothing runs the handlers of lab 'default' just now" in result.stderr
 
 
 def test_what_an_sdk_has_to_know(run: Run, api: FakeApi, runtime: Path) -> None:

@@ -58,6 +58,13 @@ def test_tables_show_what_matters(run: Run, api: FakeApi, command: str, words: l
     assert [word for word in words if word not in result.stdout] == []
 
 
+def test_an_interface_without_a_link_has_no_hardware_address(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/interfaces"] = [INTERFACE | {"kind": "nat-gateway", "mac": None}]
+    result = run("interfaces")
+    assert result.exit_code == 0, result.exception
+    assert "10.0.1.10\t-\t" in result.stdout
+
+
 def test_drops_come_the_most_frequent_first(run: Run, api: FakeApi) -> None:
     output = run("status").stdout
     assert output.index("no_flow") < output.index("source_spoofed")
@@ -68,6 +75,13 @@ def test_status_while_the_forwarder_is_away(run: Run, api: FakeApi) -> None:
         "forwarder": {"pid": None, "restarts": 3, "rss_bytes": None, "uptime_seconds": None}
     }
     assert "not running, restarts 3" in run("status").stdout
+
+
+def test_status_tells_of_a_clock_that_is_ahead(run: Run, api: FakeApi) -> None:
+    api.answers["/v1/status"] = STATUS | {"clock_offset_seconds": 90_000.5}
+    assert "1 d 1 h ahead of the host's" in run("status").stdout
+    api.answers["/v1/status"] = STATUS | {"clock_offset_seconds": 0.0}
+    assert "ahead" not in run("status").stdout
 
 
 def test_status_tells_who_has_privileges(run: Run, api: FakeApi) -> None:

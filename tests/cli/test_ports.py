@@ -21,7 +21,7 @@ def test_the_culprit_is_named(run: Run, api: FakeApi) -> None:
     output = run("ports").stdout
     (row,) = [line for line in output.splitlines() if "10.0.1.54:5432" in line]
     words = ["eni-a", "10.0.1.10", "tcp", "54900", "100", "55000", "100.0", "17"]
-    words += ["1 min 15 s ago, port_allocation", "checkout 54090, env-1 900, removed ones 10"]
+    words += ["1 min 15 s ago, port_allocation", "checkout 54090, shop/worker 900, removed ones 10"]
     assert [word for word in words if word not in row] == []
 
 

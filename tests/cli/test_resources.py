@@ -22,6 +22,7 @@ def test_functions_show_state_and_interfaces(run: Run, api: FakeApi) -> None:
     api.answers["/v1/functions"] = [FUNCTION, pending]
     output = run("functions").stdout
     words = ["checkout", "Active", "payments", "eni-0a1b2c3d4e5f60718", "Pending (Creating)"]
+    words.append("live: 7 (3/4)")
     assert [word for word in words if word not in output] == []
 
 
@@ -49,3 +50,67 @@ def test_json_is_the_apis_answer(run: Run, api: FakeApi, command: str, answer: o
     result = run(command, "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout) == answer
+
+
+def test_route_tables_show_targets_and_states(run: Run, api: FakeApi) -> None:
+    table = {
+        "RouteTableId": "rtb-1",
+        "RouteTableName": "public",
+        "VpcName": "customer",
+        "Main": True,
+        "Associations": [{"SubnetId": "subnet-1", "SubnetName": "private-a"}],
+        "Routes": [
+            {"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local", "State": "active"},
+            {"DestinationCidrBlock": "192.0.2.0/24", "InstanceId": "i-1", "State": "active"},
+            {"DestinationCidrBlock": "1.0.0.0/8", "NatGatewayId": "nat-1", "State": "active"},
+            {"DestinationCidrBlock": "0.0.0.0/0", "InstanceId": "i-2", "State": "blackhole"},
+        ],
+    }
+    api.answers["/v1/route-tables"] = [table]
+    api.answers["/v1/hosts"] = [{"InstanceId": "i-1", "HostName": "bastion"}]
+    api.answers["/v1/nat-gateways"] = [{"NatGatewayId": "nat-1", "NatGatewayName": "out"}]
+    _, row = run("route-tables").stdout.splitlines()
+    assert row.split("\t") == [
+        "customer",
+        "public",
+        "private-a; all others",
+        "10.0.0.0/16; 192.0.2.0/24; 1.0.0.0/8; 0.0.0.0/0",
+        "local; host bastion; NAT gateway out; i-2",
+        "active; active; active; blackhole",
+        "rtb-1",
+    ]
+    assert json.loads(run("route-tables", "--json").stdout) == [table]
+
+
+def test_nat_gateways_show_addresses_and_failures(run: Run, api: FakeApi) -> None:
+    gateway = {
+        "NatGatewayId": "nat-1",
+        "NatGatewayName": "out",
+        "VpcName": "customer",
+        "SubnetName": "public-a",
+        "AvailabilityZone": "a",
+        "ConnectivityType": "public",
+        "State": "available",
+        "NetworkInterfaceId": "eni-1",
+        "NatGatewayAddresses": [
+            {"PrivateIp": "10.0.0.4", "PublicIp": "203.0.113.1", "Status": "succeeded"},
+            {"PrivateIp": "10.0.0.5", "PublicIp": "203.0.113.2", "Status": "disassociating"},
+        ],
+    }
+    failed: dict[str, object] = gateway | {
+        "State": "failed",
+        "FailureCode": "Gateway.NotAttached",
+        "FailureMessage": "Network vpc-1 has no Internet gateway attached",
+        "NetworkInterfaceId": None,
+        "NatGatewayAddresses": [],
+    }
+    api.answers["/v1/nat-gateways"] = [gateway, failed]
+    _, first, second = run("nat-gateways").stdout.splitlines()
+    assert first.split("\t")[5:9] == [
+        "available",
+        "10.0.0.4; 10.0.0.5",
+        "203.0.113.1; 203.0.113.2",
+        "succeeded; disassociating",
+    ]
+    assert "failed (Gateway.NotAttached: Network vpc-1 has no Internet" in second
+    assert json.loads(run("nat-gateways", "--json").stdout) == [gateway, failed]

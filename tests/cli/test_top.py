@@ -15,6 +15,7 @@ from hyperplane_nat.ui.look import Look, document
 from tests.cli.conftest import INTERFACE, PORTS, REMOTE, SHARED_INTERFACE, STATUS, Run
 from tests.cli.fake_api import FakeApi
 from tests.cli.test_events import EVENT
+from tests.cli.test_hosts import ATTACHED, HOST
 
 HOSTILE = "[bold red]x[/]\x1b[2J\x1b]0;t\x07\n\t\u202e"
 SIZES = [(80, 24), (200, 60)]
@@ -35,7 +36,7 @@ def look(moment: float, packets: int, dropped: int, **more: Any) -> Look:
     rows = [INTERFACE | traffic, SHARED_INTERFACE | traffic]
     ports = PORTS | {"remotes": [REMOTE] * 30}
     fields: dict[str, Any] = {"status": status, "interfaces": rows, "ports": ports}
-    return Look(moment, **(fields | {"events": [EVENT] * 30} | more))
+    return Look(moment, **(fields | {"events": [EVENT] * 30, "hosts": []} | more))
 
 
 def drawn(picture: Picture, width: int, height: int) -> str:
@@ -70,6 +71,25 @@ def test_it_fits_and_tells_the_figures(width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
+def test_hosts_have_a_section_where_there_are_some(width: int, height: int) -> None:
+    before = look(0, 0, 0, hosts=[HOST, ATTACHED])
+    moved = [HOST | {"drops": 13}, ATTACHED | {"packets_out": 3017, "HostName": "[red]x\x1b"}]
+    shown = document(before, look(2, 3000, 10, hosts=moved))
+    lines = plain(Picture(shown), width, height)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    heading = next(number for number, line in enumerate(lines) if line.startswith("host "))
+    first, second = lines[heading + 1 : heading + 3]
+    # Who has most packets comes first.
+    assert "1.5k" in first
+    assert first.startswith("[red]x\\x1b ")
+    assert second.split()[0] == "db"
+    assert second.split()[-1] == "5"
+    without = plain(Picture(document(look(0, 0, 0), look(2, 1, 1))), width, height)
+    assert not any(line.startswith("host ") for line in without)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
 def test_hostile_names_are_shown_and_not_interpreted(width: int, height: int) -> None:
     hostile = look(
         1,
@@ -87,7 +107,11 @@ def test_hostile_names_are_shown_and_not_interpreted(width: int, height: int) ->
 
 def test_a_lab_that_does_not_answer_is_told_in_words() -> None:
     shown = document(look(0, 0, 0), look(1, 1, 0))
-    assert plain(Picture(shown, 5.0, "gone"), 80, 24)[0].startswith("NO ANSWER since ")
+    why = "lab 'default' is not running (start it with: hyperplane-nat up --lab default)"
+    first, second, *_ = lines = plain(Picture(shown, 5.0, why), 80, 24)
+    assert (first[:16], first[-12:]) == ("NO ANSWER since ", "asking again")
+    assert second == why
+    assert len(lines) <= 24
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

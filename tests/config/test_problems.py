@@ -101,6 +101,16 @@ def test_a_field_left_out_for_being_wrong_brings_no_mistakes_of_its_own(tmp_path
     assert places(mistakes(tmp_path, text)) == [(3, "", "lab.environments")]
 
 
+def test_a_name_with_an_end_of_line_is_told_in_one(tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text('[[vpc]]\nname = "a\\nb"\ncidr = 1\n"c\\nd" = 1\n')
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    told = [(each.entry, each.field) for each in caught.value.problems]
+    assert ('[[vpc]] "a\\nb"', "cidr") in told
+    assert ('[[vpc]] "a\\nb"', "c\\nd") in told
+
+
 def test_a_mistake_is_a_line_for_an_editor(tmp_path: Path) -> None:
     [problem] = mistakes(
         tmp_path, '[[function]]\nname = "web"\nnetworking = "none"\nmemory_mb = 12'

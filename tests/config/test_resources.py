@@ -196,6 +196,17 @@ def test_the_owner_of_a_function_is_its_vpcs(tmp_path: Path) -> None:
         config.vpc_of(config.function[1])
 
 
+def test_accounts_are_named_by_their_ids_too(tmp_path: Path) -> None:
+    config = accepted(
+        tmp_path,
+        '[[account]]\nname = "one"\n[[account]]\nname = "two"\nid = "111122223333"\n'
+        + VPC.replace("cidr", 'account = "111122223333"\ncidr', 1)
+        + FUNCTION.replace("subnets", 'account = "two"\nsubnets', 1),
+    )
+    assert [config.account_of(vpc) for vpc in config.vpc] == ["two"]
+    assert [config.account_of(function) for function in config.function] == ["two"]
+
+
 def test_two_vpcs_may_have_groups_of_the_same_name(tmp_path: Path) -> None:
     config = accepted(tmp_path, VPC + OTHER.replace("others", "functions") + FUNCTION)
     assert len(config.vpc) == 2
@@ -428,6 +439,15 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
             id="vpc-called-internet",
         ),
         pytest.param(
+            VPC.replace("orders", "internet").replace(
+                "[[vpc]]\n", "[[vpc]]\ninternet_gateway = true\n"
+            )
+            + OUTSIDE,
+            "[[vpc]] \"internet\": name: 'internet' is the network of the internet's hosts "
+            "(choose another name)",
+            id="vpc-called-internet-with-a-gateway-to-it",
+        ),
+        pytest.param(
             VPC + FUNCTION + FUNCTION,
             "[[function]] \"f\": name: 2 functions are called 'f' (rename all but one)",
             id="two-functions-of-a-name",
@@ -551,39 +571,3 @@ def test_nobody_has_said_what_was_filled_in(tmp_path: Path, text: str) -> None:
     assert said.get("timeouts") == document.get("timeouts")
     assert said.get("lab") == document.get("lab")
     assert Config.model_validate(said) == config
-
-
-def test_code_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text("def handler(event, context): pass")
-    code = 'code = "./app.py"\nhandler = "app.handler"\nenvironment = { TABLE = "t" }'
-    config = accepted(tmp_path, VPC + FUNCTION + code)
-    (function,) = config.function
-    assert function.code == str(tmp_path / "app.py")
-    assert function.environment == {"TABLE": "t"}
-    assert function.timeout_seconds == 3
-    assert Config.model_validate(tomllib.loads(toml(config))) == config
-
-
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [
-        ('code = "none.zip"\nhandler = "a.b"', "there is no such file or directory"),
-        ('code = "."', "handler: the code has no handler to call"),
-        ('handler = "a.b"', "handler: the function has no code that it is about"),
-        ('runtime = "python3.11"', "runtime: the function has no code that it is about"),
-        ('code = "."\nhandler = "a.b"\ntimeout_seconds = 901', "timeout_seconds: 901"),
-    ],
-)
-def test_code_that_is_refused(tmp_path: Path, code: str, says: str) -> None:
-    assert says in refused(tmp_path, VPC + FUNCTION + code)
-
-
-def test_provided_needs_no_handler(tmp_path: Path) -> None:
-    config = accepted(tmp_path, VPC + FUNCTION + 'code = "."\nruntime = "provided"')
-    assert config.function[0].handler == ""
-
-
-def test_the_section_of_the_service_is_called_lambda(tmp_path: Path) -> None:
-    config = accepted(tmp_path, VPC + FUNCTION + "[lambda]\nport = 9999")
-    assert config.aws_lambda.port == 9999
-    assert "[lambda]" in toml(config)

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     if complaint.exists():
         print(complaint.read_text(), file=sys.stderr)
         sys.exit(2)
-    if sys.argv[sys.argv.index("--port") + 1] == "1":
+    if "--port" in sys.argv and sys.argv[sys.argv.index("--port") + 1] == "1":
         print("port 1 is taken (choose another)", file=sys.stderr)
         sys.exit(2)
     print("ready", flush=True)

@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import errno
 import os
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,25 +30,30 @@ from hyperplane_nat.controller.views.lab import (
     FlowReader,
     attached_interfaces,
     encode_rows,
+    hosts,
     interface_id,
     interfaces,
     process_privileges,
     slots_of,
 )
 from hyperplane_nat.controller.views.port_usage import PortQuery
-from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.description import (
     describe,
     describe_environments,
+    describe_hosts,
     describe_interfaces,
 )
+from hyperplane_nat.model.entities import Resource
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.identifiers import environment_name, seeded_hex
 from hyperplane_nat.model.region import Commands, Region
+from hyperplane_nat.runtime import uploads
+from hyperplane_nat.runtime.code import CodeError
+from hyperplane_nat.runtime.uploads import Archive
 from netns.execution import ProgramError
 from tests.controller.flow_map import NOW, new_map
 from tests.controller.support import run
-from tests.model.support import Clock, Slots
+from tests.model.support import START, Clock, Slots
 
 NO_TRAFFIC = {"packets_out": 0, "bytes_out": 0, "packets_in": 0, "bytes_in": 0}
 STATIC = 2
@@ -160,6 +166,7 @@ class RegionLab:
             "environments": STATIC,
             "interfaces": 1,
             "vpcs": 1,
+            "hosts": 0,
             "metrics_url": "http://127.0.0.1:9109/metrics",
             "forwarder": {
                 "pid": 2,
@@ -171,6 +178,7 @@ class RegionLab:
                 "standby_pid": None,
                 "failover_seconds": None,
                 "hangs": 0,
+                "punt_link": False,
             },
             "services": {"customer/web": {"up": True, "restarts": 0}},
             "privileges": process_privileges({"standby": os.getpid()}),
@@ -229,6 +237,10 @@ class RegionLab:
                 interfaces(rows, attached_interfaces(self.region), macs, state_map, 0)
             )
 
+    async def hosts(self) -> bytes:
+        with contextlib.closing(new_map(1)) as state_map:
+            return encode_rows(hosts(describe_hosts(self.region), state_map))
+
     async def verify(self) -> Mapping[str, Any]:
         return {"problems": [], "entries": 3}
 
@@ -256,9 +268,16 @@ class RegionLab:
             "last_error_seconds": None,
             "last_error_reason": None,
             "last_error_environment": None,
+            "last_error_host": None,
             "functions": [{"function": "orders", "in_use": 3, "held": 1}],
             "environments": [
-                {"environment": "env-3", "function": "orders", "in_use": 3, "held": 1}
+                {
+                    "environment": "env-3",
+                    "host": None,
+                    "function": "orders",
+                    "in_use": 3,
+                    "held": 1,
+                }
             ],
         }
         remote = {
@@ -281,6 +300,17 @@ class RegionLab:
     def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         self._raise()
         return describe(self.region)
+
+    @contextlib.asynccontextmanager
+    async def keeping(self, content: bytes) -> AsyncIterator[Archive]:
+        self._raise()
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                archive = uploads.keep(Path(directory), content, ())
+            except CodeError as error:
+                code = "InvalidParameterValueException"
+                raise ModelError(code, str(error), "send another archive") from None
+            yield archive
 
     async def command(
         self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
@@ -313,6 +343,14 @@ class RegionLab:
         if not dry_run:
             self.document = config.model_dump(mode="json")
         return {"plan": [asdict(line) for line in lines], "applied": not dry_run}
+
+    async def advance(self, seconds: float, *, token: str | None) -> Mapping[str, Any]:
+        self._raise()
+        if token is None or token not in self.tokens:
+            self.clock.pass_seconds(seconds)
+            self.region.advance()
+        answer = {"clock_offset_seconds": self.clock.now - START}
+        return answer if token is None else self.tokens.setdefault(token, answer)
 
     async def invoke(
         self,
@@ -380,6 +418,10 @@ class RegionLab:
             "addresses": len(interfaces),
             "error": refused and {"code": refused.code, "message": refused.message},
         }
+
+    async def hold(self, number: int, pid: int) -> None:
+        self._raise()
+        os.close(os.pidfd_open(pid))
 
     async def shut_down(self) -> None:
         self._raise()

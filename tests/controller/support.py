@@ -20,6 +20,7 @@ import aiohttp
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.cleanup import Namespaces
 from hyperplane_nat.controller.daemon import Daemon
+from hyperplane_nat.controller.network.punt import Punt
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.service import Parts, Service
 from hyperplane_nat.controller.source import Source
@@ -32,6 +33,9 @@ FORWARDER = (sys.executable, str(HERE / "fake_forwarder.py"))
 SERVICE = (sys.executable, str(HERE / "fake_service.py"))
 
 DEADLINE_SECONDS = 20.0
+
+OFF = Punt("test", wanted=False)
+"""Of labs whose links lead to no punt link."""
 
 
 class FakeNetns:
@@ -122,11 +126,12 @@ class FakeNetns:
             open_sockets=no_sockets,
             forwarder_program=FORWARDER,
             service_program=SERVICE,
+            resolver_program=SERVICE,
         )
 
 
 def no_sockets(
-    _namespace: str, _slots: int, _slot_bytes: int
+    _receives: str, _sends: str, _slots: int, _slot_bytes: int
 ) -> tuple[socket.socket, socket.socket]:
     """Two that move no packets."""
     return socket.socketpair()

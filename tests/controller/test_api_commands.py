@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from hyperplane_nat.controller.api import service
+from hyperplane_nat.runtime.code import OWN_RUNTIME
 from tests.controller.region_lab import RegionLab, talk
 
 
@@ -34,6 +41,130 @@ async def refused(
     assert set(answer) == {"error", "message"}
     assert answer["message"].endswith(")")
     return status, answer["error"]
+
+
+def zipped(**files: str) -> str:
+    """An archive of these modules, as a request has it."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(f"{name}.py", text)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def test_a_function_with_code(directory: Path) -> None:
+    lab = RegionLab()
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        asked = {
+            "name": "coded",
+            "zip_file": zipped(app="1"),
+            "handler": "app.handler",
+            "timeout_seconds": 5,
+            "environment": {"TABLE": "t"},
+            "client_token": "once",
+        }
+        made = await done(client, "POST", "/v1/functions", asked)
+        assert made["Code"]["Handler"] == "app.handler"
+        assert made["Code"]["Runtime"] == OWN_RUNTIME
+        assert made["Code"]["Timeout"] == 5
+        content = base64.b64decode(zipped(app="1"))
+        digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        assert made["Code"]["CodeSha256"] == digest
+        assert made["Environment"] == {"Variables": {"TABLE": "t"}}
+        assert await done(client, "POST", "/v1/functions", asked) == made
+        lab.settle()
+        path = "/v1/functions/coded"
+        other = await done(client, "PUT", f"{path}/code", {"zip_file": zipped(app="2")})
+        assert other["Code"]["CodeSha256"] != digest
+        assert other["Code"]["Handler"] == "app.handler"
+        change = {"handler": "app.other", "timeout_seconds": 9, "environment": {}}
+        changed = await done(client, "PATCH", path, change)
+        assert changed["Code"] == {**other["Code"], "Handler": "app.other", "Timeout": 9}
+        assert changed["Environment"] == {"Variables": {}}
+        version = await done(client, "POST", f"{path}/versions", {"client_token": "publish"})
+        assert (version["FunctionName"], version["Version"]) == ("coded", "1")
+        again = await done(client, "POST", f"{path}/versions", {"client_token": "publish"})
+        assert again == version
+        named = await done(client, "PUT", "/v1/aliases/coded:live", {"version": "1"})
+        assert [each["FunctionVersion"] for each in named["Aliases"]] == ["1"]
+        lab.settle()
+        assert lab.region.function("coded:live").code == lab.region.function("coded").code
+        async with client.get("http://lab/v1/function-versions") as answer:
+            assert [row["Version"] for row in await answer.json()] == ["1"]
+        await done(client, "DELETE", "/v1/aliases/coded:live")
+        await done(client, "DELETE", f"{path}:1")
+
+    talk(directory, lab, work)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code"),
+    [
+        ("POST", "", {"name": "f", "handler": "app.handler"}, "InvalidParameterValueException"),
+        ("POST", "", {"name": "f", "zip_file": zipped(app="")}, "InvalidParameterValueException"),
+        (
+            "POST",
+            "",
+            {"name": "f", "zip_file": zipped(app=""), "handler": "a.b", "runtime": "cobol1"},
+            "InvalidParameterValueException",
+        ),
+        (
+            "POST",
+            "",
+            {"name": "f", "zip_file": "bm8gemlw", "handler": "a.b"},
+            "InvalidParameterValueException",
+        ),
+        (
+            "POST",
+            "",
+            {"name": "f", "zip_file": zipped(), "handler": "a.b"},
+            "InvalidParameterValueException",
+        ),
+        ("PUT", "/hook/code", {"zip_file": zipped(app="")}, "InvalidParameterValueException"),
+        ("PUT", "/hook/code", {}, "InvalidParameterValueException"),
+        ("PATCH", "/hook", {"timeout_seconds": 5}, "InvalidParameterValueException"),
+        ("PUT", "/nobody/code", {"zip_file": zipped(app="")}, "ResourceNotFoundException"),
+        (
+            "POST",
+            "",
+            {
+                "name": "f",
+                "zip_file": zipped(app=""),
+                "handler": "a.b",
+                "environment": {"AWS_REGION": "x"},
+            },
+            "InvalidParameterValueException",
+        ),
+    ],
+)
+def test_code_that_is_refused(
+    directory: Path, method: str, path: str, body: dict[str, Any], code: str
+) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        status = 404 if code == "ResourceNotFoundException" else 400
+        assert await refused(client, method, f"/v1/functions{path}", body) == (status, code)
+
+    talk(directory, RegionLab(), work)
+
+
+def test_code_that_is_too_large(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(client: aiohttp.ClientSession) -> None:
+        # More than other requests may have.
+        body = {"zip_file": "A" * (5 << 20)}
+        error = await refused(client, "PUT", "/v1/functions/hook/code", body)
+        assert error == (400, "InvalidParameterValueException")
+        assert (await refused(client, "POST", "/v1/vpcs", body))[0] == 413
+
+    talk(directory, RegionLab(), work)
+
+    async def more(client: aiohttp.ClientSession) -> None:
+        body = {"zip_file": "A" * (5 << 20)}
+        error = await refused(client, "PUT", "/v1/functions/hook/code", body)
+        assert error == (413, "RequestEntityTooLargeException")
+
+    monkeypatch.setattr(service, "REQUEST_BYTES_MAX", 4 << 20)
+    talk(directory, RegionLab(), more)
 
 
 def test_from_a_vpc_to_a_function_and_back(directory: Path) -> None:

@@ -197,7 +197,7 @@ def test_configuration_that_cannot_be_applied_changes_nothing(directory: Path) -
         (ModelError("ResourceConflictException", "Pending", "wait"), 409, None),
         (ModelError("ResourceNotReadyException", "Inactive", "wait"), 502, None),
         (ModelError("TooManyRequestsException", "empty", "wait"), 429, None),
-        (ModelError("ENILimitReachedException", "250", "raise it"), 400, None),
+        (ModelError("ENILimitReachedException", "500", "raise it"), 502, None),
         (ModelError("IdempotentParameterMismatch", "token\nused", "another"), 400, None),
         (ConfigError("lab.toml: x (y)"), 400, "InvalidParameterValueException"),
         (ForwarderError("away (wait)"), 503, "forwarder_unavailable"),
@@ -210,6 +210,7 @@ def test_configuration_that_cannot_be_applied_changes_nothing(directory: Path) -
         ("/v1/apply", {"config": {}}),
         (ORDERS, {"command": ["true"]}),
         ("/v1/functions/orders/provision", {"count": 1}),
+        ("/v1/advance", {"seconds": 1}),
     ],
 )
 def test_failures(
@@ -223,6 +224,26 @@ def test_failures(
         assert error_of(await post(client, path, body)) == (status, expected)
 
     talk(directory, lab, work)
+
+
+def test_time_passes_at_once(directory: Path) -> None:
+    lab = RegionLab()
+    begin = lab.clock()
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        body = {"seconds": 350.5, "client_token": "t"}
+        for _ in range(2):
+            status, _document = await post(client, "/v1/advance", body)
+            assert status == 200
+        for seconds in ("-1", "NaN", "Infinity", "1e10", '"1"', "null"):
+            text = f'{{"seconds": {seconds}}}'
+            headers = {"Content-Type": "application/json"}
+            async with client.post("/v1/advance", data=text, headers=headers) as response:
+                answer = response.status, await response.json()
+            assert error_of(answer)[0] == 400
+
+    talk(directory, lab, work)
+    assert lab.clock() == begin + 350.5
 
 
 def test_unknown_function(directory: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from pathlib import Path
 
 import pytest
 
+from hyperplane_nat import private_files
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.claim import Claim
@@ -41,6 +43,16 @@ def claim(directory: Path, where: str) -> Claim:
 
 def elsewhere(directory: Path) -> Config:
     return config_in(directory, lab={"runtime_directory": str(directory / OTHER)})
+
+
+def test_the_directory_of_claims_lets_others_pass(directory: Path) -> None:
+    """Members of a socket group have a lab in it, whoever has made it."""
+    umask = os.umask(private_files.UMASK)
+    try:
+        claim(directory, OTHER).take()
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((directory / "run").stat().st_mode) == 0o755
 
 
 @pytest.mark.parametrize(("first", "second"), [("run", OTHER), (OTHER, "run"), (OTHER, "third")])

@@ -13,6 +13,7 @@ from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.logs import numbered
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process
+from hyperplane_nat.runtime.uploads import uploads_path
 from tests.controller.support import DEADLINE_SECONDS, SERVICE, FakeNetns, gone
 
 
@@ -87,6 +88,40 @@ def test_another_lab_is_left_alone(directory: Path, netns: FakeNetns) -> None:
     _, pids = crashed_lab(directory)
     assert clean(directory, netns, "other") == []
     assert not any(gone(pid) for pid in pids)
+    clean(directory, netns)
+
+
+def with_archive(paths: LabPaths) -> tuple[Path, Path]:
+    """A region and an archive of one of its functions."""
+    archive = uploads_path(paths.directory) / "0.zip"
+    archive.parent.mkdir()
+    for path in (archive, paths.region_file):
+        path.write_text("x")
+    return archive, paths.region_file
+
+
+@pytest.mark.races
+def test_a_region_goes_after_the_processes_that_use_it(directory: Path) -> None:
+    paths, pids = crashed_lab(directory)
+    archive, region = with_archive(paths)
+    removed = cleanup.remove_region(paths)
+    assert sorted(removed) == sorted(f"process {pid}" for pid in pids)
+    assert all(gone(pid) for pid in pids)
+    assert not archive.parent.exists()
+    assert not region.exists()
+
+
+def test_a_region_stays_with_a_process_that_does_not_end(
+    directory: Path, netns: FakeNetns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, _ = crashed_lab(directory)
+    archive, region = with_archive(paths)
+    with monkeypatch.context() as patch:
+        patch.setattr(cleanup, "terminate", list)
+        with pytest.raises(ControllerError, match="does not end"):
+            cleanup.remove_region(paths)
+    assert archive.exists()
+    assert region.exists()
     clean(directory, netns)
 
 

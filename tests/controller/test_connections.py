@@ -11,7 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from hyperplane_nat.controller.api import connections
+from hyperplane_nat import connections
+from hyperplane_nat.controller.api import connections as limits
 from hyperplane_nat.controller.api.connections import file_shares
 from tests.controller.region_lab import RegionLab, talk
 from tests.controller.support import eventually
@@ -131,7 +132,7 @@ def test_an_idle_client_is_not_waited_for(
 
 
 def test_a_body_that_does_not_come(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
 
     async def work(_client: aiohttp.ClientSession) -> None:
         reader, writer = await connect(directory, BODY)

@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
+from hyperplane_nat.flow_cache.probe import Missing
 from tests.conftest import free_port
 from tests.controller.support import (
     ControllerProcess,
@@ -44,6 +46,30 @@ def assert_nothing_left(directory: Path, netns: FakeNetns) -> None:
     assert netns.names() == []
     # `fake` is how tests talk to the fakes.
     assert [path.name for path in directory.iterdir()] == ["fake"]
+
+
+def test_a_kernel_without_what_the_flow_cache_takes(directory: Path, netns: FakeNetns) -> None:
+    """The lab is up as without the switch, and says why."""
+    lacking = [Missing("mapped BPF arrays (Linux 5.5)", "Invalid argument")]
+
+    async def work() -> None:
+        config = config_in(directory, forwarder={"flow_cache": True})
+        parts = replace(netns.parts(), lacking=lambda: lacking)
+        async with RunningDaemon(config, parts) as running:
+            status = await ask(running, "/v1/status")
+            assert status["forwarder"]["up"]
+            assert status["forwarder"]["punt_link"] is False
+            assert b"--punt-link" not in arguments_of(status["forwarder"]["pid"])
+            events = await ask(running, "/v1/events")
+            (event,) = [each for each in events if each["kind"] == "flow-cache-off"]
+            assert "mapped BPF arrays (Linux 5.5): Invalid argument" in event["message"]
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+def arguments_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def test_life(directory: Path, netns: FakeNetns) -> None:

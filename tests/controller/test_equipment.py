@@ -198,11 +198,11 @@ def test_all_or_nothing(directory: Path, opened: list[int]) -> None:
     before = set(os.listdir("/proc/self/fd"))
     StateMap.create(paths.state_file, flows_max=SIZE).close()
     with pytest.raises(ControllerError, match="made for 64 flows, configured are 10000"):
-        equipment.equip(config, paths, no_sockets)
+        equipment.equip(config, paths, no_sockets, lambda: "")
     assert set(os.listdir("/proc/self/fd")) == before
     assert not paths.forwarder_socket.exists()
     paths.state_file.unlink()
-    made = equipment.equip(config, paths, no_sockets)
+    made = equipment.equip(config, paths, no_sockets, lambda: "")
     mode = paths.forwarder_socket.stat().st_mode
     assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o600)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

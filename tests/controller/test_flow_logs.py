@@ -101,7 +101,7 @@ def test_lost_lines_are_a_counter_like_those_of_the_map(tmp_path: Path) -> None:
     assert flow_logs.counters(None, records) == {}
     state = StateMap.create(tmp_path / "map", flows_max=16, slots_max=4, interfaces_max=4)
     assert flow_logs.counters(state, records)["flow_log_lines_lost"] == 0
-    ring = FlowRecordRing.create(records, capacity=16, interfaces_max=4)
+    ring = FlowRecordRing.create(records, capacity=16, places_max=4)
     ring.count_lines(3, 2)
     found = flow_logs.counters(state, records)
     assert (found["flow_log_lines_lost"], found["flow_records_lost"]) == (2, 0)

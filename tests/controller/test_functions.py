@@ -29,6 +29,13 @@ class Network:
         self.fails = ""
         self.changed = False
         self.retired = False
+        self.attaching = asyncio.Event()
+        self.attached = asyncio.Event()
+
+    async def attach(self, number: int, interface: str) -> None:
+        """Takes until a test says that it is done."""
+        self.attaching.set()
+        await self.attached.wait()
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -46,6 +53,9 @@ class Network:
     async def follow(self) -> None:
         self._ask("follow")
         self.changed = False
+
+    async def set_silent(self, number: int, silent: bool) -> None:
+        self._ask(f"{'silence' if silent else 'speak'} {number}")
 
     async def release_numbers(self) -> None:
         self._ask("release numbers")
@@ -131,3 +141,28 @@ def test_what_a_round_has_done_is_saved_though_it_fails(setting: Setting) -> Non
         setting.settle()
     again = setting.store.load_region(settings=setting.scene.settings)
     assert again.tables.environments == {}
+
+
+def test_the_pool_is_filled_when_nobody_starts_in_what_there_is(setting: Setting) -> None:
+    async def play() -> None:
+        setting.scene.apply(lab(function("orders")))
+        setting.scene.active()
+        setting.pool.resize(2, 2)
+        starting = asyncio.create_task(setting.functions.provision("orders", 1))
+        await asyncio.wait_for(setting.network.attaching.wait(), 20)
+        await setting.functions.settle()
+        assert "fill" not in setting.network.asked
+        # Somebody waits for another one.
+        waiting = asyncio.create_task(setting.pool.wait())
+        await asyncio.sleep(0)
+        await setting.functions.settle()
+        assert "fill" in setting.network.asked
+        await asyncio.wait_for(waiting, 20)
+        setting.network.attached.set()
+        assert (await starting)["started"] == 1
+        setting.network.asked.clear()
+        setting.pool.resize(4, 2)
+        await setting.functions.settle()
+        assert "fill" in setting.network.asked
+
+    asyncio.run(play())

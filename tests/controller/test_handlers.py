@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,14 @@ class Placing:
     def abandoned(self, environment: int) -> None:
         self._note("abandoned", environment)
 
+    def failed(self, environment: int, reason: str) -> None:
+        self._note("failed", (environment, reason))
+
     def settled(self, standing: Mapping[int, bool]) -> None:
         self._note("settled", dict(standing))
+
+    def stilled(self, environment: int) -> None:
+        self._note("stilled", environment)
 
     def _note(self, what: str, about: object) -> None:
         if self.refusal is not None:
@@ -57,10 +63,17 @@ class Scene:
     def __init__(self, paths: LabPaths) -> None:
         self.paths = paths
         self.placing = Placing()
-        self.link = Link(lambda: {3: True, 4: False})
+        self.ahead: list[Mapping[str, Any]] = []
+        self.link = Link(
+            lambda: {"standing": {"3": True, "4": False}, "still": [4], "missing": ["freezing"]},
+            self.ahead.append,
+        )
 
     def places(self) -> HandlerPlaces:
-        return HandlerPlaces(self.paths, self.placing)
+        return HandlerPlaces(self.paths, self.placing, self._lack)
+
+    def _lack(self, missing: Sequence[str]) -> None:
+        self.placing.told.append(("lacking", list(missing)))
 
 
 def play(directory: Path, work: Callable[[Scene], Awaitable[None]]) -> None:
@@ -78,6 +91,23 @@ def play(directory: Path, work: Callable[[Scene], Awaitable[None]]) -> None:
     run(body())
 
 
+def test_it_is_told_what_to_initialize_ahead(directory: Path) -> None:
+    async def work(scene: Scene) -> None:
+        places = scene.places()
+        places.initialize({"environment": 1})
+        assert not places.connected
+        places.start()
+        await eventually(lambda: places.connected)
+        places.initialize({"environment": 2})
+        await eventually(lambda: scene.ahead == [{"environment": 2}])
+        scene.link.tell("failed", {"environment": 2, "reason": "because"})
+        await eventually(lambda: ("failed", (2, "because")) in scene.placing.told)
+        await places.stop()
+        assert not places.connected
+
+    play(directory, work)
+
+
 def test_it_says_what_it_has_and_is_answered(directory: Path) -> None:
     async def work(scene: Scene) -> None:
         places = scene.places()
@@ -85,12 +115,16 @@ def test_it_says_what_it_has_and_is_answered(directory: Path) -> None:
         assert await scene.link.ask("begin", {"function": "f"}) == {"environment": 5}
         assert await scene.link.ask("check", {"function": "f"}) == {}
         scene.link.tell("end", {"environment": 5})
+        scene.link.tell("still", {"environment": 5})
         scene.link.tell("discard", {"environment": 6})
         expected = [
             ("settled", {3: True, 4: False}),
+            ("stilled", 4),
+            ("lacking", ["freezing"]),
             ("begun", "f"),
             ("checked", "f"),
             ("ended", 5),
+            ("stilled", 5),
             ("abandoned", 6),
         ]
         await eventually(lambda: scene.placing.told == expected)
@@ -156,8 +190,9 @@ def test_no_controller_is_waited_for_in_vain(
 
 def test_what_a_former_controller_has_left_is_asked_for(directory: Path) -> None:
     async def work(scene: Scene) -> None:
-        assert await handlers.standing(scene.paths) == {3: True, 4: False}
+        found = await handlers.standing(scene.paths)
+        assert found == handlers.Standing({3: True, 4: False}, [4], ["freezing"])
         (scene.paths.directory / RUNTIME).unlink()
-        assert await handlers.standing(scene.paths) == {}
+        assert await handlers.standing(scene.paths) == handlers.Standing()
 
     play(directory, work)

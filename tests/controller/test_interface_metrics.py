@@ -25,6 +25,7 @@ class Map:
     """Counters that a test sets."""
 
     flows_max = 100
+    slots_max = interfaces_max = hosts_max = 8
     bytes = 4096
     heartbeat = 0
 
@@ -45,8 +46,15 @@ class Map:
     def interface_counters(self, number: int) -> Mapping[str, int]:
         return {name: self.counts.get(number, Counter())[name] for name in INTERFACE_COUNTER_NAMES}
 
+    def host_counters(self, number: int) -> Mapping[str, int]:
+        return {}
+
     def interface_address(self, number: int) -> str:
         return self.addresses.get(number, "0.0.0.0")
+
+    @property
+    def clock_offset_ms(self) -> int:
+        return 0
 
     def exhaustions(self) -> Sequence[Exhaustion]:
         return self.refused

@@ -19,10 +19,13 @@ class Lab:
 
     def __init__(self) -> None:
         self.interfaces = {0: "eni-a"}
+        self.nat_gateways: dict[str, str] = {}
         self.counters: dict[str, int] = {}
         self.observer = Observer(
             EventLog(seconds=10.0, clock=lambda: 0.0),
             interfaces=lambda: self.interfaces,
+            nat_gateways=lambda: dict(self.nat_gateways),
+            host_of={300: "shop/worker"}.get,
             function_of={7: "checkout"}.get,
             counters=lambda: self.counters,
         )
@@ -51,6 +54,19 @@ def test_exhausted_ports_name_interface_remote_and_function(lab: Lab) -> None:
     assert "env-7 of function checkout" in row["message"]
 
 
+def test_what_becomes_of_the_flow_cache(lab: Lab) -> None:
+    lab.observer.note_uncached(["mapped BPF arrays (Linux 5.5): no", "another: yes"])
+    lab.observer.note_restored("link 7 had lost the flow cache's program: put back")
+    off, restored = lab.rows()
+    assert off["kind"] == "flow-cache-off"
+    assert off["message"] == (
+        "the flow cache is off: mapped BPF arrays (Linux 5.5): no; another: yes "
+        "(see hyperplane-nat doctor)"
+    )
+    assert restored["kind"] == "flow-cache-restored"
+    assert restored["message"] == "link 7 had lost the flow cache's program: put back"
+
+
 def test_a_full_table_is_of_no_interface(lab: Lab) -> None:
     for message in messages([of_engine(EventKind.FLOW_TABLE_FULL, 3)]):
         lab.observer.take(message)
@@ -76,6 +92,13 @@ def test_a_forwarder_that_hung(lab: Lab) -> None:
     (row,) = lab.rows()
     assert row["kind"] == "forwarder-hung"
     assert row["message"] == "forwarder 4711 gave no sign of life for 2 s and was killed"
+
+
+def test_what_handlers_do_without(lab: Lab) -> None:
+    lab.observer.note_missing(["freezing: none", "limit of pids: none"])
+    (row,) = lab.rows()
+    assert row["kind"] == "handlers-unbound"
+    assert "freezing: none; limit of pids: none" in row["message"]
 
 
 def test_a_map_that_was_discarded(lab: Lab) -> None:
@@ -130,3 +153,20 @@ def test_lines_that_no_disk_took_are_lost_as_well(lab: Lab) -> None:
     lab.counters = {"flow_records_lost": 100, "flow_log_lines_lost": 6}
     lab.observer.look()
     assert [row["kind"] for row in lab.rows()[1:]] == ["flow-log-loss"]
+
+
+def test_what_a_nat_gateway_is_is_told_when_it_changes(lab: Lab) -> None:
+    for state in ("pending", "pending", "available"):
+        lab.nat_gateways["customer/out (nat-1)"] = state
+        lab.observer.look()
+    assert lab.observer.events.counts["nat-gateway"] == 2
+    (row,) = (row for row in lab.rows() if row["kind"] == "nat-gateway")
+    assert row["message"] == "NAT gateway customer/out (nat-1) is pending"
+
+
+def test_ports_that_a_host_was_refused_are_the_host_s(lab: Lab) -> None:
+    for message in messages([of_engine(EventKind.PORT_ALLOCATION, 300)]):
+        lab.observer.take(message)
+    (row,) = lab.rows()
+    assert (row["environment"], row["function"]) == (None, None)
+    assert "(host shop/worker)" in row["message"]

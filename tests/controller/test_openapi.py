@@ -28,7 +28,7 @@ from hyperplane_nat.controller.api.openapi import OPERATIONS, document
 from tests.controller.region_lab import FUNCTIONS, RegionLab, document_of, served
 from tests.controller.support import FakeNetns, RunningDaemon, config_in, run
 
-EXAMPLES = 25
+EXAMPLES = 12
 """Requests for each operation, besides those at the borders of what is allowed."""
 
 EXPECTED_FAILURES = {502: "ResourceNotReadyException"}
@@ -157,6 +157,7 @@ def test_document_is_served(session: requests.Session) -> None:
         "/v1/accounts",
         "/v1/vpcs",
         "/v1/subnets",
+        "/v1/hosts",
         "/v1/services",
         "/v1/flows",
         "/v1/ports",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,7 @@ def test_held_ports_are_told_apart(target: EngineTarget) -> None:
     assert (row["in_use"], row["held"], row["used_percent"]) == (0, 6, 15.0)
     assert row["environments"][0] == {
         "environment": "env-1",
+        "host": None,
         "function": "orders",
         "in_use": 0,
         "held": 6,
@@ -119,3 +121,14 @@ def test_only_what_is_asked_for(target: EngineTarget) -> None:
     assert len(ports(top=1000)) == 11
     (only,) = usage(target, interface="eni-b")["interfaces"]
     assert only["in_use"] == 20
+
+
+def test_who_begins_flows_is_an_environment_or_a_host() -> None:
+    names = replace(NAMES, hosts={3: "shop/worker"}, first_host=100)
+    found = [names.holder(number) for number in (7, 103, 104, 0xFFFF)]
+    assert found == [
+        {"environment": "env-7", "host": None},
+        {"environment": None, "host": "shop/worker"},
+        {"environment": None, "host": None},
+        {"environment": None, "host": None},
+    ]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import pairwise
@@ -16,12 +18,15 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.network import reconcile
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
+from hyperplane_nat.controller.network.punt import Punt
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.controller.views.lab import interface_names
+from hyperplane_nat.engine.readers.state_map import SLOTS_MAX
 from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.model.region import Region
-from netns.topology import InterfaceSpec, Topology, VpcSpec, check
-from tests.controller.support import FakeNetns, config_in, paths_of
+from netns import NetnsError, topology
+from netns.topology import InterfaceSpec, Slot, Topology, VpcSpec, check
+from tests.controller.support import OFF, FakeNetns, config_in, paths_of
 
 VPCS: list[dict[str, Any]] = [
     {
@@ -60,11 +65,17 @@ def region_of(config: Config) -> Region:
     return region
 
 
-def network_of(config: Config, topology: Topology | None = None) -> Network:
+def network_of(
+    config: Config,
+    topology: Topology | None = None,
+    *,
+    punt: Punt = OFF,
+    pool: EnvironmentPool | None = None,
+) -> Network:
     """A network that stands as its region wants it, or with these links."""
-    pool = EnvironmentPool(size=0, batch=1)
     nobody: Any = None
-    network = Network(config, region_of(config), pool, nobody, nobody, ())
+    standing = pool or EnvironmentPool(size=0, batch=1)
+    network = Network(config, region_of(config), standing, nobody, nobody, (), punt)
     spec = network.spec()
     fakes = FakeNetns(Path(config.lab.state_directory))
     network.built(spec, topology or fakes.topology(spec))
@@ -89,16 +100,29 @@ def test_lab_spec(directory: Path) -> None:
     spec = reconcile.lab_spec(wanted, region_of(wanted).wanted())
     check(spec)
     assert spec.environments == 5
+    resolver = ("10.0.0.2", "169.254.169.253")
     assert spec.vpcs == (
         VpcSpec(
             "one",
             1500,
-            ("10.0.1.1", "10.0.2.1", "10.0.1.80"),
+            ("10.0.1.1", "10.0.2.1", *resolver, "10.0.1.80"),
             (InterfaceSpec("eni-a", "10.0.1.10"), InterfaceSpec("eni-b", "10.0.2.10")),
         ),
-        VpcSpec("two", 1500, ("10.0.1.1", "10.0.1.81"), (InterfaceSpec("eni-c", "10.0.1.10"),)),
+        VpcSpec(
+            "two",
+            1500,
+            ("10.0.1.1", *resolver, "10.0.1.81"),
+            (InterfaceSpec("eni-c", "10.0.1.10"),),
+        ),
     )
     assert (spec.inside_address, spec.inside_prefix_length) == ("169.254.100.2", 30)
+
+
+def test_one_that_stands_still_is_silent_for_every_forwarder(directory: Path) -> None:
+    network = network_of(config(directory))
+    network.stand_still([2])
+    silent = [each["number"] for each in network.everything()["slots"] if each.get("silent")]
+    assert silent == [2]
 
 
 def test_forwarder_state(directory: Path) -> None:
@@ -119,7 +143,7 @@ def test_forwarder_state(directory: Path) -> None:
         "mac": "02:00:00:00:02:01",
         "subnet": "10.0.2.0/24",
         "router": "10.0.2.1",
-        "destinations": ["10.0.0.0/16"],
+        "destinations": ["10.0.0.0/16", "169.254.169.253/32"],
         "vpc": vpcs["one"],
         "mtu": 1500,
         "secondary": [],
@@ -226,3 +250,44 @@ def test_secondary_addresses_have_numbers_behind_the_interfaces(directory: Path)
     (two,) = (vpc for vpc in region.tables.vpcs.values() if vpc.name == "two")
     taken = {str(IPv4Address(each)) for each in region.tables.addresses(two.id)}
     assert taken == {"10.0.1.10", "10.0.1.11", "10.0.1.12", "10.0.1.81"}
+
+
+class Noted(Punt):
+    """Attaches nothing, and notes what it should."""
+
+    def __init__(self) -> None:
+        super().__init__("test", wanted=False)
+        self.numbers: dict[int, int] = {}
+        self.refuses = False
+
+    def attach(self, numbers: Mapping[int, int]) -> None:
+        if self.refuses:
+            raise NetnsError("cannot attach the flow cache: No such device", "again")
+        self.numbers |= numbers
+
+
+def test_what_stands_leads_to_the_punt_link(directory: Path) -> None:
+    punt = Noted()
+    network_of(config(directory), punt=punt)
+    slots = {100 + number: number for number in range(1, 6)}
+    assert {index: punt.numbers[index] for index in slots} == slots
+    others = {index: number for index, number in punt.numbers.items() if index not in slots}
+    assert sorted(others) == [50, 51]
+    assert all(number >= SLOTS_MAX for number in others.values())
+
+
+def test_environments_that_lead_nowhere_are_taken_back(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    punt, pool, removed = Noted(), EnvironmentPool(size=1, batch=1), list[int]()
+    network = network_of(config(directory), punt=punt, pool=pool)
+    punt.refuses = True
+    made = (Slot(9, 109, "hp-test-env-9", "02::9", "02::8"),)
+    monkeypatch.setattr(topology, "add_environments", lambda _spec, _numbers: made)
+    monkeypatch.setattr(
+        topology, "remove_environments", lambda _lab, numbers: removed.extend(numbers)
+    )
+    with pytest.raises(NetnsError, match="cannot attach"):
+        asyncio.run(network.fill([9]))
+    assert removed == [9]
+    assert 9 not in pool.slots

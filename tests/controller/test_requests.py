@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hyperplane_nat.controller.api.commands import CreateFunction
 from hyperplane_nat.controller.api.requests import (
     FlowQuery,
     InvocationRequest,
@@ -73,6 +74,14 @@ def test_a_query_is_text() -> None:
 def test_what_is_no_function_name(name: str) -> None:
     with pytest.raises(RequestError, match="is not a function's name"):
         function_name(name)
+
+
+def test_a_name_in_a_body_is_told_of_as_in_a_file() -> None:
+    with pytest.raises(RequestError) as caught:
+        body_of(CreateFunction, b'{"name": "a b"}')
+    assert str(caught.value) == (
+        "name: 'a b' is not a function's name (use 1 to 64 letters, digits, dashes and underscores)"
+    )
 
 
 def test_more_problems_are_counted() -> None:

@@ -162,5 +162,9 @@ def test_life_cycle_defaults_are_the_models() -> None:
 
 
 def test_life_cycle_settings_are_carried_over() -> None:
-    config = load(None, {"lifecycle.time_scale": 60, "lifecycle.interfaces_per_vpc": 500})
-    assert lifecycle_of(config) == LifecycleSettings(time_scale=60.0, interfaces_per_vpc=500)
+    config = load(
+        None, {"lifecycle.time_scale": 60, "lifecycle.interfaces_per_vpc": 250, "lambda.icmp": True}
+    )
+    assert lifecycle_of(config) == LifecycleSettings(
+        time_scale=60.0, interfaces_per_vpc=250, icmp=True
+    )

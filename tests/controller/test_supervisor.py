@@ -51,7 +51,7 @@ def supervisor(directory: Path, **sections: Any) -> tuple[ForwarderSupervisor, L
         command,
         FORWARDER[-1],
         lambda: STATE,
-        lambda: equip(config_in(directory), paths, no_sockets),
+        lambda: equip(config_in(directory), paths, no_sockets, lambda: ""),
         on_event=heard.append,
     )
     return keeper, paths
@@ -268,7 +268,7 @@ def test_forwarder_of_another_version_goes_on_when_ours_cannot_start(directory: 
         former = pid_of(first)
         await first.let_go()
         command = (FORWARDER[0], "-c", "import sys; sys.exit('no compiled module')")
-        opening = functools.partial(equip, config_in(directory), paths, no_sockets)
+        opening = functools.partial(equip, config_in(directory), paths, no_sockets, lambda: "")
         keeper = ForwarderSupervisor(paths, command, "-c", lambda: STATE, opening)
         try:
             with pytest.raises(ControllerError, match="no compiled module"):
@@ -302,7 +302,7 @@ def watched(
             command,
             FORWARDER[-1],
             lambda: STATE,
-            lambda: equip(config_in(directory), paths, no_sockets),
+            lambda: equip(config_in(directory), paths, no_sockets, lambda: ""),
             on_event=heard.append,
             heartbeat=lambda: state.heartbeat,
             on_start=lambda: begun.append(keeper.pid),

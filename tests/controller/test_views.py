@@ -46,7 +46,9 @@ def test_what_a_flow_says() -> None:
     assert first["environment"] == "env-1"
     assert (first["interface"], second["interface"]) == ("eni-a", "1")
     assert (first["age_seconds"], first["idle_seconds"]) == (3.0, 1.0)
-    assert second | {"interface": 1} == flows[1]._asdict() | {
+    # Only one by a NAT gateway says that it has hops.
+    said = {name: value for name, value in flows[1]._asdict().items() if name != "hops"}
+    assert second | {"interface": 1} == said | {
         "environment": "env-2",
         "age_seconds": 3.0,
         "idle_seconds": 1.0,

@@ -13,15 +13,19 @@ from hyperplane_nat.engine import (
     Engine,
     Filtering,
     Flow,
+    HostFlow,
     NeighbourSettings,
     Policy,
     Ports,
     Rule,
+    Side,
     StateMap,
     Timeouts,
     Verdict,
 )
 from hyperplane_nat.engine import Mapping as NatMapping
+from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
+from hyperplane_nat.engine.state.constants import RouteTarget
 from tests import reference
 from tests.engine import scenario
 from tests.reference import Result
@@ -53,6 +57,28 @@ def flow_tuple(flow: Flow) -> FlowTuple:
     )
 
 
+def plain_tuple(flow: HostFlow) -> FlowTuple:
+    """The same of a host's flow."""
+    return (
+        flow.protocol,
+        flow.state,
+        f"{'host' if flow.originator_side is Side.HOST else 'interface'} {flow.originator}",
+        f"{'host' if flow.responder_side is Side.HOST else 'interface'} {flow.responder}",
+        flow.source_address,
+        flow.source_port,
+        flow.destination_address,
+        flow.destination_port,
+        flow.nat_address,
+        flow.nat_port,
+        flow.packets_out,
+        flow.bytes_out,
+        flow.packets_in,
+        flow.bytes_in,
+        flow.created_ms,
+        flow.last_seen_ms,
+    )
+
+
 def result_of(verdict: Verdict) -> Result:
     """A verdict as the model writes it."""
     action = verdict.action.name.lower()
@@ -73,7 +99,29 @@ def compiled_policy(address: str, policy: reference.Policy | None) -> Policy | N
     return Policy(
         address,
         egress=None if policy.egress is None else rules(policy.egress),
+        ingress=None if policy.ingress is None else rules(policy.ingress),
         guarded={str(far): rules(items) for far, items in policy.guarded.items()},
+        withheld=rules(policy.withheld),
+    )
+
+
+def set_host(engine: Engine, setup: scenario.Setup, number: int, now: int, link: int = 0) -> None:
+    """Make a host of the scenario."""
+    address, interface = scenario.HOSTS[number]
+    ours, theirs = scenario.host_macs(number)
+    engine.set_host(
+        number,
+        address=address,
+        router=scenario.ROUTERS[interface],
+        host_mac=theirs,
+        gateway_mac=ours,
+        interface=interface,
+        vpc=scenario.INTERFACE_VPCS[interface],
+        link=link,
+        policy=compiled_policy(address, setup.host_policies.get(number)),
+        mtu=setup.host_mtu,
+        now_ms=now,
+        route_table=scenario.BY_INTERNET if interface == 0 and setup.gateways else None,
     )
 
 
@@ -85,6 +133,7 @@ def set_interface(
     primary: int | None = None,
     address: str | None = None,
     mtu: int = 65535,
+    route_table: int | None = None,
 ) -> None:
     """Make an interface of the scenario, or a further address of one."""
     link = number if primary is None else primary
@@ -100,6 +149,65 @@ def set_interface(
         policy=compiled_policy(address, policy),
         mtu=mtu,
         primary=primary,
+        route_table=route_table,
+    )
+
+
+def set_gateways(engine: Engine, setup: scenario.Setup) -> None:
+    """The gateways of the scenario, and the route tables."""
+    for number, address, host, nat_gateway in (
+        (scenario.INTERNET_GATEWAY, "192.0.2.10", None, None),
+        (scenario.PUBLIC_NUMBER, scenario.PUBLIC, 0, None),
+        (scenario.ELASTIC_NUMBER, scenario.ELASTIC, None, scenario.NAT_NUMBER),
+    ):
+        engine.set_interface(
+            number,
+            address=address,
+            mac=scenario.interface_mac(scenario.INTERNET_GATEWAY),
+            subnet="192.0.2.0/24",
+            router=scenario.INTERNET_ROUTER,
+            destinations=("0.0.0.0/0",),
+            vpc=scenario.INTERNET,
+            primary=scenario.INTERNET_GATEWAY,
+            mtu=setup.interface_mtu,
+            internet_gateway=True,
+            host=host,
+            nat_gateway=nat_gateway,
+        )
+    engine.set_nat_gateway(
+        scenario.NAT_NUMBER,
+        address=scenario.NAT_ADDRESS,
+        vpc=scenario.NAT_VPC,
+        mtu=setup.interface_mtu,
+        route_table=scenario.OF_NAT,
+    )
+    set_routes(engine, black=False)
+
+
+def set_routes(engine: Engine, *, black: bool) -> None:
+    """The route tables of the scenario; that of the environments may lead nowhere."""
+    to_nat = ("0.0.0.0/0", RouteTarget.NAT_GATEWAY, scenario.NAT_NUMBER)
+    nowhere = ("0.0.0.0/0", RouteTarget.BLACKHOLE, 0)
+    to_internet = ("0.0.0.0/0", RouteTarget.INTERNET_GATEWAY, scenario.INTERNET_GATEWAY)
+    engine.set_route_table(scenario.BY_NAT, [nowhere if black else to_nat])
+    engine.set_route_table(scenario.BY_INTERNET, [to_internet])
+    engine.set_route_table(scenario.OF_NAT, [to_internet])
+
+
+def set_slot(
+    engine: Engine, number: int, interface: int | None, *, mtu: int, silent: bool = False
+) -> None:
+    """One slot of the scenario."""
+    engine.set_slot(
+        number,
+        address=scenario.ENVIRONMENT,
+        gateway=scenario.GATEWAY,
+        subnet=scenario.ENVIRONMENT_SUBNET,
+        environment_mac=scenario.environment_mac(number),
+        gateway_mac=scenario.gateway_mac(number),
+        interface=interface,
+        mtu=mtu,
+        silent=silent,
     )
 
 
@@ -125,19 +233,20 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
     for number, primary, address in setup.interfaces():
         policy = setup.policies.get(primary)
         set_interface(
-            engine, number, policy, primary=primary, address=address, mtu=setup.interface_mtu
-        )
-    for number, interface in scenario.ALL_SLOTS.items():
-        engine.set_slot(
+            engine,
             number,
-            address=scenario.ENVIRONMENT,
-            gateway=scenario.GATEWAY,
-            subnet=scenario.ENVIRONMENT_SUBNET,
-            environment_mac=scenario.environment_mac(number),
-            gateway_mac=scenario.gateway_mac(number),
-            interface=interface,
-            mtu=setup.slot_mtu,
+            policy,
+            primary=primary,
+            address=address,
+            mtu=setup.interface_mtu,
+            route_table=scenario.BY_NAT if primary == 0 and setup.gateways else None,
         )
+    if setup.gateways:
+        set_gateways(engine, setup)
+    for number, interface in scenario.ALL_SLOTS.items():
+        set_slot(engine, number, interface, mtu=setup.slot_mtu)
+    for number in range(len(scenario.HOSTS)):
+        set_host(engine, setup, number, setup.hosts_since)
     for interface, neighbour, mac in scenario.neighbours(setup):
         engine.set_neighbour(interface, neighbour, mac, now)
 
@@ -153,6 +262,11 @@ def first_link(engine: Engine) -> ctypes.c_uint32:
     return ctypes.c_uint32.from_address(links.value)
 
 
+def deltas_of(state: StateMap) -> FlowDeltas:
+    """What its flows do from now on, nothing of which was seen."""
+    return FlowDeltas(state.flows_max, state.slots_max, state.interfaces_max)
+
+
 class EngineTarget:
     """An engine on a state map of its own, removed by `close`."""
 
@@ -162,7 +276,11 @@ class EngineTarget:
         self._directory = tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY)
         self.path = Path(self._directory.name) / "state.map"
         self.map = StateMap.create(
-            self.path, flows_max=setup.flows_max, slots_max=slots_max, interfaces_max=12
+            self.path,
+            flows_max=setup.flows_max,
+            slots_max=slots_max,
+            interfaces_max=12,
+            hosts_max=4,
         )
         self.engine = Engine(self.map, seed=seed, now_ms=now)
         configured(self.engine, setup, now)
@@ -196,6 +314,7 @@ class EngineTarget:
 
     def flows(self) -> set[FlowTuple]:
         flows = [flow_tuple(flow) for flow in self.engine.flows()]
+        flows += [plain_tuple(flow) for flow in self.engine.host_flows()]
         assert len(set(flows)) == len(flows), "an entry is listed twice"
         return set(flows)
 

@@ -16,7 +16,10 @@ from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 from tests.reference.flow import Entry
 from tests.reference.settings import NeighbourSettings
 
-remotes = st.sampled_from((scenario.WEB, scenario.ECHO, scenario.FAR))
+neighbours = st.sampled_from((scenario.WEB, scenario.ECHO, scenario.FAR))
+remotes = st.sampled_from(
+    (scenario.WEB, scenario.ECHO, scenario.FAR, scenario.REMOTE, scenario.BEYOND)
+)
 time_steps = st.sampled_from((0, 1, 7, 99, 100, 101, 250, 499, 500, 501, 1000, 2000))
 budgets = st.sampled_from((1, 2, 3, 1000))
 narrow = st.sampled_from((65535, 65535, 68, 90))
@@ -30,6 +33,7 @@ POLICIES = (
             IPv4Address(scenario.FAR): (),
         }
     ),
+    Policy(withheld=(Rule("tcp", first=80, last=80), Rule("icmp"))),
 )
 
 BEHAVIOURS = (
@@ -55,10 +59,11 @@ class GatewayMachine(RuleBasedStateMachine):
         hold=st.sampled_from((0, 100, 500)),
         now=st.sampled_from((0, 12345, (1 << 32) - 700, (1 << 31) - 300)),
         known=st.sampled_from((True, True, True, False)),
-        mtus=st.tuples(narrow, narrow),
+        mtus=st.tuples(narrow, narrow, narrow),
         behaviour=st.sampled_from((Behaviour(), *BEHAVIOURS)),
         limits=st.sampled_from(((0, 0), (0, 0), (0, 0), (5, 0), (0, 4), (6, 5))),
-        secondary=st.sampled_from(((), ((0, "10.0.1.11"),), SECONDARY)),
+        secondary=st.sampled_from(((), (), ((0, "10.0.1.11"),), SECONDARY)),
+        gateways=st.booleans(),
         seed=st.binary(min_size=16, max_size=16),
     )
     def start(
@@ -69,10 +74,11 @@ class GatewayMachine(RuleBasedStateMachine):
         hold: int,
         now: int,
         known: bool,
-        mtus: tuple[int, int],
+        mtus: tuple[int, int, int],
         behaviour: Behaviour,
         limits: tuple[int, int],
         secondary: tuple[tuple[int, str], ...],
+        gateways: bool,
         seed: bytes,
     ) -> None:
         setup = scenario.Setup(
@@ -95,8 +101,11 @@ class GatewayMachine(RuleBasedStateMachine):
                 behaviour, tcp_fragments=True, icmp_fragments=True, fragment_ms=500
             ),
             secondary=secondary,
+            # At which of several addresses a flow by a NAT gateway is counted, no packet tells.
+            gateways=gateways and not secondary,
             slot_mtu=mtus[0],
             interface_mtu=mtus[1],
+            host_mtu=mtus[2],
         )
         self.pair = Pair(setup, now=now, seed=seed)
 
@@ -113,11 +122,21 @@ class GatewayMachine(RuleBasedStateMachine):
         self.pair.set_timeouts(timeouts)
         self.pair.compare_flows()
 
+    @rule(number=st.sampled_from(sorted(scenario.SLOT_INTERFACES)), silent=st.booleans())
+    def environment_freezes_or_thaws(self, number: int, silent: bool) -> None:
+        self.pair.set_silent(number, silent)
+        self.pair.compare_flows()
+
+    @rule(black=st.booleans())
+    def route_changes(self, black: bool) -> None:
+        """That of the environments leads to the NAT gateway, or nowhere."""
+        self.pair.set_routes(black=black)
+
     # Neighbours and ARP
 
     @rule(
         interface=st.integers(0, 2),
-        remote=remotes,
+        remote=neighbours,
         event=st.sampled_from(("answers", "answers", "is forgotten")),
     )
     def neighbour_event(self, interface: int, remote: str, event: str) -> None:
@@ -131,7 +150,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule(
         interface=st.integers(0, 2),
-        sender=remotes,
+        sender=neighbours,
         operation=st.sampled_from((1, 2, 2, 2, 3)),
         ours=st.booleans(),
         which=st.integers(0, 2),

@@ -3,13 +3,22 @@
 
 import dataclasses
 from collections import Counter
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from hyperplane_nat.engine import EndCause, NeighbourState
 from hyperplane_nat.engine import Timeouts as EngineTimeouts
 from tests.engine import scenario
-from tests.engine.compiled import EngineTarget, flow_tuple, result_of, set_interface
-from tests.reference import Policy, Result, Timeouts, packet
+from tests.engine.compiled import (
+    EngineTarget,
+    flow_tuple,
+    result_of,
+    set_host,
+    set_interface,
+    set_routes,
+    set_slot,
+)
+from tests.reference import Policy, Result, Timeouts, gateways, packet
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
 from tests.reference.settings import mac_bytes
 
@@ -58,7 +67,7 @@ _LEAVE_A_FLOW = (
 """Why a packet may be dropped after it has begun a flow."""
 
 
-def _life(flow: FlowTuple) -> tuple[int, str, str, int, int, str, int, int]:
+def _life(flow: FlowTuple) -> tuple[Any, str, str, int, int, str, int, int]:
     """What tells one life of a flow from another: its key, its port and when it began."""
     return (*scenario.flow_key(flow), flow[8], flow[9], flow[14])
 
@@ -73,6 +82,8 @@ class Pair:
     def __init__(self, setup: scenario.Setup, *, now: int = 0, seed: bytes = bytes(16)) -> None:
         self.now = now
         self.setup = setup
+        self.links = dict.fromkeys(range(len(scenario.HOSTS)), 0)
+        """The link of each host."""
         self.model = scenario.reference_nat(setup, now)
         self.target = EngineTarget(setup, seed=seed, now=now)
         self.engine = self.target.engine
@@ -125,7 +136,7 @@ class Pair:
 
     def _chosen(self, result: Result) -> tuple[IPv4Address | None, int | None]:
         """The address and port the engine chose; for a drop, those of the flow that appeared."""
-        if result.side == scenario.OUTSIDE and result.frame[12:14] == b"\x08\x00":
+        if result.side in (scenario.OUTSIDE, scenario.HOST) and result.frame[12:14] == b"\x08\x00":
             at = 14 + (result.frame[14] & 0x0F) * 4
             icmp = result.frame[23] == packet.ICMP
             nat_port = packet.word(result.frame, at + (4 if icmp else 0))
@@ -199,9 +210,45 @@ class Pair:
         for each, primary, address in self.setup.interfaces():
             if primary == number:
                 set_interface(
-                    self.engine, each, policy, primary=primary, address=address, mtu=before.mtu
+                    self.engine,
+                    each,
+                    policy,
+                    primary=primary,
+                    address=address,
+                    mtu=before.mtu,
+                    route_table=before.route_table,
                 )
         self.model.set_interface(number, dataclasses.replace(before, policy=policy))
+
+    def set_routes(self, *, black: bool) -> None:
+        """Let the environments' route lead nowhere, or to the NAT gateway again."""
+        if not self.setup.gateways:
+            return
+        set_routes(self.engine, black=black)
+        kind = gateways.BLACKHOLE if black else gateways.NAT_GATEWAY
+        route = (IPv4Network("0.0.0.0/0"), kind, scenario.NAT_NUMBER)
+        self.model.set_route_table(scenario.BY_NAT, (route,))
+
+    def set_silent(self, number: int, silent: bool) -> None:
+        """Let an environment stand still, or go on."""
+        slot = dataclasses.replace(self.model.slots[number], silent=silent)
+        self.model.set_slot(number, slot)
+        set_slot(self.engine, number, slot.interface, mtu=slot.mtu, silent=silent)
+
+    def set_host(self, number: int, policy: Policy | None, *, anew: bool) -> None:
+        """Give a host other groups; `anew`, if nothing is under way: another gets its address."""
+        before = self.model.hosts[number]
+        place = (scenario.HOST, number)
+        if self.model.fragments or any(
+            place in (flow.originator, flow.responder) for flow in self.model.plain
+        ):
+            anew = False
+        policies = {} if policy is None else {number: policy}
+        setup = dataclasses.replace(self.setup, host_policies=policies)
+        self.links[number] += anew
+        set_host(self.engine, setup, number, self.now, self.links[number])
+        since = self.now if anew else before.since
+        self.model.set_host(number, dataclasses.replace(before, policy=policy, since=since))
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Let flows there are and new ones last so long."""
@@ -247,7 +294,7 @@ class Pair:
             causes = [cause.name.lower() for cause in EndCause]
             ended = sum(counters[f"flows_ended_{protocol}_{cause}"] for cause in causes)
             assert counters[f"flows_active_{protocol}"] == created - ended
-        used = len(self.model.inside) + len(self.model.mappings)
+        used = len(self.model.inside) + len(self.model.mappings) + len(self.model.plain)
         assert counters["flows_entries_used"] == used
         exhaustions = {
             (

@@ -3,13 +3,17 @@
 
 Three interfaces and six slots. Interfaces 0 and 1 belong to one VPC; interface 2 belongs to
 another tenant whose network has the same addresses as interface 0's, the interface's own address
-included. All slots have the same inside address; the last is in the pool.
+included. All slots have the same inside address; the last is in the pool. Two hosts are in the
+first VPC, and one with the address of one of them in the other.
+
+With `gateways` the first VPC has an internet gateway in a third VPC, the internet, a public address
+for its first host, and a NAT gateway, by which the environments of interface 0 leave.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.reference import (
     Behaviour,
@@ -20,13 +24,15 @@ from tests.reference import (
     Result,
     Slot,
     Timeouts,
+    gateways,
 )
 from tests.reference.flow import FlowTuple
-from tests.reference.settings import NeighbourSettings, mac_bytes
+from tests.reference.settings import Host, NeighbourSettings, mac_bytes
 
 INSIDE = 0
 OUTSIDE = 1
-SIDES = {"inside": INSIDE, "outside": OUTSIDE}
+HOST = 2
+SIDES = {"inside": INSIDE, "outside": OUTSIDE, "host": HOST}
 
 ENVIRONMENT = "169.254.100.2"
 GATEWAY = "169.254.100.1"
@@ -49,6 +55,16 @@ NEIGHBOURS = (
 )
 SLOT_INTERFACES = {1: 0, 2: 0, 3: 1, 4: 2, 5: 0}
 POOLED = 6
+HOSTS = (("10.0.1.50", 0), ("10.0.1.51", 0), ("10.0.1.50", 2))
+"""Address of each host, and the interface by whose link its VPC's router is reached."""
+INTERNET, NAT_VPC = 2, 0
+INTERNET_ROUTER, REMOTE, BEYOND = "192.0.2.1", "192.0.2.80", "198.51.100.7"
+"""In the internet: the next hop, a host beside the gateway and one behind the router."""
+PUBLIC, ELASTIC, NAT_ADDRESS = "203.0.113.9", "203.0.113.10", "10.0.3.5"
+INTERNET_GATEWAY, PUBLIC_NUMBER, ELASTIC_NUMBER, NAT_NUMBER = 8, 9, 10, 11
+"""Interface numbers: the gateway, the public addresses of host 0 and of the NAT gateway, that."""
+BY_NAT, BY_INTERNET, OF_NAT = 1, 2, 3
+"""Route tables: of the environments, of the hosts, of the NAT gateway."""
 ALL_SLOTS: dict[int, int | None] = {**SLOT_INTERFACES, POOLED: None}
 
 
@@ -73,11 +89,25 @@ def gateway_mac(slot: int) -> str:
     return f"02:00:00:02:00:{slot:02x}"
 
 
+def host_macs(number: int) -> tuple[str, str]:
+    """MAC addresses on the link of a host: ours, and the host's."""
+    return f"02:00:00:04:00:{number:02x}", f"02:00:00:03:00:{number:02x}"
+
+
+def neighbours_at(interface: int) -> tuple[str, ...]:
+    """Who is known on the link of an interface, the router first."""
+    if interface == INTERNET_GATEWAY:
+        return INTERNET_ROUTER, REMOTE
+    return NEIGHBOURS[interface]
+
+
 def ethernet_addresses(side: int, port: int) -> tuple[str, str]:
-    """(ours, theirs) on the link of a slot or an interface; theirs is the first neighbour's."""
+    """(ours, theirs) on a link; on an interface's theirs is the first neighbour's."""
     if side == INSIDE:
         return gateway_mac(port), environment_mac(port)
-    return interface_mac(port), neighbour_mac(port, NEIGHBOURS[port][0])
+    if side == HOST:
+        return host_macs(port)
+    return interface_mac(port), neighbour_mac(port, neighbours_at(port)[0])
 
 
 @dataclass(frozen=True)
@@ -94,6 +124,11 @@ class Setup:
     policies: Mapping[int, Policy] = field(default_factory=dict)
     """Security groups by interface; an interface without may begin any flow."""
     behaviour: Behaviour = field(default_factory=Behaviour)
+    host_mtu: int = 65535
+    host_policies: Mapping[int, Policy] = field(default_factory=dict)
+    """Security groups by host; one without may begin any flow, and be reached by all."""
+    hosts_since: int = 0
+    gateways: bool = False
     secondary: tuple[tuple[int, str], ...] = ()
     """Further addresses: (interface, address); they are the interfaces from 3."""
 
@@ -197,8 +232,11 @@ def reference_nat(setup: Setup, now: int = 0) -> ReferenceNat:
                 policy=setup.policies.get(primary),
                 primary=primary,
                 mtu=setup.interface_mtu,
+                route_table=BY_NAT if primary == 0 and setup.gateways else None,
             ),
         )
+    if setup.gateways:
+        _set_gateways(nat, setup)
     for number, interface in ALL_SLOTS.items():
         nat.set_slot(
             number,
@@ -212,30 +250,88 @@ def reference_nat(setup: Setup, now: int = 0) -> ReferenceNat:
                 mtu=setup.slot_mtu,
             ),
         )
+    for number in range(len(HOSTS)):
+        nat.set_host(number, reference_host(setup, number, setup.hosts_since))
     for interface, address, mac in neighbours(setup):
         nat.set_neighbour(interface, IPv4Address(address), mac_bytes(mac), now)
     return nat
+
+
+def _set_gateways(nat: ReferenceNat, setup: Setup) -> None:
+    gateway = Interface(
+        address=IPv4Address("192.0.2.10"),
+        mac=mac_bytes(interface_mac(INTERNET_GATEWAY)),
+        subnet=IPv4Network("192.0.2.0/24"),
+        router=IPv4Address(INTERNET_ROUTER),
+        destinations=(IPv4Network("0.0.0.0/0"),),
+        vpc=INTERNET,
+        primary=INTERNET_GATEWAY,
+        mtu=setup.interface_mtu,
+        role=gateways.INTERNET_GATEWAY,
+    )
+    nat.set_interface(INTERNET_GATEWAY, gateway)
+    for number, address, serves in (
+        (PUBLIC_NUMBER, PUBLIC, ("host", 0)),
+        (ELASTIC_NUMBER, ELASTIC, (gateways.NAT_GATEWAY, NAT_NUMBER)),
+    ):
+        nat.set_interface(number, replace(gateway, address=IPv4Address(address), serves=serves))
+    nat.set_interface(
+        NAT_NUMBER,
+        replace(
+            gateway,
+            address=IPv4Address(NAT_ADDRESS),
+            vpc=NAT_VPC,
+            primary=NAT_NUMBER,
+            role=gateways.NAT_GATEWAY,
+            route_table=OF_NAT,
+        ),
+    )
+    anywhere = IPv4Network("0.0.0.0/0")
+    to_internet = (anywhere, gateways.INTERNET_GATEWAY, INTERNET_GATEWAY)
+    nat.set_route_table(BY_NAT, ((anywhere, gateways.NAT_GATEWAY, NAT_NUMBER),))
+    nat.set_route_table(BY_INTERNET, (to_internet,))
+    nat.set_route_table(OF_NAT, (to_internet,))
+
+
+def reference_host(setup: Setup, number: int, since: int) -> Host:
+    """A host as the model has it."""
+    address, interface = HOSTS[number]
+    ours, theirs = host_macs(number)
+    return Host(
+        address=IPv4Address(address),
+        subnet=IPv4Network(SUBNETS[interface]),
+        router=IPv4Address(ROUTERS[interface]),
+        host_mac=mac_bytes(theirs),
+        gateway_mac=mac_bytes(ours),
+        interface=interface,
+        vpc=INTERFACE_VPCS[interface],
+        policy=setup.host_policies.get(number),
+        mtu=setup.host_mtu,
+        route_table=BY_INTERNET if interface == 0 and setup.gateways else None,
+        since=since,
+    )
 
 
 def neighbours(setup: Setup) -> list[tuple[int, str, str]]:
     """(interface, address, MAC) of the neighbours to be told."""
     if not setup.neighbours_known:
         return []
+    links = [*range(len(NEIGHBOURS)), *([INTERNET_GATEWAY] if setup.gateways else ())]
     return [
         (number, address, neighbour_mac(number, address))
-        for number, addresses in enumerate(NEIGHBOURS)
-        for address in addresses
+        for number in links
+        for address in neighbours_at(number)
     ]
 
 
-def flow_key(flow: FlowTuple) -> tuple[int, str, str, int, int]:
-    """(slot, protocol, remote address, remote port, inside port) of a flow."""
+def flow_key(flow: FlowTuple) -> tuple[Any, str, str, int, int]:
+    """(originator, protocol, remote address, remote port, inside port) of a flow."""
     return flow[2], flow[0], flow[6], flow[7], flow[5]
 
 
 def ended_between(
     before: set[FlowTuple], after: set[FlowTuple]
-) -> set[tuple[int, str, str, int, int]]:
+) -> set[tuple[Any, str, str, int, int]]:
     """Keys of the flows that changed their state or vanished."""
     states = {flow_key(flow): flow[1] for flow in after}
     return {key for flow in before if states.get(key := flow_key(flow)) != flow[1]}

@@ -19,6 +19,12 @@ OF_THE_FORWARDER = {DropReason.OVERSIZE, DropReason.VLAN, DropReason.FAIR_SHARE}
 """Counted where frames are received, before the engine sees them: see tests/forwarder."""
 
 
+OF_FREEZING = {DropReason.ENVIRONMENT_FROZEN}
+"""Nobody stands still in a vector: see test_freezing.py."""
+
+OF_GATEWAYS = {DropReason.ROUTE_BLACKHOLE, DropReason.NAT_GATEWAY_PRIVATE}
+"""In vectors every route leads somewhere: see test_gateways.py."""
+
 ANSWERED = {"icmp": "drop_ttl_exceeded", "tcp": "drop_tcp_idle_timeout"}
 """What a packet is dropped for, by the kind of the answer that its sender gets."""
 
@@ -34,10 +40,9 @@ def _shown() -> set[DropReason]:
 
 def test_every_reason_is_shown() -> None:
     shown = _shown()
-    assert shown.isdisjoint(OF_NEXT_HOPS | OF_FRAGMENTS | OF_THE_FORWARDER)
-    assert shown | OF_NEXT_HOPS | OF_FRAGMENTS | OF_THE_FORWARDER | {DropReason.NONE} == set(
-        DropReason
-    )
+    elsewhere = OF_NEXT_HOPS | OF_FRAGMENTS | OF_THE_FORWARDER | OF_FREEZING | OF_GATEWAYS
+    assert shown.isdisjoint(elsewhere)
+    assert shown | elsewhere | {DropReason.NONE} == set(DropReason)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.engine import DropReason, StateMapError
-from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas, read_lost
+from hyperplane_nat.engine.readers.flow_deltas import read_lost
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing, read_figures
 from hyperplane_nat.engine.state.settings import FlowDelta
 from tests.engine import scenario, traffic
-from tests.engine.compiled import EngineTarget
+from tests.engine.compiled import EngineTarget, deltas_of
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Behaviour, Policy, Ports, Timeouts, packet
 from tests.reference.packet import ACK, FIN, RST, SYN
@@ -38,21 +38,19 @@ class Recorded:
     def __init__(self, directory: Path, setup: scenario.Setup = SETUP) -> None:
         self.target = EngineTarget(setup)
         self.engine = self.target.engine
-        self.ring = FlowRecordRing.create(
-            directory / "records", capacity=CAPACITY, interfaces_max=4
-        )
+        self.ring = FlowRecordRing.create(directory / "records", capacity=CAPACITY, places_max=4)
         self.engine.record_flows(self.ring.memory)
-        self.deltas = FlowDeltas(setup.flows_max)
+        self.deltas = deltas_of(self.target.map)
 
     def live(self, now: int = 100_000) -> list[FlowDelta]:
         found = self.deltas.live(self.target.map.memory, 0, SETUP.flows_max, now)
         self.deltas.forget()
-        return found
+        return [delta for delta in found if isinstance(delta, FlowDelta)]
 
     def ended(self) -> list[FlowDelta]:
         found, unknown = self.deltas.ended(self.ring.memory, 1000)
         assert unknown == set()
-        return found
+        return [delta for delta in found if isinstance(delta, FlowDelta)]
 
     def close(self) -> None:
         self.engine.record_flows(None)
@@ -231,7 +229,7 @@ def test_refusals_fill_half_of_the_ring_and_what_is_lost_is_counted(recorded: Re
 
 def test_refusals_are_bounded_in_time(tmp_path: Path) -> None:
     target = EngineTarget(SETUP)
-    ring = FlowRecordRing.create(tmp_path / "records", capacity=8192, interfaces_max=4)
+    ring = FlowRecordRing.create(tmp_path / "records", capacity=8192, places_max=4)
     target.engine.record_flows(ring.memory)
     for _ in range(1500):
         target.engine.translate(traffic.answer(40001), OUTSIDE, 0, 30)
@@ -247,7 +245,7 @@ def test_who_comes_late_counts_old_flows_from_then_on(recorded: Recorded) -> Non
     engine = recorded.engine
     traffic.opened(engine, 1, 5000, 10)
     traffic.opened(engine, 1, 5001, 10)
-    late = FlowDeltas(SETUP.flows_max)
+    late = deltas_of(recorded.target.map)
     late.begin_late(100)
     assert late.live(recorded.target.map.memory, 0, 64, 105) == []
     engine.translate(traffic.datagram(1, 5000), INSIDE, 1, 110)
@@ -259,13 +257,13 @@ def test_who_comes_late_knows_which_interfaces_it_missed(recorded: Recorded) -> 
     engine = recorded.engine
     traffic.opened(engine, 1, 5000, 10)
     engine.expire(5000)
-    late = FlowDeltas(SETUP.flows_max)
+    late = deltas_of(recorded.target.map)
     late.begin_late(5000)
     assert late.ended(recorded.ring.memory, 10) == ([], {0})
 
 
 def test_the_ring_outlives_both_ends(tmp_path: Path) -> None:
-    ring = FlowRecordRing.create(tmp_path / "records", capacity=CAPACITY, interfaces_max=4)
+    ring = FlowRecordRing.create(tmp_path / "records", capacity=CAPACITY, places_max=4)
     assert ring.attach()
     ring.count_lines(5, 2)
     ring.close()
@@ -287,7 +285,7 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_what_others_put_there_is_not_opened(tmp_path: Path) -> None:
     """The directory of the state map may be everybody's."""
-    FlowRecordRing.create(tmp_path / "true", capacity=CAPACITY, interfaces_max=4).close()
+    FlowRecordRing.create(tmp_path / "true", capacity=CAPACITY, places_max=4).close()
     (tmp_path / "link").symlink_to("true")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()

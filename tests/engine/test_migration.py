@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine import Action, Engine, StateMap, StateMapError
+from hyperplane_nat.engine import Action, Engine, Flow, StateMap, StateMapError
 from hyperplane_nat.engine.readers import migration as migrating
 from hyperplane_nat.engine.readers.migration import migrate
 from hyperplane_nat.engine.readers.state_map import DamagedMapError
@@ -51,6 +51,13 @@ def recorded(layout: int, path: Path) -> Any:
     return json.loads((RECORDED / f"layout-{layout}.json").read_text())
 
 
+def of_old(flow: Flow) -> list[Any]:
+    """What a former version told of a flow: none went by a NAT gateway."""
+    *fields, hops = flow
+    assert hops == ()
+    return fields
+
+
 def told(state: StateMap) -> dict[str, Any]:
     """What this version reads from a map, in the form of the records."""
 
@@ -60,8 +67,8 @@ def told(state: StateMap) -> dict[str, Any]:
     slots = {str(n): some(state.slot_counters(n)) for n in range(state.slots_max)}
     interfaces = {str(n): some(state.interface_counters(n)) for n in range(state.interfaces_max)}
     return {
-        "flows": [list(flow) for flow in state.flows()],
-        "mappings": [list(flow) for flow in state.mappings()],
+        "flows": [of_old(flow) for flow in state.flows()],
+        "mappings": [of_old(flow) for flow in state.mappings()],
         "counters": some(state.counters()),
         "slot_counters": {n: each for n, each in slots.items() if each},
         "interface_counters": {n: each for n, each in interfaces.items() if each},
@@ -92,7 +99,7 @@ def test_flows_go_on(path: Path, layout: int) -> None:
     engine = Engine(StateMap.open(path, writable=True), now_ms=NOW)
     configured(engine, SETUP, NOW)
     assert engine.verify() == []
-    assert [list(flow) for flow in engine.flows()] == wanted["flows"]
+    assert [of_old(flow) for flow in engine.flows()] == wanted["flows"]
     flows = [flow for flow in engine.flows() if flow.state == "ESTABLISHED"]
     assert len(flows) == 6
     for flow in flows:
@@ -255,6 +262,35 @@ def test_damaged_entries_do_no_harm(path: Path, layout: int) -> None:
     migrate(path, now_ms=NOW)
     engine = Engine(StateMap.open(path, writable=True), now_ms=NOW)
     assert engine.verify() == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_clock_stays_ahead(path: Path, layout: int) -> None:
+    recorded(layout, path)
+    with path.open("r+b") as file:
+        file.seek(4096 - 56)
+        file.write((350_000).to_bytes(8, "little"))
+    migrate(path, now_ms=NOW)
+    state = StateMap.open(path)
+    assert state.clock_offset_ms == 350_000
+    assert state.now_ms(lambda: NOW * 1_000_000) == NOW + 350_000
+    state.close()
+
+
+def test_the_clock_never_goes_back(path: Path) -> None:
+    state = StateMap.create(path, flows_max=64, slots_max=16, interfaces_max=4)
+    reader = StateMap.open(path)
+    assert reader.clock_offset_ms == 0
+    for offset_ms in (350_000, 350_000, 1 << 39):
+        state.advance_clock(offset_ms)
+        assert reader.clock_offset_ms == offset_ms
+    assert reader.now_ms(lambda: 5_000_000) == (1 << 39) + 5
+    with pytest.raises(ValueError, match="back"):
+        state.advance_clock(350_000)
+    assert reader.clock_offset_ms == 1 << 39
+    assert reader.heartbeat == 0
+    state.close()
+    reader.close()
 
 
 def test_heartbeat(path: Path) -> None:

@@ -15,10 +15,9 @@ import pytest
 from hyperplane_nat.engine import Engine, StateMap
 from hyperplane_nat.engine.readers._flow_reader import FlowScan
 from hyperplane_nat.engine.readers._port_reader import PortHolders
-from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
 from hyperplane_nat.engine.readers.flow_search import SearchKey
 from tests.engine import scenario, traffic
-from tests.engine.compiled import MEMORY_DIRECTORY, EngineTarget, configured
+from tests.engine.compiled import MEMORY_DIRECTORY, EngineTarget, configured, deltas_of
 from tests.engine.scenario import INSIDE
 from tests.reference import Ports, Timeouts
 
@@ -57,7 +56,7 @@ READERS: dict[str, Callable[[StateMap], int]] = {
     "scan": lambda state: len(
         json.loads(b"[" + FlowScan({}).read(state.memory, 0, 64, 100) + b"]")
     ),
-    "deltas": lambda state: len(FlowDeltas(64).live(state.memory, 0, 64, 100)),
+    "deltas": lambda state: len(deltas_of(state).live(state.memory, 0, 64, 100)),
     "search": lambda state: len([each for each in state.find([_search_key(5000)]) if each == 0]),
     "holders": _holders,
 }

@@ -291,6 +291,16 @@ def test_damaged_header(path: Path, offset: int) -> None:
     StateMap.open(path).close()
 
 
+def test_damaged_clock(path: Path) -> None:
+    StateMap.create(path, flows_max=64, slots_max=16, interfaces_max=4).close()
+    with path.open("r+b") as file:
+        file.seek(4096 - 56 + 5)
+        file.write(b"\x01")
+    with pytest.raises(StateMapError) as error:
+        StateMap.open(path)
+    _one_line(error, path)
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 127, 4095, 4096, 8192, -4096, -1])
 def test_wrong_size(path: Path, size: int) -> None:
     StateMap.create(path, flows_max=64, slots_max=16, interfaces_max=4).close()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.engine import scenario
-from tests.engine.machine import GatewayMachine, remotes
+from tests.engine.host_machine import HostMachine
+from tests.engine.machine import remotes
 from tests.reference import packet
 from tests.reference.flow import Entry
 from tests.reference.tracker import State
@@ -83,7 +84,7 @@ def _part(
     )
 
 
-class EngineMachine(GatewayMachine):
+class EngineMachine(HostMachine):
     """What is sent: by environments, by the VPC on flows there are, and about them."""
 
     # What environments send

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from tests.engine import scenario
+from tests.engine.compiled import deltas_of
 from tests.engine.connection import ACK, RST, SYN, SYNACK, Connection
 from tests.engine.pair import Pair
 from tests.engine.scenario import INSIDE, OUTSIDE
@@ -136,7 +136,7 @@ def test_the_scale_of_a_syn_from_outside_is_learnt_when_it_is_repeated() -> None
 
 @pytest.fixture
 def ring(tmp_path: Path) -> Iterator[FlowRecordRing]:
-    result = FlowRecordRing.create(tmp_path / "records", capacity=16, interfaces_max=4)
+    result = FlowRecordRing.create(tmp_path / "records", capacity=16, places_max=4)
     yield result
     result.close()
 
@@ -147,7 +147,7 @@ def test_a_replaced_connection_leaves_its_record(ring: FlowRecordRing) -> None:
     connection.send(INSIDE, SYN, seq=70_000)
     pair.now += 5
     connection.send(OUTSIDE, SYNACK, seq=5, ack=70_001)
-    deltas = FlowDeltas(pair.setup.flows_max)
+    deltas = deltas_of(pair.target.map)
     ((record,), unknown) = deltas.ended(ring.memory, 1000)
     assert (record.packets_out, record.packets_in, unknown) == (3, 1, set())
     (live,) = deltas.live(pair.target.map.memory, 0, pair.setup.flows_max, pair.now)
@@ -161,7 +161,7 @@ def test_a_syn_that_may_not_open_is_told_as_refused(ring: FlowRecordRing) -> Non
     pair, connection = brought_to("TIME_WAIT", scenario.Setup())
     pair.engine.record_flows(ring.memory)
     connection.send(OUTSIDE, SYN, seq=70_000)
-    ((record,), _) = FlowDeltas(pair.setup.flows_max).ended(ring.memory, 1000)
+    ((record,), _) = deltas_of(pair.target.map).ended(ring.memory, 1000)
     assert record.reason == DropReason.TCP_SYN_UNSOLICITED
     pair.engine.record_flows(None)
     pair.close()

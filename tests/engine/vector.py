@@ -37,6 +37,9 @@ Fields = Mapping[str, Any]
 
 DONT_FRAGMENT = 0x4000
 
+_POLICY = {"egress", "guarded", "withheld"}
+"""What a setup says of interface 0."""
+
 DIRECTORY = Path(__file__).parent / "vectors"
 
 _FLAGS = {
@@ -120,7 +123,11 @@ def _setup(table: Fields) -> scenario.Setup:
         interface_mtu=table.get("interface_mtu", 65535),
         behaviour=Behaviour(**table.get("behaviour", {})),
         secondary=tuple((0, address) for address in table.get("secondary_addresses", ())),
-        policies={0: _policy(table)} if "egress" in table or "guarded" in table else {},
+        policies={0: _policy(table)} if table.keys() & _POLICY else {},
+        host_mtu=table.get("host_mtu", 65535),
+        host_policies={each["host"]: _policy(each) for each in table.get("host_groups", ())},
+        hosts_since=table.get("hosts_since", 0),
+        gateways=table.get("gateways", False),
     )
 
 
@@ -129,7 +136,8 @@ def _policy(table: Fields) -> Policy:
     guarded = {
         IPv4Address(item["address"]): _rules(item["ingress"]) for item in table.get("guarded", [])
     }
-    return Policy(egress, guarded)
+    ingress = _rules(table["ingress"]) if "ingress" in table else None
+    return Policy(egress, guarded, ingress, _rules(table.get("withheld", ())))
 
 
 def _rules(items: list[Fields]) -> tuple[Rule, ...]:
@@ -206,7 +214,9 @@ def _compare(
     assert step.frame is not None
     out = step.out or {}
     fields = out if "kind" in out else _merged(_plain(step.frame), out)
-    ours = side == scenario.OUTSIDE or (step.side == scenario.INSIDE and action != "reply")
+    ours = (side == scenario.OUTSIDE and (step.side != scenario.HOST or "src" in out)) or (
+        step.side == scenario.INSIDE and action != "reply"
+    )
     if ours and "identification" not in out and fields["kind"] not in ("arp", "raw"):
         fields = _merged(fields, _identified(fields, result.frame))
     _bind(fields, result.frame, names)
@@ -306,7 +316,7 @@ def build(
 
 
 def _next_hop_mac(interface: int, destination: str) -> str:
-    known = scenario.NEIGHBOURS[interface]
+    known = scenario.neighbours_at(interface)
     return scenario.neighbour_mac(interface, destination if destination in known else known[0])
 
 

@@ -2,10 +2,12 @@
 """Lines: the default format, every other field, and the four rows of a conversation."""
 
 import socket
+from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine.state.settings import FlowDelta
+from hyperplane_nat.engine import DropReason
+from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta
 from hyperplane_nat.flow_logs.aggregation import rows_of
 from hyperplane_nat.flow_logs.fields import FIELDS, LineFormat, Place
 from tests.flow_logs.records import DEFAULT, TABLE, Record, parse
@@ -151,3 +153,66 @@ def test_an_interval_without_data(status: str) -> None:
 def test_an_unknown_field_is_refused() -> None:
     with pytest.raises(ValueError, match="'sourceaddr' is no field"):
         LineFormat(["sourceaddr"])
+
+
+def host_delta(**changes: Any) -> HostDelta:
+    """A TCP conversation of two hosts, whole."""
+    return HostDelta(
+        originator=100,
+        responder=101,
+        protocol=6,
+        source_address=number("10.0.1.20"),
+        source_port=5000,
+        destination_address=number("10.0.1.54"),
+        destination_port=5432,
+        packets_out=5,
+        bytes_out=500,
+        packets_in=4,
+        bytes_in=4000,
+        created_ms=0,
+        last_seen_ms=10,
+        flags_out=3,
+        flags_in=19,
+        reason=0,
+    )._replace(**changes)
+
+
+def test_a_host_s_rows_have_its_ends_and_its_instance() -> None:
+    form = LineFormat((*DEFAULT, *("pkt-srcaddr", "pkt-dstaddr", "flow-direction", "tcp-flags")))
+    found = [
+        (key.place, *form.line(PLACE, key, sums, 100, 160).split(" ")[3:])
+        for key, sums in rows_of(host_delta())
+    ]
+    out = ("10.0.1.20", "10.0.1.54", "5000", "5432", "6", "5", "500", "100", "160", "ACCEPT", "OK")
+    back = ("10.0.1.54", "10.0.1.20", "5432", "5000", "6", "4", "4000", *out[7:])
+    assert found == [
+        (100, *out, *out[:2], "egress", "3"),
+        (101, *out, *out[:2], "ingress", "3"),
+        (101, *back, *back[:2], "egress", "19"),
+        (100, *back, *back[:2], "ingress", "19"),
+    ]
+    host = Place("eni-0a1b", "111122223333", "customer", "private-a", "i-0a1b")
+    line = LineFormat(("instance-id", "environment", "traffic-path")).line(
+        host, *next(rows_of(host_delta())), 100, 160
+    )
+    assert line == "i-0a1b - 1"
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason", "told"),
+    [
+        ((100, 101), DropReason.SECURITY_GROUP_EGRESS, [(100, True)]),
+        ((100, 101), DropReason.SECURITY_GROUP_INGRESS, [(100, False), (101, True)]),
+        ((100, None), DropReason.SECURITY_GROUP_INGRESS, [(100, False)]),
+        ((None, 101), DropReason.SECURITY_GROUP_INGRESS, [(101, True)]),
+        ((None, 101), DropReason.TCP_NO_FLOW, [(101, True)]),
+    ],
+)
+def test_the_interface_that_refused_a_host_s_packet_has_the_reject(
+    ends: tuple[int | None, int | None], reason: DropReason, told: list[tuple[int, bool]]
+) -> None:
+    originator, responder = ends
+    what = host_delta(
+        originator=originator, responder=responder, packets_in=0, bytes_in=0, reason=reason
+    )
+    assert [(key.place, key.refused) for key, _ in rows_of(what)] == told

@@ -62,6 +62,22 @@ def slot(number: int, attached: int | None = 0, **fields: Any) -> dict[str, Any]
     }
 
 
+def host(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "number": number,
+        "name": f"host-{number}",
+        "ifindex": 4000 + number,
+        "address": f"10.0.1.{50 + number}",
+        "host_mac": f"02:00:03:00:00:{number:02x}",
+        "gateway_mac": f"02:00:04:00:00:{number:02x}",
+        "router": "10.0.1.1",
+        "subnet": "10.0.1.0/24",
+        "interface": 0,
+        "vpc": 0,
+        **fields,
+    }
+
+
 def everything(interfaces: list[dict[str, Any]], slots: list[dict[str, Any]]) -> dict[str, Any]:
     return {"everything": True, "interfaces": interfaces, "slots": slots}
 
@@ -79,6 +95,9 @@ class RecordedLinks:
     def link_interface(self, number: int, interface_index: int) -> None:
         self.owners[interface_index] = ("interface", number)
 
+    def link_host(self, number: int, interface_index: int) -> None:
+        self.owners[interface_index] = ("host", number)
+
     def unlink(self, interface_index: int) -> None:
         self.owners.pop(interface_index, None)
 
@@ -94,7 +113,9 @@ class Gateway:
         self.path = path
         self.now = 0
         if not path.exists():
-            StateMap.create(path, flows_max=4096, slots_max=8192, interfaces_max=64).close()
+            StateMap.create(
+                path, flows_max=4096, slots_max=8192, interfaces_max=64, hosts_max=8
+            ).close()
         self.start()
 
     def start(self) -> None:
@@ -102,7 +123,7 @@ class Gateway:
         self.engine = Engine(StateMap.open(self.path, writable=True), now_ms=self.now)
         self.links = RecordedLinks()
         self.configuration = Configuration(
-            self.engine, self.links, slots_max=8192, interfaces_max=64
+            self.engine, self.links, slots_max=8192, interfaces_max=64, hosts_max=8
         )
 
     def configure(self, interfaces: list[dict[str, Any]], slots: list[dict[str, Any]]) -> None:
@@ -162,6 +183,15 @@ def test_a_pooled_environment_is_attached(gateway: Gateway) -> None:
     assert len(gateway.engine.flows()) == 1
 
 
+def test_an_environment_that_stands_still(gateway: Gateway) -> None:
+    gateway.update(slots=[slot(1) | {"silent": True}])
+    assert gateway.send(1).reason is DropReason.ENVIRONMENT_FROZEN
+    gateway.configure([interface(0)], [slot(1) | {"silent": True}])
+    assert gateway.send(1).reason is DropReason.ENVIRONMENT_FROZEN
+    gateway.update(slots=[slot(1)])
+    assert gateway.passes(1)
+
+
 def test_slots_and_interfaces_come_and_go(gateway: Gateway) -> None:
     gateway.update(
         interfaces=[interface(2)], slots=[slot(4, 2), slot(5, None)], remove_slots=[1, 3]
@@ -173,11 +203,11 @@ def test_slots_and_interfaces_come_and_go(gateway: Gateway) -> None:
     assert 2001 not in gateway.links.owners
     assert gateway.links.owners[2004] == ("slot", 4)
     gateway.update(remove_slots=[4], remove_interfaces=[2])
-    assert gateway.retiring() == {"slots": [4], "interfaces": [2]}
+    assert gateway.retiring() == {"slots": [4], "interfaces": [2], "hosts": []}
     # What is not there may be removed again.
     gateway.update(remove_slots=[4], remove_interfaces=[2])
     gateway.engine.sweep(0)
-    assert gateway.retiring() == {"slots": [], "interfaces": []}
+    assert gateway.retiring() == {"slots": [], "interfaces": [], "hosts": []}
 
 
 def test_a_retiring_number_is_refused_until_the_sweep_has_passed(gateway: Gateway) -> None:
@@ -343,7 +373,7 @@ def test_a_successor_adopts_what_it_is_told_and_sweeps_the_rest(gateway: Gateway
     assert [flow.slot for flow in gateway.engine.flows()] == [1]
     gateway.start()
     gateway.configure([interface(0), interface(1)], [slot(2, 1, ifindex=77)])
-    assert gateway.retiring() == {"slots": [1], "interfaces": []}
+    assert gateway.retiring() == {"slots": [1], "interfaces": [], "hosts": []}
     gateway.engine.sweep(10)
     assert gateway.engine.flows() == []
 
@@ -410,9 +440,9 @@ def test_removing_the_interface_removes_all_its_addresses(gateway: Gateway) -> N
     for port in range(1, 30):
         assert gateway.passes(4, port)
     gateway.update(remove_slots=[4], remove_interfaces=[5])
-    assert gateway.retiring() == {"slots": [4], "interfaces": [5, 8]}
+    assert gateway.retiring() == {"slots": [4], "interfaces": [5, 8], "hosts": []}
     gateway.engine.sweep(0)
-    assert gateway.retiring() == {"slots": [], "interfaces": []}
+    assert gateway.retiring() == {"slots": [], "interfaces": [], "hosts": []}
     gateway.update(interfaces=[interface(8)])
 
 
@@ -507,3 +537,64 @@ def test_no_packet_passes_by_a_number_that_changes_hands(
         if sends_at > steps:
             break
     assert 0 < steps < sends_at
+
+
+def test_hosts_come_and_go(gateway: Gateway) -> None:
+    gateway.update(hosts=[host(0), host(1, ingress=[])])
+    assert set(gateway.configuration.hosts) == {0, 1}
+    assert gateway.links.owners[4001] == ("host", 1)
+    # The VPC's router is told who answers for them, once.
+    assert gateway.links.sent[-2:] == [0, 0]
+    sent = len(gateway.links.sent)
+    gateway.update(hosts=[host(0, mtu=1400)])
+    assert len(gateway.links.sent) == sent
+    gateway.update(remove_hosts=[1])
+    assert set(gateway.configuration.hosts) == {0}
+    assert 4001 not in gateway.links.owners
+    assert gateway.configuration.describe()["hosts"] == 1
+    # Everything without hosts is what a controller that knows of none sends.
+    gateway.configure([interface(0), interface(1)], [slot(1)])
+    assert gateway.configuration.hosts == {}
+    assert 4000 not in gateway.links.owners
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hosts": [host(8)]}, "host 8: 8 is out of range"),
+        ({"hosts": [host(0, interface=7)]}, "host 0 names interface 7: there is none"),
+        ({"hosts": [host(0, vpc=1)]}, "host 0 is in VPC 1, its interface 0 in VPC 0"),
+        ({"hosts": [host(0, ifindex=2001)]}, "host 0 names link 2001, which is that of slot 1"),
+        (
+            {"hosts": [host(0, address="10.0.1.11")]},
+            "host 0 has the address 10.0.1.11, which is that of interface 1",
+        ),
+        (
+            {"hosts": [host(0), host(1, address="10.0.1.50")]},
+            "host 1 has the address 10.0.1.50, which is that of host 0",
+        ),
+        ({"hosts": [host(2, address="10.0.1.77")]}, "host 2 is host-2 with 10.0.1.52: remove that"),
+        (
+            {"interfaces": [interface(3, address="10.0.1.52")]},
+            "the address 10.0.1.52, which is that of",
+        ),
+        ({"remove_slots": [1], "remove_interfaces": [0]}, "interface 0 has host 2 attached"),
+        ({"hosts": [host(2)], "remove_hosts": [2]}, "host 2 is both given and removed"),
+    ],
+)
+def test_a_host_that_cannot_be_is_refused(
+    gateway: Gateway, arguments: dict[str, Any], message: str
+) -> None:
+    gateway.update(hosts=[host(2)])
+    served = dict(gateway.configuration.hosts)
+    with pytest.raises(ValueError, match=message):
+        gateway.update(**arguments)
+    assert gateway.configuration.hosts == served
+
+
+def test_hosts_of_two_vpcs_may_have_the_same_address(gateway: Gateway) -> None:
+    gateway.update(
+        interfaces=[interface(4, vpc=1)],
+        hosts=[host(0), host(1, address="10.0.1.50", vpc=1, interface=4)],
+    )
+    assert set(gateway.configuration.hosts) == {0, 1}

@@ -25,7 +25,7 @@ from hyperplane_nat.engine import Action, DropReason, Engine, Side, Verdict
 from hyperplane_nat.engine import Ports as EnginePorts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
-from tests.engine.scenario import INSIDE, OUTSIDE
+from tests.engine.scenario import HOST, INSIDE, OUTSIDE
 from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 
 VERIFY_EVERY = 5_000
@@ -44,6 +44,7 @@ SETUP = scenario.Setup(
         hold=150,
     ),
     behaviour=Behaviour(tcp_fragments=True, icmp_fragments=True, fragment_ms=400),
+    gateways=True,
 )
 
 NARROW = dataclasses.replace(SETUP, slot_mtu=68, interface_mtu=90)
@@ -88,9 +89,11 @@ _FLAGS = (
     packet.RST,
     packet.RST | packet.ACK,
 )
-_REMOTES = (scenario.WEB, scenario.ECHO, scenario.FAR)
-_LINKS = [(INSIDE, slot) for slot in scenario.ALL_SLOTS] + [
-    (OUTSIDE, number) for number in range(3)
+_REMOTES = (scenario.WEB, scenario.ECHO, scenario.FAR, scenario.REMOTE, scenario.BEYOND)
+_LINKS = [
+    *((INSIDE, slot) for slot in scenario.ALL_SLOTS),
+    *((OUTSIDE, number) for number in (0, 1, 2, scenario.INTERNET_GATEWAY)),
+    *((HOST, number) for number in range(len(scenario.HOSTS))),
 ]
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
 _LENGTH_FIELDS = (14, 16, 17, 20, 21, 38, 39, 46, 47)
@@ -170,6 +173,8 @@ def _of_flows(engine: Engine, random: Random) -> list[Sample]:
         back = _content(protocol, seen, packet.ECHO_REPLY, random, (9000, 1001))
         body = _packed(seen[0], seen[1], protocol, back, random)
         link = flow.interface if flow.interface < 3 else 0
+        if flow.hops:
+            link = scenario.INTERNET_GATEWAY
         samples.append((OUTSIDE, link, traffic.frame_in(OUTSIDE, link, body)))
         slot = random.choice(list(scenario.SLOT_INTERFACES))
         turned = (scenario.ENVIRONMENT, flow.nat_address, flow.inside_port, flow.nat_port)
@@ -210,14 +215,75 @@ def _arp(random: Random) -> list[Sample]:
     samples = []
     for side, number in _LINKS:
         ours, theirs = scenario.ethernet_addresses(side, number)
-        sender = scenario.ENVIRONMENT if side == INSIDE else scenario.ROUTERS[number]
-        target = scenario.GATEWAY if side == INSIDE else scenario.INTERFACE_ADDRESSES[number]
+        sender, target = scenario.ENVIRONMENT, scenario.GATEWAY
+        if side == HOST:
+            sender, target = scenario.HOSTS[number][0], "10.0.1.1"
+        elif side == OUTSIDE and number == scenario.INTERNET_GATEWAY:
+            sender, target = scenario.INTERNET_ROUTER, scenario.PUBLIC
+        elif side == OUTSIDE:
+            sender, target = scenario.ROUTERS[number], scenario.INTERFACE_ADDRESSES[number]
         body = packet.arp(
             operation=random.choice((1, 1, 2)), sender_mac=theirs, sender=sender, target=target
         )
         destination = random.choice((ours, packet.BROADCAST))
         frame = packet.ethernet(destination, theirs, packet.ETHERTYPE_ARP, body)
         samples.append((side, number, frame))
+    return samples
+
+
+def _of_hosts(engine: Engine, random: Random) -> list[Sample]:
+    """Packets of hosts and of the routers of their VPCs, to each other and to interfaces."""
+    samples: list[Sample] = []
+    numbers = range(len(scenario.HOSTS))
+    for _ in range(24):
+        number = random.choice(numbers)
+        address, interface = scenario.HOSTS[number]
+        far = random.choice(("10.0.1.50", "10.0.1.51", *_REMOTES, "10.0.1.10", "10.0.2.10"))
+        ports = (random.choice((5000, 7, 80)), random.choice((5000, 7, 80, 40000, 40001)))
+        protocol = random.choice((packet.TCP, packet.UDP, packet.ICMP))
+        type_ = random.choice((packet.ECHO_REQUEST, packet.ECHO_REPLY))
+        link, ends = (HOST, number), (address, far, *ports)
+        if random.random() < 0.1:
+            link = (OUTSIDE, scenario.INTERNET_GATEWAY)
+            ends = (scenario.BEYOND, scenario.PUBLIC, *ports)
+        elif random.random() < 0.3:
+            link, ends = (OUTSIDE, interface), (far, address, *ports)
+        elif random.random() < 0.2:
+            slot = random.choice(list(scenario.SLOT_INTERFACES))
+            link, ends = (INSIDE, slot), (scenario.ENVIRONMENT, address, *ports)
+        content = _content(protocol, ends, type_, random, (1000, 9000))
+        body = _packed(ends[0], ends[1], protocol, content, random)
+        samples.append((*link, traffic.frame_in(*link, body)))
+        back = _content(protocol, (ends[1], ends[0], ends[3], ends[2]), type_, random, (1, 2))
+        body = _error(ends[0], ends[1], (ends[1], ends[0], 0, 0), protocol, back, random)
+        samples.append((*link, traffic.frame_in(*link, body)))
+    protocols = {"tcp": packet.TCP, "udp": packet.UDP, "icmp": packet.ICMP}
+    for flow in engine.host_flows()[:12]:
+        link = (int(flow.responder_side), flow.responder)
+        source = (flow.source_address, flow.source_port)
+        destination = (flow.destination_address, flow.destination_port)
+        if flow.responder_side is Side.OUTSIDE and flow.responder == scenario.PUBLIC_NUMBER:
+            link = (OUTSIDE, scenario.INTERNET_GATEWAY)
+            source = (flow.nat_address, flow.nat_port)
+        elif flow.originator_side is Side.OUTSIDE and flow.originator == scenario.PUBLIC_NUMBER:
+            destination = (flow.nat_address, flow.nat_port)
+        ends = (destination[0], source[0], destination[1], source[1])
+        content = _content(
+            protocols[flow.protocol],
+            ends,
+            packet.ECHO_REPLY,
+            random,
+            (9000, 1001),
+        )
+        body = _packed(ends[0], ends[1], protocols[flow.protocol], content, random)
+        samples.append((*link, traffic.frame_in(*link, body)))
+    for nat in engine.flows()[:12]:
+        if nat.remote_address in ("10.0.1.50", "10.0.1.51"):
+            ends = (nat.remote_address, nat.nat_address, nat.remote_port, nat.nat_port)
+            number = 1 if ends[0] == "10.0.1.51" else (2 if nat.interface == 2 else 0)
+            content = _content(protocols[nat.protocol], ends, packet.ECHO_REPLY, random, (1, 2))
+            body = _packed(ends[0], ends[1], protocols[nat.protocol], content, random)
+            samples.append((HOST, number, traffic.frame_in(HOST, number, body)))
     return samples
 
 
@@ -355,21 +421,43 @@ def check_translated(verdict: Verdict, side: int, port: int) -> None:
     total_length = int.from_bytes(verdict.frame[16:18])
     assert size == 14 + total_length, verdict
     assert _sum(verdict.frame[14 : 14 + (verdict.frame[14] & 0x0F) * 4]) == 0, verdict
+    if HOST in (side, verdict.side):
+        assert _vpc_of(side, port) == _vpc_of(verdict.side, verdict.port), "it leaves the VPC"
+        if INSIDE in (side, verdict.side):
+            return
+        assert (side, port) != (verdict.side, verdict.port)
+        return
     if side == verdict.side == INSIDE:
         vpcs = [scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[n]] for n in (port, verdict.port)]
         assert vpcs[0] == vpcs[1], "a hairpin leaves the VPC"
         return
     assert verdict.side != side
     if side == INSIDE:
-        assert verdict.port == scenario.SLOT_INTERFACES[port]
+        assert _leads_to(scenario.SLOT_INTERFACES[port], verdict.port)
     else:
-        assert scenario.SLOT_INTERFACES[verdict.port] == port
+        assert _leads_to(scenario.SLOT_INTERFACES[verdict.port], port)
+
+
+def _leads_to(interface: int, link: int) -> bool:
+    """Whether environments of an interface have a way by a link: theirs, or the NAT gateway's."""
+    return link == interface or (interface, link) == (0, scenario.INTERNET_GATEWAY)
+
+
+def _vpc_of(side: int, port: int) -> int:
+    """The VPC that an attachment is in, or an environment reaches."""
+    if side == HOST:
+        return scenario.INTERFACE_VPCS[scenario.HOSTS[port][1]]
+    if side == OUTSIDE and port == scenario.INTERNET_GATEWAY:
+        return scenario.INTERFACE_VPCS[0]
+    return scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[port] if side == INSIDE else port]
 
 
 def check_left(verdict: Verdict, side: int, port: int) -> None:
     """A question, or a frame that has waited, leaves on the link of a next hop."""
     assert verdict.side is Side.OUTSIDE
-    assert verdict.port == (scenario.SLOT_INTERFACES[port] if side == INSIDE else port)
+    assert _vpc_of(Side.OUTSIDE, verdict.port) == _vpc_of(side, port)
+    if side != HOST:
+        assert _leads_to(scenario.SLOT_INTERFACES[port] if side == INSIDE else port, verdict.port)
     if verdict.frame[12:14] == b"\x08\x06":
         assert len(verdict.frame) == 42
     else:
@@ -388,6 +476,7 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
     for number in range(frames):
         if number % RENEW_EVERY == 0:
             samples = _outgoing(random) + _of_flows(engine, random) + _arp(random)
+            samples += _of_hosts(engine, random)
             samples.append(_super_frame(random))
             samples += _pieces(samples, random)
         if number % VERIFY_EVERY == 0:

@@ -49,6 +49,17 @@ class Browser:
         """Go there."""
         self._do("POST", "/url", url=url)
 
+    @contextlib.contextmanager
+    def tab(self) -> Iterator[None]:
+        """Another tab is in front, then this one again."""
+        before = self._do("GET", "/window")
+        self._do("POST", "/window", handle=self._do("POST", "/window/new", type="tab")["handle"])
+        try:
+            yield
+        finally:
+            self._do("DELETE", "/window")
+            self._do("POST", "/window", handle=before)
+
     def size(self, width: int, height: int) -> None:
         """Of the window."""
         self._do("POST", "/window/rect", width=width, height=height)

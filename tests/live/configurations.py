@@ -39,6 +39,28 @@ service = [{", ".join(services)}]
 """
 
 
+FUNCTIONS_VPC = """
+[[vpc]]
+name = "customer"
+cidr = "10.0.0.0/16"
+
+[[vpc.subnet]]
+name = "a"
+cidr = "10.0.1.0/24"
+
+[[vpc.security_group]]
+name = "functions"
+
+[[vpc.service]]
+name = "web"
+kind = "http"
+address = "10.0.1.80"
+port = 80
+size_bytes = 12345
+"""
+"""A VPC for functions that call a server."""
+
+
 def interface(
     name: str = INTERFACE, subnet: str = "private-a", address: str = INTERFACE_ADDRESS
 ) -> str:

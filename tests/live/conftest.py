@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import secrets
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -11,9 +13,44 @@ from typing import Any
 
 import pytest
 
-from tests.live.lab import LABS, Lab, launched
+from tests.live.lab import FLOW_CACHE, LABS, Lab, launched
 
 Launch = Callable[..., Lab]
+
+FLOW_CACHE_VARIABLE = "FLOW_CACHE"
+FLOW_CACHE_SHARE = 0.25
+LINKS_OF_THEIR_OWN = frozenset({"tests.live.test_host_forwarding"})
+"""Modules that tell the forwarder of links that no controller has made, nor put a program on."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for all processes of a run."""
+    os.environ.setdefault(FLOW_CACHE_VARIABLE, str(secrets.randbelow(1_000_000)))
+
+
+def _seed() -> str:
+    return f"{FLOW_CACHE_VARIABLE}={os.environ[FLOW_CACHE_VARIABLE]}"
+
+
+def pytest_report_header() -> str:
+    """How to have the same modules with the flow cache again."""
+    return f"labs with forwarder.flow_cache: {_seed()}"
+
+
+def has_flow_cache(module: str, said: str) -> bool:
+    """Whether a module's labs have the flow cache: `on`, `off`, or a share of them by a seed."""
+    if module in LINKS_OF_THEIR_OWN:
+        return False
+    if said in ("on", "off"):
+        return said == "on"
+    return random.Random(f"{said} {module}").random() < FLOW_CACHE_SHARE
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _flow_cache(request: pytest.FixtureRequest) -> Iterator[None]:
+    FLOW_CACHE.on = has_flow_cache(request.module.__name__, os.environ[FLOW_CACHE_VARIABLE])
+    yield
+    FLOW_CACHE.on = False
 
 
 @pytest.fixture
@@ -54,6 +91,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
+        if FLOW_CACHE.on:
+            report.sections.append(("labs with forwarder.flow_cache", _seed()))
         for lab in LABS:
             report.sections.append((f"logs of lab {lab.name}", lab.logs()))
     return report

@@ -20,6 +20,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -59,6 +60,15 @@ POLL_SECONDS = 0.01
 LOG_TAIL_BYTES = 4000
 
 T = TypeVar("T")
+
+
+class Switch:
+    """Whether labs are written with `forwarder.flow_cache`."""
+
+    on = False
+
+
+FLOW_CACHE = Switch()
 
 LABS: list[Lab] = []
 """The labs that are up, whose logs belong in the report of a failing test."""
@@ -360,12 +370,22 @@ class Lab:
         return "\n".join(texts)
 
 
+def switched(toml: str) -> str:
+    """A configuration with the flow cache, where this module's labs have it and it says nothing."""
+    if not FLOW_CACHE.on or "flow_cache" in toml:
+        return toml
+    section, line = "[forwarder]\n", "flow_cache = true\n"
+    if section in toml:
+        return toml.replace(section, section + line)
+    # Before all others: tests cut off functions and what comes behind.
+    return re.sub(r"^(?=\[)", section + line, toml, count=1, flags=re.MULTILINE)
+
+
 def write_config(path: Path, name: str, environments: int, toml: str) -> None:
     """The TOML file of a lab: name, size and metrics port; `toml` has any other sections."""
-    path.write_text(
-        f'[lab]\nname = "{name}"\nenvironments = {environments}\n\n[metrics]\nport = 0\n\n{toml}\n',
-        encoding="utf-8",
-    )
+    lab = f'[lab]\nname = "{name}"\nenvironments = {environments}\n'
+    text = f"{lab}\n[metrics]\nport = 0\n\n{toml}\n"
+    path.write_text(switched(text), encoding="utf-8")
 
 
 @contextlib.contextmanager

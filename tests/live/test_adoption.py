@@ -315,7 +315,7 @@ def test_a_damaged_map_is_discarded_once(launch: Launch) -> None:
 
 def start_up(lab: Lab) -> subprocess.Popen[bytes]:
     """`up` of many environments, on its way: its controller has begun to make them."""
-    command = [str(COMMAND), "--lab", lab.name, "up", "-c", str(lab.config_file), "-n", "1500"]
+    command = [str(COMMAND), "--lab", lab.name, "up", "-c", str(lab.config_file), "-n", "6000"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_until(lambda: namespace.names(f"hp-{lab.name}-env-"), "the first environments")
     return process

@@ -38,7 +38,7 @@ def run(
         print(f"\n{rounds.SEED_VARIABLE}={seed}", flush=True)
     report = both.run(seed, generation.generate(seed, count, pauses))
     with capsys.disabled():
-        print(report, flush=True)
+        print(report, *report.once, sep="\n", flush=True)
     return report
 
 

@@ -78,7 +78,7 @@ def test_members_of_the_group_use_the_socket(launch: Launch) -> None:
     lab.cli("up", "-c", str(lab.config_file), "--set", f"lab.socket_group={GROUP}")
     for verb in ("status", "environments", "interfaces", "flows", "functions", "ports", "events"):
         done = as_member(lab, GROUP, verb, "--json")
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), verb
         json.loads(done.stdout)
     assert as_member(lab, GROUP, "verify").returncode == 0
     refused = as_member(lab, GROUP + 1, "status")

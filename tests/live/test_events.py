@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,8 +38,10 @@ def events(lab: Lab, kind: str) -> list[dict[str, Any]]:
 
 def exhaust(lab: Lab, number: int) -> None:
     """Let environment `number` open more flows to one remote endpoint than there are ports."""
-    for _ in range(PORTS + REFUSED):
-        with udp_socket(lab.environment(number)) as endpoint:
+    with contextlib.ExitStack() as open_sockets:
+        # All at once: a closed one's port may be given again, and that would be its flow.
+        for _ in range(PORTS + REFUSED):
+            endpoint = open_sockets.enter_context(udp_socket(lab.environment(number)))
             endpoint.sendto(b"one flow", ECHO)
 
 

@@ -43,6 +43,7 @@ FIELDS = (
     "pkt-srcaddr",
     "pkt-dstaddr",
     "flow-direction",
+    "instance-id",
     "environment",
 )
 SCALE = 60
@@ -250,12 +251,12 @@ def test_who_refused_a_connection_can_be_told_from_the_rows(launch: Launch, tmp_
     where = lab.environment(int(environment.removeprefix("env-")))
     (interface,) = lab.rows("interfaces")
     address = interface["address"]
-    for remote in ((OPEN[0], 25), CLOSED):
+    for remote in ((OPEN[0], 26), CLOSED):
         with tcp_socket(where, seconds=0.1) as client, pytest.raises(TimeoutError):
             client.connect(remote)
     syn = {"interface_id": interface["id"], "protocol": "6", "tcp_flags": "2"}
     leaving = {"srcaddr": address, "flow_direction": "egress", "environment": environment, **syn}
-    own = {"dstaddr": OPEN[0], "dstport": "25", "action": "REJECT"}
+    own = {"dstaddr": OPEN[0], "dstport": "26", "action": "REJECT"}
     others = {"dstaddr": CLOSED[0], "dstport": str(CLOSED[1]), "action": "ACCEPT"}
     for expected in (own, others):
         wanted = {**leaving, **expected}

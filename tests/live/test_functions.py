@@ -24,7 +24,15 @@ from hyperplane_nat.client import ApiError, Client, ClientError
 from hyperplane_nat.config.lab import load
 from netns import processes
 from tests.live.conftest import Launch
-from tests.live.lab import Lab, receive, tcp_socket, wait_until
+from tests.live.lab import (
+    Lab,
+    difference,
+    receive,
+    require_program,
+    switched,
+    tcp_socket,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -97,7 +105,7 @@ def output(answer: dict[str, Any]) -> str:
 def apply(lab: Lab, text: str) -> Any:
     """`text` is the example, changed."""
     path = lab.config_file.with_suffix(".changed")
-    path.write_text(text, encoding="utf-8")
+    path.write_text(switched(text), encoding="utf-8")
     document = load(path).model_dump(mode="json")
     return lab.client.post("/v1/apply", {"config": document})
 
@@ -155,15 +163,28 @@ def test_cold_starts_of_both_models(lab: Lab) -> None:
     assert {
         (row["function"], row["networking"]) for row in latest if row["function"] != "webhook"
     } == {("checkout", "hyperplane"), ("report", "interface-per-environment")}
-    listed = lab.rows("environments", limit=1000)
-    for row in lab.rows("environment-sums"):
-        states = Counter(
-            each["state"]
-            for each in listed
-            if (each["function"], each["interface"]) == (row["function"], row["interface"])
-        )
-        assert row["states"] == states
-        assert row["environments"] == states.total()
+
+    def agree() -> bool:
+        listed = states_of(lab)
+        sums = {
+            (row["function"], row["interface"]): (row["states"], row["environments"])
+            for row in lab.rows("environment-sums")
+        }
+        # The pool is refilled meanwhile: what was there before and after was there between.
+        if listed != states_of(lab):
+            return False
+        assert sums == {of: (states, states.total()) for of, states in listed.items()}
+        return True
+
+    wait_until(agree, "environments do not change while they are summed")
+
+
+def states_of(lab: Lab) -> dict[tuple[str | None, str | None], Counter[str]]:
+    """How many environments are in which state, by function and interface."""
+    found: dict[tuple[str | None, str | None], Counter[str]] = {}
+    for row in lab.rows("environments", limit=1000):
+        found.setdefault((row["function"], row["interface"]), Counter())[row["state"]] += 1
+    return found
 
 
 def test_programs_that_fail(lab: Lab) -> None:
@@ -236,6 +257,21 @@ def test_a_removed_rule_stops_new_flows_only(lab: Lab) -> None:
             apply(lab, text)
         with tcp_socket(lab.environment(number)) as again:
             again.connect(ENDPOINTS["db"])
+
+
+@pytest.mark.requirement("AWS-port-25", profile="both")
+@pytest.mark.requirement("AWS-function-protocols", profile="both")
+@pytest.mark.parametrize("function", ["checkout", "webhook"])
+def test_lambda_carries_no_mail_and_no_ping(lab: Lab, function: str) -> None:
+    """Security groups that let everything out, and none at all, make no difference."""
+    ping = require_program("ping", "iputils-ping")
+    address = ENDPOINTS["web" if function == "checkout" else "site"][0]
+    mail = f"import socket; socket.create_connection(('{address}', 25), timeout=0.3)"
+    before = lab.drops()
+    script = f'{ping} -c 1 -W 1 {address}; {sys.executable} -c "{mail}" || exit 7'
+    assert invoke(lab, function, "/bin/sh", "-c", script)["status"] == 7
+    change = difference(before, lab.drops())
+    assert change.keys() >= {"lambda_icmp", "lambda_port"}
 
 
 def test_a_new_function_and_its_end(lab: Lab) -> None:
@@ -363,7 +399,7 @@ def test_killed_while_the_pool_is_refilled_and_a_plan_is_done(mortal: Lab) -> No
         kill_controller(lab)
         asking.join(20)
         # Whichever of the two was in force is what a new start with either file leads to.
-        lab.config_file.write_text(wanted, encoding="utf-8")
+        lab.config_file.write_text(switched(wanted), encoding="utf-8")
         lab.up()
         name = "refund2" if wanted is more else "refund"
         wait_until(

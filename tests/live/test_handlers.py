@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
 import json
 import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from botocore.exceptions import ClientError
 
 from hyperplane_nat.runtime.logs import log_path
 from netns import namespace
+from tests.live.configurations import FUNCTIONS_VPC
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, run, wait_until
 
@@ -41,7 +46,7 @@ def handler(event, context):
             with urllib.request.urlopen(event["url"], timeout=5) as answer:
                 return {"status": answer.status, "bytes": len(answer.read())}
         case "hang":
-            subprocess.Popen(["sleep", "600"], start_new_session=True)
+            subprocess.Popen(["sleep", "612"], start_new_session=True)
             time.sleep(600)
         case "wait":
             time.sleep(event["seconds"])
@@ -91,7 +96,8 @@ while :; do
     curl -sS -o /dev/null "$api/$id/response" -d "Echoing request: '$event'"
 done
 """
-TOML = """
+TOML = (
+    """
 [lifecycle]
 time_scale = 100
 warm_idle_seconds = 60000
@@ -103,24 +109,9 @@ size = 6
 name = "shop"
 id = "123456789012"
 
-[[vpc]]
-name = "customer"
-cidr = "10.0.0.0/16"
-
-[[vpc.subnet]]
-name = "a"
-cidr = "10.0.1.0/24"
-
-[[vpc.security_group]]
-name = "functions"
-
-[[vpc.service]]
-name = "web"
-kind = "http"
-address = "10.0.1.80"
-port = 80
-size_bytes = 12345
-
+"""
+    + FUNCTIONS_VPC
+    + """
 [[function]]
 name = "orders"
 subnets = ["a"]
@@ -153,6 +144,7 @@ reserved_concurrency = 1
 name = "plain"
 networking = "none"
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +261,12 @@ def test_a_program_has_the_functions_variables_and_none_of_the_shells(lab: Lab) 
     assert not [line for line in lines if line.startswith("SECRET_OF_THE_SHELL")]
 
 
+def test_the_memory_that_was_used_is_told(lab: Lab) -> None:
+    told = re.search(r"Max Memory Used: ([0-9]+) MB", invoke(lab)["log"])
+    assert told is not None
+    assert int(told[1]) > 5
+
+
 def test_a_tmp_of_its_own_lasts_as_long_as_the_environment(lab: Lab) -> None:
     invoke(lab, do="write")
     assert invoke(lab, do="read")["payload"] == ["file"]
@@ -283,10 +281,9 @@ def test_a_timeout_leaves_nothing(lab: Lab) -> None:
     assert kind == "Sandbox.Timedout"
     assert text.endswith("Error: Task timed out after 3.00 seconds")
     assert "Status: timeout" in answer["log"]
-    former = re.search(r"net:\[([0-9]+)\]", invoke_log(lab))
-    assert former is not None
+    former = re.findall(r"net:\[[0-9]+\]", invoke_log(lab))
     replaced(lab)
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and sleeps(pid, former[0])]
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and sleeps(pid, former)]
 
 
 def invoke_log(lab: Lab) -> str:
@@ -294,11 +291,12 @@ def invoke_log(lab: Lab) -> str:
     return log_path(lab.runtime_directory, "orders").read_text(encoding="utf-8")
 
 
-def sleeps(pid: str, inside: str) -> bool:
-    """Whether a process is a `sleep` of a namespace."""
+def sleeps(pid: str, inside: Collection[str]) -> bool:
+    """Whether a process is the handler's `sleep` in one of these namespaces."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return words[0] == b"sleep" and os.readlink(f"/proc/{pid}/ns/net") == inside  # noqa: PTH115
+        is_inside = os.readlink(f"/proc/{pid}/ns/net") in inside  # noqa: PTH115
+        return is_inside and words[:2] == [b"sleep", b"612"]
     except OSError:
         return False
 
@@ -358,6 +356,72 @@ def test_refusals(lab: Lab, name: str, arguments: dict[str, Any], code: str, sta
     answer = raised.value.response
     assert answer["Error"]["Code"] == code
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
+
+
+AWS = Path(sys.prefix, "aws", "bin", "aws")
+"""The AWS command line, which `make` installs."""
+
+
+def aws(lab: Lab, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`aws lambda invoke --function-name … answer`, as after `eval "$(credentials)"`."""
+    return subprocess.run(
+        [AWS, "lambda", "invoke", *arguments, "answer"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(directory), **lab.json("credentials")},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_aws_command_line(lab: Lab, tmp_path: Path) -> None:
+    event = '{"do": "fetch", "url": "http://10.0.1.80/file"}'
+    done = aws(lab, tmp_path, "--function-name=orders", f"--payload={event}", "--log-type=Tail")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["StatusCode"], told["ExecutedVersion"]) == (200, "$LATEST")
+    assert "REPORT RequestId" in base64.b64decode(told["LogResult"]).decode()
+    answer = tmp_path / "answer"
+    assert json.loads(answer.read_bytes()) == {"status": 200, "bytes": 12345}
+
+    done = aws(lab, tmp_path, "--function-name=orders", '--payload={"do": "raise"}')
+    assert json.loads(done.stdout)["FunctionError"] == "Unhandled"
+    assert json.loads(answer.read_bytes())["errorType"] == "KeyError"
+
+
+@pytest.mark.parametrize(("kind", "status"), [("Event", 202), ("DryRun", 204)])
+def test_the_aws_command_line_without_an_answer(
+    lab: Lab, tmp_path: Path, kind: str, status: int
+) -> None:
+    event = json.dumps({"mark": f"aws {kind}"})
+    arguments = ("--function-name=orders", f"--payload={event}", f"--invocation-type={kind}")
+    done = aws(lab, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["StatusCode"] == status
+    if kind == "Event":
+        wait_until(lambda: f"asked for {event}" in invoke_log(lab), "the event is handled")
+    else:
+        invoke(lab)
+        assert event not in invoke_log(lab)
+
+
+def test_the_aws_command_line_tells_what_is_refused(lab: Lab, tmp_path: Path) -> None:
+    done = aws(lab, tmp_path, "--function-name=nobody")
+    assert done.returncode != 0
+    assert "(ResourceNotFoundException) when calling the Invoke operation" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "status"), [("Event", 202), ("DryRun", 204)])
+def test_without_an_answer(lab: Lab, kind: str, status: int) -> None:
+    event = json.dumps({"mark": f"boto3 {kind}"})
+    answer = client(lab).invoke(FunctionName="orders", Payload=event, InvocationType=kind)
+    assert (answer["StatusCode"], answer["Payload"].read()) == (status, b"")
+    if kind == "Event":
+        wait_until(lambda: f"asked for {event}" in invoke_log(lab), "the event is handled")
+    else:
+        invoke(lab)
+        assert event not in invoke_log(lab)
 
 
 def test_the_command_line(lab: Lab, tmp_path: Path) -> None:
@@ -467,8 +531,47 @@ def test_a_change_of_code_gets_new_environments(lab: Lab, tmp_path: Path) -> Non
     lab.cli("apply", str(lab.config_file))
 
 
+def curl(lab: Lab, method: str, path: str, body: object) -> Any:
+    """The answer of the control API."""
+    done = subprocess.run(
+        [
+            *("curl", "-sS", "--fail-with-body", "-X", method, "--json", "@-"),
+            *("--unix-socket", str(lab.runtime_directory / "control.sock")),
+            f"http://localhost{path}",
+        ],
+        input=json.dumps(body).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_code_by_the_control_api(lab: Lab) -> None:
+    def zipped(text: str) -> str:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as file:
+            file.writestr("sent.py", f"def handler(event, context): return {text!r}")
+        return base64.b64encode(content.getvalue()).decode()
+
+    asked = {"name": "sent", "handler": "sent.handler", "zip_file": zipped("first")}
+    curl(lab, "POST", "/v1/functions", asked)
+    lab.cli("wait", "sent")
+    assert invoke(lab, "sent")["payload"] == "first"
+    curl(lab, "PUT", "/v1/functions/sent/code", {"zip_file": zipped("second")})
+    assert invoke(lab, "sent")["payload"] == "second"
+    lab.cli("apply", str(lab.config_file))
+    os.kill(lab.status()["pid"], signal.SIGKILL)
+    lab.up()
+    assert invoke(lab, "sent")["payload"] == "second"
+    curl(lab, "PUT", "/v1/functions/sent/code", {"zip_file": zipped("third")})
+    assert invoke(lab, "sent")["payload"] == "third"
+    # The one before may just be used by an environment that begins.
+    assert len(list((lab.runtime_directory / "code").iterdir())) == 2
+
+
 def test_nothing_is_left(launch: Launch, tmp_path: Path) -> None:
     lab = started(launch, tmp_path)
+    (lab.runtime_directory / "code" / "0.zip").touch()
     inside = invoke(lab)["payload"]["namespace"]
     environment = lab.environment(1)
     assert run(environment, "true").returncode == 0

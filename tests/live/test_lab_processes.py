@@ -18,6 +18,7 @@ pytestmark = pytest.mark.live
 
 USERS = {
     "hyperplane_nat.forwarder": privileges.UID,
+    "hyperplane_nat.resolver": privileges.UID,
     "netns.services": privileges.UID,
     "hyperplane_nat.flow_logs": 0,
 }
@@ -46,7 +47,7 @@ def test_no_process_has_privileges_but_the_controller(launch: Launch, tmp_path: 
     lab = launch(toml=toml(tmp_path / "logs"))
     found = processes(lab)
     words = {word for command in found.values() for word in command}
-    assert {"hyperplane_nat.forwarder", "hyperplane_nat.flow_logs", "netns.services"} <= words
+    assert set(USERS) <= words
     assert len(found) >= 5
 
     def dropped() -> bool:
@@ -105,6 +106,9 @@ def test_what_a_lab_keeps_is_its_owners_alone(launch: Launch, tmp_path: Path) ->
     found = [*lab.runtime_directory.iterdir(), *lab.state_file.parent.glob(f"*-{lab.name}.*")]
     modes = {path.name: f"{stat.S_IMODE(path.stat().st_mode):04o}" for path in found}
     assert modes.pop("control.sock") == "0600"
+    # What handlers, who are another user, see in their /etc.
+    seen = {name: modes.pop(name) for name in list(modes) if name.startswith("etc.")}
+    assert set(seen.values()) == {"0644"}
     assert set(modes.values()) == {"0600"}, modes
     assert {"controller.log", "controller.pid", "lab.json", "region.sqlite"} < set(modes)
     assert {lab.state_file.name, f"hyperplane-nat-{lab.name}.records"} < set(modes)

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from hyperplane_nat.ui.server import STREAMS_MAX
 from tests.cli import conftest as cli
 from tests.cli.fake_api import FakeApi, serving
 from tests.cli.test_events import EVENT
+from tests.cli.test_hosts import HOST
 from tests.live.browser import Browser, browser
 from tests.live.conftest import Launch
 from tests.live.lab import COMMAND, Lab, wait_until
@@ -31,6 +34,9 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 VIEWS = ("Topology", "Ports", "Flows", "Activity")
+CHARTS = 8
+"""On Activity."""
+
 ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
 
 PORTS = 4
@@ -86,11 +92,17 @@ def lab(launch_shared: Launch) -> Lab:
 
 def go(window: Browser, view: str) -> None:
     window.click("nav a", view)
-    window.shows(rf"\n{view}\n")
+    heading(window, view)
+
+
+def heading(window: Browser, view: str) -> None:
+    """Wait for a view; its name alone is among the links, too."""
+    script = "return document.querySelector('main h2')?.textContent"
+    wait_until(lambda: window.run(script) == view, f"the view {view}")
 
 
 def findings(window: Browser) -> list[Any]:
-    """What axe finds that is serious or worse."""
+    """What axe finds."""
     if not window.run("return Boolean(window.axe)"):
         window.run(AXE.read_text(encoding="utf-8"))
     found = window.run("""
@@ -98,7 +110,29 @@ def findings(window: Browser) -> list[Any]:
             id: each.id, impact: each.impact, nodes: each.nodes.map((node) => node.html),
         })));
     """)
-    return [each for each in found if each["impact"] in ("serious", "critical")]
+    assert isinstance(found, list)
+    return found
+
+
+def inked(window: Browser) -> int:
+    """How many charts have pixels in the colours of their lines or points."""
+    found = window.run("""
+        const style = getComputedStyle(document.documentElement);
+        const inks = ["--first", "--second"].map((name) =>
+            style.getPropertyValue(name).match(/[0-9a-f]{2}/g).map((each) => parseInt(each, 16)));
+        const within = (pixels) => {
+            for (let at = 0; at < pixels.length; at += 4) {
+                if (inks.some((ink) => ink.every((part, index) => pixels[at + index] === part))) {
+                    return true;
+                }
+            }
+            return false;
+        };
+        return [...document.querySelectorAll("time-chart canvas")].filter((canvas) => within(
+            canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)).length;
+    """)
+    assert isinstance(found, int)
+    return found
 
 
 def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
@@ -133,13 +167,18 @@ def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
 
         with lab.invoked("refund", "ping", "-i", "0.05", "-q", "10.0.1.80"):
             go(window, "Activity")
-            window.shows(r"security_group_egress\s+\d+\s+✕ 1\d pkt/s")
+            window.shows(r"lambda_icmp\s+\d+\s+✕ 1\d pkt/s")
             go(window, "Topology")
             window.shows(r"refund\s+1 environment.*✕ 1\d pkt/s refused")
             assert window.run("return document.querySelectorAll('.edge.refused').length") >= 1
 
         go(window, "Activity")
-        window.shows(r"interface-per-environment\s+2\s+[\d.]+ ms\s+\d")
+        window.shows(r"interface-per-environment\s+2\s+[\d.]+ ms\s+[\d.]+ s\b")
+        assert window.run("""
+            return [...document.querySelectorAll("time-chart")].map((each) => each.plot)
+                .find((plot) => plot.scales.y.distr === 3).axes[1]._splits;
+        """) == pytest.approx([10.0**power for power in range(-4, 3)])
+        wait_until(lambda: inked(window) >= CHARTS, "lines and points in every chart")
         before = lab.status()["forwarder"]["pid"]
         os.kill(before, signal.SIGKILL)
         killed = time.monotonic()
@@ -157,7 +196,7 @@ def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
 
 
 def test_it_is_for_everybody(window: Browser, lab: Lab) -> None:
-    """Serious findings of axe, in light and dark, with a panel open; and the keyboard alone."""
+    """No findings of axe, in light and dark, with a panel open; and the keyboard alone."""
     with served(window, "--lab", lab.name) as url:
         for scheme in ("light", "dark"):
             media = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -173,13 +212,107 @@ def test_it_is_for_everybody(window: Browser, lab: Lab) -> None:
         assert window.run("return document.activeElement.id") == "details-title"
         assert findings(window) == []
         window.press(ESCAPE)
-        assert window.run("return document.querySelector('aside').hidden")
+        hidden = "return document.querySelector('aside').hidden"
+        wait_until(lambda: window.run(hidden), "no panel")
         assert window.run("return document.activeElement.className") == "card"
         window.run("document.activeElement.blur(); scrollTo(0, 0)")
         window.open(url)
         window.press(TAB)
         assert window.run("return document.activeElement.textContent") == "Skip to the view"
+        go(window, "Flows")
+        window.run("document.querySelector('.skip').focus()")
+        window.press(ENTER)
+        assert window.run("return document.activeElement.id") == "content"
+        window.shows(r"\nFlows\n.*At least this old")
         assert window.log() == []
+
+
+HOSTS_TOML = """
+[[vpc]]
+name = "customer"
+cidr = "10.0.0.0/16"
+subnet = [{ name = "a", cidr = "10.0.1.0/24" }]
+security_group = [
+  { name = "app" },
+  { name = "db", ingress = [{ protocol = "tcp", ports = "5432", group = "app" }] },
+]
+host = [
+  { name = "client", subnet = "a", address = "10.0.1.20", security_groups = ["app"] },
+  { name = "store", subnet = "a", address = "10.0.1.54", security_groups = ["db"] },
+]
+service = [{ name = "web", kind = "http", host = "store", port = 5432 }]
+"""
+
+# One connection that stands, and datagrams that the store's groups refuse.
+VISIT = """
+import socket, time
+standing = socket.create_connection(("10.0.1.54", 5432))
+refused = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    refused.sendto(b"x", ("10.0.1.54", 9))
+    time.sleep(0.05)
+"""
+
+
+# Whether what was opened is in sight beside its panel, and the lines of the word "Close".
+BESIDE = """
+    const right = (selector) => document.querySelector(selector).getBoundingClientRect().right;
+    const button = document.querySelector("aside .bar button").firstChild;
+    const word = document.createRange();
+    word.selectNodeContents(button);
+    return [right("[aria-expanded=true]") <= right("main .scroll"), word.getClientRects().length];
+"""
+
+
+def test_hosts_stand_on_their_subnet(window: Browser, launch: Launch) -> None:
+    lab = launch(environments=0, toml=HOSTS_TOML)
+    with served(window, "--lab", lab.name) as url:
+        window.open(url)
+        window.shows(r"customer\s.*10\.0\.1\.54\s+of a host\s+groups: db\s+store\s+host")
+        window.shows(r"services: web.*the VPC's router\s.*router, available")
+        assert "internet" not in window.text()
+        command = [str(COMMAND), "--lab", lab.name, "exec", "client", "--"]
+        with subprocess.Popen([*command, "python3", "-c", VISIT]) as process:
+            try:
+                window.shows(r"client\s+host\s+\d+ pkt/s out.*✕ [12]\d pkt/s refused")
+                window.click("button.card", "client")
+                window.shows(r"security groups\s+app.*flows\s+1.*refused since the start\s+\d")
+                window.shows(r"hosts\s+2: [\d.]+ pkt/s out, [\d.]+ pkt/s in")
+                assert window.run(BESIDE) == [True, 1]
+                assert findings(window) == []
+                go(window, "Activity")
+                window.shows(r"Packets of hosts out [\d.]+ pkt/s")
+                assert findings(window) == []
+                go(window, "Flows")
+                window.shows(
+                    r"tcp\s+ESTABLISHED\s+customer/client\s+10\.0\.1\.20:\d+\s+not translated"
+                )
+                window.click("td button", "")
+                window.shows(
+                    r"tcp of customer/client.*from, not translated\s+10\.0\.1\.20:\d+\s+remote"
+                )
+                assert findings(window) == []
+            finally:
+                process.terminate()
+        assert window.log() == []
+
+
+@pytest.mark.parametrize("address", ["#/constructor", "#/__proto__"])
+def test_an_address_that_nobody_wrote_shows_the_lab(
+    window: Browser, strange: str, address: str
+) -> None:
+    # Another fragment of the same page would not load it anew.
+    window.open("about:blank")
+    window.open(strange + address)
+    heading(window, "Topology")
+    assert window.log() == []
+
+
+def test_an_address_with_a_broken_name_names_no_lab(window: Browser, strange: str) -> None:
+    window.open("about:blank")
+    window.open(strange + "#%E0%A4%A/flows")
+    window.shows("No lab %E0%A4%A runs")
+    assert window.log() == []
 
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>\u202e{{7*7}}"
@@ -200,6 +333,7 @@ def strange(window: Browser) -> Iterator[str]:
         "/v1/environment-sums": [SUMS | {"function": GERMAN, "interface": HOSTILE}],
         "/v1/ports": {"interfaces": [], "remotes": [remote]},
         "/v1/events": [event],
+        "/v1/hosts": [HOST | {"HostName": HOSTILE, "VpcName": GERMAN, "SubnetName": GERMAN}],
         "/v1/flows": [cli.FLOW | {"environment": HOSTILE, "entry": 1, "interface": GERMAN}],
         "/v1/environments": [cli.ENVIRONMENT | {"name": HOSTILE}],
         "/v1/status": ANSWERS["/v1/status"] | {"drops": {HOSTILE: 5}},
@@ -223,10 +357,12 @@ def test_names_are_never_more_than_text(window: Browser, strange: str) -> None:
     go(window, "Topology")
     window.click("button.card", GERMAN)
     window.shows(r"Environments of Donau.*<img src=x")
+    assert window.run(BESIDE) == [True, 1]
     assert window.log() == []
     # The policy is the second line: not even a script of ours could make markup of a text.
     refused = "try { document.body.innerHTML = '<p>x'; return ''; } catch (e) { return e.name; }"
     assert window.run(refused) == "TypeError"
+    window.log()
 
 
 @pytest.mark.parametrize("width", [500, 1024, 1920])
@@ -242,6 +378,97 @@ def test_long_words_fit(window: Browser, strange: str, width: int) -> None:
         )
         assert measured[0] <= measured[1], view
     window.size(1280, 900)
+
+
+CONNECTIONS = 6
+"""Of a browser for one address (a habit of all of them; RFC 9112, section 9.4, names no number)."""
+
+
+# An answer to what is not asked for any more comes last.
+LATE = """
+    const real = window.fetch;
+    const released = new Promise((done) => { window.release = done; });
+    window.fetch = async (address, ...more) => {
+        if (!address.includes("api/flows")) return real(address, ...more);
+        if (address.includes("protocol=udp")) return new Response("[]");
+        const answer = await real(address, ...more);
+        await released;
+        return answer;
+    };
+"""
+
+
+def test_an_answer_that_comes_late_is_not_that_of_another_search(
+    window: Browser, strange: str
+) -> None:
+    window.open(strange)
+    window.shows(r"\nTopology\n.*Donau")
+    window.run(LATE)
+    go(window, "Flows")
+    window.shows("asking …")
+    window.run("document.forms[0].protocol.value = 'udp'")
+    window.click("form button")
+    window.shows("no such flow")
+    window.run("window.release(); return new Promise((done) => setTimeout(done, 0))")
+    window.run("return new Promise(requestAnimationFrame)")
+    assert "no such flow" in window.text()
+    assert window.log() == []
+
+
+def test_more_tabs_than_a_browser_has_connections(window: Browser, strange: str) -> None:
+    with contextlib.ExitStack() as tabs:
+        for _ in range(CONNECTIONS + 1):
+            tabs.enter_context(window.tab())
+            window.open(strange)
+            window.shows(r"\nTopology\n.*Donau")
+    window.open(strange)
+    window.shows(r"\nTopology\n.*Donau")
+    with window.tab():
+        pass
+    go(window, "Flows")
+    window.shows(r"<img src=x")
+    assert window.log() == []
+
+
+def test_a_stream_that_is_refused_says_why(window: Browser, strange: str) -> None:
+    window.open("about:blank")
+    address, _, token = strange.partition("?token=")
+    (lab,) = requests.get(f"{address}api/labs", {"token": token}, timeout=5).json()
+    query = {"token": token, "lab": lab["lab"]}
+    held: list[requests.Response] = []
+    with contextlib.ExitStack() as streams:
+
+        def one_more() -> bool:
+            # Those of windows that are gone are given up at the next write only.
+            stream = requests.get(f"{address}api/stream", query, stream=True, timeout=5)
+            held.extend([streams.enter_context(stream)] if stream.ok else [])
+            return len(held) == STREAMS_MAX
+
+        wait_until(one_more, "all streams")
+        window.open(strange)
+        window.shows(rf"✕ {STREAMS_MAX} pages are open \(close one\)")
+    window.shows(r"\nTopology\n.*Donau")
+    assert "pages are open" not in window.text()
+    assert all("503" in line for line in window.log())
+
+
+def test_a_lab_that_does_not_run_is_no_other(window: Browser) -> None:
+    here, wanted = (f"t-{secrets.token_hex(4)}" for _ in range(2))
+    with tempfile.TemporaryDirectory(prefix="hp-") as root:
+
+        def runs(name: str) -> contextlib.AbstractContextManager[object]:
+            status = ANSWERS["/v1/status"] | {"lab": name, "environments": 43}
+            api = FakeApi(ANSWERS | {"/v1/status": status})
+            return serving(Path(root) / name / "control.sock", api)
+
+        with runs(here), served(window, "--runtime-directory", root) as url:
+            window.open(f"{url}#{wanted}/ports")
+            window.shows(rf"No lab {wanted} runs\. It appears here by itself")
+            assert window.run("return document.getElementById('lab').value") == wanted
+            assert window.run("return document.title") == f"{wanted} · Ports · hyperplane-nat"
+            with runs(wanted):
+                window.shows(r"environments\s+43\b.*\nPorts\n")
+        assert window.log() == []
 
 
 def test_labs_are_chosen_and_a_server_that_is_gone_is_told(window: Browser) -> None:

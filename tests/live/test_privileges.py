@@ -16,7 +16,7 @@ import pytest
 from hyperplane_nat.engine import StateMap
 from netns import privileges, topology
 from tests.live.conftest import Launch
-from tests.live.lab import ECHO, Lab, live_connection, run, udp_socket, wait_until
+from tests.live.lab import ECHO, Lab, live_connection, run, switched, udp_socket, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -126,8 +126,10 @@ def fill(path: Path) -> None:
 def lab_in(directory: Path, name: str, state_directory: Path) -> Lab:
     lab = Lab(name, directory / "lab.toml", 2)
     lab.config_file.write_text(
-        f'[lab]\nname = "{name}"\nenvironments = 2\nstate_directory = "{state_directory}"\n'
-        f"[flows]\nmax = {FLOWS_MAX}\n[metrics]\nport = 0\n"
+        switched(
+            f'[lab]\nname = "{name}"\nenvironments = 2\nstate_directory = "{state_directory}"\n'
+            f"[flows]\nmax = {FLOWS_MAX}\n[metrics]\nport = 0\n"
+        )
     )
     lab.state_file = state_directory / lab.state_file.name
     return lab

@@ -20,6 +20,7 @@ INDEXES = (
     "function_names",
     "tokens",
     "numbers",
+    "host_numbers",
     "links",
     "_in_vpc",
     "_addresses",
@@ -31,6 +32,10 @@ INDEXES = (
     "_terminating",
     "_named",
 )
+
+
+STANDING = ("static", "internet-gateway", "nat-gateway")
+"""Kinds of interfaces that do not go when nobody uses them."""
 
 
 def violations(region: Region, shared_extra: set[Combination]) -> list[str]:
@@ -66,15 +71,18 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
     addresses = Counter(
         (item.vpc_id, address) for item in tables.interfaces.values() for address in item.addresses
     )
-    addresses.update({(item.vpc_id, item.address) for item in tables.services.values()})
+    addresses.update((item.vpc_id, item.address) for item in tables.hosts.values())
+    addresses.update(
+        {(item.vpc_id, item.address) for item in tables.services.values() if not item.host_id}
+    )
     wrong += [f"{place} is taken {count} times" for place, count in addresses.items() if count > 1]
     numbers = Counter(number for item in tables.interfaces.values() for number in item.numbers)
-    numbers.update(tables.retired_numbers)
+    numbers.update(list(tables.retired_numbers))
     wrong += [f"number {number} is used twice" for number, count in numbers.items() if count > 1]
     quota = Counter(
         item.vpc_id
         for item in tables.interfaces.values()
-        if item.kind not in ("internet", "static")
+        if item.kind not in ("internet", "internet-gateway", "nat-gateway", "static", "router")
     )
     wrong += [
         f"{vpc_id} has {count} interfaces"
@@ -88,16 +96,37 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
         if combination is not None and count > 1 and combination not in shared_extra
     ]
     for item in tables.interfaces.values():
+        if item.kind == "router":
+            if not any(host.vpc_id == item.vpc_id for host in tables.hosts.values()):
+                wrong.append(f"{item.id} leads no host to its router")
+            continue
         subnet = tables.subnets[item.subnet_id]
         offset = int(item.address) - int(subnet.cidr.network_address)
         if not 4 <= offset < subnet.cidr.num_addresses - 1:
             wrong.append(f"{item.id} has reserved address {item.address}")
+        if item.kind == "internet-gateway":
+            mapped = {
+                each.address
+                for each in tables.elastic_addresses.values()
+                if each.host_id or each.nat_gateway_id
+            }
+            if (
+                not set(item.addresses[1:]) <= mapped
+                or not tables.internet_gateways[item.id].vpc_id
+            ):
+                wrong.append(f"{item.id} has addresses of nobody, or no VPC")
+        if item.kind == "nat-gateway":
+            (gateway,) = (
+                each for each in tables.nat_gateways.values() if each.interface_id == item.id
+            )
+            if [each.address for each in gateway.addresses] != list(item.addresses):
+                wrong.append(f"{item.id} has other addresses than {gateway.id}")
         used = references(region, item)
         if used != region.references(item.id):
             wrong.append(f"{item.id} is used {used} times, not {region.references(item.id)}")
         right = {
             InterfaceStatus.PENDING: True,
-            InterfaceStatus.AVAILABLE: used == 0 and (item.due is None) == (item.kind == "static"),
+            InterfaceStatus.AVAILABLE: used == 0 and (item.due is None) == (item.kind in STANDING),
             InterfaceStatus.IN_USE: used > 0 and item.due is None,
             InterfaceStatus.DELETING: used == 0 and item.due is None,
         }

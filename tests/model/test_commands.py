@@ -298,7 +298,8 @@ def test_a_vpc_without_subnets() -> None:
     with scene.region.commands() as commands:
         commands.create_vpc(network("10.0.0.0/16"), "shop")
     (wanted,) = scene.region.wanted().vpcs
-    assert wanted.addresses == ()
+    # Those of its resolver.
+    assert wanted.addresses == ("10.0.0.2", "169.254.169.253")
 
 
 def test_a_restart_leaves_alone_what_commands_have_changed() -> None:

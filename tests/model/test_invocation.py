@@ -128,9 +128,9 @@ def test_the_quota_ends_interfaces_per_environment() -> None:
 
 
 @pytest.mark.requirement("AWS-eni-quota", profile="both")
-def test_250_interfaces_with_the_settings_of_aws() -> None:
+def test_500_interfaces_with_the_settings_of_aws() -> None:
     scene = Scene(function("orders", OWN, subnets=("a", "b")))
-    for _ in range(250):
+    for _ in range(500):
         scene.run("orders")
     assert refusal(lambda: scene.region.begin("orders")) == "ENILimitReachedException"
 

@@ -335,29 +335,75 @@ def test_no_room_for_another_interface_is_told() -> None:
     assert "ENILimitReachedException" in trouble
 
 
-def test_a_quota_in_the_middle_of_an_apply_leaves_nothing() -> None:
+def test_who_is_beyond_the_quota_is_failed_and_nobody_else() -> None:
     scene = Scene(function("orders"), interfaces_per_vpc=2)
-    before = scene.region.document()
     more = [function(name, groups=(name,)) for name in ("g0", "g1")]
     wanted = lab(function("orders"), *more, vpcs=(vpc(groups=("app", "db", "g0", "g1")),))
-    assert refusal(lambda: scene.region.plan(wanted)) == "ENILimitReachedException"
-    assert refusal(lambda: scene.apply(wanted)) == "ENILimitReachedException"
-    assert scene.region.document() == before
+    planned = {line.name: line.detail for line in scene.region.plan(wanted).lines}
+    assert (planned["g0"], planned["g1"]) == ("hyperplane", "hyperplane, Failed: EniLimitExceeded")
+    scene.apply(wanted)
+    failed = scene.function("g1")
+    assert (failed.state, failed.state_reason_code) == ("Failed", "EniLimitExceeded")
+    assert "VPC customer has 2" in failed.state_reason
+    assert refusal(lambda: scene.region.begin("g1")) == "ENILimitReachedException"
+    scene.active()
+    assert [scene.function(name).state for name in ("orders", "g0")] == ["Active", "Active"]
 
 
-def test_a_full_subnet_in_the_middle_of_an_apply_leaves_nothing() -> None:
+def test_a_function_gets_all_of_its_interfaces_or_none() -> None:
+    scene = Scene(interfaces_per_vpc=1)
+    scene.apply(lab(function("orders", subnets=("a", "b"))))
+    assert scene.function("orders").state == "Failed"
+    assert scene.interfaces() == []
+    scene.apply(lab(function("orders", subnets=("b",))))
+    assert scene.function("orders").state == "Pending"
+    scene.active()
+
+
+def test_a_change_without_room_leaves_what_serves() -> None:
+    scene = Scene(function("orders"), interfaces_per_vpc=1)
+    scene.active()
+    scene.apply(lab(function("orders", groups=("db",))))
+    orders = scene.function("orders")
+    assert (orders.state, orders.last_update_status) == ("Active", "Failed")
+    assert orders.last_update_status_reason_code == "EniLimitExceeded"
+    assert orders.update is None
+    scene.region.end(scene.run("orders").environment)
+    assert scene.function("orders").due is not None, "it grows old again"
+
+
+def test_a_function_in_other_groups_frees_the_interfaces_that_it_had() -> None:
+    scene = Scene(function("orders", subnets=("a", "b")))
+    scene.active()
+    former = {each.id for each in scene.interfaces()}
+    scene.region.end(scene.run("orders").environment)
+    busy = scene.run("orders").environment
+    scene.apply(lab(function("orders", groups=("db",))))
+    scene.pass_seconds(90)
+    scene.take_down()
+    scene.region.end(busy)
+    scene.take_down()
+    scene.pass_seconds(20 * 60)
+    assert set(scene.region.deleting()) == former
+    scene.take_down()
+    assert [each.group_ids for each in scene.interfaces()] == [
+        (scene.function("orders").config.group_ids)
+    ]
+
+
+@pytest.mark.requirement("AWS-no-address-fails-the-function", profile="both")
+def test_a_full_subnet_fails_who_finds_no_address_there() -> None:
     groups = [f"g{number}" for number in range(12)]
     small = vpc(subnets=(("a", "10.0.1.0/28"),), groups=groups)
     configured = [interface("eni-a", "10.0.1.4")]
     functions = [function(name, groups=(name,)) for name in groups]
     scene = Scene()
     scene.apply(lab(*functions[:10], vpcs=(small,), interfaces=configured))
-    before = scene.region.document()
-    assert (
-        refusal(lambda: scene.apply(lab(*functions, vpcs=(small,), interfaces=configured)))
-        == "SubnetIPAddressLimitReachedException"
-    )
-    assert scene.region.document() == before
+    scene.apply(lab(*functions, vpcs=(small,), interfaces=configured))
+    last = [scene.function(name) for name in groups[9:]]
+    assert [each.state for each in last] == ["Pending", "Failed", "Failed"]
+    assert last[2].state_reason_code == "SubnetOutOfIPAddresses"
+    assert refusal(lambda: scene.region.begin("g11")) == "SubnetIPAddressLimitReachedException"
     assert {str(item.address) for item in scene.interfaces()} == {
         f"10.0.1.{host}" for host in range(4, 15)
     }

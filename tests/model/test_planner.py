@@ -299,22 +299,6 @@ def test_what_is_left_is_used_again_by_who_wants_it_again() -> None:
         (
             lab(
                 function("orders"),
-                *(
-                    function(f"f{number}", subnets=("c",), groups=(f"g{number}",))
-                    for number in range(12)
-                ),
-                vpcs=(
-                    vpc(
-                        subnets=(("a", "10.0.1.0/24"), ("c", "10.0.2.0/28")),
-                        groups=("app", *(f"g{number}" for number in range(12))),
-                    ),
-                ),
-            ),
-            '[[function]] "f11": subnets',
-        ),
-        (
-            lab(
-                function("orders"),
                 vpcs=(vpc(services=(service("web", "10.0.1.4"),)),),
             ),
             '[[vpc]] "customer", service "web": address',

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from hyperplane_nat.model.resources import RuleResource, SecurityGroupResource
+from hyperplane_nat.model.resources import Networking, RuleResource, SecurityGroupResource
 from hyperplane_nat.model.security_group import Policy, PolicyRule
 from tests.model.support import NONE, OWN, Scene, function, lab, rule, service, vpc
 
 ALL = PolicyRule("all", "0.0.0.0/0", 0, 65535)
+WITHHELD = (PolicyRule("tcp", "0.0.0.0/0", 25, 25), PolicyRule("icmp", "0.0.0.0/0", 0, 65535))
 
 
 def group(
@@ -29,7 +30,7 @@ def postgres(cidr: str = "0.0.0.0/0") -> PolicyRule:
 
 def test_a_new_group_lets_everything_out() -> None:
     scene = Scene(function("orders"))
-    assert policy(scene) == Policy(egress=(ALL,))
+    assert policy(scene) == Policy(egress=(ALL,), withheld=WITHHELD)
 
 
 @pytest.mark.requirement("AWS-sg-stateful", profile="both")
@@ -56,7 +57,20 @@ def test_no_egress_rules_let_nothing_out() -> None:
 
 
 def test_the_internet_has_no_groups() -> None:
-    assert policy(Scene(function("public", NONE))) == Policy(None)
+    assert policy(Scene(function("public", NONE))) == Policy(None, withheld=WITHHELD)
+
+
+@pytest.mark.parametrize("kind", [NONE, OWN, Networking.HYPERPLANE])
+def test_what_lambda_withholds_is_a_setting(kind: Networking) -> None:
+    scene = Scene(function("orders", kind), blocked_tcp_ports=(465, 25, 25), icmp=True)
+    if kind is OWN:
+        scene.run("orders")
+    withheld = policy(scene).withheld
+    assert [(each.protocol, each.first, each.last) for each in withheld] == [
+        ("tcp", 25, 25),
+        ("tcp", 465, 465),
+    ]
+    assert policy(Scene(function("free", NONE), blocked_tcp_ports=(), icmp=True)) == Policy(None)
 
 
 def test_egress_to_a_group_means_its_members() -> None:
@@ -178,6 +192,10 @@ def test_the_document_is_what_the_forwarder_takes() -> None:
                 "address": "10.0.1.50",
                 "ingress": [{"protocol": "tcp", "cidr": "0.0.0.0/0", "first": 5432, "last": 5432}],
             }
+        ],
+        "withheld": [
+            {"protocol": "tcp", "cidr": "0.0.0.0/0", "first": 25, "last": 25},
+            {"protocol": "icmp", "cidr": "0.0.0.0/0", "first": 0, "last": 65535},
         ],
     }
     assert Policy(None).document() == {"egress": None, "guarded": []}

@@ -12,6 +12,7 @@ from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.resources import (
     AccountResource,
     Code,
+    Layer,
     Networking,
     Resources,
     RuleResource,
@@ -189,8 +190,16 @@ WRONG = {
         "InvalidParameterValueException",
     ),
     "no memory": (lab(function("f", memory_mb=64)), "InvalidParameterValueException"),
-    "no runtime of ours": (running(runtime="nodejs20.x"), "InvalidParameterValueException"),
+    "no runtime of ours": (running(runtime="ruby3.3"), "InvalidParameterValueException"),
+    "no module of Node.js": (
+        running(runtime="nodejs20.x", handler="handler"),
+        "InvalidParameterValueException",
+    ),
+    "six layers": (running(layers=(Layer("/l", ""),) * 6), "InvalidParameterValueException"),
     "handler without a module": (running(handler="handler"), "InvalidParameterValueException"),
+    "handler with a space": (running(handler="app. handler"), "InvalidParameterValueException"),
+    "handler with a zero": (running(handler="a\0b.c"), "InvalidParameterValueException"),
+    "no room": (running(ephemeral_storage_mb=511), "InvalidParameterValueException"),
     "no time": (running(timeout_seconds=0), "InvalidParameterValueException"),
     "a reserved variable": (
         lab(replace(function("f"), environment=(("AWS_REGION", "x"),))),

@@ -15,7 +15,8 @@ def test_a_vpc_has_its_routers_and_services() -> None:
     scene.apply(lab(vpcs=(vpc(services=services),)))
     (wanted,) = scene.region.wanted().vpcs
     assert (wanted.name, wanted.cidr) == ("customer", "10.0.0.0/16")
-    assert wanted.addresses == ("10.0.1.1", "10.0.2.1", "10.0.1.80")
+    resolver = ("10.0.0.2", "169.254.169.253")
+    assert wanted.addresses == ("10.0.1.1", "10.0.2.1", *resolver, "10.0.1.80")
     assert [item.name for item in wanted.services] == ["web", "echo"]
 
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import operator
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -188,15 +190,111 @@ def test_at_the_timeout_all_is_killed(room: str, how: str) -> None:
     assert inside(room) == []
 
 
+# How a program may try to outlive its end. Each names its processes by a word of their own.
+ESCAPES = {
+    "session": "setsid sh -c 'sleep 600; : {word}' &",
+    "double fork": "(setsid sh -c '(sleep 600; : {word}) & sleep 600; : {word}' >&- 2>&- &)",
+    "other network": "setsid unshare -n sh -c 'sleep 600; : {word}' &",
+    "other processes": "setsid unshare -p -f sh -c 'sleep 600; : {word}' &",
+    "other everything": "setsid unshare -n -p -f -m -u -i sh -c 'sleep 600; : {word}' &",
+    "deaf": "(trap '' HUP TERM INT; setsid sh -c 'sleep 600; : {word}') &",
+    "forks": f"setsid {sys.executable} -c '{{forks}}' {{word}} &",
+}
+# As many as it gets, which die young and are replaced by their children.
+FORKS = """
+import os, resource, time
+resource.setrlimit(resource.RLIMIT_NPROC, (400, 400))
+os.setresuid(65529, 65529, 65529)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    try:
+        if os.fork():
+            time.sleep(0.01)
+            os._exit(0)
+        os.fork()
+    except OSError:
+        pass
+"""
+
+
+def called(word: str) -> list[int]:
+    """The processes of the host that have a word in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and word.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def escape(room: str, how: str, *, at_the_timeout: bool) -> None:
+    word = f"w{secrets.token_hex(8)}"
+    script = ESCAPES[how].format(word=word, forks=FORKS)
+    if at_the_timeout:
+        outcome = run(room, "sh", "-c", f"{script}\nsleep 600", timeout_seconds=0.3)
+    else:
+        outcome = run(room, "sh", "-c", f"{script}\nsleep 0.3")
+    assert (outcome.status, outcome.timed_out) == ((-9, True) if at_the_timeout else (0, False))
+    assert called(word) == []
+
+
 @pytest.mark.live
-def test_a_pipe_kept_open_from_outside_is_not_waited_for(room: str, tmp_path: Path) -> None:
-    # It leaves the namespace, so it is not found; the pipe stays open until it ends.
-    file = tmp_path / "pid"
-    outside = f"setsid unshare -n sh -c 'echo $$ > {file}; exec sleep 1000' &"
-    outcome = run(room, "sh", "-c", f"{outside} until [ -s {file} ]; do :; done; echo out")
-    assert (outcome.status, outcome.stdout, outcome.timed_out) == (0, b"out\n", False)
-    # It still runs.
-    os.kill(int(file.read_text()), signal.SIGKILL)
+@pytest.mark.parametrize("at_the_timeout", [True, False], ids=["timeout", "end"])
+@pytest.mark.parametrize("how", ESCAPES)
+def test_nothing_escapes(room: str, how: str, *, at_the_timeout: bool) -> None:
+    escape(room, how, at_the_timeout=at_the_timeout)
+    assert inside(room) == []
+
+
+@pytest.mark.live
+@pytest.mark.long
+@pytest.mark.parametrize("how", ESCAPES)
+def test_nothing_escapes_of_a_hundred(room: str, how: str) -> None:
+    for number in range(100):
+        escape(room, how, at_the_timeout=number % 2 == 0)
+
+
+@pytest.mark.live
+def test_an_escape_is_one(room: str) -> None:
+    # Without a process namespace of its own: what the tests above look for would be found.
+    word = f"w{secrets.token_hex(8)}"
+    script = ESCAPES["other network"].format(word=word)
+    shell = start(room, "sh", "-c", f"{script} echo go; exec sleep 600")
+    try:
+        wait_for(lambda: bool(set(called(word)) - set(inside(room))))
+        shell.kill()
+        shell.wait()
+        processes.kill_all(room)
+        assert called(word)
+    finally:
+        for pid in called(word):
+            os.kill(pid, signal.SIGKILL)
+        assert shell.stdout is not None
+        shell.stdout.close()
+
+
+@pytest.mark.live
+def test_a_program_sees_its_own_processes(room: str) -> None:
+    script = "for p in /proc/[0-9]*; do echo ${p##*/}; done; echo $$ $(readlink /proc/self/ns/pid)"
+    *numbers, last = run(room, "sh", "-c", script).stdout.decode().splitlines()
+    assert set(numbers) <= {"1", "2", "3"}
+    own, namespace_of_it = last.split()
+    assert own == "2"
+    assert namespace_of_it != os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+
+
+@pytest.mark.live
+def test_mounts_stay_inside_and_those_of_the_host_are_seen(room: str, tmp_path: Path) -> None:
+    assert run(room, "mount", "-t", "tmpfs", "none", str(tmp_path)).status == 0
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.live
+def test_a_program_is_not_the_first_of_its_namespace(room: str) -> None:
+    # That one would be spared signals it does not handle, and its own abort.
+    for number in (signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV, signal.SIGUSR1):
+        assert run(room, "sh", "-c", f"kill -{int(number)} $$").status == -number
+    assert run(room, "sh", "-c", "exit 139").status == 139
 
 
 @pytest.mark.live
@@ -221,7 +319,7 @@ def test_cancelled_it_leaves_nothing(room: str) -> None:
         task = asyncio.create_task(
             execution.run(room, ["sh", "-c", "setsid sleep 1000 & sleep 1000"], env=ENVIRONMENT)
         )
-        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 3)
+        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 4)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -306,7 +404,7 @@ def test_a_run_survives_a_namespace_that_is_deleted(room: str, tmp_path: Path) -
                 room, ["sh", "-c", f"setsid sleep 1000 & read word < {go}"], env=ENVIRONMENT
             )
         )
-        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 2)
+        await asyncio.to_thread(wait_for, lambda: len(inside(room)) == 3)
         with namespace.opened(room) as descriptor:
             namespace.delete([room])
             await asyncio.to_thread(go.write_text, "on\n")

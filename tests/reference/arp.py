@@ -55,10 +55,12 @@ def on_interface(
     frame: bytes,
     interface: Interface,
     addresses: set[IPv4Address],
+    nobodys: set[IPv4Address],
     seen: Callable[[IPv4Address, bytes, bool], bool],
 ) -> tuple[str | None, bytes]:
     """Answer ARP of a VPC: (drop reason, b""), (None, reply frame), or (None, b"") for a reply
-    that is believed; `addresses` are the interface's.
+    that is believed; `addresses` are those that are answered, the interface's and its hosts', and
+    `nobodys` those that nobody there has.
 
     `seen` is told what a host says of itself, and whether that is a reply to the interface; it
     returns whether it believes it.
@@ -67,7 +69,7 @@ def on_interface(
     if fields is None or fields[0] not in (REQUEST, REPLY):
         return "arp_malformed", b""
     operation, sender_mac, sender, target = fields
-    if sender in addresses or sender_mac != frame[6:12] or sender_mac[0] & 1:
+    if sender in nobodys or sender_mac != frame[6:12] or sender_mac[0] & 1:
         return "arp_spoofed", b""
     if seen(sender, sender_mac, operation == REPLY and target == interface.address):
         return None, b""

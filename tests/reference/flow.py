@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 from tests.reference import packet
 from tests.reference.packet import Datagram
@@ -11,9 +12,10 @@ from tests.reference.tracker import State, Tracker
 
 PROTOCOL_NAMES = {packet.ICMP: "icmp", packet.TCP: "tcp", packet.UDP: "udp"}
 
-InsideKey = tuple[int, int, IPv4Address, int, int]
+InsideKey = tuple[Any, int, IPv4Address, int, int]
+"""The originator, a slot or the name of a place, and the rest."""
 OutsideKey = tuple[int, int, IPv4Address, int, int]
-FlowTuple = tuple[str, str, int, int, str, int, str, int, str, int, int, int, int, int, int, int]
+FlowTuple = tuple[str, str, Any, Any, str, int, str, int, str, int, int, int, int, int, int, int]
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Entry:
     packets_in: int = 0
     bytes_in: int = 0
     mapped: bool = False
+    hop: int | None = None
+    """Of one by a NAT gateway: the interface address where it is counted, too."""
     tracker: Tracker = field(default_factory=Tracker)
 
     @property
@@ -75,7 +79,7 @@ class Entry:
             PROTOCOL_NAMES[self.protocol],
             self.state.name,
             self.slot,
-            self.interface,
+            self.interface if self.hop is None else self.hop,
             str(self.inside_address),
             self.inside_port,
             str(self.remote_address),

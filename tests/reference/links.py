@@ -86,6 +86,8 @@ class LinkRules(SizeRules):
 
     def _entering(self, datagram: Datagram, number: int, partial: bool = False) -> Result:
         slot = self.slots[number]
+        if slot.silent:
+            raise DroppedError("environment_frozen")
         header = slot.environment_mac + slot.gateway_mac + b"\x08\x00"
         parts = self._in_pieces(datagram, slot.mtu, partial)
         left = []

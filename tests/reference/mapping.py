@@ -6,6 +6,7 @@ a flow takes none: its mapping has one towards everybody, which is written as th
 0.0.0.0:0. A mapping lasts as long as its flows and is held for the hold time after the last.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -13,7 +14,7 @@ from tests.reference import packet
 from tests.reference.errors import DroppedError, IllegalChoiceError, RefusedError
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
 from tests.reference.packet import Datagram
-from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
+from tests.reference.settings import Behaviour, Host, Interface, Ports, Slot, Timeouts
 
 ANYBODY = IPv4Address("0.0.0.0")
 CLOCK_MASK = 0xFFFFFFFF
@@ -89,6 +90,8 @@ class MappingRules:
     slots: dict[int, Slot]
     inside: dict[InsideKey, Entry]
     outside: dict[OutsideKey, Entry]
+    hosts: dict[int, Host]
+    plain: Sequence[Entry]
 
     def __init__(self) -> None:
         self.behaviour = Behaviour()
@@ -162,8 +165,20 @@ class MappingRules:
         if policy and (reason := policy.refusal(own, protocol, remote_address, remote_port)):
             raise DroppedError(reason)
 
+    def host_at(self, address: IPv4Address, vpc: int) -> int | None:
+        raise NotImplementedError
+
+    def _welcome(self, key: InsideKey, interface: int) -> None:
+        """Those of the host that an environment's flow is for, asked with its new source."""
+        address = self.interfaces[interface]
+        _, protocol, remote_address, remote_port, _ = key
+        host = self.host_at(remote_address, address.vpc)
+        policy = None if host is None else self.hosts[host].policy
+        if policy and not policy.admits(protocol, address.address, remote_port):
+            raise DroppedError("security_group_ingress")
+
     def _entries(self) -> list[Entry | Mapping]:
-        return [*self.inside.values(), *self.mappings.values()]
+        return [*self.inside.values(), *self.mappings.values(), *self.plain]
 
     def _held_back(self, slot: int, number: int | None, wanted: int) -> str | None:
         """The limit that `wanted` more entries would break, of the slot or of an address."""
@@ -171,19 +186,27 @@ class MappingRules:
         mine = sum(entry.slot == slot for entry in self._entries())
         if environment and mine + wanted > environment:
             return "port_limit_environment"
-        there = sum(entry.interface == number for entry in self._entries())
+        there = sum(
+            number in (entry.interface, getattr(entry, "hop", None)) for entry in self._entries()
+        )
         if number is not None and interface and there + wanted > interface:
             return "port_limit_interface"
         return None
 
     def _refuse(
-        self, slot: int, protocol: int, remote: tuple[IPv4Address, int], reason: str, now: int
+        self,
+        slot: int,
+        protocol: int,
+        remote: tuple[IPv4Address, int],
+        reason: str,
+        now: int,
+        at: int | None = None,
     ) -> RefusedError:
+        """There is no port at the slot's interface, or (`at`) at a NAT gateway."""
         if reason != "port_allocation":
             remote = (ANYBODY, 0)
-        record = self.exhaustions.setdefault(
-            (protocol, self._attached_to(slot), *remote), Exhaustion()
-        )
+        number = self._attached_to(slot) if at is None else at
+        record = self.exhaustions.setdefault((protocol, number, *remote), Exhaustion())
         record.errors += 1
         record.last, record.slot, record.reason = now, slot, reason
         self._count("port_allocation_errors")
@@ -211,26 +234,40 @@ class MappingRules:
         numbers = self.addresses(primary)
         if self.behaviour.paired_pooling:
             numbers = [numbers[slot % len(numbers)]]
+        admitted = [each for each in numbers if not self._held_back(slot, each, wanted)]
+        free = self._free(admitted, protocol, remote)
+        if not free:
+            reason = "port_allocation" if admitted else "port_limit_interface"
+            raise self._refuse(slot, protocol, remote, reason, now)
+        return self._legal(free, chosen, remote)
+
+    def _free(
+        self, numbers: list[int], protocol: int, remote: tuple[IPv4Address, int]
+    ) -> dict[int, list[int]]:
+        """The ports towards a remote endpoint that are left, of the addresses that have any."""
         free: dict[int, list[int]] = {}
-        reason = "port_limit_interface"
         for number in numbers:
-            if self._held_back(slot, number, wanted):
-                continue
             taken = self._taken(number, protocol, remote)
             left = [
                 port for port in range(self.ports.first, self.ports.last + 1) if port not in taken
             ]
-            if len(taken) >= self.ports.limit_per_remote or not left:
-                reason = "port_allocation"
-            else:
+            if len(taken) < self.ports.limit_per_remote and left:
                 free[number] = left
-        if not free:
-            raise self._refuse(slot, protocol, remote, reason, now)
+        return free
+
+    def _legal(
+        self,
+        free: dict[int, list[int]],
+        chosen: Chosen | None,
+        remote: tuple[IPv4Address, int],
+    ) -> tuple[int, int]:
+        """Address and port among those that are free: the chosen ones."""
         if chosen is None:
             number = next(iter(free))
             return number, free[number][0]
         address, port = chosen
-        found = None if address is None else self._number(primary, address)
+        mine = (each for each in free if self.interfaces[each].address == address)
+        found = next(mine, None)
         if address is None:
             found = next((number for number in free if port in free[number]), None)
         if found is None or port not in free.get(found, ()):
@@ -248,7 +285,9 @@ class MappingRules:
             raise RefusedError("flow_table_full")
         remote = (remote_address, remote_port)
         if not self.behaviour.endpoint_independent:
-            return self._place(slot, protocol, remote, 1, chosen, now)
+            placed = self._place(slot, protocol, remote, 1, chosen, now)
+            self._welcome(key, placed[0])
+            return placed
         mapping = self._find_mapping((slot, protocol, inside_port), now)
         if mapping is None:
             if len(self._entries()) + 2 > self.flows_max:
@@ -260,6 +299,7 @@ class MappingRules:
             )
         elif reason := self._held_back(slot, mapping.interface, 1):
             raise self._refuse(slot, protocol, remote, reason, now)
+        self._welcome(key, mapping.interface)
         if (mapping.interface, protocol, *remote, mapping.nat_port) in self.outside:
             raise self._refuse(slot, protocol, remote, "port_allocation", now)
         self.mappings[mapping.key] = mapping

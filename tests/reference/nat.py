@@ -6,11 +6,10 @@ outside (interface, protocol, remote address, remote port, NAT port). ICMP echo 
 identifier as the port on both sides and 0 as the remote port.
 """
 
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Container, Iterable
+from ipaddress import IPv4Address
 
 from tests.reference import (
-    arp,
     icmp_error,
     packet,
     tombstones,
@@ -26,7 +25,9 @@ from tests.reference.flow import (
     OutsideKey,
     timeout_of,
 )
-from tests.reference.links import LinkRules, questions
+from tests.reference.gateways import Way
+from tests.reference.hosts import HOST, HostRules, PlainFlow
+from tests.reference.links import questions
 from tests.reference.mapping import Chosen, Mapping, MappingKey
 from tests.reference.packet import Datagram
 from tests.reference.reading import (
@@ -38,22 +39,22 @@ from tests.reference.reading import (
     quote_in,
     refuse_source_routes,
 )
-from tests.reference.result import DROP, HOLD, LEARN, REPLY, Result
+from tests.reference.result import DROP, HOLD, REPLY, Result
 from tests.reference.rewriting import reported
-from tests.reference.settings import Behaviour, Interface, Ports, Slot, Timeouts
+from tests.reference.settings import (
+    Behaviour,
+    Interface,
+    Ports,
+    Slot,
+    Timeouts,
+    never_a_host,
+)
 from tests.reference.sizes import CLOCK_MASK
 from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
 
-_NOWHERE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4"))
-_RESERVED = IPv4Network("240.0.0.0/4")
 
-
-def _invalid(address: IPv4Address) -> bool:
-    return address in _RESERVED or any(address in network for network in _NOWHERE)
-
-
-class ReferenceNat(LinkRules):
+class ReferenceNat(HostRules):
     """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
     model chooses for itself, so that it can be tested alone.
     """
@@ -89,11 +90,12 @@ class ReferenceNat(LinkRules):
 
     def flows(self) -> set[FlowTuple]:
         """Every entry in use, held ones too."""
-        return {entry.as_tuple() for entry in self.inside.values()}
+        return {entry.as_tuple() for entry in (*self.inside.values(), *self.plain)}
 
     def due(self, now: int) -> list[Entry]:
         """The entries whose idle time is over at `now`."""
-        return [entry for entry in self.inside.values() if self._remaining(entry, now) <= 0]
+        entries = (*self.inside.values(), *self.plain)
+        return [entry for entry in entries if self._remaining(entry, now) <= 0]
 
     def _remaining(self, entry: Entry, now: int) -> int:
         idle = (now - entry.last_seen) & CLOCK_MASK
@@ -104,7 +106,7 @@ class ReferenceNat(LinkRules):
 
     def next_due_in(self, now: int) -> int | None:
         """Milliseconds from `now` until the first entry is due; None without entries."""
-        waits = [self._remaining(entry, now) for entry in self.inside.values()]
+        waits = [self._remaining(entry, now) for entry in (*self.inside.values(), *self.plain)]
         held = (self._mapping_remaining(each, now) for each in self.mappings.values())
         return min([*waits, *(wait for wait in held if wait is not None)], default=None)
 
@@ -132,8 +134,12 @@ class ReferenceNat(LinkRules):
                 raise IllegalChoiceError(f"ended before their time at {now}: {early}")
             if len(keys) > budget:
                 raise IllegalChoiceError(f"ended {len(keys)} entries with a budget of {budget}")
+        ended = {*keys}
+        for flow in [each for each in self.plain if each.inside_key in ended]:
+            self._lasts(flow, now)
         for key in keys:
-            self._settle(self.inside[key], now)
+            if key in self.inside:
+                self._settle(self.inside[key], now)
         self._give_up_fragments(now, budget)
         self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
         return len(keys)
@@ -211,14 +217,26 @@ class ReferenceNat(LinkRules):
     def _translate(
         self, frame: bytes, side: int, port: int, now: int, partial: bool, chosen: Chosen | None
     ) -> Result:
-        if port not in (self.slots if side == INSIDE else self.interfaces):
+        links: dict[int, Container[int]] = {
+            INSIDE: self.slots,
+            OUTSIDE: self.interfaces,
+            HOST: self.hosts,
+        }
+        if port not in links[side]:
             raise _DroppedError("unknown_link")
+        self.link = (side, port)
+        self.way = None
         if side == INSIDE and self.slots[port].interface is None:
             raise _DroppedError("environment_unattached")
+        if side == INSIDE and self.slots[port].silent:
+            raise _DroppedError("environment_frozen")
         if len(frame) < 14:
             raise _DroppedError("frame_truncated")
         ethertype = packet.word(frame, 12)
-        ours = self.slots[port].gateway_mac if side == INSIDE else self.interfaces[port].mac
+        if side == HOST:
+            ours = self.hosts[port].gateway_mac
+        else:
+            ours = self.slots[port].gateway_mac if side == INSIDE else self.interfaces[port].mac
         broadcast = frame[:6] == b"\xff" * 6
         if frame[:6] != ours and not (broadcast and ethertype == packet.ETHERTYPE_ARP):
             raise _DroppedError("not_ours")
@@ -233,28 +251,9 @@ class ReferenceNat(LinkRules):
         self._sender_mac = frame[6:12]
         if side == INSIDE:
             return self._from_inside(datagram, port, now, partial, chosen)
+        if side == HOST:
+            return self._from_host(datagram, port, now, partial)
         return self._from_outside(datagram, port, now, partial)
-
-    def _arp(self, frame: bytes, side: int, port: int) -> Result:
-        if side == INSIDE:
-            reason, reply = arp.on_slot(frame, self.slots[port])
-        else:
-            ours = {self.interfaces[number].address for number in self.addresses(port)}
-
-            def seen(address: IPv4Address, mac: bytes, answer: bool) -> bool:
-                if answer and self.neighbours.answered(port, address, mac, self.clock):
-                    self.extra += self.set_neighbour(port, address, mac, self.clock)
-                    return True
-                self.neighbours.hinted(port, address, mac, self.clock)
-                return False
-
-            reason, reply = arp.on_interface(frame, self.interfaces[port], ours, seen)
-        if reason is not None:
-            raise _DroppedError(reason)
-        if not reply:
-            return Result(LEARN)
-        self._count("replies_arp")
-        return Result(REPLY, None, side, port, reply)
 
     def _from_inside(
         self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
@@ -264,17 +263,23 @@ class ReferenceNat(LinkRules):
             raise _DroppedError("source_spoofed")
         self._count_passage("in_from_source", datagram)
         refuse_source_routes(datagram)
-        if _invalid(datagram.destination):
+        if never_a_host(datagram.destination):
             raise _DroppedError("destination_invalid")
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
             raise _DroppedError("destination_gateway")
+        host = self.host_at(datagram.destination, interface.vpc)
         hairpin = self._own(datagram.destination, interface.vpc)
         if hairpin and not self.behaviour.hairpinning:
             raise _DroppedError("destination_hairpin")
-        if not hairpin and not any(
-            datagram.destination in network for network in interface.destinations
+        if (
+            not hairpin
+            and host is None
+            and not any(datagram.destination in network for network in interface.destinations)
         ):
-            raise _DroppedError("no_route")
+            assert slot.interface is not None
+            way = self._route_away((INSIDE, number), interface.route_table, datagram.destination)
+            assert isinstance(way, Way)
+            self.way = way
         if datagram.fragment:
             return self._fragment(datagram, INSIDE, number, now, partial, chosen)
         check_transport(datagram, partial)
@@ -306,6 +311,9 @@ class ReferenceNat(LinkRules):
                     raise
                 return self._told(datagram, number, str(refused), 3, 13)
         else:
+            host = self.host_at(datagram.destination, interface.vpc)
+            if host is not None and entry.created < self.hosts[host].since:
+                self._welcome(key, entry.interface)
             try:
                 self._track(entry, datagram, INSIDE, now)
             except _DroppedError as drop:
@@ -322,18 +330,28 @@ class ReferenceNat(LinkRules):
         if target is not None:
             self._count("packets_hairpinned", len(changed.segments()))
             return self._into_flow(changed, target, now, partial, aged=True)
-        return self._leaving(changed, entry.interface, partial)
+        return self._out(changed, entry.interface, partial)
 
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
         found = self._number(number, datagram.destination)
         if found is None:
-            raise _DroppedError("not_ours")
+            if self.host_behind(number, datagram.destination) is None:
+                raise _DroppedError("not_ours")
+            return self._from_router(datagram, number, now, partial)
         number = found
         interface = self.interfaces[number]
         self._count_passage("in_from_destination", datagram)
         refuse_source_routes(datagram)
-        if self._own(datagram.source, interface.vpc) or _invalid(datagram.source):
+        if never_a_host(datagram.source) or (
+            not interface.role
+            and (
+                self._own(datagram.source, interface.vpc)
+                or self.host_at(datagram.source, interface.vpc) is not None
+            )
+        ):
             raise _DroppedError("source_invalid")
+        if interface.serves and interface.serves[0] == "host":
+            return self._unchanged(datagram, (OUTSIDE, number), now, partial)
         if datagram.fragment:
             return self._fragment(datagram, OUTSIDE, number, now, partial, None)
         check_transport(datagram, partial)
@@ -354,6 +372,8 @@ class ReferenceNat(LinkRules):
         if entry is None:
             target = self._admitted(number, datagram.protocol, datagram.source, nat_port, now)
         else:
+            if self.slots[entry.slot].silent:
+                raise _DroppedError("environment_frozen")
             self._track(entry, datagram, OUTSIDE, now)
             target = entry
         if told := self._too_large(datagram, target, OUTSIDE, number):
@@ -374,11 +394,16 @@ class ReferenceNat(LinkRules):
         if protocol == packet.TCP:
             segment = packet.parse_segment(datagram.payload)
             kind = tracker.kind_of(segment.flags)
-            answers = kind is tracker.Kind.SYNACK and self._answers(key, now)
+            answers = kind is tracker.Kind.SYNACK and not self.way and self._answers(key, now)
             if kind is not tracker.Kind.SYN and not answers:
                 raise _DroppedError("tcp_no_flow")
         self._admit(self._attached_to(number), key)
-        interface, nat_port = self._allocated(key, datagram.source, chosen, now)
+        hop = None
+        if self.way is None:
+            interface, nat_port = self._allocated(key, datagram.source, chosen, now)
+        else:
+            gateway = self.way.interface
+            interface, nat_port, hop = self._allocated_at_gateway(key, gateway, chosen, now)
         entry = Entry(
             protocol=protocol,
             slot=number,
@@ -391,7 +416,8 @@ class ReferenceNat(LinkRules):
             nat_port=nat_port,
             created=self.clock,
             last_seen=now,
-            mapped=self.behaviour.endpoint_independent,
+            mapped=self.behaviour.endpoint_independent and hop is None,
+            hop=hop,
         )
         self._begin(entry, datagram, INSIDE, now)
         self.inside[key] = entry
@@ -413,6 +439,14 @@ class ReferenceNat(LinkRules):
             entry.state = State.UDP if entry.protocol == packet.UDP else State.ICMP
         self._count(f"flows_created_{PROTOCOL_NAMES[entry.protocol]}")
 
+    def _admit_again(self, entry: Entry) -> None:
+        """Ask security groups about another flow in the place of one."""
+        if isinstance(entry, PlainFlow):
+            self._admit_plain_again(entry)
+            return
+        self._admit(self._admitting(entry), entry.inside_key)
+        self._welcome(entry.inside_key, entry.interface)
+
     def _track(self, entry: Entry, datagram: Datagram, side: int, now: int) -> None:
         if entry.protocol == packet.TCP:
             self._track_tcp(entry, datagram, side, now)
@@ -420,7 +454,7 @@ class ReferenceNat(LinkRules):
         if entry.state is State.HELD:
             if side == OUTSIDE:
                 raise _DroppedError("flow_held")
-            self._admit(entry.interface, entry.inside_key)
+            self._admit_again(entry)
             self._begin(entry, datagram, side, now)
         if entry.protocol == packet.UDP and side == OUTSIDE:
             entry.state = State.UDP_REPLIED
@@ -440,7 +474,7 @@ class ReferenceNat(LinkRules):
         if step.drop is not None:
             raise _DroppedError(step.drop)
         if side == INSIDE and (step.restart or step.remembered):
-            self._admit(entry.interface, entry.inside_key)
+            self._admit_again(entry)
         if step.restart:
             if entry.state in LIVE:
                 self._count("flows_ended_tcp_replaced")
@@ -468,7 +502,9 @@ class ReferenceNat(LinkRules):
         inside_port = quote.port(of_source=False)
         key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
         entry = self._find_inside(key, now)
-        target = entry or self._admitted_from((number, quote.protocol, inside_port), quote, now)
+        target: Entry | Mapping | None = entry
+        if entry is None and self.way is None:
+            target = self._admitted_from((number, quote.protocol, inside_port), quote, now)
         if target is None:
             raise _DroppedError("icmp_error_no_flow")
         quoted = quote.rewritten(address=target.nat_address, port=target.nat_port, source=False)
@@ -479,7 +515,7 @@ class ReferenceNat(LinkRules):
         if receiver is not None:
             self._count("packets_hairpinned")
             return self._outside_error(changed, receiver, now)
-        result = self._leaving(changed, target.interface)
+        result = self._out(changed, target.interface)
         self._count("icmp_errors_translated")
         return result
 
@@ -492,6 +528,8 @@ class ReferenceNat(LinkRules):
 
     def _outside_error(self, datagram: Datagram, number: int, now: int) -> Result:
         quote = quote_in(datagram, packet.ECHO_REQUEST)
+        if self.link[0] == HOST and quote.inner.destination != datagram.source:
+            raise _DroppedError("icmp_error_mismatch")
         if quote.inner.source != self.interfaces[number].address:
             raise _DroppedError("icmp_error_mismatch")
         remote_port = 0 if quote.protocol == packet.ICMP else quote.port(of_source=False)
@@ -500,11 +538,12 @@ class ReferenceNat(LinkRules):
         entry = self._find_outside(key, now)
         if entry is None:
             raise _DroppedError("icmp_error_no_flow")
-        self._count("icmp_errors_translated")
         quoted = quote.rewritten(address=entry.inside_address, port=entry.inside_port, source=True)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
         changed = datagram.readdressed(destination=entry.inside_address)
-        return self._entering(changed.carrying(message), entry.slot)
+        result = self._entering(changed.carrying(message), entry.slot)
+        self._count("icmp_errors_translated")
+        return result
 
     def _time_exceeded(self, datagram: Datagram, number: int) -> Result:
         error = datagram.protocol == packet.ICMP
@@ -521,7 +560,7 @@ class ReferenceNat(LinkRules):
     def _idled(self, key: InsideKey, datagram: Datagram, now: int) -> bool:
         """Whether a segment without a flow is of a connection that was idle too long."""
         kind = tracker.kind_of(datagram.payload[13])
-        answers = kind is tracker.Kind.SYNACK and self._answers(key, now)
+        answers = kind is tracker.Kind.SYNACK and not self.way and self._answers(key, now)
         return not answers and self.tombstones.has(key)
 
     def _idle(self, datagram: Datagram, number: int) -> Result:

@@ -27,15 +27,26 @@ class Rule:
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules of an interface, and of the destinations that have security groups themselves."""
+    """Rules of an interface or a host, and of destinations with security groups of their own.
+
+    What is withheld nobody may begin, whatever the others say.
+    """
 
     egress: tuple[Rule, ...] | None = None
     guarded: Mapping[IPv4Address, tuple[Rule, ...]] = field(default_factory=dict)
+    ingress: tuple[Rule, ...] | None = None
+    withheld: tuple[Rule, ...] = ()
+
+    def admits(self, protocol: int, source: IPv4Address, port: int) -> bool:
+        """Whether a flow from this address may reach the host."""
+        return self.ingress is None or _any(self.ingress, protocol, source, port)
 
     def refusal(
         self, own: IPv4Address, protocol: int, destination: IPv4Address, port: int
     ) -> str | None:
         """Why an interface with the address `own` may not begin a flow, or None."""
+        if _any(self.withheld, protocol, destination, port):
+            return "lambda_icmp" if protocol == ICMP else "lambda_port"
         if self.egress is not None and not _any(self.egress, protocol, destination, port):
             return "security_group_egress"
         guard = self.guarded.get(destination)

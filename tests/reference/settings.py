@@ -66,6 +66,11 @@ class Interface:
     policy: Policy | None = None
     mtu: int = 65535
     primary: int | None = None
+    role: str = ""
+    """What it is besides: an internet gateway, or a NAT gateway, which has no link."""
+    serves: tuple[str, int] | None = None
+    """The host or NAT gateway's address that an internet gateway's address stands for."""
+    route_table: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,35 @@ class Slot:
     gateway_mac: bytes
     interface: int | None
     mtu: int = 65535
+    silent: bool = False
+    """It stands still: nothing passes its link, and no flow notices what would."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of a VPC, on its own link; the link of `interface` leads to the VPC's router."""
+
+    address: IPv4Address
+    subnet: IPv4Network
+    router: IPv4Address
+    host_mac: bytes
+    gateway_mac: bytes
+    interface: int
+    vpc: int = 0
+    policy: Policy | None = None
+    mtu: int = 65535
+    route_table: int | None = None
+    since: int = 0
+    """When it got its address, in milliseconds."""
+
+
+_NOWHERE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4"))
+_RESERVED = IPv4Network("240.0.0.0/4")
+
+
+def never_a_host(address: IPv4Address) -> bool:
+    """Whether an address can be nobody's."""
+    return address in _RESERVED or any(address in network for network in _NOWHERE)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from dataclasses import replace
 from tests.reference import fragments, mtu, packet
 from tests.reference.errors import DroppedError
 from tests.reference.flow import Entry, OutsideKey
+from tests.reference.gateways import RouteRules
 from tests.reference.identification import Identifications, number_of, numbered
-from tests.reference.mapping import Chosen, Mapping, MappingRules
+from tests.reference.mapping import Chosen, Mapping
 from tests.reference.packet import Datagram
 from tests.reference.reading import checked_ipv4, ports_inside, ports_outside
 from tests.reference.result import REPLY, WAIT, Result
@@ -24,7 +25,7 @@ def _of_tcp(datagram: Datagram) -> bool:
     return bool(datagram.segment_bytes) and datagram.protocol == packet.TCP
 
 
-class SizeRules(MappingRules):
+class SizeRules(RouteRules):
     """Rules about what is too large, and about parts of datagrams."""
 
     def __init__(self) -> None:
@@ -34,6 +35,9 @@ class SizeRules(MappingRules):
         self.fragments: dict[fragments.Key, fragments.Context] = {}
         self.identifications = Identifications()
         self.drops: dict[str, int] = {}
+        self.link: tuple[int, int] = (INSIDE, 0)
+        """Side and number of the link on which the frame came."""
+        self._times = 1
 
     def _out_of_flow(
         self, datagram: Datagram, number: int, now: int, partial: bool, chosen: Chosen | None
@@ -64,21 +68,34 @@ class SizeRules(MappingRules):
     ) -> Result | None:
         """What becomes of a packet that must not be cut and is too large for its way."""
         slot, interface = self.slots[entry.slot], self.interfaces[entry.interface]
-        limit = interface.mtu if side == INSIDE else slot.mtu
-        whole = packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT
-        if max(datagram.segments()) <= limit:
+        limit = self._ways(datagram, entry, side)[side == INSIDE]
+        if not self._must_be_told(datagram, limit):
             return None
-        if not whole:
-            if _of_tcp(datagram) and datagram.headers >= limit:
-                raise DroppedError("mtu_exceeded")
-            return None
-        if fragments.extent(datagram)[0]:
-            raise DroppedError("mtu_exceeded")
+        link_side, link = self.link
+        if link_side not in (INSIDE, OUTSIDE):
+            answer = mtu.fragmentation_needed(datagram, self.hosts[link].router, limit)
+            return self._tell_host(link, "mtu_exceeded", "replies_icmp", answer)
         source = slot.gateway if side == INSIDE else interface.address
         answer = mtu.fragmentation_needed(datagram, source, limit)
         if side == OUTSIDE:
             answer = self.identifications.identified(checked_ipv4(answer)).packed()
         return self._answered(number, "mtu_exceeded", "replies_icmp", answer, side)
+
+    def _must_be_told(self, datagram: Datagram, limit: int) -> bool:
+        """Whether a packet is too large and its sender to be told, or (DroppedError) not."""
+        if max(datagram.segments()) <= limit:
+            return False
+        if not packet.word(datagram.header, 6) & mtu.DONT_FRAGMENT:
+            if _of_tcp(datagram) and datagram.headers >= limit:
+                raise DroppedError("mtu_exceeded")
+            return False
+        if fragments.extent(datagram)[0]:
+            raise DroppedError("mtu_exceeded")
+        return True
+
+    def _ways(self, datagram: Datagram, entry: Entry | Mapping, side: int) -> tuple[int, int]:
+        """MTU on the way to a flow's originator, and to its responder."""
+        return self.slots[entry.slot].mtu, self.interfaces[entry.interface].mtu
 
     def _fitted(
         self, datagram: Datagram, entry: Entry | Mapping, side: int, partial: bool
@@ -86,17 +103,41 @@ class SizeRules(MappingRules):
         """The packet with its MSS option and, if it is a super-frame of TCP, its segments made
         small enough.
         """
-        limit = (self.interfaces[entry.interface] if side == INSIDE else self.slots[entry.slot]).mtu
+        ways = self._ways(datagram, entry, side)
+        limit = ways[side == INSIDE]
         if _of_tcp(datagram) and max(datagram.segments()) > limit:
             datagram = replace(datagram, segment_bytes=limit - datagram.headers)
         opens = datagram.protocol == packet.TCP and datagram.payload[13] & packet.SYN
         if not opens or not self.behaviour.mss_clamping:
             return datagram
-        smaller = min(self.slots[entry.slot].mtu, self.interfaces[entry.interface].mtu)
-        datagram, count = mtu.clamped(datagram, smaller - 40, partial=partial)
+        datagram, count = mtu.clamped(datagram, min(ways) - 40, partial=partial)
         for _ in range(count):
             self._count("mss_clamped")
         return datagram
+
+    def _tell_host(self, number: int, reason: str, counter: str, answer: bytes) -> Result:
+        raise NotImplementedError
+
+    def _to_host(
+        self, datagram: Datagram, number: int, partial: bool, counted: str = "out_to_source"
+    ) -> Result:
+        raise NotImplementedError
+
+    def _plain_ports(self, datagram: Datagram) -> tuple[int, int, int]:
+        raise NotImplementedError
+
+    def _aged(self, datagram: Datagram) -> Result:
+        raise NotImplementedError
+
+    def _out_plain(
+        self, datagram: Datagram, place: tuple[int, int], now: int, partial: bool
+    ) -> Result:
+        raise NotImplementedError
+
+    def _plain_piece(
+        self, piece: Datagram, context: fragments.Context, place: tuple[int, int]
+    ) -> None:
+        raise NotImplementedError
 
     def _in_pieces(self, datagram: Datagram, limit: int, partial: bool) -> list[list[Datagram]]:
         """What a packet leaves as: the pieces of each of its datagrams."""
@@ -140,10 +181,15 @@ class SizeRules(MappingRules):
         first = fragments.extent(piece)[0] == 0
         if first:
             # A type of ICMP that is not translated is refused before its time to live is seen.
-            ports_inside(piece) if side == INSIDE else ports_outside(piece)
+            if side in (INSIDE, OUTSIDE):
+                ports_inside(piece) if side == INSIDE else ports_outside(piece)
+            else:
+                self._plain_ports(piece)
         if piece.ttl <= 1:
             if first and side == INSIDE:
                 return self._time_exceeded(piece, number)
+            if first and side != OUTSIDE:
+                return self._aged(piece)
             raise DroppedError("ttl_exceeded")
         self._give_up_fragments(now, EXPIRED_AT_ONCE)
         key = fragments.key_of(piece, side, number)
@@ -180,11 +226,14 @@ class SizeRules(MappingRules):
         chosen: Chosen | None,
     ) -> Result:
         drops = dict(self.drops)
+        place = (self.link[0], number)
         try:
             if side == INSIDE:
                 result = self._out_of_flow(piece, number, now, False, chosen)
-            else:
+            elif side == OUTSIDE:
                 result = self._into_flow(piece, number, now, False)
+            else:
+                result = self._out_plain(piece, place, now, False)
         except DroppedError as drop:
             context.reason = str(drop)
             self._drop_waiting(context, context.reason)
@@ -197,8 +246,8 @@ class SizeRules(MappingRules):
         context.first = piece
         context.became = checked_ipv4(result.frame[14:])
         context.left = (result.side, result.port)
-        if side == INSIDE:
-            source = context.became.source
+        source = context.became.source
+        if source != piece.source:
             left = (source, piece.destination, piece.protocol), number_of(context.became)
             self.identifications.hold(*left)
             context.holds = left
@@ -228,10 +277,13 @@ class SizeRules(MappingRules):
         assert context.first is not None
         assert context.became is not None
         out_side, out_port = context.left
+        place = (self.link[0], number)
         sender = receiver = None
         if side == INSIDE:
             remote_port, port = ports_inside(context.first)
             sender = self.inside.get((number, piece.protocol, piece.destination, remote_port, port))
+        elif side not in (INSIDE, OUTSIDE):
+            self._plain_piece(piece, context, place)
         else:
             remote_port, port = ports_outside(context.first)
             receiver = self.outside.get((number, piece.protocol, piece.source, remote_port, port))
@@ -246,10 +298,12 @@ class SizeRules(MappingRules):
             source=context.became.source, destination=context.became.destination
         ).one_hop_older()
         changed = numbered(changed, number_of(context.became))
-        result = (
-            self._entering(changed, out_port, False)
-            if out_side == INSIDE
-            else self._leaving(changed, out_port, False)
-        )
+        if out_side == INSIDE:
+            result = self._entering(changed, out_port, False)
+        elif out_side == OUTSIDE:
+            result = self._leaving(changed, out_port, False)
+        else:
+            counted = "out_to_destination" if side == INSIDE else "out_to_source"
+            result = self._to_host(changed, out_port, False, counted)
         self._count("fragments_forwarded")
         return result

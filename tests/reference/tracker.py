@@ -241,6 +241,9 @@ class Tracker:
             sender.ack = segment.ack
             sender.raw_window = segment.window
             sender.of_syn = syn
+        elif segment.has_ack and peer.seen and side == INSIDE and not sender.ack_seen:
+            # It speaks of an old connection: its refusal has this number (RFC 9293 3.10.7.4).
+            sender.ack = segment.ack
 
     def closed_by(self, segment: Segment, side: int) -> bool:
         """Whether a segment that was noted leaves nothing of either end to be acknowledged."""
@@ -257,7 +260,7 @@ class Tracker:
         peer = self.directions[1 - side]
         if peer.ack_seen:
             return (segment.seq - peer.ack) & 0xFFFFFFFF <= self.window(1 - side)
-        return segment.seq == self.directions[side].seq_end
+        return segment.seq in (self.directions[side].seq_end, peer.ack)
 
 
 @dataclass(frozen=True)
@@ -293,6 +296,8 @@ def _syn(tracker: Tracker, state: State, segment: Segment, side: int, may_open: 
 
 def _reset(tracker: Tracker, state: State, segment: Segment, side: int) -> Step:
     refuses = tracker.answers(segment, side)
+    ours = tracker.remembered is not None and tracker.remembered.side == INSIDE
+    may_refuse = side == INSIDE and (ours or state is State.SYN_RECEIVED)
     if state is State.SYN_SENT:
         if side == INSIDE:
             return Step(state)
@@ -300,7 +305,7 @@ def _reset(tracker: Tracker, state: State, segment: Segment, side: int) -> Step:
             return Step(State.RESET, refresh=True)
     elif tracker.in_window(segment, side):
         return Step(state) if state in ENDED else Step(State.RESET, refresh=True)
-    elif refuses or (side == INSIDE and tracker.remembered and tracker.remembered.side == INSIDE):
+    elif refuses or may_refuse:
         return Step(state)
     return Step(state, drop="tcp_rst_window")
 

@@ -7,16 +7,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hyperplane_nat.runtime.environment import Settings
 from hyperplane_nat.runtime.sandbox import EntrypointError, Started
 from hyperplane_nat.runtime.variables import Identity
-from netns import processes
 
 RUNTIME = """
-import http.client, json, os, sys, time
+import http.client, json, os, socket, sys, time
 api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
 base = "/2018-06-01/runtime/"
 def post(path, body, **headers):
@@ -30,6 +30,10 @@ if how == "exit": sys.exit(7)
 if how == "error":
     post("init/error", b'{"errorType": "Runtime.ImportModuleError", "errorMessage": "no"}')
     sys.exit(1)
+if how in ("odd", "deep"):
+    odd = b'{"errorType": null, "errorMessage": 5}'
+    post("init/error", odd if how == "odd" else b"[" * 200000)
+    time.sleep(60)
 while True:
     api.request("GET", base + "invocation/next")
     answer = api.getresponse()
@@ -47,6 +51,16 @@ while True:
     elif do == "other":
         told = post("invocation/nobody/response", b"1")
         post(path + "/response", json.dumps([told[0], json.loads(told[1])]).encode())
+    elif do == "wait": time.sleep(0.2) ; post(path + "/response", b"1")
+    elif do == "late": post(path + "/response", json.dumps(post("init/error", b"")[0]).encode())
+    elif do == "connect":
+        kept = [socket.create_connection((api.host, api.port)) for _ in range(event["count"])]
+        open_ = 0
+        for each in kept:
+            each.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            try: open_ += bool(each.recv(1))
+            except OSError: pass
+        post(path + "/response", json.dumps(open_).encode())
     elif do == "leave":
         post(path + "/response", b"1")
         sys.exit(0)
@@ -58,10 +72,16 @@ while True:
 class PlainBox:
     """See `environment.Box`."""
 
+    command: Sequence[str] = (sys.executable, "-c", RUNTIME)
+
     def __init__(self) -> None:
         self.address = ""
+        self.variables: dict[str, str] = {}
+        """Of its own, besides those that a program is given."""
+        self.directory: Path | None = None
         self.started: list[Started] = []
         self.refusal: str | None = None
+        self.group: Any = None
 
     def listen(self, name: str) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -70,24 +90,34 @@ class PlainBox:
         self.address = f"{host}:{port}"
         return listener
 
-    def start(self, name: str, code: Path, runtime: str, variables: Mapping[str, str]) -> Started:
+    def start(
+        self,
+        name: str,
+        code: Path,
+        runtime: str,
+        variables: Mapping[str, str],
+        *,
+        memory_mb: int,
+        ephemeral_storage_mb: int,
+        layers: Sequence[Path],
+    ) -> Started:
         if self.refusal is not None:
             raise EntrypointError(self.refusal)
         output, theirs = os.pipe2(os.O_CLOEXEC)
         process = subprocess.Popen(
-            [sys.executable, "-c", RUNTIME],
-            env={**variables, "AWS_LAMBDA_RUNTIME_API": self.address},
+            self.command,
+            env={**variables, **self.variables, "AWS_LAMBDA_RUNTIME_API": self.address},
+            cwd=self.directory,
             stdout=theirs,
             stderr=theirs,
         )
         os.close(theirs)
         os.set_blocking(output, False)
-        self.started.append(Started(process, output, processes.now()))
+        self.started.append(Started(process, output, process.pid, self.group))
         return self.started[-1]
 
-    def kill(self, name: str, started: Started) -> None:
-        if started.process.poll() is None:
-            started.process.kill()
+    def kill(self, started: Started) -> None:
+        started.process.kill()
 
 
 def settings(handler: str = "app.handler", *, timeout_seconds: float = 20.0) -> Settings:
@@ -99,4 +129,5 @@ def settings(handler: str = "app.handler", *, timeout_seconds: float = 20.0) -> 
         runtime="python3.11",
         environment={"TABLE": "t"},
         timeout_seconds=timeout_seconds,
+        ephemeral_storage_mb=512,
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from hyperplane_nat.runtime import code
 from hyperplane_nat.runtime.code import CodeError, code_sha256, directory_of
+from hyperplane_nat.runtime.uploads import archive_of
 
 
 def test_a_directory_is_used_where_it_is(tmp_path: Path) -> None:
@@ -68,6 +70,38 @@ def test_what_is_no_code(tmp_path: Path, name: str, content: bytes | None, says:
     assert list((tmp_path / "made").glob("*")) == []
 
 
+def damaged(kind: str) -> bytes:
+    """An archive of one file, with what `zipfile` has an error of its own for each."""
+    content = io.BytesIO()
+    method = zipfile.ZIP_LZMA if kind == "lzma" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(content, "w", method) as file:
+        file.writestr("app.py", "def handler(event, context): return event\n" * 9)
+    result = bytearray(content.getvalue())
+    entry = result.rindex(b"PK\1\2")
+    match kind:
+        case "deflate":
+            result[36:38] = b"\xff\xff"
+        case "lzma":
+            result[45:60] = b"\xff" * 15
+        case "version":
+            result[entry + 6] = 152
+        case "name":
+            result[entry + 9] |= 8
+            result[entry + 46] = 0xFF
+        case "no name":
+            result[30] = result[entry + 46] = 0
+    return bytes(result)
+
+
+@pytest.mark.parametrize("kind", ["deflate", "lzma", "version", "name", "no name"])
+def test_a_damaged_archive(tmp_path: Path, kind: str) -> None:
+    archive = tmp_path / "code.zip"
+    archive.write_bytes(damaged(kind))
+    with pytest.raises(CodeError, match="could not unzip it"):
+        directory_of(archive, tmp_path / "made")
+    assert list((tmp_path / "made").glob("*")) == []
+
+
 def test_an_archive_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "UNPACKED_BYTES_MAX", 10)
     archive = tmp_path / "code.zip"
@@ -75,6 +109,17 @@ def test_an_archive_that_is_too_large(tmp_path: Path, monkeypatch: pytest.Monkey
         file.writestr("app.py", "x" * 11)
     with pytest.raises(CodeError, match="must be smaller than 10 bytes"):
         directory_of(archive, tmp_path / "made")
+
+
+@pytest.mark.timeout(10)
+def test_pipes_and_devices_are_no_code(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    for path in (tmp_path / "pipe.py", Path("/dev/zero")):
+        assert code_sha256(path) == ""
+        with pytest.raises(CodeError, match="cannot be read"):
+            directory_of(path, tmp_path / "made")
+        with pytest.raises(CodeError, match="neither a directory nor a zip archive"):
+            archive_of(path)
 
 
 def test_the_digest_tells_one_state_from_another(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.runtime.environment import Environment, Settings
+from hyperplane_nat.runtime.environment import CONNECTIONS_MAX, Environment, Settings
 from hyperplane_nat.runtime.invocation import ANSWER_BYTES_MAX, Invocation, Outcome
 from hyperplane_nat.runtime.logs import FunctionLog
 from tests.runtime.box import PlainBox, settings
@@ -24,6 +26,7 @@ class Scene:
         self.box = PlainBox()
         self.gone: list[int] = []
         self.told = asyncio.Event()
+        self.still = asyncio.Event()
         self.environment = Environment(
             7,
             "nowhere",
@@ -31,6 +34,7 @@ class Scene:
             self.box,
             FunctionLog(self.log, lambda: 0.0),
             on_gone=self._note,
+            on_still=lambda _number: self.still.set(),
             init_seconds=init_seconds,
         )
 
@@ -96,6 +100,34 @@ def test_one_initialization_serves_several_invocations(tmp_path: Path) -> None:
     assert scene.gone == []
 
 
+def test_initialized_ahead(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        assert await scene.environment.initialize() is None
+        assert not scene.environment.busy
+        outcome = await scene.invoke(a=1)
+        assert json.loads(outcome.payload)["event"] == {"a": 1}
+        assert outcome.init_seconds is None
+
+    scene = play(tmp_path, work)
+    assert len(scene.box.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        ("error", "Runtime.ImportModuleError: no"),
+        ("exit", "Runtime.ExitError: RequestId: "),
+    ],
+)
+def test_an_initialization_ahead_that_fails(tmp_path: Path, handler: str, reason: str) -> None:
+    async def work(scene: Scene) -> None:
+        told = await scene.environment.initialize()
+        assert told is not None
+        assert told.startswith(reason)
+
+    assert play(tmp_path, work, settings(handler)).gone == []
+
+
 def test_time_is_up(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         outcome = await scene.invoke(do="hang")
@@ -135,6 +167,26 @@ def test_the_runtime_ends_between_invocations(tmp_path: Path) -> None:
         assert scene.gone == [7]
 
     play(tmp_path, work)
+
+
+def test_the_runtime_ends_at_the_moment_of_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = itertools.count()
+    original = asyncio.wait
+
+    async def wait(futures: Any, **more: Any) -> Any:
+        if next(waits) == 1:
+            # Until the answer and the end are both there.
+            more["return_when"] = asyncio.ALL_COMPLETED
+        return await original(futures, **more)
+
+    async def work(scene: Scene) -> None:
+        monkeypatch.setattr(asyncio, "wait", wait)
+        outcome = await scene.invoke(do="leave")
+        assert (outcome.payload, outcome.error, outcome.gone) == (b"1", None, True)
+
+    assert play(tmp_path, work).gone == []
 
 
 def test_an_error_of_the_handler_leaves_the_environment(tmp_path: Path) -> None:
@@ -184,6 +236,43 @@ def test_an_initialization_that_fails(tmp_path: Path, handler: str, kind: str) -
     play(tmp_path, work, settings(handler))
 
 
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [
+        ("odd", {"errorType": None, "errorMessage": 5}),
+        ("deep", {"errorType": "Runtime.Unknown", "errorMessage": "[" * 200_000}),
+    ],
+)
+def test_a_failure_that_is_told_oddly_and_a_runtime_that_stays(
+    tmp_path: Path, handler: str, told: object
+) -> None:
+    async def work(scene: Scene) -> None:
+        outcome = await scene.invoke()
+        assert (outcome.error, outcome.gone) == ("Unhandled", True)
+        assert json.loads(outcome.payload) == told
+        assert scene.box.started[0].process.wait(5) == -9
+
+    play(tmp_path, work, settings(handler))
+
+
+def test_who_has_initialized_tells_of_no_failure(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        assert (await scene.invoke(do="late")).payload == b"403"
+        assert (await scene.invoke()).error is None
+
+    play(tmp_path, work)
+
+
+def test_connections_to_the_runtime_api_are_bounded(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        outcome = await scene.invoke(do="connect", count=CONNECTIONS_MAX + 20)
+        # The runtime's own is one of them.
+        assert json.loads(outcome.payload) == CONNECTIONS_MAX - 1
+        assert (await scene.invoke()).error is None
+
+    play(tmp_path, work)
+
+
 def test_an_initialization_that_hangs_is_begun_anew_once(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         outcome = await scene.invoke()
@@ -203,6 +292,70 @@ def test_nothing_that_can_be_started(tmp_path: Path) -> None:
             "Runtime.InvalidEntrypoint",
             "RequestId: the-request Error: Couldn't find valid bootstrap(s): []",
         )
+        assert outcome.gone
+
+    play(tmp_path, work)
+
+
+class Group:
+    """See `netns.cgroups.Group`."""
+
+    freezes = True
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.killed = 0
+
+    def freeze(self) -> None:
+        self.done.append("freeze")
+
+    def thaw(self) -> None:
+        self.done.append("thaw")
+
+    def out_of_memory(self) -> int:
+        return self.killed
+
+
+def test_it_stands_still_between_invocations(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        group = scene.box.group = Group()
+        await scene.invoke()
+        await scene.still.wait()
+        assert scene.environment.still
+        assert group.done == ["freeze"]
+        scene.still.clear()
+        assert (await scene.invoke()).error is None
+        await scene.still.wait()
+        assert group.done == ["freeze", "thaw", "freeze"]
+
+    play(tmp_path, work)
+
+
+def test_one_that_is_not_to_be_frozen(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        group = scene.box.group = Group()
+        await scene.invoke()
+        await scene.invoke()
+        assert group.done == []
+
+    play(tmp_path, work, dataclasses.replace(settings(), freeze=False))
+
+
+@pytest.mark.parametrize(
+    ("do", "killed", "kind"),
+    [
+        ({"do": "kill"}, 1, "Runtime.OutOfMemory"),
+        ({"do": "kill"}, 0, "Runtime.ExitError"),
+        # What was killed was another process of it.
+        ({"do": "exit", "status": 3}, 1, "Runtime.ExitError"),
+    ],
+)
+def test_out_of_memory(tmp_path: Path, do: dict[str, Any], killed: int, kind: str) -> None:
+    async def work(scene: Scene) -> None:
+        scene.box.group = Group()
+        scene.box.group.killed = killed
+        outcome = await scene.invoke(**do)
+        assert error(outcome)[0] == kind
         assert outcome.gone
 
     play(tmp_path, work)

@@ -39,10 +39,37 @@ def test_the_tail_is_of_an_invocation_and_short(function_log: FunctionLog) -> No
     assert output.tail.endswith(b"x\nlast\n")
 
 
-def test_a_line_without_end_is_cut(tmp_path: Path, function_log: FunctionLog) -> None:
+@pytest.mark.parametrize("end", [b"", b"\nmore\n"])
+def test_a_line_that_is_too_long_is_cut(
+    tmp_path: Path, function_log: FunctionLog, end: bytes
+) -> None:
     output = Output(function_log, "env-1")
-    output.add(b"x" * (logs.LINE_BYTES_MAX + 10))
-    assert len((tmp_path / "f.log").read_bytes().splitlines()) == 1
+    output.add(b"x" * logs.LINE_BYTES_MAX)
+    output.add(b"x" * (logs.LINE_BYTES_MAX + 10) + end)
+    output.flush()
+    lines = [line.split()[2] for line in (tmp_path / "f.log").read_bytes().splitlines()]
+    whole = b"x" * logs.LINE_BYTES_MAX
+    assert lines == [whole, whole, b"x" * 10, *end.split()]
+
+
+def test_lines_that_are_empty_are_lines(tmp_path: Path, function_log: FunctionLog) -> None:
+    output = Output(function_log, "env-1")
+    output.add(b"\n\na")
+    output.add(b"\n\n")
+    assert len((tmp_path / "f.log").read_bytes().splitlines()) == 4
+    assert output.tail == b"\n\na\n\n"
+
+
+def test_a_flood_is_read_in_pieces(function_log: FunctionLog) -> None:
+    output = Output(function_log, "env-1")
+    ours, theirs = os.pipe()
+    os.write(theirs, b"\n" * 5000)
+    assert drain(ours, output, 1000)
+    assert len(output.tail) == 1000
+    assert drain(ours, output, 4000)
+    os.close(theirs)
+    assert not drain(ours, output, 1)
+    os.close(ours)
 
 
 def test_a_long_log_makes_room(
@@ -50,7 +77,7 @@ def test_a_long_log_makes_room(
 ) -> None:
     monkeypatch.setattr(logs, "FILE_BYTES_MAX", 100)
     for number in range(10):
-        function_log.write("env-1", [b"line %d" % number])
+        function_log.write("env-1", b"line %d" % number)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert set(files) <= {"f.log", "f.log.1"}
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 300
@@ -62,8 +89,8 @@ def test_what_is_in_a_pipe_is_read_to_its_end(function_log: FunctionLog) -> None
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
     os.write(theirs, b"said\n")
-    assert drain(ours, output)
+    assert drain(ours, output, logs.PIPE_BYTES)
     os.close(theirs)
-    assert not drain(ours, output)
+    assert not drain(ours, output, logs.PIPE_BYTES)
     os.close(ours)
     assert output.tail == b"said\n"

@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from hyperplane_nat.runtime.code import OWN_RUNTIME
 from hyperplane_nat.runtime.sandbox import EntrypointError, Sandbox, Started
-from netns import NetnsError, namespace, processes
+from netns import NetnsError, files, namespace, processes
+from netns.cgroups import Family, Mounts
 
 pytestmark = pytest.mark.live
 
@@ -34,11 +36,17 @@ def room(lab_name: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
+def box(tmp_path: Path, lab_name: str) -> Iterator[Sandbox]:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "secret").touch()
-    return Sandbox(uid=UID, hidden=[hidden])
+    groups = Family(Mounts.find(), lab_name)
+    groups.make()
+    uploads = hidden / "uploads"
+    uploads.mkdir(mode=0o700)
+    files.write(hidden, nameserver="169.254.169.253", hostname="169.254.100.2")
+    yield Sandbox(uid=UID, hidden=[hidden], groups=groups, uploads=uploads, etc=hidden)
+    groups.remove()
 
 
 def code(directory: Path, text: str | None, mode: int = 0o755) -> Path:
@@ -51,6 +59,25 @@ def code(directory: Path, text: str | None, mode: int = 0o755) -> Path:
         (made / "bootstrap").write_text(text)
         (made / "bootstrap").chmod(mode)
     return made
+
+
+def start(
+    box: Sandbox,
+    name: str,
+    code: Path,
+    runtime: str,
+    variables: dict[str, str],
+    layers: Sequence[Path] = (),
+) -> Started:
+    return box.start(
+        name,
+        code,
+        runtime,
+        variables,
+        memory_mb=128,
+        ephemeral_storage_mb=512,
+        layers=layers,
+    )
 
 
 def said(started: Started) -> str:
@@ -67,7 +94,7 @@ def said(started: Started) -> str:
 
 def test_it_sees_its_code_and_its_namespace(room: str, box: Sandbox, tmp_path: Path) -> None:
     text = LOOK.replace("$1", str(tmp_path))
-    started = box.start(room, code(tmp_path, text), "provided", VARIABLES)
+    started = start(box, room, code(tmp_path, text), "provided", VARIABLES)
     with namespace.opened(room) as descriptor:
         inside = processes.identity(descriptor)
     # The hidden directory is below the test's, which only root may enter.
@@ -88,10 +115,50 @@ def test_the_python_of_this_program_and_its_client(room: str, box: Sandbox, tmp_
     (made / "awslambdaric").mkdir()
     (made / "awslambdaric" / "__init__.py").touch()
     (made / "awslambdaric" / "__main__.py").write_text(program)
-    started = box.start(room, made, OWN_RUNTIME, VARIABLES)
+    started = start(box, room, made, OWN_RUNTIME, VARIABLES)
     prefix, arguments = json.loads(said(started))
     assert prefix in ("/usr", "/var/lang")
     assert arguments[1:] == ["app.handler"]
+
+
+def test_layers_are_opt_and_before_the_runtimes_own_modules(
+    room: str, box: Sandbox, tmp_path: Path
+) -> None:
+    made = code(tmp_path, None)
+    (made / "awslambdaric").mkdir()
+    (made / "awslambdaric" / "__init__.py").touch()
+    program = (
+        "import json, os, sys, layered; "
+        "print(json.dumps([layered.VALUE, sys.path[:4], sorted(os.listdir('/opt')), "
+        "os.access('/opt', os.W_OK)]))"
+    )
+    (made / "awslambdaric" / "__main__.py").write_text(program)
+    one, two = tmp_path / "private" / "one", tmp_path / "private" / "two.zip"
+    (one / "python").mkdir(parents=True)
+    (one / "python" / "layered.py").write_text("VALUE = 'one'")
+    with zipfile.ZipFile(two, "w") as file:
+        file.writestr("data", "x")
+    for layers, names in (([one], ["python"]), ([one, two], ["data", "python"])):
+        started = start(box, room, made, OWN_RUNTIME, VARIABLES, layers)
+        value, paths, seen, writable = json.loads(said(started))
+        assert paths == [
+            "/var/task",
+            f"/opt/python/lib/{OWN_RUNTIME}/site-packages",
+            "/opt/python",
+            "/var/runtime",
+        ]
+        assert (value, seen, writable) == ("one", names, False)
+
+
+def test_a_bootstrap_in_a_layer(room: str, box: Sandbox, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "bootstrap").write_text("#!/bin/sh\necho from $0\n")
+    (layer / "bootstrap").chmod(0o755)
+    started = start(box, room, code(tmp_path, None), "provided", VARIABLES, [layer])
+    assert said(started) == "from /opt/bootstrap\n"
+    with pytest.raises(EntrypointError, match="none: cannot be read"):
+        start(box, room, code(tmp_path / "b", None), "provided", VARIABLES, [tmp_path / "none"])
 
 
 @pytest.mark.parametrize(
@@ -108,34 +175,95 @@ def test_what_cannot_be_started(
     room: str, box: Sandbox, tmp_path: Path, text: str | None, mode: int, runtime: str, says: str
 ) -> None:
     with pytest.raises(EntrypointError, match=says):
-        box.start(room, code(tmp_path, text, mode), runtime, VARIABLES)
+        start(box, room, code(tmp_path, text, mode), runtime, VARIABLES)
 
 
 def test_code_that_nobody_else_may_read(room: str, box: Sandbox, tmp_path: Path) -> None:
     made = code(tmp_path, None)
     made.chmod(0o700)
     with pytest.raises(EntrypointError, match=f"user {UID} cannot read it"):
-        box.start(room, made, OWN_RUNTIME, VARIABLES)
+        start(box, room, made, OWN_RUNTIME, VARIABLES)
 
 
 def test_code_that_is_missing(room: str, box: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(EntrypointError, match="cannot be read"):
-        box.start(room, tmp_path / "none.zip", "provided", VARIABLES)
+        start(box, room, tmp_path / "none.zip", "provided", VARIABLES)
 
 
 def test_a_namespace_that_is_missing(box: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(NetnsError):
-        box.start("hp-none-here", code(tmp_path, "#!/bin/sh\n"), "provided", VARIABLES)
+        start(box, "hp-none-here", code(tmp_path, "#!/bin/sh\n"), "provided", VARIABLES)
     with pytest.raises(NetnsError):
         box.listen("hp-none-here")
 
 
+def test_it_may_open_as_many_files_as_on_aws(room: str, box: Sandbox, tmp_path: Path) -> None:
+    made = code(tmp_path, "#!/bin/sh\nulimit -Sn; ulimit -Hn\n")
+    started = start(box, room, made, "provided", VARIABLES)
+    assert said(started).split() == ["1024", "1024"]
+
+
 def test_kill_ends_what_it_has_started(room: str, box: Sandbox, tmp_path: Path) -> None:
     text = "#!/bin/sh\nsetsid sleep 600 &\nsetsid sleep 600 &\necho started\nsleep 600\n"
-    started = box.start(room, code(tmp_path, text), "provided", VARIABLES)
+    started = start(box, room, code(tmp_path, text), "provided", VARIABLES)
     select.select([started.output], [], [], 20)
-    box.kill(room, started)
+    box.kill(started)
     assert said(started) == "started\n"
     assert processes.kill_all(room) == 0
     # Again, when all is over.
-    box.kill(room, started)
+    box.kill(started)
+
+
+WRITE = """#!/bin/sh
+find / -xdev -type d -writable 2>/dev/null | grep -v '^/proc'
+for place in /dev/shm /var/tmp /run /etc /usr; do
+    touch "$place/written" 2>/dev/null && echo "$place can be written to"
+done
+head -c 67108864 /dev/zero > /tmp/large
+[ "$(stat -c %s /tmp/large)" = 67108864 ] && echo whole
+stat -f -c '%b %S' /tmp
+"""
+
+
+def test_nothing_can_be_written_but_a_tmp_of_the_size_that_is_asked_for(
+    room: str, box: Sandbox, tmp_path: Path
+) -> None:
+    # The kernel of the tests has it.
+    assert box.missing == []
+    made = code(tmp_path, WRITE)
+    started = box.start(room, made, "provided", VARIABLES, memory_mb=256, ephemeral_storage_mb=600)
+    *lines, whole, size = said(started).splitlines()
+    assert lines == ["/tmp"]
+    assert whole == "whole"
+    blocks, block_bytes = map(int, size.split())
+    assert blocks * block_bytes == 600 << 20
+
+
+def test_a_full_tmp_is_the_handlers_own_affair(room: str, box: Sandbox, tmp_path: Path) -> None:
+    text = "#!/bin/sh\nhead -c 600m /dev/zero > /tmp/large\nstat -c %s /tmp/large\n"
+    made = code(tmp_path, text)
+    started = box.start(room, made, "provided", VARIABLES, memory_mb=2048, ephemeral_storage_mb=512)
+    *_, size = said(started).splitlines()
+    assert int(size) == 512 << 20
+    box.kill(started)
+
+
+def test_it_sees_no_process_of_the_host(room: str, box: Sandbox, tmp_path: Path) -> None:
+    text = "#!/bin/sh\nfor p in /proc/[0-9]*; do echo ${p##*/}; done; kill -9 1; echo $$\n"
+    started = start(box, room, code(tmp_path, text), "provided", VARIABLES)
+    *numbers, own = [line for line in said(started).splitlines() if line.isdigit()]
+    assert numbers == ["1", "2"]
+    assert own == "2"
+
+
+def test_names_are_those_of_the_network(box: Sandbox, room: str, tmp_path: Path) -> None:
+    text = "#!/bin/sh\ncat /etc/resolv.conf /etc/hostname; hostname; grep ^hosts /etc/nsswitch.conf"
+    before = Path("/etc/resolv.conf").read_bytes()
+    told = said(start(box, room, code(tmp_path, text), "provided", {"PATH": "/usr/bin:/bin"}))
+    assert told.splitlines() == [
+        "nameserver 169.254.169.253",
+        "169.254.100.2",
+        "169.254.100.2",
+        "hosts: files dns",
+    ]
+    assert Path("/etc/resolv.conf").read_bytes() == before

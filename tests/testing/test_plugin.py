@@ -57,6 +57,39 @@ def test_builder_writes_what_a_file_would_say() -> None:
     assert document["vpc"][0]["security_group"] == [{"name": "g", "egress": [rule]}]
 
 
+def test_builder_names_and_joins() -> None:
+    lab = Lab().vpc("10.0.0.0/16").subnet("10.0.1.0/24").subnet("10.0.2.0/24").security_group("g")
+    lab.function("f").function("out", networking="none").vpc("10.1.0.0/16", name="other")
+    lab.subnet("10.1.0.0/24").function("late", subnets=["subnet-1"], security_groups=["g"])
+    document = tomllib.loads(lab.toml())
+    assert [vpc["name"] for vpc in document["vpc"]] == ["vpc-1", "other"]
+    assert [each["name"] for each in document["vpc"][1]["subnet"]] == ["subnet-3"]
+    inside, outside, late = document["function"]
+    assert inside["subnets"] == ["subnet-1", "subnet-2"]
+    assert inside["security_groups"] == ["g"]
+    assert outside == {"name": "out", "networking": "none"}
+    assert late["subnets"] == ["subnet-1"]
+
+
+def handler(event: object, _context: object) -> object:
+    return event
+
+
+def test_builder_takes_a_python_function() -> None:
+    (function,) = Lab().function("f", handler=handler, networking="none").document["function"]
+    assert function["code"] == __file__
+    assert function["handler"] == "test_plugin.handler"
+    for other in (lambda event, _context: event, print, str.upper):
+        with pytest.raises(ValueError, match="is no function of a module"):
+            Lab().function("f", handler=other)
+
+
+def test_code_is_where_the_test_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    lab = Lab().function("f", code="app.zip", handler="app.handler", networking="none")
+    assert lab.document["function"][0]["code"] == str(tmp_path / "app.zip")
+
+
 def test_builder_is_checked() -> None:
     with pytest.raises(ConfigError, match="time_scale"):
         Lab().set("timeouts", time_scale=0).toml()

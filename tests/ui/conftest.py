@@ -51,6 +51,7 @@ ANSWERS: dict[str, Any] = {
     "/v1/interfaces": [cli.INTERFACE, cli.SHARED_INTERFACE],
     "/v1/ports": cli.PORTS,
     "/v1/events": [EVENT],
+    "/v1/hosts": [],
     "/v1/environment-sums": [SUMS],
     "/v1/functions": [cli.FUNCTION],
     "/v1/accounts": [{"Id": "111122223333", "Name": "payments", "Declared": True}],

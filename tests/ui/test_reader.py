@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.client import Client
-from hyperplane_nat.ui.history import Trends
+from hyperplane_nat.ui.history import SERIES, Trends, sample_of
 from hyperplane_nat.ui.look import Look, Looker
-from hyperplane_nat.ui.reader import BEHIND_MAX, Around, Reader, Seen, page_document
+from hyperplane_nat.ui.reader import (
+    BEHIND_MAX,
+    HOSTS_APART,
+    Around,
+    Reader,
+    Seen,
+    page_document,
+)
 from tests.cli import conftest as cli
 from tests.cli.fake_api import FakeApi
+from tests.cli.test_hosts import ATTACHED, HOST
 from tests.ui.conftest import SUMS
 
 
@@ -32,7 +40,7 @@ class Answers:
 def seen(answers: dict[str, Any], moment: float) -> Seen:
     looker = Looker(Answers(answers))  # type: ignore[arg-type]
     look = looker.look()
-    look = Look(moment, look.status, look.interfaces, look.ports, look.events)
+    look = Look(moment, look.status, look.interfaces, look.ports, look.events, look.hosts)
     return look, Around(looker)
 
 
@@ -98,6 +106,54 @@ def test_interfaces_of_one_environment_each_are_one_row(api: FakeApi) -> None:
     assert (report["interface"], report["environments"]) == (together["interface"], 199)
     assert (report["states"], report["flows"]) == ({"idle": 199}, 199 * SUMS["flows"])  # type: ignore[operator]
     assert len(json.dumps(shown)) < 20_000
+
+
+def test_hosts_are_rows_with_rates_in_an_order_that_stays(api: FakeApi) -> None:
+    before = api.answers | {"/v1/hosts": [HOST, ATTACHED]}
+    later = api.answers | {
+        "/v1/hosts": [
+            HOST | {"packets_out": 27, "bytes_in": 2600, "drops": 13},
+            ATTACHED | {"packets_in": 5016},
+        ]
+    }
+    shown = page_document(seen(before, 0.0), seen(later, 2.0), Trends())
+    store, blue = shown["hosts"]
+    assert (store["host"], store["vpc"], store["groups"]) == ("db", "customer", ["app"])
+    assert (store["packets_out_per_second"], store["bits_in_per_second"]) == (5.0, 4000.0)
+    assert (store["drops"], store["drops_per_second"], store["count"]) == (13, 5.0, 0)
+    assert (blue["host"], blue["packets_in_per_second"]) == ("blue", 2500.0)
+    assert blue["attached"] == "/run/netns/blue"
+
+
+def test_many_hosts_of_a_subnet_are_one_row(api: FakeApi) -> None:
+    many = [
+        HOST | {"InstanceId": f"i-{number}", "HostName": f"h{number}", "packets_in": 16 + number}
+        for number in range(HOSTS_APART + 1)
+    ]
+    before = api.answers | {"/v1/hosts": many}
+    later = api.answers | {
+        "/v1/hosts": [ATTACHED, *(row | {"packets_in": row["packets_in"] + 2} for row in many)]
+    }
+    shown = page_document(seen(before, 0.0), seen(later, 1.0), Trends())
+    together, alone = shown["hosts"]
+    assert (together["host"], together["count"]) == ("hosts in customer/private-a", len(many))
+    assert together["packets_in_per_second"] == 2.0 * len(many)
+    assert (together["flows"], together["drops"]) == (len(many), 3 * len(many))
+    assert together["address"] is None
+    assert (alone["host"], alone["count"]) == ("blue", 0)
+
+
+def test_samples_tell_of_the_fullest_remote_and_of_hosts(api: FakeApi) -> None:
+    rows = api.answers | {"/v1/interfaces": [cli.INTERFACE | {"ports": [10]}]}
+    before = rows | {"/v1/hosts": [HOST, ATTACHED]}
+    later = rows | {"/v1/hosts": [HOST | {"packets_out": 27}, ATTACHED | {"packets_in": 5016}]}
+    shown = page_document(seen(before, 0.0), seen(later, 2.0), Trends())
+    sample = dict(zip(SERIES, sample_of(shown, 2.0)["values"], strict=True))
+    assert shown["interfaces"][0]["used_percent"] < 1
+    assert sample["used_percent"] == 100.0
+    assert sample["hosts_packets_out_per_second"] == 5.0
+    assert sample["hosts_packets_in_per_second"] == 2500.0
+    assert sample["packets_out_per_second"] == 0.0
 
 
 def reader(api: FakeApi, clock: list[float]) -> Reader:

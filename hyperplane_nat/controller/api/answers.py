@@ -15,8 +15,6 @@ from pydantic import BaseModel, Field
 
 from hyperplane_nat.controller.api.requests import Base64
 
-_DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
-
 
 class ProblemRow(BaseModel):
     """One thing that is wrong with a configuration."""
@@ -54,6 +52,9 @@ class ForwarderStatus(BaseModel):
     standby_pid: int | None
     failover_seconds: float | None
     problem: str | None = Field(default=None, description="Why it does not answer.")
+    punt_link: bool = Field(
+        description="Whether it receives by the punt link (`forwarder.flow_cache`)."
+    )
 
 
 class ServiceStatus(BaseModel):
@@ -114,10 +115,14 @@ class Status(BaseModel):
     environments: int
     interfaces: int
     vpcs: int
+    hosts: int = Field(description="Of VPCs, attached namespaces among them.")
     metrics_url: str
     lambda_endpoint: str | None = Field(
         default=None,
         description="Where functions are invoked as by the Lambda API; null: none has a handler.",
+    )
+    clock_offset_seconds: float = Field(
+        default=0, ge=0, description="What the lab's clock was advanced by (POST /v1/advance)."
     )
     metrics_port_passed_over: int | None = Field(
         default=None, description="The default port, where it was taken and another one is used."
@@ -198,15 +203,34 @@ class InterfaceRow(BaseModel):
         description="New flows refused (AWS: ErrorPortAllocation), of all its addresses."
     )
     id: str | None = Field(description="Its id; null for a configured one.")
-    kind: Literal["static", "hyperplane", "per-environment", "internet"]
+    kind: Literal[
+        "static",
+        "hyperplane",
+        "per-environment",
+        "internet",
+        "router",
+        "internet-gateway",
+        "nat-gateway",
+    ] = Field(
+        description="`router`: that of a VPC's hosts, in no subnet; it leads to the VPC's router. "
+        "`internet-gateway`: that of a VPC, in the internet. `nat-gateway`: it has no link."
+    )
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")
     description: str
     groups: list[str] = Field(description="Names of its security groups.")
     owner: str = Field(description="Account id of its owner.")
 
 
+class HopRow(BaseModel):
+    """An address on the way of a flow by a NAT gateway, and the port that is taken there."""
+
+    interface: str
+    address: str
+    port: int
+
+
 class FlowRow(BaseModel):
-    """A flow as it is translated."""
+    """A flow as it is translated. One of a host has a host, and neither slot nor environment."""
 
     entry: int
     protocol: str
@@ -226,6 +250,14 @@ class FlowRow(BaseModel):
     bytes_in: int
     age_seconds: float
     idle_seconds: float
+    host: str | None = Field(
+        default=None, description="VPC/name of the host that began it, or whose it is."
+    )
+    hops: list[HopRow] | None = Field(
+        default=None,
+        description="Of a flow by a NAT gateway: the function's interface, if it is one's, then "
+        "the gateway's. What the remote sees is nat_address.",
+    )
 
 
 class FunctionPorts(BaseModel):
@@ -239,7 +271,10 @@ class FunctionPorts(BaseModel):
 class EnvironmentPorts(BaseModel):
     """Ports of an environment."""
 
-    environment: str | None = Field(description="Null: of environments that are gone.")
+    environment: str | None = Field(
+        description="Null: of a host, or of environments that are gone."
+    )
+    host: str | None = Field(description="VPC/name.")
     function: str | None
     in_use: int
     held: int
@@ -258,6 +293,7 @@ class PortFigures(BaseModel):
     last_error_seconds: float | None = Field(description="Since the last of them.")
     last_error_reason: str | None = Field(description="The reason of the drop.")
     last_error_environment: str | None
+    last_error_host: str | None
     functions: list[FunctionPorts]
     environments: list[EnvironmentPorts]
 
@@ -295,9 +331,14 @@ class EventRow(BaseModel):
         "state-map-discarded",
         "interface-added",
         "interface-removed",
+        "nat-gateway",
+        "flow-cache-off",
+        "flow-cache-restored",
         "flow-log-loss",
+        "handlers-unbound",
         "reloaded",
         "reload-refused",
+        "clock-advanced",
     ]
     message: str
     interface: str | None
@@ -352,147 +393,13 @@ class Verification(BaseModel):
     entries: int = Field(description="Entries in use.")
 
 
-class VpcConfig(BaseModel):
-    """Lambda API, VpcConfig."""
-
-    VpcId: str
-    VpcName: str
-    SubnetIds: list[str]
-    SecurityGroupIds: list[str]
-
-
-class EnvironmentVariables(BaseModel):
-    """Lambda API, EnvironmentResponse."""
-
-    Variables: dict[str, str]
-
-
-class CodeDescription(BaseModel):
-    """What a function runs, with the names of the Lambda API's FunctionConfiguration."""
-
-    Path: str = Field(description="A directory, a zip archive or a `.py` file.")
-    CodeSha256: str
-    Handler: str
-    Runtime: str
-    Timeout: int = Field(description="In seconds.")
-
-
-class FunctionDescription(BaseModel):
-    """A function, as GetFunctionConfiguration of the Lambda API has it."""
-
-    FunctionName: str
-    Account: str
-    Networking: Literal["none", "hyperplane", "interface-per-environment"]
-    MemorySize: int
-    Code: CodeDescription | None = Field(description="Null: it has no handler.")
-    Environment: EnvironmentVariables
-    ReservedConcurrentExecutions: int | None
-    State: Literal["Pending", "Active", "Inactive", "Failed"]
-    StateReason: str
-    StateReasonCode: str
-    LastUpdateStatus: Literal["Successful", "InProgress", "Failed"]
-    LastUpdateStatusReason: str
-    LastUpdateStatusReasonCode: str
-    VpcConfig: VpcConfig | None
-    NetworkInterfaceIds: list[str]
-    Environments: int
-    LastUsed: float = Field(description="Seconds since the epoch.")
-
-
-class IpRange(BaseModel):
-    """EC2 API, IpRange."""
-
-    CidrIp: str
-
-
-class GroupPair(BaseModel):
-    """EC2 API, UserIdGroupPair."""
-
-    GroupId: str
-
-
-class Permission(BaseModel):
-    """A rule (EC2 API, IpPermission); it has either IpRanges or UserIdGroupPairs."""
-
-    IpProtocol: str = Field(description="tcp, udp, icmp, or -1 for all.")
-    FromPort: int | None = None
-    ToPort: int | None = None
-    IpRanges: list[IpRange] | None = None
-    UserIdGroupPairs: list[GroupPair] | None = None
-
-
-class SecurityGroupDescription(BaseModel):
-    """A security group, as DescribeSecurityGroups of the EC2 API has it."""
-
-    GroupId: str
-    GroupName: str
-    Description: str
-    OwnerId: str
-    VpcId: str
-    VpcName: str
-    IpPermissions: list[Permission]
-    IpPermissionsEgress: list[Permission]
-    NetworkInterfaceIds: list[str]
-
-
-class AccountDescription(BaseModel):
-    """An account."""
-
-    Id: str
-    Name: str
-    Declared: bool = Field(description=_DECLARED)
-
-
-class VpcDescription(BaseModel):
-    """A VPC, as DescribeVpcs of the EC2 API has it."""
-
-    VpcId: str
-    VpcName: str
-    OwnerId: str
-    CidrBlock: str
-    MtuBytes: int
-    Declared: bool = Field(description=_DECLARED)
-
-
-class SubnetDescription(BaseModel):
-    """A subnet, as DescribeSubnets of the EC2 API has it."""
-
-    SubnetId: str
-    SubnetName: str
-    OwnerId: str
-    VpcId: str
-    VpcName: str
-    CidrBlock: str
-    Declared: bool = Field(description=_DECLARED)
-
-
-class GroupIdentifier(BaseModel):
-    """EC2 API, GroupIdentifier."""
-
-    GroupId: str
-    GroupName: str
-
-
-class ServiceDescription(BaseModel):
-    """A server of the lab's own, in a VPC or in the internet."""
-
-    ServiceId: str
-    ServiceName: str
-    VpcId: str
-    VpcName: str
-    Kind: Literal["http", "udp-echo"]
-    PrivateIpAddress: str
-    Port: int
-    SizeBytes: int
-    Groups: list[GroupIdentifier]
-    Declared: bool = Field(description=_DECLARED)
-
-
 class PlanStep(BaseModel):
     """One step of a plan."""
 
     action: Literal["create", "change", "delete"]
-    kind: str = Field(description="account, vpc, subnet, security-group, service, pool and so on.")
+    kind: str = Field(
+        description="account, vpc, subnet, security-group, host, service, pool and so on."
+    )
     name: str
     detail: str
     waits_for: str = Field(
@@ -505,6 +412,12 @@ class Applied(BaseModel):
 
     plan: list[PlanStep]
     applied: bool
+
+
+class Advanced(BaseModel):
+    """The lab's clock."""
+
+    clock_offset_seconds: float = Field(ge=0, description="What it was advanced by, in all.")
 
 
 class Invocation(BaseModel):
@@ -546,6 +459,12 @@ class Provisioned(BaseModel):
     interfaces: list[str] = Field(description="Ids of the interfaces used.")
     addresses: int = Field(description="Addresses of subnets that they take.")
     error: Refusal | None = Field(description="Why no more were started.")
+
+
+class Held(BaseModel):
+    """An environment that goes on, whatever its handler does, as long as a process lives."""
+
+    environment: str
 
 
 class Down(BaseModel):

@@ -3,9 +3,9 @@
 
 Theory of operation
 -------------------
-`OPERATIONS` lists every path with the models of `requests` and `answers` and the errors it can
-answer; pydantic turns the models into schemas. A test holds the list against the routes that are
-served, and requests made from the document against the server.
+`OPERATIONS` lists every path with the models of `requests`, `answers` and `descriptions`, and the
+errors it can answer; pydantic turns the models into schemas. A test holds the list against the
+routes that are served, and requests made from the document against the server.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 import hyperplane_nat
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.values import FUNCTION_NAME
-from hyperplane_nat.controller.api import answers, requests
+from hyperplane_nat.controller.api import answers, descriptions, requests
 from hyperplane_nat.controller.api.commands import COMMANDS, LISTS
+from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX
 
 _REF = "#/components/schemas/"
 
@@ -31,7 +32,8 @@ _STATUSES = {
     404: "There is no such thing.",
     408: "The body did not come in time.",
     409: "ResourceConflictException: it is not in a state to do so.",
-    413: f"RequestTooLargeException: the body has more than {requests.BODY_BYTES_MAX} bytes.",
+    413: f"RequestTooLargeException: the body has more than {requests.BODY_BYTES_MAX} bytes; "
+    f"RequestEntityTooLargeException: one with code has more than {REQUEST_BYTES_MAX}.",
     415: "UnsupportedMediaTypeException: the body is not application/json.",
     422: "ProgramNotFound or ProgramNotExecutable: the program cannot be run.",
     429: "TooManyRequestsException: no environment is free.",
@@ -84,6 +86,7 @@ OPERATIONS = (
         True,
     ),
     Operation("get", "/v1/interfaces", "Network interfaces", answers.InterfaceRow, True),
+    Operation("get", "/v1/hosts", "Hosts of VPCs with their traffic", descriptions.HostRow, True),
     Operation(
         "get",
         "/v1/flows",
@@ -147,6 +150,14 @@ OPERATIONS = (
     ),
     Operation(
         "post",
+        "/v1/advance",
+        "Have time pass at once: what ends in it has ended with the answer",
+        answers.Advanced,
+        body=requests.AdvanceRequest,
+        errors=_BODY,
+    ),
+    Operation(
+        "post",
         "/v1/functions/{name}/invocations",
         "Run a program in an environment of a function",
         answers.Invocation,
@@ -160,6 +171,14 @@ OPERATIONS = (
         answers.Provisioned,
         body=requests.ProvisionRequest,
         errors=(*_BODY, 404, 409, 429, 502),
+    ),
+    Operation(
+        "post",
+        "/v1/holds",
+        "Let an environment go on for as long as a process lives",
+        answers.Held,
+        body=requests.HoldRequest,
+        errors=(*_BODY, 404),
     ),
     Operation("post", "/v1/shutdown", "Remove the lab and all that it made", answers.Down),
 )

@@ -22,9 +22,11 @@ from netns.errors import NetnsError
 from netns.execution import ProgramError
 
 MODEL_STATUSES: Mapping[str, int] = {
+    "ENILimitReachedException": 502,
     "ResourceNotFoundException": 404,
     "ResourceConflictException": 409,
     "ResourceNotReadyException": 502,
+    "SubnetIPAddressLimitReachedException": 502,
     "TooManyRequestsException": 429,
 }
 """HTTP statuses of the model's errors (Lambda API, "Invoke"); 400 for all others."""
@@ -103,6 +105,9 @@ def _of_http(request: web.Request, error: web.HTTPException) -> web.Response:
     headers = {name: value for name, value in error.headers.items() if name == "Allow"}
     return refusal(error.status, code, f"{message} ({remedy})" if remedy else message, headers)
 
+
+BODY_LIMITS: web.AppKey[Mapping[tuple[str, str], int]] = web.AppKey("body limits", Mapping)
+"""Of an application: bytes of bodies by method and path, where more may be sent than elsewhere."""
 
 WHAT_THERE_IS: web.AppKey[str] = web.AppKey("what there is", str)
 """Of an application: where a client finds what it serves, for who asks for something else."""

@@ -37,8 +37,9 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.sections import SLOTS_MAX
-from hyperplane_nat.config.values import FUNCTION_NAME
+from hyperplane_nat.config.values import QUALIFIED_NAME, FieldError
 from hyperplane_nat.flow_query import FlowField, FlowState, Protocol
+from hyperplane_nat.model.clock import AHEAD_SECONDS_MAX
 from hyperplane_nat.model.identifiers import environment_number
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -194,6 +195,18 @@ class ApplyRequest(Request):
     )
 
 
+class AdvanceRequest(Request):
+    """POST /v1/advance."""
+
+    seconds: Annotated[float, Field(ge=0, le=AHEAD_SECONDS_MAX, allow_inf_nan=False)] = Field(
+        description="How much time is to pass; in all ten years at most."
+    )
+    client_token: ClientToken | None = Field(
+        default=None,
+        description="A name for this request: sent again, it is answered again and not done again.",
+    )
+
+
 class InvocationRequest(Request):
     """POST /v1/functions/{name}/invocations."""
 
@@ -219,6 +232,17 @@ class ProvisionRequest(Request):
     )
 
 
+class HoldRequest(Request):
+    """POST /v1/holds."""
+
+    environment: Annotated[int, Field(ge=1, le=ENVIRONMENTS_MAX), BeforeValidator(_integer)] = (
+        Field(description="Number of the environment.")
+    )
+    pid: Annotated[int, Field(ge=1, le=1 << 22), BeforeValidator(_integer)] = Field(
+        description="Process that it goes on for; the client's own, for one."
+    )
+
+
 class FlowQuery(Request):
     """The query of GET /v1/flows."""
 
@@ -233,7 +257,7 @@ class FlowQuery(Request):
         WithJsonSchema({"type": "string", "pattern": "^(?:env-?)?[1-9][0-9]{0,5}$"}),
     ] = Field(default=None, description="Only flows of this environment, such as env-1.")
     protocol: Protocol | None = Field(default=None, description="Only flows of this protocol.")
-    function: Annotated[str, Field(pattern=f"^{FUNCTION_NAME.pattern}$")] | None = Field(
+    function: Annotated[str, Field(pattern=f"^{QUALIFIED_NAME.pattern}$")] | None = Field(
         default=None, description="Only flows of environments of this function."
     )
     interface: InterfaceName | None = Field(
@@ -262,7 +286,7 @@ class EnvironmentQuery(Request):
         default=None,
         description="Only environments with a higher number: to go on where a former answer ended.",
     )
-    function: Annotated[str, Field(pattern=f"^{FUNCTION_NAME.pattern}$")] | None = Field(
+    function: Annotated[str, Field(pattern=f"^{QUALIFIED_NAME.pattern}$")] | None = Field(
         default=None, description="Only environments of this function."
     )
     interface: InterfaceName | None = Field(
@@ -329,8 +353,11 @@ def query_of(model: type[M], query: Mapping[str, str]) -> M:
 
 
 def function_name(name: str) -> str:
-    """The name of a function in a path. Errors: RequestError for what cannot be one."""
-    if FUNCTION_NAME.fullmatch(name) is None:
+    """The name of a function in a path, with a qualifier or without.
+
+    Errors: RequestError for what cannot be one.
+    """
+    if QUALIFIED_NAME.fullmatch(name) is None:
         raise RequestError(
             400,
             "InvalidParameterValueException",
@@ -357,6 +384,8 @@ def _explain(model: type[BaseModel], error: ValidationError, whole: str) -> str:
     known = ", ".join(model.model_fields)
     if first["type"] == "extra_forbidden":
         text = f"{_excerpt(first['loc'][-1])} is no parameter ({known} are)"
+    elif isinstance(cause := first.get("ctx", {}).get("error"), FieldError):
+        text = f"{location}: {cause.what} ({cause.remedy})"
     elif first["type"] == "missing":
         text = f"{location}: required, but missing (add it)"
     else:

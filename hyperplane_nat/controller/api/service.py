@@ -11,24 +11,29 @@ fast as the client takes it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from hyperplane_nat.controller.api.commands import COMMANDS, LISTS, Command, Listing, request_of
-from hyperplane_nat.controller.api.refusals import WHAT_THERE_IS, Handler, refusing
+from hyperplane_nat.controller.api.command import Command, Listing
+from hyperplane_nat.controller.api.commands import COMMANDS, LISTS, CodeRequest, request_of
+from hyperplane_nat.controller.api.refusals import BODY_LIMITS, WHAT_THERE_IS, Handler, refusing
 from hyperplane_nat.controller.api.requests import (
     BODY_BYTES_MAX,
     PROTOCOLS,
+    AdvanceRequest,
     ApplyRequest,
     ColdStartQuery,
     EnvironmentQuery,
     EventQuery,
     FlowQuery,
+    HoldRequest,
     InvocationRequest,
     PortsQuery,
     ProvisionRequest,
@@ -48,10 +53,11 @@ from hyperplane_nat.controller.views.lab import (
 )
 from hyperplane_nat.controller.views.port_usage import PortQuery
 from hyperplane_nat.controller.views.states import tcp_diagram
-from hyperplane_nat.model.changes import Resource
 from hyperplane_nat.model.commands import Commands
+from hyperplane_nat.model.entities import Resource
 from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
+from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX, Archive
 
 __all__ = ["PROTOCOLS", "LabService", "application"]
 
@@ -81,6 +87,9 @@ class LabService(Protocol):
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
 
+    async def hosts(self) -> bytes:
+        """GET /v1/hosts, encoded."""
+
     async def verify(self) -> Mapping[str, Any]:
         """GET /v1/verify; ForwarderError."""
 
@@ -101,6 +110,9 @@ class LabService(Protocol):
 
     def slots_of(self, function: str) -> frozenset[int] | None:
         """Numbers of a function's environments; None when there is no such function."""
+
+    def keeping(self, content: bytes) -> AbstractAsyncContextManager[Archive]:
+        """Keep an archive, for good if a function has it in the end; ModelError."""
 
     def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """The lists of what the region holds."""
@@ -129,6 +141,9 @@ class LabService(Protocol):
         Errors: ConfigError, ModelError, ControllerError.
         """
 
+    async def advance(self, seconds: float, *, token: str | None) -> Mapping[str, Any]:
+        """POST /v1/advance. Errors: ModelError, StateError, ForwarderError, ControllerError."""
+
     async def invoke(
         self,
         name: str,
@@ -147,6 +162,9 @@ class LabService(Protocol):
     async def provision(self, name: str, count: int) -> Mapping[str, Any]:
         """POST /v1/functions/{name}/provision. Errors: ModelError, ControllerError."""
 
+    async def hold(self, number: int, pid: int) -> None:
+        """POST /v1/holds. Errors: ProcessLookupError, ControllerError."""
+
     async def shut_down(self) -> None:
         """Remove the lab; returns when everything is gone. ControllerError if something is left."""
 
@@ -155,11 +173,17 @@ def application(lab: LabService) -> web.Application:
     """The control API of `lab`."""
     handlers = _Handlers(lab)
     result = web.Application(middlewares=[refusing], client_max_size=BODY_BYTES_MAX)
+    result[BODY_LIMITS] = {
+        (each.method.upper(), each.path): REQUEST_BYTES_MAX
+        for each in COMMANDS
+        if each.body is not None and issubclass(each.body, CodeRequest)
+    }
     result[WHAT_THERE_IS] = "GET /v1/openapi.json lists what there is"
     result.router.add_get("/v1/status", handlers.status)
     result.router.add_get("/v1/environments", handlers.environments)
     result.router.add_get("/v1/environment-sums", handlers.environment_sums)
     result.router.add_get("/v1/interfaces", handlers.interfaces)
+    result.router.add_get("/v1/hosts", handlers.hosts)
     result.router.add_get("/v1/flows", handlers.flows, allow_head=False)
     result.router.add_get("/v1/events", handlers.events)
     result.router.add_get("/v1/cold-starts", handlers.cold_starts)
@@ -173,8 +197,10 @@ def application(lab: LabService) -> web.Application:
         result.router.add_route(command.method, command.path, handlers.command(command))
     result.router.add_get("/v1/openapi.json", handlers.openapi)
     result.router.add_post("/v1/apply", handlers.apply)
+    result.router.add_post("/v1/advance", handlers.advance)
     result.router.add_post("/v1/functions/{name}/invocations", handlers.invoke)
     result.router.add_post("/v1/functions/{name}/provision", handlers.provision)
+    result.router.add_post("/v1/holds", handlers.hold)
     result.router.add_post("/v1/shutdown", handlers.shutdown)
     return result
 
@@ -186,7 +212,13 @@ async def _body(request: web.Request, model: type[M]) -> M:
             "UnsupportedMediaTypeException",
             f"the body is {request.content_type} (send application/json)",
         )
-    return body_of(model, await request.read())
+    body = await request.read()
+    # Decoding an archive takes a while.
+    return (
+        await in_thread(body_of, model, body)
+        if len(body) > BODY_BYTES_MAX
+        else body_of(model, body)
+    )
 
 
 def _document() -> bytes:
@@ -218,6 +250,9 @@ class _Handlers:
     async def interfaces(self, _request: web.Request) -> web.Response:
         return web.Response(body=await self._lab.interfaces(), content_type="application/json")
 
+    async def hosts(self, _request: web.Request) -> web.Response:
+        return web.Response(body=await self._lab.hosts(), content_type="application/json")
+
     async def ports(self, request: web.Request) -> web.Response:
         asked = query_of(PortsQuery, request.query)
         address, port = asked.remote or (None, None)
@@ -246,11 +281,15 @@ class _Handlers:
             if name and command.path.startswith("/v1/functions/"):
                 function_name(name)
             asked = None if command.body is None else await _body(request, command.body)
-            result = await self._lab.command(
-                lambda commands: command.work(commands, name, asked),
-                token=None if asked is None else asked.client_token,
-                request=request_of(command, name, asked),
-            )
+            async with contextlib.AsyncExitStack() as stack:
+                if isinstance(asked, CodeRequest) and asked.zip_file is not None:
+                    kept = self._lab.keeping(asked.zip_file)
+                    asked.kept(await stack.enter_async_context(kept))
+                result = await self._lab.command(
+                    lambda commands: command.work(commands, name, asked),
+                    token=None if asked is None else asked.client_token,
+                    request=request_of(command, name, asked),
+                )
             return web.json_response(result)
 
         return handle
@@ -281,6 +320,10 @@ class _Handlers:
         )
         return web.json_response(result)
 
+    async def advance(self, request: web.Request) -> web.Response:
+        asked = await _body(request, AdvanceRequest)
+        return web.json_response(await self._lab.advance(asked.seconds, token=asked.client_token))
+
     async def invoke(self, request: web.Request) -> web.Response:
         name = function_name(request.match_info["name"])
         asked = await _body(request, InvocationRequest)
@@ -300,6 +343,17 @@ class _Handlers:
         name = function_name(request.match_info["name"])
         asked = await _body(request, ProvisionRequest)
         return web.json_response(await self._lab.provision(name, asked.count))
+
+    async def hold(self, request: web.Request) -> web.Response:
+        asked = await _body(request, HoldRequest)
+        self._require_environment(asked.environment)
+        try:
+            await self._lab.hold(asked.environment, asked.pid)
+        except ProcessLookupError:
+            raise RequestError(
+                404, "no_such_process", f"there is no process {asked.pid} (name one that runs)"
+            ) from None
+        return web.json_response({"environment": environment_name(asked.environment)})
 
     async def shutdown(self, _request: web.Request) -> web.Response:
         await self._lab.shut_down()
@@ -356,16 +410,20 @@ class _Handlers:
             )
         return slots
 
-    def _flow_filter(self, request: web.Request) -> FlowFilter:
-        asked = query_of(FlowQuery, request.query)
-        number = asked.environment
-        if number is not None and not self._lab.has_environment(number):
+    def _require_environment(self, number: int) -> None:
+        if not self._lab.has_environment(number):
             raise RequestError(
                 404,
                 "no_such_environment",
                 f"there is no environment {environment_name(number)} "
                 "(hyperplane-nat environments lists them)",
             )
+
+    def _flow_filter(self, request: web.Request) -> FlowFilter:
+        asked = query_of(FlowQuery, request.query)
+        number = asked.environment
+        if number is not None:
+            self._require_environment(number)
         address, port = asked.remote or (None, None)
         return FlowFilter(
             after=-1 if asked.after is None else asked.after,

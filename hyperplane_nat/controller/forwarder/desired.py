@@ -3,33 +3,54 @@
 
 Theory of operation
 -------------------
-There is one form, of everything and of the parts that change. Interfaces and slots are written by
-the functions here, whether a forwarder begins, is met by a new controller, or is told of one cold
-start. Their numbers in the state map are the region's, so that an adopted or restarted forwarder
-finds its flows under the same ones.
+There is one form, of everything and of the parts that change. Interfaces, slots, hosts, route
+tables and NAT gateways are written by the functions here, whether a forwarder begins, is met by a
+new controller, or is told of one cold start. Their numbers in the state map are the region's, so
+that an adopted or restarted forwarder finds its flows under the same ones.
+
+What a route or a public address leads to may be gone by then, or not be there yet: the forwarder
+looks for it when a packet comes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from ipaddress import IPv4Interface
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.nat import behaviour, timeouts_ms
 from hyperplane_nat.config.sections import INTERFACE_MTU
-from hyperplane_nat.model.wanted import WantedInterface
-from netns.topology import Interface, Slot
+from hyperplane_nat.model.names import LINK_LOCAL
+from hyperplane_nat.model.wanted import (
+    WantedHost,
+    WantedInterface,
+    WantedNatGateway,
+    WantedRouteTable,
+)
+from netns.topology import Host, Interface, Slot
 
 Item = dict[str, Any]
 
+DNS_PORT = 53
 
-def everything(config: Config, interfaces: Iterable[Item], slots: Iterable[Item]) -> Item:
-    """All interfaces and slots, and the settings."""
+
+def everything(
+    config: Config,
+    interfaces: Iterable[Item],
+    slots: Iterable[Item],
+    hosts: Iterable[Item] = (),
+    **further: Iterable[Item],
+) -> Item:
+    """All interfaces, slots, hosts and what else there is of some, and the settings."""
     neighbours = config.neighbours
+    listed = {"hosts": list(hosts), **{name: list(items) for name, items in further.items()}}
     return {
         "everything": True,
         "interfaces": list(interfaces),
         "slots": list(slots),
+        **{name: items for name, items in listed.items() if items},
         "timeouts_ms": timeouts_ms(config.timeouts, config.ports),
         "ports": config.ports.model_dump(exclude={"hold_seconds"}),
         "behaviour": behaviour(config.nat, config.timeouts),
@@ -53,27 +74,119 @@ def interface(wanted: WantedInterface, link: Interface) -> Item:
         "mac": link.mac,
         "subnet": wanted.subnet,
         "router": wanted.router,
-        "destinations": list(wanted.destinations),
+        "destinations": [*wanted.destinations, *([f"{LINK_LOCAL}/32"] if wanted.resolver else [])],
         "vpc": wanted.vpc_number,
         "mtu": min(wanted.mtu_bytes or INTERFACE_MTU, wanted.vpc_mtu_bytes),
         "secondary": [
-            {"number": number, "address": address} for number, address in wanted.secondary
+            {
+                "number": number,
+                "address": address,
+                **_given(
+                    host=wanted.mapped.get(address), nat_gateway=wanted.translated.get(address)
+                ),
+            }
+            for number, address in wanted.secondary
         ],
-        **wanted.policy.document(),
+        **_given(route_table=wanted.route_table, gateway_of=wanted.gateway_of),
+        **_with_resolver(wanted.policy.document(), wanted.resolver),
     }
 
 
-def slot(config: Config, standing: Slot, attached: int | None) -> Item:
-    """An environment; without an interface it is pooled."""
-    inside = config.environment.interface
+def route_table(wanted: WantedRouteTable) -> Item:
+    """A route table, without the local route."""
+    return {
+        "number": wanted.number,
+        "vpc": wanted.vpc_number,
+        "routes": [
+            {
+                "destination": each.destination,
+                **(
+                    _given(
+                        internet_gateway=each.interface,
+                        nat_gateway=each.nat_gateway,
+                        host=each.host,
+                    )
+                    or {"blackhole": True}
+                ),
+            }
+            for each in wanted.routes
+        ],
+    }
+
+
+def nat_gateway(wanted: WantedNatGateway) -> Item:
+    """A NAT gateway, which has no link."""
+    return {
+        "number": wanted.number,
+        "name": wanted.name,
+        "address": wanted.address,
+        "vpc": wanted.vpc_number,
+        "mtu": INTERFACE_MTU,
+        "secondary": [
+            {"number": number, "address": address} for number, address in wanted.secondary
+        ],
+        **({"draining": list(wanted.draining)} if wanted.draining else {}),
+        **_given(route_table=wanted.route_table),
+    }
+
+
+def _given(**numbers: int | None) -> Item:
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def slot(config: Config, standing: Slot, attached: int | None, *, silent: bool = False) -> Item:
+    """An environment; without an interface it is pooled. `silent`: it stands still."""
+    address, subnet = _inside(config.environment.address)
     return {
         "number": standing.number,
         "ifindex": standing.ifindex,
-        "address": str(inside.ip),
+        "address": address,
         "gateway": config.environment.gateway,
-        "subnet": str(inside.network),
+        "subnet": subnet,
         "environment_mac": standing.environment_mac,
         "gateway_mac": standing.gateway_mac,
         "interface": attached,
         "mtu": config.environment.mtu_bytes,
+        **({"silent": True} if silent else {}),
     }
+
+
+@functools.cache
+def _inside(address: str) -> tuple[str, str]:
+    """The address that all environments of a lab have, and its network."""
+    found = IPv4Interface(address)
+    return str(found.ip), str(found.network)
+
+
+def host(wanted: WantedHost, standing: Host) -> Item:
+    """A host, with its security groups."""
+    return {
+        "number": wanted.number,
+        "name": wanted.name,
+        "ifindex": standing.ifindex,
+        "address": wanted.address,
+        "host_mac": standing.host_mac,
+        "gateway_mac": standing.gateway_mac,
+        "router": wanted.router,
+        "subnet": wanted.subnet,
+        "interface": wanted.interface,
+        "vpc": wanted.vpc_number,
+        "mtu": wanted.mtu_bytes,
+        **_given(route_table=wanted.route_table),
+        **_with_resolver(wanted.policy.document(), wanted.resolver),
+    }
+
+
+def _with_resolver(policy: Item, addresses: Iterable[str]) -> Item:
+    """A policy that lets queries to the resolver out, whatever the security groups say.
+
+    Source: "Security groups", traffic to and from the Route 53 Resolver is not filtered.
+    """
+    if policy["egress"] is None:
+        return policy
+    rules = [
+        {"protocol": protocol, "cidr": f"{address}/32", "first": DNS_PORT, "last": DNS_PORT}
+        for address in addresses
+        for protocol in ("udp", "tcp")
+    ]
+    return {**policy, "egress": [*policy["egress"], *rules]}

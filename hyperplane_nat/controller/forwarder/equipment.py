@@ -42,8 +42,8 @@ _BACKLOG = 16
 
 log = logging.getLogger(__name__)
 
-OpenSockets = Callable[[str, int, int], tuple[socket.socket, socket.socket]]
-"""Receiver and sender in a namespace, with a ring of so many slots of so many bytes."""
+OpenSockets = Callable[[str, str, int, int], tuple[socket.socket, socket.socket]]
+"""Receiver in a namespace and sender in another, with a ring of so many slots of so many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +55,37 @@ class Equipment:
     """Why the map of a predecessor could not be kept; None when it was, or there was none."""
 
 
-def packet_sockets(name: str, slots: int, slot_bytes: int) -> tuple[socket.socket, socket.socket]:
+def packet_sockets(
+    receives: str, sends: str, slots: int, slot_bytes: int
+) -> tuple[socket.socket, socket.socket]:
     """`OpenSockets`. NetnsError, PacketSocketError."""
-
-    def work() -> tuple[socket.socket, socket.socket]:
-        receiver = open_receiver(slots=slots, slot_bytes=slot_bytes)
-        try:
-            return receiver, open_sender()
-        except BaseException:
-            receiver.close()
-            raise
-
-    return namespace.call(name, work)
+    receiver = namespace.call(receives, open_receiver, slots=slots, slot_bytes=slot_bytes)
+    try:
+        return receiver, namespace.call(sends, open_sender)
+    except BaseException:
+        receiver.close()
+        raise
 
 
-def equip(config: Config, paths: LabPaths, open_sockets: OpenSockets) -> Equipment:
-    """Open everything for a forwarder that is about to begin. Blocks; ControllerError."""
+def equip(
+    config: Config,
+    paths: LabPaths,
+    open_sockets: OpenSockets,
+    prepare: Callable[[], str],
+) -> Equipment:
+    """Open everything for a forwarder that is about to begin. Blocks; ControllerError.
+
+    `prepare` has the links as that forwarder needs them, and tells in which namespace it receives.
+    """
     settings = config.forwarder
     with contextlib.ExitStack() as stack:
         try:
-            where = gateway_namespace(config.lab.name)
-            sockets = open_sockets(where, settings.ring_slots, settings.ring_slot_bytes)
+            sockets = open_sockets(
+                prepare(),
+                gateway_namespace(config.lab.name),
+                settings.ring_slots,
+                settings.ring_slot_bytes,
+            )
             for each in sockets:
                 stack.callback(each.close)
             state, discarded = own_map(paths.state_file, config.flows.max)

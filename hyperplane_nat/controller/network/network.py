@@ -7,10 +7,13 @@ The region says what should be (`wanted`), `Network` remembers what is and does 
 steps in whose order nothing refers to what is not there (`Network._follow`):
 
     step                 takes the difference between
+    hosts that go        what the forwarder was told and hosts that stand, and hosts (`hosts`)
     VPCs, addresses      namespaces that stand, and VPCs
     links                links that stand, and interfaces; what cannot be made the region is told
-    the forwarder        what it was told last of each interface, and interfaces with a link
-    services             servers that run, and services
+    hosts                hosts that stand, and hosts
+    the forwarder        what it was told last of each, and interfaces and hosts with a link, route
+                         tables and NAT gateways
+    services             servers and resolvers that run, and services and VPCs
     VPCs that go         namespaces that stand, and VPCs
 
 A step that fails ends it; what was done is remembered, and the next time goes on from there. An
@@ -24,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
@@ -32,11 +35,15 @@ from hyperplane_nat.controller import flow_logs, handlers
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
-from hyperplane_nat.controller.network import reconcile
+from hyperplane_nat.controller.network import punt, reconcile, resolvers
+from hyperplane_nat.controller.network.hosts import Hosts
 from hyperplane_nat.controller.network.pool import EnvironmentPool
-from hyperplane_nat.controller.network.services import ServiceSupervisor
+from hyperplane_nat.controller.network.punt import Punt
+from hyperplane_nat.controller.network.services import ServiceSpec, ServiceSupervisor
+from hyperplane_nat.controller.network.ways_out import WaysOut, numbers_of
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.model.region import Region
+from hyperplane_nat.model.states import EnvironmentState
 from hyperplane_nat.model.wanted import Wanted, WantedInterface
 from netns import processes, topology
 from netns.errors import NetnsError
@@ -46,6 +53,11 @@ RESTART_SECONDS = 5.0
 """How long an attach waits for a forwarder that is being restarted."""
 
 _LOOK_SECONDS = 0.01
+
+_SERVING = (EnvironmentState.IDLE, EnvironmentState.BUSY)
+
+_Item = Callable[[], dict[str, Any] | None]
+"""What the forwarder is to be told of a slot, when it is told; None when it is gone by then."""
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +73,8 @@ class Network:
         forwarder: ForwarderSupervisor,
         services: ServiceSupervisor,
         service_program: tuple[str, ...],
+        punt: Punt,
+        resolver_program: tuple[str, ...] = resolvers.PROGRAM,
     ) -> None:
         self._config = config
         self._lab = config.lab.name
@@ -69,13 +83,19 @@ class Network:
         self._forwarder = forwarder
         self._services = services
         self._service_program = service_program
+        self._resolver_program = resolver_program
         self._vpcs: dict[str, set[str]] = {}
         self._changing = asyncio.Lock()
-        self._attaching: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
+        self._silent: set[int] = set()
+        """Environments whose links are silent, because their processes stand still."""
+        self._attaching: list[tuple[int, _Item, asyncio.Future[None]]] = []
         self._attacher: asyncio.Task[None] | None = None
         self._links: dict[str, Interface] = {}
         self._told: dict[int, dict[str, Any]] = {}
         self._revisions = (-1, -1, False)
+        self._punt = punt
+        self._hosts = Hosts(self._lab, punt)
+        self._ways_out = WaysOut()
         self.retiring_interfaces: frozenset[int] = frozenset()
 
     # --- what stands already ---
@@ -89,6 +109,17 @@ class Network:
         self._vpcs = {vpc.name: set(vpc.addresses) for vpc in spec.vpcs}
         self._links = {interface.name: interface for interface in topology.interfaces}
         self._pool.add(topology.slots, ready=False)
+        self._punt_all(topology.slots)
+
+    def _punt_all(self, slots: Iterable[Slot]) -> None:
+        """What stands leads to the punt link when the forwarder begins."""
+        self._punt.attach(punt.slots(slots))
+        numbers = {each.link: each.number for each in self._region.wanted().interfaces}
+        numbers |= {each.link: each.number for each in self._deleting()}
+        known = self._links.keys() & numbers.keys()
+        self._punt.attach(
+            punt.interfaces({self._links[name].ifindex: numbers[name] for name in known})
+        )
 
     async def adopt(self, found: Survey, given: Collection[tuple[str, str]]) -> None:
         """Take over what a former controller left; what nobody wants is removed.
@@ -103,6 +134,7 @@ class Network:
             await in_thread(topology.remove_vpc, self._lab, name)
         if broken.links:
             await in_thread(topology.remove_interfaces, self._lab, broken.links)
+        await self._hosts.adopt(found, self._region.wanted())
         wanted_vpcs = {vpc.name: set(vpc.addresses) for vpc in self._region.wanted().vpcs}
         self._vpcs = {
             vpc.name: {
@@ -118,6 +150,7 @@ class Network:
         self._links = {name: standing[name] for name in standing.keys() & wanted}
         if strays := sorted(standing.keys() - wanted):
             await in_thread(topology.remove_interfaces, self._lab, strays)
+        self._punt_all(slot for slot, _ in found.served.values())
 
     async def discard(self, numbers: Sequence[int]) -> None:
         """Remove environments that nobody uses."""
@@ -143,7 +176,9 @@ class Network:
         for slot in self._pool.slots.values():
             number = numbers.get(wanted.environments.get(slot.number, ""))
             slots.append(self._slot(slot, number if number in self._told else None))
-        return desired.everything(self._config, interfaces, slots)
+        hosts = self._hosts.everything(wanted)
+        ways = self._ways_out.everything(wanted)
+        return desired.everything(self._config, interfaces, slots, hosts, **ways)
 
     def _items(self, interfaces: Iterable[WantedInterface]) -> list[dict[str, Any]]:
         """Those that have a link."""
@@ -154,7 +189,8 @@ class Network:
         ]
 
     def _slot(self, slot: Slot, interface: int | None) -> dict[str, Any]:
-        return desired.slot(self._config, slot, interface)
+        silent = slot.number in self._silent
+        return desired.slot(self._config, slot, interface, silent=silent)
 
     async def _update(self, **changes: Sequence[Any]) -> None:
         """Tell the forwarder; ForwarderError when it is being restarted, and will ask itself."""
@@ -182,6 +218,7 @@ class Network:
         """Numbers that the forwarder still finds in flows."""
         self._pool.retiring = frozenset(retiring["slots"])
         self.retiring_interfaces = frozenset(retiring["interfaces"])
+        self._hosts.retiring = frozenset(retiring.get("hosts", ()))
 
     # --- environments ---
 
@@ -192,8 +229,9 @@ class Network:
         # Known before the forwarder is told: one that starts meanwhile asks for all.
         self._pool.add(slots, ready=False)
         try:
+            await in_thread(self._punt.attach, punt.slots(slots))
             await self._update(slots=[self._slot(slot, None) for slot in slots])
-        except ForwarderError:
+        except (ForwarderError, NetnsError):
             self._pool.remove(numbers)
             await in_thread(topology.remove_environments, self._lab, numbers)
             raise
@@ -204,33 +242,73 @@ class Network:
         interface = self._region.wanted_interface(interface_id)
         slot = self._slot(self._pool.slots[number], interface.number)
         if interface.number in self._told:
-            await self._attach_with_others(slot)
+            await self._tell_with_others(number, lambda: slot)
             return
         async with self._changing:
             await self._make(interface)
             items = self._items([interface])
-            await self._insist(interfaces=items, slots=[slot])
+            wanted = self._region.wanted()
+            # Whose rules name a group that this interface is a member of.
+            hosts = self._hosts.changed(wanted) if wanted.hosts else []
+            await self._insist(
+                interfaces=items, slots=[slot], **({"hosts": hosts} if hosts else {})
+            )
             self._told |= {item["number"]: item for item in items}
+            self._hosts.told(hosts)
 
-    async def _attach_with_others(self, slot: dict[str, Any]) -> None:
+    def stand_still(self, numbers: Iterable[int]) -> None:
+        """The links of these are silent, for the forwarder that is told next."""
+        self._silent |= set(numbers)
+
+    async def set_silent(self, number: int, silent: bool) -> None:
+        """Nothing passes the link of an environment, or what it sends and gets. ForwarderError."""
+        if (number in self._silent) == silent:
+            return
+        if silent:
+            self._silent.add(number)
+        else:
+            self._silent.discard(number)
+        await self._tell_with_others(number, lambda: self._standing_slot(number))
+
+    def _standing_slot(self, number: int) -> dict[str, Any] | None:
+        environment = self._region.tables.environments.get(number)
+        slot = self._pool.slots.get(number)
+        if environment is None or slot is None or environment.state not in _SERVING:
+            return None
+        interface = self._region.wanted_interface(environment.interface_id)
+        return self._slot(slot, interface.number) if interface.number in self._told else None
+
+    async def _tell_with_others(self, number: int, item: _Item) -> None:
         """Tell the forwarder, in one message with all that come while it answers the last one."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._attaching.append((slot, done))
+        self._attaching.append((number, item, done))
         if self._attacher is None or self._attacher.done():
-            self._attacher = asyncio.create_task(self._attach_waiting(), name="attach")
+            self._attacher = asyncio.create_task(self._tell_waiting(), name="attach")
         await done
 
-    async def _attach_waiting(self) -> None:
+    async def _tell_waiting(self) -> None:
         while self._attaching:
             batch, self._attaching = self._attaching, []
             error: Exception | None = None
             try:
-                await self._insist(slots=[slot for slot, _done in batch])
+                try:
+                    await self._tell_slots(batch)
+                except ForwarderError:
+                    if not await self._restarted():
+                        raise
+                    await self._tell_slots(batch)
             except ForwarderError as refused:
                 error = refused
-            for _slot, done in batch:
+            for _number, _item, done in batch:
                 if not done.done():
                     done.set_result(None) if error is None else done.set_exception(error)
+
+    async def _tell_slots(self, batch: Sequence[tuple[int, _Item, object]]) -> None:
+        # Of two about the same the later one is true.
+        latest = {number: item for number, item, _done in batch}
+        slots = [slot for item in latest.values() if (slot := item()) is not None]
+        if slots:
+            await self._update(slots=slots)
 
     async def take_down(self, numbers: Sequence[int]) -> None:
         """Remove environments with everything that runs in them."""
@@ -242,6 +320,7 @@ class Network:
         await in_thread(processes.kill_all, *names)
         await in_thread(topology.remove_environments, self._lab, standing)
         self._pool.remove(standing)
+        self._silent.difference_update(standing)
 
     # --- VPCs and interfaces ---
 
@@ -264,8 +343,10 @@ class Network:
         revisions = self._wanted_revisions()
         wanted = region.wanted()
         for step in (
+            self._remove_hosts,
             self._follow_vpcs,
             self._make_or_report,
+            self._hosts.make,
             self._tell,
             self.follow_services,
             self._remove_vpcs,
@@ -279,14 +360,53 @@ class Network:
             for item in self._items(wanted.interfaces)
             if self._told.get(item["number"]) != item
         ]
-        if changed:
-            await self._update(interfaces=changed)
+        hosts = self._hosts.changed(wanted)
+        changes: dict[str, list[Any]] = {
+            "interfaces": changed,
+            "hosts": hosts,
+            **self._ways_out.changes(wanted),
+        }
+        # Each may name the others: one message, so that none is without what it names.
+        if any(changes.values()):
+            await self._update(**{name: items for name, items in changes.items() if items})
             self._told |= {item["number"]: item for item in changed}
+            self._hosts.told(hosts)
+            self._ways_out.told(wanted)
+
+    async def _remove_hosts(self, wanted: Wanted) -> None:
+        """Hosts that go, and with the last of a VPC the interface to its router."""
+        if gone := self._hosts.unwanted(wanted):
+            # Their servers end before what they run in.
+            await self._services.end_others(self._service_specs(wanted))
+            if known := self._hosts.known(gone):
+                await self._update(remove_hosts=known)
+                self._hosts.forgotten(known)
+        await self._hosts.remove(gone, wanted)
+        links = {each.link for each in (*wanted.interfaces, *self._deleting())}
+        numbers = {each.number for each in (*wanted.interfaces, *self._deleting())}
+        if told := sorted(self._told.keys() - numbers):
+            await self._update(remove_interfaces=told)
+            for number in told:
+                del self._told[number]
+        if left := sorted(self._links.keys() - links):
+            await in_thread(topology.remove_interfaces, self._lab, left)
+            for link in left:
+                del self._links[link]
 
     async def follow_services(self, wanted: Wanted) -> None:
-        """The servers in the VPCs, which stand, the writer of flow logs, and what runs handlers."""
-        await self._services.follow(
-            reconcile.service_specs(self._config, wanted.vpcs, self._service_program)
+        """The servers in the VPCs and on hosts, which stand, the VPCs' resolvers, the writer of
+        flow logs, and what runs handlers.
+        """
+        await in_thread(resolvers.tell, self._config, wanted.vpcs)
+        await self._services.follow(self._service_specs(wanted))
+        await in_thread(resolvers.forget, self._config, wanted.vpcs)
+
+    def _service_specs(self, wanted: Wanted) -> list[ServiceSpec]:
+        return (
+            reconcile.service_specs(
+                self._config, wanted.vpcs, self._service_program, self._hosts.standing
+            )
+            + resolvers.resolver_specs(self._config, wanted.vpcs, self._resolver_program)
             + flow_logs.writer_specs(self._config)
             + (handlers.runtime_specs(self._config) if self._region.has_handlers else [])
         )
@@ -315,9 +435,12 @@ class Network:
     async def _make(self, interface: WantedInterface) -> None:
         if interface.link not in self._links:
             spec, mtu = reconcile.interface_spec(interface), interface.vpc_mtu_bytes
-            (self._links[interface.link],) = await in_thread(
+            (made,) = await in_thread(
                 topology.add_interfaces, self._lab, interface.vpc, [spec], mtu=mtu
             )
+            self._links[interface.link] = made
+            numbers = punt.interfaces({made.ifindex: interface.number})
+            await in_thread(self._punt.attach, numbers)
 
     async def _make_or_report(self, wanted: Wanted) -> None:
         for each in wanted.interfaces:
@@ -352,12 +475,17 @@ class Network:
     @property
     def retired(self) -> bool:
         """Whether there are numbers that flows may still refer to."""
-        return bool(self._region.retired_numbers() or self._pool.retiring)
+        region = self._region
+        return bool(region.retired_numbers() or region.retired_hosts() or self._pool.retiring)
 
     async def release_numbers(self) -> None:
         """Interface numbers that no flow refers to any more may be used again."""
         status = await self._forwarder.call("status")
         self.note_retiring(status["retiring"])
+        known = numbers_of(self._told.values()) | self._ways_out.numbers
         for number in self._region.retired_numbers():
-            if number not in self.retiring_interfaces:
+            if number not in self.retiring_interfaces and number not in known:
                 self._region.release_number(number)
+        for number in self._region.retired_hosts():
+            if not self._hosts.refers_to(number):
+                self._region.release_host(number)

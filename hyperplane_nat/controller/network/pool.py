@@ -14,10 +14,13 @@ as late as possible; one that the forwarder still finds in flows is passed over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
+from hyperplane_nat.config.resources import Pool
 from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.planner import CHANGE, PlanLine
 from netns.topology import Slot
 
 NUMBER_MAX = 16383
@@ -34,6 +37,7 @@ class EnvironmentPool:
         self._next = 1
         self._ready: deque[int] = deque()
         self._filled = asyncio.Event()
+        self._waiting = self._starting = 0
         self.slots: dict[int, Slot] = {}
         """Every environment that stands, ready or in use."""
         self.retiring: Collection[int] = ()
@@ -62,7 +66,24 @@ class EnvironmentPool:
 
     async def wait(self) -> None:
         """Until an environment may be ready."""
-        await self._filled.wait()
+        self._waiting += 1
+        try:
+            await self._filled.wait()
+        finally:
+            self._waiting -= 1
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Somebody attaches an environment that was taken; no other is made meanwhile.
+
+        Making them would take this process's time from those who start; who waits for another one
+        does not wait for that.
+        """
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
 
     def add(self, slots: Iterable[Slot], *, ready: bool = True) -> None:
         """Environments that stand; `ready` ones can be taken."""
@@ -79,7 +100,11 @@ class EnvironmentPool:
             self.slots.pop(number, None)
 
     def missing(self) -> list[int]:
-        """Numbers of the environments to make next, at most a batch; none when the pool is full."""
+        """Numbers of the environments to make next, at most a batch; none when the pool is full, or
+        by `starting`.
+        """
+        if self._starting and not self._waiting:
+            return []
         wanted = min(self.size - len(self._ready), self._batch)
         numbers: list[int] = []
         for _ in range(NUMBER_MAX):
@@ -91,3 +116,13 @@ class EnvironmentPool:
             if number not in self.slots and number not in self.retiring:
                 numbers.append(number)
         return numbers
+
+
+def plan_lines(now: Pool, wanted: Pool) -> list[PlanLine]:
+    """The pool is no part of the region, and of a plan all the same."""
+    changed = [
+        f"{name} {getattr(now, name)} to {getattr(wanted, name)}"
+        for name in Pool.model_fields
+        if getattr(now, name) != getattr(wanted, name)
+    ]
+    return [PlanLine(CHANGE, "pool", "pool", ", ".join(changed))] if changed else []

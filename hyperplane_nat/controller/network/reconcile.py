@@ -6,18 +6,20 @@ file, no namespace.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.network.services import USER, ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
 from hyperplane_nat.model.entities import InterfaceKind
+from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.wanted import Wanted, WantedInterface, WantedVpc
 from netns.topology import (
     InterfaceSpec,
     LabSpec,
     VpcSpec,
+    host_namespace,
     vpc_namespace,
 )
 
@@ -58,9 +60,17 @@ def interface_spec(wanted: WantedInterface) -> InterfaceSpec:
 
 
 def addresses_of(config: Config) -> set[tuple[str, str]]:
-    """Every VPC with every address that a lab gives it: routers' and services'."""
+    """Every VPC with every address that a lab gives it: routers', services' and the
+    resolver's.
+    """
     given = {(vpc.name, subnet.router) for vpc in config.vpc for subnet in vpc.subnet}
-    return given | {(vpc.name, each.address) for vpc in config.vpc for each in vpc.service}
+    given |= {
+        (vpc.name, str(vpc.network.network_address + n)) for vpc in config.vpc for n in (1, 2)
+    }
+    given |= {(vpc.name, str(LINK_LOCAL)) for vpc in config.vpc}
+    return given | {
+        (vpc.name, each.address) for vpc in config.vpc for each in vpc.service if each.address
+    }
 
 
 def module_command(module: str) -> tuple[str, ...]:
@@ -69,8 +79,10 @@ def module_command(module: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module)
 
 
-def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...]) -> tuple[str, ...]:
-    """The command line of this lab's forwarder."""
+def forwarder_command(
+    config: Config, paths: LabPaths, program: tuple[str, ...], *, punted: bool = False
+) -> tuple[str, ...]:
+    """The command line of this lab's forwarder; `punted`: it receives by the punt link."""
     settings = config.forwarder
     return (
         *program,
@@ -81,6 +93,7 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
         *("--budget-frames", str(settings.budget_frames)),
         *("--spin-microseconds", str(settings.spin_microseconds)),
         "--coalesce-udp" if settings.coalesce_udp else "--no-coalesce-udp",
+        *(("--punt-link",) if punted else ()),
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
         *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),
@@ -90,18 +103,29 @@ def forwarder_command(config: Config, paths: LabPaths, program: tuple[str, ...])
 
 
 def service_specs(
-    config: Config, vpcs: Iterable[WantedVpc], program: tuple[str, ...]
+    config: Config,
+    vpcs: Iterable[WantedVpc],
+    program: tuple[str, ...],
+    hosts: Collection[int] = (),
 ) -> list[ServiceSpec]:
-    """The servers of all VPCs, which have the user `lab.process_uid` when they listen."""
+    """The servers of all VPCs, which have the user `lab.process_uid` when they listen.
+
+    Of those that run on hosts, the ones on `hosts`, by number, which stand.
+    """
     specs = []
     for vpc in vpcs:
         for service in vpc.services:
+            where = vpc_namespace(config.lab.name, vpc.name)
+            if service.host is not None:
+                if service.host not in hosts:
+                    continue
+                where = host_namespace(config.lab.name, service.host)
             command = [
                 *program,
                 service.kind,
                 *("--address", service.address),
                 *("--port", str(service.port)),
-                *("--namespace", vpc_namespace(config.lab.name, vpc.name)),
+                *("--namespace", where),
                 *(USER, str(config.lab.process_uid)),
             ]
             if service.kind == "http":

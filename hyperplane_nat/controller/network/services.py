@@ -111,16 +111,19 @@ class ServiceSupervisor:
 
     async def follow(self, specs: Sequence[ServiceSpec]) -> None:
         """Run exactly these: end the others, start what is new; ControllerError."""
-        wanted = {spec.label: spec for spec in specs}
-        for service in list(self._services):
-            if wanted.get(service.spec.label) == service.spec:
-                del wanted[service.spec.label]
-                continue
-            self._services.remove(service)
-            await self._end(service)
-        added = [_Service(spec) for spec in wanted.values()]
+        await self.end_others(specs)
+        running = {service.spec.label for service in self._services}
+        added = [_Service(spec) for spec in specs if spec.label not in running]
         self._services += added
         await self._start(added)
+
+    async def end_others(self, specs: Sequence[ServiceSpec]) -> None:
+        """End all that run and are not among these."""
+        wanted = {spec.label: spec for spec in specs}
+        for service in list(self._services):
+            if wanted.get(service.spec.label) != service.spec:
+                self._services.remove(service)
+                await self._end(service)
 
     async def _end(self, service: _Service) -> None:
         if service.task is not None:

@@ -8,7 +8,6 @@ slices; each is turned into text by itself, so that a million flows need the mem
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from hyperplane_nat.engine.readers._flow_reader import FlowScan
 from hyperplane_nat.model.entities import InterfaceKind
 from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
+from hyperplane_nat.model.states import NatGatewayState
 from netns import privileges
 
 SLICE_ENTRIES = 4096
@@ -39,11 +39,18 @@ class MapReader(Protocol):
     """What is needed of the engine's `StateMap`."""
 
     flows_max: int
+    slots_max: int
+    interfaces_max: int
+    hosts_max: int
     bytes: int
 
     @property
     def heartbeat(self) -> int:
         """What the forwarder last noted."""
+
+    @property
+    def clock_offset_ms(self) -> int:
+        """What the forwarder's clock is ahead."""
 
     def counters(self) -> Mapping[str, int]:
         """Every counter by name."""
@@ -57,6 +64,9 @@ class MapReader(Protocol):
     def interface_counters(self, number: int) -> Mapping[str, int]:
         """The counters of one interface number."""
 
+    def host_counters(self, number: int) -> Mapping[str, int]:
+        """The counters of one host."""
+
     def interface_address(self, number: int) -> str:
         """The address that has an interface number."""
 
@@ -68,11 +78,6 @@ class MapReader(Protocol):
 
 
 MapOpener = Callable[[Path], StateMap]
-
-
-def monotonic_ms() -> int:
-    """The clock of the state map: CLOCK_MONOTONIC in milliseconds modulo 2^32."""
-    return time.monotonic_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +134,13 @@ class FlowReader(AbstractContextManager["FlowReader"]):
         state_map: StateMap,
         wanted: FlowFilter,
         interfaces: Mapping[int, str],
-        now_ms: Callable[[], int] = monotonic_ms,
+        now_ms: Callable[[], int] | None = None,
+        *,
+        hosts: Mapping[int, str] | None = None,
     ) -> None:
-        """`interfaces` are the names of the network interfaces by number."""
+        """`interfaces` and `hosts` are their names by number; the map has a clock."""
         self._map = state_map
-        self._now_ms = now_ms
+        self._now_ms = now_ms or state_map.now_ms
         self._sorted = wanted.sort is not None
         slots = wanted.slots
         if wanted.environment is not None:
@@ -145,6 +152,7 @@ class FlowReader(AbstractContextManager["FlowReader"]):
         maximum = wanted.max_age_seconds
         self._scan = FlowScan(
             interfaces,
+            hosts=hosts,
             slots=slots,
             interfaces=(
                 None
@@ -162,7 +170,7 @@ class FlowReader(AbstractContextManager["FlowReader"]):
             limit=limit,
         )
         self._first = True
-        self._started_ms = now_ms()
+        self._started_ms = self._now_ms()
         self.position = max(wanted.after + 1, 0)
         """The first entry that has not been looked at."""
         self._end = state_map.entries_watermark
@@ -199,6 +207,18 @@ def interface_names(region: Region) -> dict[int, str]:
     return {number: each.id for each in interfaces for number in each.numbers}
 
 
+def nat_gateway_states(region: Region) -> dict[str, str]:
+    """What each NAT gateway is, by VPC/name and id; of one that failed the reason, too."""
+    tables = region.tables
+    return {
+        f"{tables.vpcs[each.vpc_id].name}/{each.name} ({each.id})": f"{each.state.value}: "
+        f"{each.failure_code}: {each.failure_message}"
+        if each.state is NatGatewayState.FAILED
+        else each.state.value
+        for each in list(tables.nat_gateways.values())
+    }
+
+
 def interface_id(region: Region, named: str) -> str | None:
     """The id of the network interface with that id, or with a link of that name."""
     interfaces = list(region.tables.interfaces.values())
@@ -211,6 +231,36 @@ def slots_of(region: Region, function: str) -> frozenset[int] | None:
         return None
     environments = list(region.tables.environments.values())
     return frozenset(each.slot for each in environments if each.function_name == function)
+
+
+def host_names(region: Region) -> dict[int, str]:
+    """What hosts are called where those of all VPCs are together, by number."""
+    tables = region.tables
+    return {
+        host.number: f"{tables.vpcs[host.vpc_id].name}/{host.name}"
+        for host in list(tables.hosts.values())
+    }
+
+
+def host_at(region: Region, state_map: MapReader, number: int) -> str | None:
+    """The host whose flows begin under that number of the state map; None: it is no host's."""
+    host = number - state_map.slots_max - state_map.interfaces_max
+    # Most events are of environments, and names are of all hosts.
+    return host_names(region).get(host) if host >= 0 else None
+
+
+def host_figures(region: Region, state_map: MapReader) -> dict[tuple[str, str], dict[str, int]]:
+    """Traffic, drops and flows of each host, by the name of its VPC and its own."""
+    tables = region.tables
+    return {
+        (tables.vpcs[host.vpc_id].name, host.name): _host_figures(state_map, host.number)
+        for host in list(tables.hosts.values())
+    }
+
+
+def _host_figures(state_map: MapReader, number: int) -> dict[str, int]:
+    # A map that a former version made has no room for hosts.
+    return _figures(state_map.host_counters(number) if number < state_map.hosts_max else {})
 
 
 def attached_interfaces(region: Region) -> dict[int, str]:
@@ -285,6 +335,11 @@ def interfaces(
             }
         )
     return rows
+
+
+def hosts(described: Iterable[Mapping[str, Any]], state_map: MapReader) -> list[dict[str, Any]]:
+    """GET /v1/hosts, of what `describe_hosts` says."""
+    return [{**row, **_host_figures(state_map, row["Number"])} for row in described]
 
 
 def connections(

@@ -18,7 +18,7 @@ import contextlib
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,18 @@ class PortNames:
     limit_per_remote: int
     limit_per_interface: int
     """0 is no limit."""
+    hosts: Mapping[int, str] = field(default_factory=dict)
+    """Hosts by their numbers."""
+    first_host: int = _NOBODY
+    """What is added to these where flows begin."""
+
+    def holder(self, number: int) -> dict[str, str | None]:
+        """Who begins flows under a number: an environment or a host."""
+        host = number - self.first_host
+        if number == _NOBODY or host < 0:
+            environment = None if number == _NOBODY else environment_name(number)
+            return {"environment": environment, "host": None}
+        return {"environment": None, "host": self.hosts.get(host)}
 
 
 @dataclass(slots=True)
@@ -81,8 +93,9 @@ class _Holders:
     def ports(self) -> int:
         return self.in_use.total() + self.held.total()
 
-    def document(self, functions: Mapping[int, str], limit: int) -> dict[str, Any]:
+    def document(self, names: PortNames, limit: int) -> dict[str, Any]:
         """The figures of a row, and who has the most."""
+        functions = names.functions
         slots = self.in_use + self.held
         by_function: dict[str | None, Counter[str]] = {}
         for slot in slots:
@@ -103,7 +116,7 @@ class _Holders:
             ],
             "environments": [
                 {
-                    "environment": None if slot == _NOBODY else environment_name(slot),
+                    **names.holder(slot),
                     "function": functions.get(slot),
                     "in_use": self.in_use[slot],
                     "held": self.held[slot],
@@ -125,6 +138,7 @@ def port_names(config: Config, region: Region) -> PortNames:
         {each.slot: each.function_name for each in environments if each.function_name},
         min(ports.limit_per_remote, ports.last - ports.first + 1),
         ports.limit_per_interface,
+        views.host_names(region),
     )
 
 
@@ -166,7 +180,7 @@ def usage_in(state_file: Path, wanted: PortQuery, names: PortNames) -> dict[str,
     The pages that are looked at are given back. Errors: StateMapError.
     """
     with contextlib.closing(StateMap.open(state_file)) as state_map:
-        return port_usage(state_map, wanted, names, views.monotonic_ms())
+        return port_usage(state_map, wanted, names, state_map.now_ms())
 
 
 def port_usage(
@@ -176,6 +190,7 @@ def port_usage(
 
     `now_ms` is the clock of the state map.
     """
+    names = replace(names, first_host=state_map.slots_max + state_map.interfaces_max)
     numbers = [
         number
         for number, name in names.interfaces.items()
@@ -202,8 +217,8 @@ def port_usage(
             "remote_address": address,
             "remote_port": port,
             "high_water": 0 if remote is None else remote.high_water,
-            **holders.document(names.functions, names.limit_per_remote),
-            **_failures(failures, now_ms),
+            **holders.document(names, names.limit_per_remote),
+            **_failures(failures, names, now_ms),
         }
         rows.append((holders.ports, row["allocation_errors"], row))
     rows.sort(key=lambda row: row[:2], reverse=True)
@@ -213,9 +228,7 @@ def port_usage(
             {
                 "interface": names.interfaces[number],
                 "address": state_map.interface_address(number),
-                **by_interface.get(number, empty).document(
-                    names.functions, names.limit_per_interface
-                ),
+                **by_interface.get(number, empty).document(names, names.limit_per_interface),
                 **_failures(
                     [
                         failure
@@ -223,6 +236,7 @@ def port_usage(
                         for failure in failures
                         if key[1] == names.interfaces[number]
                     ],
+                    names,
                     now_ms,
                 ),
             }
@@ -267,13 +281,15 @@ def _exhausted(
     ]
 
 
-def _failures(failures: list[Exhaustion], now_ms: int) -> dict[str, Any]:
+def _failures(failures: list[Exhaustion], names: PortNames, now_ms: int) -> dict[str, Any]:
     last = max(failures, key=lambda each: each.last_ms, default=None)
+    who = names.holder(_NOBODY if last is None else last.slot)
     return {
         "allocation_errors": sum(each.errors for each in failures),
         "last_error_seconds": (None if last is None else (now_ms - last.last_ms) / 1000),
         "last_error_reason": None if last is None else last.reason.name.lower(),
-        "last_error_environment": None if last is None else environment_name(last.slot),
+        "last_error_environment": who["environment"],
+        "last_error_host": who["host"],
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
+from hyperplane_nat.controller.network import resolvers
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.views import lab as views
@@ -49,6 +50,7 @@ def snapshot(
         forwarder_cpu_seconds=forwarder.cpu_seconds,
         forwarder_failover_seconds=forwarder.failover_seconds or 0.0,
         environments_by_interface=environments,
+        hosts=views.host_figures(functions.region, state_map),
         services=running.services.states(),
         interfaces=figures.figures(),
         remote_errors=figures.remote_errors(),
@@ -63,4 +65,5 @@ def snapshot(
         cold_starts=functions.cold_starts.distribution,
         events=dict(running.events.counts),
         flow_logs=read_figures(paths.records_file),
+        dns_queries=resolvers.counts(paths),
     )

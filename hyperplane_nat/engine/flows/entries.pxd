@@ -3,10 +3,18 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.state.layout cimport SYN_REMEMBERED, Entry, age_of
+from hyperplane_nat.engine.state.layout cimport (
+    SYN_REMEMBERED,
+    Entry,
+    age_of,
+    first_host,
+    hop_of,
+    is_plain,
+    rewrites_source,
+)
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.flows.flow_table cimport table_unindex
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, unlikely
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
 
 
@@ -33,11 +41,61 @@ cdef inline void relink(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     wheel_add(&nat.wheel, flow, deadline_of(nat, &nat.table.entries[flow], now))
 
 
-cdef inline void join(Nat* nat, const Entry* entry) noexcept nogil:
-    """One more entry belongs to its responder, and to its originator, if it has any."""
+cdef inline bint one_to_one(const Nat* nat, uint16_t number) noexcept nogil:
+    """Whether an interface address is the public one of a host."""
+    cdef uint16_t serves = nat.attachments[number].serves
+    # Nearly none serves anybody.
+    return unlikely(serves) and serves >= first_host(nat.header)
+
+
+cdef inline bint takes_no_port(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Whether a flow has its ports from its ends alone: nothing of it is translated, or an address one to
+    one.  Nothing is held for it when it has ended.
+    """
+    if rewrites_source(entry):
+        return one_to_one(nat, entry.responder)
+    return is_plain(entry) or (entry.originator != NOBODY and one_to_one(nat, entry.originator))
+
+
+cdef inline uint16_t nat_gateway_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """The address of the NAT gateway that a flow goes by, or 0."""
+    cdef uint16_t serves = nat.attachments[entry.responder].serves
+    return serves if unlikely(serves) and serves < first_host(nat.header) else <uint16_t>0
+
+
+cdef inline void join(Nat* nat, uint32_t flow) noexcept nogil:
+    """One more entry belongs to its responder, and to its originator, NAT gateway and hop, if it has
+    any.
+    """
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
+    cdef uint16_t gateway = nat_gateway_of(nat, entry)
+    if gateway:
+        nat.attachments[gateway].entries += 1
     if entry.originator != NOBODY:
         nat.attachments[entry.originator].entries += 1
     nat.attachments[entry.responder].entries += 1
+    if hop:
+        nat.attachments[hop].entries += 1
+    if takes_no_port(nat, entry):
+        nat.attachments[entry.originator].plain += 1
+        nat.attachments[entry.responder].plain += 1
+
+
+cdef inline void part(Nat* nat, uint32_t flow) noexcept nogil:
+    """The reverse, for an entry that is about to be free."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
+    cdef uint16_t gateway = nat_gateway_of(nat, entry)
+    if gateway:
+        leave(nat, gateway)
+    if takes_no_port(nat, entry):
+        nat.attachments[entry.originator].plain -= 1
+        nat.attachments[entry.responder].plain -= 1
+    if hop:
+        leave(nat, hop)
+    leave(nat, entry.originator)
+    leave(nat, entry.responder)
 
 
 cdef inline void leave(Nat* nat, uint16_t attachment) noexcept nogil:
@@ -59,7 +117,7 @@ cdef inline void disown(Nat* nat, uint32_t number, uint64_t now) noexcept nogil:
     """A held entry is nobody's from now on: whoever has its slot next cannot take it up."""
     cdef Entry* entry = &nat.table.entries[number]
     entry_unsettle(entry)
-    table_unindex(&nat.table, number, SIDE_INSIDE)
+    table_unindex(&nat.table, number, PEER_ORIGINATOR)
     leave(nat, entry.originator)
     entry.originator = NOBODY
     entry_settle(entry)

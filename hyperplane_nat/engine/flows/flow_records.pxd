@@ -9,7 +9,7 @@ to a ring in a file of its own: a record when an entry is freed, serves its owne
 becomes nobody's, and one for a packet that no flow and no rule admits. The engine is the only
 producer, the writer of flow logs the only consumer; each owns one of two counters, `head` and
 `tail`, which only grow, so neither ever waits. A ring that is full loses the record: it is
-counted, for all and for its interface, and the packet goes on.
+counted, for all and for the interface and hosts at its ends, and the packet goes on.
 
 Refused packets come at whatever rate a stranger likes. They may fill half of the ring, and no
 more than `REFUSALS_PER_PERIOD` in a tenth of a second are recorded, so that they never cost
@@ -27,10 +27,12 @@ from hyperplane_nat.engine.state.layout cimport (
     Entry,
     FlowRecord,
     RecordRing,
+    attachments_of,
     created_of,
+    hop_of,
     interface_number,
 )
-from hyperplane_nat.engine.state.snapshot cimport attached
+from hyperplane_nat.engine.state.snapshot cimport attached, of_host
 from hyperplane_nat.engine.state.record_ring cimport (
     record_fill,
     ring_fits,
@@ -70,17 +72,29 @@ cdef inline bint sink_open(Nat* nat, uint8_t* memory, uint64_t bytes) noexcept n
     return True
 
 
-cdef inline void lose(Nat* nat, uint16_t interface) noexcept nogil:
+cdef inline void lose_at(Nat* nat, uint16_t attachment) noexcept nogil:
+    cdef uint16_t number = interface_number(nat.header, attachment)
+    if (
+        nat.header.slots_max <= attachment < attachments_of(nat.header)
+        and number < nat.sink.ring.places
+    ):
+        nat.sink.lost[number] += 1
+
+
+cdef inline void lose(Nat* nat, uint16_t originator, uint16_t responder) noexcept nogil:
+    """Count a record that is lost, at the interface and the hosts among these ends too."""
     count(nat, C_FLOW_RECORDS_LOST)
-    if interface < nat.sink.ring.interfaces:
-        nat.sink.lost[interface] += 1
+    lose_at(nat, originator)
+    lose_at(nat, responder)
 
 
-cdef inline FlowRecord* reserve(Nat* nat, uint16_t interface, uint32_t room) noexcept nogil:
+cdef inline FlowRecord* reserve(
+    Nat* nat, uint16_t originator, uint16_t responder, uint32_t room
+) noexcept nogil:
     """The next record to fill, or NULL when `room` records wait already."""
     cdef RecordRing* ring = nat.sink.ring
     if ring.head - HP_LOAD64_ACQUIRE(&ring.tail) >= room:
-        lose(nat, interface)
+        lose(nat, originator, responder)
         return NULL
     return &nat.sink.records[ring.head & (ring.capacity - 1)]
 
@@ -89,10 +103,14 @@ cdef inline void record_end(Nat* nat, uint32_t flow, uint64_t now) noexcept nogi
     """All that the entry knows of its flow."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef FlowRecord* record
-    # An orphan has had its record, and flow logs are about flows of environments.
-    if not attached(nat.header, entry):
+    cdef uint16_t hop
+    # An orphan has had its record.
+    if not attached(nat.header, entry) and not of_host(nat.header, entry):
         return
-    record = reserve(nat, interface_number(nat.header, entry.responder), nat.sink.ring.capacity)
+    hop = hop_of(entry, &nat.table.extensions[flow])
+    record = reserve(
+        nat, entry.originator, hop if hop else entry.responder, nat.sink.ring.capacity
+    )
     if record == NULL:
         return
     record.entry = flow
@@ -118,20 +136,22 @@ cdef inline bint refused(int reason) noexcept nogil:
 
 cdef inline void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t now) noexcept nogil:
     """One packet or super-frame, with what it tells of its ends."""
-    cdef bint inside = p.side == SIDE_INSIDE
+    cdef bint inside = p.plain or p.side == PEER_ORIGINATOR
     cdef uint16_t interface = nat.attachments[p.port].interface
-    cdef uint16_t number = interface_number(nat.header, interface)
+    cdef uint16_t originator = p.port if inside else NOBODY
+    cdef uint16_t responder = p.host if p.plain and p.host else interface
     cdef uint64_t period = now // PERIOD_MS
     cdef FlowRecord* record
-    if not refused(reason) or interface == UNATTACHED:
+    # What a public address refuses is at no interface of its VPC.
+    if not refused(reason) or interface == UNATTACHED or nat.attachments[p.port].role:
         return
     if nat.sink.period != period:
         nat.sink.period = period
         nat.sink.refusals = 0
     if nat.sink.refusals == REFUSALS_PER_PERIOD:
-        lose(nat, number)
+        lose(nat, originator, responder)
         return
-    record = reserve(nat, number, nat.sink.ring.capacity // 2)
+    record = reserve(nat, originator, responder, nat.sink.ring.capacity // 2)
     if record == NULL:
         return
     nat.sink.refusals += 1
@@ -145,8 +165,8 @@ cdef inline void record_refusal(Nat* nat, const Packet* p, int reason, uint64_t 
     record.inside_port = p.source_port if inside else 0
     record.remote_port = p.destination_port if inside else p.source_port
     record.nat_port = 0 if inside else p.destination_port
-    record.slot = p.port if inside else NOBODY
-    record.interface = number
+    record.originator = originator
+    record.responder = responder
     record.reason = <uint8_t>reason
     record.flags = p.flags
     record.created = now

@@ -237,6 +237,6 @@ cdef inline void table_free(FlowTable* table, uint32_t flow) noexcept nogil:
     """Forget a committed entry."""
     entry_unsettle(&table.entries[flow])
     HP_STORE8_RELEASE(&table.entries[flow].state, STATE_FREE)
-    table_unindex(table, flow, SIDE_INSIDE)
-    table_unindex(table, flow, SIDE_OUTSIDE)
+    table_unindex(table, flow, PEER_ORIGINATOR)
+    table_unindex(table, flow, PEER_RESPONDER)
     table_give_back(table, flow)

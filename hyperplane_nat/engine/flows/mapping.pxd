@@ -101,7 +101,7 @@ cdef inline void permission_give_back(Nat* nat, const Entry* flow) noexcept nogi
 cdef inline uint32_t mapping_of(const Nat* nat, const Entry* flow) noexcept nogil:
     """The mapping that a flow has its port from, or NIL."""
     key = mapping_key(
-        SIDE_OUTSIDE,
+        PEER_RESPONDER,
         flow.protocol,
         flow.responder,
         flow.translated_address,
@@ -161,7 +161,7 @@ cdef inline void mapping_begin(
     record.flags = MAPPING
     record.flows = 0
     set_created(entry, &nat.table.tracks[mapping], now)
-    join(nat, entry)
+    join(nat, mapping)
     table_commit(&nat.table, mapping, STATE_MAPPING)
     wheel_add(&nat.wheel, mapping, deadline_of(nat, entry, now))
     nat.counters[C_MAPPINGS_ACTIVE] += 1
@@ -172,7 +172,7 @@ cdef inline uint32_t mapping_open(
 ) noexcept nogil:
     """The mapping for a new flow, made if there is none; NIL with the reason."""
     cdef uint32_t mapping = mapping_find(
-        nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now
+        nat, PEER_ORIGINATOR, p.protocol, p.port, p.source, p.source_port, now
     )
     cdef uint16_t responder = 0, nat_port = 0
     if mapping != NIL:
@@ -221,9 +221,16 @@ cdef inline int mapping_join(
     """
     cdef Mapping* record = mapping_at(nat, mapping)
     if not joinable(nat, record, p):
-        refused(nat, p, p.destination, p.destination_port, DROP_PORT_ALLOCATION, now)
-        if record.flows == 0 and record.state == STATE_MAPPING:
-            mapping_free(nat, mapping)
+        refused(
+            nat,
+            p,
+            nat.attachments[p.port].interface,
+            p.destination,
+            p.destination_port,
+            DROP_PORT_ALLOCATION,
+            now,
+        )
+        mapping_abandon(nat, mapping)
         return DROP_PORT_ALLOCATION
     record.flows += 1
     record.last_seen = <uint32_t>now
@@ -231,6 +238,13 @@ cdef inline int mapping_join(
         record.state = STATE_MAPPING
         nat.counters[C_MAPPINGS_ACTIVE] += 1
     return DROP_NONE
+
+
+cdef inline void mapping_abandon(Nat* nat, uint32_t mapping) noexcept nogil:
+    """No flow was made after all: a mapping that was opened for it is free."""
+    cdef const Mapping* record = mapping_at(nat, mapping)
+    if record.flows == 0 and record.state == STATE_MAPPING:
+        mapping_free(nat, mapping)
 
 
 cdef inline void mapping_leave(
@@ -319,9 +333,13 @@ cdef inline bint mapping_adopt(Nat* nat, uint32_t mapping) noexcept nogil:
 cdef inline bint mapping_answers(Nat* nat, const Packet* p, uint64_t now) noexcept nogil:
     """Whether a segment from inside without a flow may answer a SYN that a mapping let in."""
     cdef uint32_t mapping
-    if p.segment != SEGMENT_SYNACK or nat.behaviour.mapping != MAPPING_ENDPOINT_INDEPENDENT:
+    if (
+        p.segment != SEGMENT_SYNACK
+        or nat.behaviour.mapping != MAPPING_ENDPOINT_INDEPENDENT
+        or p.gateway
+    ):
         return False
-    mapping = mapping_find(nat, SIDE_INSIDE, p.protocol, p.port, p.source, p.source_port, now)
+    mapping = mapping_find(nat, PEER_ORIGINATOR, p.protocol, p.port, p.source, p.source_port, now)
     return mapping_in_use(nat, mapping)
 
 
@@ -330,7 +348,7 @@ cdef inline int mapping_admit(
 ) noexcept nogil:
     """Whether a packet from outside without a flow may pass, and by which mapping."""
     mapping[0] = mapping_find(
-        nat, SIDE_OUTSIDE, p.protocol, p.port, p.destination, p.destination_port, now
+        nat, PEER_RESPONDER, p.protocol, p.port, p.destination, p.destination_port, now
     )
     if mapping[0] == NIL:
         return DROP_NO_FLOW

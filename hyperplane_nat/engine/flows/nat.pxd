@@ -26,12 +26,23 @@ from hyperplane_nat.engine.state.layout cimport (
 )
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 
+cdef extern from *:
+    """
+    #define HP_APART __attribute__((cold)) void
+    """
+    # What is so for few packets; Cython has it for its own code.
+    bint unlikely(bint condition) noexcept nogil
+    # What a function returns that only they need: inlined it would take registers from all others.
+    ctypedef void apart "HP_APART"
+
 cdef enum:
     EVENTS_MAX = 256
+    ROUTES_MAX = 1000
+    ROUTE_TABLES_MAX = 65536
 
 # What a packet can come from or leave by; what every packet of it needs comes first.  The kind
 # decides little: who is on the link (one host, or next hops that are asked for), and who may begin
-# flows.
+# which flows.  Its size is a power of two, because the table is indexed several times for each packet.
 cdef struct Attachment:
     uint32_t address
     # Whoever is the router of its network: ourselves for an environment, the VPC's for an interface.
@@ -43,9 +54,9 @@ cdef struct Attachment:
     uint8_t retiring
     uint8_t destinations_count
     uint16_t mtu
-    # By which what comes from it leaves, and at which it is counted: of an interface itself.
+    # By which what comes from it leaves: of an interface itself.
     uint16_t interface
-    # Ours on its link, and the environment's.
+    # Ours on its link, and the environment's or the host's.
     uint8_t mac[6]
     uint8_t peer_mac[6]
     # Which has the link: an address of its own of an interface is an attachment, too, and each primary
@@ -53,11 +64,29 @@ cdef struct Attachment:
     uint16_t primary
     uint16_t next_address
     uint16_t addresses
+    # An environment that stands still: nothing passes its link.
+    uint8_t silent
+    # A gateway's: which, and that new flows take another address of it.
+    uint8_t role
+    uint8_t draining
+    # A host may send from addresses that are not its own.
+    uint8_t forwards
+    # By which gateway a flow of which this is the responder leaves: the one that its sender's route
+    # leads to, be it a NAT gateway or a public address of the sender.  0: by none.
+    uint16_t gateway
+    # Of an internet gateway's address: for whom it stands, and of that one: the address; or 0.
+    uint16_t serves
+    uint16_t public_address
+    # Where to what is not in its VPC goes: number + 1, 0 without a table.
+    uint32_t route_table
     uint32_t vpc
     uint32_t entries
+    # Of these, flows that have no port of it: nothing of them is translated.
+    uint32_t plain
     const PolicyRecord* policy
     uint32_t destinations[DESTINATIONS_MAX]
     uint32_t destination_masks[DESTINATIONS_MAX]
+    uint8_t room[48]
 
 # What `configure` was told of `settings.Behaviour`; flags are 0 or 1.
 cdef struct BehaviourRecord:
@@ -75,6 +104,18 @@ cdef struct BehaviourRecord:
     uint32_t fragment_ms
     uint32_t limit_per_interface
     uint32_t limit_per_environment
+
+# Those of a table are in the order of their prefixes' lengths, the longest first.
+cdef struct Route:
+    uint32_t prefix
+    uint32_t mask
+    # ROUTE_TO_..., and the attachment that it leads to.
+    uint16_t kind
+    uint16_t target
+
+cdef struct RouteTable:
+    uint32_t count
+    Route routes[ROUTES_MAX]
 
 cdef struct Event:
     uint64_t now
@@ -109,6 +150,8 @@ cdef struct Nat:
     uint64_t* own_addresses
     uint16_t* own_numbers
     uint32_t own_mask
+    # By number; NULL where there is none.
+    RouteTable** route_tables
     uint32_t retiring
     uint32_t sweep_position
     uint32_t timeouts[STATES]
@@ -150,9 +193,18 @@ cdef inline void count_passage(
         nat.records[number].counters[own + 1] += bytes
 
 
+cdef inline uint16_t counted_at(const Nat* nat, uint16_t number) noexcept nogil:
+    """At which it is counted what an attachment begins: an environment's interface, or itself."""
+    if nat.attachments[number].kind == ATTACHMENT_ENVIRONMENT:
+        return nat.attachments[number].interface
+    return number
+
+
 cdef inline void count_sent(Nat* nat, const Packet* p) noexcept nogil:
-    """Count a packet that its environment has sent at that."""
-    cdef AttachmentRecord* record = &nat.records[p.port]
+    """Count a packet that an environment or a host has sent at that."""
+    cdef AttachmentRecord* record = &nat.records[p.link]
+    if nat.attachments[p.link].kind == ATTACHMENT_INTERFACE:
+        return
     record.counters[<int>A_PACKETS_OUT_TO_DESTINATION] += p.segments
     record.counters[<int>A_BYTES_OUT_TO_DESTINATION] += wire_bytes(p)
 
@@ -170,3 +222,26 @@ cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
     count_at(nat, p.port, A_DROPS, p.segments)
     if p.port < nat.attachments_max and nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
         count_at(nat, nat.attachments[p.port].interface, A_DROPS, p.segments)
+    elif p.link != p.port and nat.attachments[p.link].kind == ATTACHMENT_HOST:
+        count_at(nat, p.link, A_DROPS, p.segments)
+
+
+cdef inline bint stands_still(const Nat* nat, uint16_t number) noexcept nogil:
+    """Whether what is for this attachment, or for nobody, is for an environment that stands still."""
+    return number < nat.attachments_max and nat.attachments[number].silent
+
+
+cdef inline void drop_frozen(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
+    """Drop what is for an environment that stands still; it is counted there, too."""
+    drop(nat, p, DROP_ENVIRONMENT_FROZEN)
+    count_at(nat, number, A_DROPS, p.segments)
+
+
+cdef inline void count_at_hop(
+    Nat* nat, uint32_t hop, const Packet* p
+) noexcept nogil:
+    """Count a packet of a flow by a NAT gateway at the environment's interface address, too."""
+    cdef int counter = A_PACKETS_IN_FROM_DESTINATION if p.side else A_PACKETS_OUT_TO_DESTINATION
+    if hop:
+        nat.records[hop].counters[counter] += p.segments
+        nat.records[hop].counters[counter + 1] += wire_bytes(p)

@@ -123,8 +123,8 @@ cdef inline bint make_room(Nat* nat, uint16_t interface, uint16_t asker) noexcep
 
 
 cdef inline uint16_t asker_of(const Nat* nat, const Packet* p) noexcept nogil:
-    """The environment that sends a packet, or the number behind all attachments."""
-    if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
+    """The environment or host that sends a packet, or the number behind all attachments."""
+    if nat.attachments[p.port].kind != ATTACHMENT_INTERFACE:
         return p.port
     return <uint16_t>nat.attachments_max
 

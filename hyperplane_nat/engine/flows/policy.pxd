@@ -20,7 +20,11 @@ cdef struct RuleSet:
 
 cdef struct PolicyRecord:
     uint8_t filters_egress
+    uint8_t filters_ingress
+    uint8_t withholds
     RuleSet egress
+    RuleSet ingress
+    RuleSet withheld
     uint32_t guarded_count
     uint32_t* guarded_addresses
     RuleSet* guarded
@@ -64,6 +68,8 @@ cdef inline int policy_check(
     """DROP_NONE when the interface may begin this flow, else why not; in network byte order."""
     cdef uint32_t host = swap32(address), i
     cdef uint16_t number = 0 if protocol == 1 else swap16(port)
+    if policy.withholds and admits(&policy.withheld, protocol, host, number):
+        return DROP_LAMBDA_ICMP if protocol == 1 else DROP_LAMBDA_PORT
     if policy.filters_egress and not admits(&policy.egress, protocol, host, number):
         return DROP_SECURITY_GROUP_EGRESS
     if policy.guarded_count == 0:
@@ -73,5 +79,15 @@ cdef inline int policy_check(
         return DROP_NONE
     # Whether this interface is the rule's source was settled when the policy was compiled.
     if not admits(&policy.guarded[i], protocol, 0, number):
+        return DROP_SECURITY_GROUP_INGRESS
+    return DROP_NONE
+
+
+cdef inline int policy_admits(
+    const PolicyRecord* policy, uint8_t protocol, uint32_t source, uint16_t port
+) noexcept nogil:
+    """DROP_NONE when a flow from this address may reach the host, else why not; in network order."""
+    cdef uint16_t number = 0 if protocol == 1 else swap16(port)
+    if policy.filters_ingress and not admits(&policy.ingress, protocol, swap32(source), number):
         return DROP_SECURITY_GROUP_INGRESS
     return DROP_NONE

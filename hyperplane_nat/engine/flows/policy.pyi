@@ -10,6 +10,9 @@ class Policy:
         address: str,
         *,
         egress: Sequence[Rule] | None = None,
+        ingress: Sequence[Rule] | None = None,
         guarded: Mapping[str, Sequence[Rule]] = ...,
+        withheld: Sequence[Rule] = ...,
     ) -> None: ...
     def verdict(self, protocol: str, address: str, port: int = 0) -> DropReason: ...
+    def admits(self, protocol: str, source: str, port: int = 0) -> DropReason: ...

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Security groups: whether an interface may begin a flow.
+"""Security groups: whether an interface or a host may begin a flow, and reach a host.
 
 Theory of operation
 -------------------
@@ -8,11 +8,15 @@ Security groups are stateful: they are asked when a flow is made and never again
 away stops new flows and leaves the old ones
 (https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html). A new flow must match
 
+* none of the rules of what is withheld from the interface, the Lambda service's own, which no group
+  can allow,
 * one of the interface's egress rules, unless the interface filters none, and
 * one of the ingress rules of its destination, when that is a guarded address: one in the VPC that
-  carries security groups of its own.
+  carries security groups of its own, or a host. Those of a guarded address are part of the
+  policy of each interface, compiled for that as their source; a host has its own, and is asked with
+  the source that it sees.
 
-Rules only ever allow, so their order means nothing and a set of rules is a set of (protocol, port,
+A set of rules only ever adds up, so their order means nothing and a set of rules is a set of (protocol, port,
 address). It is compiled when it is configured: for each protocol the ports at which some rule begins
 or ends cut the range into elementary intervals, and each interval has the merged, disjoint address
 ranges of the rules that cover it. Asking costs two binary searches, whatever the rules look like.
@@ -166,17 +170,29 @@ cdef void release_rules(RuleSet* rules) noexcept:
 cdef class Policy:
     """The security groups that bear on one interface, compiled. See the type stub.
 
-    `address` is the interface's, `egress` None when nothing is filtered, `guarded` the ingress rules
-    by address of destination.  Raises ValueError for a rule that cannot be.
+    `address` is the interface's or the host's, `egress` and `ingress` None when nothing is filtered,
+    `guarded` the ingress rules by address of destination, `withheld` what may not be begun whatever
+    the others say.  Raises ValueError for a rule that cannot be.
     """
 
-    def __init__(self, address, *, egress=None, guarded=None):
+    def __init__(self, address, *, egress=None, ingress=None, guarded=None, withheld=()):
         cdef uint32_t source = host_address(address), i
-        if self.record.guarded != NULL or self.record.filters_egress:
+        if (
+            self.record.guarded != NULL
+            or self.record.filters_egress
+            or self.record.filters_ingress
+            or self.record.withholds
+        ):
             raise RuntimeError("a policy is initialised once")
+        if ingress is not None:
+            self.record.filters_ingress = 1
+            compile_rules(&self.record.ingress, ingress, None)
         if egress is not None:
             self.record.filters_egress = 1
             compile_rules(&self.record.egress, egress, None)
+        if withheld:
+            self.record.withholds = 1
+            compile_rules(&self.record.withheld, withheld, None)
         if not guarded:
             return
         destinations = sorted((host_address(text), rules) for text, rules in guarded.items())
@@ -192,6 +208,8 @@ cdef class Policy:
     def __dealloc__(self):
         cdef uint32_t i
         release_rules(&self.record.egress)
+        release_rules(&self.record.ingress)
+        release_rules(&self.record.withheld)
         for i in range(self.record.guarded_count):
             release_rules(&self.record.guarded[i])
         free(self.record.guarded)
@@ -202,4 +220,11 @@ cdef class Policy:
         (number,) = PROTOCOLS[protocol]
         return DropReason(
             policy_check(&self.record, number, swap32(host_address(address)), swap16(port))
+        )
+
+    def admits(self, protocol, source, uint16_t port=0):
+        """DropReason.NONE when a flow from this address to the host may begin, else why not."""
+        (number,) = PROTOCOLS[protocol]
+        return DropReason(
+            policy_admits(&self.record, number, swap32(host_address(source)), swap16(port))
         )

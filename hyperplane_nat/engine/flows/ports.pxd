@@ -380,6 +380,14 @@ cdef inline int ports_take(
     return 0
 
 
+cdef inline bint ports_full(
+    PortAllocator* ports, uint8_t protocol, uint16_t attachment, uint32_t address, uint16_t port
+) noexcept nogil:
+    """Whether no more ports may be taken towards a remote endpoint."""
+    cdef const Remote* remote = ports_remote(ports, protocol, attachment, address, port)
+    return remote != NULL and (remote.count >= ports.limit or remote.count >= ports.count)
+
+
 cdef inline bint ports_adopt(
     PortAllocator* ports,
     uint8_t protocol,

@@ -9,7 +9,8 @@ While entries still name its number it is retiring, and whoever would use the nu
 the entries of each are counted, so that is known without looking.
 A sweep goes round the table within a budget, for everything that retires at once, until nothing does:
 
-* a flow whose responder retires is removed with its port: the address is gone;
+* a flow whose responder retires, or an address of its NAT gateway or of the interface where it is counted
+  besides, is removed with its port: the address is gone;
 * a flow whose originator retires ends, and its port is held as after any end, in an entry that is
   nobody's: it has no key of the originator, so the next one with that number cannot take it up;
 * a mapping goes with the last of its flows, and is held and nobody's in the same way.
@@ -18,13 +19,14 @@ Whose an attachment is stands in the state map. A forwarder that opens it is tol
 of one that is not named, or that is another's by then, retire the same way.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.entries cimport nat_gateway_of
 from hyperplane_nat.engine.flows.lifecycle cimport flow_orphan, flow_remove
 from hyperplane_nat.engine.flows.mapping cimport mapping_orphan, mapping_remove
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat
-from hyperplane_nat.engine.state.layout cimport Entry, is_mapping
+from hyperplane_nat.engine.state.layout cimport Entry, hop_of, is_mapping
 
 cdef enum:
     # What ending a flow costs, in entries that are only looked at.
@@ -48,6 +50,18 @@ cdef inline void strangers_retire(Nat* nat) noexcept nogil:
             attachment_retire(nat, number)
 
 
+cdef inline bint address_retires(const Nat* nat, uint32_t flow) noexcept nogil:
+    """Whether an address that a flow needs is gone."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
+    cdef uint16_t gateway = nat_gateway_of(nat, entry)
+    return (
+        nat.attachments[entry.responder].retiring
+        or (gateway and nat.attachments[gateway].retiring)
+        or (hop and nat.attachments[hop].retiring)
+    )
+
+
 cdef inline uint32_t sweep(Nat* nat, uint64_t now, uint32_t budget) noexcept nogil:
     """Go on through the table; returns how much of the budget was used, 0 when nothing retires."""
     cdef uint32_t used = 0, flow
@@ -61,7 +75,7 @@ cdef inline uint32_t sweep(Nat* nat, uint64_t now, uint32_t budget) noexcept nog
         entry = &nat.table.entries[flow]
         if entry.state == STATE_FREE:
             continue
-        if nat.attachments[entry.responder].retiring:
+        if address_retires(nat, flow):
             if is_mapping(entry):
                 mapping_remove(nat, flow)
             else:

@@ -60,7 +60,9 @@ responder's while one of the originator is remembered, as in a simultaneous open
 not acknowledge what it should, or a FIN in TIME_WAIT that is not the connection's: one of an older
 connection, or a forged one. In SYN_SENT nothing is learnt from it, and the reset with which the
 client refuses it passes (`REFUSAL`, RFC 9293 section 3.10.7.3), as does, in every state, one
-that refuses a remembered SYN. `RST_STRAY` is any other reset outside the window.
+that refuses a remembered SYN. `RST_STRAY` is any other reset outside the window; the originator's
+passes in SYN_RECEIVED, where an end refuses so what does not acknowledge its SYN (RFC 9293
+section 3.10.7.4).
 """
 
 from __future__ import annotations
@@ -116,7 +118,7 @@ _TABLES = {
         STRAY            -      =      -      -      -      -      .      -      -
         RST              -      xRS    xRS    xRS    xRS    xRS    .      .      !none
         REFUSAL          .      .      .      .      .      .      .      .      .
-        RST_STRAY        -      !win   !win   !win   !win   !win   !win   !win   !none
+        RST_STRAY        -      .      !win   !win   !win   !win   !win   !win   !none
     """,
     Peer.RESPONDER: """
         segment          SS     SR     ES     FI     FO     FB     TW     RS     HE

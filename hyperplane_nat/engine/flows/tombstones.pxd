@@ -78,7 +78,7 @@ cdef inline void tombstone_put(Nat* nat, const Entry* entry) noexcept nogil:
     cdef uint64_t mark
     if nat.tombstones_count == 0 or entry.protocol != 6 or entry.originator == NOBODY:
         return
-    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, NULL, SIDE_INSIDE)), entry.originator)
+    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, NULL, PEER_ORIGINATOR)), entry.originator)
     cell_of(nat, mark)[0] = mark
 
 

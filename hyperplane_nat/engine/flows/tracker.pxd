@@ -10,6 +10,12 @@ acknowledgement of something never sent is not recorded, so that a forged segmen
 the window by which resets are judged: only the true peer's data can. Until a side has acknowledged
 anything, `acknowledged` is the least it can: the number behind the other's SYN.
 
+A late duplicate of an old SYN makes the responder answer, and the flow begin anew, of which the
+originator knows nothing: it says again what it has acknowledged of the old connection. To the
+responder that is no acknowledgement of its SYN, and it refuses it by a reset of that very number
+(RFC 9293 section 3.10.7.4, SYN-RECEIVED). So until the originator acknowledges something that was
+sent, its word is kept as it is, and the reset of that number is believed.
+
 A reset is believed when its sequence number lies in the window its receiver last announced
 (RFC 5961 section 3 asks the end for an exact match; a NAT cannot know what is in flight). A
 reset that answers a SYN must acknowledge exactly that SYN (RFC 9293 section 3.10.7.3).
@@ -52,8 +58,8 @@ cdef enum:
     ACK_SEEN = 0x04
     NO_SCALE = 15
     LARGEST_SCALE = 14
-    # In `syn_scale`: the SYN is from outside; a side's window is as it stands.
-    SYN_OUTSIDE = 0x80
+    # In `syn_scale`: the SYN is the responder's; a side's window is as it stands.
+    SYN_OF_RESPONDER = 0x80
     WINDOW_UNSCALED = 0x10
     WINDOWS_UNSCALED = 0x30
     TCP_ACK = 0x10
@@ -74,7 +80,7 @@ cdef inline int tracker_load(Tracker* tracker, dict steps) except -1:
 
 
 cdef inline int syn_side(const Track* track) noexcept nogil:
-    return SIDE_OUTSIDE if track.syn_scale & SYN_OUTSIDE else SIDE_INSIDE
+    return PEER_RESPONDER if track.syn_scale & SYN_OF_RESPONDER else PEER_ORIGINATOR
 
 
 cdef inline bint remembers_syn_of(const Entry* entry, const Track* track, int side) noexcept nogil:
@@ -102,7 +108,7 @@ cdef inline void store_syn(
     track.syn_sequence = sequence
     track.syn_payload = payload
     track.syn_scale = (
-        (track.syn_scale & WINDOWS_UNSCALED) | scale | <uint8_t>(SYN_OUTSIDE if side else 0)
+        (track.syn_scale & WINDOWS_UNSCALED) | scale | <uint8_t>(SYN_OF_RESPONDER if side else 0)
     )
 
 
@@ -193,10 +199,10 @@ cdef inline void track_segment(Entry* entry, Track* track, const Packet* p) noex
         track.sequence_end[side] = end
     if syn and in_opening(entry):
         set_scale(track, side, window_scale_option(p))
+    if not (p.flags & TCP_ACK) or not (entry.flags & (SEEN << peer)):
+        return
     if (
-        (p.flags & TCP_ACK)
-        and (entry.flags & (SEEN << peer))
-        and <int32_t>(p.acknowledgement - track.sequence_end[peer]) <= 0
+        <int32_t>(p.acknowledgement - track.sequence_end[peer]) <= 0
         and <int32_t>(p.acknowledgement - track.acknowledged[side]) >= 0
     ):
         track.acknowledged[side] = p.acknowledgement
@@ -206,6 +212,8 @@ cdef inline void track_segment(Entry* entry, Track* track, const Packet* p) noex
             track.syn_scale |= <uint8_t>(WINDOW_UNSCALED << side)
         else:
             track.syn_scale &= <uint8_t>~(WINDOW_UNSCALED << side)
+    elif side == PEER_ORIGINATOR and not (entry.flags & (ACK_SEEN << side)):
+        track.acknowledged[side] = p.acknowledgement
 
 
 cdef inline uint32_t offered_window(
@@ -225,7 +233,7 @@ cdef inline bint in_window(const Entry* entry, const Track* track, const Packet*
     cdef int peer = 1 - p.side
     if entry.flags & (ACK_SEEN << peer):
         return p.sequence - track.acknowledged[peer] <= offered_window(entry, track, peer)
-    return p.sequence == track.sequence_end[p.side]
+    return p.sequence == track.sequence_end[p.side] or p.sequence == track.acknowledged[peer]
 
 
 cdef inline bint answers_syn(
@@ -242,8 +250,8 @@ cdef inline bint answers_syn(
 cdef inline int syn_as(
     const Entry* entry, const Track* track, const Packet* p, bint may_open
 ) noexcept nogil:
-    if p.side == SIDE_OUTSIDE:
-        if remembers_syn_of(entry, track, SIDE_INSIDE):
+    if p.side == PEER_RESPONDER:
+        if remembers_syn_of(entry, track, PEER_ORIGINATOR):
             return SEGMENT_SYN_CROSSING
         if not may_open:
             return SEGMENT_SYN_UNSOLICITED
@@ -264,7 +272,7 @@ cdef inline int syn_as(
 
 cdef inline int reset_as(const Entry* entry, const Track* track, const Packet* p) noexcept nogil:
     if entry.state == STATE_SYN_SENT:
-        if p.side == SIDE_INSIDE:
+        if p.side == PEER_ORIGINATOR:
             return SEGMENT_REFUSAL
         if p.flags & TCP_ACK and (expected(track, p) or answers_syn(entry, track, p)):
             return SEGMENT_RST
@@ -273,7 +281,7 @@ cdef inline int reset_as(const Entry* entry, const Track* track, const Packet* p
         return SEGMENT_RST
     # One from outside has to prove that it saw the SYN: it may be forged.
     if answers_syn(entry, track, p) or (
-        p.side == SIDE_INSIDE and remembers_syn_of(entry, track, SIDE_INSIDE)
+        p.side == PEER_ORIGINATOR and remembers_syn_of(entry, track, PEER_ORIGINATOR)
     ):
         return SEGMENT_REFUSAL
     return SEGMENT_RST_STRAY
@@ -281,9 +289,9 @@ cdef inline int reset_as(const Entry* entry, const Track* track, const Packet* p
 
 cdef inline int opening_as(const Entry* entry, const Track* track, const Packet* p) noexcept nogil:
     """What an ACK, a FIN or a SYN-ACK is to a connection that is being opened."""
-    cdef bint right = p.side == SIDE_INSIDE or expected(track, p)
+    cdef bint right = p.side == PEER_ORIGINATOR or expected(track, p)
     if entry.state == STATE_SYN_SENT:
-        if p.side == SIDE_INSIDE or (right and p.segment == SEGMENT_SYNACK):
+        if p.side == PEER_ORIGINATOR or (right and p.segment == SEGMENT_SYNACK):
             return p.segment
         return SEGMENT_STRAY
     if p.segment == SEGMENT_SYNACK:

@@ -2,9 +2,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """ARP (RFC 826) on both sides, for the addresses that are ours.
 
-On a slot the gateway address is answered, and nothing is learned: the slot's MAC address is
-configuration, and a sender that claims another is counted as spoofing. In the VPC the
-interface's own addresses are answered; a reply is believed only while that next hop is being asked
+On a slot the gateway address is answered, and on a host's link the address of its router; nothing is
+learned: the MAC address is configuration, and a sender that claims another is counted as spoofing. In the
+VPC the interface's own addresses are answered, and those of the hosts that are reached by it; a reply is believed only while that next hop is being asked
 for, so that nobody can rename one unasked. Whatever else a host says of its address is a hint
 (`neighbours`).
 """
@@ -15,7 +15,11 @@ from libc.string cimport memcmp, memcpy
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count, drop
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_answer, neighbour_hint
-from hyperplane_nat.engine.nat.classification cimport interface_of_address
+from hyperplane_nat.engine.nat.classification cimport (
+    host_behind,
+    host_of_address,
+    interface_of_address,
+)
 from hyperplane_nat.engine.wire.checksum cimport load16, load32, store32, swap16
 from hyperplane_nat.engine.wire.packet cimport (
     ARP_BYTES,
@@ -59,7 +63,7 @@ cdef inline bint malformed(const Packet* p) noexcept nogil:
 cdef inline void answer_environment(
     Nat* nat, Packet* p, bint asks, uint32_t sender, uint32_t target
 ) noexcept nogil:
-    """What an environment says or asks of an address: it hears where the gateway is."""
+    """What an environment or a host says or asks of an address: it hears where the gateway is."""
     cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
     cdef const Attachment* own = &nat.attachments[p.port]
     if (
@@ -77,12 +81,13 @@ cdef inline void answer_environment(
 cdef inline void answer_vpc(
     Nat* nat, Packet* p, bint asks, uint32_t sender, uint32_t target, uint64_t now
 ) noexcept nogil:
-    """What a host of the VPC says or asks of an address: it hears where ours are."""
+    """What somebody in the VPC says or asks of an address: it hears where ours are."""
     cdef const uint8_t* arp = p.frame + ETHERNET_BYTES
     cdef const Attachment* own = &nat.attachments[p.port]
     cdef uint16_t number = p.port
     if (
         interface_of_address(nat, &number, sender)
+        or host_of_address(nat, own.vpc, sender)
         or (arp[8] & 1)
         or memcmp(arp + 8, p.frame + 6, 6) != 0
     ):
@@ -99,7 +104,7 @@ cdef inline void answer_vpc(
     neighbour_hint(nat, p.port, sender, arp + 8, now)
     if not asks:
         drop(nat, p, DROP_ARP_UNSOLICITED)
-    elif interface_of_address(nat, &number, target):
+    elif interface_of_address(nat, &number, target) or host_behind(nat, p.port, target):
         reply(nat, p, own.mac, target)
     else:
         drop(nat, p, DROP_ARP_IGNORED)
@@ -112,7 +117,7 @@ cdef inline void answer_arp(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         drop(nat, p, DROP_ARP_MALFORMED)
         return
     asks = load16(arp + 6) == swap16(ARP_REQUEST)
-    if p.side == SIDE_INSIDE:
+    if p.side == PEER_ORIGINATOR:
         answer_environment(nat, p, asks, load32(arp + 14), load32(arp + 24))
     else:
         answer_vpc(nat, p, asks, load32(arp + 14), load32(arp + 24), now)

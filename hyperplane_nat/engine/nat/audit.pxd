@@ -9,9 +9,10 @@ million flows.
 What is kept of fragments has no committed form; there the lists are compared with each other.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.entries cimport nat_gateway_of, takes_no_port
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_find,
     table_hash,
@@ -28,6 +29,7 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Rank,
     Ranking,
 )
+from hyperplane_nat.engine.flows.lifecycle cimport holds_port
 from hyperplane_nat.engine.flows.mapping cimport PERMISSION, mapping_at
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
@@ -40,8 +42,8 @@ from hyperplane_nat.engine.state.layout cimport (
     Mapping,
     Remote,
     destination_translated,
+    hop_of,
     is_mapping,
-    rewrites_source,
 )
 
 
@@ -100,7 +102,7 @@ cdef inline list audit_indexed(const Nat* nat, uint32_t flow):
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef int side
     cdef list problems = []
-    for side in range(SIDE_OUTSIDE if entry.originator == NOBODY else SIDE_INSIDE, 2):
+    for side in range(PEER_RESPONDER if entry.originator == NOBODY else PEER_ORIGINATOR, 2):
         if table_index_position(&nat.table, flow, side) == NIL:
             problems.append(f"flow {flow}: side {side} is not in the index")
         elif table_find(
@@ -119,12 +121,22 @@ cdef inline list audit_port(Nat* nat, uint32_t flow, dict remotes):
     cdef const Remote* remote = ports_remote(
         &nat.ports, entry.protocol, entry.responder, end.address, end.port
     )
+    cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
     tally(remotes, (entry.protocol, entry.responder, end.address, end.port))
+    if hop:
+        # It counts there, and no bitmap knows it.
+        tally(remotes, (entry.protocol, hop, end.address, end.port))
     if remote == NULL:
         return [f"flow {flow}: its remote endpoint has no record"]
     if ports_bit(&nat.ports, remote, entry.translated_port) == 0:
         return [f"flow {flow}: the bitmap calls its port free"]
     return []
+
+
+cdef inline tuple hop_remote(const Nat* nat, uint32_t flow):
+    """Towards whom a flow has its port."""
+    cdef End end = destination_translated(&nat.table.entries[flow], &nat.table.extensions[flow])
+    return end.address, end.port
 
 
 cdef inline list audit_mappings(Nat* nat, dict remotes):
@@ -186,8 +198,10 @@ cdef inline list audit_index(const Nat* nat, uint32_t used, uint32_t nobodys):
     return problems
 
 
-cdef inline list audit_owners(const Nat* nat, dict owned):
-    """Whether attachments know how many entries they have, and retire only with some."""
+cdef inline list audit_owners(const Nat* nat, dict owned, dict plain):
+    """Whether attachments know how many entries they have, and how many that are plain, and retire
+    only with some.
+    """
     cdef const Attachment* attachment
     cdef uint32_t number, retiring = 0
     cdef list problems = []
@@ -196,6 +210,8 @@ cdef inline list audit_owners(const Nat* nat, dict owned):
         retiring += attachment.retiring
         if attachment.entries != owned.get(number, 0):
             problems.append(f"attachment {number}: {attachment.entries} entries counted")
+        if attachment.plain != plain.get(number, 0):
+            problems.append(f"attachment {number}: {attachment.plain} plain flows counted")
         if attachment.retiring and (attachment.active or not attachment.entries):
             problems.append(f"attachment {number} is retiring and should not be")
     if retiring != nat.retiring:
@@ -272,8 +288,9 @@ cdef inline list audit(Nat* nat):
     """A line for each disagreement, none when all is well."""
     cdef list problems = audit_fragments(nat)
     cdef uint32_t flow, used = 0, nobodys = 0
+    cdef uint16_t hop
     cdef const Entry* entry
-    cdef dict remotes = {}, owned = {}
+    cdef dict remotes = {}, owned = {}, plain = {}, hops = {}
     for flow in range(nat.header.entries_watermark):
         entry = &nat.table.entries[flow]
         if (entry.state == STATE_FREE) != (entry.generation & 1):
@@ -281,6 +298,12 @@ cdef inline list audit(Nat* nat):
         if entry.state == STATE_FREE:
             continue
         used += 1
+        if nat_gateway_of(nat, entry):
+            tally(owned, nat_gateway_of(nat, entry))
+        hop = hop_of(entry, &nat.table.extensions[flow])
+        if hop:
+            tally(owned, hop)
+            tally(hops, (entry.protocol, hop, hop_remote(nat, flow), entry.translated_port))
         tally(owned, entry.responder)
         if entry.originator != NOBODY:
             tally(owned, entry.originator)
@@ -289,13 +312,17 @@ cdef inline list audit(Nat* nat):
             if entry.state != STATE_HELD:
                 problems.append(f"flow {flow}: nobody's, and not held")
         problems += audit_indexed(nat, flow)
-        if rewrites_source(entry) and not entry.flags & MAPPED:
+        if takes_no_port(nat, entry):
+            tally(plain, entry.originator)
+            tally(plain, entry.responder)
+        if holds_port(nat, entry):
             problems += audit_port(nat, flow, remotes)
     if used != nat.table.used:
         problems.append(f"{used} entries are committed, the table counts {nat.table.used}")
+    problems += [f"{each} has a port of its interface twice" for each in hops if hops[each] > 1]
     problems += audit_mappings(nat, remotes)
     problems += audit_index(nat, used, nobodys)
-    problems += audit_owners(nat, owned)
+    problems += audit_owners(nat, owned, plain)
     problems += audit_remotes(nat, remotes)
     problems += audit_timers(nat, used)
     return problems + audit_free(nat, used)

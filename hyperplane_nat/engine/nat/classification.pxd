@@ -13,16 +13,27 @@ of the same VPC count: other VPCs may use the same addresses. So (VPC, address) 
 is kept in a small open-addressed set, at most half full, derived anew when an interface changes.
 
 A packet from outside arrives at the attachment of the primary address, which has the link; from here
-on it is at that of the address it is for. Which end of its flow a packet is from (`side`) is a guess
-here, by the kind of the attachment.
+on it is at that of the address it is for. Hosts are in the same set, so that who a packet is for is
+known with it. What a host sends to an interface of its VPC is at that from here on, as if it had come by
+the interface's link: there are flows of environments, whose answers it may be. What it sends elsewhere,
+and what the VPC's router sends to a host, is not translated (`plain`).
+
+What is for none of the VPC's own addresses goes where the route table of its sender leads (`routing`). A
+public address of a host is one where packets begin flows to that host; one of a NAT gateway is an
+interface's as any other.
+
+Which end of its flow a packet is from (`side`) is a guess here, by the kind of the attachment; of what
+is plain it is the end that begins the flow, unless it is the reply to an echo.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.entries cimport one_to_one
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, count_passage
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, count_passage, unlikely
+from hyperplane_nat.engine.nat.routing cimport route_away
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.wire.packet cimport (
     ETHERNET_BYTES,
@@ -41,6 +52,8 @@ from hyperplane_nat.engine.wire.packet cimport (
 )
 
 cdef enum:
+    # Addresses of an interface that are looked at one after the other.
+    CHAIN_MAX = 8
     MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
     ECHO_REPLY = 0
     UNREACHABLE = 3
@@ -57,8 +70,8 @@ cdef extern from *:
 
 
 cdef inline uint8_t presumed_side(const Attachment* attachment) noexcept nogil:
-    """From which end of a flow a packet is that has none yet: environments begin them."""
-    return SIDE_INSIDE if attachment.kind == ATTACHMENT_ENVIRONMENT else SIDE_OUTSIDE
+    """From which end of a flow a packet is that has none yet: environments and hosts begin them."""
+    return PEER_RESPONDER if attachment.kind == ATTACHMENT_INTERFACE else PEER_ORIGINATOR
 
 
 cdef inline FlowKey packet_key(const Packet* p) noexcept nogil:
@@ -82,16 +95,19 @@ cdef inline uint32_t own_cell(const Nat* nat, uint64_t key) noexcept nogil:
 
 
 cdef inline void addresses_index(Nat* nat) noexcept nogil:
-    """Derive the set of own addresses, and the chains of secondary ones, from the interfaces."""
+    """Derive the set of own addresses, and the chains of secondary ones, from interfaces and hosts."""
     cdef uint32_t i, cell
     cdef uint64_t key
     cdef Attachment* each
     cdef Attachment* primary
     memset(nat.own_addresses, 0, (<uint64_t>nat.own_mask + 1) * sizeof(uint64_t))
     # From the last, so that a chain has its numbers in order.
-    for i in range(nat.attachments_used):
-        nat.attachments[i].addresses = 1
-        nat.attachments[i].next_address = UNATTACHED
+    for i in range(nat.header.slots_max, nat.attachments_used):
+        each = &nat.attachments[i]
+        each.addresses = 1
+        each.next_address = UNATTACHED
+        each.public_address = 0
+        each.gateway = 0
     i = nat.attachments_used
     while i > nat.header.slots_max:
         i -= 1
@@ -109,6 +125,12 @@ cdef inline void addresses_index(Nat* nat) noexcept nogil:
             each.next_address = primary.next_address
             primary.next_address = <uint16_t>i
             primary.addresses += 1
+        if each.serves:
+            nat.attachments[each.serves].public_address = <uint16_t>i
+            each.gateway = (
+                <uint16_t>i if one_to_one(nat, <uint16_t>i)
+                else nat.attachments[each.serves].primary
+            )
 
 
 cdef inline bint interface_of_address(
@@ -116,6 +138,12 @@ cdef inline bint interface_of_address(
 ) noexcept nogil:
     """Replace the number of a primary by that of its address; False when it has no such one."""
     cdef uint16_t each = number[0]
+    if nat.attachments[each].addresses > CHAIN_MAX:
+        each = number_of_address(nat, nat.attachments[each].vpc, address)
+        if each == UNATTACHED or nat.attachments[each].primary != number[0]:
+            return False
+        number[0] = each
+        return True
     while each != UNATTACHED:
         if nat.attachments[each].address == address:
             number[0] = each
@@ -127,7 +155,7 @@ cdef inline bint interface_of_address(
 cdef inline uint16_t number_of_address(
     const Nat* nat, uint32_t vpc, uint32_t address
 ) noexcept nogil:
-    """The number of the address of an interface in this VPC, or UNATTACHED."""
+    """The number of the interface address, or of the host, in this VPC; or UNATTACHED."""
     cdef uint64_t key = own_key(vpc, address)
     cdef uint32_t cell = own_cell(nat, key)
     while nat.own_addresses[cell]:
@@ -137,41 +165,133 @@ cdef inline uint16_t number_of_address(
     return UNATTACHED
 
 
-cdef inline bint address_of_an_interface(
+cdef inline uint16_t host_of_address(
     const Nat* nat, uint32_t vpc, uint32_t address
 ) noexcept nogil:
-    return number_of_address(nat, vpc, address) != UNATTACHED
+    """The number of the host with an address in this VPC, or 0, which none has."""
+    cdef uint16_t number = number_of_address(nat, vpc, address)
+    if number == UNATTACHED or nat.attachments[number].kind != ATTACHMENT_HOST:
+        return 0
+    return number
+
+
+cdef inline uint16_t host_behind(
+    const Nat* nat, uint16_t interface, uint32_t address
+) noexcept nogil:
+    """The same, if it is reached by this interface's link from the VPC's router."""
+    cdef uint16_t host = host_of_address(nat, nat.attachments[interface].vpc, address)
+    return host if host and nat.attachments[host].interface == interface else <uint16_t>0
+
+
+cdef inline bint routed(const Attachment* out, uint32_t destination) noexcept nogil:
+    """Whether an interface leads to an address."""
+    cdef int i
+    if out.active:
+        for i in range(out.destinations_count):
+            if (destination & out.destination_masks[i]) == out.destinations[i]:
+                return True
+    return False
 
 
 cdef inline int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
     """Whether an environment may send from this address to that one."""
     cdef const Attachment* own = &nat.attachments[p.port]
     cdef const Attachment* out
-    cdef int i
+    cdef uint16_t number
     if never_a_host(p.destination):
         return DROP_DESTINATION_INVALID
     if (p.destination & own.subnet_mask) == own.subnet or p.destination == own.router:
         return DROP_DESTINATION_GATEWAY
     out = &nat.attachments[own.interface]
-    if address_of_an_interface(nat, out.vpc, p.destination):
+    number = number_of_address(nat, out.vpc, p.destination)
+    if number != UNATTACHED and nat.attachments[number].role != ROLE_INTERNET_GATEWAY:
+        if nat.attachments[number].kind == ATTACHMENT_HOST:
+            p.host = number
+            return DROP_NONE if out.active else DROP_NO_ROUTE
         if not nat.behaviour.hairpinning:
             return DROP_DESTINATION_HAIRPIN
         p.hairpin = 1
         return DROP_NONE if out.active else DROP_NO_ROUTE
-    if out.active:
-        for i in range(out.destinations_count):
-            if (p.destination & out.destination_masks[i]) == out.destinations[i]:
-                return DROP_NONE
-    return DROP_NO_ROUTE
+    if unlikely(not routed(out, p.destination)):
+        return route_away(nat, p, out) if out.active else DROP_NO_ROUTE
+    return DROP_NONE
+
+
+cdef inline int check_from_host(const Nat* nat, Packet* p) noexcept nogil:
+    """Whether a host may send to that address; whose an interface's is, was found already."""
+    cdef const Attachment* own = &nat.attachments[p.link]
+    if never_a_host(p.destination) or p.host == p.link:
+        return DROP_DESTINATION_INVALID
+    if unlikely(
+        p.plain and not p.host and not routed(&nat.attachments[own.interface], p.destination)
+    ):
+        return route_away(nat, p, own)
+    return DROP_NONE
+
+
+cdef inline bint may_come_from(const Nat* nat, const Packet* p) noexcept nogil:
+    """Whether a packet on an interface's link may have this source: an address of ours only where
+    it has gone through the internet.
+    """
+    cdef uint16_t number
+    if never_a_host(p.source):
+        return False
+    number = number_of_address(nat, nat.attachments[p.link].vpc, p.source)
+    # An address of ours is rare there, and most packets need no more than this.
+    return not unlikely(number != UNATTACHED) or (
+        nat.attachments[number].role == ROLE_INTERNET_GATEWAY
+        or nat.attachments[p.link].role == ROLE_INTERNET_GATEWAY
+    )
 
 
 cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
-    if p.side == SIDE_INSIDE:
+    cdef uint8_t kind = nat.attachments[p.link].kind
+    if kind == ATTACHMENT_ENVIRONMENT:
         return check_from_inside(nat, p)
-    if never_a_host(p.source) or address_of_an_interface(
-        nat, nat.attachments[p.port].vpc, p.source
+    if kind == ATTACHMENT_HOST:
+        return check_from_host(nat, p)
+    return DROP_NONE if may_come_from(nat, p) else DROP_SOURCE_INVALID
+
+
+cdef inline int arrive_from_host(Nat* nat, Packet* p) noexcept nogil:
+    """Find whom a host's packet is for, and count it; or why it is not the host's."""
+    cdef const Attachment* own = &nat.attachments[p.port]
+    cdef uint16_t number
+    if p.source != own.address and not own.forwards:
+        return DROP_SOURCE_SPOOFED
+    number = number_of_address(nat, own.vpc, p.destination)
+    if number == UNATTACHED or nat.attachments[number].kind == ATTACHMENT_HOST:
+        p.plain = 1
+        p.host = 0 if number == UNATTACHED else number
+        count_passage(nat, p.port, C_PACKETS_IN_FROM_SOURCE, A_PACKETS_IN_FROM_SOURCE, p)
+        return DROP_NONE
+    p.port = number
+    p.side = PEER_RESPONDER
+    count_passage(nat, number, C_PACKETS_IN_FROM_DESTINATION, A_PACKETS_IN_FROM_DESTINATION, p)
+    return DROP_NONE
+
+
+cdef inline int arrive_from_vpc(Nat* nat, Packet* p) noexcept nogil:
+    """Find the address that a packet from the VPC's router or a neighbour is for, and count it there."""
+    if (
+        p.destination != nat.attachments[p.port].address
+        and not interface_of_address(nat, &p.port, p.destination)
     ):
-        return DROP_SOURCE_INVALID
+        p.host = host_behind(nat, p.link, p.destination)
+        if p.host == 0:
+            return DROP_NOT_OURS
+        p.plain = 1
+        p.side = PEER_ORIGINATOR
+    elif unlikely(nat.attachments[p.port].serves):
+        if not nat.attachments[nat.attachments[p.port].serves].active:
+            return DROP_UNKNOWN_LINK
+        if one_to_one(nat, p.port):
+            p.host = nat.attachments[p.port].serves
+            p.plain = 1
+            p.side = PEER_ORIGINATOR
+    count_passage(
+        nat, p.port, C_PACKETS_IN_FROM_DESTINATION, A_PACKETS_IN_FROM_DESTINATION, p
+    )
     return DROP_NONE
 
 
@@ -192,6 +312,8 @@ cdef inline bint about_an_error(const Packet* p) noexcept nogil:
 
 cdef inline int classify_icmp(Packet* p) noexcept nogil:
     cdef uint8_t kind = p.l4[0]
+    if p.plain and (kind == ECHO_REPLY or kind == ECHO_REQUEST):
+        p.side = PEER_RESPONDER if kind == ECHO_REPLY else PEER_ORIGINATOR
     if kind == UNREACHABLE or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM:
         p.kind = KIND_ICMP_ERROR
         return DROP_NONE
@@ -244,6 +366,8 @@ cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
         return DROP_UNKNOWN_LINK
     if own.interface == UNATTACHED:
         return DROP_ENVIRONMENT_UNATTACHED
+    if own.silent:
+        return DROP_ENVIRONMENT_FROZEN
     p.side = presumed_side(own)
     if p.length < ETHERNET_BYTES:
         return DROP_FRAME_TRUNCATED
@@ -260,21 +384,18 @@ cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
     reason = parse_ip(p)
     if reason:
         return reason
-    if p.side == SIDE_INSIDE:
+    if own.kind == ATTACHMENT_ENVIRONMENT:
         if p.source != own.address:
             return DROP_SOURCE_SPOOFED
         count_passage(
             nat, own.interface, C_PACKETS_IN_FROM_SOURCE, A_PACKETS_IN_FROM_SOURCE, p
         )
     else:
-        if (
-            p.destination != own.address
-            and not interface_of_address(nat, &p.port, p.destination)
-        ):
-            return DROP_NOT_OURS
-        count_passage(
-            nat, p.port, C_PACKETS_IN_FROM_DESTINATION, A_PACKETS_IN_FROM_DESTINATION, p
+        reason = (
+            arrive_from_host(nat, p) if own.kind == ATTACHMENT_HOST else arrive_from_vpc(nat, p)
         )
+        if reason:
+            return reason
     if p.header_length > IP_BYTES and source_routed(p):
         return DROP_SOURCE_ROUTE
     reason = check_addresses(nat, p)

@@ -8,7 +8,7 @@ from hyperplane_nat.engine.wire.packet cimport Packet
 cdef class Engine:
     cdef Nat* nat
     cdef object state
-    cdef dict policies
+    cdef dict policies, host_policies
     cdef list extra
     cdef const unsigned char[::1] memory
     cdef unsigned char[::1] ring
@@ -16,7 +16,9 @@ cdef class Engine:
     cdef readonly object ports
     cdef readonly object behaviour
     cdef readonly object neighbour_settings
+    cdef uint16_t _host(self, number) except? 0
     cdef uint16_t _interface(self, number) except? 0
+    cdef int _set_address(self, uint32_t number, Attachment* record) except -1
     cdef void _set(self, uint16_t number, const Attachment* attachment)
     cdef void _collect(self)
     cdef void classify(self, Packet* packets, uint32_t count) noexcept nogil

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from mmap import mmap
 
 from hyperplane_nat.engine.flows.policy import Policy
 from hyperplane_nat.engine.readers.state_map import StateMap
-from hyperplane_nat.engine.state.constants import Side
+from hyperplane_nat.engine.state.constants import Role, RouteTarget, Side
 from hyperplane_nat.engine.state.settings import (
     Behaviour,
     Event,
     Flow,
+    HostFlow,
     NeighbourSettings,
     NextHop,
     Ports,
@@ -44,8 +45,33 @@ class Engine:
         policy: Policy | None = None,
         mtu: int = 65535,
         primary: int | None = None,
+        route_table: int | None = None,
+        internet_gateway: bool = False,
+        host: int | None = None,
+        nat_gateway: int | None = None,
     ) -> None: ...
-    def admits_interface(self, number: int, address: str) -> bool: ...
+    def set_nat_gateway(
+        self,
+        number: int,
+        *,
+        address: str,
+        vpc: int = 0,
+        primary: int | None = None,
+        mtu: int = 65535,
+        draining: bool = False,
+        route_table: int | None = None,
+    ) -> None: ...
+    def admits_interface(
+        self,
+        number: int,
+        address: str,
+        role: Role | int = 0,
+        host: int | None = None,
+        nat_gateway: int | None = None,
+    ) -> bool: ...
+    def set_route_table(
+        self, number: int, routes: Iterable[tuple[str, RouteTarget, int]] | None
+    ) -> None: ...
     def remove_interface(self, number: int) -> None: ...
     def set_slot(
         self,
@@ -59,9 +85,30 @@ class Engine:
         interface: int | None,
         link: int = 0,
         mtu: int = 65535,
+        silent: bool = False,
     ) -> None: ...
     def admits_slot(self, number: int, interface: int | None, link: int = 0) -> bool: ...
     def remove_slot(self, number: int) -> None: ...
+    def set_host(
+        self,
+        number: int,
+        *,
+        address: str,
+        router: str,
+        host_mac: str,
+        gateway_mac: str,
+        interface: int,
+        vpc: int = 0,
+        link: int = 0,
+        policy: Policy | None = None,
+        mtu: int = 65535,
+        now_ms: int = 0,
+        route_table: int | None = None,
+        source_check: bool = True,
+    ) -> None: ...
+    def admits_host(self, number: int, address: str, vpc: int = 0, link: int = 0) -> bool: ...
+    def remove_host(self, number: int) -> None: ...
+    def retiring_hosts(self) -> list[int]: ...
     def remove_strangers(self) -> None: ...
     def retiring(self) -> tuple[list[int], list[int]]: ...
     def sweep(self, now_ms: int, budget: int = ...) -> int: ...
@@ -87,6 +134,7 @@ class Engine:
     def expire(self, now_ms: int, budget: int = ...) -> int: ...
     def drain_events(self) -> list[Event]: ...
     def flows(self) -> list[Flow]: ...
+    def host_flows(self) -> list[HostFlow]: ...
     def mappings(self) -> list[Flow]: ...
     def counters(self) -> dict[str, int]: ...
     def add_to_counter(self, name: str, amount: int = 1) -> None: ...

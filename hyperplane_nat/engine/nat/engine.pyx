@@ -15,40 +15,38 @@ and inlined where that pays.
 import os
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc
+from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.nat.attaching cimport (
+    admits_address,
+    admits_owner,
+    environment_attachment,
+    host_attachment,
+    interface_attachment,
+    nat_gateway_attachment,
+    owner_of,
+    owner_of_host,
+    served_by,
+    table_number,
+)
 from hyperplane_nat.engine.nat.audit cimport audit
 from hyperplane_nat.engine.nat.classification cimport addresses_index
-from hyperplane_nat.engine.flows.extras cimport EXTRAS_BYTES, Extra, extras_clear
+from hyperplane_nat.engine.flows.extras cimport Extra, extras_clear
 from hyperplane_nat.engine.flows.flow_records cimport sink_open
-from hyperplane_nat.engine.flows.flow_table cimport table_init, table_release_memory
-from hyperplane_nat.engine.flows.fragment_table cimport fragments_init, fragments_release_memory
 from hyperplane_nat.engine.nat.fragments cimport fragments_deadline, fragments_expire, fragments_forget
-from hyperplane_nat.engine.state.layout cimport (
-    DESTINATIONS_MAX,
-    NIL,
-    AttachmentRecord,
-    Exhaustion,
-    Header,
-    attachments_of,
-    interface_number,
-    records_of,
-)
-from hyperplane_nat.engine.flows.lifecycle cimport flows_expire, flows_rebuild
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, BehaviourRecord, Nat
+from hyperplane_nat.engine.state.layout cimport NIL, AttachmentRecord, first_host
+from hyperplane_nat.engine.flows.lifecycle cimport flows_expire
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat
+from hyperplane_nat.engine.nat.loading cimport behaviour_load, neighbours_load
+from hyperplane_nat.engine.nat.memory cimport SECRET_BYTES, memory_init, memory_release
 from hyperplane_nat.engine.nat.neighbour_audit cimport audit_neighbours
 from hyperplane_nat.engine.flows.neighbour_table cimport (
-    TIMER_FAILED,
-    TIMER_REACHABLE,
-    TIMER_RETRY,
     Neighbour,
     NeighbourTable,
     neighbour_add,
     neighbour_find,
-    neighbours_init,
-    neighbours_release_memory,
 )
 from hyperplane_nat.engine.flows.neighbours cimport (
     neighbour_forget,
@@ -63,17 +61,24 @@ from hyperplane_nat.engine.flows.neighbours cimport (
 )
 from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, OFFLOAD_BYTES, REPLY_BYTES, Packet
 from hyperplane_nat.engine.flows.policy cimport Policy
-from hyperplane_nat.engine.flows.ports cimport ports_configure, ports_init, ports_release_memory
+from hyperplane_nat.engine.flows.ports cimport ports_configure
+from hyperplane_nat.engine.flows.rebuilding cimport flows_rebuild
 from hyperplane_nat.engine.flows.retirement cimport attachment_retire, strangers_retire, sweep
-from hyperplane_nat.engine.wire.siphash cimport HashKey
-from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes, prefix_numbers
+from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes
 from hyperplane_nat.engine.flows.timers cimport wheel_deadline
 from hyperplane_nat.engine.flows.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.flows.tracker cimport tracker_load
+from hyperplane_nat.engine.nat.routing cimport route_table_set
 from hyperplane_nat.engine.nat.translation cimport classify_batch, nat_apply, nat_classify
-from hyperplane_nat.engine.nat.views cimport attachment_of, events_of, next_hops_of, place_of
+from hyperplane_nat.engine.nat.views cimport (
+    attachment_of,
+    events_of,
+    next_hops_of,
+    place_of,
+    retiring_of,
+)
 
-from hyperplane_nat.engine.state.constants import Action, DropReason, Side, counter_names
+from hyperplane_nat.engine.state.constants import Action, DropReason, Role, RouteTarget, Side, counter_names
 from hyperplane_nat.engine.state.settings import Behaviour, NeighbourSettings, Ports, Timeouts, Verdict
 from hyperplane_nat.engine.flows.fragment_states import TRANSITIONS as FRAGMENTS
 from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOURS
@@ -83,19 +88,6 @@ from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
 cdef enum:
     # A mapping lasts as long as its flows: its timer only keeps its clock from turning over.
     MAPPING_LOOK_MS = 86_400_000
-
-
-cdef int check_mtu(str what, uint32_t number, mtu) except -1:
-    # The least that every link carries (RFC 791): any header, and eight bytes.
-    if not 68 <= mtu <= 65535:
-        raise ValueError(f"{what} {number}: an MTU is 68 to 65535, not {mtu}")
-    return 0
-
-
-cdef uint64_t owner_of(interface, uint32_t link) except? 0:
-    """Environment and interface as one number, never 0: that is an attachment nobody has had."""
-    cdef uint64_t attached = UNATTACHED if interface is None else interface
-    return (<uint64_t>1 << 63) | (<uint64_t>link << 16) | attached
 
 
 cdef class Engine:
@@ -108,50 +100,17 @@ cdef class Engine:
 
     def __init__(self, state, *, seed=None, now_ms=0):
         cdef Nat* nat = self.nat
-        cdef HashKey keys[3]
-        cdef HashKey fragment_key
-        cdef uint64_t neighbour_key
-        cdef bytes material = os.urandom(88) if seed is None else (seed * 88)[:88]
-        cdef Header* header
-        cdef uint8_t* base
+        cdef bytes secret = os.urandom(SECRET_BYTES) if seed is None else (seed * 88)[:SECRET_BYTES]
         if not state.writable:
             raise ValueError("the engine needs a state map that is open for writing")
         if nat.attachments != NULL:
             raise RuntimeError("an engine is initialised once")
         self.state = state
         self.policies = {}
+        self.host_policies = {}
         self.extra = []
         self.memory = state.memory
-        memcpy(keys, <const unsigned char*>material, 48)
-        memcpy(&neighbour_key, <const unsigned char*>material + 48, 8)
-        memcpy(&fragment_key, <const unsigned char*>material + 56, 16)
-        memcpy(&nat.identifications.key, <const unsigned char*>material + 72, 16)
-        base = <uint8_t*>&self.memory[0]
-        header = <Header*>base
-        nat.header = header
-        nat.counters = <uint64_t*>(base + header.counters_offset)
-        nat.records = records_of(header)
-        nat.exhaustions = <Exhaustion*>(base + header.exhaustions_offset)
-        nat.attachments_max = attachments_of(header)
-        nat.attachments = <Attachment*>calloc(nat.attachments_max, sizeof(Attachment))
-        nat.own_mask = 1
-        while nat.own_mask < 2 * header.interfaces_max:
-            nat.own_mask = nat.own_mask * 2 + 1
-        nat.own_addresses = <uint64_t*>calloc(nat.own_mask + 1, sizeof(uint64_t))
-        nat.own_numbers = <uint16_t*>calloc(nat.own_mask + 1, sizeof(uint16_t))
-        nat.extras.arena = <uint8_t*>calloc(1, EXTRAS_BYTES)
-        if (
-            nat.attachments == NULL
-            or nat.own_addresses == NULL
-            or nat.own_numbers == NULL
-            or nat.extras.arena == NULL
-            or fragments_init(&nat.fragments, FRAGMENTS, nat.attachments_max, fragment_key)
-            or neighbours_init(&nat.neighbours, NEIGHBOURS, neighbour_key, nat.attachments_max)
-            or table_init(&nat.table, header, keys[0])
-        ):
-            raise MemoryError
-        nat.counters[C_FRAGMENTS_WAITING] = 0
-        ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
+        memory_init(nat, <uint8_t*>&self.memory[0], secret, FRAGMENTS, NEIGHBOURS)
         tracker_load(&nat.tracker, STEPS)
         nat.timeouts[<int>STATE_MAPPING] = MAPPING_LOOK_MS
         self._load_timeouts(Timeouts())
@@ -163,16 +122,7 @@ cdef class Engine:
 
     def __dealloc__(self):
         if self.nat != NULL:
-            table_release_memory(&self.nat.table)
-            ports_release_memory(&self.nat.ports)
-            fragments_release_memory(&self.nat.fragments)
-            neighbours_release_memory(&self.nat.neighbours)
-            free(self.nat.extras.arena)
-            free(self.nat.attachments)
-            free(self.nat.own_addresses)
-            free(self.nat.own_numbers)
-            tombstones_resize(self.nat, 0)
-            free(self.nat)
+            memory_release(self.nat)
 
     def _load_timeouts(self, timeouts):
         for state, name in TIMER_OF_STATE.items():
@@ -191,30 +141,13 @@ cdef class Engine:
         self.ports = ports
 
     def _load_behaviour(self, behaviour):
-        cdef BehaviourRecord* record = &self.nat.behaviour
         if tombstones_resize(self.nat, behaviour.tombstones):
             raise MemoryError
-        record.mapping = behaviour.mapping
-        record.filtering = behaviour.filtering
-        record.hairpinning = behaviour.hairpinning
-        record.paired_pooling = behaviour.paired_pooling
-        record.exhaustion_icmp = behaviour.exhaustion_icmp
-        record.idle_reset = behaviour.idle_reset
-        record.tcp_fragments = behaviour.tcp_fragments
-        record.udp_fragments = behaviour.udp_fragments
-        record.icmp_fragments = behaviour.icmp_fragments
-        record.mss_clamping = behaviour.mss_clamping
-        record.tombstones = behaviour.tombstones
-        record.fragment_ms = behaviour.fragment_ms
+        behaviour_load(&self.nat.behaviour, behaviour)
         self.behaviour = behaviour
 
     def _load_neighbours(self, settings):
-        cdef NeighbourTable* table = &self.nat.neighbours
-        table.periods[<int>TIMER_RETRY] = settings.retry_ms
-        table.periods[<int>TIMER_REACHABLE] = settings.reachable_ms
-        table.periods[<int>TIMER_FAILED] = settings.failed_ms
-        table.attempts = settings.attempts
-        table.queue_frames = settings.queue_frames
+        neighbours_load(&self.nat.neighbours, settings)
         self.neighbour_settings = settings
 
     def _rebuild(self, uint64_t now_ms, bint blank):
@@ -248,57 +181,83 @@ cdef class Engine:
     def set_interface(
         self, uint32_t number, *, address, mac, subnet, router, destinations,
         uint32_t vpc=0, Policy policy=None, primary=None, mtu=65535,
+        route_table=None, bint internet_gateway=False, host=None, nat_gateway=None,
     ):
         """Make or change a network interface; ValueError when the number has another's flows.
 
         With `primary` it is a further address of that interface, which is set before it and has the
-        link, the next hops and the policy.
-
-        Without a policy everything may be reached.  A new policy concerns new flows only.
-        `mtu` is what its link carries, in bytes.
+        link, the next hops and the policy.  Without a policy everything may be reached; a new one
+        concerns new flows only.  `mtu` is what its link carries, in bytes.  `route_table` is that of
+        its environments.  An address of an `internet_gateway` may stand for a `host`, or for the
+        address of a `nat_gateway`.
         """
         cdef uint16_t place = self._interface(number)
-        if len(destinations) > DESTINATIONS_MAX:
-            raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
-        if not self.admits_interface(number, address):
+        cdef Attachment record = interface_attachment(
+            number, address, mac, subnet, router, destinations, vpc, mtu
+        )
+        record.role = ROLE_INTERNET_GATEWAY if internet_gateway else ROLE_NONE
+        record.serves = served_by(self.nat, host, nat_gateway)
+        record.route_table = table_number(f"interface {number}", route_table)
+        record.primary = place if primary is None else self._interface(primary)
+        record.policy = NULL if policy is None else &policy.record
+        neighbours_check(self.nat, place, &record)
+        self._set_address(number, &record)
+        self.policies[number] = policy
+
+    def set_nat_gateway(
+        self, uint32_t number, *, address, uint32_t vpc=0, primary=None, mtu=65535,
+        bint draining=False, route_table=None,
+    ):
+        """Make or change an address of a NAT gateway; ValueError when the number has another's flows.
+
+        With `primary` it is a further one.  One that is `draining` takes no new flows.  `route_table`
+        is that of the subnet which the gateway is in.
+        """
+        cdef uint16_t place = self._interface(number)
+        cdef Attachment record = nat_gateway_attachment(
+            number, address, vpc, mtu, draining, route_table
+        )
+        record.primary = place if primary is None else self._interface(primary)
+        self._set_address(number, &record)
+
+    cdef int _set_address(self, uint32_t number, Attachment* record) except -1:
+        cdef uint16_t place = self._interface(number)
+        cdef AttachmentRecord* former = &self.nat.records[place]
+        if not admits_address(self.nat, place, record.address, record.role, record.serves):
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
-        check_mtu("interface", number, mtu)
-        cdef Attachment record
-        memset(&record, 0, sizeof(Attachment))
-        record.kind = ATTACHMENT_INTERFACE
-        cdef bytes raw = mac_bytes(mac)
-        record.address = address_number(address)
-        record.subnet, record.subnet_mask = prefix_numbers(subnet)
-        record.router = address_number(router)
-        record.vpc = vpc
-        record.mtu = mtu
         if self.nat.attachments[place].address != record.address:
             fragments_forget(self.nat, place)
-        memcpy(record.mac, <const unsigned char*>raw, 6)
-        for destination in destinations:
-            prefix, mask = prefix_numbers(destination)
-            record.destinations[record.destinations_count] = prefix
-            record.destination_masks[record.destinations_count] = mask
-            record.destinations_count += 1
-        record.active = 1
-        record.primary = place if primary is None else self._interface(primary)
         record.interface = place
         record.entries = self.nat.attachments[place].entries
-        record.policy = NULL if policy is None else &policy.record
-        if self.nat.records[place].address != record.address:
-            memset(&self.nat.records[place], 0, sizeof(AttachmentRecord))
-        neighbours_check(self.nat, place, &record)
-        self.policies[number] = policy
-        self._set(place, &record)
+        record.plain = self.nat.attachments[place].plain
+        if former.address != record.address:
+            memset(former, 0, sizeof(AttachmentRecord))
+        former.role = record.role
+        former.serves = record.serves
+        self._set(place, record)
         addresses_index(self.nat)
+        return 0
 
-    def admits_interface(self, uint32_t number, address):
-        """Whether no flow of an interface with another address has this number."""
-        cdef uint16_t place = self._interface(number)
-        cdef const Attachment* interface = &self.nat.attachments[place]
-        return interface.retiring == 0 and (
-            interface.entries == 0 or self.nat.records[place].address == address_number(address)
+    def admits_interface(self, uint32_t number, address, role=0, host=None, nat_gateway=None):
+        """Whether no flow of an interface that has another address, or is another, has this number."""
+        return admits_address(
+            self.nat,
+            self._interface(number),
+            address_number(address),
+            role,
+            served_by(self.nat, host, nat_gateway),
         )
+
+    def set_route_table(self, uint32_t number, routes):
+        """Have a route table, of (destination, RouteTarget, number of that) each; None removes it."""
+        cdef list known = None if routes is None else []
+        for destination, kind, target in routes or ():
+            if kind == RouteTarget.HOST:
+                place = self._host(target)
+            else:
+                place = 0 if kind == RouteTarget.BLACKHOLE else self._interface(target)
+            known.append((destination, int(kind), place))
+        route_table_set(self.nat, number, known)
 
     def remove_interface(self, uint32_t number):
         """Nothing passes an interface any more; `sweep` removes its flows."""
@@ -313,38 +272,30 @@ cdef class Engine:
 
     def set_slot(
         self, uint32_t number, *, address, gateway, environment_mac, gateway_mac, interface,
-        subnet=None, uint32_t link=0, mtu=65535,
+        subnet=None, uint32_t link=0, mtu=65535, bint silent=False,
     ):
         """Make or change a slot; without `subnet` the inside network is a /30.
 
         With `interface` None the environment waits in the pool, and everything it sends is dropped.
-        `link` tells environments apart that have the number one after the other; ValueError while
-        flows of another remain.  `mtu` is what its link carries, in bytes.
+        `link` tells environments apart that have the number one after the other; ValueError while flows
+        of another remain.  Its link carries `mtu` bytes; nothing passes a `silent` one, either way.
         """
         if number >= self.nat.header.slots_max:
             raise ValueError(f"slot {number}: the state map has {self.nat.header.slots_max}")
         cdef uint16_t leaves_by = UNATTACHED if interface is None else self._interface(interface)
         if not self.admits_slot(number, interface, link):
             raise ValueError(f"slot {number} still has flows of another environment (sweep first)")
-        check_mtu("slot", number, mtu)
-        cdef Attachment record
-        memset(&record, 0, sizeof(Attachment))
-        record.kind = ATTACHMENT_ENVIRONMENT
-        cdef bytes environment = mac_bytes(environment_mac), ours = mac_bytes(gateway_mac)
+        cdef Attachment record = environment_attachment(
+            number, address, gateway, subnet, environment_mac, gateway_mac, leaves_by, mtu
+        )
         cdef uint64_t owner = owner_of(interface, link)
         cdef AttachmentRecord* former = &self.nat.records[number]
-        record.address = address_number(address)
-        record.router = address_number(gateway)
-        record.subnet, record.subnet_mask = prefix_numbers(subnet or f"{address}/30")
-        record.interface = leaves_by
         record.primary = <uint16_t>number
-        record.mtu = mtu
+        record.silent = silent
         if former.owner != owner:
             fragments_forget(self.nat, <uint16_t>number)
-        memcpy(record.peer_mac, <const unsigned char*>environment, 6)
-        memcpy(record.mac, <const unsigned char*>ours, 6)
-        record.active = 1
         record.entries = self.nat.attachments[number].entries
+        record.plain = self.nat.attachments[number].plain
         if former.owner and (former.owner >> 16) != (owner >> 16):
             memset(former, 0, sizeof(AttachmentRecord))
         former.owner = owner
@@ -352,18 +303,71 @@ cdef class Engine:
 
     def admits_slot(self, uint32_t number, interface, uint32_t link=0):
         """Whether no flow of another environment, or by another interface, has this number."""
-        cdef uint64_t owner = self.nat.records[number].owner
-        return self.nat.attachments[number].retiring == 0 and (
-            self.nat.attachments[number].entries == 0
-            or owner == 0
-            or owner == owner_of(interface, link)
-        )
+        return admits_owner(self.nat, number, owner_of(interface, link), 0)
 
     def remove_slot(self, uint32_t number):
         """Nothing passes a slot any more; `sweep` ends its flows."""
         if number < self.nat.header.slots_max:
             attachment_retire(self.nat, number)
             fragments_forget(self.nat, <uint16_t>number)
+
+    def set_host(
+        self, uint32_t number, *, address, router, host_mac, gateway_mac, interface,
+        uint32_t vpc=0, uint32_t link=0, Policy policy=None, mtu=65535, uint64_t now_ms=0,
+        route_table=None, bint source_check=True,
+    ):
+        """Make or change a host; ValueError when the number has another's flows.
+
+        `interface` is the one by whose link the router of its VPC is reached; it may be set later.
+        `router` is answered by ARP on the host's link.  `link` tells hosts apart that have the number
+        one after the other.  A new policy concerns new flows only.  `mtu` is what its link carries, in
+        bytes.  `now_ms` is the map's clock: since when it has the address, if it has not had it before.
+        Without `source_check` it may send from any address, as one to which a route leads must.
+        """
+        cdef uint16_t place = self._host(number)
+        if not self.admits_host(number, address, vpc, link):
+            raise ValueError(f"host {number} still has flows of another (sweep first)")
+        cdef Attachment record = host_attachment(
+            number, address, router, host_mac, gateway_mac, self._interface(interface), vpc, mtu
+        )
+        cdef uint64_t owner = owner_of_host(vpc, link)
+        cdef AttachmentRecord* former = &self.nat.records[place]
+        record.route_table = table_number(f"host {number}", route_table)
+        record.forwards = not source_check
+        record.primary = place
+        record.entries = self.nat.attachments[place].entries
+        record.plain = self.nat.attachments[place].plain
+        record.policy = NULL if policy is None else &policy.record
+        if former.owner != owner or former.address != record.address:
+            fragments_forget(self.nat, place)
+            memset(former, 0, sizeof(AttachmentRecord))
+            former.owner = owner
+            former.since = now_ms
+        self.host_policies[number] = policy
+        self._set(place, &record)
+        addresses_index(self.nat)
+
+    def admits_host(self, uint32_t number, address, uint32_t vpc=0, uint32_t link=0):
+        """Whether no flow of another host has this number."""
+        return admits_owner(
+            self.nat, self._host(number), owner_of_host(vpc, link), address_number(address)
+        )
+
+    def remove_host(self, uint32_t number):
+        """Nothing passes a host any more; `sweep` removes its flows."""
+        cdef uint16_t place
+        if number < self.nat.header.hosts_max:
+            place = self._host(number)
+            attachment_retire(self.nat, place)
+            fragments_forget(self.nat, place)
+            self.host_policies.pop(number, None)
+            addresses_index(self.nat)
+
+    cdef uint16_t _host(self, number) except? 0:
+        """The attachment of a host number; ValueError where the map has no room for it."""
+        if not 0 <= number < self.nat.header.hosts_max:
+            raise ValueError(f"host {number}: the state map has {self.nat.header.hosts_max}")
+        return <uint16_t>(first_host(self.nat.header) + <uint32_t>number)
 
     cdef uint16_t _interface(self, number) except? 0:
         """The attachment of an interface number; ValueError where the map has no room for it."""
@@ -380,22 +384,17 @@ cdef class Engine:
             self.nat.attachments_used = number + 1
 
     def remove_strangers(self):
-        """Remove every slot and interface that flows of a predecessor name and nobody has set."""
+        """Remove every slot, interface and host that flows of a predecessor name and nobody has set."""
         strangers_retire(self.nat)
 
     def retiring(self):
         """Numbers of the slots and of the interfaces whose flows `sweep` has not dealt with yet."""
-        cdef uint32_t i, slots = self.nat.header.slots_max
-        if self.nat.retiring == 0:
-            return [], []
-        return (
-            [i for i in range(slots) if self.nat.attachments[i].retiring],
-            [
-                interface_number(self.nat.header, <uint16_t>i)
-                for i in range(slots, self.nat.attachments_max)
-                if self.nat.attachments[i].retiring
-            ],
-        )
+        cdef uint32_t slots = self.nat.header.slots_max, hosts = first_host(self.nat.header)
+        return retiring_of(self.nat, 0, slots), retiring_of(self.nat, slots, hosts)
+
+    def retiring_hosts(self):
+        """The same of hosts."""
+        return retiring_of(self.nat, first_host(self.nat.header), self.nat.attachments_max)
 
     def sweep(self, uint64_t now_ms, uint32_t budget=0xFFFFFFFF):
         """Go on ending the flows of what was removed; returns what of the budget was used.
@@ -576,6 +575,10 @@ cdef class Engine:
     def flows(self):
         """Every committed entry of a flow."""
         return self.state.flows()
+
+    def host_flows(self):
+        """Every committed entry of a flow of a host."""
+        return self.state.host_flows()
 
     def mappings(self):
         """Every committed entry of an endpoint-independent mapping."""

@@ -20,7 +20,7 @@ not the same as the one there was begins another datagram, and the unfinished on
 All fragments of what leaves have the identification that the first one got, and no other datagram
 gets it as long as there is the context (`identification`).
 
-Anybody can send fragments without firsts, so what they take is bounded. A sender (a slot, or a
+Anybody can send fragments without firsts, so what they take is bounded. A sender (a slot, a host, or a
 source address behind an interface) has a quota of datagrams and of waiting fragments; over it, the
 oldest of its own are given up, never another's. When all memory is in use the slot or the interface
 that has the most gives up, so that each can have as much as any other whatever the others do.
@@ -75,7 +75,7 @@ from hyperplane_nat.engine.flows.reassembly cimport (
     reassembly_charge,
     reassembly_refund,
 )
-from hyperplane_nat.engine.nat.classification cimport packet_key
+from hyperplane_nat.engine.nat.classification cimport packet_key, presumed_side
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, second_of, target_of
 from hyperplane_nat.engine.nat.outbound cimport send
 from hyperplane_nat.engine.state.layout cimport NIL
@@ -111,7 +111,7 @@ cdef inline void give_up_waiting(Nat* nat, uint32_t number, uint8_t reason) noex
     cdef Context* context = &nat.fragments.contexts[number]
     cdef uint32_t dropped = buffers_give_back(&nat.fragments, number)
     nat.counters[C_DROP_BASE + reason] += dropped
-    if key_side(context) == SIDE_INSIDE:
+    if key_side(context) == PEER_ORIGINATOR:
         count_at(nat, key_port(context), A_DROPS, dropped)
     nat.counters[C_FRAGMENTS_WAITING] = nat.fragments.buffers_used
 
@@ -124,7 +124,7 @@ cdef inline bint charge(Nat* nat, const Packet* p, Context* context, uint64_t no
     """
     cdef FragmentTable* table = &nat.fragments
     cdef uint32_t cost = PIECE_BYTES + p.total_length
-    if p.side == SIDE_OUTSIDE:
+    if presumed_side(&nat.attachments[p.port]) == PEER_RESPONDER:
         return True
     if fragment_offset(p) == 0:
         cost += context.waiting * (PIECE_BYTES + IP_BYTES) + context.received
@@ -282,6 +282,7 @@ cdef inline void let_go(Nat* nat, uint32_t number) noexcept nogil:
         p.length = buffer.length
         p.side = key_side(context)
         p.port = key_port(context)
+        p.link = p.port
         parse_ip(&p)
         follow(nat, &p, context)
         if p.action != ACTION_FORWARD:
@@ -339,7 +340,13 @@ cdef inline uint32_t context_of(Nat* nat, const Packet* p, uint64_t now) noexcep
     """
     cdef FragmentTable* table = &nat.fragments
     cdef DatagramKey key = datagram_key(
-        p.side, p.port, p.protocol, load16(p.ip + 4), p.source, p.destination
+        # What is told by the first piece alone does not tell datagrams apart.
+        presumed_side(&nat.attachments[p.port]),
+        p.port,
+        p.protocol,
+        load16(p.ip + 4),
+        p.source,
+        p.destination,
     )
     cdef uint32_t number = context_find(table, &key)
     cdef uint64_t first_piece
@@ -461,7 +468,7 @@ cdef inline void fragments_forget(Nat* nat, uint16_t number) noexcept nogil:
     cdef List* by_time = &nat.fragments.by_time
     cdef uint32_t i = by_time.first if by_time.count else NOTHING, following
     cdef uint32_t address = nat.records[number].address
-    cdef bint environment = nat.attachments[number].kind == ATTACHMENT_ENVIRONMENT
+    cdef bint alone = nat.attachments[number].kind != ATTACHMENT_INTERFACE
     cdef Context* context
     cdef bint sent, received
     while i != NOTHING:
@@ -471,13 +478,13 @@ cdef inline void fragments_forget(Nat* nat, uint16_t number) noexcept nogil:
         received = context.state == FRAGMENT_ANSWERED and (
             context.out_port == number
             or (
-                not environment
-                and key_side(context) == SIDE_INSIDE
+                not alone
+                and key_side(context) == PEER_ORIGINATOR
                 and (context.new_source == address or context.arrived_at == number)
             )
         )
         if sent or received:
             give_up(nat, i, DROP_UNKNOWN_LINK)
         i = following
-    if environment:
+    if alone:
         memset(&nat.fragments.senders[number].account, 0, sizeof(Account))

@@ -41,7 +41,7 @@ cdef inline bint hairpin_reachable(Nat* nat, const Packet* p, uint64_t now) noex
     if p.protocol == 1 or target == UNATTACHED:
         return False
     mapping = mapping_find(
-        nat, SIDE_OUTSIDE, p.protocol, target, p.destination, p.destination_port, now
+        nat, PEER_RESPONDER, p.protocol, target, p.destination, p.destination_port, now
     )
     return mapping_in_use(nat, mapping)
 
@@ -51,8 +51,9 @@ cdef inline Packet second_of(
 ) noexcept nogil:
     """The packet that arrives at the address `target`, of one that has this source by now."""
     cdef Packet second = p[0]
-    second.side = SIDE_OUTSIDE
+    second.side = PEER_RESPONDER
     second.port = target
+    second.link = target
     second.source = source
     second.source_port = source_port
     second.hash = table_hash(&nat.table, packet_key(&second))

@@ -31,7 +31,7 @@ from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, drop
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
-from hyperplane_nat.engine.nat.outbound cimport send
+from hyperplane_nat.engine.nat.outbound cimport leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
 from hyperplane_nat.engine.state.layout cimport NIL, End, Entry, is_mapping
 from hyperplane_nat.engine.wire.checksum cimport (
@@ -86,7 +86,7 @@ cdef inline int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexc
     """What an error quotes; or why it cannot be of a packet that passed here."""
     cdef uint8_t* ip = p.l4 + ICMP_BYTES
     cdef uint32_t available = p.l4_length - ICMP_BYTES, header
-    cdef bint from_inside = p.side == SIDE_INSIDE
+    cdef bint from_inside = p.side == PEER_ORIGINATOR
     if available < IP_BYTES:
         return DROP_ICMP_HEADER
     header = (ip[0] & 15) * 4
@@ -108,12 +108,21 @@ cdef inline int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexc
     if quote.protocol == 6 or quote.protocol == 17:
         quote.source_port = load16(quote.l4)
         quote.destination_port = load16(quote.l4 + 2)
-    elif quote.protocol == 1 and quote.l4[0] == (0 if from_inside else 8):
-        quote.source_port = 0 if from_inside else load16(quote.l4 + 4)
-        quote.destination_port = load16(quote.l4 + 4) if from_inside else 0
+    elif quote.protocol == 1 and quote.l4[0] == 8 and (p.plain or not from_inside):
+        quote.source_port = load16(quote.l4 + 4)
+        quote.destination_port = 0
+    elif quote.protocol == 1 and quote.l4[0] == 0 and (p.plain or from_inside):
+        quote.source_port = 0
+        quote.destination_port = load16(quote.l4 + 4)
     else:
         return DROP_ICMP_ERROR_MALFORMED
-    if from_inside:
+    # Nobody else is on a host's link.
+    if nat.attachments[p.link].kind == ATTACHMENT_HOST and quote.destination != p.source:
+        return DROP_ICMP_ERROR_MISMATCH
+    if p.plain:
+        if quote.source != p.destination:
+            return DROP_ICMP_ERROR_MISMATCH
+    elif from_inside:
         if quote.destination != nat.attachments[p.port].address or quote.source != p.destination:
             return DROP_ICMP_ERROR_MISMATCH
     elif quote.source != nat.attachments[p.port].address:
@@ -141,10 +150,10 @@ cdef inline uint32_t quote_find(
     if id != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
         p.side = <uint8_t>(id & 1)
         return NIL if nat.table.entries[flow].originator == NOBODY else flow
-    if p.side == SIDE_OUTSIDE or not nat.behaviour.mapping:
+    if p.side == PEER_RESPONDER or not nat.behaviour.mapping or p.gateway:
         return NIL
     flow = mapping_find(
-        nat, SIDE_INSIDE, quote.protocol, p.port, quote.destination, quote.destination_port, now
+        nat, PEER_ORIGINATOR, quote.protocol, p.port, quote.destination, quote.destination_port, now
     )
     if flow == NIL:
         return NIL
@@ -199,18 +208,18 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
     echo = quote.protocol == 1
     # What is quoted went the other way.
     if passage.source:
-        quote_rewrite(&quote, False, &passage.new_source, not echo or p.side == SIDE_INSIDE)
+        quote_rewrite(&quote, False, &passage.new_source, not echo or p.side == PEER_ORIGINATOR)
     if passage.destination:
-        quote_rewrite(&quote, True, &passage.new_destination, not echo or p.side == SIDE_OUTSIDE)
+        quote_rewrite(&quote, True, &passage.new_destination, not echo or p.side == PEER_RESPONDER)
     store16(p.l4 + 2, 0)
     store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
     rewrite_addresses(nat, p, &passage)
-    if p.hairpin and p.side == SIDE_INSIDE:
+    if p.hairpin and p.side == PEER_ORIGINATOR:
         second = hairpin_turn(nat, p, target_of(nat, p), passage.new_source.address, 0)
         translate_error(nat, &second, now)
         judge(p, &second)
         return
-    send(nat, p, entry.originator if p.side else entry.responder)
+    send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
     if p.action != ACTION_DROP:
         count(nat, C_ICMP_ERRORS_TRANSLATED)
 
@@ -222,10 +231,12 @@ cdef inline void reply_error(
 
     The quotation is the IP header and eight bytes as received: it must not be translated yet.  The
     source is the gateway address inside, so that a traceroute names the first hop, and the
-    interface's address outside.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.  Without
+    interface's address outside.  A host is answered by its router.  `mtu` is that of the next hop in bytes (RFC 1191), else 0.  Without
     a buffer there is no answer.
     """
     cdef const Attachment* own = &nat.attachments[p.port]
+    if nat.attachments[p.link].kind == ATTACHMENT_HOST:
+        own = &nat.attachments[p.link]
     cdef uint32_t source = own.router
     cdef uint16_t identification = 0
     cdef uint8_t* frame = p.reply

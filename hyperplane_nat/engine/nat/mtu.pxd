@@ -22,6 +22,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.nat cimport Nat, count, drop
 from hyperplane_nat.engine.nat.icmp cimport ICMP_FRAGMENTATION_NEEDED, ICMP_UNREACHABLE, reply_error
+from hyperplane_nat.engine.nat.outbound cimport leaves_by
 from hyperplane_nat.engine.state.layout cimport Entry
 from hyperplane_nat.engine.wire.checksum cimport load16, replaced16, store16, swap16, updated
 from hyperplane_nat.engine.wire.packet cimport (
@@ -43,8 +44,17 @@ cdef enum:
 
 cdef inline bint needs_fitting(const Nat* nat, const Packet* p, const Entry* entry) noexcept nogil:
     """Whether `fit` has anything to do with a packet: it is large, or opens a connection."""
-    cdef uint16_t target = entry.originator if p.side else entry.responder
+    cdef uint16_t target = entry.originator if p.side else leaves_by(nat, p, entry)
     return p.total_length > nat.attachments[target].mtu or p.flags & TCP_SYN
+
+
+cdef inline uint16_t responders_link(
+    const Nat* nat, const Packet* p, const Entry* entry
+) noexcept nogil:
+    """The attachment whose link a flow's responder is on: a host's, where it is one."""
+    if p.side == PEER_ORIGINATOR:
+        return leaves_by(nat, p, entry)
+    return p.link if nat.attachments[p.link].kind == ATTACHMENT_HOST else entry.responder
 
 
 cdef inline void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:
@@ -70,7 +80,7 @@ cdef inline void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil
 cdef inline bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     """Make a packet of a flow fit its way, as far as can be; True when it goes no further."""
     cdef uint16_t originators = nat.attachments[entry.originator].mtu
-    cdef uint16_t responders = nat.attachments[entry.responder].mtu
+    cdef uint16_t responders = nat.attachments[responders_link(nat, p, entry)].mtu
     cdef uint16_t mtu = originators if p.side else responders
     cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
     cdef bint segmented = p.gso_size != 0 and p.protocol != 17

@@ -2,8 +2,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Addressing a translated packet to its next hop.
 
-On the link of an environment there is one host, whose MAC address is known; whoever is behind an
-interface is found by `neighbours`. All addresses of an interface share the link and the next hops of the primary.
+On the link of an environment or of a host there is nobody else, and the MAC address is known; whoever
+is behind an interface is found by `neighbours`. All addresses of an interface share the link and the next
+hops of the primary. What an environment sends to a host is translated as if it left by its interface, and
+is counted there, but leaves by the host's link.
 
 A packet that is larger than the link leaves in pieces (RFC 791) unless that is forbidden; whoever
 may be told so was told before (`mtu`). The first piece is the packet itself, made shorter;
@@ -24,14 +26,18 @@ from hyperplane_nat.engine.flows.extras cimport (
     extra_set,
 )
 from hyperplane_nat.engine.flows.nat cimport (
+    UNATTACHED,
     Attachment,
+    AttachmentRecord,
     Nat,
     count,
     count_passage,
     count_sent,
     drop,
+    drop_frozen,
 )
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_send
+from hyperplane_nat.engine.state.layout cimport Entry
 from hyperplane_nat.engine.wire.checksum cimport (
     complement,
     load16,
@@ -62,22 +68,48 @@ cdef enum:
     UDP_CHECKSUM = 6
 
 
+cdef inline uint16_t leaves_by(const Nat* nat, const Packet* p, const Entry* entry) noexcept nogil:
+    """By which attachment a packet of a flow's originator leaves."""
+    return p.host if p.host and not p.plain else entry.responder
+
+
+cdef inline void count_received(Nat* nat, const Packet* p, uint16_t number) noexcept nogil:
+    """Count a packet that an environment or a host is sent."""
+    cdef AttachmentRecord* record = &nat.records[number]
+    record.counters[<int>A_PACKETS_OUT_TO_SOURCE] += p.segments
+    record.counters[<int>A_BYTES_OUT_TO_SOURCE] += wire_bytes(p)
+
+
 cdef inline void send_inside(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
-    """Send a packet to an environment."""
+    """Send a packet to an environment or a host."""
     cdef const Attachment* target = &nat.attachments[number]
     if not target.active:
         drop(nat, p, DROP_UNKNOWN_LINK)
+        return
+    if target.silent:
+        drop_frozen(nat, p, number)
         return
     if must_be_cut(p, target.mtu):
         send_cut(nat, p, number, target.mtu)
         return
     address_frame(p, target.peer_mac, target.mac)
     forward(p, number)
-    count_passage(
-        nat, target.interface, C_PACKETS_OUT_TO_SOURCE, A_PACKETS_OUT_TO_SOURCE, p
-    )
-    nat.records[number].counters[<int>A_PACKETS_OUT_TO_SOURCE] += p.segments
-    nat.records[number].counters[<int>A_BYTES_OUT_TO_SOURCE] += wire_bytes(p)
+    count_received(nat, p, number)
+    if target.kind == ATTACHMENT_ENVIRONMENT:
+        count_passage(
+            nat, target.interface, C_PACKETS_OUT_TO_SOURCE, A_PACKETS_OUT_TO_SOURCE, p
+        )
+    elif nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
+        count_passage(
+            nat,
+            nat.attachments[p.port].interface,
+            C_PACKETS_OUT_TO_DESTINATION,
+            A_PACKETS_OUT_TO_DESTINATION,
+            p,
+        )
+    else:
+        count_passage(nat, UNATTACHED, C_PACKETS_OUT_TO_SOURCE, 0, p)
+    count_sent(nat, p)
 
 
 cdef inline void send_outside(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
@@ -98,16 +130,15 @@ cdef inline void send_outside(Nat* nat, Packet* p, uint16_t number) noexcept nog
     count_passage(
         nat, number, C_PACKETS_OUT_TO_DESTINATION, A_PACKETS_OUT_TO_DESTINATION, p
     )
-    if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
-        count_sent(nat, p)
+    count_sent(nat, p)
 
 
 cdef inline void send(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
     """Send a packet, translated as it is, by an attachment."""
-    if nat.attachments[number].kind == ATTACHMENT_ENVIRONMENT:
-        send_inside(nat, p, number)
-    else:
+    if nat.attachments[number].kind == ATTACHMENT_INTERFACE:
         send_outside(nat, p, number)
+    else:
+        send_inside(nat, p, number)
 
 
 cdef inline bint must_be_cut(const Packet* p, uint32_t mtu) noexcept nogil:

@@ -10,14 +10,15 @@ index and entries into the cache before it comes back with `nat_apply`, which fi
 flow, lets the tracker decide and rewrites the frame in place. Both run without the GIL and allocate
 nothing.
 
-Invariants: a frame whose source is not its environment's goes nowhere; a packet from outside passes only
-to the flow it belongs to, or to a mapping whose filter admits it; a drop has one reason and one
-counter; no shortage ends a flow.
+Invariants: a frame whose source is not its environment's or its host's goes nowhere; a packet from
+outside passes only to the flow it belongs to, to a mapping whose filter admits it, or to a host whose
+security groups do; a drop has one reason and one counter; no shortage ends a flow.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_find_id,
@@ -25,9 +26,25 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_prefetch_index,
 )
 from hyperplane_nat.engine.flows.fragment_table cimport NOTHING
-from hyperplane_nat.engine.flows.lifecycle cimport flow_create, flow_settle, flow_track
+from hyperplane_nat.engine.flows.lifecycle cimport (
+    flow_create,
+    flow_orphan,
+    flow_settle,
+    flow_track,
+)
 from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_answers
-from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at, count_at_entry, drop
+from hyperplane_nat.engine.flows.nat cimport (
+    Nat,
+    count,
+    count_at,
+    count_at_entry,
+    count_at_hop,
+    counted_at,
+    drop,
+    drop_frozen,
+    stands_still,
+    unlikely,
+)
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
@@ -41,9 +58,9 @@ from hyperplane_nat.engine.nat.icmp cimport (
     translate_error,
 )
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat.outbound cimport send
-from hyperplane_nat.engine.nat.passage cimport rewrite
-from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.nat.outbound cimport leaves_by, send
+from hyperplane_nat.engine.nat.passage cimport rewrite, rewrite_one_end
+from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of
 from hyperplane_nat.engine.wire.packet cimport (
     KIND_ARP,
     KIND_FLOW,
@@ -63,13 +80,17 @@ cdef inline void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     p.flags = 0
     p.hairpin = 0
     p.inner = 0
+    p.plain = 0
+    p.link = p.port
+    p.host = 0
+    p.gateway = 0
     p.segments = 1
     p.offload_changed = 0
     reason = classify(nat, p)
     if reason == DROP_NONE:
         return
     drop(nat, p, reason)
-    if reason == DROP_TTL_EXCEEDED and p.side == SIDE_INSIDE and not about_an_error(p):
+    if reason == DROP_TTL_EXCEEDED and p.side == PEER_ORIGINATOR and not about_an_error(p):
         reply_error(nat, p, ICMP_TIME_EXCEEDED, 0, 0)
 
 
@@ -100,8 +121,20 @@ cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
         reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
 
 
+cdef inline bint goes_another_way(
+    const Nat* nat, const Packet* p, const Entry* entry
+) noexcept nogil:
+    """Whether a packet's route leads it by another gateway than its flow."""
+    if p.side == PEER_ORIGINATOR:
+        return p.gateway != nat.attachments[entry.responder].gateway
+    return unlikely(p.gateway) and p.gateway != nat.attachments[entry.originator].gateway
+
+
 cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
-    """The flow that a packet belongs to now, or NIL; the packet's side is told by it."""
+    """The flow that a packet belongs to now, or NIL; the packet's side is told by it.
+
+    One that it is led away from ends, and the packet is the first of another.
+    """
     cdef uint32_t id = table_find_id(&nat.table, packet_key(p), p.hash), flow = id >> 1
     cdef const Entry* entry
     if id == NIL:
@@ -113,6 +146,10 @@ cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     ):
         return NIL
     p.side = <uint8_t>(id & 1)
+    if unlikely(goes_another_way(nat, p, entry)):
+        flow_orphan(nat, flow, now)
+        p.side = PEER_ORIGINATOR
+        return NIL
     return flow
 
 
@@ -123,7 +160,9 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
     if p.protocol == 6:
         if p.segment == SEGMENT_SYN:
             count(nat, C_TCP_SYNS_FROM_SOURCE)
-            count_at(nat, nat.attachments[p.port].interface, A_TCP_SYNS_FROM_SOURCE)
+            count_at(nat, counted_at(nat, p.port), A_TCP_SYNS_FROM_SOURCE)
+            if unlikely(p.gateway):
+                count_at(nat, p.gateway, A_TCP_SYNS_FROM_SOURCE)
         elif not mapping_answers(nat, p, now):
             refuse_stray(nat, p)
             note_refusal(nat, p, p.reason, now)
@@ -137,7 +176,9 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
 
 cdef inline bint flow_goes_on(Nat* nat, uint32_t flow, Packet* p, uint64_t now) noexcept nogil:
     """Let a packet act on its flow; False when it was dropped or answered instead."""
-    cdef int reason = flow_track(nat, flow, p, now)
+    cdef int reason = newcomer_refusal(nat, flow, p) if p.host else DROP_NONE
+    if reason == DROP_NONE:
+        reason = flow_track(nat, flow, p, now)
     if reason == DROP_NONE:
         return True
     if reason == DROP_TCP_IDLE_TIMEOUT:
@@ -161,6 +202,17 @@ cdef inline uint32_t mapping_let_in(Nat* nat, Packet* p, uint64_t now) noexcept 
     return NIL
 
 
+cdef inline void rewrite_and_send(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
+    """Translate and send a packet of a flow with DESTINATION: a host's own, or one that is counted at an
+    interface address besides.
+    """
+    cdef const Entry* entry = &nat.table.entries[flow]
+    rewrite(nat, p, flow)
+    send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
+    if p.action != ACTION_DROP:
+        count_at_hop(nat, hop_of(entry, &nat.table.extensions[flow]), p)
+
+
 cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Translate a packet by its flow, by a new one, or by the mapping that lets it in, and send it."""
     cdef uint32_t flow
@@ -171,11 +223,15 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
         return
     flow = flow_of(nat, p, now)
-    known = flow != NIL or p.side == SIDE_INSIDE
+    known = flow != NIL or p.side == PEER_ORIGINATOR
     if flow != NIL:
+        # Before the flow knows of it: nothing that is not delivered keeps it alive.
+        if p.side == PEER_RESPONDER and stands_still(nat, nat.table.entries[flow].originator):
+            drop_frozen(nat, p, nat.table.entries[flow].originator)
+            return
         if not flow_goes_on(nat, flow, p, now):
             return
-    elif p.side == SIDE_INSIDE:
+    elif p.side == PEER_ORIGINATOR:
         flow = flow_begin(nat, p, now)
     else:
         flow = mapping_let_in(nat, p, now)
@@ -186,7 +242,10 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         return
     if known:
         count_at_entry(entry, p)
-    rewrite(nat, p, flow)
+    if entry.flags & DESTINATION:
+        rewrite_and_send(nat, p, flow)
+        return
+    rewrite_one_end(nat, p, entry)
     if p.hairpin and not is_second(p):
         second = hairpin_turn(
             nat, p, target_of(nat, p), entry.translated_address, entry.translated_port
@@ -194,7 +253,7 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         translate_flow(nat, &second, now)
         judge(p, &second)
     else:
-        send(nat, p, entry.originator if p.side else entry.responder)
+        send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
 
 
 cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:

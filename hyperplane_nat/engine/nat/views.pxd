@@ -2,25 +2,31 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What the engine has in its own memory, as Python values, and the numbers that others go by.
 
-They number environments by slot and interface addresses apart; here both are attachments, those behind
-these (`layout.attachments_of`).
+They number environments by slot, interface addresses and hosts apart; here all are attachments, one
+kind behind the other (`layout.attachments_of`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Event as EventRecord, Nat
+from hyperplane_nat.engine.flows.nat cimport NOBODY, UNATTACHED, Event as EventRecord, Nat
 from hyperplane_nat.engine.flows.neighbour_table cimport Neighbour, NeighbourTable, has_mac
-from hyperplane_nat.engine.state.layout cimport interface_number
+from hyperplane_nat.engine.state.layout cimport first_host, interface_number
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.wire.text cimport dotted
 
 
 cdef inline uint16_t attachment_of(const Nat* nat, uint8_t side, uint16_t number) noexcept nogil:
     """The attachment with a number on a side, UNATTACHED where the map has no room for it."""
-    if number >= (nat.header.interfaces_max if side else nat.header.slots_max):
+    if side == SIDE_INSIDE:
+        return number if number < nat.header.slots_max else <uint16_t>UNATTACHED
+    if side == SIDE_OUTSIDE:
+        if number >= nat.header.interfaces_max:
+            return UNATTACHED
+        return <uint16_t>(nat.header.slots_max + number)
+    if side != SIDE_HOST or number >= nat.header.hosts_max:
         return UNATTACHED
-    return <uint16_t>(nat.header.slots_max + number) if side else number
+    return <uint16_t>(first_host(nat.header) + number)
 
 
 cdef inline tuple place_of(const Nat* nat, uint16_t attachment):
@@ -28,7 +34,17 @@ cdef inline tuple place_of(const Nat* nat, uint16_t attachment):
     from hyperplane_nat.engine.state.constants import Side
     if attachment < nat.header.slots_max:
         return Side.INSIDE, attachment
-    return Side.OUTSIDE, interface_number(nat.header, attachment)
+    if attachment < first_host(nat.header):
+        return Side.OUTSIDE, interface_number(nat.header, attachment)
+    return Side.HOST, attachment - first_host(nat.header)
+
+
+cdef inline list retiring_of(const Nat* nat, uint32_t first, uint32_t end):
+    """Which of these attachments retire, as numbers from the first on."""
+    cdef uint32_t i
+    if nat.retiring == 0:
+        return []
+    return [i - first for i in range(first, end) if nat.attachments[i].retiring]
 
 
 cdef inline list events_of(const Nat* nat):
@@ -45,7 +61,7 @@ cdef inline list events_of(const Nat* nat):
                 EventKind(record.kind),
                 record.now,
                 record.protocol,
-                record.originator,
+                record.originator if record.originator < nat.header.slots_max else <int>NOBODY,
                 interface_number(nat.header, record.responder),
                 dotted(record.remote_address),
                 swap16(record.remote_port),

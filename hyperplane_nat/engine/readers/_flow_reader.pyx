@@ -22,8 +22,17 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport Entry, Header, age_of, interface_number, is_mapping
-from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
+from hyperplane_nat.engine.state.layout cimport (
+    NOBODY,
+    Entry,
+    Header,
+    age_of,
+    first_host,
+    interface_number,
+    is_mapping,
+    is_plain,
+)
+from hyperplane_nat.engine.state.snapshot cimport Hops, attached, entry_copy, hops_copy, of_host
 
 import socket
 
@@ -37,8 +46,8 @@ cdef extern from *:
 
 cdef enum:
     NUMBERS = 65_536
-    # A flow takes about 450 characters besides the name of its interface.
-    FLOW_CHARACTERS = 1024
+    # A flow takes about 450 characters besides names, and a hop 60.
+    FLOW_CHARACTERS = 2048
     NAME_CHARACTERS = 256
 
 cdef enum Field:
@@ -71,6 +80,7 @@ cdef struct Kept:
     uint64_t created
     uint32_t number
     Entry entry
+    Hops hops
 
 
 cdef inline const char* protocol_name(uint8_t protocol) noexcept nogil:
@@ -123,6 +133,15 @@ cdef void sift_up(Kept* heap, uint32_t at) noexcept nogil:
         at = parent
 
 
+cdef inline uint16_t interface_of(const Header* header, const Entry* entry) noexcept nogil:
+    """The number of the interface at either end of a flow of a host, NOBODY between hosts."""
+    if entry.responder < first_host(header):
+        return interface_number(header, entry.responder)
+    if entry.originator < first_host(header):
+        return interface_number(header, entry.originator)
+    return NOBODY
+
+
 cdef uint8_t* marks(numbers) except? NULL:
     """A byte for every number that there may be, 1 for these; NULL stands for all."""
     cdef uint8_t* result
@@ -161,9 +180,12 @@ cdef class FlowScan:
     cdef uint32_t written
     cdef bint ordered
     cdef uint64_t now
+    cdef uint32_t first_host
+    cdef uint32_t slots_max
+    cdef const char** hosts
 
     def __cinit__(
-        self, names, *, slots=None, interfaces=None, protocol=None, state=None, address=None,
+        self, names, *, hosts=None, slots=None, interfaces=None, protocol=None, state=None, address=None,
         port=None, uint64_t min_age_ms=0, max_age_ms=None, sort=None, bint reverse=False,
         limit=None,
     ):
@@ -172,15 +194,16 @@ cdef class FlowScan:
         self.slots = marks(slots)
         self.interfaces = marks(interfaces)
         self.names = <const char**>calloc(NUMBERS, sizeof(char*))
-        if self.names == NULL:
+        self.hosts = <const char**>calloc(NUMBERS, sizeof(char*))
+        if self.names == NULL or self.hosts == NULL:
             raise MemoryError
         self.texts = []
         for number, name in names.items():
-            text = json.dumps(name).encode()
-            if number >= NUMBERS or len(text) > NAME_CHARACTERS:
-                raise ValueError(f"interface {number}: no such number, or too long a name")
-            self.texts.append(text)
+            text = self.quoted(number, name)
             self.names[number] = text
+        for number, name in (hosts or {}).items():
+            text = self.quoted(number, name)
+            self.hosts[number] = text
         self.protocol = 0 if protocol is None else {"icmp": 1, "tcp": 6, "udp": 17}[protocol]
         self.states = ~<uint32_t>0 if state is None else <uint32_t>1 << <int>State[state].value
         self.any_address = address is None
@@ -202,10 +225,19 @@ cdef class FlowScan:
             if self.heap == NULL:
                 raise MemoryError
 
+    cdef bytes quoted(self, number, name):
+        """A name as JSON, which is kept."""
+        cdef bytes text = json.dumps(name).encode()
+        if number >= NUMBERS or len(text) > NAME_CHARACTERS:
+            raise ValueError(f"number {number}: there is none, or its name is too long")
+        self.texts.append(text)
+        return text
+
     def __dealloc__(self):
         free(self.slots)
         free(self.interfaces)
         free(self.names)
+        free(self.hosts)
         free(self.heap)
 
     @property
@@ -255,7 +287,7 @@ cdef class FlowScan:
         return ~key if self.reverse else key
 
     cdef void keep(
-        self, const Entry* entry, uint64_t created, uint32_t number, uint64_t now
+        self, const Entry* entry, const Hops* hops, uint64_t created, uint32_t number, uint64_t now
     ) noexcept nogil:
         """Put a flow on the heap, if it is among the first so far."""
         cdef Kept flow
@@ -263,6 +295,7 @@ cdef class FlowScan:
         flow.created = created
         flow.number = number
         flow.entry = entry[0]
+        flow.hops = hops[0]
         if self.count < self.left:
             self.heap[self.count] = flow
             sift_up(self.heap, self.count)
@@ -275,36 +308,62 @@ cdef class FlowScan:
         self,
         char* out,
         const Entry* entry,
+        const Hops* hops,
         uint64_t created,
         uint32_t number,
         uint64_t now,
     ) noexcept nogil:
         """Write a flow as JSON; returns how many characters it took."""
         cdef const uint8_t* inside = <const uint8_t*>&entry.source_address
+        cdef bint plain = is_plain(entry)
+        cdef bint of_host = entry.originator >= self.slots_max
+        cdef uint32_t length
         cdef const uint8_t* ours = <const uint8_t*>&entry.translated_address
         cdef const uint8_t* remote = <const uint8_t*>&entry.destination_address
         cdef uint64_t age = elapsed(now, created)
         cdef uint32_t idle = age_of(entry, now)
-        cdef char[16] unnamed
+        cdef char[16] unnamed, slot
+        cdef char[32] environment
+        cdef char[NAME_CHARACTERS + 16] host
         cdef const char* name = self.names[entry.responder]
+        cdef uint32_t number_of_host
         if name == NULL:
             snprintf(unnamed, 16, b'"%u"', <unsigned int>entry.responder)
             name = unnamed
-        return <uint32_t>snprintf(
+        host[0] = 0
+        if plain and of_host:
+            ours = inside
+        if not of_host:
+            snprintf(slot, 16, b"%u", <unsigned int>entry.originator)
+            snprintf(environment, 32, b'"env-%u"', <unsigned int>entry.originator)
+        else:
+            if entry.responder == NOBODY:
+                name = b"null"
+            snprintf(slot, 16, b"null")
+            snprintf(environment, 32, b"null")
+            number_of_host = entry.originator - self.first_host
+            if entry.originator < self.first_host:
+                snprintf(host, sizeof(host), b'"host":null,')
+            elif self.hosts[number_of_host] == NULL:
+                snprintf(host, sizeof(host), b'"host":"host-%u",', <unsigned int>number_of_host)
+            else:
+                snprintf(host, sizeof(host), b'"host":%s,', self.hosts[number_of_host])
+        length = <uint32_t>snprintf(
             out,
             FLOW_CHARACTERS,
-            b'{"entry":%u,"protocol":"%s","state":"%s","slot":%u,"interface":%s,'
+            b'{"entry":%u,"protocol":"%s","state":"%s","slot":%s,"interface":%s,%s'
             b'"inside_address":"%u.%u.%u.%u","inside_port":%u,'
             b'"remote_address":"%u.%u.%u.%u","remote_port":%u,'
             b'"nat_address":"%u.%u.%u.%u","nat_port":%u,'
             b'"packets_out":%llu,"bytes_out":%llu,"packets_in":%llu,"bytes_in":%llu,'
-            b'"created_ms":%llu,"last_seen_ms":%llu,"environment":"env-%u",'
-            b'"age_seconds":%llu.%03u,"idle_seconds":%u.%03u}',
+            b'"created_ms":%llu,"last_seen_ms":%llu,"environment":%s,'
+            b'"age_seconds":%llu.%03u,"idle_seconds":%u.%03u',
             <unsigned int>number,
             protocol_name(entry.protocol),
             STATE_NAMES[entry.state],
-            <unsigned int>entry.originator,
+            slot,
             name,
+            host,
             <unsigned int>inside[0],
             <unsigned int>inside[1],
             <unsigned int>inside[2],
@@ -319,19 +378,50 @@ cdef class FlowScan:
             <unsigned int>ours[1],
             <unsigned int>ours[2],
             <unsigned int>ours[3],
-            <unsigned int>swap16(entry.translated_port),
+            <unsigned int>swap16(entry.source_port if plain and of_host else entry.translated_port),
             <unsigned long long>entry.packets[0],
             <unsigned long long>entry.bytes[0],
             <unsigned long long>entry.packets[1],
             <unsigned long long>entry.bytes[1],
             <unsigned long long>created,
             <unsigned long long>(now - idle),
-            <unsigned int>entry.originator,
+            environment,
             <unsigned long long>(age // 1000),
             <unsigned int>(age % 1000),
             <unsigned int>(idle // 1000),
             <unsigned int>(idle % 1000),
         )
+        if hops.count:
+            length += self.write_hops(out + length, hops)
+        out[length] = b"}"
+        return length + 1
+
+    cdef uint32_t write_hops(self, char* out, const Hops* hops) noexcept nogil:
+        """Write the hops of a flow by a NAT gateway, as a further field."""
+        cdef uint32_t length = 0, i
+        cdef const uint8_t* address
+        cdef const char* name
+        cdef char[16] unnamed
+        for i in range(hops.count):
+            address = <const uint8_t*>&hops.hops[i].address
+            name = self.names[hops.hops[i].attachment]
+            if name == NULL:
+                snprintf(unnamed, 16, b'"%u"', <unsigned int>hops.hops[i].attachment)
+                name = unnamed
+            length += <uint32_t>snprintf(
+                out + length,
+                NAME_CHARACTERS + 128,
+                b'%s{"interface":%s,"address":"%u.%u.%u.%u","port":%u}',
+                b"," if i else b',"hops":[',
+                name,
+                <unsigned int>address[0],
+                <unsigned int>address[1],
+                <unsigned int>address[2],
+                <unsigned int>address[3],
+                <unsigned int>swap16(hops.hops[i].port),
+            )
+        out[length] = b"]"
+        return length + 1
 
     def read(
         self, const unsigned char[::1] memory not None, uint32_t start, uint32_t limit,
@@ -343,9 +433,13 @@ cdef class FlowScan:
         cdef uint64_t i = start, created
         cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
         cdef Entry entry
+        cdef Hops hops
+        cdef uint32_t hop
         cdef char* out = NULL
         cdef size_t used = 0
         self.now = now_ms
+        self.first_host = first_host(header)
+        self.slots_max = header.slots_max
         if i >= end:
             return b""
         if self.field == NO_FIELD:
@@ -359,22 +453,32 @@ cdef class FlowScan:
                     not entry_copy(header, i - 1, &entry, &created)
                     or entry.state >= STATE_MAPPING
                     or is_mapping(&entry)
-                    or not attached(header, &entry)
+                    or not (attached(header, &entry) or of_host(header, &entry))
+                    or not hops_copy(header, i - 1, &entry, &hops)
                 ):
                     continue
                 # Names and what is wanted go by that.
-                entry.responder = interface_number(header, entry.responder)
+                for hop in range(hops.count):
+                    hops.hops[hop].attachment = interface_number(
+                        header, hops.hops[hop].attachment
+                    )
+                if hops.count:
+                    entry.responder = hops.hops[0].attachment
+                elif entry.originator >= header.slots_max:
+                    entry.responder = interface_of(header, &entry)
+                else:
+                    entry.responder = interface_number(header, entry.responder)
                 if not self.accepts(&entry, elapsed(now_ms, created)):
                     continue
                 if self.field != NO_FIELD:
-                    self.keep(&entry, created, <uint32_t>(i - 1), now_ms)
+                    self.keep(&entry, &hops, created, <uint32_t>(i - 1), now_ms)
                     continue
                 if used:
                     out[used] = b","
                     out[used + 1] = b"\n"
                     used += 2
                 used += self.write(
-                    out + used, &entry, created, <uint32_t>(i - 1), now_ms
+                    out + used, &entry, &hops, created, <uint32_t>(i - 1), now_ms
                 )
                 if self.bounded:
                     self.left -= 1
@@ -415,6 +519,7 @@ cdef class FlowScan:
                 used += self.write(
                     out + used,
                     &self.heap[i].entry,
+                    &self.heap[i].hops,
                     self.heap[i].created,
                     self.heap[i].number,
                     self.now,

@@ -18,7 +18,7 @@ from libc.stdlib cimport calloc, free
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.state.layout cimport MAPPED, Entry, Header, Remote, interface_number
-from hyperplane_nat.engine.state.snapshot cimport entry_copy
+from hyperplane_nat.engine.state.snapshot cimport Hops, entry_copy, hops_copy
 from hyperplane_nat.engine.wire.text cimport address_number, dotted
 
 import array
@@ -28,7 +28,7 @@ from hyperplane_nat.engine.state.settings import RemotePorts
 cdef enum:
     # Set in the protocol of records that are permissions of a mapping and hold no port.
     PERMISSION = 0x80
-    HOLDER_WORDS = 2
+    HOLDER_WORDS = 4
 
 cdef dict NAMES = {1: "icmp", 6: "tcp", 17: "udp"}
 cdef dict NUMBERS = {name: number for number, name in NAMES.items()}
@@ -126,10 +126,10 @@ cdef class PortHolders:
         free(self.cells)
         free(self.found)
 
-    cdef uint32_t number_of(self, const Entry* entry) noexcept nogil:
-        """The number of the endpoint towards which an entry has a port, from 1, or 0."""
+    cdef uint32_t number_of(self, const Entry* entry, uint16_t interface) noexcept nogil:
+        """The number of the endpoint towards which an entry has a port of an interface, from 1, or 0."""
         cdef uint64_t first = endpoint(
-            entry.destination_address, entry.destination_port, entry.responder
+            entry.destination_address, entry.destination_port, interface
         )
         cdef uint32_t position = home(first, entry.protocol, self.mask)
         while self.cells[position].number:
@@ -142,17 +142,25 @@ cdef class PortHolders:
         return 0
 
     def read(self, const unsigned char[::1] memory not None, uint32_t start):
-        """The holders among a slice of entries from `start`, two words for each entry in use."""
+        """The holders among a slice of entries from `start`: a word or two for each entry in use, and for
+        each hop of one by a NAT gateway.
+        """
         cdef const uint8_t* base = &memory[0]
         cdef const Header* header = <const Header*>base
         cdef uint64_t i
         cdef uint64_t end = min(<uint64_t>start + self.room, <uint64_t>header.entries_watermark)
-        cdef uint32_t count = 0, number
+        cdef uint32_t count = 0, number, hop
         cdef uint64_t held, who
+        cdef uint16_t interface
         cdef Entry entry
+        cdef Hops hops
         with nogil:
             for i in range(start, end):
-                if not entry_copy(header, i, &entry, NULL) or entry.state > STATE_MAPPING:
+                if (
+                    not entry_copy(header, i, &entry, NULL)
+                    or entry.state > STATE_MAPPING
+                    or not hops_copy(header, i, &entry, &hops)
+                ):
                     continue
                 held = (
                     entry.state == STATE_HELD
@@ -160,14 +168,18 @@ cdef class PortHolders:
                     or entry.state == STATE_RESET
                 )
                 who = (<uint64_t>entry.originator << 1) | held
-                entry.responder = interface_number(header, entry.responder)
-                self.found[count] = (<uint64_t>entry.responder << 17) | who
-                count += 1
-                # A flow of a mapping uses the mapping's port.
-                number = 0 if entry.flags & MAPPED else self.number_of(&entry)
-                if number:
-                    self.found[count] = ((<uint64_t>number + 0xFFFF) << 17) | who
+                if hops.count == 0:
+                    hops.hops[0].attachment = entry.responder
+                    hops.count = 1
+                for hop in range(hops.count):
+                    interface = interface_number(header, hops.hops[hop].attachment)
+                    self.found[count] = (<uint64_t>interface << 17) | who
                     count += 1
+                    # A flow of a mapping uses the mapping's port.
+                    number = 0 if entry.flags & MAPPED else self.number_of(&entry, interface)
+                    if number:
+                        self.found[count] = ((<uint64_t>number + 0xFFFF) << 17) | who
+                        count += 1
         result = array.array("Q")
         result.frombytes((<unsigned char*>self.found)[: count * sizeof(uint64_t)])
         return result

@@ -14,19 +14,22 @@ from hyperplane_nat.engine.state.layout cimport (
     AttachmentRecord,
     Entry,
     Header,
+    first_host,
     interface_number,
     is_mapping,
+    is_plain,
     records_of,
 )
 from hyperplane_nat.engine.state.layout cimport Exhaustion as ExhaustionRecord
 from hyperplane_nat.engine.state.barriers cimport HP_FENCE_ACQUIRE
-from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
+from hyperplane_nat.engine.state.snapshot cimport Hops, attached, entry_copy, hops_copy, of_host
 from hyperplane_nat.engine.wire.text cimport dotted
 
-from hyperplane_nat.engine.state.constants import DropReason, State
-from hyperplane_nat.engine.state.settings import Exhaustion, Flow
+from hyperplane_nat.engine.state.constants import DropReason, Side, State
+from hyperplane_nat.engine.state.settings import Exhaustion, Flow, Hop, HostFlow
 
 cdef list STATE_NAMES = [state.name for state in State]
+cdef list SIDES = list(Side)
 cdef dict REASONS = {int(reason): reason for reason in DropReason}
 cdef dict PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 
@@ -55,8 +58,44 @@ def read_attachment(const unsigned char[::1] memory not None, int number):
     """The counters of one attachment by index, and its address; the caller has checked the number."""
     cdef const Header* header = <const Header*>&memory[0]
     cdef const AttachmentRecord* record = &records_of(header)[number]
+    cdef const AttachmentRecord* each
+    cdef uint64_t sums[ATTACHMENT_COUNTERS]
+    cdef uint32_t other
     cdef int i
-    return [record.counters[i] for i in range(ATTACHMENT_COUNTERS)], dotted(record.address)
+    memcpy(sums, record.counters, sizeof(sums))
+    if header.slots_max <= <uint32_t>number < first_host(header) and record.role == ROLE_NAT_GATEWAY:
+        # What passes it is counted at the public address that stands for it; its ports at both.
+        for other in range(header.slots_max, first_host(header)):
+            each = &records_of(header)[other]
+            if each.serves != number:
+                continue
+            for i in range(ATTACHMENT_COUNTERS):
+                if i != A_PORTS:
+                    sums[i] += each.counters[i]
+    return [sums[i] for i in range(ATTACHMENT_COUNTERS)], dotted(record.address)
+
+
+def read_served(const unsigned char[::1] memory not None, int number):
+    """The number of the NAT gateway's address that an interface number stands for, or its own."""
+    cdef const Header* header = <const Header*>&memory[0]
+    cdef uint16_t serves = records_of(header)[header.slots_max + number].serves
+    if header.slots_max <= serves < first_host(header):
+        return interface_number(header, serves)
+    return number
+
+
+cdef inline tuple hops_of(const Header* header, const Hops* hops):
+    cdef uint32_t i
+    cdef list found = []
+    for i in range(hops.count):
+        found.append(
+            Hop(
+                interface_number(header, hops.hops[i].attachment),
+                dotted(hops.hops[i].address),
+                swap16(hops.hops[i].port),
+            )
+        )
+    return tuple(found)
 
 
 def read_exhaustions(const unsigned char[::1] memory not None):
@@ -101,6 +140,7 @@ def read_flows(
     cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
     cdef uint64_t i, created
     cdef Entry entry
+    cdef Hops hops
     cdef list found = []
     for i in range(start, end):
         if (
@@ -108,6 +148,7 @@ def read_flows(
             or entry.state > STATE_MAPPING
             or is_mapping(&entry) != mappings
             or not attached(header, &entry)
+            or not hops_copy(header, i, &entry, &hops)
         ):
             continue
         found.append(
@@ -116,7 +157,9 @@ def read_flows(
                 PROTOCOLS.get(entry.protocol, "?"),
                 STATE_NAMES[entry.state],
                 entry.originator,
-                interface_number(header, entry.responder),
+                interface_number(
+                    header, hops.hops[0].attachment if hops.count else entry.responder
+                ),
                 dotted(entry.source_address),
                 swap16(entry.source_port),
                 dotted(entry.destination_address),
@@ -129,6 +172,58 @@ def read_flows(
                 entry.bytes[1],
                 created,
                 entry.last_seen,
+                hops_of(header, &hops),
+            )
+        )
+    return found
+
+
+cdef inline tuple place_of(const Header* header, uint16_t attachment):
+    """Side and number of an attachment that hosts have flows with."""
+    if attachment < first_host(header):
+        return SIDES[<int>SIDE_OUTSIDE], interface_number(header, attachment)
+    return SIDES[<int>SIDE_HOST], attachment - first_host(header)
+
+
+def read_host_flows(const unsigned char[::1] memory not None, uint32_t start, uint32_t limit):
+    """Flows of hosts among `limit` entries from `start`."""
+    cdef const uint8_t* base = &memory[0]
+    cdef const Header* header = <const Header*>base
+    cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>header.entries_watermark)
+    cdef uint64_t i, created
+    cdef Entry entry
+    cdef Hops hops
+    cdef bint plain
+    cdef list found = []
+    for i in range(start, end):
+        if (
+            not entry_copy(header, i, &entry, &created)
+            or entry.state >= STATE_MAPPING
+            or not of_host(header, &entry)
+            or not hops_copy(header, i, &entry, &hops)
+        ):
+            continue
+        plain = is_plain(&entry)
+        found.append(
+            HostFlow(
+                i,
+                PROTOCOLS.get(entry.protocol, "?"),
+                STATE_NAMES[entry.state],
+                *place_of(header, entry.originator),
+                *place_of(header, entry.responder),
+                dotted(entry.source_address),
+                swap16(entry.source_port),
+                dotted(entry.destination_address),
+                swap16(entry.destination_port),
+                dotted(entry.source_address if plain else entry.translated_address),
+                swap16(entry.source_port if plain else entry.translated_port),
+                entry.packets[0],
+                entry.bytes[0],
+                entry.packets[1],
+                entry.bytes[1],
+                created,
+                entry.last_seen,
+                hops_of(header, &hops),
             )
         )
     return found

@@ -13,6 +13,9 @@ The two are not read at one moment. When the map shows a new flow in an entry wh
 record yet, what was counted of the old one waits among the unfinished until its record comes. A
 record that was lost never comes: `forget` drops what waits for longer than a look at all.
 
+Interfaces and hosts are told by one number, their place: an interface's own, and behind those a
+host's, in the order of the map's attachments.
+
 Totals of a flow that began before somebody looked are unknown: after `begin_late` such flows count
 from their first look on, and ended ones that were never seen not at all.
 """
@@ -31,15 +34,16 @@ from hyperplane_nat.engine.state.record_ring cimport (
     ring_take,
 )
 from hyperplane_nat.engine.state.layout cimport (
+    NOBODY,
     Entry,
     FlowRecord,
     Header,
     RecordRing,
     is_mapping,
 )
-from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy
+from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy, of_host
 
-from hyperplane_nat.engine.state.settings import FlowDelta
+from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta
 
 cdef enum:
     FLAG_FIN = 1
@@ -66,7 +70,7 @@ cdef inline bint closed_by(uint8_t state, int side) noexcept nogil:
     """Whether a side has sent its FIN; after a reset nobody knows."""
     if state == STATE_FIN_BOTH or state == STATE_TIME_WAIT:
         return True
-    return state == (STATE_FIN_INSIDE if side == SIDE_INSIDE else STATE_FIN_OUTSIDE)
+    return state == (STATE_FIN_INSIDE if side == PEER_ORIGINATOR else STATE_FIN_OUTSIDE)
 
 
 cdef int flags_of(uint8_t before, uint8_t after, int side) noexcept nogil:
@@ -74,9 +78,9 @@ cdef int flags_of(uint8_t before, uint8_t after, int side) noexcept nogil:
     cdef int flags = 0
     if after == STATE_HELD:
         after = before
-    if before == STATE_FREE and side == SIDE_INSIDE:
+    if before == STATE_FREE and side == PEER_ORIGINATOR:
         flags |= FLAG_SYN
-    if side == SIDE_OUTSIDE and established(after) and not established(before):
+    if side == PEER_RESPONDER and established(after) and not established(before):
         if after != STATE_RESET:
             flags |= FLAG_SYNACK
     if closed_by(after, side) and not closed_by(before, side):
@@ -94,7 +98,19 @@ cdef int flags_told(uint8_t flags) noexcept nogil:
     return flags & told
 
 
-cdef object delta_of(const FlowRecord* record, const Seen* seen, bint known):
+cdef inline bint is_host_s(const FlowRecord* record, uint32_t slots_max) noexcept nogil:
+    """Whether it is of a flow of a host: its originator is no environment."""
+    return slots_max <= record.originator < NOBODY
+
+
+cdef inline object host_place(uint16_t attachment, uint32_t slots_max, uint32_t first_host):
+    """The place of a host, None for the VPC's router and who is in the internet."""
+    return attachment - slots_max if attachment >= first_host else None
+
+
+cdef object delta_of(
+    const FlowRecord* record, const Seen* seen, bint known, uint32_t slots_max, uint32_t first_host
+):
     """A record's difference to what was seen, None when there is none."""
     cdef uint64_t packets[2]
     cdef uint64_t bytes[2]
@@ -113,9 +129,28 @@ cdef object delta_of(const FlowRecord* record, const Seen* seen, bint known):
             flags[side] = flags_told(record.flags)
         else:
             flags[side] = flags_of(before, record.state, side)
+    if is_host_s(record, slots_max):
+        return HostDelta(
+            host_place(record.originator, slots_max, first_host),
+            host_place(record.responder, slots_max, first_host),
+            record.protocol,
+            record.inside_address,
+            swap16(record.inside_port),
+            record.remote_address,
+            swap16(record.remote_port),
+            packets[0],
+            bytes[0],
+            packets[1],
+            bytes[1],
+            record.created,
+            record.last_seen,
+            flags[0],
+            flags[1],
+            record.reason,
+        )
     return FlowDelta(
-        record.slot,
-        record.interface,
+        record.originator,
+        record.responder - slots_max,
         record.protocol,
         record.inside_address,
         swap16(record.inside_port),
@@ -140,18 +175,22 @@ cdef class FlowDeltas:
 
     cdef Seen* seen
     cdef uint32_t flows_max
+    cdef uint32_t slots_max
+    cdef uint32_t first_host
     cdef bint late
     cdef uint64_t start
     cdef dict unfinished
     cdef uint64_t looks
 
-    def __cinit__(self, uint32_t flows_max):
+    def __cinit__(self, uint32_t flows_max, uint32_t slots_max, uint32_t interfaces_max):
         self.seen = <Seen*>calloc(flows_max, sizeof(Seen))
         if self.seen == NULL:
             raise MemoryError
 
-    def __init__(self, uint32_t flows_max):
+    def __init__(self, uint32_t flows_max, uint32_t slots_max, uint32_t interfaces_max):
         self.flows_max = flows_max
+        self.slots_max = slots_max
+        self.first_host = slots_max + interfaces_max
         self.unfinished = {}
 
     def __dealloc__(self):
@@ -184,7 +223,7 @@ cdef class FlowDeltas:
                 not entry_copy(header, i, &entry, &record.created)
                 or entry.state > STATE_HELD
                 or is_mapping(&entry)
-                or not attached(header, &entry)
+                or not (attached(header, &entry) or of_host(header, &entry))
             ):
                 continue
             seen = &self.seen[i]
@@ -195,7 +234,7 @@ cdef class FlowDeltas:
             record_fill(&record, header, &entry, now_ms)
             # What an old flow did before its first look is unknown.
             if known or not self.late or not self.before(&record):
-                delta = delta_of(&record, seen, known)
+                delta = delta_of(&record, seen, known, self.slots_max, self.first_host)
                 if delta is not None:
                     found.append(delta)
             if entry.state != STATE_HELD or not known:
@@ -215,7 +254,7 @@ cdef class FlowDeltas:
         )
 
     def ended(self, unsigned char[::1] memory not None, uint32_t limit):
-        """Take up to `limit` records; the differences, and the interfaces of unknown ones."""
+        """Take up to `limit` records; the differences, and the places of unknown ones."""
         cdef RecordRing* ring = <RecordRing*>&memory[0]
         if not ring_fits(ring, memory.shape[0]):
             raise ValueError("not a ring of flow records")
@@ -250,9 +289,11 @@ cdef class FlowDeltas:
                         old.packets[0], old.packets[1] = waiting[1], waiting[2]
                         old.bytes[0], old.bytes[1] = waiting[3], waiting[4]
                 if not known and self.late and self.before(&record):
-                    unknown.add(record.interface)
+                    for attachment in (record.originator, record.responder):
+                        if self.slots_max <= attachment < NOBODY:
+                            unknown.add(attachment - self.slots_max)
                     continue
-            delta = delta_of(&record, seen, known)
+            delta = delta_of(&record, seen, known, self.slots_max, self.first_host)
             if delta is not None:
                 found.append(delta)
         ring_take(ring, tail)
@@ -276,10 +317,10 @@ cdef inline bint same(const Seen* seen, uint16_t generation, uint64_t created) n
 
 
 def read_lost(unsigned char[::1] memory not None):
-    """Records lost so far by interface, those that lost any."""
+    """Records lost so far by place, those that lost any."""
     cdef RecordRing* ring = <RecordRing*>&memory[0]
     if not ring_fits(ring, memory.shape[0]):
         raise ValueError("not a ring of flow records")
     cdef uint32_t* lost = ring_lost(ring)
     cdef uint32_t i
-    return {i: lost[i] for i in range(ring.interfaces) if lost[i]}
+    return {i: lost[i] for i in range(ring.places) if lost[i]}

@@ -3,9 +3,10 @@
 
 Theory of operation
 -------------------
-A page with the header, the records lost of each interface, then the records, 80 bytes each::
+A page with the header, the records lost of each interface and each host, then the records, 80 bytes
+each::
 
-    header | lost by interface (4 B each) | records
+    header | lost by interface, by host (4 B each) | records
 
 The forwarder makes the file and fills it (`flow_records`); the writer takes records
 (`flow_deltas`) and notes in the header how many lines it wrote and lost. Each may be killed
@@ -21,15 +22,23 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX, StateMapError, open_own
+from hyperplane_nat.engine.readers.state_map import (
+    HOSTS_MAX,
+    INTERFACES_MAX,
+    StateMapError,
+    open_own,
+)
 
 __all__ = ["CAPACITY", "FlowRecordFigures", "FlowRecordRing", "read_figures"]
 
 CAPACITY = 131_072
 """Records of a new ring: 10 MiB."""
 
+PLACES_MAX = INTERFACES_MAX + HOSTS_MAX
+"""Interfaces and hosts that it has room for, unless it is told otherwise."""
+
 _MAGIC: Final = b"HPNATREC"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _PAGE: Final = 4096
 _RECORD_BYTES: Final = 80
 _HEADER: Final = struct.Struct("<8sIIII40xQ56xQQQ")
@@ -60,11 +69,13 @@ class FlowRecordRing:
 
     @classmethod
     def create(
-        cls, path: str | Path, *, capacity: int = CAPACITY, interfaces_max: int = INTERFACES_MAX
+        cls, path: str | Path, *, capacity: int = CAPACITY, places_max: int = PLACES_MAX
     ) -> FlowRecordRing:
-        """Make a new ring; `capacity` is a power of two. StateMapError when there is no room."""
+        """Make a new ring; `capacity` is a power of two, `places_max` how many interfaces and hosts
+        the map has. StateMapError when there is no room.
+        """
         path = Path(path)
-        size = _size(capacity, interfaces_max)
+        size = _size(capacity, places_max)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
@@ -81,7 +92,7 @@ class FlowRecordRing:
                 f"{path}: no room for {size} bytes of flow records ({error.strerror}): "
                 "choose another lab.state_directory or set flow_logs.enabled to false"
             ) from error
-        header = _HEADER.pack(_MAGIC, _VERSION, capacity, interfaces_max, 0, 0, 0, 0, 0)
+        header = _HEADER.pack(_MAGIC, _VERSION, capacity, places_max, 0, 0, 0, 0, 0)
         # The magic comes last: a ring half made is never taken for one.
         memory[8 : len(header)] = header[8:]
         memory[0:8] = _MAGIC
@@ -106,13 +117,13 @@ class FlowRecordRing:
         except (OSError, ValueError) as error:
             raise StateMapError(f"{path}: cannot open the flow records: {error}") from error
         fields = _HEADER.unpack_from(memory) if size >= _PAGE else (b"", 0, 0, 0)
-        capacity, interfaces = int(fields[2]), int(fields[3])
+        capacity, places = int(fields[2]), int(fields[3])
         if (
             fields[0] != _MAGIC
             or fields[1] != _VERSION
             or capacity < 1
             or capacity & (capacity - 1)
-            or _size(capacity, interfaces) != size
+            or _size(capacity, places) != size
         ):
             memory.close()
             raise StateMapError(f"{path}: not a file of flow records: remove it")
@@ -139,8 +150,8 @@ class FlowRecordRing:
         self.memory.close()
 
 
-def _size(capacity: int, interfaces_max: int) -> int:
-    lost = (interfaces_max * 4 + _PAGE - 1) // _PAGE * _PAGE
+def _size(capacity: int, places_max: int) -> int:
+    lost = (places_max * 4 + _PAGE - 1) // _PAGE * _PAGE
     return _PAGE + lost + capacity * _RECORD_BYTES
 
 

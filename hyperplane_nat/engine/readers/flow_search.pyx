@@ -19,7 +19,13 @@ from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.flow_key cimport FlowKey, entry_key, flow_key
-from hyperplane_nat.engine.state.layout cimport Entry, Extension, Header, extensions_of
+from hyperplane_nat.engine.state.layout cimport (
+    Entry,
+    Extension,
+    Header,
+    extensions_of,
+    first_host,
+)
 from hyperplane_nat.engine.wire.siphash cimport HashKey, siphash
 from hyperplane_nat.engine.state.snapshot cimport entry_copy
 
@@ -39,7 +45,8 @@ SearchKey = namedtuple(
 )
 SearchKey.__doc__ = """One direction of a flow; addresses and ports as they stand in a packet.
 
-`owner` is the slot on the inside and the interface's number on the outside.
+`owner` is the slot on the inside, the interface's number on the outside, and a host's number at a host,
+of which the flow is at whichever end it has it.
 """
 
 cdef struct Cell:
@@ -70,9 +77,11 @@ cdef FlowKey packed(const Header* header, object key) except *:
     memcpy(&remote_port, <const char*>text + 4, 2)
     memcpy(&local, <const char*>text + 6, 4)
     memcpy(&local_port, <const char*>text + 10, 2)
-    if key.side:
+    if key.side == SIDE_OUTSIDE:
         attachment += header.slots_max
         return flow_key(key.protocol, attachment, remote, remote_port, local, local_port)
+    if key.side == SIDE_HOST:
+        attachment += first_host(header)
     return flow_key(key.protocol, attachment, local, local_port, remote, remote_port)
 
 

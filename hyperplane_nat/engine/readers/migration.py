@@ -96,7 +96,7 @@ def new_path(path: Path) -> Path:
 def migrate(path: str | Path, *, now_ms: int) -> bool:
     """Turn the map at ``path`` into one of this layout; whether there was anything to do.
 
-    ``now_ms`` is the map's clock, CLOCK_MONOTONIC in ms. Raises StateMapError when the file is no
+    ``now_ms`` is CLOCK_MONOTONIC in ms. Raises StateMapError when the file is no
     map that can be read, or when there is no room: it is left as it is then.
     """
     path = Path(path)
@@ -114,7 +114,8 @@ def migrate(path: str | Path, *, now_ms: int) -> bool:
             interfaces_max=header.interfaces_max,
         )
         try:
-            _fill(target, source, header, now_ms)
+            target.advance_clock(header.clock_offset_ms)
+            _fill(target, source, header, now_ms + header.clock_offset_ms)
             target.close()
             beside.replace(path)
         except BaseException:

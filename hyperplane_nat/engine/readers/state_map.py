@@ -4,13 +4,16 @@
 Theory of operation
 -------------------
 One file, mapped shared by the forwarder, which writes, and by readers, which never lock. A
-header of one page says what follows, and holds the forwarder's heartbeat; everything is allocated
-when the file is made::
+header of one page says what follows, and holds the forwarder's heartbeat and how far the lab's
+clock is ahead; everything is allocated when the file is made::
 
     header | counters | attachments (192 B each) | exhaustions | entries (64 B) | tracks (32 B)
            | index | remotes (16 B) | port bitmaps | extensions (64 B)
 
-The attachments are the environments, by their slots, and then the interface addresses, by theirs.
+The attachments are the environments, by their slots, then the interface addresses, by theirs, and
+then the hosts of VPCs.
+
+Times in it are of the lab's clock (`now_ms`), which is CLOCK_MONOTONIC and what it was advanced by.
 
 Only entries, tracks, attachments and counters carry state; index, remotes and bitmaps are derived
 from the entries and rebuilt whenever a forwarder opens the map, because a forwarder may have been
@@ -33,8 +36,9 @@ import mmap
 import os
 import stat
 import struct
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,6 +49,8 @@ from hyperplane_nat.engine.readers._reader import (
     read_counters,
     read_exhaustions,
     read_flows,
+    read_host_flows,
+    read_served,
     read_sums,
 )
 from hyperplane_nat.engine.readers.flow_search import SearchKey, find_flows
@@ -56,7 +62,7 @@ from hyperplane_nat.engine.state.constants import (
     LAYOUT_VERSION,
     counter_names,
 )
-from hyperplane_nat.engine.state.settings import Exhaustion, Flow, RemotePorts
+from hyperplane_nat.engine.state.settings import Exhaustion, Flow, HostFlow, RemotePorts
 
 __all__ = ["StateMap", "StateMapError"]
 
@@ -89,14 +95,21 @@ HEADER_BYTES: Final = 4096
 ENTRY_BYTES: Final = 64
 TRACK_BYTES: Final = {3: 16, 4: 32, 5: 32, LAYOUT_VERSION: 32}
 
-_HEARTBEAT: Final = struct.Struct("<Q")
-_HEARTBEAT_OFFSET: Final = HEADER_BYTES - 64
+_WORD: Final = struct.Struct("<Q")
+_HEARTBEAT_PLACE: Final = HEADER_BYTES - 64
 """A cache line of its own, away from what packets look at."""
+_CLOCK_PLACE: Final = _HEARTBEAT_PLACE + _WORD.size
+CLOCK_OFFSET_MS_MAX: Final = 1 << 39
+"""What the lab's clock may be ahead, 17 years: the time at which a flow began has 40 bits."""
 
 _REMOTE_BYTES: Final = 16
 _EXTENSION_BYTES: Final = 64
+SLOTS_MAX = 16_384
+"""Environments that a state map has room for, unless it is told otherwise."""
 INTERFACES_MAX = 4_096
-"""Network interfaces that a state map has room for, unless it is told otherwise."""
+"""Network interfaces that it has room for, unless it is told otherwise."""
+HOSTS_MAX = 1_024
+"""Hosts of VPCs that it has room for, unless it is told otherwise."""
 
 ATTACHMENT_BYTES: Final = 192
 SLOT_COUNTER_BYTES: Final = 64
@@ -139,10 +152,13 @@ class Header:
     flows_max: int
     slots_max: int
     interfaces_max: int
+    hosts_max: int
     offsets: dict[str, int]
     """Where each part begins, by name."""
     watermark: int
     """Entries at or above this index were never used."""
+    clock_offset_ms: int
+    """What the lab's clock is ahead of CLOCK_MONOTONIC."""
 
 
 def open_own(path: str | Path, *, writable: bool) -> int:
@@ -172,12 +188,18 @@ def open_own(path: str | Path, *, writable: bool) -> int:
 
 
 def _header(layout: int) -> struct.Struct:
-    """The header's fields: numbers, a place for each part, the watermark and what is reserved."""
+    """The header's fields: numbers, a place for each part, the watermark, and how many hosts there
+    may be, 0 in maps that were made before there were any.
+    """
     return struct.Struct(f"<8sIIQ6I{len(LAYOUTS[layout])}QII")
 
 
 def _layout(
-    flows_max: int, slots_max: int, interfaces_max: int, layout: int = LAYOUT_VERSION
+    flows_max: int,
+    slots_max: int,
+    interfaces_max: int,
+    hosts_max: int = 0,
+    layout: int = LAYOUT_VERSION,
 ) -> tuple[int, ...]:
     """The header's numbers after the magic."""
     index_cells = 1
@@ -190,7 +212,7 @@ def _layout(
     bitmap_bytes = (flows_max * 4 * 65 // 64 + 131072) // 8 * 8
     sizes = {
         "counters": COUNTERS_MAX * 8,
-        "attachments": (slots_max + interfaces_max) * ATTACHMENT_BYTES,
+        "attachments": (slots_max + interfaces_max + hosts_max) * ATTACHMENT_BYTES,
         "slot_counters": slots_max * SLOT_COUNTER_BYTES,
         "slot_addresses": slots_max * 4,
         "interface_addresses": interfaces_max * 4,
@@ -222,8 +244,11 @@ def _layout(
     )
 
 
-def _attachable(slots_max: int, interfaces_max: int) -> bool:
-    return min(slots_max, interfaces_max) >= 1 and slots_max + interfaces_max <= _ATTACHMENTS_LIMIT
+def _attachable(slots_max: int, interfaces_max: int, hosts_max: int) -> bool:
+    attachments = slots_max + interfaces_max + hosts_max
+    return (
+        min(slots_max, interfaces_max) >= 1 and 0 <= hosts_max <= attachments <= _ATTACHMENTS_LIMIT
+    )
 
 
 def _named(counters: Sequence[int]) -> dict[str, int]:
@@ -248,17 +273,19 @@ def read_header(path: Path, header: bytes, size: int) -> Header:
             f"{path}: state map layout {layout}, this version reads {LAYOUT_VERSION}: "
             "run the version that made it, or remove the file and its flows"
         )
-    _, _, *fields, watermark, _ = _header(layout).unpack_from(header)
+    _, _, *fields, watermark, hosts_max = _header(layout).unpack_from(header)
     if fields[1] != size:
         raise DamagedMapError(
             f"{path}: header says {fields[1]} bytes, the file has {size}: remove the file"
         )
     flows_max, slots_max, interfaces_max = fields[2:5]
+    (clock_offset_ms,) = _WORD.unpack_from(header, _CLOCK_PLACE)
     if (
         not 1 <= flows_max <= _FLOWS_LIMIT
-        or not _attachable(slots_max, interfaces_max)
-        or (layout, *fields) != _layout(flows_max, slots_max, interfaces_max, layout)
+        or not _attachable(slots_max, interfaces_max, hosts_max)
+        or (layout, *fields) != _layout(flows_max, slots_max, interfaces_max, hosts_max, layout)
         or watermark > flows_max
+        or clock_offset_ms > CLOCK_OFFSET_MS_MAX
     ):
         raise DamagedMapError(f"{path}: damaged header: remove the file and its flows")
     return Header(
@@ -267,8 +294,10 @@ def read_header(path: Path, header: bytes, size: int) -> Header:
         flows_max,
         slots_max,
         interfaces_max,
+        hosts_max,
         offsets=dict(zip(LAYOUTS[layout], fields[8:], strict=True)),
         watermark=watermark,
+        clock_offset_ms=clock_offset_ms,
     )
 
 
@@ -293,6 +322,7 @@ class StateMap:
         self.flows_max: int = fields[4]
         self.slots_max: int = fields[5]
         self.interfaces_max: int = fields[6]
+        self.hosts_max: int = fields[-1]
         self.remote_cells: int = fields[8]
         offsets = dict(zip(_PARTS, fields[10:], strict=False))
         self.bytes: int = offsets["extensions"]
@@ -308,17 +338,20 @@ class StateMap:
         path: str | Path,
         *,
         flows_max: int,
-        slots_max: int = 16_384,
+        slots_max: int = SLOTS_MAX,
         interfaces_max: int = INTERFACES_MAX,
+        hosts_max: int = HOSTS_MAX,
     ) -> StateMap:
         """Make a new map; raises StateMapError when the file exists or has no room."""
         path = Path(path)
         if not 1 <= flows_max <= _FLOWS_LIMIT:
             raise StateMapError(f"flows.max is {flows_max}: choose 1 to {_FLOWS_LIMIT}")
-        if not _attachable(slots_max, interfaces_max):
-            raise StateMapError("a state map has room for 1 to 65535 slots and interfaces together")
-        layout = _layout(flows_max, slots_max, interfaces_max)
-        header = _HEADER.pack(MAGIC, *layout, 0, 0)
+        if not _attachable(slots_max, interfaces_max, hosts_max):
+            raise StateMapError(
+                "a state map has room for 1 to 65535 slots, interfaces and hosts together"
+            )
+        layout = _layout(flows_max, slots_max, interfaces_max, hosts_max)
+        header = _HEADER.pack(MAGIC, *layout, 0, hosts_max)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -422,6 +455,11 @@ class StateMap:
         count = self.flows_max - start if limit is None else limit
         return read_flows(self.memory, start, count)
 
+    def host_flows(self, start: int = 0, limit: int | None = None) -> list[HostFlow]:
+        """Flows of hosts among the ``limit`` entries from ``start``."""
+        count = self.flows_max - start if limit is None else limit
+        return read_host_flows(self.memory, start, count)
+
     def mappings(self, start: int = 0, limit: int | None = None) -> list[Flow]:
         """Endpoint-independent mappings among the ``limit`` entries from ``start``.
 
@@ -439,7 +477,10 @@ class StateMap:
         return find_flows(self.memory, keys)
 
     def interface_counters(self, number: int) -> dict[str, int]:
-        """What passed one interface number, by name, since its address has it."""
+        """What passed one interface number, by name, since its address has it.
+
+        What passed an address of a NAT gateway is what passed the public one that stands for it.
+        """
         if not 0 <= number < self.interfaces_max:
             raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
         counters = self._attachment(self.slots_max + number)[0]
@@ -450,6 +491,13 @@ class StateMap:
         if not 0 <= number < self.interfaces_max:
             raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
         return self._attachment(self.slots_max + number)[1]
+
+    def host_counters(self, number: int) -> dict[str, int]:
+        """Packets and bytes (IPv4 total length) of one host, its drops, flows, and TCP flows."""
+        if not 0 <= number < self.hosts_max:
+            raise IndexError(f"host {number}: the map has {self.hosts_max}")
+        counters = self._attachment(self.slots_max + self.interfaces_max + number)[0]
+        return {name: counters[counter] for name, counter in SLOT_COUNTERS.items()}
 
     def _attachment(self, number: int) -> tuple[dict[str, int], str]:
         """Counters by name, and the address."""
@@ -467,14 +515,16 @@ class StateMap:
     ) -> list[RemotePorts]:
         """Remote endpoints among ``limit`` of the ``remote_cells`` records from ``start``.
 
-        Only those of ``address`` and ``port`` with at least ``least`` ports taken.
+        Only those of ``address`` and ``port`` with at least ``least`` ports taken.  Those of a
+        public address of a NAT gateway are the gateway's.
         """
         # Read and not looked at in the mapping: whoever lists them would have all of it resident.
         offset = self._remotes_offset + start * _REMOTE_BYTES
         size = max(min(limit, self.remote_cells - start), 0) * _REMOTE_BYTES
-        return read_remotes(
+        found = read_remotes(
             os.pread(self._descriptor, size, offset), self.slots_max, least, address, port
         )
+        return [each._replace(interface=read_served(self.memory, each.interface)) for each in found]
 
     @property
     def entries_watermark(self) -> int:
@@ -488,11 +538,26 @@ class StateMap:
     @property
     def heartbeat(self) -> int:
         """What `beat` was last given; 0 in a map that no forwarder has served."""
-        return int(_HEARTBEAT.unpack_from(self.memory, _HEARTBEAT_OFFSET)[0])
+        return int(_WORD.unpack_from(self.memory, _HEARTBEAT_PLACE)[0])
 
     def beat(self, now_ms: int) -> None:
         """The forwarder is at work at this time, CLOCK_MONOTONIC in ms."""
-        _HEARTBEAT.pack_into(self.memory, _HEARTBEAT_OFFSET, now_ms)
+        _WORD.pack_into(self.memory, _HEARTBEAT_PLACE, now_ms)
+
+    @property
+    def clock_offset_ms(self) -> int:
+        """What the lab's clock is ahead of CLOCK_MONOTONIC."""
+        return int(_WORD.unpack_from(self.memory, _CLOCK_PLACE)[0])
+
+    def advance_clock(self, offset_ms: int) -> None:
+        """The lab's clock is so far ahead; ValueError where that would be back."""
+        if offset_ms < self.clock_offset_ms:
+            raise ValueError("the lab's clock does not go back")
+        _WORD.pack_into(self.memory, _CLOCK_PLACE, offset_ms)
+
+    def now_ms(self, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> int:
+        """The lab's clock, of which all times in the map are."""
+        return monotonic_ns() // 1_000_000 + self.clock_offset_ms
 
     def close(self) -> None:
         """Unmap the file; it stays."""

@@ -32,6 +32,8 @@ __all__ = [
     "NeighbourEvent",
     "NeighbourState",
     "Peer",
+    "Role",
+    "RouteTarget",
     "Segment",
     "Side",
     "State",
@@ -63,6 +65,8 @@ class Side(IntEnum):
 
     INSIDE = 0
     OUTSIDE = 1
+    HOST = 2
+    """The link of a host of a VPC, whose packets may be from either end of a flow."""
 
 
 @unique
@@ -73,7 +77,32 @@ class AttachmentKind(IntEnum):
     ENVIRONMENT = 1
     """One host, whose MAC address is known; it may begin flows, which leave by an interface."""
     INTERFACE = 2
-    """An address of a network interface: who is behind it is found by ARP, and may only answer."""
+    """An address of a network interface: who is behind it is found by ARP, and may only answer
+    environments, but begin flows to hosts.
+    """
+    HOST = 3
+    """One host of a VPC, known by address and MAC address; what it sends is not translated."""
+
+
+@unique
+class Role(IntEnum):
+    """What an interface is besides an address with a link."""
+
+    NONE = 0
+    INTERNET_GATEWAY = 1
+    """One end of the way between a VPC and the internet; its further addresses are public ones."""
+    NAT_GATEWAY = 2
+    """It has no link: what it translates leaves by an internet gateway."""
+
+
+@unique
+class RouteTarget(IntEnum):
+    """Where a route leads."""
+
+    BLACKHOLE = 0
+    INTERNET_GATEWAY = 1
+    NAT_GATEWAY = 2
+    HOST = 3
 
 
 @unique
@@ -157,6 +186,12 @@ class DropReason(IntEnum):
     SOURCE_ROUTE = 59
     BIG_TCP = 60
     TCP_SYN_UNSOLICITED = 61
+    ENVIRONMENT_FROZEN = 62
+    ROUTE_BLACKHOLE = 63
+    NAT_GATEWAY_PRIVATE = 64
+    NO_PUBLIC_ADDRESS = 65
+    LAMBDA_PORT = 66
+    LAMBDA_ICMP = 67
 
 
 @unique
@@ -445,8 +480,11 @@ def pxd() -> str:
         f"    ATTACHMENT_COUNTERS = {ATTACHMENT_COUNTERS}",
     ]
     for prefix, members in (
+        ("PEER", Peer),
         ("SIDE", Side),
         ("ATTACHMENT", AttachmentKind),
+        ("ROLE", Role),
+        ("ROUTE_TO", RouteTarget),
         ("ACTION", Action),
         ("DROP", DropReason),
         ("STATE", State),

@@ -33,7 +33,7 @@ cdef enum:
 # In `flags`, above the tracker's own bits: what the entry is (KIND), the flow has its port from a
 # mapping, the SYN in its track may begin another connection.  Of a flow without a bit of its kind the
 # source is rewritten, of one with DESTINATION that instead, with both bits both; the other bit alone
-# is a mapping's, which is no flow.
+# is a mapping's, which is no flow.  A destination that is rewritten to itself is not rewritten.
 cdef enum:
     MAPPING = 0x10
     DESTINATION = 0x20
@@ -97,12 +97,15 @@ cdef struct Track:
     uint8_t syn_scale
     uint32_t created
 
-# What only flows need of which more is rewritten than an entry has room for: the destination as the
-# responder has it.  The room is for ports that are held on further attachments and for wider addresses.
+# What only flows need of which there is more than an entry has room for: the destination as the
+# responder has it, and, of an environment's flow by a NAT gateway, the interface address where it is
+# counted too (an attachment, 0: none) and the port that it has there.  The room is for wider addresses.
 cdef struct Extension:
     uint32_t destination_address
     uint16_t destination_port
-    uint8_t room[58]
+    uint16_t hop
+    uint16_t hop_port
+    uint8_t room[54]
 
 # An address and its port, one end of a flow.
 cdef struct End:
@@ -138,10 +141,18 @@ cdef struct AttachmentRecord:
     uint64_t counters[ATTACHMENT_COUNTERS]
     uint64_t owner
     uint32_t address
-    uint32_t reserved
-    uint64_t room[6]
+    # Of an internet gateway's address: the host, or the address of a NAT gateway, that it stands for
+    # (an attachment, 0: none).
+    uint16_t serves
+    # Of an interface address: what it is besides (ROLE_...).
+    uint16_t role
+    # Since when a host has its address, in ms of the map's clock.
+    uint64_t since
+    uint64_t room[5]
 
-# What is left of a flow that has ended, or (reason not 0) a packet that was refused.
+# What is left of a flow that has ended, or (reason not 0) a packet that was refused.  Its ends are
+# attachments of the map, the originator NOBODY for a packet from outside that has no flow; of a packet of
+# a host they are who sent it and who was to have it.
 cdef struct FlowRecord:
     uint32_t entry
     uint16_t generation
@@ -153,8 +164,8 @@ cdef struct FlowRecord:
     uint16_t inside_port
     uint16_t remote_port
     uint16_t nat_port
-    uint16_t slot
-    uint16_t interface
+    uint16_t originator
+    uint16_t responder
     uint8_t reason
     # Of a TCP segment that was refused.
     uint8_t flags
@@ -164,12 +175,12 @@ cdef struct FlowRecord:
     uint64_t bytes[2]
 
 # The head of the file of flow records; what each of the two processes writes is in cache lines of
-# its own.  A page of it is followed by the records lost of each interface, and the records.
+# its own.  A page of it is followed by the records lost of each interface and host, and the records.
 cdef struct RecordRing:
     char magic[8]
     uint32_t version
     uint32_t capacity
-    uint32_t interfaces
+    uint32_t places
     uint32_t attached
     uint8_t padding[40]
     uint64_t head
@@ -200,14 +211,19 @@ cdef struct Header:
     uint64_t extensions_offset
     # Entries at or above this index were never used: nobody need read their pages.
     uint32_t entries_watermark
-    uint32_t reserved
+    uint32_t hosts_max
+
+
+cdef inline uint32_t first_host(const Header* header) noexcept nogil:
+    """The attachment of host 0: behind the environments and the interface addresses."""
+    return header.slots_max + header.interfaces_max
 
 
 cdef inline uint32_t attachments_of(const Header* header) noexcept nogil:
     """How many attachments there may be: first the environments, in the order of their slots, then
-    the interface addresses.
+    the interface addresses, then the hosts.
     """
-    return header.slots_max + header.interfaces_max
+    return first_host(header) + header.hosts_max
 
 
 cdef inline AttachmentRecord* records_of(const Header* header) noexcept nogil:
@@ -231,13 +247,35 @@ cdef inline bint rewrites_source(const Entry* entry) noexcept nogil:
     return (entry.flags & KIND) != DESTINATION
 
 
-cdef inline bint rewrites_destination(const Entry* entry) noexcept nogil:
-    return (entry.flags & DESTINATION) != 0
+cdef inline bint rewrites_destination(
+    const Entry* entry, const Extension* extension
+) noexcept nogil:
+    if not entry.flags & DESTINATION:
+        return False
+    if is_extended(entry):
+        return (
+            extension.destination_address != entry.destination_address
+            or extension.destination_port != entry.destination_port
+        )
+    return (
+        entry.translated_address != entry.destination_address
+        or entry.translated_port != entry.destination_port
+    )
+
+
+cdef inline bint is_plain(const Entry* entry) noexcept nogil:
+    """Whether nothing is rewritten."""
+    return not rewrites_source(entry) and not rewrites_destination(entry, NULL)
 
 
 cdef inline bint is_extended(const Entry* entry) noexcept nogil:
     """Whether the entry's extension counts: the others may have no page."""
     return (entry.flags & KIND) == KIND
+
+
+cdef inline uint16_t hop_of(const Entry* entry, const Extension* extension) noexcept nogil:
+    """The interface address where a flow is counted besides its responder, or 0."""
+    return extension.hop if is_extended(entry) else <uint16_t>0
 
 
 cdef inline End source_translated(const Entry* entry) noexcept nogil:
@@ -251,11 +289,11 @@ cdef inline End destination_translated(
     const Entry* entry, const Extension* extension
 ) noexcept nogil:
     """The flow's destination as its responder has it."""
-    if not rewrites_destination(entry):
-        return End(entry.destination_address, entry.destination_port)
     if is_extended(entry):
         return End(extension.destination_address, extension.destination_port)
-    return End(entry.translated_address, entry.translated_port)
+    if entry.flags & DESTINATION:
+        return End(entry.translated_address, entry.translated_port)
+    return End(entry.destination_address, entry.destination_port)
 
 
 cdef inline uint64_t created_of(const Entry* entry, const Track* track) noexcept nogil:

@@ -2,16 +2,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The ring of flow records in its file, as both of its ends see it."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
 from hyperplane_nat.engine.state.layout cimport (
     Entry,
+    Extension,
     FlowRecord,
     Header,
     RecordRing,
     age_of,
-    interface_number,
+    extensions_of,
+    hop_of,
+    records_of,
+    rewrites_destination,
+    rewrites_source,
 )
 
 cdef enum:
@@ -19,19 +24,19 @@ cdef enum:
 
 
 cdef inline uint32_t* ring_lost(RecordRing* ring) noexcept nogil:
-    """Records lost of each interface."""
+    """Records lost of each interface, by its number, and behind them of each host."""
     return <uint32_t*>(<uint8_t*>ring + RING_HEADER_BYTES)
 
 
 cdef inline FlowRecord* ring_records(RecordRing* ring) noexcept nogil:
     """The records; `capacity` is a power of two."""
-    cdef uint64_t lost = (<uint64_t>ring.interfaces * 4 + 4095) // 4096 * 4096
+    cdef uint64_t lost = (<uint64_t>ring.places * 4 + 4095) // 4096 * 4096
     return <FlowRecord*>(<uint8_t*>ring + RING_HEADER_BYTES + lost)
 
 
 cdef inline bint ring_fits(const RecordRing* ring, uint64_t bytes) noexcept nogil:
     """Whether a mapping of so many bytes holds what its header says."""
-    cdef uint64_t lost = (<uint64_t>ring.interfaces * 4 + 4095) // 4096 * 4096
+    cdef uint64_t lost = (<uint64_t>ring.places * 4 + 4095) // 4096 * 4096
     return (
         bytes >= RING_HEADER_BYTES
         and ring.capacity != 0
@@ -53,7 +58,14 @@ cdef inline void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
 cdef inline void record_fill(
     FlowRecord* record, const Header* header, const Entry* entry, uint64_t now
 ) noexcept nogil:
-    """What the entry itself says of its flow; `entry`, `generation` and `created` are its place's."""
+    """What the entry itself says of its flow; `generation` and `created` are its place's, and so is
+    `entry`, which is set.
+
+    A flow by a NAT gateway is one of the environment's interface, with the port that it has there; one
+    to a public address of a host is one to the host's own.
+    """
+    cdef const Extension* extension = &extensions_of(header)[record.entry]
+    cdef uint16_t hop = hop_of(entry, extension)
     cdef int side
     record.protocol = entry.protocol
     record.state = entry.state
@@ -63,8 +75,15 @@ cdef inline void record_fill(
     record.inside_port = entry.source_port
     record.remote_port = entry.destination_port
     record.nat_port = entry.translated_port
-    record.slot = entry.originator
-    record.interface = interface_number(header, entry.responder)
+    record.originator = entry.originator
+    record.responder = entry.responder
+    if hop:
+        record.responder = hop
+        record.nat_address = records_of(header)[hop].address
+        record.nat_port = extension.hop_port
+    elif rewrites_destination(entry, extension) and not rewrites_source(entry):
+        record.remote_address = entry.translated_address
+        record.remote_port = entry.translated_port
     record.reason = 0
     record.last_seen = now - age_of(entry, now)
     for side in range(2):

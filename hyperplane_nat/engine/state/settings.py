@@ -22,6 +22,9 @@ __all__ = [
     "Exhaustion",
     "Flow",
     "FlowDelta",
+    "Hop",
+    "HostDelta",
+    "HostFlow",
     "NeighbourSettings",
     "NextHop",
     "Ports",
@@ -190,8 +193,23 @@ class RemotePorts(NamedTuple):
     """The most at a time since there was none."""
 
 
+class Hop(NamedTuple):
+    """An address on the way of a flow by a NAT gateway, and the port that is taken there.
+
+    First, of an environment's flow, that of its network interface; then the gateway's private one.
+    """
+
+    interface: int
+    address: str
+    port: int
+
+
 class Flow(NamedTuple):
-    """One entry of the flow table; times are CLOCK_MONOTONIC in ms, the last one modulo 2**32."""
+    """One entry of the flow table; times are CLOCK_MONOTONIC in ms, the last one modulo 2**32.
+
+    ``nat_address`` and ``nat_port`` are what the remote endpoint sees, ``interface`` is the one of
+    the environment.
+    """
 
     entry: int
     protocol: str
@@ -210,10 +228,53 @@ class Flow(NamedTuple):
     bytes_in: int
     created_ms: int
     last_seen_ms: int
+    hops: tuple[Hop, ...] = ()
+
+
+class HostFlow(NamedTuple):
+    """One flow of a host, as its entry has it.
+
+    The ends are attachments, each a side and a number: a host's, that of the interface on whose
+    link the VPC's router is, or that of a public address.  ``nat_address`` and ``nat_port`` are
+    what the source is translated to, or, of a flow to a public address, the destination; of one
+    that is not translated they are the source.
+    ``packets_out`` and ``bytes_out`` are the originator's.
+    """
+
+    entry: int
+    protocol: str
+    state: str
+    originator_side: Side
+    originator: int
+    responder_side: Side
+    responder: int
+    source_address: str
+    source_port: int
+    destination_address: str
+    destination_port: int
+    nat_address: str
+    nat_port: int
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    created_ms: int
+    last_seen_ms: int
+    hops: tuple[Hop, ...] = ()
+
+    @property
+    def translated(self) -> bool:
+        """Whether it leaves or comes by a public address."""
+        return (self.nat_address, self.nat_port) != (self.source_address, self.source_port)
+
+    @property
+    def to_public_address(self) -> bool:
+        """Whether its destination is translated: it came from the internet."""
+        return self.translated and self.responder_side is Side.HOST
 
 
 class FlowDelta(NamedTuple):
-    """What one flow did since it was last looked at, or (``reason`` not 0) a packet refused.
+    """What an environment's flow did since the last look, or (``reason`` not 0) a packet refused.
 
     Addresses are the four bytes as they stand in memory; times are CLOCK_MONOTONIC in ms.  Flags
     are those of flow logs: 1 FIN, 2 SYN, 4 RST, 18 SYN with ACK.  A refused packet
@@ -229,6 +290,32 @@ class FlowDelta(NamedTuple):
     remote_port: int
     nat_address: int
     nat_port: int
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    created_ms: int
+    last_seen_ms: int
+    flags_out: int
+    flags_in: int
+    reason: int
+
+
+class HostDelta(NamedTuple):
+    """The same of a flow of a host; what is out is its originator's, addresses are those it sees.
+
+    The ends are places: a host's number behind those of the interfaces, None for the VPC's router
+    and for whoever is in the internet.
+    Of a packet refused they are who sent it and who was to have it.
+    """
+
+    originator: int | None
+    responder: int | None
+    protocol: int
+    source_address: int
+    source_port: int
+    destination_address: int
+    destination_port: int
     packets_out: int
     bytes_out: int
     packets_in: int

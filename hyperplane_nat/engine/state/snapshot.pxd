@@ -5,7 +5,7 @@
 # key, its owner, when it began) is written, and even while that stands; each step is one more.  A
 # reader takes a copy for true when the number was even before and the same after.  What a packet
 # changes, counters and `last_seen`, is no part of this: each is one aligned word.
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport STATE_FREE
@@ -17,7 +17,30 @@ from hyperplane_nat.engine.state.barriers cimport (
     HP_STORE16,
     HP_STORE16_RELEASE,
 )
-from hyperplane_nat.engine.state.layout cimport Entry, Header, Track, attachments_of, created_of
+from hyperplane_nat.engine.state.layout cimport (
+    AttachmentRecord,
+    Entry,
+    Extension,
+    Header,
+    Track,
+    attachments_of,
+    created_of,
+    extensions_of,
+    first_host,
+    is_extended,
+    records_of,
+    rewrites_source,
+)
+
+# An address that a flow has a port of, on its way to its responder.
+cdef struct Hop:
+    uint32_t address
+    uint16_t port
+    uint16_t attachment
+
+cdef struct Hops:
+    Hop hops[2]
+    uint32_t count
 
 
 cdef inline void entry_unsettle(Entry* entry) noexcept nogil:
@@ -50,9 +73,47 @@ cdef inline bint entry_copy(
     return HP_LOAD16(&source.generation) == generation and entry.state != STATE_FREE
 
 
+cdef inline bint hops_copy(
+    const Header* header, uint64_t number, const Entry* entry, Hops* hops
+) noexcept nogil:
+    """The hops of a copied entry whose flow goes by a NAT gateway, none of another; False when the
+    entry has changed since.
+    """
+    cdef const uint8_t* base = <const uint8_t*>header
+    cdef const Entry* source = <const Entry*>(base + header.entries_offset) + number
+    cdef const AttachmentRecord* records = records_of(header)
+    cdef Extension extension
+    cdef uint16_t gateway
+    hops.count = 0
+    if not rewrites_source(entry) or not header.slots_max <= entry.responder < first_host(header):
+        return True
+    gateway = records[entry.responder].serves
+    if not header.slots_max <= gateway < first_host(header):
+        return True
+    if is_extended(entry):
+        memcpy(&extension, &extensions_of(header)[number], sizeof(Extension))
+        HP_FENCE_ACQUIRE()
+        if HP_LOAD16(&source.generation) != entry.generation:
+            return False
+        if header.slots_max <= extension.hop < first_host(header):
+            hops.hops[0] = Hop(records[extension.hop].address, extension.hop_port, extension.hop)
+            hops.count = 1
+    hops.hops[hops.count] = Hop(records[gateway].address, entry.translated_port, gateway)
+    hops.count += 1
+    return True
+
+
+cdef inline bint of_host(const Header* header, const Entry* entry) noexcept nogil:
+    """Whether an entry is of a host's flow, between attachments of the map."""
+    return (
+        header.slots_max <= entry.originator < attachments_of(header)
+        and header.slots_max <= entry.responder < attachments_of(header)
+    )
+
+
 cdef inline bint attached(const Header* header, const Entry* entry) noexcept nogil:
     """Whether an entry is of an environment by an interface of the map: nobody's is not."""
     return (
         entry.originator < header.slots_max
-        and header.slots_max <= entry.responder < attachments_of(header)
+        and header.slots_max <= entry.responder < first_host(header)
     )

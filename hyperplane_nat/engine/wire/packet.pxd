@@ -57,7 +57,11 @@ cdef enum:
     OPTION_STRICT_SOURCE_ROUTE = 137
 
 # A frame on its way through the engine.  The first group is the caller's, but for `side` and `hairpin`;
-# the second what parsing found, the third the verdict.  `port` is the attachment that it comes from.  `offload_changed`: what the frame's virtio-net header says is
+# the second what parsing found, the third the verdict.  `port` is the attachment that it comes from, `link` the one on whose link it came,
+# which differs where an address of an interface was meant; `host` the host that it is for, 0 if it is
+# for none; `plain`: it is from or for a host, which has its ports for itself, and of which an address one to
+# one is all that may be translated; `gateway` that by which it leaves, a NAT gateway or the sender's public
+# address, 0 if by none.  `offload_changed`: what the frame's virtio-net header says is
 # no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
 #
 # A frame that is yet to be segmented (a super-frame, `gso_size` bytes of payload to a segment) is
@@ -73,8 +77,12 @@ cdef struct Packet:
     uint8_t hairpin
     # A partial checksum that is not the transport's own: it lies in what a tunnel carries.
     uint8_t inner
+    uint8_t plain
     uint16_t gso_size
     uint16_t port
+    uint16_t link
+    uint16_t host
+    uint16_t gateway
     uint16_t checksum_start
     uint16_t checksum_offset
     # Room for an answer; NULL when there shall be none.
@@ -139,7 +147,7 @@ cdef inline void settle_offload(const Packet* p, uint8_t* header) noexcept nogil
 
 cdef inline bint is_second(const Packet* p) noexcept nogil:
     """Whether it is what a packet became that turned round: see hairpin.pxd."""
-    return p.hairpin and p.side == SIDE_OUTSIDE
+    return p.hairpin and p.side == PEER_RESPONDER
 
 
 cdef inline void judge(Packet* p, const Packet* other) noexcept nogil:

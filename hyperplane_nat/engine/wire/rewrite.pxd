@@ -36,6 +36,13 @@ cdef inline void rewrite_ip(
     )
 
 
+cdef inline void take_hop(Packet* p) noexcept nogil:
+    """Take one hop off the TTL and change nothing else."""
+    cdef uint16_t before = load16(p.ip + 8)
+    p.ip[8] -= 1
+    store16(p.ip + 10, updated(load16(p.ip + 10), replaced16(before, load16(p.ip + 8))))
+
+
 cdef inline void readdress(Packet* p, int offset, uint32_t old, uint32_t new) noexcept nogil:
     """Replace the address at `offset` of the IP header and nothing else."""
     store32(p.ip + offset, new)

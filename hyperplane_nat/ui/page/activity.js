@@ -3,7 +3,7 @@
 
 import { bars, lines, points, spark } from "./chart.js";
 import { facts, h, table } from "./dom.js";
-import { bits, bytes, clock, median, milliseconds, packets, percent, quantity } from "./format.js";
+import { bits, bytes, clock, median, moment, packets, percent, quantity } from "./format.js";
 import { drops, now, series, span } from "./stream.js";
 
 const NETWORKINGS = ["hyperplane", "interface-per-environment", "none"];
@@ -13,10 +13,14 @@ function chart(title, list, format) {
 }
 
 export function view(shown) {
+  const whose = shown.hosts.length ? " of environments" : "";
   return [
     h("div", { class: "charts" },
-      chart("Packets", [["out", "packets_out_per_second"], ["in", "packets_in_per_second"]], packets),
-      chart("Bits", [["out", "bits_out_per_second"], ["in", "bits_in_per_second"]], bits),
+      chart(`Packets${whose}`, [["out", "packets_out_per_second"], ["in", "packets_in_per_second"]], packets),
+      chart(`Bits${whose}`, [["out", "bits_out_per_second"], ["in", "bits_in_per_second"]], bits),
+      shown.hosts.length ? chart("Packets of hosts", [
+        ["out", "hosts_packets_out_per_second"], ["in", "hosts_packets_in_per_second"],
+      ], packets) : null,
       chart("Flows", [["", "flows"]], quantity),
       chart("Environments", [["", "environments"]], quantity)),
     h("h3", {}, "Drops by reason"),
@@ -43,11 +47,12 @@ export function view(shown) {
 }
 
 function starts(rows) {
+  if (!rows.length) return h("p", {}, "No function has started yet.");
   const kinds = NETWORKINGS.filter((kind) => rows.some((row) => row.networking === kind));
   return [
     points("What AWS would take", rows.map((row) => [
       row.time, row.modelled_seconds, row.networking === "interface-per-environment" ? 1 : 0,
-    ]), now(), span(), ["● shared interface", "▲ an interface for each"]),
+    ]), now(), span(), ["● shared interface", "▲ an interface for each"], moment),
     table(`The latest ${rows.length}, by networking`, ["networking", "#cold starts", "#measured here, median", "#AWS, median", "#AWS, longest"],
       kinds.map((kind) => {
         const own = rows.filter((row) => row.networking === kind);
@@ -55,11 +60,11 @@ function starts(rows) {
         return {
           key: kind,
           cells: [
-            kind, quantity(own.length), milliseconds(median(own.map((row) => row.network_ready_seconds))),
-            milliseconds(median(modelled)), milliseconds(Math.max(...modelled)),
+            kind, quantity(own.length), moment(median(own.map((row) => row.network_ready_seconds))),
+            moment(median(modelled)), moment(Math.max(...modelled)),
           ],
         };
-      }), "no function has started yet"),
+      })),
   ];
 }
 
@@ -71,7 +76,7 @@ function forwarder(about) {
       ["process", about.pid === null ? "not running" : `pid ${about.pid}`],
       ["standby", about.standby_pid === null ? "starting" : `pid ${about.standby_pid}`],
       ["restarts", `${about.restarts}, of which hangs ${about.hangs || 0}`],
-      ["last take-over", about.failover_seconds ? milliseconds(about.failover_seconds) : null],
+      ["last take-over", about.failover_seconds ? moment(about.failover_seconds) : null],
       ["memory", about.rss_bytes ? bytes(about.rss_bytes) : null],
     ]),
     h("div", { class: "charts" },

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small charts, drawn from samples: a line over the last minutes, bars, points.
+// Small charts, drawn from samples: lines and points over the last minutes, bars, shares.
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
+import "./plot.js";
 
 const WIDTH = 300;
 const HEIGHT = 60;
 const GAP_SECONDS = 5;
+const SHORTEST = 0.0001;
+const LONGEST = 100;
 
 /** Points [time, value] as a path within a box that ends at `now`. */
 function path(points, now, seconds, highest) {
@@ -30,32 +33,45 @@ function path(points, now, seconds, highest) {
   return text || "M0 0";
 }
 
-/**
- * A chart of one or two lines over time: `lines` are {name, points: [[time, value]…]}, `format`
- * turns a value into words.
- */
-export function lines(title, list, now, seconds, format) {
-  const values = list.flatMap((line) => line.points.map((point) => point[1] || 0));
-  const highest = Math.max(...values, 0);
-  const latest = (line) => line.points.length ? line.points[line.points.length - 1][1] : null;
-  const told = list.map((line) => `${line.name ? `${line.name} ` : ""}${format(latest(line))}`);
-  const most = `highest ${format(highest)}`;
+/** The samples of lines as columns, in which a gap is a moment without values. */
+function columns(list) {
+  const result = [[], ...list.map(() => [])];
+  list[0].points.forEach(([time], at) => {
+    const before = result[0][result[0].length - 1];
+    if (before !== undefined && time - before > GAP_SECONDS) {
+      result[0].push(before + 1);
+      list.forEach((_line, index) => result[index + 1].push(null));
+    }
+    result[0].push(time);
+    list.forEach((line, index) => result[index + 1].push(line.points[at][1] ?? null));
+  });
+  return result;
+}
+
+function figure(title, legend, label, data, note) {
   return h(
     "figure",
     { class: "chart", key: title },
     h("figcaption", {}, h("b", {}, title), " ",
-      list.map((line, index) => h("span", { class: `key line${index}` }, told[index]))),
-    h(
-      "svg",
-      {
-        viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-        "aria-label": `${title}: now ${told.join(", ")}; ${most} in ${duration(seconds)}`,
-      },
-      list.map((line, index) => h("path", {
-        class: `line line${index}`, d: path(line.points, now, seconds, highest || 1),
-      })),
-    ),
-    h("small", {}, most),
+      legend.map((words, index) => h("span", { class: `key line${index}` }, words))),
+    h("time-chart", { role: "img", "aria-label": `${title}: ${label}`, kept: true, data }),
+    h("small", {}, note),
+  );
+}
+
+/**
+ * A chart of one or two lines over time, of the same moments: `list` is of {name, points: [[time,
+ * value]…]}, `format` turns a value into words.
+ */
+export function lines(title, list, now, seconds, format) {
+  const values = list.flatMap((line) => line.points.map((point) => point[1] || 0));
+  const latest = (line) => line.points.length ? line.points[line.points.length - 1][1] : null;
+  const told = list.map((line) => `${line.name ? `${line.name} ` : ""}${format(latest(line))}`);
+  const most = `highest ${format(Math.max(...values, 0))}`;
+  return figure(
+    title, told, `now ${told.join(", ")}; ${most} in ${duration(seconds)}`,
+    { names: list.map((line) => line.name), columns: columns(list), range: [now - seconds, now], format },
+    most,
   );
 }
 
@@ -98,24 +114,15 @@ export function bars(title, amounts, format) {
 }
 
 /** Points of two kinds over time on a logarithmic scale: [time, seconds, kind]. */
-export function points(title, list, now, seconds, names) {
-  const low = 0.0001;
-  const y = (value) => HEIGHT - 4 - (Math.log10(Math.max(value, low) / low) / 6) * (HEIGHT - 8);
-  const shapes = list.filter((each) => now - each[0] < seconds).map(([time, value, kind], index) => {
-    const x = WIDTH - ((now - time) / seconds) * WIDTH;
-    return kind === 0
-      ? h("circle", { key: `${index}`, class: "line0", cx: x, cy: y(value), r: 2 })
-      : h("path", { key: `${index}`, class: "line1", d: `M${x - 2.5} ${y(value) + 2}h5l-2.5 -5z` });
-  });
-  return h(
-    "figure",
-    { class: "chart tall", key: title },
-    h("figcaption", {}, h("b", {}, title), " ",
-      names.map((name, index) => h("span", { class: `key line${index}` }, name))),
-    h("svg", {
-      class: "points", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
-      "aria-label": `${title}: ${shapes.length} in ${duration(seconds)}; the table has the figures`,
-    }, shapes),
-    h("small", {}, "0.1 ms at the bottom, 100 s at the top, in powers of ten"),
+export function points(title, list, now, seconds, names, format) {
+  const shown = list.filter((each) => now - each[0] < seconds).sort((a, b) => a[0] - b[0]);
+  const of = (kind) => shown.map((each) => (each[2] === kind ? Math.max(each[1], SHORTEST) : null));
+  return figure(
+    title, names, `${shown.length} in ${duration(seconds)}; the table has the figures`,
+    {
+      names, columns: [shown.map((each) => each[0]), of(0), of(1)], range: [now - seconds, now], format,
+      marked: true, logarithmic: [SHORTEST, LONGEST],
+    },
+    "each line of the grid is ten times the one below",
   );
 }

@@ -5,6 +5,7 @@
 // selection and a scroll position survive a look a second. Text only ever becomes text nodes.
 
 const SVG = "http://www.w3.org/2000/svg";
+const PROPERTIES = ["data", "disabled", "selected"];
 
 /** An element: its tag, attributes (`key`, `style` as an object, `on…` as functions), children. */
 export function h(tag, props, ...children) {
@@ -76,7 +77,7 @@ function set(node, name, value, former) {
     for (const [each, said] of Object.entries(value || {})) {
       if (!former || former[each] !== said) node.style.setProperty(each, said);
     }
-  } else if (name.startsWith("on") || name === "selected" || name === "disabled") {
+  } else if (name.startsWith("on") || PROPERTIES.includes(name)) {
     node[name] = value;
   } else if (value === null || value === undefined || value === false) {
     node.removeAttribute(name);

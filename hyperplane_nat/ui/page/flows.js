@@ -5,7 +5,7 @@
 import { lines } from "./chart.js";
 import { openDetails } from "./details.js";
 import { facts, h, table } from "./dom.js";
-import { bytes, duration, packets, bits, quantity } from "./format.js";
+import { bytes, counted, duration, packets, bits } from "./format.js";
 import { ask, state } from "./stream.js";
 
 const PAGE = 50;
@@ -22,23 +22,27 @@ const TEXTS = [
 ];
 const NUMBERS = [["min_age", "At least this old (s)"], ["max_age", "At most this old (s)"]];
 
-const search = { query: {}, after: 0, before: [], rows: null, error: "", lab: null, asked: 0, asking: false };
+/** `turn` grows with what is asked for; `asking` is the one that an answer is waited for, or 0. */
+const search = { query: {}, after: 0, before: [], rows: null, error: "", lab: null, asked: 0, turn: 1, asking: 0 };
 
 export function view(_shown, changed) {
-  if (search.lab !== state.lab) Object.assign(search, { lab: state.lab, rows: null, after: 0, before: [], asked: 0 });
+  if (search.lab !== state.lab) {
+    Object.assign(search, { lab: state.lab, rows: null, after: 0, before: [] });
+    now(changed);
+  }
   refresh(changed);
   const rows = search.rows || [];
   return [
     form(changed),
     search.error ? h("p", { class: "bad", role: "alert" }, `✕ ${search.error}`) : null,
-    table("Flows", ["flow", "protocol", "state", "environment", "inside", "SNAT address", "remote", "#out", "#in", "#age", "#idle"],
+    table("Flows", ["flow", "protocol", "state", "whose", "inside", "SNAT address", "remote", "#out", "#in", "#age", "#idle"],
       rows.map((row) => ({
         key: `${row.entry}`,
         cells: [
           h("button", { type: "button", class: "link", onclick: () => openFlow(row) },
             h("span", { class: "hidden" }, "Open flow "), `${row.entry}`),
-          row.protocol, row.state, row.environment, `${row.inside_address}:${row.inside_port}`,
-          `${row.nat_address}:${row.nat_port}`, `${row.remote_address}:${row.remote_port}`,
+          row.protocol, row.state, whose(row), `${row.inside_address}:${row.inside_port}`,
+          translated(row) ? `${row.nat_address}:${row.nat_port}` : h("span", { class: "whole" }, "not translated"), `${row.remote_address}:${row.remote_port}`,
           bytes(row.bytes_out), bytes(row.bytes_in), duration(row.age_seconds), duration(row.idle_seconds),
         ],
       })), search.rows === null ? "asking …" : "no such flow"),
@@ -59,26 +63,36 @@ export function view(_shown, changed) {
   ];
 }
 
+/** Hosts have their own addresses. */
+const translated = (row) => row.environment !== null;
+
+/** Whose flow it is: of an environment, of a host, or begun by who is behind a VPC's router. */
+const whose = (row) => row.environment ?? row.host ?? "–";
+
 function now(changed) {
   search.asked = 0;
+  search.turn += 1;
   refresh(changed);
 }
 
 async function refresh(changed) {
   const time = Date.now() / 1000;
-  if (search.asking || time - search.asked < REFRESH_SECONDS) return;
-  Object.assign(search, { asking: true, asked: time });
-  const lab = search.lab;
+  const { turn } = search;
+  if (search.asking === turn || time - search.asked < REFRESH_SECONDS) return;
+  Object.assign(search, { asking: turn, asked: time });
   const asked = { ...search.query, limit: PAGE };
   // `after` is the last entry that was shown: without one the list begins with entry 0.
   if (search.before.length) asked.after = search.after;
   try {
     const rows = await ask("flows", asked);
-    if (lab === search.lab) Object.assign(search, { rows, error: "" });
+    // Something else may be asked for by now.
+    if (turn !== search.turn) return;
+    Object.assign(search, { rows, error: "" });
   } catch (error) {
+    if (turn !== search.turn) return;
     search.error = error.message;
   }
-  search.asking = false;
+  search.asking = 0;
   changed();
 }
 
@@ -125,14 +139,15 @@ function openFlow(first) {
     const row = fresh || first;
     return [
       fresh === null && seen.length ? h("p", { class: "bad" }, "✕ It has ended.") : null,
-      h("p", {}, `${row.protocol} of ${row.environment}, ${duration(row.age_seconds)} old, idle for ${duration(row.idle_seconds)}`),
+      h("p", {}, `${row.protocol} of ${whose(row)}, ${duration(row.age_seconds)} old, idle for ${duration(row.idle_seconds)}`),
       h("ol", { class: "sides-of" },
-        h("li", {}, h("b", {}, "inside"), `${row.inside_address}:${row.inside_port}`),
-        h("li", {}, h("b", {}, `translated on ${row.interface}`), `${row.nat_address}:${row.nat_port}`),
+        h("li", {}, h("b", {}, translated(row) ? "inside" : "from, not translated"), `${row.inside_address}:${row.inside_port}`),
+        translated(row)
+          ? h("li", {}, h("b", {}, `translated on ${row.interface}`), `${row.nat_address}:${row.nat_port}`) : null,
         h("li", {}, h("b", {}, "remote"), `${row.remote_address}:${row.remote_port}`)),
       facts([
-        ["out", `${quantity(row.packets_out)} packets, ${bytes(row.bytes_out)}`],
-        ["in", `${quantity(row.packets_in)} packets, ${bytes(row.bytes_in)}`],
+        ["out", `${counted(row.packets_out, "packet")}, ${bytes(row.bytes_out)}`],
+        ["in", `${counted(row.packets_in, "packet")}, ${bytes(row.bytes_in)}`],
       ]),
       rates("Packets", seen, "packets_out", "packets_in", 1, packets),
       rates("Bits", seen, "bytes_out", "bytes_in", 8, bits),

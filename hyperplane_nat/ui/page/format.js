@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Figures for people.
 
+const known = (value) => value !== null && value !== undefined;
+
 /** In powers of 1000: 7, 0.3, 12.5k, 3.2M. */
 export function quantity(value) {
-  if (value === null || value === undefined) return "–";
+  if (!known(value)) return "–";
   if (value < 1000) return Number.isInteger(value) || value >= 10 ? value.toFixed(0) : value.toFixed(1);
   for (const unit of ["k", "M", "G"]) {
     value /= 1000;
@@ -12,9 +14,9 @@ export function quantity(value) {
   return "";
 }
 
-export const packets = (value) => `${quantity(value)} pkt/s`;
-export const bits = (value) => `${quantity(value)}bit/s`;
-export const percent = (value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} %`);
+export const packets = (value) => (known(value) ? `${quantity(value)} pkt/s` : "–");
+export const bits = (value) => (known(value) ? `${quantity(value)}bit/s` : "–");
+export const percent = (value) => (known(value) ? `${value.toFixed(1)} %` : "–");
 
 /** A number of bytes in powers of 1024. */
 export function bytes(value) {
@@ -41,8 +43,15 @@ export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
-export function milliseconds(seconds) {
-  return `${(seconds * 1000).toFixed(seconds < 0.1 ? 2 : 0)} ms`;
+/** A short span: 0.2 ms, 62.01 ms, 224 ms, 12 s. */
+export function moment(seconds) {
+  if (seconds >= 1) return `${Number(seconds.toFixed(2))} s`;
+  return `${Number((seconds * 1000).toFixed(seconds < 0.1 ? 2 : 0))} ms`;
+}
+
+/** How many there are, with their name in its number. */
+export function counted(count, one, many = `${one}s`) {
+  return `${quantity(count)} ${count === 1 ? one : many}`;
 }
 
 export function remote(address, port) {

@@ -37,7 +37,7 @@ export function view(shown) {
     last ? h("p", {}, h("span", { class: "bad" }, "✕ "),
       `Last exhaustion at ${clock(last.time)}: ${last.message}`) : h("p", {}, "No port was refused lately."),
     h("div", { class: "charts" },
-      lines("Ports used, the fullest interface", [{ name: "", points: series("used_percent") }],
+      lines("Ports used, the fullest interface or remote", [{ name: "", points: series("used_percent") }],
         now(), span(), percent),
       lines("ErrorPortAllocation", [{ name: "", points: series("port_errors_per_second") }],
         now(), span(), (value) => `${quantity(value)}/s`)),
@@ -46,7 +46,7 @@ export function view(shown) {
       addresses.map(({ row, each }) => ({
         key: `${each.interface} ${each.address}`,
         cells: [
-          each.interface, each.address, quantity(each.ports), each.limit ? quantity(each.limit) : "–",
+          h("span", { class: "whole" }, each.interface), each.address, quantity(each.ports), each.limit ? quantity(each.limit) : "–",
           each.limit ? share((100 * each.ports) / each.limit) : "no limit", left(each.seconds_left),
           errors(row.port_errors), holders(held.get(`${each.interface} ${each.address}`)),
         ],
@@ -56,7 +56,7 @@ export function view(shown) {
       shown.remotes.map((row) => ({
         key: `${row.protocol} ${row.address} ${row.remote_address} ${row.remote_port}`,
         cells: [
-          remote(row.remote_address, row.remote_port), row.protocol, row.interface, quantity(row.ports),
+          remote(row.remote_address, row.remote_port), row.protocol, h("span", { class: "whole" }, row.interface), quantity(row.ports),
           row.limit ? quantity(row.limit) : "–", share(row.used_percent), left(row.seconds_left),
           quantity(row.high_water), errors(row.allocation_errors), holders(row),
         ],

@@ -6,7 +6,8 @@ const token = new URLSearchParams(location.search).get("token") || "";
 /** What is known. */
 export const state = {
   labs: [],
-  lab: null,
+  /** The name of the one that is shown, also when there is none of this name; empty without one. */
+  lab: "",
   /** The document; null until there is one. */
   shown: null,
   series: [],
@@ -33,49 +34,82 @@ export async function ask(what, query) {
   return body;
 }
 
+const BROKEN = "the connection to hyperplane-nat ui is broken; trying again";
+const SILENT = "hyperplane-nat ui does not answer; trying again";
+const AGAIN = 1000;
+
 let source = null;
 let again = 0;
+/** Grows with each call of `leave`: what was asked before is of no interest then. */
+let turn = 0;
 
-/** Show this lab from now on; `changed` is called for all that comes. */
-export function show(lab, changed) {
+/** Hold no connection, and ask no more. */
+export function leave() {
   if (source !== null) source.close();
+  source = null;
   clearTimeout(again);
-  Object.assign(state, { lab, shown: null, samples: [], broken: "" });
+  turn += 1;
+}
+
+/**
+ * Show the lab of this name, or without one the first there is; as long as there is none, ask
+ * again. `changed` is called for all that comes.
+ */
+export async function begin(changed, wanted) {
+  leave();
+  const mine = turn;
+  if (wanted !== state.lab) Object.assign(state, { lab: wanted, shown: null, samples: [], broken: "" });
+  try {
+    const answer = await fetch(address("labs", {}));
+    const labs = await answer.json();
+    if (mine !== turn) return;
+    if (!answer.ok) throw new Error(labs.message);
+    state.labs = labs;
+    const lab = wanted || (labs.length ? labs[0].lab : "");
+    if (labs.some((each) => each.lab === lab)) {
+      follow(changed, lab);
+      return;
+    }
+    Object.assign(state, { shown: null, broken: "" });
+  } catch (error) {
+    if (mine !== turn) return;
+    state.broken = error instanceof TypeError ? SILENT : error.message;
+  }
+  changed();
+  again = setTimeout(() => begin(changed, wanted), AGAIN);
+}
+
+function follow(changed, lab) {
+  const mine = turn;
+  state.lab = lab;
   source = new EventSource(address("stream", { lab }));
   source.onmessage = (event) => {
     take(JSON.parse(event.data));
     state.broken = "";
     changed();
   };
-  source.onerror = () => {
-    state.broken = "the connection to hyperplane-nat ui is broken; trying again";
-    changed();
+  source.onerror = async () => {
     // A refusal ends it for good; a browser tries again by itself only what broke.
-    if (source.readyState === EventSource.CLOSED) again = setTimeout(() => begin(changed, lab), 1000);
+    const refused = source.readyState === EventSource.CLOSED;
+    const why = refused ? await refusal(lab) : BROKEN;
+    if (mine !== turn) return;
+    state.broken = why;
+    changed();
+    if (refused) again = setTimeout(() => begin(changed, lab), AGAIN);
   };
 }
 
-/** Find the labs, and show one. */
-export async function begin(changed, wanted) {
-  clearTimeout(again);
+/** Why a stream was refused, which an EventSource does not tell. */
+async function refusal(lab) {
+  const stop = new AbortController();
   try {
-    const answer = await fetch(address("labs", {}));
-    const labs = await answer.json();
-    if (!answer.ok) throw new Error(labs.message);
-    state.labs = labs;
-    state.broken = "";
-    const names = labs.map((each) => each.lab);
-    const lab = names.includes(wanted) ? wanted : names[0];
-    if (lab !== undefined) {
-      show(lab, changed);
-      return;
-    }
-  } catch (error) {
-    state.broken = error instanceof TypeError
-      ? "hyperplane-nat ui does not answer; trying again" : error.message;
+    const answer = await fetch(address("stream", { lab }), { signal: stop.signal });
+    return answer.ok ? BROKEN : (await answer.json()).message;
+  } catch {
+    return SILENT;
+  } finally {
+    stop.abort();
   }
-  changed();
-  again = setTimeout(() => begin(changed, wanted), 1000);
 }
 
 function take(message) {

@@ -5,12 +5,14 @@
 
 import { isOpen, openDetails, reload } from "./details.js";
 import { facts, h, patch, table } from "./dom.js";
-import { bits, bytes, packets, quantity } from "./format.js";
+import { bits, bytes, counted, packets, quantity } from "./format.js";
 import { ask, state } from "./stream.js";
 
 const GONE_SECONDS = 60;
 const ROWS_MAX = 300;
 const PAGE = 50;
+/** What stands in the place of a subnet where a VPC's hosts have their router. */
+const ROUTER = "the VPC's router";
 const COLUMNS = ["Account", "VPC", "Subnet", "Interface", "On it"];
 
 /** Of the lab that is drawn: the order in which things were first seen, and when they last were. */
@@ -59,27 +61,30 @@ export function view(shown) {
 function tree(shown) {
   const root = new Node("", -1, "");
   const names = new Map(shown.accounts.map((each) => [each.id, each.name]));
+  // Nobody's account is the Lambda service's, whose VPC leads to the internet: of interest once used.
   const account = (id) => {
-    const node = root.child(id || "", id === null ? "of the lab" : names.get(id) || id);
-    if (id !== null && names.has(id)) node.lines = [id];
+    const node = root.child(id || "", id === null ? "of the lab" : names.get(id) || "Lambda service");
+    if (id !== null) node.lines = [id];
     return node;
   };
+  const used = new Set(shown.interfaces.map((each) => each.vpc));
+  const drawn = ({ owner }, name) => names.has(owner) || used.has(name);
   for (const each of shown.accounts) account(each.id);
   for (const each of shown.vpcs) {
-    account(each.owner).child(each.name, each.name).lines = [each.cidr];
+    if (drawn(each, each.name)) account(each.owner).child(each.name, each.name).lines = [each.cidr];
   }
   const vpcOwner = new Map(shown.vpcs.map((each) => [each.name, each.owner]));
   for (const each of shown.subnets) {
-    account(each.owner).child(each.vpc, each.vpc).child(each.name, each.name).lines = [each.cidr];
+    if (drawn(each, each.vpc)) account(each.owner).child(each.vpc, each.vpc).child(each.name, each.name).lines = [each.cidr];
   }
   const known = new Map();
   for (const each of shown.interfaces) {
     const owner = each.owner ?? vpcOwner.get(each.vpc) ?? null;
-    const subnet = account(owner).child(each.vpc, each.vpc).child(each.subnet, each.subnet);
+    const subnet = account(owner).child(each.vpc, each.vpc).child(each.subnet, each.subnet || ROUTER);
     const node = subnet.child(each.interface, each.interface);
     known.set(each.interface, node);
     node.lines = [
-      each.count ? `${each.count} interfaces, one for each` : each.address,
+      each.count ? `${counted(each.count, "interface")}, one for each` : each.address,
       `${each.kind}, ${each.status}`,
       `${packets(each.packets_out_per_second)} out, ${packets(each.packets_in_per_second)} in`,
     ];
@@ -87,6 +92,10 @@ function tree(shown) {
     node.refused = each.port_errors_per_second;
     node.opens = `interface ${each.interface}`;
     node.open = () => openInterface(node.opens, each.interface);
+  }
+  for (const each of shown.hosts) {
+    const subnet = account(vpcOwner.get(each.vpc) ?? null).child(each.vpc, each.vpc).child(each.subnet, each.subnet);
+    stands(subnet.child(`host ${each.id}`, each.address || each.host), each);
   }
   const functions = new Map(shown.functions.map((each) => [each.name, each]));
   for (const each of shown.functions) {
@@ -106,9 +115,9 @@ function tree(shown) {
 
 function described(node, about, group) {
   const count = group ? group.environments : 0;
-  const states = group ? Object.entries(group.states).map(([name, each]) => `${each} ${name}`) : [];
+  const states = group ? Object.entries(group.states).map(([name, each]) => `${quantity(each)} ${name}`) : [];
   node.lines = [
-    `${quantity(count)} ${count === 1 ? "environment" : "environments"}${states.length ? `: ${states.join(", ")}` : ""}`,
+    `${counted(count, "environment")}${states.length ? `: ${states.join(", ")}` : ""}`,
   ];
   if (about) node.lines.push(`${about.networking}, ${about.state}`);
   if (!group) return;
@@ -117,6 +126,23 @@ function described(node, about, group) {
   node.refused = group.drops_per_second;
   node.opens = `group ${group.function} ${group.interface}`;
   node.open = () => openGroup(node.opens, group.function, group.interface);
+}
+
+/** A host, on the interface that has its address. */
+function stands(on, host) {
+  on.lines = [host.count ? `${counted(host.count, "interface")}, one for each` : "of a host",
+    host.groups.length ? `groups: ${host.groups.join(", ")}` : "no groups"];
+  const node = on.child(host.id, host.host);
+  node.lines = [
+    host.count ? `${quantity(host.count)} hosts` : host.attached ? "host, attached" : "host",
+    `${packets(host.packets_out_per_second)} out, ${packets(host.packets_in_per_second)} in`,
+  ];
+  if (host.services.length) node.lines.splice(1, 0, `services: ${host.services.join(", ")}`);
+  node.rate = host.packets_out_per_second + host.packets_in_per_second;
+  on.rate = node.rate;
+  node.refused = host.drops_per_second;
+  node.opens = `host ${host.id}`;
+  node.open = () => openHost(node.opens, host.id, host.host);
 }
 
 /** What is on an edge towards a parent is what its children have. */
@@ -231,6 +257,24 @@ function openInterface(id, name) {
   });
 }
 
+function openHost(id, host, title) {
+  openDetails(id, title, (shown) => {
+    const row = shown.hosts.find((each) => each.id === host);
+    if (!row) return h("p", {}, "It is gone.");
+    return facts([
+      ["VPC", row.vpc], ["subnet", row.subnet],
+      ...row.count ? [["hosts", quantity(row.count)]] : [
+        ["address", row.address], ["id", row.id], ["security groups", row.groups.join(", ") || null],
+        ["services", row.services.join(", ") || null], ["attached namespace", row.attached],
+      ],
+      ["flows", quantity(row.flows)],
+      ["out", `${packets(row.packets_out_per_second)}, ${bits(row.bits_out_per_second)}`],
+      ["in", `${packets(row.packets_in_per_second)}, ${bits(row.bits_in_per_second)}`],
+      ["refused since the start", quantity(row.drops)],
+    ]);
+  });
+}
+
 function openGroup(id, name, on) {
   const title = name === null ? `Environments on ${on}` : `Environments of ${name}`;
   const before = [];
@@ -254,7 +298,7 @@ function openGroup(id, name, on) {
       ]) : h("p", {}, "They are gone."),
       table("Environments", ["name", "state", "#flows", "#out", "#in", "#refused"], (rows || []).map((row) => ({
         key: row.name,
-        cells: [row.name, row.state, quantity(row.flows), bytes(row.bytes_out), bytes(row.bytes_in), quantity(row.drops)],
+        cells: [h("span", { class: "whole" }, row.name), row.state, quantity(row.flows), bytes(row.bytes_out), bytes(row.bytes_in), quantity(row.drops)],
       })), rows ? "none" : "asking …"),
       h("p", { class: "pager" },
         h("button", { type: "button", disabled: !before.length, onclick: () => turn(before.pop()) }, "Previous"),

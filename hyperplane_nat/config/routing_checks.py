@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References between subnets, route tables, hosts and gateways of a VPC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from hyperplane_nat.config.checks import places, repeated, suggestion
+from hyperplane_nat.config.resource_checks import public_problem
+from hyperplane_nat.config.resources import Host, Vpc
+from hyperplane_nat.config.routing import Route, RouteTable
+from hyperplane_nat.config.values import FieldError
+
+if TYPE_CHECKING:
+    from hyperplane_nat.config.whole import Whole
+
+_NO_GATEWAY = "give the VPC one: internet_gateway = true"
+
+
+def problems(config: Whole) -> Iterator[FieldError]:
+    """What does not fit."""
+    taken = {host.address: f"internet host {host.name!r}" for host in config.internet}
+    for number, vpc in enumerate(config.vpc):
+        location = f"vpc[{number}]"
+        yield from _tables(vpc, f"{location}.route_table")
+        limit = config.lifecycle.nat_gateway_elastic_addresses
+        yield from _nat_gateways(vpc, f"{location}.nat_gateway", limit, taken)
+        for place, host in enumerate(vpc.host):
+            where = f"{location}.host[{place}].public_address"
+            yield from _public(vpc, host, where, taken)
+
+
+def _public(vpc: Vpc, host: Host, where: str, taken: dict[str, str]) -> Iterator[FieldError]:
+    if not host.public_address:
+        return
+    if not vpc.internet_gateway:
+        yield FieldError(
+            where, f"VPC {vpc.name!r} has no internet gateway to have public addresses", _NO_GATEWAY
+        )
+    if isinstance(host.public_address, str):
+        yield from _public_address(host.public_address, f"host {host.name!r}", where, taken)
+
+
+def _public_address(
+    address: str, owner: str, where: str, taken: dict[str, str]
+) -> Iterator[FieldError]:
+    if (problem := public_problem(IPv4Address(address))) is not None:
+        yield FieldError(where, *problem)
+    if other := taken.get(address):
+        yield FieldError(where, f"{address} is the address of {other} too", "choose another one")
+    taken[address] = owner
+
+
+def _nat_gateways(
+    vpc: Vpc, location: str, limit: int, taken: dict[str, str]
+) -> Iterator[FieldError]:
+    yield from repeated(places(vpc.nat_gateway, location), "NAT gateways")
+    subnets = sorted(subnet.name for subnet in vpc.subnet)
+    for number, gateway in enumerate(vpc.nat_gateway):
+        where = f"{location}[{number}]"
+        if gateway.subnet not in subnets:
+            yield FieldError(
+                f"{where}.subnet",
+                f"there is no subnet {gateway.subnet!r} in VPC {vpc.name!r}",
+                suggestion(gateway.subnet, subnets) if subnets else "add it",
+            )
+        for place, address in enumerate(gateway.elastic_addresses):
+            at = f"{where}.elastic_addresses[{place}]"
+            yield from _public_address(address, f"NAT gateway {gateway.name!r}", at, taken)
+        if gateway.connectivity == "private":
+            continue
+        if not vpc.internet_gateway:
+            yield FieldError(
+                f"{where}.connectivity",
+                f"VPC {vpc.name!r} has no internet gateway",
+                f"{_NO_GATEWAY}, or make it private",
+            )
+        if gateway.count > limit:
+            field = "elastic_addresses" if gateway.elastic_addresses else "addresses"
+            yield FieldError(
+                f"{where}.{field}",
+                f"{gateway.count} public addresses are more than a NAT gateway has",
+                f"{limit} are possible, or raise lifecycle.nat_gateway_elastic_addresses",
+            )
+
+
+def _tables(vpc: Vpc, location: str) -> Iterator[FieldError]:
+    yield from repeated(places(vpc.route_table, location), "route tables")
+    subnets = sorted(subnet.name for subnet in vpc.subnet)
+    main: str | None = None
+    owners: dict[str, str] = {}
+    for number, table in enumerate(vpc.route_table):
+        where = f"{location}[{number}]"
+        if table.main and main is not None:
+            yield FieldError(
+                f"{where}.main", f"route table {main!r} is the main one", "keep one of them main"
+            )
+        main = table.name if table.main else main
+        if table.name == "main" and not table.main:
+            yield FieldError(
+                f"{where}.name",
+                "'main' is what the main table of a VPC is called",
+                "set main = true, or choose another name",
+            )
+        for place, name in enumerate(table.subnets):
+            if name not in subnets:
+                yield FieldError(
+                    f"{where}.subnets[{place}]",
+                    f"there is no subnet {name!r} in VPC {vpc.name!r}",
+                    suggestion(name, subnets) if subnets else "add it",
+                )
+            elif name in owners:
+                yield FieldError(
+                    f"{where}.subnets[{place}]",
+                    f"subnet {name!r} has route table {owners[name]!r}",
+                    "name it once",
+                )
+            owners.setdefault(name, table.name)
+        yield from _routes(vpc, table, f"{where}.routes")
+
+
+def _routes(vpc: Vpc, table: RouteTable, location: str) -> Iterator[FieldError]:
+    for number, route in enumerate(table.routes):
+        where = f"{location}[{number}]"
+        if any(other.network == route.network for other in table.routes[:number]):
+            yield FieldError(
+                f"{where}.destination",
+                f"{route.destination} has a route before it in the table",
+                "keep one of them",
+            )
+        if route.network.subnet_of(vpc.network):
+            yield FieldError(
+                f"{where}.destination",
+                f"{route.destination} is in VPC {vpc.name!r}, {vpc.cidr}",
+                "leave it out: the local route reaches what is in the VPC",
+            )
+        yield from _target(vpc, route, where)
+
+
+def _target(vpc: Vpc, route: Route, where: str) -> Iterator[FieldError]:
+    hosts = sorted(host.name for host in vpc.host)
+    if route.internet_gateway and not vpc.internet_gateway:
+        yield FieldError(
+            f"{where}.internet_gateway", f"VPC {vpc.name!r} has no internet gateway", _NO_GATEWAY
+        )
+    gateways = sorted(gateway.name for gateway in vpc.nat_gateway)
+    if route.nat_gateway is not None and route.nat_gateway not in gateways:
+        yield FieldError(
+            f"{where}.nat_gateway",
+            f"there is no NAT gateway {route.nat_gateway!r} in VPC {vpc.name!r}",
+            suggestion(route.nat_gateway, gateways) if gateways else "add it",
+        )
+    if route.host is not None and route.host not in hosts:
+        yield FieldError(
+            f"{where}.host",
+            f"there is no host {route.host!r} in VPC {vpc.name!r}",
+            suggestion(route.host, hosts) if hosts else "add it",
+        )

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resources as the control API describes them, as models: `answers` says what that means."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+_DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
+
+
+class VpcConfig(BaseModel):
+    """Lambda API, VpcConfig."""
+
+    VpcId: str
+    VpcName: str
+    SubnetIds: list[str]
+    SecurityGroupIds: list[str]
+
+
+class EnvironmentVariables(BaseModel):
+    """Lambda API, EnvironmentResponse."""
+
+    Variables: dict[str, str]
+
+
+class LayerDescription(BaseModel):
+    """A layer of a function's code."""
+
+    Path: str = Field(description="A directory or a zip archive.")
+    CodeSha256: str
+
+
+class CodeDescription(BaseModel):
+    """What a function runs, with the names of the Lambda API's FunctionConfiguration."""
+
+    Path: str = Field(description="A directory, a zip archive or a `.py` file.")
+    CodeSha256: str
+    Handler: str
+    Runtime: str
+    Timeout: int = Field(description="In seconds.")
+    EphemeralStorage: int = Field(description="Size of `/tmp` in MB.")
+    Layers: list[LayerDescription] = Field(description="The uppermost last.")
+
+
+class ProvisionedDescription(BaseModel):
+    """As GetProvisionedConcurrencyConfig of the Lambda API; of all aliases of a version."""
+
+    RequestedProvisionedConcurrentExecutions: int
+    AllocatedProvisionedConcurrentExecutions: int
+    AvailableProvisionedConcurrentExecutions: int
+    Status: Literal["IN_PROGRESS", "READY", "FAILED"]
+    StatusReason: str
+
+
+class AliasDescription(BaseModel):
+    """An alias, as AliasConfiguration of the Lambda API."""
+
+    Name: str
+    FunctionVersion: str
+    ProvisionedConcurrency: ProvisionedDescription | None
+
+
+class FunctionDescription(BaseModel):
+    """A function or a version, as GetFunctionConfiguration of the Lambda API has it."""
+
+    FunctionName: str
+    Version: str = Field(description="$LATEST, or the number of a version.")
+    Aliases: list[AliasDescription] = Field(description="Those of a function, by name.")
+    Account: str
+    Networking: Literal["none", "hyperplane", "interface-per-environment"]
+    MemorySize: int
+    Code: CodeDescription | None = Field(description="Null: it has no handler.")
+    Environment: EnvironmentVariables
+    ReservedConcurrentExecutions: int | None
+    State: Literal["Pending", "Active", "Inactive", "Failed"]
+    StateReason: str
+    StateReasonCode: str
+    LastUpdateStatus: Literal["Successful", "InProgress", "Failed"]
+    LastUpdateStatusReason: str
+    LastUpdateStatusReasonCode: str
+    VpcConfig: VpcConfig | None
+    NetworkInterfaceIds: list[str]
+    Environments: int
+    LastUsed: float = Field(description="Seconds since the epoch.")
+
+
+class IpRange(BaseModel):
+    """EC2 API, IpRange."""
+
+    CidrIp: str
+
+
+class GroupPair(BaseModel):
+    """EC2 API, UserIdGroupPair."""
+
+    GroupId: str
+
+
+class Permission(BaseModel):
+    """A rule (EC2 API, IpPermission); it has either IpRanges or UserIdGroupPairs."""
+
+    IpProtocol: str = Field(description="tcp, udp, icmp, or -1 for all.")
+    FromPort: int | None = None
+    ToPort: int | None = None
+    IpRanges: list[IpRange] | None = None
+    UserIdGroupPairs: list[GroupPair] | None = None
+
+
+class SecurityGroupDescription(BaseModel):
+    """A security group, as DescribeSecurityGroups of the EC2 API has it."""
+
+    GroupId: str
+    GroupName: str
+    Description: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    IpPermissions: list[Permission]
+    IpPermissionsEgress: list[Permission]
+    NetworkInterfaceIds: list[str]
+
+
+class AccountDescription(BaseModel):
+    """An account."""
+
+    Id: str
+    Name: str
+    Declared: bool = Field(description=_DECLARED)
+
+
+class VpcDescription(BaseModel):
+    """A VPC, as DescribeVpcs of the EC2 API has it."""
+
+    VpcId: str
+    VpcName: str
+    OwnerId: str
+    CidrBlock: str
+    MtuBytes: int
+    EnableDnsSupport: bool
+    EnableDnsHostnames: bool
+    Declared: bool = Field(description=_DECLARED)
+
+
+class SubnetDescription(BaseModel):
+    """A subnet, as DescribeSubnets of the EC2 API has it."""
+
+    SubnetId: str
+    SubnetName: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    CidrBlock: str
+    AvailabilityZone: str
+    Declared: bool = Field(description=_DECLARED)
+
+
+class GroupIdentifier(BaseModel):
+    """EC2 API, GroupIdentifier."""
+
+    GroupId: str
+    GroupName: str
+
+
+class HostDescription(BaseModel):
+    """A host of a VPC, as DescribeInstances of the EC2 API has it where that has a word for it."""
+
+    InstanceId: str
+    NetworkInterfaceId: str = Field(description="Of its one interface, as flow logs have it.")
+    HostName: str
+    Description: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    SubnetId: str
+    SubnetName: str
+    PrivateIpAddress: str
+    PublicIpAddress: str | None
+    Groups: list[GroupIdentifier] = Field(description="None: everything may go in and out.")
+    Services: list[str] = Field(description="Names of the lab's servers that run on it.")
+    Number: int = Field(description="What its namespace is named after: hp-LAB-host-NUMBER.")
+    Attached: str | None = Field(
+        description="File of the namespace that was attached; null for one of the lab's own."
+    )
+    Declared: bool = Field(description=_DECLARED)
+
+
+class HostRow(HostDescription):
+    """A host with its traffic."""
+
+    packets_out: int = Field(description="From the host.")
+    bytes_out: int
+    packets_in: int = Field(description="To the host.")
+    bytes_in: int
+    drops: int
+    flows: int
+
+
+class ServiceDescription(BaseModel):
+    """A server of the lab's own, in a VPC or in the internet."""
+
+    ServiceId: str
+    ServiceName: str
+    VpcId: str
+    VpcName: str
+    Kind: Literal["http", "udp-echo"]
+    PrivateIpAddress: str
+    Port: int
+    HostName: str | None = Field(description="Host that it runs on; null: the VPC's router.")
+    SizeBytes: int
+    Groups: list[GroupIdentifier]
+    Declared: bool = Field(description=_DECLARED)
+
+
+class AssociationDescription(BaseModel):
+    """A subnet of a route table (EC2 API, RouteTableAssociation)."""
+
+    SubnetId: str
+    SubnetName: str
+
+
+class RouteDescription(BaseModel):
+    """A route, with one target (EC2 API, Route)."""
+
+    DestinationCidrBlock: str
+    GatewayId: str | None = Field(
+        default=None, description='An internet gateway, or "local": what is in the VPC.'
+    )
+    NatGatewayId: str | None = None
+    InstanceId: str | None = None
+    State: Literal["active", "blackhole"] = Field(
+        description="`blackhole`: what it leads to is gone, and packets are dropped."
+    )
+
+
+class RouteTableDescription(BaseModel):
+    """A route table, as DescribeRouteTables of the EC2 API has it."""
+
+    RouteTableId: str
+    RouteTableName: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    Main: bool = Field(description="Of all subnets of the VPC that no table names.")
+    Associations: list[AssociationDescription]
+    Routes: list[RouteDescription]
+    Declared: bool = Field(description=_DECLARED)
+
+
+class AttachmentDescription(BaseModel):
+    """EC2 API, InternetGatewayAttachment."""
+
+    VpcId: str
+    VpcName: str
+    State: Literal["available"]
+
+
+class InternetGatewayDescription(BaseModel):
+    """An internet gateway, as DescribeInternetGateways of the EC2 API has it."""
+
+    InternetGatewayId: str
+    InternetGatewayName: str
+    OwnerId: str
+    Attachments: list[AttachmentDescription]
+    Declared: bool = Field(description=_DECLARED)
+
+
+class AddressDescription(BaseModel):
+    """A public address, as DescribeAddresses of the EC2 API has it."""
+
+    AllocationId: str
+    PublicIp: str
+    OwnerId: str
+    AssociationId: str | None
+    InstanceId: str | None
+    HostName: str | None = Field(description="VPC/name of the host that has it.")
+    NatGatewayId: str | None
+    PrivateIpAddress: str | None
+    Kept: bool = Field(
+        description="Whether it was allocated, and stays when it is disassociated; what a file "
+        "gave to a host or a NAT gateway is released then."
+    )
+
+
+class NatGatewayAddressDescription(BaseModel):
+    """EC2 API, NatGatewayAddress."""
+
+    PrivateIp: str
+    PublicIp: str | None
+    AllocationId: str | None
+    AssociationId: str | None
+    IsPrimary: bool
+    Status: Literal["assigning", "associating", "succeeded", "unassigning", "disassociating"]
+
+
+class NatGatewayDescription(BaseModel):
+    """A NAT gateway, as DescribeNatGateways of the EC2 API has it."""
+
+    NatGatewayId: str
+    NatGatewayName: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    SubnetId: str
+    SubnetName: str
+    AvailabilityZone: str
+    ConnectivityType: Literal["public", "private"]
+    State: Literal["pending", "failed", "available", "deleting", "deleted"]
+    FailureCode: str | None = Field(description="Of one that is failed, or will be.")
+    FailureMessage: str | None
+    CreateTime: float = Field(description="Seconds since the epoch.")
+    DeleteTime: float | None
+    NetworkInterfaceId: str | None = Field(description="Null for one that has ended.")
+    NatGatewayAddresses: list[NatGatewayAddressDescription]
+    Declared: bool = Field(description=_DECLARED)

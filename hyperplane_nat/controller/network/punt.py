@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flow cache's program on all links of a lab's gateway, which leads to the punt link.
+
+Theory of operation
+-------------------
+Where `forwarder.flow_cache` is on and the kernel has what it takes, every link of an attachment has
+the program at its ingress, with the attachment's number in the state map, and the forwarder's ring
+is at the far end of the punt link (`netns.punt`). Else neither is there, and the ring is on the
+links. What a former controller has left of the other way is taken away, right before a forwarder
+begins that receives in this one (`prepare`).
+
+A link gets the program when it has been made. Until then nothing passes it: `netns.ingress` is
+behind the program. A look every second at some of the links puts back what somebody has taken off;
+after `LOOKS` of them all links have been looked at, and the punt link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX, SLOTS_MAX
+from hyperplane_nat.flow_cache import probe
+from hyperplane_nat.flow_cache.errors import FlowCacheError
+from hyperplane_nat.flow_cache.program import Attached, FlowCache, attached, detach
+from netns import NetnsError, ingress, links, namespace, topology
+from netns.interior import route_socket
+from netns.netlink import RouteSocket
+from netns.topology import Host, Slot
+
+LOOK_SECONDS = 1.0
+LOOKS = 10
+
+log = logging.getLogger(__name__)
+
+
+def slots(standing: Iterable[Slot]) -> dict[int, int]:
+    """The numbers of environments' attachments, by the index of the link."""
+    return {slot.ifindex: slot.number for slot in standing}
+
+
+def interfaces(numbers: Mapping[int, int]) -> dict[int, int]:
+    """Those of network interfaces, whose own numbers are given by the index of the link."""
+    return {index: SLOTS_MAX + number for index, number in numbers.items()}
+
+
+def hosts(standing: Iterable[Host]) -> dict[int, int]:
+    """Those of hosts."""
+    return {host.ifindex: SLOTS_MAX + INTERFACES_MAX + host.number for host in standing}
+
+
+class Punt:
+    """Whether a lab's links lead to the punt link, and that they do. Methods block, but `start`."""
+
+    def __init__(
+        self,
+        lab: str,
+        *,
+        wanted: bool,
+        missing: Callable[[], Sequence[object]] = probe.missing,
+        on_restored: Callable[[str], None] = lambda _what: None,
+    ) -> None:
+        """`missing` tells what the kernel lacks; `on_restored` is told what was put back."""
+        self._lab = lab
+        self.missing = tuple(map(str, missing())) if wanted else ()
+        """What the kernel lacks for what is wanted."""
+        self.on = wanted and not self.missing
+        self._on_restored = on_restored
+        self._numbers: dict[int, int] = {}
+        """Of attachments, by the index of their link."""
+        self._cache: FlowCache | None = None
+        self._route: RouteSocket | None = None
+        self._near = 0
+        self._lock = threading.Lock()
+        self._unseen: list[int] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def attach(self, numbers: Mapping[int, int]) -> None:
+        """These links are there, of attachments with these numbers; NetnsError.
+
+        Before `prepare` they are remembered, and have the program after it.
+        """
+        if not self.on:
+            return
+        with self._lock:
+            self._numbers |= numbers
+            if self._cache is not None and self._route is not None:
+                self._cache.attach(self._route, numbers)
+
+    def prepare(self) -> str:
+        """Have all links as a forwarder needs them; the name of the namespace that it receives in.
+
+        Twice is fine. Raises `NetnsError`, and ControllerError when the program cannot be loaded.
+        """
+        gateway = topology.gateway_namespace(self._lab)
+        if not self.on:
+            _take_away(self._lab)
+            return gateway
+        with self._lock:
+            self._near = topology.make_punt_link(self._lab)
+            if self._cache is not None:
+                self._cache.maps.set_control(punt=self._near)
+            else:
+                self._load(namespace.call(gateway, RouteSocket))
+        return topology.punt_namespace(self._lab)
+
+    def _load(self, route: RouteSocket) -> None:
+        try:
+            cache = FlowCache.load(flows=1, attachments=1)
+            try:
+                cache.maps.set_control(punt=self._near)
+                standing = {link.index for link in links.links(route).values()}
+                self._numbers = {
+                    index: number for index, number in self._numbers.items() if index in standing
+                }
+                ingress.put_behind(route, self._numbers)
+                cache.attach(route, self._numbers)
+            except BaseException:
+                cache.close()
+                raise
+        except FlowCacheError as error:
+            route.close()
+            raise ControllerError(" ".join(str(error).split())) from None
+        except BaseException:
+            route.close()
+            raise
+        self._cache, self._route = cache, route
+
+    def look(self) -> list[str]:
+        """Put the program back on those of some links that have lost it; NetnsError.
+
+        What was done, a line each.
+        """
+        with self._lock:
+            if self._cache is None or self._route is None:
+                return []
+            done = []
+            if not self._unseen:
+                self._unseen = list(self._numbers)
+                done += self._punt_link_made_whole(self._cache)
+            count = -(-len(self._numbers) // LOOKS)
+            looked, self._unseen = self._unseen[:count], self._unseen[count:]
+            for index in looked:
+                wanted = Attached(self._cache.id, self._numbers[index])
+                if attached(self._route, index) == wanted:
+                    continue
+                try:
+                    self._cache.attach(self._route, {index: wanted.attachment})
+                except NetnsError:
+                    # The link is gone, as links go.
+                    del self._numbers[index]
+                else:
+                    done.append(f"link {index} had lost the flow cache's program: put back")
+            return done
+
+    def _punt_link_made_whole(self, cache: FlowCache) -> list[str]:
+        # In another namespace nobody would listen: the next forwarder makes that.
+        if not namespace.is_complete(topology.punt_namespace(self._lab)):
+            return []
+        near = topology.make_punt_link(self._lab)
+        if near == self._near:
+            return []
+        self._near = near
+        cache.maps.set_control(punt=near)
+        return ["the punt link was not whole: it is made anew"]
+
+    def start(self) -> None:
+        """Look from now on."""
+        if self.on:
+            self._task = asyncio.create_task(self._keep(), name="punt")
+
+    async def stop(self) -> None:
+        """End looking, and let go of the program; links keep it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        with self._lock:
+            if self._cache is not None:
+                self._cache.close()
+            if self._route is not None:
+                self._route.close()
+            self._cache = self._route = None
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                for what in await in_thread(self.look):
+                    self._on_restored(what)
+            except NetnsError as error:
+                log.error("cannot look at the links' programs: %s", error)
+
+
+def _take_away(lab: str) -> None:
+    """Remove the punt link and all that leads to it, where there is one."""
+    if not namespace.exists(topology.punt_namespace(lab)):
+        return
+    with route_socket(topology.gateway_namespace(lab)) as route:
+        for link in links.links(route).values():
+            with contextlib.suppress(NetnsError):
+                detach(route, link.index)
+    topology.remove_punt_link(lab)

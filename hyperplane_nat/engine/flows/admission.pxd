@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Security groups at both ends of a flow: who may begin it, and whom it may reach.
+
+An environment's are those of its interface; a host has its own, both ways, and is asked with the
+source that it sees. A VPC's router has none. They are asked when a flow begins, and for a
+host that has its address since later than a flow of an environment to that address, with each packet
+of it: what was admitted to whoever had the address before is not admitted to the host.
+"""
+
+from libc.stdint cimport uint32_t
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat
+from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
+from hyperplane_nat.engine.state.layout cimport Entry, created_of, source_translated
+from hyperplane_nat.engine.wire.packet cimport Packet
+
+
+cdef inline int egress_refusal(const Nat* nat, const Packet* p) noexcept nogil:
+    """Why the security groups of who sends a packet do not let it begin a flow, or DROP_NONE."""
+    cdef const Attachment* sender = &nat.attachments[p.port]
+    cdef const PolicyRecord* policy = sender.policy
+    if sender.kind == ATTACHMENT_INTERFACE:
+        return DROP_NONE
+    if sender.kind == ATTACHMENT_ENVIRONMENT:
+        policy = nat.attachments[sender.interface].policy
+    if policy == NULL:
+        return DROP_NONE
+    return policy_check(policy, p.protocol, p.destination, p.destination_port)
+
+
+cdef inline int ingress_refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
+    """Why those of the host that a packet is for do not let it in from this address, or DROP_NONE."""
+    cdef const PolicyRecord* policy
+    if p.host == 0:
+        return DROP_NONE
+    policy = nat.attachments[p.host].policy
+    if policy == NULL:
+        return DROP_NONE
+    return policy_admits(policy, p.protocol, source, p.destination_port)
+
+
+cdef inline int refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
+    """Why those at either end do not let a packet begin a flow that has this source at the other."""
+    cdef int reason = egress_refusal(nat, p)
+    return reason if reason else ingress_refusal(nat, p, source)
+
+
+cdef inline int newcomer_refusal(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
+    """Why a packet of an environment's flow does not reach a host that was not there when it began."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    if p.plain or created_of(entry, &nat.table.tracks[flow]) >= nat.records[p.host].since:
+        return DROP_NONE
+    return ingress_refusal(nat, p, source_translated(entry).address)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""What Python says of an attachment, as a record; ValueError for what cannot be.
+
+What the record does not say by itself (its number, entries and policy) is whoever's who has the tables.
+"""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.nat cimport ROUTE_TABLES_MAX, UNATTACHED, Attachment, Nat
+from hyperplane_nat.engine.state.layout cimport DESTINATIONS_MAX, AttachmentRecord, first_host
+from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes, prefix_numbers
+
+
+cdef inline int check_mtu(str what, uint32_t number, mtu) except -1:
+    # The least that every link carries (RFC 791): any header, and eight bytes.
+    if not 68 <= mtu <= 65535:
+        raise ValueError(f"{what} {number}: an MTU is 68 to 65535, not {mtu}")
+    return 0
+
+
+cdef inline uint64_t owner_of(interface, uint32_t link) except? 0:
+    """Environment and interface as one number, never 0: that is an attachment nobody has had."""
+    cdef uint64_t attached = UNATTACHED if interface is None else interface
+    return (<uint64_t>1 << 63) | (<uint64_t>link << 16) | attached
+
+
+cdef inline uint64_t owner_of_host(uint32_t vpc, uint32_t link) except? 0:
+    """VPC and host as one number, never 0."""
+    return (<uint64_t>1 << 63) | (<uint64_t>link << 32) | vpc
+
+
+cdef inline bint admits_owner(
+    const Nat* nat, uint32_t number, uint64_t owner, uint32_t address
+) noexcept nogil:
+    """Whether no flow of another has the number of an environment, or (with an address) of a host."""
+    cdef const AttachmentRecord* record = &nat.records[number]
+    if nat.attachments[number].retiring:
+        return False
+    if nat.attachments[number].entries == 0 or record.owner == 0:
+        return True
+    return record.owner == owner and (address == 0 or record.address == address)
+
+
+cdef inline uint16_t served_by(const Nat* nat, host, nat_gateway) except? 0xFFFF:
+    """The attachment that an internet gateway's address stands for; 0 for none."""
+    if host is not None:
+        if not 0 <= host < nat.header.hosts_max:
+            raise ValueError(f"host {host}: the state map has {nat.header.hosts_max}")
+        return <uint16_t>(first_host(nat.header) + <uint32_t>host)
+    if nat_gateway is not None:
+        if not 0 <= nat_gateway < nat.header.interfaces_max:
+            raise ValueError(
+                f"interface {nat_gateway}: the state map has {nat.header.interfaces_max}"
+            )
+        return <uint16_t>(nat.header.slots_max + <uint32_t>nat_gateway)
+    return 0
+
+
+cdef inline bint admits_address(
+    const Nat* nat, uint16_t place, uint32_t address, uint16_t role, uint16_t serves
+) noexcept nogil:
+    """Whether no flow of an interface address that is another, or stands for another, has its number."""
+    cdef const AttachmentRecord* record = &nat.records[place]
+    if nat.attachments[place].retiring:
+        return False
+    return nat.attachments[place].entries == 0 or (
+        record.address == address and record.role == role and record.serves == serves
+    )
+
+
+cdef inline uint32_t table_number(what, number) except? 0xFFFFFFFF:
+    """How an attachment names its route table."""
+    if number is None:
+        return 0
+    if not 0 <= number < ROUTE_TABLES_MAX:
+        raise ValueError(f"{what}: route table {number} is out of range")
+    return number + 1
+
+
+cdef inline Attachment nat_gateway_attachment(
+    uint32_t number, address, uint32_t vpc, mtu, bint draining, route_table
+) except *:
+    check_mtu("interface", number, mtu)
+    cdef Attachment record = attachment(
+        ATTACHMENT_INTERFACE, address, address, "00:00:00:00:00:00", mtu
+    )
+    record.role = ROLE_NAT_GATEWAY
+    record.vpc = vpc
+    record.draining = draining
+    record.route_table = table_number(f"interface {number}", route_table)
+    return record
+
+
+cdef inline Attachment attachment(int kind, address, router, mac, mtu) except *:
+    """What is said of each kind; `mac` is ours on its link."""
+    cdef Attachment record
+    cdef bytes ours = mac_bytes(mac)
+    memset(&record, 0, sizeof(Attachment))
+    record.kind = kind
+    record.address = address_number(address)
+    record.router = address_number(router)
+    record.mtu = mtu
+    record.active = 1
+    memcpy(record.mac, <const unsigned char*>ours, 6)
+    return record
+
+
+cdef inline Attachment interface_attachment(
+    uint32_t number, address, mac, subnet, router, destinations, uint32_t vpc, mtu
+) except *:
+    if len(destinations) > DESTINATIONS_MAX:
+        raise ValueError(f"interface {number}: at most {DESTINATIONS_MAX} destinations")
+    check_mtu("interface", number, mtu)
+    cdef Attachment record = attachment(ATTACHMENT_INTERFACE, address, router, mac, mtu)
+    record.subnet, record.subnet_mask = prefix_numbers(subnet)
+    record.vpc = vpc
+    for destination in destinations:
+        prefix, mask = prefix_numbers(destination)
+        record.destinations[record.destinations_count] = prefix
+        record.destination_masks[record.destinations_count] = mask
+        record.destinations_count += 1
+    return record
+
+
+cdef inline Attachment environment_attachment(
+    uint32_t number, address, gateway, subnet, environment_mac, gateway_mac, uint16_t interface, mtu
+) except *:
+    check_mtu("slot", number, mtu)
+    cdef Attachment record = attachment(ATTACHMENT_ENVIRONMENT, address, gateway, gateway_mac, mtu)
+    cdef bytes theirs = mac_bytes(environment_mac)
+    record.subnet, record.subnet_mask = prefix_numbers(subnet or f"{address}/30")
+    record.interface = interface
+    memcpy(record.peer_mac, <const unsigned char*>theirs, 6)
+    return record
+
+
+cdef inline Attachment host_attachment(
+    uint32_t number, address, router, host_mac, gateway_mac, uint16_t interface, uint32_t vpc, mtu
+) except *:
+    check_mtu("host", number, mtu)
+    cdef Attachment record = attachment(ATTACHMENT_HOST, address, router, gateway_mac, mtu)
+    cdef bytes theirs = mac_bytes(host_mac)
+    record.interface = interface
+    record.vpc = vpc
+    memcpy(record.peer_mac, <const unsigned char*>theirs, 6)
+    return record

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names that a VPC's resolver answers for: a pure function of the region.
+
+Theory of operation
+-------------------
+A host or service of a VPC is `NAME.VPC.internal`; where both have a name, the host has it. Public
+hosts are `NAME.internet.internal` and plain `NAME`, in every VPC and for functions outside all of
+them: whether they can be reached from there is a matter of routes. Names of another VPC are no
+names.
+
+With `enable_dns_hostnames` every address of a VPC has the private name that AWS gives it as well
+("DNS attributes for your VPC"). These follow from the address, so nobody lists them: whatever comes
+and goes in a VPC changes only what is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from hyperplane_nat.model.entities import Vpc
+from hyperplane_nat.model.tables import Tables
+from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
+
+LINK_LOCAL = IPv4Address("169.254.169.253")
+"""Where the resolver of any VPC answers, besides its base + 2 ("Amazon DNS server")."""
+
+DOMAIN = "internal"
+"""What the lab's own names end in."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedResolver:
+    """The resolver of a VPC: where it answers, whom, and what."""
+
+    addresses: tuple[str, ...]
+    clients: str
+    """Network of those who may ask."""
+    names: tuple[tuple[str, str], ...]
+    """Each with its address, without the last dot. A name comes once; of those of one address that
+    of a host comes first."""
+    hostnames: bool
+    """Whether the addresses of `clients` have the private names of AWS."""
+
+
+def resolver_of(tables: Tables, vpc: Vpc) -> WantedResolver | None:
+    """The resolver of a VPC; None when it is to have none (`enableDnsSupport`)."""
+    if not vpc.enable_dns_support:
+        return None
+    return WantedResolver(
+        addresses=resolver_addresses(vpc),
+        clients=INTERNET_EGRESS if vpc.name == INTERNET else str(vpc.cidr),
+        names=tuple(_names(tables, vpc).items()),
+        hostnames=vpc.enable_dns_hostnames,
+    )
+
+
+def resolver_addresses(vpc: Vpc) -> tuple[str, ...]:
+    """Where the resolver of a VPC answers; nowhere when it has none."""
+    if not vpc.enable_dns_support:
+        return ()
+    if vpc.name == INTERNET or vpc.cidr.num_addresses <= 2:
+        return (str(LINK_LOCAL),)
+    return (str(vpc.cidr.network_address + 2), str(LINK_LOCAL))
+
+
+def _names(tables: Tables, vpc: Vpc) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if vpc.name != INTERNET:
+        for name, address in _of(tables, vpc):
+            found.setdefault(f"{name}.{vpc.name}.{DOMAIN}", str(address))
+    for each in tables.vpcs.values():
+        if each.name == INTERNET:
+            for name, address in _of(tables, each):
+                found[name] = str(address)
+                found[f"{name}.{INTERNET}.{DOMAIN}"] = str(address)
+    return found
+
+
+def _of(tables: Tables, vpc: Vpc) -> Iterator[tuple[str, IPv4Address]]:
+    """What a VPC has under a name; of two of one name the first one counts."""
+    for host in tables.hosts_in(vpc.id):
+        yield host.name, host.address
+    for service in tables.services.values():
+        if service.vpc_id == vpc.id:
+            yield service.name, service.address
+
+
+def private_domain(region: str) -> str:
+    """What the private names of instances end in, "ip-10-0-1-80.ec2.internal".
+
+    Source: "DNS hostnames in your VPC".
+    """
+    return f"ec2.{DOMAIN}" if region == "us-east-1" else f"{region}.compute.{DOMAIN}"

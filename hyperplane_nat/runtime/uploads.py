@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Code that was sent to the lab: archives in a directory of it, each named by what is in it.
+
+The region names them as it names any other code, by path. Whoever keeps one more drops those that
+no function has any more; an environment that is being started meanwhile still finds its own, which
+was its function's until then.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperplane_nat.runtime.code import FILES_MAX, CodeError, opened, refuse_too_large
+
+REQUEST_BYTES_MAX = 69_905_067
+"""Of a request with an archive, which is base64 in it: 50 MB ("Lambda quotas"), as Lambda's own
+RequestEntityTooLargeException names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive that is kept."""
+
+    path: Path
+    sha256: str
+    """As of `code_sha256`."""
+
+
+def uploads_path(directory: Path) -> Path:
+    """Where archives are, in a lab's directory."""
+    return directory / "code"
+
+
+def keep(directory: Path, content: bytes, used: Container[str]) -> Archive:
+    """
+    Keep an archive in a lab's directory, and drop others whose paths are not in `used`.
+
+    CodeError when it is none, or larger than Lambda lets it be, unpacked; OSError. Blocks.
+    """
+    kept = _store(directory, content)
+    for other in uploads_path(directory).iterdir():
+        if other != kept.path and str(other) not in used:
+            other.unlink()
+    return kept
+
+
+def keep_state(directory: Path, path: Path, used: Container[str]) -> Archive:
+    """The same of the code that is at `path` now."""
+    return keep(directory, archive_of(path), used)
+
+
+def archive_of(path: Path) -> bytes:
+    """The archive at `path`, or one of the directory or `.py` file there: CodeError, OSError."""
+    if path.is_dir():
+        return _zipped(path, _files(path))
+    if path.suffix == ".py" and path.is_file():
+        return _zipped(path.parent, [path])
+    path.stat()
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise CodeError(f"{path}: neither a directory nor a zip archive nor a .py file")
+    return path.read_bytes()
+
+
+def _files(directory: Path) -> list[Path]:
+    """All files, behind links too; links may lead in a circle, which has too many directories."""
+    found: list[Path] = []
+    for count, (parent, _, names) in enumerate(os.walk(directory, followlinks=True)):
+        found += [file for name in names if (file := Path(parent, name)).is_file()]
+        if count + len(found) > FILES_MAX:
+            raise CodeError(f"{directory}: has more than {FILES_MAX} files")
+    return sorted(found)
+
+
+def _zipped(directory: Path, files: list[Path]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for file in files:
+            try:
+                archive.write(file, file.relative_to(directory))
+            except UnicodeEncodeError:
+                raise CodeError(f"{str(file)!r}: its name is not UTF-8") from None
+    return content.getvalue()
+
+
+def _store(directory: Path, content: bytes) -> Archive:
+    _check(content)
+    digest = hashlib.sha256(content)
+    uploads = uploads_path(directory)
+    uploads.mkdir(mode=0o700, exist_ok=True)
+    path = uploads / f"{digest.hexdigest()}.zip"
+    if not path.exists():
+        temporary = path.with_suffix(f".{os.getpid()}.new")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    return Archive(path, base64.b64encode(digest.digest()).decode())
+
+
+def _check(content: bytes) -> None:
+    with opened(io.BytesIO(content), "Could not unzip uploaded file") as archive:
+        if not archive.infolist():
+            raise CodeError("Uploaded file must be a non-empty zip")
+        refuse_too_large(archive, "the archive")
