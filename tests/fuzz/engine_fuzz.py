@@ -39,6 +39,7 @@ SETUP = scenario.Setup(
         tcp_established=900,
         tcp_half_closed=700,
         tcp_closing=200,
+        tcp_reset=350,
         udp=500,
         icmp=250,
         hold=150,
@@ -539,6 +540,7 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
     problems = engine.verify()
     assert problems == [], f"seed {seed}, at the end: {problems}"
     assert engine.flows() == [], f"seed {seed}: flows that never end: {engine.flows()}"
+    assert engine.host_flows() == [], f"seed {seed}: flows that never end: {engine.host_flows()}"
     assert engine.counters()["flows_entries_used"] == 0, f"seed {seed}: entries that never end"
     assert engine.retiring() == ([], []), f"seed {seed}: numbers that never come back"
     target.close()
