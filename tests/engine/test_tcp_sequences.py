@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.engine import scenario
 from tests.engine.connection import SEGMENTS, Connection
 from tests.engine.pair import Pair
+from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Behaviour, Timeouts, packet
 
 TIMEOUTS = Timeouts(
@@ -84,5 +85,46 @@ def test_engine_and_model_agree(
             options=options if flags & packet.SYN else b"",
             payload=payload,
         )
+    pair.compare_counters()
+    pair.close()
+
+
+@settings(max_examples=200)
+@given(
+    answer=st.sampled_from((0, 9000, 0x7FFFFFF0, 0xFFFFFFFF)),
+    late=st.lists(
+        st.tuples(
+            st.one_of(st.integers(1, (1 << 32) - 1), st.sampled_from((1, 2, 4000, 1 << 31))),
+            st.sampled_from((packet.ACK, packet.FIN | packet.ACK)),
+            st.booleans(),
+        ),
+        max_size=6,
+    ),
+)
+def test_nothing_late_ends_what_opens(answer: int, late: list[tuple[int, int, bool]]) -> None:
+    """Acknowledgements of an old connection, refused or not, leave the new one to be established.
+
+    The responder has answered its SYN, and refuses each by a reset of exactly its number (RFC 9293
+    section 3.10.7.4).
+    """
+    pair = Pair(scenario.Setup())
+    connection = Connection(pair, start=(1000, 5))
+    connection.bring_to("ESTABLISHED")
+    connection.send(INSIDE, packet.SYN, seq=70_000)
+    connection.send(OUTSIDE, packet.SYN | packet.ACK, seq=answer, ack=70_001)
+    right = answer + 1 & 0xFFFFFFFF
+    for distance, flags, refused in late:
+        number = right + distance & 0xFFFFFFFF
+        connection.send(INSIDE, flags, seq=1001, ack=number)
+        assert connection.state == "SYN_RECEIVED"
+        if refused:
+            assert connection.send(OUTSIDE, packet.RST, seq=number).action == "forward"
+            assert connection.state == "SYN_RECEIVED"
+    connection.send(INSIDE, packet.ACK, seq=70_001, ack=right)
+    assert connection.state == "ESTABLISHED"
+    assert pair.target.count("flows_established_tcp") == 2
+    assert pair.target.count("flows_ended_tcp_rst") == 0
+    assert connection.send(OUTSIDE, packet.RST, seq=right).action == "forward"
+    assert connection.state == "RESET"
     pair.compare_counters()
     pair.close()

@@ -130,6 +130,8 @@ class Direction:
     seq_end: int = 0
     ack_seen: bool = False
     ack: int = 0
+    of_other: bool = False
+    """Whether `ack` is of another connection than this."""
     raw_window: int = 0
     of_syn: bool = False
     scale: int | None = None
@@ -197,7 +199,7 @@ class Tracker:
     def expected(self, segment: Segment, side: int) -> bool:
         """Whether a segment acknowledges what the other side has sent, and no less than its SYN."""
         mine, peer = self.directions[side], self.directions[1 - side]
-        return within(segment.ack, mine.ack, peer.seq_end)
+        return within(segment.ack, peer.seq_end if mine.of_other else mine.ack, peer.seq_end)
 
     def window(self, side: int) -> int:
         """What a side has announced (RFC 7323 section 2.2).
@@ -226,24 +228,22 @@ class Tracker:
         )
         if (anew or not sender.seen) and not peer.ack_seen:
             peer.ack = (segment.seq + syn) & 0xFFFFFFFF
+            peer.of_other = False
         if anew or not sender.seen or signed(end - sender.seq_end) > 0:
             sender.seq_end = end
         sender.seen = True
         if syn and opening:
             sender.scale = segment.window_scale
-        if (
-            segment.has_ack
-            and peer.seen
-            and signed(segment.ack - sender.ack) >= 0
-            and signed(segment.ack - peer.seq_end) <= 0
-        ):
+        if segment.has_ack and peer.seen and self.expected(segment, side):
             sender.ack_seen = True
             sender.ack = segment.ack
+            sender.of_other = False
             sender.raw_window = segment.window
             sender.of_syn = syn
         elif segment.has_ack and peer.seen and side == INSIDE and not sender.ack_seen:
             # It speaks of an old connection: its refusal has this number (RFC 9293 3.10.7.4).
             sender.ack = segment.ack
+            sender.of_other = True
 
     def closed_by(self, segment: Segment, side: int) -> bool:
         """Whether a segment that was noted leaves nothing of either end to be acknowledged."""
@@ -254,6 +254,11 @@ class Tracker:
         """Whether a FIN stands behind all that its sender has sent so far."""
         behind = segment.seq + segment.payload_length + 1
         return behind & 0xFFFFFFFF == self.directions[side].seq_end
+
+    def refuses_other(self, segment: Segment, side: int) -> bool:
+        """Whether a reset refuses what the inside said of another connection."""
+        said = self.directions[INSIDE]
+        return side == OUTSIDE and said.of_other and segment.seq == said.ack
 
     def in_window(self, segment: Segment, side: int) -> bool:
         """Whether a reset from `side` lies in the window its peer announced."""
@@ -303,6 +308,8 @@ def _reset(tracker: Tracker, state: State, segment: Segment, side: int) -> Step:
             return Step(state)
         if refuses or (segment.has_ack and tracker.expected(segment, side)):
             return Step(State.RESET, refresh=True)
+    elif tracker.refuses_other(segment, side):
+        return Step(state)
     elif tracker.in_window(segment, side):
         return Step(state) if state in ENDED else Step(State.RESET, refresh=True)
     elif refuses or may_refuse:
@@ -361,7 +368,7 @@ def step(tracker: Tracker, state: State, segment: Segment, side: int, *, may_ope
         if kind is Kind.FIN and tracker.ends_with(segment, side):
             return _followed(tracker, state, state, segment, side)
         return Step(state)
-    expected = side == INSIDE or tracker.expected(segment, side)
+    expected = tracker.expected(segment, side)
     following = _moved(state, side, kind)
     if state is State.SYN_SENT and side == OUTSIDE and not (kind is Kind.SYNACK and expected):
         return Step(state)

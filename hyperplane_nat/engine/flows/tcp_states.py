@@ -60,9 +60,10 @@ responder's while one of the originator is remembered, as in a simultaneous open
 not acknowledge what it should, or a FIN in TIME_WAIT that is not the connection's: one of an older
 connection, or a forged one. In SYN_SENT nothing is learnt from it, and the reset with which the
 client refuses it passes (`REFUSAL`, RFC 9293 section 3.10.7.3), as does, in every state, one
-that refuses a remembered SYN. `RST_STRAY` is any other reset outside the window; the originator's
-passes in SYN_RECEIVED, where an end refuses so what does not acknowledge its SYN (RFC 9293
-section 3.10.7.4).
+that refuses a remembered SYN, and one with which the responder refuses a `STRAY` of the originator:
+what opens there may yet be acknowledged (section 3.10.7.4). `RST_STRAY` is any other reset outside
+the window; the originator's passes in SYN_RECEIVED, where an end refuses so what does not
+acknowledge its SYN (the same section).
 """
 
 from __future__ import annotations

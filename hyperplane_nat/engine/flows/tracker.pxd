@@ -11,10 +11,14 @@ the window by which resets are judged: only the true peer's data can. Until a si
 anything, `acknowledged` is the least it can: the number behind the other's SYN.
 
 A late duplicate of an old SYN makes the responder answer, and the flow begin anew, of which the
-originator knows nothing: it says again what it has acknowledged of the old connection. To the
-responder that is no acknowledgement of its SYN, and it refuses it by a reset of that very number
-(RFC 9293 section 3.10.7.4, SYN-RECEIVED). So until the originator acknowledges something that was
-sent, its word is kept as it is, and the reset of that number is believed.
+originator knows nothing: it says again what it has acknowledged of the old connection. An old
+acknowledgement may be late as well, and come when the originator has begun the new connection
+itself. To the responder neither is an acknowledgement of its SYN: it refuses it by a reset of that
+very number, and goes on waiting in SYN-RECEIVED (RFC 9293 section 3.10.7.4). So does the flow.
+Until the originator acknowledges something that was sent, its word is kept as it is, with
+OTHER_ACKNOWLEDGED: the reset of that number passes, for the old connection may live on at the
+originator, and changes nothing, for the new one may at both. What is the least that can be
+acknowledged is then forgotten, and only all that was sent counts.
 
 A reset is believed when its sequence number lies in the window its receiver last announced
 (RFC 5961 section 3 asks the end for an exact match; a NAT cannot know what is in flight). A
@@ -62,6 +66,10 @@ cdef enum:
     SYN_OF_RESPONDER = 0x80
     WINDOW_UNSCALED = 0x10
     WINDOWS_UNSCALED = 0x30
+    # What the originator has acknowledged is of another connection.
+    OTHER_ACKNOWLEDGED = 0x40
+    # A SYN that is remembered leaves these as they are.
+    OF_CONNECTION = 0x70
     TCP_ACK = 0x10
 
 
@@ -108,7 +116,7 @@ cdef inline void store_syn(
     track.syn_sequence = sequence
     track.syn_payload = payload
     track.syn_scale = (
-        (track.syn_scale & WINDOWS_UNSCALED) | scale | <uint8_t>(SYN_OF_RESPONDER if side else 0)
+        (track.syn_scale & OF_CONNECTION) | scale | <uint8_t>(SYN_OF_RESPONDER if side else 0)
     )
 
 
@@ -138,7 +146,7 @@ cdef inline void track_begin(Entry* entry, Track* track, const Packet* p) noexce
             NO_SCALE if window_scale_option(p) == NO_SCALE else LARGEST_SCALE,
         )
     entry.flags &= MAPPED | KIND
-    track.syn_scale &= <uint8_t>~WINDOWS_UNSCALED
+    track.syn_scale &= <uint8_t>~OF_CONNECTION
     track.window_scale = (NO_SCALE << 4) | NO_SCALE
     track.window[0] = 0
     track.window[1] = 0
@@ -156,8 +164,10 @@ cdef inline void track_begin(Entry* entry, Track* track, const Packet* p) noexce
 
 cdef inline bint expected(const Track* track, const Packet* p) noexcept nogil:
     """Whether a segment acknowledges what the other side has sent, and no less than its SYN."""
-    cdef uint32_t least = track.acknowledged[p.side]
-    return p.acknowledgement - least <= track.sequence_end[1 - p.side] - least
+    cdef uint32_t least = track.acknowledged[p.side], end = track.sequence_end[1 - p.side]
+    if p.side == PEER_ORIGINATOR and track.syn_scale & OTHER_ACKNOWLEDGED:
+        return p.acknowledgement == end
+    return p.acknowledgement - least <= end - least
 
 
 cdef inline bint answers_anew(
@@ -195,25 +205,27 @@ cdef inline void track_segment(Entry* entry, Track* track, const Packet* p) noex
         track.sequence_end[side] = end
         if not (entry.flags & (ACK_SEEN << peer)):
             track.acknowledged[peer] = p.sequence + syn
+            if peer == PEER_ORIGINATOR:
+                track.syn_scale &= <uint8_t>~OTHER_ACKNOWLEDGED
     elif <int32_t>(end - track.sequence_end[side]) > 0:
         track.sequence_end[side] = end
     if syn and in_opening(entry):
         set_scale(track, side, window_scale_option(p))
     if not (p.flags & TCP_ACK) or not (entry.flags & (SEEN << peer)):
         return
-    if (
-        <int32_t>(p.acknowledgement - track.sequence_end[peer]) <= 0
-        and <int32_t>(p.acknowledgement - track.acknowledged[side]) >= 0
-    ):
+    if expected(track, p):
         track.acknowledged[side] = p.acknowledgement
         track.window[side] = p.window
         entry.flags |= <uint8_t>(ACK_SEEN << side)
+        if side == PEER_ORIGINATOR:
+            track.syn_scale &= <uint8_t>~OTHER_ACKNOWLEDGED
         if syn:
             track.syn_scale |= <uint8_t>(WINDOW_UNSCALED << side)
         else:
             track.syn_scale &= <uint8_t>~(WINDOW_UNSCALED << side)
     elif side == PEER_ORIGINATOR and not (entry.flags & (ACK_SEEN << side)):
         track.acknowledged[side] = p.acknowledgement
+        track.syn_scale |= <uint8_t>OTHER_ACKNOWLEDGED
 
 
 cdef inline uint32_t offered_window(
@@ -247,6 +259,15 @@ cdef inline bint answers_syn(
     )
 
 
+cdef inline bint refuses_other(const Track* track, const Packet* p) noexcept nogil:
+    """Whether a reset answers what the originator said of another connection."""
+    return (
+        p.side == PEER_RESPONDER
+        and track.syn_scale & OTHER_ACKNOWLEDGED
+        and p.sequence == track.acknowledged[PEER_ORIGINATOR]
+    )
+
+
 cdef inline int syn_as(
     const Entry* entry, const Track* track, const Packet* p, bint may_open
 ) noexcept nogil:
@@ -277,6 +298,8 @@ cdef inline int reset_as(const Entry* entry, const Track* track, const Packet* p
         if p.flags & TCP_ACK and (expected(track, p) or answers_syn(entry, track, p)):
             return SEGMENT_RST
         return SEGMENT_RST_STRAY
+    if refuses_other(track, p):
+        return SEGMENT_REFUSAL
     if in_window(entry, track, p):
         return SEGMENT_RST
     # One from outside has to prove that it saw the SYN: it may be forged.
@@ -289,7 +312,7 @@ cdef inline int reset_as(const Entry* entry, const Track* track, const Packet* p
 
 cdef inline int opening_as(const Entry* entry, const Track* track, const Packet* p) noexcept nogil:
     """What an ACK, a FIN or a SYN-ACK is to a connection that is being opened."""
-    cdef bint right = p.side == PEER_ORIGINATOR or expected(track, p)
+    cdef bint right = expected(track, p)
     if entry.state == STATE_SYN_SENT:
         if p.side == PEER_ORIGINATOR or (right and p.segment == SEGMENT_SYNACK):
             return p.segment
