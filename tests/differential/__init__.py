@@ -40,4 +40,11 @@ What chance must not decide
 * A reset is sent when everything before it is acknowledged: one that overtakes data is challenged
   (RFC 5961, section 3.2), and neither challenge nor answer would be repeated.
 * A SYN with data is not duplicated: Fast Open may deliver such data twice (RFC 7413, section 2).
+* No SYN has its number in the window of an earlier one of the same port of which a duplicate may be
+  late. Where the server never had that connection, or has it no more, the duplicate half opens it
+  again, and Linux answers such a SYN by a reset, with any NAT in between or none; behind nft the
+  next connection has another port outside, and the server notices nothing. So a server that was
+  deaf listens when nothing is late any more (`drafts.LATE_SECONDS`), and a connection of a port
+  that comes again lasts until the numbers are apart (`drafts.APART_SECONDS`). After its end the
+  port is used again at once, and what is late of it is for the NAT to bear.
 """

@@ -11,6 +11,12 @@ from tests.differential.worlds import CLOSING_SECONDS
 
 SHORT_PAUSES = (0.0, 0.0, 0.0, 0.0, 0.3, 1.5, 4.0)
 
+LATE_SECONDS = 0.1
+"""By no more is a packet late that no fault delays: the network is on both sides of the NAT."""
+
+APART_SECONDS = 0.01
+"""Initial numbers of Linux are 64 KiB apart, the window of a SYN, after 4 ms (RFC 6528)."""
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -51,10 +57,17 @@ def any_size(draw: Draw) -> int:
 
 
 def opened(connection: int, port: int = 0, service: int = 0) -> list[Step]:
+    """A connection; one of a port that may come again lasts until the next SYN is apart."""
     return [
         Step(Action.CONNECT, connection, port=port, service=service),
         Step(Action.ACCEPT, connection, service=service),
+        *([Step(Action.PAUSE, seconds=APART_SECONDS)] if port else ()),
     ]
+
+
+def listening_late() -> list[Step]:
+    """Somebody listens, when what the network still had for the deaf server has come."""
+    return [Step(Action.PAUSE, seconds=LATE_SECONDS), Step(Action.LISTEN)]
 
 
 def talk(draw: Draw, connection: int, most: int = 3) -> list[Step]:

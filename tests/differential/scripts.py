@@ -18,6 +18,7 @@ from tests.differential.conversation import (
     Step,
 )
 from tests.differential.drafts import (
+    APART_SECONDS,
     Draft,
     Draw,
     abort,
@@ -25,6 +26,7 @@ from tests.differential.drafts import (
     at_once,
     either_end,
     gone,
+    listening_late,
     opened,
     orderly,
     pause,
@@ -210,7 +212,7 @@ def refused(draw: Draw) -> Draft:
                 if draw.random() < 0.5
                 else ()
             ),
-            Step(Action.LISTEN),
+            *listening_late(),
             *opened(2, PORT),
             *talk(draw, 2, 1),
             *orderly(2, either_end(draw)),
@@ -494,10 +496,7 @@ def tried_again_refused(draw: Draw) -> Draft:
             Step(Action.GIVE_UP, 0, port=PORT, seconds=0.05),
             Step(Action.CONNECT, 1, port=PORT, expected=(Result.REFUSED,)),
             Step(Action.CLOSE, 1),
-            # A late duplicate of that SYN would half open a connection, and the next SYN make the
-            # server reset it. Behind nft that has another port, and the server notices nothing.
-            Step(Action.PAUSE, seconds=0.1),
-            Step(Action.LISTEN),
+            *listening_late(),
             *opened(2, PORT),
             *talk(draw, 2, 1),
             *orderly(2, either_end(draw)),
@@ -514,6 +513,7 @@ def _fast_open(draw: Draw, connection: int, port: int) -> list[Step]:
         Step(Action.CONNECT, connection, port=port, size=size),
         Step(Action.ACCEPT, connection),
         Step(Action.RECEIVE, connection, End.SERVER, size=size),
+        Step(Action.PAUSE, seconds=APART_SECONDS),
     ]
 
 
@@ -544,10 +544,7 @@ def fast_open_refused(draw: Draw) -> Draft:
             *pause(draw),
             Step(Action.CONNECT, 1, port=PORT, expected=(Result.REFUSED,)),
             Step(Action.CLOSE, 1),
-            # A late duplicate of that SYN would half open a connection, and the next SYN make the
-            # server reset it. Behind nft that has another port, and the server notices nothing.
-            Step(Action.PAUSE, seconds=0.1),
-            Step(Action.LISTEN),
+            *listening_late(),
             *opened(2, PORT),
             *talk(draw, 2, 1),
             *orderly(2, either_end(draw)),

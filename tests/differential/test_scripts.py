@@ -9,6 +9,7 @@ import pytest
 
 from tests.differential import generation, scripts
 from tests.differential.conversation import Action, Conversation, End, Result
+from tests.differential.drafts import APART_SECONDS, LATE_SECONDS
 from tests.differential.driver import SOURCE_PORTS
 from tests.differential.worlds import CLOSING_SECONDS, HASTY
 
@@ -95,6 +96,36 @@ def test_tcp_can_always_come_through(many: list[Conversation]) -> None:
         assert each.impairment.loss < 0.1
         assert each.impairment.delay_seconds < 0.2, "below the least time for sending again"
         assert all(fault.count <= 2 for fault in each.impairment.faults)
+
+
+def test_nothing_is_late_when_somebody_listens_at_last(many: list[Conversation]) -> None:
+    for each in many:
+        for number, step in enumerate(each.steps):
+            if step.action is Action.LISTEN and any(
+                before.action in OPENING for before in each.steps[:number]
+            ):
+                before = each.steps[number - 1]
+                assert before.action is Action.PAUSE, str(each)
+                assert before.seconds >= LATE_SECONDS, str(each)
+        if each.impairment is not None:
+            assert 2 * each.impairment.delay_seconds < LATE_SECONDS
+
+
+def test_the_next_syn_of_a_port_is_apart_from_the_last(many: list[Conversation]) -> None:
+    """A server that listens could take it for one that opens again what a duplicate half opened."""
+    pairs = 0
+    for each in many:
+        since: dict[tuple[int, int], float] = {}
+        for step in each.steps:
+            place = (step.port, step.service)
+            if step.action in OPENING and step.port:
+                if place in since and step.expected != (Result.REFUSED,):
+                    pairs += 1
+                    assert since[place] >= APART_SECONDS, f"{each}\n{step}"
+                since[place] = 0.0
+            if step.action in (Action.PAUSE, Action.GIVE_UP):
+                since = {place: passed + step.seconds for place, passed in since.items()}
+    assert pairs > COUNT / 4
 
 
 def test_a_sample_takes_seconds() -> None:
