@@ -119,6 +119,8 @@ class Fault:
     count: int = 1
     delay_seconds: float = 0.0
     """0: lost."""
+    service: int = 0
+    """Towards this server port; what the other connections say is not meant."""
 
 
 @dataclass(frozen=True)

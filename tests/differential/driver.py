@@ -107,8 +107,8 @@ class _Player:
         self._address = CLEAN if conversation.impairment is None else IMPAIRED
         services = 1 + max(step.service for step in conversation.steps)
         self._ports = [world.server_port() for _ in range(services)]
-        for port in self._ports:
-            world.middlebox.impair(conversation, port)
+        for service, port in enumerate(self._ports):
+            world.middlebox.impair(conversation, port, service)
         self._source_port = FIRST_SOURCE_PORT + slot * SOURCE_PORTS - 1
         self._listeners: dict[int, socket.socket] = {}
         self._streams: dict[tuple[int, End], _Stream] = {}

@@ -288,10 +288,11 @@ class Middlebox:
     def _tell(self, **order: object) -> None:
         self._mine.send(json.dumps(order).encode())
 
-    def impair(self, conversation: Conversation, server_port: int) -> None:
+    def impair(self, conversation: Conversation, server_port: int, service: int = 0) -> None:
         """Packets from and to this port of the server fare as the conversation says from now on."""
         if (given := conversation.impairment) is not None:
-            given = dataclasses.replace(given, faults=(*given.faults, *self.faults))
+            meant = (each for each in given.faults if each.service == service)
+            given = dataclasses.replace(given, faults=(*meant, *self.faults))
             self._tell(port=server_port, key=conversation.key, impairment=dataclasses.asdict(given))
 
     def spare(self, server_port: int) -> None:

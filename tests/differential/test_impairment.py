@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tests.differential import generation, scripts
 from tests.differential.conversation import End, Fault, Impairment, Segment
 from tests.differential.impairment import ACK, FIN, RST, SYN, Line, segment_of
+from tests.differential.middlebox import Middlebox
 
 COUNT = 4000
 
@@ -99,3 +103,14 @@ def test_a_fault_does_not_change_what_befalls_the_others() -> None:
         line.fate(End.CLIENT, Segment.SYN, 0)
         found.append([line.fate(End.CLIENT, Segment.DATA, 1) for _ in range(100)])
     assert found[0] == found[1]
+
+
+def test_a_fault_is_aimed_at_one_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client without TIME_WAIT answers a FIN that comes again by a reset: that is another's."""
+    told: list[dict[str, Any]] = []
+    network = Middlebox([])
+    monkeypatch.setattr(network, "_tell", lambda **order: told.append(order))
+    given = generation.conversation(1, 6070, (0.0,), scripts.stale_server)
+    for service in range(2):
+        network.impair(given, 2000 + service, service)
+    assert [len(order["impairment"]["faults"]) for order in told] == [1, 0]
