@@ -42,6 +42,7 @@ from hyperplane_nat.client import Client, NotRunningError, SilentError
 from hyperplane_nat.config import lab as configuration
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
+from hyperplane_nat.controller.processes import WITHOUT_CERTIFICATES
 from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.private_files import NotPrivateError
@@ -219,6 +220,7 @@ def start(
                 stdout=log_file,
                 stderr=log_file,
                 pass_fds=(ready_write,),
+                env={**os.environ, **WITHOUT_CERTIFICATES},
                 cwd="/",
                 start_new_session=True,
             )

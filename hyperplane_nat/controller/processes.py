@@ -29,6 +29,10 @@ from hyperplane_nat.io.handover import Handover
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
 """Environment variable of everything a controller starts."""
 
+WITHOUT_CERTIFICATES = {"SSL_CERT_FILE": os.devnull}
+"""Environment of processes that import aiohttp and ask nobody by TLS: aiohttp reads the host's
+certificates when it is imported, which takes a third of the start of a server."""
+
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KILL_WAIT_SECONDS = 5.0
@@ -149,7 +153,8 @@ class Process:
         a socket for stdin, by which `go` hands it what it waits for; otherwise /dev/null. Blocks
         for milliseconds.
         """
-        environment = {**os.environ, MARK: str(directory), "PYTHONUNBUFFERED": "1"}
+        marks = {MARK: str(directory), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **WITHOUT_CERTIFICATES, **marks}
         # The service manager waits for the controller, not for these.
         environment.pop("NOTIFY_SOCKET", None)
         ours, theirs = None, None
