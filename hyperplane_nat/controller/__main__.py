@@ -7,6 +7,8 @@ import argparse
 import gc
 import sys
 
+from netns.ending import leave
+
 
 def _run() -> int:
     parser = argparse.ArgumentParser(prog="python -m hyperplane_nat.controller")
@@ -43,4 +45,4 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    leave(_run())
