@@ -284,11 +284,10 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(service.start_services())
-                group.create_task(self._start_forwarder(adopted))
+                group.create_task(self._start_forwarding(adopted))
         except ExceptionGroup as failures:
             raise first_failure(failures) from None
         self._pipe.progress("starting services and forwarder", 1, 1)
-        await service.open_map()
         await service.at_work.start(self._fill_progress)
         if adopted:
             # As this version keeps it, with what may differ.
@@ -368,6 +367,13 @@ class Daemon:
         if self._aborted.is_set():
             raise _InterruptedError
         self._pipe.progress("creating environments", done, total)
+
+    async def _start_forwarding(self, adopted: bool) -> None:
+        await self._start_forwarder(adopted)
+        await self._service.open_map()
+        if not adopted:
+            # While servers start. Which numbers an adopted lab's flows still have is not known yet.
+            await self._service.at_work.fill(self._fill_progress)
 
     async def _start_forwarder(self, adopted: bool) -> None:
         if adopted:
