@@ -350,6 +350,7 @@ class Daemon:
         _note_removed(await in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         # Starting an interpreter takes as long as building a small lab: both at once.
         self._service.forwarder.prepare()
+        self._service.network.prepare_services()
         # So does having the kernel allocate a large state map.
         made = asyncio.create_task(
             in_thread(make_map, self._paths.state_file, self._config.flows.max)
