@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line, `hyperplane-nat`.
 
-One module per group of commands: `lifecycle` (up, down), `inspection` (what the control API tells),
-`flows`, `ports` (who takes the source ports), with `watching` for what is drawn again, `events`,
-`applying` (apply), `resources` (functions, security-groups), `configuration` (config), `invocation`
-(invoke), `execution` (exec), `coldstart` with its `coldstart_report`, `doctor` with its `checks` of
-the host and `lab_checks` of a lab that runs; `tables` is how they all draw.
+One module per group of commands: `lifecycle` (up), `removal` (down), `inspection` (what the control
+API tells), `flows`, `ports` (who takes the source ports), with `watching` for what is drawn again,
+`events`, `applying` (apply), `resources` (functions, security-groups), `configuration` (config),
+`invocation` (invoke), `execution` (exec), `coldstart` with its `coldstart_report`, `doctor` with
+its `checks` of the host and `lab_checks` of a lab that runs; `tables` is how they all draw.
 `application` imports the one that is called, and turns every expected error into one line on
 standard error and exit status 2.
 """

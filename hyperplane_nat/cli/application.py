@@ -67,7 +67,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "verify": _Verb("inspection", "verify"),
     "config": _Verb("configuration", "configuration"),
     "coldstart": _Verb("coldstart", "coldstart"),
-    "down": _Verb("lifecycle", "down"),
+    "down": _Verb("removal", "down"),
 }
 """In the order of the help."""
 

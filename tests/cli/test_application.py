@@ -94,8 +94,8 @@ def test_the_shell_completes(typed: str, offered: set[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "reads_configuration"),
     [
-        *((name, False) for name in ("status", "flows", "ports", "invoke", "exec")),
-        *((name, True) for name in ("up", "apply", "down")),
+        *((name, False) for name in ("status", "flows", "ports", "invoke", "exec", "down")),
+        *((name, True) for name in ("up", "apply")),
     ],
 )
 def test_what_a_command_does_not_need_is_not_imported(
