@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -395,7 +396,7 @@ class Daemon:
         assert self._metrics_listener is not None
         self._keep_metrics_port()
         application = endpoint.metrics_application(
-            metrics.registry(self._service.snapshot),
+            functools.cache(lambda: metrics.registry(self._service.snapshot)),
             self._service.health,
             self._config.metrics.hosts,
         )
