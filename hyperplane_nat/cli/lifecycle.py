@@ -20,10 +20,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperplane_nat import private_files
 from hyperplane_nat.cli import common, waiting
@@ -44,6 +43,9 @@ from hyperplane_nat.controller.processes import WITHOUT_CERTIFICATES
 from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.private_files import NotPrivateError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PID_NAME = "controller.pid"
 
@@ -85,22 +87,38 @@ def up(
         from hyperplane_nat.controller import daemon
 
         raise typer.Exit(daemon.main(effective, replace=replace, source=source))
-    console = common.console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
-        status = start(effective, progress_bars(bars), replace=replace, source=source)
+    with progress_shown() as show:
+        status = start(effective, show, replace=replace, source=source)
     typer.echo(summary(effective, status))
     if wait and effective.function:
         root = Path(effective.lab.runtime_directory)
         connection = Client(effective.lab.name, runtime_directory=root)
         waiting.until_active(connection, [each.name for each in effective.function], limit)
+
+
+@contextlib.contextmanager
+def progress_shown() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for `start`, which shows something on a terminal alone."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=common.console(stderr=True),
+        transient=True,
+    ) as bars:
+        yield progress_bars(bars)
 
 
 def progress_bars(bars: Progress) -> Callable[[str, int, int], None]:

@@ -119,6 +119,23 @@ print([name for name in heavy if name in sys.modules])
     assert done.stdout.splitlines()[-1] == str(needed)
 
 
+@pytest.mark.parametrize("command", ["up", "down", "wait", "invoke", "exec", "attach"])
+def test_what_draws_is_not_imported_where_nothing_is_drawn(command: str) -> None:
+    script = f"""
+import sys
+from hyperplane_nat.cli import app
+try:
+    app(["{command}", "--help"])
+except SystemExit:
+    pass
+print("rich" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_the_list_of_commands_is_whole() -> None:
     assert list(application.COMMANDS) == COMMANDS
 
