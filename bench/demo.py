@@ -30,7 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from bench import exchange, nginx
-from hyperplane_nat.cli import common, lifecycle
+from hyperplane_nat.cli import common, lifecycle, removal
 from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.config import lab as configuration
 from hyperplane_nat.config.lab import Config, ConfigError
@@ -320,8 +320,8 @@ def take_down(config: Config, pids: set[int], console: Console) -> list[str]:
     """Stop the lab, in whatever state it is; what is left of it afterwards."""
     root = Path(config.lab.runtime_directory)
     try:
-        if not lifecycle.stop(config.lab.name, root):
-            lifecycle.clean(config.lab.name, root)
+        if not removal.stop(config.lab.name, root):
+            removal.clean(config.lab.name, root)
     except EXPECTED_ERRORS as error:
         console.print(f"demo: {error}")
     left = remains(config, pids)

@@ -16,22 +16,19 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
-from pyroute2.netlink import (
+from netns import syscalls
+from netns.errors import from_errno
+from netns.formats import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
-)
-from pyroute2.netlink.rtnl import (
     RTM_DELTFILTER,
     RTM_GETTFILTER,
     RTM_NEWQDISC,
     RTM_NEWTFILTER,
+    tcmsg,
 )
-from pyroute2.netlink.rtnl.tcmsg import tcmsg
-
-from netns import syscalls
-from netns.errors import from_errno
 from netns.netlink import RouteSocket, attributes, encode
 
 PROGRAM_NAME = "hp_drop"

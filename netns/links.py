@@ -22,13 +22,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2.netlink import (
+from netns.errors import NetnsError
+from netns.formats import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
-)
-from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
@@ -38,16 +37,10 @@ from pyroute2.netlink.rtnl import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
-)
-from pyroute2.netlink.rtnl.ifaddrmsg import (
     ifaddrmsg,
-)
-from pyroute2.netlink.rtnl.ifinfmsg import (
     ifinfmsg,
+    rtmsg,
 )
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-from netns.errors import NetnsError
 from netns.netlink import RouteSocket, attributes, encode
 
 LOOPBACK_INDEX = 1

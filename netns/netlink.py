@@ -20,14 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pyroute2.netlink import (
+from netns.errors import from_errno
+from netns.formats import (
     NLM_F_ACK,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
 )
-
-from netns.errors import from_errno
 
 _NETLINK_ROUTE = 0
 _SOL_NETLINK = 270

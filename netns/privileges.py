@@ -203,9 +203,8 @@ def drop(program: Program, *, uid: int, writes: Path | None = None) -> None:
     changes files, where the kernel offers Landlock. Whatever is imported later must be readable
     for `uid`, and a parent death signal is lost with the user: it is set after this.
     """
-    # While they can be read.
-    for module in _LOADED_LATER:
-        importlib.import_module(module)
+    # While it can be read.
+    load()
     lists = _lists(program)
     if program.threads:
         syscalls.load_unwinder()
@@ -230,6 +229,13 @@ def drop(program: Program, *, uid: int, writes: Path | None = None) -> None:
                 f"thread {task.name} of {program.name} has kept privileges: {left}",
                 "drop them while there is one thread",
             )
+
+
+def load() -> None:
+    """Import what `drop` and whoever has dropped needs; NetnsError where it is not to be had."""
+    for module in _LOADED_LATER:
+        importlib.import_module(module)
+    _seccomp()
 
 
 def _wait_for_ended_threads() -> None:
@@ -269,8 +275,7 @@ def _read(status: Path) -> Privileges:
     )
 
 
-def _lists(program: Program) -> list[Any]:
-    """What `program` is refused without a note, and the list of what it is allowed."""
+def _seccomp() -> Any:
     try:
         # Here, not above: loading it runs ldconfig, and who only reads has no need of it.
         import pyseccomp
@@ -278,6 +283,12 @@ def _lists(program: Program) -> list[Any]:
         raise NetnsError(
             f"no list of system calls: {error}", "install libseccomp: apt install libseccomp2"
         ) from None
+    return pyseccomp
+
+
+def _lists(program: Program) -> list[Any]:
+    """What `program` is refused without a note, and the list of what it is allowed."""
+    pyseccomp = _seccomp()
     Arg, eq, masked = pyseccomp.Arg, pyseccomp.EQ, pyseccomp.MASKED_EQ  # noqa: N806
     # What is not noted is let through by one list, and refused by the other.
     calls = sorted(program.calls | program.unnoted)

@@ -42,6 +42,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from netns import content, namespace, privileges, sockets, syscalls
+from netns.ending import leave
 from netns.errors import NetnsError, from_errno
 
 SIZE_BYTES = 4 * 1024 * 1024
@@ -314,4 +315,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

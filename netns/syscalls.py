@@ -14,6 +14,7 @@ import fcntl
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 CLONE_FS = 0x00000200
@@ -170,6 +171,20 @@ def mounts_read_only() -> bool:
 def set_parent_death_signal(number: int) -> None:
     """Have the kernel send signal `number` to this process when the parent *thread* ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def set_command_line(words: Sequence[str]) -> None:
+    """Have /proc/self/cmdline tell these words, in the room of those that the process began with.
+
+    What is left of that are empty words. E2BIG where they do not fit in it.
+    """
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)
+    # proc_pid_stat(5), fields 48 and 49: arg_start and arg_end; the first here is the third.
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    start, end = int(fields[48 - 3]), int(fields[49 - 3])
+    if len(text) > end - start:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
 def filesystem_kind(path: str | Path) -> int:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line, `hyperplane-nat`.
 
-One module per group of commands: `lifecycle` (up, down), `inspection` (what the control API tells),
-`flows`, `ports` (who takes the source ports), with `watching` for what is drawn again, `events`,
-`applying` (apply), `resources` (functions, security-groups), `configuration` (config), `invocation`
-(invoke), `execution` (exec), `coldstart` with its `coldstart_report`, `doctor` with its `checks` of
-the host and `lab_checks` of a lab that runs; `tables` is how they all draw.
+One module per group of commands: `lifecycle` (up), `removal` (down), `inspection` (what the control
+API tells), `flows`, `ports` (who takes the source ports), with `watching` for what is drawn again,
+`events`, `applying` (apply), `resources` (functions, security-groups), `configuration` (config),
+`invocation` (invoke), `execution` (exec), `coldstart` with its `coldstart_report`, `doctor` with
+its `checks` of the host and `lab_checks` of a lab that runs; `tables` is how they all draw.
 `application` imports the one that is called, and turns every expected error into one line on
 standard error and exit status 2.
 """
@@ -13,13 +13,15 @@ standard error and exit status 2.
 import errno
 import os
 import sys
+from typing import NoReturn
 
 from hyperplane_nat import private_files
 from hyperplane_nat.cli.application import app
 from hyperplane_nat.cli.common import Settings
+from netns.ending import leave
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the console script."""
     status: int | str | None = 0
     try:
@@ -36,7 +38,9 @@ def main() -> None:
         # What is still in the buffer would be tried again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 2
-    sys.exit(status)
+    if isinstance(status, str):
+        sys.exit(status)
+    leave(status or 0)
 
 
 __all__ = ["app", "main"]

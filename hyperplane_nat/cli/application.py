@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -66,7 +67,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "verify": _Verb("inspection", "verify"),
     "config": _Verb("configuration", "configuration"),
     "coldstart": _Verb("coldstart", "coldstart"),
-    "down": _Verb("lifecycle", "down"),
+    "down": _Verb("removal", "down"),
 }
 """In the order of the help."""
 
@@ -113,7 +114,10 @@ class _Group(TyperGroup):
 
 
 def _command(name: str, verb: _Verb) -> Any:
+    # What comes with a module stays: nothing is found by a search for garbage among it.
+    gc.disable()
     module = import_module(f"hyperplane_nat.cli.{verb.module}")
+    gc.enable()
     single = typer.Typer(add_completion=False, **_STYLE)
     single.command(name, context_settings=dict(verb.settings))(getattr(module, verb.function))
     return typer.main.get_command(single)

@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hyperplane_nat.cli import coldstart_report, common, lifecycle
+from hyperplane_nat.cli import coldstart_report, common, lifecycle, removal
 from hyperplane_nat.cli.applying import apply_body
 from hyperplane_nat.cli.coldstart_report import EACH, KINDS, SHARED, Measurement
 from hyperplane_nat.cli.common import JsonOption, UserError
@@ -182,8 +182,8 @@ def temporary_lab(config: Config, progress: Callable[[str, int, int], None]) -> 
     finally:
         progress("removing the lab", 0, 1)
         with _uninterrupted():
-            if not lifecycle.stop(name, root):
-                lifecycle.clean(name, root)
+            if not removal.stop(name, root):
+                removal.clean(name, root)
         progress("removing the lab", 1, 1)
 
 

@@ -12,14 +12,16 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from hyperplane_nat.client import Client
 from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import NetnsError, names
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DEFAULT_LAB = "default"
 
@@ -217,6 +219,9 @@ def require_root(ctx: typer.Context, what: str) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """A console that does not cut lines when the output is a pipe."""
+    # Here, not above: most commands draw nothing.
+    from rich.console import Console
+
     result = Console(stderr=stderr, highlight=False)
     if not result.is_terminal:
         result.width = PIPE_WIDTH

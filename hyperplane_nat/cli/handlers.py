@@ -12,7 +12,7 @@ import http.client
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -20,10 +20,9 @@ from urllib.parse import quote
 import typer
 
 from hyperplane_nat import unix_socket
-from hyperplane_nat.cli import common, watching
+from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.client import ApiError, Client, UnixConnection
-from hyperplane_nat.config.values import FUNCTION_NAME
 from hyperplane_nat.runtime.logs import log_path
 from hyperplane_nat.runtime.places import Endpoint
 
@@ -139,6 +138,10 @@ def logs(
     lab: LabOption = None,
 ) -> None:
     """Show what a function's handler has written, with START, END and REPORT lines."""
+    # Here, not above: `invoke` needs neither.
+    from hyperplane_nat.cli import watching
+    from hyperplane_nat.config.values import FUNCTION_NAME
+
     connection = common.client(ctx, lab)
     path = log_path(connection.path.parent, function)
     if FUNCTION_NAME.fullmatch(function) is None or not path.is_file():
@@ -149,12 +152,12 @@ def logs(
         if not follow:
             return
     with watching.until_interrupted():
-        for text in _lines(path, follow=follow):
+        for text in _lines(path, watching.pause, follow=follow):
             sys.stdout.buffer.write(text)
             sys.stdout.buffer.flush()
 
 
-def _lines(path: Path, *, follow: bool) -> Iterator[bytes]:
+def _lines(path: Path, pause: Callable[[float], None], *, follow: bool) -> Iterator[bytes]:
     """The former log, this one and, following, what is added; a log that is new is read anew."""
     former = path.with_name(f"{path.name}.1")
     if former.is_file():
@@ -173,7 +176,7 @@ def _lines(path: Path, *, follow: bool) -> Iterator[bytes]:
                 yield text
         if not follow:
             return
-        watching.pause(POLL_SECONDS)
+        pause(POLL_SECONDS)
 
 
 def credentials(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:

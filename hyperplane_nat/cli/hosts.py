@@ -10,7 +10,6 @@ import typer
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
-from hyperplane_nat.cli.tables import Column, Table
 from hyperplane_nat.client import Client
 from netns.names import host_namespace
 
@@ -28,6 +27,9 @@ def hosts(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False
     if as_json:
         common.print_json(answer)
         return
+    # Here, not above: `exec` needs none of it.
+    from hyperplane_nat.cli.tables import Column, Table
+
     result = Table(
         None,
         [

@@ -18,24 +18,18 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from hyperplane_nat.cli import common, handlers
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.cli.execution import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
-from hyperplane_nat.cli.tables import Column, Remark, Table
 from hyperplane_nat.client import ApiError, Client
+
+if TYPE_CHECKING:
+    from hyperplane_nat.cli.tables import Table
 
 EXIT_TIMED_OUT = 124
 """As of timeout(1)."""
@@ -212,6 +206,16 @@ def repeat(
 def _with_progress(
     outcomes: Iterable[dict[str, Any] | ApiError], count: int, function: str
 ) -> Iterator[dict[str, Any] | ApiError]:
+    # What draws is imported where something is drawn: one invocation prints an answer and no more.
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     console = common.console(stderr=True)
     with Progress(
         TextColumn("{task.description}", markup=False),
@@ -279,6 +283,8 @@ def _percentiles(answers: list[dict[str, Any]], key: str) -> dict[str, float] | 
 
 
 def _print_summary(summary: dict[str, Any], function: str) -> None:
+    from hyperplane_nat.cli.tables import Remark
+
     console = common.console()
     console.print(_times(summary))
     made = summary["interfaces_created"]
@@ -293,6 +299,8 @@ def _print_summary(summary: dict[str, Any], function: str) -> None:
 
 
 def _times(summary: dict[str, Any]) -> Table:
+    from hyperplane_nat.cli.tables import Column, Table
+
     result = Table(None, [Column("time"), *(Column(name, numeric=True) for name, _ in PERCENTS)])
     for heading, key in (
         ("network ready", "network_ready_seconds"),
@@ -309,6 +317,8 @@ def _times(summary: dict[str, Any]) -> Table:
 
 
 def _failures(failures: dict[str, int]) -> Table:
+    from hyperplane_nat.cli.tables import Column, Table
+
     result = Table("failures", [Column("code"), Column("invocations", numeric=True)])
     for code, number in failures.items():
         result.add_row(code, str(number))

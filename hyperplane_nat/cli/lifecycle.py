@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`up` and `down`: the controller as a process of its own, or in the foreground.
+"""`up`: the controller as a process of its own, or in the foreground.
 
 Theory of operation
 -------------------
 `up` starts `python -m hyperplane_nat.controller` in a session of its own, hands it the
 configuration on standard input and the write end of a pipe. The controller reports on the pipe in
 lines of JSON: progress, then ready or an error. The end of the pipe without either means that it
-died, and its log tells why. `down` asks the controller to tear down, ends one that only starts and
-kills one that does not answer; it clears away what a dead one has left behind.
+died, and its log tells why.
 
 `up` that is told of no configuration takes over what a dead controller left, as it is.
 """
@@ -17,19 +16,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperplane_nat import private_files
-from hyperplane_nat.cli import common, failures, waiting
+from hyperplane_nat.cli import common, waiting
 from hyperplane_nat.cli.common import (
     ConfigOption,
     EnvironmentsOption,
@@ -37,23 +33,21 @@ from hyperplane_nat.cli.common import (
     SetOption,
     UserError,
 )
+from hyperplane_nat.cli.removal import LOG_NAME
 from hyperplane_nat.cli.waiting import TimeoutOption
-from hyperplane_nat.client import Client, NotRunningError, SilentError
+from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.config import lab as configuration
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
+from hyperplane_nat.controller.processes import WITHOUT_CERTIFICATES
 from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.private_files import NotPrivateError
 
-LOG_NAME = "controller.log"
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 PID_NAME = "controller.pid"
-
-SHUTDOWN_SECONDS = 120.0
-"""How long `down` waits: a thousand namespaces take a few seconds, a loaded machine more."""
-
-ANSWER_SECONDS = 5.0
-"""A controller that has not told its pid by then is stopped or hangs, and will not tear down."""
 
 LOG_TAIL_LINES = 5
 
@@ -93,22 +87,38 @@ def up(
         from hyperplane_nat.controller import daemon
 
         raise typer.Exit(daemon.main(effective, replace=replace, source=source))
-    console = common.console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
-        status = start(effective, progress_bars(bars), replace=replace, source=source)
+    with progress_shown() as show:
+        status = start(effective, show, replace=replace, source=source)
     typer.echo(summary(effective, status))
     if wait and effective.function:
         root = Path(effective.lab.runtime_directory)
         connection = Client(effective.lab.name, runtime_directory=root)
         waiting.until_active(connection, [each.name for each in effective.function], limit)
+
+
+@contextlib.contextmanager
+def progress_shown() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for `start`, which shows something on a terminal alone."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=common.console(stderr=True),
+        transient=True,
+    ) as bars:
+        yield progress_bars(bars)
 
 
 def progress_bars(bars: Progress) -> Callable[[str, int, int], None]:
@@ -219,6 +229,7 @@ def start(
                 stdout=log_file,
                 stderr=log_file,
                 pass_fds=(ready_write,),
+                env={**os.environ, **WITHOUT_CERTIFICATES},
                 cwd="/",
                 start_new_session=True,
             )
@@ -284,106 +295,3 @@ def discard_log(log: Path, start: int) -> None:
         log.unlink()
         log.parent.rmdir()
         log.parent.parent.rmdir()
-
-
-def down(ctx: typer.Context, lab: LabOption = None) -> None:
-    """Stop a lab and remove everything it made."""
-    name = common.lab_name(ctx, lab)
-    root = common.runtime_root(ctx)
-    common.require_root(ctx, "down")
-    if stop(name, root) or end(name, root, signal.SIGTERM):
-        typer.echo(f"lab {name} is down")
-        return
-    removed = clean(name, root)
-    if not removed:
-        typer.echo(f"lab {name}: nothing is running{failures.others(ctx, name, root)}")
-        return
-    typer.echo(f"lab {name} was not running; removed what was left:")
-    for line in removed:
-        typer.echo(f"  {line}")
-
-
-def stop(lab: str, root: Path) -> bool:
-    """
-    Have the controller tear its lab down and wait until it is gone; False if there is none.
-
-    One that does not answer is killed, and its lab removed without it.
-    """
-    connection = Client(lab, runtime_directory=root, timeout=SHUTDOWN_SECONDS)
-    asked = Client(lab, runtime_directory=root, timeout=ANSWER_SECONDS)
-    try:
-        process = open_process(int(common.mapping(asked.get("/v1/status"))["pid"]))
-    except NotRunningError:
-        return False
-    except SilentError:
-        if not end(lab, root, signal.SIGKILL):
-            raise
-        return True
-    try:
-        # The controller may be gone before the last byte of its answer is here.
-        with contextlib.suppress(NotRunningError):
-            connection.post("/v1/shutdown")
-        wait_gone(process, lab, root)
-    finally:
-        if process is not None:
-            os.close(process)
-    return True
-
-
-def end(lab: str, root: Path, number: signal.Signals) -> bool:
-    """End a controller that does not serve, and remove its lab; False if there is none."""
-    pid = standing(lab, root).controller
-    process = None if pid is None else open_process(pid)
-    if process is None:
-        return False
-    if number is signal.SIGKILL:
-        typer.echo(
-            f"the controller of lab {lab} (pid {pid}) has not answered for {ANSWER_SECONDS:g} "
-            "seconds and is killed",
-            err=True,
-        )
-    try:
-        signal.pidfd_send_signal(process, number)
-        # It heeds nothing while it is stopped.
-        signal.pidfd_send_signal(process, signal.SIGCONT)
-        wait_gone(process, lab, root)
-    finally:
-        os.close(process)
-    # It leaves alone what stood before it.
-    clean(lab, root)
-    return True
-
-
-def open_process(pid: int) -> int | None:
-    """A descriptor of a process, immune to reuse of its number; None if it is gone."""
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-
-
-def wait_gone(process: int | None, lab: str, root: Path) -> None:
-    """Wait for the process to end; UserError when it does not."""
-    if process is None:
-        return
-    readable, _, _ = select.select([process], [], [], SHUTDOWN_SECONDS)
-    if not readable:
-        raise UserError(
-            f"the controller of lab {lab!r} has not stopped within {SHUTDOWN_SECONDS:g} seconds "
-            f"(see {root / lab / LOG_NAME}; after ending it by hand, run down again)"
-        )
-    # Started by this very process, it is a child to be waited for.
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, process, os.WEXITED | os.WNOHANG)
-
-
-def clean(lab: str, root: Path) -> list[str]:
-    """Remove what a dead controller has left; what was removed."""
-    from hyperplane_nat.controller import cleanup
-
-    return cleanup.clean(lab, str(root), state_directory(lab, root))
-
-
-def state_directory(lab: str, root: Path) -> str:
-    """Where the lab kept its state file, by the configuration that it applied; else the default."""
-    return (standing(lab, root).config or configuration.Config()).lab.state_directory

@@ -11,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.client import Client, NotRunningError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EXIT_FAILED = 1
 EXIT_TIMED_OUT = 124
@@ -97,6 +99,14 @@ class Told:
 @contextlib.contextmanager
 def progress(total: int, left: Callable[[], str]) -> Iterator[Told]:
     """Tell how many of `total` are done, and what is `left`, on standard error."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     console = common.console(stderr=True)
     with Progress(
         TextColumn("{task.description}", markup=False),

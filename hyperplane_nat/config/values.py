@@ -57,7 +57,7 @@ LINKS_TAKEN = frozenset({"lo", "all", "default", "eth0"})
 class Section(BaseModel):
     """One table of the TOML file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit among its own fields; locations are those within it."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -284,11 +285,10 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(service.start_services())
-                group.create_task(self._start_forwarder(adopted))
+                group.create_task(self._start_forwarding(adopted))
         except ExceptionGroup as failures:
             raise first_failure(failures) from None
         self._pipe.progress("starting services and forwarder", 1, 1)
-        await service.open_map()
         await service.at_work.start(self._fill_progress)
         if adopted:
             # As this version keeps it, with what may differ.
@@ -351,6 +351,7 @@ class Daemon:
         _note_removed(await in_thread(cleanup.sweep, self._paths, self._parts.namespaces))
         # Starting an interpreter takes as long as building a small lab: both at once.
         self._service.forwarder.prepare()
+        self._service.network.prepare_services()
         # So does having the kernel allocate a large state map.
         made = asyncio.create_task(
             in_thread(make_map, self._paths.state_file, self._config.flows.max)
@@ -368,6 +369,13 @@ class Daemon:
         if self._aborted.is_set():
             raise _InterruptedError
         self._pipe.progress("creating environments", done, total)
+
+    async def _start_forwarding(self, adopted: bool) -> None:
+        await self._start_forwarder(adopted)
+        await self._service.open_map()
+        if not adopted:
+            # While servers start. Which numbers an adopted lab's flows still have is not known yet.
+            await self._service.at_work.fill(self._fill_progress)
 
     async def _start_forwarder(self, adopted: bool) -> None:
         if adopted:
@@ -388,7 +396,7 @@ class Daemon:
         assert self._metrics_listener is not None
         self._keep_metrics_port()
         application = endpoint.metrics_application(
-            metrics.registry(self._service.snapshot),
+            functools.cache(lambda: metrics.registry(self._service.snapshot)),
             self._service.health,
             self._config.metrics.hosts,
         )

@@ -111,7 +111,7 @@ class Functions:
             (region.deleting, network.remove_interfaces),
             (lambda: network.changed, network.follow),
             (lambda: network.retired, network.release_numbers),
-            (pool.missing, self._fill),
+            (pool.missing, self.fill),
             (self.provisioning.missing, self.provisioning.start),
         )
         self._poked = asyncio.Event()
@@ -173,7 +173,7 @@ class Functions:
     async def start(self, progress: Callable[[int, int], None]) -> None:
         """Make everything that is wanted, the pool included; the forwarder runs."""
         await self._network.follow()
-        await self._fill(progress)
+        await self.fill(progress)
         self._task = asyncio.create_task(self._keep(), name="functions")
 
     async def stop(self) -> None:
@@ -249,7 +249,8 @@ class Functions:
             self.stillness.gone(number)
             self.region.removed(number)
 
-    async def _fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+    async def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Make the environments that the pool lacks; the forwarder runs."""
         while numbers := self.pool.missing():
             await self._network.fill(numbers)
             if progress is not None:

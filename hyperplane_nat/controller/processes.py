@@ -29,6 +29,10 @@ from hyperplane_nat.io.handover import Handover
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
 """Environment variable of everything a controller starts."""
 
+WITHOUT_CERTIFICATES = {"SSL_CERT_FILE": os.devnull}
+"""Environment of processes that import aiohttp and ask nobody by TLS: aiohttp reads the host's
+certificates when it is imported, which takes a third of the start of a server."""
+
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KILL_WAIT_SECONDS = 5.0
@@ -99,6 +103,14 @@ def _marked(pid: int, directory: Path) -> bool:
     return os.fsencode(f"{MARK}={directory}") in _strings(pid, "environ")
 
 
+def environment(directory: Path) -> dict[str, str]:
+    """The environment of what the controller of the lab in `directory` starts."""
+    marks = {MARK: str(directory), "PYTHONUNBUFFERED": "1"}
+    # The service manager waits for the controller, not for these.
+    kept = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    return {**kept, **WITHOUT_CERTIFICATES, **marks}
+
+
 def living(pid_file: Path, directory: Path) -> int | None:
     """The pid of the process that `pid_file` names, if it lives and is this lab's."""
     process = Process.adopt(pid_file, directory)
@@ -149,9 +161,6 @@ class Process:
         a socket for stdin, by which `go` hands it what it waits for; otherwise /dev/null. Blocks
         for milliseconds.
         """
-        environment = {**os.environ, MARK: str(directory), "PYTHONUNBUFFERED": "1"}
-        # The service manager waits for the controller, not for these.
-        environment.pop("NOTIFY_SOCKET", None)
         ours, theirs = None, None
         try:
             if held:
@@ -164,7 +173,7 @@ class Process:
                     stdin=subprocess.DEVNULL if theirs is None else theirs.fileno(),
                     stdout=output,
                     stderr=output,
-                    env=environment,
+                    env=environment(directory),
                     cwd="/",
                     # A terminal's Ctrl-C is the controller's to handle.
                     start_new_session=True,
@@ -181,17 +190,21 @@ class Process:
                 theirs.close()
         pidfd = os.pidfd_open(child.pid)
         process = cls(child.pid, pidfd, child=child, held=ours, log=log, log_offset=offset)
-        ticks = start_ticks(child.pid)
+        process.note(pid_file, word)
+        return process
+
+    def note(self, pid_file: Path, word: str) -> None:
+        """Write the file by which it is adopted; ControllerError, and then it has ended."""
+        ticks = start_ticks(self.pid)
         temporary = pid_file.with_suffix(".new")
         try:
-            temporary.write_text(f"{child.pid} {ticks or 0} {word}\n", encoding="utf-8")
+            temporary.write_text(f"{self.pid} {ticks or 0} {word}\n", encoding="utf-8")
             temporary.replace(pid_file)
         except OSError as error:
-            terminate([process], 0.0)
+            terminate([self], 0.0)
             raise ControllerError(
                 f"cannot write {pid_file}: {error.strerror} (hyperplane-nat down, then up)"
             ) from None
-        return process
 
     @classmethod
     def adopt(cls, pid_file: Path, directory: Path) -> Process | None:
@@ -250,11 +263,13 @@ class Process:
     @property
     def command(self) -> list[str]:
         """Its command line; [] when it has ended."""
-        return [os.fsdecode(each) for each in _strings(self.pid, "cmdline")][:-1]
+        # What was forked has empty words behind the last (`netns.syscalls.set_command_line`).
+        text = b"\0".join(_strings(self.pid, "cmdline")).rstrip(b"\0")
+        return [os.fsdecode(each) for each in text.split(b"\0")] if text else []
 
     @property
     def adopted(self) -> bool:
-        """Whether another controller started it."""
+        """Whether something else than this controller started it."""
         return self._child is None
 
     @property

@@ -25,6 +25,9 @@ from hyperplane_nat.controller.paths import json_beside
 
 VERSION = 2
 
+RESOURCES = ("account", "vpc", "internet", "function", "pool")
+"""The sections of a configuration that `apply` may change."""
+
 
 class RecordError(ControllerError):
     """The file cannot be understood or written; the text says why."""

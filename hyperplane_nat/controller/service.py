@@ -462,7 +462,7 @@ class Service:
         changed = [
             field
             for field in record.differences(self._config, config)
-            if record.section_of(field) not in reconcile.RESOURCES
+            if record.section_of(field) not in record.RESOURCES
         ]
         if changed:
             raise ConfigError.of(

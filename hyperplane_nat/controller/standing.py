@@ -15,10 +15,9 @@ from typing import Self
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.sections import Lab
 from hyperplane_nat.controller import record
-from hyperplane_nat.controller.network.reconcile import RESOURCES
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
 from hyperplane_nat.controller.processes import living
-from hyperplane_nat.controller.record import RecordError
+from hyperplane_nat.controller.record import RESOURCES, RecordError
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,18 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL
-from pyroute2.netlink.rtnl import (
+from hyperplane_nat.flow_cache.errors import FlowCacheError
+from hyperplane_nat.flow_cache.maps import CONTROL, KEYS, LINKS, RECORDS, VALUES, Maps
+from netns import syscalls
+from netns.formats import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
     RTM_DELTFILTER,
     RTM_GETTFILTER,
     RTM_NEWQDISC,
     RTM_NEWTFILTER,
+    tcmsg,
 )
-from pyroute2.netlink.rtnl.tcmsg import tcmsg
-
-from hyperplane_nat.flow_cache.errors import FlowCacheError
-from hyperplane_nat.flow_cache.maps import CONTROL, KEYS, LINKS, RECORDS, VALUES, Maps
-from netns import syscalls
 from netns.ingress import of_link
 from netns.netlink import RouteSocket, attributes, encode
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from hyperplane_nat.flow_logs.places import Places
 from hyperplane_nat.flow_logs.writer import FlowLogWriter
 from hyperplane_nat.scheduling import make_room
 from netns import privileges
+from netns.ending import leave
 
 _API_SECONDS = 2.0
 _POLL_SECONDS = 0.05
@@ -110,4 +110,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

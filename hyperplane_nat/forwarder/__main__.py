@@ -31,6 +31,7 @@ from hyperplane_nat.io.handover import Handover
 from hyperplane_nat.io.packet_socket import PacketSocketError, map_ring
 from hyperplane_nat.io.ring import PacketIO
 from netns import NetnsError, privileges, syscalls
+from netns.ending import leave
 
 log = logging.getLogger("hyperplane_nat.forwarder")
 
@@ -196,4 +197,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

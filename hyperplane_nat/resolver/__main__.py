@@ -29,6 +29,7 @@ from hyperplane_nat.resolver.figures import Figures
 from hyperplane_nat.resolver.limits import PacketLimit
 from hyperplane_nat.resolver.zone import ZoneFile
 from netns import namespace, privileges, sockets
+from netns.ending import leave
 from netns.errors import NetnsError, from_errno
 
 Pair = tuple[socket.socket, socket.socket]
@@ -119,4 +120,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -25,6 +25,7 @@ from hyperplane_nat.runtime.places import Endpoint, endpoint_path
 from hyperplane_nat.runtime.sandbox import Sandbox
 from hyperplane_nat.runtime.uploads import uploads_path
 from netns.cgroups import Family, Mounts
+from netns.ending import leave
 from netns.errors import NetnsError
 
 _ADDRESS = "127.0.0.1"
@@ -128,4 +129,4 @@ def _random(count: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

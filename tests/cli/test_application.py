@@ -91,8 +91,16 @@ def test_the_shell_completes(typed: str, offered: set[str]) -> None:
     assert set(done.stdout.split()) == offered
 
 
-@pytest.mark.parametrize("command", ["status", "flows", "ports", "invoke", "exec"])
-def test_what_a_command_does_not_need_is_not_imported(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "reads_configuration"),
+    [
+        *((name, False) for name in ("status", "flows", "ports", "invoke", "exec", "down")),
+        *((name, True) for name in ("up", "apply")),
+    ],
+)
+def test_what_a_command_does_not_need_is_not_imported(
+    command: str, reads_configuration: bool
+) -> None:
     """These take longer to import than the command takes to answer."""
     script = f"""
 import sys
@@ -101,13 +109,31 @@ try:
     app(["{command}", "--help"])
 except SystemExit:
     pass
-heavy = ("pyroute2", "hyperplane_nat.config.lab", "aiohttp")
+heavy = ("pyroute2", "hyperplane_nat.config.lab", "aiohttp", "hyperplane_nat.model.region")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    needed = ["hyperplane_nat.config.lab"] if reads_configuration else []
+    assert done.stdout.splitlines()[-1] == str(needed)
+
+
+@pytest.mark.parametrize("command", ["up", "down", "wait", "invoke", "exec", "attach"])
+def test_what_draws_is_not_imported_where_nothing_is_drawn(command: str) -> None:
+    script = f"""
+import sys
+from hyperplane_nat.cli import app
+try:
+    app(["{command}", "--help"])
+except SystemExit:
+    pass
+print("rich" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_the_list_of_commands_is_whole() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.cli import coldstart, coldstart_report, lifecycle
+from hyperplane_nat.cli import coldstart, coldstart_report, lifecycle, removal
 from hyperplane_nat.cli.coldstart import Comparison
 from hyperplane_nat.cli.coldstart_report import EACH, SHARED
 from hyperplane_nat.cli.common import UserError
@@ -165,7 +165,7 @@ def labs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Labs]:
         return True
 
     monkeypatch.setattr(lifecycle, "start", start)
-    monkeypatch.setattr(lifecycle, "stop", stop)
+    monkeypatch.setattr(removal, "stop", stop)
     yield result
     assert not contexts, "the lab was not removed"
 

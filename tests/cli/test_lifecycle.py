@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperplane_nat.cli import common, lifecycle
+from hyperplane_nat.cli import common, lifecycle, removal
 from hyperplane_nat.config.lab import Config, load
 from hyperplane_nat.controller import cleanup, record
 from hyperplane_nat.controller.source import Source
@@ -206,7 +206,7 @@ def test_down_kills_a_controller_that_does_not_answer(
         return []
 
     monkeypatch.setattr(cleanup, "clean", clean)
-    monkeypatch.setattr(lifecycle, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(removal, "ANSWER_SECONDS", 0.2)
     with locked(runtime, "and listens") as process:
         process.send_signal(signal.SIGSTOP)
         result = run("down")
@@ -343,7 +343,7 @@ def _running(pid: int) -> bool:
 def test_down_does_not_wait_for_ever(
     run: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "SHUTDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(removal, "SHUTDOWN_SECONDS", 0.05)
     with subprocess.Popen(["sleep", "60"]) as process:
         api.answers["/v1/status"] = STATUS | {"pid": process.pid}
         api.answers["/v1/shutdown"] = {}
@@ -377,9 +377,9 @@ def test_down_finds_the_state_file_of_the_configuration_applied(runtime: Path) -
     applied = load(None, {"lab.state_directory": "/tmp/elsewhere"})
     (runtime / "default").mkdir()
     record.write(runtime / "default" / "lab.json", applied)
-    assert lifecycle.state_directory("default", runtime) == "/tmp/elsewhere"
+    assert removal.state_directory("default", runtime) == "/tmp/elsewhere"
     (runtime / "default" / "lab.json").write_text("{")
-    assert lifecycle.state_directory("default", runtime) == Config().lab.state_directory
+    assert removal.state_directory("default", runtime) == Config().lab.state_directory
 
 
 def test_common_numbers_for_people() -> None:

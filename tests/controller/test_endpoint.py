@@ -142,7 +142,7 @@ def serving(
             registry.register(collector)  # type: ignore[arg-type]
         listener = endpoint.metrics_socket("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        application = endpoint.metrics_application(registry, health, names)
+        application = endpoint.metrics_application(lambda: registry, health, names)
         served = await endpoint.serve(application, listener, connections_max)
         try:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:

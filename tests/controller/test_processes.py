@@ -263,6 +263,17 @@ def test_mark_is_not_inherited_from_a_service_manager(
     terminate([process])
 
 
+def test_the_host_s_certificates_are_not_read(directory: Path) -> None:
+    code = (
+        "import ssl, signal; print(ssl.create_default_context().cert_store_stats(), flush=True); "
+        "signal.pause()"
+    )
+    process = spawn(directory, (sys.executable, "-c", code))
+    output = process.output()
+    terminate([process])
+    assert output == ["{'x509': 0, 'crl': 0, 'x509_ca': 0}"]
+
+
 def test_pid_file_that_cannot_be_written(directory: Path) -> None:
     lab = directory / "run" / "test"
     lab.mkdir(parents=True)

@@ -45,16 +45,17 @@ def kept(pid: int) -> str | None:
 
 def test_no_process_has_privileges_but_the_controller(launch: Launch, tmp_path: Path) -> None:
     lab = launch(toml=toml(tmp_path / "logs"))
+
+    def dropped() -> bool:
+        return not any(map(kept, processes(lab)))
+
+    # The writer gives up what it has when the forwarder has made what it reads. Until then it may
+    # have children: loading the library of the lists runs ldconfig.
+    wait_until(dropped, lambda: str({pid: kept(pid) for pid in processes(lab)}))
     found = processes(lab)
     words = {word for command in found.values() for word in command}
     assert set(USERS) <= words
     assert len(found) >= 5
-
-    def dropped() -> bool:
-        return not any(map(kept, found))
-
-    # The writer gives up what it has when the forwarder has made what it reads.
-    wait_until(dropped, lambda: str({pid: kept(pid) for pid in found}))
     for pid, command in found.items():
         now = privileges.of(pid)
         assert now is not None, command

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 _DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
 
 
-class VpcConfig(BaseModel):
+class _Description(BaseModel):
+    # Only the OpenAPI document is made of them: nothing before somebody asks for it.
+    model_config = ConfigDict(defer_build=True)
+
+
+class VpcConfig(_Description):
     """Lambda API, VpcConfig."""
 
     VpcId: str
@@ -19,20 +24,20 @@ class VpcConfig(BaseModel):
     SecurityGroupIds: list[str]
 
 
-class EnvironmentVariables(BaseModel):
+class EnvironmentVariables(_Description):
     """Lambda API, EnvironmentResponse."""
 
     Variables: dict[str, str]
 
 
-class LayerDescription(BaseModel):
+class LayerDescription(_Description):
     """A layer of a function's code."""
 
     Path: str = Field(description="A directory or a zip archive.")
     CodeSha256: str
 
 
-class CodeDescription(BaseModel):
+class CodeDescription(_Description):
     """What a function runs, with the names of the Lambda API's FunctionConfiguration."""
 
     Path: str = Field(description="A directory, a zip archive or a `.py` file.")
@@ -44,7 +49,7 @@ class CodeDescription(BaseModel):
     Layers: list[LayerDescription] = Field(description="The uppermost last.")
 
 
-class ProvisionedDescription(BaseModel):
+class ProvisionedDescription(_Description):
     """As GetProvisionedConcurrencyConfig of the Lambda API; of all aliases of a version."""
 
     RequestedProvisionedConcurrentExecutions: int
@@ -54,7 +59,7 @@ class ProvisionedDescription(BaseModel):
     StatusReason: str
 
 
-class AliasDescription(BaseModel):
+class AliasDescription(_Description):
     """An alias, as AliasConfiguration of the Lambda API."""
 
     Name: str
@@ -62,7 +67,7 @@ class AliasDescription(BaseModel):
     ProvisionedConcurrency: ProvisionedDescription | None
 
 
-class FunctionDescription(BaseModel):
+class FunctionDescription(_Description):
     """A function or a version, as GetFunctionConfiguration of the Lambda API has it."""
 
     FunctionName: str
@@ -86,19 +91,19 @@ class FunctionDescription(BaseModel):
     LastUsed: float = Field(description="Seconds since the epoch.")
 
 
-class IpRange(BaseModel):
+class IpRange(_Description):
     """EC2 API, IpRange."""
 
     CidrIp: str
 
 
-class GroupPair(BaseModel):
+class GroupPair(_Description):
     """EC2 API, UserIdGroupPair."""
 
     GroupId: str
 
 
-class Permission(BaseModel):
+class Permission(_Description):
     """A rule (EC2 API, IpPermission); it has either IpRanges or UserIdGroupPairs."""
 
     IpProtocol: str = Field(description="tcp, udp, icmp, or -1 for all.")
@@ -108,7 +113,7 @@ class Permission(BaseModel):
     UserIdGroupPairs: list[GroupPair] | None = None
 
 
-class SecurityGroupDescription(BaseModel):
+class SecurityGroupDescription(_Description):
     """A security group, as DescribeSecurityGroups of the EC2 API has it."""
 
     GroupId: str
@@ -122,7 +127,7 @@ class SecurityGroupDescription(BaseModel):
     NetworkInterfaceIds: list[str]
 
 
-class AccountDescription(BaseModel):
+class AccountDescription(_Description):
     """An account."""
 
     Id: str
@@ -130,7 +135,7 @@ class AccountDescription(BaseModel):
     Declared: bool = Field(description=_DECLARED)
 
 
-class VpcDescription(BaseModel):
+class VpcDescription(_Description):
     """A VPC, as DescribeVpcs of the EC2 API has it."""
 
     VpcId: str
@@ -143,7 +148,7 @@ class VpcDescription(BaseModel):
     Declared: bool = Field(description=_DECLARED)
 
 
-class SubnetDescription(BaseModel):
+class SubnetDescription(_Description):
     """A subnet, as DescribeSubnets of the EC2 API has it."""
 
     SubnetId: str
@@ -156,14 +161,14 @@ class SubnetDescription(BaseModel):
     Declared: bool = Field(description=_DECLARED)
 
 
-class GroupIdentifier(BaseModel):
+class GroupIdentifier(_Description):
     """EC2 API, GroupIdentifier."""
 
     GroupId: str
     GroupName: str
 
 
-class HostDescription(BaseModel):
+class HostDescription(_Description):
     """A host of a VPC, as DescribeInstances of the EC2 API has it where that has a word for it."""
 
     InstanceId: str
@@ -197,7 +202,7 @@ class HostRow(HostDescription):
     flows: int
 
 
-class ServiceDescription(BaseModel):
+class ServiceDescription(_Description):
     """A server of the lab's own, in a VPC or in the internet."""
 
     ServiceId: str
@@ -213,14 +218,14 @@ class ServiceDescription(BaseModel):
     Declared: bool = Field(description=_DECLARED)
 
 
-class AssociationDescription(BaseModel):
+class AssociationDescription(_Description):
     """A subnet of a route table (EC2 API, RouteTableAssociation)."""
 
     SubnetId: str
     SubnetName: str
 
 
-class RouteDescription(BaseModel):
+class RouteDescription(_Description):
     """A route, with one target (EC2 API, Route)."""
 
     DestinationCidrBlock: str
@@ -234,7 +239,7 @@ class RouteDescription(BaseModel):
     )
 
 
-class RouteTableDescription(BaseModel):
+class RouteTableDescription(_Description):
     """A route table, as DescribeRouteTables of the EC2 API has it."""
 
     RouteTableId: str
@@ -248,7 +253,7 @@ class RouteTableDescription(BaseModel):
     Declared: bool = Field(description=_DECLARED)
 
 
-class AttachmentDescription(BaseModel):
+class AttachmentDescription(_Description):
     """EC2 API, InternetGatewayAttachment."""
 
     VpcId: str
@@ -256,7 +261,7 @@ class AttachmentDescription(BaseModel):
     State: Literal["available"]
 
 
-class InternetGatewayDescription(BaseModel):
+class InternetGatewayDescription(_Description):
     """An internet gateway, as DescribeInternetGateways of the EC2 API has it."""
 
     InternetGatewayId: str
@@ -266,7 +271,7 @@ class InternetGatewayDescription(BaseModel):
     Declared: bool = Field(description=_DECLARED)
 
 
-class AddressDescription(BaseModel):
+class AddressDescription(_Description):
     """A public address, as DescribeAddresses of the EC2 API has it."""
 
     AllocationId: str
@@ -283,7 +288,7 @@ class AddressDescription(BaseModel):
     )
 
 
-class NatGatewayAddressDescription(BaseModel):
+class NatGatewayAddressDescription(_Description):
     """EC2 API, NatGatewayAddress."""
 
     PrivateIp: str
@@ -294,7 +299,7 @@ class NatGatewayAddressDescription(BaseModel):
     Status: Literal["assigning", "associating", "succeeded", "unassigning", "disassociating"]
 
 
-class NatGatewayDescription(BaseModel):
+class NatGatewayDescription(_Description):
     """A NAT gateway, as DescribeNatGateways of the EC2 API has it."""
 
     NatGatewayId: str

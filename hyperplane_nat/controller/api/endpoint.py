@@ -14,10 +14,9 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from hyperplane_nat.config.sections import Metrics
 from hyperplane_nat.config.values import FieldError, group_number
@@ -27,6 +26,9 @@ from hyperplane_nat.controller.api.requests import RequestError
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.hosts import meant_for
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _BACKLOG = 512
 """Connections that wait to be accepted, and that are accepted before others have their turn."""
@@ -131,23 +133,30 @@ def metrics_socket(address: str, port: int) -> socket.socket:
 
 
 def metrics_application(
-    registry: CollectorRegistry,
+    registry: Callable[[], CollectorRegistry],
     health: Callable[[], Mapping[str, str]],
     names: Collection[str] = (),
 ) -> web.Application:
     """
-    An application that serves `registry` at /metrics in the format the scraper asks for, and what
+    An application that serves `registry()` at /metrics in the format the scraper asks for, and what
     `health` tells at /healthz: a word for each process, "ok" if all is well.
 
-    It answers to `names`, loopback names, and the address that it is reached at.
+    `registry` is called for each scrape, in a thread, as is everything that takes Prometheus's
+    library: the first one imports it. The application answers to `names`, loopback names, and the
+    address that it is reached at.
     """
     scraping = asyncio.Lock()
 
+    def scrape(accepted: str) -> tuple[bytes, str]:
+        from prometheus_client.exposition import choose_encoder
+
+        encode, content_type = choose_encoder(accepted)
+        return encode(registry()), content_type
+
     async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         # One after the other: scrapes that nobody waits for must not keep the threads from others.
         async with scraping:
-            body = await in_thread(encode, registry)
+            body, content_type = await in_thread(scrape, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def healthz(_request: web.Request) -> web.Response:

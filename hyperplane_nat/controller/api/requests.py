@@ -173,7 +173,7 @@ class _AsConfig:
 class Request(BaseModel):
     """What all requests have in common."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class ApplyRequest(Request):

@@ -393,6 +393,10 @@ class Network:
             for link in left:
                 del self._links[link]
 
+    def prepare_services(self) -> None:
+        """Begin to load what the servers of a lab that is being made will need."""
+        self._services.prepare(self._service_specs(self._region.wanted()))
+
     async def follow_services(self, wanted: Wanted) -> None:
         """The servers in the VPCs and on hosts, which stand, the VPCs' resolvers, the writer of
         flow logs, and what runs handlers.

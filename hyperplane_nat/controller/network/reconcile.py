@@ -132,7 +132,3 @@ def service_specs(
                 command += ["--size-bytes", str(service.size_bytes)]
             specs.append(ServiceSpec(vpc.name, service.name, tuple(command), program[-1]))
     return specs
-
-
-RESOURCES = ("account", "vpc", "internet", "function", "pool")
-"""The sections of a configuration that `apply` may change."""

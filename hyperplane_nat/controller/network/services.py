@@ -2,19 +2,22 @@
 """The servers inside the customer VPCs, kept alive.
 
 They are what the lab's traffic goes to, not part of the gateway: each is `python -m netns.services`
-in its VPC's namespace, recognised again and restarted like a forwarder, without any hurry.
+in its VPC's namespace, recognised again and restarted like a forwarder, without any hurry. Those
+that begin with a lab are forked from one process (`controller.nursery`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hyperplane_nat.controller.errors import ControllerError
+from hyperplane_nat.controller.nursery import Nursery, bears
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, end
 from hyperplane_nat.controller.threads import in_thread
@@ -77,6 +80,9 @@ class ServiceSupervisor:
     def __init__(self, paths: LabPaths, specs: Sequence[ServiceSpec]) -> None:
         self._paths = paths
         self._services = [_Service(spec) for spec in specs]
+        self._nursery: asyncio.Task[Nursery] | None = None
+        self._spawning = asyncio.Lock()
+        """One at a time asks the nursery, so that waiting for it takes one thread."""
 
     def states(self) -> dict[str, tuple[bool, int]]:
         """By label: whether it runs, and how often it was restarted."""
@@ -96,14 +102,25 @@ class ServiceSupervisor:
             if service.process is not None and service.process.alive
         }
 
+    def prepare(self, specs: Iterable[ServiceSpec]) -> None:
+        """Have what these have in common loaded by the time that they begin."""
+        commands = [spec.command for spec in specs if bears(spec.command)]
+        if self._nursery is None and len(commands) > 1:
+            self._nursery = asyncio.create_task(
+                in_thread(Nursery, self._paths.directory, commands), name="nursery"
+            )
+
     async def start(self) -> None:
         """Adopt the services that run, start the others; returns when all listen."""
         await self._start(self._services)
 
     async def _start(self, services: Sequence[_Service]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for service in services:
-                group.create_task(self._begin(service))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for service in services:
+                    group.create_task(self._begin(service))
+        finally:
+            await self._end_nursery()
         for service in services:
             service.task = asyncio.create_task(
                 self._keep(service), name=f"service {service.spec.label}"
@@ -144,8 +161,15 @@ class ServiceSupervisor:
         for process in await self.stop():
             process.close()
 
+    async def _end_nursery(self) -> None:
+        task, self._nursery = self._nursery, None
+        if task is not None:
+            with contextlib.suppress(OSError):
+                await in_thread((await task).close)
+
     async def stop(self) -> list[Process]:
         """Stop supervising; the processes that are left, for `end`."""
+        await self._end_nursery()
         for service in self._services:
             if service.task is not None:
                 service.task.cancel()
@@ -171,20 +195,13 @@ class ServiceSupervisor:
 
     async def _launch(self, service: _Service) -> None:
         spec = service.spec
-
-        def spawn() -> Process:
-            service.process = Process.spawn(
-                spec.command,
-                spec.word,
-                directory=self._paths.directory,
-                pid_file=self._paths.service_pid(spec.vpc, spec.name),
-                log=self._paths.service_log(spec.vpc, spec.name),
-            )
-            return service.process
-
-        process = await in_thread(spawn)
+        process = await self._forked(service) or await self._spawned(service)
         deadline = time.monotonic() + START_SECONDS
         while "ready" not in process.output():
+            if not process.alive and process.adopted:
+                # The nursery knows how it ended; once more, by itself.
+                process.close()
+                process = await self._spawned(service)
             if not process.alive:
                 raise ControllerError(
                     f"service {spec.label} {process.describe_exit()}: "
@@ -196,6 +213,45 @@ class ServiceSupervisor:
                     f"(see {self._paths.service_log(spec.vpc, spec.name)})"
                 )
             await asyncio.sleep(0.01)
+
+    async def _forked(self, service: _Service) -> Process | None:
+        """The process as the nursery's, if there is one that can and does."""
+        spec, task = service.spec, self._nursery
+        if task is None or not bears(spec.command):
+            return None
+        try:
+            nursery = await asyncio.shield(task)
+        except OSError as error:
+            log.warning("servers are not forked: %s", error)
+            return None
+
+        def fork() -> Process | None:
+            # Assigned in the thread: a cancelled caller must not lose sight of the process.
+            service.process = nursery.spawn(
+                spec.command,
+                spec.word,
+                pid_file=self._paths.service_pid(spec.vpc, spec.name),
+                log=self._paths.service_log(spec.vpc, spec.name),
+            )
+            return service.process
+
+        async with self._spawning:
+            return await in_thread(fork)
+
+    async def _spawned(self, service: _Service) -> Process:
+        spec = service.spec
+
+        def spawn() -> Process:
+            service.process = Process.spawn(
+                spec.command,
+                spec.word,
+                directory=self._paths.directory,
+                pid_file=self._paths.service_pid(spec.vpc, spec.name),
+                log=self._paths.service_log(spec.vpc, spec.name),
+            )
+            return service.process
+
+        return await in_thread(spawn)
 
     async def _keep(self, service: _Service) -> None:
         pause = RESTART_PAUSE_SECONDS

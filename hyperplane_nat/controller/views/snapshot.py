@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
@@ -17,7 +18,9 @@ from hyperplane_nat.controller.views.interface_metrics import InterfaceMetrics
 from hyperplane_nat.controller.views.lab import MapReader
 from hyperplane_nat.controller.views.port_usage import PortNames
 from hyperplane_nat.engine.readers.flow_record_ring import read_figures
-from hyperplane_nat.metrics import LabSnapshot
+
+if TYPE_CHECKING:
+    from hyperplane_nat.metrics import LabSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ def snapshot(
     paths: LabPaths, state_map: MapReader, names: PortNames, running: Running
 ) -> LabSnapshot:
     """What is exported now."""
+    # With Prometheus's library, which a lab that nobody scrapes need not wait for.
+    from hyperplane_nat.metrics import LabSnapshot
+
     forwarder, functions, figures = running.forwarder, running.functions, running.figures
     environments = Counter(dict.fromkeys(names.interfaces.values(), 0))
     environments.update(views.attached_interfaces(functions.region).values())
