@@ -537,9 +537,15 @@ class Service:
         from hyperplane_nat.controller.trace import verdict
 
         self._open()
-        tables, slots = self._region.tables.copy(), frozenset(self._pool.slots)
-        file = self._paths.state_file
-        return await in_thread(verdict.traced_in, file, question, self._config, tables, slots)
+        return await in_thread(
+            verdict.traced_in,
+            self._paths.state_file,
+            question,
+            self._config,
+            self._region.tables.copy(),
+            frozenset(self._pool.slots),
+            forwards=self.forwarder.up,
+        )
 
     def interface_id(self, named: str) -> str | None:
         """The id of the network interface with that id or name."""

@@ -221,6 +221,13 @@ def test_a_port_where_nobody_listens(scene: Scene) -> None:
     assert scene.rules("client", OPEN)["listener"] == "hp-test-host-5"
 
 
+def test_without_a_forwarder_nobody_is_reached(scene: Scene) -> None:
+    scene.forwards = False
+    assert list(scene.failing("client", SITE, 80)) == ["gateway"]
+    assert list(scene.failing("lonely", SITE, 80)) == ["route", "gateway"]
+    assert list(scene.failing("env-30", SITE, 80)) == ["source", "gateway"]
+
+
 def test_who_cannot_send(scene: Scene) -> None:
     assert scene.failing("env-30", SITE, 80)["source"][1] == (
         "env-30 sends nothing: it is in the pool and has no interface"
@@ -292,4 +299,4 @@ def test_without_a_state_map_it_is_one_line(scene: Scene, directory: Path) -> No
     question = Question("open", STORE, 5432, "tcp")
     tables = scene.region.tables.copy()
     with pytest.raises(ControllerError, match="cannot trace in"):
-        traced_in(directory / "missing" / "map", question, scene.config, tables, ())
+        traced_in(directory / "missing" / "map", question, scene.config, tables, (), forwards=True)

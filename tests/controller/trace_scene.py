@@ -135,6 +135,7 @@ class Scene:
     sockets: Collection[tuple[str, str, int]] | None = None
     """Protocol, address and port; None: all there are."""
     map_file: Path | None = None
+    forwards: bool = True
     asked: list[str] = field(default_factory=list)
     """Namespaces that were looked into."""
 
@@ -155,7 +156,7 @@ class Scene:
         self, source: str, target: str, port: int | None = None, protocol: Protocol | None = None
     ) -> dict[str, Any]:
         question = Question(source, target, port, protocol or ("tcp" if port else "icmp"))
-        looks = Looks(self.listening, self.state_map)
+        looks = Looks(self.listening, self.state_map, self.forwards)
         tables = self.region.tables.copy()
         return traced(question, self.config, tables, range(1, 31), looks, MEMORY_DIRECTORY)
 

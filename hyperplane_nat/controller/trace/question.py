@@ -29,6 +29,8 @@ class Looks:
     """Whether a namespace has a socket for a protocol, address and port."""
     state_map: Callable[[], StateMap]
     """The state map, mapped anew; the caller closes it."""
+    forwards: bool = True
+    """Whether the forwarder moves packets."""
 
 
 @dataclass(frozen=True, slots=True)

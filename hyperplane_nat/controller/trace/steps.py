@@ -196,6 +196,8 @@ def ingress(journey: Journey) -> Step | None:
 def gateway(journey: Journey) -> Step | None:
     """What else keeps the engine from sending it on."""
     sent = journey.sent
+    if not journey.looks.forwards:
+        return Step("gateway", False, "forwarder", "the forwarder does not run: status tells why")
     if sent is None or sent.reason is DropReason.NONE:
         return None
     if not all(each.passes for each in journey.taken):

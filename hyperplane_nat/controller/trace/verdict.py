@@ -19,10 +19,16 @@ from netns.listening import listening
 
 
 def traced_in(
-    state_file: Path, question: Question, config: Config, tables: Tables, slots: Container[int]
+    state_file: Path,
+    question: Question,
+    config: Config,
+    tables: Tables,
+    slots: Container[int],
+    *,
+    forwards: bool,
 ) -> dict[str, Any]:
     """The same of the lab that has this state map. ModelError, ControllerError, NetnsError."""
-    looks = Looks(listening, lambda: StateMap.open(state_file))
+    looks = Looks(listening, lambda: StateMap.open(state_file), forwards)
     try:
         return traced(question, config, tables, slots, looks, state_file.parent)
     except (StateMapError, OSError) as error:
