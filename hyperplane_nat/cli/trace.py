@@ -58,12 +58,10 @@ def trace(
     if as_json:
         common.print_json(answer)
     else:
-        result = Table(
-            None,
-            [Column("step"), Column("outcome"), Column("what"), Column("rule", rank=1)],
-        )
+        result = Table(None, [Column("step"), Column("outcome"), Column("what, and by which rule")])
         for row in answer["steps"]:
-            result.add_row(row["step"], row["outcome"], row["text"], row["rule"] or "-")
+            what = "\n".join(filter(None, (row["text"], row["rule"])))
+            result.add_row(row["step"], row["outcome"], what)
         console = common.console()
         console.print(result)
         console.print(Remark(answer["verdict"]), soft_wrap=True)

@@ -34,9 +34,9 @@ def test_steps_and_the_verdict_are_shown(run: Run, api: FakeApi) -> None:
     done = run("trace", "shop/db", "site:80")
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [
-        "step\toutcome\twhat\trule",
-        "source\tpasses\thost shop/db, 10.0.1.4\teni-1",
-        "route\tfails\tno route\t-",
+        "step\toutcome\twhat, and by which rule",
+        "source\tpasses\thost shop/db, 10.0.1.4; eni-1",
+        "route\tfails\tno route",
         "# host shop/db does not reach site:80 by tcp: route: no route",
     ]
     asked = run("trace", "shop/db", "site:80", "--json")

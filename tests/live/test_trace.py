@@ -57,18 +57,18 @@ service = [{ name = "web", kind = "http", host = "store", port = 5432 }]
 def test_the_command(launch: Launch) -> None:
     lab = launch(environments=0, toml=TOML)
     done = lab.cli("trace", "client", "store.shop.internal:5432")
-    assert "\nlistener\tpasses\ta socket takes tcp 10.0.1.5:5432\t" in done.stdout
+    assert "\nlistener\tpasses\ta socket takes tcp 10.0.1.5:5432; " in done.stdout
     assert done.stdout.endswith("# host shop/client reaches store.shop.internal:5432 by tcp\n")
     done = lab.cli("trace", "client", "store.shop.internal:80", check=False)
     assert done.returncode == 1
-    assert "\ningress\tfails\tno rule of these groups admits 10.0.1.4\tdb (sg-" in done.stdout
+    assert "\ningress\tfails\tno rule of these groups admits 10.0.1.4; db (sg-" in done.stdout
     assert lab.cli("trace", "client", "10.0.1.4", check=False).returncode == 2
     found = lab.json("trace", "client", "10.0.1.5:5432")
     assert (found["reachable"], found["drop_reason"]) == (True, None)
     rule = {"protocol": "tcp", "ports": "80", "cidr": "10.0.1.0/24"}
     lab.client.patch("/v1/security-groups/db", {"authorize_ingress": [rule]})
     done = lab.cli("trace", "client", "10.0.1.5:80", check=False)
-    assert "\nlistener\tfails\tno socket takes tcp 10.0.1.5:80\t" in done.stdout
+    assert "\nlistener\tfails\tno socket takes tcp 10.0.1.5:80; " in done.stdout
     # Nothing of it is left, and nothing of it was the forwarder's.
     assert lab.rows("flows") == []
     assert list(lab.state_file.parent.glob("trace-*")) == []
