@@ -86,6 +86,17 @@ class Pair:
         }
 
 
+def rule_of(permission: dict[str, Any]) -> dict[str, Any]:
+    """A rule of a group as requests have it."""
+    protocol = permission["IpProtocol"].replace("-1", "all")
+    fields: dict[str, Any] = {"protocol": protocol}
+    if protocol in ("tcp", "udp"):
+        fields["ports"] = f"{permission['FromPort']}-{permission['ToPort']}"
+    if permission.get("IpRanges"):
+        return fields | {"cidr": permission["IpRanges"][0]["CidrIp"]}
+    return fields | {"group": permission["UserIdGroupPairs"][0]["GroupId"]}
+
+
 class Draft:
     """What a seed draws before the lab is there."""
 
@@ -352,7 +363,7 @@ class World:
     def __init__(self, lab: Lab, draft: Draft) -> None:
         self.lab, self._draw = lab, draft.random
         lab.cli("wait", "--timeout", "60")
-        wait_until(lambda: self._settled(), "all NAT gateways serve")
+        wait_until(lambda: len(self._serving()) == 3, "all NAT gateways serve")
         for row in lab.rows("functions"):
             lab.client.post(f"/v1/functions/{row['FunctionName']}/provision", {"count": 1})
         hosts, environments = lab.rows("hosts"), lab.rows("environments")
@@ -389,14 +400,35 @@ class World:
             (lab.vpc_namespace("internet"), (SITE, CLOCK)),
         ]
 
-    def _settled(self) -> bool:
-        return {row["State"] for row in self.lab.rows("nat-gateways")} == {"available"}
+    def _serving(self) -> set[str]:
+        """NAT gateways that packets pass."""
+        return {
+            row["NatGatewayName"]
+            for row in self.lab.rows("nat-gateways")
+            if row["State"] in ("available", "deleting")
+        }
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Servers of the test meanwhile."""
         with contextlib.closing(Listeners(self._draw, self.places)):
             yield
+
+    def change(self) -> None:
+        """A NAT gateway, a host and the rules of a group go, a rule comes."""
+        lab, gateway = self.lab, self._draw.choice(("out", "inside"))
+        lab.client.delete(f"/v1/nat-gateways/shop%2F{gateway}")
+        wait_until(lambda: gateway not in self._serving(), f"NAT gateway {gateway} is gone")
+        name = self._draw.choice(GROUPS)
+        (group,) = (row for row in lab.rows("security-groups") if row["GroupName"] == name)
+        if group["IpPermissions"]:
+            revoked = {"revoke_ingress": [rule_of(each) for each in group["IpPermissions"]]}
+            lab.client.patch(f"/v1/security-groups/{group['GroupId']}", revoked)
+        rule = {"protocol": "all", "cidr": f"10.0.{self._draw.randrange(4)}.0/24"}
+        lab.client.patch(f"/v1/security-groups/{group['GroupId']}", {"authorize_ingress": [rule]})
+        gone = f"shop/h{self._draw.randrange(2, HOSTS)}"
+        lab.client.delete(f"/v1/hosts/{gone.replace('/', '%2F')}")
+        del self.sources[gone]
 
     def pairs(self, count: int) -> list[Pair]:
         """Drawn, so many."""
