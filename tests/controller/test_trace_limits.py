@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY
@@ -40,18 +39,14 @@ def full(
     scene.region.ready(placement.environment)
     interface = tables.interfaces[placement.interface]
     wanted, vpc = scene.region.wanted(), tables.vpcs[interface.vpc_id]
-    with (
-        tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY) as place,
-        rehearsal(scene.config, wanted, vpc.number, interface.number, Path(place)) as engine,
-    ):
-        (scene.map_file,) = Path(place).glob("*/map")
-        packet = Packet("tcp", "169.254.100.2", *target)
-        for number in range(packets):
-            assert engine.send(replace(packet, source_port=1000 + number)).reason is DropReason.NONE
-        with closing(StateMap.open(scene.map_file, writable=True)) as state_map:
-            publish(state_map, interface.number, packets)
-        yield engine.send(packet).reason
-        scene.map_file = None
+    engine = rehearsal(scene.config, wanted, vpc.number, interface.number, MEMORY_DIRECTORY)
+    scene.held_map = engine.state_map
+    packet = Packet("tcp", "169.254.100.2", *target)
+    for number in range(packets):
+        assert engine.send(replace(packet, source_port=1000 + number)).reason is DropReason.NONE
+    publish(engine.state_map, interface.number, packets)
+    yield engine.send(packet).reason
+    scene.held_map = None
 
 
 @pytest.mark.parametrize(
@@ -91,6 +86,16 @@ def test_what_is_full_is_told(
             assert scene.rules("f", *target)["limits"] == rule
 
 
+def test_ports_of_mappings_are_towards_any(directory: Path) -> None:
+    mapped = {"mapping": "endpoint-independent"}
+    scene = scene_of(directory, nat=mapped, ports={"limit_per_remote": 3})
+    with full(scene, "f", 3, (OPEN, 80)) as said:
+        assert said is DropReason.PORT_ALLOCATION
+        assert list(scene.failing("f", STORE, 5432)) == ["limits"]
+        # A NAT gateway has ports of its own, for each remote endpoint.
+        assert scene.trace("client", SITE, 80)["reachable"]
+
+
 def test_flows_to_a_host_are_among_its_own(directory: Path) -> None:
     """As the engine counts them: a flow between two is one of each."""
     scene = scene_of(directory, ports={"limit_per_environment": 2})
@@ -101,19 +106,17 @@ def test_flows_to_a_host_are_among_its_own(directory: Path) -> None:
     )
     packet = Packet("tcp", str(client.address), OPEN, 80)
     back = Packet("tcp", OPEN, SITE, 80)
-    with (
-        tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY) as place,
-        rehearsal(scene.config, scene.region.wanted(), shop.number, None, Path(place)) as engine,
-    ):
-        (scene.map_file,) = Path(place).glob("*/map")
-        for port in (1000, 1001):
-            assert scene.trace("open", SITE, 80)["reachable"]
-            sent = engine.send(replace(packet, source_port=port), host=client.number)
-            assert sent.reason is DropReason.NONE
-        for name in ("open", "client"):
-            found = scene.failing(name, SITE, 80)
-            assert found["limits"][1] == f"host {name} has 2 flows of 2"
-        assert engine.send(back, host=taker.number).reason is DropReason.PORT_LIMIT_ENVIRONMENT
+    wanted = scene.region.wanted()
+    engine = rehearsal(scene.config, wanted, shop.number, None, MEMORY_DIRECTORY)
+    scene.held_map = engine.state_map
+    for port in (1000, 1001):
+        assert scene.trace("open", SITE, 80)["reachable"]
+        sent = engine.send(replace(packet, source_port=port), host=client.number)
+        assert sent.reason is DropReason.NONE
+    for name in ("open", "client"):
+        found = scene.failing(name, SITE, 80)
+        assert found["limits"][1] == f"host {name} has 2 flows of 2"
+    assert engine.send(back, host=taker.number).reason is DropReason.PORT_LIMIT_ENVIRONMENT
 
 
 def test_a_full_flow_table_is_told(directory: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
@@ -125,6 +125,18 @@ FUNCTIONS: list[dict[str, Any]] = [
 ]
 
 
+class _Held:
+    """A map that stays open when it is closed."""
+
+    def __init__(self, state_map: StateMap) -> None:
+        self._map = state_map
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._map, name)
+
+    def close(self) -> None: ...
+
+
 @dataclass
 class Scene:
     """A region, and who listens in it."""
@@ -134,7 +146,8 @@ class Scene:
     clock: Clock
     sockets: Collection[tuple[str, str, int]] | None = None
     """Protocol, address and port; None: all there are."""
-    map_file: Path | None = None
+    held_map: StateMap | None = None
+    """That of an engine; None: an empty one."""
     forwards: bool = True
     asked: list[str] = field(default_factory=list)
     """Namespaces that were looked into."""
@@ -144,8 +157,8 @@ class Scene:
         return self.sockets is None or (protocol, address, port) in self.sockets or port == 53
 
     def state_map(self) -> StateMap:
-        if self.map_file is not None:
-            return StateMap.open(self.map_file)
+        if self.held_map is not None:
+            return cast(StateMap, _Held(self.held_map))
         path = MEMORY_DIRECTORY / f"hyperplane-nat-test-{id(self)}.map"
         try:
             return StateMap.create(path, flows_max=8, slots_max=64, interfaces_max=64, hosts_max=32)

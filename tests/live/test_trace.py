@@ -71,7 +71,7 @@ def test_the_command(launch: Launch) -> None:
     assert "\nlistener\tfails\tno socket takes tcp 10.0.1.5:80; " in done.stdout
     # Nothing of it is left, and nothing of it was the forwarder's.
     assert lab.rows("flows") == []
-    assert list(lab.state_file.parent.glob("trace-*")) == []
+    assert list(lab.state_file.parent.glob("hyperplane-nat-trace-*")) == []
 
 
 @pytest.mark.slow

@@ -16,11 +16,10 @@ are taken, is not known here.
 
 from __future__ import annotations
 
+import secrets
 import struct
-import tempfile
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -67,9 +66,12 @@ class Outcome:
 class Rehearsal:
     """An engine, and what it was told of one VPC."""
 
-    def __init__(self, engine: Engine, configuration: Configuration) -> None:
-        self._engine = engine
-        self._configuration = configuration
+    def __init__(self, state_map: StateMap, room: Mapping[str, int], items: desired.Item) -> None:
+        self.state_map = state_map
+        """Where its flows are; in memory alone, for as long as it is there."""
+        self._engine = Engine(state_map)
+        self._configuration = Configuration(self._engine, _NoLinks(), **room)
+        deque(self._configuration.configure(items, 0), maxlen=0)
 
     def policy(self, *, interface: int | None = None, host: int | None = None) -> Policy | None:
         """The security groups of a network interface, or of a host; None lets everything pass."""
@@ -92,13 +94,12 @@ class Rehearsal:
         return Outcome(DropReason.NONE, interface=verdict.port, source=source)
 
 
-@contextmanager
 def rehearsal(
     config: Config, wanted: Wanted, vpc_number: int, interface: int | None, directory: Path
-) -> Iterator[Rehearsal]:
+) -> Rehearsal:
     """An engine for one VPC, and an environment at `interface`; `directory` is on a tmpfs.
 
-    Errors: StateMapError when that is full, OSError when nothing can be made in it.
+    Errors: StateMapError when that is full or nothing can be made in it.
     """
     told = [each for each in wanted.interfaces if vpc_number in (each.vpc_number, each.gateway_of)]
     hosts = [each for each in wanted.hosts if each.vpc_number == vpc_number]
@@ -128,12 +129,12 @@ def rehearsal(
         "interfaces_max": max(numbers) + 1,
         "hosts_max": max([0, *(each.number for each in wanted.hosts)]) + 1,
     }
-    with tempfile.TemporaryDirectory(dir=directory, prefix="trace-") as place:
-        state_map = StateMap.create(Path(place) / "map", flows_max=_FLOWS, **room)
-        engine = Engine(state_map)
-        configuration = Configuration(engine, _NoLinks(), **room)
-        deque(configuration.configure(items, 0), maxlen=0)
-        yield Rehearsal(engine, configuration)
+    path = directory / f"hyperplane-nat-trace-{secrets.token_hex(8)}"
+    try:
+        state_map = StateMap.create(path, flows_max=_FLOWS, **room)
+    finally:
+        path.unlink(missing_ok=True)
+    return Rehearsal(state_map, room, items)
 
 
 class _NoLinks:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hyperplane_nat.controller.forwarder.desired import DNS_PORT
 from hyperplane_nat.controller.trace import grants, room
 from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
@@ -28,9 +29,6 @@ from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.validation import INTERNET
 from netns.topology import host_namespace, vpc_namespace
-
-DNS_PORT = 53
-
 
 StepFunction = Callable[[Journey], Step | None]
 

@@ -31,7 +31,7 @@ def traced_in(
     looks = Looks(listening, lambda: StateMap.open(state_file), forwards)
     try:
         return traced(question, config, tables, slots, looks, state_file.parent)
-    except (StateMapError, OSError) as error:
+    except StateMapError as error:
         raise ControllerError(f"cannot trace in {state_file.parent}: {error}") from None
 
 
@@ -46,17 +46,16 @@ def traced(
     """
     GET /v1/trace, of tables that nobody changes; blocks. `directory` is on a tmpfs.
 
-    Errors: ModelError, StateMapError, OSError, NetnsError.
+    Errors: ModelError, StateMapError, NetnsError.
     """
     journey = journey_of(question, config, tables, slots, looks)
     sender = journey.sender
     if sender.vpc is None or journey.address is None:
         return _answer(journey)
     number = None if sender.interface is None else sender.interface.number
-    with rehearsal(config, journey.wanted, sender.vpc.number, number, directory) as engine:
-        journey.rehearsal = engine
-        journey.send()
-        return _answer(journey)
+    journey.rehearsal = rehearsal(config, journey.wanted, sender.vpc.number, number, directory)
+    journey.send()
+    return _answer(journey)
 
 
 def _answer(journey: Journey) -> dict[str, Any]:
