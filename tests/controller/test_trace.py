@@ -12,6 +12,7 @@ from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.trace.verdict import traced_in
 from hyperplane_nat.model.errors import ModelError
+from netns.errors import NetnsError
 from tests.controller.region_lab import RegionLab, talk
 from tests.controller.trace_scene import GUARDED, OPEN, OTHER, SITE, STORE, VPC, Scene, scene_of
 
@@ -158,7 +159,18 @@ def test_a_resolver_that_does_not_run_tells_nothing(
 ) -> None:
     monkeypatch.setattr(scene, "listening", lambda *_place: False)
     found = scene.failing("client", "site")
-    assert found == {"name": ("resolver of VPC shop", "the resolver does not run")}
+    words = "the resolver does not run: no socket takes udp 169.254.169.253:53"
+    assert found == {"name": ("resolver of VPC shop", words)}
+
+
+def test_a_namespace_that_is_gone_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_place: object) -> bool:
+        raise NetnsError("cannot open namespace x", "make it")
+
+    monkeypatch.setattr(scene, "listening", gone)
+    assert scene.failing("client", STORE, 5432) == {
+        "listener": ("hp-test-host-4", "cannot open namespace x (make it)")
+    }
 
 
 def test_a_name_that_somebody_else_knows_is_not_asked_for(directory: Path) -> None:

@@ -125,7 +125,7 @@ class Draft:
             ingress.append({"protocol": "all", "cidr": "10.0.0.0/16"})
         fields: dict[str, Any] = {"name": name, "ingress": ingress}
         if draw.random() < 0.3:
-            fields["egress"] = [self.rule(ingress=False) for _ in range(draw.randint(0, 5))]
+            fields["egress"] = [self.rule(ingress=False) for _ in range(draw.randint(2, 6))]
         return fields
 
     def groups(self, least: int) -> list[str]:

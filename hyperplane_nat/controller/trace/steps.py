@@ -18,6 +18,7 @@ To add a step, add a function to `STEPS`, where the packet meets it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from hyperplane_nat.controller.forwarder.desired import DNS_PORT
 from hyperplane_nat.controller.trace import grants, room
@@ -28,6 +29,7 @@ from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.validation import INTERNET
+from netns.errors import NetnsError
 from netns.topology import host_namespace, vpc_namespace
 
 StepFunction = Callable[[Journey], Step | None]
@@ -56,8 +58,8 @@ def name(journey: Journey) -> Step | None:
     if journey.address is None:
         return Step("name", False, where, f"there is no address of {target} (NXDOMAIN or empty)")
     namespace = vpc_namespace(journey.config.lab.name, vpc.name)
-    if not journey.looks.listening(namespace, "udp", str(LINK_LOCAL), DNS_PORT):
-        return Step("name", False, where, "the resolver does not run")
+    if why := _deaf(journey, namespace, "udp", str(LINK_LOCAL), DNS_PORT):
+        return Step("name", False, where, f"the resolver does not run: {why}")
     return Step("name", True, where, f"{target} is {journey.address}")
 
 
@@ -238,10 +240,22 @@ def listener(journey: Journey) -> Step | None:
     protocol = journey.question.protocol
     if protocol == "icmp":
         return Step("listener", True, where, "its kernel answers echo requests")
-    what = f"{protocol} {journey.address}:{journey.port}"
-    if journey.looks.listening(where, protocol, str(journey.address), journey.port):
-        return Step("listener", True, where, f"a socket takes {what}")
-    return Step("listener", False, where, f"no socket takes {what}")
+    if why := _deaf(journey, where, protocol, str(journey.address), journey.port):
+        return Step("listener", False, where, why)
+    text = f"a socket takes {protocol} {journey.address}:{journey.port}"
+    return Step("listener", True, where, text)
+
+
+def _deaf(
+    journey: Journey, where: str, protocol: Literal["tcp", "udp"], address: str, port: int
+) -> str:
+    """Why nobody in a namespace takes what comes there; empty when somebody does."""
+    try:
+        if journey.looks.listening(where, protocol, address, port):
+            return ""
+    except NetnsError as error:
+        return str(error)
+    return f"no socket takes {protocol} {address}:{port}"
 
 
 STEPS: tuple[StepFunction, ...] = (

@@ -27,7 +27,7 @@ def traced_in(
     *,
     forwards: bool,
 ) -> dict[str, Any]:
-    """The same of the lab that has this state map. ModelError, ControllerError, NetnsError."""
+    """The same of the lab that has this state map. ModelError, ControllerError."""
     looks = Looks(listening, lambda: StateMap.open(state_file), forwards)
     try:
         return traced(question, config, tables, slots, looks, state_file.parent)
@@ -46,7 +46,7 @@ def traced(
     """
     GET /v1/trace, of tables that nobody changes; blocks. `directory` is on a tmpfs.
 
-    Errors: ModelError, StateMapError, NetnsError.
+    Errors: ModelError, StateMapError.
     """
     journey = journey_of(question, config, tables, slots, looks)
     sender = journey.sender
