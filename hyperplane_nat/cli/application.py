@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "update-alias": _Verb("publishing", "update_alias"),
     "security-groups": _Verb("resources", "security_groups"),
     "flows": _Verb("flows", "flows"),
+    "trace": _Verb("trace", "trace"),
     "flow-logs": _Verb("flow_logs", "flow_logs"),
     "ports": _Verb("ports", "ports"),
     "top": _Verb("top", "top"),

@@ -40,6 +40,7 @@ from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.views import lab as views
 from hyperplane_nat.controller.views import port_usage, sums
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
@@ -529,6 +530,22 @@ class Service:
         self._open()
         names = self._port_names()
         return await in_thread(port_usage.usage_in, self._paths.state_file, wanted, names)
+
+    async def trace(self, question: Question) -> Mapping[str, Any]:
+        """GET /v1/trace."""
+        # Few ask for it, and a lab is not to wait for what it needs at its start.
+        from hyperplane_nat.controller.trace import verdict
+
+        self._open()
+        return await in_thread(
+            verdict.traced_in,
+            self._paths.state_file,
+            question,
+            self._config,
+            self._region.tables.copy(),
+            frozenset(self._pool.slots),
+            forwards=self.forwarder.up,
+        )
 
     def interface_id(self, named: str) -> str | None:
         """The id of the network interface with that id or name."""

@@ -295,6 +295,11 @@ def route_state(tables: Tables, table: RouteTable, route: Route) -> str:
     return ACTIVE if there else BLACKHOLE
 
 
+def route_to(table: RouteTable, address: IPv4Address) -> Route | None:
+    """The route of a table to an address outside its VPC: that of the longest prefix."""
+    return next((each for each in sorted_routes(table.routes) if address in each.destination), None)
+
+
 def sorted_routes(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """The longest prefix first."""
     return tuple(

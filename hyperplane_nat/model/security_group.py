@@ -36,6 +36,7 @@ from hyperplane_nat.model.entities import (
     InterfaceKind,
     NetworkInterface,
     Rule,
+    SecurityGroup,
     Service,
 )
 from hyperplane_nat.model.resources import ANYWHERE, Protocol
@@ -102,6 +103,16 @@ class HostPolicy:
         return {**self.outward.document(), "ingress": ingress}
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A rule of a security group, and what the forwarder is told for it."""
+
+    group: SecurityGroup
+    rule: Rule
+    rules: tuple[PolicyRule, ...]
+    """None for a rule that names a group without members."""
+
+
 ALLOW_ALL = Policy(None)
 
 
@@ -134,34 +145,53 @@ class Compiler:
         if not host.group_ids:
             return HostPolicy(Policy(None, guarded), None)
         ingress = tuple(
-            dict.fromkeys(
-                compiled
-                for group_id in host.group_ids
-                for rule in self._tables.groups[group_id].ingress
-                for compiled in self._towards(host.vpc_id, rule)
-            )
+            dict.fromkeys(each for grant in self.ingress_grants(host) for each in grant.rules)
         )
         outward = Policy(self._all_egress(host.vpc_id, host.group_ids), guarded)
         return HostPolicy(outward, ingress)
 
     def _guarded(self, member: NetworkInterface | Host) -> tuple[Guard, ...]:
         return tuple(
-            Guard(str(address), tuple(dict.fromkeys(self._admitting(member, services))))
+            Guard(
+                str(address),
+                tuple(
+                    dict.fromkeys(
+                        each for grant in self._admitting(member, services) for each in grant.rules
+                    )
+                ),
+            )
             for address, services in sorted(self._services.get(member.vpc_id, {}).items())
         )
 
     def _all_egress(self, vpc_id: str, group_ids: tuple[str, ...]) -> tuple[PolicyRule, ...]:
         egress = self._egress.get((vpc_id, group_ids))
         if egress is None:
+            grants = self._grants(vpc_id, group_ids, ingress=False)
             egress = self._egress[vpc_id, group_ids] = tuple(
-                dict.fromkeys(
-                    compiled
-                    for group_id in group_ids
-                    for rule in self._tables.groups[group_id].egress
-                    for compiled in self._towards(vpc_id, rule)
-                )
+                dict.fromkeys(each for grant in grants for each in grant.rules)
             )
         return egress
+
+    def egress_grants(self, member: NetworkInterface | Host) -> Iterable[Grant]:
+        """What each egress rule of the groups of an interface or a host comes to."""
+        return self._grants(member.vpc_id, member.group_ids, ingress=False)
+
+    def ingress_grants(self, host: Host) -> Iterable[Grant]:
+        """What each ingress rule of a host's groups comes to."""
+        return self._grants(host.vpc_id, host.group_ids, ingress=True)
+
+    def guard_grants(
+        self, member: NetworkInterface | Host, address: IPv4Address
+    ) -> Iterable[Grant]:
+        """What each ingress rule of a guarded address that admits this member comes to."""
+        services = self._services.get(member.vpc_id, {}).get(address, [])
+        return self._admitting(member, services)
+
+    def _grants(self, vpc_id: str, group_ids: tuple[str, ...], *, ingress: bool) -> Iterable[Grant]:
+        for group_id in group_ids:
+            group = self._tables.groups[group_id]
+            for rule in group.ingress if ingress else group.egress:
+                yield Grant(group, rule, tuple(self._towards(vpc_id, rule)))
 
     def _towards(self, vpc_id: str, rule: Rule) -> Iterable[PolicyRule]:
         if rule.cidr is not None:
@@ -172,16 +202,17 @@ class Compiler:
 
     def _admitting(
         self, member: NetworkInterface | Host, services: list[Service]
-    ) -> Iterable[PolicyRule]:
+    ) -> Iterable[Grant]:
         for service in services:
             for group_id in service.group_ids:
-                for rule in self._tables.groups[group_id].ingress:
+                group = self._tables.groups[group_id]
+                for rule in group.ingress:
                     if rule.cidr is not None:
                         admitted = member.address in rule.cidr
                     else:
                         admitted = rule.group_id in member.group_ids
                     if admitted:
-                        yield _compiled(rule, ANYWHERE)
+                        yield Grant(group, rule, (_compiled(rule, ANYWHERE),))
 
     def _members_of(self, vpc_id: str) -> dict[str, tuple[IPv4Address, ...]]:
         members = self._members.get(vpc_id)

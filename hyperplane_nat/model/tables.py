@@ -136,6 +136,14 @@ class Tables:
         """Take the entity out."""
         self._set(KIND_OF[type(entity)], entity.key, None)
 
+    def copy(self) -> Tables:
+        """The entities as they are, for whoever looks at them for longer."""
+        result = Tables()
+        for rows in self._rows.values():
+            for entity in rows.values():
+                result.put(entity)
+        return result
+
     def rows(self, kind: str) -> Iterable[Entity]:
         """All entities of a kind, in the order in which they came."""
         return self._rows[kind].values()

@@ -37,6 +37,7 @@ COMMANDS = [
     "update-alias",
     "security-groups",
     "flows",
+    "trace",
     "flow-logs",
     "ports",
     "top",

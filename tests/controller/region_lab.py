@@ -24,6 +24,8 @@ from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
+from hyperplane_nat.controller.trace.question import Looks, Question
+from hyperplane_nat.controller.trace.verdict import traced
 from hyperplane_nat.controller.views.lab import (
     EnvironmentFilter,
     FlowFilter,
@@ -253,6 +255,18 @@ class RegionLab:
             FlowReader(new_map(self.flows), wanted, {0: "eni-a", 1: "eni-b"}, lambda: NOW)
         )
         return self.readers[-1]
+
+    async def trace(self, question: Question) -> Mapping[str, Any]:
+        self._raise()
+        looks = Looks(lambda *_place: True, lambda: new_map(1))
+        return traced(
+            question,
+            Config.model_validate(self.document),
+            self.region.tables.copy(),
+            range(1, STATIC + POOL + 1),
+            looks,
+            Path("/dev/shm"),
+        )
 
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         self._raise()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from hyperplane_nat.model.wanted import wanted_of
 from tests.model.support import NONE, Scene, function, lab, service, vpc
 
 
@@ -73,3 +74,16 @@ def test_the_revision_ignores_environments_and_states() -> None:
     assert scene.region.network_revision == revision
     scene.apply(lab(function("orders"), function("mail", groups=("db",))))
     assert scene.region.network_revision != revision
+
+
+def test_a_copy_of_the_tables_asks_for_the_same_and_stays_as_it_is() -> None:
+    scene = Scene(function("orders"))
+    scene.active()
+    scene.run("orders")
+    copy, before = scene.region.tables.copy(), scene.region.wanted()
+    assert copy.environments == scene.region.tables.environments
+    scene.apply(lab(function("mail", groups=("db",))))
+    found = wanted_of(copy, scene.region.settings)
+    assert (found.interfaces, found.vpcs) == (before.interfaces, before.vpcs)
+    assert found.environments == before.environments
+    assert scene.region.wanted().interfaces != before.interfaces

@@ -318,6 +318,33 @@ class PortUsage(BaseModel):
     remotes: list[RemotePortsRow] = Field(description="The fullest first.")
 
 
+class TraceStep(BaseModel):
+    """What decides at one place of a packet's way."""
+
+    step: str = Field(description="name, source, egress, route, NAT gateway and so on.")
+    outcome: Literal["passes", "fails"]
+    rule: str = Field(description="The rule, route or thing that decides; empty without one.")
+    text: str
+
+
+class Trace(BaseModel):
+    """What the first packet of a flow meets, in order."""
+
+    source: str = Field(description="Who sends, in words.")
+    target: str
+    address: str | None = Field(description="Of the target; null where its name has none.")
+    port: int | None
+    protocol: Literal["tcp", "udp", "icmp"]
+    reachable: bool = Field(description="Whether no step fails.")
+    verdict: str = Field(description="One line, with what fails.")
+    drop_reason: str | None = Field(
+        description="What the gateway would count for it, where it drops it by its rules."
+    )
+    steps: list[TraceStep] = Field(
+        description="Those that its way leads by; behind the gateway only if it leaves that."
+    )
+
+
 class EventRow(BaseModel):
     """Something that an operator wants to know."""
 

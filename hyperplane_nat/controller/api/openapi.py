@@ -106,6 +106,14 @@ OPERATIONS = (
     ),
     Operation(
         "get",
+        "/v1/trace",
+        "What a packet from somebody to somebody would meet, and whether it arrives",
+        answers.Trace,
+        query=requests.TraceQuery,
+        errors=(400, 404),
+    ),
+    Operation(
+        "get",
         "/v1/events",
         "What happened lately, told once and counted",
         answers.EventRow,
@@ -280,13 +288,14 @@ def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
 def _query_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
     if operation.query is None:
         return
-    for name, schema in operation.query.model_json_schema()["properties"].items():
+    described = operation.query.model_json_schema()
+    for name, schema in described["properties"].items():
         # Null is what a query leaves out.
         kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
         yield {
             "name": name,
             "in": "query",
-            "required": False,
+            "required": name in described.get("required", ()),
             "description": schema["description"],
             "schema": {
                 key: value

@@ -308,6 +308,32 @@ class PortsQuery(Request):
     )
 
 
+class TraceQuery(Request):
+    """The query of GET /v1/trace."""
+
+    source: Annotated[str, Field(pattern="^[!-~]{1,272}$")] = Field(
+        description="An environment such as env-1, a host by name, VPC/name or id, or a function."
+    )
+    target: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,253}$")] = Field(
+        description="An IPv4 address, or a name that the resolver of the source is asked for."
+    )
+    port: Annotated[int | None, Field(ge=1, le=65535), BeforeValidator(_whole_number)] = Field(
+        default=None, description="Of TCP and UDP; ICMP has none."
+    )
+    protocol: Protocol | None = Field(
+        default=None, description="tcp where there is a port, else icmp."
+    )
+
+    @property
+    def chosen(self) -> Protocol:
+        """The protocol. RequestError where it does not go with the port."""
+        protocol = self.protocol or ("icmp" if self.port is None else "tcp")
+        if (protocol == "icmp") != (self.port is None):
+            what = "icmp has no port" if protocol == "icmp" else f"{protocol} needs a port"
+            raise RequestError(400, "invalid_parameter", f"{what} (write ADDRESS:PORT or ADDRESS)")
+        return protocol
+
+
 class EventQuery(Request):
     """The query of GET /v1/events."""
 

@@ -38,6 +38,7 @@ from hyperplane_nat.controller.api.requests import (
     PortsQuery,
     ProvisionRequest,
     RequestError,
+    TraceQuery,
     body_of,
     function_name,
     query_of,
@@ -45,6 +46,7 @@ from hyperplane_nat.controller.api.requests import (
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.views.lab import (
     EnvironmentFilter,
     FlowFilter,
@@ -101,6 +103,9 @@ class LabService(Protocol):
 
     async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
         """GET /v1/ports."""
+
+    async def trace(self, question: Question) -> Mapping[str, Any]:
+        """GET /v1/trace. Errors: ModelError, ControllerError."""
 
     def interface_id(self, named: str) -> str | None:
         """The id of the network interface with that id or name."""
@@ -188,6 +193,7 @@ def application(lab: LabService) -> web.Application:
     result.router.add_get("/v1/events", handlers.events)
     result.router.add_get("/v1/cold-starts", handlers.cold_starts)
     result.router.add_get("/v1/ports", handlers.ports)
+    result.router.add_get("/v1/trace", handlers.trace)
     result.router.add_get("/v1/tcp-states", handlers.tcp_states)
     result.router.add_get("/v1/verify", handlers.verify)
     result.router.add_get("/v1/config", handlers.config)
@@ -258,6 +264,11 @@ class _Handlers:
         address, port = asked.remote or (None, None)
         wanted = PortQuery(asked.top, self._interface_of(asked.interface), address, port)
         return web.json_response(await self._lab.ports(wanted))
+
+    async def trace(self, request: web.Request) -> web.Response:
+        asked = query_of(TraceQuery, request.query)
+        question = Question(asked.source, asked.target, asked.port, asked.chosen)
+        return web.json_response(await self._lab.trace(question))
 
     async def verify(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._lab.verify())

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Security groups in a trace: which rule of which group admits the packet.
+
+The whole is asked of the policy that the engine has, and each rule of a policy with that rule
+alone, compiled by the engine as well. What the whole admits and no rule does is the resolver's:
+queries to it leave whatever the groups say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+from hyperplane_nat.controller.trace.journey import Journey
+from hyperplane_nat.controller.trace.question import Step
+from hyperplane_nat.engine import DropReason, Policy, Rule
+from hyperplane_nat.model import entities
+from hyperplane_nat.model.entities import Host, NetworkInterface
+from hyperplane_nat.model.resources import Protocol
+from hyperplane_nat.model.security_group import Grant, PolicyRule
+
+_WITHHELD = (DropReason.LAMBDA_PORT, DropReason.LAMBDA_ICMP)
+
+
+def egress(journey: Journey) -> Step | None:
+    """The egress rules of the sender's groups."""
+    member, policy = journey.sender.member, _policy_of_sender(journey)
+    if member is None or journey.sent is None:
+        return None
+    if not member.group_ids or policy is None:
+        return Step("egress", True, "", "no security groups: everything may leave")
+
+    def admits(rules: list[Rule]) -> bool:
+        return _admitted(journey, Policy(str(member.address), egress=rules))
+
+    found = _first(journey.compiler.egress_grants(member), admits)
+    if found is not None:
+        return Step("egress", True, _rule(journey, found), "allowed")
+    # Before egress rules what is withheld is looked at, which is told by itself.
+    whole = _verdict(journey, policy)
+    if whole in (DropReason.NONE, DropReason.SECURITY_GROUP_INGRESS):
+        return Step("egress", True, "", "queries to the resolver leave whatever the groups say")
+    return Step("egress", False, _groups(journey, member), "no rule of these groups allows it")
+
+
+def withheld(journey: Journey) -> Step | None:
+    """The Lambda service's own rules."""
+    policy = _policy_of_sender(journey)
+    reason = DropReason.NONE if policy is None else _verdict(journey, policy)
+    if reason not in _WITHHELD or journey.sent is None:
+        return None
+    if reason is DropReason.LAMBDA_ICMP:
+        return Step("Lambda", False, "lambda.icmp", "Lambda carries no ICMP for functions")
+    rule = f"lambda.blocked_tcp_ports {journey.port}"
+    return Step("Lambda", False, rule, f"functions do not connect to TCP port {journey.port}")
+
+
+def ingress(journey: Journey) -> Step | None:
+    """The ingress rules of the groups of a host, or of a server on the router."""
+    sent = journey.sent
+    if sent is None or sent.reason not in (DropReason.NONE, DropReason.SECURITY_GROUP_INGRESS):
+        return None
+    if (host := journey.target_host) is not None:
+        return _into_host(journey, host)
+    member, address = journey.sender.member, journey.address
+    vpc = journey.sender.vpc
+    assert member is not None
+    assert address is not None
+    assert vpc is not None
+    group_ids = tuple(
+        dict.fromkeys(
+            group_id for each in journey.services_at(vpc.id) for group_id in each.group_ids
+        )
+    )
+    if not group_ids:
+        return None
+
+    def admits(rules: list[Rule]) -> bool:
+        return _admitted(journey, Policy(str(member.address), guarded={str(address): rules}))
+
+    found = _first(journey.compiler.guard_grants(member, address), admits)
+    if found is None:
+        rule = _names(journey, group_ids)
+        return Step("ingress", False, rule, "no rule of these groups admits the sender")
+    return Step("ingress", True, _rule(journey, found), "admitted")
+
+
+def _into_host(journey: Journey, host: Host) -> Step:
+    assert journey.sent is not None
+    assert journey.sender.member is not None
+    if not host.group_ids:
+        return Step(
+            "ingress", True, "", f"host {host.name} has no security groups: it takes everything"
+        )
+    seen = journey.sent.source or str(journey.sender.member.address)
+
+    def admits(rules: list[Rule]) -> bool:
+        policy = Policy(str(host.address), ingress=rules)
+        protocol, port = journey.question.protocol, journey.port
+        return policy.admits(protocol, seen, port) is DropReason.NONE
+
+    found = _first(journey.compiler.ingress_grants(host), admits)
+    if found is None:
+        rule = _groups(journey, host)
+        return Step("ingress", False, rule, f"no rule of these groups admits {seen}")
+    return Step("ingress", True, _rule(journey, found), f"{seen} is admitted")
+
+
+def _policy_of_sender(journey: Journey) -> Policy | None:
+    sender, rehearsal = journey.sender, journey.rehearsal
+    if rehearsal is None or journey.address is None:
+        return None
+    if sender.host is not None:
+        return rehearsal.policy(host=sender.host.number)
+    return rehearsal.policy(interface=None if sender.interface is None else sender.interface.number)
+
+
+def _verdict(journey: Journey, policy: Policy) -> DropReason:
+    return policy.verdict(journey.question.protocol, str(journey.address), journey.port)
+
+
+def _admitted(journey: Journey, policy: Policy) -> bool:
+    return _verdict(journey, policy) is DropReason.NONE
+
+
+def _first(grants: Iterable[Grant], admits: Callable[[list[Rule]], bool]) -> Grant | None:
+    return next((each for each in grants if admits(_told(each.rules))), None)
+
+
+def _told(rules: Iterable[PolicyRule]) -> list[Rule]:
+    return [Rule(**asdict(each)) for each in rules]
+
+
+# -- words
+
+
+def _rule(journey: Journey, grant: Grant) -> str:
+    return f"{grant.group.name} ({grant.group.id}): {_words(journey, grant.rule)}"
+
+
+def _words(journey: Journey, rule: entities.Rule) -> str:
+    ports = ""
+    if rule.protocol in (Protocol.TCP, Protocol.UDP):
+        ports = f" {rule.first}" if rule.first == rule.last else f" {rule.first}-{rule.last}"
+    other = str(rule.cidr)
+    if rule.group_id is not None:
+        other = f"group {journey.tables.groups[rule.group_id].name}"
+    return f"{rule.protocol.value}{ports} {other}"
+
+
+def _groups(journey: Journey, member: NetworkInterface | Host) -> str:
+    return _names(journey, member.group_ids)
+
+
+def _names(journey: Journey, group_ids: tuple[str, ...]) -> str:
+    groups = journey.tables.groups
+    return ", ".join(f"{groups[each].name} ({each})" for each in group_ids)

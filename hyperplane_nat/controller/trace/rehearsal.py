@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first packet of a flow on an engine of its own, which is told what the forwarder is told.
+
+Theory of operation
+-------------------
+What becomes of a packet is decided in the engine, in one place. So it is asked: one with an empty
+flow table, in a state map that lasts for the question, is configured as the forwarder's (the same
+items, reader and code) with what there is in the sender's VPC, and is given one packet on the
+sender's link. It drops the packet, and says why, or it says by which link the packet leaves, and
+from which address.
+
+Links are not in question, and so their indexes and hardware addresses are made up. The environment
+that sends is the only one, in slot 1. What depends on flows that there are, such as the ports that
+are taken, is not known here.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from hyperplane_nat.config.lab import Config
+from hyperplane_nat.controller.forwarder import desired
+from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap
+from hyperplane_nat.forwarder.configuration import Configuration
+from hyperplane_nat.model.wanted import Wanted
+from netns.topology import Host, Interface, Slot
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
+
+_FLOWS = 16
+_SLOT = 1
+_SYN = 0x02
+_ECHO_REQUEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a flow; the port of ICMP is 0, its source port the identifier."""
+
+    protocol: str
+    source: str
+    destination: str
+    port: int
+    source_port: int = 49152
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a packet. Who leaves by no link has been dropped."""
+
+    reason: DropReason
+    interface: int | None = None
+    """Number of the interface by whose link it leaves,"""
+    host: int | None = None
+    """or of the host."""
+    source: str = ""
+    """Its source address there."""
+
+
+class Rehearsal:
+    """An engine, and what it was told of one VPC."""
+
+    def __init__(self, state_map: StateMap, room: Mapping[str, int], items: desired.Item) -> None:
+        self.state_map = state_map
+        """Where its flows are; in memory alone, for as long as it is there."""
+        self._engine = Engine(state_map)
+        self._configuration = Configuration(self._engine, _NoLinks(), **room)
+        deque(self._configuration.configure(items, 0), maxlen=0)
+
+    def policy(self, *, interface: int | None = None, host: int | None = None) -> Policy | None:
+        """The security groups of a network interface, or of a host; None lets everything pass."""
+        if host is not None:
+            return self._configuration.hosts[host].policy
+        return None if interface is None else self._configuration.interfaces[interface].policy
+
+    def send(self, packet: Packet, *, host: int | None = None) -> Outcome:
+        """A packet on the link of a host, or of the environment."""
+        side, number = (Side.INSIDE, _SLOT) if host is None else (Side.HOST, host)
+        ours, theirs = _gateway_mac(side, number), _other_mac(side, number)
+        frame = bytes.fromhex((ours + theirs).replace(":", "")) + b"\x08\x00" + _datagram(packet)
+        verdict = self._engine.translate(frame, side, number, 0)
+        # Nobody answers for a next hop: the packet waits for it at the link by which it leaves.
+        if verdict.action not in (Action.FORWARD, Action.HOLD):
+            return Outcome(verdict.reason)
+        source = str(IPv4Address(verdict.frame[26:30]))
+        if verdict.side is Side.HOST:
+            return Outcome(DropReason.NONE, host=verdict.port, source=source)
+        return Outcome(DropReason.NONE, interface=verdict.port, source=source)
+
+
+def rehearsal(
+    config: Config, wanted: Wanted, vpc_number: int, interface: int | None, directory: Path
+) -> Rehearsal:
+    """An engine for one VPC, and an environment at `interface`; `directory` is on a tmpfs.
+
+    Errors: StateMapError when that is full or nothing can be made in it.
+    """
+    told = [each for each in wanted.interfaces if vpc_number in (each.vpc_number, each.gateway_of)]
+    hosts = [each for each in wanted.hosts if each.vpc_number == vpc_number]
+    gateways = [each for each in wanted.nat_gateways if each.vpc_number == vpc_number]
+    items = desired.everything(
+        config,
+        [desired.interface(each, _link(each.vpc, each.number)) for each in told],
+        [desired.slot(config, _slot(), interface)],
+        [desired.host(each, _host(each.number)) for each in hosts],
+        route_tables=[
+            desired.route_table(each)
+            for each in wanted.route_tables
+            if each.vpc_number == vpc_number
+        ],
+        nat_gateways=[desired.nat_gateway(each) for each in gateways],
+    )
+    # Addresses of internet gateways name hosts and NAT gateways of other VPCs, too.
+    numbers = [0, *(each.number for each in wanted.interfaces)]
+    numbers += [each.number for each in wanted.nat_gateways]
+    for secondary in (
+        *(each.secondary for each in wanted.interfaces),
+        *(each.secondary for each in wanted.nat_gateways),
+    ):
+        numbers += [number for number, _ in secondary]
+    room = {
+        "slots_max": _SLOT + 1,
+        "interfaces_max": max(numbers) + 1,
+        "hosts_max": max([0, *(each.number for each in wanted.hosts)]) + 1,
+    }
+    path = directory / f"hyperplane-nat-trace-{secrets.token_hex(8)}"
+    try:
+        state_map = StateMap.create(path, flows_max=_FLOWS, **room)
+    finally:
+        path.unlink(missing_ok=True)
+    return Rehearsal(state_map, room, items)
+
+
+class _NoLinks:
+    """No packet path."""
+
+    def link_slot(self, number: int, interface_index: int) -> None: ...
+    def link_interface(self, number: int, interface_index: int) -> None: ...
+    def link_host(self, number: int, interface_index: int) -> None: ...
+    def unlink(self, interface_index: int) -> None: ...
+    def send_outside(self, interface: int, frame: bytes) -> None: ...
+
+
+def _gateway_mac(side: Side, number: int) -> str:
+    return f"02:{side:02x}:00:01:{number >> 8:02x}:{number & 255:02x}"
+
+
+def _other_mac(side: Side, number: int) -> str:
+    return f"02:{side:02x}:00:02:{number >> 8:02x}:{number & 255:02x}"
+
+
+def _index(side: Side, number: int) -> int:
+    return (side + 1) << 17 | number
+
+
+def _link(vpc: str, number: int) -> Interface:
+    side = Side.OUTSIDE
+    index, own, other = _index(side, number), _gateway_mac(side, number), _other_mac(side, number)
+    return Interface("", vpc, index, own, other)
+
+
+def _slot() -> Slot:
+    side = Side.INSIDE
+    macs = _other_mac(side, _SLOT), _gateway_mac(side, _SLOT)
+    return Slot(_SLOT, _index(side, _SLOT), "", *macs)
+
+
+def _host(number: int) -> Host:
+    side = Side.HOST
+    return Host(number, _index(side, number), _other_mac(side, number), _gateway_mac(side, number))
+
+
+def _datagram(packet: Packet) -> bytes:
+    source, destination = IPv4Address(packet.source).packed, IPv4Address(packet.destination).packed
+    number = PROTOCOLS[packet.protocol]
+    if packet.protocol == "tcp":
+        content = struct.pack(
+            "!HHIIBBHHH", packet.source_port, packet.port, 1, 0, 5 << 4, _SYN, 1024, 0, 0
+        )
+    elif packet.protocol == "udp":
+        content = struct.pack("!HHHH", packet.source_port, packet.port, 8, 0)
+    else:
+        content = struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, packet.source_port, 1)
+    place, pseudo = 2, b""
+    if packet.protocol != "icmp":
+        place = 16 if packet.protocol == "tcp" else 6
+        pseudo = source + destination + struct.pack("!HH", number, len(content))
+    content = _sealed(content, place, pseudo)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), 1, 0x4000, 64, number, 0)
+    return _sealed(header + source + destination, 10) + content
+
+
+def _sealed(data: bytes, place: int, pseudo: bytes = b"") -> bytes:
+    """With the internet checksum at its place (RFC 1071)."""
+    whole = pseudo + data
+    total = sum(struct.unpack(f"!{len(whole) // 2}H", whole))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return data[:place] + struct.pack("!H", ~total & 0xFFFF) + data[place + 2 :]

@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab drawn by a seed to trace in, what listens in it, and packets that are really sent.
+
+Theory of operation
+-------------------
+Route tables of subnets, groups, their rules, who has which of them, public addresses, and who
+listens where are drawn; what there is of each kind is not, so that every kind of obstacle is met.
+Functions have an environment each, which nobody uses: the test's sockets are opened in its
+namespace.
+
+What counts as an answer: a connection that is accepted, a datagram that comes back, an echo reply.
+A datagram is a DNS query, which resolvers answer and echo servers send back. All packets of a batch
+are under way at once; who is said to be reached is waited for longer than who is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dns.message
+
+from netns import namespace, sockets, topology
+from tests.live.lab import Lab, wait_until
+
+SITE, CLOCK = "198.51.100.80", "198.51.100.81"
+WEB, GUARDED, ECHO = "10.0.9.80", "10.0.9.81", "10.0.9.82"
+TABLES = ("main", "public", "private", "private", "audit", "astray")
+SUBNETS = ("a", "b", "c", "d")
+PORTS = (7, 25, 53, 80, 81, 5432, 8080)
+GROUPS = ("g0", "g1", "g2", "g3")
+HOSTS = 8
+FUNCTIONS = 5
+
+PATIENCE_SECONDS, IMPATIENCE_SECONDS = 10.0, 1.5
+AGAIN_SECONDS = 0.4
+
+Where = tuple[str, str, int]
+"""Protocol, address, and port, 0 for ICMP."""
+
+
+def toml(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else f'"{value}"'
+
+
+def section(name: str, fields: dict[str, Any]) -> str:
+    return "\n".join([f"[[{name}]]", *(f"{key} = {toml(each)}" for key, each in fields.items())])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Who sends what to whom."""
+
+    source: str
+    """As `trace` takes it."""
+    namespace: str
+    target: str
+    """An address or a name."""
+    protocol: str
+    port: int
+
+    @property
+    def query(self) -> dict[str, object]:
+        """Of GET /v1/trace."""
+        port = None if self.protocol == "icmp" else self.port
+        return {
+            "source": self.source,
+            "target": self.target,
+            "protocol": self.protocol,
+            "port": port,
+        }
+
+
+def rule_of(permission: dict[str, Any]) -> dict[str, Any]:
+    """A rule of a group as requests have it."""
+    protocol = permission["IpProtocol"].replace("-1", "all")
+    fields: dict[str, Any] = {"protocol": protocol}
+    if protocol in ("tcp", "udp"):
+        fields["ports"] = f"{permission['FromPort']}-{permission['ToPort']}"
+    if permission.get("IpRanges"):
+        return fields | {"cidr": permission["IpRanges"][0]["CidrIp"]}
+    return fields | {"group": permission["UserIdGroupPairs"][0]["GroupId"]}
+
+
+class Draft:
+    """What a seed draws before the lab is there."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def rule(self, *, ingress: bool) -> dict[str, Any]:
+        draw = self.random
+        protocol = draw.choice(("tcp", "tcp", "udp", "icmp", "all"))
+        fields: dict[str, Any] = {"protocol": protocol}
+        if protocol in ("tcp", "udp"):
+            first, last = sorted((draw.choice(PORTS), draw.choice(PORTS)))
+            fields["ports"] = str(first) if draw.random() < 0.4 else f"{first}-{last}"
+        if draw.random() < 0.4:
+            fields["group"] = draw.choice(GROUPS)
+        else:
+            networks = ["0.0.0.0/0", "10.0.0.0/16", "10.0.9.0/24", f"10.0.{draw.randrange(4)}.0/24"]
+            networks += ["192.0.2.0/24"] if ingress else ["198.51.100.0/24", "10.0.9.80/31"]
+            fields["cidr"] = draw.choice(networks)
+        return fields
+
+    def group(self, name: str) -> dict[str, Any]:
+        draw = self.random
+        ingress = [self.rule(ingress=True) for _ in range(draw.randint(1, 5))]
+        if draw.random() < 0.5:
+            ingress.append({"protocol": "all", "cidr": "10.0.0.0/16"})
+        fields: dict[str, Any] = {"name": name, "ingress": ingress}
+        if draw.random() < 0.3:
+            fields["egress"] = [self.rule(ingress=False) for _ in range(draw.randint(2, 6))]
+        return fields
+
+    def groups(self, least: int) -> list[str]:
+        return sorted(self.random.sample(GROUPS, self.random.randint(least, 2)))
+
+    def table(self, name: str, subnets: list[str], *routes: dict[str, Any]) -> dict[str, Any]:
+        return {"name": name, "subnets": subnets, "routes": list(routes)}
+
+    def toml(self) -> str:
+        draw, anywhere = self.random, "0.0.0.0/0"
+        chosen = {each: draw.choice(TABLES) for each in SUBNETS}
+        # One of each way out there is at any rate.
+        chosen |= dict(zip(draw.sample(SUBNETS, 2), ("public", "private"), strict=True))
+
+        def having(name: str) -> list[str]:
+            return [each for each, table in chosen.items() if table == name]
+
+        services = {"name": "router", "cidr": "10.0.9.0/24"}
+        shop: dict[str, Any] = {
+            "name": "shop",
+            "cidr": "10.0.0.0/16",
+            "internet_gateway": True,
+            "enable_dns_hostnames": draw.random() < 0.5,
+            "subnet": [
+                *({"name": each, "cidr": f"10.0.{n}.0/24"} for n, each in enumerate(SUBNETS)),
+                {"name": "gateways", "cidr": "10.0.8.0/24"},
+                {"name": "nowhere", "cidr": "10.0.7.0/24"},
+                services,
+            ],
+            "security_group": [self.group(each) for each in GROUPS],
+            "nat_gateway": [
+                {"name": "out", "subnet": "gateways", "elastic_addresses": ["203.0.113.10"]},
+                {"name": "inside", "subnet": "gateways", "connectivity": "private"},
+                {"name": "lost", "subnet": "nowhere", "elastic_addresses": ["203.0.113.11"]},
+            ],
+            "route_table": [
+                self.table(
+                    "public",
+                    [*having("public"), "gateways"],
+                    {"destination": anywhere, "internet_gateway": True},
+                ),
+                self.table(
+                    "private",
+                    having("private"),
+                    {"destination": anywhere, "nat_gateway": "out"},
+                    {"destination": f"{CLOCK}/32", "nat_gateway": "inside"},
+                    {"destination": "192.0.2.192/26", "host": "h0"},
+                ),
+                self.table(
+                    "audit", having("audit"), {"destination": anywhere, "nat_gateway": "inside"}
+                ),
+                self.table(
+                    "astray", having("astray"), {"destination": anywhere, "nat_gateway": "lost"}
+                ),
+            ],
+            "host": [self.host(number) for number in range(HOSTS)],
+            "service": [
+                {"name": "web", "kind": "http", "address": WEB, "port": 80},
+                {"name": "echo", "kind": "udp-echo", "address": ECHO, "port": 7},
+                {
+                    "name": "guarded",
+                    "kind": "http",
+                    "address": GUARDED,
+                    "port": 80,
+                    "security_groups": self.groups(1),
+                },
+                {"name": "on-host", "kind": "http", "host": "h1", "port": 8080},
+            ],
+        }
+        other = {
+            "name": "other",
+            "cidr": "10.0.0.0/16",
+            "enable_dns_support": False,
+            "subnet": [{"name": "o", "cidr": "10.0.0.0/24"}],
+            "security_group": [{"name": "all"}],
+            "host": [
+                {"name": "x0", "subnet": "o", "address": "10.0.0.20"},
+                {"name": "x1", "subnet": "o", "address": "10.0.0.99"},
+            ],
+        }
+        functions = [
+            {
+                "name": f"f{number}",
+                "vpc": "shop",
+                "subnets": [draw.choice(SUBNETS)],
+                "security_groups": self.groups(1),
+                "networking": "interface-per-environment" if number == 0 else "hyperplane",
+            }
+            for number in range(FUNCTIONS)
+        ]
+        functions += [
+            {"name": "hook", "networking": "none"},
+            {"name": "abroad", "vpc": "other", "subnets": ["o"], "security_groups": ["all"]},
+        ]
+        return "\n".join(
+            [
+                "[lifecycle]\ntime_scale = 1000.0\nwarm_idle_seconds = 1e6\n[pool]\nsize = 10",
+                f"[lambda]\nicmp = {toml(draw.random() < 0.5)}",
+                section("internet", {"name": "site", "kind": "http", "address": SITE, "port": 80}),
+                section(
+                    "internet", {"name": "clock", "kind": "udp-echo", "address": CLOCK, "port": 7}
+                ),
+                section("vpc", shop),
+                section("vpc", other),
+                *(section("function", each) for each in functions),
+            ]
+        )
+
+    def host(self, number: int) -> dict[str, Any]:
+        draw = self.random
+        fields: dict[str, Any] = {
+            "name": f"h{number}",
+            "subnet": draw.choice(SUBNETS),
+            "security_groups": self.groups(0),
+        }
+        if draw.random() < 0.5:
+            fields["public_address"] = True
+        return fields
+
+
+class Listeners:
+    """Sockets of the test that take what comes, all over the lab; echo servers in one thread."""
+
+    def __init__(self, draw: random.Random, places: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """`places` are namespaces with their addresses; some ports of them get a socket."""
+        self._stack = contextlib.ExitStack()
+        self._datagrams: list[socket.socket] = []
+        self._ending, self._end = socket.socketpair()
+        for where, addresses in places:
+            for protocol in ("tcp", "udp"):
+                for port in draw.sample(PORTS, len(PORTS) - 1):
+                    address = draw.choice(("", "", "::", *addresses))
+                    if protocol == "udp" and len(addresses) > 1:
+                        # One at all addresses would answer from another than it was asked at.
+                        address = draw.choice(addresses)
+                    # A server of the lab's own may be there.
+                    with contextlib.suppress(OSError):
+                        self._open(where, protocol, address, port)
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+
+    def _open(self, where: str, protocol: str, address: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        opened = self._stack.enter_context(namespace.call(where, socket.socket, family, kind))
+        opened.bind((address, port))
+        if protocol == "tcp":
+            opened.listen(512)
+        else:
+            opened.setblocking(False)
+            self._datagrams.append(opened)
+
+    def _answer(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._ending, *self._datagrams], [], [])
+            if self._ending in ready:
+                return
+            for each in ready:
+                with contextlib.suppress(OSError):
+                    data, peer = each.recvfrom(2048)
+                    each.sendto(data, peer)
+
+    def close(self) -> None:
+        self._end.close()
+        self._thread.join(5)
+        self._ending.close()
+        self._stack.close()
+
+
+@dataclass
+class Shot:
+    """A packet that is under way, or has arrived or not."""
+
+    pair: Pair
+    address: str
+    deadline: float
+    socket: socket.socket
+    answered: bool | None = None
+    last: float = 0.0
+
+    def go(self, now: float) -> None:
+        """Send, or send again."""
+        self.last = now
+        if self.pair.protocol == "udp":
+            query = dns.message.make_query("trace.internal", "A").to_wire()
+            with contextlib.suppress(OSError):
+                self.socket.sendto(query, (self.address, self.pair.port))
+        elif self.pair.protocol == "icmp":
+            with contextlib.suppress(OSError):
+                self.socket.sendto(sockets.echo_request(1, 1, b"x"), (self.address, 0))
+
+    def look(self) -> None:
+        """See what has come."""
+        if self.pair.protocol == "tcp":
+            error = self.socket.connect_ex((self.address, self.pair.port))
+            if error in (0, errno.EISCONN):
+                self.answered = True
+            elif error not in (errno.EINPROGRESS, errno.EALREADY):
+                self.answered = False
+            return
+        try:
+            if self.socket.recvfrom(2048)[1][0] == self.address:
+                self.answered = True
+        except BlockingIOError:
+            return
+        except OSError:
+            self.answered = False
+
+
+def shoot(pairs: Sequence[tuple[Pair, str, bool]]) -> list[bool]:
+    """Whether each pair's address answers; with whether that is expected, for patience."""
+    with contextlib.ExitStack() as stack:
+        shots: list[Shot] = []
+        now = time.monotonic()
+        for pair, address, expected in pairs:
+            kind: Any = "ping" if pair.protocol == "icmp" else pair.protocol
+            opened = stack.enter_context(sockets.open_one(pair.namespace, kind))
+            deadline = now + (PATIENCE_SECONDS if expected else IMPATIENCE_SECONDS)
+            shots.append(Shot(pair, address, deadline, opened))
+        while waiting := [each for each in shots if each.answered is None]:
+            now = time.monotonic()
+            for each in waiting:
+                if now - each.last > AGAIN_SECONDS:
+                    each.go(now)
+                each.look()
+                if each.answered is None and now > each.deadline:
+                    each.answered = False
+            select.select([], [], [], 0.005)
+        return [bool(each.answered) for each in shots]
+
+
+class World:
+    """The lab of a seed, up."""
+
+    def __init__(self, lab: Lab, draft: Draft) -> None:
+        self.lab, self._draw = lab, draft.random
+        lab.cli("wait", "--timeout", "60")
+        wait_until(lambda: len(self._serving()) == 3, "all NAT gateways serve")
+        for row in lab.rows("functions"):
+            lab.client.post(f"/v1/functions/{row['FunctionName']}/provision", {"count": 1})
+        hosts, environments = lab.rows("hosts"), lab.rows("environments")
+        self.sources = {
+            f"{row['VpcName']}/{row['HostName']}": topology.host_namespace(lab.name, row["Number"])
+            for row in hosts
+        }
+        self._own = {
+            f"{row['VpcName']}/{row['HostName']}": row["PrivateIpAddress"] for row in hosts
+        }
+        for row in environments:
+            if row["state"] != "pooled":
+                name = row["name"] if self._draw.random() < 0.5 else row["function"] or row["name"]
+                self.sources[name] = row["namespace"]
+        self._others = [
+            *(row["address"] for row in lab.rows("interfaces")),
+            *(row["PublicIpAddress"] for row in hosts if row["PublicIpAddress"]),
+            *("10.0.0.1", "10.0.0.2", "10.0.9.1", "10.0.2.77", "169.254.169.253"),
+            *("198.51.100.99", "203.0.113.10", "192.0.2.200", "192.0.2.1", "8.8.8.8"),
+            "169.254.100.1",
+        ]
+        self._likely = [*(row["PrivateIpAddress"] for row in hosts), WEB, GUARDED, ECHO]
+        self._likely += [SITE, CLOCK] * 3
+        self._names = [
+            *(f"{row['HostName']}.{row['VpcName']}.internal" for row in hosts),
+            *("site", "clock.internet.internal", "web.shop.internal", "nobody.internal"),
+            "ip-10-0-9-80.ec2.internal",
+        ]
+        self.places: list[tuple[str, Sequence[str]]] = [
+            (self.sources[name], (address,)) for name, address in self._own.items()
+        ]
+        self.places += [
+            (lab.vpc_namespace("shop"), (WEB, GUARDED, ECHO, "10.0.0.1", "10.0.0.2")),
+            (lab.vpc_namespace("internet"), (SITE, CLOCK)),
+        ]
+
+    def _serving(self) -> set[str]:
+        """NAT gateways that packets pass."""
+        return {
+            row["NatGatewayName"]
+            for row in self.lab.rows("nat-gateways")
+            if row["State"] in ("available", "deleting")
+        }
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Servers of the test meanwhile."""
+        with contextlib.closing(Listeners(self._draw, self.places)):
+            yield
+
+    def change(self) -> None:
+        """A NAT gateway, a host and the rules of a group go, a rule comes."""
+        lab, gateway = self.lab, self._draw.choice(("out", "inside"))
+        lab.client.delete(f"/v1/nat-gateways/shop%2F{gateway}")
+        wait_until(lambda: gateway not in self._serving(), f"NAT gateway {gateway} is gone")
+        name = self._draw.choice(GROUPS)
+        (group,) = (row for row in lab.rows("security-groups") if row["GroupName"] == name)
+        if group["IpPermissions"]:
+            revoked = {"revoke_ingress": [rule_of(each) for each in group["IpPermissions"]]}
+            lab.client.patch(f"/v1/security-groups/{group['GroupId']}", revoked)
+        rule = {"protocol": "all", "cidr": f"10.0.{self._draw.randrange(4)}.0/24"}
+        lab.client.patch(f"/v1/security-groups/{group['GroupId']}", {"authorize_ingress": [rule]})
+        gone = f"shop/h{self._draw.randrange(2, HOSTS)}"
+        lab.client.delete(f"/v1/hosts/{gone.replace('/', '%2F')}")
+        del self.sources[gone]
+
+    def pairs(self, count: int) -> list[Pair]:
+        """Drawn, so many."""
+        found: list[Pair] = []
+        names = sorted(self.sources)
+        while len(found) < count:
+            source = self._draw.choice(names)
+            targets = (self._likely, self._likely, self._likely, self._others, self._names)
+            target = self._draw.choice(self._draw.choice(targets))
+            vpc, _, host = source.partition("/")
+            # No packet leaves it.
+            if target in (self._own.get(source), f"{host}.{vpc}.internal"):
+                continue
+            protocol = self._draw.choice(("tcp", "tcp", "udp", "udp", "icmp"))
+            port = 0 if protocol == "icmp" else self._draw.choice(PORTS)
+            found.append(Pair(source, self.sources[source], target, protocol, port))
+        return found
+
+    def resolved(self, pair: Pair) -> str | None:
+        """What the resolver answers the source of a pair for its target."""
+        if pair.target[0].isdigit():
+            return pair.target
+        query = dns.message.make_query(pair.target, "A")
+        opened = namespace.call(pair.namespace, socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        with opened:
+            opened.settimeout(AGAIN_SECONDS)
+            for _ in range(3):
+                try:
+                    opened.sendto(query.to_wire(), ("169.254.169.253", 53))
+                    answer = dns.message.from_wire(opened.recv(2048))
+                except OSError:
+                    continue
+                records = [item.to_text() for rrset in answer.answer for item in rrset]
+                return records[0] if records else None
+        return None
