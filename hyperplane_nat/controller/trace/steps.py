@@ -5,9 +5,9 @@ Theory of operation
 -------------------
 A step looks at a journey and says what decides there and how, or None where the way does not lead
 by it. Whatever the engine decides is asked of it: routes and gateways by the packet that was sent,
-rules of groups one by one by policies of their own (`grants`). So no step has a rule of its own to
-get wrong; what it has is the words. What the engine drops for a reason that no step has told, the
-step `gateway` tells, so that a packet that is dropped never passes here.
+rules of groups one by one by policies of their own (`grants`). What it drops for a reason that no
+step has told, the step `gateway` tells, so that a packet that is dropped never passes here. Which
+route is named is worked out beside it (`model.gateways.route_to`): whether one passes is not.
 
 Who comes behind the gateway is looked at only when the packet leaves it: then steps know by which
 link, and from which address.
