@@ -114,6 +114,8 @@ class Planner:
         # Its numbers are fixed; what comes behind it takes what is left.
         self._provide()
         for vpc in self._wanted.vpcs:
+            self._gateways.attach(self._vpcs[vpc.name], vpc)
+        for vpc in self._wanted.vpcs:
             self._make_hosts(self._vpcs[vpc.name], vpc.hosts)
         for vpc in self._wanted.vpcs:
             self._make_services(self._vpcs[vpc.name], vpc.services)
@@ -249,7 +251,6 @@ class Planner:
             self._subnets[vpc.name, subnet.name] = self._declared(subnet)
         self._check_networks(vpc, wanted)
         self._make_groups(vpc, wanted)
-        self._gateways.attach(vpc, wanted)
 
     def _check_networks(self, vpc: Vpc, wanted: VpcResource) -> None:
         """What stays beside the declared subnets does not overlap them."""

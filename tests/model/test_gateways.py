@@ -20,7 +20,17 @@ from hyperplane_nat.model.resources import (
     VpcResource,
 )
 from hyperplane_nat.model.wanted import WantedInterface, WantedRoute
-from tests.model.support import Scene, address, function, lab, network, refusal, service, vpc
+from tests.model.support import (
+    Scene,
+    address,
+    function,
+    interface,
+    lab,
+    network,
+    refusal,
+    service,
+    vpc,
+)
 from tests.model.test_hosts import command, lines
 
 ALL = network("0.0.0.0/0")
@@ -98,6 +108,19 @@ def test_a_declaration_from_its_first_line_to_its_last() -> None:
     ]
     assert lines(scene, lab(vpcs=()))[-1][:3] == ("delete", "vpc", "customer")
     assert scene.region.tables.route_tables == {}
+
+
+def test_interfaces_of_the_file_keep_their_numbers_beside_an_internet_gateway() -> None:
+    scene = Scene()
+    own = (interface("eni-a", "10.0.1.100"), interface("eni-b", "10.0.1.101", "10.0.1.102"))
+    scene.apply(replace(declared(PUBLIC), interfaces=own, environments=2))
+    numbers = {
+        each.id: [each.number, *(number for number, _ in each.secondary)]
+        for each in scene.region.tables.interfaces.values()
+    }
+    assert (numbers["eni-a"], numbers["eni-b"]) == ([0], [1, 2])
+    taken = [number for each in numbers.values() for number in each]
+    assert sorted(taken) == sorted(set(taken))
 
 
 def test_a_table_becomes_the_main_one_and_ceases_to_be() -> None:
