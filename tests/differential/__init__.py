@@ -16,9 +16,10 @@ A script knows what must come of each of its steps when the NAT does nothing wro
 and unchanged, the end that was asked for, a refusal where nobody listens. A conversation is carried
 when all came so. The one rule: what nft carries, the gateway carries.
 
-Impairments and deadlines are such that TCP always comes through: losses below a tenth, thirty
-seconds for a step. The time-outs of both NATs are a twentieth of the RFCs', while the kernels'
-timers for sending again are what they always are: a NAT is not blamed for forgetting in between.
+Impairments and deadlines are such that TCP always comes through: losses below a tenth, few in a
+handshake, thirty seconds for a step. The time-outs of both NATs are a twentieth of the RFCs',
+while the kernels' timers for sending again are what they always are: a NAT is not blamed for
+forgetting in between.
 
 Half-open ends are made by TCP_REPAIR: a socket that is closed under repair says nothing, like a
 host that has lost its power. Its kernel knows nothing of the connection from then on.
@@ -39,6 +40,14 @@ What chance must not decide
   It is lost where a script wants that, and the script knows what follows.
 * A reset is sent when everything before it is acknowledged: one that overtakes data is challenged
   (RFC 5961, section 3.2), and neither challenge nor answer would be repeated.
+* Of a connection's opening chance takes one packet at each side of the NAT at most
+  (`impairment.OPENING_LOSSES`). A handshake is tried again after 1, 2, 4 and 8 seconds, and as long
+  as it took is its first measured round trip with timestamps (RFC 7323, section 4): the timer for
+  sending again is three times that (RFC 6298, section 2). After four losses, 15 seconds, data that
+  is lost waits up to 45 seconds, beyond the deadline of a step, with either NAT. And chance would
+  strike one world alone, every time: where the server still holds an old connection, a port outside
+  that comes again (RFC 4787, REQ-1) costs a challenge, its answer and another SYN, so that the
+  packets that are lost are others than behind nft, which takes another port.
 * A SYN with data is not duplicated: Fast Open may deliver such data twice (RFC 7413, section 2).
 * No SYN has its number in the window of an earlier one of the same port of which a duplicate may be
   late. Where the server never had that connection, or has it no more, the duplicate half opens it

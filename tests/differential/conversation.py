@@ -129,7 +129,7 @@ class Impairment:
 
     loss: float = 0.0
     """A reset is never lost by chance: nobody would send it again, so what comes of it would be
-    chance as well. `faults` can lose one."""
+    chance as well. `faults` can lose one. Few of a handshake, see `impairment.OPENING_LOSSES`."""
     duplicate: float = 0.0
     """Never a SYN with data: Fast Open may deliver it twice (RFC 7413, section 2)."""
     reorder: float = 0.0

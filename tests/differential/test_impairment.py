@@ -9,7 +9,15 @@ import pytest
 
 from tests.differential import generation, scripts
 from tests.differential.conversation import End, Fault, Impairment, Segment
-from tests.differential.impairment import ACK, FIN, RST, SYN, Line, segment_of
+from tests.differential.impairment import (
+    ACK,
+    FIN,
+    OPENING_LOSSES,
+    RST,
+    SYN,
+    Line,
+    segment_of,
+)
 from tests.differential.middlebox import Middlebox
 
 COUNT = 4000
@@ -72,6 +80,38 @@ def test_directions_do_not_disturb_each_other() -> None:
 
 def test_a_reset_is_never_lost_by_chance() -> None:
     assert all(fates(Impairment(loss=0.9), Segment.RST))
+
+
+HANDSHAKE = (
+    (End.CLIENT, Segment.SYN),
+    (End.SERVER, Segment.SYN_ACK),
+    (End.CLIENT, Segment.ACK),
+)
+
+
+def lost_of_an_opening(line: Line) -> int:
+    fates = [line.fate(end, segment, 0) for _ in range(COUNT) for end, segment in HANDSHAKE]
+    return fates.count(())
+
+
+@pytest.mark.parametrize("end", [Segment.DATA, Segment.FIN])
+def test_chance_takes_little_of_an_opening(end: Segment) -> None:
+    """And of the next one of the same port as much; what comes between is as exposed as ever."""
+    line = Line(Impairment(loss=0.5), "1/1", End.CLIENT)
+    assert lost_of_an_opening(line) == OPENING_LOSSES
+    line.fate(End.SERVER, end, 1)
+    after = [line.fate(End.CLIENT, Segment.ACK, 0) for _ in range(COUNT)]
+    assert 0.2 < after.count(()) / COUNT < 0.3
+    assert lost_of_an_opening(line) == OPENING_LOSSES
+
+
+def test_what_a_fault_takes_of_an_opening_counts() -> None:
+    lost = Fault(End.CLIENT, End.SERVER, Segment.SYN_ACK, count=OPENING_LOSSES + 1)
+    line = Line(Impairment(loss=0.5, faults=(lost,)), "1/1", End.CLIENT)
+    line.fate(End.CLIENT, Segment.SYN, 0)
+    for _ in range(lost.count):
+        assert line.fate(End.SERVER, Segment.SYN_ACK, 0) == ()
+    assert lost_of_an_opening(line) == 0
 
 
 def test_data_in_a_syn_is_not_repeated() -> None:
