@@ -227,6 +227,28 @@ def test_a_version_or_alias_is_named_in_one_of_aws_ways(
     play(tmp_path, work)
 
 
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])
+@pytest.mark.parametrize("arn", ["arn:aws:lambda:us-east-1:444455556666:function:f:2", None])
+def test_the_account_that_is_named_is_told(tmp_path: Path, kind: str, arn: str | None) -> None:
+    async def work(scene: Scene) -> None:
+        await scene.invoke(FunctionName=arn or "f:2", InvocationType=kind)
+        asked = scene.controller.asked[0]
+        assert (asked["function"], asked["account"]) == ("f:2", "444455556666" if arn else None)
+
+    play(tmp_path, work)
+
+
+def test_what_does_not_match_is_told_as_aws_does(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        named = "arn:aws:lambda:us-east-1:12:function:f"
+        _, _, text = await scene.refused(FunctionName=named)
+        assert text.startswith(f"1 validation error detected: Value '{named}' at 'functionName' ")
+        _, _, text = await scene.refused(InvocationType="Later")
+        assert "Value 'Later' at 'invocationType' failed to satisfy constraint: " in text
+
+    play(tmp_path, work)
+
+
 def test_without_a_payload_the_event_is_empty(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         assert json.loads((await scene.invoke())["Payload"])["event"] == {}
@@ -339,8 +361,13 @@ def test_what_the_controller_refuses(tmp_path: Path, code: str, status: int) -> 
             "InvalidParameterValueException",
             400,
         ),
-        ({"LogType": "All"}, "InvalidParameterValueException", 400),
-        ({"InvocationType": "Later"}, "InvalidParameterValueException", 400),
+        ({"LogType": "All"}, "ValidationException", 400),
+        ({"InvocationType": "Later"}, "ValidationException", 400),
+        ({"Qualifier": "a.b"}, "ValidationException", 400),
+        ({"FunctionName": "arn:aws:lambda:us-east-1::function:f"}, "ValidationException", 400),
+        ({"FunctionName": "arn:aws:s3:us-east-1:1:bucket"}, "ValidationException", 400),
+        ({"FunctionName": "1111:function:f"}, "ValidationException", 400),
+        ({"FunctionName": "what is this"}, "ValidationException", 400),
     ],
 )
 def test_what_is_refused_at_the_door(
