@@ -108,6 +108,7 @@ class Functions:
             (lambda: True, self._pass_time),
             (self.published.missing, self.published.keep),
             (region.reaped, self._take_down),
+            (self.published.former, self.published.drop),
             (region.deleting, network.remove_interfaces),
             (lambda: network.changed, network.follow),
             (lambda: network.retired, network.release_numbers),

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -28,7 +29,12 @@ from netns.cgroups import Family, Mounts
 from netns.errors import NetnsError
 
 _ADDRESS = "127.0.0.1"
+_TIDY_SECONDS = 5.0
+"""How long former code may stay in memory that nobody uses."""
+
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+log = logging.getLogger(__name__)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -98,8 +104,19 @@ async def _run(arguments: argparse.Namespace) -> None:
             await stack.enter_async_context(served(handlers, access_key, socket_))
         server = await handlers.link.serve(directory / unix_socket.RUNTIME)
         stack.callback(server.close)
+        tidying = asyncio.create_task(_tidy(box), name="tidy")
+        stack.callback(tidying.cancel)
         print("ready", flush=True)
         await stop.wait()
+
+
+async def _tidy(box: Sandbox) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_SECONDS)
+        try:
+            await asyncio.to_thread(box.tidy)
+        except NetnsError as error:
+            log.error("%s", error)
 
 
 def _listener(port: int, former: int | None) -> socket.socket:

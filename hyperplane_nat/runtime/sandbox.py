@@ -34,14 +34,14 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hyperplane_nat.runtime import layers as layering
-from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError, directory_of
+from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError
+from hyperplane_nat.runtime.unpacked import Unpacked
 from hyperplane_nat.runtime.variables import (
     LANGUAGE_DIRECTORY,
     RUNTIME_API,
@@ -97,6 +97,8 @@ class Started:
     """The number of the runtime's own process; 0 when it is not known."""
     group: Group | None = None
     """Its control group."""
+    unpacked: list[Path] = field(default_factory=list)
+    """What it uses of `Unpacked`."""
 
     @property
     def freezes(self) -> bool:
@@ -140,7 +142,7 @@ class Sandbox:
         self._groups = groups
         self._uploads = uploads
         self._etc = etc
-        self._unpacking = threading.Lock()
+        self._unpacked = Unpacked(_CODE)
         self.missing: list[str] = []
         """What the host does not offer, a line each."""
         if not syscalls.mounts_read_only():
@@ -185,6 +187,7 @@ class Sandbox:
         group.make(memory_bytes=memory_mb << 20, processes=PROCESSES_MAX)
         # Closed at once where the start fails.
         output, theirs = os.pipe2(os.O_CLOEXEC)
+        used: list[Path] = []
         try:
             with group.members() as groups:
                 program = namespace.run_in_thread(
@@ -197,9 +200,11 @@ class Sandbox:
                         groups=groups,
                         tmp_bytes=ephemeral_storage_mb << 20,
                         layers=layers,
+                        used=used,
                     )
                 )
         except BaseException as error:
+            self._unpacked.leave(used)
             os.close(output)
             group.remove()
             if isinstance(error, OSError):
@@ -208,14 +213,30 @@ class Sandbox:
         finally:
             os.close(theirs)
         os.set_blocking(output, False)
-        return Started(program, output, program.own_pid(), group)
+        return Started(program, output, program.own_pid(), group, used)
 
     def kill(self, started: Started) -> None:
         """Kill a runtime with whatever it has started, wherever that is; NetnsError."""
         started.process.kill()
         started.process.wait(_ENDING_SECONDS)
+        self._unpacked.leave(started.unpacked)
         if started.group is not None:
             started.group.remove()
+
+    def tidy(self) -> None:
+        """Give back what was unpacked of code that is no function's any more; NetnsError."""
+
+        def work() -> None:
+            syscalls.unshare(syscalls.CLONE_FS)
+            syscalls.setns(self._template, syscalls.CLONE_NEWNS)
+            self._unpacked.give_back()
+
+        if not self._unpacked.unused:
+            return
+        try:
+            namespace.run_in_thread(work)
+        except OSError as error:
+            raise from_errno("cannot give code back", error.errno or 0) from None
 
     def _start(
         self,
@@ -228,6 +249,7 @@ class Sandbox:
         groups: Membership,
         tmp_bytes: int,
         layers: Sequence[Path],
+        used: list[Path],
     ) -> launch.Program:
         with namespace.opened(name) as descriptor:
             syscalls.unshare(syscalls.CLONE_FS)
@@ -235,11 +257,8 @@ class Sandbox:
         files.be_called(self._etc)
         syscalls.setns(self._template, syscalls.CLONE_NEWNS)
         try:
-            with self._unpacking:
-                found = _UPLOADS / code.name if code.parent == self._uploads else code
-                shown = {TASK_ROOT: directory_of(found, _CODE)}
-                if layers:
-                    shown[layering.OPT] = layering.directory_of(layers, shown[TASK_ROOT], _CODE)
+            found = _UPLOADS / code.name if code.parent == self._uploads else code
+            shown = self._unpacked.use(found, layers, used)
         except CodeError as error:
             raise EntrypointError(str(error)) from None
         for directory, said in zip(shown.values(), (code, *layers), strict=False):
