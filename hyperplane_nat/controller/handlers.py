@@ -108,6 +108,7 @@ def runtime_specs(config: Config) -> list[ServiceSpec]:
         *("--port", str(settings.port)),
         *("--region", settings.region),
         *("--uid", str(settings.process_uid)),
+        *("--front-uid", str(config.lab.process_uid)),
         *("--time-scale", str(config.lifecycle.time_scale)),
         *("--program", identity()),
     )

@@ -21,15 +21,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from hyperplane_nat.runtime.environment import Box, Environment, Settings
+from hyperplane_nat.runtime.environment import Box, Environment
 from hyperplane_nat.runtime.errors import LambdaError
 from hyperplane_nat.runtime.invocation import Invocation, Outcome, Target
 from hyperplane_nat.runtime.link import Link
-from hyperplane_nat.runtime.logs import FunctionLog, log_path
-from hyperplane_nat.runtime.variables import Identity
+from hyperplane_nat.runtime.logs import FunctionLog, LogFile
+from hyperplane_nat.runtime.settings import settings_of
 
 EVENTS_MAX = 1000
 """Asynchronous invocations that wait or run; more are refused."""
@@ -56,20 +55,21 @@ class Handlers:
         self,
         box: Box,
         *,
-        directory: Path,
+        open_log: Callable[[str, str], LogFile],
         region: str,
         time_scale: float = 1.0,
         now: Callable[[], float] = time.time,
         missing: Sequence[str] = (),
     ) -> None:
-        """Logs go to `directory`; what lasts long on AWS lasts `time_scale` times less.
+        """`open_log` opens the log of a function that has a place in a network namespace, and may
+        block; what lasts long on AWS lasts `time_scale` times less.
 
         `missing` is what environments of this host do without, a line each.
         """
         self._missing = list(missing)
         self.link = Link(self._standing, self._begin_ahead)
         self._box = box
-        self._directory = directory
+        self._open_log = open_log
         self.region = region
         self._time_scale = time_scale
         self._now = now
@@ -185,27 +185,14 @@ class Handlers:
         if found is not None:
             # Of the same number, before.
             await found.close()
-        code = placed["code"]
         name = placed["function"]
-        settings = Settings(
-            identity=Identity(name, placed["memory_mb"], self.region, placed["version"]),
-            account=placed["account"],
-            code=Path(code["path"]),
-            handler=code["handler"],
-            runtime=code["runtime"],
-            environment=dict(placed["variables"]),
-            timeout_seconds=code["timeout_seconds"],
-            ephemeral_storage_mb=code["ephemeral_storage_mb"],
-            freeze=code["freeze"],
-            ahead=placed["ahead"],
-            layers=tuple(Path(each["path"]) for each in code["layers"]),
-        )
         if name not in self._logs:
-            self._logs[name] = FunctionLog(log_path(self._directory, name), self._now)
+            log_file = await asyncio.to_thread(self._open_log, placed["namespace"], name)
+            self._logs.setdefault(name, FunctionLog(log_file, self._now))
         made = Environment(
             number,
             placed["namespace"],
-            settings,
+            settings_of(placed, self.region),
             self._box,
             self._logs[name],
             on_gone=self._gone,

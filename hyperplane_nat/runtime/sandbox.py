@@ -41,6 +41,7 @@ from typing import Protocol
 
 from hyperplane_nat.runtime import layers as layering
 from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError
+from hyperplane_nat.runtime.settings import Settings
 from hyperplane_nat.runtime.unpacked import Unpacked
 from hyperplane_nat.runtime.variables import (
     LANGUAGE_DIRECTORY,
@@ -49,7 +50,7 @@ from hyperplane_nat.runtime.variables import (
     TASK_ROOT,
 )
 from netns import files, launch, namespace, syscalls
-from netns.cgroups import Family, Group, Membership
+from netns.cgroups import Family, Membership
 from netns.errors import NetnsError, from_errno
 
 CLIENT = "awslambdaric"
@@ -86,6 +87,29 @@ class Process(Protocol):
         """How the runtime has ended: its exit status, or the negative number of a signal."""
 
 
+class Standing(Protocol):
+    """The control group of a runtime; see `netns.cgroups.Group`."""
+
+    @property
+    def freezes(self) -> bool:
+        """Whether it can stand still."""
+
+    def freeze(self) -> None:
+        """Let it stand still."""
+
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    def out_of_memory(self) -> int:
+        """How many processes were killed for want of memory."""
+
+    def opened(self) -> dict[str, int]:
+        """What another process needs for all but `remove`: descriptors, to be closed."""
+
+    def remove(self) -> None:
+        """There is no more use for it."""
+
+
 @dataclass(slots=True)
 class Started:
     """A runtime that was started."""
@@ -95,10 +119,17 @@ class Started:
     """Where what it writes is read from; not blocking."""
     runs: int
     """The number of the runtime's own process; 0 when it is not known."""
-    group: Group | None = None
+    group: Standing | None = None
     """Its control group."""
     unpacked: list[Path] = field(default_factory=list)
     """What it uses of `Unpacked`."""
+
+    end: int = -1
+    """A descriptor that can be read when it has ended, where there is one already."""
+
+    def watched(self) -> int:
+        """A descriptor that can be read when it has ended, to be closed; to be asked once."""
+        return self.end if self.end >= 0 else os.pidfd_open(self.process.pid)
 
     @property
     def freezes(self) -> bool:
@@ -214,6 +245,18 @@ class Sandbox:
             os.close(theirs)
         os.set_blocking(output, False)
         return Started(program, output, program.own_pid(), group, used)
+
+    def begin(self, name: str, number: int, settings: Settings) -> Started:
+        """Start the runtime of environment `number` as `start` does, with what it is to have."""
+        return self.start(
+            name,
+            settings.code,
+            settings.runtime,
+            settings.variables(number),
+            memory_mb=settings.identity.memory_mb,
+            ephemeral_storage_mb=settings.ephemeral_storage_mb,
+            layers=settings.layers,
+        )
 
     def kill(self, started: Started) -> None:
         """Kill a runtime with whatever it has started, wherever that is; NetnsError."""

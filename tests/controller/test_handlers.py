@@ -82,7 +82,7 @@ def play(directory: Path, work: Callable[[Scene], Awaitable[None]]) -> None:
 
     async def body() -> None:
         scene = Scene(paths)
-        server = await scene.link.serve(paths.directory / RUNTIME)
+        server = await asyncio.start_unix_server(scene.link.talk, paths.directory / RUNTIME)
         try:
             await work(scene)
         finally:
