@@ -26,7 +26,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -41,6 +41,7 @@ ROOT = "hyperplane-nat"
 
 _PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.001
+_FILE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +191,30 @@ class Group:
         memory = self._limited.get("memory")
         if memory is None:
             return 0
-        name = "memory.events" if memory == self._unified else "memory.oom_control"
         with contextlib.suppress(FileNotFoundError):
-            for line in (memory / name).read_text(encoding="ascii").splitlines():
-                word, _, value = line.partition(" ")
-                if word == "oom_kill":
-                    return int(value)
+            return _killed((memory / self._kills).read_bytes())
         return 0
+
+    @property
+    def _kills(self) -> str:
+        memory = self._limited.get("memory")
+        return "memory.events" if memory == self._unified else "memory.oom_control"
+
+    def opened(self) -> dict[str, int]:
+        """Descriptors of the files by which another process does for it what `OpenGroup` does, as
+        far as they are there; to be closed.
+        """
+        wanted: dict[str, tuple[Path, int]] = {}
+        if self._unified is not None:
+            wanted["freeze"] = self._unified / "cgroup.freeze", os.O_WRONLY
+        if (memory := self._limited.get("memory")) is not None:
+            wanted["kills"] = memory / self._kills, os.O_RDONLY
+        found = {}
+        for name, (path, flags) in wanted.items():
+            # It may be gone already.
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = os.open(path, flags | os.O_CLOEXEC)
+        return found
 
     def remove(self) -> None:
         """Remove it; what `freezes` is killed before."""
@@ -208,6 +226,51 @@ class Group:
     def _directories(self) -> list[Path]:
         own = [] if self._unified is None else [self._unified]
         return own + self._legacy
+
+
+class OpenGroup:
+    """A group that another process has made and removes, by its `Group.opened`."""
+
+    def __init__(self, files: Mapping[str, int]) -> None:
+        self._files = dict(files)
+
+    @property
+    def freezes(self) -> bool:
+        """See `Group`."""
+        return "freeze" in self._files
+
+    def freeze(self) -> None:
+        """See `Group`."""
+        self._set_frozen(b"1")
+
+    def thaw(self) -> None:
+        """See `Group`."""
+        self._set_frozen(b"0")
+
+    def _set_frozen(self, value: bytes) -> None:
+        try:
+            os.pwrite(self._files["freeze"], value, 0)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise from_errno("cannot write cgroup.freeze", error.errno or 0) from None
+
+    def out_of_memory(self) -> int:
+        """See `Group`."""
+        if "kills" not in self._files:
+            return 0
+        try:
+            return _killed(os.pread(self._files["kills"], _FILE_BYTES, 0))
+        except OSError:
+            return 0
+
+    def opened(self) -> dict[str, int]:
+        """Copies of what it has; to be closed."""
+        return {name: os.dup(file) for name, file in self._files.items()}
+
+    def remove(self) -> None:
+        """Close what it has."""
+        while self._files:
+            os.close(self._files.popitem()[1])
 
 
 class Family:
@@ -281,6 +344,15 @@ def group_of(family: str, name: str) -> Group:
     """A group that another process has made, as far as that can freeze; there may be none."""
     unified = Mounts.find().unified
     return Group(None if unified is None else unified / ROOT / family / name, {})
+
+
+def _killed(told: bytes) -> int:
+    """How many processes the kernel has killed, of memory.events or memory.oom_control."""
+    for line in told.splitlines():
+        word, _, value = line.partition(b" ")
+        if word == b"oom_kill":
+            return int(value)
+    return 0
 
 
 def _names(directory: Path) -> list[str]:

@@ -138,6 +138,13 @@ SERVICE = Program(
     threads=True,
 )
 
+HANDLERS = Program(
+    "handlers",
+    # Sockets that listen are handed to it while it serves.
+    _COMMON | {"accept", "accept4", "listen"},
+    threads=True,
+)
+
 FLOW_LOGS = Program(
     "flow-logs",
     _COMMON

@@ -108,6 +108,7 @@ class Functions:
             (lambda: True, self._pass_time),
             (self.published.missing, self.published.keep),
             (region.reaped, self._take_down),
+            (self.published.former, self.published.drop),
             (region.deleting, network.remove_interfaces),
             (lambda: network.changed, network.follow),
             (lambda: network.retired, network.release_numbers),
@@ -443,17 +444,17 @@ class Functions:
 
     # --- handlers: `handlers.Placing` ---
 
-    def checked(self, function: str) -> None:
+    def checked(self, function: str, account: str | None = None) -> None:
         """ModelError when a handler of that function cannot be invoked."""
         self.region.advance()
-        found = self.region.function(function)
+        found = self.region.function(function, account)
         code_of(found)
         if found.state is not FunctionState.ACTIVE:
             raise not_ready(found)
 
-    async def begun(self, function: str) -> Mapping[str, Any]:
+    async def begun(self, function: str, account: str | None = None) -> Mapping[str, Any]:
         """A place for an invocation of a handler, and all that it is to know. ModelError."""
-        code_of(self.region.function(function))
+        code_of(self.region.function(function, account))
         placement, _ = await self._environment(function)
         number = self._counted(function, placement)
         self._handled.add(number)

@@ -56,10 +56,12 @@ class Placing(Protocol):
     def has_handlers(self) -> bool:
         """Whether there is a function with a handler, and so a process for it."""
 
-    def checked(self, function: str) -> None:
-        """Refuse a function that is not there, has no handler or is not Active."""
+    def checked(self, function: str, account: str | None) -> None:
+        """Refuse a function that is not there (in `account`, if one is named), has no handler or
+        is not Active.
+        """
 
-    async def begun(self, function: str) -> Mapping[str, Any]:
+    async def begun(self, function: str, account: str | None) -> Mapping[str, Any]:
         """A place for an invocation, its network ready, and the function as it is."""
 
     def ended(self, environment: int) -> None:
@@ -106,6 +108,7 @@ def runtime_specs(config: Config) -> list[ServiceSpec]:
         *("--port", str(settings.port)),
         *("--region", settings.region),
         *("--uid", str(settings.process_uid)),
+        *("--front-uid", str(config.lab.process_uid)),
         *("--time-scale", str(config.lifecycle.time_scale)),
         *("--program", identity()),
     )
@@ -231,9 +234,9 @@ class HandlerPlaces:
     async def _do(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         match asked["ask"]:
             case "check":
-                self._placing.checked(asked["function"])
+                self._placing.checked(asked["function"], asked.get("account"))
             case "begin":
-                return await self._placing.begun(asked["function"])
+                return await self._placing.begun(asked["function"], asked.get("account"))
             case "end":
                 self._placing.ended(asked["environment"])
             case "still":

@@ -372,12 +372,10 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def keeping(self, content: bytes) -> AsyncIterator[Archive]:
-        """The archive of a request, one request after the other: ModelError."""
-        # Until a function has it, another request would drop it.
-        async with self.at_work.published.keeping:
-            used = self.at_work.published.used()
+        """The archive of a request, until a function has it: ModelError."""
+        with self.at_work.published.keeping() as note:
             try:
-                archive = await in_thread(uploads.keep, self._paths.directory, content, used)
+                archive = await in_thread(uploads.keep, self._paths.directory, content)
             except CodeError as error:
                 raise ModelError(
                     "InvalidParameterValueException", str(error), "send another archive"
@@ -386,6 +384,7 @@ class Service:
                 raise ControllerError(
                     f"cannot keep the archive: {error.strerror} (is {self._paths.directory} full?)"
                 ) from None
+            note(archive)
             yield archive
 
     async def command(

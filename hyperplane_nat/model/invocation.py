@@ -69,6 +69,17 @@ def not_found(named: str) -> ModelError:
     )
 
 
+def not_permitted(named: str, account: str) -> ModelError:
+    """The error of a function in an account that none of the lab is permitted anything in."""
+    return ModelError(
+        "AccessDeniedException",
+        "The user is not authorized to perform: lambda:InvokeFunction on resource: "
+        f"{account}:function:{named} because no resource-based policy allows the "
+        "lambda:InvokeFunction action",
+        f"account {account} is not one of the lab's",
+    )
+
+
 def not_ready(function: Function) -> ModelError:
     """The error of an invocation of a function that is not Active."""
     if function.state is FunctionState.INACTIVE or function.state_reason_code == RESTORING:

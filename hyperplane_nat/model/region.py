@@ -42,6 +42,7 @@ from hyperplane_nat.model.invocation import (
     Invocations,
     Placement,
     not_found,
+    not_permitted,
     not_ready,
     wrong_state,
 )
@@ -278,13 +279,16 @@ class Region:
             if found.state is not EnvironmentState.TERMINATING:
                 self._lifecycle.give_up(found)
 
-    def function(self, name: str) -> Function:
+    def function(self, name: str, account: str | None = None) -> Function:
         """
-        A function by its name, or what a version or alias behind a colon names of it.
-        ResourceNotFoundException.
+        A function by its name, or what a version or alias behind a colon names of it; in that
+        account, if the one who asks names one. ResourceNotFoundException, AccessDeniedException.
         """
-        if (found := self.tables.function(name)) is None:
-            raise not_found(name)
+        if account is not None and account not in self.tables.accounts:
+            raise not_permitted(name, account)
+        found = self.tables.function(name)
+        if found is None or account not in (None, found.account_id):
+            raise not_found(name if account is None else f"{account}:function:{name}")
         return found
 
     def keep_code(self, function_id: str, path: str) -> None:

@@ -32,6 +32,7 @@ from hyperplane_nat.runtime.invocation import (
     EVENT_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     Outcome,
+    Target,
     trace_id,
 )
 
@@ -53,10 +54,16 @@ BODY_SECONDS = 20.0
 
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([A-Za-z0-9]+)/")
 _NAME = re.compile(
-    r"(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):)?(?:[0-9]{12}:)?(?:function:)?"
+    r"(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):)?(?:(?P<account>[0-9]{12}):)?(?:function:)?"
     r"(?P<name>[A-Za-z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST|[A-Za-z0-9_-]+))?"
 )
 _QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
+_NAME_AS_TOLD = (
+    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?"
+    r"(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?"
+)
+_QUALIFIER_AS_TOLD = "(|[a-zA-Z0-9$_-]+)"
+"""The Lambda API reference's, Invoke, which the errors name."""
 _TYPES = ("RequestResponse", "Event", "DryRun")
 _LOGS = ("None", "Tail")
 
@@ -167,16 +174,16 @@ class _Api:
         """Invoke."""
         kind = _choice(request, "X-Amz-Invocation-Type", _TYPES)
         logs = _choice(request, "X-Amz-Log-Type", _LOGS)
-        function = _function(request, self._handlers.region)
+        target = _target(request, self._handlers.region)
         payload = await _payload(request, kind)
         with self._connections.serving(request.protocol):
-            return await self._invoke(request, function, kind, logs, payload)
+            return await self._invoke(request, target, kind, logs, payload)
 
     async def _invoke(
-        self, request: web.Request, function: str, kind: str, logs: str, payload: bytes
+        self, request: web.Request, target: Target, kind: str, logs: str, payload: bytes
     ) -> web.Response:
         if kind == "DryRun":
-            await self._handlers.check(function)
+            await self._handlers.check(target)
             return self._answer(request, 204, b"")
         asked = {
             "request_id": request[_ID],
@@ -185,9 +192,9 @@ class _Api:
             "client_context": _client_context(request),
         }
         if kind == "Event":
-            await self._handlers.send(function, asked)
+            await self._handlers.send(target, asked)
             return self._answer(request, 202, b"")
-        outcome = await self._handlers.invoke(function, asked)
+        outcome = await self._handlers.invoke(target, asked)
         return self._answer(request, 200, outcome.payload, _told(outcome, logs))
 
     def _answer(
@@ -218,22 +225,26 @@ def _told(outcome: Outcome, logs: str) -> dict[str, str]:
 def _choice(request: web.Request, header: str, choices: tuple[str, ...]) -> str:
     value = request.headers.get(header, choices[0])
     if value not in choices:
-        raise LambdaError(
-            "InvalidParameterValueException",
-            f"Value '{value[:100]}' at '{header}' failed to satisfy constraint: Member must "
-            f"satisfy enum value set: [{', '.join(choices)}]",
-        )
+        member = f"{header[6].lower()}{header[7:].replace('-', '')}"
+        raise _invalid(value, member, f"enum value set: [{', '.join(choices)}]")
     return value
 
 
-def _function(request: web.Request, region: str) -> str:
-    """The name of what is invoked, with its qualifier behind a colon where it has one."""
+def _invalid(value: str, member: str, must_satisfy: str) -> LambdaError:
+    """What AWS's front door says of a parameter that it does not let in."""
+    return LambdaError(
+        "ValidationException",
+        f"1 validation error detected: Value '{value[:200]}' at '{member}' failed to satisfy "
+        f"constraint: Member must satisfy {must_satisfy}",
+    )
+
+
+def _target(request: web.Request, region: str) -> Target:
+    """What is invoked, by a name, a partial ARN or an ARN."""
     named = unquote(request.match_info["function"])
     match = _NAME.fullmatch(named)
     if match is None:
-        raise LambdaError(
-            "InvalidParameterValueException", f"{named[:200]!r} is not the name of a function"
-        )
+        raise _invalid(named, "functionName", f"regular expression pattern: {_NAME_AS_TOLD}")
     if match["region"] not in (None, region):
         raise LambdaError(
             "ResourceNotFoundException",
@@ -246,10 +257,9 @@ def _function(request: web.Request, region: str) -> str:
             "The derived qualifier from the function name does not match the specified qualifier.",
         )
     if qualifier and _QUALIFIER.fullmatch(qualifier) is None:
-        raise LambdaError(
-            "InvalidParameterValueException", f"{qualifier[:200]!r} is neither version nor alias"
-        )
-    return f"{match['name']}:{qualifier}" if qualifier else match["name"]
+        raise _invalid(qualifier, "qualifier", f"regular expression pattern: {_QUALIFIER_AS_TOLD}")
+    name = f"{match['name']}:{qualifier}" if qualifier else match["name"]
+    return Target(name, match["account"])
 
 
 async def _payload(request: web.Request, kind: str) -> bytes:

@@ -27,8 +27,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +37,7 @@ from hyperplane_nat.runtime import invocation as outcomes
 from hyperplane_nat.runtime.invocation import ANSWER_BYTES_MAX, UNHANDLED, Invocation, Outcome
 from hyperplane_nat.runtime.logs import PIPE_BYTES, TURN_BYTES, FunctionLog, Output, drain
 from hyperplane_nat.runtime.sandbox import EntrypointError, Started
-from hyperplane_nat.runtime.variables import Identity, of_handler
+from hyperplane_nat.runtime.settings import Settings
 from netns.errors import NetnsError
 
 INIT_SECONDS = 10.0
@@ -66,42 +65,11 @@ class Box(Protocol):
     def listen(self, name: str) -> socket.socket:
         """The socket of the Runtime API."""
 
-    def start(
-        self,
-        name: str,
-        code: Path,
-        runtime: str,
-        variables: Any,
-        *,
-        memory_mb: int,
-        ephemeral_storage_mb: int,
-        layers: Sequence[Path],
-    ) -> Started:
-        """Start a runtime."""
+    def start(self, name: str, number: int, settings: Settings) -> Started:
+        """Start a runtime of environment `number`, in network namespace `name`."""
 
     def kill(self, started: Started) -> None:
         """Kill it with whatever it has started."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """A function, as one of its environments has it for as long as it is there."""
-
-    identity: Identity
-    account: str
-    code: Path
-    handler: str
-    runtime: str
-    environment: dict[str, str]
-    timeout_seconds: float
-    ephemeral_storage_mb: int
-    """Size of its `/tmp`."""
-    freeze: bool = True
-    """Whether it stands still between invocations."""
-    ahead: bool = False
-    """Whether it is initialized before it is invoked: provisioned concurrency."""
-    layers: tuple[Path, ...] = ()
-    """What is in its `/opt`, the uppermost last."""
 
 
 class _Runtime:
@@ -115,6 +83,9 @@ class _Runtime:
         """It has asked for an invocation."""
         self.ended: asyncio.Future[int] = loop.create_future()
         """Its exit status."""
+        self.is_over = False
+        """It has ended, and its status may not be known yet."""
+        self.ending: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[bytes] = loop.create_future()
         """What it has told of an initialization that has failed."""
         self.asks = asyncio.Event()
@@ -174,7 +145,7 @@ class Environment:
             outcome = outcomes.failed("Runtime.Unknown", f"{error}")
         finally:
             self.busy = False
-        if self._runtime is not None and self._runtime.ended.done():
+        if self._runtime is not None and self._runtime.is_over:
             # It has answered and ended before anybody took note of either.
             outcome.gone = True
         outcome.tail = self._output.tail
@@ -320,26 +291,10 @@ class Environment:
             self._server = await loop.create_server(
                 lambda: _Connection(self._http, loop), sock=listener
             )
-        settings = self.settings
-        variables = of_handler(
-            settings.identity,
-            settings.environment,
-            handler=settings.handler,
-            runtime=settings.runtime,
-            ahead=settings.ahead,
-            log_stream=f"{time.strftime('%Y/%m/%d')}/[{settings.identity.version}]env-{self.number}",
-        )
         self._runtime = runtime = _Runtime()
         try:
             started = await asyncio.to_thread(
-                self._box.start,
-                self._namespace,
-                settings.code,
-                settings.runtime,
-                variables,
-                memory_mb=settings.identity.memory_mb,
-                ephemeral_storage_mb=settings.ephemeral_storage_mb,
-                layers=settings.layers,
+                self._box.start, self._namespace, self.number, self.settings
             )
         except BaseException:
             self._runtime = None
@@ -347,7 +302,7 @@ class Environment:
         runtime.started = started
         loop = asyncio.get_running_loop()
         loop.add_reader(started.output, self._read_output)
-        watched = os.pidfd_open(started.process.pid)
+        watched = started.watched()
         loop.add_reader(watched, self._note_end, runtime, watched)
         return runtime
 
@@ -367,7 +322,11 @@ class Environment:
     def _note_end(self, runtime: _Runtime, watched: int) -> None:
         asyncio.get_running_loop().remove_reader(watched)
         os.close(watched)
-        runtime.ended.set_result(runtime.started.process.wait())
+        runtime.is_over = True
+        runtime.ending = asyncio.create_task(self._learn_end(runtime), name="end")
+
+    async def _learn_end(self, runtime: _Runtime) -> None:
+        runtime.ended.set_result(await asyncio.to_thread(runtime.started.process.wait))
         if not self.busy and not self._closed:
             self._on_gone(self.number)
 

@@ -16,6 +16,7 @@ STATUSES = {
     "SubnetIPAddressLimitReachedException": 502,
     "TooManyRequestsException": 429,
     "UnrecognizedClientException": 403,
+    "ValidationException": 400,
 }
 """Lambda API, Invoke, "Errors", and its common errors, but for RequestTooLargeException, which the
 service calls RequestEntityTooLargeException. What is not here is the service's: 500.

@@ -21,15 +21,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from hyperplane_nat.runtime.environment import Box, Environment, Settings
+from hyperplane_nat.runtime.environment import Box, Environment
 from hyperplane_nat.runtime.errors import LambdaError
-from hyperplane_nat.runtime.invocation import Invocation, Outcome
+from hyperplane_nat.runtime.invocation import Invocation, Outcome, Target
 from hyperplane_nat.runtime.link import Link
-from hyperplane_nat.runtime.logs import FunctionLog, log_path
-from hyperplane_nat.runtime.variables import Identity
+from hyperplane_nat.runtime.logs import FunctionLog, LogFile
+from hyperplane_nat.runtime.settings import settings_of
 
 EVENTS_MAX = 1000
 """Asynchronous invocations that wait or run; more are refused."""
@@ -56,20 +55,21 @@ class Handlers:
         self,
         box: Box,
         *,
-        directory: Path,
+        open_log: Callable[[str, str], LogFile],
         region: str,
         time_scale: float = 1.0,
         now: Callable[[], float] = time.time,
         missing: Sequence[str] = (),
     ) -> None:
-        """Logs go to `directory`; what lasts long on AWS lasts `time_scale` times less.
+        """`open_log` opens the log of a function that has a place in a network namespace, and may
+        block; what lasts long on AWS lasts `time_scale` times less.
 
         `missing` is what environments of this host do without, a line each.
         """
         self._missing = list(missing)
         self.link = Link(self._standing, self._begin_ahead)
         self._box = box
-        self._directory = directory
+        self._open_log = open_log
         self.region = region
         self._time_scale = time_scale
         self._now = now
@@ -85,27 +85,27 @@ class Handlers:
             "missing": self._missing,
         }
 
-    async def check(self, function: str) -> None:
+    async def check(self, target: Target) -> None:
         """LambdaError unless there is such a function, which has a handler and can be invoked."""
-        await self.link.ask("check", {"function": function})
+        await self.link.ask("check", target._asdict())
 
-    async def invoke(self, function: str, request: Mapping[str, Any]) -> Outcome:
+    async def invoke(self, target: Target, request: Mapping[str, Any]) -> Outcome:
         """
         The outcome of a synchronous invocation; LambdaError when it is refused.
 
         `request` are fields of an `Invocation`, but for its ARN. It goes on when the caller goes.
         """
-        task = asyncio.create_task(self._invoke(function, request), name=f"invoke {function}")
+        task = asyncio.create_task(self._invoke(target, request), name=f"invoke {target.function}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def send(self, function: str, request: Mapping[str, Any]) -> None:
+    async def send(self, target: Target, request: Mapping[str, Any]) -> None:
         """Accept an asynchronous invocation; LambdaError."""
         if len(self._tasks) >= EVENTS_MAX:
             raise LambdaError("TooManyRequestsException", "Rate Exceeded.")
-        await self.check(function)
-        task = asyncio.create_task(self._attempt(function, request), name=f"event {function}")
+        await self.check(target)
+        task = asyncio.create_task(self._attempt(target, request), name=f"event {target.function}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -117,36 +117,36 @@ class Handlers:
         await asyncio.gather(*(each.close() for each in self._environments.values()))
         self._environments.clear()
 
-    async def _attempt(self, function: str, request: Mapping[str, Any]) -> None:
+    async def _attempt(self, target: Target, request: Mapping[str, Any]) -> None:
         for pause in (*RETRY_SECONDS, None):
-            outcome = await self._patiently(function, request)
+            outcome = await self._patiently(target, request)
             if outcome is None or outcome.error is None:
                 return
             if pause is not None:
                 await asyncio.sleep(pause / self._time_scale)
 
-    async def _patiently(self, function: str, request: Mapping[str, Any]) -> Outcome | None:
+    async def _patiently(self, target: Target, request: Mapping[str, Any]) -> Outcome | None:
         """The outcome of an asynchronous invocation; None when it is given up without one."""
         pause, pause_max = _PAUSE_SECONDS
         waited = 0.0
         while True:
             try:
-                return await self._invoke(function, request)
+                return await self._invoke(target, request)
             except LambdaError as error:
                 placeable = error.status == _THROTTLED or error.status >= _OF_THE_SERVICE
                 if not placeable or waited >= QUEUED_SECONDS:
-                    log.warning("an event of %s: %s: %s", function, error.code, error)
+                    log.warning("an event of %s: %s: %s", target.function, error.code, error)
                     return None
             await asyncio.sleep(pause / self._time_scale)
             waited += pause
             pause = min(2 * pause, pause_max)
 
-    async def _invoke(self, function: str, request: Mapping[str, Any]) -> Outcome:
-        placed = await self.link.ask("begin", {"function": function})
+    async def _invoke(self, target: Target, request: Mapping[str, Any]) -> Outcome:
+        placed = await self.link.ask("begin", target._asdict())
         number: int = placed["environment"]
         try:
             environment = await self._environment(number, placed)
-            arn = f"arn:aws:lambda:{self.region}:{placed['account']}:function:{function}"
+            arn = f"arn:aws:lambda:{self.region}:{placed['account']}:function:{target.function}"
             outcome = await environment.invoke(Invocation(arn=arn, **request))
         except BaseException:
             left = self._environments.pop(number, None)
@@ -185,27 +185,14 @@ class Handlers:
         if found is not None:
             # Of the same number, before.
             await found.close()
-        code = placed["code"]
         name = placed["function"]
-        settings = Settings(
-            identity=Identity(name, placed["memory_mb"], self.region, placed["version"]),
-            account=placed["account"],
-            code=Path(code["path"]),
-            handler=code["handler"],
-            runtime=code["runtime"],
-            environment=dict(placed["variables"]),
-            timeout_seconds=code["timeout_seconds"],
-            ephemeral_storage_mb=code["ephemeral_storage_mb"],
-            freeze=code["freeze"],
-            ahead=placed["ahead"],
-            layers=tuple(Path(each["path"]) for each in code["layers"]),
-        )
         if name not in self._logs:
-            self._logs[name] = FunctionLog(log_path(self._directory, name), self._now)
+            log_file = await asyncio.to_thread(self._open_log, placed["namespace"], name)
+            self._logs.setdefault(name, FunctionLog(log_file, self._now))
         made = Environment(
             number,
             placed["namespace"],
-            settings,
+            settings_of(placed, self.region),
             self._box,
             self._logs[name],
             on_gone=self._gone,

@@ -12,6 +12,7 @@ import math
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 """Of a synchronous invocation ("Lambda quotas": 6 MB)."""
@@ -29,6 +30,15 @@ def trace_id() -> str:
     """An X-Ray trace id that nobody samples."""
     root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
     return f"Root={root};Parent={secrets.token_hex(8)};Sampled=0"
+
+
+class Target(NamedTuple):
+    """What is to be invoked."""
+
+    function: str
+    """Its name, with a version or alias behind a colon where one is asked for."""
+    account: str | None = None
+    """The account id of its ARN, where it was named by one."""
 
 
 @dataclass(frozen=True, slots=True)

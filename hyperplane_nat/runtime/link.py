@@ -18,7 +18,6 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.runtime.errors import LambdaError
@@ -48,10 +47,6 @@ class Link:
         self._waiting: dict[int, asyncio.Future[Mapping[str, Any] | None]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._connected = asyncio.Event()
-
-    async def serve(self, path: Path) -> asyncio.Server:
-        """Wait for controllers at a unix socket, which is for this user alone."""
-        return await asyncio.start_unix_server(self._talk, path, limit=LINE_BYTES_MAX)
 
     async def ask(self, what: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         """The controller's answer; LambdaError when it refuses, or when there is none."""
@@ -101,7 +96,10 @@ class Link:
             if not answer.done():
                 answer.set_result(None)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Be told and ask by a connection of a controller, until that ends; lines may have
+        `LINE_BYTES_MAX`.
+        """
         if self._writer is not None:
             self._writer.close()
             self._lose()

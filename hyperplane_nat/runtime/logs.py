@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 FILE_BYTES_MAX = 4 << 20
 
@@ -37,12 +38,47 @@ def log_path(directory: Path, function: str) -> Path:
     return directory / f"function-{function}.log"
 
 
-class FunctionLog:
-    """The file of one function."""
+class LogFile(Protocol):
+    """What is written to."""
 
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
-        """`now` is the time in seconds since the epoch."""
+    def append(self, text: bytes) -> None:
+        """OSError."""
+
+
+class NamedFile:
+    """A file by its path."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
+
+    def append(self, text: bytes) -> None:
+        """See `LogFile`."""
+        descriptor = open_log(self._path)
+        try:
+            os.write(descriptor, text)
+            size = os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+        if size > FILE_BYTES_MAX:
+            turn_over(self._path)
+
+
+def open_log(path: Path) -> int:
+    """A descriptor to append to the log at `path`. OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def turn_over(path: Path) -> None:
+    """Let the log at `path` be the former one. OSError."""
+    path.replace(path.with_name(f"{path.name}.1"))
+
+
+class FunctionLog:
+    """What one function writes."""
+
+    def __init__(self, file: LogFile, now: Callable[[], float]) -> None:
+        """`now` is the time in seconds since the epoch."""
+        self._file = file
         self._now = now
 
     def write(self, source: str, lines: bytes) -> None:
@@ -53,18 +89,9 @@ class FunctionLog:
         prefix = f"{time}Z {source} ".encode()
         text = prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n"
         try:
-            descriptor = os.open(
-                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-            try:
-                os.write(descriptor, text)
-                size = os.fstat(descriptor).st_size
-            finally:
-                os.close(descriptor)
-            if size > FILE_BYTES_MAX:
-                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._file.append(text)
         except OSError as error:
-            log.error("cannot write %s: %s", self._path, error.strerror)
+            log.error("cannot write the log of %s: %s", source, error.strerror)
 
 
 class Output:

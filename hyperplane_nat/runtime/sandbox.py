@@ -34,14 +34,15 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hyperplane_nat.runtime import layers as layering
-from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError, directory_of
+from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError
+from hyperplane_nat.runtime.settings import Settings
+from hyperplane_nat.runtime.unpacked import Unpacked
 from hyperplane_nat.runtime.variables import (
     LANGUAGE_DIRECTORY,
     RUNTIME_API,
@@ -49,7 +50,7 @@ from hyperplane_nat.runtime.variables import (
     TASK_ROOT,
 )
 from netns import files, launch, namespace, syscalls
-from netns.cgroups import Family, Group, Membership
+from netns.cgroups import Family, Membership
 from netns.errors import NetnsError, from_errno
 
 CLIENT = "awslambdaric"
@@ -86,6 +87,29 @@ class Process(Protocol):
         """How the runtime has ended: its exit status, or the negative number of a signal."""
 
 
+class Standing(Protocol):
+    """The control group of a runtime; see `netns.cgroups.Group`."""
+
+    @property
+    def freezes(self) -> bool:
+        """Whether it can stand still."""
+
+    def freeze(self) -> None:
+        """Let it stand still."""
+
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    def out_of_memory(self) -> int:
+        """How many processes were killed for want of memory."""
+
+    def opened(self) -> dict[str, int]:
+        """What another process needs for all but `remove`: descriptors, to be closed."""
+
+    def remove(self) -> None:
+        """There is no more use for it."""
+
+
 @dataclass(slots=True)
 class Started:
     """A runtime that was started."""
@@ -95,8 +119,17 @@ class Started:
     """Where what it writes is read from; not blocking."""
     runs: int
     """The number of the runtime's own process; 0 when it is not known."""
-    group: Group | None = None
+    group: Standing | None = None
     """Its control group."""
+    unpacked: list[Path] = field(default_factory=list)
+    """What it uses of `Unpacked`."""
+
+    end: int = -1
+    """A descriptor that can be read when it has ended, where there is one already."""
+
+    def watched(self) -> int:
+        """A descriptor that can be read when it has ended, to be closed; to be asked once."""
+        return self.end if self.end >= 0 else os.pidfd_open(self.process.pid)
 
     @property
     def freezes(self) -> bool:
@@ -140,7 +173,7 @@ class Sandbox:
         self._groups = groups
         self._uploads = uploads
         self._etc = etc
-        self._unpacking = threading.Lock()
+        self._unpacked = Unpacked(_CODE)
         self.missing: list[str] = []
         """What the host does not offer, a line each."""
         if not syscalls.mounts_read_only():
@@ -185,6 +218,7 @@ class Sandbox:
         group.make(memory_bytes=memory_mb << 20, processes=PROCESSES_MAX)
         # Closed at once where the start fails.
         output, theirs = os.pipe2(os.O_CLOEXEC)
+        used: list[Path] = []
         try:
             with group.members() as groups:
                 program = namespace.run_in_thread(
@@ -197,9 +231,11 @@ class Sandbox:
                         groups=groups,
                         tmp_bytes=ephemeral_storage_mb << 20,
                         layers=layers,
+                        used=used,
                     )
                 )
         except BaseException as error:
+            self._unpacked.leave(used)
             os.close(output)
             group.remove()
             if isinstance(error, OSError):
@@ -208,14 +244,42 @@ class Sandbox:
         finally:
             os.close(theirs)
         os.set_blocking(output, False)
-        return Started(program, output, program.own_pid(), group)
+        return Started(program, output, program.own_pid(), group, used)
+
+    def begin(self, name: str, number: int, settings: Settings) -> Started:
+        """Start the runtime of environment `number` as `start` does, with what it is to have."""
+        return self.start(
+            name,
+            settings.code,
+            settings.runtime,
+            settings.variables(number),
+            memory_mb=settings.identity.memory_mb,
+            ephemeral_storage_mb=settings.ephemeral_storage_mb,
+            layers=settings.layers,
+        )
 
     def kill(self, started: Started) -> None:
         """Kill a runtime with whatever it has started, wherever that is; NetnsError."""
         started.process.kill()
         started.process.wait(_ENDING_SECONDS)
+        self._unpacked.leave(started.unpacked)
         if started.group is not None:
             started.group.remove()
+
+    def tidy(self) -> None:
+        """Give back what was unpacked of code that is no function's any more; NetnsError."""
+
+        def work() -> None:
+            syscalls.unshare(syscalls.CLONE_FS)
+            syscalls.setns(self._template, syscalls.CLONE_NEWNS)
+            self._unpacked.give_back()
+
+        if not self._unpacked.unused:
+            return
+        try:
+            namespace.run_in_thread(work)
+        except OSError as error:
+            raise from_errno("cannot give code back", error.errno or 0) from None
 
     def _start(
         self,
@@ -228,6 +292,7 @@ class Sandbox:
         groups: Membership,
         tmp_bytes: int,
         layers: Sequence[Path],
+        used: list[Path],
     ) -> launch.Program:
         with namespace.opened(name) as descriptor:
             syscalls.unshare(syscalls.CLONE_FS)
@@ -235,11 +300,8 @@ class Sandbox:
         files.be_called(self._etc)
         syscalls.setns(self._template, syscalls.CLONE_NEWNS)
         try:
-            with self._unpacking:
-                found = _UPLOADS / code.name if code.parent == self._uploads else code
-                shown = {TASK_ROOT: directory_of(found, _CODE)}
-                if layers:
-                    shown[layering.OPT] = layering.directory_of(layers, shown[TASK_ROOT], _CODE)
+            found = _UPLOADS / code.name if code.parent == self._uploads else code
+            shown = self._unpacked.use(found, layers, used)
         except CodeError as error:
             raise EntrypointError(str(error)) from None
         for directory, said in zip(shown.values(), (code, *layers), strict=False):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code that was sent to the lab: archives in a directory of it, each named by what is in it.
 
-The region names them as it names any other code, by path. Whoever keeps one more drops those that
-no function has any more; an environment that is being started meanwhile still finds its own, which
-was its function's until then.
+The region names them as it names any other code, by path. One goes when no function has it any more
+and no environment either: what is being started still finds its own.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ import base64
 import hashlib
 import io
 import os
+import threading
 import zipfile
-from collections.abc import Container
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,22 +38,37 @@ def uploads_path(directory: Path) -> Path:
     return directory / "code"
 
 
-def keep(directory: Path, content: bytes, used: Container[str]) -> Archive:
+def keep(directory: Path, content: bytes) -> Archive:
     """
-    Keep an archive in a lab's directory, and drop others whose paths are not in `used`.
+    Keep an archive in a lab's directory.
 
     CodeError when it is none, or larger than Lambda lets it be, unpacked; OSError. Blocks.
     """
-    kept = _store(directory, content)
-    for other in uploads_path(directory).iterdir():
-        if other != kept.path and str(other) not in used:
-            other.unlink()
-    return kept
+    _check(content)
+    digest = hashlib.sha256(content)
+    uploads = uploads_path(directory)
+    uploads.mkdir(mode=0o700, exist_ok=True)
+    path = uploads / f"{digest.hexdigest()}.zip"
+    if not path.exists():
+        # Several may send the same at a time.
+        temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.new")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return Archive(path, base64.b64encode(digest.digest()).decode())
 
 
-def keep_state(directory: Path, path: Path, used: Container[str]) -> Archive:
+def keep_state(directory: Path, path: Path) -> Archive:
     """The same of the code that is at `path` now."""
-    return keep(directory, archive_of(path), used)
+    return keep(directory, archive_of(path))
+
+
+def drop(paths: Iterable[str]) -> None:
+    """Drop archives."""
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def archive_of(path: Path) -> bytes:
@@ -87,19 +102,6 @@ def _zipped(directory: Path, files: list[Path]) -> bytes:
             except UnicodeEncodeError:
                 raise CodeError(f"{str(file)!r}: its name is not UTF-8") from None
     return content.getvalue()
-
-
-def _store(directory: Path, content: bytes) -> Archive:
-    _check(content)
-    digest = hashlib.sha256(content)
-    uploads = uploads_path(directory)
-    uploads.mkdir(mode=0o700, exist_ok=True)
-    path = uploads / f"{digest.hexdigest()}.zip"
-    if not path.exists():
-        temporary = path.with_suffix(f".{os.getpid()}.new")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    return Archive(path, base64.b64encode(digest.digest()).decode())
 
 
 def _check(content: bytes) -> None:

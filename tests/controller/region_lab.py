@@ -320,7 +320,7 @@ class RegionLab:
         self._raise()
         with tempfile.TemporaryDirectory() as directory:
             try:
-                archive = uploads.keep(Path(directory), content, ())
+                archive = uploads.keep(Path(directory), content)
             except CodeError as error:
                 code = "InvalidParameterValueException"
                 raise ModelError(code, str(error), "send another archive") from None

@@ -31,11 +31,11 @@ class Placing:
         self.told: list[tuple[str, Any]] = []
         self.refusal: Exception | None = None
 
-    def checked(self, function: str) -> None:
-        self._note("checked", function)
+    def checked(self, function: str, account: str | None) -> None:
+        self._note("checked", function if account is None else (function, account))
 
-    async def begun(self, function: str) -> Mapping[str, Any]:
-        self._note("begun", function)
+    async def begun(self, function: str, account: str | None) -> Mapping[str, Any]:
+        self._note("begun", function if account is None else (function, account))
         return {"environment": 5}
 
     def ended(self, environment: int) -> None:
@@ -82,7 +82,7 @@ def play(directory: Path, work: Callable[[Scene], Awaitable[None]]) -> None:
 
     async def body() -> None:
         scene = Scene(paths)
-        server = await scene.link.serve(paths.directory / RUNTIME)
+        server = await asyncio.start_unix_server(scene.link.talk, paths.directory / RUNTIME)
         try:
             await work(scene)
         finally:
@@ -113,7 +113,7 @@ def test_it_says_what_it_has_and_is_answered(directory: Path) -> None:
         places = scene.places()
         places.start()
         assert await scene.link.ask("begin", {"function": "f"}) == {"environment": 5}
-        assert await scene.link.ask("check", {"function": "f"}) == {}
+        assert await scene.link.ask("check", {"function": "f", "account": "1"}) == {}
         scene.link.tell("end", {"environment": 5})
         scene.link.tell("still", {"environment": 5})
         scene.link.tell("discard", {"environment": 6})
@@ -122,7 +122,7 @@ def test_it_says_what_it_has_and_is_answered(directory: Path) -> None:
             ("stilled", 4),
             ("lacking", ["freezing"]),
             ("begun", "f"),
-            ("checked", "f"),
+            ("checked", ("f", "1")),
             ("ended", 5),
             ("stilled", 5),
             ("abandoned", 6),

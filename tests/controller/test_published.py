@@ -14,7 +14,7 @@ import pytest
 from hyperplane_nat.controller.published import PublishedCode
 from hyperplane_nat.model.resources import AliasResource, Code, FunctionResource
 from hyperplane_nat.runtime.code import directory_of
-from hyperplane_nat.runtime.uploads import uploads_path
+from hyperplane_nat.runtime.uploads import archive_of, keep, uploads_path
 from tests.model.support import Scene, function, lab
 
 
@@ -65,6 +65,10 @@ def test_a_version_has_the_code_that_it_was_published_with(tmp_path: Path, kind:
         assert commands.versions.publish(orders).name == "orders:1", "it has not changed"
 
 
+def archives(directory: Path) -> set[bytes]:
+    return {each.read_bytes() for each in uploads_path(directory).iterdir()}
+
+
 def test_archives_of_versions_that_are_gone_are_dropped(tmp_path: Path) -> None:
     code, directory = tmp_path / "app.py", tmp_path / "lab"
     code.write_text("x = 1")
@@ -72,16 +76,50 @@ def test_archives_of_versions_that_are_gone_are_dropped(tmp_path: Path) -> None:
     scene = published(code, "one")
     keeper = PublishedCode(scene.region, directory)
     asyncio.run(keeper.keep())
+    scene.active()
+    assert keeper.former() == set()
+    slot = scene.run("orders:1").environment
     for number in range(2, 5):
         scene.active()
         code.write_text(f"x = {number}")
         scene.apply(lab(declared(code, str(number))))
         asyncio.run(keeper.keep())
-    kept = {each.read_bytes() for each in uploads_path(directory).iterdir()}
-    assert len(kept) == 2, "an environment of the last one may be starting"
+    assert len(archives(directory)) == 4
+    assert keeper.former() == set(), "an environment of the first one serves"
+    scene.region.end(slot)
+    scene.region.removed(slot)
+    # A controller that comes later finds them, too.
+    for each in (keeper, PublishedCode(scene.region, directory)):
+        assert len(each.former()) == 3
+    with keeper.keeping():
+        assert keeper.former() == set(), "one of them may just be sent again"
+    asyncio.run(keeper.drop())
     version = scene.function("orders:4").code
     assert version is not None
-    assert Path(version.path).read_bytes() in kept
+    assert archives(directory) == {Path(version.path).read_bytes()}
+    assert keeper.former() == set()
+
+
+def test_a_version_is_kept_while_a_request_with_code_waits(tmp_path: Path) -> None:
+    """The request may wait for what keeps the version."""
+    code = tmp_path / "app.py"
+    code.write_text("x = 1")
+    scene = published(code)
+    (tmp_path / "lab").mkdir()
+    keeper = PublishedCode(scene.region, tmp_path / "lab")
+    with keeper.keeping():
+        asyncio.run(asyncio.wait_for(keeper.keep(), 20))
+    assert keeper.missing() == []
+
+
+def test_what_was_kept_for_nobody_is_dropped(tmp_path: Path) -> None:
+    scene = published(tmp_path / "none")
+    (tmp_path / "lab").mkdir()
+    keeper = PublishedCode(scene.region, tmp_path / "lab")
+    with keeper.keeping() as note:
+        sent = keep(tmp_path / "lab", archive_of(Path(__file__)))
+        note(sent)
+    assert keeper.former() == {str(sent.path)}
 
 
 def test_what_cannot_be_kept_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,8 +24,8 @@ import pytest
 from hyperplane_nat.runtime.logs import FILE_BYTES_MAX, log_path
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, wait_until
-from tests.live.test_freezing import service_pid
 from tests.live.test_handlers import client, error, invoke
+from tests.live.test_runtime import front_pid
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -213,14 +213,14 @@ def test_many_who_come_at_once_wait_to_be_accepted(lab: Lab) -> None:
                     address = ("127.0.0.1", port)
                     # It would be tried again after a second.
                     stack.enter_context(socket.create_connection(address, timeout=0.9))
-            os.kill(service_pid(lab), signal.SIGCONT)
+            os.kill(front_pid(lab), signal.SIGCONT)
             return await asyncio.gather(*asked)
 
-    os.kill(service_pid(lab), signal.SIGSTOP)
+    os.kill(front_pid(lab), signal.SIGSTOP)
     try:
         assert asyncio.run(all_at_once()) == [404] * 300
     finally:
-        os.kill(service_pid(lab), signal.SIGCONT)
+        os.kill(front_pid(lab), signal.SIGCONT)
 
 
 def test_an_import_that_hangs(

@@ -79,9 +79,15 @@ def lab(launch_shared: Launch) -> Lab:
     return started(launch_shared)
 
 
-def started(launch: Launch) -> Lab:
-    """The example's lab with every function Active."""
+def started(launch: Launch, *, kept_seconds: float | None = None) -> Lab:
+    """The example's lab with every function Active; how long environments are kept, if it is not
+    as in the example.
+    """
     text = EXAMPLE.read_text(encoding="utf-8").replace('[lab]\nname = "lambda"\n', "")
+    if kept_seconds is not None:
+        section = "[lifecycle]\n"
+        assert section in text
+        text = text.replace(section, f"{section}warm_idle_seconds = {60 * kept_seconds}\n")
     lab = launch(environments=0, toml=text)
     wait_until(lambda: states(lab) == dict.fromkeys(REACHED, "Active"), "functions are Active")
     return lab
@@ -339,7 +345,8 @@ def model_of(lab: Lab) -> Any:
 
 @pytest.fixture
 def mortal(launch: Launch) -> Lab:
-    return started(launch)
+    """What is warm is warm until the test is over, however long that takes beside others."""
+    return started(launch, kept_seconds=86400)
 
 
 def test_killed_during_an_invocation(mortal: Lab) -> None:

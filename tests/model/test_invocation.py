@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.states import EnvironmentState
 from tests.model.support import NONE, OWN, Scene, function, lab, refusal, vpc
 
@@ -156,6 +157,22 @@ def test_an_empty_pool_leaves_nothing_behind(kind: str) -> None:
     with pytest.raises(LookupError):
         scene.region.begin(kind)
     assert scene.region.document() == before
+
+
+def test_a_function_is_in_its_account() -> None:
+    scene = Scene(function("orders"))
+    found, other = scene.function("orders"), "210987654321"
+    assert found.account_id not in (other, "444455556666")
+    assert scene.region.function("orders", found.account_id) is found
+    for name, account, code in (
+        ("orders", other, "ResourceNotFoundException"),
+        ("nobody", found.account_id, "ResourceNotFoundException"),
+        ("orders", "444455556666", "AccessDeniedException"),
+        ("nobody", "444455556666", "AccessDeniedException"),
+    ):
+        with pytest.raises(ModelError) as raised:
+            scene.region.function(name, account)
+        assert raised.value.code == code
 
 
 def test_refusals() -> None:

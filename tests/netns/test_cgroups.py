@@ -18,7 +18,7 @@ from typing import BinaryIO
 import pytest
 
 from netns import launch, namespace
-from netns.cgroups import ROOT, Family, Group, Mounts
+from netns.cgroups import ROOT, Family, Group, Mounts, OpenGroup
 from netns.errors import NetnsError
 
 MIXED = """\
@@ -95,6 +95,30 @@ def test_limits_of_version_1_beside_version_2(tmp_path: Path) -> None:
     assert group.out_of_memory() == 0
     control.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
     assert group.out_of_memory() == 2
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_another_process_has_it_stand_still(tmp_path: Path, version: int) -> None:
+    offered, legacy = ("memory pids", ()) if version == 2 else ("", ("memory", "pids"))
+    tree = Tree(tmp_path, offered=offered, legacy=legacy)
+    group = tree.made()
+    place = f"{ROOT}/lab/env"
+    (tmp_path / "unified" / place / "cgroup.freeze").touch()
+    where, name = ("unified", "events") if version == 2 else ("memory", "oom_control")
+    (tmp_path / where / place / f"memory.{name}").write_text("oom 5\noom_kill 2\n")
+    handed = OpenGroup(group.opened())
+    can_freeze = [handed.freezes]
+    for step, expected in ((handed.freeze, "1"), (handed.thaw, "0"), (handed.freeze, "1")):
+        step()
+        assert tree.text(f"unified/{place}/cgroup.freeze") == expected
+    assert handed.out_of_memory() == 2
+    files = list(handed.opened().values())
+    handed.remove()
+    can_freeze.append(handed.freezes)
+    assert can_freeze == [True, False]
+    assert handed.out_of_memory() == 0
+    for file in files:
+        os.close(file)
 
 
 def test_limits_of_version_2(tmp_path: Path) -> None:

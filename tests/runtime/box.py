@@ -7,12 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperplane_nat.runtime.environment import Settings
 from hyperplane_nat.runtime.sandbox import EntrypointError, Started
+from hyperplane_nat.runtime.settings import Settings
 from hyperplane_nat.runtime.variables import Identity
 
 RUNTIME = """
@@ -90,23 +90,17 @@ class PlainBox:
         self.address = f"{host}:{port}"
         return listener
 
-    def start(
-        self,
-        name: str,
-        code: Path,
-        runtime: str,
-        variables: Mapping[str, str],
-        *,
-        memory_mb: int,
-        ephemeral_storage_mb: int,
-        layers: Sequence[Path],
-    ) -> Started:
+    def start(self, name: str, number: int, settings: Settings) -> Started:
         if self.refusal is not None:
             raise EntrypointError(self.refusal)
         output, theirs = os.pipe2(os.O_CLOEXEC)
         process = subprocess.Popen(
             self.command,
-            env={**variables, **self.variables, "AWS_LAMBDA_RUNTIME_API": self.address},
+            env={
+                **settings.variables(number),
+                **self.variables,
+                "AWS_LAMBDA_RUNTIME_API": self.address,
+            },
             cwd=self.directory,
             stdout=theirs,
             stderr=theirs,

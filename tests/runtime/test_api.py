@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 
 from hyperplane_nat.runtime import api, handlers
 from hyperplane_nat.runtime.handlers import Handlers
+from hyperplane_nat.runtime.logs import NamedFile, log_path
 from tests.runtime.box import PlainBox
 
 KEY = "AKIATEST"
@@ -148,8 +149,12 @@ def play(
 ) -> None:
     async def body() -> None:
         box = PlainBox()
-        made = Handlers(box, directory=directory, region="us-east-1", **more)
-        server = await made.link.serve(directory / "link")
+
+        def open_log(_namespace: str, function: str) -> NamedFile:
+            return NamedFile(log_path(directory, function))
+
+        made = Handlers(box, open_log=open_log, region="us-east-1", **more)
+        server = await asyncio.start_unix_server(made.link.talk, directory / "link")
         listener = socket.create_server(("127.0.0.1", 0))
         controller = Controller()
         connected = asyncio.create_task(controller.run(directory / "link"))
@@ -188,41 +193,6 @@ def test_request_and_response(tmp_path: Path) -> None:
         assert f"START RequestId: {request_id} Version: $LATEST" in log
         assert "LogResult" not in await scene.invoke(FunctionName=arn)
         await scene.controller.until("begin", "end", "begin", "end")
-
-    play(tmp_path, work)
-
-
-def test_a_function_of_another_region(tmp_path: Path) -> None:
-    async def work(scene: Scene) -> None:
-        arn = "arn:aws:lambda:eu-west-1:111122223333:function:f"
-        code, status, text = await scene.refused(FunctionName=arn)
-        assert (code, status) == ("ResourceNotFoundException", 404)
-        assert text.startswith("Functions from 'eu-west-1' are not reachable in this region")
-        assert scene.controller.asked == []
-
-    play(tmp_path, work)
-
-
-@pytest.mark.parametrize(
-    "named",
-    [
-        {"FunctionName": "f:live"},
-        {"Qualifier": "live"},
-        {"FunctionName": "f:live", "Qualifier": "live"},
-        {"FunctionName": "arn:aws:lambda:us-east-1:111122223333:function:f:live"},
-        {"FunctionName": "111122223333:function:f:live"},
-    ],
-)
-def test_a_version_or_alias_is_named_in_one_of_aws_ways(
-    tmp_path: Path, named: dict[str, str]
-) -> None:
-    async def work(scene: Scene) -> None:
-        answer = await scene.invoke(LogType="Tail", **named)
-        assert answer["ExecutedVersion"] == "7"
-        told = json.loads(answer["Payload"])
-        assert told["Lambda-Runtime-Invoked-Function-Arn"].endswith(":function:f:live")
-        assert b"Version: 7" in base64.b64decode(answer["LogResult"])
-        assert scene.controller.asked[0]["function"] == "f:live"
 
     play(tmp_path, work)
 
@@ -339,8 +309,13 @@ def test_what_the_controller_refuses(tmp_path: Path, code: str, status: int) -> 
             "InvalidParameterValueException",
             400,
         ),
-        ({"LogType": "All"}, "InvalidParameterValueException", 400),
-        ({"InvocationType": "Later"}, "InvalidParameterValueException", 400),
+        ({"LogType": "All"}, "ValidationException", 400),
+        ({"InvocationType": "Later"}, "ValidationException", 400),
+        ({"Qualifier": "a.b"}, "ValidationException", 400),
+        ({"FunctionName": "arn:aws:lambda:us-east-1::function:f"}, "ValidationException", 400),
+        ({"FunctionName": "arn:aws:s3:us-east-1:1:bucket"}, "ValidationException", 400),
+        ({"FunctionName": "1111:function:f"}, "ValidationException", 400),
+        ({"FunctionName": "what is this"}, "ValidationException", 400),
     ],
 )
 def test_what_is_refused_at_the_door(

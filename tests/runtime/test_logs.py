@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.runtime import logs
-from hyperplane_nat.runtime.logs import FunctionLog, Output, drain
+from hyperplane_nat.runtime.logs import FunctionLog, NamedFile, Output, drain
 
 
 @pytest.fixture
 def function_log(tmp_path: Path) -> FunctionLog:
-    return FunctionLog(tmp_path / "f.log", lambda: 1.5)
+    return FunctionLog(NamedFile(tmp_path / "f.log"), lambda: 1.5)
 
 
 def test_lines_are_whole_and_say_when_and_where(tmp_path: Path, function_log: FunctionLog) -> None:

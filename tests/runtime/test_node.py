@@ -15,7 +15,7 @@ import pytest
 
 from hyperplane_nat.runtime.environment import Environment
 from hyperplane_nat.runtime.invocation import Invocation, Outcome
-from hyperplane_nat.runtime.logs import FunctionLog
+from hyperplane_nat.runtime.logs import FunctionLog, NamedFile
 from hyperplane_nat.runtime.sandbox import BOOTSTRAP
 from tests.runtime.box import PlainBox, settings
 
@@ -48,7 +48,7 @@ def played(
     wanted = replace(wanted, runtime=runtime or f"nodejs{major()}.x")
 
     async def body() -> list[Outcome]:
-        log = FunctionLog(directory / "f.log", lambda: 0.0)
+        log = FunctionLog(NamedFile(directory / "f.log"), lambda: 0.0)
         environment = Environment(
             7, "nowhere", wanted, NodeBox(directory), log, on_gone=lambda _number: None
         )

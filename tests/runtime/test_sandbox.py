@@ -267,3 +267,58 @@ def test_names_are_those_of_the_network(box: Sandbox, room: str, tmp_path: Path)
         "hosts: files dns",
     ]
     assert Path("/etc/resolv.conf").read_bytes() == before
+
+
+def test_former_code_is_given_back_when_nobody_uses_it(
+    room: str, box: Sandbox, tmp_path: Path
+) -> None:
+    path, layer, plain = (tmp_path / name for name in ("code.zip", "layer.zip", "plain"))
+    plain.mkdir()
+
+    def built(text: str) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            member = zipfile.ZipInfo("bootstrap")
+            member.external_attr = 0o755 << 16
+            file.writestr(member, f"#!/bin/sh\n{text}\n")
+            # Does not get smaller, and is as much as there is in a page.
+            file.writestr("data", os.urandom(4 << 20))
+
+    def used() -> int:
+        """What the memory of the template holds, in MiB, as an environment sees it."""
+        made = code(tmp_path / "look", "#!/bin/sh\nstat -f -c '%b %f %S' /var\n")
+        started = start(box, room, made, "provided", VARIABLES)
+        blocks, free, size = map(int, said(started).split())
+        box.kill(started)
+        (made / "bootstrap").unlink()
+        made.rmdir()
+        made.parent.rmdir()
+        return (blocks - free) * size >> 20
+
+    with zipfile.ZipFile(layer, "w") as file:
+        file.writestr("data", os.urandom(4 << 20))
+    before = used()
+    built("cat; sleep 600")
+    first = start(box, room, path, "provided", VARIABLES, [layer, plain])
+    assert used() == before + 8
+    # Two environments have the same.
+    second = start(box, room, path, "provided", VARIABLES)
+    built("sleep 600")
+    box.tidy()
+    assert used() == before + 8, "environments use it"
+    box.kill(second)
+    box.kill(second)
+    box.tidy()
+    assert used() == before + 8, "one of them still does"
+    box.kill(first)
+    box.tidy()
+    assert used() == before + 4, "the layers are as they were"
+    third = start(box, room, path, "provided", VARIABLES, [layer, plain])
+    box.kill(third)
+    box.tidy()
+    assert used() == before + 8, "the next one begins with it"
+    (plain / "new").touch()
+    path.unlink()
+    with pytest.raises(EntrypointError, match="cannot be read"):
+        start(box, room, path, "provided", VARIABLES, [layer])
+    box.tidy()
+    assert used() == before

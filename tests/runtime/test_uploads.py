@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -23,33 +24,45 @@ def archive(text: str) -> bytes:
     return content.getvalue()
 
 
-def test_an_archive_is_kept_as_long_as_it_is_used(tmp_path: Path) -> None:
-    first = uploads.keep(tmp_path, archive("1"), ())
+def test_an_archive_is_kept_once(tmp_path: Path) -> None:
+    first = uploads.keep(tmp_path, archive("1"))
     assert first.path.read_bytes() == archive("1")
     assert first.sha256 == code_sha256(first.path)
     assert stat.S_IMODE(first.path.parent.stat().st_mode) == 0o700
-    second = uploads.keep(tmp_path, archive("2"), (str(first.path),))
-    assert uploads.keep(tmp_path, archive("2"), ()) == second
-    assert list(uploads.uploads_path(tmp_path).iterdir()) == [second.path]
+    second = uploads.keep(tmp_path, archive("2"))
+    assert uploads.keep(tmp_path, archive("2")) == second
+    assert set(uploads.uploads_path(tmp_path).iterdir()) == {first.path, second.path}
+
+
+def test_what_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        uploads.keep(tmp_path, archive("1"))
+    assert list(uploads.uploads_path(tmp_path).iterdir()) == []
 
 
 def test_what_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CodeError, match="Could not unzip uploaded file"):
-        uploads.keep(tmp_path, b"no archive", ())
+        uploads.keep(tmp_path, b"no archive")
     empty = io.BytesIO()
     zipfile.ZipFile(empty, "w").close()
     with pytest.raises(CodeError, match="must be a non-empty zip"):
-        uploads.keep(tmp_path, empty.getvalue(), ())
+        uploads.keep(tmp_path, empty.getvalue())
     monkeypatch.setattr(code, "UNPACKED_BYTES_MAX", 10)
     with pytest.raises(CodeError, match="unzipped size must be smaller than 10 bytes"):
-        uploads.keep(tmp_path, archive("more than ten"), ())
+        uploads.keep(tmp_path, archive("more than ten"))
     assert not uploads.uploads_path(tmp_path).exists()
 
 
 @pytest.mark.parametrize("kind", ["version", "name"])
 def test_a_damaged_archive(tmp_path: Path, kind: str) -> None:
     with pytest.raises(CodeError, match="Could not unzip uploaded file"):
-        uploads.keep(tmp_path, damaged(kind), ())
+        uploads.keep(tmp_path, damaged(kind))
 
 
 def test_a_name_that_no_archive_can_have(tmp_path: Path) -> None:
