@@ -202,8 +202,10 @@ def _state_files(paths: LabPaths) -> list[Path]:
 
 
 def _files(paths: LabPaths) -> list[Path]:
-    """The files in the lab's directory: only names that a controller makes."""
+    """The files in the lab's directory: only names that a controller or an endpoint makes."""
     patterns = (
+        "aws.json",
+        "aws.new",
         "control.sock",
         "control.sock.new",
         "controller.*",

@@ -41,6 +41,7 @@ COMMANDS = [
     "ports",
     "top",
     "ui",
+    "aws",
     "events",
     "capture",
     "labs",
