@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.aws.errors import AwsError
+from hyperplane_nat.controller.paths import NOTES
 
 Note = dict[str, Any]
 
@@ -26,7 +27,7 @@ TAGS_MAX = 50
 
 def notes_path(directory: Path) -> Path:
     """The file in a lab's directory."""
-    return directory / "aws.json"
+    return directory / NOTES
 
 
 class Notes:
