@@ -4,10 +4,10 @@
 Theory of operation
 -------------------
 Whose a request is and for which service is said by its credential scope (Signature Version 4); the
-signature is not looked at. An access key of twelve digits is an account, every other one the lab's
-first. `operations` says what becomes of the operation: the region's answer is put into the
-service's protocol by moto's serializers, as a refusal is; what is recorded goes to moto's own
-application.
+signature is not looked at. An access key of twelve digits is an account, one that IAM or STS have
+given out is of theirs, every other one of the lab's first. `operations` says what becomes of the
+operation: the region's answer is put into the service's protocol by moto's serializers, as a
+refusal is; what is recorded goes to moto's own application.
 
 It listens on 127.0.0.1. A web page in a browser of this host could send to it, and has a name for
 whom it means (Host) or says where it comes from (Origin); both are refused.
@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping
@@ -67,6 +68,9 @@ FORM = "application/x-www-form-urlencoded"
 
 OF_MOTO = ("/moto-api", "/latest/meta-data", "/latest/api")
 """Where moto has something of its own, whatever the service."""
+
+IDLE_SECONDS = 600
+"""How long a connection is kept that asks for nothing: SDKs have pools of them."""
 
 BACKLOG = 128
 """Connections that may wait to be accepted."""
@@ -118,7 +122,7 @@ class Application:
                 "MissingAuthenticationToken", "Request is missing Authentication Token", 403
             )
             return _refusal("", None, request, error)
-        account = scope.key if _ACCOUNT.fullmatch(scope.key) else self._lab.account
+        account = _account(scope.key) or self._lab.account
         service, name, params = scope.service, None, {}
         try:
             model, where = _operation(request, service)
@@ -178,6 +182,18 @@ def _scope(request: Request) -> Scope | None:
     if found is None:
         return None
     return Scope(found["key"], SIGNING_NAMES.get(found["service"], found["service"]))
+
+
+def _account(key: str) -> str | None:
+    """The account that an access key says, or for which moto has made it."""
+    if _ACCOUNT.fullmatch(key):
+        return key
+    # Who has no such module has given out no key.
+    if (iam := sys.modules.get("moto.iam.models")) is not None:
+        for account, partitions in list(iam.iam_backends.items()):
+            if key in partitions["aws"].access_keys:
+                return str(account)
+    return None
 
 
 def _operation(request: Request, service: str) -> tuple[OperationModel, Mapping[str, Any]]:
@@ -285,6 +301,8 @@ def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Handler(MotoRequestHandler):
+    timeout = IDLE_SECONDS
+
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         """Keep quiet: each request would be a line."""
 

@@ -10,8 +10,15 @@ import pytest
 from tests.aws.support import Endpoint, launched
 
 
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    """An endpoint over a region that nobody has touched."""
+@pytest.fixture(scope="session")
+def _endpoint() -> Iterator[Endpoint]:
+    """One for all tests: making a client of boto3 takes longer than most of them."""
     with launched() as found:
         yield found
+
+
+@pytest.fixture
+def endpoint(_endpoint: Endpoint) -> Endpoint:
+    """An endpoint over a region that nobody has touched."""
+    _endpoint.reset()
+    return _endpoint

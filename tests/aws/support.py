@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 
 from hyperplane_nat.aws import server
 from hyperplane_nat.aws.call import Lab
-from hyperplane_nat.aws.notes import Notes
+from hyperplane_nat.aws.notes import Notes, notes_path
 from hyperplane_nat.client import Client
 from tests.controller.region_lab import RegionLab, served
 
@@ -76,6 +76,11 @@ class Endpoint:
         if key not in self._clients:
             self._clients[key] = client_of(service, self.url, account)
         return self._clients[key]
+
+    def reset(self) -> None:
+        """As it was in the beginning, but for what moto has in its memory."""
+        self.region.reset()
+        notes_path(self.directory).unlink(missing_ok=True)
 
     def pass_seconds(self, seconds: float) -> None:
         """Let time pass in the region."""

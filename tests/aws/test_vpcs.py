@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -72,6 +73,40 @@ def test_another_account_sees_nothing_of_it_and_may_do_nothing(endpoint: Endpoin
 
 def test_an_access_key_that_is_no_account_is_the_labs_first(endpoint: Endpoint) -> None:
     assert endpoint.client("sts", "AKIAEXAMPLE").get_caller_identity()["Account"] == "111122223333"
+
+
+def test_a_role_of_another_account_is_assumed(endpoint: Endpoint) -> None:
+    role = f"arn:aws:iam::{OTHER}:role/r"
+    found = endpoint.client("sts").assume_role(RoleArn=role, RoleSessionName="s")
+    key = found["Credentials"]["AccessKeyId"]
+    assert endpoint.client("sts", key).get_caller_identity()["Account"] == OTHER
+    made = endpoint.client("ec2", key).create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]
+    assert made["OwnerId"] == OTHER
+
+
+@pytest.mark.races
+def test_clients_beside_each_other_lose_nothing(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+
+    def work(number: int) -> None:
+        made = ec2.create_subnet(
+            VpcId=vpc,
+            CidrBlock=f"10.7.{number}.0/24",
+            TagSpecifications=[
+                {"ResourceType": "subnet", "Tags": [{"Key": "n", "Value": str(number)}]}
+            ],
+        )
+        ec2.create_tags(Resources=[vpc], Tags=[{"Key": str(number), "Value": ""}])
+        ec2.describe_subnets(SubnetIds=[made["Subnet"]["SubnetId"]])
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(work, range(40)))
+    shown = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+    assert {row["CidrBlock"].split(".")[2] for row in shown} == {
+        row["Tags"][0]["Value"] for row in shown
+    }
+    assert len(shown) == len(ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"][0]["Tags"]) == 40
 
 
 def test_names_of_the_region_are_no_ids(endpoint: Endpoint) -> None:
