@@ -142,6 +142,10 @@ def delete_nat_gateway(call: Call, params: Params) -> Row:
     call.delete(NAT_GATEWAY.path, found["NatGatewayId"])
     if tags:
         call.notes.tag([found["NatGatewayId"]], tags)
+    # Those that are listed no more go without being deleted.
+    listed = {row["NatGatewayId"] for row in call.rows(NAT_GATEWAY.path)}
+    former = [key for key, _ in call.notes.tagged() if key.startswith("nat-")]
+    call.notes.forget(*(key for key in former if key not in listed))
     return {"NatGatewayId": found["NatGatewayId"]}
 
 

@@ -57,6 +57,8 @@ def create_function(call: Call, params: Params) -> Row:
         "zip_file": code,
         **_configuration(call, params),
     }
+    if params.get("Publish") and body.get("subnets"):
+        raise unsupported("A function in a VPC is published once it is Active (PublishVersion).")
     made = call.post(FUNCTIONS, body)
     _note(call, name, params)
     if params.get("Tags"):

@@ -51,7 +51,7 @@ INTERFACE_FILTERS = {
 
 def describe_network_interfaces(call: Call, params: Params) -> Row:
     """DescribeNetworkInterfaces: InvalidNetworkInterfaceID.NotFound."""
-    found = list(_interfaces(call))
+    found = list(interfaces_of(call))
     if wanted := params.get("NetworkInterfaceIds"):
         known = by_id(found, "NetworkInterfaceId")
         for each in wanted:
@@ -64,7 +64,8 @@ def describe_network_interfaces(call: Call, params: Params) -> Row:
     return answer(params, "NetworkInterfaces", found, INTERFACE_FILTERS)
 
 
-def _interfaces(call: Call) -> Iterator[Row]:
+def interfaces_of(call: Call) -> Iterator[Row]:
+    """Those of the account, as `DescribeNetworkInterfaces` has them."""
     subnets = {(row["VpcName"], row["SubnetName"]): row for row in call.own(SUBNET)}
     groups = {(row["VpcName"], row["GroupName"]): row["GroupId"] for row in call.own(GROUP)}
     public = {row["PublicIp"]: row for row in call.own(ADDRESS)}

@@ -94,7 +94,7 @@ def delete_security_group(call: Call, params: Params) -> Row:
             f'the specified group: "{found["GroupId"]}" name: "{DEFAULT}" cannot be deleted by a '
             "user",
         )
-    rules = [each["SecurityGroupRuleId"] for each in _rules(call, found)]
+    rules = [each["SecurityGroupRuleId"] for each in rules_of(call, found)]
     call.delete(GROUP.path, found["GroupId"])
     call.notes.forget(*rules)
     return {"Return": True, "GroupId": found["GroupId"]}
@@ -124,7 +124,7 @@ def describe_security_groups(call: Call, params: Params) -> Row:
 
 def describe_security_group_rules(call: Call, params: Params) -> Row:
     """DescribeSecurityGroupRules: InvalidSecurityGroupRuleId.NotFound."""
-    found = [rule for row in call.own(GROUP) for rule in _rules(call, row)]
+    found = [rule for row in call.own(GROUP) for rule in rules_of(call, row)]
     if wanted := params.get("SecurityGroupRuleIds"):
         found = _select_rules(found, wanted)
     return answer(params, "SecurityGroupRules", found, RULE_FILTERS)
@@ -138,7 +138,7 @@ def authorize(direction: Direction, call: Call, params: Params) -> Row:
     """
     found = _group(call, params)
     wanted = list(_wanted(call, found, params))
-    known = {each["SecurityGroupRuleId"] for each in _rules(call, found, direction)}
+    known = {each["SecurityGroupRuleId"] for each in rules_of(call, found, direction)}
     ids = [_rule_id(found, direction, rule) for rule, _ in wanted]
     for place, (rule, _) in enumerate(wanted):
         if ids[place] in known or ids[place] in ids[:place]:
@@ -152,7 +152,7 @@ def authorize(direction: Direction, call: Call, params: Params) -> Row:
         if description:
             call.notes.put(key, {"Description": description})
         call.tag_new(key, "security-group-rule", params)
-    made = [r for r in _rules(call, changed, direction) if r["SecurityGroupRuleId"] in ids]
+    made = [r for r in rules_of(call, changed, direction) if r["SecurityGroupRuleId"] in ids]
     return {"Return": True, "SecurityGroupRules": made}
 
 
@@ -163,7 +163,7 @@ def revoke(direction: Direction, call: Call, params: Params) -> Row:
     Errors: InvalidGroup.NotFound, InvalidPermission.NotFound, InvalidSecurityGroupRuleId.NotFound.
     """
     found = _group(call, params)
-    known = _rules(call, found, direction)
+    known = rules_of(call, found, direction)
     if wanted := params.get("SecurityGroupRuleIds"):
         gone = _select_rules(known, wanted)
         rules = [_of_rule(each) for each in gone]
@@ -294,7 +294,7 @@ def _of_protocol(rule: Rule) -> Row:
     return found if protocol == "all" else {**found, "FromPort": first, "ToPort": last}
 
 
-def _rules(call: Call, group: Row, only: Direction | None = None) -> list[Row]:
+def rules_of(call: Call, group: Row, only: Direction | None = None) -> list[Row]:
     """A group's rules as `DescribeSecurityGroupRules` has them."""
     found = []
     for direction, key in LISTS.items():

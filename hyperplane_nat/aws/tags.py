@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hyperplane_nat.aws.call import (
+    GROUP,
     KINDS,
     VPC,
     Call,
@@ -17,10 +18,13 @@ from hyperplane_nat.aws.call import (
 )
 from hyperplane_nat.aws.errors import AwsError, missing
 from hyperplane_nat.aws.filters import answer
+from hyperplane_nat.aws.interfaces import interfaces_of
+from hyperplane_nat.aws.security_groups import rules_of
 
 TAGGED: Mapping[str, str] = {
     "acl": "network-acl",
     "eipalloc": "elastic-ip",
+    "eni": "network-interface",
     "i": "instance",
     "igw": "internet-gateway",
     "nat": "natgateway",
@@ -31,6 +35,13 @@ TAGGED: Mapping[str, str] = {
     "vpc": "vpc",
 }
 """EC2's `ResourceType` by what ids begin with."""
+
+OTHERS: Mapping[str, tuple[str, str]] = {
+    "acl": ("InvalidNetworkAclID.NotFound", "networkAcl"),
+    "eni": ("InvalidNetworkInterfaceID.NotFound", "networkInterface"),
+    "sgr": ("InvalidSecurityGroupRuleId.NotFound", "security group rule"),
+}
+"""Code and name of what is in no list of the control API by itself."""
 
 TAG_FILTERS = {
     "key": "Key",
@@ -83,10 +94,11 @@ def _tagged(call: Call, params: Params) -> list[str]:
         prefix = key.partition("-")[0]
         if prefix in KINDS:
             call.find(KINDS[prefix], key)
-        elif prefix not in TAGGED:
+        elif prefix not in OTHERS:
             raise AwsError("InvalidID", f"The ID '{key}' is not valid")
         elif not _is_own(call, key):
-            raise AwsError("InvalidID", f"The ID '{key}' does not exist")
+            code, what = OTHERS[prefix]
+            raise AwsError(code, f"The {what} ID '{key}' does not exist")
     return resources
 
 
@@ -96,8 +108,10 @@ def _is_own(call: Call, key: str) -> bool:
         return any(row[KINDS[prefix].key] == key for row in call.own(KINDS[prefix]))
     if prefix == "acl":
         return any(derived("acl", row["VpcId"]) == key for row in call.own(VPC))
-    # Rules of security groups: their ids say nothing of whose they are.
-    return bool(call.notes.of(key))
+    if prefix == "eni":
+        return any(row["NetworkInterfaceId"] == key for row in interfaces_of(call))
+    rules = (rule for row in call.own(GROUP) for rule in rules_of(call, row))
+    return any(rule["SecurityGroupRuleId"] == key for rule in rules)
 
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -227,3 +227,18 @@ def test_versions(endpoint: Endpoint) -> None:
     functions.delete_function(FunctionName="f", Qualifier="1")
     assert len(functions.list_versions_by_function(FunctionName="f")["Versions"]) == 1
     assert functions.get_function(FunctionName="f")["Configuration"]["Version"] == "$LATEST"
+
+
+def test_a_version_is_published_with_the_function(endpoint: Endpoint) -> None:
+    functions = endpoint.client("lambda")
+    made = functions.create_function(**asked(Publish=True))
+    assert made["Version"] == "1"
+    coded = functions.update_function_code(
+        FunctionName="f", ZipFile=archive(app="handler = 1"), Publish=True
+    )
+    assert coded["Version"] == "2"
+    found = scene(endpoint)
+    network = {"SubnetIds": [found.private], "SecurityGroupIds": [found.default]}
+    said = refusal(functions.create_function, **asked("g", Publish=True, VpcConfig=network))
+    assert said[0] == "UnsupportedOperation"
+    assert refusal(functions.get_function, FunctionName="g")[0] == "ResourceNotFoundException"

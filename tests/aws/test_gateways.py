@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.model.resources import HostResource
-from tests.aws.support import Endpoint, Scene, refusal, scene
+from tests.aws.support import OTHER, Endpoint, Scene, refusal, scene
 
 
 @pytest.fixture
@@ -104,10 +104,13 @@ def test_a_nat_gateway_goes_through_its_states(endpoint: Endpoint, found: Scene)
     assert state(made["NatGatewayId"]) == "deleting"
     endpoint.pass_seconds(settings.nat_gateway_deletion_seconds)
     assert state(made["NatGatewayId"]) == "deleted"
+    ec2.create_tags(Resources=[made["NatGatewayId"]], Tags=[{"Key": "a", "Value": "b"}])
     endpoint.pass_seconds(3601)
     assert refusal(ec2.describe_nat_gateways, NatGatewayIds=[made["NatGatewayId"]])[0] == (
         "NatGatewayNotFound"
     )
+    ec2.delete_nat_gateway(NatGatewayId=found.nat)
+    assert "nat-" not in (endpoint.directory / "aws.json").read_text(encoding="utf-8")
 
 
 def test_why_a_nat_gateway_has_failed_is_told(endpoint: Endpoint, found: Scene) -> None:
@@ -187,6 +190,15 @@ def test_interfaces_of_functions_and_nat_gateways(endpoint: Endpoint, found: Sce
     assert gateway["Description"] == f"Interface for NAT Gateway {found.nat}"
     assert gateway["Association"]["AllocationId"] == found.allocation
     assert function["NetworkInterfaceId"] in endpoint.region.region.tables.interfaces
+    key = function["NetworkInterfaceId"]
+    ec2.create_tags(Resources=[key], Tags=[{"Key": "a", "Value": "b"}])
+    (tagged,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[key])["NetworkInterfaces"]
+    assert tagged["TagSet"] == [{"Key": "a", "Value": "b"}]
+    other = endpoint.client("ec2", OTHER)
+    assert other.describe_tags()["Tags"] == other.describe_network_interfaces()["NetworkInterfaces"]
+    assert refusal(other.create_tags, Resources=[key], Tags=[{"Key": "a"}])[0] == (
+        "InvalidNetworkInterfaceID.NotFound"
+    )
     said = refusal(ec2.describe_network_interfaces, NetworkInterfaceIds=["eni-0"])
     assert said[0] == "InvalidNetworkInterfaceID.NotFound"
 

@@ -218,11 +218,14 @@ def test_tags_come_and_go(endpoint: Endpoint) -> None:
     assert said[0] == "TagLimitExceeded"
     said = refusal(ec2.create_tags, Resources=[vpc["VpcId"]], Tags=[{"Key": "aws:x"}])
     assert said[0] == "InvalidParameterValue"
-    for wrong in ("x-1", "vpc", "sgr-1"):
-        assert refusal(ec2.create_tags, Resources=[wrong], Tags=[{"Key": "a"}])[0] in (
-            "InvalidID",
-            "InvalidVpcID.NotFound",
-        )
+    for wrong, code in (
+        ("x-1", "InvalidID"),
+        ("vpc", "InvalidVpcID.NotFound"),
+        ("sgr-1", "InvalidSecurityGroupRuleId.NotFound"),
+        ("acl-1", "InvalidNetworkAclID.NotFound"),
+        ("eni-1", "InvalidNetworkInterfaceID.NotFound"),
+    ):
+        assert refusal(ec2.create_tags, Resources=[wrong], Tags=[{"Key": "a"}])[0] == code
     ec2.create_tags(Resources=[vpc["VpcId"]], Tags=[{"Key": "a", "Value": "1"}])
     ec2.delete_vpc(VpcId=vpc["VpcId"])
     assert (endpoint.directory / "aws.json").read_text() == "{}"

@@ -258,5 +258,6 @@ def test_the_aws_command_line(lab: Lab) -> None:
         assert shown == subnet["Subnet"]
         said = aws("ec2", "delete-vpc", "--vpc-id", vpc, check=False)
         assert f"The vpc '{vpc}' has dependencies and cannot be deleted." in said
-        aws("ec2", "delete-subnet", "--subnet-id", shown["SubnetId"])
-        aws("ec2", "delete-vpc", "--vpc-id", vpc)
+        ec2 = endpoint.client("ec2")
+        ec2.delete_subnet(SubnetId=shown["SubnetId"])
+        ec2.delete_vpc(VpcId=vpc)
