@@ -87,10 +87,12 @@ def of_region(
 ) -> AwsError:
     """What the control API has refused, or why it did not answer, in AWS's words."""
     if not isinstance(error, ApiError) or not error.code[:1].isupper():
-        away = isinstance(error, NotRunningError)
-        of_ec2 = "Unavailable" if away else "InternalError"
-        code = "ServiceException" if service == "lambda" else of_ec2
-        return AwsError(code, str(error), 503 if away else 500)
+        if isinstance(error, NotRunningError):
+            # Its own text looks at all that stands of the lab, which is changing just then.
+            code = "ServiceException" if service == "lambda" else "Unavailable"
+            return AwsError(code, f"no controller of lab {error.lab!r} answers", 503)
+        code = "ServiceException" if service == "lambda" else "InternalError"
+        return AwsError(code, str(error), 500)
     code = EC2_CODES.get(error.code, error.code) if service == "ec2" else error.code
     known = TEXTS.get(operation, {}).get(code)
     if known is not None:

@@ -7,6 +7,8 @@ import http.client
 import json
 import logging
 import secrets
+import tempfile
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +22,10 @@ from tests.aws.support import (
     Endpoint,
     client_of,
     lab_in,
-    launched,
     refusal,
     running,
 )
+from tests.controller.region_lab import RegionLab, served
 
 SCOPE = (
     f"AWS4-HMAC-SHA256 Credential={ACCOUNT}/20260101/us-east-1/{{}}/aws4_request, "
@@ -238,8 +240,14 @@ def test_another_endpoint_describes_the_same(endpoint: Endpoint) -> None:
     assert len(ec2.describe_tags()["Tags"]) == 2
 
 
-def test_a_lab_that_is_gone_is_told_and_found_again() -> None:
-    with launched() as endpoint, running(lab_in(endpoint.directory.with_name("nobody"))) as url:
-        ec2, functions = client_of("ec2", url), client_of("lambda", url)
-        assert refusal(ec2.describe_vpcs)[::2] == ("Unavailable", 503)
-        assert refusal(functions.list_functions)[::2] == ("ServiceException", 503)
+def test_a_controller_that_is_away_is_told_and_its_successor_found() -> None:
+    with tempfile.TemporaryDirectory(prefix="hp", dir="/dev/shm") as name:
+        directory = Path(name)
+        with running(lab_in(directory)) as url:
+            ec2, functions = client_of("ec2", url), client_of("lambda", url)
+            for _ in range(2):
+                assert refusal(ec2.describe_vpcs)[::2] == ("Unavailable", 503)
+                assert refusal(functions.list_functions)[::2] == ("ServiceException", 503)
+                with served(directory / "control.sock", RegionLab()):
+                    assert len(ec2.describe_vpcs()["Vpcs"]) == 1
+                    assert len(functions.list_functions()["Functions"]) == 3
