@@ -59,7 +59,7 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py | deps-build
 
 $(TOOLS): $(INSTALLED)
 	HYPERPLANE_EXTENSIONS=0 \
-		$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,plots]'
+		$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,plots,aws]'
 	touch $@
 
 $(BUILT): $(INSTALLED) $(SOURCES)
@@ -131,6 +131,7 @@ docs: $(TOOLS) $(BUILT)
 	$(BIN)/python -m tests.conformance > docs/conformance.md
 	$(BIN)/python -m tools.states > docs/states.md
 	$(BIN)/python -m hyperplane_nat.metrics > docs/metrics.md
+	$(BIN)/python -m hyperplane_nat.aws > docs/aws-api.md
 	$(BIN)/python -m tools.panels
 
 # The pictures of docs/observability.md, from a lab under traffic; three minutes, as root.

@@ -105,8 +105,9 @@ def test_every_extension_has_an_interface_file() -> None:
 def test_constraints_name_an_exact_version_of_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {
-        text.partition(">=")[0].lower()
-        for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+        re.split("[>=]", text)[0].lower()
+        for extra in ("dev", "aws")
+        for text in [*project["dependencies"], *project["optional-dependencies"][extra]]
     }
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [line.partition("==") for line in lines if not line.startswith("#")]

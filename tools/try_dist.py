@@ -140,6 +140,19 @@ def use_plugin(python: Path, place: Path) -> None:
         raise DistError(f"left behind: {', '.join(map(str, left))}")
 
 
+EXTRA = "import importlib.util, sys; sys.exit(importlib.util.find_spec('moto') is not None)"
+
+
+def lack_extras(python: Path, place: Path) -> None:
+    """What an extra brings is not there, and who needs it is told."""
+    run(python, "-c", EXTRA, cwd=place)
+    said = subprocess.run(
+        [python.with_name("hyperplane-nat"), "aws"], cwd=place, capture_output=True, check=False
+    )
+    if said.returncode != 2 or b'pip install "hyperplane-nat[aws]"' not in said.stderr:
+        raise DistError(f"without its extra, aws says: {said.stderr.decode()}")
+
+
 def use(binaries: Path, place: Path) -> None:
     """A lab comes up, serves a page and goes, with what was installed and nothing of the tree."""
     name = f"dist-{secrets.token_hex(4)}"
@@ -172,6 +185,7 @@ def attempt(interpreter: str, archive: Path, target: Path) -> None:
         say(f"{version}: installing {built.name} and bringing a lab up with it")
         user = environment(interpreter, place / "user")
         install(user, built)
+        lack_extras(user, place)
         use(user.parent, place)
         install(user, "pytest")
         use_plugin(user, place)

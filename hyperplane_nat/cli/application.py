@@ -61,6 +61,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "ports": _Verb("ports", "ports"),
     "top": _Verb("top", "top"),
     "ui": _Verb("ui", "ui"),
+    "aws": _Verb("aws", "aws"),
     "events": _Verb("events", "events"),
     "capture": _Verb("capture", "capture"),
     "labs": _Verb("labs", "labs"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import LabLock, LabPaths
+from hyperplane_nat.controller.paths import NOTES, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
@@ -105,8 +105,9 @@ def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     removed += remove_groups(paths.lab, namespaces)
     removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
-        # The region is another matter: `remove_region`.
-        if path == paths.pid_file or path.name.startswith((paths.log.name, paths.region_file.name)):
+        # The region and what is kept of it are another matter: `remove_region`.
+        kept = (paths.log.name, paths.region_file.name, NOTES)
+        if path == paths.pid_file or path.name.startswith(kept):
             continue
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -184,6 +185,7 @@ def remove_region(paths: LabPaths) -> list[str]:
     _remove_code(paths)
     for path in paths.directory.glob(f"{paths.region_file.name}*"):
         path.unlink()
+    (paths.directory / NOTES).unlink(missing_ok=True)
     return removed
 
 
@@ -202,8 +204,10 @@ def _state_files(paths: LabPaths) -> list[Path]:
 
 
 def _files(paths: LabPaths) -> list[Path]:
-    """The files in the lab's directory: only names that a controller makes."""
+    """The files in the lab's directory: only names that a controller or an endpoint makes."""
     patterns = (
+        NOTES,
+        "aws.new",
         "control.sock",
         "control.sock.new",
         "controller.*",

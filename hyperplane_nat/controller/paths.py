@@ -19,6 +19,9 @@ from hyperplane_nat import private_files, unix_socket
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.private_files import NotPrivateError
 
+NOTES = "aws.json"
+"""What AWS's endpoint keeps of resources of the region: a file in the lab's directory."""
+
 _LOCKS = Path("/proc/locks")
 
 

@@ -21,6 +21,7 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any, Literal
 
+from hyperplane_nat.model.changes import parts_of
 from hyperplane_nat.model.declaration import vpc_resource
 from hyperplane_nat.model.entities import (
     Account,
@@ -63,6 +64,10 @@ from hyperplane_nat.model.versions import Versions
 
 Direction = Literal["ingress", "egress"]
 
+DEFAULT_GROUP = "default"
+"""What EC2 calls the group that a VPC comes with ("Default security groups")."""
+DEFAULT_DESCRIPTION = "default VPC security group"
+
 
 class Commands(GatewayCommands):
     """Commands on one region, all in one transaction. Errors: `ModelError`."""
@@ -88,25 +93,38 @@ class Commands(GatewayCommands):
         name: str | None = None,
         account: str | None = None,
         mtu_bytes: int = 1500,
+        *,
+        defaults: bool = False,
     ) -> Vpc:
-        """CreateVpc, without the default security group. InvalidParameterValue for a taken name."""
+        """
+        CreateVpc; with `defaults` also what EC2 makes with it, the group `default`, whose members
+        reach each other, and the main route table. InvalidParameterValue for a taken name.
+        """
         owner = self._owner(account)
         if name == INTERNET or any(vpc.name == name for vpc in self._tables.vpcs.values()):
             raise duplicate("InvalidParameterValue", "VPC", name or "")
         vpc = self._changes.make_vpc(name or "", owner.id, cidr, mtu_bytes)
-        return self._named(vpc) if name is None else vpc
+        vpc = self._named(vpc) if name is None else vpc
+        if defaults:
+            self._gateways.main_route_table(vpc)
+            group = self.create_security_group(vpc.id, DEFAULT_GROUP, DEFAULT_DESCRIPTION)
+            self.authorize(group.id, "ingress", [RuleResource(group=group.id)])
+        return vpc
 
     def modify_vpc(self, vpc: str, changes: Mapping[str, bool]) -> Vpc:
         """ModifyVpcAttribute: `changes` has DNS attributes of a `Vpc`. InvalidVpcID.NotFound."""
         return self._changes.modify_vpc(self._customer_vpc(vpc), changes)
 
     def delete_vpc(self, vpc: str) -> None:
-        """DeleteVpc: InvalidVpcID.NotFound, DependencyViolation."""
+        """DeleteVpc, with its group `default`: InvalidVpcID.NotFound, DependencyViolation."""
         found = self.vpc(vpc)
         if found.name == INTERNET:
             raise ModelError(
                 "OperationNotPermitted", f"VPC {INTERNET} is built in", "delete its hosts instead"
             )
+        for group in parts_of(found, self._tables.groups):
+            if group.name == DEFAULT_GROUP and not group.declared:
+                self._delete(group, "security group")
         self._delete(found, "VPC")
 
     def create_subnet(

@@ -42,6 +42,7 @@ COMMANDS = [
     "ports",
     "top",
     "ui",
+    "aws",
     "events",
     "capture",
     "labs",

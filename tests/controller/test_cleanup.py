@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperplane_nat.aws.notes import notes_path
 from hyperplane_nat.controller import cleanup
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.logs import numbered
@@ -98,6 +99,21 @@ def with_archive(paths: LabPaths) -> tuple[Path, Path]:
     for path in (archive, paths.region_file):
         path.write_text("x")
     return archive, paths.region_file
+
+
+def test_notes_of_the_region_stay_and_go_with_it(directory: Path, netns: FakeNetns) -> None:
+    paths, _ = crashed_lab(directory)
+    notes = notes_path(paths.directory)
+    for path in (notes, notes.with_suffix(".new"), paths.region_file):
+        path.write_text("{}")
+    cleanup.sweep(paths, netns.namespaces())
+    assert (notes.exists(), paths.region_file.exists()) == (True, True)
+    assert not notes.with_suffix(".new").exists()
+    cleanup.remove_region(paths)
+    assert (notes.exists(), paths.region_file.exists()) == (False, False)
+    notes.write_text("{}")
+    clean(directory, netns)
+    assert not paths.directory.exists()
 
 
 @pytest.mark.races

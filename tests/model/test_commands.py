@@ -13,7 +13,13 @@ import pytest
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of
 from hyperplane_nat.model.region import Region
-from hyperplane_nat.model.resources import Code, FunctionResource, Networking, Resources
+from hyperplane_nat.model.resources import (
+    Code,
+    FunctionResource,
+    Networking,
+    Resources,
+    RuleResource,
+)
 from hyperplane_nat.model.states import FunctionState, UpdateStatus
 from hyperplane_nat.model.store import Store
 from tests.model.support import (
@@ -94,6 +100,28 @@ def test_everything_is_made_and_deleted_one_by_one() -> None:
         "groups": set(),
         "functions": set(),
     }
+
+
+def test_a_vpc_comes_and_goes_with_what_ec2_makes_with_it() -> None:
+    scene = Scene()
+    with scene.region.commands() as commands:
+        vpc = commands.create_vpc(network("10.0.0.0/16"), "shop", defaults=True)
+    tables = scene.region.tables
+    (group,) = tables.groups.values()
+    (rule,) = group.ingress
+    assert (group.name, group.vpc_id, rule.group_id) == ("default", vpc.id, group.id)
+    assert [(each.vpc_id, each.main) for each in tables.route_tables.values()] == [(vpc.id, True)]
+    with scene.region.commands() as commands:
+        other = commands.create_security_group("shop", "other")
+        commands.authorize(other.id, "ingress", [RuleResource(group=group.id)])
+    assert code(scene, lambda c: c.delete_vpc("shop")) == "DependencyViolation"
+    assert group.id in scene.region.tables.groups
+    with scene.region.commands() as commands:
+        commands.delete_security_group(other.id)
+        commands.delete_vpc("shop")
+    assert names(scene.region)["groups"] == set()
+    assert names(scene.region)["vpcs"] == set()
+    assert scene.region.tables.route_tables == {}
 
 
 def test_ids_and_names_are_the_same() -> None:

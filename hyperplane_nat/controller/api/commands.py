@@ -89,6 +89,10 @@ class CreateVpc(CommandRequest):
     name: LinkName | None = Field(default=None, description="The beginning of its id if left out.")
     account: Named | None = Field(default=None, description="The first one if left out.")
     mtu_bytes: Mtu = 1500
+    defaults: bool = Field(
+        default=False,
+        description="Make its group `default` and its main route table, too, as EC2 does.",
+    )
 
 
 class ModifyVpc(CommandRequest):
@@ -418,7 +422,11 @@ COMMANDS: tuple[Command[Any], ...] = (
         CreateVpc,
         descriptions.VpcDescription,
         lambda commands, _name, asked: commands.create_vpc(
-            IPv4Network(asked.cidr), asked.name, asked.account, asked.mtu_bytes
+            IPv4Network(asked.cidr),
+            asked.name,
+            asked.account,
+            asked.mtu_bytes,
+            defaults=asked.defaults,
         ),
     ),
     Command(

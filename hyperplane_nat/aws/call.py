@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request of a client of AWS: whose it is, and the region that it is about.
+
+What belongs to another account is not there for it. Names that the control API would take, too, are
+none here: AWS has ids alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from hyperplane_nat.aws.errors import AwsError, missing, unsupported
+from hyperplane_nat.aws.notes import Notes
+from hyperplane_nat.client import Client, UnixConnection
+from hyperplane_nat.unix_socket import LAMBDA
+
+Params = Mapping[str, Any]
+Row = dict[str, Any]
+
+ALWAYS = frozenset({"ClientToken", "DryRun", "Filter", "Filters", "MaxResults", "NextToken"})
+"""Parameters that every operation may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resources of the region: its list, the key of its ids, and the error without it."""
+
+    path: str
+    key: str
+    code: str
+    text: str
+
+
+VPC = Kind("/v1/vpcs", "VpcId", "InvalidVpcID.NotFound", "The vpc ID '{}' does not exist")
+SUBNET = Kind(
+    "/v1/subnets", "SubnetId", "InvalidSubnetID.NotFound", "The subnet ID '{}' does not exist"
+)
+GROUP = Kind(
+    "/v1/security-groups",
+    "GroupId",
+    "InvalidGroup.NotFound",
+    "The security group '{}' does not exist",
+)
+ROUTE_TABLE = Kind(
+    "/v1/route-tables",
+    "RouteTableId",
+    "InvalidRouteTableID.NotFound",
+    "The routeTable ID '{}' does not exist",
+)
+INTERNET_GATEWAY = Kind(
+    "/v1/internet-gateways",
+    "InternetGatewayId",
+    "InvalidInternetGatewayID.NotFound",
+    "The internetGateway ID '{}' does not exist",
+)
+ADDRESS = Kind(
+    "/v1/addresses",
+    "AllocationId",
+    "InvalidAllocationID.NotFound",
+    "The allocation ID '{}' does not exist",
+)
+NAT_GATEWAY = Kind(
+    "/v1/nat-gateways", "NatGatewayId", "NatGatewayNotFound", "NAT gateway {} was not found"
+)
+HOST = Kind(
+    "/v1/hosts", "InstanceId", "InvalidInstanceID.NotFound", "The instance ID '{}' does not exist"
+)
+
+KINDS: Mapping[str, Kind] = {
+    "vpc": VPC,
+    "subnet": SUBNET,
+    "sg": GROUP,
+    "rtb": ROUTE_TABLE,
+    "igw": INTERNET_GATEWAY,
+    "eipalloc": ADDRESS,
+    "nat": NAT_GATEWAY,
+    "i": HOST,
+}
+"""By what ids begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What all requests have in common."""
+
+    client: Client
+    notes: Notes
+    region: str
+    """Name of the region, "us-east-1"."""
+    account: str
+    """Id of the account of access keys that name none."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One request."""
+
+    lab: Lab
+    account: str
+    """Id of the account whose request it is."""
+    _lists: dict[str, list[Row]] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> Notes:
+        """What is kept of resources beside the region."""
+        return self.lab.notes
+
+    # -- what there is
+
+    def rows(self, path: str) -> list[Row]:
+        """A list of the control API; asked for once, until something is changed."""
+        if path not in self._lists:
+            found: Any = self.lab.client.get(path)
+            self._lists[path] = found
+        return self._lists[path]
+
+    def own(self, kind: Kind) -> list[Row]:
+        """Those of the account."""
+        return [row for row in self.rows(kind.path) if row["OwnerId"] == self.account]
+
+    def find(self, kind: Kind, wanted: str | None) -> Row:
+        """One of the account, by its id. MissingParameter, or the kind's own error."""
+        if not wanted:
+            raise missing(kind.key)
+        for row in self.own(kind):
+            if row[kind.key] == wanted:
+                return row
+        raise AwsError(kind.code, kind.text.format(wanted))
+
+    def select(self, kind: Kind, wanted: Sequence[str] | None) -> list[Row]:
+        """Those with the ids, in the list's order; all without any."""
+        if not wanted:
+            return self.own(kind)
+        found = {row[kind.key]: row for row in self.own(kind)}
+        for each in wanted:
+            if each not in found:
+                raise AwsError(kind.code, kind.text.format(each))
+        return [row for key, row in found.items() if key in wanted]
+
+    # -- commands
+
+    def post(self, path: str, body: Row) -> Row:
+        """Create something."""
+        return self._done(lambda: self.lab.client.post(path, body))
+
+    def patch(self, path: str, name: str, body: Row) -> Row:
+        """Change something."""
+        return self._done(lambda: self.lab.client.patch(f"{path}/{quote(name, safe='')}", body))
+
+    def put(self, path: str, body: Row) -> Row:
+        """Replace something."""
+        return self._done(lambda: self.lab.client.put(path, body))
+
+    def delete(self, path: str, name: str) -> None:
+        """Delete something, and what was kept of it."""
+        self._done(lambda: self.lab.client.delete(f"{path}/{quote(name, safe='')}"))
+        self.notes.forget(name)
+
+    def _done(self, work: Callable[[], object]) -> Row:
+        self._lists.clear()
+        answer: Any = work()
+        return answer or {}
+
+    def owner(self) -> str:
+        """The account's id, for a command; an account that there is not yet is made."""
+        known = {row["Id"] for row in self.rows("/v1/accounts")}
+        if self.account not in known:
+            self.post("/v1/accounts", {"name": f"a{self.account}", "id": self.account})
+        return self.account
+
+    def invoke(
+        self, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Ask the lab's own Lambda endpoint. ServiceException when it does not answer."""
+        connection = UnixConnection(self.lab.client.path.with_name(LAMBDA), None)
+        with contextlib.closing(connection):
+            try:
+                connection.request("POST", path, body, dict(headers))
+                answer = connection.getresponse()
+                return answer.status, dict(answer.getheaders()), answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise AwsError(
+                    "ServiceException", f"nothing runs the functions of the lab: {error}", 500
+                ) from None
+
+    # -- tags
+
+    def tags(self, key: str) -> list[dict[str, str]]:
+        """The tags of a resource, as EC2 lists them."""
+        return tag_list(self.notes.tags(key))
+
+    def tag_new(self, key: str, kind: str, params: Params) -> None:
+        """The tags that something is created with (`TagSpecifications`)."""
+        found = {
+            each["Key"]: each.get("Value", "")
+            for specification in params.get("TagSpecifications") or ()
+            if specification.get("ResourceType") == kind
+            for each in specification.get("Tags") or ()
+        }
+        if found:
+            self.notes.tag([key], found)
+
+    # -- names
+
+    def zone(self, letter: str) -> str:
+        """The name of an availability zone, of which the region knows the letter."""
+        return f"{self.lab.region}{letter}"
+
+    def arn(self, service: str, resource: str) -> str:
+        """The ARN of something of the account."""
+        return f"arn:aws:{service}:{self.lab.region}:{self.account}:{resource}"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is done for an operation, and which parameters it takes: others are refused."""
+
+    work: Callable[[Call, Params], Row | None]
+    takes: frozenset[str]
+
+    def run(self, call: Call, params: Params) -> Row | None:
+        """Do it. UnsupportedOperation for a parameter that would have no effect."""
+        for name, value in params.items():
+            if name not in self.takes and name not in ALWAYS and value not in (None, False, [], {}):
+                raise unsupported(f"The parameter {name} is not emulated.")
+        if params.get("DryRun"):
+            raise AwsError(
+                "DryRunOperation",
+                "Request would have succeeded, but DryRun flag is set.",
+                412,
+            )
+        return self.work(call, params)
+
+
+def operation(work: Callable[[Call, Params], Row | None], takes: str = "") -> Operation:
+    """One that takes the parameters named, beside those that all may have."""
+    return Operation(work, frozenset(takes.split()))
+
+
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags in the form of EC2."""
+    return [{"Key": name, "Value": value} for name, value in sorted(tags.items())]
+
+
+def derived(prefix: str, *parts: str) -> str:
+    """An id of what the region gives none: always the same one for the same parts."""
+    digest = hashlib.sha256("/".join(parts).encode()).hexdigest()
+    return f"{prefix}-{digest[:17]}"
+
+
+def by_id(rows: Iterable[Row], key: str) -> dict[str, Row]:
+    """Rows by their ids."""
+    return {row[key]: row for row in rows}

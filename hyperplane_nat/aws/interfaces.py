@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network interfaces: those of Lambda, of NAT gateways and of hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hyperplane_nat.aws.call import (
+    ADDRESS,
+    GROUP,
+    HOST,
+    NAT_GATEWAY,
+    SUBNET,
+    Call,
+    Operation,
+    Params,
+    Row,
+    by_id,
+    derived,
+    operation,
+)
+from hyperplane_nat.aws.errors import AwsError
+from hyperplane_nat.aws.filters import answer
+
+INTERFACE_TYPES: Mapping[str, str] = {
+    "hyperplane": "lambda",
+    "per-environment": "lambda",
+    "nat-gateway": "nat_gateway",
+}
+"""EC2's `InterfaceType` by the region's kinds; the other kinds are none of EC2's."""
+
+INTERFACE_FILTERS = {
+    "addresses.private-ip-address": "PrivateIpAddresses.PrivateIpAddress",
+    "association.public-ip": "Association.PublicIp",
+    "attachment.instance-id": "Attachment.InstanceId",
+    "availability-zone": "AvailabilityZone",
+    "description": "Description",
+    "group-id": "Groups.GroupId",
+    "group-name": "Groups.GroupName",
+    "interface-type": "InterfaceType",
+    "mac-address": "MacAddress",
+    "network-interface-id": "NetworkInterfaceId",
+    "owner-id": "OwnerId",
+    "private-ip-address": "PrivateIpAddress",
+    "requester-managed": "RequesterManaged",
+    "status": "Status",
+    "subnet-id": "SubnetId",
+    "vpc-id": "VpcId",
+}
+
+
+def describe_network_interfaces(call: Call, params: Params) -> Row:
+    """DescribeNetworkInterfaces: InvalidNetworkInterfaceID.NotFound."""
+    found = list(interfaces_of(call))
+    if wanted := params.get("NetworkInterfaceIds"):
+        known = by_id(found, "NetworkInterfaceId")
+        for each in wanted:
+            if each not in known:
+                raise AwsError(
+                    "InvalidNetworkInterfaceID.NotFound",
+                    f"The networkInterface ID '{each}' does not exist",
+                )
+        found = [known[each] for each in wanted]
+    return answer(params, "NetworkInterfaces", found, INTERFACE_FILTERS)
+
+
+def interfaces_of(call: Call) -> Iterator[Row]:
+    """Those of the account, as `DescribeNetworkInterfaces` has them."""
+    subnets = {(row["VpcName"], row["SubnetName"]): row for row in call.own(SUBNET)}
+    groups = {(row["VpcName"], row["GroupName"]): row["GroupId"] for row in call.own(GROUP)}
+    public = {row["PublicIp"]: row for row in call.own(ADDRESS)}
+    mapped = {
+        (gateway["NetworkInterfaceId"], each["PrivateIp"]): public[each["PublicIp"]]
+        for gateway in call.own(NAT_GATEWAY)
+        for each in gateway["NatGatewayAddresses"]
+        if each["PublicIp"] in public
+    }
+    gateways = {row["NetworkInterfaceId"]: row["NatGatewayId"] for row in call.own(NAT_GATEWAY)}
+    for row in call.rows("/v1/interfaces"):
+        subnet = subnets.get((row["vpc"], row["subnet"]))
+        kind = INTERFACE_TYPES.get(row["kind"])
+        if kind is None or subnet is None or not row["id"]:
+            continue
+        addresses = [row["address"], *row["secondary_addresses"]]
+        description = row["description"]
+        if row["id"] in gateways:
+            description = f"Interface for NAT Gateway {gateways[row['id']]}"
+        yield {
+            **_interface(call, row["id"], subnet, addresses, description, kind),
+            "Groups": [
+                {"GroupId": groups[row["vpc"], name], "GroupName": name} for name in row["groups"]
+            ],
+            "MacAddress": row["mac"],
+            "RequesterManaged": True,
+            "Status": row["status"],
+            **_association_of(mapped.get((row["id"], row["address"]))),
+        }
+    of_hosts = {row["InstanceId"]: row for row in call.own(ADDRESS) if row["InstanceId"]}
+    by_subnet = by_id(subnets.values(), "SubnetId")
+    for host in call.own(HOST):
+        yield {
+            **_interface(
+                call,
+                host["NetworkInterfaceId"],
+                by_subnet[host["SubnetId"]],
+                [host["PrivateIpAddress"]],
+                host["Description"],
+                "interface",
+            ),
+            "Groups": host["Groups"],
+            "RequesterManaged": False,
+            "Status": "in-use",
+            "Attachment": {
+                "AttachmentId": derived("eni-attach", host["NetworkInterfaceId"]),
+                "DeviceIndex": 0,
+                "InstanceId": host["InstanceId"],
+                "InstanceOwnerId": host["OwnerId"],
+                "Status": "attached",
+            },
+            **_association_of(of_hosts.get(host["InstanceId"])),
+        }
+
+
+def _interface(
+    call: Call, key: str, subnet: Row, addresses: list[str], description: str, kind: str
+) -> Row:
+    return {
+        "NetworkInterfaceId": key,
+        "InterfaceType": kind,
+        "Description": description,
+        "OwnerId": call.account,
+        "VpcId": subnet["VpcId"],
+        "SubnetId": subnet["SubnetId"],
+        "AvailabilityZone": call.zone(subnet["AvailabilityZone"]),
+        "PrivateIpAddress": addresses[0],
+        "PrivateIpAddresses": [
+            {"PrivateIpAddress": each, "Primary": not place} for place, each in enumerate(addresses)
+        ],
+        "Ipv6Addresses": [],
+        "SourceDestCheck": kind == "interface",
+        "TagSet": call.tags(key),
+    }
+
+
+def _association_of(address: Row | None) -> Row:
+    if address is None:
+        return {}
+    return {
+        "Association": {
+            "AllocationId": address["AllocationId"],
+            "AssociationId": address["AssociationId"],
+            "IpOwnerId": address["OwnerId"],
+            "PublicIp": address["PublicIp"],
+        }
+    }
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "DescribeNetworkInterfaces": operation(
+        describe_network_interfaces, "NetworkInterfaceIds IncludeManagedResources"
+    ),
+}

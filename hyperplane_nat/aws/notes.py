@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What AWS keeps of a resource and the region has no place for: tags, a function's role and so on.
+
+A file of JSON in the lab's directory, by the resource's id or ARN. It is read whenever it has
+changed and replaced as a whole, so several endpoints may serve a lab, and it goes with the lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperplane_nat.aws.errors import AwsError
+from hyperplane_nat.controller.paths import NOTES
+
+Note = dict[str, Any]
+
+TAGS_MAX = 50
+"""Of a resource ("Tag your Amazon EC2 resources", restrictions)."""
+
+
+def notes_path(directory: Path) -> Path:
+    """The file in a lab's directory."""
+    return directory / NOTES
+
+
+class Notes:
+    """The notes of one lab. Errors: OSError once the lab is gone."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = notes_path(directory)
+        self._lock = threading.Lock()
+        self._known: dict[str, Note] = {}
+        self._stamp: tuple[int, int] | None = None
+
+    def of(self, key: str) -> Note:
+        """What is kept of a resource; not to be changed."""
+        return self._all().get(key, {})
+
+    def tags(self, key: str) -> dict[str, str]:
+        """The tags of a resource."""
+        found: dict[str, str] = self.of(key).get("Tags", {})
+        return found
+
+    def tagged(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """All resources that have tags."""
+        for key, note in self._all().items():
+            if note.get("Tags"):
+                yield key, note["Tags"]
+
+    def put(self, key: str, values: Mapping[str, Any]) -> None:
+        """Add to what is kept of a resource."""
+        if values:
+            with self._changing() as known:
+                known[key] = {**known.get(key, {}), **values}
+
+    def tag(self, keys: list[str], tags: Mapping[str, str]) -> None:
+        """Add tags to resources: of all or of none. TagLimitExceeded."""
+        with self._changing() as known:
+            for key in keys:
+                note = known.get(key, {})
+                merged = {**note.get("Tags", {}), **tags}
+                if len(merged) > TAGS_MAX:
+                    raise AwsError("TagLimitExceeded", f"The maximum number of Tags is {TAGS_MAX}")
+                known[key] = {**note, "Tags": merged}
+
+    def untag(self, keys: list[str], tags: Mapping[str, str | None] | None) -> None:
+        """Take tags, whatever their value where it is None; None takes all."""
+        with self._changing() as known:
+            for key in keys:
+                note = known.get(key, {})
+                left = {
+                    name: value
+                    for name, value in note.get("Tags", {}).items()
+                    if tags is not None and (name not in tags or tags[name] not in (None, value))
+                }
+                known[key] = {**note, "Tags": left}
+
+    def forget(self, *keys: str) -> None:
+        """A resource is gone."""
+        if any(key in self._all() for key in keys):
+            with self._changing() as known:
+                for key in keys:
+                    known.pop(key, None)
+
+    def _all(self) -> dict[str, Note]:
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> dict[str, Note]:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            self._known, self._stamp = {}, None
+            return self._known
+        stamp = (found.st_ino, found.st_mtime_ns)
+        if stamp != self._stamp:
+            self._known, self._stamp = json.loads(self._path.read_bytes()), stamp
+        return self._known
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, Note]]:
+        with self._lock:
+            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # Others that serve the lab change it, too; closing gives the lock back.
+                fcntl.flock(directory, fcntl.LOCK_EX)
+                known = dict(self._read())
+                yield known
+                temporary = self._path.with_suffix(".new")
+                temporary.write_text(json.dumps(known), encoding="utf-8")
+                temporary.replace(self._path)
+            finally:
+                os.close(directory)

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endpoint: requests of AWS's clients, each given to what answers it.
+
+Theory of operation
+-------------------
+Whose a request is and for which service is said by its credential scope (Signature Version 4); the
+signature is not looked at. An access key of twelve digits is an account, one that IAM or STS have
+given out is of theirs, every other one of the lab's first. `operations` says what becomes of the
+operation: the region's answer is put into the service's protocol by moto's serializers, as a
+refusal is; what is recorded goes to moto's own application.
+
+It listens on 127.0.0.1. A web page in a browser of this host could send to it, and has a name for
+whom it means (Host) or says where it comes from (Origin); both are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import socket
+import sys
+import uuid
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+# moto reads these when it is imported. Others' pages are answered nothing.
+os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+
+from botocore.exceptions import UnknownServiceError
+from botocore.model import OperationNotFoundError
+from flask import Flask
+from moto.core.model import OperationModel, ServiceModel
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.request import Request, determine_request_protocol
+from moto.core.routing import get_service_router
+from moto.core.serialize import SerializationContext, get_serializer_class
+from moto.core.utils import get_service_model
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.datastructures import CombinedMultiDict, MultiDict
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Response
+
+from hyperplane_nat.aws import functions, operations, stacks
+from hyperplane_nat.aws.call import Call, Lab
+from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
+from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
+from hyperplane_nat.client import ClientError
+from hyperplane_nat.hosts import meant_for
+from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ADDRESS = "127.0.0.1"
+
+FORM = "application/x-www-form-urlencoded"
+
+OF_MOTO = ("/moto-api", "/latest/meta-data", "/latest/api")
+"""Where moto has something of its own, whatever the service."""
+
+IDLE_SECONDS = 600
+"""How long a connection is kept that asks for nothing: SDKs have pools of them."""
+
+BACKLOG = 128
+"""Connections that may wait to be accepted."""
+
+BODY_BYTES_MAX = REQUEST_BYTES_MAX
+"""Of a request; an archive of code is the largest there is."""
+
+log = logging.getLogger(__name__)
+
+_SCOPE = re.compile(
+    r"(?P<key>[A-Za-z0-9_-]{1,128})/[0-9]{8}/(?P<region>[a-z0-9-]+)/(?P<service>[a-z0-9-]+)/"
+    r"aws4_request"
+)
+_ACCOUNT = re.compile("[0-9]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Who asks, and whom."""
+
+    key: str
+    service: str
+    """As botocore calls it."""
+
+
+class Application:
+    """The endpoint of one lab, as WSGI has it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._recorded = DomainDispatcherApplication(_recorded_application)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        return self._answer(environ)(environ, start_response)
+
+    def _answer(self, environ: WSGIEnvironment) -> WSGIApplication:
+        request = Request(environ)
+        if not meant_for(request.headers.get("Host", "")) or "Origin" in request.headers:
+            return Response("this endpoint is for AWS's clients on this host\n", 403)
+        request.max_content_length = BODY_BYTES_MAX
+        try:
+            request.get_data(parse_form_data=False)
+        except HTTPException as refused:
+            return refused.get_response(environ)
+        scope = _scope(request)
+        if scope is None:
+            error = AwsError(
+                "MissingAuthenticationToken", "Request is missing Authentication Token", 403
+            )
+            return _refusal("", None, request, error)
+        account = _account(scope.key) or self._lab.account
+        service, name, params = scope.service, None, {}
+        try:
+            model, where = _operation(request, service)
+            name = str(model.name)
+            kind = operations.treatment(service, name)
+            if kind is Treatment.REFUSED:
+                raise unsupported(f"The operation {name} is not emulated.")
+            call = Call(self._lab, account)
+            if (service, name) == ("lambda", INVOKE):
+                asked = {**where, "Qualifier": request.args.get("Qualifier")}
+                status, headers, body = functions.invoke(
+                    call, asked, request.get_data(), dict(request.headers)
+                )
+                return Response(body, status, _end_to_end(headers))
+            if kind is Treatment.RECORDED and service != "cloudformation":
+                return self._moto(request, account)
+            params = _params(request, model, where)
+            if kind is Treatment.RECORDED:
+                stacks.check(params)
+                return self._moto(request, account)
+            result = operations.REAL[service][name].run(call, params)
+            return _result(model, request, result)
+        except AwsError as error:
+            return _refusal(service, name, request, error)
+        except ClientError as error:
+            said = of_region(error, service, name or "", params)
+            return _refusal(service, name, request, said)
+        except Exception:
+            log.exception("%s %s", service, name)
+            code = "ServiceException" if service == "lambda" else "InternalError"
+            return _refusal(service, name, request, AwsError(code, "see its output", 500))
+
+    def _moto(self, request: Request, account: str) -> WSGIApplication:
+        if request.path.startswith(OF_MOTO):
+            raise unsupported(f"The name {request.path.split('/')[1]} is taken.")
+        environ = request.environ
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
+        # Its body has been read here.
+        environ["wsgi.input"] = io.BytesIO(request.get_data())
+        return self._recorded.get_application(environ)
+
+
+def _recorded_application(service: Any) -> Flask:
+    application = create_backend_app(service)
+    # Flask's own page for what fails shows sources and a console.
+    application.debug = False
+    return application
+
+
+def _scope(request: Request) -> Scope | None:
+    """The credential scope of the header, or of a presigned address."""
+    text = request.headers.get("Authorization", "")
+    _, _, said = text.partition("Credential=")
+    if not said:
+        said = request.args.get("X-Amz-Credential", "")
+    found = _SCOPE.match(said)
+    if found is None:
+        return None
+    return Scope(found["key"], SIGNING_NAMES.get(found["service"], found["service"]))
+
+
+def _account(key: str) -> str | None:
+    """The account that an access key says, or for which moto has made it."""
+    if _ACCOUNT.fullmatch(key):
+        return key
+    # Who has no such module has given out no key.
+    if (iam := sys.modules.get("moto.iam.models")) is not None:
+        for account, partitions in list(iam.iam_backends.items()):
+            if key in partitions["aws"].access_keys:
+                return str(account)
+    return None
+
+
+def _operation(request: Request, service: str) -> tuple[OperationModel, Mapping[str, Any]]:
+    """The operation, and what its path says. UnsupportedOperation, InvalidAction."""
+    try:
+        model = get_service_model(service)
+    except UnknownServiceError:
+        raise unsupported(f"The service {service} is not emulated.") from None
+    target = request.headers.get("X-Amz-Target")
+    said = target.rpartition(".")[2] if target else _action(request)
+    try:
+        if said:
+            return model.operation_model(said), {}
+        found, where = get_service_router(service).match(request)
+    except (OperationNotFoundError, HTTPException, NotImplementedError):
+        raise AwsError(
+            "InvalidAction", f"The action {said or request.path} is not valid for this web service."
+        ) from None
+    return found, where
+
+
+def _action(request: Request) -> str | None:
+    """The operation of a request in the form of a query."""
+    if request.mimetype == FORM:
+        text = request.get_data().decode("utf-8", "replace")
+        found = parse_qs(text).get("Action")
+        if found:
+            return found[0]
+    return request.args.get("Action")
+
+
+def _params(request: Request, model: OperationModel, where: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, as botocore's model has them. InvalidParameterValue for what is none."""
+    service = model.service_model
+    try:
+        parser = PROTOCOL_PARSERS[_protocol(service, request)](model, map_type=dict)
+        found = parser.parse(
+            {
+                "method": request.method,
+                "values": _values(request),
+                "headers": request.headers,
+                "body": request.get_data(),
+                "url_path": request.path,
+                "url_params": dict(where),
+            }
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        raise AwsError("InvalidParameterValue", f"The request cannot be read: {error}") from None
+    return dict(found)
+
+
+def _values(request: Request) -> Any:
+    if request.mimetype != FORM:
+        return request.values
+    body = parse_qs(request.get_data().decode("utf-8", "replace"), keep_blank_values=True)
+    return CombinedMultiDict([request.args, MultiDict(body)])
+
+
+def _protocol(service: ServiceModel, request: Request) -> str:
+    return determine_request_protocol(service, request.headers.get("Content-Type", ""))
+
+
+def _result(model: OperationModel, request: Request, result: object) -> Response:
+    return _serialized(model, _protocol(model.service_model, request), result)
+
+
+def _refusal(service: str, name: str | None, request: Request, error: AwsError) -> Response:
+    try:
+        model = get_service_model(service)
+    except (UnknownServiceError, ValueError):
+        model = get_service_model(_stand_in(request))
+    try:
+        operation = model.operation_model(name) if name else OperationModel({}, model)
+        protocol = _protocol(model, request)
+    except (OperationNotFoundError, NotImplementedError):
+        operation, protocol = OperationModel({}, model), str(model.protocol)
+    response = _serialized(operation, protocol, error)
+    if error.status is not None:
+        response.status_code = error.status
+    return response
+
+
+def _stand_in(request: Request) -> str:
+    """A service of the same protocol, where that which is meant is not known."""
+    if "X-Amz-Target" in request.headers:
+        return "logs"
+    return "sts" if request.mimetype == FORM else "lambda"
+
+
+def _serialized(model: OperationModel, protocol: str, result: object) -> Response:
+    identifier = str(uuid.uuid4())
+    serializer = get_serializer_class(model.service_model.service_name, protocol)(
+        operation_model=model, context=SerializationContext(identifier), pretty_print=False
+    )
+    found: Any = serializer.serialize(result)
+    response = Response(found["body"], found["status_code"], found["headers"])
+    response.headers["x-amzn-RequestId"] = identifier
+    return response
+
+
+def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that are not of one connection alone (RFC 9110, section 7.6.1)."""
+    own = {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}
+    return {name: value for name, value in headers.items() if name.lower() not in own}
+
+
+class _Handler(MotoRequestHandler):
+    timeout = IDLE_SECONDS
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
+        """Keep quiet: each request would be a line."""
+
+
+def listen(lab: Lab, listener: socket.socket) -> BaseWSGIServer:
+    """The endpoint on a socket that is bound to a port of 127.0.0.1."""
+    # EC2 models none of its errors, and moto would say so of each.
+    warnings.filterwarnings("ignore", message=".* does not match an error shape")
+    listener.listen(BACKLOG)
+    address, port = listener.getsockname()
+    return make_server(
+        address,
+        port,
+        Application(lab),
+        threaded=True,
+        request_handler=_Handler,
+        fd=listener.fileno(),
+    )

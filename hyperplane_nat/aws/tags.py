@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tags of what EC2 has; a function's are with the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hyperplane_nat.aws.call import (
+    GROUP,
+    KINDS,
+    VPC,
+    Call,
+    Operation,
+    Params,
+    Row,
+    derived,
+    operation,
+)
+from hyperplane_nat.aws.errors import AwsError, missing
+from hyperplane_nat.aws.filters import answer
+from hyperplane_nat.aws.interfaces import interfaces_of
+from hyperplane_nat.aws.security_groups import rules_of
+
+TAGGED: Mapping[str, str] = {
+    "acl": "network-acl",
+    "eipalloc": "elastic-ip",
+    "eni": "network-interface",
+    "i": "instance",
+    "igw": "internet-gateway",
+    "nat": "natgateway",
+    "rtb": "route-table",
+    "sg": "security-group",
+    "sgr": "security-group-rule",
+    "subnet": "subnet",
+    "vpc": "vpc",
+}
+"""EC2's `ResourceType` by what ids begin with."""
+
+OTHERS: Mapping[str, tuple[str, str]] = {
+    "acl": ("InvalidNetworkAclID.NotFound", "networkAcl"),
+    "eni": ("InvalidNetworkInterfaceID.NotFound", "networkInterface"),
+    "sgr": ("InvalidSecurityGroupRuleId.NotFound", "security group rule"),
+}
+"""Code and name of what is in no list of the control API by itself."""
+
+TAG_FILTERS = {
+    "key": "Key",
+    "resource-id": "ResourceId",
+    "resource-type": "ResourceType",
+    "value": "Value",
+}
+
+
+def create_tags(call: Call, params: Params) -> None:
+    """CreateTags: the NotFound of each kind, TagLimitExceeded."""
+    tags = {each["Key"]: each.get("Value") or "" for each in params.get("Tags") or ()}
+    resources = _tagged(call, params)
+    if any(name.startswith("aws:") for name in tags):
+        raise AwsError(
+            "InvalidParameterValue",
+            "Tag keys starting with 'aws:' are reserved for internal use",
+        )
+    call.notes.tag(resources, tags)
+
+
+def delete_tags(call: Call, params: Params) -> None:
+    """DeleteTags: all of a resource without any named; with a value only that one."""
+    tags = params.get("Tags")
+    named = None if tags is None else {each["Key"]: each.get("Value") for each in tags}
+    call.notes.untag(_tagged(call, params), named)
+
+
+def describe_tags(call: Call, params: Params) -> Row:
+    """DescribeTags."""
+    found = [
+        {
+            "ResourceId": key,
+            "ResourceType": TAGGED[prefix],
+            "Key": name,
+            "Value": value,
+        }
+        for key, tags in call.notes.tagged()
+        if (prefix := key.partition("-")[0]) in TAGGED and _is_own(call, key)
+        for name, value in sorted(tags.items())
+    ]
+    return answer(params, "Tags", found, TAG_FILTERS)
+
+
+def _tagged(call: Call, params: Params) -> list[str]:
+    resources: list[str] = params.get("Resources") or []
+    if not resources:
+        raise missing("resourceIdSet")
+    for key in resources:
+        prefix = key.partition("-")[0]
+        if prefix in KINDS:
+            call.find(KINDS[prefix], key)
+        elif prefix not in OTHERS:
+            raise AwsError("InvalidID", f"The ID '{key}' is not valid")
+        elif not _is_own(call, key):
+            code, what = OTHERS[prefix]
+            raise AwsError(code, f"The {what} ID '{key}' does not exist")
+    return resources
+
+
+def _is_own(call: Call, key: str) -> bool:
+    prefix = key.partition("-")[0]
+    if prefix in KINDS:
+        return any(row[KINDS[prefix].key] == key for row in call.own(KINDS[prefix]))
+    if prefix == "acl":
+        return any(derived("acl", row["VpcId"]) == key for row in call.own(VPC))
+    if prefix == "eni":
+        return any(row["NetworkInterfaceId"] == key for row in interfaces_of(call))
+    rules = (rule for row in call.own(GROUP) for rule in rules_of(call, row))
+    return any(rule["SecurityGroupRuleId"] == key for rule in rules)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "CreateTags": operation(create_tags, "Resources Tags"),
+    "DeleteTags": operation(delete_tags, "Resources Tags"),
+    "DescribeTags": operation(describe_tags),
+}

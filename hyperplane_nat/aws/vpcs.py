@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VPCs, subnets and what comes with them: attributes, default network ACLs, availability zones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from string import ascii_lowercase
+
+from hyperplane_nat.aws.call import SUBNET, VPC, Call, Operation, Params, Row, derived, operation
+from hyperplane_nat.aws.errors import AwsError, missing, unsupported
+from hyperplane_nat.aws.filters import answer
+
+PREFIXES = range(16, 29)
+"""Of a VPC's network ("VPC CIDR blocks")."""
+
+RESERVED_ADDRESSES = 5
+"""Of a subnet ("Subnet CIDR blocks")."""
+
+ZONES = "abcdef"
+"""What `DescribeAvailabilityZones` shows; a subnet may be in any from a to z."""
+
+ALLOW, DENY = 100, 32767
+"""Numbers of the rules of a default network ACL ("Default network ACL")."""
+
+VPC_FILTERS = {
+    "cidr": "CidrBlock",
+    "cidr-block-association.cidr-block": "CidrBlock",
+    "is-default": "IsDefault",
+    "isDefault": "IsDefault",
+    "owner-id": "OwnerId",
+    "state": "State",
+    "vpc-id": "VpcId",
+    "dhcp-options-id": "DhcpOptionsId",
+}
+SUBNET_FILTERS = {
+    "availability-zone": "AvailabilityZone",
+    "availabilityZone": "AvailabilityZone",
+    "cidr": "CidrBlock",
+    "cidr-block": "CidrBlock",
+    "cidrBlock": "CidrBlock",
+    "default-for-az": "DefaultForAz",
+    "owner-id": "OwnerId",
+    "state": "State",
+    "subnet-arn": "SubnetArn",
+    "subnet-id": "SubnetId",
+    "vpc-id": "VpcId",
+}
+ACL_FILTERS = {
+    "association.association-id": "Associations.NetworkAclAssociationId",
+    "association.network-acl-id": "NetworkAclId",
+    "association.subnet-id": "Associations.SubnetId",
+    "default": "IsDefault",
+    "network-acl-id": "NetworkAclId",
+    "owner-id": "OwnerId",
+    "vpc-id": "VpcId",
+}
+ZONE_FILTERS = {"region-name": "RegionName", "state": "State", "zone-name": "ZoneName"}
+
+ATTRIBUTES: Mapping[str, str] = {
+    "enableDnsSupport": "EnableDnsSupport",
+    "enableDnsHostnames": "EnableDnsHostnames",
+}
+
+
+def network(text: str | None, parameter: str = "CidrBlock") -> IPv4Network:
+    """A network, without what its address has behind the prefix. InvalidParameterValue."""
+    if not text:
+        raise missing(parameter)
+    try:
+        return IPv4Network(text, strict=False)
+    except ValueError:
+        raise AwsError(
+            "InvalidParameterValue",
+            f"Value ({text}) for parameter {parameter[0].lower()}{parameter[1:]} is invalid. "
+            "This is not a valid CIDR block.",
+        ) from None
+
+
+def create_vpc(call: Call, params: Params) -> Row:
+    """CreateVpc: InvalidVpc.Range."""
+    if params.get("InstanceTenancy") not in (None, "default"):
+        raise unsupported("VPCs have the tenancy default.")
+    cidr = network(params.get("CidrBlock"))
+    if cidr.prefixlen not in PREFIXES:
+        raise AwsError("InvalidVpc.Range", f"The CIDR '{cidr}' is invalid.")
+    made = call.post(VPC.path, {"cidr": str(cidr), "account": call.owner(), "defaults": True})
+    call.tag_new(made["VpcId"], "vpc", params)
+    return {"Vpc": _vpc(call, made)}
+
+
+def describe_vpcs(call: Call, params: Params) -> Row:
+    """DescribeVpcs: InvalidVpcID.NotFound."""
+    found = [_vpc(call, row) for row in call.select(VPC, params.get("VpcIds"))]
+    return answer(params, "Vpcs", found, VPC_FILTERS)
+
+
+def delete_vpc(call: Call, params: Params) -> None:
+    """DeleteVpc: InvalidVpcID.NotFound, DependencyViolation."""
+    found = call.find(VPC, params.get("VpcId"))
+    call.delete(VPC.path, found["VpcId"])
+
+
+def describe_vpc_attribute(call: Call, params: Params) -> Row:
+    """DescribeVpcAttribute: InvalidVpcID.NotFound."""
+    found = call.find(VPC, params.get("VpcId"))
+    name = params.get("Attribute") or ""
+    if name == "enableNetworkAddressUsageMetrics":
+        return {"VpcId": found["VpcId"], "EnableNetworkAddressUsageMetrics": {"Value": False}}
+    if name not in ATTRIBUTES:
+        raise AwsError(
+            "InvalidParameterValue",
+            f"Value ({name}) for parameter attribute is invalid. Unknown attribute.",
+        )
+    key = ATTRIBUTES[name]
+    return {"VpcId": found["VpcId"], key: {"Value": found[key]}}
+
+
+def modify_vpc_attribute(call: Call, params: Params) -> None:
+    """ModifyVpcAttribute: InvalidVpcID.NotFound."""
+    found = call.find(VPC, params.get("VpcId"))
+    changes = {
+        field: params[name]["Value"]
+        for name, field in (
+            ("EnableDnsSupport", "enable_dns_support"),
+            ("EnableDnsHostnames", "enable_dns_hostnames"),
+        )
+        if params.get(name) is not None
+    }
+    if not changes:
+        raise missing("EnableDnsSupport or EnableDnsHostnames")
+    call.patch(VPC.path, found["VpcId"], changes)
+
+
+def create_subnet(call: Call, params: Params) -> Row:
+    """CreateSubnet: InvalidVpcID.NotFound, InvalidSubnet.Range, InvalidSubnet.Conflict."""
+    vpc = call.find(VPC, params.get("VpcId"))
+    body = {"vpc": vpc["VpcId"], "cidr": str(network(params.get("CidrBlock")))}
+    if zone := params.get("AvailabilityZone"):
+        body["availability_zone"] = zone_letter(call, zone)
+    made = call.post(SUBNET.path, body)
+    call.tag_new(made["SubnetId"], "subnet", params)
+    return {"Subnet": _subnet(call, made)}
+
+
+def describe_subnets(call: Call, params: Params) -> Row:
+    """DescribeSubnets: InvalidSubnetID.NotFound."""
+    found = [_subnet(call, row) for row in call.select(SUBNET, params.get("SubnetIds"))]
+    return answer(params, "Subnets", found, SUBNET_FILTERS)
+
+
+def delete_subnet(call: Call, params: Params) -> None:
+    """DeleteSubnet: InvalidSubnetID.NotFound, DependencyViolation."""
+    found = call.find(SUBNET, params.get("SubnetId"))
+    call.delete(SUBNET.path, found["SubnetId"])
+
+
+def modify_subnet_attribute(call: Call, params: Params) -> None:
+    """ModifySubnetAttribute: InvalidSubnetID.NotFound. There are no instances that it is about."""
+    found = call.find(SUBNET, params.get("SubnetId"))
+    if (value := params.get("MapPublicIpOnLaunch")) is not None:
+        call.notes.put(found["SubnetId"], {"MapPublicIpOnLaunch": value["Value"]})
+
+
+def describe_network_acls(call: Call, params: Params) -> Row:
+    """DescribeNetworkAcls: each VPC has its default one, which lets everything pass."""
+    found = [_acl(call, row) for row in call.own(VPC)]
+    if wanted := params.get("NetworkAclIds"):
+        known = {each["NetworkAclId"] for each in found}
+        for each in wanted:
+            if each not in known:
+                raise AwsError(
+                    "InvalidNetworkAclID.NotFound", f"The networkAcl ID '{each}' does not exist"
+                )
+        found = [each for each in found if each["NetworkAclId"] in wanted]
+    return answer(params, "NetworkAcls", found, ACL_FILTERS)
+
+
+def describe_availability_zones(call: Call, params: Params) -> Row:
+    """DescribeAvailabilityZones: InvalidParameterValue."""
+    found = [
+        {
+            "ZoneName": call.zone(letter),
+            "ZoneId": _zone_id(call, letter),
+            "RegionName": call.lab.region,
+            "GroupName": f"{call.lab.region}-zg-1",
+            "NetworkBorderGroup": call.lab.region,
+            "OptInStatus": "opt-in-not-required",
+            "State": "available",
+            "ZoneType": "availability-zone",
+            "Messages": [],
+        }
+        for letter in ZONES
+    ]
+    for name in params.get("ZoneNames") or ():
+        if name not in {each["ZoneName"] for each in found}:
+            raise AwsError("InvalidParameterValue", f"Invalid availability zone: [{name}]")
+    wanted = params.get("ZoneNames") or [each["ZoneName"] for each in found]
+    found = [each for each in found if each["ZoneName"] in wanted]
+    return answer(params, "AvailabilityZones", found, ZONE_FILTERS)
+
+
+def describe_regions(call: Call, _params: Params) -> Row:
+    """DescribeRegions: the lab's one."""
+    return {
+        "Regions": [
+            {
+                "RegionName": call.lab.region,
+                "Endpoint": f"ec2.{call.lab.region}.amazonaws.com",
+                "OptInStatus": "opt-in-not-required",
+            }
+        ]
+    }
+
+
+def zone_letter(call: Call, name: str) -> str:
+    """What the region calls an availability zone. InvalidParameterValue."""
+    letter = name.removeprefix(call.lab.region)
+    if letter == name or len(letter) != 1 or letter not in ascii_lowercase:
+        raise AwsError(
+            "InvalidParameterValue",
+            f"Value ({name}) for parameter availabilityZone is invalid. Subnets can currently only "
+            f"be created in the following availability zones: "
+            f"{', '.join(call.zone(each) for each in ZONES)}.",
+        )
+    return letter
+
+
+def _zone_id(call: Call, letter: str) -> str:
+    area, *direction, number = call.lab.region.split("-")
+    return f"{area}{''.join(each[0] for each in direction)}{number}-az{ord(letter) - 96}"
+
+
+def _vpc(call: Call, row: Row) -> Row:
+    return {
+        "VpcId": row["VpcId"],
+        "OwnerId": row["OwnerId"],
+        "CidrBlock": row["CidrBlock"],
+        "CidrBlockAssociationSet": [
+            {
+                "AssociationId": derived("vpc-cidr-assoc", row["VpcId"]),
+                "CidrBlock": row["CidrBlock"],
+                "CidrBlockState": {"State": "associated"},
+            }
+        ],
+        "DhcpOptionsId": "default",
+        "InstanceTenancy": "default",
+        "IsDefault": False,
+        "State": "available",
+        "Tags": call.tags(row["VpcId"]),
+    }
+
+
+def _subnet(call: Call, row: Row) -> Row:
+    size = IPv4Network(row["CidrBlock"]).num_addresses - RESERVED_ADDRESSES
+    taken = sum(
+        1 + len(each["secondary_addresses"])
+        for each in call.rows("/v1/interfaces")
+        if (each["vpc"], each["subnet"]) == (row["VpcName"], row["SubnetName"])
+    )
+    taken += sum(each["SubnetId"] == row["SubnetId"] for each in call.rows("/v1/hosts"))
+    note = call.notes.of(row["SubnetId"])
+    return {
+        "SubnetId": row["SubnetId"],
+        "SubnetArn": call.arn("ec2", f"subnet/{row['SubnetId']}"),
+        "OwnerId": row["OwnerId"],
+        "VpcId": row["VpcId"],
+        "CidrBlock": row["CidrBlock"],
+        "AvailabilityZone": call.zone(row["AvailabilityZone"]),
+        "AvailabilityZoneId": _zone_id(call, row["AvailabilityZone"]),
+        "AvailableIpAddressCount": size - taken,
+        "AssignIpv6AddressOnCreation": False,
+        "DefaultForAz": False,
+        "EnableDns64": False,
+        "Ipv6Native": False,
+        "Ipv6CidrBlockAssociationSet": [],
+        "MapCustomerOwnedIpOnLaunch": False,
+        "MapPublicIpOnLaunch": note.get("MapPublicIpOnLaunch", False),
+        "State": "available",
+        "Tags": call.tags(row["SubnetId"]),
+    }
+
+
+def _acl(call: Call, vpc: Row) -> Row:
+    key = derived("acl", vpc["VpcId"])
+    return {
+        "NetworkAclId": key,
+        "VpcId": vpc["VpcId"],
+        "OwnerId": vpc["OwnerId"],
+        "IsDefault": True,
+        "Associations": [
+            {
+                "NetworkAclAssociationId": derived("aclassoc", row["SubnetId"]),
+                "NetworkAclId": key,
+                "SubnetId": row["SubnetId"],
+            }
+            for row in call.own(SUBNET)
+            if row["VpcId"] == vpc["VpcId"]
+        ],
+        "Entries": [
+            {
+                "CidrBlock": "0.0.0.0/0",
+                "Egress": egress,
+                "Protocol": "-1",
+                "RuleAction": action,
+                "RuleNumber": number,
+            }
+            for egress in (True, False)
+            for action, number in (("allow", ALLOW), ("deny", DENY))
+        ],
+        "Tags": call.tags(key),
+    }
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "CreateVpc": operation(create_vpc, "CidrBlock InstanceTenancy TagSpecifications"),
+    "DeleteVpc": operation(delete_vpc, "VpcId"),
+    "DescribeVpcs": operation(describe_vpcs, "VpcIds"),
+    "DescribeVpcAttribute": operation(describe_vpc_attribute, "VpcId Attribute"),
+    "ModifyVpcAttribute": operation(
+        modify_vpc_attribute, "VpcId EnableDnsSupport EnableDnsHostnames"
+    ),
+    "CreateSubnet": operation(create_subnet, "VpcId CidrBlock AvailabilityZone TagSpecifications"),
+    "DeleteSubnet": operation(delete_subnet, "SubnetId"),
+    "DescribeSubnets": operation(describe_subnets, "SubnetIds"),
+    "ModifySubnetAttribute": operation(modify_subnet_attribute, "SubnetId MapPublicIpOnLaunch"),
+    "DescribeNetworkAcls": operation(describe_network_acls, "NetworkAclIds"),
+    "DescribeAvailabilityZones": operation(
+        describe_availability_zones, "ZoneNames AllAvailabilityZones"
+    ),
+    "DescribeRegions": operation(describe_regions, "AllRegions"),
+}

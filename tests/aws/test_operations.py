@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of operations: true to botocore and moto, and what docs/aws-api.md says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from moto.core.utils import get_service_model
+
+from hyperplane_nat.aws.call import ALWAYS
+from hyperplane_nat.aws.operations import REAL, RECORDED_SERVICES, Treatment, treatment
+from hyperplane_nat.aws.page import SERVICES, markdown, operations
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_is_made_of_the_table() -> None:
+    assert (ROOT / "docs" / "aws-api.md").read_text(encoding="utf-8") == markdown(), (
+        "run: make docs"
+    )
+
+
+def test_the_page_has_every_operation_once() -> None:
+    text = markdown()
+    for service in SERVICES:
+        section = text.partition(f"\n## {service}\n")[2].partition("\n## ")[0]
+        lists = "".join(line for line in section.splitlines(keepends=True) if line[:2] != "**")
+        named = re.findall(r"\w+", lists)
+        assert sorted(named) == sorted(get_service_model(service).operation_names)
+
+
+def test_what_is_done_is_an_operation_of_the_service_with_its_parameters() -> None:
+    for service, table in REAL.items():
+        model = get_service_model(service)
+        for name, found in table.items():
+            members = set(model.operation_model(name).input_shape.members)
+            if service != "lambda":
+                assert found.takes <= members, name
+            else:
+                # All of Lambda's may have what says which function and which page.
+                common = {"FunctionName", "Qualifier", "Marker", "MaxItems"}
+                assert found.takes - common <= members, name
+            assert not found.takes & ALWAYS
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "what"),
+    [
+        ("ec2", "CreateNatGateway", Treatment.REAL),
+        ("ec2", "CreateTransitGateway", Treatment.REFUSED),
+        ("lambda", "Invoke", Treatment.REAL),
+        ("lambda", "CreateAlias", Treatment.REFUSED),
+        ("elbv2", "CreateLoadBalancer", Treatment.REFUSED),
+        ("sts", "GetCallerIdentity", Treatment.REAL),
+        ("sts", "AssumeRole", Treatment.RECORDED),
+        ("logs", "CreateLogGroup", Treatment.RECORDED),
+        ("cloudformation", "CreateStack", Treatment.RECORDED),
+        ("cloudformation", "CreateStackSet", Treatment.REFUSED),
+        ("rds", "CreateDBInstance", Treatment.REFUSED),
+    ],
+)
+def test_what_becomes_of_operations(service: str, name: str, what: Treatment) -> None:
+    assert treatment(service, name) is what
+
+
+def test_nothing_of_these_is_recorded() -> None:
+    for service in ("ec2", "lambda", "elbv2"):
+        assert operations(service)[Treatment.RECORDED] == []
+        assert service not in RECORDED_SERVICES
+
+
+def test_moto_is_the_version_that_is_pinned() -> None:
+    """Its inner modules are used: another version has to be looked at."""
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"\nmoto=={version('moto')}\n" in pins
+
+
+def test_the_plain_installation_has_nothing_of_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    plain = {re.split("[>=\\[]", each)[0].lower() for each in project["dependencies"]}
+    extra = {
+        re.split("[>=\\[]", each)[0].lower() for each in project["optional-dependencies"]["aws"]
+    }
+    assert "moto" in extra
+    assert not extra & plain

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whom the endpoint answers, in which form, and what is recorded or refused."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from hyperplane_nat.aws import operations, server
+from hyperplane_nat.aws.call import operation
+from tests.aws.support import (
+    ACCOUNT,
+    OTHER,
+    Endpoint,
+    client_of,
+    lab_in,
+    refusal,
+    running,
+)
+from tests.controller.region_lab import RegionLab, served
+
+SCOPE = (
+    f"AWS4-HMAC-SHA256 Credential={ACCOUNT}/20260101/us-east-1/{{}}/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+)
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def ask(
+    endpoint: Endpoint,
+    body: bytes,
+    headers: dict[str, str],
+    method: str = "POST",
+    path: str = "/",
+) -> tuple[int, str]:
+    """Status and body of a request as it stands."""
+    connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=30)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def signed(service: str, **headers: str) -> dict[str, str]:
+    return {"Authorization": SCOPE.format(service), **headers}
+
+
+DESCRIBE = b"Action=DescribeVpcs&Version=2016-11-15"
+
+
+def test_who_has_no_credentials_or_comes_from_a_page_is_not_answered(endpoint: Endpoint) -> None:
+    status, body = ask(endpoint, DESCRIBE, FORM)
+    assert (status, "MissingAuthenticationToken" in body) == (403, True)
+    assert ask(endpoint, DESCRIBE, signed("ec2") | FORM)[0] == 200
+    for wrong in ({"Origin": "https://example.org"}, {"Host": "example.org"}):
+        status, body = ask(endpoint, DESCRIBE, signed("ec2") | FORM | wrong)
+        assert (status, "Vpc" in body) == (403, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"", {}),
+        (b"\xff\xfe", FORM),
+        (b"Action=" + b"x" * 10_000, FORM),
+        (b"Action=DescribeVpcs&MaxResults=many", FORM),
+        (b"Action=DescribeVpcs&Filter.1.Name=", FORM),
+        (b"Action=Describe%00Vpcs", FORM),
+        (b"{", {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": "x.y"}),
+        (b"Action=CreateVpc&CidrBlock.1=x", FORM),
+        (b"Action=AuthorizeSecurityGroupIngress&GroupId=x&IpPermissions.x=1", FORM),
+    ],
+)
+def test_what_is_no_request_is_refused(
+    endpoint: Endpoint, body: bytes, headers: dict[str, str]
+) -> None:
+    status, said = ask(endpoint, body, signed("ec2") | headers)
+    assert (status, "<Code>" in said) == (400, True), said
+    assert ask(endpoint, DESCRIBE, signed("ec2") | FORM)[0] == 200
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b'{"Timeout": "long"}', b"\xff"])
+def test_what_is_no_json_is_refused(endpoint: Endpoint, body: bytes) -> None:
+    status, said = ask(endpoint, body, signed("lambda"), path="/2015-03-31/functions")
+    assert status == 400, said
+    assert "message" in said.lower()
+
+
+def test_a_request_that_is_too_large_is_not_read(endpoint: Endpoint) -> None:
+    size = str(server.BODY_BYTES_MAX + 1)
+    status, _ = ask(endpoint, b"", signed("ec2") | FORM | {"Content-Length": size})
+    assert status == 413
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [
+        ("ec2", "create_transit_gateway"),
+        ("ec2", "describe_vpc_endpoints"),
+        ("ec2", "create_flow_logs"),
+        ("elbv2", "describe_load_balancers"),
+        ("lambda", "list_event_source_mappings"),
+        ("rds", "describe_db_instances"),
+        ("stepfunctions", "list_state_machines"),
+        ("dynamodb", "list_tables"),
+        ("sns", "list_topics"),
+        ("efs", "describe_file_systems"),
+    ],
+)
+def test_what_is_not_emulated_says_so_in_the_services_form(
+    endpoint: Endpoint, service: str, operation: str
+) -> None:
+    code, text, status = refusal(getattr(endpoint.client(service), operation))
+    assert (code, status) == ("UnsupportedOperation", 400)
+    assert text.endswith("is not emulated.")
+
+
+def groups(endpoint: Endpoint) -> set[str]:
+    """Log groups. moto's memory is the process's, so other tests' are there, too."""
+    found = endpoint.client("logs").describe_log_groups()["logGroups"]
+    return {each["logGroupName"] for each in found}
+
+
+def test_what_moves_no_packets_is_recorded(endpoint: Endpoint) -> None:
+    name = secrets.token_hex(8)
+    trust = {"Version": "2012-10-17", "Statement": []}
+    iam = endpoint.client("iam")
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    assert role["Arn"] == f"arn:aws:iam::{ACCOUNT}:role/{name}"
+    others = endpoint.client("iam", OTHER).list_roles()["Roles"]
+    assert name not in {each["RoleName"] for each in others}
+    endpoint.client("logs").create_log_group(logGroupName=name)
+    assert name in groups(endpoint)
+    s3 = endpoint.client("s3")
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="k", Body=b"content")
+    assert s3.get_object(Bucket=name, Key="k")["Body"].read() == b"content"
+    metrics = endpoint.client("cloudwatch")
+    metrics.put_metric_data(Namespace=name, MetricData=[{"MetricName": "m", "Value": 1.0}])
+    found = metrics.list_metrics(Namespace=name)["Metrics"]
+    assert [each["MetricName"] for each in found] == ["m"]
+    assert endpoint.client("sts").get_session_token()["Credentials"]["AccessKeyId"]
+    for service, listing in (
+        ("kms", "list_keys"),
+        ("secretsmanager", "list_secrets"),
+        ("sqs", "list_queues"),
+        ("ssm", "describe_parameters"),
+    ):
+        getattr(endpoint.client(service), listing)()
+
+
+@pytest.mark.parametrize("path", ["/moto-api/data.json", "/latest/meta-data/iam"])
+def test_motos_own_paths_are_nobodys_buckets(endpoint: Endpoint, path: str) -> None:
+    for method in ("GET", "PUT"):
+        status, said = ask(endpoint, b"", signed("s3"), method, path)
+        assert (status, "<Code>UnsupportedOperation</Code>" in said) == (400, True)
+
+
+TEMPLATE = (
+    "AWSTemplateFormatVersion: 2010-09-09\nResources: {{L: {{Type: '{}', Properties: {{}}}}}}"
+)
+
+
+def test_stacks_are_of_what_moves_no_packets(endpoint: Endpoint) -> None:
+    name = f"s{secrets.token_hex(8)}"
+    stacks = endpoint.client("cloudformation")
+    stacks.create_stack(StackName=name, TemplateBody=TEMPLATE.format("AWS::Logs::LogGroup"))
+    (made,) = stacks.describe_stack_resources(StackName=name)["StackResources"]
+    assert made["PhysicalResourceId"] in groups(endpoint)
+    for kind in (
+        "AWS::EC2::VPC",
+        "AWS::Lambda::Function",
+        "Custom::X",
+        "AWS::CloudFormation::Stack",
+    ):
+        said = refusal(stacks.create_stack, StackName="t", TemplateBody=TEMPLATE.format(kind))
+        assert said[:2] == (
+            "UnsupportedOperation",
+            f"Resources of type {kind} are not made by stacks.",
+        )
+    address = "https://code.s3.amazonaws.com/t.yaml"
+    said = refusal(stacks.create_stack, StackName="t", TemplateURL=address)
+    assert said[0] == "UnsupportedOperation"
+    assert "t" not in {each["StackName"] for each in stacks.describe_stacks()["Stacks"]}
+    stacks.delete_stack(StackName=name)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "Resources: !!python/object/apply:os.mkdir [/dev/shm/made-by-a-template]",
+        "Resources: {L: {Type: !!python/name:os.system '', Properties: {}}}",
+        "Resources: [",
+        "[]",
+        "Resources: {L: text}",
+        "&a [*a, *a]",
+    ],
+)
+def test_a_template_makes_no_objects(endpoint: Endpoint, template: str) -> None:
+    stacks = endpoint.client("cloudformation")
+    said = refusal(stacks.create_stack, StackName="t", TemplateBody=template)
+    assert said[0] == "ValidationError"
+
+
+def test_a_fault_is_answered_and_told(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setitem(operations.REAL["ec2"], "DescribeVpcs", operation(fail))
+    with caplog.at_level(logging.ERROR):
+        assert refusal(endpoint.client("ec2").describe_vpcs)[::2] == ("InternalError", 500)
+    assert "a fault" in caplog.text
+
+
+def test_another_endpoint_describes_the_same(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    tags = [{"ResourceType": "vpc", "Tags": [{"Key": "Name", "Value": "x"}]}]
+    made = ec2.create_vpc(CidrBlock="10.7.0.0/16", TagSpecifications=tags)["Vpc"]
+
+    def described(client: Any) -> list[object]:
+        return [client.describe_vpcs()["Vpcs"], client.describe_tags()["Tags"]]
+
+    before = described(ec2)
+    with running(lab_in(endpoint.directory)) as url:
+        later = client_of("ec2", url)
+        assert described(later) == before
+        later.create_tags(Resources=[made["VpcId"]], Tags=[{"Key": "b"}])
+    assert len(ec2.describe_tags()["Tags"]) == 2
+
+
+def test_a_controller_that_is_away_is_told_and_its_successor_found() -> None:
+    with tempfile.TemporaryDirectory(prefix="hp", dir="/dev/shm") as name:
+        directory = Path(name)
+        with running(lab_in(directory)) as url:
+            ec2, functions = client_of("ec2", url), client_of("lambda", url)
+            for _ in range(2):
+                assert refusal(ec2.describe_vpcs)[::2] == ("Unavailable", 503)
+                assert refusal(functions.list_functions)[::2] == ("ServiceException", 503)
+                with served(directory / "control.sock", RegionLab()):
+                    assert len(ec2.describe_vpcs()["Vpcs"]) == 1
+                    assert len(functions.list_functions()["Functions"]) == 3
