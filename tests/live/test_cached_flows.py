@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,10 @@ import pytest
 from hyperplane_nat.flow_cache import probe
 from tests.live.conftest import Launch
 from tests.live.lab import (
+    COMMAND,
     ECHO,
+    INSIDE_ADDRESS,
+    INTERFACE_ADDRESS,
     Lab,
     receive,
     udp_socket,
@@ -32,6 +37,8 @@ pytestmark = pytest.mark.live
 EARNING = 40
 """Exchanges that earn any flow its records, each with a packet in both directions."""
 
+SO_RCVBUFFORCE = 33
+ROUNDS, NUMBERED = 10, 3000
 ARP_FRAMES = 6
 """More than next hops are asked for, and ask, while a test looks."""
 
@@ -209,3 +216,76 @@ def test_a_killed_forwarder_s_flows_go_on_and_are_taken_over(launch: Launch) -> 
         assert punted(lab) - frames <= ARP_FRAMES
         assert cached(lab) == 2
         assert lab.verify() == []
+
+
+def test_nothing_is_overtaken_when_flows_are_promoted(launch: Launch) -> None:
+    """Numbered datagrams of a new flow each time, as fast as they go: none comes before another."""
+    lab = launch(environments=1, toml=ON)
+    hits = lab.counters()["flow_cache_packets"]
+    for _ in range(ROUNDS):
+        with udp_socket(lab.vpc) as server, udp_socket(lab.environment(1)) as client:
+            server.bind(("10.0.1.80", 7100))
+            server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+            client.connect(("10.0.1.80", 7100))
+            client.send(bytes(8))
+            _, peer = server.recvfrom(64)
+            server.sendto(b"answered", peer)
+            assert client.recv(64) == b"answered"
+            for number in range(1, NUMBERED + 1):
+                client.send(number.to_bytes(8, "big"))
+            found: list[int] = []
+            server.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                while not found or found[-1] < NUMBERED:
+                    found.append(int.from_bytes(server.recv(64), "big"))
+            assert found == sorted(found)
+            assert len(found) > NUMBERED // 2
+    wait_until(lambda: lab.counters()["flow_cache_packets"] - hits > ROUNDS * NUMBERED // 4, "hits")
+    assert lab.verify() == []
+
+
+def test_a_capture_has_both_sides_of_hits(launch: Launch, tmp_path: Path) -> None:
+    lab = launch(environments=1, toml=ON)
+    file = tmp_path / "cached.pcapng"
+    with cached_udp(lab) as client:
+        frames = punted(lab)
+        arguments = ("capture", "--environment", "env-1", "-w", str(file), "-c", "40")
+        with subprocess.Popen(
+            [str(COMMAND), "--lab", lab.name, *arguments, "--json"], stdout=subprocess.PIPE
+        ) as process:
+
+            def ended() -> bool:
+                exchange(client, b"seen on both sides")
+                return process.poll() is not None
+
+            wait_until(ended, "forty frames")
+            assert process.returncode == 0
+        assert punted(lab) - frames <= ARP_FRAMES
+    content = file.read_bytes()
+    # Source and destination as the environment knows them, and as the VPC does.
+    inside, outside, echo = (
+        socket.inet_aton(each) for each in (INSIDE_ADDRESS, INTERFACE_ADDRESS, ECHO[0])
+    )
+    for source, destination in (
+        (inside, echo),
+        (outside, echo),
+        (echo, outside),
+        (echo, inside),
+    ):
+        assert content.count(source + destination) >= 8
+
+
+def test_time_that_is_advanced_ends_an_idle_flow(launch: Launch) -> None:
+    lab = launch(environments=1, toml=ON)
+    with cached_udp(lab) as client:
+        lab.cli("advance", "300")
+        exchange(client, b"in time")
+        lab.cli("advance", "300")
+        row = flow_of(lab, client)
+        assert row is not None
+        assert row["state"] == "UDP_REPLIED"
+        lab.cli("advance", "360")
+        row = flow_of(lab, client)
+        assert row is None or row["state"] == "HELD"
+        assert cached(lab) == 0
+    assert lab.verify() == []
