@@ -68,6 +68,9 @@ _LANDLOCK_OF_FILES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | _LANDLOCK_TRUN
 # Linux: arch/*/include/generated/asm/unistd*; the rest use the asm-generic table.
 _BPF_CALL_NUMBERS = {"x86_64": 321, "i686": 357, "armv7l": 386, "s390x": 351, "ppc64le": 361}
 _BPF_CALL_NUMBER_GENERIC = 280
+_MEMBARRIER_NUMBERS = {"x86_64": 324, "i686": 375, "armv7l": 389, "s390x": 356, "ppc64le": 365}
+_MEMBARRIER_NUMBER_GENERIC = 283
+_MEMBARRIER_CMD_GLOBAL = 1
 _SCHED_SETATTR_NUMBERS = {"x86_64": 314, "i686": 351, "armv7l": 380, "s390x": 345, "ppc64le": 355}
 _SCHED_SETATTR_NUMBER_GENERIC = 274
 
@@ -263,6 +266,16 @@ def bpf(command: int, attributes: bytes) -> int:
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     size = ctypes.c_uint(len(attributes))
     return _check(_syscall(number, ctypes.c_int(command), ctypes.byref(buffer), size), "bpf")
+
+
+def wait_for_grace_period() -> None:
+    """Return when all that was at work in the kernel without sleeping has ended: membarrier(2).
+
+    Some milliseconds. EINVAL where processors run without a tick (nohz_full).
+    """
+    number = _MEMBARRIER_NUMBERS.get(platform.machine(), _MEMBARRIER_NUMBER_GENERIC)
+    command, none = ctypes.c_int(_MEMBARRIER_CMD_GLOBAL), ctypes.c_uint(0)
+    _check(_syscall(number, command, none, ctypes.c_int(0)), "membarrier")
 
 
 def load_program(kind: int, instructions: bytes, name: str, log: bytearray | None = None) -> int:

@@ -384,7 +384,7 @@ def flow_cache(missing: Sequence[object]) -> Check:
     if not missing:
         return good("flow cache", "the program loads, attaches and redirects")
     found = "; ".join(map(str, missing))
-    remedy = "leave forwarder.flow_cache off, or use Linux 5.10 or later with BPF"
+    remedy = "leave forwarder.flow_cache off, or use Linux 5.12 or later with BPF"
     return Check("flow cache", Outcome.MISSING, found, remedy)
 
 

@@ -63,6 +63,15 @@ def _privileges(processes: dict[str, dict[str, Any]]) -> str:
     return "; ".join(f"{what}: {', '.join(names)}" for what, names in told.items()) or "-"
 
 
+def _cached(cache: dict[str, Any]) -> str:
+    if cache["problem"]:
+        return f"caches no flow: {cache['problem']}"
+    return (
+        f"{cache['flows']} of at most {cache['room']} flows cached, "
+        f"{cache['hit_ratio']:.0%} of all packets by the cache"
+    )
+
+
 def _forwarder(forwarder: dict[str, Any]) -> str:
     if forwarder.get("pid") is None:
         return f"not running, restarts {forwarder['restarts']}"
@@ -73,6 +82,8 @@ def _forwarder(forwarder: dict[str, Any]) -> str:
         text += f", {common.byte_count(forwarder['rss_bytes'])}"
     if forwarder.get("punt_link"):
         text += ", receives by the punt link"
+    if cache := forwarder.get("flow_cache"):
+        text += f", {_cached(cache)}"
     if forwarder.get("problem"):
         text += f", not up: {forwarder['problem']}"
     return text

@@ -132,6 +132,7 @@ class Service:
         self.punt = Punt(
             paths.lab,
             wanted=config.forwarder.flow_cache,
+            flows=config.forwarder.flow_cache_flows,
             missing=parts.lacking,
             on_restored=self._observer.note_restored,
         )
@@ -142,7 +143,9 @@ class Service:
             ),
             parts.forwarder_program[-1],
             self._forwarder_state,
-            lambda: equipment.equip(config, paths, parts.open_sockets, self.punt.prepare),
+            lambda: equipment.equip(
+                config, paths, parts.open_sockets, self.punt.prepare, self.punt.opened
+            ),
             on_event=self._heed,
             heartbeat=lambda: None if self._map is None else self._map.heartbeat,
             on_start=self._reopen,

@@ -13,7 +13,7 @@ No file system keeps it. It lives as long as a filter of a link refers to it, an
 does; whoever comes later asks the kernel for the program of the filter and for that program's maps
 (`program.find`).
 
-Nothing decides here what is to be cached, and no lab has anything cached yet: with
-`forwarder.flow_cache` it has the program on its links (`controller.network.punt`), for which every
-frame is a miss.
+Nothing decides here what is to be cached: that is the engine's (`engine/flows/caching.pxd`). With
+`forwarder.flow_cache` a lab has the program on its links (`controller.network.punt`), and its
+forwarder writes the records (`forwarder.cached_keys`).
 """

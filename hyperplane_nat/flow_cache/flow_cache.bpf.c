@@ -22,13 +22,22 @@
  * A flow is idle when neither direction was used for its limit: then it misses, whoever is to
  * remove it. Times are those of CLOCK_MONOTONIC plus `control.clock_offset`.
  *
+ * What is turned round in the other record of a flow is the key: a line that is not of this key's flow
+ * is left alone.
+ *
+ * A record begins armed, with the top bit of its `packets`: its frames are misses that are counted there,
+ * one each, and say so by the kind of their tag (802.1ad). Whoever forwards them exchanges the word
+ * for 0 when it has forwarded as many. So no frame that waits is overtaken by a hit behind it: an
+ * addition tells what was there before, and either that is armed or the frame is a hit.
+ *
  * Checksums are changed by what changes (RFC 1624). A partial one is that of the pseudo-header
  * alone, which the addresses change and the ports do not. A program cannot see whether it is
  * partial, but a change by the helper that ports need leaves a partial one as it is: that tells. A
  * partial checksum that is not of this packet's own pseudo-header is that of a packet inside (a
  * tunnel), or a lie.
  *
- * Helpers and fields are those of Linux 5.10; none of them is for GPL programs only.
+ * Helpers and fields are those of Linux 5.10, an addition that tells what was before is of 5.12; no
+ * helper is for GPL programs only.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -46,6 +55,8 @@
 #define ntohl(value) ((__u32)__builtin_bswap32(value))
 
 #define MISS TC_ACT_UNSPEC
+#define COUNTED_MISS (-2)
+#define ARMED (1ull << 63)
 #define DONT_FRAGMENT 0x4000
 #define LINK_HAS_PEER 1u
 #define LIMITS 6
@@ -78,7 +89,7 @@ struct key {
 
 struct record {
 	__u64 last_use;			/* ns */
-	__u64 packets, bytes;		/* segments, and their bytes of IP */
+	__u64 packets, bytes;		/* segments, and their bytes of IP; frames while ARMED */
 	__u32 sequence_end, acknowledged;
 	__be32 source, destination;	/* as they leave */
 	__be16 source_port, destination_port;
@@ -105,7 +116,7 @@ struct control {
 	__s64 clock_offset;		/* ns */
 	__u64 limits[LIMITS];		/* ns idle */
 	__u32 punt;			/* index of the punt link's near end; 0: there is none */
-	__u32 zero;
+	__u32 grace;			/* odd: somebody waits until no program is at work; not ours */
 };
 
 /* How the loader is to make a map; how many entries it has is not known here. */
@@ -298,7 +309,7 @@ INLINE void track(struct record *record, const struct record *other, const struc
 	}
 }
 
-/* Forward a frame of an established flow; MISS when it is none. */
+/* Forward a frame of an established flow; MISS or COUNTED_MISS when it is none. */
 INLINE int forward(struct __sk_buff *frame, __u32 number, const struct control *settings)
 {
 	struct key key = {};
@@ -306,7 +317,7 @@ INLINE int forward(struct __sk_buff *frame, __u32 number, const struct control *
 	struct record *record, *other;
 	const struct link *in, *out;
 	__u32 line, *found;
-	__u64 now, which;
+	__u64 now, which, counted = 0;
 	__s64 limit;
 
 	in = bpf_map_lookup_elem(&links, &number);
@@ -321,6 +332,11 @@ INLINE int forward(struct __sk_buff *frame, __u32 number, const struct control *
 	line ^= 1;
 	other = bpf_map_lookup_elem(&records, &line);
 	if (!record || !other || record->in_generation != in->generation)
+		return MISS;
+	/* A key that is removed meanwhile may be another's by now, and lead to another line. */
+	if (other->source != key.destination || other->destination != key.source ||
+	    other->source_port != key.destination_port ||
+	    other->destination_port != key.source_port || other->out != key.attachment)
 		return MISS;
 	which = record->limit;
 	/* The verifier has to see the very number compared that is the index. */
@@ -338,11 +354,18 @@ INLINE int forward(struct __sk_buff *frame, __u32 number, const struct control *
 	now = bpf_ktime_get_ns() + settings->clock_offset;
 	if ((__s64)(now - record->last_use) >= limit && (__s64)(now - other->last_use) >= limit)
 		return MISS;
-	if (!sum(frame, &key, &packet, record) || !rewrite(frame, record, out))
+	if (record->packets & ARMED) {
+		counted = 1;
+		if (__sync_fetch_and_add(&record->packets, counted) & ARMED)
+			return COUNTED_MISS;
+	}
+	if (!sum(frame, &key, &packet, record) || !rewrite(frame, record, out)) {
+		__sync_fetch_and_sub(&record->packets, counted);
 		return MISS;
+	}
 	record->last_use = now;
 	/* Two processors may send in one direction of a flow. */
-	__sync_fetch_and_add(&record->packets, packet.segments);
+	__sync_fetch_and_add(&record->packets, packet.segments - counted);
 	__sync_fetch_and_add(&record->bytes,
 			     packet.total_length + (packet.segments - 1) * packet.headers);
 	if (is_tcp(&key))
@@ -356,14 +379,19 @@ SECTION("tc") int flow_cache(struct __sk_buff *frame)
 {
 	__u32 number = frame->tc_classid, zero = 0;
 	const struct control *settings = bpf_map_lookup_elem(&control, &zero);
+	__u16 tag = htons(ETH_P_8021Q);
 	int action;
 
 	if (!settings)
 		return MISS;
 	action = forward(frame, number, settings);
+	if (action == COUNTED_MISS) {
+		tag = htons(ETH_P_8021AD);
+		action = MISS;
+	}
 	if (action != MISS || !settings->punt)
 		return action;
-	if (bpf_skb_vlan_push(frame, htons(ETH_P_8021Q), number))
+	if (bpf_skb_vlan_push(frame, tag, number))
 		return MISS;
 	return bpf_redirect_peer(settings->punt, 0);
 }

@@ -8,12 +8,13 @@ record does so before its key; the key leads to it from then on.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -27,10 +28,13 @@ FLOW_RECORDS: Final = 2
 
 BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY = 1, 2
 _BPF_MAP_CREATE, _BPF_MAP_LOOKUP_ELEM, _BPF_MAP_UPDATE_ELEM, _BPF_MAP_DELETE_ELEM = 0, 1, 2, 3
+_BPF_MAP_GET_NEXT_KEY = 4
 _KEY = struct.Struct("=4s4s2s2sHBx")
 _RECORD = struct.Struct("=QQQII4s4s2s2sHH6sHHHHBx")
 _LINK = struct.Struct("=IHH6sH")
-_CONTROL = struct.Struct(f"=q{LIMITS}QIxxxx")
+_CONTROL = struct.Struct(f"=q{LIMITS}QII")
+_PUNT, _GRACE = _CONTROL.size - 8, _CONTROL.size - 4
+"""Where in it the index of the punt link is, and the request for a grace period."""
 _LINE = struct.Struct("=I")
 _LINK_HAS_PEER = 1
 VALUES: Mapping[str, int] = {
@@ -163,6 +167,17 @@ class Maps:
                 ) from None
         return cls(made, entries)
 
+    @classmethod
+    def of(cls, descriptors: Mapping[str, int], *, flows: int, attachments: int) -> Self:
+        """Those that somebody else has made with so much room; the descriptors are taken over."""
+        entries = {
+            KEYS: flows * FLOW_RECORDS,
+            RECORDS: flows * FLOW_RECORDS,
+            LINKS: attachments,
+            CONTROL: 1,
+        }
+        return cls(descriptors, entries)
+
     def __enter__(self) -> Self:
         return self
 
@@ -190,7 +205,52 @@ class Maps:
         the punt link's near end; 0 without one.
         """
         whole = (*limits, *(0,) * (LIMITS - len(limits)))
-        self._mapped[CONTROL][: _CONTROL.size] = _CONTROL.pack(clock_offset, *whole, punt)
+        self._mapped[CONTROL][: _CONTROL.size] = _CONTROL.pack(clock_offset, *whole, punt, 0)
+
+    def set_punt(self, index: int) -> None:
+        """Have misses go by the punt link whose near end has this index; nothing else changes."""
+        self._mapped[CONTROL][_PUNT:_GRACE] = _LINE.pack(index)
+
+    def grant(self, wait: Callable[[], None]) -> bool:
+        """Let lines be used again that rest, if somebody asks for that; whether it is so.
+
+        `wait` returns when every program that was at work has ended. The word is odd while that is
+        asked for, and made even by who has waited.
+        """
+        control = self._mapped[CONTROL]
+        asked = control[_GRACE : _GRACE + 4]
+        (number,) = _LINE.unpack(asked)
+        if number % 2 == 0:
+            return False
+        wait()
+        if control[_GRACE : _GRACE + 4] == asked:
+            control[_GRACE : _GRACE + 4] = _LINE.pack((number + 1) & 0xFFFFFFFF)
+        return True
+
+    def memory(self, name: str) -> memoryview:
+        """What stands in `records`, `links` or `control`."""
+        return memoryview(self._mapped[name])
+
+    def put_key(self, key: bytes, line: int) -> None:
+        """Have a key lead to a record. OSError: E2BIG when the map is full."""
+        update(self.descriptors[KEYS], key, _LINE.pack(line))
+
+    def remove_key(self, key: bytes) -> None:
+        """Have a key lead nowhere; none there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            delete(self.descriptors[KEYS], key)
+
+    def line_of(self, key: bytes) -> int | None:
+        """The record that a key leads to."""
+        found = lookup(self.descriptors[KEYS], key, _LINE.size)
+        return None if found is None else int(_LINE.unpack(found)[0])
+
+    def count_keys(self) -> int:
+        """How many keys there are; asks for one after the other."""
+        count, key = 0, following(self.descriptors[KEYS], None, _KEY.size)
+        while key is not None:
+            count, key = count + 1, following(self.descriptors[KEYS], key, _KEY.size)
+        return count
 
     def put(self, line: int, key: Key, rewrite: Rewrite, use: Use) -> None:
         """Cache one direction of a flow; `FlowCacheError` when there is no room."""
@@ -233,8 +293,7 @@ class Maps:
 
     def line(self, key: Key) -> int | None:
         """The record that a key leads to."""
-        found = lookup(self.descriptors[KEYS], key.packed(), _LINE.size)
-        return None if found is None else int(_LINE.unpack(found)[0])
+        return self.line_of(key.packed())
 
     def use(self, line: int) -> Use:
         """What a record remembers."""
@@ -295,6 +354,19 @@ def lookup(descriptor: int, key: bytes, size: int) -> bytes | None:
     except FileNotFoundError:
         return None
     return value.raw
+
+
+def following(descriptor: int, key: bytes | None, size: int) -> bytes | None:
+    """BPF_MAP_GET_NEXT_KEY: the key behind one, the first without; None at the end."""
+    held = None if key is None else ctypes.create_string_buffer(key, len(key))
+    found = ctypes.create_string_buffer(size)
+    at = 0 if held is None else ctypes.addressof(held)
+    request = struct.pack("=IxxxxQQQ", descriptor, at, ctypes.addressof(found), 0)
+    try:
+        syscalls.bpf(_BPF_MAP_GET_NEXT_KEY, request)
+    except FileNotFoundError:
+        return None
+    return found.raw
 
 
 def _element(

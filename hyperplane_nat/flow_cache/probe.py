@@ -35,6 +35,13 @@ _GSO_SIZE = bytes.fromhex(
     "6110b00000000000"  # r0 = *(u32 *)(r1 + 176), __sk_buff.gso_size
     "9500000000000000"  # exit
 )
+_FETCH = bytes.fromhex(
+    "7a0af8ff00000000"  # *(u64 *)(r10 - 8) = 0
+    "b701000001000000"  # r1 = 1
+    "db1af8ff01000000"  # r1 = what was there, added to atomically
+    "bf10000000000000"  # r0 = r1
+    "9500000000000000"  # exit
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +107,7 @@ FEATURES: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mapped BPF arrays (Linux 5.5)", _mapped_array),
     ("gso_size in BPF programs (Linux 5.7)", lambda: _loads(_GSO_SIZE)),
     ("bpf_redirect_peer (Linux 5.10)", lambda: _loads(_REDIRECT_PEER)),
+    ("atomic operations that return (Linux 5.12)", lambda: _loads(_FETCH)),
+    ("a grace period waited for (membarrier)", syscalls.wait_for_grace_period),
     ("the program on clsact, and found again", _whole),
 )

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from hyperplane_nat.flow_cache.errors import FlowCacheError
 from hyperplane_nat.flow_cache.maps import CONTROL, KEYS, LINKS, RECORDS, VALUES, Maps
@@ -107,8 +107,16 @@ class FlowCache:
     @property
     def id(self) -> int:
         """The kernel's id of the program."""
+        return int(self._information()[1])
+
+    @property
+    def tag(self) -> bytes:
+        """What the kernel tells programs apart by: a digest of the instructions."""
+        return bytes(self._information()[2])
+
+    def _information(self) -> tuple[Any, ...]:
         blank = _PROGRAM_INFO.pack(*(0, 0, b"", 0, 0, 0, 0, 0, 0, 0, 0))
-        return int(_PROGRAM_INFO.unpack(_information(self.descriptor, blank))[1])
+        return _PROGRAM_INFO.unpack(_information(self.descriptor, blank))
 
     def close(self) -> None:
         """Close program and maps; twice is fine."""

@@ -23,7 +23,9 @@ import uvloop
 
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
-from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX, SLOTS_MAX
+from hyperplane_nat.engine.readers.state_map import HOSTS_MAX, INTERFACES_MAX, SLOTS_MAX
+from hyperplane_nat.flow_cache import maps
+from hyperplane_nat.flow_cache.errors import FlowCacheError
 from hyperplane_nat.forwarder import udp_segmentation
 from hyperplane_nat.forwarder.commands import CommandServer
 from hyperplane_nat.forwarder.forwarder import Forwarder
@@ -67,6 +69,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--punt-link", action="store_true", help="the receive ring is that of a punt link"
+    )
+    parser.add_argument(
+        "--flow-cache", type=int, default=0, help="flows that the flow cache has room for"
     )
     parser.add_argument("--nice", type=int, default=-10, help="scheduling priority, as in nice(1)")
     parser.add_argument(
@@ -113,6 +118,28 @@ def _coalesces_udp(arguments: argparse.Namespace) -> bool:
     return False
 
 
+def _cache(forwarder: Forwarder, given: Handover, flows: int) -> None:
+    """Use the maps that were handed over, if they were."""
+    descriptors = {
+        maps.KEYS: given.cache_keys,
+        maps.RECORDS: given.cache_records,
+        maps.LINKS: given.cache_links,
+        maps.CONTROL: given.cache_control,
+    }
+    known = {name: each for name, each in descriptors.items() if each is not None}
+    if not known:
+        return
+    try:
+        # Kept as long as the process.
+        opened = maps.Maps.of(
+            known, flows=flows, attachments=SLOTS_MAX + INTERFACES_MAX + HOSTS_MAX
+        )
+    except FlowCacheError as error:
+        forwarder.do_without_cache(str(error))
+    else:
+        forwarder.cache(opened)
+
+
 def _set_priority(nice: int, microseconds: int) -> None:
     try:
         syscalls.set_time_slice(nice, microseconds)
@@ -145,6 +172,7 @@ async def _serve(given: Handover, arguments: argparse.Namespace, *, coalesce_udp
         spin_microseconds=arguments.spin_microseconds,
         coalesce_udp=coalesce_udp,
     )
+    _cache(forwarder, given, arguments.flow_cache)
     if given.records is not None:
         records = FlowRecordRing.of(arguments.flow_records, given.records)
         forwarder.engine.record_flows(records.memory)

@@ -36,6 +36,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport first_host
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.nat.engine cimport Engine
+from hyperplane_nat.engine.flows.caching cimport cache_link
 from hyperplane_nat.engine.flows.extras cimport Extra, Extras, extras_clear
 from hyperplane_nat.engine.flows.nat cimport Nat, count_at
 from hyperplane_nat.engine.wire.packet cimport (
@@ -220,6 +221,7 @@ cdef class Datapath:
         self.links[interface_index] = attachment
         self.index_of[attachment] = interface_index
         self.served[attachment] = 1
+        cache_link(self.nat, attachment, interface_index)
         return 0
 
     def link_slot(self, uint16_t number, uint32_t interface_index):
@@ -244,6 +246,7 @@ cdef class Datapath:
             self.links[interface_index] = NO_LINK
             if number != NO_LINK and self.index_of[number] == interface_index:
                 self.served[number] = 0
+                cache_link(self.nat, number, 0)
 
     cdef inline uint32_t link_of(self, uint32_t origin) noexcept nogil:
         if self.ring.punted:
@@ -393,6 +396,7 @@ cdef class Datapath:
             p.port = <uint16_t>link
             p.partial = offload.partial
             p.checked = offload.checked
+            p.counted = frame.counted
             p.gso_size = offload.gso_size
             p.checksum_start = offload.checksum_start
             p.checksum_offset = offload.checksum_offset
@@ -441,6 +445,7 @@ cdef class Datapath:
                 if p.action != ACTION_DROP:
                     self.dispatch(p)
             coalescer_flush(&self.coalescer)
+            self.engine.activate()
             while self.engine.ask(now):
                 self.transmit_extras()
             nat.counters[C_BATCHES] += 1

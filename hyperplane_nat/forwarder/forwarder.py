@@ -33,6 +33,9 @@ from typing import Any
 
 from hyperplane_nat.engine import Engine, StateMap
 from hyperplane_nat.engine.readers.state_map import CLOCK_OFFSET_MS_MAX
+from hyperplane_nat.flow_cache.errors import FlowCacheError
+from hyperplane_nat.flow_cache.maps import Maps
+from hyperplane_nat.forwarder.cached_keys import CachedKeys
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.forwarder.datapath import Datapath
 from hyperplane_nat.forwarder.engine_events import messages
@@ -60,6 +63,9 @@ _BUSY_EXPIRE_MS = 64
 _STATISTICS_SECONDS = 0.5
 _RESOLVE_IDLE_MS = 1_000
 _HEARTBEAT_SECONDS = 0.2
+
+CACHE_SWEEP_SECONDS = 1.0
+"""Behind the first promotion."""
 
 
 def monotonic_ms() -> int:
@@ -119,11 +125,25 @@ class Forwarder:
         )
         self.tell: Callable[[Mapping[str, Any]], None] | None = None
         """Is given the engine's events, as messages for the controller."""
+        self._cached: CachedKeys | None = None
+        self._uncached: str | None = None
         self._peak = RecentPeak()
         self._populated = 0
         self._reading = False
         self._resuming = False
         self._resolves_at = 0
+
+    def cache(self, maps: Maps) -> None:
+        """Have established flows in the flow cache with these maps; before `configure`."""
+        try:
+            self._cached = CachedKeys(self.engine, maps, self._offset_ms)
+        except (OSError, FlowCacheError) as error:
+            self.do_without_cache(str(error))
+
+    def do_without_cache(self, reason: str) -> None:
+        """No flow is cached, although it was wanted."""
+        log.warning("no flow is cached: %s", reason)
+        self._uncached = reason
 
     def _now_ms(self) -> int:
         """The lab's clock, that of the packet path."""
@@ -147,6 +167,9 @@ class Forwarder:
         self._loop.remove_reader(self._io.fileno())
         self._reading = False
         self._timers.cancel()
+        if self._cached is not None and self._cached.flows.settled:
+            # What is counted in the kernel goes on; what was counted so far is in the map.
+            self._cached.flows.sweep(self._now_ms())
         self._publish()
 
     def _readable(self) -> None:
@@ -157,6 +180,20 @@ class Forwarder:
             self._loop.call_soon(self._resume)
         if self._datapath.due < self._resolves_at:
             self._timers.do("resolve", self._resolve)
+        self._follow_cache()
+
+    def _follow_cache(self) -> None:
+        """Change keys of cached flows, if there are any to be changed."""
+        if self._cached is not None and self._cached.flows.changing:
+            self._timers.do("keys", self._cached.change)
+            self._timers.begin("cache", self._sweep_cache, CACHE_SWEEP_SECONDS)
+
+    def _sweep_cache(self) -> float | None:
+        assert self._cached is not None
+        delay = self._cached.sweep(self._now_ms())
+        if self._cached.flows.changing:
+            self._timers.do("keys", self._cached.change)
+        return delay
 
     def _resume(self) -> None:
         self._resuming = False
@@ -169,7 +206,9 @@ class Forwarder:
 
     def _expire(self) -> float:
         now = self._now_ms()
-        if self.engine.expire(now, EXPIRE_BUDGET) == EXPIRE_BUDGET:
+        examined = self.engine.expire(now, EXPIRE_BUDGET)
+        self._follow_cache()
+        if examined == EXPIRE_BUDGET:
             return 0
         return min(self._until_deadline(now), _IDLE_EXPIRE_MS) / 1000
 
@@ -222,6 +261,10 @@ class Forwarder:
                 gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
+        if self._cached is not None:
+            if self._configuration.configured:
+                self._cached.flows.settle()
+            self._timers.begin("cache", self._sweep_cache, 0)
         yield from self._go_to(offset_ms)
         return self._configuration.describe()
 
@@ -249,10 +292,14 @@ class Forwarder:
         # First where a successor finds it: no packet is met by two clocks.
         self._state.advance_clock(offset)
         self._datapath.clock_offset_ms = self._offset_ms = offset
+        if self._cached is not None:
+            self._cached.flows.set_clock(offset)
 
     def _sweep(self) -> float | None:
         """End flows of what was removed, a step now and the others between batches."""
-        return 0 if self.engine.sweep(self._now_ms(), SWEEP_BUDGET) >= SWEEP_BUDGET else None
+        used = self.engine.sweep(self._now_ms(), SWEEP_BUDGET)
+        self._follow_cache()
+        return 0 if used >= SWEEP_BUDGET else None
 
     def status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``status``."""
@@ -266,14 +313,29 @@ class Forwarder:
             "rss_bytes": resident * page,
             "private_bytes": (resident - shared) * page,
             "coalesces_udp": self._coalesces_udp,
+            "flow_cache": self._describe_cache(),
             "configured": self._configuration.configured,
             **self._configuration.describe(),
+        }
+
+    def _describe_cache(self) -> dict[str, Any] | None:
+        if self._cached is None and self._uncached is None:
+            return None
+        counters = self._state.counters()
+        packets = counters["packets_in_from_source"] + counters["packets_in_from_destination"]
+        flows = None if self._cached is None else self._cached.flows
+        return {
+            "flows": 0 if flows is None else flows.used,
+            "room": 0 if flows is None else flows.room,
+            "hit_ratio": round(counters["flow_cache_packets"] / packets, 4) if packets else 0.0,
+            "problem": self._uncached,
         }
 
     def verify(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         """The command ``verify``: walk the flow table, with the packet path at rest."""
         return {
-            "problems": self.engine.verify(),
+            "problems": self.engine.verify()
+            + ([] if self._cached is None else self._cached.verify()),
             "entries": self._state.counters()["flows_entries_used"],
         }
 

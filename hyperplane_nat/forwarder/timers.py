@@ -41,6 +41,11 @@ class Timers:
         if delay is not None:
             self._due[name] = self._loop.call_later(delay, self.do, name, work)
 
+    def begin(self, name: str, work: Callable[[], float | None], delay: float) -> None:
+        """Do the work in so many seconds, unless it is due some time already."""
+        if name not in self._due:
+            self._due[name] = self._loop.call_later(delay, self.do, name, work)
+
     def cancel(self) -> None:
         """Nothing is due any more."""
         for timer in self._due.values():

@@ -33,6 +33,11 @@ class Handover:
     """A packet socket to send frames with a virtio-net header by."""
     records: int | None = None
     """The ring of flow records, for writing."""
+    cache_keys: int | None = None
+    """The maps of the flow cache, all four or none."""
+    cache_records: int | None = None
+    cache_links: int | None = None
+    cache_control: int | None = None
 
     @property
     def _open(self) -> dict[str, int]:

@@ -26,6 +26,8 @@ cdef struct Frame:
     uint32_t origin
     uint32_t position
     uint8_t vlan
+    # By the punt link: the flow cache's program has counted it at an armed record.
+    uint8_t counted
 
 # What the virtio-net header and the ring say of a frame.
 cdef struct Offload:
@@ -44,6 +46,7 @@ cdef struct Slot:
     uint32_t origin
     uint16_t oversize
     uint8_t checked
+    uint8_t counted
     uint8_t held
 
 cdef struct Ring:

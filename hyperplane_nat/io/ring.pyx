@@ -18,7 +18,8 @@ they are all in use nothing behind the frame is looked at. Memory is only taken 
 were ever needed, up to the length of the frames that were in them.
 
 On the punt link (`netns.punt`) the VLAN tag beside a frame is the number of the attachment that it
-came from. A tag of the sender's is in the frame there, elsewhere it is beside it.
+came from, and its kind (802.1ad) that the program has counted the frame. A tag of the sender's is in the
+frame there, elsewhere it is beside it.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -68,6 +69,10 @@ cdef extern from *:
     static inline uint32_t hp_slot_tag(const void *slot) {
         return ((const struct tpacket2_hdr *)slot)->tp_vlan_tci;
     }
+    static inline int hp_slot_counted(const void *slot) {
+        const struct tpacket2_hdr *header = slot;
+        return (header->tp_status & TP_STATUS_VLAN_TPID_VALID) && header->tp_vlan_tpid == 0x88a8;
+    }
     static inline void hp_slot_retag(void *slot, uint16_t tag) {
         ((struct tpacket2_hdr *)slot)->tp_vlan_tci = tag;
     }
@@ -92,6 +97,7 @@ cdef extern from *:
     uint32_t hp_slot_offset(const void* slot) noexcept nogil
     uint32_t hp_slot_interface(const void* slot) noexcept nogil
     uint32_t hp_slot_tag(const void* slot) noexcept nogil
+    bint hp_slot_counted(const void* slot) noexcept nogil
     void hp_slot_retag(void* slot, uint16_t tag) noexcept nogil
     bint hp_tagged(const uint8_t* frame) noexcept nogil
     void hp_vnet_read(
@@ -138,6 +144,7 @@ cdef int ring_next(Ring* ring, Frame* frame) noexcept nogil:
         kept.origin = hp_slot_interface(slot)
     else:
         kept.origin = hp_slot_tag(slot) if frame.vlan else <uint32_t>NO_ORIGIN
+        kept.counted = hp_slot_counted(slot)
     frame.origin = kept.origin
     kept.checked = (status & STATUS_CHECKED) != 0
     offset = hp_slot_offset(slot)
@@ -209,6 +216,7 @@ cdef void ring_frame(
     frame.origin = kept.origin
     frame.position = position
     frame.vlan = 0
+    frame.counted = kept.counted
     hp_vnet_read(
         kept.data - VNET_BYTES,
         &flags,

@@ -181,6 +181,7 @@ class RegionLab:
                 "failover_seconds": None,
                 "hangs": 0,
                 "punt_link": False,
+                "flow_cache": None,
             },
             "services": {"customer/web": {"up": True, "restarts": 0}},
             "privileges": process_privileges({"standby": os.getpid()}),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from hyperplane_nat.controller.network.punt import Punt
 from hyperplane_nat.engine import StateMap
 from hyperplane_nat.flow_cache import probe
 from hyperplane_nat.flow_cache.errors import FlowCacheError
+from hyperplane_nat.flow_cache.maps import CONTROL, Maps
 from hyperplane_nat.flow_cache.program import FlowCache, attached, detach
 from netns import namespace, topology
 from netns.interior import route_socket
@@ -198,3 +200,39 @@ def test_a_program_that_cannot_be_loaded_is_one_line(
         punt.prepare()
     assert str(caught.value) == "the kernel does not take the flow cache: EACCES R7 !read_ok"
     assert punt.look() == []
+
+
+def test_a_later_controller_goes_on_with_the_maps_that_are_there(
+    lab_name: str, lab: Topology
+) -> None:
+    """And a forwarder is handed them; with other room they are others."""
+    with prepared(lab_name, lab) as first, route_socket(lab.gateway) as route:
+        before = attached(route, lab.slots[0].ifindex)
+        maps = first.opened()
+        assert sorted(maps) == ["control", "keys", "links", "records"]
+        for descriptor in maps.values():
+            os.close(descriptor)
+        with prepared(lab_name, lab):
+            assert attached(route, lab.slots[0].ifindex) == before
+        other = Punt(lab_name, wanted=True, flows=2)
+        other.attach(numbers(lab))
+        other.prepare()
+        after = attached(route, lab.slots[0].ifindex)
+        asyncio.run(other.stop())
+    assert before is not None
+    assert after is not None
+    assert before.program != after.program
+
+
+def test_whoever_asks_for_a_grace_period_gets_it(lab_name: str, lab: Topology) -> None:
+    with prepared(lab_name, lab) as punt:
+        given = punt.opened()
+        with Maps.of(given, flows=1, attachments=punts.ATTACHMENTS) as maps:
+            word = maps.memory(CONTROL)[60:64]
+            try:
+                for asked, granted in ((0, 0), (1, 2), (3, 4), (0xFFFFFFFF, 0)):
+                    word[:] = asked.to_bytes(4, "little")
+                    punt.look()
+                    assert int.from_bytes(word, "little") == granted
+            finally:
+                word.release()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
-from hyperplane_nat.flow_cache.maps import FLOW_RECORDS, Key, Link, Rewrite, Use
+from hyperplane_nat.flow_cache.maps import FLOW_RECORDS, RECORDS, Key, Link, Rewrite, Use
 from hyperplane_nat.flow_cache.program import FlowCache
 from netns import topology
 from netns.interior import route_socket
@@ -35,6 +35,9 @@ SECOND = 1_000_000_000
 ETH_P_IP = 0x0800
 LIMITS = (350 * SECOND, 30 * SECOND)
 FLOWS, ATTACHMENTS = 64, 8
+ARMED = 1 << 63
+RECORD_BYTES, PACKETS = 64, 8
+"""Of a record: its length, and where it counts packets."""
 _FRAME_MAX = ENVIRONMENT_MTU + 14
 _POLL_SECONDS = 0.05
 
@@ -125,6 +128,11 @@ class Scene:
     def udp(self, port: int = 41000, translated: int = 31000, service: int = 8000) -> Flow:
         """An ordinary UDP flow of environment 1."""
         return self.add(17, *ordinary(port, translated, service))
+
+    def arm(self, flow: Flow, packets: int = ARMED) -> None:
+        """Have frames of the flow's originator be misses that are counted; or (0) hits again."""
+        place = flow.line * RECORD_BYTES + PACKETS
+        self.cache.maps.memory(RECORDS)[place : place + 8] = packets.to_bytes(8, "little")
 
     def use(self, flow: Flow) -> tuple[Use, Use]:
         """What both directions remember."""

@@ -19,6 +19,7 @@ from netns import topology
 from netns.interior import route_socket
 from netns.names import PUNT_LINK
 from tests.flow_cache.scene import (
+    ARMED,
     GATEWAY,
     INSIDE,
     INTERFACE,
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.live
 PACKET_AUXDATA = 8
 STATUS_VLAN_VALID = 0x10
 VNET_BYTES = 10
+ETH_P_8021Q, ETH_P_8021AD = 0x8100, 0x88A8
 VNET_GSO_UDP_L4 = 5
 # struct tpacket_auxdata.
 AUXDATA = struct.Struct("=IIIHHHH")
@@ -50,6 +52,8 @@ class Punted:
     header: bytes
     """Of virtio-net."""
     frame: bytes
+    kind: int = ETH_P_8021Q
+    """Of the tag."""
 
 
 class FarEnd:
@@ -65,9 +69,9 @@ class FarEnd:
         """The next frame; fails when none comes."""
         data, control, _, _ = self.socket.recvmsg(1 << 17, 256)
         ((_, _, value),) = control
-        status, _, _, _, _, tag, _ = AUXDATA.unpack_from(value)
+        status, _, _, _, _, tag, kind = AUXDATA.unpack_from(value)
         found = tag if status & STATUS_VLAN_VALID else None
-        return Punted(found, data[:VNET_BYTES], data[VNET_BYTES:])
+        return Punted(found, data[:VNET_BYTES], data[VNET_BYTES:], kind)
 
     def nothing(self) -> bool:
         """Whether none has come."""
@@ -207,3 +211,40 @@ def test_one_program_after_another_on_a_link_loses_nothing(
             cache.attach(route, {index: 7})
             wire.inject(dropping.environment(), "eth0", [bytes(datagram(dropping))])
             assert far_end.next().tag == 7
+
+
+def test_what_is_armed_is_counted_and_says_so(dropping: Scene, far_end: FarEnd) -> None:
+    """And is a hit from the moment on at which the word is exchanged."""
+    flow = dropping.udp()
+    dropping.arm(flow)
+    frame = datagram(dropping)
+    frame[IP].flags = "DF"
+    for number in range(1, 4):
+        wire.inject(dropping.environment(), "eth0", [bytes(frame)])
+        assert far_end.next() == Punted(1, bytes(VNET_BYTES), bytes(frame), ETH_P_8021AD)
+        assert dropping.use(flow)[0].packets == ARMED + number
+    frame[IP].flags = 0
+    wire.inject(dropping.environment(), "eth0", [bytes(frame)])
+    assert far_end.next().kind == ETH_P_8021Q
+    assert dropping.counts(flow)[0] == (ARMED + 3, 0)
+    frame[IP].flags = "DF"
+    dropping.arm(flow, 0)
+    with udp_socket(dropping.vpc) as server:
+        server.bind((SERVICE, 8000))
+        wire.inject(dropping.environment(), "eth0", [bytes(frame)])
+        assert server.recv(64) == b"to be punted"
+    assert dropping.counts(flow)[0] == (1, 40)
+    assert far_end.nothing()
+
+
+def test_a_key_that_leads_to_another_flow_s_line_is_a_miss(
+    dropping: Scene, far_end: FarEnd
+) -> None:
+    """As one may for a moment whose place in the hash is used again."""
+    flow, other = dropping.udp(), dropping.udp(port=41001, translated=31001)
+    frame = datagram(dropping)
+    frame[IP].flags = "DF"
+    dropping.cache.maps.put_key(flow.keys[0].packed(), other.line)
+    wire.inject(dropping.environment(), "eth0", [bytes(frame)])
+    assert far_end.next() == Punted(1, bytes(VNET_BYTES), bytes(frame))
+    assert dropping.counts(flow) == dropping.counts(other) == ((0, 0), (0, 0))

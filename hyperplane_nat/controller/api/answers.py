@@ -39,6 +39,17 @@ class Error(BaseModel):
     )
 
 
+class FlowCacheStatus(BaseModel):
+    """Established flows that the kernel forwards."""
+
+    flows: int = Field(ge=0, description="How many there are.")
+    room: int = Field(ge=0, description="How many there may be.")
+    hit_ratio: float = Field(
+        ge=0, le=1, description="The part of all packets, as long as the lab is, that it forwarded."
+    )
+    problem: str | None = Field(description="Why no flow is, although that is wanted.")
+
+
 class ForwarderStatus(BaseModel):
     """The process that moves packets."""
 
@@ -54,6 +65,9 @@ class ForwarderStatus(BaseModel):
     problem: str | None = Field(default=None, description="Why it does not answer.")
     punt_link: bool = Field(
         description="Whether it receives by the punt link (`forwarder.flow_cache`)."
+    )
+    flow_cache: FlowCacheStatus | None = Field(
+        description="None where the flow cache is off, or the forwarder does not answer."
     )
 
 

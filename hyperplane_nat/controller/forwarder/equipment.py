@@ -19,7 +19,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +72,12 @@ def equip(
     paths: LabPaths,
     open_sockets: OpenSockets,
     prepare: Callable[[], str],
+    cache: Callable[[], Mapping[str, int]] = dict,
 ) -> Equipment:
     """Open everything for a forwarder that is about to begin. Blocks; ControllerError.
 
-    `prepare` has the links as that forwarder needs them, and tells in which namespace it receives.
+    `prepare` has the links as that forwarder needs them, and tells in which namespace it receives;
+    `cache` opens the maps of the flow cache, by name, where there is one.
     """
     settings = config.forwarder
     with contextlib.ExitStack() as stack:
@@ -94,6 +96,9 @@ def equip(
             if config.flow_logs.enabled:
                 records = own_records(paths.records_file)
                 stack.callback(os.close, records)
+            maps = cache()
+            for descriptor in maps.values():
+                stack.callback(os.close, descriptor)
             # Last: the name is that of a predecessor until it has ended.
             commands = _listener(paths.forwarder_socket)
         except (NetnsError, PacketSocketError, StateMapError) as error:
@@ -104,7 +109,15 @@ def equip(
             ) from None
         stack.pop_all()
         receiver, sender = (each.detach() for each in sockets)
-        return Equipment(Handover(commands.detach(), state, receiver, sender, records), discarded)
+        handover = Handover(
+            commands.detach(),
+            state,
+            receiver,
+            sender,
+            records,
+            **{f"cache_{name}": descriptor for name, descriptor in maps.items()},
+        )
+        return Equipment(handover, discarded)
 
 
 def refuse_disk(path: Path) -> None:

@@ -212,6 +212,7 @@ class ForwarderSupervisor:
             "uptime_seconds": None,
             "standby_pid": self.standby_pid,
             "failover_seconds": self.failover_seconds,
+            "flow_cache": None,
         }
         if problem := self._hang():
             result |= {"problem": problem, "up": False}
@@ -219,6 +220,7 @@ class ForwarderSupervisor:
         try:
             own = await self.call("status", timeout_seconds=STATUS_SECONDS)
             result["uptime_seconds"] = own.get("uptime_seconds")
+            result["flow_cache"] = own.get("flow_cache")
         except ForwarderError as error:
             # The figures of a forwarder that does not answer are what a status is asked for.
             result["problem"] = self._hang() or str(error)

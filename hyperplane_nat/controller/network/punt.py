@@ -19,22 +19,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
-from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX, SLOTS_MAX
+from hyperplane_nat.engine.readers.state_map import HOSTS_MAX, INTERFACES_MAX, SLOTS_MAX
 from hyperplane_nat.flow_cache import probe
 from hyperplane_nat.flow_cache.errors import FlowCacheError
-from hyperplane_nat.flow_cache.program import Attached, FlowCache, attached, detach
-from netns import NetnsError, ingress, links, namespace, topology
+from hyperplane_nat.flow_cache.program import Attached, FlowCache, attached, detach, find
+from netns import NetnsError, ingress, links, namespace, syscalls, topology
 from netns.interior import route_socket
 from netns.netlink import RouteSocket
 from netns.topology import Host, Slot
 
 LOOK_SECONDS = 1.0
 LOOKS = 10
+ATTACHMENTS = SLOTS_MAX + INTERFACES_MAX + HOSTS_MAX
+"""Numbers that attachments may have."""
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +65,15 @@ class Punt:
         lab: str,
         *,
         wanted: bool,
+        flows: int = 1,
         missing: Callable[[], Sequence[object]] = probe.missing,
         on_restored: Callable[[str], None] = lambda _what: None,
     ) -> None:
-        """`missing` tells what the kernel lacks; `on_restored` is told what was put back."""
+        """There is room for so many `flows` in the cache; `missing` tells what the kernel lacks;
+        `on_restored` is told what was put back.
+        """
         self._lab = lab
+        self._flows = flows
         self.missing = tuple(map(str, missing())) if wanted else ()
         """What the kernel lacks for what is wanted."""
         self.on = wanted and not self.missing
@@ -104,16 +111,16 @@ class Punt:
         with self._lock:
             self._near = topology.make_punt_link(self._lab)
             if self._cache is not None:
-                self._cache.maps.set_control(punt=self._near)
+                self._cache.maps.set_punt(self._near)
             else:
                 self._load(namespace.call(gateway, RouteSocket))
         return topology.punt_namespace(self._lab)
 
     def _load(self, route: RouteSocket) -> None:
         try:
-            cache = FlowCache.load(flows=1, attachments=1)
+            cache = self._found(route) or FlowCache.load(flows=self._flows, attachments=ATTACHMENTS)
             try:
-                cache.maps.set_control(punt=self._near)
+                cache.maps.set_punt(self._near)
                 standing = {link.index for link in links.links(route).values()}
                 self._numbers = {
                     index: number for index, number in self._numbers.items() if index in standing
@@ -131,6 +138,31 @@ class Punt:
             raise
         self._cache, self._route = cache, route
 
+    def _found(self, route: RouteSocket) -> FlowCache | None:
+        """What a former controller has loaded, if this one would load the same: with all in it."""
+        with FlowCache.load(flows=1, attachments=1) as ours:
+            tag = ours.tag
+        for index in self._numbers:
+            try:
+                cache = find(route, index)
+            except FlowCacheError:
+                return None
+            if cache is None:
+                continue
+            room = cache.maps.flows, cache.maps.attachments
+            if (cache.tag, *room) == (tag, self._flows, ATTACHMENTS):
+                return cache
+            cache.close()
+            return None
+        return None
+
+    def opened(self) -> dict[str, int]:
+        """The maps' descriptors by name, for a forwarder to keep; none where there is no cache."""
+        with self._lock:
+            if self._cache is None:
+                return {}
+            return {name: os.dup(each) for name, each in self._cache.maps.descriptors.items()}
+
     def look(self) -> list[str]:
         """Put the program back on those of some links that have lost it; NetnsError.
 
@@ -140,6 +172,7 @@ class Punt:
             if self._cache is None or self._route is None:
                 return []
             done = []
+            self._cache.maps.grant(syscalls.wait_for_grace_period)
             if not self._unseen:
                 self._unseen = list(self._numbers)
                 done += self._punt_link_made_whole(self._cache)
@@ -166,7 +199,7 @@ class Punt:
         if near == self._near:
             return []
         self._near = near
-        cache.maps.set_control(punt=near)
+        cache.maps.set_punt(near)
         return ["the punt link was not whole: it is made anew"]
 
     def start(self) -> None:

@@ -94,6 +94,7 @@ def forwarder_command(
         *("--spin-microseconds", str(settings.spin_microseconds)),
         "--coalesce-udp" if settings.coalesce_udp else "--no-coalesce-udp",
         *(("--punt-link",) if punted else ()),
+        *(("--flow-cache", str(settings.flow_cache_flows)) if punted else ()),
         *("--nice", str(settings.nice)),
         *("--time-slice-microseconds", str(settings.time_slice_microseconds)),
         *(("--flow-records", str(paths.records_file)) if config.flow_logs.enabled else ()),

@@ -38,6 +38,7 @@ from hyperplane_nat.engine.flows.allocation cimport (
     environment_full,
     report,
 )
+from hyperplane_nat.engine.flows.caching cimport cache_end, cache_take
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
@@ -293,6 +294,7 @@ cdef inline int restart(
         reason = refusal(nat, p, source_translated(entry).address)
     if reason:
         return reason
+    cache_end(nat, flow)
     if not over(entry.state):
         count_end(nat, entry, END_REPLACED)
     note_end(nat, flow, now)
@@ -321,6 +323,7 @@ cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) 
     cdef Entry* entry = &nat.table.entries[flow]
     cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
     cdef End remote
+    cache_end(nat, flow)
     wheel_remove(&nat.wheel, flow)
     note_end(nat, flow, now)
     if entry.state == STATE_HELD and not takes_no_port(nat, entry):
@@ -349,11 +352,26 @@ cdef inline bint needs_hold(const Nat* nat, const Entry* entry) noexcept nogil:
     return not takes_no_port(nat, entry) and (entry.protocol == 6 or not entry.flags & MAPPED)
 
 
+cdef inline bint used_meanwhile(
+    Nat* nat, uint32_t flow, uint32_t timeout, uint64_t now
+) noexcept nogil:
+    """Whether a flow that seems to be idle is used by packets that do not come here."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    if nat.cache == NULL or nat.cache.number_of[flow] == NIL:
+        return False
+    cache_take(nat, nat.cache.number_of[flow])
+    if age_of(entry, now) < timeout:
+        return True
+    cache_end(nat, flow)
+    # The last one may have passed before it was cached no longer.
+    return age_of(entry, now) < timeout
+
+
 cdef inline bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """Let deadlines that have passed take effect; whether the entry is free afterwards."""
     cdef Entry* entry = &nat.table.entries[flow]
     cdef uint32_t timeout = timeout_of(nat, entry)
-    if age_of(entry, now) < timeout:
+    if age_of(entry, now) < timeout or used_meanwhile(nat, flow, timeout, now):
         return False
     if not over(entry.state):
         count_end(nat, entry, END_TIMEOUT)
@@ -509,6 +527,7 @@ cdef inline apart flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept no
     if entry.flags & MAPPED or takes_no_port(nat, entry):
         flow_remove(nat, flow, now)
         return
+    cache_end(nat, flow)
     note_end(nat, flow, now)
     if not over(entry.state):
         count_end(nat, entry, END_REMOVED)

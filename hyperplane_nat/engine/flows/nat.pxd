@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.cache_table cimport FlowCache
 from hyperplane_nat.engine.flows.extras cimport Extras
 from hyperplane_nat.engine.flows.flow_table cimport FlowTable
 from hyperplane_nat.engine.flows.fragment_table cimport FragmentTable
@@ -167,6 +168,8 @@ cdef struct Nat:
     Event events[EVENTS_MAX]
     uint32_t events_count
     IdentificationTable identifications
+    # NULL where the kernel has none of it.
+    FlowCache* cache
 
 
 cdef inline void count(Nat* nat, int counter) noexcept nogil:

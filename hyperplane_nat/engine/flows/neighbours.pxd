@@ -31,6 +31,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.caching cimport cache_forget
 from hyperplane_nat.engine.flows.extras cimport extra_add, extra_room
 from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count
 from hyperplane_nat.engine.flows.neighbour_table cimport (
@@ -90,6 +91,8 @@ cdef inline void neighbour_forget(Nat* nat, Neighbour* neighbour) noexcept nogil
     """Nothing is known of it any more; what waits for it is dropped."""
     if nat.neighbours.released == neighbour:
         nat.neighbours.released = NULL
+    if has_mac(neighbour):
+        cache_forget(nat, neighbour.interface)
     discard(nat, neighbour, DROP_NEIGHBOUR_FAILED)
     neighbour_free(&nat.neighbours, neighbour)
 
@@ -230,9 +233,12 @@ cdef inline void neighbour_learn(
     Nat* nat, Neighbour* neighbour, const uint8_t* mac, uint64_t now
 ) noexcept nogil:
     """It has this MAC address; what waits for it leaves now (`neighbours_let_go`)."""
+    cdef bint known = has_mac(neighbour)
     neighbour_answered(&nat.neighbours, neighbour)
     neighbour.state = NEIGHBOUR_REACHABLE
     if memcmp(neighbour.mac, mac, 6) != 0:
+        if known:
+            cache_forget(nat, neighbour.interface)
         memcpy(neighbour.mac, mac, 6)
         neighbour.changed = 1
     neighbour.attempts = 0

@@ -22,6 +22,7 @@ of one that is not named, or that is another's by then, retire the same way.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.caching cimport cache_forget
 from hyperplane_nat.engine.flows.entries cimport nat_gateway_of
 from hyperplane_nat.engine.flows.lifecycle cimport flow_orphan, flow_remove
 from hyperplane_nat.engine.flows.mapping cimport mapping_orphan, mapping_remove
@@ -37,6 +38,7 @@ cdef inline void attachment_retire(Nat* nat, uint32_t number) noexcept nogil:
     cdef Attachment* attachment = &nat.attachments[number]
     attachment.active = 0
     attachment.policy = NULL
+    cache_forget(nat, number)
     if attachment.entries and not attachment.retiring:
         attachment.retiring = 1
         nat.retiring += 1

@@ -6,9 +6,14 @@ What the record does not say by itself (its number, entries and policy) is whoev
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.caching cimport (
+    cache_describe,
+    cache_forget,
+    cache_forget_interfaces,
+)
 from hyperplane_nat.engine.flows.nat cimport ROUTE_TABLES_MAX, UNATTACHED, Attachment, Nat
 from hyperplane_nat.engine.state.layout cimport DESTINATIONS_MAX, AttachmentRecord, first_host
 from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes, prefix_numbers
@@ -147,3 +152,44 @@ cdef inline Attachment host_attachment(
     record.vpc = vpc
     memcpy(record.peer_mac, <const unsigned char*>theirs, 6)
     return record
+
+
+cdef inline Attachment said_of(const Attachment* attachment) noexcept nogil:
+    """What is said of an attachment that decides how its packets are forwarded."""
+    cdef Attachment said = attachment[0]
+    # Derived, counted, or asked for new flows alone.
+    said.next_address = 0
+    said.addresses = 0
+    said.gateway = 0
+    said.public_address = 0
+    said.entries = 0
+    said.plain = 0
+    said.draining = 0
+    said.policy = NULL
+    return said
+
+
+cdef inline void cache_follow(Nat* nat, uint16_t number, const Attachment* new) noexcept nogil:
+    """Have the flow cache follow a change of an attachment: what it forwards may be another's.
+
+    An address of a VPC that is new there may be a flow's destination.
+    """
+    cdef Attachment before = said_of(&nat.attachments[number]), after = said_of(new)
+    if memcmp(&before, &after, sizeof(Attachment)) == 0:
+        return
+    if before.active or after.silent:
+        cache_forget(nat, number)
+    if after.kind != ATTACHMENT_ENVIRONMENT:
+        cache_forget_interfaces(nat)
+
+
+cdef inline void attachment_set(Nat* nat, uint16_t number, const Attachment* attachment) noexcept nogil:
+    """Have an attachment from now on."""
+    if nat.cache != NULL:
+        cache_follow(nat, number, attachment)
+    nat.attachments[number] = attachment[0]
+    nat.records[number].address = attachment.address
+    if number >= nat.attachments_used:
+        nat.attachments_used = number + 1
+    if nat.cache != NULL and number < nat.cache.links_max:
+        cache_describe(nat, number)

@@ -19,10 +19,10 @@ cdef class Engine:
     cdef uint16_t _host(self, number) except? 0
     cdef uint16_t _interface(self, number) except? 0
     cdef int _set_address(self, uint32_t number, Attachment* record) except -1
-    cdef void _set(self, uint16_t number, const Attachment* attachment)
     cdef void _collect(self)
     cdef void classify(self, Packet* packets, uint32_t count) noexcept nogil
     cdef void apply(self, Packet* p, uint64_t now) noexcept nogil
+    cdef void activate(self) noexcept nogil
     cdef bint ask(self, uint64_t now) noexcept nogil
     cdef void let_go(self) noexcept nogil
     cdef bint tick(self, uint64_t now) noexcept nogil

@@ -22,6 +22,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.nat.attaching cimport (
     admits_address,
     admits_owner,
+    attachment_set,
     environment_attachment,
     host_attachment,
     interface_attachment,
@@ -33,6 +34,7 @@ from hyperplane_nat.engine.nat.attaching cimport (
 )
 from hyperplane_nat.engine.nat.audit cimport audit
 from hyperplane_nat.engine.nat.classification cimport addresses_index
+from hyperplane_nat.engine.flows.caching cimport cache_activate
 from hyperplane_nat.engine.flows.extras cimport Extra, extras_clear
 from hyperplane_nat.engine.flows.flow_records cimport sink_open
 from hyperplane_nat.engine.nat.fragments cimport fragments_deadline, fragments_expire, fragments_forget
@@ -234,7 +236,7 @@ cdef class Engine:
             memset(former, 0, sizeof(AttachmentRecord))
         former.role = record.role
         former.serves = record.serves
-        self._set(place, record)
+        attachment_set(self.nat, place, record)
         addresses_index(self.nat)
         return 0
 
@@ -299,7 +301,7 @@ cdef class Engine:
         if former.owner and (former.owner >> 16) != (owner >> 16):
             memset(former, 0, sizeof(AttachmentRecord))
         former.owner = owner
-        self._set(<uint16_t>number, &record)
+        attachment_set(self.nat, <uint16_t>number, &record)
 
     def admits_slot(self, uint32_t number, interface, uint32_t link=0):
         """Whether no flow of another environment, or by another interface, has this number."""
@@ -344,7 +346,7 @@ cdef class Engine:
             former.owner = owner
             former.since = now_ms
         self.host_policies[number] = policy
-        self._set(place, &record)
+        attachment_set(self.nat, place, &record)
         addresses_index(self.nat)
 
     def admits_host(self, uint32_t number, address, uint32_t vpc=0, uint32_t link=0):
@@ -376,12 +378,6 @@ cdef class Engine:
                 f"interface {number}: the state map has {self.nat.header.interfaces_max}"
             )
         return <uint16_t>(self.nat.header.slots_max + <uint32_t>number)
-
-    cdef void _set(self, uint16_t number, const Attachment* attachment):
-        self.nat.attachments[number] = attachment[0]
-        self.nat.records[number].address = attachment.address
-        if number >= self.nat.attachments_used:
-            self.nat.attachments_used = number + 1
 
     def remove_strangers(self):
         """Remove every slot, interface and host that flows of a predecessor name and nobody has set."""
@@ -447,12 +443,11 @@ cdef class Engine:
         return next_hops_of(self.nat)
 
     def translate(self, frame, uint8_t side, uint16_t port, uint64_t now_ms, *, bint partial=False,
-                  uint16_t gso_size=0, checksum_at=None):
+                  uint16_t gso_size=0, checksum_at=None, bint counted=False):
         """One frame through the engine; the frame given is not changed.
-
         `partial`: its transport checksum is the sum of the pseudo-header; `checksum_at` instead says
         where a checksum is to be completed, as the virtio-net header does: the first byte that it is
-        about, and the field's place from there.
+        about, and the field's place from there.  `counted`: the flow cache's program has, at an armed record.
 
         When more than one frame leaves, `take_extra` has the others until the next call.
         """
@@ -466,6 +461,7 @@ cdef class Engine:
         p.length = <uint32_t>length
         p.port = attachment_of(self.nat, side, port)
         p.partial = partial
+        p.counted = counted
         p.gso_size = gso_size
         p.reply = reply
         if checksum_at is not None:
@@ -482,6 +478,7 @@ cdef class Engine:
         self._collect()
         neighbours_ask(self.nat, now_ms)
         self._collect()
+        self.activate()
         if p.action == ACTION_DROP or p.action == ACTION_WAIT or p.action == ACTION_LEARN:
             reason = p.reason if p.action == ACTION_DROP else DROP_NONE
             return Verdict(Action(p.action), DropReason(reason), Side(side), port, b"")
@@ -498,6 +495,10 @@ cdef class Engine:
 
     cdef void apply(self, Packet* p, uint64_t now) noexcept nogil:
         nat_apply(self.nat, p, now)
+
+    cdef void activate(self) noexcept nogil:
+        if self.nat.cache != NULL and self.nat.cache.activations:
+            cache_activate(self.nat)
 
     cdef bint ask(self, uint64_t now) noexcept nogil:
         """Let questions leave; False when there is none."""

@@ -7,6 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.cache_table cimport cache_release
 from hyperplane_nat.engine.flows.extras cimport EXTRAS_BYTES
 from hyperplane_nat.engine.flows.flow_table cimport table_init, table_release_memory
 from hyperplane_nat.engine.flows.fragment_table cimport fragments_init, fragments_release_memory
@@ -71,6 +72,7 @@ cdef inline int memory_init(
     for number in range(header.slots_max, first_host(header)):
         nat.attachments[number].serves = nat.records[number].serves
     nat.counters[C_FRAGMENTS_WAITING] = 0
+    nat.counters[C_FLOW_CACHE_FLOWS] = 0
     ports_init(&nat.ports, &nat.table, header, keys[1], keys[2])
     return 0
 
@@ -81,6 +83,7 @@ cdef inline void memory_release(Nat* nat) noexcept:
     fragments_release_memory(&nat.fragments)
     neighbours_release_memory(&nat.neighbours)
     route_tables_release(nat)
+    cache_release(nat.cache)
     free(nat.extras.arena)
     free(nat.attachments)
     free(nat.own_addresses)

@@ -17,9 +17,10 @@ A table is a short list in the order of the lengths of its prefixes, and is sear
 
 from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.caching cimport cache_forget_interfaces
 from hyperplane_nat.engine.flows.nat cimport (
     ROUTE_TABLES_MAX,
     ROUTES_MAX,
@@ -124,6 +125,15 @@ cdef inline int route_away(const Nat* nat, Packet* p, const Attachment* sender) 
     return DROP_NONE
 
 
+cdef inline bint same_routes(const RouteTable* one, const RouteTable* other) noexcept nogil:
+    if one == NULL or other == NULL:
+        return one == other
+    return (
+        one.count == other.count
+        and memcmp(one.routes, other.routes, one.count * sizeof(Route)) == 0
+    )
+
+
 cdef inline int route_table_set(Nat* nat, uint32_t number, list routes) except -1:
     """Have these routes, (prefix, kind, attachment) each; None is no table.  They are checked already."""
     cdef RouteTable* table = NULL
@@ -142,6 +152,8 @@ cdef inline int route_table_set(Nat* nat, uint32_t number, list routes) except -
         ):
             prefix, mask = prefix_numbers(text)
             table.routes[i] = Route(prefix, mask, kind, target)
+    if not same_routes(nat.route_tables[number], table):
+        cache_forget_interfaces(nat)
     free(nat.route_tables[number])
     nat.route_tables[number] = table
     return 0

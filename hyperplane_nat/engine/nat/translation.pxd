@@ -19,6 +19,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
+from hyperplane_nat.engine.flows.caching cimport cache_meet, cache_passed
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_find_id,
@@ -177,9 +178,13 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
 cdef inline bint flow_goes_on(Nat* nat, uint32_t flow, Packet* p, uint64_t now) noexcept nogil:
     """Let a packet act on its flow; False when it was dropped or answered instead."""
     cdef int reason = newcomer_refusal(nat, flow, p) if p.host else DROP_NONE
+    if unlikely(nat.cache != NULL):
+        cache_meet(nat, flow)
     if reason == DROP_NONE:
         reason = flow_track(nat, flow, p, now)
     if reason == DROP_NONE:
+        if unlikely(nat.cache != NULL):
+            cache_passed(nat, flow, p, now)
         return True
     if reason == DROP_TCP_IDLE_TIMEOUT:
         refuse_idle(nat, p)

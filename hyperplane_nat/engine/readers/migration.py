@@ -61,8 +61,13 @@ _CONVERSIONS: Mapping[int, Convert] = {
 }
 """By layout: entries, tracks, the new map's memory, the first entry's number, the clock."""
 
+_OF_FLOW_CACHE = frozenset(
+    f"flow_cache_{what}" for what in ("flows", "promotions", "demotions", "full", "packets")
+)
+
 _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
-    3: frozenset(
+    3: _OF_FLOW_CACHE
+    | frozenset(
         {
             "flows_ended_tcp_replaced",
             "flows_ended_udp_replaced",
@@ -73,8 +78,8 @@ _NEW_COUNTERS: Mapping[int, frozenset[str]] = {
             "ring_slots_peak",
         }
     ),
-    4: frozenset(),
-    5: frozenset(),
+    4: _OF_FLOW_CACHE,
+    5: _OF_FLOW_CACHE,
 }
 """By layout: the counters that it did not have; the others are in the order of today's."""
 

@@ -421,6 +421,11 @@ COUNTER_NAMES: tuple[str, ...] = (
     "ring_slots",
     "ring_slots_used",
     "ring_slots_peak",
+    "flow_cache_flows",
+    "flow_cache_promotions",
+    "flow_cache_demotions",
+    "flow_cache_full",
+    "flow_cache_packets",
 )
 """Names of the counters in the state map, in the order of their indices."""
 

@@ -78,6 +78,8 @@ cdef struct Packet:
     # A partial checksum that is not the transport's own: it lies in what a tunnel carries.
     uint8_t inner
     uint8_t plain
+    # The flow cache's program has counted it at an armed record.
+    uint8_t counted
     uint16_t gso_size
     uint16_t port
     uint16_t link
