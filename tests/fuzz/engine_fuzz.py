@@ -81,7 +81,7 @@ OPEN = dataclasses.replace(
 BALANCED = dataclasses.replace(SETUP, balancer=balanced_frames.LISTENERS, node_addresses=2)
 """A load balancer's node, in front of hosts and services."""
 
-SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW, BALANCED, BALANCED)
+SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW, BALANCED)
 
 Sample = tuple[int, int, bytes]
 """Side, slot or interface, frame."""
