@@ -8,9 +8,10 @@ host that has its address since later than a flow of an environment to that addr
 of it: what was admitted to whoever had the address before is not admitted to the host.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.nat cimport Attachment, Nat
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
 from hyperplane_nat.engine.state.layout cimport Entry, created_of, source_translated
@@ -54,10 +55,26 @@ cdef inline uint32_t client_address(const Nat* nat, const Packet* p) noexcept no
 cdef inline int refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
     """Why those at either end do not let a packet begin a flow that has this source at the other."""
     cdef int reason = egress_refusal(nat, p)
-    if p.host and nat.attachments[p.host].role == ROLE_LOAD_BALANCER:
-        # What its target sees may be the node's.
-        source = client_address(nat, p)
     return reason if reason else ingress_refusal(nat, p, source)
+
+
+cdef inline int node_refusal(const Nat* nat, const Packet* p, uint16_t node) noexcept nogil:
+    """Why those of a load balancer's node do not let a client in, or DROP_NONE."""
+    cdef const PolicyRecord* policy = nat.attachments[node].policy
+    if policy == NULL:
+        return DROP_NONE
+    return policy_admits(policy, p.protocol, client_address(nat, p), p.destination_port)
+
+
+cdef inline int refusal_again(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
+    """Why they do not let the originator of a flow begin another in its place."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef uint16_t node = node_of(nat, entry)
+    cdef int reason
+    if node == 0:
+        return refusal(nat, p, source_translated(entry).address)
+    reason = egress_refusal(nat, p)
+    return reason if reason else node_refusal(nat, p, node)
 
 
 cdef inline int newcomer_refusal(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:

@@ -31,7 +31,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.admission cimport egress_refusal, ingress_refusal, refusal
+from hyperplane_nat.engine.flows.admission cimport egress_refusal, ingress_refusal, refusal_again
 from hyperplane_nat.engine.flows.allocation cimport (
     allocate,
     allocate_at_gateway,
@@ -99,7 +99,6 @@ from hyperplane_nat.engine.state.layout cimport (
     is_mapping,
     keeps_source,
     set_created,
-    source_translated,
 )
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.wire.packet cimport Packet, protocol_index
@@ -324,7 +323,7 @@ cdef inline int restart(
     cdef Entry* entry = &nat.table.entries[flow]
     cdef int reason = DROP_NONE
     if p.side == PEER_ORIGINATOR:
-        reason = refusal(nat, p, source_translated(entry).address)
+        reason = refusal_again(nat, flow, p)
     if reason:
         return reason
     if not over(entry.state):
@@ -435,7 +434,7 @@ cdef inline int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now)
     cdef int reason
     # Nobody outside keeps a port from being free.
     if p.side == PEER_ORIGINATOR:
-        reason = refusal(nat, p, source_translated(entry).address)
+        reason = refusal_again(nat, flow, p)
         if reason:
             return reason
         entry.last_seen = <uint32_t>now

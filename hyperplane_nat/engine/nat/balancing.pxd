@@ -43,7 +43,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport (
     client_address,
     egress_refusal,
-    ingress_refusal,
+    node_refusal,
 )
 from hyperplane_nat.engine.flows.allocation cimport (
     DRAWS,
@@ -68,7 +68,6 @@ from hyperplane_nat.engine.flows.lifecycle cimport (
     count_end,
     flow_commit,
     flow_orphan,
-    flow_track,
 )
 from hyperplane_nat.engine.flows.nat cimport (
     UNATTACHED,
@@ -89,7 +88,6 @@ from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, por
 from hyperplane_nat.engine.flows.tombstones cimport is_remembered, refuse_idle, reply_reset
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
 from hyperplane_nat.engine.nat.outbound cimport exit_of, send
-from hyperplane_nat.engine.nat.passage cimport rewrite
 from hyperplane_nat.engine.state.layout cimport (
     KIND,
     NIL,
@@ -177,8 +175,12 @@ cdef inline const BalancedTarget* target_for(
 
 
 cdef inline bint is_over(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
-    """Whether a packet of a client begins anew what is over, or as good as that."""
+    """Whether a packet of a client begins anew what is over, or as good as that: so is a flow to whoever
+    had the node's address before.
+    """
     cdef uint8_t state = nat.table.entries[flow].state
+    if node_of(nat, &nat.table.entries[flow]) != p.host:
+        return True
     if p.protocol != 6:
         return state == STATE_HELD
     if p.segment != SEGMENT_SYN:
@@ -326,7 +328,7 @@ cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now
     cdef int reason = egress_refusal(nat, p)
     if reason:
         return reason
-    reason = ingress_refusal(nat, p, client_address(nat, p))
+    reason = node_refusal(nat, p, draft.node)
     if reason:
         count_at_node(nat, draft.node, N_SECURITY_GROUP_BLOCKED)
         return reason
@@ -440,20 +442,6 @@ cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) n
         count_at_node(nat, node, N_TCP_ELB_RESETS)
 
 
-cdef inline int follow_balanced(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
-    """Let a client's packet act on its flow, or begin another in its place; or why it is dropped.
-
-    A flow to whoever had the address before is over, too.
-    """
-    cdef int reason
-    if node_of(nat, &nat.table.entries[flow[0]]) != p.host or is_over(nat, flow[0], p):
-        flow_orphan(nat, flow[0], now)
-        return begin_balanced(nat, p, now, flow)
-    reason = flow_track(nat, flow[0], p, now)
-    p.host = exit_of(nat, flow[0])
-    return reason
-
-
 # Leaving
 
 
@@ -472,13 +460,12 @@ cdef inline void count_node_passage(
 
 
 cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
-    """Translate and send a packet of a balanced flow."""
+    """Send a packet of a balanced flow, translated as it is."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef const Extension* extension = &nat.table.extensions[flow]
     if not nat.attachments[extension.node].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
-    rewrite(nat, p, flow)
     send(nat, p, entry.originator if p.side else exit_of(nat, flow))
     if p.action != ACTION_DROP:
         count_node_passage(nat, p, extension, extension.target == 0)

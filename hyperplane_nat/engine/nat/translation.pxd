@@ -50,8 +50,8 @@ from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.balancing cimport (
     begin_balanced,
-    follow_balanced,
     is_node,
+    is_over,
     node_turn,
     reset_by_node,
     send_balanced,
@@ -67,7 +67,7 @@ from hyperplane_nat.engine.nat.icmp cimport (
     translate_error,
 )
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat.outbound cimport leaves_by, send
+from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport rewrite, rewrite_one_end
 from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of, is_balanced
 from hyperplane_nat.engine.wire.packet cimport (
@@ -163,19 +163,13 @@ cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
 
 
 cdef inline apart balance(Nat* nat, Packet* p, uint64_t now, uint32_t* flow) noexcept nogil:
-    """The flow of a client's packet for a node, a new one if `flow` is NIL; NIL: it was dropped or
-    answered.
-    """
+    """A new flow for a client's packet to a node, or NIL: it was dropped or answered."""
     cdef uint16_t node = p.host
-    cdef int reason
-    if flow[0] == NIL:
-        reason = begin_balanced(nat, p, now, flow)
-    else:
-        reason = follow_balanced(nat, flow, p, now)
+    cdef int reason = begin_balanced(nat, p, now, flow)
     if reason == DROP_NONE:
         return
     flow[0] = NIL
-    if reason == DROP_TCP_IDLE_TIMEOUT or reason == DROP_LOAD_BALANCER_STRAY:
+    if reason == DROP_LOAD_BALANCER_STRAY:
         reset_by_node(nat, p, node, reason)
     else:
         refuse(nat, p, reason)
@@ -188,7 +182,6 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
     cdef int reason = DROP_NONE
     cdef uint32_t flow
     if unlikely(p.host and is_node(nat, p.host)):
-        flow = NIL
         balance(nat, p, now, &flow)
         return flow
     if p.protocol == 6:
@@ -215,14 +208,17 @@ cdef inline apart refuse_going_on(
     cdef uint16_t node = 0
     if is_balanced(&nat.table.entries[flow], &nat.table.extensions[flow]):
         node = nat.table.extensions[flow].node
-    if reason == DROP_TCP_IDLE_TIMEOUT:
-        refuse_idle(nat, p)
-    elif node and reason == DROP_FLOW_HELD and p.protocol == 6:
+    if node and reason == DROP_FLOW_HELD and p.protocol == 6 and p.segment != SEGMENT_RST:
         # A target's, which is told as its client is.
-        reason = DROP_FLOW_HELD if p.segment == SEGMENT_RST else DROP_TCP_IDLE_TIMEOUT
+        reason = DROP_TCP_IDLE_TIMEOUT
+    if node and reason == DROP_TCP_IDLE_TIMEOUT:
         reset_by_node(nat, p, node, reason)
+    elif reason == DROP_TCP_IDLE_TIMEOUT:
+        refuse_idle(nat, p)
     else:
         drop(nat, p, reason)
+    if node and node != p.port:
+        count_at(nat, node, A_DROPS, p.segments)
     note_refusal(nat, p, reason, now)
 
 
@@ -235,9 +231,13 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
     if p.host:
         # From the other side it answers who has sent from the node's address.
         if unlikely(is_node(nat, p.host)) and p.side == PEER_ORIGINATOR:
-            balance(nat, p, now, flow)
-            return flow[0] != NIL
-        reason = newcomer_refusal(nat, flow[0], p)
+            if is_over(nat, flow[0], p):
+                flow_orphan(nat, flow[0], now)
+                balance(nat, p, now, flow)
+                return flow[0] != NIL
+            p.host = exit_of(nat, flow[0])
+        else:
+            reason = newcomer_refusal(nat, flow[0], p)
     if reason == DROP_NONE:
         reason = flow_track(nat, flow[0], p, now)
     if reason == DROP_NONE:
@@ -264,10 +264,10 @@ cdef inline void rewrite_and_send(Nat* nat, Packet* p, uint32_t flow) noexcept n
     interface address besides.
     """
     cdef const Entry* entry = &nat.table.entries[flow]
+    rewrite(nat, p, flow)
     if unlikely(is_balanced(entry, &nat.table.extensions[flow])):
         send_balanced(nat, p, flow)
         return
-    rewrite(nat, p, flow)
     send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
     if p.action != ACTION_DROP:
         count_at_hop(nat, hop_of(entry, &nat.table.extensions[flow]), p)
