@@ -20,7 +20,7 @@ from hyperplane_nat.engine.state.layout cimport (
 )
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.flows.flow_table cimport table_unindex
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, unlikely
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, apart, apart_int, unlikely
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
 
 
@@ -59,11 +59,18 @@ cdef inline void derive_soonest(Nat* nat) noexcept nogil:
             nat.soonest[state] = min(nat.soonest[state], nat.shortest_idle)
 
 
+cdef inline apart_int extended_timeout(const Nat* nat, const Entry* entry) noexcept nogil:
+    """The time of an extended entry's state: its listener's, or that of others."""
+    if node_of(nat, entry) != 0 and listener_times(entry.state):
+        return <int>extension_of(nat, entry).idle
+    return <int>nat.timeouts[entry.state]
+
+
 cdef inline uint32_t timeout_of(const Nat* nat, const Entry* entry) noexcept nogil:
     """How long the entry lasts after `last_seen`: a remembered SYN has the time of an opening."""
     cdef uint32_t timeout = nat.timeouts[entry.state]
-    if unlikely(node_of(nat, entry) != 0) and listener_times(entry.state):
-        timeout = extension_of(nat, entry).idle
+    if unlikely(is_extended(entry)):
+        timeout = <uint32_t>extended_timeout(nat, entry)
     if entry.flags & SYN_REMEMBERED and timeout < nat.timeouts[STATE_SYN_SENT]:
         return nat.timeouts[STATE_SYN_SENT]
     return timeout
@@ -111,7 +118,7 @@ cdef inline bint holds_port(const Nat* nat, const Entry* entry) noexcept nogil:
     )
 
 
-cdef inline void join_balanced(Nat* nat, const Entry* entry) noexcept nogil:
+cdef inline apart join_balanced(Nat* nat, const Entry* entry) noexcept nogil:
     """One more entry belongs to a node, and to the host that its target is, besides its responder."""
     cdef const Extension* extension = extension_of(nat, entry)
     if extension.idle < nat.shortest_idle:
@@ -121,7 +128,7 @@ cdef inline void join_balanced(Nat* nat, const Entry* entry) noexcept nogil:
     nat.attachments[extension.target].entries += extension.target != 0
 
 
-cdef inline void part_balanced(Nat* nat, const Entry* entry) noexcept nogil:
+cdef inline apart part_balanced(Nat* nat, const Entry* entry) noexcept nogil:
     cdef const Extension* extension = extension_of(nat, entry)
     leave(nat, extension.node)
     if extension.target:
