@@ -3,15 +3,16 @@
 """Security groups at both ends of a flow: who may begin it, and whom it may reach.
 
 An environment's are those of its interface; a host has its own, both ways, and is asked with the
-source that it sees. A VPC's router has none. They are asked when a flow begins, and for a
+source that it sees, and a load balancer's node with its client's. A VPC's router has none. They are asked when a flow begins, and for a
 host that has its address since later than a flow of an environment to that address, with each packet
 of it: what was admitted to whoever had the address before is not admitted to the host.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport Attachment, Nat
+from hyperplane_nat.engine.flows.entries cimport node_of
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, apart_int
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
 from hyperplane_nat.engine.state.layout cimport Entry, created_of, source_translated
 from hyperplane_nat.engine.wire.packet cimport Packet
@@ -41,10 +42,39 @@ cdef inline int ingress_refusal(const Nat* nat, const Packet* p, uint32_t source
     return policy_admits(policy, p.protocol, source, p.destination_port)
 
 
+cdef inline uint32_t client_address(const Nat* nat, const Packet* p) noexcept nogil:
+    """Whose a packet for a load balancer's node is in the VPC: an environment's is of its interface, of
+    which the first address stands for all.
+    """
+    cdef const Attachment* sender = &nat.attachments[p.port]
+    if sender.kind == ATTACHMENT_ENVIRONMENT:
+        return nat.attachments[sender.interface].address
+    return p.source
+
+
 cdef inline int refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
     """Why those at either end do not let a packet begin a flow that has this source at the other."""
     cdef int reason = egress_refusal(nat, p)
     return reason if reason else ingress_refusal(nat, p, source)
+
+
+cdef inline int node_refusal(const Nat* nat, const Packet* p, uint16_t node) noexcept nogil:
+    """Why those of a load balancer's node do not let a client in, or DROP_NONE."""
+    cdef const PolicyRecord* policy = nat.attachments[node].policy
+    if policy == NULL:
+        return DROP_NONE
+    return policy_admits(policy, p.protocol, client_address(nat, p), p.destination_port)
+
+
+cdef inline apart_int refusal_again(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
+    """Why they do not let the originator of a flow begin another in its place."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef uint16_t node = node_of(nat, entry)
+    cdef int reason
+    if node == 0:
+        return refusal(nat, p, source_translated(entry).address)
+    reason = egress_refusal(nat, p)
+    return reason if reason else node_refusal(nat, p, node)
 
 
 cdef inline int newcomer_refusal(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
