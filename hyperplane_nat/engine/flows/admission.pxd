@@ -12,7 +12,7 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.entries cimport node_of
-from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, apart_int
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, apart
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
 from hyperplane_nat.engine.state.layout cimport Entry, created_of, source_translated
 from hyperplane_nat.engine.wire.packet cimport Packet
@@ -66,15 +66,18 @@ cdef inline int node_refusal(const Nat* nat, const Packet* p, uint16_t node) noe
     return policy_admits(policy, p.protocol, client_address(nat, p), p.destination_port)
 
 
-cdef inline apart_int refusal_again(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
+cdef inline apart ask_again(
+    const Nat* nat, uint32_t flow, const Packet* p, int* reason
+) noexcept nogil:
     """Why they do not let the originator of a flow begin another in its place."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef uint16_t node = node_of(nat, entry)
-    cdef int reason
     if node == 0:
-        return refusal(nat, p, source_translated(entry).address)
-    reason = egress_refusal(nat, p)
-    return reason if reason else node_refusal(nat, p, node)
+        reason[0] = refusal(nat, p, source_translated(entry).address)
+        return
+    reason[0] = egress_refusal(nat, p)
+    if reason[0] == DROP_NONE:
+        reason[0] = node_refusal(nat, p, node)
 
 
 cdef inline int newcomer_refusal(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:

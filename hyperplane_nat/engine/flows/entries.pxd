@@ -20,7 +20,7 @@ from hyperplane_nat.engine.state.layout cimport (
 )
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
 from hyperplane_nat.engine.flows.flow_table cimport table_unindex
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, apart, apart_int, unlikely
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, apart, unlikely
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_remove
 
 
@@ -59,18 +59,19 @@ cdef inline void derive_soonest(Nat* nat) noexcept nogil:
             nat.soonest[state] = min(nat.soonest[state], nat.shortest_idle)
 
 
-cdef inline apart_int extended_timeout(const Nat* nat, const Entry* entry) noexcept nogil:
-    """The time of an extended entry's state: its listener's, or that of others."""
+cdef inline apart extended_timeout(
+    const Nat* nat, const Entry* entry, uint32_t* timeout
+) noexcept nogil:
+    """The time of an extended entry's state, if it is its listener's to say."""
     if node_of(nat, entry) != 0 and listener_times(entry.state):
-        return <int>extension_of(nat, entry).idle
-    return <int>nat.timeouts[entry.state]
+        timeout[0] = extension_of(nat, entry).idle
 
 
 cdef inline uint32_t timeout_of(const Nat* nat, const Entry* entry) noexcept nogil:
     """How long the entry lasts after `last_seen`: a remembered SYN has the time of an opening."""
     cdef uint32_t timeout = nat.timeouts[entry.state]
     if unlikely(is_extended(entry)):
-        timeout = <uint32_t>extended_timeout(nat, entry)
+        extended_timeout(nat, entry, &timeout)
     if entry.flags & SYN_REMEMBERED and timeout < nat.timeouts[STATE_SYN_SENT]:
         return nat.timeouts[STATE_SYN_SENT]
     return timeout

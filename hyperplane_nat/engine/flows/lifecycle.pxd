@@ -31,7 +31,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.admission cimport egress_refusal, ingress_refusal, refusal_again
+from hyperplane_nat.engine.flows.admission cimport ask_again, egress_refusal, ingress_refusal
 from hyperplane_nat.engine.flows.allocation cimport (
     allocate,
     allocate_at_gateway,
@@ -324,7 +324,7 @@ cdef inline int restart(
     cdef Entry* entry = &nat.table.entries[flow]
     cdef int reason = DROP_NONE
     if p.side == PEER_ORIGINATOR:
-        reason = refusal_again(nat, flow, p)
+        ask_again(nat, flow, p, &reason)
     if reason:
         return reason
     cache_end(nat, flow)
@@ -449,10 +449,10 @@ cdef inline bint may_open(Nat* nat, const Entry* entry, const Packet* p) noexcep
 cdef inline int remember(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
     """Keep a SYN that may begin another connection; or why it is refused."""
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef int reason
+    cdef int reason = DROP_NONE
     # Nobody outside keeps a port from being free.
     if p.side == PEER_ORIGINATOR:
-        reason = refusal_again(nat, flow, p)
+        ask_again(nat, flow, p, &reason)
         if reason:
             return reason
         entry.last_seen = <uint32_t>now

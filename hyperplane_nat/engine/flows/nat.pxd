@@ -31,13 +31,11 @@ from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 cdef extern from *:
     """
     #define HP_APART __attribute__((cold)) void
-    #define HP_APART_INT __attribute__((cold)) int
     """
     # What is so for few packets; Cython has it for its own code.
     bint unlikely(bint condition) noexcept nogil
     # What a function returns that only they need: inlined it would take registers from all others.
     ctypedef void apart "HP_APART"
-    ctypedef int apart_int "HP_APART_INT"
 
 cdef enum:
     EVENTS_MAX = 256
