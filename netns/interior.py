@@ -39,6 +39,12 @@ HOST_SETTINGS = {
     **VPC_SETTINGS,
     "ipv4/ping_group_range": "0 2147483647",
 }
+CHECKER_SETTINGS = {
+    # The one cannot begin below the other.
+    "ipv4/ip_unprivileged_port_start": "1",
+    "ipv4/ip_local_port_range": "1 1023",
+}
+"""Of a host from which checks come: its ports are told from those of whose addresses it has."""
 ENVIRONMENT_SETTINGS = {
     **_HOST,
     # Unprivileged ping, as systemd allows it on the host.

@@ -20,7 +20,7 @@ KNOWN_SECONDS = 5.0
 """What is made and gone again within one interval is known if it was there for that long, and so is
 what a lab has that is taken down, when nobody can be asked."""
 
-WITHOUT_ROWS = frozenset({"router", "internet-gateway", "nat-gateway"})
+WITHOUT_ROWS = frozenset({"router", "internet-gateway", "nat-gateway", "load-balancer"})
 """Kinds of network interfaces that no line is of."""
 
 _Addresses = dict[str, dict[int, int]]

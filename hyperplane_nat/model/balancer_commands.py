@@ -7,7 +7,7 @@ that there is (Elastic Load Balancing API, "This operation is idempotent").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeVar
@@ -309,6 +309,15 @@ class BalancerCommands(GatewayCommands):
                 )
             places += own
         return self._balancers.deregister(found, places)
+
+    def note_health(self, found: Mapping[str, Mapping[Place, str]]) -> None:
+        """
+        What health checks have found: by target group and target nothing, or the reason for which
+        it is unhealthy. What has gone meanwhile is passed over.
+        """
+        for group_id, targets in found.items():
+            if (group := self._tables.target_groups.get(group_id)) is not None:
+                self._balancers.note_health(group, targets)
 
     # -- how
 

@@ -265,7 +265,7 @@ class Balancers:
     def _released(self, group_id: str) -> None:
         """Targets of a group that nothing forwards to have no health."""
         group = self._tables.target_groups[group_id]
-        if any(each.target_group_id == group.id for each in self._tables.listeners.values()):
+        if self._forwards(group):
             return
         self._put_targets(
             group,
@@ -274,8 +274,13 @@ class Balancers:
                 if each.state is TargetState.DRAINING
                 else Target(each.id, each.port, TargetState.INITIAL)
                 for each in group.targets
+                if not each.ending
             ],
         )
+
+    def _forwards(self, group: TargetGroup) -> bool:
+        """Whether something forwards to a group."""
+        return any(each.target_group_id == group.id for each in self._tables.listeners.values())
 
     # -- target groups
 
@@ -399,7 +404,7 @@ class Balancers:
             elif each.state is TargetState.UNHEALTHY_DRAINING:
                 state = following(TARGET_STATES, each.state, TargetEvent.KEPT)
                 targets.append(replace(each, state=state, due=None))
-            elif entity.attributes.deregistration_terminates:
+            elif entity.attributes.deregistration_terminates and self._forwards(entity):
                 targets.append(replace(each, due=None, ending=True))
         self._put_targets(entity, targets)
 

@@ -47,10 +47,10 @@ class WantedResolver:
     names: tuple[tuple[str, str], ...]
     """Each with its address, without the last dot. A name comes once; of those of one address that
     of a host comes first."""
-    balanced: tuple[tuple[str, tuple[str, ...]], ...]
-    """Names that have several addresses, as `names`."""
     hostnames: bool
     """Whether the addresses of `clients` have the private names of AWS."""
+    balanced: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Names of load balancers, each with the addresses of nodes."""
 
 
 def resolver_of(tables: Tables, vpc: Vpc, region: str) -> WantedResolver | None:

@@ -433,17 +433,6 @@ class Region:
 
     # -- targets of load balancers
 
-    def note_health(self, found: Mapping[str, Mapping[tuple[str, int], str]]) -> None:
-        """
-        What health checks have found: by target group and target nothing, or the reason for which
-        it is unhealthy. What has gone meanwhile is passed over.
-        """
-        with self._command():
-            balancers = Changes(self._lifecycle, declared=False).balancers
-            for group_id, targets in found.items():
-                if (group := self.tables.target_groups.get(group_id)) is not None:
-                    balancers.note_health(group, targets)
-
     def targets_ended(self, ended: Iterable[tuple[str, tuple[str, int]]]) -> None:
         """The flows of targets that had drained, by group and target, were ended: they are gone."""
         with self._command():

@@ -99,7 +99,7 @@ def checked(scene: Scene, **found: str) -> None:
         for each in the_group(scene).targets
         if scene.region.tables.hosts[each.id].name in found
     }
-    scene.region.note_health({the_group(scene).id: targets})
+    do(scene, "note_health", {the_group(scene).id: targets})
 
 
 def health(scene: Scene) -> dict[str, tuple[str, str | None]]:

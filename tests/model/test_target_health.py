@@ -232,7 +232,8 @@ def test_a_host_that_goes_is_a_target_no_more(scene: Scene) -> None:
 
 def test_what_is_found_of_what_has_gone_is_passed_over(scene: Scene) -> None:
     scene.apply(declared())
-    scene.region.note_health({"none": {("i-1", 80): ""}, the_group(scene).id: {("i-1", 80): ""}})
+    found = {"none": {("i-1", 80): ""}, the_group(scene).id: {("i-1", 80): ""}}
+    do(scene, "note_health", found)
     assert {state for state, _ in health(scene).values()} == {"initial"}
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-_DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
+DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
 
 
 class VpcConfig(BaseModel):
@@ -127,7 +127,7 @@ class AccountDescription(BaseModel):
 
     Id: str
     Name: str
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class VpcDescription(BaseModel):
@@ -140,7 +140,7 @@ class VpcDescription(BaseModel):
     MtuBytes: int
     EnableDnsSupport: bool
     EnableDnsHostnames: bool
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class SubnetDescription(BaseModel):
@@ -153,7 +153,7 @@ class SubnetDescription(BaseModel):
     VpcName: str
     CidrBlock: str
     AvailabilityZone: str
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class GroupIdentifier(BaseModel):
@@ -183,7 +183,7 @@ class HostDescription(BaseModel):
     Attached: str | None = Field(
         description="File of the namespace that was attached; null for one of the lab's own."
     )
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class HostRow(HostDescription):
@@ -210,7 +210,7 @@ class ServiceDescription(BaseModel):
     HostName: str | None = Field(description="Host that it runs on; null: the VPC's router.")
     SizeBytes: int
     Groups: list[GroupIdentifier]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class AssociationDescription(BaseModel):
@@ -245,7 +245,7 @@ class RouteTableDescription(BaseModel):
     Main: bool = Field(description="Of all subnets of the VPC that no table names.")
     Associations: list[AssociationDescription]
     Routes: list[RouteDescription]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class AttachmentDescription(BaseModel):
@@ -263,7 +263,7 @@ class InternetGatewayDescription(BaseModel):
     InternetGatewayName: str
     OwnerId: str
     Attachments: list[AttachmentDescription]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class AddressDescription(BaseModel):
@@ -313,4 +313,4 @@ class NatGatewayDescription(BaseModel):
     DeleteTime: float | None
     NetworkInterfaceId: str | None = Field(description="Null for one that has ended.")
     NatGatewayAddresses: list[NatGatewayAddressDescription]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
