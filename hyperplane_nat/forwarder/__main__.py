@@ -155,6 +155,7 @@ async def _serve(given: Handover, arguments: argparse.Namespace, *, coalesce_udp
         socket.socket(fileno=given.commands),
         {
             "configure": forwarder.configure,
+            "end_flows": forwarder.end_flows,
             "advance": forwarder.advance,
             "status": forwarder.status,
             "verify": forwarder.verify,

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from hyperplane_nat.engine import Policy
+from hyperplane_nat.engine import Listener, Policy
 from hyperplane_nat.engine.state.constants import Role, RouteTarget
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Claim",
     "HostState",
     "InterfaceState",
+    "LoadBalancerNodeState",
     "Meaning",
     "NatGatewayState",
     "Route",
@@ -37,8 +38,8 @@ MTU_MAX = 65_535
 Claim = tuple[str, int]
 """Kind and number; an attachment is known by its own.
 
-Kinds are "slot", "interface", "nat_gateway", "host" and "link"; an address of a NAT gateway is an
-interface number.
+Kinds are "slot", "interface", "nat_gateway", "load_balancer_node", "host" and "link"; an address of
+a NAT gateway or of a node is an interface number.
 """
 
 Meaning = tuple[Any, ...]
@@ -161,6 +162,48 @@ class NatGatewayState:
         return (known.name, known.address, known.vpc) == (self.name, self.address, self.vpc)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBalancerNodeState:
+    """A load balancer's node: addresses in a VPC and no link of its own."""
+
+    number: int
+    """The interface number of its first address, which has the listeners."""
+    name: str
+    address: str
+    vpc: int
+    interface: int
+    """The interface of its VPC by whose link the VPC's router is reached."""
+    mtu: int = MTU_MAX
+    """The largest packet that it takes, in bytes."""
+    secondary: tuple[SecondaryAddress, ...] = ()
+    """Addresses that flows get ports of, too."""
+    policy: Policy | None = None
+    """Its security groups, both ways; None lets every flow begin."""
+    listeners: tuple[Listener, ...] = ()
+
+    def __str__(self) -> str:
+        return f"load balancer node {self.number} is {self.name} with {self.address}"
+
+    @property
+    def addresses(self) -> tuple[SecondaryAddress, ...]:
+        """All its addresses, the first one first; the others come and go."""
+        return SecondaryAddress(self.number, self.address), *self.secondary
+
+    @property
+    def key(self) -> Claim:
+        """What it is known by."""
+        return "load_balancer_node", self.number
+
+    @property
+    def claims(self) -> dict[Claim, Meaning]:
+        """A number stands for an address in a VPC."""
+        return _addresses_claimed(self.vpc, Role.LOAD_BALANCER, self.addresses)
+
+    def continues(self, known: Self) -> bool:
+        """Whether what is served is the same node, whatever else is new."""
+        return (known.name, known.address, known.vpc) == (self.name, self.address, self.vpc)
+
+
 def _addresses_claimed(
     vpc: int, role: Role, addresses: Iterable[SecondaryAddress]
 ) -> dict[Claim, Meaning]:
@@ -251,7 +294,7 @@ class HostState:
         return known.claims == self.claims
 
 
-Attachment = InterfaceState | NatGatewayState | SlotState | HostState
+Attachment = InterfaceState | NatGatewayState | LoadBalancerNodeState | SlotState | HostState
 
 Route = tuple[str, RouteTarget, int]
 """Destination, and where to: an internet or NAT gateway by interface number, or a host."""

@@ -32,6 +32,7 @@ from hyperplane_nat.forwarder.attachments import (
     Claim,
     HostState,
     InterfaceState,
+    LoadBalancerNodeState,
     Meaning,
     NatGatewayState,
     RouteTableState,
@@ -44,7 +45,10 @@ __all__ = ["Configuration"]
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T", InterfaceState, NatGatewayState, HostState)
+_ENTRIES_AT_ONCE = 8192
+"""Entries looked at in one go for flows to be ended: a fraction of a millisecond."""
+
+_T = TypeVar("_T", InterfaceState, NatGatewayState, LoadBalancerNodeState, HostState)
 
 
 def _served(claim: Claim | None) -> dict[str, int]:
@@ -87,12 +91,14 @@ class Configuration:
         self.configured = False
         self.interfaces: dict[int, InterfaceState] = {}
         self.nat_gateways: dict[int, NatGatewayState] = {}
+        self.nodes: dict[int, LoadBalancerNodeState] = {}
         self.route_tables: dict[int, RouteTableState] = {}
         self.slots: dict[int, SlotState] = {}
         self.hosts: dict[int, HostState] = {}
         self._served: dict[str, dict[int, Any]] = {
             "interface": self.interfaces,
             "nat_gateway": self.nat_gateways,
+            "load_balancer_node": self.nodes,
             "slot": self.slots,
             "host": self.hosts,
         }
@@ -125,6 +131,7 @@ class Configuration:
             "slots": len(self.slots),
             "interfaces": len(self.interfaces),
             "nat_gateways": len(self.nat_gateways),
+            "load_balancer_nodes": len(self.nodes),
             "route_tables": len(self.route_tables),
             "hosts": len(self.hosts),
             "retiring": {
@@ -151,21 +158,27 @@ class Configuration:
                     f"{item.key[0]} {item.number} names interface {item.interface}: there is none"
                 )
         leaving = {number for kind, number in wanted.gone if kind == "interface"}
-        users: list[SlotState | HostState] = [*self.slots.values(), *self.hosts.values()]
+        users: list[SlotState | HostState | LoadBalancerNodeState] = [
+            *self.slots.values(),
+            *self.hosts.values(),
+            *self.nodes.values(),
+        ]
         for user in users if leaving and not wanted.everything else ():
             yield
             if user.interface in leaving and user.key not in wanted.gone:
+                kind = user.key[0].replace("_", " ")
                 raise ValueError(
-                    f"interface {user.interface} has {user.key[0]} {user.number} attached: "
+                    f"interface {user.interface} has {kind} {user.number} attached: "
                     "remove that first"
                 )
-        yield from self._check_hosts(wanted)
+        yield from self._check_vpcs(wanted)
 
-    def _check_hosts(self, wanted: Desired) -> Work[None]:
-        """ValueError where a host is not in its interface's VPC, or has another's address."""
+    def _check_vpcs(self, wanted: Desired) -> Work[None]:
+        """ValueError where a host or a node is in another VPC, or has another's address."""
         interfaces = self._standing(self.interfaces, wanted, InterfaceState)
         hosts = self._standing(self.hosts, wanted, HostState)
-        if not hosts:
+        nodes = self._standing(self.nodes, wanted, LoadBalancerNodeState)
+        if not (hosts or nodes):
             return
         owners: dict[tuple[int, str], str] = {}
         for interface in interfaces.values():
@@ -176,19 +189,26 @@ class Configuration:
             yield
             for each in gateway.addresses:
                 owners[gateway.vpc, each.address] = f"NAT gateway {gateway.number}"
-        for host in hosts.values():
+        behind: list[tuple[str, HostState | LoadBalancerNodeState, tuple[str, ...]]] = [
+            (
+                f"load balancer node {node.number}",
+                node,
+                tuple(each.address for each in node.addresses),
+            )
+            for node in nodes.values()
+        ]
+        behind += [(f"host {host.number}", host, (host.address,)) for host in hosts.values()]
+        for name, item, addresses in behind:
             yield
-            vpc = interfaces[host.interface].vpc
-            if vpc != host.vpc:
+            vpc = interfaces[item.interface].vpc
+            if vpc != item.vpc:
                 raise ValueError(
-                    f"host {host.number} is in VPC {host.vpc}, "
-                    f"its interface {host.interface} in VPC {vpc}"
+                    f"{name} is in VPC {item.vpc}, its interface {item.interface} in VPC {vpc}"
                 )
-            owner = owners.setdefault((host.vpc, host.address), f"host {host.number}")
-            if owner != f"host {host.number}":
-                raise ValueError(
-                    f"host {host.number} has the address {host.address}, which is that of {owner}"
-                )
+            for address in addresses:
+                owner = owners.setdefault((item.vpc, address), name)
+                if owner != name:
+                    raise ValueError(f"{name} has the address {address}, which is that of {owner}")
 
     def _standing(self, served: dict[int, _T], wanted: Desired, kind: type[_T]) -> dict[int, _T]:
         """What there will be of a kind, by number."""
@@ -252,7 +272,9 @@ class Configuration:
         for item in () if wanted.everything else wanted.attachments.values():
             yield
             known = self._known(item.key)
-            if known is not None and isinstance(item, InterfaceState | NatGatewayState):
+            if known is not None and isinstance(
+                item, InterfaceState | NatGatewayState | LoadBalancerNodeState
+            ):
                 # Addresses of a gateway that are no longer named.
                 for claim in known.claims.keys() - wanted.claims.keys():
                     self._release(claim)
@@ -301,6 +323,8 @@ class Configuration:
             self._set_host(item, now_ms)
         elif isinstance(item, NatGatewayState):
             self._set_nat_gateway(item)
+        elif isinstance(item, LoadBalancerNodeState):
+            self._set_node(item)
         else:
             self._set_interface(item)
         for claim in item.claims:
@@ -343,6 +367,51 @@ class Configuration:
                 draining=each.number in gateway.draining,
                 route_table=gateway.route_table,
             )
+
+    def _set_node(self, node: LoadBalancerNodeState) -> None:
+        for each in node.addresses:
+            self._engine.set_load_balancer_node(
+                each.number,
+                address=each.address,
+                vpc=node.vpc,
+                interface=node.interface,
+                primary=node.number,
+                policy=node.policy,
+                mtu=node.mtu,
+                listeners=node.listeners if each.number == node.number else (),
+            )
+        known = self.nodes.get(node.number)
+        if known is not None and (known.interface, known.claims) == (node.interface, node.claims):
+            return
+        # The VPC's router finds the node behind the interface.
+        mac = self.interfaces[node.interface].mac
+        for each in node.addresses:
+            frame = arp.announcement(mac=mac, address=each.address)
+            self._links.send_outside(node.interface, frame)
+
+    def end_flows(
+        self, arguments: dict[str, Any], entries: int, now_ms: int
+    ) -> Work[dict[str, int]]:
+        """End the flows of a node's listener to a target, all among `entries`; how many it were.
+
+        ValueError, KeyError or TypeError when there is no such node or target.
+        """
+        number, whom = arguments["node"], desired.target(arguments["target"])
+        if number not in self.nodes:
+            raise ValueError(f"there is no load balancer node {number}")
+        ended = 0
+        for start in range(0, entries, _ENTRIES_AT_ONCE):
+            yield
+            ended += self._engine.end_flows(
+                number,
+                arguments["protocol"],
+                arguments["port"],
+                whom,
+                now_ms,
+                start,
+                _ENTRIES_AT_ONCE,
+            )
+        return {"ended": ended}
 
     def _set_route_tables(self, wanted: Desired) -> Work[None]:
         gone = wanted.gone_tables

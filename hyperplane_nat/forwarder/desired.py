@@ -21,20 +21,24 @@ from typing import Any
 from hyperplane_nat.engine import (
     Behaviour,
     Filtering,
+    Listener,
     Mapping,
     NeighbourSettings,
     Policy,
     Ports,
     Rule,
+    Target,
     Timeouts,
 )
 from hyperplane_nat.engine.state.constants import RouteTarget
+from hyperplane_nat.engine.state.settings import TIMEOUT_MAX_MS
 from hyperplane_nat.forwarder.attachments import (
     MTU_MAX,
     Attachment,
     Claim,
     HostState,
     InterfaceState,
+    LoadBalancerNodeState,
     Meaning,
     NatGatewayState,
     Route,
@@ -44,7 +48,7 @@ from hyperplane_nat.forwarder.attachments import (
 )
 from hyperplane_nat.forwarder.slices import Work
 
-__all__ = ["NUMBERS", "Desired", "parse"]
+__all__ = ["NUMBERS", "Desired", "parse", "target"]
 
 NUMBERS = 65_535
 """Slots, interfaces and hosts that a state map can have at most."""
@@ -96,6 +100,7 @@ def parse(
     readers: dict[str, tuple[Callable[[_Mapping[str, Any], int], Attachment], int]] = {
         "interface": (_interface, interfaces_max),
         "nat_gateway": (_nat_gateway, interfaces_max),
+        "load_balancer_node": (_load_balancer_node, interfaces_max),
         "slot": (_slot, slots_max),
         "host": (_host, hosts_max),
     }
@@ -167,6 +172,8 @@ _FIELDS = (
     "remove_interfaces",
     "nat_gateways",
     "remove_nat_gateways",
+    "load_balancer_nodes",
+    "remove_load_balancer_nodes",
     "route_tables",
     "remove_route_tables",
     "slots",
@@ -232,6 +239,56 @@ def _nat_gateway(item: _Mapping[str, Any], limit: int) -> NatGatewayState:
         raise ValueError(f"{where}: draining names {min(strangers)}, which it does not have")
     _check_route_table(where, state.route_table)
     return state
+
+
+def _load_balancer_node(item: _Mapping[str, Any], limit: int) -> LoadBalancerNodeState:
+    fields = dict(item)
+    fields["secondary"] = tuple(SecondaryAddress(**each) for each in item.get("secondary", ()))
+    egress, ingress = fields.pop("egress", None), fields.pop("ingress", None)
+    guarded = fields.pop("guarded", ())
+    if egress is not None or ingress is not None or guarded:
+        fields["policy"] = _policy(item["address"], egress, ingress, guarded)
+    where = f"load balancer node {item['number']}"
+    fields["listeners"] = tuple(_listener(where, each) for each in item.get("listeners", ()))
+    state = LoadBalancerNodeState(**fields)
+    _check_number(where, state.number, limit)
+    _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+    _check_number(f"interface of {where}", state.interface, limit)
+    _check_number(f"MTU of {where}", state.mtu, MTU_MAX + 1, _MTU_MIN)
+    _check_addresses(where, state.addresses, limit, _SECONDARY_MAX)
+    if any(each.serves for each in state.addresses):
+        raise ValueError(f"{where}: its addresses stand for nobody")
+    at = [(each.protocol, each.port) for each in state.listeners]
+    if len(set(at)) < len(at):
+        raise ValueError(f"{where} has two listeners at one port")
+    return state
+
+
+def _listener(where: str, item: _Mapping[str, Any]) -> Listener:
+    listener = Listener(
+        **{
+            "sticky": False,
+            **item,
+            "targets": tuple(target(each) for each in item["targets"]),
+        }
+    )
+    if listener.protocol not in ("tcp", "udp"):
+        raise ValueError(f"{where}: a listener is of tcp or udp, not {listener.protocol!r}")
+    _check_number(f"a listener's port of {where}", listener.port, 1 << 16, 1)
+    _check_number(f"idle_ms of a listener of {where}", listener.idle_ms, TIMEOUT_MAX_MS + 1, 1)
+    for name in ("sticky", "preserve_client_ip"):
+        value = getattr(listener, name)
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} of a listener of {where}: {value!r} is not true or false")
+    return listener
+
+
+def target(item: _Mapping[str, Any]) -> Target:
+    """A target of a listener, by address and port."""
+    result = Target(**item)
+    _check_address(result.address)
+    _check_number("a target's port", result.port, 1 << 16, 1)
+    return result
 
 
 _TARGETS = {

@@ -225,6 +225,14 @@ class Forwarder:
         yield from self._go_to(offset_ms)
         return self._configuration.describe()
 
+    def end_flows(self, arguments: dict[str, Any]) -> Work[dict[str, int]]:
+        """The command ``end_flows``: those of a load balancer's listener to one of its targets."""
+        return (
+            yield from self._configuration.end_flows(
+                arguments, self._state.entries_watermark, self._now_ms()
+            )
+        )
+
     def advance(self, arguments: dict[str, Any]) -> Work[dict[str, Any]]:
         """The command ``advance``: the lab's clock is to be ``clock_offset_ms`` ahead, or more."""
         yield from self._go_to(offset_ms_of(arguments))

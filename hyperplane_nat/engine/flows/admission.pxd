@@ -3,7 +3,7 @@
 """Security groups at both ends of a flow: who may begin it, and whom it may reach.
 
 An environment's are those of its interface; a host has its own, both ways, and is asked with the
-source that it sees. A VPC's router has none. They are asked when a flow begins, and for a
+source that it sees, and a load balancer's node with its client's. A VPC's router has none. They are asked when a flow begins, and for a
 host that has its address since later than a flow of an environment to that address, with each packet
 of it: what was admitted to whoever had the address before is not admitted to the host.
 """
@@ -41,9 +41,22 @@ cdef inline int ingress_refusal(const Nat* nat, const Packet* p, uint32_t source
     return policy_admits(policy, p.protocol, source, p.destination_port)
 
 
+cdef inline uint32_t client_address(const Nat* nat, const Packet* p) noexcept nogil:
+    """Whose a packet for a load balancer's node is in the VPC: an environment's is of its interface, of
+    which the first address stands for all.
+    """
+    cdef const Attachment* sender = &nat.attachments[p.port]
+    if sender.kind == ATTACHMENT_ENVIRONMENT:
+        return nat.attachments[sender.interface].address
+    return p.source
+
+
 cdef inline int refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
     """Why those at either end do not let a packet begin a flow that has this source at the other."""
     cdef int reason = egress_refusal(nat, p)
+    if p.host and nat.attachments[p.host].role == ROLE_LOAD_BALANCER:
+        # What its target sees may be the node's.
+        source = client_address(nat, p)
     return reason if reason else ingress_refusal(nat, p, source)
 
 

@@ -4,12 +4,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    STATES,
     SYN_REMEMBERED,
     Entry,
+    Extension,
     age_of,
     first_host,
     hop_of,
+    is_extended,
+    is_mapping,
     is_plain,
+    keeps_source,
     rewrites_source,
 )
 from hyperplane_nat.engine.state.snapshot cimport entry_settle, entry_unsettle
@@ -23,9 +29,41 @@ cdef inline bint over(uint8_t state) noexcept nogil:
     return state == STATE_TIME_WAIT or state == STATE_RESET or state == STATE_HELD
 
 
+cdef inline const Extension* extension_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """The extension of an entry of the table; whether it counts is the entry's to say."""
+    return &nat.table.extensions[entry - nat.table.entries]
+
+
+cdef inline uint16_t node_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """The load balancer's node that a flow goes by, or 0."""
+    return extension_of(nat, entry).node if unlikely(is_extended(entry)) else <uint16_t>0
+
+
+cdef inline bint listener_times(uint8_t state) noexcept nogil:
+    """Whether how long a balanced flow may be idle in a state is its listener's to say."""
+    return (
+        state == STATE_ESTABLISHED
+        or state == STATE_FIN_INSIDE
+        or state == STATE_FIN_OUTSIDE
+        or state == STATE_UDP
+        or state == STATE_UDP_REPLIED
+    )
+
+
+cdef inline void derive_soonest(Nat* nat) noexcept nogil:
+    """Find out from which age on a flow of a state is to be looked at."""
+    cdef int state
+    for state in range(STATES):
+        nat.soonest[state] = nat.timeouts[state]
+        if listener_times(<uint8_t>state):
+            nat.soonest[state] = min(nat.soonest[state], nat.shortest_idle)
+
+
 cdef inline uint32_t timeout_of(const Nat* nat, const Entry* entry) noexcept nogil:
     """How long the entry lasts after `last_seen`: a remembered SYN has the time of an opening."""
     cdef uint32_t timeout = nat.timeouts[entry.state]
+    if unlikely(node_of(nat, entry) != 0) and listener_times(entry.state):
+        timeout = extension_of(nat, entry).idle
     if entry.flags & SYN_REMEMBERED and timeout < nat.timeouts[STATE_SYN_SENT]:
         return nat.timeouts[STATE_SYN_SENT]
     return timeout
@@ -63,6 +101,33 @@ cdef inline uint16_t nat_gateway_of(const Nat* nat, const Entry* entry) noexcept
     return serves if unlikely(serves) and serves < first_host(nat.header) else <uint16_t>0
 
 
+cdef inline bint holds_port(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Whether a port of the responder is taken for the entry alone."""
+    return (
+        rewrites_source(entry)
+        and (is_mapping(entry) or not entry.flags & MAPPED)
+        and not keeps_source(entry)
+        and not one_to_one(nat, entry.responder)
+    )
+
+
+cdef inline void join_balanced(Nat* nat, const Entry* entry) noexcept nogil:
+    """One more entry belongs to a node, and to the host that its target is, besides its responder."""
+    cdef const Extension* extension = extension_of(nat, entry)
+    if extension.idle < nat.shortest_idle:
+        nat.shortest_idle = extension.idle
+        derive_soonest(nat)
+    nat.attachments[extension.node].entries += 1
+    nat.attachments[extension.target].entries += extension.target != 0
+
+
+cdef inline void part_balanced(Nat* nat, const Entry* entry) noexcept nogil:
+    cdef const Extension* extension = extension_of(nat, entry)
+    leave(nat, extension.node)
+    if extension.target:
+        leave(nat, extension.target)
+
+
 cdef inline void join(Nat* nat, uint32_t flow) noexcept nogil:
     """One more entry belongs to its responder, and to its originator, NAT gateway and hop, if it has
     any.
@@ -77,6 +142,8 @@ cdef inline void join(Nat* nat, uint32_t flow) noexcept nogil:
     nat.attachments[entry.responder].entries += 1
     if hop:
         nat.attachments[hop].entries += 1
+    if unlikely(node_of(nat, entry) != 0):
+        join_balanced(nat, entry)
     if takes_no_port(nat, entry):
         nat.attachments[entry.originator].plain += 1
         nat.attachments[entry.responder].plain += 1
@@ -94,6 +161,8 @@ cdef inline void part(Nat* nat, uint32_t flow) noexcept nogil:
         nat.attachments[entry.responder].plain -= 1
     if hop:
         leave(nat, hop)
+    if unlikely(node_of(nat, entry) != 0):
+        part_balanced(nat, entry)
     leave(nat, entry.originator)
     leave(nat, entry.responder)
 

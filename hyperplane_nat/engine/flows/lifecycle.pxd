@@ -41,7 +41,9 @@ from hyperplane_nat.engine.flows.allocation cimport (
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
+    holds_port,
     join,
+    node_of,
     one_to_one,
     over,
     part,
@@ -52,10 +54,13 @@ from hyperplane_nat.engine.flows.entries cimport (
 from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_records cimport note_end
 from hyperplane_nat.engine.flows.flow_table cimport (
+    flow_key,
     table_allocate,
     table_commit,
+    table_find,
     table_free,
     table_give_back,
+    table_hash,
 )
 from hyperplane_nat.engine.flows.mapping cimport (
     filter_admits,
@@ -92,7 +97,7 @@ from hyperplane_nat.engine.state.layout cimport (
     destination_translated,
     hop_of,
     is_mapping,
-    rewrites_source,
+    keeps_source,
     set_created,
     source_translated,
 )
@@ -112,20 +117,29 @@ cdef inline void count_active_at(
 
 
 cdef inline void count_active(Nat* nat, const Entry* entry, int change) noexcept nogil:
-    """Flows are counted at who has begun them, and at the public address that they leave by."""
+    """Flows are counted at who has begun them, at the public address that they leave by, and at the
+    load balancer's node.
+    """
+    cdef uint16_t node = node_of(nat, entry)
     nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += change
     count_active_at(nat, entry.originator, entry, change)
     if unlikely(nat.attachments[entry.responder].serves):
         count_active_at(nat, entry.responder, entry, change)
+    if unlikely(node):
+        count_active_at(nat, node, entry, change)
 
 
 cdef inline void count_at_responder(Nat* nat, uint32_t flow, int counter) noexcept nogil:
-    """Count at a flow's responder, and at the interface address that it is counted at besides."""
+    """Count at a flow's responder, and at the interface address that it is counted at besides; of a
+    balanced flow at its node, too.
+    """
     cdef const Entry* entry = &nat.table.entries[flow]
-    cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
+    cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow]), node = node_of(nat, entry)
     count_at(nat, entry.responder, counter)
     if unlikely(hop):
         count_at(nat, hop, counter)
+    if unlikely(node and node != entry.responder):
+        count_at(nat, node, counter)
 
 
 cdef inline void count_begin(Nat* nat, const Entry* entry) noexcept nogil:
@@ -208,6 +222,17 @@ cdef inline int translation_choose(
     return reason
 
 
+cdef inline bint answered_elsewhere(const Nat* nat, const Packet* p) noexcept nogil:
+    """Whether the answers to what is not translated would be those of a balanced flow, which keeps the
+    source of the same client towards a target that it also speaks to itself.
+    """
+    cdef uint16_t responder = p.host if p.host else nat.attachments[p.port].interface
+    key = flow_key(
+        p.protocol, responder, p.destination, p.destination_port, p.source, p.source_port
+    )
+    return table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL
+
+
 cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexcept nogil:
     """A new flow for a packet from inside, or NIL with the reason."""
     cdef uint16_t responder = p.gateway if p.gateway else p.host, nat_port = p.destination_port
@@ -215,6 +240,9 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
     cdef Entry* entry
     reason[0] = egress_refusal(nat, p)
     if reason[0]:
+        return NIL
+    if unlikely(p.plain and nat.nodes) and answered_elsewhere(nat, p):
+        reason[0] = DROP_LOAD_BALANCER_COLLISION
         return NIL
     flow = table_allocate(&nat.table)
     if flow == NIL:
@@ -265,6 +293,15 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
             entry.flags = KIND
     elif mapping != NIL:
         entry.flags = MAPPED
+    flow_commit(nat, flow, p, now)
+    if mapping != NIL:
+        permission_adopt(nat, entry)
+    return flow
+
+
+cdef inline void flow_commit(Nat* nat, uint32_t flow, Packet* p, uint64_t now) noexcept nogil:
+    """Let the flow whose entry is filled begin, with the packet that it was made for."""
+    cdef Entry* entry = &nat.table.entries[flow]
     begin(nat, flow, now)
     join(nat, flow)
     # A SYN-ACK answers a SYN that its mapping let in.
@@ -272,15 +309,12 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
         table_commit(&nat.table, flow, STATE_SYN_RECEIVED)
     else:
         table_commit(&nat.table, flow, first_state(p.protocol))
-    if mapping != NIL:
-        permission_adopt(nat, entry)
     if p.protocol == 6:
         track_begin(entry, &nat.table.tracks[flow], p)
         tombstone_remove(nat, p)
     wheel_add(&nat.wheel, flow, deadline_of(nat, entry, now))
     count_begin(nat, entry)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
-    return flow
 
 
 cdef inline int restart(
@@ -307,15 +341,6 @@ cdef inline int restart(
     return DROP_NONE
 
 
-cdef inline bint holds_port(const Nat* nat, const Entry* entry) noexcept nogil:
-    """Whether a port of the responder is taken for the entry alone."""
-    return (
-        rewrites_source(entry)
-        and (is_mapping(entry) or not entry.flags & MAPPED)
-        and not one_to_one(nat, entry.responder)
-    )
-
-
 cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) noexcept nogil:
     """The entry and its port are free since `ended`."""
     cdef Entry* entry = &nat.table.entries[flow]
@@ -324,7 +349,7 @@ cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) 
     wheel_remove(&nat.wheel, flow)
     note_end(nat, flow, now)
     if entry.state == STATE_HELD and not takes_no_port(nat, entry):
-        tombstone_put(nat, entry)
+        tombstone_put(nat, flow)
     if holds_port(nat, entry):
         remote = destination_translated(entry, &nat.table.extensions[flow])
         ports_give_back(
@@ -336,7 +361,14 @@ cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) 
             entry.translated_port,
         )
         if hop:
-            ports_give_back(&nat.ports, entry.protocol, hop, remote.address, remote.port, 0)
+            ports_give_back(
+                &nat.ports,
+                entry.protocol,
+                hop,
+                entry.destination_address,
+                entry.destination_port,
+                0,
+            )
     part(nat, flow)
     table_free(&nat.table, flow)
     nat.counters[C_FLOWS_ENTRIES_USED] = nat.table.used
@@ -345,8 +377,12 @@ cdef inline void release(Nat* nat, uint32_t flow, uint32_t ended, uint64_t now) 
 
 
 cdef inline bint needs_hold(const Nat* nat, const Entry* entry) noexcept nogil:
-    """Whether a flow keeps its entry after a timeout: the port of a mapping is held by that."""
-    return not takes_no_port(nat, entry) and (entry.protocol == 6 or not entry.flags & MAPPED)
+    """Whether a flow keeps its entry after a timeout: the port of a mapping is held by that, and a client's
+    own is not for us to hold.
+    """
+    return not takes_no_port(nat, entry) and (
+        entry.protocol == 6 or not (entry.flags & MAPPED or keeps_source(entry))
+    )
 
 
 cdef inline bint flow_settle(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
@@ -506,7 +542,7 @@ cdef inline apart flow_orphan(Nat* nat, uint32_t flow, uint64_t now) noexcept no
     gone at once.  A kill in between leaves a held entry of the old slot, which is swept again.
     """
     cdef Entry* entry = &nat.table.entries[flow]
-    if entry.flags & MAPPED or takes_no_port(nat, entry):
+    if entry.flags & MAPPED or takes_no_port(nat, entry) or keeps_source(entry):
         flow_remove(nat, flow, now)
         return
     note_end(nat, flow, now)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The engine's state as one C structure, shared by the modules that each do a part of the work.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport Extras
@@ -40,6 +41,25 @@ cdef enum:
     ROUTES_MAX = 1000
     ROUTE_TABLES_MAX = 65536
 
+# Whom a listener sends new flows to; address and port in network byte order.
+cdef struct BalancedTarget:
+    uint32_t address
+    uint16_t port
+
+# What a load balancer's node listens to.  `idle` in ms.
+cdef struct Listener:
+    uint16_t port
+    uint8_t protocol
+    uint8_t sticky
+    uint8_t preserves
+    uint32_t idle
+    uint32_t count
+    BalancedTarget* targets
+
+cdef struct Listeners:
+    uint32_t count
+    Listener* listeners
+
 # What a packet can come from or leave by; what every packet of it needs comes first.  The kind
 # decides little: who is on the link (one host, or next hops that are asked for), and who may begin
 # which flows.  Its size is a power of two, because the table is indexed several times for each packet.
@@ -54,7 +74,8 @@ cdef struct Attachment:
     uint8_t retiring
     uint8_t destinations_count
     uint16_t mtu
-    # By which what comes from it leaves: of an interface itself.
+    # By which what comes from it leaves: of an interface itself, of a load balancer's node the one by
+    # whose link the VPC's router is reached.
     uint16_t interface
     # Ours on its link, and the environment's or the host's.
     uint8_t mac[6]
@@ -86,7 +107,9 @@ cdef struct Attachment:
     const PolicyRecord* policy
     uint32_t destinations[DESTINATIONS_MAX]
     uint32_t destination_masks[DESTINATIONS_MAX]
-    uint8_t room[48]
+    # Of a load balancer's node, whose first address it is; NULL without any.
+    Listeners* listeners
+    uint8_t room[40]
 
 # What `configure` was told of `settings.Behaviour`; flags are 0 or 1.
 cdef struct BehaviourRecord:
@@ -152,9 +175,15 @@ cdef struct Nat:
     uint32_t own_mask
     # By number; NULL where there is none.
     RouteTable** route_tables
+    # Whether there has been a load balancer's node.
+    bint nodes
     uint32_t retiring
     uint32_t sweep_position
     uint32_t timeouts[STATES]
+    # What is younger than this is within the time of its state, be it of a listener or not.
+    uint32_t soonest[STATES]
+    # The shortest time that a balanced flow of the table may be idle, in ms.
+    uint32_t shortest_idle
     # Entries at or above it may have a timer of other timeouts than these; NIL when none has.
     uint32_t retimed
     BehaviourRecord behaviour
@@ -179,6 +208,27 @@ cdef inline void count_at(
     """Count at one of an attachment's own counters; UNATTACHED has none."""
     if number < nat.attachments_max:
         nat.records[number].counters[counter] += times
+
+
+cdef inline void listeners_free(Listeners* listeners) noexcept nogil:
+    cdef uint32_t i
+    if listeners == NULL:
+        return
+    for i in range(listeners.count):
+        free(listeners.listeners[i].targets)
+    free(listeners.listeners)
+    free(listeners)
+
+
+cdef inline void listeners_release(Attachment* attachment) noexcept nogil:
+    """Have no listeners any more."""
+    listeners_free(attachment.listeners)
+    attachment.listeners = NULL
+
+
+cdef inline void count_at_node(Nat* nat, uint16_t node, int counter) noexcept nogil:
+    """Count at what only a load balancer's node has."""
+    nat.records[node].balanced[counter] += 1
 
 
 cdef inline void count_passage(

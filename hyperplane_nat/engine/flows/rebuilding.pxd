@@ -12,6 +12,7 @@ from libc.string cimport memset
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
+    holds_port,
     join,
     over,
     settle_retired,
@@ -26,7 +27,7 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_key,
     table_prefetch_index,
 )
-from hyperplane_nat.engine.flows.lifecycle cimport count_active, holds_port
+from hyperplane_nat.engine.flows.lifecycle cimport count_active
 from hyperplane_nat.engine.flows.mapping cimport (
     mapping_adopt,
     mapping_plausible,
@@ -41,12 +42,15 @@ from hyperplane_nat.engine.state.layout cimport (
     NIL,
     End,
     Entry,
+    Extension,
     Mapping,
     destination_translated,
     is_extended,
     first_host,
     hop_of,
+    is_balanced,
     is_mapping,
+    keeps_source,
     rewrites_source,
 )
 from hyperplane_nat.engine.state.snapshot cimport entry_settle
@@ -55,15 +59,27 @@ cdef enum:
     BLOCK = 32
 
 
+cdef inline bint balanced_plausible(const Nat* nat, uint32_t flow) noexcept nogil:
+    """Whether a flow is by an address of the map, to one of its hosts if to one."""
+    cdef const Extension* extension = &nat.table.extensions[flow]
+    return nat.header.slots_max <= extension.node < first_host(nat.header) and (
+        extension.target == 0
+        or first_host(nat.header) <= extension.target < nat.attachments_max
+    )
+
+
 cdef inline bint plausible(const Nat* nat, uint32_t flow) noexcept nogil:
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
     if hop and not nat.header.slots_max <= hop < first_host(nat.header):
         return False
+    if is_balanced(entry, &nat.table.extensions[flow]) and not balanced_plausible(nat, flow):
+        return False
     if (
         entry.responder >= nat.attachments_max
         or (
             rewrites_source(entry)
+            and not keeps_source(entry)
             and entry.translated_address != nat.records[entry.responder].address
         )
     ):
@@ -99,7 +115,9 @@ cdef inline bint flow_adopt(Nat* nat, uint32_t flow) noexcept nogil:
         return False
     remote = destination_translated(entry, &nat.table.extensions[flow])
     if hop:
-        ports_adopt(&nat.ports, entry.protocol, hop, remote.address, remote.port, 0)
+        ports_adopt(
+            &nat.ports, entry.protocol, hop, entry.destination_address, entry.destination_port, 0
+        )
     return ports_adopt(
         &nat.ports, entry.protocol, entry.responder, remote.address, remote.port, entry.translated_port
     )

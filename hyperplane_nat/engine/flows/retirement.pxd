@@ -10,7 +10,7 @@ the entries of each are counted, so that is known without looking.
 A sweep goes round the table within a budget, for everything that retires at once, until nothing does:
 
 * a flow whose responder retires, or an address of its NAT gateway or of the interface where it is counted
-  besides, is removed with its port: the address is gone;
+  besides, or its load balancer's node or target, is removed with its port: the address is gone;
 * a flow whose originator retires ends, and its port is held as after any end, in an entry that is
   nobody's: it has no key of the originator, so the next one with that number cannot take it up;
 * a mapping goes with the last of its flows, and is held and nobody's in the same way.
@@ -25,8 +25,8 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.entries cimport nat_gateway_of
 from hyperplane_nat.engine.flows.lifecycle cimport flow_orphan, flow_remove
 from hyperplane_nat.engine.flows.mapping cimport mapping_orphan, mapping_remove
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat
-from hyperplane_nat.engine.state.layout cimport Entry, hop_of, is_mapping
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, listeners_release
+from hyperplane_nat.engine.state.layout cimport Entry, Extension, hop_of, is_balanced, is_mapping
 
 cdef enum:
     # What ending a flow costs, in entries that are only looked at.
@@ -37,6 +37,8 @@ cdef inline void attachment_retire(Nat* nat, uint32_t number) noexcept nogil:
     cdef Attachment* attachment = &nat.attachments[number]
     attachment.active = 0
     attachment.policy = NULL
+    # Nothing that is named by it passes any more.
+    listeners_release(attachment)
     if attachment.entries and not attachment.retiring:
         attachment.retiring = 1
         nat.retiring += 1
@@ -50,15 +52,24 @@ cdef inline void strangers_retire(Nat* nat) noexcept nogil:
             attachment_retire(nat, number)
 
 
+cdef inline bint balancing_retires(const Nat* nat, const Extension* extension) noexcept nogil:
+    """Whether a node is gone, or the host that a target is on."""
+    return nat.attachments[extension.node].retiring or (
+        extension.target != 0 and nat.attachments[extension.target].retiring
+    )
+
+
 cdef inline bint address_retires(const Nat* nat, uint32_t flow) noexcept nogil:
     """Whether an address that a flow needs is gone."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef uint16_t hop = hop_of(entry, &nat.table.extensions[flow])
     cdef uint16_t gateway = nat_gateway_of(nat, entry)
+    cdef const Extension* extension = &nat.table.extensions[flow]
     return (
         nat.attachments[entry.responder].retiring
         or (gateway and nat.attachments[gateway].retiring)
         or (hop and nat.attachments[hop].retiring)
+        or (is_balanced(entry, extension) and balancing_retires(nat, extension))
     )
 
 

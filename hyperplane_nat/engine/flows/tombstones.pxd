@@ -28,7 +28,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.flow_table cimport table_hash
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Nat, count, drop
 from hyperplane_nat.engine.state.flow_key cimport entry_key
-from hyperplane_nat.engine.state.layout cimport Entry
+from hyperplane_nat.engine.state.layout cimport Entry, Extension, is_balanced
 from hyperplane_nat.engine.wire.checksum cimport (
     complement,
     pseudo_header,
@@ -73,12 +73,22 @@ cdef inline uint64_t* cell_of(const Nat* nat, uint64_t mark) noexcept nogil:
     return &nat.tombstones[((mark >> 32) * nat.tombstones_count) >> 32]
 
 
-cdef inline void tombstone_put(Nat* nat, const Entry* entry) noexcept nogil:
-    """Remember a TCP flow whose hold time after a timeout is over."""
+cdef inline void tombstone_put(Nat* nat, uint32_t flow) noexcept nogil:
+    """Remember a TCP flow whose hold time after a timeout is over.
+
+    What a client says of a balanced one is for a listener, and needs none; so it is the target's.
+    """
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef const Extension* extension = &nat.table.extensions[flow]
+    cdef int side = PEER_ORIGINATOR
+    cdef uint16_t owner = entry.originator
     cdef uint64_t mark
-    if nat.tombstones_count == 0 or entry.protocol != 6 or entry.originator == NOBODY:
+    if is_balanced(entry, extension):
+        side = PEER_RESPONDER
+        owner = entry.responder
+    if nat.tombstones_count == 0 or entry.protocol != 6 or owner == NOBODY:
         return
-    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, NULL, PEER_ORIGINATOR)), entry.originator)
+    mark = mark_of(nat, table_hash(&nat.table, entry_key(entry, extension, side)), owner)
     cell_of(nat, mark)[0] = mark
 
 
@@ -92,29 +102,41 @@ cdef inline void tombstone_remove(Nat* nat, const Packet* p) noexcept nogil:
         cell_of(nat, mark)[0] = 0
 
 
+cdef inline bint is_remembered(const Nat* nat, const Packet* p) noexcept nogil:
+    """Whether a TCP segment, no reset, is of a connection that was idle too long."""
+    cdef uint64_t mark
+    if nat.tombstones_count == 0 or p.segment == SEGMENT_RST:
+        return False
+    mark = mark_of(nat, p.hash, p.port)
+    return cell_of(nat, mark)[0] == mark
+
+
 cdef inline void refuse_stray(Nat* nat, Packet* p) noexcept nogil:
     """Drop a TCP segment from inside that has no flow and cannot begin one."""
-    cdef uint64_t mark
-    if nat.tombstones_count and p.segment != SEGMENT_RST:
-        mark = mark_of(nat, p.hash, p.port)
-        if cell_of(nat, mark)[0] == mark:
-            refuse_idle(nat, p)
-            return
-    drop(nat, p, DROP_TCP_NO_FLOW)
+    if is_remembered(nat, p):
+        refuse_idle(nat, p)
+    else:
+        drop(nat, p, DROP_TCP_NO_FLOW)
 
 
 cdef inline void refuse_idle(Nat* nat, Packet* p) noexcept nogil:
-    """Drop a TCP segment from inside of a connection that was idle too long, and say so."""
+    """Drop a TCP segment of a connection that was idle too long, and say so."""
+    drop(nat, p, DROP_TCP_IDLE_TIMEOUT)
+    if nat.behaviour.idle_reset:
+        reply_reset(nat, p)
+
+
+cdef inline void reply_reset(Nat* nat, Packet* p) noexcept nogil:
+    """Answer a TCP segment that was dropped, no reset, with one, in its reply buffer."""
     cdef uint8_t* frame = p.reply
     cdef uint8_t* ip = frame + ETHERNET_BYTES
     cdef uint8_t* tcp = ip + 20
     cdef uint32_t following
-    drop(nat, p, DROP_TCP_IDLE_TIMEOUT)
-    if not nat.behaviour.idle_reset:
+    if frame == NULL:
         return
     memset(frame, 0, ETHERNET_BYTES + 20 + TCP_BYTES)
     memcpy(frame, p.frame + 6, 6)
-    memcpy(frame + 6, nat.attachments[p.port].mac, 6)
+    memcpy(frame + 6, nat.attachments[p.link].mac, 6)
     frame[12] = 0x08
     ip[0] = 0x45
     store16(ip + 2, swap16(20 + TCP_BYTES))
@@ -140,7 +162,7 @@ cdef inline void refuse_idle(Nat* nat, Packet* p) noexcept nogil:
         ),
     )
     p.action = ACTION_REPLY
-    p.out_port = nat.attachments[p.port].primary
+    p.out_port = nat.attachments[p.link].primary
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + 20 + TCP_BYTES
     count(nat, C_REPLIES_TCP)

@@ -16,9 +16,9 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count, drop
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_answer, neighbour_hint
 from hyperplane_nat.engine.nat.classification cimport (
-    host_behind,
-    host_of_address,
+    behind,
     interface_of_address,
+    linkless_of_address,
 )
 from hyperplane_nat.engine.wire.checksum cimport load16, load32, store32, swap16
 from hyperplane_nat.engine.wire.packet cimport (
@@ -87,7 +87,7 @@ cdef inline void answer_vpc(
     cdef uint16_t number = p.port
     if (
         interface_of_address(nat, &number, sender)
-        or host_of_address(nat, own.vpc, sender)
+        or linkless_of_address(nat, own.vpc, sender)
         or (arp[8] & 1)
         or memcmp(arp + 8, p.frame + 6, 6) != 0
     ):
@@ -104,7 +104,7 @@ cdef inline void answer_vpc(
     neighbour_hint(nat, p.port, sender, arp + 8, now)
     if not asks:
         drop(nat, p, DROP_ARP_UNSOLICITED)
-    elif interface_of_address(nat, &number, target) or host_behind(nat, p.port, target):
+    elif interface_of_address(nat, &number, target) or behind(nat, p.port, target):
         reply(nat, p, own.mac, target)
     else:
         drop(nat, p, DROP_ARP_IGNORED)

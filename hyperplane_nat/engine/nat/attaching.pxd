@@ -5,12 +5,23 @@
 What the record does not say by itself (its number, entries and policy) is whoever's who has the tables.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport ROUTE_TABLES_MAX, UNATTACHED, Attachment, Nat
+from hyperplane_nat.engine.flows.nat cimport (
+    ROUTE_TABLES_MAX,
+    UNATTACHED,
+    Attachment,
+    BalancedTarget,
+    Listener,
+    Listeners,
+    Nat,
+    listeners_free,
+)
 from hyperplane_nat.engine.state.layout cimport DESTINATIONS_MAX, AttachmentRecord, first_host
+from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes, prefix_numbers
 
 
@@ -92,6 +103,73 @@ cdef inline Attachment nat_gateway_attachment(
     record.draining = draining
     record.route_table = table_number(f"interface {number}", route_table)
     return record
+
+
+cdef inline Attachment node_attachment(
+    uint32_t number, address, uint32_t vpc, uint16_t interface, mtu
+) except *:
+    check_mtu("interface", number, mtu)
+    cdef Attachment record = attachment(
+        ATTACHMENT_INTERFACE, address, address, "00:00:00:00:00:00", mtu
+    )
+    record.role = ROLE_LOAD_BALANCER
+    record.vpc = vpc
+    record.interface = interface
+    return record
+
+
+cdef inline uint8_t protocol_number(protocol) except 0:
+    """That of a listener."""
+    if protocol not in ("tcp", "udp"):
+        raise ValueError(f"a listener is of tcp or udp, not {protocol}")
+    return 6 if protocol == "tcp" else 17
+
+
+cdef inline Listeners* listeners_from(uint32_t number, list listeners) except? NULL:
+    """What is listened to, in memory of its own; NULL for nothing."""
+    cdef Listeners* made
+    cdef Listener* record
+    cdef uint32_t i, k
+    if not listeners:
+        return NULL
+    for listener in listeners:
+        protocol_number(listener.protocol)
+        if not 1 <= listener.port <= 65535:
+            raise ValueError(f"node {number}: a listener has no port {listener.port}")
+        if not 1 <= listener.idle_ms < 1 << 31:
+            raise ValueError(f"node {number}: {listener.idle_ms} ms is no idle time of a listener")
+        for target in listener.targets:
+            address_number(target.address)
+            if not 1 <= target.port <= 65535:
+                raise ValueError(f"node {number}: a target has no port {target.port}")
+    if len({(listener.protocol, listener.port) for listener in listeners}) < len(listeners):
+        raise ValueError(f"node {number} has two listeners at one port")
+    made = <Listeners*>calloc(1, sizeof(Listeners))
+    if made == NULL:
+        raise MemoryError
+    made.listeners = <Listener*>calloc(len(listeners), sizeof(Listener))
+    if made.listeners == NULL:
+        free(made)
+        raise MemoryError
+    made.count = len(listeners)
+    for i, listener in enumerate(listeners):
+        record = &made.listeners[i]
+        record.port = swap16(<uint16_t>listener.port)
+        record.protocol = protocol_number(listener.protocol)
+        record.sticky = listener.sticky
+        record.preserves = listener.preserve_client_ip
+        record.idle = listener.idle_ms
+        record.targets = <BalancedTarget*>calloc(
+            max(len(listener.targets), 1), sizeof(BalancedTarget)
+        )
+        if record.targets == NULL:
+            listeners_free(made)
+            raise MemoryError
+        record.count = len(listener.targets)
+        for k, target in enumerate(listener.targets):
+            record.targets[k].address = address_number(target.address)
+            record.targets[k].port = swap16(<uint16_t>target.port)
+    return made
 
 
 cdef inline Attachment attachment(int kind, address, router, mac, mtu) except *:

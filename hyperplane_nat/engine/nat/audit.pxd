@@ -12,7 +12,7 @@ What is kept of fragments has no committed form; there the lists are compared wi
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.entries cimport nat_gateway_of, takes_no_port
+from hyperplane_nat.engine.flows.entries cimport holds_port, nat_gateway_of, takes_no_port
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_find,
     table_hash,
@@ -29,7 +29,6 @@ from hyperplane_nat.engine.flows.fragment_table cimport (
     Rank,
     Ranking,
 )
-from hyperplane_nat.engine.flows.lifecycle cimport holds_port
 from hyperplane_nat.engine.flows.mapping cimport PERMISSION, mapping_at
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat
 from hyperplane_nat.engine.flows.ports cimport ports_bit, ports_remote
@@ -43,6 +42,7 @@ from hyperplane_nat.engine.state.layout cimport (
     Remote,
     destination_translated,
     hop_of,
+    is_balanced,
     is_mapping,
 )
 
@@ -125,7 +125,9 @@ cdef inline list audit_port(Nat* nat, uint32_t flow, dict remotes):
     tally(remotes, (entry.protocol, entry.responder, end.address, end.port))
     if hop:
         # It counts there, and no bitmap knows it.
-        tally(remotes, (entry.protocol, hop, end.address, end.port))
+        tally(
+            remotes, (entry.protocol, hop, entry.destination_address, entry.destination_port)
+        )
     if remote == NULL:
         return [f"flow {flow}: its remote endpoint has no record"]
     if ports_bit(&nat.ports, remote, entry.translated_port) == 0:
@@ -301,8 +303,14 @@ cdef inline list audit(Nat* nat):
         if nat_gateway_of(nat, entry):
             tally(owned, nat_gateway_of(nat, entry))
         hop = hop_of(entry, &nat.table.extensions[flow])
+        if is_balanced(entry, &nat.table.extensions[flow]):
+            tally(owned, nat.table.extensions[flow].node)
+            if nat.table.extensions[flow].target:
+                tally(owned, nat.table.extensions[flow].target)
         if hop:
             tally(owned, hop)
+        # What is balanced has the port of its node there, which another target's flow may have, too.
+        if hop and not is_balanced(entry, &nat.table.extensions[flow]):
             tally(hops, (entry.protocol, hop, hop_remote(nat, flow), entry.translated_port))
         tally(owned, entry.responder)
         if entry.originator != NOBODY:

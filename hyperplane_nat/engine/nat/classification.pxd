@@ -18,6 +18,10 @@ known with it. What a host sends to an interface of its VPC is at that from here
 the interface's link: there are flows of environments, whose answers it may be. What it sends elsewhere,
 and what the VPC's router sends to a host, is not translated (`plain`).
 
+A load balancer's node is an address without a link. What an environment sends to it goes on by its flow,
+as what is for a host (`Packet.host` is the node); what others send to it is at it from here on, and may be
+the answer of a target, or its client's (`balancing`).
+
 What is for none of the VPC's own addresses goes where the route table of its sender leads (`routing`). A
 public address of a host is one where packets begin flows to that host; one of a NAT gateway is an
 interface's as any other.
@@ -165,22 +169,27 @@ cdef inline uint16_t number_of_address(
     return UNATTACHED
 
 
-cdef inline uint16_t host_of_address(
+cdef inline uint16_t linkless_of_address(
     const Nat* nat, uint32_t vpc, uint32_t address
 ) noexcept nogil:
-    """The number of the host with an address in this VPC, or 0, which none has."""
+    """The number of the host, or of the load balancer's node, with an address in this VPC; or 0, which
+    neither has.
+    """
     cdef uint16_t number = number_of_address(nat, vpc, address)
-    if number == UNATTACHED or nat.attachments[number].kind != ATTACHMENT_HOST:
+    if number == UNATTACHED or (
+        nat.attachments[number].kind != ATTACHMENT_HOST
+        and nat.attachments[number].role != ROLE_LOAD_BALANCER
+    ):
         return 0
     return number
 
 
-cdef inline uint16_t host_behind(
+cdef inline uint16_t behind(
     const Nat* nat, uint16_t interface, uint32_t address
 ) noexcept nogil:
     """The same, if it is reached by this interface's link from the VPC's router."""
-    cdef uint16_t host = host_of_address(nat, nat.attachments[interface].vpc, address)
-    return host if host and nat.attachments[host].interface == interface else <uint16_t>0
+    cdef uint16_t number = linkless_of_address(nat, nat.attachments[interface].vpc, address)
+    return number if number and nat.attachments[number].interface == interface else <uint16_t>0
 
 
 cdef inline bint routed(const Attachment* out, uint32_t destination) noexcept nogil:
@@ -205,7 +214,10 @@ cdef inline int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
     out = &nat.attachments[own.interface]
     number = number_of_address(nat, out.vpc, p.destination)
     if number != UNATTACHED and nat.attachments[number].role != ROLE_INTERNET_GATEWAY:
-        if nat.attachments[number].kind == ATTACHMENT_HOST:
+        if (
+            nat.attachments[number].kind == ATTACHMENT_HOST
+            or nat.attachments[number].role == ROLE_LOAD_BALANCER
+        ):
             p.host = number
             return DROP_NONE if out.active else DROP_NO_ROUTE
         if not nat.behaviour.hairpinning:
@@ -273,15 +285,20 @@ cdef inline int arrive_from_host(Nat* nat, Packet* p) noexcept nogil:
 
 cdef inline int arrive_from_vpc(Nat* nat, Packet* p) noexcept nogil:
     """Find the address that a packet from the VPC's router or a neighbour is for, and count it there."""
+    cdef uint16_t number
     if (
         p.destination != nat.attachments[p.port].address
         and not interface_of_address(nat, &p.port, p.destination)
     ):
-        p.host = host_behind(nat, p.link, p.destination)
-        if p.host == 0:
+        number = behind(nat, p.link, p.destination)
+        if number == 0:
             return DROP_NOT_OURS
-        p.plain = 1
-        p.side = PEER_ORIGINATOR
+        if nat.attachments[number].kind == ATTACHMENT_HOST:
+            p.host = number
+            p.plain = 1
+            p.side = PEER_ORIGINATOR
+        else:
+            p.port = number
     elif unlikely(nat.attachments[p.port].serves):
         if not nat.attachments[nat.attachments[p.port].serves].active:
             return DROP_UNKNOWN_LINK
@@ -310,8 +327,17 @@ cdef inline bint about_an_error(const Packet* p) noexcept nogil:
     )
 
 
-cdef inline int classify_icmp(Packet* p) noexcept nogil:
+cdef inline bint for_a_node(const Nat* nat, const Packet* p) noexcept nogil:
+    """Whether a packet is for a load balancer's node."""
+    return nat.attachments[p.port].role == ROLE_LOAD_BALANCER or (
+        p.host != 0 and nat.attachments[p.host].role == ROLE_LOAD_BALANCER
+    )
+
+
+cdef inline int classify_icmp(const Nat* nat, Packet* p) noexcept nogil:
     cdef uint8_t kind = p.l4[0]
+    if kind != UNREACHABLE and for_a_node(nat, p):
+        return DROP_LOAD_BALANCER_ICMP
     if p.plain and (kind == ECHO_REPLY or kind == ECHO_REQUEST):
         p.side = PEER_RESPONDER if kind == ECHO_REPLY else PEER_ORIGINATOR
     if kind == UNREACHABLE or kind == TIME_EXCEEDED or kind == PARAMETER_PROBLEM:
@@ -347,7 +373,7 @@ cdef inline int classify_fragment(Nat* nat, Packet* p) noexcept nogil:
         return reason
     if fragment_offset(p) == 0:
         if p.protocol == 1:
-            reason = classify_icmp(p)
+            reason = classify_icmp(nat, p)
             if reason:
                 return reason
             if p.kind == KIND_ICMP_ERROR:
@@ -407,7 +433,7 @@ cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
     if reason:
         return reason
     if p.protocol == 1:
-        reason = classify_icmp(p)
+        reason = classify_icmp(nat, p)
         if reason and p.ip[8] > 1:
             return reason
     if p.ip[8] <= 1:

@@ -10,9 +10,11 @@ from hyperplane_nat.engine.state.settings import (
     Event,
     Flow,
     HostFlow,
+    Listener,
     NeighbourSettings,
     NextHop,
     Ports,
+    Target,
     Timeouts,
     Verdict,
 )
@@ -61,6 +63,28 @@ class Engine:
         draining: bool = False,
         route_table: int | None = None,
     ) -> None: ...
+    def set_load_balancer_node(
+        self,
+        number: int,
+        *,
+        address: str,
+        interface: int,
+        vpc: int = 0,
+        primary: int | None = None,
+        policy: Policy | None = None,
+        mtu: int = 65535,
+        listeners: Iterable[Listener] = (),
+    ) -> None: ...
+    def end_flows(
+        self,
+        number: int,
+        protocol: str,
+        port: int,
+        target: Target,
+        now_ms: int,
+        start: int = 0,
+        limit: int = 0xFFFFFFFF,
+    ) -> int: ...
     def admits_interface(
         self,
         number: int,

@@ -20,25 +20,22 @@ from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.nat.attaching cimport (
-    admits_address,
-    admits_owner,
-    environment_attachment,
-    host_attachment,
-    interface_attachment,
-    nat_gateway_attachment,
-    owner_of,
-    owner_of_host,
-    served_by,
-    table_number,
+    admits_address, admits_owner, environment_attachment, host_attachment, interface_attachment,
+    listeners_from, nat_gateway_attachment, node_attachment, protocol_number, owner_of,
+    owner_of_host, served_by, table_number,
 )
 from hyperplane_nat.engine.nat.audit cimport audit
+from hyperplane_nat.engine.nat.balancing cimport end_flows
 from hyperplane_nat.engine.nat.classification cimport addresses_index
-from hyperplane_nat.engine.flows.extras cimport Extra, extras_clear
+from hyperplane_nat.engine.flows.extras cimport extras_clear
 from hyperplane_nat.engine.flows.flow_records cimport sink_open
 from hyperplane_nat.engine.nat.fragments cimport fragments_deadline, fragments_expire, fragments_forget
 from hyperplane_nat.engine.state.layout cimport NIL, AttachmentRecord, first_host
 from hyperplane_nat.engine.flows.lifecycle cimport flows_expire
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat
+from hyperplane_nat.engine.flows.entries cimport derive_soonest
+from hyperplane_nat.engine.flows.nat cimport (
+    UNATTACHED, Attachment, BalancedTarget, Listeners, Nat, listeners_free, listeners_release,
+)
 from hyperplane_nat.engine.nat.loading cimport behaviour_load, neighbours_load
 from hyperplane_nat.engine.nat.memory cimport SECRET_BYTES, memory_init, memory_release
 from hyperplane_nat.engine.nat.neighbour_audit cimport audit_neighbours
@@ -59,27 +56,23 @@ from hyperplane_nat.engine.flows.neighbours cimport (
     neighbours_let_go,
     neighbours_tick,
 )
-from hyperplane_nat.engine.wire.packet cimport ETHERNET_BYTES, OFFLOAD_BYTES, REPLY_BYTES, Packet
+from hyperplane_nat.engine.wire.packet cimport Packet
 from hyperplane_nat.engine.flows.policy cimport Policy
 from hyperplane_nat.engine.flows.ports cimport ports_configure
 from hyperplane_nat.engine.flows.rebuilding cimport flows_rebuild
 from hyperplane_nat.engine.flows.retirement cimport attachment_retire, strangers_retire, sweep
+from hyperplane_nat.engine.wire.checksum cimport swap16
 from hyperplane_nat.engine.wire.text cimport address_number, mac_bytes
 from hyperplane_nat.engine.flows.timers cimport wheel_deadline
 from hyperplane_nat.engine.flows.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.flows.tracker cimport tracker_load
 from hyperplane_nat.engine.nat.routing cimport route_table_set
-from hyperplane_nat.engine.nat.translation cimport classify_batch, nat_apply, nat_classify
-from hyperplane_nat.engine.nat.views cimport (
-    attachment_of,
-    events_of,
-    next_hops_of,
-    place_of,
-    retiring_of,
-)
+from hyperplane_nat.engine.nat.single cimport extras_of, translate_frame
+from hyperplane_nat.engine.nat.translation cimport classify_batch, nat_apply
+from hyperplane_nat.engine.nat.views cimport events_of, next_hops_of, retiring_of
 
-from hyperplane_nat.engine.state.constants import Action, DropReason, Role, RouteTarget, Side, counter_names
-from hyperplane_nat.engine.state.settings import Behaviour, NeighbourSettings, Ports, Timeouts, Verdict
+from hyperplane_nat.engine.state.constants import Role, RouteTarget, Side, counter_names
+from hyperplane_nat.engine.state.settings import Behaviour, NeighbourSettings, Ports, Timeouts
 from hyperplane_nat.engine.flows.fragment_states import TRANSITIONS as FRAGMENTS
 from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOURS
 from hyperplane_nat.engine.flows.tcp_states import STEPS, TIMER_OF_STATE
@@ -127,6 +120,7 @@ cdef class Engine:
     def _load_timeouts(self, timeouts):
         for state, name in TIMER_OF_STATE.items():
             self.nat.timeouts[<int>state] = getattr(timeouts, name)
+        derive_soonest(self.nat)
         self.timeouts = timeouts
 
     def _load_ports(self, ports):
@@ -220,6 +214,47 @@ cdef class Engine:
         record.primary = place if primary is None else self._interface(primary)
         self._set_address(number, &record)
 
+    def set_load_balancer_node(
+        self, uint32_t number, *, address, interface, uint32_t vpc=0, primary=None,
+        Policy policy=None, mtu=65535, listeners=(),
+    ):
+        """Make or change an address of a load balancer's node; ValueError when the number has another's
+        flows.
+
+        With `primary` it is a further one, from which flows get ports.  `interface` is the one by whose
+        link the router of its VPC is reached.  New policy and listeners concern new flows only.
+        """
+        cdef uint16_t place = self._interface(number)
+        cdef Listeners* known = listeners_from(number, list(listeners))
+        cdef Attachment record = node_attachment(
+            number, address, vpc, self._interface(interface), mtu
+        )
+        record.primary = place if primary is None else self._interface(primary)
+        record.policy = NULL if policy is None else &policy.record
+        record.listeners = self.nat.attachments[place].listeners
+        self.nat.nodes = True
+        try:
+            self._set_address(number, &record)
+        except ValueError:
+            listeners_free(known)
+            raise
+        listeners_release(&self.nat.attachments[place])
+        self.nat.attachments[place].listeners = known
+        self.policies[number] = policy
+
+    def end_flows(
+        self, uint32_t number, protocol, uint16_t port, target, uint64_t now_ms,
+        uint32_t start=0, uint32_t limit=0xFFFFFFFF,
+    ):
+        """End the flows of a node's listener to a target among `limit` entries from `start`; how many.
+
+        Whoever goes on with a TCP connection is answered with a reset.
+        """
+        return end_flows(
+            self.nat, self._interface(number), protocol_number(protocol), swap16(port),
+            BalancedTarget(address_number(target.address), swap16(target.port)), now_ms, start, limit,
+        )
+
     cdef int _set_address(self, uint32_t number, Attachment* record) except -1:
         cdef uint16_t place = self._interface(number)
         cdef AttachmentRecord* former = &self.nat.records[place]
@@ -227,7 +262,8 @@ cdef class Engine:
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
         if self.nat.attachments[place].address != record.address:
             fragments_forget(self.nat, place)
-        record.interface = place
+        if record.role != ROLE_LOAD_BALANCER:
+            record.interface = place
         record.entries = self.nat.attachments[place].entries
         record.plain = self.nat.attachments[place].plain
         if former.address != record.address:
@@ -456,42 +492,14 @@ cdef class Engine:
 
         When more than one frame leaves, `take_extra` has the others until the next call.
         """
-        cdef bytearray work = bytearray(OFFLOAD_BYTES) + frame
-        cdef unsigned char reply[REPLY_BYTES]
-        cdef Packet p
-        memset(&p, 0, sizeof(Packet))
-        cdef Py_ssize_t length = len(frame)
-        cdef unsigned char[::1] view = work
-        p.frame = &view[0] + OFFLOAD_BYTES
-        p.length = <uint32_t>length
-        p.port = attachment_of(self.nat, side, port)
-        p.partial = partial
-        p.gso_size = gso_size
-        p.reply = reply
-        if checksum_at is not None:
-            p.partial = 1
-            p.checksum_start, p.checksum_offset = checksum_at
-        elif partial and length >= ETHERNET_BYTES + 20:
-            p.checksum_start = ETHERNET_BYTES + (p.frame[14] & 15) * 4
-            p.checksum_offset = 16 if p.frame[23] == 6 else 6
-        with nogil:
-            nat_classify(self.nat, &p)
-            if p.action == ACTION_FORWARD:
-                nat_apply(self.nat, &p, now_ms)
+        verdict = translate_frame(
+            self.nat, frame, side, port, now_ms, partial, gso_size, checksum_at
+        )
         self.extra = []
         self._collect()
         neighbours_ask(self.nat, now_ms)
         self._collect()
-        if p.action == ACTION_DROP or p.action == ACTION_WAIT or p.action == ACTION_LEARN:
-            reason = p.reason if p.action == ACTION_DROP else DROP_NONE
-            return Verdict(Action(p.action), DropReason(reason), Side(side), port, b"")
-        return Verdict(
-            Action(p.action),
-            DropReason.NONE,
-            *place_of(self.nat, p.out_port),
-            <bytes>p.out_frame[: p.out_length],
-            p.gso_size,
-        )
+        return verdict
 
     cdef void classify(self, Packet* packets, uint32_t count) noexcept nogil:
         classify_batch(self.nat, packets, count)
@@ -521,19 +529,8 @@ cdef class Engine:
 
     cdef void _collect(self):
         """Remember every extra frame, and those that have no room before others have left."""
-        cdef Extra* extra
-        cdef uint32_t i
         while self.nat.extras.count:
-            for i in range(self.nat.extras.count):
-                extra = &self.nat.extras.frames[i]
-                self.extra.append(
-                    Verdict(
-                        Action(extra.action),
-                        DropReason.NONE,
-                        *place_of(self.nat, extra.port),
-                        <bytes>extra.frame[: extra.length],
-                    )
-                )
+            self.extra += extras_of(self.nat)
             extras_clear(&self.nat.extras)
             neighbours_let_go(self.nat)
 

@@ -29,11 +29,11 @@ from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_fin
 from hyperplane_nat.engine.flows.identification cimport identification_next
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, drop
+from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, drop, unlikely
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
-from hyperplane_nat.engine.nat.outbound cimport leaves_by, send
+from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
-from hyperplane_nat.engine.state.layout cimport NIL, End, Entry, is_mapping
+from hyperplane_nat.engine.state.layout cimport NIL, End, Entry, is_balanced, is_mapping
 from hyperplane_nat.engine.wire.checksum cimport (
     complement,
     fold,
@@ -147,6 +147,18 @@ cdef inline uint32_t quote_find(
     )
     cdef uint32_t id = table_find_id(&nat.table, key, table_hash(&nat.table, key)), flow = id >> 1
     cdef const Entry* entry
+    if id == NIL and unlikely(nat.attachments[p.port].role == ROLE_LOAD_BALANCER):
+        # A client's, about what its target has sent.
+        key = flow_key(
+            quote.protocol,
+            p.link,
+            quote.destination,
+            quote.destination_port,
+            quote.source,
+            quote.source_port,
+        )
+        id = table_find_id(&nat.table, key, table_hash(&nat.table, key))
+        flow = id >> 1
     if id != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
         p.side = <uint8_t>(id & 1)
         return NIL if nat.table.entries[flow].originator == NOBODY else flow
@@ -204,6 +216,9 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
         return
     entry = &nat.table.entries[flow]
+    if unlikely(is_balanced(entry, &nat.table.extensions[flow])) and p.side == PEER_ORIGINATOR:
+        p.host = exit_of(nat, flow)
+        p.plain = 0
     passage = passage_of(nat, flow, p.side)
     echo = quote.protocol == 1
     # What is quoted went the other way.
@@ -235,8 +250,9 @@ cdef inline void reply_error(
     a buffer there is no answer.
     """
     cdef const Attachment* own = &nat.attachments[p.port]
-    if nat.attachments[p.link].kind == ATTACHMENT_HOST:
-        own = &nat.attachments[p.link]
+    cdef const Attachment* link = &nat.attachments[p.link]
+    if link.kind == ATTACHMENT_HOST:
+        own = link
     cdef uint32_t source = own.router
     cdef uint16_t identification = 0
     cdef uint8_t* frame = p.reply
@@ -254,7 +270,7 @@ cdef inline void reply_error(
             return
     memset(frame, 0, ETHERNET_BYTES + 20 + ICMP_BYTES)
     memcpy(frame, p.frame + 6, 6)
-    memcpy(frame + 6, own.mac, 6)
+    memcpy(frame + 6, link.mac, 6)
     frame[12] = 0x08
     ip[0] = 0x45
     ip[1] = 0xC0
@@ -271,7 +287,7 @@ cdef inline void reply_error(
     memcpy(icmp + ICMP_BYTES, p.ip, quoted)
     store16(icmp + 2, complement(sum_bytes(icmp, ICMP_BYTES + quoted, 0)))
     p.action = ACTION_REPLY
-    p.out_port = own.primary
+    p.out_port = link.primary
     p.out_frame = frame
     p.out_length = ETHERNET_BYTES + total
     count(nat, C_REPLIES_ICMP)

@@ -10,12 +10,19 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport EXTRAS_BYTES
 from hyperplane_nat.engine.flows.flow_table cimport table_init, table_release_memory
 from hyperplane_nat.engine.flows.fragment_table cimport fragments_init, fragments_release_memory
-from hyperplane_nat.engine.flows.nat cimport ROUTE_TABLES_MAX, Attachment, Nat, RouteTable
+from hyperplane_nat.engine.flows.nat cimport (
+    ROUTE_TABLES_MAX,
+    Attachment,
+    Nat,
+    RouteTable,
+    listeners_release,
+)
 from hyperplane_nat.engine.flows.neighbour_table cimport neighbours_init, neighbours_release_memory
 from hyperplane_nat.engine.flows.ports cimport ports_init, ports_release_memory
 from hyperplane_nat.engine.flows.tombstones cimport tombstones_resize
 from hyperplane_nat.engine.nat.routing cimport route_tables_release
 from hyperplane_nat.engine.state.layout cimport (
+    NIL,
     Exhaustion,
     Header,
     attachments_of,
@@ -46,6 +53,7 @@ cdef inline int memory_init(
     nat.records = records_of(header)
     nat.exhaustions = <Exhaustion*>(base + header.exhaustions_offset)
     nat.attachments_max = attachments_of(header)
+    nat.shortest_idle = NIL
     nat.attachments = <Attachment*>calloc(nat.attachments_max, sizeof(Attachment))
     nat.own_mask = 1
     while nat.own_mask < 2 * (header.interfaces_max + header.hosts_max):
@@ -76,12 +84,15 @@ cdef inline int memory_init(
 
 
 cdef inline void memory_release(Nat* nat) noexcept:
+    cdef uint32_t number
     table_release_memory(&nat.table)
     ports_release_memory(&nat.ports)
     fragments_release_memory(&nat.fragments)
     neighbours_release_memory(&nat.neighbours)
     route_tables_release(nat)
     free(nat.extras.arena)
+    for number in range(nat.attachments_max if nat.attachments != NULL else 0):
+        listeners_release(&nat.attachments[number])
     free(nat.attachments)
     free(nat.own_addresses)
     free(nat.own_numbers)

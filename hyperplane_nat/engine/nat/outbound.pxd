@@ -73,6 +73,12 @@ cdef inline uint16_t leaves_by(const Nat* nat, const Packet* p, const Entry* ent
     return p.host if p.host and not p.plain else entry.responder
 
 
+cdef inline uint16_t exit_of(const Nat* nat, uint32_t flow) noexcept nogil:
+    """By which attachment a balanced flow reaches its target."""
+    cdef uint16_t target = nat.table.extensions[flow].target
+    return target if target else nat.attachments[nat.table.entries[flow].responder].interface
+
+
 cdef inline void count_received(Nat* nat, const Packet* p, uint16_t number) noexcept nogil:
     """Count a packet that an environment or a host is sent."""
     cdef AttachmentRecord* record = &nat.records[number]

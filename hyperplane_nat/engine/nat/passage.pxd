@@ -21,6 +21,7 @@ from hyperplane_nat.engine.state.layout cimport (
     End,
     Entry,
     destination_translated,
+    keeps_source,
     rewrites_destination,
     rewrites_source,
     source_translated,
@@ -42,13 +43,13 @@ cdef inline Passage passage_of(const Nat* nat, uint32_t flow, int side) noexcept
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef Passage passage
     if side == PEER_ORIGINATOR:
-        passage.source = rewrites_source(entry)
+        passage.source = rewrites_source(entry) and not keeps_source(entry)
         passage.destination = rewrites_destination(entry, &nat.table.extensions[flow])
         passage.new_source = source_translated(entry)
         passage.new_destination = destination_translated(entry, &nat.table.extensions[flow])
     else:
         passage.source = rewrites_destination(entry, &nat.table.extensions[flow])
-        passage.destination = rewrites_source(entry)
+        passage.destination = rewrites_source(entry) and not keeps_source(entry)
         passage.new_source = End(entry.destination_address, entry.destination_port)
         passage.new_destination = End(entry.source_address, entry.source_port)
     return passage

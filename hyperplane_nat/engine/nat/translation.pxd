@@ -15,7 +15,7 @@ outside passes only to the flow it belongs to, to a mapping whose filter admits 
 security groups do; a drop has one reason and one counter; no shortage ends a flow.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
@@ -35,6 +35,7 @@ from hyperplane_nat.engine.flows.lifecycle cimport (
 from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_answers
 from hyperplane_nat.engine.flows.nat cimport (
     Nat,
+    apart,
     count,
     count_at,
     count_at_entry,
@@ -47,6 +48,14 @@ from hyperplane_nat.engine.flows.nat cimport (
 )
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
+from hyperplane_nat.engine.nat.balancing cimport (
+    begin_balanced,
+    follow_balanced,
+    is_node,
+    node_turn,
+    reset_by_node,
+    send_balanced,
+)
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
 from hyperplane_nat.engine.nat.fragments cimport fragment_answered, fragment_arrives
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_reachable, hairpin_turn, target_of
@@ -60,7 +69,7 @@ from hyperplane_nat.engine.nat.icmp cimport (
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
 from hyperplane_nat.engine.nat.outbound cimport leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport rewrite, rewrite_one_end
-from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of
+from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of, is_balanced
 from hyperplane_nat.engine.wire.packet cimport (
     KIND_ARP,
     KIND_FLOW,
@@ -141,7 +150,7 @@ cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
         return NIL
     entry = &nat.table.entries[flow]
     if (
-        <uint32_t>now - entry.last_seen >= nat.timeouts[entry.state]
+        <uint32_t>now - entry.last_seen >= nat.soonest[entry.state]
         and flow_settle(nat, flow, now)
     ):
         return NIL
@@ -153,10 +162,35 @@ cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     return flow
 
 
+cdef inline apart balance(Nat* nat, Packet* p, uint64_t now, uint32_t* flow) noexcept nogil:
+    """The flow of a client's packet for a node, a new one if `flow` is NIL; NIL: it was dropped or
+    answered.
+    """
+    cdef uint16_t node = p.host
+    cdef int reason
+    if flow[0] == NIL:
+        reason = begin_balanced(nat, p, now, flow)
+    else:
+        reason = follow_balanced(nat, flow, p, now)
+    if reason == DROP_NONE:
+        return
+    flow[0] = NIL
+    if reason == DROP_TCP_IDLE_TIMEOUT or reason == DROP_LOAD_BALANCER_STRAY:
+        reset_by_node(nat, p, node, reason)
+    else:
+        refuse(nat, p, reason)
+    count_at(nat, node, A_DROPS, p.segments)
+    note_refusal(nat, p, reason, now)
+
+
 cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """A new flow for a packet from inside, or NIL: it was dropped or answered."""
     cdef int reason = DROP_NONE
     cdef uint32_t flow
+    if unlikely(p.host and is_node(nat, p.host)):
+        flow = NIL
+        balance(nat, p, now, &flow)
+        return flow
     if p.protocol == 6:
         if p.segment == SEGMENT_SYN:
             count(nat, C_TCP_SYNS_FROM_SOURCE)
@@ -174,18 +208,40 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
     return flow
 
 
-cdef inline bint flow_goes_on(Nat* nat, uint32_t flow, Packet* p, uint64_t now) noexcept nogil:
-    """Let a packet act on its flow; False when it was dropped or answered instead."""
-    cdef int reason = newcomer_refusal(nat, flow, p) if p.host else DROP_NONE
-    if reason == DROP_NONE:
-        reason = flow_track(nat, flow, p, now)
-    if reason == DROP_NONE:
-        return True
+cdef inline apart refuse_going_on(
+    Nat* nat, uint32_t flow, Packet* p, int reason, uint64_t now
+) noexcept nogil:
+    """Drop a packet of a flow, or answer it."""
+    cdef uint16_t node = 0
+    if is_balanced(&nat.table.entries[flow], &nat.table.extensions[flow]):
+        node = nat.table.extensions[flow].node
     if reason == DROP_TCP_IDLE_TIMEOUT:
         refuse_idle(nat, p)
+    elif node and reason == DROP_FLOW_HELD and p.protocol == 6:
+        # A target's, which is told as its client is.
+        reason = DROP_FLOW_HELD if p.segment == SEGMENT_RST else DROP_TCP_IDLE_TIMEOUT
+        reset_by_node(nat, p, node, reason)
     else:
         drop(nat, p, reason)
     note_refusal(nat, p, reason, now)
+
+
+cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
+    """Let a packet act on its flow; False when it was dropped or answered instead.
+
+    A client's for a load balancer's node may belong to another flow then.
+    """
+    cdef int reason = DROP_NONE
+    if p.host:
+        if unlikely(is_node(nat, p.host)):
+            balance(nat, p, now, flow)
+            return flow[0] != NIL
+        reason = newcomer_refusal(nat, flow[0], p)
+    if reason == DROP_NONE:
+        reason = flow_track(nat, flow[0], p, now)
+    if reason == DROP_NONE:
+        return True
+    refuse_going_on(nat, flow[0], p, reason, now)
     return False
 
 
@@ -207,6 +263,9 @@ cdef inline void rewrite_and_send(Nat* nat, Packet* p, uint32_t flow) noexcept n
     interface address besides.
     """
     cdef const Entry* entry = &nat.table.entries[flow]
+    if unlikely(is_balanced(entry, &nat.table.extensions[flow])):
+        send_balanced(nat, p, flow)
+        return
     rewrite(nat, p, flow)
     send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
     if p.action != ACTION_DROP:
@@ -229,10 +288,14 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         if p.side == PEER_RESPONDER and stands_still(nat, nat.table.entries[flow].originator):
             drop_frozen(nat, p, nat.table.entries[flow].originator)
             return
-        if not flow_goes_on(nat, flow, p, now):
+        if not flow_goes_on(nat, &flow, p, now):
             return
     elif p.side == PEER_ORIGINATOR:
         flow = flow_begin(nat, p, now)
+    elif unlikely(is_node(nat, p.port)):
+        if node_turn(nat, p):
+            translate_flow(nat, p, now)
+        return
     else:
         flow = mapping_let_in(nat, p, now)
     if flow == NIL:
@@ -256,6 +319,18 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
 
 
+cdef inline bint fragment_turn(Nat* nat, Packet* p, uint32_t context) noexcept nogil:
+    """Let the first fragment of a client's datagram for a node be its sender's, and with it the others;
+    False: it was answered.
+    """
+    if table_find_id(&nat.table, packet_key(p), p.hash) == NIL:
+        if not node_turn(nat, p):
+            return False
+        nat.fragments.contexts[context].flow_key = packet_key(p)
+        nat.fragments.contexts[context].flow_hash = p.hash
+    return True
+
+
 cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """Second half, for a packet that `nat_classify` left with ACTION_FORWARD."""
     cdef uint32_t context
@@ -268,5 +343,6 @@ cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     else:
         context = fragment_arrives(nat, p, now)
         if context != NOTHING:
-            translate_flow(nat, p, now)
+            if not is_node(nat, p.port) or fragment_turn(nat, p, context):
+                translate_flow(nat, p, now)
             fragment_answered(nat, p, context)

@@ -49,6 +49,7 @@ cdef enum:
     # A flow takes about 450 characters besides names, and a hop 60.
     FLOW_CHARACTERS = 2048
     NAME_CHARACTERS = 256
+    TARGET_CHARACTERS = 64
 
 cdef enum Field:
     NO_FIELD = -1
@@ -393,11 +394,23 @@ cdef class FlowScan:
         )
         if hops.count:
             length += self.write_hops(out + length, hops)
+        if hops.target.port:
+            remote = <const uint8_t*>&hops.target.address
+            length += <uint32_t>snprintf(
+                out + length,
+                TARGET_CHARACTERS,
+                b',"target":{"address":"%u.%u.%u.%u","port":%u}',
+                <unsigned int>remote[0],
+                <unsigned int>remote[1],
+                <unsigned int>remote[2],
+                <unsigned int>remote[3],
+                <unsigned int>swap16(hops.target.port),
+            )
         out[length] = b"}"
         return length + 1
 
     cdef uint32_t write_hops(self, char* out, const Hops* hops) noexcept nogil:
-        """Write the hops of a flow by a NAT gateway, as a further field."""
+        """Write the hops of a flow by a NAT gateway or a load balancer's node, as a further field."""
         cdef uint32_t length = 0, i
         cdef const uint8_t* address
         cdef const char* name

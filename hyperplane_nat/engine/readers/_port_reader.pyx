@@ -17,7 +17,14 @@ from libc.stdlib cimport calloc, free
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.wire.checksum cimport swap16
-from hyperplane_nat.engine.state.layout cimport MAPPED, Entry, Header, Remote, interface_number
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    End,
+    Entry,
+    Header,
+    Remote,
+    interface_number,
+)
 from hyperplane_nat.engine.state.snapshot cimport Hops, entry_copy, hops_copy
 from hyperplane_nat.engine.wire.text cimport address_number, dotted
 
@@ -126,11 +133,11 @@ cdef class PortHolders:
         free(self.cells)
         free(self.found)
 
-    cdef uint32_t number_of(self, const Entry* entry, uint16_t interface) noexcept nogil:
+    cdef uint32_t number_of(
+        self, const Entry* entry, uint16_t interface, const End* remote
+    ) noexcept nogil:
         """The number of the endpoint towards which an entry has a port of an interface, from 1, or 0."""
-        cdef uint64_t first = endpoint(
-            entry.destination_address, entry.destination_port, interface
-        )
+        cdef uint64_t first = endpoint(remote.address, remote.port, interface)
         cdef uint32_t position = home(first, entry.protocol, self.mask)
         while self.cells[position].number:
             if (
@@ -170,13 +177,16 @@ cdef class PortHolders:
                 who = (<uint64_t>entry.originator << 1) | held
                 if hops.count == 0:
                     hops.hops[0].attachment = entry.responder
+                    hops.hops[0].remote = End(entry.destination_address, entry.destination_port)
                     hops.count = 1
                 for hop in range(hops.count):
                     interface = interface_number(header, hops.hops[hop].attachment)
                     self.found[count] = (<uint64_t>interface << 17) | who
                     count += 1
                     # A flow of a mapping uses the mapping's port.
-                    number = 0 if entry.flags & MAPPED else self.number_of(&entry, interface)
+                    number = 0 if entry.flags & MAPPED else self.number_of(
+                        &entry, interface, &hops.hops[hop].remote
+                    )
                     if number:
                         self.found[count] = ((<uint64_t>number + 0xFFFF) << 17) | who
                         count += 1

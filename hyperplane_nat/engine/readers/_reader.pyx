@@ -26,7 +26,7 @@ from hyperplane_nat.engine.state.snapshot cimport Hops, attached, entry_copy, ho
 from hyperplane_nat.engine.wire.text cimport dotted
 
 from hyperplane_nat.engine.state.constants import DropReason, Side, State
-from hyperplane_nat.engine.state.settings import Exhaustion, Flow, Hop, HostFlow
+from hyperplane_nat.engine.state.settings import Exhaustion, Flow, Hop, HostFlow, Target
 
 cdef list STATE_NAMES = [state.name for state in State]
 cdef list SIDES = list(Side)
@@ -75,6 +75,13 @@ def read_attachment(const unsigned char[::1] memory not None, int number):
     return [sums[i] for i in range(ATTACHMENT_COUNTERS)], dotted(record.address)
 
 
+def read_node(const unsigned char[::1] memory not None, int number):
+    """What only a load balancer's node counts, by index; the caller has checked the attachment."""
+    cdef const AttachmentRecord* record = &records_of(<const Header*>&memory[0])[number]
+    cdef int i
+    return [record.balanced[i] for i in range(NODE_COUNTERS)]
+
+
 def read_served(const unsigned char[::1] memory not None, int number):
     """The number of the NAT gateway's address that an interface number stands for, or its own."""
     cdef const Header* header = <const Header*>&memory[0]
@@ -82,6 +89,12 @@ def read_served(const unsigned char[::1] memory not None, int number):
     if header.slots_max <= serves < first_host(header):
         return interface_number(header, serves)
     return number
+
+
+cdef inline object target_of(const Hops* hops):
+    if hops.target.port == 0:
+        return None
+    return Target(dotted(hops.target.address), swap16(hops.target.port))
 
 
 cdef inline tuple hops_of(const Header* header, const Hops* hops):
@@ -173,6 +186,7 @@ def read_flows(
                 created,
                 entry.last_seen,
                 hops_of(header, &hops),
+                target_of(&hops),
             )
         )
     return found
@@ -224,6 +238,7 @@ def read_host_flows(const unsigned char[::1] memory not None, uint32_t start, ui
                 created,
                 entry.last_seen,
                 hops_of(header, &hops),
+                target_of(&hops),
             )
         )
     return found

@@ -50,6 +50,7 @@ from hyperplane_nat.engine.readers._reader import (
     read_exhaustions,
     read_flows,
     read_host_flows,
+    read_node,
     read_served,
     read_sums,
 )
@@ -60,6 +61,7 @@ from hyperplane_nat.engine.state.constants import (
     EXHAUSTIONS,
     INTERFACE_COUNTER_NAMES,
     LAYOUT_VERSION,
+    NODE_COUNTER_NAMES,
     counter_names,
 )
 from hyperplane_nat.engine.state.settings import Exhaustion, Flow, HostFlow, RemotePorts
@@ -485,6 +487,27 @@ class StateMap:
             raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
         counters = self._attachment(self.slots_max + number)[0]
         return {name: counters[name] for name in INTERFACE_COUNTER_NAMES}
+
+    def node_counters(self, number: int) -> dict[str, int]:
+        """What passed a load balancer's node, by the interface number of its first address.
+
+        Packets and bytes (IPv4 total length) of both ways, flows, resets by who sent them (clients,
+        targets, the node itself), packets refused.
+        """
+        own = self.interface_counters(number)
+        place = self.slots_max + number
+        flows = self._attachment(place)[0]
+        return {
+            "active_flows": flows["flows"],
+            "active_flows_tcp": flows["tcp_flows"],
+            # A SYN at a node is one that has begun a flow.
+            "new_flows_tcp": own["tcp_syns_from_source"],
+            **dict(zip(NODE_COUNTER_NAMES, read_node(self.memory, place), strict=True)),
+            "processed_packets": own["packets_out_to_destination"] + own["packets_out_to_source"],
+            "processed_bytes": own["bytes_out_to_destination"] + own["bytes_out_to_source"],
+            "port_allocation_errors": own["port_allocation_errors"],
+            "drops": own["drops"],
+        }
 
     def interface_address(self, number: int) -> str:
         """The address that the flows of an interface number leave with."""

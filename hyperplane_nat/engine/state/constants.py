@@ -17,6 +17,7 @@ __all__ = [
     "EXHAUSTIONS",
     "INTERFACE_COUNTER_NAMES",
     "LAYOUT_VERSION",
+    "NODE_COUNTER_NAMES",
     "Action",
     "AttachmentKind",
     "DropReason",
@@ -93,6 +94,8 @@ class Role(IntEnum):
     """One end of the way between a VPC and the internet; its further addresses are public ones."""
     NAT_GATEWAY = 2
     """It has no link: what it translates leaves by an internet gateway."""
+    LOAD_BALANCER = 3
+    """It has no link: what is for its listeners goes on to a target of its VPC."""
 
 
 @unique
@@ -192,6 +195,15 @@ class DropReason(IntEnum):
     NO_PUBLIC_ADDRESS = 65
     LAMBDA_PORT = 66
     LAMBDA_ICMP = 67
+    LOAD_BALANCER_NO_LISTENER = 68
+    LOAD_BALANCER_NO_TARGET = 69
+    LOAD_BALANCER_TARGET = 70
+    LOAD_BALANCER_HAIRPIN = 71
+    LOAD_BALANCER_COLLISION = 72
+    LOAD_BALANCER_RETURN_PATH = 73
+    LOAD_BALANCER_PORT_ALLOCATION = 74
+    LOAD_BALANCER_STRAY = 75
+    LOAD_BALANCER_ICMP = 76
 
 
 @unique
@@ -447,6 +459,15 @@ ATTACHMENT_COUNTER_NAMES: tuple[str, ...] = (*INTERFACE_COUNTER_NAMES, "flows", 
 drops and the last two.
 """
 
+NODE_COUNTER_NAMES: tuple[str, ...] = (
+    "new_flows_udp",
+    "tcp_client_resets",
+    "tcp_elb_resets",
+    "tcp_target_resets",
+    "security_group_blocked",
+)
+"""Names of the counters that only a load balancer's node has, in the order of their indices."""
+
 ATTACHMENT_COUNTERS = 16
 """Counters for which an attachment has room: two cache lines."""
 
@@ -478,6 +499,7 @@ def pxd() -> str:
         f"    EXHAUSTIONS = {EXHAUSTIONS}",
         f"    C_DROP_BASE = {DROP_BASE}",
         f"    ATTACHMENT_COUNTERS = {ATTACHMENT_COUNTERS}",
+        f"    NODE_COUNTERS = {len(NODE_COUNTER_NAMES)}",
     ]
     for prefix, members in (
         ("PEER", Peer),
@@ -504,4 +526,5 @@ def pxd() -> str:
         lines += [f"    {prefix}_{member.name} = {member.value}" for member in members]
     lines += [f"    C_{name.upper()} = {index}" for index, name in enumerate(COUNTER_NAMES)]
     lines += [f"    A_{name.upper()} = {i}" for i, name in enumerate(ATTACHMENT_COUNTER_NAMES)]
+    lines += [f"    N_{name.upper()} = {index}" for index, name in enumerate(NODE_COUNTER_NAMES)]
     return "\n".join(lines) + "\n"

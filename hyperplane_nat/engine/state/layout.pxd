@@ -5,7 +5,7 @@
 # records of the map are of fixed size and naturally aligned.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from hyperplane_nat.engine.state._constants cimport ATTACHMENT_COUNTERS
+from hyperplane_nat.engine.state._constants cimport ATTACHMENT_COUNTERS, NODE_COUNTERS
 
 cdef enum:
     ENTRY_BYTES = 64
@@ -99,13 +99,19 @@ cdef struct Track:
 
 # What only flows need of which there is more than an entry has room for: the destination as the
 # responder has it, and, of an environment's flow by a NAT gateway, the interface address where it is
-# counted too (an attachment, 0: none) and the port that it has there.  The room is for wider addresses.
+# counted too (an attachment, 0: none) and the port that it has there.  Of a balanced flow besides: the
+# load balancer's node (an attachment, 0: it is not balanced), the host that its target is (0: it is behind
+# the VPC's router), and how long it may be idle, in ms.  The room is for wider addresses.
 cdef struct Extension:
     uint32_t destination_address
     uint16_t destination_port
     uint16_t hop
     uint16_t hop_port
-    uint8_t room[54]
+    uint16_t node
+    uint16_t target
+    uint16_t reserved
+    uint32_t idle
+    uint8_t room[44]
 
 # An address and its port, one end of a flow.
 cdef struct End:
@@ -148,7 +154,8 @@ cdef struct AttachmentRecord:
     uint16_t role
     # Since when a host has its address, in ms of the map's clock.
     uint64_t since
-    uint64_t room[5]
+    # Of a load balancer's node (N_...).
+    uint64_t balanced[NODE_COUNTERS]
 
 # What is left of a flow that has ended, or (reason not 0) a packet that was refused.  Its ends are
 # attachments of the map, the originator NOBODY for a packet from outside that has no flow; of a packet of
@@ -271,6 +278,19 @@ cdef inline bint is_plain(const Entry* entry) noexcept nogil:
 cdef inline bint is_extended(const Entry* entry) noexcept nogil:
     """Whether the entry's extension counts: the others may have no page."""
     return (entry.flags & KIND) == KIND
+
+
+cdef inline bint is_balanced(const Entry* entry, const Extension* extension) noexcept nogil:
+    """Whether the flow goes by a node of a load balancer."""
+    return is_extended(entry) and extension.node != 0
+
+
+cdef inline bint keeps_source(const Entry* entry) noexcept nogil:
+    """Whether the responder has the flow's source as the originator has it."""
+    return (
+        entry.translated_address == entry.source_address
+        and entry.translated_port == entry.source_port
+    )
 
 
 cdef inline uint16_t hop_of(const Entry* entry, const Extension* extension) noexcept nogil:

@@ -14,6 +14,7 @@ from hyperplane_nat.engine.state.layout cimport (
     age_of,
     extensions_of,
     hop_of,
+    is_balanced,
     records_of,
     rewrites_destination,
     rewrites_source,
@@ -62,7 +63,8 @@ cdef inline void record_fill(
     `entry`, which is set.
 
     A flow by a NAT gateway is one of the environment's interface, with the port that it has there; one
-    to a public address of a host is one to the host's own.
+    to a public address of a host is one to the host's own.  A balanced one is its client's and the
+    node's.
     """
     cdef const Extension* extension = &extensions_of(header)[record.entry]
     cdef uint16_t hop = hop_of(entry, extension)
@@ -81,6 +83,9 @@ cdef inline void record_fill(
         record.responder = hop
         record.nat_address = records_of(header)[hop].address
         record.nat_port = extension.hop_port
+    elif is_balanced(entry, extension):
+        if entry.originator >= header.slots_max:
+            record.responder = extension.node
     elif rewrites_destination(entry, extension) and not rewrites_source(entry):
         record.remote_address = entry.translated_address
         record.remote_port = entry.translated_port

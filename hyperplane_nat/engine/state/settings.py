@@ -25,11 +25,13 @@ __all__ = [
     "Hop",
     "HostDelta",
     "HostFlow",
+    "Listener",
     "NeighbourSettings",
     "NextHop",
     "Ports",
     "RemotePorts",
     "Rule",
+    "Target",
     "Timeouts",
     "Verdict",
 ]
@@ -194,14 +196,37 @@ class RemotePorts(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """An address on the way of a flow by a NAT gateway, and the port that is taken there.
+    """An address on the way of a flow by a NAT gateway or load balancer, and the port taken there.
 
-    First, of an environment's flow, that of its network interface; then the gateway's private one.
+    First, of an environment's flow, that of its network interface; then the gateway's private one,
+    or the node's: with port 0 where the client's source is kept.
     """
 
     interface: int
     address: str
     port: int
+
+
+class Target(NamedTuple):
+    """Whom a load balancer's listener sends flows to."""
+
+    address: str
+    port: int
+
+
+class Listener(NamedTuple):
+    """What a load balancer's node listens to, and the targets that new flows may have.
+
+    ``protocol`` is tcp or udp; ``idle_ms`` is how long a flow may be idle once it is open.  With
+    ``sticky`` all flows of a source address have one target.
+    """
+
+    protocol: str
+    port: int
+    idle_ms: int
+    sticky: bool
+    preserve_client_ip: bool
+    targets: tuple[Target, ...]
 
 
 class Flow(NamedTuple):
@@ -229,6 +254,8 @@ class Flow(NamedTuple):
     created_ms: int
     last_seen_ms: int
     hops: tuple[Hop, ...] = ()
+    target: Target | None = None
+    """Of one by a load balancer."""
 
 
 class HostFlow(NamedTuple):
@@ -261,6 +288,8 @@ class HostFlow(NamedTuple):
     created_ms: int
     last_seen_ms: int
     hops: tuple[Hop, ...] = ()
+    target: Target | None = None
+    """Of one by a load balancer."""
 
     @property
     def translated(self) -> bool:

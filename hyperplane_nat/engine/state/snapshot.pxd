@@ -19,6 +19,7 @@ from hyperplane_nat.engine.state.barriers cimport (
 )
 from hyperplane_nat.engine.state.layout cimport (
     AttachmentRecord,
+    End,
     Entry,
     Extension,
     Header,
@@ -28,19 +29,23 @@ from hyperplane_nat.engine.state.layout cimport (
     extensions_of,
     first_host,
     is_extended,
+    keeps_source,
     records_of,
     rewrites_source,
 )
 
-# An address that a flow has a port of, on its way to its responder.
+# An address that a flow has a port of, on its way to its responder, and towards whom it has it.
 cdef struct Hop:
     uint32_t address
     uint16_t port
     uint16_t attachment
+    End remote
 
+# The target is that of a balanced flow; of another one it is of port 0.
 cdef struct Hops:
     Hop hops[2]
     uint32_t count
+    End target
 
 
 cdef inline void entry_unsettle(Entry* entry) noexcept nogil:
@@ -76,31 +81,62 @@ cdef inline bint entry_copy(
 cdef inline bint hops_copy(
     const Header* header, uint64_t number, const Entry* entry, Hops* hops
 ) noexcept nogil:
-    """The hops of a copied entry whose flow goes by a NAT gateway, none of another; False when the
-    entry has changed since.
+    """The hops of a copied entry whose flow goes by a NAT gateway or a load balancer's node, none of
+    another; False when the entry has changed since.
     """
     cdef const uint8_t* base = <const uint8_t*>header
     cdef const Entry* source = <const Entry*>(base + header.entries_offset) + number
     cdef const AttachmentRecord* records = records_of(header)
     cdef Extension extension
-    cdef uint16_t gateway
+    cdef uint16_t gateway = 0
+    cdef End remote = End(entry.destination_address, entry.destination_port)
     hops.count = 0
-    if not rewrites_source(entry) or not header.slots_max <= entry.responder < first_host(header):
-        return True
-    gateway = records[entry.responder].serves
-    if not header.slots_max <= gateway < first_host(header):
-        return True
+    hops.target = End(0, 0)
     if is_extended(entry):
         memcpy(&extension, &extensions_of(header)[number], sizeof(Extension))
         HP_FENCE_ACQUIRE()
         if HP_LOAD16(&source.generation) != entry.generation:
             return False
         if header.slots_max <= extension.hop < first_host(header):
-            hops.hops[0] = Hop(records[extension.hop].address, extension.hop_port, extension.hop)
+            hops.hops[0] = Hop(
+                records[extension.hop].address, extension.hop_port, extension.hop, remote
+            )
             hops.count = 1
-    hops.hops[hops.count] = Hop(records[gateway].address, entry.translated_port, gateway)
+        if header.slots_max <= extension.node < first_host(header):
+            balanced_hops(header, entry, &extension, hops)
+            return True
+    if rewrites_source(entry) and header.slots_max <= entry.responder < first_host(header):
+        gateway = records[entry.responder].serves
+    if not header.slots_max <= gateway < first_host(header):
+        hops.count = 0
+        return True
+    hops.hops[hops.count] = Hop(records[gateway].address, entry.translated_port, gateway, remote)
     hops.count += 1
     return True
+
+
+cdef inline void balanced_hops(
+    const Header* header, const Entry* entry, const Extension* extension, Hops* hops
+) noexcept nogil:
+    """Those of a balanced flow: the node's is the last, with its port if the source is the node's."""
+    cdef End target = End(extension.destination_address, extension.destination_port)
+    cdef bint of_environment = entry.originator < header.slots_max
+    hops.target = target
+    if of_environment and hops.count == 0:
+        hops.hops[0] = Hop(
+            entry.translated_address, entry.translated_port, entry.responder, target
+        )
+        hops.count = 1
+    elif not keeps_source(entry):
+        hops.hops[hops.count] = Hop(
+            entry.translated_address, entry.translated_port, entry.responder, target
+        )
+        hops.count += 1
+        return
+    hops.hops[hops.count] = Hop(
+        records_of(header)[extension.node].address, 0, extension.node, target
+    )
+    hops.count += 1
 
 
 cdef inline bint of_host(const Header* header, const Entry* entry) noexcept nogil:

@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Load balancers' nodes: how a flow for a listener finds its target, and what becomes of it there.
+
+Theory of operation
+-------------------
+A node is an address of a VPC without a link. What is for it arrives there as what is for any interface
+address (`Packet.port` is the node's), for it may be the answer of a target to an address that the node's
+NAT has given. What is no flow's there is a client's, and belongs to a flow that begins at the client's own
+attachment (`node_turn`). An environment's packet is its own from the beginning.
+
+A balanced flow is one entry, whatever it goes through::
+
+    client            source as the target has it          responder (key of the answers)
+    environment, NAT  port of the node's address           that address; interface is the hop
+    host, NAT         port of the node's address           that address
+    environment       port of its interface                its interface
+    host              its own                              target, or the link of the VPC's router
+    behind router     its own                              target
+
+The last three keep the client's source. The target's answer to it is for the client's address, and finds
+the flow as it would find one that the client had begun itself; so it can be only one of them
+(LOAD_BALANCER_COLLISION). A target behind the router answers a client behind the router without coming by
+here (LOAD_BALANCER_RETURN_PATH).
+
+Which target: that whose place among those that are eligible a keyed hash tells, of protocol, addresses,
+ports and the number of the SYN, or of the client's address alone (`sticky`). A flow is its target's for
+life; a client that opens another connection on the ports of one that is over gets another flow
+(`chooses_again`).
+
+A port of a node's address is one towards one target, as an interface's is towards a remote endpoint. It is
+none of the node's listeners': what is for those is a client's.
+
+Security groups: the client's, about the node; the node's own, about the client, and about the target; the
+target's, which admit whoever they admit from the client's address or from the node's. So a rule that names
+the balancer's group is one for its nodes' addresses, and holds with the client's source, too.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.admission cimport (
+    client_address,
+    egress_refusal,
+    ingress_refusal,
+)
+from hyperplane_nat.engine.flows.allocation cimport (
+    DRAWS,
+    allocate,
+    choose_hop,
+    environment_full,
+    first_address,
+    following_address,
+    refused,
+    report,
+)
+from hyperplane_nat.engine.flows.entries cimport over, relink
+from hyperplane_nat.engine.flows.extensions cimport extension_open
+from hyperplane_nat.engine.flows.flow_table cimport (
+    flow_key,
+    table_allocate,
+    table_find,
+    table_give_back,
+    table_hash,
+)
+from hyperplane_nat.engine.flows.lifecycle cimport (
+    count_end,
+    flow_commit,
+    flow_orphan,
+    flow_track,
+)
+from hyperplane_nat.engine.flows.nat cimport (
+    UNATTACHED,
+    Attachment,
+    BalancedTarget,
+    Listener,
+    Nat,
+    apart,
+    count,
+    count_at,
+    count_at_hop,
+    count_at_node,
+    counted_at,
+    drop,
+)
+from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
+from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, ports_take
+from hyperplane_nat.engine.flows.tombstones cimport is_remembered, refuse_idle, reply_reset
+from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
+from hyperplane_nat.engine.nat.outbound cimport exit_of, send
+from hyperplane_nat.engine.nat.passage cimport rewrite
+from hyperplane_nat.engine.state.layout cimport (
+    KIND,
+    NIL,
+    SYN_REMEMBERED,
+    Entry,
+    Extension,
+    is_balanced,
+)
+from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
+from hyperplane_nat.engine.wire.siphash cimport siphash
+
+
+# What a packet without a flow is to be made one of.
+cdef struct Draft:
+    const Listener* listener
+    const BalancedTarget* target
+    # The host that it is on, 0 behind the VPC's router.
+    uint16_t host
+    uint16_t node
+    uint16_t responder
+    uint16_t hop
+    uint32_t source
+    uint16_t source_port
+
+
+cdef inline bint is_node(const Nat* nat, uint16_t number) noexcept nogil:
+    return nat.attachments[number].role == ROLE_LOAD_BALANCER
+
+
+cdef inline const Listener* listener_of(
+    const Nat* nat, uint16_t node, uint8_t protocol, uint16_t port
+) noexcept nogil:
+    """The listener of a node's first address, or NULL."""
+    cdef const Attachment* attachment = &nat.attachments[node]
+    cdef uint32_t i
+    if attachment.listeners != NULL:
+        for i in range(attachment.listeners.count):
+            if (
+                attachment.listeners.listeners[i].port == port
+                and attachment.listeners.listeners[i].protocol == protocol
+            ):
+                return &attachment.listeners.listeners[i]
+    return NULL
+
+
+# Arriving
+
+
+cdef inline bint node_turn(Nat* nat, Packet* p) noexcept nogil:
+    """Let a packet for a node, which has no flow there, be its sender's own; False: it was answered.
+
+    A target's whose connection is over is told so, as long as that is remembered.
+    """
+    if p.protocol == 6 and is_remembered(nat, p):
+        refuse_idle(nat, p)
+        if p.action == ACTION_REPLY:
+            count_at_node(nat, nat.attachments[p.port].primary, N_TCP_ELB_RESETS)
+        return False
+    p.host = p.port
+    p.port = p.link
+    p.side = PEER_ORIGINATOR
+    p.hash = table_hash(&nat.table, packet_key(p))
+    return True
+
+
+# Choosing
+
+
+cdef inline const BalancedTarget* target_for(
+    const Nat* nat, const Packet* p, const Listener* listener
+) noexcept nogil:
+    """Which of a listener's targets is a new flow's."""
+    cdef uint64_t first = <uint64_t>client_address(nat, p) << 32, second = 0, hash
+    if not listener.sticky:
+        first |= p.destination
+        second = (<uint64_t>p.source_port << 48) | (<uint64_t>p.destination_port << 32)
+        if p.protocol == 6:
+            second |= p.sequence
+    hash = siphash(&nat.table.key, first, second)
+    # All environments behind an interface have its address.
+    hash = siphash(
+        &nat.table.key, hash, p.protocol | (0 if listener.sticky else <uint64_t>p.port << 8)
+    )
+    return &listener.targets[((hash >> 32) * listener.count) >> 32]
+
+
+cdef inline bint is_over(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
+    """Whether a packet of a client begins anew what is over, or as good as that."""
+    cdef uint8_t state = nat.table.entries[flow].state
+    if p.protocol != 6:
+        return state == STATE_HELD
+    if p.segment != SEGMENT_SYN:
+        return False
+    return state == STATE_HELD or (
+        (state == STATE_FIN_BOTH or state == STATE_TIME_WAIT or state == STATE_RESET)
+        and p.sequence != nat.table.tracks[flow].syn_sequence
+    )
+
+
+cdef inline int target_refusal(
+    const Nat* nat, const Packet* p, const Draft* draft, uint32_t source
+) noexcept nogil:
+    """Why the security groups of node or target do not let a client reach it from this address."""
+    cdef uint32_t own = nat.attachments[draft.node].address
+    cdef uint16_t port = draft.target.port
+    cdef const PolicyRecord* policy = nat.attachments[draft.node].policy
+    cdef int reason = DROP_NONE
+    if policy != NULL:
+        reason = policy_check(policy, p.protocol, draft.target.address, port)
+    if reason or draft.host == 0 or nat.attachments[draft.host].policy == NULL:
+        return reason
+    policy = nat.attachments[draft.host].policy
+    reason = policy_admits(policy, p.protocol, source, port)
+    return policy_admits(policy, p.protocol, own, port) if reason else reason
+
+
+cdef inline int keep_source(Nat* nat, const Packet* p, Draft* draft, uint64_t now) noexcept nogil:
+    """The responder and the source of a flow that keeps its client's; or why it cannot be."""
+    cdef const Attachment* sender = &nat.attachments[p.port]
+    cdef int reason
+    if p.source == draft.target.address and sender.kind != ATTACHMENT_ENVIRONMENT:
+        return DROP_LOAD_BALANCER_HAIRPIN
+    if sender.kind == ATTACHMENT_INTERFACE and draft.host == 0:
+        return DROP_LOAD_BALANCER_RETURN_PATH
+    if sender.kind == ATTACHMENT_ENVIRONMENT:
+        reason = allocate(
+            nat,
+            p,
+            draft.target.address,
+            draft.target.port,
+            1,
+            now,
+            &draft.responder,
+            &draft.source_port,
+        )
+        if reason:
+            return reason
+        draft.source = nat.attachments[draft.responder].address
+    else:
+        draft.source = p.source
+        draft.source_port = p.source_port
+        draft.responder = draft.host if draft.host else sender.interface
+    reason = target_refusal(nat, p, draft, draft.source)
+    if reason and sender.kind == ATTACHMENT_ENVIRONMENT:
+        ports_give_back(
+            &nat.ports,
+            p.protocol,
+            draft.responder,
+            draft.target.address,
+            draft.target.port,
+            draft.source_port,
+        )
+    if reason or sender.kind == ATTACHMENT_ENVIRONMENT:
+        return reason
+    if sender.kind == ATTACHMENT_HOST and environment_full(nat, p.port, 1):
+        return DROP_PORT_LIMIT_ENVIRONMENT
+    key = flow_key(
+        p.protocol,
+        draft.responder,
+        draft.target.address,
+        draft.target.port,
+        draft.source,
+        draft.source_port,
+    )
+    if table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL:
+        return DROP_LOAD_BALANCER_COLLISION
+    return DROP_NONE
+
+
+cdef inline bint draw_at_node(
+    Nat* nat, const Packet* p, uint16_t number, Draft* draft
+) noexcept nogil:
+    """A port of a node's address that is free towards the target; False without."""
+    cdef const BalancedTarget* target = draft.target
+    cdef int draw
+    for draw in range(DRAWS):
+        if ports_take(
+            &nat.ports, p.protocol, number, target.address, target.port, &draft.source_port
+        ):
+            return False
+        if number != draft.node or (
+            listener_of(nat, number, p.protocol, draft.source_port) == NULL
+        ):
+            return True
+        ports_give_back(
+            &nat.ports, p.protocol, number, target.address, target.port, draft.source_port
+        )
+    return False
+
+
+cdef inline int take_source(Nat* nat, const Packet* p, Draft* draft, uint64_t now) noexcept nogil:
+    """An address and port of the node for a flow, and the hop of an environment's; or why not."""
+    cdef const BalancedTarget* target = draft.target
+    cdef bint of_environment = nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT
+    cdef uint16_t number
+    cdef uint32_t tries
+    cdef int reason
+    # The node's addresses have the groups of the first, and that is whom rules are about.
+    reason = target_refusal(nat, p, draft, nat.attachments[draft.node].address)
+    if reason:
+        return reason
+    if environment_full(nat, p.port, 1):
+        if of_environment:
+            refused(
+                nat,
+                p,
+                nat.attachments[p.port].interface,
+                0,
+                0,
+                DROP_PORT_LIMIT_ENVIRONMENT,
+                now,
+            )
+        return DROP_PORT_LIMIT_ENVIRONMENT
+    if of_environment:
+        reason = choose_hop(nat, p, &draft.hop, now)
+        if reason:
+            return reason
+    number = first_address(nat, p, draft.node, &tries)
+    while tries:
+        if draw_at_node(nat, p, number, draft):
+            draft.responder = number
+            draft.source = nat.attachments[number].address
+            return DROP_NONE
+        number = following_address(nat, draft.node, number)
+        tries -= 1
+    reason = DROP_LOAD_BALANCER_PORT_ALLOCATION
+    refused(nat, p, draft.node, target.address, target.port, reason, now)
+    return reason
+
+
+cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now) noexcept nogil:
+    """Where a client's first packet leads, and as whose; or why it leads nowhere."""
+    cdef uint16_t number
+    cdef int reason = egress_refusal(nat, p)
+    if reason:
+        return reason
+    reason = ingress_refusal(nat, p, client_address(nat, p))
+    if reason:
+        count_at_node(nat, draft.node, N_SECURITY_GROUP_BLOCKED)
+        return reason
+    if draft.listener.count == 0:
+        return DROP_LOAD_BALANCER_NO_TARGET
+    draft.target = target_for(nat, p, draft.listener)
+    number = number_of_address(nat, nat.attachments[draft.node].vpc, draft.target.address)
+    if number != UNATTACHED:
+        if nat.attachments[number].kind != ATTACHMENT_HOST:
+            return DROP_LOAD_BALANCER_TARGET
+        draft.host = number
+    if draft.listener.preserves:
+        return keep_source(nat, p, draft, now)
+    return take_source(nat, p, draft, now)
+
+
+cdef inline void give_up(Nat* nat, const Packet* p, const Draft* draft) noexcept nogil:
+    """A port that was taken for a flow is free: there is no room for it."""
+    if draft.source_port == p.source_port and draft.source == p.source:
+        return
+    ports_give_back(
+        &nat.ports,
+        p.protocol,
+        draft.responder,
+        draft.target.address,
+        draft.target.port,
+        draft.source_port,
+    )
+
+
+cdef inline uint32_t room_for_flow(Nat* nat) noexcept nogil:
+    """An entry with its extension, or NIL."""
+    cdef uint32_t flow = table_allocate(&nat.table)
+    if flow != NIL and not extension_open(&nat.table, flow):
+        table_give_back(&nat.table, flow)
+        return NIL
+    return flow
+
+
+cdef inline void entry_fill(Nat* nat, uint32_t flow, const Packet* p, const Draft* draft) noexcept nogil:
+    cdef Entry* entry = &nat.table.entries[flow]
+    cdef Extension* extension = &nat.table.extensions[flow]
+    entry.source_address = p.source
+    entry.destination_address = p.destination
+    entry.source_port = p.source_port
+    entry.destination_port = p.destination_port
+    entry.originator = p.port
+    entry.protocol = p.protocol
+    entry.translated_address = draft.source
+    entry.translated_port = draft.source_port
+    entry.responder = draft.responder
+    entry.flags = KIND
+    memset(extension, 0, sizeof(Extension))
+    extension.destination_address = draft.target.address
+    extension.destination_port = draft.target.port
+    extension.node = draft.node
+    extension.target = draft.host
+    extension.idle = draft.listener.idle
+    if draft.hop:
+        extension.hop = draft.hop
+        extension.hop_port = draft.source_port
+        # It is counted there, and marked nowhere (`allocation`).
+        ports_adopt(
+            &nat.ports, p.protocol, draft.hop, p.destination, p.destination_port, 0
+        )
+
+
+cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow) noexcept nogil:
+    """A new flow for a client's packet, which is to leave by its target's link; or why there is none."""
+    cdef Draft draft
+    cdef int reason
+    memset(&draft, 0, sizeof(Draft))
+    flow[0] = NIL
+    draft.node = p.host
+    draft.listener = listener_of(nat, p.host, p.protocol, p.destination_port)
+    if draft.listener == NULL:
+        return DROP_LOAD_BALANCER_NO_LISTENER
+    if p.protocol == 6:
+        if p.segment != SEGMENT_SYN:
+            return DROP_LOAD_BALANCER_STRAY
+        count(nat, C_TCP_SYNS_FROM_SOURCE)
+        count_at(nat, counted_at(nat, p.port), A_TCP_SYNS_FROM_SOURCE)
+    reason = draft_flow(nat, p, &draft, now)
+    if reason:
+        return reason
+    flow[0] = room_for_flow(nat)
+    if flow[0] == NIL:
+        give_up(nat, p, &draft)
+        report(nat, p, counted_at(nat, p.port), now, EVENT_FLOW_TABLE_FULL)
+        return DROP_FLOW_TABLE_FULL
+    entry_fill(nat, flow[0], p, &draft)
+    flow_commit(nat, flow[0], p, now)
+    # A SYN at a node is one that has begun a flow.
+    if p.protocol == 6:
+        count_at(nat, draft.node, A_TCP_SYNS_FROM_SOURCE)
+    else:
+        count_at_node(nat, draft.node, N_NEW_FLOWS_UDP)
+    p.host = exit_of(nat, flow[0])
+    return DROP_NONE
+
+
+cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) noexcept nogil:
+    """Drop a TCP segment, and answer it with a reset unless it is one."""
+    if reason == DROP_TCP_IDLE_TIMEOUT:
+        refuse_idle(nat, p)
+    else:
+        drop(nat, p, reason)
+        if p.segment != SEGMENT_RST:
+            reply_reset(nat, p)
+    if p.action == ACTION_REPLY:
+        count_at_node(nat, node, N_TCP_ELB_RESETS)
+
+
+cdef inline int follow_balanced(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
+    """Let a client's packet act on its flow, or begin another in its place; or why it is dropped."""
+    cdef int reason
+    if is_over(nat, flow[0], p):
+        flow_orphan(nat, flow[0], now)
+        return begin_balanced(nat, p, now, flow)
+    reason = flow_track(nat, flow[0], p, now)
+    p.host = exit_of(nat, flow[0])
+    return reason
+
+
+# Leaving
+
+
+cdef inline void count_node_passage(
+    Nat* nat, const Packet* p, const Extension* extension, bint leaves_here
+) noexcept nogil:
+    """Count a packet that was sent at its node; at an environment's hop, if it is not counted there."""
+    cdef uint16_t node = extension.node
+    cdef int counter = A_PACKETS_OUT_TO_SOURCE if p.side else A_PACKETS_OUT_TO_DESTINATION
+    nat.records[node].counters[counter] += p.segments
+    nat.records[node].counters[counter + 1] += wire_bytes(p)
+    if leaves_here or p.side:
+        count_at_hop(nat, extension.hop, p)
+    if p.protocol == 6 and p.segment == SEGMENT_RST:
+        count_at_node(nat, node, N_TCP_TARGET_RESETS if p.side else N_TCP_CLIENT_RESETS)
+
+
+cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
+    """Translate and send a packet of a balanced flow."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef const Extension* extension = &nat.table.extensions[flow]
+    if not nat.attachments[extension.node].active:
+        drop(nat, p, DROP_UNKNOWN_LINK)
+        return
+    rewrite(nat, p, flow)
+    send(nat, p, entry.originator if p.side else exit_of(nat, flow))
+    if p.action != ACTION_DROP:
+        count_node_passage(nat, p, extension, extension.target == 0)
+
+
+# Ending
+
+
+cdef inline void end_balanced(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+    """End a flow whose target is taken away: whoever goes on with a TCP connection is told so."""
+    cdef Entry* entry = &nat.table.entries[flow]
+    if entry.protocol != 6:
+        flow_orphan(nat, flow, now)
+        return
+    count_end(nat, entry, END_REMOVED)
+    entry.last_seen = <uint32_t>now
+    entry.state = STATE_HELD
+    entry.flags &= <uint8_t>~SYN_REMEMBERED
+    relink(nat, flow, now)
+
+
+cdef inline uint32_t end_flows(
+    Nat* nat,
+    uint16_t node,
+    uint8_t protocol,
+    uint16_t port,
+    BalancedTarget target,
+    uint64_t now,
+    uint32_t start,
+    uint32_t limit,
+) noexcept nogil:
+    """End the flows of a listener to one target among `limit` entries from `start`; how many it were."""
+    cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>nat.header.entries_watermark)
+    cdef uint32_t ended = 0, flow
+    cdef const Entry* entry
+    cdef const Extension* extension
+    for flow in range(start, <uint32_t>end):
+        entry = &nat.table.entries[flow]
+        extension = &nat.table.extensions[flow]
+        if (
+            entry.state != STATE_FREE
+            and entry.protocol == protocol
+            and is_balanced(entry, extension)
+            and extension.node == node
+            and entry.destination_port == port
+            and extension.destination_address == target.address
+            and extension.destination_port == target.port
+            and not over(entry.state)
+        ):
+            end_balanced(nat, flow, now)
+            ended += 1
+    return ended
