@@ -6,8 +6,8 @@ Theory of operation
 The forwarder speaks in numbers of slots and interfaces; here they get the names that an operator
 knows, and the function that has the environment. Interfaces come and go in several places, some of
 them in threads, so nobody is asked to tell: a look twice a second compares the names that there are
-with those that there were, states of NAT gateways, load balancers and targets, and counters of losses, with
-what they were.
+with those that there were, states of NAT gateways, load balancers and targets, and counters of
+losses with what they were.
 """
 
 from __future__ import annotations
