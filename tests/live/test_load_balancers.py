@@ -15,6 +15,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,12 +207,17 @@ def targets(lab: Lab) -> Iterator[dict[str, Target]]:
 
 @contextlib.contextmanager
 def own_group(
-    lab: Lab, *hosts: str, health_check: dict[str, Any] | None = None, **attributes: Any
+    lab: Lab,
+    *hosts: str,
+    protocol: str = "TCP",
+    health_check: dict[str, Any] | None = None,
+    **attributes: Any,
 ) -> Iterator[None]:
     """A target group `own` of hosts, all if none is named, with a listener; healthy from here."""
     asked = {
         "vpc": "shop",
         "name": "own",
+        "protocol": protocol,
         "port": PORT,
         "targets": [{"host": name} for name in hosts or HOSTS],
         "health_check": health_check or {},
@@ -220,8 +226,8 @@ def own_group(
     with contextlib.ExitStack() as stack:
         lab.client.post("/v1/target-groups", asked)
         stack.callback(lab.client.delete, "/v1/target-groups/own")
-        listener = {"load_balancer": "front", "port": PORT, "target_group": "own"}
-        lab.client.post("/v1/listeners", listener)
+        listener = {"load_balancer": "front", "protocol": protocol, "port": PORT}
+        lab.client.post("/v1/listeners", {**listener, "target_group": "own"})
         stack.callback(lab.client.delete, f"/v1/listeners/front:{PORT}")
         wait_until(lambda: set(states(lab, "own")) == {"healthy"}, lambda: f"health: {states(lab)}")
         yield
@@ -404,6 +410,47 @@ def test_a_target_that_is_its_own_client_waits_in_vain(lab: Lab) -> None:
         change(lab, {"preserve_client_ip": False})
         with opened(lab, "web-b") as connection:
             assert ask(connection) == ("web-b", NODES[0])
+
+
+@pytest.mark.requirement("NLB-first-answer", profile="both")
+def test_a_target_may_answer_after_a_while(lab: Lab) -> None:
+    place = (HOSTS["web-b"], PORT)
+    with (
+        udp_socket(where(lab, "web-b", "shop"), port=PORT) as server,
+        udp_socket(where(lab, "client", "shop")) as client,
+        own_group(lab, "web-b", protocol="UDP", health_check={"port": 80}),
+    ):
+        client.connect((NODES[0], PORT))
+        client.send(b"question")
+        asked, peer = server.recvfrom(100)
+        assert (asked, peer[0], place[0]) == (b"question", CLIENT, HOSTS["web-b"])
+        lab.cli("advance", "40")
+        server.sendto(b"answer", peer)
+        assert client.recv(100) == b"answer"
+
+
+@pytest.mark.requirement("NLB-metrics", profile="both")
+def test_figures_have_the_names_of_cloudwatch(lab: Lab) -> None:
+    def figures() -> dict[str, float]:
+        with urllib.request.urlopen(lab.status()["metrics_url"]) as answer:
+            text = answer.read().decode()
+        found = re.findall(r"^hyperplane_nat_networkelb_(\w+)\{(.*)\} (\S+)$", text, re.M)
+        return {f"{name} {labels}": float(value) for name, labels, value in found}
+
+    node = 'load_balancer="shop/front",zone="a"'
+    before = figures()
+    with targets(lab) as servers, own_group(lab), opened_to(lab, "web-b") as held:
+        found = figures()
+        group = 'load_balancer="shop/front",target_group="shop/own",zone="a"'
+        assert found[f"healthy_host {group}"] == 3
+        assert found[f"new_flow_tcp_total {node}"] > before[f"new_flow_tcp_total {node}"]
+        assert found[f"processed_bytes_total {node}"] > before[f"processed_bytes_total {node}"]
+        assert found[f"active_flow_tcp {node}"] >= 1
+        servers["web-b"].refuse()
+        wait_until(lambda: figures()[f"unhealthy_host {group}"] == 1, "it counts as unhealthy")
+        wait_until(lambda: reset(held), "the connection is reset")
+        key = f"tcp_elb_reset_total {node}"
+        assert figures()[key] > before[key]
 
 
 def test_flows_name_node_and_target(lab: Lab) -> None:

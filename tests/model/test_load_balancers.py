@@ -150,6 +150,7 @@ def test_a_document_keeps_it_all(scene: Scene) -> None:
     assert document_of(tables_of(document)) == document
 
 
+@pytest.mark.requirement("NLB-idle-udp", profile="both")
 @pytest.mark.requirement("NLB-listeners", profile="both")
 def test_a_listener_of_both_protocols_is_two_for_the_forwarder(scene: Scene) -> None:
     wanted = [
