@@ -160,7 +160,7 @@ class Target:
         self.name = name
         self._place = (HOSTS[name], port)
         self._where = where(lab, name, "shop")
-        self._connections: list[socket.socket] = []
+        self._connections: dict[tuple[str, int], socket.socket] = {}
         self.listen()
 
     def listen(self) -> None:
@@ -177,14 +177,18 @@ class Target:
     def close(self) -> None:
         """End all of it."""
         self.refuse()
-        for connection in self._connections:
+        for connection in list(self._connections.values()):
             connection.close()
+
+    def side_of(self, client: socket.socket) -> socket.socket:
+        """Its side of a connection, whose client it sees."""
+        return self._connections[client.getsockname()]
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, peer = listener.accept()
-                self._connections.append(connection)
+                self._connections[peer] = connection
                 threading.Thread(
                     target=self._serve, args=(connection, peer[0]), daemon=True
                 ).start()
@@ -373,7 +377,7 @@ def test_who_sends_on_an_idle_connection_is_reset(lab: Lab, who: str) -> None:
         if who == "client":
             assert reset(held)
             return
-        (connection,) = servers["web-b"]._connections[-1:]
+        connection = servers["web-b"].side_of(held)
 
         def told() -> bool:
             try:
