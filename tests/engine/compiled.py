@@ -14,12 +14,14 @@ from hyperplane_nat.engine import (
     Filtering,
     Flow,
     HostFlow,
+    Listener,
     NeighbourSettings,
     Policy,
     Ports,
     Rule,
     Side,
     StateMap,
+    Target,
     Timeouts,
     Verdict,
 )
@@ -28,7 +30,7 @@ from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
 from hyperplane_nat.engine.state.constants import RouteTarget
 from tests import reference
 from tests.engine import scenario
-from tests.reference import Result
+from tests.reference import Result, packet
 from tests.reference.flow import FlowTuple
 
 SEED = bytes(range(16))
@@ -184,6 +186,30 @@ def set_gateways(engine: Engine, setup: scenario.Setup) -> None:
     set_routes(engine, black=False)
 
 
+def set_nodes(engine: Engine, setup: scenario.Setup) -> None:
+    """The load balancer's node of the scenario, which listens to what the model's does."""
+    listeners = [
+        Listener(
+            "tcp" if each.protocol == packet.TCP else "udp",
+            each.port,
+            each.idle,
+            each.sticky,
+            each.preserves,
+            tuple(Target(str(address), port) for address, port in each.targets),
+        )
+        for each in setup.balancer
+    ]
+    for number, address in tuple(scenario.NODES.items())[: setup.node_addresses]:
+        engine.set_load_balancer_node(
+            number,
+            address=address,
+            interface=scenario.BEHIND_NODES,
+            primary=scenario.NODE_NUMBER,
+            policy=compiled_policy(address, setup.node_policy),
+            listeners=listeners if number == scenario.NODE_NUMBER else (),
+        )
+
+
 def set_routes(engine: Engine, *, black: bool) -> None:
     """The route tables of the scenario; that of the environments may lead nowhere."""
     to_nat = ("0.0.0.0/0", RouteTarget.NAT_GATEWAY, scenario.NAT_NUMBER)
@@ -247,6 +273,8 @@ def configured(engine: Engine, setup: scenario.Setup, now: int) -> None:
         set_slot(engine, number, interface, mtu=setup.slot_mtu)
     for number in range(len(scenario.HOSTS)):
         set_host(engine, setup, number, setup.hosts_since)
+    if setup.balancer:
+        set_nodes(engine, setup)
     for interface, neighbour, mac in scenario.neighbours(setup):
         engine.set_neighbour(interface, neighbour, mac, now)
 

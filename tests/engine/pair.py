@@ -20,6 +20,7 @@ from tests.engine.compiled import (
 )
 from tests.reference import Policy, Result, Timeouts, gateways, packet
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
+from tests.reference.hosts import name_of
 from tests.reference.settings import mac_bytes
 
 _NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
@@ -84,6 +85,8 @@ class Pair:
         self.setup = setup
         self.links = dict.fromkeys(range(len(scenario.HOSTS)), 0)
         """The link of each host."""
+        self.refusals: dict[tuple[str, IPv4Address, int], int] = {}
+        """How often there was no port of the load balancer's node, by target."""
         self.model = scenario.reference_nat(setup, now)
         self.target = EngineTarget(setup, seed=seed, now=now)
         self.engine = self.target.engine
@@ -122,6 +125,7 @@ class Pair:
             nat_address=address,
             identification=packet.word(got.frame, 18) if len(got.frame) >= 34 else None,
             tombstone_forgotten=got.reason == "tcp_no_flow",
+            balanced_to=self._balanced(got),
         )
         assert got == expected, (
             f"frame {frame.hex(' ')} from side {side} port {port} partial {partial}:\n"
@@ -133,6 +137,28 @@ class Pair:
         assert extra == self.model.extra, f"besides {frame.hex(' ')}: {extra}\n{self.model.extra}"
         self.compare_flows()
         return got
+
+    def _balanced(self, result: Result) -> tuple[IPv4Address, int] | str | None:
+        """Whom a packet goes to, if it went to anybody; or why it did not."""
+        if result.reason == "load_balancer_port_allocation":
+            return self._refused_at_node()
+        if result.side not in (scenario.OUTSIDE, scenario.HOST) or result.action == "reply":
+            return result.reason
+        at = 14 + (result.frame[14] & 0x0F) * 4
+        return IPv4Address(result.frame[30:34]), packet.word(result.frame, at + 2)
+
+    def _refused_at_node(self) -> tuple[IPv4Address, int]:
+        """Towards which target there was no port just then."""
+        before = self.refusals
+        self.refusals = {
+            (each.protocol, IPv4Address(each.remote_address), each.remote_port): each.errors
+            for each in self.target.map.exhaustions()
+            if each.interface == scenario.NODE_NUMBER
+        }
+        [(_, address, port)] = [
+            key for key, errors in self.refusals.items() if errors != before.get(key)
+        ]
+        return address, port
 
     def _chosen(self, result: Result) -> tuple[IPv4Address | None, int | None]:
         """The address and port the engine chose; for a drop, those of the flow that appeared."""
@@ -295,6 +321,7 @@ class Pair:
             ended = sum(counters[f"flows_ended_{protocol}_{cause}"] for cause in causes)
             assert counters[f"flows_active_{protocol}"] == created - ended
         used = len(self.model.inside) + len(self.model.mappings) + len(self.model.plain)
+        used += len(self.model.orphans)
         assert counters["flows_entries_used"] == used
         exhaustions = {
             (
@@ -302,13 +329,28 @@ class Pair:
                 each.interface,
                 IPv4Address(each.remote_address),
                 each.remote_port,
-            ): (each.errors, each.last_ms & 0xFFFFFFFF, each.slot, each.reason.name.lower())
+            ): (
+                each.errors,
+                each.last_ms & 0xFFFFFFFF,
+                self._who(each.slot),
+                each.reason.name.lower(),
+            )
             for each in self.target.map.exhaustions()
         }
         assert exhaustions == {
             key: (record.errors, record.last, record.slot, record.reason)
             for key, record in self.model.exhaustions.items()
         }
+
+    def _who(self, attachment: int) -> int | str:
+        """Who was refused a port: a slot, or a place as flows name it."""
+        state = self.target.map
+        if attachment < state.slots_max:
+            return attachment
+        number = attachment - state.slots_max
+        if number < state.interfaces_max:
+            return name_of((scenario.OUTSIDE, number))
+        return name_of((scenario.HOST, number - state.interfaces_max))
 
     def entries(self) -> list[Entry]:
         """The model's flows in an order that does not depend on the engine's choices."""

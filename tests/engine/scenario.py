@@ -7,7 +7,8 @@ included. All slots have the same inside address; the last is in the pool. Two h
 first VPC, and one with the address of one of them in the other.
 
 With `gateways` the first VPC has an internet gateway in a third VPC, the internet, a public address
-for its first host, and a NAT gateway, by which the environments of interface 0 leave.
+for its first host, and a NAT gateway, by which the environments of interface 0 leave. With
+`balancer` it has a load balancer's node, which may have a secondary address.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,10 +25,11 @@ from tests.reference import (
     Result,
     Slot,
     Timeouts,
+    balancers,
     gateways,
 )
 from tests.reference.flow import FlowTuple
-from tests.reference.settings import Host, NeighbourSettings, mac_bytes
+from tests.reference.settings import Host, Listener, NeighbourSettings, mac_bytes
 
 INSIDE = 0
 OUTSIDE = 1
@@ -65,6 +67,11 @@ INTERNET_GATEWAY, PUBLIC_NUMBER, ELASTIC_NUMBER, NAT_NUMBER = 8, 9, 10, 11
 """Interface numbers: the gateway, the public addresses of host 0 and of the NAT gateway, that."""
 BY_NAT, BY_INTERNET, OF_NAT = 1, 2, 3
 """Route tables: of the environments, of the hosts, of the NAT gateway."""
+NODE_NUMBER, BEHIND_NODES = 6, 0
+NODES = {NODE_NUMBER: "10.0.1.20", 7: "10.0.1.21"}
+"""The addresses of the load balancer's node, by interface number; the first has the listeners. What
+is behind the VPC's router is reached by the link of interface `BEHIND_NODES`.
+"""
 ALL_SLOTS: dict[int, int | None] = {**SLOT_INTERFACES, POOLED: None}
 
 
@@ -129,6 +136,10 @@ class Setup:
     """Security groups by host; one without may begin any flow, and be reached by all."""
     hosts_since: int = 0
     gateways: bool = False
+    balancer: tuple[Listener, ...] = ()
+    """What the load balancer's node of the first VPC listens to; without any there is none."""
+    node_policy: Policy | None = None
+    node_addresses: int = 1
     secondary: tuple[tuple[int, str], ...] = ()
     """Further addresses: (interface, address); they are the interfaces from 3."""
 
@@ -237,6 +248,8 @@ def reference_nat(setup: Setup, now: int = 0) -> ReferenceNat:
         )
     if setup.gateways:
         _set_gateways(nat, setup)
+    if setup.balancer:
+        _set_nodes(nat, setup)
     for number, interface in ALL_SLOTS.items():
         nat.set_slot(
             number,
@@ -255,6 +268,23 @@ def reference_nat(setup: Setup, now: int = 0) -> ReferenceNat:
     for interface, address, mac in neighbours(setup):
         nat.set_neighbour(interface, IPv4Address(address), mac_bytes(mac), now)
     return nat
+
+
+def _set_nodes(nat: ReferenceNat, setup: Setup) -> None:
+    for number, address in tuple(NODES.items())[: setup.node_addresses]:
+        node = Interface(
+            address=IPv4Address(address),
+            mac=bytes(6),
+            subnet=IPv4Network(SUBNETS[0]),
+            router=IPv4Address(ROUTERS[0]),
+            destinations=(),
+            policy=setup.node_policy,
+            primary=NODE_NUMBER,
+            role=balancers.NODE,
+            behind=BEHIND_NODES,
+            listeners=setup.balancer if number == NODE_NUMBER else (),
+        )
+        nat.set_interface(number, node)
 
 
 def _set_gateways(nat: ReferenceNat, setup: Setup) -> None:

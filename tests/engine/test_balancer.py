@@ -5,7 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from hyperplane_nat.engine import Action, DropReason, Policy, Ports, Rule, Side, Target
+from hyperplane_nat.engine import (
+    Action,
+    Behaviour,
+    DropReason,
+    Filtering,
+    Mapping,
+    Policy,
+    Ports,
+    Rule,
+    Side,
+    Target,
+)
 from tests.engine.balancers import (
     ACK,
     CLIENT,
@@ -23,7 +34,7 @@ from tests.engine.balancers import (
     Scene,
     listener,
 )
-from tests.engine.gateways import FIRST, HOST, LAMBDA, OUTSIDE, SECOND, ends
+from tests.engine.gateways import ENVIRONMENT, FIRST, HOST, LAMBDA, OUTSIDE, SECOND, ends, macs
 from tests.reference import packet
 
 SERVED = (SERVICE, 8080)
@@ -494,6 +505,39 @@ def test_fragments_go_where_the_first_went(client: str) -> None:
     counts = [flow.packets_out for flow in scene.engine.flows()]
     assert counts + [flow.packets_out for flow in scene.engine.host_flows()] == [2]
     scene.close()
+
+
+@pytest.mark.parametrize("client", ["environment", "host"])
+def test_a_node_where_somebody_else_was(scene: Scene, client: str) -> None:
+    """Flows to who had the address before do not go on to the node's targets, nor elsewhere."""
+    scene.removed([8])
+    scene.engine.set_neighbour(0, NODE, macs(OUTSIDE, 0)[1])
+    scene.engine.set_neighbour(1, NODE, macs(OUTSIDE, 0)[1])
+    before = scene.client_sends(client, SYN, (100, 0))
+    assert before.side is Side.OUTSIDE
+    scene.listen(listener(WEB))
+    place, address = PLACES[client]
+    about = packet.tcp(NODE, address, 80, 5000, ACK)
+    message = packet.icmp(3, 1, bytes(4), packet.ipv4(NODE, address, packet.TCP, about))
+    told = scene.arrives(*place, packet.ipv4(address, NODE, packet.ICMP, message))
+    assert told.side is not Side.HOST or told.action is Action.DROP
+    stray = scene.client_sends(client, ACK, (101, 501))
+    assert (stray.action, is_reset(stray.frame)) == (Action.REPLY, True)
+    assert ends(scene.client_sends(client, SYN, (900, 0)))[1] == WEB
+
+
+def test_a_mapping_carries_no_error_to_a_node(scene: Scene) -> None:
+    scene.engine.configure(
+        behaviour=Behaviour(
+            mapping=Mapping.ENDPOINT_INDEPENDENT, filtering=Filtering.ENDPOINT_INDEPENDENT
+        )
+    )
+    scene.udp(PLACES["environment"][0], (ENVIRONMENT, 5000), (SERVICE, 53))
+    about = packet.udp(NODE, ENVIRONMENT, 7, 5000)
+    message = packet.icmp(3, 1, bytes(4), packet.ipv4(NODE, ENVIRONMENT, packet.UDP, about))
+    body = packet.ipv4(ENVIRONMENT, NODE, packet.ICMP, message)
+    told = scene.arrives(*PLACES["environment"][0], body)
+    assert told.reason is DropReason.ICMP_ERROR_NO_FLOW
 
 
 def test_who_answers_for_a_node(scene: Scene) -> None:

@@ -32,6 +32,7 @@ from typing import Any
 
 from tests.engine import scenario
 from tests.reference import Behaviour, Policy, Ports, Result, Rule, Timeouts, packet
+from tests.reference.settings import Listener
 
 Fields = Mapping[str, Any]
 
@@ -128,6 +129,20 @@ def _setup(table: Fields) -> scenario.Setup:
         host_policies={each["host"]: _policy(each) for each in table.get("host_groups", ())},
         hosts_since=table.get("hosts_since", 0),
         gateways=table.get("gateways", False),
+        balancer=tuple(_listener(each) for each in table.get("listeners", ())),
+        node_addresses=table.get("node_addresses", 1),
+        node_policy=_policy(table["node_groups"]) if "node_groups" in table else None,
+    )
+
+
+def _listener(table: Fields) -> Listener:
+    return Listener(
+        protocol={"tcp": packet.TCP, "udp": packet.UDP}[table["protocol"]],
+        port=table["port"],
+        idle=table.get("idle", 350_000),
+        sticky=table.get("sticky", False),
+        preserves=table.get("preserve_client_ip", True),
+        targets=tuple((IPv4Address(address), port) for address, port in table["targets"]),
     )
 
 
@@ -217,6 +232,8 @@ def _compare(
     ours = (side == scenario.OUTSIDE and (step.side != scenario.HOST or "src" in out)) or (
         step.side == scenario.INSIDE and action != "reply"
     )
+    # From a listener, to whom its target has answered, or from a node's address.
+    ours = ours or (step.side != scenario.INSIDE and side != scenario.OUTSIDE and "src" in out)
     if ours and "identification" not in out and fields["kind"] not in ("arp", "raw"):
         fields = _merged(fields, _identified(fields, result.frame))
     _bind(fields, result.frame, names)

@@ -21,11 +21,13 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from random import Random
 
-from hyperplane_nat.engine import Action, DropReason, Engine, Side, Verdict
+from hyperplane_nat.engine import Action, Engine, Side
 from hyperplane_nat.engine import Ports as EnginePorts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
 from tests.engine.scenario import HOST, INSIDE, OUTSIDE
+from tests.fuzz import balanced_frames
+from tests.fuzz.verdicts import check, check_left, check_translated, header_sum
 from tests.reference import Behaviour, Policy, Ports, Rule, Timeouts, packet
 
 VERIFY_EVERY = 5_000
@@ -76,7 +78,10 @@ OPEN = dataclasses.replace(
 """Mappings instead of ports by destination, two addresses, neighbours that reach each other."""
 
 
-SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW)
+BALANCED = dataclasses.replace(SETUP, balancer=balanced_frames.LISTENERS, node_addresses=2)
+"""A load balancer's node, in front of hosts and services."""
+
+SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW, BALANCED)
 
 Sample = tuple[int, int, bytes]
 """Side, slot or interface, frame."""
@@ -166,7 +171,7 @@ def _of_flows(engine: Engine, random: Random) -> list[Sample]:
     """Packets of both sides of flows there are, and errors about them."""
     samples: list[Sample] = []
     protocols = {"tcp": packet.TCP, "udp": packet.UDP, "icmp": packet.ICMP}
-    flows = engine.flows()
+    flows = [flow for flow in engine.flows() if flow.target is None]
     for flow in random.sample(flows, min(len(flows), 24)):
         protocol = protocols[flow.protocol]
         seen = (flow.remote_address, flow.nat_address, flow.remote_port, flow.nat_port)
@@ -259,7 +264,7 @@ def _of_hosts(engine: Engine, random: Random) -> list[Sample]:
         body = _error(ends[0], ends[1], (ends[1], ends[0], 0, 0), protocol, back, random)
         samples.append((*link, traffic.frame_in(*link, body)))
     protocols = {"tcp": packet.TCP, "udp": packet.UDP, "icmp": packet.ICMP}
-    for flow in engine.host_flows()[:12]:
+    for flow in [each for each in engine.host_flows() if each.target is None][:12]:
         link = (int(flow.responder_side), flow.responder)
         source = (flow.source_address, flow.source_port)
         destination = (flow.destination_address, flow.destination_port)
@@ -279,7 +284,7 @@ def _of_hosts(engine: Engine, random: Random) -> list[Sample]:
         body = _packed(ends[0], ends[1], protocols[flow.protocol], content, random)
         samples.append((*link, traffic.frame_in(*link, body)))
     for nat in engine.flows()[:12]:
-        if nat.remote_address in ("10.0.1.50", "10.0.1.51"):
+        if nat.target is None and nat.remote_address in ("10.0.1.50", "10.0.1.51"):
             ends = (nat.remote_address, nat.nat_address, nat.remote_port, nat.nat_port)
             number = 1 if ends[0] == "10.0.1.51" else (2 if nat.interface == 2 else 0)
             content = _content(protocols[nat.protocol], ends, packet.ECHO_REPLY, random, (1, 2))
@@ -310,7 +315,7 @@ def _pieces(samples: Sequence[Sample], random: Random) -> list[Sample]:
             struct.pack_into("!H", part, 16, len(part) - 14)
             struct.pack_into("!H", part, 20, more | at // 8)
             struct.pack_into("!H", part, 24, 0)
-            struct.pack_into("!H", part, 24, 0xFFFF - _sum(part[14:start]) & 0xFFFF)
+            struct.pack_into("!H", part, 24, 0xFFFF - header_sum(part[14:start]) & 0xFFFF)
             pieces.append((side, port, bytes(part)))
     return pieces
 
@@ -352,13 +357,6 @@ def mutated(frame: bytearray, other: bytes, random: Random) -> None:
                 frame[at] = random.choice(_INTERESTING)
 
 
-def _sum(data: bytes | bytearray) -> int:
-    if len(data) % 2:
-        data = bytes(data) + b"\0"
-    words: tuple[int, ...] = struct.unpack(f"!{len(data) // 2}H", data)
-    return sum(words) % 0xFFFF
-
-
 def mended(frame: bytearray) -> None:
     """Make the IP header, transport and quoted header checksums of `frame` right, if it has any.
 
@@ -371,7 +369,7 @@ def mended(frame: bytearray) -> None:
     if header < 20 or start > len(frame):
         return
     frame[24:26] = b"\0\0"
-    struct.pack_into("!H", frame, 24, 0xFFFF - _sum(frame[14:start]) & 0xFFFF)
+    struct.pack_into("!H", frame, 24, 0xFFFF - header_sum(frame[14:start]) & 0xFFFF)
     end = min(14 + int.from_bytes(frame[16:18]), len(frame))
     protocol = frame[23]
     if protocol == packet.ICMP and end - start >= 8:
@@ -379,10 +377,10 @@ def mended(frame: bytearray) -> None:
         quoted_header = (frame[quoted] & 0x0F) * 4 if quoted < end else 0
         if frame[start] in (3, 11, 12) and 20 <= quoted_header <= end - quoted:
             frame[quoted + 10 : quoted + 12] = b"\0\0"
-            value = 0xFFFF - _sum(frame[quoted : quoted + quoted_header]) & 0xFFFF
+            value = 0xFFFF - header_sum(frame[quoted : quoted + quoted_header]) & 0xFFFF
             struct.pack_into("!H", frame, quoted + 10, value)
         frame[start + 2 : start + 4] = b"\0\0"
-        struct.pack_into("!H", frame, start + 2, 0xFFFF - _sum(frame[start:end]) & 0xFFFF)
+        struct.pack_into("!H", frame, start + 2, 0xFFFF - header_sum(frame[start:end]) & 0xFFFF)
         return
     if protocol == packet.TCP and end - start >= 20:
         at, length = start + 16, end - start
@@ -394,75 +392,8 @@ def mended(frame: bytearray) -> None:
     if end < at + 2:
         return
     frame[at : at + 2] = b"\0\0"
-    pseudo = _sum(frame[26:34]) + protocol + length
-    struct.pack_into("!H", frame, at, 0xFFFF - (pseudo + _sum(frame[start:end])) % 0xFFFF)
-
-
-def check(verdict: Verdict, frame: bytes | bytearray, side: int, port: int) -> None:
-    """A verdict has a valid action, a reason exactly when it drops, and a frame that can be."""
-    action = verdict.action
-    assert isinstance(action, Action)
-    assert (verdict.reason is not DropReason.NONE) == (action is Action.DROP), verdict
-    if action in (Action.DROP, Action.WAIT, Action.LEARN):
-        assert verdict.frame == b""
-        return
-    assert isinstance(verdict.side, Side)
-    size = len(verdict.frame)
-    if action is Action.REPLY:
-        assert (verdict.side, verdict.port) == (side, port)
-        assert size in (42, 54) or 70 <= size <= 110, verdict
-        return
-    assert 34 <= size <= len(frame), verdict
-    check_translated(verdict, side, port)
-
-
-def check_translated(verdict: Verdict, side: int, port: int) -> None:
-    """A frame that leaves goes to whom it may, and is as long as it says."""
-    size = len(verdict.frame)
-    total_length = int.from_bytes(verdict.frame[16:18])
-    assert size == 14 + total_length, verdict
-    assert _sum(verdict.frame[14 : 14 + (verdict.frame[14] & 0x0F) * 4]) == 0, verdict
-    if HOST in (side, verdict.side):
-        assert _vpc_of(side, port) == _vpc_of(verdict.side, verdict.port), "it leaves the VPC"
-        if INSIDE in (side, verdict.side):
-            return
-        assert (side, port) != (verdict.side, verdict.port)
-        return
-    if side == verdict.side == INSIDE:
-        vpcs = [scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[n]] for n in (port, verdict.port)]
-        assert vpcs[0] == vpcs[1], "a hairpin leaves the VPC"
-        return
-    assert verdict.side != side
-    if side == INSIDE:
-        assert _leads_to(scenario.SLOT_INTERFACES[port], verdict.port)
-    else:
-        assert _leads_to(scenario.SLOT_INTERFACES[verdict.port], port)
-
-
-def _leads_to(interface: int, link: int) -> bool:
-    """Whether environments of an interface have a way by a link: theirs, or the NAT gateway's."""
-    return link == interface or (interface, link) == (0, scenario.INTERNET_GATEWAY)
-
-
-def _vpc_of(side: int, port: int) -> int:
-    """The VPC that an attachment is in, or an environment reaches."""
-    if side == HOST:
-        return scenario.INTERFACE_VPCS[scenario.HOSTS[port][1]]
-    if side == OUTSIDE and port == scenario.INTERNET_GATEWAY:
-        return scenario.INTERFACE_VPCS[0]
-    return scenario.INTERFACE_VPCS[scenario.SLOT_INTERFACES[port] if side == INSIDE else port]
-
-
-def check_left(verdict: Verdict, side: int, port: int) -> None:
-    """A question, or a frame that has waited, leaves on the link of a next hop."""
-    assert verdict.side is Side.OUTSIDE
-    assert _vpc_of(Side.OUTSIDE, verdict.port) == _vpc_of(side, port)
-    if side != HOST:
-        assert _leads_to(scenario.SLOT_INTERFACES[port] if side == INSIDE else port, verdict.port)
-    if verdict.frame[12:14] == b"\x08\x06":
-        assert len(verdict.frame) == 42
-    else:
-        assert len(verdict.frame) == 14 + int.from_bytes(verdict.frame[16:18]), verdict
+    pseudo = header_sum(frame[26:34]) + protocol + length
+    struct.pack_into("!H", frame, at, 0xFFFF - (pseudo + header_sum(frame[start:end])) % 0xFFFF)
 
 
 def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
@@ -478,6 +409,7 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
         if number % RENEW_EVERY == 0:
             samples = _outgoing(random) + _of_flows(engine, random) + _arp(random)
             samples += _of_hosts(engine, random)
+            samples += balanced_frames.samples(engine, random)
             samples.append(_super_frame(random))
             samples += _pieces(samples, random)
         if number % VERIFY_EVERY == 0:
@@ -569,6 +501,8 @@ def _event(engine: Engine, random: Random, now: int) -> None:
             engine.remove_slot(random.choice(list(scenario.SLOT_INTERFACES)))
         case 7:
             engine.remove_interface(interface)
+        case 15:
+            balanced_frames.event(engine, random, now)
         case 8 | 9 | 10 | 11:
             engine.sweep(now)
             configured(engine, random.choice(SETUPS), now)

@@ -54,6 +54,11 @@ class Entry:
         )
 
     @property
+    def tombstone_key(self) -> InsideKey:
+        """What is remembered of it when it was idle too long."""
+        return self.inside_key
+
+    @property
     def outside_key(self) -> OutsideKey:
         return (
             self.interface,

@@ -97,7 +97,7 @@ class RouteRules(MappingRules):
                 continue
             there = [
                 entry
-                for entry in self.inside.values()
+                for entry in self.outside.values()
                 if entry.hop == number
                 and entry.protocol == protocol
                 and (entry.remote_address, entry.remote_port) == remote

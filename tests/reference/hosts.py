@@ -9,7 +9,7 @@ leave by another link.
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from tests.reference import arp, fragments, icmp_error, packet
+from tests.reference import arp, fragments, icmp_error, packet, tombstones
 from tests.reference.errors import DroppedError, RefusedError
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey
 from tests.reference.gateways import Way
@@ -81,6 +81,7 @@ class HostRules(LinkRules):
 
     def __init__(self) -> None:
         super().__init__()
+        self.tombstones = tombstones.Tombstones()
         self.hosts: dict[int, Host] = {}
         self.plain: list[PlainFlow] = []
 
@@ -98,6 +99,29 @@ class HostRules(LinkRules):
         raise NotImplementedError
 
     def _outside_error(self, datagram: Datagram, number: int, now: int) -> Result:
+        raise NotImplementedError
+
+    def node_at(self, address: IPv4Address, vpc: int) -> int | None:
+        raise NotImplementedError
+
+    def _at_node(
+        self, datagram: Datagram, node: int, place: Place, now: int, partial: bool
+    ) -> Result:
+        raise NotImplementedError
+
+    def _balanced_back(
+        self, datagram: Datagram, flow: PlainFlow, now: int, partial: bool
+    ) -> Result | None:
+        """What becomes of a target's answer, if the flow is balanced."""
+        raise NotImplementedError
+
+    def _balanced_told(
+        self, datagram: Datagram, quote: icmp_error.Quote, flow: PlainFlow, side: int
+    ) -> Result | None:
+        """What becomes of an ICMP error, if the flow is balanced."""
+        raise NotImplementedError
+
+    def _idle_reset(self, datagram: Datagram) -> Result:
         raise NotImplementedError
 
     # Who and where
@@ -165,11 +189,15 @@ class HostRules(LinkRules):
             vpc = self.interfaces[port].vpc
             hosts = [host for host in self.hosts.values() if host.vpc == vpc]
             behind = {host.address for host in hosts if host.interface == port}
+            nodes = [each for each in self.interfaces.values() if each.behind is not None]
+            behind |= {each.address for each in nodes if each.behind == port}
+            linkless = {each.address for each in hosts}
+            linkless |= {each.address for each in nodes if each.vpc == vpc}
             reason, reply = arp.on_interface(
                 frame,
                 self.interfaces[port],
                 ours | behind,
-                ours | {host.address for host in hosts},
+                ours | linkless,
                 seen,
             )
         if reason is not None:
@@ -248,6 +276,8 @@ class HostRules(LinkRules):
             check_transport(datagram, partial)
             if datagram.ttl <= 1:
                 raise DroppedError("ttl_exceeded")
+            if self.node_at(datagram.destination, host.vpc) is not None:
+                return self._at_node(datagram, own, (HOST, number), now, partial)
             if is_error(datagram):
                 return self._outside_error(datagram.one_hop_older(), own, now)
             return self._into_flow(datagram, own, now, partial)
@@ -314,12 +344,16 @@ class HostRules(LinkRules):
         source: tuple[IPv4Address, int],
         destination: tuple[IPv4Address, int],
         now: int,
+        *,
+        look: bool = False,
     ) -> tuple[PlainFlow, int] | None:
-        """The flow of a packet from a place, and from which of its ends that is."""
+        """The flow of a packet from a place, and from which of its ends that is; one whose time is
+        over is gone, unless this is just a `look`.
+        """
         for flow in [each for each in self.plain if each.protocol == protocol]:
             for side, own in ((INSIDE, flow.originator), (OUTSIDE, flow.responder)):
                 if (own, *flow.ends_at(side)) == (place, source, destination):
-                    return (flow, side) if self._lasts(flow, now) else None
+                    return (flow, side) if look or self._lasts(flow, now) else None
         return None
 
     def _lasts(self, flow: PlainFlow, now: int) -> bool:
@@ -378,6 +412,9 @@ class HostRules(LinkRules):
         if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 != packet.SYN:
             raise DroppedError("tcp_no_flow")
         self._admit_plain(datagram, place, target, port, far=False)
+        answers = ((datagram.destination, port), (datagram.source, source_port))
+        if self._find_plain(target, datagram.protocol, *answers, now, look=True):
+            raise DroppedError("load_balancer_collision")
         if len(self._entries()) >= self.flows_max:
             raise RefusedError("flow_table_full")
         self._admit_plain(datagram, place, target, port, far=True)
@@ -407,6 +444,7 @@ class HostRules(LinkRules):
             flow.nat_port = port
         self._begin(flow, datagram, INSIDE, now)
         self.plain.append(flow)
+        self.tombstones.remove(flow.inside_key)
         return flow
 
     def _out_plain(self, datagram: Datagram, place: Place, now: int, partial: bool) -> Result:
@@ -418,10 +456,21 @@ class HostRules(LinkRules):
             self._count("tcp_syns_from_source")
         if found is not None:
             flow, side = found
+            if side == OUTSIDE and (back := self._balanced_back(datagram, flow, now, partial)):
+                return back
             self._track(flow, datagram, side, now)
         elif side == OUTSIDE:
             raise DroppedError("no_flow")
         else:
+            remembered = (
+                name_of(place),
+                datagram.protocol,
+                datagram.destination,
+                port,
+                source_port,
+            )
+            if tombstones.deserves_answer(datagram) and self.tombstones.has(remembered):
+                return self._idle_reset(datagram)
             target = self._target(datagram, place)
             try:
                 flow = self._open_plain(datagram, place, target, (source_port, port), now)
@@ -475,6 +524,8 @@ class HostRules(LinkRules):
         if found is None:
             raise DroppedError("icmp_error_no_flow")
         flow, side = found
+        if told := self._balanced_told(datagram, quote, flow, side):
+            return told
         way = flow.responder if side == INSIDE else flow.originator
         (source_address, _), (destination_address, _) = flow.ends_at(1 - side)
         changed = datagram.one_hop_older()

@@ -9,6 +9,7 @@ a flow takes none: its mapping has one towards everybody, which is written as th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Any
 
 from tests.reference import packet
 from tests.reference.errors import DroppedError, IllegalChoiceError, RefusedError
@@ -74,7 +75,7 @@ class Exhaustion:
 
     errors: int = 0
     last: int = 0
-    slot: int = 0
+    slot: Any = 0
     reason: str = ""
 
 
@@ -195,15 +196,15 @@ class MappingRules:
 
     def _refuse(
         self,
-        slot: int,
+        slot: Any,
         protocol: int,
         remote: tuple[IPv4Address, int],
         reason: str,
         now: int,
         at: int | None = None,
     ) -> RefusedError:
-        """There is no port at the slot's interface, or (`at`) at a NAT gateway."""
-        if reason != "port_allocation":
+        """There is no port at the slot's interface, or (`at`) at a NAT gateway or a node."""
+        if not reason.endswith("port_allocation"):
             remote = (ANYBODY, 0)
         number = self._attached_to(slot) if at is None else at
         record = self.exhaustions.setdefault((protocol, number, *remote), Exhaustion())

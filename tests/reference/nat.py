@@ -15,6 +15,7 @@ from tests.reference import (
     tombstones,
     tracker,
 )
+from tests.reference.balancers import BalancedFlow, BalancerRules, End, idle_of
 from tests.reference.errors import DroppedError as _DroppedError
 from tests.reference.errors import IllegalChoiceError, RefusedError
 from tests.reference.flow import (
@@ -26,7 +27,7 @@ from tests.reference.flow import (
     timeout_of,
 )
 from tests.reference.gateways import Way
-from tests.reference.hosts import HOST, HostRules, PlainFlow
+from tests.reference.hosts import HOST, PlainFlow
 from tests.reference.links import questions
 from tests.reference.mapping import Chosen, Mapping, MappingKey
 from tests.reference.packet import Datagram
@@ -50,11 +51,10 @@ from tests.reference.settings import (
     never_a_host,
 )
 from tests.reference.sizes import CLOCK_MASK
-from tests.reference.tombstones import Tombstones
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State, Tracker
 
 
-class ReferenceNat(HostRules):
+class ReferenceNat(BalancerRules):
     """The oracle.  `translate` and `expire` take the engine's choices as hints; without them the
     model chooses for itself, so that it can be tested alone.
     """
@@ -66,7 +66,6 @@ class ReferenceNat(HostRules):
         self.timeouts = Timeouts()
         self.ports = Ports()
         self.behaviour = Behaviour()
-        self.tombstones = Tombstones()
         self.interfaces: dict[int, Interface] = {}
         self.slots: dict[int, Slot] = {}
         self.inside: dict[InsideKey, Entry] = {}
@@ -99,7 +98,7 @@ class ReferenceNat(HostRules):
 
     def _remaining(self, entry: Entry, now: int) -> int:
         idle = (now - entry.last_seen) & CLOCK_MASK
-        timeout = timeout_of(self.timeouts, entry.state)
+        timeout = idle_of(entry) or timeout_of(self.timeouts, entry.state)
         if entry.tracker.pending:
             timeout = max(timeout, self.timeouts.tcp_opening)
         return timeout - idle
@@ -140,6 +139,7 @@ class ReferenceNat(HostRules):
         for key in keys:
             if key in self.inside:
                 self._settle(self.inside[key], now)
+        self._free_orphans(now)
         self._give_up_fragments(now, budget)
         self.free_mappings(set(self.mappings_due(now) if freed is None else freed), now)
         return len(keys)
@@ -158,8 +158,8 @@ class ReferenceNat(HostRules):
                     entry.tracker.pending = False
                     continue
             if entry.state in LIVE or entry.state is State.HELD:
-                self.tombstones.put(entry.inside_key)
-            del self.inside[entry.inside_key]
+                self.tombstones.put(entry.tombstone_key)
+            self._unlink(entry)
             del self.outside[entry.outside_key]
             if entry.mapped:
                 self._leave_mapping(entry, now + self._remaining(entry, now), now)
@@ -190,11 +190,13 @@ class ReferenceNat(HostRules):
         nat_address: IPv4Address | None = None,
         identification: int | None = None,
         tombstone_forgotten: bool = False,
+        balanced_to: End | str | None = None,
     ) -> Result:
         """Apply the rules to one frame; `nat_port` is the port the engine chose, if it did,
         `nat_address` which of several addresses, and `identification` that of what leaves.
         """
         chosen = None if nat_port is None else (nat_address, nat_port)
+        self.chosen, self.balanced_to = chosen, balanced_to
         self._segment_bytes, self._unfinished = gso_size, None
         self._times = 1
         if checksum_at is not None:
@@ -268,12 +270,13 @@ class ReferenceNat(HostRules):
         if datagram.destination == slot.gateway or datagram.destination in slot.subnet:
             raise _DroppedError("destination_gateway")
         host = self.host_at(datagram.destination, interface.vpc)
-        hairpin = self._own(datagram.destination, interface.vpc)
+        node = self.node_at(datagram.destination, interface.vpc)
+        hairpin = node is None and self._own(datagram.destination, interface.vpc)
         if hairpin and not self.behaviour.hairpinning:
             raise _DroppedError("destination_hairpin")
         if (
             not hairpin
-            and host is None
+            and host is node is None
             and not any(datagram.destination in network for network in interface.destinations)
         ):
             assert slot.interface is not None
@@ -285,6 +288,8 @@ class ReferenceNat(HostRules):
         check_transport(datagram, partial)
         if datagram.ttl <= 1:
             return self._time_exceeded(datagram, number)
+        if node is not None:
+            return self._to_node(datagram, node, (INSIDE, number), now, partial)
         if is_error(datagram):
             return self._inside_error(datagram, number, now)
         return self._out_of_flow(datagram, number, now, partial, chosen)
@@ -335,6 +340,8 @@ class ReferenceNat(HostRules):
     def _from_outside(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
         found = self._number(number, datagram.destination)
         if found is None:
+            found = self.node_behind(number, datagram.destination)
+        if found is None:
             if self.host_behind(number, datagram.destination) is None:
                 raise _DroppedError("not_ours")
             return self._from_router(datagram, number, now, partial)
@@ -343,7 +350,7 @@ class ReferenceNat(HostRules):
         self._count_passage("in_from_destination", datagram)
         refuse_source_routes(datagram)
         if never_a_host(datagram.source) or (
-            not interface.role
+            not self.interfaces[self.link[1]].role
             and (
                 self._own(datagram.source, interface.vpc)
                 or self.host_at(datagram.source, interface.vpc) is not None
@@ -357,6 +364,8 @@ class ReferenceNat(HostRules):
         check_transport(datagram, partial)
         if datagram.ttl <= 1:
             raise _DroppedError("ttl_exceeded")
+        if self.node_at(datagram.destination, interface.vpc) is not None:
+            return self._at_node(datagram, number, self.link, now, partial)
         if is_error(datagram):
             return self._outside_error(datagram.one_hop_older(), number, now)
         return self._into_flow(datagram, number, now, partial)
@@ -371,6 +380,8 @@ class ReferenceNat(HostRules):
         target: Entry | Mapping
         if entry is None:
             target = self._admitted(number, datagram.protocol, datagram.source, nat_port, now)
+        elif isinstance(entry, BalancedFlow):
+            return self._back(datagram, entry, now, partial)
         else:
             if self.slots[entry.slot].silent:
                 raise _DroppedError("environment_frozen")
@@ -538,6 +549,8 @@ class ReferenceNat(HostRules):
         entry = self._find_outside(key, now)
         if entry is None:
             raise _DroppedError("icmp_error_no_flow")
+        if isinstance(entry, BalancedFlow):
+            return self._balanced_error(datagram, quote, entry, OUTSIDE, aged=True)
         quoted = quote.rewritten(address=entry.inside_address, port=entry.inside_port, source=True)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
         changed = datagram.readdressed(destination=entry.inside_address)

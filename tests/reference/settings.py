@@ -51,6 +51,18 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
+class Listener:
+    """What a load balancer's node listens to; `idle` in milliseconds."""
+
+    protocol: int
+    port: int
+    idle: int
+    sticky: bool
+    preserves: bool
+    targets: tuple[tuple[IPv4Address, int], ...]
+
+
+@dataclass(frozen=True)
 class Interface:
     """A network interface: where translated packets leave.
 
@@ -71,6 +83,9 @@ class Interface:
     serves: tuple[str, int] | None = None
     """The host or NAT gateway's address that an internet gateway's address stands for."""
     route_table: int | None = None
+    behind: int | None = None
+    """Of a load balancer's node: the interface by whose link the VPC's router is reached."""
+    listeners: tuple[Listener, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,13 @@ class InterfaceRow(BaseModel):
     owner: str = Field(description="Account id of its owner.")
 
 
+class TargetRow(BaseModel):
+    """Whom a load balancer's listener has sent a flow to."""
+
+    address: str
+    port: int
+
+
 class HopRow(BaseModel):
     """An address on the way of a flow by a NAT gateway, and the port that is taken there."""
 
@@ -257,8 +264,12 @@ class FlowRow(BaseModel):
     )
     hops: list[HopRow] | None = Field(
         default=None,
-        description="Of a flow by a NAT gateway: the function's interface, if it is one's, then "
-        "the gateway's. What the remote sees is nat_address.",
+        description="Of a flow by a NAT gateway or a load balancer: the function's interface, if it"
+        " is one's, then the gateway's or the node's, whose port is 0 where the client's address is"
+        " kept. What the remote sees is nat_address.",
+    )
+    target: TargetRow | None = Field(
+        default=None, description="Of a flow by a load balancer: the target that it is to."
     )
 
 

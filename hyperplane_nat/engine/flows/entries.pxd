@@ -144,7 +144,7 @@ cdef inline void join(Nat* nat, uint32_t flow) noexcept nogil:
         nat.attachments[hop].entries += 1
     if unlikely(node_of(nat, entry) != 0):
         join_balanced(nat, entry)
-    if takes_no_port(nat, entry):
+    if takes_no_port(nat, entry) or keeps_source(entry):
         nat.attachments[entry.originator].plain += 1
         nat.attachments[entry.responder].plain += 1
 
@@ -156,7 +156,7 @@ cdef inline void part(Nat* nat, uint32_t flow) noexcept nogil:
     cdef uint16_t gateway = nat_gateway_of(nat, entry)
     if gateway:
         leave(nat, gateway)
-    if takes_no_port(nat, entry):
+    if takes_no_port(nat, entry) or keeps_source(entry):
         nat.attachments[entry.originator].plain -= 1
         nat.attachments[entry.responder].plain -= 1
     if hop:

@@ -44,6 +44,7 @@ from hyperplane_nat.engine.state.layout cimport (
     hop_of,
     is_balanced,
     is_mapping,
+    keeps_source,
 )
 
 
@@ -320,7 +321,7 @@ cdef inline list audit(Nat* nat):
             if entry.state != STATE_HELD:
                 problems.append(f"flow {flow}: nobody's, and not held")
         problems += audit_indexed(nat, flow)
-        if takes_no_port(nat, entry):
+        if takes_no_port(nat, entry) or keeps_source(entry):
             tally(plain, entry.originator)
             tally(plain, entry.responder)
         if holds_port(nat, entry):

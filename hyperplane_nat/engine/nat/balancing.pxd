@@ -55,7 +55,7 @@ from hyperplane_nat.engine.flows.allocation cimport (
     refused,
     report,
 )
-from hyperplane_nat.engine.flows.entries cimport over, relink
+from hyperplane_nat.engine.flows.entries cimport node_of, over, relink
 from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_table cimport (
     flow_key,
@@ -143,7 +143,7 @@ cdef inline bint node_turn(Nat* nat, Packet* p) noexcept nogil:
 
     A target's whose connection is over is told so, as long as that is remembered.
     """
-    if p.protocol == 6 and is_remembered(nat, p):
+    if p.protocol == 6 and p.segment != SEGMENT_SYN and is_remembered(nat, p):
         refuse_idle(nat, p)
         if p.action == ACTION_REPLY:
             count_at_node(nat, nat.attachments[p.port].primary, N_TCP_ELB_RESETS)
@@ -441,9 +441,12 @@ cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) n
 
 
 cdef inline int follow_balanced(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
-    """Let a client's packet act on its flow, or begin another in its place; or why it is dropped."""
+    """Let a client's packet act on its flow, or begin another in its place; or why it is dropped.
+
+    A flow to whoever had the address before is over, too.
+    """
     cdef int reason
-    if is_over(nat, flow[0], p):
+    if node_of(nat, &nat.table.entries[flow[0]]) != p.host or is_over(nat, flow[0], p):
         flow_orphan(nat, flow[0], now)
         return begin_balanced(nat, p, now, flow)
     reason = flow_track(nat, flow[0], p, now)

@@ -25,6 +25,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_find_id, table_hash
 from hyperplane_nat.engine.flows.identification cimport identification_next
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
@@ -147,6 +148,7 @@ cdef inline uint32_t quote_find(
     )
     cdef uint32_t id = table_find_id(&nat.table, key, table_hash(&nat.table, key)), flow = id >> 1
     cdef const Entry* entry
+    cdef bint to_node = p.host != 0 and nat.attachments[p.host].role == ROLE_LOAD_BALANCER
     if id == NIL and unlikely(nat.attachments[p.port].role == ROLE_LOAD_BALANCER):
         # A client's, about what its target has sent.
         key = flow_key(
@@ -161,8 +163,11 @@ cdef inline uint32_t quote_find(
         flow = id >> 1
     if id != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
         p.side = <uint8_t>(id & 1)
-        return NIL if nat.table.entries[flow].originator == NOBODY else flow
-    if p.side == PEER_RESPONDER or not nat.behaviour.mapping or p.gateway:
+        entry = &nat.table.entries[flow]
+        if entry.originator == NOBODY or (to_node and node_of(nat, entry) != p.host):
+            return NIL
+        return flow
+    if p.side == PEER_RESPONDER or not nat.behaviour.mapping or p.gateway or to_node:
         return NIL
     flow = mapping_find(
         nat, PEER_ORIGINATOR, quote.protocol, p.port, quote.destination, quote.destination_port, now

@@ -233,7 +233,8 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
     """
     cdef int reason = DROP_NONE
     if p.host:
-        if unlikely(is_node(nat, p.host)):
+        # From the other side it answers who has sent from the node's address.
+        if unlikely(is_node(nat, p.host)) and p.side == PEER_ORIGINATOR:
             balance(nat, p, now, flow)
             return flow[0] != NIL
         reason = newcomer_refusal(nat, flow[0], p)
