@@ -17,7 +17,13 @@ from hyperplane_nat.model.security_group import Compiler, HostPolicy
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import LoadBalancerState
 from hyperplane_nat.model.tables import Tables
-from hyperplane_nat.model.target_health import address_of, eligible, in_reach, to_end
+from hyperplane_nat.model.target_health import (
+    Surroundings,
+    address_of,
+    eligible,
+    in_reach,
+    to_end,
+)
 
 UDP_IDLE_SECONDS = 120
 """Of a UDP flow ("Network Load Balancers", "Connection idle timeout")."""
@@ -105,8 +111,12 @@ def nodes_of(
     tables: Tables, compiler: Compiler, settings: LifecycleSettings
 ) -> tuple[WantedNode, ...]:
     """The nodes of all active load balancers."""
+    around = {
+        vpc_id: Surroundings.of(tables, vpc_id)
+        for vpc_id in {each.vpc_id for each in tables.load_balancers.values()}
+    }
     return tuple(
-        _node(tables, compiler, settings, balancer, node)
+        _node(tables, compiler, settings, around[balancer.vpc_id], balancer, node)
         for balancer in tables.load_balancers.values()
         if balancer.state is LoadBalancerState.ACTIVE
         for node in balancer.nodes
@@ -117,6 +127,7 @@ def _node(
     tables: Tables,
     compiler: Compiler,
     settings: LifecycleSettings,
+    around: Surroundings,
     balancer: LoadBalancer,
     node: LoadBalancerNode,
 ) -> WantedNode:
@@ -129,7 +140,7 @@ def _node(
     found = [each for each in tables.listeners.values() if each.load_balancer_id == balancer.id]
     for listener in sorted(found, key=lambda each: each.port):
         group = tables.target_groups[listener.target_group_id]
-        reached = in_reach(tables, group, balancer, node)
+        reached = in_reach(tables, group, balancer, node, around)
         for transport in listener.protocol.transports:
             targets = eligible(group, reached)
             listeners.append(_listener(tables, listener, group, transport, targets))

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
+from typing import Self
 
 from hyperplane_nat.model.balancer_entities import (
     LoadBalancer,
@@ -66,16 +68,57 @@ def balancer_of(tables: Tables, group: TargetGroup) -> LoadBalancer | None:
 def address_of(tables: Tables, target: Target) -> IPv4Address:
     """The address of a target, which is a host's or is one."""
     host = tables.hosts.get(target.id)
-    return IPv4Address(target.id) if host is None else host.address
+    return _address(target.id) if host is None else host.address
+
+
+# The same ones, whenever something changes.
+@lru_cache(4096)
+def _address(text: str) -> IPv4Address:
+    return IPv4Address(text)
 
 
 def zone_of(tables: Tables, group: TargetGroup, target: Target) -> str | None:
     """The availability zone of a target; None for an address outside the VPC, which is in all."""
-    address = address_of(tables, target)
-    for subnet in tables.subnets.values():
-        if subnet.vpc_id == group.vpc_id and address in subnet.cidr:
-            return subnet.availability_zone
-    return None
+    return Surroundings.of(tables, group.vpc_id).zone(address_of(tables, target))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around the targets of a VPC."""
+
+    subnets: tuple[tuple[int, int, str], ...]
+    """First and last address as numbers, and the availability zone."""
+    taken: frozenset[IPv4Address]
+    """Addresses of load balancers."""
+
+    @classmethod
+    def of(cls, tables: Tables, vpc_id: str) -> Self:
+        """What is around those of that VPC."""
+        return cls(
+            tuple(
+                (
+                    int(subnet.cidr.network_address),
+                    int(subnet.cidr.broadcast_address),
+                    subnet.availability_zone,
+                )
+                for subnet in tables.subnets.values()
+                if subnet.vpc_id == vpc_id
+            ),
+            frozenset(
+                address
+                for interface in tables.in_vpc(vpc_id)
+                if interface.kind is InterfaceKind.LOAD_BALANCER
+                for address in interface.addresses
+            ),
+        )
+
+    def zone(self, address: IPv4Address) -> str | None:
+        """The availability zone of an address, None outside the VPC."""
+        number = int(address)
+        for first, last, zone in self.subnets:
+            if first <= number <= last:
+                return zone
+        return None
 
 
 def zone_of_node(tables: Tables, node: LoadBalancerNode) -> str:
@@ -85,10 +128,7 @@ def zone_of_node(tables: Tables, node: LoadBalancerNode) -> str:
 
 def is_balancers(tables: Tables, vpc_id: str, address: IPv4Address) -> bool:
     """Whether an address of a VPC is that of a load balancer."""
-    return any(
-        interface.kind is InterfaceKind.LOAD_BALANCER and address in interface.addresses
-        for interface in tables.in_vpc(vpc_id)
-    )
+    return address in Surroundings.of(tables, vpc_id).taken
 
 
 def crosses_zones(group: TargetGroup, balancer: LoadBalancer) -> bool:
@@ -104,14 +144,19 @@ def unused(
     if balancer is None:
         text = "Target group is not configured to receive traffic from the load balancer"
         return TargetHealth(UNUSED, NOT_IN_USE, text)
-    if is_balancers(tables, group.vpc_id, address_of(tables, target)):
+    around, address = Surroundings.of(tables, group.vpc_id), address_of(tables, target)
+    if address in around.taken:
         reason = "Target.IpUnusable"
         return TargetHealth(UNUSED, reason, DESCRIPTIONS[reason])
-    zone = zone_of(tables, group, target)
-    if zone is not None and zone not in {zone_of_node(tables, each) for each in balancer.nodes}:
+    if around.zone(address) not in _zones(tables, balancer):
         text = "Target is in an Availability Zone that is not enabled for the load balancer"
         return TargetHealth(UNUSED, NOT_IN_USE, text)
     return None
+
+
+def _zones(tables: Tables, balancer: LoadBalancer) -> set[str | None]:
+    """The zones of a load balancer's targets; what is in none is in all."""
+    return {None, *(zone_of_node(tables, each) for each in balancer.nodes)}
 
 
 def health_of(tables: Tables, group: TargetGroup, target: Target) -> TargetHealth:
@@ -131,17 +176,28 @@ def health_of(tables: Tables, group: TargetGroup, target: Target) -> TargetHealt
 
 
 def in_reach(
-    tables: Tables, group: TargetGroup, balancer: LoadBalancer, node: LoadBalancerNode
+    tables: Tables,
+    group: TargetGroup,
+    balancer: LoadBalancer,
+    node: LoadBalancerNode,
+    around: Surroundings | None = None,
 ) -> list[Target]:
-    """The targets that a node checks, and could use: those of its zone, or of all."""
-    zone, everywhere = zone_of_node(tables, node), crosses_zones(group, balancer)
-    return [
-        target
-        for target in group.targets
-        if target.state is not TargetState.DRAINING
-        and (everywhere or zone_of(tables, group, target) in (None, zone))
-        and unused(tables, group, target, balancer) is None
-    ]
+    """The targets that a node checks, and could use: those of its zone, or of all.
+
+    `around` are the surroundings in the VPC, where they are known.
+    """
+    usable = _zones(tables, balancer)
+    if not crosses_zones(group, balancer):
+        usable = {None, zone_of_node(tables, node)}
+    around = around or Surroundings.of(tables, group.vpc_id)
+    found = []
+    for target in group.targets:
+        if target.state is TargetState.DRAINING:
+            continue
+        address = address_of(tables, target)
+        if around.zone(address) in usable and address not in around.taken:
+            found.append(target)
+    return found
 
 
 def healthy(targets: Sequence[Target]) -> list[Target]:
@@ -159,13 +215,13 @@ def to_end(group: TargetGroup, reached: Sequence[Target]) -> list[Target]:
     """The targets whose flows of a node are ended: unhealthy ones, unless all are used, and what
     has drained.
     """
-    used = eligible(group, reached)
+    all_used = len(healthy(reached)) < group.attributes.minimum_healthy
     unhealthy = [
         target
         for target in reached
         if group.attributes.unhealthy_terminates
         and target.state is TargetState.UNHEALTHY
-        and target not in used
+        and not all_used
     ]
     return [*unhealthy, *(target for target in group.targets if target.ending)]
 
@@ -177,12 +233,12 @@ def answers(tables: Tables, balancer: LoadBalancer) -> list[LoadBalancerNode]:
         for listener in tables.listeners.values()
         if listener.load_balancer_id == balancer.id
     }
-    found = []
+    found, around = [], Surroundings.of(tables, balancer.vpc_id)
     for node in balancer.nodes:
         enough = True
         for key in groups:
             group = tables.target_groups[key]
-            good = healthy(in_reach(tables, group, balancer, node))
+            good = healthy(in_reach(tables, group, balancer, node, around))
             enough = enough and len(good) >= group.attributes.dns_minimum_healthy
         if enough:
             found.append(node)
