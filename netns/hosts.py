@@ -22,12 +22,12 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-from netns import ingress, links, namespace, offloads
+from netns import ingress, links, namespace, offloads, sysctl
 from netns.errors import NetnsError, from_errno
-from netns.interior import HOST_SETTINGS, created, route_socket
+from netns.interior import CHECKER_SETTINGS, HOST_SETTINGS, created, route_socket
 from netns.names import HOST_LINK, LAB_PREFIX, gateway_namespace, host_link, host_namespace
 from netns.netlink import RouteSocket
-from netns.spec import Host, HostSpec, check_host, hardware_address
+from netns.spec import Host, HostSpec, check_addresses, check_host, hardware_address
 
 
 def check_attachable(file: Path) -> None:
@@ -94,6 +94,35 @@ def remove_hosts(lab: str, numbers: Iterable[int]) -> None:
     with route_socket(gateway_namespace(lab)) as route:
         links.delete(route, [host_link(number) for number in wanted])
     namespace.delete([host_namespace(lab, number) for number in wanted])
+
+
+def prepare_checks(lab: str, number: int, addresses: Iterable[str]) -> None:
+    """Let a host of the lab's own send from these addresses, and from no port above 1023.
+
+    Addresses it was given before and that are not among these go. Raises `NetnsError`.
+    """
+    wanted = set(addresses)
+    check_addresses(wanted)
+    where = host_namespace(lab, number)
+
+    def write() -> None:
+        with sysctl.Writer() as writer:
+            writer.write(CHECKER_SETTINGS)
+
+    namespace.call(where, write)
+    with route_socket(where) as inside:
+        there = {
+            value.removesuffix("/32")
+            for index, value in links.addresses(inside)
+            if index == links.LOOPBACK_INDEX and value.endswith("/32")
+        }
+        inside.request(
+            [
+                *(links.address(links.LOOPBACK_INDEX, each, 32) for each in wanted - there),
+                *(links.without_address(links.LOOPBACK_INDEX, each, 32) for each in there - wanted),
+            ],
+            f"cannot set the addresses of {where}",
+        )
 
 
 def _make_namespace(where: str, spec: HostSpec) -> None:

@@ -39,6 +39,14 @@ HOST_SETTINGS = {
     **VPC_SETTINGS,
     "ipv4/ping_group_range": "0 2147483647",
 }
+CHECKER_SETTINGS = {
+    # The one cannot begin below the other.
+    "ipv4/ip_unprivileged_port_start": "1",
+    "ipv4/ip_local_port_range": "1 1023",
+    # 2: who asks for the next hop has the host's own address, whatever the packet's.
+    "ipv4/conf/all/arp_announce": "2",
+}
+"""Of a host from which checks come: its ports are told from those of whose addresses it has."""
 ENVIRONMENT_SETTINGS = {
     **_HOST,
     # Unprivileged ping, as systemd allows it on the host.

@@ -166,6 +166,14 @@ UI = Program(
     threads=True,
 )
 
+HEALTH_CHECKS = Program(
+    "health-checks",
+    # What it finds goes into a file that is open by then.
+    _COMMON | {"bind", "connect", "ftruncate"},
+    families=frozenset({socket.AF_INET}),
+    threads=True,
+)
+
 CAPTURE = Program(
     "capture",
     # The file is open by then; names are asked of the control API.

@@ -21,7 +21,7 @@ from __future__ import annotations
 from netns import environments, links, namespace, vpcs
 from netns.environments import Progress, add_environments, remove_environments, renew_links
 from netns.errors import NetnsError
-from netns.hosts import add_host, check_attachable, remove_hosts
+from netns.hosts import add_host, check_attachable, prepare_checks, remove_hosts
 from netns.interior import GATEWAY_SETTINGS, created, route_socket
 from netns.mending import Mended, mend
 from netns.names import (
@@ -86,6 +86,7 @@ __all__ = [
     "host_namespace",
     "make_punt_link",
     "mend",
+    "prepare_checks",
     "punt_namespace",
     "remove_addresses",
     "remove_environments",

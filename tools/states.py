@@ -25,6 +25,7 @@ from hyperplane_nat.model.states import (
     FUNCTION_STATES,
     INTERFACE_STATES,
     NAT_GATEWAY_STATES,
+    TARGET_STATES,
     UPDATE_STATES,
 )
 
@@ -173,6 +174,12 @@ def machines() -> list[Machine]:
         lifecycle("A function's update", "`LastUpdateStatus` of the Lambda API.", UPDATE_STATES),
         lifecycle("A network interface", "`Status` of the EC2 API.", INTERFACE_STATES),
         lifecycle("A NAT gateway", "`State` of the EC2 API.", NAT_GATEWAY_STATES),
+        lifecycle(
+            "A target of a load balancer",
+            "`TargetHealthStateEnum` of the Elastic Load Balancing API, but for `unused`, which\n"
+            "follows from other things, and `unavailable`, as checks cannot be turned off.",
+            TARGET_STATES,
+        ),
         lifecycle("An execution environment", "For one invocation at a time.", ENVIRONMENT_STATES),
     ]
 

@@ -50,6 +50,8 @@ COMMANDS: Mapping[str, _Verb] = {
     "detach": _Verb("hosts", "detach"),
     "route-tables": _Verb("routing", "route_tables"),
     "nat-gateways": _Verb("routing", "nat_gateways"),
+    "load-balancers": _Verb("balancing", "load_balancers"),
+    "target-health": _Verb("balancing", "target_health"),
     "functions": _Verb("resources", "functions"),
     "update-function-code": _Verb("publishing", "update_function_code"),
     "publish-version": _Verb("publishing", "publish_version"),

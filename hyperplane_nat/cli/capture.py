@@ -48,6 +48,12 @@ BUFFER_BYTES = 1 << 18
 
 STANDARD_OUTPUT = Path("-")
 
+WITHOUT_LINK = {
+    "nat-gateway": ("NAT gateway", "the internet gateway"),
+    "load-balancer": ("load balancer", "a target"),
+}
+"""Whose interface it is by its kind, and whose is captured on instead."""
+
 Row = dict[str, Any]
 
 
@@ -206,10 +212,11 @@ def _interface_link(
     else:
         raise UserError(f"unknown interface {wanted!r} (see: hyperplane-nat interfaces)")
     link = str(row["name"])
-    if row["kind"] == "nat-gateway":
+    if row["kind"] in WITHOUT_LINK:
+        whose, place = WITHOUT_LINK[row["kind"]]
         raise UserError(
-            f"{row['id']} is a NAT gateway's interface, which has no link "
-            "(capture on the internet gateway's: hyperplane-nat interfaces)"
+            f"{row['id']} is a {whose}'s interface, which has no link (capture on {place}'s: "
+            "hyperplane-nat interfaces)"
         )
     text = f"{row.get('id') or link}: the VPC's side"
     if only_slot is not None:

@@ -32,6 +32,7 @@ from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.flow_cache.program import attached
+from hyperplane_nat.model.entities import WITHOUT_LINK
 from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
 from netns import links, namespace, offloads, privileges
@@ -89,7 +90,7 @@ class Told:
     """All, the internet's hosts' too."""
     config: Config
     hosts: frozenset[int] = frozenset()
-    """Numbers of hosts."""
+    """Numbers of hosts, and of those that health checks come from."""
 
     @classmethod
     def by(cls, connection: Client) -> Self:
@@ -99,10 +100,14 @@ class Told:
         return cls(
             frozenset(row["number"] for row in rows),
             frozenset(row["number"] for row in rows if row["state"] not in IN_FLUX),
-            frozenset(row["name"] for row in interfaces if row["kind"] != "nat-gateway"),
+            frozenset(row["name"] for row in interfaces if row["kind"] not in WITHOUT_LINK),
             frozenset(row["VpcName"] for row in common.rows(connection.get("/v1/vpcs"))),
             Config.model_validate(connection.get("/v1/config")),
-            frozenset(row["Number"] for row in common.rows(connection.get("/v1/hosts"))),
+            frozenset(row["Number"] for row in common.rows(connection.get("/v1/hosts")))
+            | frozenset(
+                row["HealthCheckerNumber"]
+                for row in common.rows(connection.get("/v1/load-balancers"))
+            ),
         )
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hyperplane_nat.config.balancing import BalancerQuotas, LoadBalancer, TargetGroup
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.values import (
     AbsolutePath,
@@ -293,6 +294,8 @@ class Vpc(Section):
         "public addresses are reached.",
     )
     nat_gateway: list[NatGateway] = Field(default_factory=list)
+    target_group: list[TargetGroup] = Field(default_factory=list)
+    load_balancer: list[LoadBalancer] = Field(default_factory=list)
     route_table: list[RouteTable] = Field(default_factory=list)
 
     @property
@@ -494,7 +497,7 @@ class Pool(Section):
     )
 
 
-class Lifecycle(Section):
+class Lifecycle(BalancerQuotas):
     """How long things take on AWS, and the quotas, for everything that functions bring about."""
 
     time_scale: float = Field(

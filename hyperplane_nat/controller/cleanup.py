@@ -227,6 +227,8 @@ def _files(paths: LabPaths) -> list[Path]:
         "region.sqlite*",
         "resolver-*.figures",
         "resolver-*.names",
+        "health-*.checks",
+        "health-*.verdicts",
         "runtime.sock",
     )
     return sorted({path for pattern in patterns for path in paths.directory.glob(pattern)})

@@ -46,6 +46,8 @@ class Kind(StrEnum):
     INTERFACE_ADDED = "interface-added"
     INTERFACE_REMOVED = "interface-removed"
     NAT_GATEWAY = "nat-gateway"
+    LOAD_BALANCER = "load-balancer"
+    TARGET_HEALTH = "target-health"
     FLOW_LOG_LOSS = "flow-log-loss"
     FLOW_CACHE_OFF = "flow-cache-off"
     FLOW_CACHE_RESTORED = "flow-cache-restored"
@@ -60,6 +62,8 @@ LEVELS = {
     Kind.INTERFACE_ADDED: logging.INFO,
     Kind.INTERFACE_REMOVED: logging.INFO,
     Kind.NAT_GATEWAY: logging.INFO,
+    Kind.LOAD_BALANCER: logging.INFO,
+    Kind.TARGET_HEALTH: logging.INFO,
     Kind.RELOADED: logging.INFO,
 }
 """Of the log; warnings are those that are not here."""
@@ -76,7 +80,7 @@ class Event:
     message: str
     interface: str | None = None
     remote: str | None = None
-    """Address and port, protocol in front: `tcp 10.0.1.80:443`."""
+    """Address and port, protocol in front: `tcp 10.0.1.80:443`; of a target without."""
     environment: str | None = None
     function: str | None = None
     suppressed: int = 0

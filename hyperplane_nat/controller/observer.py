@@ -6,7 +6,8 @@ Theory of operation
 The forwarder speaks in numbers of slots and interfaces; here they get the names that an operator
 knows, and the function that has the environment. Interfaces come and go in several places, some of
 them in threads, so nobody is asked to tell: a look twice a second compares the names that there are
-with those that there were, states of NAT gateways and counters of losses with what they were.
+with those that there were, states of NAT gateways, load balancers and targets, and counters of
+losses with what they were.
 """
 
 from __future__ import annotations
@@ -39,24 +40,31 @@ class Observer:
         *,
         interfaces: Callable[[], Mapping[int, str]],
         nat_gateways: Callable[[], Mapping[str, str]],
+        load_balancers: Callable[[], Mapping[str, str]] = dict,
+        targets: Callable[[], Mapping[tuple[str, str], str]] = dict,
         function_of: Callable[[int], str | None],
         host_of: Callable[[int], str | None],
         counters: Callable[[], Mapping[str, int]],
     ) -> None:
         """
         `interfaces` names the network interfaces by number, `nat_gateways` has what each of them is
-        by its name and id, `function_of` the function that has a slot, `host_of` the host whose
+        by its name and id, and so have `load_balancers`, and `targets` by the name of their group
+        and address and port; `function_of` the function that has a slot, `host_of` the host whose
         flows begin under such a number; `counters` are those of the state map, empty while there is
         none.
         """
         self.events = events
         self._interfaces = interfaces
         self._nat_gateways = nat_gateways
+        self._load_balancers = load_balancers
+        self._targets = targets
         self._function_of = function_of
         self._host_of = host_of
         self._counters = counters
         self._known: frozenset[str] = frozenset()
         self._states: Mapping[str, str] = {}
+        self._balancer_states: Mapping[str, str] = {}
+        self._target_states: Mapping[tuple[str, str], str] = {}
         self._lost: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -140,6 +148,7 @@ class Observer:
                 text = f"NAT gateway {name} is {state}"
                 self.events.report(Event(kind=Kind.NAT_GATEWAY, message=text, interface=name))
         self._states = states
+        self._look_at_balancers()
         counters = self._counters()
         if counters:
             lost = counters.get("flow_records_lost", 0) + counters.get("flow_log_lines_lost", 0)
@@ -149,6 +158,26 @@ class Observer:
                 self.events.report(event, lost - self._lost)
             self._lost = lost
         self.events.flush()
+
+    def _look_at_balancers(self) -> None:
+        states = self._load_balancers()
+        for name, state in states.items():
+            if self._balancer_states.get(name) != state:
+                text = f"load balancer {name} is {state}"
+                self.events.report(Event(kind=Kind.LOAD_BALANCER, message=text, interface=name))
+        self._balancer_states = states
+        targets = self._targets()
+        for (group, remote), state in targets.items():
+            if self._target_states.get((group, remote)) != state:
+                self._report_target(group, remote, f"is {state}")
+        for group, remote in self._target_states.keys() - targets.keys():
+            self._report_target(group, remote, "is no longer registered")
+        self._target_states = targets
+
+    def _report_target(self, group: str, remote: str, what: str) -> None:
+        text = f"target {remote} of target group {group} {what}"
+        event = Event(kind=Kind.TARGET_HEALTH, message=text, interface=group, remote=remote)
+        self.events.report(event)
 
     def _report_interface(self, kind: Kind, name: str, what: str) -> None:
         text = f"network interface {name} {what}"

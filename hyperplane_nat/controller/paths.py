@@ -118,6 +118,19 @@ class LabPaths:
         found = self.directory.glob("resolver-*.names")
         return sorted(path.stem.removeprefix("resolver-") for path in found)
 
+    def health_checks(self, vpc: str) -> Path:
+        """What the health checker of a VPC checks."""
+        return self.directory / f"health-{vpc}.checks"
+
+    def health_verdicts(self, vpc: str) -> Path:
+        """What the health checker of a VPC has found."""
+        return self.directory / f"health-{vpc}.verdicts"
+
+    def health_checkers(self) -> list[str]:
+        """The VPCs whose health checkers were told what they check."""
+        found = self.directory.glob("health-*.checks")
+        return sorted(path.stem.removeprefix("health-") for path in found)
+
     def logs(self) -> dict[Path, Path | None]:
         """The logs there can be, each with the pid file of who was started last to write it."""
         services = self.directory.glob("service-*.log")

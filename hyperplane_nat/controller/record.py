@@ -117,3 +117,20 @@ def _differences(now: Section, wanted: Section, prefix: str) -> Iterator[str]:
 def section_of(field: str) -> str:
     """The section that a field of `differences` is in."""
     return field.partition(".")[0]
+
+
+def as_it_is(document: Mapping[str, Any], running: Config) -> dict[str, Any]:
+    """The document with the environments and interfaces of the running lab where it says none.
+
+    Defaults would change them, with a first function or subnet.
+    """
+    result = dict(document)
+    lab = result.get("lab", {})
+    if not isinstance(lab, Mapping):
+        return result
+    result["lab"] = {"environments": running.lab.environments, **lab}
+    if "network_interface" not in result:
+        result["network_interface"] = [
+            interface.model_dump(mode="json") for interface in running.network_interface
+        ]
+    return result

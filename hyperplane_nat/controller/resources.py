@@ -22,6 +22,7 @@ from hyperplane_nat.config.resources import (
 )
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.sections import NetworkInterface
+from hyperplane_nat.controller.balancing import load_balancer_of, target_group_of
 from hyperplane_nat.model.resources import (
     AccountResource,
     AliasResource,
@@ -64,6 +65,7 @@ def lifecycle_of(config: Config) -> LifecycleSettings:
         **config.lifecycle.model_dump(),
         blocked_tcp_ports=tuple(config.aws_lambda.blocked_tcp_ports),
         icmp=config.aws_lambda.icmp,
+        region=config.aws_lambda.region,
     )
 
 
@@ -81,6 +83,8 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         services=tuple(_server(service) for service in vpc.service),
         hosts=tuple(_host(host) for host in vpc.host),
         internet_gateway=vpc.internet_gateway,
+        target_groups=tuple(map(target_group_of, vpc.target_group)),
+        load_balancers=tuple(map(load_balancer_of, vpc.load_balancer)),
         nat_gateways=tuple(_nat_gateway(gateway) for gateway in vpc.nat_gateway),
         route_tables=tuple(_route_table(table) for table in vpc.route_table),
         enable_dns_support=vpc.enable_dns_support,

@@ -31,7 +31,9 @@ from hyperplane_nat.controller.forwarder import equipment
 from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, ForwarderSupervisor
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.handlers import HandlerPlaces
+from hyperplane_nat.controller.health import HealthWatch
 from hyperplane_nat.controller.network import reconcile, resolvers
+from hyperplane_nat.controller.network.health_checks import Place
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.network.punt import Punt
@@ -43,6 +45,7 @@ from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.views import lab as views
 from hyperplane_nat.controller.views import port_usage, sums
+from hyperplane_nat.controller.views.balancing import TargetStates, load_balancer_states
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
 from hyperplane_nat.controller.views.snapshot import Running, snapshot
@@ -123,6 +126,8 @@ class Service:
             self.events,
             interfaces=self._interface_names,
             nat_gateways=lambda: views.nat_gateway_states(self._region),
+            load_balancers=lambda: load_balancer_states(self._region),
+            targets=TargetStates(self._region),
             function_of=self._function_of,
             host_of=lambda number: (
                 None if self._map is None else views.host_at(self._region, self._map, number)
@@ -172,6 +177,7 @@ class Service:
         )
         """The functions at work, and the region behind them."""
         self.cold_starts = self.at_work.cold_starts
+        self._health = HealthWatch(paths, self._region, self._note_health)
         self._places = HandlerPlaces(paths, self.at_work, self._observer.note_missing)
         self.at_work.provisioning.runtime = self._places
         self._advance = ClockAdvance(
@@ -211,6 +217,7 @@ class Service:
             self._observer.note_uncached(self.punt.missing)
         self._figures.start()
         self._places.start()
+        self._health.start()
 
     async def halt(self) -> None:
         """Stop whatever happens by itself; the processes are not touched."""
@@ -218,6 +225,7 @@ class Service:
         await self.punt.stop()
         await self._figures.stop()
         await self._places.stop()
+        await self._health.stop()
         await self.at_work.stop()
 
     async def open_map(self) -> None:
@@ -270,6 +278,11 @@ class Service:
 
     def _forwarder_state(self) -> Mapping[str, object]:
         return {**self.network.everything(), "clock_offset_ms": self._advance.offset_ms}
+
+    async def _note_health(self, found: Mapping[str, Mapping[Place, str]]) -> object:
+        return await self.at_work.command(
+            lambda commands: commands.note_health(found), token=None, request=None
+        )
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
         return {} if self._map is None else views.connections(self._map, attached)
@@ -461,7 +474,7 @@ class Service:
                     self.events.report(Event(kind=Kind.CLOCK_ADVANCED, message=text))
 
     def _applicable(self, document: Mapping[str, Any]) -> Config:
-        config = validated(_as_it_is(document, self._config), "")
+        config = validated(record.as_it_is(document, self._config), "")
         changed = [
             field
             for field in record.differences(self._config, config)
@@ -572,20 +585,3 @@ class Service:
         """Remove the lab and return when it is gone."""
         self._stop.set()
         await asyncio.shield(self._gone)
-
-
-def _as_it_is(document: Mapping[str, Any], running: Config) -> dict[str, Any]:
-    """The document with the environments and interfaces of the running lab where it says none.
-
-    Defaults would change them, with a first function or subnet.
-    """
-    result = dict(document)
-    lab = result.get("lab", {})
-    if not isinstance(lab, Mapping):
-        return result
-    result["lab"] = {"environments": running.lab.environments, **lab}
-    if "network_interface" not in result:
-        result["network_interface"] = [
-            interface.model_dump(mode="json") for interface in running.network_interface
-        ]
-    return result

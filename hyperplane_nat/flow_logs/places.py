@@ -20,7 +20,7 @@ KNOWN_SECONDS = 5.0
 """What is made and gone again within one interval is known if it was there for that long, and so is
 what a lab has that is taken down, when nobody can be asked."""
 
-WITHOUT_ROWS = frozenset({"router", "internet-gateway", "nat-gateway"})
+WITHOUT_ROWS = frozenset({"router", "internet-gateway", "nat-gateway", "load-balancer"})
 """Kinds of network interfaces that no line is of."""
 
 _Addresses = dict[str, dict[int, int]]
@@ -87,11 +87,15 @@ class Places:
         try:
             rows = self._get("/v1/interfaces")
             hosts = self._get("/v1/hosts")
+            balancers = self._get("/v1/load-balancers")
         except ClientError:
             return
         for row in rows:
             if row["kind"] in WITHOUT_ROWS:
                 self._without_rows |= {row["number"], *row.get("secondary_numbers", ())}
+        # Whose health checks they are has no interface on AWS either.
+        checkers = {self._interfaces_max + row["HealthCheckerNumber"] for row in balancers}
+        self._without_rows |= checkers
         rows = [row for row in rows if row["kind"] not in WITHOUT_ROWS]
         self.present = {row["number"]: _place(row) for row in rows}
         self._hosts = {}

@@ -13,6 +13,7 @@ AWS's figure.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,3 +129,68 @@ class RemoteCount:
     remote: str
     """Address and port; `any` for limits and for ports of endpoint-independent mappings."""
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMetric:
+    """One metric of AWS/NetworkELB, of a load balancer's node."""
+
+    aws: str
+    """AWS's name."""
+    help: str
+    counter: str
+    """The node's counter in the state map."""
+    kind: Literal["counter", "gauge"] = "counter"
+
+    @property
+    def name(self) -> str:
+        """Our name, without the prefix and a counter's `_total`."""
+        words = re.findall("TCP|ELB|UDP|[A-Z][a-z]+", self.aws)
+        return "networkelb_" + "_".join(word.lower() for word in words if word != "Count")
+
+
+NODES: tuple[NodeMetric, ...] = (
+    NodeMetric("ActiveFlowCount", "Flows of a node, of any protocol.", "active_flows", "gauge"),
+    NodeMetric("ActiveFlowCount_TCP", "TCP flows of a node.", "active_flows_tcp", "gauge"),
+    NodeMetric("NewFlowCount_TCP", "TCP flows that have begun.", "new_flows_tcp"),
+    NodeMetric("NewFlowCount_UDP", "UDP flows that have begun.", "new_flows_udp"),
+    NodeMetric("ProcessedBytes", "Bytes that a node has passed on.", "processed_bytes"),
+    NodeMetric("ProcessedPackets", "Packets that a node has passed on.", "processed_packets"),
+    NodeMetric("TCP_Client_Reset_Count", "Resets sent by clients.", "tcp_client_resets"),
+    NodeMetric("TCP_ELB_Reset_Count", "Resets sent by the load balancer.", "tcp_elb_resets"),
+    NodeMetric("TCP_Target_Reset_Count", "Resets sent by targets.", "tcp_target_resets"),
+    NodeMetric(
+        "PortAllocationErrorCount",
+        "New flows refused because no source port was left towards a target.",
+        "port_allocation_errors",
+    ),
+    NodeMetric(
+        "SecurityGroupBlockedFlowCount",
+        "New flows refused by the load balancer's security groups.",
+        "security_group_blocked",
+    ),
+)
+"""CloudWatch metrics for your Network Load Balancer; AWS's SecurityGroupBlockedFlowCount has
+directions and protocols besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """What a node has counted."""
+
+    load_balancer: str
+    """VPC/name."""
+    zone: str
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCount:
+    """Targets that a node could use: HealthyHostCount and UnHealthyHostCount."""
+
+    load_balancer: str
+    target_group: str
+    """Both VPC/name."""
+    zone: str
+    healthy: int
+    unhealthy: int

@@ -29,9 +29,12 @@ from hyperplane_nat import __version__
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordFigures
 from hyperplane_nat.metrics.cloudwatch import (
     CLOUDWATCH,
+    NODES,
     AddressPorts,
+    NodeFigures,
     RemoteCount,
     RemotePortsTaken,
+    TargetCount,
 )
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.metrics.families import METRICS, PREFIX, MetricSpec
@@ -55,6 +58,8 @@ class LabSnapshot:
     environments_by_interface: Mapping[str, int] = field(default_factory=dict)
     hosts: Mapping[tuple[str, str], Mapping[str, int]] = field(default_factory=dict)
     """By VPC and name: counters, and flows."""
+    targets: Sequence[TargetCount] = ()
+    nodes: Sequence[NodeFigures] = ()
     services: Mapping[str, tuple[bool, int]] = field(default_factory=dict)
     """By label: whether it runs, and its restarts."""
     interfaces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -112,6 +117,20 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
         **{
             f"host_{name}": [(host, counters[name]) for host, counters in snapshot.hosts.items()]
             for name in ("drops", "flows")
+        },
+        **{
+            each.name: [
+                ((node.load_balancer, node.zone), node.counters.get(each.counter, 0))
+                for node in snapshot.nodes
+            ]
+            for each in NODES
+        },
+        **{
+            f"networkelb_{name}_host": [
+                ((each.load_balancer, each.target_group, each.zone), getattr(each, name))
+                for each in snapshot.targets
+            ]
+            for name in ("healthy", "unhealthy")
         },
         "service_up": [((name,), float(state[0])) for name, state in snapshot.services.items()],
         "service_restarts": [((name,), state[1]) for name, state in snapshot.services.items()],

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH
+from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH, NODES
 
 PREFIX = "hyperplane_nat_"
 
@@ -46,6 +46,16 @@ _DIRECTION = "(in_from_source|out_to_destination|in_from_destination|out_to_sour
 
 METRICS: tuple[MetricSpec, ...] = (
     *(MetricSpec(each.name, each.kind, each.help, ("interface",)) for each in CLOUDWATCH),
+    *(MetricSpec(each.name, each.kind, each.help, ("load_balancer", "zone")) for each in NODES),
+    *(
+        MetricSpec(
+            f"networkelb_{state}_host",
+            "gauge",
+            f"Targets that are {state} and in the reach of a node.",
+            ("load_balancer", "target_group", "zone"),
+        )
+        for state in ("healthy", "unhealthy")
+    ),
     MetricSpec(
         "natgateway_remote_error_port_allocation",
         "counter",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hyperplane_nat.engine.state.constants import counter_names
-from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH
+from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH, NODES
 from hyperplane_nat.metrics.families import METRICS
 
 
@@ -53,6 +53,17 @@ def markdown() -> str:
     ]
     by_name = {spec.name: spec.exported for spec in METRICS}
     lines += [f"| `{each.aws}` | `{by_name[each.name]}` |" for each in CLOUDWATCH]
+    lines += [
+        "",
+        "What it publishes of a Network Load Balancer (`AWS/NetworkELB`) is here for each node, by "
+        "load balancer and zone; `HealthyHostCount` and `UnHealthyHostCount` by target group too.",
+        "",
+        "| CloudWatch | here |",
+        "|---|---|",
+        *(f"| `{node.aws}` | `{by_name[node.name]}` |" for node in NODES),
+        f"| `HealthyHostCount` | `{by_name['networkelb_healthy_host']}` |",
+        f"| `UnHealthyHostCount` | `{by_name['networkelb_unhealthy_host']}` |",
+    ]
     reasons = [name.removeprefix("drop_") for name in counter_names() if name.startswith("drop_")]
     lines += [
         "",

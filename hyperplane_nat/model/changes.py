@@ -16,6 +16,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
+from hyperplane_nat.model.balancer_entities import LoadBalancer, TargetGroup
+from hyperplane_nat.model.balancers import Balancers
 from hyperplane_nat.model.entities import (
     LAMBDA_ACCOUNT_ID,
     Account,
@@ -59,9 +61,20 @@ from hyperplane_nat.model.states import (
     UpdateStatus,
     following,
 )
+from hyperplane_nat.model.target_health import balancer_of
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
-P = TypeVar("P", Subnet, SecurityGroup, Host, Service, RouteTable, NatGateway)
+P = TypeVar(
+    "P",
+    Subnet,
+    SecurityGroup,
+    Host,
+    Service,
+    RouteTable,
+    NatGateway,
+    LoadBalancer,
+    TargetGroup,
+)
 N = TypeVar(
     "N",
     Account,
@@ -74,6 +87,8 @@ N = TypeVar(
     RouteTable,
     InternetGateway,
     NatGateway,
+    LoadBalancer,
+    TargetGroup,
 )
 
 
@@ -87,6 +102,7 @@ class Changes:
         self.declared = declared
         self.gateways = Gateways(lifecycle, declared=declared)
         self.nat_gateways = NatGateways(lifecycle, self.gateways, declared=declared)
+        self.balancers = Balancers(lifecycle, declared=declared)
 
     def new_id(self, prefix: str) -> str:
         """An id that nothing has."""
@@ -381,6 +397,7 @@ class Changes:
             case Subnet():
                 self.gateways.forget_subnet(item)
             case Host():
+                self.balancers.forget_host(item)
                 self.gateways.forget_host(item)
             case _:
                 self.tables.remove(item)
@@ -413,6 +430,7 @@ class Changes:
                         ("security group", tables.groups),
                         ("host", tables.hosts),
                         ("service", tables.services),
+                        ("target group", tables.target_groups),
                     )
                     for part in parts.values()
                     if part.vpc_id == item.id
@@ -422,7 +440,13 @@ class Changes:
                         yield f"route table {table.name}"
                 if (attached := tables.internet_gateway_of(item.id)) is not None:
                     yield f"internet gateway {attached.name}"
+            case TargetGroup():
+                if (balancer := balancer_of(tables, item)) is not None:
+                    yield f"load balancer {balancer.name}"
             case Subnet():
+                for balancer in tables.load_balancers.values():
+                    if item.id in {node.subnet_id for node in balancer.nodes}:
+                        yield f"load balancer {balancer.name}"
                 for gateway in tables.nat_gateways_in(item.vpc_id):
                     if gateway.subnet_id == item.id:
                         yield f"NAT gateway {gateway.name}"

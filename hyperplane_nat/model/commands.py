@@ -21,6 +21,7 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any, Literal
 
+from hyperplane_nat.model.balancer_commands import BalancerCommands
 from hyperplane_nat.model.changes import parts_of
 from hyperplane_nat.model.declaration import vpc_resource
 from hyperplane_nat.model.entities import (
@@ -35,7 +36,6 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError
-from hyperplane_nat.model.gateway_commands import GatewayCommands
 from hyperplane_nat.model.invocation import code_with
 from hyperplane_nat.model.lookups import duplicate
 from hyperplane_nat.model.resources import (
@@ -69,7 +69,7 @@ DEFAULT_GROUP = "default"
 DEFAULT_DESCRIPTION = "default VPC security group"
 
 
-class Commands(GatewayCommands):
+class Commands(BalancerCommands):
     """Commands on one region, all in one transaction. Errors: `ModelError`."""
 
     # -- accounts

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hyperplane_nat.model.balancer_description import listener, load_balancer, target_group
+from hyperplane_nat.model.balancer_entities import Listener, LoadBalancer, TargetGroup
 from hyperplane_nat.model.changes import by_name
 from hyperplane_nat.model.entities import (
     INTERFACE_TYPE,
@@ -50,6 +52,12 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
     """One resource, as the list of its kind has it."""
     tables = region.tables
     match item:
+        case LoadBalancer():
+            return load_balancer(region, item)
+        case Listener():
+            return listener(region, item)
+        case TargetGroup():
+            return target_group(region, item)
         case Account():
             return {"Id": item.id, "Name": item.name, "Declared": item.declared}
         case Vpc():

@@ -154,6 +154,23 @@ def dangling(tables: Tables) -> Iterable[str]:
         for each in nat_gateway.addresses:
             if each.allocation_id and each.allocation_id not in tables.elastic_addresses:
                 yield f"{nat_gateway.id} has missing {each.allocation_id}"
+    for balancer in tables.load_balancers.values():
+        for node in balancer.nodes:
+            if node.subnet_id not in tables.subnets or node.interface_id not in tables.interfaces:
+                yield f"{balancer.id} is in missing {node.subnet_id}, or has no interface there"
+        if balancer.vpc_id not in tables.health_checkers:
+            yield f"{balancer.id} has no health checker"
+    for listener in tables.listeners.values():
+        if listener.load_balancer_id not in tables.load_balancers:
+            yield f"{listener.id} is of missing {listener.load_balancer_id}"
+        if listener.target_group_id not in tables.target_groups:
+            yield f"{listener.id} forwards to missing {listener.target_group_id}"
+    for target_group in tables.target_groups.values():
+        if target_group.vpc_id not in tables.vpcs:
+            yield f"{target_group.id} is in missing {target_group.vpc_id}"
+        for target in target_group.targets:
+            if target.id.startswith("i-") and target.id not in tables.hosts:
+                yield f"{target_group.id} has missing {target.id}"
     for function in tables.functions.values():
         for subnet_id in function.target.subnet_ids + function.config.subnet_ids:
             if subnet_id not in tables.subnets:

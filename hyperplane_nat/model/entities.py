@@ -17,6 +17,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
+from hyperplane_nat.model.balancer_entities import (
+    HealthChecker,
+    Listener,
+    LoadBalancer,
+    TargetGroup,
+)
 from hyperplane_nat.model.gateway_entities import (
     ElasticAddress,
     InternetGateway,
@@ -322,9 +328,17 @@ class InterfaceKind(StrEnum):
     """A VPC with an internet gateway: it is in the internet, and has its public addresses."""
     NAT_GATEWAY = "nat-gateway"
     """What a NAT gateway serves. It has no link."""
+    LOAD_BALANCER = "load-balancer"
+    """A node of a load balancer. It has no link."""
 
 
-INTERFACE_TYPES = {InterfaceKind.NAT_GATEWAY: "natGateway"}
+WITHOUT_LINK = frozenset({InterfaceKind.NAT_GATEWAY, InterfaceKind.LOAD_BALANCER})
+"""Interfaces that are in the forwarder alone."""
+
+INTERFACE_TYPES = {
+    InterfaceKind.NAT_GATEWAY: "natGateway",
+    InterfaceKind.LOAD_BALANCER: "network_load_balancer",
+}
 """Of those that are not Lambda's."""
 
 
@@ -462,12 +476,21 @@ Resource = (
     | InternetGateway
     | ElasticAddress
     | NatGateway
+    | TargetGroup
+    | LoadBalancer
+    | Listener
     | Function
 )
 """What customers own."""
 
 Entity = (
-    Resource | NetworkInterface | ExecutionEnvironment | RetiredNumber | RetiredHost | Declaration
+    Resource
+    | NetworkInterface
+    | ExecutionEnvironment
+    | HealthChecker
+    | RetiredNumber
+    | RetiredHost
+    | Declaration
 )
 
 KINDS: dict[str, type[Entity]] = {
@@ -481,6 +504,10 @@ KINDS: dict[str, type[Entity]] = {
     "internet_gateway": InternetGateway,
     "elastic_address": ElasticAddress,
     "nat_gateway": NatGateway,
+    "target_group": TargetGroup,
+    "load_balancer": LoadBalancer,
+    "listener": Listener,
+    "health_checker": HealthChecker,
     "function": Function,
     "interface": NetworkInterface,
     "environment": ExecutionEnvironment,

@@ -60,6 +60,9 @@ SECTIONS = {
     "service": "vpc.service",
     "route-table": "vpc.route_table",
     "nat-gateway": "vpc.nat_gateway",
+    "target-group": "vpc.target_group",
+    "load-balancer": "vpc.load_balancer",
+    "listener": "vpc.load_balancer",
     "internet-gateway": "vpc",
     "public-address": "vpc.host",
 }

@@ -70,6 +70,7 @@ _STANDING = (
     InterfaceKind.ROUTER,
     InterfaceKind.INTERNET_GATEWAY,
     InterfaceKind.NAT_GATEWAY,
+    InterfaceKind.LOAD_BALANCER,
 )
 """Interfaces that do not go when they have no user."""
 
@@ -220,8 +221,13 @@ class Lifecycle:
         """A host goes, and with the last one of its VPC the interface to the VPC's router."""
         self.tables.remove(host)
         self.tables.put(RetiredHost(host.number, host.attached))
-        interface = self.tables.router_interface(host.vpc_id)
-        if interface is not None and not self.tables.hosts_in(host.vpc_id):
+        self.leave_router(host.vpc_id)
+
+    def leave_router(self, vpc_id: str) -> None:
+        """The interface to a VPC's router goes with the last that needs it."""
+        interface = self.tables.router_interface(vpc_id)
+        needed = self.tables.hosts_in(vpc_id) or vpc_id in self.tables.health_checkers
+        if interface is not None and not needed:
             self.tables.remove(interface)
             self.tables.put(RetiredNumber(interface.number))
 

@@ -43,6 +43,7 @@ class Lookups:
         self._changes = Changes(lifecycle, declared=False)
         self._gateways = self._changes.gateways
         self._nat_gateways = self._changes.nat_gateways
+        self._balancers = self._changes.balancers
 
     def account(self, named: str) -> Account:
         """By id or name. InvalidParameterValue."""

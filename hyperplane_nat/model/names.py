@@ -8,6 +8,10 @@ hosts are `NAME.internet.internal` and plain `NAME`, in every VPC and for functi
 them: whether they can be reached from there is a matter of routes. Names of another VPC are no
 names.
 
+A load balancer has the names that AWS gives it, of which one has an address for each zone, and
+each zone has one ("Network Load Balancers", "DNS name"), and `NAME.VPC.internal`. Zones without
+healthy targets enough are left out.
+
 With `enable_dns_hostnames` every address of a VPC has the private name that AWS gives it as well
 ("DNS attributes for your VPC"). These follow from the address, so nobody lists them: whatever comes
 and goes in a VPC changes only what is named here.
@@ -19,8 +23,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from hyperplane_nat.model.balancer_entities import LoadBalancer
 from hyperplane_nat.model.entities import Vpc
+from hyperplane_nat.model.states import LoadBalancerState
 from hyperplane_nat.model.tables import Tables
+from hyperplane_nat.model.target_health import answers, zone_of_node
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
 LINK_LOCAL = IPv4Address("169.254.169.253")
@@ -42,16 +49,25 @@ class WantedResolver:
     of a host comes first."""
     hostnames: bool
     """Whether the addresses of `clients` have the private names of AWS."""
+    balanced: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Names of load balancers, each with the addresses of nodes."""
 
 
-def resolver_of(tables: Tables, vpc: Vpc) -> WantedResolver | None:
+def resolver_of(tables: Tables, vpc: Vpc, region: str) -> WantedResolver | None:
     """The resolver of a VPC; None when it is to have none (`enableDnsSupport`)."""
     if not vpc.enable_dns_support:
         return None
+    names = _names(tables, vpc)
+    balanced = {
+        name: addresses
+        for name, addresses in _balanced(tables, vpc, region).items()
+        if name not in names
+    }
     return WantedResolver(
         addresses=resolver_addresses(vpc),
         clients=INTERNET_EGRESS if vpc.name == INTERNET else str(vpc.cidr),
-        names=tuple(_names(tables, vpc).items()),
+        names=tuple(names.items()),
+        balanced=tuple(balanced.items()),
         hostnames=vpc.enable_dns_hostnames,
     )
 
@@ -76,6 +92,26 @@ def _names(tables: Tables, vpc: Vpc) -> dict[str, str]:
                 found[name] = str(address)
                 found[f"{name}.{INTERNET}.{DOMAIN}"] = str(address)
     return found
+
+
+def _balanced(tables: Tables, vpc: Vpc, region: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for balancer in tables.load_balancers.values():
+        if balancer.vpc_id != vpc.id or balancer.state is not LoadBalancerState.ACTIVE:
+            continue
+        name = dns_name(balancer, region)
+        addresses = tuple(str(node.address) for node in answers(tables, balancer))
+        found[name] = addresses
+        found.setdefault(f"{balancer.name.lower()}.{vpc.name}.{DOMAIN}", addresses)
+        for node in balancer.nodes:
+            zone = f"{region}{zone_of_node(tables, node)}"
+            found[f"{zone}.{name}"] = (str(node.address),)
+    return found
+
+
+def dns_name(balancer: LoadBalancer, region: str) -> str:
+    """`DNSName` of a load balancer, in small letters."""
+    return f"{balancer.name.lower()}-{balancer.id}.elb.{region}.amazonaws.com"
 
 
 def _of(tables: Tables, vpc: Vpc) -> Iterator[tuple[str, IPv4Address]]:

@@ -32,6 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from hyperplane_nat.model.balancer_planner import BalancerPlanner
 from hyperplane_nat.model.changes import Changes, N, by_name, parts_of
 from hyperplane_nat.model.entities import (
     Account,
@@ -76,8 +77,8 @@ class PlanLine:
     """"create", "change" or "delete"."""
     kind: str
     """"account", "vpc", "subnet", "security-group", "internet-gateway", "host", "service",
-    "internet-host", "public-address", "nat-gateway", "route-table", "function", "version" and
-    "alias"."""
+    "internet-host", "public-address", "nat-gateway", "route-table", "target-group",
+    "load-balancer", "listener", "function", "version" and "alias"."""
     name: str
     """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
     detail: str = ""
@@ -103,6 +104,9 @@ class Planner:
         self._hosts: dict[tuple[str, str], Host] = {}
         self._services: set[str] = set()
         self._gateways = GatewayPlanner(self._changes, self._line, self._still_used)
+        self._balancers = BalancerPlanner(
+            self._changes, self._line, self._subnets, self._groups, self._hosts
+        )
 
     def run(self) -> tuple[PlanLine, ...]:
         """Do it; the lines in the order of the steps."""
@@ -130,6 +134,7 @@ class Planner:
         for vpc in self._wanted.vpcs:
             self._gateways.make_nat_gateways(self._vpcs[vpc.name], vpc, self._subnets)
             self._gateways.make_tables(self._vpcs[vpc.name], vpc, self._subnets, self._hosts)
+            self._balancers.make(self._vpcs[vpc.name], vpc)
         self._delete_functions()
         for function in self._wanted.functions:
             try:
@@ -188,6 +193,7 @@ class Planner:
         there = self._vpcs
         wanted = {there[vpc.name].id: vpc for vpc in self._wanted.vpcs if vpc.name in there}
         self._gateways.delete_unused(wanted)
+        self._balancers.delete_unused(wanted)
         self._delete_groups()
         self._delete_subnets()
         self._delete_vpcs(internet)

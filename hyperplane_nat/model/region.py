@@ -19,12 +19,13 @@ Nothing happens by itself: call `advance` at `next_deadline`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from hyperplane_nat.model import provisioned
+from hyperplane_nat.model.balancer_entities import LoadBalancer, TargetGroup
 from hyperplane_nat.model.changes import Changes
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of, tables_of
@@ -434,6 +435,15 @@ class Region:
             if retired is not None:
                 self.tables.remove(retired)
 
+    # -- targets of load balancers
+
+    def targets_ended(self, ended: Iterable[tuple[str, tuple[str, int]]]) -> None:
+        """The flows of targets that had drained, by group and target, were ended: they are gone."""
+        with self._command():
+            balancers = Changes(self._lifecycle, declared=False).balancers
+            for group_id, place in ended:
+                balancers.target_ended(group_id, place)
+
     # -- time
 
     def advance(self) -> None:
@@ -446,10 +456,14 @@ class Region:
             while (deadline := self.tables.next_deadline()) is not None and deadline <= now:
                 self._lifecycle.now = deadline
                 entity = self.tables.due(now)
-                if isinstance(entity, NatGateway):
-                    Changes(self._lifecycle, declared=False).nat_gateways.expire(entity)
-                else:
-                    self._lifecycle.expire(entity)
+                changes = Changes(self._lifecycle, declared=False)
+                match entity:
+                    case NatGateway():
+                        changes.nat_gateways.expire(entity)
+                    case LoadBalancer() | TargetGroup():
+                        changes.balancers.expire(entity)
+                    case _:
+                        self._lifecycle.expire(entity)
                 self._lifecycle.settle()
 
     def next_deadline(self) -> float | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
+from hyperplane_nat.model.balancer_resources import LoadBalancerResource, TargetGroupResource
+
 DEFAULT_ACCOUNT = "default"
 DEFAULT_ACCOUNT_ID = "111122223333"
 ANYWHERE = IPv4Network("0.0.0.0/0")
@@ -187,6 +189,8 @@ class VpcResource:
     hosts: tuple[HostResource, ...] = ()
     internet_gateway: bool = False
     nat_gateways: tuple[NatGatewayResource, ...] = ()
+    target_groups: tuple[TargetGroupResource, ...] = ()
+    load_balancers: tuple[LoadBalancerResource, ...] = ()
     route_tables: tuple[RouteTableResource, ...] = ()
     enable_dns_support: bool = True
     enable_dns_hostnames: bool = False

@@ -141,6 +141,9 @@ class Compiler:
 
     def host_policy(self, host: Host) -> HostPolicy:
         """The policy of one host."""
+        return self._both_ways(host)
+
+    def _both_ways(self, host: Host | NetworkInterface) -> HostPolicy:
         guarded = self._guarded(host)
         if not host.group_ids:
             return HostPolicy(Policy(None, guarded), None)
@@ -149,6 +152,10 @@ class Compiler:
         )
         outward = Policy(self._all_egress(host.vpc_id, host.group_ids), guarded)
         return HostPolicy(outward, ingress)
+
+    def node_policy(self, node: NetworkInterface) -> HostPolicy:
+        """The policy of a load balancer's node; nothing is in the way of one without groups."""
+        return self._both_ways(node)
 
     def _guarded(self, member: NetworkInterface | Host) -> tuple[Guard, ...]:
         return tuple(
@@ -176,9 +183,9 @@ class Compiler:
         """What each egress rule of the groups of an interface or a host comes to."""
         return self._grants(member.vpc_id, member.group_ids, ingress=False)
 
-    def ingress_grants(self, host: Host) -> Iterable[Grant]:
-        """What each ingress rule of a host's groups comes to."""
-        return self._grants(host.vpc_id, host.group_ids, ingress=True)
+    def ingress_grants(self, member: NetworkInterface | Host) -> Iterable[Grant]:
+        """What each ingress rule of the groups of a host or a node comes to."""
+        return self._grants(member.vpc_id, member.group_ids, ingress=True)
 
     def guard_grants(
         self, member: NetworkInterface | Host, address: IPv4Address
@@ -221,7 +228,7 @@ class Compiler:
             for interface in self._tables.in_vpc(vpc_id):
                 if interface.status is not InterfaceStatus.DELETING:
                     for group_id in interface.group_ids:
-                        found[group_id].add(interface.address)
+                        found[group_id].update(interface.addresses)
             for host in self._tables.hosts_in(vpc_id):
                 for group_id in host.group_ids:
                     found[group_id].add(host.address)

@@ -54,6 +54,12 @@ class LifecycleSettings:
     """How long one is deleting (AWS does not say)."""
     nat_gateway_described_seconds: float = 60 * MINUTE
     """How long one that has ended is described (AWS: about an hour)."""
+    load_balancers_per_region: int = 50
+    listeners_per_load_balancer: int = 50
+    target_groups_per_region: int = 3000
+    targets_per_group: int = 1000
+    load_balancer_creation_seconds: float = 2 * MINUTE
+    """Until a load balancer is active (AWS does not say: minutes)."""
     connections_per_interface: int = 65_000
     """A shared interface with so many connections gets another one beside it (AWS: 65,000)."""
     client_token_seconds: float = DAY
@@ -64,6 +70,8 @@ class LifecycleSettings:
 
     blocked_tcp_ports: tuple[int, ...] = (25,)
     """Ports to which no function begins a connection (AWS re:Post, "port 25 restriction")."""
+    region: str = "us-east-1"
+    """Its name, which names of load balancers have in them."""
     icmp: bool = False
     """Whether functions' ICMP is carried (AWS names TCP and UDP)."""
 

@@ -14,6 +14,8 @@ names are AWS's: "Lambda function states", EC2 "NetworkInterface" (Status).
   wait is over: then it only remains to be taken down.
 * A NAT gateway is pending, then available or failed. It serves while it is deleting, too, and has
   nothing any more once it is deleted.
+* A load balancer is provisioning, then active. Its targets are initial until their first health
+  check, then healthy and unhealthy in turns, and draining once they are deregistered.
 * An address of a NAT gateway is being given to it, then has succeeded, until it is taken again.
 * An environment initializes, is busy and idle in turns, and terminates. It serves one invocation at
   a time. One of the lab file is provisioned, and nothing happens to it.
@@ -118,6 +120,42 @@ class NatGatewayAddressEvent(StrEnum):
     DISASSOCIATED = "disassociated"
 
 
+class LoadBalancerState(StrEnum):
+    """Elastic Load Balancing API, `LoadBalancerStateEnum`."""
+
+    PROVISIONING = "provisioning"
+    ACTIVE = "active"
+
+
+class LoadBalancerEvent(StrEnum):
+    """What happens to a load balancer."""
+
+    PROVISIONED = "provisioned"
+
+
+class TargetState(StrEnum):
+    """Elastic Load Balancing API, `TargetHealthStateEnum`, without what follows from other things:
+    `unused` and `unavailable` (`target_health`).
+    """
+
+    INITIAL = "initial"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNHEALTHY_DRAINING = "unhealthy.draining"
+    DRAINING = "draining"
+
+
+class TargetEvent(StrEnum):
+    """What happens to a target."""
+
+    PASSED = "passed its checks"
+    FAILED = "failed its checks"
+    FAILED_KEEPING = "failed, connections are kept for a while"
+    KEPT = "they were kept"
+    DEREGISTERED = "deregistered"
+    REGISTERED = "registered"
+
+
 class EnvironmentState(StrEnum):
     """State of an execution environment ("Lambda execution environment lifecycle")."""
 
@@ -203,6 +241,26 @@ NAT_GATEWAY_ADDRESS_STATUSES: Mapping[
         NatGatewayAddressStatus.SUCCEEDED,
         NatGatewayAddressEvent.DISASSOCIATED,
     ): NatGatewayAddressStatus.DISASSOCIATING,
+}
+
+LOAD_BALANCER_STATES: Mapping[tuple[LoadBalancerState, LoadBalancerEvent], LoadBalancerState] = {
+    (LoadBalancerState.PROVISIONING, LoadBalancerEvent.PROVISIONED): LoadBalancerState.ACTIVE,
+}
+
+TARGET_STATES: Mapping[tuple[TargetState, TargetEvent], TargetState] = {
+    (TargetState.INITIAL, TargetEvent.PASSED): TargetState.HEALTHY,
+    (TargetState.INITIAL, TargetEvent.FAILED): TargetState.UNHEALTHY,
+    (TargetState.INITIAL, TargetEvent.FAILED_KEEPING): TargetState.UNHEALTHY,
+    (TargetState.INITIAL, TargetEvent.DEREGISTERED): TargetState.DRAINING,
+    (TargetState.HEALTHY, TargetEvent.FAILED): TargetState.UNHEALTHY,
+    (TargetState.HEALTHY, TargetEvent.FAILED_KEEPING): TargetState.UNHEALTHY_DRAINING,
+    (TargetState.HEALTHY, TargetEvent.DEREGISTERED): TargetState.DRAINING,
+    (TargetState.UNHEALTHY, TargetEvent.PASSED): TargetState.HEALTHY,
+    (TargetState.UNHEALTHY, TargetEvent.DEREGISTERED): TargetState.DRAINING,
+    (TargetState.UNHEALTHY_DRAINING, TargetEvent.PASSED): TargetState.HEALTHY,
+    (TargetState.UNHEALTHY_DRAINING, TargetEvent.KEPT): TargetState.UNHEALTHY,
+    (TargetState.UNHEALTHY_DRAINING, TargetEvent.DEREGISTERED): TargetState.DRAINING,
+    (TargetState.DRAINING, TargetEvent.REGISTERED): TargetState.INITIAL,
 }
 
 S = TypeVar("S", bound=StrEnum)

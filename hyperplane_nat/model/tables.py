@@ -23,10 +23,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from hyperplane_nat.model.balancer_entities import (
+    HealthChecker,
+    Listener,
+    LoadBalancer,
+    TargetGroup,
+)
 from hyperplane_nat.model.entities import (
     KIND_OF,
     KINDS,
     LATEST,
+    WITHOUT_LINK,
     Account,
     Combination,
     Declaration,
@@ -64,9 +71,23 @@ NETWORK_KINDS = frozenset(
         "internet_gateway",
         "elastic_address",
         "nat_gateway",
+        "target_group",
+        "load_balancer",
+        "listener",
+        "health_checker",
     }
 )
 """What `network_revision` counts the changes of, besides interfaces."""
+
+_TIMED = (
+    "nat_gateway",
+    "target_group",
+    "load_balancer",
+    "function",
+    "interface",
+    "environment",
+)
+"""What has a time at which something happens to it by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +114,10 @@ class Tables:
         self.internet_gateways = cast("dict[str, InternetGateway]", self._rows["internet_gateway"])
         self.elastic_addresses = cast("dict[str, ElasticAddress]", self._rows["elastic_address"])
         self.nat_gateways = cast("dict[str, NatGateway]", self._rows["nat_gateway"])
+        self.target_groups = cast("dict[str, TargetGroup]", self._rows["target_group"])
+        self.load_balancers = cast("dict[str, LoadBalancer]", self._rows["load_balancer"])
+        self.listeners = cast("dict[str, Listener]", self._rows["listener"])
+        self.health_checkers = cast("dict[str, HealthChecker]", self._rows["health_checker"])
         self.functions = cast("dict[str, Function]", self._rows["function"])
         self.interfaces = cast("dict[str, NetworkInterface]", self._rows["interface"])
         self.environments = cast("dict[int, ExecutionEnvironment]", self._rows["environment"])
@@ -154,7 +179,7 @@ class Tables:
 
     def count_in_vpc(self, vpc_id: str) -> int:
         """How many interfaces Lambda has in a VPC."""
-        others = (InterfaceKind.STATIC, InterfaceKind.ROUTER, InterfaceKind.NAT_GATEWAY)
+        others = {InterfaceKind.STATIC, InterfaceKind.ROUTER, *WITHOUT_LINK}
         return sum(each.kind not in others for each in self.in_vpc(vpc_id))
 
     def router_interface(self, vpc_id: str) -> NetworkInterface | None:
@@ -367,7 +392,7 @@ class Tables:
             if len(self._timers) > 2 * self._timed + 64:
                 self._timers = [
                     (due, kind, key)
-                    for kind in ("nat_gateway", "function", "interface", "environment")
+                    for kind in _TIMED
                     for key, entity in self._rows[kind].items()
                     if (due := _due(entity)) is not None
                 ]
@@ -412,7 +437,7 @@ class Tables:
             self._take(entity.internet_id, int(entity.address))
         elif isinstance(entity, RetiredNumber):
             self.numbers.add(entity.number)
-        elif isinstance(entity, RetiredHost):
+        elif isinstance(entity, RetiredHost | HealthChecker):
             self.host_numbers.add(entity.number)
 
     def _unindex(self, kind: str, entity: Entity) -> None:
@@ -450,7 +475,7 @@ class Tables:
             self._release(entity.internet_id, int(entity.address))
         elif isinstance(entity, RetiredNumber):
             self.numbers.discard(entity.number)
-        elif isinstance(entity, RetiredHost):
+        elif isinstance(entity, RetiredHost | HealthChecker):
             self.host_numbers.discard(entity.number)
 
     def _touch_interface(self, interface: NetworkInterface) -> None:
@@ -475,9 +500,7 @@ class Tables:
 
 
 def _due(entity: Entity) -> float | None:
-    if isinstance(entity, ExecutionEnvironment | NetworkInterface | NatGateway | Function):
-        return entity.due
-    return None
+    return getattr(entity, "due", None) if KIND_OF[type(entity)] in _TIMED else None
 
 
 def _stands(entity: Entity | None) -> bool:

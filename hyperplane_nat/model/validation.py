@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
+from hyperplane_nat.model.balancer_checks import check_balancing
 from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.resources import (
@@ -180,6 +181,7 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
         check_host(vpc, host)
     check_services(vpc)
     check_routes(vpc, settings)
+    check_balancing(vpc, settings)
 
 
 def check_subnets(vpc: VpcResource) -> None:

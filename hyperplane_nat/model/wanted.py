@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
+from hyperplane_nat.model.balancer_entities import HealthChecker
+from hyperplane_nat.model.balancer_wanted import CHECKER_ADDRESS, WantedNode, nodes_of
 from hyperplane_nat.model.entities import (
+    WITHOUT_LINK,
     Host,
     InterfaceKind,
     NetworkInterface,
@@ -18,7 +21,7 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import WantedResolver, resolver_addresses, resolver_of
-from hyperplane_nat.model.security_group import Compiler, HostPolicy, Policy
+from hyperplane_nat.model.security_group import ALLOW_ALL, Compiler, HostPolicy, Policy
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 from hyperplane_nat.model.tables import Tables
@@ -160,6 +163,8 @@ class WantedHost:
     """Number of the route table of its subnet, if that has routes."""
     resolver: tuple[str, ...] = ()
     """Addresses of its VPC's resolver."""
+    checks_from: tuple[str, ...] | None = None
+    """Of a health checker: addresses of nodes that it sends from. It is nobody's to reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +176,14 @@ class Wanted:
     status of an interface nor with environments."""
     vpcs: tuple[WantedVpc, ...]
     interfaces: tuple[WantedInterface, ...]
-    """Those being deleted are not among them, nor those of NAT gateways, which have no link."""
+    """Those being deleted are not among them, nor those without a link."""
     environments: Mapping[int, str]
     """Slot to interface id; those that terminate are not among them."""
     hosts: tuple[WantedHost, ...] = ()
+    """Health checkers are among them."""
     route_tables: tuple[WantedRouteTable, ...] = ()
     nat_gateways: tuple[WantedNatGateway, ...] = ()
+    load_balancer_nodes: tuple[WantedNode, ...] = ()
     given_back: frozenset[int] = frozenset()
     """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
@@ -184,23 +191,29 @@ class Wanted:
 def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
     """What these tables ask for. Costs by everything there is."""
     compiler = Compiler(tables, settings)
+    nodes = nodes_of(tables, compiler, settings)
     return Wanted(
         revision=tables.network_revision,
         vpcs=tuple(
-            _vpc(tables, vpc) for vpc in tables.vpcs.values() if not _empty_internet(tables, vpc)
+            _vpc(tables, vpc, settings.region)
+            for vpc in tables.vpcs.values()
+            if not _empty_internet(tables, vpc)
         ),
         interfaces=tuple(
             interface_of(tables, compiler, interface)
             for interface in tables.interfaces.values()
             if interface.status is not InterfaceStatus.DELETING
-            and interface.kind is not InterfaceKind.NAT_GATEWAY
+            and interface.kind not in WITHOUT_LINK
         ),
         environments={
             environment.slot: environment.interface_id
             for environment in tables.environments.values()
             if environment.state is not EnvironmentState.TERMINATING
         },
-        hosts=tuple(_host(tables, compiler, host) for host in tables.hosts.values()),
+        hosts=(
+            *(_host(tables, compiler, host) for host in tables.hosts.values()),
+            *(_checker(tables, each, nodes) for each in tables.health_checkers.values()),
+        ),
         route_tables=tuple(
             _route_table(tables, table) for table in tables.route_tables.values() if table.routes
         ),
@@ -209,6 +222,7 @@ def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
             for gateway in tables.nat_gateways.values()
             if gateway.serves
         ),
+        load_balancer_nodes=nodes,
         given_back=frozenset(
             retired.number for retired in tables.retired_hosts.values() if retired.attached
         ),
@@ -342,13 +356,33 @@ def _host(tables: Tables, compiler: Compiler, host: Host) -> WantedHost:
     )
 
 
-def _vpc(tables: Tables, vpc: Vpc) -> WantedVpc:
+def _checker(tables: Tables, checker: HealthChecker, nodes: tuple[WantedNode, ...]) -> WantedHost:
+    vpc, interface = tables.vpcs[checker.vpc_id], tables.router_interface(checker.vpc_id)
+    assert interface is not None
+    return WantedHost(
+        number=checker.number,
+        name="health-checks",
+        vpc=vpc.name,
+        vpc_number=vpc.number,
+        subnet=f"{CHECKER_ADDRESS}/32",
+        router=str(vpc.cidr.network_address + 1),
+        address=CHECKER_ADDRESS,
+        mtu_bytes=vpc.mtu_bytes,
+        attached="",
+        interface=interface.number,
+        link=interface.link,
+        policy=HostPolicy(ALLOW_ALL, None),
+        checks_from=tuple(each.address for each in nodes if each.vpc_number == vpc.number),
+    )
+
+
+def _vpc(tables: Tables, vpc: Vpc, region: str) -> WantedVpc:
     services = [service for service in tables.services.values() if service.vpc_id == vpc.id]
     routers = [subnet.router for subnet in tables.subnets.values() if subnet.vpc_id == vpc.id]
     if tables.router_interface(vpc.id) is not None:
         routers.append(vpc.cidr.network_address + 1)
     own = [service.address for service in services if not service.host_id]
-    resolver = resolver_of(tables, vpc)
+    resolver = resolver_of(tables, vpc, region)
     answering = resolver.addresses if resolver else ()
     addresses = [*map(str, routers), *answering, *map(str, own)]
     return WantedVpc(

@@ -8,7 +8,8 @@ In order: the packet limit of who asks, the header, the message, whether it is t
 as on AWS. Whatever is a header of a query gets an answer, so that a client learns at once; an
 answer never does, so that no two resolvers talk to each other for ever.
 
-Answers are remembered by their query for as long as nothing else is known: clients ask the same
+Answers are remembered by their query for as long as nothing else is known, unless their order is
+drawn: clients ask the same
 again and again, and a dictionary is some hundred times faster than reading and writing a message.
 
 A name that is not there is NXDOMAIN, without the SOA that RFC 2308 has caches remember this by: the
@@ -19,6 +20,7 @@ Messages are read and written by dnspython (RFC 1035, RFC 6891).
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -72,6 +74,8 @@ class Reply:
     """What to send back; None: nothing."""
     query: dns.message.Message | None = None
     """To be asked upstream, in place of `wire`."""
+    drawn: bool = False
+    """Whether another answer to the same query may have another order."""
     size: int = STREAM_BYTES_MAX
     """The largest answer to that which the client takes."""
 
@@ -104,7 +108,7 @@ class Answers:
             assert known.wire is not None
             return replace(known, wire=wire[:2] + known.wire[2:])
         reply = self._reply(wire, zone, inside=inside, stream=stream)
-        plain = reply.outcome in (Outcome.ANSWERED, Outcome.NO_SUCH_NAME)
+        plain = reply.outcome in (Outcome.ANSWERED, Outcome.NO_SUCH_NAME) and not reply.drawn
         if inside and plain and len(wire) <= DATAGRAM_BYTES:
             self._remembered[key] = reply
         return reply
@@ -138,11 +142,14 @@ class Answers:
                 return Reply(Outcome.FORWARDED, query=query, size=size)
             return Reply(Outcome.NO_SUCH_NAME, _written(query, dns.rcode.NXDOMAIN, size))
         answer: list[tuple[str, str]] = []
-        if kind in (dns.rdatatype.A, dns.rdatatype.ANY) and (found := zone.address(name)):
-            answer.append(("A", found))
+        found = zone.addresses(name)
+        if kind in (dns.rdatatype.A, dns.rdatatype.ANY):
+            # Who takes the first one takes each as often as the others.
+            answer += [("A", each) for each in random.sample(found, len(found))]
         if kind in (dns.rdatatype.PTR, dns.rdatatype.ANY):
             answer += [("PTR", f"{each}.") for each in zone.pointers(name)]
-        return Reply(Outcome.ANSWERED, _written(query, dns.rcode.NOERROR, size, answer))
+        written = _written(query, dns.rcode.NOERROR, size, answer)
+        return Reply(Outcome.ANSWERED, written, drawn=len(found) > 1)
 
 
 def upstream_query(query: dns.message.Message) -> dns.message.Message:

@@ -3,32 +3,29 @@
 
 Theory of operation
 -------------------
-The controller writes the file, the resolver looks at its first line before each answer: a name is
-there from the moment the file is. The resolver has opened it before it gave up its privileges, and
-could not open another one later; so the file is written in place, and the first line is a digest of
-the rest. What does not agree with that is half-written, and what was known before goes on being so
-for that moment.
+The controller writes the file (`whole_file`), the resolver looks at its first line before each
+answer: a name is there from the moment the file is. While it is half-written, what was known before
+goes on being so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from hyperplane_nat import whole_file
+
 INTERNAL = "internal"
 """The domain of the lab's own names; nothing in it is anybody else's to know."""
 
-_DIGEST_BYTES = 64
 _PRIVATE = re.compile(r"ip-([0-9]{1,3})-([0-9]{1,3})-([0-9]{1,3})-([0-9]{1,3})\.(.+)")
 _REVERSE = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.in-addr\.arpa")
 
@@ -45,6 +42,8 @@ class Zone:
     """Whether there are private names."""
     domain: str = f"ec2.{INTERNAL}"
     """What they end in; plain `internal` will do, too."""
+    balanced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names with several addresses, which are told in any order."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Zone:
@@ -54,6 +53,7 @@ class Zone:
             dict(document["names"]),
             bool(document["hostnames"]),
             str(document["domain"]),
+            {name: tuple(addresses) for name, addresses in document["balanced"].items()},
         )
 
     def document(self) -> dict[str, Any]:
@@ -61,12 +61,18 @@ class Zone:
         return {
             "clients": str(self.clients),
             "names": dict(self.names),
+            "balanced": dict(self.balanced),
             "hostnames": self.hostnames,
             "domain": self.domain,
         }
 
+    def addresses(self, name: str) -> tuple[str, ...]:
+        """The addresses of a name, of which it has one or is `balanced`."""
+        found = self.address(name)
+        return self.balanced.get(name, ()) if found is None else (found,)
+
     def address(self, name: str) -> str | None:
-        """The address of a name; None when there is none."""
+        """The one address of a name; None when there is none, or several."""
         found = self.names.get(name)
         if found is None and self.hostnames and (matched := _PRIVATE.fullmatch(name)):
             *bytes_, domain = matched.groups()
@@ -87,11 +93,12 @@ class Zone:
 
     def exists(self, name: str) -> bool:
         """Whether a name has anything, or is above one that has."""
-        return name in self._above or self.address(name) is not None or bool(self.pointers(name))
+        return name in self._above or bool(self.addresses(name) or self.pointers(name))
 
     def owns(self, name: str) -> bool:
         """Whether nobody else is asked about a name."""
-        if name == INTERNAL or name.endswith(f".{INTERNAL}") or name in self.names:
+        own = name in self.names or name in self.balanced
+        if own or name == INTERNAL or name.endswith(f".{INTERNAL}"):
             return True
         matched = _REVERSE.fullmatch(name)
         if matched is None:
@@ -118,22 +125,14 @@ class Zone:
     @cached_property
     def _above(self) -> set[str]:
         """What is above a name."""
-        labels = [name.split(".") for name in self.names]
+        labels = [name.split(".") for name in (*self.names, *self.balanced)]
         found = {".".join(each[level:]) for each in labels for level in range(1, len(each))}
         return found | {INTERNAL}
 
 
 def write(path: Path, zone: Zone) -> None:
     """Tell the resolver that has opened this file; OSError."""
-    body = json.dumps(zone.document()).encode()
-    content = sha256(body).hexdigest().encode() + b"\n" + body
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        if os.pread(descriptor, len(content) + 1, 0) != content:
-            os.pwrite(descriptor, content, 0)
-            os.ftruncate(descriptor, len(content))
-    finally:
-        os.close(descriptor)
+    whole_file.write(path, json.dumps(zone.document()).encode())
 
 
 class ZoneFile:
@@ -141,27 +140,22 @@ class ZoneFile:
 
     def __init__(self, descriptor: int) -> None:
         """The descriptor stays the caller's. ValueError when nothing whole is in it."""
-        self._descriptor = descriptor
-        self._seen = b""
+        self._file = whole_file.Reader(descriptor)
         self._zone = self._read()
 
     @property
     def zone(self) -> Zone:
         """What it says now, or said last when it is half-written."""
-        if os.pread(self._descriptor, _DIGEST_BYTES, 0) != self._seen:
+        if self._file.changed:
             # Else it is looked at again with the next query.
             with contextlib.suppress(ValueError):
                 self._zone = self._read()
         return self._zone
 
     def _read(self) -> Zone:
-        size = os.fstat(self._descriptor).st_size
-        digest, _, body = os.pread(self._descriptor, size, 0).partition(b"\n")
-        if sha256(body).hexdigest().encode() != digest:
-            raise ValueError("the names are half-written")
         try:
-            zone = Zone.from_document(json.loads(body))
+            zone = Zone.from_document(json.loads(self._file.read()))
         except (KeyError, TypeError) as error:
             raise ValueError(f"the names are not of this version: {error}") from None
-        self._seen = digest
+        self._file.accept()
         return zone

@@ -31,6 +31,8 @@ COMMANDS = [
     "detach",
     "route-tables",
     "nat-gateways",
+    "load-balancers",
+    "target-health",
     "functions",
     "update-function-code",
     "publish-version",

@@ -49,6 +49,9 @@ class Map:
     def host_counters(self, number: int) -> Mapping[str, int]:
         return {}
 
+    def node_counters(self, number: int) -> Mapping[str, int]:
+        return {}
+
     def interface_address(self, number: int) -> str:
         return self.addresses.get(number, "0.0.0.0")
 

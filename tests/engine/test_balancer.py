@@ -166,6 +166,7 @@ def test_sticky_is_by_address() -> None:
     scene.close()
 
 
+@pytest.mark.requirement("NLB-choice-udp", profile="both")
 def test_datagrams() -> None:
     scene = Scene(listener(WEB, (SECOND, 8080), protocol="udp", idle_ms=120_000))
     targets = {ends(scene.datagram("host"))[1] for _ in range(4)}
@@ -195,6 +196,7 @@ def test_a_client_that_is_its_own_target() -> None:
     scene.close()
 
 
+@pytest.mark.requirement("NLB-same-tuple", profile="both")
 def test_the_same_tuple_twice(scene: Scene) -> None:
     """What a client says to a target itself, and by the balancer, would have the same answers."""
     scene.connect("host")
@@ -218,6 +220,7 @@ def test_ports_of_listeners_are_nobody_s() -> None:
     scene.close()
 
 
+@pytest.mark.requirement("NLB-ports", profile="both")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_ports_run_out(client: str) -> None:
     scene = Scene(listener(WEB, preserve=False), ports=Ports(first=40_000, last=40_003))
@@ -243,6 +246,7 @@ def test_ports_run_out(client: str) -> None:
     scene.close()
 
 
+@pytest.mark.requirement("NLB-more-ports", profile="both")
 def test_secondary_addresses_have_ports() -> None:
     scene = Scene(
         listener(WEB, preserve=False), ports=Ports(first=40_000, last=40_003), secondary=True

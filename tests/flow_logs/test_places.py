@@ -39,6 +39,7 @@ class Api:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = [STATIC | WHERE]
         self.hosts: list[dict[str, Any]] = []
+        self.balancers: list[dict[str, Any]] = []
         self.asked = 0
         self.up = True
 
@@ -47,6 +48,8 @@ class Api:
             raise NotRunningError("test", Path("/nowhere"))
         if path == "/v1/hosts":
             return self.hosts
+        if path == "/v1/load-balancers":
+            return self.balancers
         assert path == "/v1/interfaces"
         self.asked += 1
         return self.rows
@@ -66,13 +69,24 @@ def test_interfaces_of_the_file_and_of_functions() -> None:
     assert api.asked == 1
 
 
-@pytest.mark.parametrize("kind", ["router", "internet-gateway", "nat-gateway"])
+@pytest.mark.parametrize("kind", ["router", "internet-gateway", "nat-gateway", "load-balancer"])
 def test_gateways_have_no_lines(kind: str) -> None:
     api = Api()
     api.rows.append(ROUTER | WHERE | {"kind": kind, "secondary_numbers": [5]})
     places = places_of(api)
     assert [places.of(number) for number in (2, 5)] == [None, None]
     assert set(places.present) == {0}
+
+
+def test_health_checks_have_no_lines() -> None:
+    api = Api()
+    api.balancers = [{"HealthCheckerNumber": 4}]
+    places = places_of(api)
+    assert places.of(INTERFACES_MAX + 4) is None
+    # Unless a host has the number by now.
+    api.balancers, api.hosts = [], [HOST | {"Number": 4}]
+    places.refresh()
+    assert places.of(INTERFACES_MAX + 4) == HOST_PLACE
 
 
 def test_a_number_that_a_gateway_has_now_has_no_lines() -> None:

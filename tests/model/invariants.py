@@ -34,7 +34,7 @@ INDEXES = (
 )
 
 
-STANDING = ("static", "internet-gateway", "nat-gateway")
+STANDING = ("static", "internet-gateway", "nat-gateway", "load-balancer")
 """Kinds of interfaces that do not go when nobody uses them."""
 
 
@@ -45,6 +45,7 @@ def violations(region: Region, shared_extra: set[Combination]) -> list[str]:
         *interfaces(region, shared_extra),
         *functions(region),
         *environments(region),
+        *load_balancers(region),
         *indexes(region),
     ]
 
@@ -82,7 +83,7 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
     quota = Counter(
         item.vpc_id
         for item in tables.interfaces.values()
-        if item.kind not in ("internet", "internet-gateway", "nat-gateway", "static", "router")
+        if item.kind not in (*STANDING, "internet", "router")
     )
     wrong += [
         f"{vpc_id} has {count} interfaces"
@@ -97,7 +98,8 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
     ]
     for item in tables.interfaces.values():
         if item.kind == "router":
-            if not any(host.vpc_id == item.vpc_id for host in tables.hosts.values()):
+            led = any(host.vpc_id == item.vpc_id for host in tables.hosts.values())
+            if not (led or item.vpc_id in tables.health_checkers):
                 wrong.append(f"{item.id} leads no host to its router")
             continue
         subnet = tables.subnets[item.subnet_id]
@@ -121,6 +123,15 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
             )
             if [each.address for each in gateway.addresses] != list(item.addresses):
                 wrong.append(f"{item.id} has other addresses than {gateway.id}")
+        if item.kind == "load-balancer":
+            (node,) = (
+                node
+                for each in tables.load_balancers.values()
+                for node in each.nodes
+                if node.interface_id == item.id
+            )
+            if (node.address, node.subnet_id) != (item.address, item.subnet_id):
+                wrong.append(f"{item.id} is not where its node is")
         used = references(region, item)
         if used != region.references(item.id):
             wrong.append(f"{item.id} is used {used} times, not {region.references(item.id)}")
@@ -169,6 +180,35 @@ def environments(region: Region) -> list[str]:
         dues = [environment.due or 0.0 for environment in idle]
         if dues != sorted(dues):
             wrong.append(f"the idle environments of {function_id} are in no order: {dues}")
+    return wrong
+
+
+def load_balancers(region: Region) -> list[str]:
+    tables = region.tables
+    wrong = []
+    places = {each.vpc_id for each in tables.load_balancers.values()}
+    if places != tables.health_checkers.keys():
+        wrong.append(f"health is checked in {tables.health_checkers.keys()}, not {places}")
+    owners: dict[str, set[str]] = {}
+    for listener in tables.listeners.values():
+        owners.setdefault(listener.target_group_id, set()).add(listener.load_balancer_id)
+    wrong += [f"{key} is of {len(all_)} balancers" for key, all_ in owners.items() if len(all_) > 1]
+    for group in tables.target_groups.values():
+        dues = [each.due for each in group.targets if each.due is not None]
+        if group.due != min(dues, default=None):
+            wrong.append(f"{group.id} is due at {group.due}, its targets at {dues}")
+        for each in group.targets:
+            timed = each.state.value in ("draining", "unhealthy.draining")
+            if (each.due is not None) != timed and not each.ending:
+                wrong.append(f"{each} has no time, or one of nothing")
+            if (each.state.value.startswith("unhealthy")) != bool(each.reason):
+                wrong.append(f"{each} is unhealthy without a reason, or the other way round")
+        if len({each.place for each in group.targets}) < len(group.targets):
+            wrong.append(f"{group.id} has a target twice")
+        if group.id not in owners and any(
+            each.state.value not in ("initial", "draining") for each in group.targets
+        ):
+            wrong.append(f"{group.id} has healthy or unhealthy targets, and is not used")
     return wrong
 
 

@@ -30,6 +30,7 @@ def outcome(work):
 def say(**said):
     print(json.dumps(said), flush=True)
 """
+PROGRAMS = ("FORWARDER", "SERVICE", "FLOW_LOGS", "HEALTH_CHECKS", "CAPTURE")
 ENOENT = 2
 EACCES = 13
 EFAULT = 14
@@ -48,7 +49,9 @@ def run(script: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS", "CAPTURE"])
+@pytest.mark.parametrize(
+    "program", ["FORWARDER", "SERVICE", "FLOW_LOGS", "HEALTH_CHECKS", "CAPTURE"]
+)
 @pytest.mark.parametrize("uid", [0, privileges.UID])
 def test_nothing_is_left(program: str, uid: int) -> None:
     told = run(f"""
@@ -76,7 +79,9 @@ def test_other_processes_are_read() -> None:
     assert privileges.of(1 << 22) is None
 
 
-@pytest.mark.parametrize("program", ["FORWARDER", "SERVICE", "FLOW_LOGS", "CAPTURE"])
+@pytest.mark.parametrize(
+    "program", ["FORWARDER", "SERVICE", "FLOW_LOGS", "HEALTH_CHECKS", "CAPTURE"]
+)
 def test_system_calls_off_the_list_are_refused(program: str) -> None:
     told = run(f"""
 privileges.drop(privileges.{program}, uid=0)
@@ -111,7 +116,7 @@ def family(number):
     return lambda: socket.socket(number, socket.SOCK_DGRAM).close()
 
 answers = {}
-for name in ("FORWARDER", "SERVICE", "FLOW_LOGS", "CAPTURE"):
+for name in ("FORWARDER", "SERVICE", "FLOW_LOGS", "HEALTH_CHECKS", "CAPTURE"):
     reader, writer = os.pipe()
     if os.fork() == 0:
         privileges.drop(getattr(privileges, name), uid=0)
@@ -142,6 +147,8 @@ say(**answers)
         | {"files": False, "threads": True, "inet": False, "unix": False, "maps": True},
         "FLOW_LOGS": common
         | {"files": True, "threads": True, "inet": False, "unix": True, "maps": True},
+        "HEALTH_CHECKS": common
+        | {"files": False, "threads": True, "inet": True, "unix": False, "maps": True},
         "CAPTURE": common
         | {"files": False, "threads": False, "inet": False, "unix": True, "maps": True},
     }

@@ -225,9 +225,11 @@ class InterfaceRow(BaseModel):
         "router",
         "internet-gateway",
         "nat-gateway",
+        "load-balancer",
     ] = Field(
         description="`router`: that of a VPC's hosts, in no subnet; it leads to the VPC's router. "
-        "`internet-gateway`: that of a VPC, in the internet. `nat-gateway`: it has no link."
+        "`internet-gateway`: that of a VPC, in the internet. `nat-gateway` and "
+        "`load-balancer`, a node of one: they have no link."
     )
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")
     description: str
@@ -384,6 +386,8 @@ class EventRow(BaseModel):
         "interface-added",
         "interface-removed",
         "nat-gateway",
+        "load-balancer",
+        "target-health",
         "flow-cache-off",
         "flow-cache-restored",
         "flow-log-loss",

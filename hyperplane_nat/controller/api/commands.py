@@ -6,7 +6,8 @@ Theory of operation
 -------------------
 `COMMANDS` has a row for each method of each path, with the model of its body and the work on
 `model.commands.Commands`; `LISTS` one for each list. Routes and the OpenAPI document are both made
-of them; those of what leads out of VPCs are in `gateway_commands`. Fields mean what those of the
+of them; those of what leads out of VPCs are in `gateway_commands`, of load
+balancers in `balancer_commands`. Fields mean what those of the
 same name in a lab file do. Names are those of users or the ids of AWS; what is in a VPC and has a
 name that several VPCs have is VPC/name.
 """
@@ -34,6 +35,7 @@ from hyperplane_nat.config.values import (
     PublicAddress,
 )
 from hyperplane_nat.controller.api import descriptions
+from hyperplane_nat.controller.api.balancer_commands import BALANCER_COMMANDS, BALANCER_LISTS
 from hyperplane_nat.controller.api.command import (
     Command,
     CommandRequest,
@@ -547,6 +549,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     ),
     delete_command("/v1/aliases", "an alias, FUNCTION:ALIAS", _delete_alias),
     *GATEWAY_COMMANDS,
+    *BALANCER_COMMANDS,
 )
 
 LISTS = (
@@ -580,6 +583,7 @@ LISTS = (
         descriptions.SecurityGroupDescription,
     ),
     *GATEWAY_LISTS,
+    *BALANCER_LISTS,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
+DECLARED = "Whether a declaration named it: only then one that does not name it deletes it."
 
 
 class _Description(BaseModel):
@@ -132,7 +132,7 @@ class AccountDescription(_Description):
 
     Id: str
     Name: str
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class VpcDescription(_Description):
@@ -145,7 +145,7 @@ class VpcDescription(_Description):
     MtuBytes: int
     EnableDnsSupport: bool
     EnableDnsHostnames: bool
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class SubnetDescription(_Description):
@@ -158,7 +158,7 @@ class SubnetDescription(_Description):
     VpcName: str
     CidrBlock: str
     AvailabilityZone: str
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class GroupIdentifier(_Description):
@@ -188,7 +188,7 @@ class HostDescription(_Description):
     Attached: str | None = Field(
         description="File of the namespace that was attached; null for one of the lab's own."
     )
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class HostRow(HostDescription):
@@ -215,7 +215,7 @@ class ServiceDescription(_Description):
     HostName: str | None = Field(description="Host that it runs on; null: the VPC's router.")
     SizeBytes: int
     Groups: list[GroupIdentifier]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class AssociationDescription(_Description):
@@ -250,7 +250,7 @@ class RouteTableDescription(_Description):
     Main: bool = Field(description="Of all subnets of the VPC that no table names.")
     Associations: list[AssociationDescription]
     Routes: list[RouteDescription]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class AttachmentDescription(_Description):
@@ -268,7 +268,7 @@ class InternetGatewayDescription(_Description):
     InternetGatewayName: str
     OwnerId: str
     Attachments: list[AttachmentDescription]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)
 
 
 class AddressDescription(_Description):
@@ -318,4 +318,4 @@ class NatGatewayDescription(_Description):
     DeleteTime: float | None
     NetworkInterfaceId: str | None = Field(description="Null for one that has ended.")
     NatGatewayAddresses: list[NatGatewayAddressDescription]
-    Declared: bool = Field(description=_DECLARED)
+    Declared: bool = Field(description=DECLARED)

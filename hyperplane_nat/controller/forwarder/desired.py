@@ -4,9 +4,10 @@
 Theory of operation
 -------------------
 There is one form, of everything and of the parts that change. Interfaces, slots, hosts, route
-tables and NAT gateways are written by the functions here, whether a forwarder begins, is met by a
-new controller, or is told of one cold start. Their numbers in the state map are the region's, so
-that an adopted or restarted forwarder finds its flows under the same ones.
+tables, NAT gateways and nodes of load balancers are written by the functions here, whether a
+forwarder begins, is met by a new controller, or is told of one cold start. Their numbers in the
+state map are the region's, so that an adopted or restarted forwarder finds its flows under the same
+ones.
 
 What a route or a public address leads to may be gone by then, or not be there yet: the forwarder
 looks for it when a packet comes.
@@ -22,6 +23,7 @@ from typing import Any
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.nat import behaviour, timeouts_ms
 from hyperplane_nat.config.sections import INTERFACE_MTU
+from hyperplane_nat.model.balancer_wanted import WantedEnd, WantedNode
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.wanted import (
     WantedHost,
@@ -130,6 +132,54 @@ def nat_gateway(wanted: WantedNatGateway) -> Item:
     }
 
 
+def load_balancer_node(wanted: WantedNode, time_scale: float) -> Item:
+    """A node of a load balancer, which has no link. `time_scale` is that of idle time-outs."""
+    policy = {
+        name: rules for name, rules in wanted.policy.document().items() if rules not in (None, [])
+    }
+    for name, rules in (
+        ("ingress", wanted.policy.ingress),
+        ("egress", wanted.policy.outward.egress),
+    ):
+        # Without any rule nothing is let through.
+        if rules is not None:
+            policy.setdefault(name, [])
+    return {
+        "number": wanted.number,
+        "name": wanted.name,
+        "address": wanted.address,
+        "vpc": wanted.vpc_number,
+        "interface": wanted.interface,
+        "mtu": INTERFACE_MTU,
+        "secondary": [
+            {"number": number, "address": address} for number, address in wanted.secondary
+        ],
+        **policy,
+        "listeners": [
+            {
+                "protocol": each.protocol,
+                "port": each.port,
+                "idle_ms": max(round(each.idle_seconds * 1000 / time_scale), 1),
+                "sticky": each.sticky,
+                "preserve_client_ip": each.preserve_client_ip,
+                "targets": [{"address": address, "port": port} for address, port in each.targets],
+            }
+            for each in wanted.listeners
+        ],
+    }
+
+
+def end_flows(node: int, end: WantedEnd) -> Item:
+    """The arguments of `end_flows`: what is between a node's listener and a target ends."""
+    address, port = end.target
+    return {
+        "node": node,
+        "protocol": end.protocol,
+        "port": end.port,
+        "target": {"address": address, "port": port},
+    }
+
+
 def _given(**numbers: int | None) -> Item:
     return {name: number for name, number in numbers.items() if number is not None}
 
@@ -173,6 +223,7 @@ def host(wanted: WantedHost, standing: Host) -> Item:
         "vpc": wanted.vpc_number,
         "mtu": wanted.mtu_bytes,
         **_given(route_table=wanted.route_table),
+        **({} if wanted.checks_from is None else {"source_check": False}),
         **_with_resolver(wanted.policy.document(), wanted.resolver),
     }
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hosts of VPCs: their namespaces and links, the routes to them and to their public addresses,
-and what the forwarder knows.
+"""The hosts of VPCs: their namespaces and links, the routes to them, to their public addresses and
+to load balancers, and what the forwarder knows.
 
 Theory of operation
 -------------------
@@ -43,6 +43,8 @@ class Hosts:
         """Addresses of hosts that a VPC reaches, by its name and the link; the internet those that
         are public."""
         self._told: dict[int, dict[str, Any]] = {}
+        self._checking: dict[int, tuple[str, ...]] = {}
+        """Addresses that health checkers were let send from."""
         self.retiring: frozenset[int] = frozenset()
         """Numbers that the forwarder still finds in flows."""
 
@@ -124,6 +126,7 @@ class Hosts:
         for host in wanted.hosts:
             if host.number not in self._standing:
                 await self._make(host)
+            await self._let_check(host)
         for place, addresses in reached(wanted).items():
             if new := sorted(addresses - self._routes.get(place, set())):
                 await in_thread(topology.add_routes, self._lab, *place, new)
@@ -138,6 +141,13 @@ class Hosts:
             if not host.attached:
                 raise
             log.error("host %s of VPC %s has no link: %s", host.name, host.vpc, error)
+
+    async def _let_check(self, host: WantedHost) -> None:
+        addresses = host.checks_from
+        if addresses is None or self._checking.get(host.number) == addresses:
+            return
+        await in_thread(topology.prepare_checks, self._lab, host.number, addresses)
+        self._checking[host.number] = addresses
 
     async def remove(self, numbers: Iterable[int], wanted: Wanted) -> None:
         """Take down hosts that the forwarder does not know any more, and routes to them."""
@@ -162,6 +172,7 @@ class Hosts:
             await in_thread(topology.remove_hosts, self._lab, going)
         for number in going:
             self._standing.pop(number, None)
+            self._checking.pop(number, None)
 
 
 def _numbers(wanted: Wanted) -> set[int]:
@@ -172,7 +183,11 @@ def reached(wanted: Wanted) -> dict[tuple[str, str], set[str]]:
     """Addresses that a VPC, or the internet, reaches by the link of an interface, by both names."""
     result: dict[tuple[str, str], set[str]] = {}
     for host in wanted.hosts:
-        result.setdefault((host.vpc, host.link), set()).add(host.address)
+        if host.checks_from is None:
+            result.setdefault((host.vpc, host.link), set()).add(host.address)
+    for node in wanted.load_balancer_nodes:
+        addresses = {node.address, *(address for _, address in node.secondary)}
+        result.setdefault((node.vpc, node.link), set()).update(addresses)
     for each in wanted.interfaces:
         if each.gateway_of is not None:
             public = {address for _, address in each.secondary}

@@ -12,7 +12,7 @@ steps in whose order nothing refers to what is not there (`Network._follow`):
     links                links that stand, and interfaces; what cannot be made the region is told
     hosts                hosts that stand, and hosts
     the forwarder        what it was told last of each, and interfaces and hosts with a link, route
-                         tables and NAT gateways
+                         tables, NAT gateways and load balancers
     services             servers and resolvers that run, and services and VPCs
     VPCs that go         namespaces that stand, and VPCs
 
@@ -35,12 +35,13 @@ from hyperplane_nat.controller import flow_logs, handlers
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
-from hyperplane_nat.controller.network import punt, reconcile, resolvers
+from hyperplane_nat.controller.network import health_checks, punt, reconcile, resolvers
 from hyperplane_nat.controller.network.hosts import Hosts
 from hyperplane_nat.controller.network.pool import EnvironmentPool
 from hyperplane_nat.controller.network.punt import Punt
 from hyperplane_nat.controller.network.services import ServiceSpec, ServiceSupervisor
 from hyperplane_nat.controller.network.ways_out import WaysOut, numbers_of
+from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.states import EnvironmentState
@@ -78,6 +79,9 @@ class Network:
     ) -> None:
         self._config = config
         self._lab = config.lab.name
+        self._paths = LabPaths.of(
+            config.lab.name, config.lab.runtime_directory, config.lab.state_directory
+        )
         self._region = region
         self._pool = pool
         self._forwarder = forwarder
@@ -95,7 +99,7 @@ class Network:
         self._revisions = (-1, -1, False)
         self._punt = punt
         self._hosts = Hosts(self._lab, punt)
-        self._ways_out = WaysOut()
+        self._ways_out = WaysOut(config.timeouts.time_scale)
         self.retiring_interfaces: frozenset[int] = frozenset()
 
     # --- what stands already ---
@@ -372,6 +376,14 @@ class Network:
             self._told |= {item["number"]: item for item in changed}
             self._hosts.told(hosts)
             self._ways_out.told(wanted)
+        drained = []
+        for node, end in self._ways_out.to_end(wanted):
+            await self._forwarder.call("end_flows", desired.end_flows(node, end))
+            self._ways_out.ended(node, end)
+            if end.drained is not None:
+                drained.append(end.drained)
+        if drained:
+            self._region.targets_ended(drained)
 
     async def _remove_hosts(self, wanted: Wanted) -> None:
         """Hosts that go, and with the last of a VPC the interface to its router."""
@@ -398,12 +410,14 @@ class Network:
         self._services.prepare(self._service_specs(self._region.wanted()))
 
     async def follow_services(self, wanted: Wanted) -> None:
-        """The servers in the VPCs and on hosts, which stand, the VPCs' resolvers, the writer of
-        flow logs, and what runs handlers.
+        """The servers in the VPCs and on hosts, which stand, the VPCs' resolvers and health
+        checkers, the writer of flow logs, and what runs handlers.
         """
         await in_thread(resolvers.tell, self._config, wanted.vpcs)
+        await in_thread(health_checks.tell, self._paths, wanted)
         await self._services.follow(self._service_specs(wanted))
         await in_thread(resolvers.forget, self._config, wanted.vpcs)
+        await in_thread(health_checks.forget, self._paths, wanted)
 
     def _service_specs(self, wanted: Wanted) -> list[ServiceSpec]:
         return (
@@ -411,6 +425,7 @@ class Network:
                 self._config, wanted.vpcs, self._service_program, self._hosts.standing
             )
             + resolvers.resolver_specs(self._config, wanted.vpcs, self._resolver_program)
+            + health_checks.checker_specs(self._config, wanted, self._hosts.standing)
             + flow_logs.writer_specs(self._config)
             + (handlers.runtime_specs(self._config) if self._region.has_handlers else [])
         )

@@ -63,6 +63,7 @@ def zone_of(config: Config, resolver: WantedResolver) -> Zone:
         dict(resolver.names),
         resolver.hostnames,
         private_domain(config.aws_lambda.region),
+        dict(resolver.balanced),
     )
 
 

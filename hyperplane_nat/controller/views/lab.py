@@ -67,6 +67,9 @@ class MapReader(Protocol):
     def host_counters(self, number: int) -> Mapping[str, int]:
         """The counters of one host."""
 
+    def node_counters(self, number: int) -> Mapping[str, int]:
+        """The counters of a load balancer's node, by the number of its first address."""
+
     def interface_address(self, number: int) -> str:
         """The address that has an interface number."""
 
@@ -239,6 +242,9 @@ def host_names(region: Region) -> dict[int, str]:
     return {
         host.number: f"{tables.vpcs[host.vpc_id].name}/{host.name}"
         for host in list(tables.hosts.values())
+    } | {
+        each.number: f"{tables.vpcs[each.vpc_id].name}/health-checks"
+        for each in list(tables.health_checkers.values())
     }
 
 

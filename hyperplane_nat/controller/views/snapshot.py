@@ -14,6 +14,7 @@ from hyperplane_nat.controller.network import resolvers
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.views import lab as views
+from hyperplane_nat.controller.views.balancing import node_figures, target_counts
 from hyperplane_nat.controller.views.interface_metrics import InterfaceMetrics
 from hyperplane_nat.controller.views.lab import MapReader
 from hyperplane_nat.controller.views.port_usage import PortNames
@@ -57,6 +58,8 @@ def snapshot(
         forwarder_failover_seconds=forwarder.failover_seconds or 0.0,
         environments_by_interface=environments,
         hosts=views.host_figures(functions.region, state_map),
+        targets=target_counts(functions.region),
+        nodes=node_figures(functions.region, state_map),
         services=running.services.states(),
         interfaces=figures.figures(),
         remote_errors=figures.remote_errors(),

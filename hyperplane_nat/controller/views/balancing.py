@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the controller tells of load balancers: states for events, figures for metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperplane_nat.controller.views.lab import MapReader
+from hyperplane_nat.metrics.cloudwatch import NodeFigures, TargetCount
+from hyperplane_nat.model.region import Region
+from hyperplane_nat.model.states import TargetState
+from hyperplane_nat.model.tables import Tables
+from hyperplane_nat.model.target_health import (
+    address_of,
+    balancer_of,
+    health_of,
+    in_reach,
+    zone_of_node,
+)
+
+
+def load_balancer_states(region: Region) -> dict[str, str]:
+    """What each load balancer is, by VPC/name and id."""
+    tables = region.tables
+    return {
+        f"{tables.vpcs[each.vpc_id].name}/{each.name} ({each.id})": each.state.value
+        for each in list(tables.load_balancers.values())
+    }
+
+
+@dataclass(slots=True)
+class TargetStates:
+    """What each target is; found out when something has changed."""
+
+    region: Region
+    _revision: int = -1
+    _found: Mapping[tuple[str, str], str] | None = None
+
+    def __call__(self) -> Mapping[tuple[str, str], str]:
+        """By VPC/group and address:port, the state with its reason."""
+        revision = self.region.network_revision
+        if self._found is None or self._revision != revision:
+            self._found, self._revision = _target_states(self.region.tables), revision
+        return self._found
+
+
+def _target_states(tables: Tables) -> dict[tuple[str, str], str]:
+    result = {}
+    for group in tables.target_groups.values():
+        name = _name(tables, group.vpc_id, group.name)
+        for target in group.targets:
+            found = health_of(tables, group, target)
+            state = f"{found.state}: {found.reason}" if found.reason else found.state
+            result[name, f"{address_of(tables, target)}:{target.port}"] = state
+    return result
+
+
+def target_counts(region: Region) -> list[TargetCount]:
+    """Healthy and unhealthy targets, by load balancer, group and node."""
+    tables = region.tables
+    result = []
+    for group in list(tables.target_groups.values()):
+        balancer = balancer_of(tables, group)
+        if balancer is None:
+            continue
+        for node in balancer.nodes:
+            states = Counter(each.state for each in in_reach(tables, group, balancer, node))
+            result.append(
+                TargetCount(
+                    _name(tables, balancer.vpc_id, balancer.name),
+                    _name(tables, group.vpc_id, group.name),
+                    zone_of_node(tables, node),
+                    healthy=states[TargetState.HEALTHY],
+                    unhealthy=states[TargetState.UNHEALTHY]
+                    + states[TargetState.UNHEALTHY_DRAINING],
+                )
+            )
+    return result
+
+
+def node_figures(region: Region, state_map: MapReader) -> list[NodeFigures]:
+    """What each node has counted."""
+    tables = region.tables
+    return [
+        NodeFigures(
+            _name(tables, balancer.vpc_id, balancer.name),
+            zone_of_node(tables, node),
+            dict(state_map.node_counters(tables.interfaces[node.interface_id].number)),
+        )
+        for balancer in list(tables.load_balancers.values())
+        for node in balancer.nodes
+    ]
+
+
+def _name(tables: Tables, vpc_id: str, name: str) -> str:
+    return f"{tables.vpcs[vpc_id].name}/{name}"

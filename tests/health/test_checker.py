@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from hyperplane_nat.health.checker import Checker, watch
+from hyperplane_nat.health.checks import FAILED, Check
+from tests.controller.support import eventually
+from tests.health.support import check
+
+
+class Scene:
+    """A checker of targets that are as a test says."""
+
+    def __init__(self) -> None:
+        self.bad: set[str] = set()
+        self.asked: Counter[str] = Counter()
+        self.told: list[dict[str, str]] = []
+        self.checker = Checker(self._probe, lambda found: self.told.append(dict(found)))
+
+    async def _probe(self, asked: Check) -> str:
+        self.asked[asked.name] += 1
+        return FAILED if asked.name in self.bad else ""
+
+
+def played(work: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        scene = Scene()
+        try:
+            await work(scene)
+        finally:
+            await scene.checker.stop()
+
+    asyncio.run(run())
+
+
+def test_verdicts_are_told_when_they_change() -> None:
+    async def work(scene: Scene) -> None:
+        scene.checker.follow([check(), check(name="two")])
+        await eventually(lambda: {"one": "", "two": ""} in scene.told)
+        count = len(scene.told)
+        await eventually(lambda: scene.asked["one"] > 5)
+        assert len(scene.told) == count
+        scene.bad.add("two")
+        await eventually(lambda: scene.told[-1] == {"one": "", "two": FAILED})
+
+    played(work)
+
+
+def test_who_is_no_longer_checked_has_no_verdict() -> None:
+    async def work(scene: Scene) -> None:
+        scene.checker.follow([check(), check(name="two")])
+        await eventually(lambda: {"one": "", "two": ""} in scene.told)
+        scene.checker.follow([check()])
+        assert scene.told[-1] == {"one": ""}
+        asked = scene.asked["two"]
+        await eventually(lambda: scene.asked["one"] > 10)
+        assert scene.asked["two"] == asked
+
+    played(work)
+
+
+def test_a_check_that_is_told_otherwise_begins_anew() -> None:
+    async def work(scene: Scene) -> None:
+        scene.bad.add("one")
+        scene.checker.follow([check()])
+        await eventually(lambda: scene.told and scene.told[-1] == {"one": FAILED})
+        scene.bad.clear()
+        scene.checker.follow([check(port=2)])
+        assert scene.told[-1] == {}
+        before = scene.asked["one"]
+        await eventually(lambda: scene.told[-1] == {"one": ""})
+        # One good check, not three.
+        assert scene.asked["one"] == before + 1
+
+    played(work)
+
+
+def test_a_slow_target_holds_up_no_other() -> None:
+    async def work(_scene: Scene) -> None:
+        slow, asked = asyncio.Event(), Counter[str]()
+
+        async def probe(each: Check) -> str:
+            asked[each.name] += 1
+            if each.name == "slow":
+                await slow.wait()
+            return ""
+
+        checker = Checker(probe, lambda _found: None)
+        checker.follow([check(name="slow"), check(name="quick")])
+        await eventually(lambda: asked["quick"] >= 10)
+        assert asked["slow"] == 1
+        slow.set()
+        await checker.stop()
+
+    played(work)
+
+
+def test_a_thousand_targets_are_all_checked() -> None:
+    async def work(scene: Scene) -> None:
+        names = [f"n{number}" for number in range(1000)]
+        scene.checker.follow(check(name=name, interval_seconds=60.0) for name in names)
+        await eventually(lambda: len(scene.told) and len(scene.told[-1]) == 1000)
+        assert set(scene.asked.values()) == {1}
+
+    played(work)
+
+
+@pytest.mark.races
+def test_what_changes_is_followed_until_the_end() -> None:
+    async def run() -> None:
+        ended, followed, news = asyncio.Event(), [], [True]
+
+        def changed() -> bool:
+            return bool(news)
+
+        def follow() -> None:
+            followed.append(news.pop())
+            if len(followed) == 2:
+                ended.set()
+            else:
+                asyncio.get_running_loop().call_soon(news.append, False)
+
+        async with asyncio.timeout(20):
+            await watch(changed, follow, ended)
+        assert followed == [True, False]
+
+    asyncio.run(run())
