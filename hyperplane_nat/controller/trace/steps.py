@@ -98,6 +98,8 @@ def route(journey: Journey) -> Step | None:
     if sent is None or table is None:
         return None
     where = f"{table.name} ({table.id})"
+    if journey.address == LINK_LOCAL:
+        return Step("route", True, "", "the resolver of the VPC, whatever its route tables say")
     if journey.is_local:
         assert journey.sender.vpc is not None
         rule = f"{where}: {journey.sender.vpc.cidr} local"
@@ -107,6 +109,9 @@ def route(journey: Journey) -> Step | None:
     if sent.reason in _UNROUTED and not beyond:
         subnet = "" if journey.subnet is None else journey.subnet.name
         return Step("route", False, rule, f"{_why_not(journey, table, found)}, subnet {subnet}")
+    if found is None:
+        # It is dropped before a route is looked for: `gateway` tells why.
+        return None
     return Step("route", True, rule, _leads_to(journey))
 
 
