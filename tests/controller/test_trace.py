@@ -180,6 +180,14 @@ def test_a_name_that_somebody_else_knows_is_not_asked_for(directory: Path) -> No
     assert list(scene.failing("client", "x.internal", 80)) == ["name"]
 
 
+@pytest.mark.parametrize(
+    "target", ["10.0.1.999", "10.0.1", "10.0.1.054", "0xA000136", "1.2.3.4.5."]
+)
+def test_what_looks_like_an_address_is_not_taken_for_a_name(scene: Scene, target: str) -> None:
+    with pytest.raises(ModelError, match="is no IPv4 address"):
+        scene.trace("client", target, 80)
+
+
 def test_queries_to_the_resolver_leave_whatever_the_groups_say(scene: Scene) -> None:
     for address in ("10.0.0.2", "169.254.169.253"):
         answer = scene.trace("store", address, 53, "udp")
