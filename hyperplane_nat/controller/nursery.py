@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -24,6 +25,8 @@ MODULES = ("netns.services", "hyperplane_nat.resolver")
 
 _COMMAND = (sys.executable, "-P", "-m")
 _ANSWER_SECONDS = 15.0
+
+_log = logging.getLogger(__name__)
 
 
 def bears(command: Sequence[str]) -> bool:
@@ -65,6 +68,8 @@ class Nursery:
         Blocks until the nursery has loaded everything; by one thread at a time. A nursery that does
         not answer is asked no more: what it says later would be taken for another answer.
         """
+        if self._socket.fileno() < 0:
+            return None
         try:
             logs.bound(log)
             with log.open("ab") as output:
@@ -75,7 +80,9 @@ class Nursery:
             if "error" in answer:
                 return None
             pidfd, go = descriptors
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            why = "has ended" if isinstance(error, ValueError) else f"does not answer: {error}"
+            _log.warning("servers are started by themselves: their nursery %s", why)
             self._socket.close()
             return None
         os.set_inheritable(pidfd, False)

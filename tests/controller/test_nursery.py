@@ -172,7 +172,9 @@ def test_what_was_asked_for_by_a_dead_controller_ends(lab: Path) -> None:
         made.close()
 
 
-def test_a_late_answer_is_not_taken_for_another_ones(nursery: Nursery, lab: Path) -> None:
+def test_a_late_answer_is_not_taken_for_another_ones(
+    nursery: Nursery, lab: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     nursery._process.send_signal(signal.SIGSTOP)
     nursery._socket.settimeout(0.01)
     late, next_one = server(free_port()), server(free_port())
@@ -186,6 +188,8 @@ def test_a_late_answer_is_not_taken_for_another_ones(nursery: Nursery, lab: Path
             each.close()
         assert time.monotonic() < deadline
     assert not list(lab.glob("*.pid"))
+    (record,) = caplog.records
+    assert "their nursery does not answer: timed out" in record.getMessage()
 
 
 @pytest.mark.parametrize(
