@@ -198,6 +198,9 @@ def test_queries_to_the_resolver_leave_whatever_the_groups_say(scene: Scene) -> 
         # The local route does not lead to the other one.
         assert ("10.0.0.0/16 local" in step["rule"]) == (address == "10.0.0.2")
     assert list(scene.failing("store", "10.0.0.2", 54, "udp")) == ["egress"]
+    found = scene.failing("twin", "169.254.169.253", 53, "udp")
+    assert list(found) == ["route"]
+    assert found["route"][1] == "VPC other has no resolver: enableDnsSupport is false"
 
 
 def test_addresses_that_are_nobodys(scene: Scene) -> None:
