@@ -155,6 +155,8 @@ class Daemon:
             self._lock.acquire()
         except (ControllerError, StateMapError) as error:
             return self._fail(str(error), 2)
+        with contextlib.suppress(OSError):
+            logs.restore(self._paths.log)
         try:
             self._claim.take()
             self._look()

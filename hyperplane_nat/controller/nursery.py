@@ -7,7 +7,9 @@ long, is done without it: `spawn` answers None, and the process is started by it
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -23,6 +25,8 @@ MODULES = ("netns.services", "hyperplane_nat.resolver")
 
 _COMMAND = (sys.executable, "-P", "-m")
 _ANSWER_SECONDS = 15.0
+
+_log = logging.getLogger(__name__)
 
 
 def bears(command: Sequence[str]) -> bool:
@@ -61,21 +65,32 @@ class Nursery:
     ) -> Process | None:
         """As `Process.spawn`; None where the process is to be started by itself.
 
-        Blocks until the nursery has loaded everything; by one thread at a time.
+        Blocks until the nursery has loaded everything; by one thread at a time. A nursery that does
+        not answer is asked no more: what it says later would be taken for another answer.
         """
+        if self._socket.fileno() < 0:
+            return None
         try:
             logs.bound(log)
             with log.open("ab") as output:
                 offset = output.tell()
                 socket.send_fds(self._socket, [json.dumps(command).encode()], [output.fileno()])
-                message, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 12, 1)
+                message, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 12, 2)
             answer = json.loads(message)
-            (pidfd,) = descriptors
-        except (OSError, ValueError):
+            if "error" in answer:
+                return None
+            pidfd, go = descriptors
+        except (OSError, ValueError) as error:
+            why = "has ended" if isinstance(error, ValueError) else f"does not answer: {error}"
+            _log.warning("servers are started by themselves: their nursery %s", why)
+            self._socket.close()
             return None
         os.set_inheritable(pidfd, False)
         process = Process(answer["pid"], pidfd, log=log, log_offset=offset)
-        process.note(pid_file, word)
+        # Python ignores SIGPIPE; one that has died is told of by its pidfd.
+        with os.fdopen(go, "wb", buffering=0) as word_of_it, contextlib.suppress(BrokenPipeError):
+            process.note(pid_file, word)
+            word_of_it.write(b".")
         return process
 
     def close(self) -> None:

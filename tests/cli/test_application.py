@@ -189,3 +189,29 @@ def test_a_full_disk_is_one_line() -> None:
         )
     assert done.returncode == 2
     assert done.stderr == ("hyperplane-nat: cannot write the output: No space left on device\n")
+
+
+def ended(command: str) -> subprocess.CompletedProcess[str]:
+    """A line of the shell, in which `hyperplane-nat` is what stands for it."""
+    line = command.replace("hyperplane-nat", f"{sys.executable} -m hyperplane_nat.cli")
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["config", "config --json", "--help"])
+def test_a_reader_that_is_gone_is_exit_2(command: str) -> None:
+    """1 is an answer of some commands, which nobody got."""
+    done = ended(f"hyperplane-nat {command} | exec <&-; echo ${{PIPESTATUS[0]}}")
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_status(closed: str) -> None:
+    done = ended(f"hyperplane-nat config {closed}; echo $? >&2; hyperplane-nat nothing {closed}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "0"
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_that_cannot_be_written_keeps_its_status() -> None:
+    assert ended("hyperplane-nat nothing 2>/dev/full").returncode == 2
+    assert ended("hyperplane-nat config >/dev/full 2>&1").returncode == 2

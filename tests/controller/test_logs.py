@@ -215,3 +215,24 @@ class TestSize:
         paths.forwarder_log.write_bytes(bytes(logs.BYTES_MAX + 1))
         LogKeeper(paths).look()
         assert bool(paths.forwarder_log.stat().st_size) == (seconds == 0.0)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_log_that_somebody_has_removed_is_made_anew(tmp_path: Path, removed: bool) -> None:
+    """`down` meets an `up` whose controller has only been started, and removes its log."""
+    path = tmp_path / "controller.log"
+    code = f"""
+import os, sys
+from pathlib import Path
+from hyperplane_nat.controller import logs
+path = Path({str(path)!r})
+print("former", flush=True)
+if {removed}:
+    path.unlink()
+logs.restore(path)
+print("out", flush=True)
+print("err", file=sys.stderr)
+"""
+    with path.open("ab") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, stderr=log, check=True)
+    assert path.read_text().split() == ["former"] * (not removed) + ["out", "err"]

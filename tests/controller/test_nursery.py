@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -132,6 +133,63 @@ def test_what_it_cannot_do_is_left_to_others(nursery: Nursery, lab: Path) -> Non
     short = server(free_port())
     assert nursery.spawn(short, WORD, pid_file=lab / "x.pid", log=lab / "x.log") is None
     assert not (lab / "x.pid").exists()
+
+
+def test_one_of_whom_nobody_has_a_note_ends(
+    nursery: Nursery, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller was killed before the pid file was written: no other would find the server."""
+
+    def killed(process: Process, _pid_file: Path, _word: str) -> None:
+        pids.append(process.pid)
+        raise KeyboardInterrupt
+
+    pids: list[int] = []
+    monkeypatch.setattr(Process, "note", killed)
+    with pytest.raises(KeyboardInterrupt):
+        forked(nursery, lab, server(free_port()))
+    deadline = time.monotonic() + 20
+    while start_ticks(pids[0]) is not None:
+        assert time.monotonic() < deadline
+
+
+def test_what_was_asked_for_by_a_dead_controller_ends(lab: Path) -> None:
+    """The request is read when everything is loaded, and whoever sent it may be gone by then."""
+    command = server(free_port())
+    made = Nursery(lab, [command])
+    with (lab / "x.log").open("ab") as output:
+        socket.send_fds(made._socket, [json.dumps(command).encode()], [output.fileno()])
+    made._socket.close()
+    try:
+        assert made._process.wait(20) == 0
+        deadline = time.monotonic() + 20
+        while left := Process.strays(lab):
+            for each in left:
+                each.close()
+            assert time.monotonic() < deadline
+        assert (lab / "x.log").read_text() == ""
+    finally:
+        made.close()
+
+
+def test_a_late_answer_is_not_taken_for_another_ones(
+    nursery: Nursery, lab: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nursery._process.send_signal(signal.SIGSTOP)
+    nursery._socket.settimeout(0.01)
+    late, next_one = server(free_port()), server(free_port())
+    assert nursery.spawn(late, WORD, pid_file=lab / "x.pid", log=lab / "x.log") is None
+    nursery._process.send_signal(signal.SIGCONT)
+    assert nursery.spawn(next_one, WORD, pid_file=lab / "y.pid", log=lab / "y.log") is None
+    nursery._process.wait(20)
+    deadline = time.monotonic() + 20
+    while left := Process.strays(lab):
+        for each in left:
+            each.close()
+        assert time.monotonic() < deadline
+    assert not list(lab.glob("*.pid"))
+    (record,) = caplog.records
+    assert "their nursery does not answer: timed out" in record.getMessage()
 
 
 @pytest.mark.parametrize(

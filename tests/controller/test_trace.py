@@ -180,13 +180,27 @@ def test_a_name_that_somebody_else_knows_is_not_asked_for(directory: Path) -> No
     assert list(scene.failing("client", "x.internal", 80)) == ["name"]
 
 
+@pytest.mark.parametrize(
+    "target", ["10.0.1.999", "10.0.1", "10.0.1.054", "0xA000136", "1.2.3.4.5."]
+)
+def test_what_looks_like_an_address_is_not_taken_for_a_name(scene: Scene, target: str) -> None:
+    with pytest.raises(ModelError, match="is no IPv4 address"):
+        scene.trace("client", target, 80)
+
+
 def test_queries_to_the_resolver_leave_whatever_the_groups_say(scene: Scene) -> None:
     for address in ("10.0.0.2", "169.254.169.253"):
         answer = scene.trace("store", address, 53, "udp")
         assert answer["reachable"], answer["verdict"]
         (step,) = (row for row in answer["steps"] if row["step"] == "egress")
         assert "resolver" in step["text"]
+        (step,) = (row for row in answer["steps"] if row["step"] == "route")
+        # The local route does not lead to the other one.
+        assert ("10.0.0.0/16 local" in step["rule"]) == (address == "10.0.0.2")
     assert list(scene.failing("store", "10.0.0.2", 54, "udp")) == ["egress"]
+    found = scene.failing("twin", "169.254.169.253", 53, "udp")
+    assert list(found) == ["route"]
+    assert found["route"][1] == "VPC other has no resolver: enableDnsSupport is false"
 
 
 def test_addresses_that_are_nobodys(scene: Scene) -> None:
@@ -206,12 +220,15 @@ def test_addresses_that_are_nobodys(scene: Scene) -> None:
         ("f", "169.254.100.1", "destination_gateway"),
         ("f", "224.0.0.9", "destination_invalid"),
         ("client", "224.0.0.9", "destination_invalid"),
+        ("lonely", "224.0.0.9", "destination_invalid"),
     ],
 )
 def test_what_only_the_gateway_tells(scene: Scene, source: str, target: str, reason: str) -> None:
     answer = scene.trace(source, target, 80)
     assert answer["drop_reason"] == reason
     assert scene.failing(source, target, 80)["gateway"][0] == reason
+    routes = [row["text"] for row in answer["steps"] if row["step"] == "route"]
+    assert not any("internet gateway" in text for text in routes)
 
 
 def test_nobody_opens_a_flow_to_who_is_behind_an_interface(scene: Scene) -> None:

@@ -13,6 +13,7 @@ one that starts now, at the first of the function's interfaces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,8 @@ from hyperplane_nat.resolver.zone import Zone
 
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _NOBODY = IPv4Address("0.0.0.0")
+_NUMBER = re.compile("[0-9]+|0x[0-9a-f]*", re.ASCII)
+"""The last label of no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,13 @@ def _address_of(journey: Journey) -> IPv4Address | None:
         address: IPv4Address | None = IPv4Address(target)
     except AddressValueError:
         name = target.lower().rstrip(".")
+        if _NUMBER.fullmatch(name.rpartition(".")[2]):
+            # Whoever resolves it takes it for an address in another notation (inet_aton(3)).
+            raise ModelError(
+                "InvalidParameterValue",
+                f"{target} is no IPv4 address",
+                "write four decimal numbers from 0 to 255, without leading zeros",
+            ) from None
         zone = journey.zone
         found = None if zone is None else zone.address(name)
         upstream = journey.config.dns.upstream_endpoint

@@ -25,6 +25,7 @@ from hyperplane_nat.controller.trace import grants, room
 from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
 from hyperplane_nat.engine import DropReason
+from hyperplane_nat.model.entities import Vpc
 from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import LINK_LOCAL
@@ -51,9 +52,7 @@ def name(journey: Journey) -> Step | None:
     if str(journey.address) == target or vpc is None:
         return None
     if journey.zone is None:
-        return Step(
-            "name", False, vpc.id, f"VPC {vpc.name} has no resolver: enableDnsSupport is false"
-        )
+        return Step("name", False, vpc.id, _without_resolver(vpc))
     where = f"resolver of VPC {vpc.name}"
     if journey.address is None:
         return Step("name", False, where, f"there is no address of {target} (NXDOMAIN or empty)")
@@ -98,6 +97,13 @@ def route(journey: Journey) -> Step | None:
     if sent is None or table is None:
         return None
     where = f"{table.name} ({table.id})"
+    if journey.address == LINK_LOCAL:
+        if sent.reason in _UNROUTED:
+            assert journey.sender.vpc is not None
+            return Step(
+                "route", False, journey.sender.vpc.id, _without_resolver(journey.sender.vpc)
+            )
+        return Step("route", True, "", "the resolver of the VPC, whatever its route tables say")
     if journey.is_local:
         assert journey.sender.vpc is not None
         rule = f"{where}: {journey.sender.vpc.cidr} local"
@@ -107,6 +113,9 @@ def route(journey: Journey) -> Step | None:
     if sent.reason in _UNROUTED and not beyond:
         subnet = "" if journey.subnet is None else journey.subnet.name
         return Step("route", False, rule, f"{_why_not(journey, table, found)}, subnet {subnet}")
+    if found is None:
+        # It is dropped before a route is looked for: `gateway` tells why.
+        return None
     return Step("route", True, rule, _leads_to(journey))
 
 
@@ -275,6 +284,10 @@ STEPS: tuple[StepFunction, ...] = (
 
 
 # -- words
+
+
+def _without_resolver(vpc: Vpc) -> str:
+    return f"VPC {vpc.name} has no resolver: enableDnsSupport is false"
 
 
 def _target(route: Route) -> str:
