@@ -201,10 +201,10 @@ def test_the_same_tuple_twice(scene: Scene) -> None:
     """What a client says to a target itself, and by the balancer, would have the same answers."""
     scene.connect("host")
     direct = scene.tcp((HOST, 2), (CLIENT, 5000), WEB, SYN, (900, 0))
-    assert direct.reason is DropReason.LOAD_BALANCER_COLLISION
+    assert direct.reason is DropReason.FLOW_COLLISION
     assert scene.tcp((HOST, 2), (CLIENT, 5001), WEB, SYN, (900, 0)).action is Action.FORWARD
     by_node = scene.client_sends("host", SYN, (900, 0), port=5001)
-    assert by_node.reason is DropReason.LOAD_BALANCER_COLLISION
+    assert by_node.reason is DropReason.FLOW_COLLISION
 
 
 def test_ports_of_listeners_are_nobody_s() -> None:

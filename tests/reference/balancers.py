@@ -393,7 +393,7 @@ class BalancerRules(HostRules):
         self._ask_target(flow.protocol, flow.node, flow.target, flow.nat_address)
         flow.responder = (OUTSIDE, self.hosts[number].interface) if host is None else (HOST, host)
         if self._find_plain(flow.responder, flow.protocol, *flow.ends_at(OUTSIDE), now, look=True):
-            raise DroppedError("load_balancer_collision")
+            raise DroppedError("flow_collision")
 
     def _take_source(self, flow: BalancedFlow, now: int) -> None:
         own = self.interfaces[flow.node]

@@ -412,9 +412,6 @@ class HostRules(LinkRules):
         if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 != packet.SYN:
             raise DroppedError("tcp_no_flow")
         self._admit_plain(datagram, place, target, port, far=False)
-        answers = ((datagram.destination, port), (datagram.source, source_port))
-        if self._find_plain(target, datagram.protocol, *answers, now, look=True):
-            raise DroppedError("load_balancer_collision")
         if len(self._entries()) >= self.flows_max:
             raise RefusedError("flow_table_full")
         self._admit_plain(datagram, place, target, port, far=True)
@@ -442,6 +439,8 @@ class HostRules(LinkRules):
         elif place[0] == OUTSIDE and self.interfaces[place[1]].serves:
             flow.nat_address = flow.far_destination = self.hosts[target[1]].address
             flow.nat_port = port
+        if self._find_plain(target, flow.protocol, *flow.ends_at(OUTSIDE), now, look=True):
+            raise DroppedError("flow_collision")
         self._begin(flow, datagram, INSIDE, now)
         self.plain.append(flow)
         self.tombstones.remove(flow.inside_key)

@@ -55,13 +55,13 @@ from hyperplane_nat.engine.flows.entries cimport (
 from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_records cimport note_end
 from hyperplane_nat.engine.flows.flow_table cimport (
-    flow_key,
     table_allocate,
     table_commit,
     table_find,
     table_free,
     table_give_back,
     table_hash,
+    table_key,
 )
 from hyperplane_nat.engine.flows.mapping cimport (
     filter_admits,
@@ -222,14 +222,11 @@ cdef inline int translation_choose(
     return reason
 
 
-cdef inline bint answered_elsewhere(const Nat* nat, const Packet* p) noexcept nogil:
-    """Whether the answers to what is not translated would be those of a balanced flow, which keeps the
-    source of the same client towards a target that it also speaks to itself.
+cdef inline bint answered_elsewhere(const Nat* nat, uint32_t flow) noexcept nogil:
+    """Whether answers to what is not translated would be those of another flow: of a balanced one that
+    keeps its client's source, or of one from elsewhere with that source.
     """
-    cdef uint16_t responder = p.host if p.host else nat.attachments[p.port].interface
-    key = flow_key(
-        p.protocol, responder, p.destination, p.destination_port, p.source, p.source_port
-    )
+    key = table_key(&nat.table, flow, PEER_RESPONDER)
     return table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL
 
 
@@ -240,9 +237,6 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
     cdef Entry* entry
     reason[0] = egress_refusal(nat, p)
     if reason[0]:
-        return NIL
-    if unlikely(p.plain and nat.nodes) and answered_elsewhere(nat, p):
-        reason[0] = DROP_LOAD_BALANCER_COLLISION
         return NIL
     flow = table_allocate(&nat.table)
     if flow == NIL:
@@ -293,6 +287,10 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
             entry.flags = KIND
     elif mapping != NIL:
         entry.flags = MAPPED
+    if p.plain and answered_elsewhere(nat, flow):
+        reason[0] = DROP_FLOW_COLLISION
+        table_give_back(&nat.table, flow)
+        return NIL
     flow_commit(nat, flow, p, now)
     if mapping != NIL:
         permission_adopt(nat, entry)

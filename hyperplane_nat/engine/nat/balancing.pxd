@@ -20,7 +20,7 @@ A balanced flow is one entry, whatever it goes through::
 
 The last three keep the client's source. The target's answer to it is for the client's address, and finds
 the flow as it would find one that the client had begun itself; so it can be only one of them
-(LOAD_BALANCER_COLLISION). A target behind the router answers a client behind the router without coming by
+(FLOW_COLLISION). A target behind the router answers a client behind the router without coming by
 here (LOAD_BALANCER_RETURN_PATH).
 
 Which target: that whose place among those that are eligible a keyed hash tells, of protocol, addresses,
@@ -257,7 +257,7 @@ cdef inline int keep_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
         draft.source_port,
     )
     if table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL:
-        return DROP_LOAD_BALANCER_COLLISION
+        return DROP_FLOW_COLLISION
     return DROP_NONE
 
 
