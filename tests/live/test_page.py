@@ -415,6 +415,29 @@ def test_an_answer_that_comes_late_is_not_that_of_another_search(
     assert window.log() == []
 
 
+def test_what_has_the_focus_keeps_it_when_what_stood_before_it_goes(
+    window: Browser, strange: str
+) -> None:
+    window.open(strange)
+    script = """
+        return import(new URL("page/dom.js", location)).then(({ h, patch }) => {
+            const list = document.createElement("div");
+            document.body.append(list);
+            const show = (...keys) =>
+                patch(list, keys.map((key) => h("button", { key, type: "button" }, key)));
+            show("a", "b", "c");
+            list.lastChild.focus();
+            show("b", "c");
+            show("d", "b", "c");
+            const texts = [...list.children].map((each) => each.textContent);
+            const focused = document.activeElement.textContent;
+            list.remove();
+            return [texts, focused];
+        });
+    """
+    assert window.run(script) == [["d", "b", "c"], "c"]
+
+
 def test_more_tabs_than_a_browser_has_connections(window: Browser, strange: str) -> None:
     with contextlib.ExitStack() as tabs:
         for _ in range(CONNECTIONS + 1):

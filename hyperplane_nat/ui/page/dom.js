@@ -20,8 +20,12 @@ function there(child) {
 export function patch(parent, children) {
   const wanted = (Array.isArray(children) ? children : [children]).flat(Infinity).filter(there);
   const keyed = new Map();
-  for (const node of parent.childNodes) {
-    if (node.key !== undefined) keyed.set(node.key, node);
+  const keys = new Set(wanted.map((each) => each.props && each.props.key));
+  // What goes, goes first: whatever stood behind it would be moved, and lose the focus.
+  for (const node of [...parent.childNodes]) {
+    if (node.key === undefined) continue;
+    if (keys.has(node.key)) keyed.set(node.key, node);
+    else node.remove();
   }
   let at = parent.firstChild;
   for (const each of wanted) {
