@@ -54,7 +54,9 @@ port = 80
 
 AS_MEMBER = """
 import os, sys
+import importlib.metadata, pydantic
 from hyperplane_nat.cli import app, flows, inspection, lifecycle, resources, ports, events
+pydantic.TypeAdapter(int)
 os.setgroups([int(sys.argv[1])]), os.setgid(65534), os.setuid(65534)
 app(sys.argv[2:])
 """
