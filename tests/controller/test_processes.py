@@ -293,8 +293,8 @@ def test_its_last_words_are_found_in_a_log_that_was_emptied(directory: Path) -> 
     lab.mkdir(parents=True)
     (lab / "x.log").write_text("of one before\n" * 100)
     script = (
-        "import signal, sys; print('ready', flush=True); "
-        "signal.signal(15, lambda *_: sys.exit('no room')); signal.pause()"
+        "import signal, sys; signal.signal(15, lambda *_: sys.exit('no room')); "
+        "print('ready', flush=True); signal.pause()"
     )
     process = spawn(directory, (sys.executable, "-c", script))
     assert process.output() == ["ready"]
