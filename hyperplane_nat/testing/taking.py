@@ -4,8 +4,10 @@
 Theory of operation
 -------------------
 Each port of the environment makes one flow, with one datagram or one SYN, from a socket that is
-closed at once. What is lost on the way, or meets a flow that there was, is made up for from further
-ports.
+closed at once. A gateway that has no processor for a while loses what does not fit into its queue,
+so they are sent in portions, each when the one before has been counted or nothing is counted any
+more. What is lost nevertheless, or meets a flow that there was, is made up for from further ports,
+and from the same once more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import errno
 import itertools
 import socket
+import time
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -24,6 +27,9 @@ from netns import namespace
 KINDS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
 _ATTEMPTS = 5
+"""How often a port is tried."""
+_PORTION = 1_000
+_PAUSE_SECONDS = 0.01
 _FIRST = 1024
 _LAST = 65535
 
@@ -92,19 +98,28 @@ def take(
     ports = TakenPorts(client, environment["interface"], remote, protocol)
     config: Any = client.get("/v1/config")
     limit = config["ports"]["limit_per_remote"]
-    own = iter(range(_LAST, _FIRST - 1, -1))
-    for _ in range(_ATTEMPTS):
-        missing = limit - leave - ports.count
-        if missing <= 0:
-            return ports
-        some = list(itertools.islice(own, missing))
+    every = range(_LAST, _FIRST - 1, -1)
+    own = itertools.chain.from_iterable(itertools.repeat(every, _ATTEMPTS))
+    count = ports.count
+    while (missing := limit - leave - count) > 0:
+        some = list(itertools.islice(own, min(missing, _PORTION)))
+        if not some:
+            raise LabError(
+                f"{count} of {limit - leave} ports were to be had from {environment['name']} "
+                "(hyperplane-nat status tells the reasons of drops)"
+            )
         namespace.call(environment["namespace"], _send, KINDS[protocol], remote, some)
-    if ports.count >= limit - leave:
-        return ports
-    raise LabError(
-        f"{ports.count} of {limit - leave} ports were to be had from {environment['name']} "
-        "(hyperplane-nat status tells the reasons of drops)"
-    )
+        count = _counted(ports, count + len(some))
+    return ports
+
+
+def _counted(ports: TakenPorts, expected: int) -> int:
+    """The ports that are taken, when it is so many or no more are counted."""
+    count, before = ports.count, -1
+    while count < expected and count != before:
+        time.sleep(_PAUSE_SECONDS)
+        count, before = ports.count, count
+    return count
 
 
 def _send(kind: socket.SocketKind, remote: tuple[str, int], own: Iterable[int]) -> None:
