@@ -352,8 +352,12 @@ class Configuration:
         known = self.interfaces.get(interface.number)
         if known is not None and (known.mac, known.claims) == (interface.mac, interface.claims):
             return
-        for each in interface.addresses:
-            frame = arp.announcement(mac=interface.mac, address=each.address)
+        self._announce(interface, (each.address for each in interface.addresses))
+
+    def _announce(self, interface: InterfaceState, addresses: Iterable[str]) -> None:
+        """Have the VPC's router know that addresses are behind an interface."""
+        for address in addresses:
+            frame = arp.announcement(mac=interface.mac, address=address)
             self._links.send_outside(interface.number, frame)
 
     def _set_nat_gateway(self, gateway: NatGatewayState) -> None:
@@ -383,11 +387,8 @@ class Configuration:
         known = self.nodes.get(node.number)
         if known is not None and (known.interface, known.claims) == (node.interface, node.claims):
             return
-        # The VPC's router finds the node behind the interface.
-        mac = self.interfaces[node.interface].mac
-        for each in node.addresses:
-            frame = arp.announcement(mac=mac, address=each.address)
-            self._links.send_outside(node.interface, frame)
+        announced = (each.address for each in node.addresses)
+        self._announce(self.interfaces[node.interface], announced)
 
     def end_flows(
         self, arguments: dict[str, Any], entries: int, now_ms: int
@@ -462,7 +463,4 @@ class Configuration:
         known = self.hosts.get(host.number)
         if known is not None and known.interface == host.interface and known.claims == host.claims:
             return
-        # The VPC's router finds the host behind the interface.
-        mac = self.interfaces[host.interface].mac
-        frame = arp.announcement(mac=mac, address=host.address)
-        self._links.send_outside(host.interface, frame)
+        self._announce(self.interfaces[host.interface], [host.address])
