@@ -70,7 +70,7 @@ class BalancerCommands(GatewayCommands):
         if (found := self._tables.listeners.get(named)) is not None:
             return found
         name, _, port = named.rpartition(":")
-        for listener in self._balancers.listeners_of(self.load_balancer(name)) if name else ():
+        for listener in self._tables.listeners_of(self.load_balancer(name).id) if name else ():
             if str(listener.port) == port:
                 return listener
         raise ModelError(
@@ -191,7 +191,7 @@ class BalancerCommands(GatewayCommands):
         found = self.load_balancer(balancer)
         group = self._group_for(found, target_group)
         check_listener(protocol, port, tcp_idle_seconds, group.protocol)
-        others = self._balancers.listeners_of(found)
+        others = self._tables.listeners_of(found.id)
         for each in others:
             if each.port != port:
                 continue
@@ -225,7 +225,7 @@ class BalancerCommands(GatewayCommands):
             tcp_idle_seconds=tcp_idle_seconds or found.tcp_idle_seconds,
         )
         check_listener(changed.protocol, changed.port, changed.tcp_idle_seconds, group.protocol)
-        for each in self._balancers.listeners_of(balancer):
+        for each in self._tables.listeners_of(balancer.id):
             if each.port == changed.port and each.id != found.id:
                 raise duplicate_listener(changed.port)
         return self._balancers.change_listener(found, changed)

@@ -64,7 +64,6 @@ def load_balancer(region: Region, balancer: LoadBalancer) -> dict[str, Any]:
     """As DescribeLoadBalancers and DescribeLoadBalancerAttributes have it."""
     tables = region.tables
     vpc = tables.vpcs[balancer.vpc_id]
-    listeners = [each for each in tables.listeners.values() if each.load_balancer_id == balancer.id]
     return {
         "LoadBalancerId": balancer.id,
         "LoadBalancerName": balancer.name,
@@ -84,9 +83,7 @@ def load_balancer(region: Region, balancer: LoadBalancer) -> dict[str, Any]:
             "load_balancing.cross_zone.enabled": _word(balancer.cross_zone),
             "secondary_ips.auto_assigned.per_subnet": str(balancer.secondary_addresses),
         },
-        "Listeners": [
-            listener(region, each) for each in sorted(listeners, key=lambda each: each.port)
-        ],
+        "Listeners": [listener(region, each) for each in tables.listeners_of(balancer.id)],
         "HealthCheckerNumber": tables.health_checkers[vpc.id].number,
         "Declared": balancer.declared,
     }

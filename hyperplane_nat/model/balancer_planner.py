@@ -178,7 +178,7 @@ class BalancerPlanner:
         groups: Mapping[str, TargetGroup],
         name: str,
     ) -> None:
-        present = {each.port: each for each in self._balancers.listeners_of(balancer)}
+        present = {each.port: each for each in self._tables.listeners_of(balancer.id)}
         ports = {each.port for each in wanted.listeners}
         for port, listener in present.items():
             if listener.declared and port not in ports:

@@ -137,8 +137,7 @@ def _node(
     listeners: list[WantedListener] = []
     ends: list[WantedEnd] = []
     checks: dict[tuple[str, tuple[str, int]], WantedCheck] = {}
-    found = [each for each in tables.listeners.values() if each.load_balancer_id == balancer.id]
-    for listener in sorted(found, key=lambda each: each.port):
+    for listener in tables.listeners_of(balancer.id):
         group = tables.target_groups[listener.target_group_id]
         reached = in_reach(tables, group, balancer, node, around)
         for transport in listener.protocol.transports:

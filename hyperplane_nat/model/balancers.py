@@ -55,6 +55,7 @@ from hyperplane_nat.model.states import (
     TargetState,
     following,
 )
+from hyperplane_nat.model.target_health import balancer_of
 
 _ID_DIGITS = 16
 Place = tuple[str, int]
@@ -209,7 +210,7 @@ class Balancers:
 
     def delete(self, balancer: LoadBalancer) -> None:
         """It goes at once, with its listeners; its target groups stay."""
-        for listener in self.listeners_of(balancer):
+        for listener in self._tables.listeners_of(balancer.id):
             self.delete_listener(listener)
         for node in balancer.nodes:
             self._remove_node(node)
@@ -222,12 +223,6 @@ class Balancers:
         self._lifecycle.leave_router(balancer.vpc_id)
 
     # -- listeners
-
-    def listeners_of(self, balancer: LoadBalancer) -> list[Listener]:
-        """The listeners of a load balancer, by port."""
-        found = self._tables.listeners.values()
-        own = [each for each in found if each.load_balancer_id == balancer.id]
-        return sorted(own, key=lambda each: each.port)
 
     def make_listener(
         self,
@@ -265,7 +260,7 @@ class Balancers:
     def _released(self, group_id: str) -> None:
         """Targets of a group that nothing forwards to have no health."""
         group = self._tables.target_groups[group_id]
-        if self._forwards(group):
+        if balancer_of(self._tables, group) is not None:
             return
         self._put_targets(
             group,
@@ -277,10 +272,6 @@ class Balancers:
                 if not each.ending
             ],
         )
-
-    def _forwards(self, group: TargetGroup) -> bool:
-        """Whether something forwards to a group."""
-        return any(each.target_group_id == group.id for each in self._tables.listeners.values())
 
     # -- target groups
 
@@ -398,13 +389,14 @@ class Balancers:
             self._tables.put(replace(entity, state=active, due=None))
             return
         now, targets = self._lifecycle.now, []
+        forwarded = balancer_of(self._tables, entity) is not None
         for each in entity.targets:
             if each.due is None or each.due > now:
                 targets.append(each)
             elif each.state is TargetState.UNHEALTHY_DRAINING:
                 state = following(TARGET_STATES, each.state, TargetEvent.KEPT)
                 targets.append(replace(each, state=state, due=None))
-            elif entity.attributes.deregistration_terminates and self._forwards(entity):
+            elif entity.attributes.deregistration_terminates and forwarded:
                 targets.append(replace(each, due=None, ending=True))
         self._put_targets(entity, targets)
 

@@ -227,6 +227,11 @@ class Tables:
             each for each in self.nat_gateways.values() if each.vpc_id == vpc_id and not each.ended
         ]
 
+    def listeners_of(self, balancer_id: str) -> list[Listener]:
+        """The listeners of a load balancer, by port."""
+        own = [each for each in self.listeners.values() if each.load_balancer_id == balancer_id]
+        return sorted(own, key=lambda each: each.port)
+
     def addresses(self, vpc_id: str) -> dict[int, int]:
         """Addresses that interfaces, services and others have, as numbers."""
         return self._addresses.get(vpc_id, {})

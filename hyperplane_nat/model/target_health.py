@@ -228,11 +228,7 @@ def to_end(group: TargetGroup, reached: Sequence[Target]) -> list[Target]:
 
 def answers(tables: Tables, balancer: LoadBalancer) -> list[LoadBalancerNode]:
     """The nodes that DNS names: those whose groups have healthy targets enough; all if none has."""
-    groups = {
-        listener.target_group_id
-        for listener in tables.listeners.values()
-        if listener.load_balancer_id == balancer.id
-    }
+    groups = {listener.target_group_id for listener in tables.listeners_of(balancer.id)}
     found, around = [], Surroundings.of(tables, balancer.vpc_id)
     for node in balancer.nodes:
         enough = True
