@@ -39,7 +39,6 @@ from hyperplane_nat.model.entities import (
     InterfaceKind,
     NetworkInterface,
     RetiredHost,
-    RetiredNumber,
     Subnet,
 )
 from hyperplane_nat.model.errors import ModelError
@@ -203,10 +202,7 @@ class Balancers:
             self._tables.put(interface)
 
     def _remove_node(self, node: LoadBalancerNode) -> None:
-        interface = self._tables.interfaces[node.interface_id]
-        self._tables.remove(interface)
-        for number in interface.numbers:
-            self._tables.put(RetiredNumber(number))
+        self._lifecycle.retire(self._tables.interfaces[node.interface_id])
 
     def delete(self, balancer: LoadBalancer) -> None:
         """It goes at once, with its listeners; its target groups stay."""

@@ -116,9 +116,7 @@ class Gateways:
 
     def make_internet_gateway(self, name: str, account_id: str) -> InternetGateway:
         """An internet gateway that is attached to nothing."""
-        gateway_id = self._new_id("igw")
-        while link_name(gateway_id) in self._tables.links:
-            gateway_id = self._new_id("igw")
+        gateway_id = self._lifecycle.new_interface_id("igw")
         gateway = InternetGateway(
             gateway_id, name or link_name(gateway_id), account_id, declared=self._declared
         )
@@ -149,9 +147,7 @@ class Gateways:
 
     def detach(self, gateway: InternetGateway) -> InternetGateway:
         """Take it from its VPC, which has no public address any more."""
-        interface = self._tables.interfaces[gateway.id]
-        self._tables.remove(interface)
-        self._tables.put(RetiredNumber(interface.number))
+        self._lifecycle.retire(self._tables.interfaces[gateway.id])
         detached = replace(gateway, vpc_id="")
         self._tables.put(detached)
         return detached

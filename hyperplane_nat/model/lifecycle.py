@@ -228,8 +228,13 @@ class Lifecycle:
         interface = self.tables.router_interface(vpc_id)
         needed = self.tables.hosts_in(vpc_id) or vpc_id in self.tables.health_checkers
         if interface is not None and not needed:
-            self.tables.remove(interface)
-            self.tables.put(RetiredNumber(interface.number))
+            self.retire(interface)
+
+    def retire(self, interface: NetworkInterface) -> None:
+        """An interface goes at once; its numbers are kept while flows may refer to them."""
+        self.tables.remove(interface)
+        for number in interface.numbers:
+            self.tables.put(RetiredNumber(number))
 
     def configure(self, function: Function, config: NetworkConfig) -> None:
         """Give a function another configuration; the old one serves until the new one can."""
@@ -509,11 +514,11 @@ class Lifecycle:
             return self.settings.scaled(self.settings.per_environment_deletion_seconds)
         return self.settings.scaled(self.settings.interface_deletion_seconds)
 
-    def new_interface_id(self) -> str:
-        """An id whose link no interface has."""
-        interface_id = resource_id("eni", self.random_hex)
+    def new_interface_id(self, prefix: str = "eni") -> str:
+        """An id of an interface, or of the gateway that it belongs to, whose link none has."""
+        interface_id = resource_id(prefix, self.random_hex)
         while link_name(interface_id) in self.tables.links:
-            interface_id = resource_id("eni", self.random_hex)
+            interface_id = resource_id(prefix, self.random_hex)
         return interface_id
 
     def free_number(self) -> int:

@@ -25,7 +25,7 @@ from hyperplane_nat.model.entities import InterfaceKind, NetworkInterface, Retir
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.gateway_entities import NatGateway, NatGatewayAddress
 from hyperplane_nat.model.gateways import Gateways
-from hyperplane_nat.model.identifiers import link_name, resource_id
+from hyperplane_nat.model.identifiers import link_name
 from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.route_checks import check_address_count
 from hyperplane_nat.model.states import (
@@ -107,9 +107,7 @@ class NatGateways:
         as many, a public one. NatGatewayLimitExceeded.
         """
         self._check_quota(subnet)
-        gateway_id = resource_id("nat", self._lifecycle.random_hex)
-        while link_name(gateway_id) in self._tables.links:
-            gateway_id = resource_id("nat", self._lifecycle.random_hex)
+        gateway_id = self._lifecycle.new_interface_id("nat")
         failure = self.failure(subnet, allocation_ids, count)
         seconds = self._lifecycle.settings.nat_gateway_creation_seconds
         gateway = NatGateway(
@@ -311,10 +309,7 @@ class NatGateways:
             if each.allocation_id:
                 self._gateways.unmap(self._tables.elastic_addresses[each.allocation_id])
         if gateway.interface_id:
-            interface = self._tables.interfaces[gateway.interface_id]
-            self._tables.remove(interface)
-            for number in interface.numbers:
-                self._tables.put(RetiredNumber(number))
+            self._lifecycle.retire(self._tables.interfaces[gateway.interface_id])
         now = self._lifecycle.now
         seconds = self._lifecycle.settings.nat_gateway_described_seconds
         self._tables.put(
