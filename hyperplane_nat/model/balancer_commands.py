@@ -46,7 +46,7 @@ from hyperplane_nat.model.balancers import Place
 from hyperplane_nat.model.entities import Subnet, Vpc
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.gateway_commands import GatewayCommands
-from hyperplane_nat.model.target_health import balancer_of, is_balancers
+from hyperplane_nat.model.target_health import Surroundings, balancer_of
 
 B = TypeVar("B", LoadBalancer, TargetGroup)
 
@@ -379,11 +379,11 @@ class BalancerCommands(GatewayCommands):
         return group
 
     def _places(self, group: TargetGroup, targets: Iterable[TargetResource]) -> list[Place]:
-        vpc = self._tables.vpcs[group.vpc_id]
+        vpc, around = self._tables.vpcs[group.vpc_id], Surroundings.of(self._tables, group.vpc_id)
         places = []
         for target in targets:
             check_target(vpc.cidr, group.type, target)
-            if target.address is not None and is_balancers(self._tables, vpc.id, target.address):
+            if target.address is not None and target.address in around.taken:
                 raise used_by_balancer(target.address)
             places.append((self._target_id(group, target), target.port or group.port))
         return places

@@ -20,11 +20,10 @@ from hyperplane_nat.model.names import dns_name
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.tables import Tables
 from hyperplane_nat.model.target_health import (
-    TargetHealth,
+    Surroundings,
     address_of,
     balancer_of,
     health_of,
-    zone_of,
     zone_of_node,
 )
 
@@ -54,9 +53,9 @@ def describe_target_groups(region: Region) -> list[dict[str, Any]]:
 def describe_target_health(region: Region) -> list[dict[str, Any]]:
     """All targets, by group."""
     return [
-        _target(region.tables, group, target)
+        target
         for group in by_name(region.tables.target_groups.values())
-        for target in group.targets
+        for target in _targets(region.tables, group)
     ]
 
 
@@ -165,23 +164,30 @@ def target_group(region: Region, group: TargetGroup) -> dict[str, Any]:
                 else _word(chosen.cross_zone)
             ),
         },
-        "Targets": [_target(tables, group, each) for each in group.targets],
+        "Targets": _targets(tables, group),
         "Declared": group.declared,
     }
 
 
-def _target(tables: Tables, group: TargetGroup, target: Target) -> dict[str, Any]:
+def _targets(tables: Tables, group: TargetGroup) -> list[dict[str, Any]]:
+    around = Surroundings.of(tables, group.vpc_id)
+    return [_target(tables, group, each, around) for each in group.targets]
+
+
+def _target(
+    tables: Tables, group: TargetGroup, target: Target, around: Surroundings
+) -> dict[str, Any]:
     host, balancer = tables.hosts.get(target.id), balancer_of(tables, group)
-    found: TargetHealth = health_of(tables, group, target)
+    found, address = health_of(tables, group, target, around), address_of(tables, target)
     return {
         "TargetGroupName": group.name,
         "VpcName": tables.vpcs[group.vpc_id].name,
         "LoadBalancerName": None if balancer is None else balancer.name,
         "Id": target.id,
         "Port": target.port,
-        "Address": str(address_of(tables, target)),
+        "Address": str(address),
         "HostName": None if host is None else host.name,
-        "AvailabilityZone": zone_of(tables, group, target) or "all",
+        "AvailabilityZone": around.zone(address) or "all",
         "HealthCheckPort": str(group.health_check.port or target.port),
         "State": found.state,
         "Reason": found.reason or None,

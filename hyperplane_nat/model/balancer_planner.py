@@ -24,7 +24,7 @@ from hyperplane_nat.model.entities import Host, SecurityGroup, Subnet, Vpc
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.resources import VpcResource
 from hyperplane_nat.model.states import TargetState
-from hyperplane_nat.model.target_health import balancer_of, is_balancers
+from hyperplane_nat.model.target_health import Surroundings, balancer_of
 
 Line = Callable[[str, str, str, str], None]
 """Action, kind, name and detail of a line of the plan."""
@@ -102,8 +102,9 @@ class BalancerPlanner:
 
     def _register(self, vpc: Vpc, group: TargetGroup, wanted: TargetGroupResource) -> None:
         """Exactly these: the others are deregistered."""
+        around = Surroundings.of(self._tables, vpc.id)
         for target in wanted.targets:
-            if target.address is not None and is_balancers(self._tables, vpc.id, target.address):
+            if target.address is not None and target.address in around.taken:
                 raise used_by_balancer(target.address)
         places = [self._place(vpc, group, target) for target in wanted.targets]
         there = [each.place for each in group.targets if each.state is not TargetState.DRAINING]

@@ -77,11 +77,6 @@ def _address(text: str) -> IPv4Address:
     return IPv4Address(text)
 
 
-def zone_of(tables: Tables, group: TargetGroup, target: Target) -> str | None:
-    """The availability zone of a target; None for an address outside the VPC, which is in all."""
-    return Surroundings.of(tables, group.vpc_id).zone(address_of(tables, target))
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What is around the targets of a VPC."""
@@ -113,7 +108,7 @@ class Surroundings:
         )
 
     def zone(self, address: IPv4Address) -> str | None:
-        """The availability zone of an address, None outside the VPC."""
+        """The availability zone of an address; None outside the VPC, which is in all."""
         number = int(address)
         for first, last, zone in self.subnets:
             if first <= number <= last:
@@ -126,11 +121,6 @@ def zone_of_node(tables: Tables, node: LoadBalancerNode) -> str:
     return tables.subnets[node.subnet_id].availability_zone
 
 
-def is_balancers(tables: Tables, vpc_id: str, address: IPv4Address) -> bool:
-    """Whether an address of a VPC is that of a load balancer."""
-    return address in Surroundings.of(tables, vpc_id).taken
-
-
 def crosses_zones(group: TargetGroup, balancer: LoadBalancer) -> bool:
     """Whether nodes use targets of all zones."""
     own = group.attributes.cross_zone
@@ -138,13 +128,13 @@ def crosses_zones(group: TargetGroup, balancer: LoadBalancer) -> bool:
 
 
 def unused(
-    tables: Tables, group: TargetGroup, target: Target, balancer: LoadBalancer | None
+    tables: Tables, target: Target, balancer: LoadBalancer | None, around: Surroundings
 ) -> TargetHealth | None:
     """Why nothing uses a target; None when something does."""
     if balancer is None:
         text = "Target group is not configured to receive traffic from the load balancer"
         return TargetHealth(UNUSED, NOT_IN_USE, text)
-    around, address = Surroundings.of(tables, group.vpc_id), address_of(tables, target)
+    address = address_of(tables, target)
     if address in around.taken:
         reason = "Target.IpUnusable"
         return TargetHealth(UNUSED, reason, DESCRIPTIONS[reason])
@@ -159,14 +149,16 @@ def _zones(tables: Tables, balancer: LoadBalancer) -> set[str | None]:
     return {None, *(zone_of_node(tables, each) for each in balancer.nodes)}
 
 
-def health_of(tables: Tables, group: TargetGroup, target: Target) -> TargetHealth:
-    """What DescribeTargetHealth says of a target."""
+def health_of(
+    tables: Tables, group: TargetGroup, target: Target, around: Surroundings
+) -> TargetHealth:
+    """What DescribeTargetHealth says of a target; `around` are the surroundings in its VPC."""
     state, reason = target.state.value, target.reason
     if target.state is TargetState.DRAINING:
         reason = "Target.DeregistrationInProgress"
         return TargetHealth(state, reason, DESCRIPTIONS[reason])
     balancer = balancer_of(tables, group)
-    if (found := unused(tables, group, target, balancer)) is not None:
+    if (found := unused(tables, target, balancer, around)) is not None:
         return found
     assert balancer is not None
     if target.state is TargetState.INITIAL:
@@ -180,16 +172,15 @@ def in_reach(
     group: TargetGroup,
     balancer: LoadBalancer,
     node: LoadBalancerNode,
-    around: Surroundings | None = None,
+    around: Surroundings,
 ) -> list[Target]:
     """The targets that a node checks, and could use: those of its zone, or of all.
 
-    `around` are the surroundings in the VPC, where they are known.
+    `around` are the surroundings in the VPC.
     """
     usable = _zones(tables, balancer)
     if not crosses_zones(group, balancer):
         usable = {None, zone_of_node(tables, node)}
-    around = around or Surroundings.of(tables, group.vpc_id)
     found = []
     for target in group.targets:
         if target.state is TargetState.DRAINING:

@@ -13,6 +13,7 @@ from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.states import TargetState
 from hyperplane_nat.model.tables import Tables
 from hyperplane_nat.model.target_health import (
+    Surroundings,
     address_of,
     balancer_of,
     health_of,
@@ -50,8 +51,9 @@ def _target_states(tables: Tables) -> dict[tuple[str, str], str]:
     result = {}
     for group in tables.target_groups.values():
         name = _name(tables, group.vpc_id, group.name)
+        around = Surroundings.of(tables, group.vpc_id)
         for target in group.targets:
-            found = health_of(tables, group, target)
+            found = health_of(tables, group, target, around)
             state = f"{found.state}: {found.reason}" if found.reason else found.state
             result[name, f"{address_of(tables, target)}:{target.port}"] = state
     return result
@@ -65,8 +67,10 @@ def target_counts(region: Region) -> list[TargetCount]:
         balancer = balancer_of(tables, group)
         if balancer is None:
             continue
+        around = Surroundings.of(tables, group.vpc_id)
         for node in balancer.nodes:
-            states = Counter(each.state for each in in_reach(tables, group, balancer, node))
+            reached = in_reach(tables, group, balancer, node, around)
+            states = Counter(each.state for each in reached)
             result.append(
                 TargetCount(
                     _name(tables, balancer.vpc_id, balancer.name),
