@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hyperplane_nat.config.checks import places, repeated, suggestion
+from hyperplane_nat.config.checks import places, repeated, unknown
 from hyperplane_nat.config.resources import Vpc
 from hyperplane_nat.config.values import FieldError
 
@@ -28,7 +28,7 @@ def _groups(vpc: Vpc, location: str) -> Iterator[FieldError]:
         for place, target in enumerate(group.target):
             where = f"{location}[{number}].target[{place}]"
             if target.host is not None:
-                yield from _unknown(vpc, target.host, hosts, f"{where}.host", "host")
+                yield from unknown(target.host, hosts, f"{where}.host", "host", vpc)
 
 
 def _balancers(vpc: Vpc, location: str) -> Iterator[FieldError]:
@@ -42,7 +42,7 @@ def _balancers(vpc: Vpc, location: str) -> Iterator[FieldError]:
         zones: dict[str, str] = {}
         for place, node in enumerate(balancer.node):
             at = f"{where}.node[{place}].subnet"
-            yield from _unknown(vpc, node.subnet, subnets, at, "subnet")
+            yield from unknown(node.subnet, subnets, at, "subnet", vpc)
             zone = subnets.get(node.subnet)
             if zone is not None and zone in zones:
                 yield FieldError(
@@ -53,7 +53,7 @@ def _balancers(vpc: Vpc, location: str) -> Iterator[FieldError]:
             zones.setdefault(zone or "", node.subnet)
         for place, name in enumerate(balancer.security_groups):
             at = f"{where}.security_groups[{place}]"
-            yield from _unknown(vpc, name, security_groups, at, "security group")
+            yield from unknown(name, security_groups, at, "security group", vpc)
         ports = [listener.port for listener in balancer.listener]
         for place, listener in enumerate(balancer.listener):
             at = f"{where}.listener[{place}]"
@@ -64,7 +64,7 @@ def _balancers(vpc: Vpc, location: str) -> Iterator[FieldError]:
                     "choose another port; TCP_UDP listens to both",
                 )
             field = f"{at}.target_group"
-            yield from _unknown(vpc, listener.target_group, groups, field, "target group")
+            yield from unknown(listener.target_group, groups, field, "target group", vpc)
             owner = owners.setdefault(listener.target_group, balancer.name)
             if owner != balancer.name:
                 yield FieldError(
@@ -72,15 +72,3 @@ def _balancers(vpc: Vpc, location: str) -> Iterator[FieldError]:
                     f"load balancer {owner!r} forwards to {listener.target_group!r}",
                     "make another group",
                 )
-
-
-def _unknown(
-    vpc: Vpc, name: str, known: Iterable[str], location: str, what: str
-) -> Iterator[FieldError]:
-    names = sorted(known)
-    if name not in names:
-        yield FieldError(
-            location,
-            f"there is no {what} {name!r} in VPC {vpc.name!r}",
-            suggestion(name, names) if names else "add it",
-        )

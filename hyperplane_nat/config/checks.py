@@ -38,6 +38,17 @@ def suggestion(unknown: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
 
 
+def unknown(
+    name: str, known: Iterable[str], location: str, what: str, vpc: Vpc | None = None
+) -> Iterator[FieldError]:
+    """A name at that location that is none of the `known`, which are those of a VPC or the file."""
+    names = sorted(known)
+    if name not in names:
+        where = "" if vpc is None else f" in VPC {vpc.name!r}"
+        remedy = suggestion(name, names) if names else "add it"
+        yield FieldError(location, f"there is no {what} {name!r}{where}", remedy)
+
+
 def _durations(config: Whole) -> Iterator[FieldError]:
     longest = max(timeouts_ms(config.timeouts, config.ports).values())
     if longest > DURATION_MAX_MILLISECONDS:
@@ -127,14 +138,8 @@ def _hosts(vpc: Vpc, location: str) -> Iterator[FieldError]:
     subnets = {subnet.name: subnet for subnet in vpc.subnet}
     taken = {service.address: f"service {service.name!r}" for service in vpc.service}
     for number, host in enumerate(vpc.host):
-        if host.subnet not in subnets:
-            yield FieldError(
-                f"{location}[{number}].subnet",
-                f"there is no subnet {host.subnet!r} in VPC {vpc.name!r}",
-                suggestion(host.subnet, sorted(subnets)) if subnets else "add it",
-            )
-            continue
-        if host.address is None:
+        yield from unknown(host.subnet, subnets, f"{location}[{number}].subnet", "subnet", vpc)
+        if host.subnet not in subnets or host.address is None:
             continue
         subnet, where = subnets[host.subnet], f"{location}[{number}].address"
         yield from _host(where, host.address, [subnet], f"subnet {subnet.name!r}, {subnet.network}")
@@ -147,14 +152,10 @@ def _hosts(vpc: Vpc, location: str) -> Iterator[FieldError]:
 
 def _services(vpc: Vpc, location: str) -> Iterator[FieldError]:
     yield from repeated(places(vpc.service, location), "services")
-    hosts = sorted(host.name for host in vpc.host)
+    hosts = [host.name for host in vpc.host]
     for number, service in enumerate(vpc.service):
-        if service.host is not None and service.host not in hosts:
-            yield FieldError(
-                f"{location}[{number}].host",
-                f"there is no host {service.host!r} in VPC {vpc.name!r}",
-                suggestion(service.host, hosts) if hosts else "add it",
-            )
+        if service.host is not None:
+            yield from unknown(service.host, hosts, f"{location}[{number}].host", "host", vpc)
         if service.address is None:
             continue
         yield from _host(

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from hyperplane_nat.config.checks import places, repeated, shared_ports, suggestion
+from hyperplane_nat.config.checks import places, repeated, shared_ports, unknown
 from hyperplane_nat.config.resources import INTERNET, Function, Vpc
 from hyperplane_nat.config.values import FieldError
 
@@ -46,13 +46,6 @@ def _environments(config: Whole) -> Iterator[FieldError]:
         )
 
 
-def _unknown(name: str, known: Iterable[str], location: str, what: str) -> Iterator[FieldError]:
-    known = sorted(known)
-    if name not in known:
-        remedy = suggestion(name, known) if known else "add it"
-        yield FieldError(location, f"there is no {what} {name!r}", remedy)
-
-
 def _twice(names: list[str], location: str) -> Iterator[FieldError]:
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -75,7 +68,7 @@ def _accounts(config: Whole) -> Iterator[FieldError]:
     owners += [(f"function[{number}]", item.account) for number, item in enumerate(config.function)]
     for location, owner in owners:
         if owner is not None and owner not in ids:
-            yield from _unknown(owner, names, f"{location}.account", "account")
+            yield from unknown(owner, names, f"{location}.account", "account")
 
 
 def _groups(vpc: Vpc, location: str) -> Iterator[FieldError]:
@@ -88,16 +81,16 @@ def _groups(vpc: Vpc, location: str) -> Iterator[FieldError]:
             for place, rule in enumerate(rules):
                 if rule.group is not None:
                     where = f"{location}.security_group[{number}].{direction}[{place}].group"
-                    yield from _unknown(rule.group, names, where, what)
+                    yield from unknown(rule.group, names, where, what)
     for number, host in enumerate(vpc.host):
         where = f"{location}.host[{number}].security_groups"
         for place, name in enumerate(host.security_groups):
-            yield from _unknown(name, names, f"{where}[{place}]", what)
+            yield from unknown(name, names, f"{where}[{place}]", what)
         yield from _twice(host.security_groups, where)
     for number, service in enumerate(vpc.service):
         where = f"{location}.service[{number}].security_groups"
         for place, name in enumerate(service.security_groups):
-            yield from _unknown(name, names, f"{where}[{place}]", what)
+            yield from unknown(name, names, f"{where}[{place}]", what)
         yield from _twice(service.security_groups, where)
         for other in vpc.service[:number]:
             # Groups belong to the network interface, and so to the address.
@@ -159,12 +152,12 @@ def _function_in_vpc(config: Whole, function: Function, location: str) -> Iterat
     home = {subnet.name: vpc for vpc in config.vpc for subnet in vpc.subnet}
     vpcs = [vpc.name for vpc in config.vpc]
     if function.vpc is not None:
-        yield from _unknown(function.vpc, vpcs, f"{location}.vpc", "VPC")
+        yield from unknown(function.vpc, vpcs, f"{location}.vpc", "VPC")
     known = [home[name] for name in function.subnets if name in home]
     expected = function.vpc if function.vpc in vpcs else known[0].name if known else None
     for place, name in enumerate(function.subnets):
         where = f"{location}.subnets[{place}]"
-        yield from _unknown(name, home, where, "subnet")
+        yield from unknown(name, home, where, "subnet")
         if name in home and home[name].name != expected:
             yield FieldError(
                 where,
@@ -192,7 +185,7 @@ def _function_in_vpc(config: Whole, function: Function, location: str) -> Iterat
                 "choose groups of the function's VPC",
             )
         else:
-            yield from _unknown(name, names, where, f"security group of VPC {vpc.name!r} called")
+            yield from unknown(name, names, where, f"security group of VPC {vpc.name!r} called")
     try:
         owner, own = config.account_of(vpc), config.account_of(function)
     except KeyError:

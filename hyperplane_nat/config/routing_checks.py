@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from hyperplane_nat.config.checks import places, repeated, suggestion
+from hyperplane_nat.config.checks import places, repeated, unknown
 from hyperplane_nat.config.resource_checks import public_problem
 from hyperplane_nat.config.resources import Host, Vpc
 from hyperplane_nat.config.routing import Route, RouteTable
@@ -57,15 +57,10 @@ def _nat_gateways(
     vpc: Vpc, location: str, limit: int, taken: dict[str, str]
 ) -> Iterator[FieldError]:
     yield from repeated(places(vpc.nat_gateway, location), "NAT gateways")
-    subnets = sorted(subnet.name for subnet in vpc.subnet)
+    subnets = [subnet.name for subnet in vpc.subnet]
     for number, gateway in enumerate(vpc.nat_gateway):
         where = f"{location}[{number}]"
-        if gateway.subnet not in subnets:
-            yield FieldError(
-                f"{where}.subnet",
-                f"there is no subnet {gateway.subnet!r} in VPC {vpc.name!r}",
-                suggestion(gateway.subnet, subnets) if subnets else "add it",
-            )
+        yield from unknown(gateway.subnet, subnets, f"{where}.subnet", "subnet", vpc)
         for place, address in enumerate(gateway.elastic_addresses):
             at = f"{where}.elastic_addresses[{place}]"
             yield from _public_address(address, f"NAT gateway {gateway.name!r}", at, taken)
@@ -88,7 +83,7 @@ def _nat_gateways(
 
 def _tables(vpc: Vpc, location: str) -> Iterator[FieldError]:
     yield from repeated(places(vpc.route_table, location), "route tables")
-    subnets = sorted(subnet.name for subnet in vpc.subnet)
+    subnets = [subnet.name for subnet in vpc.subnet]
     main: str | None = None
     owners: dict[str, str] = {}
     for number, table in enumerate(vpc.route_table):
@@ -105,15 +100,11 @@ def _tables(vpc: Vpc, location: str) -> Iterator[FieldError]:
                 "set main = true, or choose another name",
             )
         for place, name in enumerate(table.subnets):
-            if name not in subnets:
+            at = f"{where}.subnets[{place}]"
+            yield from unknown(name, subnets, at, "subnet", vpc)
+            if name in subnets and name in owners:
                 yield FieldError(
-                    f"{where}.subnets[{place}]",
-                    f"there is no subnet {name!r} in VPC {vpc.name!r}",
-                    suggestion(name, subnets) if subnets else "add it",
-                )
-            elif name in owners:
-                yield FieldError(
-                    f"{where}.subnets[{place}]",
+                    at,
                     f"subnet {name!r} has route table {owners[name]!r}",
                     "name it once",
                 )
@@ -140,21 +131,13 @@ def _routes(vpc: Vpc, table: RouteTable, location: str) -> Iterator[FieldError]:
 
 
 def _target(vpc: Vpc, route: Route, where: str) -> Iterator[FieldError]:
-    hosts = sorted(host.name for host in vpc.host)
     if route.internet_gateway and not vpc.internet_gateway:
         yield FieldError(
             f"{where}.internet_gateway", f"VPC {vpc.name!r} has no internet gateway", _NO_GATEWAY
         )
-    gateways = sorted(gateway.name for gateway in vpc.nat_gateway)
-    if route.nat_gateway is not None and route.nat_gateway not in gateways:
-        yield FieldError(
-            f"{where}.nat_gateway",
-            f"there is no NAT gateway {route.nat_gateway!r} in VPC {vpc.name!r}",
-            suggestion(route.nat_gateway, gateways) if gateways else "add it",
-        )
-    if route.host is not None and route.host not in hosts:
-        yield FieldError(
-            f"{where}.host",
-            f"there is no host {route.host!r} in VPC {vpc.name!r}",
-            suggestion(route.host, hosts) if hosts else "add it",
-        )
+    if route.nat_gateway is not None:
+        gateways = [gateway.name for gateway in vpc.nat_gateway]
+        yield from unknown(route.nat_gateway, gateways, f"{where}.nat_gateway", "NAT gateway", vpc)
+    if route.host is not None:
+        hosts = [host.name for host in vpc.host]
+        yield from unknown(route.host, hosts, f"{where}.host", "host", vpc)
