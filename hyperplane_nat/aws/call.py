@@ -29,12 +29,25 @@ ALWAYS = frozenset({"ClientToken", "DryRun", "Filter", "Filters", "MaxResults", 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of resources of the region: its list, the key of its ids, and the error without it."""
+    """A kind of resources: the key of its ids, and the error without it."""
 
     path: str
+    """Its list in the control API; empty where it is in none by itself."""
     key: str
     code: str
     text: str
+
+    def absent(self, key: str) -> AwsError:
+        """The error of one that is not there."""
+        return AwsError(self.code, self.text.format(key))
+
+    def known(self, rows: Iterable[Row], wanted: Iterable[str]) -> dict[str, Row]:
+        """Rows by their ids; the kind's own error where one of the wanted is not among them."""
+        found = by_id(rows, self.key)
+        for each in wanted:
+            if each not in found:
+                raise self.absent(each)
+        return found
 
 
 VPC = Kind("/v1/vpcs", "VpcId", "InvalidVpcID.NotFound", "The vpc ID '{}' does not exist")
@@ -131,16 +144,13 @@ class Call:
         for row in self.own(kind):
             if row[kind.key] == wanted:
                 return row
-        raise AwsError(kind.code, kind.text.format(wanted))
+        raise kind.absent(wanted)
 
     def select(self, kind: Kind, wanted: Sequence[str] | None) -> list[Row]:
         """Those with the ids, in the list's order; all without any."""
         if not wanted:
             return self.own(kind)
-        found = {row[kind.key]: row for row in self.own(kind)}
-        for each in wanted:
-            if each not in found:
-                raise AwsError(kind.code, kind.text.format(each))
+        found = kind.known(self.own(kind), wanted)
         return [row for key, row in found.items() if key in wanted]
 
     # -- commands

@@ -12,6 +12,7 @@ from hyperplane_nat.aws.call import (
     NAT_GATEWAY,
     SUBNET,
     Call,
+    Kind,
     Operation,
     Params,
     Row,
@@ -19,8 +20,14 @@ from hyperplane_nat.aws.call import (
     derived,
     operation,
 )
-from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.aws.filters import answer
+
+INTERFACE = Kind(
+    "",
+    "NetworkInterfaceId",
+    "InvalidNetworkInterfaceID.NotFound",
+    "The networkInterface ID '{}' does not exist",
+)
 
 INTERFACE_TYPES: Mapping[str, str] = {
     "hyperplane": "lambda",
@@ -53,13 +60,7 @@ def describe_network_interfaces(call: Call, params: Params) -> Row:
     """DescribeNetworkInterfaces: InvalidNetworkInterfaceID.NotFound."""
     found = list(interfaces_of(call))
     if wanted := params.get("NetworkInterfaceIds"):
-        known = by_id(found, "NetworkInterfaceId")
-        for each in wanted:
-            if each not in known:
-                raise AwsError(
-                    "InvalidNetworkInterfaceID.NotFound",
-                    f"The networkInterface ID '{each}' does not exist",
-                )
+        known = INTERFACE.known(found, wanted)
         found = [known[each] for each in wanted]
     return answer(params, "NetworkInterfaces", found, INTERFACE_FILTERS)
 

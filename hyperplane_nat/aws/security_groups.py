@@ -12,12 +12,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from hyperplane_nat.aws.call import GROUP, VPC, Call, Operation, Params, Row, derived, operation
+from hyperplane_nat.aws.call import (
+    GROUP,
+    VPC,
+    Call,
+    Kind,
+    Operation,
+    Params,
+    Row,
+    derived,
+    operation,
+)
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
 from hyperplane_nat.aws.vpcs import network
 
 Direction = Literal["ingress", "egress"]
+
+RULE = Kind(
+    "",
+    "SecurityGroupRuleId",
+    "InvalidSecurityGroupRuleId.NotFound",
+    "The security group rule ID '{}' does not exist",
+)
 
 DEFAULT = "default"
 """The name of the group that a VPC comes with."""
@@ -362,13 +379,7 @@ def _group(call: Call, params: Params) -> Row:
 
 
 def _select_rules(known: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
-    found = {each["SecurityGroupRuleId"]: each for each in known}
-    for each in wanted:
-        if each not in found:
-            raise AwsError(
-                "InvalidSecurityGroupRuleId.NotFound",
-                f"The security group rule ID '{each}' does not exist",
-            )
+    found = RULE.known(known, wanted)
     return [found[each] for each in wanted]
 
 

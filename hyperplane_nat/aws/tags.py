@@ -10,6 +10,7 @@ from hyperplane_nat.aws.call import (
     KINDS,
     VPC,
     Call,
+    Kind,
     Operation,
     Params,
     Row,
@@ -18,8 +19,9 @@ from hyperplane_nat.aws.call import (
 )
 from hyperplane_nat.aws.errors import AwsError, missing
 from hyperplane_nat.aws.filters import answer
-from hyperplane_nat.aws.interfaces import interfaces_of
-from hyperplane_nat.aws.security_groups import rules_of
+from hyperplane_nat.aws.interfaces import INTERFACE, interfaces_of
+from hyperplane_nat.aws.security_groups import RULE, rules_of
+from hyperplane_nat.aws.vpcs import ACL
 
 TAGGED: Mapping[str, str] = {
     "acl": "network-acl",
@@ -36,12 +38,8 @@ TAGGED: Mapping[str, str] = {
 }
 """EC2's `ResourceType` by what ids begin with."""
 
-OTHERS: Mapping[str, tuple[str, str]] = {
-    "acl": ("InvalidNetworkAclID.NotFound", "networkAcl"),
-    "eni": ("InvalidNetworkInterfaceID.NotFound", "networkInterface"),
-    "sgr": ("InvalidSecurityGroupRuleId.NotFound", "security group rule"),
-}
-"""Code and name of what is in no list of the control API by itself."""
+OTHERS: Mapping[str, Kind] = {"acl": ACL, "eni": INTERFACE, "sgr": RULE}
+"""What is in no list of the control API by itself, by what ids begin with."""
 
 TAG_FILTERS = {
     "key": "Key",
@@ -97,8 +95,7 @@ def _tagged(call: Call, params: Params) -> list[str]:
         elif prefix not in OTHERS:
             raise AwsError("InvalidID", f"The ID '{key}' is not valid")
         elif not _is_own(call, key):
-            code, what = OTHERS[prefix]
-            raise AwsError(code, f"The {what} ID '{key}' does not exist")
+            raise OTHERS[prefix].absent(key)
     return resources
 
 

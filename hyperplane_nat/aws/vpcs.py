@@ -7,9 +7,23 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from string import ascii_lowercase
 
-from hyperplane_nat.aws.call import SUBNET, VPC, Call, Operation, Params, Row, derived, operation
+from hyperplane_nat.aws.call import (
+    SUBNET,
+    VPC,
+    Call,
+    Kind,
+    Operation,
+    Params,
+    Row,
+    derived,
+    operation,
+)
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
+
+ACL = Kind(
+    "", "NetworkAclId", "InvalidNetworkAclID.NotFound", "The networkAcl ID '{}' does not exist"
+)
 
 PREFIXES = range(16, 29)
 """Of a VPC's network ("VPC CIDR blocks")."""
@@ -166,13 +180,8 @@ def describe_network_acls(call: Call, params: Params) -> Row:
     """DescribeNetworkAcls: each VPC has its default one, which lets everything pass."""
     found = [_acl(call, row) for row in call.own(VPC)]
     if wanted := params.get("NetworkAclIds"):
-        known = {each["NetworkAclId"] for each in found}
-        for each in wanted:
-            if each not in known:
-                raise AwsError(
-                    "InvalidNetworkAclID.NotFound", f"The networkAcl ID '{each}' does not exist"
-                )
-        found = [each for each in found if each["NetworkAclId"] in wanted]
+        known = ACL.known(found, wanted)
+        found = [row for key, row in known.items() if key in wanted]
     return answer(params, "NetworkAcls", found, ACL_FILTERS)
 
 
