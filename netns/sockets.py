@@ -89,11 +89,11 @@ def ensure_files(count: int) -> None:
 def echo_request(identifier: int, sequence: int, payload: bytes = b"") -> bytes:
     """An ICMP echo request (RFC 792) with its checksum, for an `icmp` or `ping` socket."""
     header = struct.pack("!BBHHH", _ICMP_ECHO_REQUEST, 0, 0, identifier, sequence)
-    checksum = _checksum(header + payload)
-    return header[:2] + struct.pack("!H", checksum) + header[4:] + payload
+    found = checksum(header + payload)
+    return header[:2] + struct.pack("!H", found) + header[4:] + payload
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The internet checksum (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"

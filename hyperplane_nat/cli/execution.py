@@ -45,12 +45,13 @@ def execute(
         command = command[1:]
     if not command:
         raise UserError("no command given (write: hyperplane-nat exec env-1 -- CMD ...)")
-    _hold(ctx, name, namespace_name)
+    matched = ENVIRONMENT.fullmatch(environment)
+    if matched is not None:
+        _hold(ctx, name, int(matched[1]))
     namespace.enter(namespace_name, sysfs=True)
-    is_environment = ENVIRONMENT.fullmatch(environment) is not None
     etc = common.runtime_root(ctx) / name
-    files.show(etc, hostname=is_environment, name=namespace_name)
-    if is_environment:
+    files.show(etc, hostname=matched is not None, name=namespace_name)
+    if matched is not None:
         files.be_called(etc)
     # Python ignores these two, and a program started by exec would go on ignoring them.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -70,14 +71,13 @@ def execute(
         raise typer.Exit(EXIT_NOT_EXECUTABLE) from None
 
 
-def _hold(ctx: typer.Context, lab: str, namespace_name: str) -> None:
+def _hold(ctx: typer.Context, lab: str, number: int) -> None:
     """Let an environment that has a handler go on for as long as the program runs.
 
     Execve(2) keeps the process. ClientError when no controller does it.
     """
-    if not group_of(lab, namespace_name).exists:
+    if not group_of(lab, environment_namespace(lab, number)).exists:
         return
-    number = int(namespace_name.removeprefix(environment_namespace(lab, 1).removesuffix("1")))
     connection = Client(lab, runtime_directory=common.runtime_root(ctx))
     connection.post("/v1/holds", {"environment": number, "pid": os.getpid()})
 

@@ -47,10 +47,6 @@ from hyperplane_nat.private_files import NotPrivateError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-PID_NAME = "controller.pid"
-
-LOG_TAIL_LINES = 5
-
 
 def up(
     ctx: typer.Context,

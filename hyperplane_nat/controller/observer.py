@@ -55,15 +55,16 @@ class Observer:
         """
         self.events = events
         self._interfaces = interfaces
-        self._nat_gateways = nat_gateways
-        self._load_balancers = load_balancers
+        self._stateful = (
+            (Kind.NAT_GATEWAY, "NAT gateway", nat_gateways),
+            (Kind.LOAD_BALANCER, "load balancer", load_balancers),
+        )
         self._targets = targets
         self._function_of = function_of
         self._host_of = host_of
         self._counters = counters
         self._known: frozenset[str] = frozenset()
-        self._states: Mapping[str, str] = {}
-        self._balancer_states: Mapping[str, str] = {}
+        self._states: dict[Kind, Mapping[str, str]] = {}
         self._target_states: Mapping[tuple[str, str], str] = {}
         self._lost: int | None = None
         self._task: asyncio.Task[None] | None = None
@@ -142,13 +143,8 @@ class Observer:
         for name in sorted(found - self._known):
             self._report_interface(Kind.INTERFACE_ADDED, name, "added")
         self._known = found
-        states = self._nat_gateways()
-        for name, state in states.items():
-            if self._states.get(name) != state:
-                text = f"NAT gateway {name} is {state}"
-                self.events.report(Event(kind=Kind.NAT_GATEWAY, message=text, interface=name))
-        self._states = states
-        self._look_at_balancers()
+        self._look_at_states()
+        self._look_at_targets()
         counters = self._counters()
         if counters:
             lost = counters.get("flow_records_lost", 0) + counters.get("flow_log_lines_lost", 0)
@@ -159,13 +155,16 @@ class Observer:
             self._lost = lost
         self.events.flush()
 
-    def _look_at_balancers(self) -> None:
-        states = self._load_balancers()
-        for name, state in states.items():
-            if self._balancer_states.get(name) != state:
-                text = f"load balancer {name} is {state}"
-                self.events.report(Event(kind=Kind.LOAD_BALANCER, message=text, interface=name))
-        self._balancer_states = states
+    def _look_at_states(self) -> None:
+        for kind, what, current in self._stateful:
+            states, former = current(), self._states.get(kind, {})
+            for name, state in states.items():
+                if former.get(name) != state:
+                    text = f"{what} {name} is {state}"
+                    self.events.report(Event(kind=kind, message=text, interface=name))
+            self._states[kind] = states
+
+    def _look_at_targets(self) -> None:
         targets = self._targets()
         for (group, remote), state in targets.items():
             if self._target_states.get((group, remote)) != state:

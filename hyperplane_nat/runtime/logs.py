@@ -45,24 +45,6 @@ class LogFile(Protocol):
         """OSError."""
 
 
-class NamedFile:
-    """A file by its path."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def append(self, text: bytes) -> None:
-        """See `LogFile`."""
-        descriptor = open_log(self._path)
-        try:
-            os.write(descriptor, text)
-            size = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-        if size > FILE_BYTES_MAX:
-            turn_over(self._path)
-
-
 def open_log(path: Path) -> int:
     """A descriptor to append to the log at `path`. OSError."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -37,8 +37,6 @@ from tests.differential.drafts import (
 PORT = 1
 """The source port that a conversation holds on to."""
 
-OTHER_PORT = 2
-
 FAST_OPEN_BYTES = (1, 200, 500)
 MEGABYTE = 1 << 20
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperplane_nat.runtime.logs import open_log
 from hyperplane_nat.runtime.sandbox import EntrypointError, Started
 from hyperplane_nat.runtime.settings import Settings
 from hyperplane_nat.runtime.variables import Identity
@@ -112,6 +113,20 @@ class PlainBox:
 
     def kill(self, started: Started) -> None:
         started.process.kill()
+
+
+class PlainLog:
+    """A `logs.LogFile` by its path, of any length."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, text: bytes) -> None:
+        descriptor = open_log(self._path)
+        try:
+            os.write(descriptor, text)
+        finally:
+            os.close(descriptor)
 
 
 def settings(handler: str = "app.handler", *, timeout_seconds: float = 20.0) -> Settings:

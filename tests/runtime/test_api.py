@@ -20,8 +20,8 @@ from botocore.exceptions import ClientError
 
 from hyperplane_nat.runtime import api, handlers
 from hyperplane_nat.runtime.handlers import Handlers
-from hyperplane_nat.runtime.logs import NamedFile, log_path
-from tests.runtime.box import PlainBox
+from hyperplane_nat.runtime.logs import log_path
+from tests.runtime.box import PlainBox, PlainLog
 
 KEY = "AKIATEST"
 
@@ -150,8 +150,8 @@ def play(
     async def body() -> None:
         box = PlainBox()
 
-        def open_log(_namespace: str, function: str) -> NamedFile:
-            return NamedFile(log_path(directory, function))
+        def open_log(_namespace: str, function: str) -> PlainLog:
+            return PlainLog(log_path(directory, function))
 
         made = Handlers(box, open_log=open_log, region="us-east-1", **more)
         server = await asyncio.start_unix_server(made.link.talk, directory / "link")

@@ -16,9 +16,9 @@ import pytest
 
 from hyperplane_nat.runtime.environment import CONNECTIONS_MAX, Environment
 from hyperplane_nat.runtime.invocation import ANSWER_BYTES_MAX, Invocation, Outcome
-from hyperplane_nat.runtime.logs import FunctionLog, NamedFile
+from hyperplane_nat.runtime.logs import FunctionLog
 from hyperplane_nat.runtime.settings import Settings
-from tests.runtime.box import PlainBox, settings
+from tests.runtime.box import PlainBox, PlainLog, settings
 
 
 class Scene:
@@ -33,7 +33,7 @@ class Scene:
             "nowhere",
             wanted,
             self.box,
-            FunctionLog(NamedFile(self.log), lambda: 0.0),
+            FunctionLog(PlainLog(self.log), lambda: 0.0),
             on_gone=self._note,
             on_still=lambda _number: self.still.set(),
             init_seconds=init_seconds,

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.runtime import logs
-from hyperplane_nat.runtime.logs import FunctionLog, NamedFile, Output, drain
+from hyperplane_nat.runtime import distance, logs
+from hyperplane_nat.runtime.distance import HandedFile, Told
+from hyperplane_nat.runtime.logs import FunctionLog, Output, drain
+from tests.runtime.box import PlainLog
 
 
 @pytest.fixture
 def function_log(tmp_path: Path) -> FunctionLog:
-    return FunctionLog(NamedFile(tmp_path / "f.log"), lambda: 1.5)
+    return FunctionLog(PlainLog(tmp_path / "f.log"), lambda: 1.5)
 
 
 def test_lines_are_whole_and_say_when_and_where(tmp_path: Path, function_log: FunctionLog) -> None:
@@ -72,10 +75,17 @@ def test_a_flood_is_read_in_pieces(function_log: FunctionLog) -> None:
     os.close(ours)
 
 
-def test_a_long_log_makes_room(
-    tmp_path: Path, function_log: FunctionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "FILE_BYTES_MAX", 100)
+def test_a_long_log_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distance, "FILE_BYTES_MAX", 100)
+    path = tmp_path / "f.log"
+
+    def turn_over() -> Future[Told]:
+        logs.turn_over(path)
+        told: Future[Told] = Future()
+        told.set_result((None, [logs.open_log(path)]))
+        return told
+
+    function_log = FunctionLog(HandedFile(logs.open_log(path), turn_over), lambda: 1.5)
     for number in range(10):
         function_log.write("env-1", b"line %d" % number)
     files = sorted(path.name for path in tmp_path.iterdir())

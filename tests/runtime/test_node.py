@@ -15,9 +15,9 @@ import pytest
 
 from hyperplane_nat.runtime.environment import Environment
 from hyperplane_nat.runtime.invocation import Invocation, Outcome
-from hyperplane_nat.runtime.logs import FunctionLog, NamedFile
+from hyperplane_nat.runtime.logs import FunctionLog
 from hyperplane_nat.runtime.sandbox import BOOTSTRAP
-from tests.runtime.box import PlainBox, settings
+from tests.runtime.box import PlainBox, PlainLog, settings
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="this host has no Node.js (apt: nodejs)")
@@ -48,7 +48,7 @@ def played(
     wanted = replace(wanted, runtime=runtime or f"nodejs{major()}.x")
 
     async def body() -> list[Outcome]:
-        log = FunctionLog(NamedFile(directory / "f.log"), lambda: 0.0)
+        log = FunctionLog(PlainLog(directory / "f.log"), lambda: 0.0)
         environment = Environment(
             7, "nowhere", wanted, NodeBox(directory), log, on_gone=lambda _number: None
         )

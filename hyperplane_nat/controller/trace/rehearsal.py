@@ -29,6 +29,7 @@ from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.model.wanted import Wanted
+from netns.sockets import checksum, echo_request
 from netns.topology import Host, Interface, Slot
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
@@ -36,7 +37,6 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _FLOWS = 16
 _SLOT = 1
 _SYN = 0x02
-_ECHO_REQUEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,27 +179,20 @@ def _host(number: int) -> Host:
 def _datagram(packet: Packet) -> bytes:
     source, destination = IPv4Address(packet.source).packed, IPv4Address(packet.destination).packed
     number = PROTOCOLS[packet.protocol]
-    if packet.protocol == "tcp":
-        content = struct.pack(
-            "!HHIIBBHHH", packet.source_port, packet.port, 1, 0, 5 << 4, _SYN, 1024, 0, 0
-        )
-    elif packet.protocol == "udp":
-        content = struct.pack("!HHHH", packet.source_port, packet.port, 8, 0)
+    if packet.protocol == "icmp":
+        content = echo_request(packet.source_port, 1)
     else:
-        content = struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, packet.source_port, 1)
-    place, pseudo = 2, b""
-    if packet.protocol != "icmp":
-        place = 16 if packet.protocol == "tcp" else 6
+        is_tcp = packet.protocol == "tcp"
+        rest = struct.pack("!HH", 8, 0)
+        if is_tcp:
+            rest = struct.pack("!IIBBHHH", 1, 0, 5 << 4, _SYN, 1024, 0, 0)
+        content = struct.pack("!HH", packet.source_port, packet.port) + rest
         pseudo = source + destination + struct.pack("!HH", number, len(content))
-    content = _sealed(content, place, pseudo)
+        content = _sealed(content, 16 if is_tcp else 6, pseudo)
     header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), 1, 0x4000, 64, number, 0)
     return _sealed(header + source + destination, 10) + content
 
 
 def _sealed(data: bytes, place: int, pseudo: bytes = b"") -> bytes:
-    """With the internet checksum at its place (RFC 1071)."""
-    whole = pseudo + data
-    total = sum(struct.unpack(f"!{len(whole) // 2}H", whole))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return data[:place] + struct.pack("!H", ~total & 0xFFFF) + data[place + 2 :]
+    """With its checksum at its place."""
+    return data[:place] + struct.pack("!H", checksum(pseudo + data)) + data[place + 2 :]

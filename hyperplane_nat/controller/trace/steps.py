@@ -78,16 +78,6 @@ def source(journey: Journey) -> Step | None:
     return Step("source", True, sender.interface.id, text)
 
 
-def egress(journey: Journey) -> Step | None:
-    """Which rule of the sender's groups lets it out."""
-    return grants.egress(journey)
-
-
-def service_rules(journey: Journey) -> Step | None:
-    """What the Lambda service carries for no function."""
-    return grants.withheld(journey)
-
-
 _UNROUTED = (DropReason.NO_ROUTE, DropReason.ROUTE_BLACKHOLE)
 
 
@@ -159,11 +149,6 @@ def internet_gateway(journey: Journey) -> Step | None:
     return Step("internet gateway", True, what, f"attached{seen}")
 
 
-def limits(journey: Journey) -> Step | None:
-    """Whether there is room for one more flow."""
-    return room.limits(journey)
-
-
 # -- behind it
 
 
@@ -195,11 +180,6 @@ def target(journey: Journey) -> Step | None:
         return Step("target", False, vpc.id, text)
     where = "the internet" if vpc.name == INTERNET else f"VPC {vpc.name}"
     return Step("target", False, vpc.id, f"nobody in {where} has {journey.address}")
-
-
-def ingress(journey: Journey) -> Step | None:
-    """Which rule of the target's groups lets it in."""
-    return grants.ingress(journey)
 
 
 def gateway(journey: Journey) -> Step | None:
@@ -270,14 +250,14 @@ def _deaf(
 STEPS: tuple[StepFunction, ...] = (
     name,
     source,
-    egress,
-    service_rules,
+    grants.egress,
+    grants.withheld,
     route,
     nat_gateway,
     internet_gateway,
-    limits,
+    room.limits,
     target,
-    ingress,
+    grants.ingress,
     gateway,
     listener,
 )
