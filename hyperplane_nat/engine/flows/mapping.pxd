@@ -32,7 +32,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.allocation cimport admit_entry, allocate, refused
+from hyperplane_nat.engine.flows.allocation cimport admit_entry, allocate, refused_by_interface
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
@@ -221,14 +221,8 @@ cdef inline int mapping_join(
     """
     cdef Mapping* record = mapping_at(nat, mapping)
     if not joinable(nat, record, p):
-        refused(
-            nat,
-            p,
-            nat.attachments[p.port].interface,
-            p.destination,
-            p.destination_port,
-            DROP_PORT_ALLOCATION,
-            now,
+        refused_by_interface(
+            nat, p, p.destination, p.destination_port, DROP_PORT_ALLOCATION, now
         )
         mapping_abandon(nat, mapping)
         return DROP_PORT_ALLOCATION
