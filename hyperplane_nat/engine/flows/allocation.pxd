@@ -25,7 +25,7 @@ takes the oldest of the PROBES cells where it may stand.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_flow, table_hash
 from hyperplane_nat.engine.flows.nat cimport (
     EVENTS_MAX,
     UNATTACHED,
@@ -256,7 +256,7 @@ cdef inline bint taken_at_hop(
             key = flow_key(
                 p.protocol, number, p.destination, p.destination_port, each.address, port
             )
-            flow = table_find(&nat.table, key, table_hash(&nat.table, key))
+            flow = table_flow(&nat.table, key)
             if flow != NIL and hop_of(
                 &nat.table.entries[flow], &nat.table.extensions[flow]
             ) == hop:

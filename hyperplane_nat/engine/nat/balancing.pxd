@@ -61,7 +61,7 @@ from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_table cimport (
     flow_key,
     table_allocate,
-    table_find,
+    table_flow,
     table_give_back,
     table_hash,
 )
@@ -257,7 +257,7 @@ cdef inline int keep_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
         draft.source,
         draft.source_port,
     )
-    if table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL:
+    if table_flow(&nat.table, key) != NIL:
         return DROP_FLOW_COLLISION
     return DROP_NONE
 

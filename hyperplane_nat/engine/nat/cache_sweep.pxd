@@ -35,7 +35,7 @@ from hyperplane_nat.engine.flows.caching cimport (
     next_hop_of,
     same_rewrite,
 )
-from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_flow
 from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, next_hop_to
 from hyperplane_nat.engine.flows.neighbour_table cimport (
     Neighbour,
@@ -168,7 +168,7 @@ cdef inline uint32_t flow_of_records(const Nat* nat, const CacheRecord* records)
         out.destination,
         out.destination_port,
     )
-    flow = table_find(&nat.table, key, table_hash(&nat.table, key))
+    flow = table_flow(&nat.table, key)
     if flow == NIL or nat.cache.number_of[flow] != NIL or not is_plain_flow(nat, flow):
         return NIL
     entry = &nat.table.entries[flow]
