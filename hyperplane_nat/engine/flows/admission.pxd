@@ -52,12 +52,6 @@ cdef inline uint32_t client_address(const Nat* nat, const Packet* p) noexcept no
     return p.source
 
 
-cdef inline int refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
-    """Why those at either end do not let a packet begin a flow that has this source at the other."""
-    cdef int reason = egress_refusal(nat, p)
-    return reason if reason else ingress_refusal(nat, p, source)
-
-
 cdef inline int node_refusal(const Nat* nat, const Packet* p, uint16_t node) noexcept nogil:
     """Why those of a load balancer's node do not let a client in, or DROP_NONE."""
     cdef const PolicyRecord* policy = nat.attachments[node].policy
@@ -72,12 +66,13 @@ cdef inline apart ask_again(
     """Why they do not let the originator of a flow begin another in its place."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef uint16_t node = node_of(nat, entry)
-    if node == 0:
-        reason[0] = refusal(nat, p, source_translated(entry).address)
-        return
     reason[0] = egress_refusal(nat, p)
-    if reason[0] == DROP_NONE:
+    if reason[0]:
+        return
+    if node:
         reason[0] = node_refusal(nat, p, node)
+    else:
+        reason[0] = ingress_refusal(nat, p, source_translated(entry).address)
 
 
 cdef inline int newcomer_refusal(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:

@@ -25,7 +25,7 @@ takes the oldest of the PROBES cells where it may stand.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
+from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_flow, table_hash
 from hyperplane_nat.engine.flows.nat cimport (
     EVENTS_MAX,
     UNATTACHED,
@@ -121,6 +121,21 @@ cdef inline void refused(
     report(nat, p, responder, now, EVENT_PORT_ALLOCATION)
 
 
+cdef inline void refused_by_interface(
+    Nat* nat,
+    const Packet* p,
+    uint32_t remote_address,
+    uint16_t remote_port,
+    int reason,
+    uint64_t now,
+) noexcept nogil:
+    """The same at the interface of whoever sends the packet, for want of a port or by a limit."""
+    if reason != DROP_PORT_ALLOCATION:
+        remote_address = 0
+        remote_port = 0
+    refused(nat, p, nat.attachments[p.port].interface, remote_address, remote_port, reason, now)
+
+
 cdef inline bint environment_full(const Nat* nat, uint16_t number, uint32_t entries) noexcept nogil:
     cdef uint32_t limit = nat.behaviour.limit_per_environment
     return limit != 0 and nat.attachments[number].entries + entries > limit
@@ -142,7 +157,7 @@ cdef inline int admit_entry(
     elif address_full(nat, interface, 1):
         reason = DROP_PORT_LIMIT_INTERFACE
     if reason:
-        refused(nat, p, nat.attachments[p.port].interface, 0, 0, reason, now)
+        refused_by_interface(nat, p, p.destination, p.destination_port, reason, now)
     return reason
 
 
@@ -191,8 +206,9 @@ cdef inline int allocate(
     cdef uint32_t tries
     cdef int reason = DROP_PORT_LIMIT_INTERFACE
     if environment_full(nat, p.port, entries):
-        refused(nat, p, primary, 0, 0, DROP_PORT_LIMIT_ENVIRONMENT, now)
-        return DROP_PORT_LIMIT_ENVIRONMENT
+        reason = DROP_PORT_LIMIT_ENVIRONMENT
+        refused_by_interface(nat, p, remote_address, remote_port, reason, now)
+        return reason
     number = first_address(nat, p, primary, &tries)
     while tries:
         if not address_full(nat, number, entries):
@@ -204,10 +220,7 @@ cdef inline int allocate(
             reason = DROP_PORT_ALLOCATION
         number = following_address(nat, primary, number)
         tries -= 1
-    if reason == DROP_PORT_ALLOCATION:
-        refused(nat, p, primary, remote_address, remote_port, reason, now)
-    else:
-        refused(nat, p, primary, 0, 0, reason, now)
+    refused_by_interface(nat, p, remote_address, remote_port, reason, now)
     return reason
 
 
@@ -224,10 +237,7 @@ cdef inline int choose_hop(Nat* nat, const Packet* p, uint16_t* hop, uint64_t no
             reason = DROP_PORT_ALLOCATION
         hop[0] = following_address(nat, primary, hop[0])
         tries -= 1
-    if reason == DROP_PORT_ALLOCATION:
-        refused(nat, p, primary, p.destination, p.destination_port, reason, now)
-    else:
-        refused(nat, p, primary, 0, 0, reason, now)
+    refused_by_interface(nat, p, p.destination, p.destination_port, reason, now)
     return reason
 
 
@@ -246,7 +256,7 @@ cdef inline bint taken_at_hop(
             key = flow_key(
                 p.protocol, number, p.destination, p.destination_port, each.address, port
             )
-            flow = table_find(&nat.table, key, table_hash(&nat.table, key))
+            flow = table_flow(&nat.table, key)
             if flow != NIL and hop_of(
                 &nat.table.entries[flow], &nat.table.extensions[flow]
             ) == hop:
@@ -283,8 +293,9 @@ cdef inline int allocate_at_gateway(
     cdef uint32_t tries
     cdef int reason
     if environment_full(nat, p.port, 1):
-        refused(nat, p, nat.attachments[p.port].interface, 0, 0, DROP_PORT_LIMIT_ENVIRONMENT, now)
-        return DROP_PORT_LIMIT_ENVIRONMENT
+        reason = DROP_PORT_LIMIT_ENVIRONMENT
+        refused_by_interface(nat, p, p.destination, p.destination_port, reason, now)
+        return reason
     hop[0] = 0
     if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
         reason = choose_hop(nat, p, hop, now)

@@ -42,7 +42,15 @@ from hyperplane_nat.engine.flows.cache_table cimport (
     cache_change,
     cache_number,
 )
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, apart, count, unlikely
+from hyperplane_nat.engine.flows.nat cimport (
+    UNATTACHED,
+    Attachment,
+    Nat,
+    apart,
+    count,
+    next_hop_to,
+    unlikely,
+)
 from hyperplane_nat.engine.flows.neighbour_table cimport Neighbour, has_mac, neighbour_find
 from hyperplane_nat.engine.state.barriers cimport HP_STORE16_RELEASE
 from hyperplane_nat.engine.state.cache_records cimport (
@@ -150,12 +158,9 @@ cdef inline bint is_plain_packet(const Packet* p) noexcept nogil:
 cdef inline const Neighbour* next_hop_of(const Nat* nat, const Entry* entry) noexcept nogil:
     """Who is sent what a flow's originator sends, if that is known; or NULL."""
     cdef uint16_t primary = nat.attachments[entry.responder].primary
-    cdef const Attachment* link = &nat.attachments[primary]
-    cdef uint32_t hop = entry.destination_address
-    cdef const Neighbour* neighbour
-    if (hop & link.subnet_mask) != link.subnet:
-        hop = link.router
-    neighbour = neighbour_find(&nat.neighbours, primary, hop)
+    cdef const Neighbour* neighbour = neighbour_find(
+        &nat.neighbours, primary, next_hop_to(&nat.attachments[primary], entry.destination_address)
+    )
     return neighbour if neighbour != NULL and has_mac(neighbour) else NULL
 
 

@@ -104,6 +104,11 @@ cdef inline uint32_t table_find(
     return NIL if id == NIL else id >> 1
 
 
+cdef inline uint32_t table_flow(const FlowTable* table, FlowKey key) noexcept nogil:
+    """The same of a key that has not been hashed."""
+    return table_find(table, key, table_hash(table, key))
+
+
 cdef inline void table_prefetch_index(const FlowTable* table, uint64_t hash) noexcept nogil:
     HP_PREFETCH(&table.index[<uint32_t>hash & table.mask])
 

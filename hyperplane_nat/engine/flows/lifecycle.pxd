@@ -57,10 +57,9 @@ from hyperplane_nat.engine.flows.flow_records cimport note_end
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_allocate,
     table_commit,
-    table_find,
+    table_flow,
     table_free,
     table_give_back,
-    table_hash,
     table_key,
 )
 from hyperplane_nat.engine.flows.mapping cimport (
@@ -226,8 +225,7 @@ cdef inline bint answered_elsewhere(const Nat* nat, uint32_t flow) noexcept nogi
     """Whether answers to what is not translated would be those of another flow: of a balanced one that
     keeps its client's source, or of one from elsewhere with that source.
     """
-    key = table_key(&nat.table, flow, PEER_RESPONDER)
-    return table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL
+    return table_flow(&nat.table, table_key(&nat.table, flow, PEER_RESPONDER)) != NIL
 
 
 cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason) noexcept nogil:

@@ -32,7 +32,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.allocation cimport admit_entry, allocate, refused
+from hyperplane_nat.engine.flows.allocation cimport admit_entry, allocate, refused_by_interface
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
@@ -45,10 +45,9 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     mapping_key,
     table_allocate,
     table_commit,
-    table_find,
+    table_flow,
     table_free,
     table_give_back,
-    table_hash,
 )
 from hyperplane_nat.engine.flows.nat cimport Nat
 from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, ports_remote
@@ -107,7 +106,7 @@ cdef inline uint32_t mapping_of(const Nat* nat, const Entry* flow) noexcept nogi
         flow.translated_address,
         flow.translated_port,
     )
-    return table_find(&nat.table, key, table_hash(&nat.table, key))
+    return table_flow(&nat.table, key)
 
 
 cdef inline Mapping* mapping_at(const Nat* nat, uint32_t number) noexcept nogil:
@@ -135,7 +134,7 @@ cdef inline uint32_t mapping_find(
     """
     cdef uint32_t mapping
     key = mapping_key(side, protocol, attachment, address, port)
-    mapping = table_find(&nat.table, key, table_hash(&nat.table, key))
+    mapping = table_flow(&nat.table, key)
     if mapping == NIL or mapping_at(nat, mapping).state == STATE_MAPPING:
         return mapping
     return NIL if mapping_settle(nat, mapping, now) else mapping
@@ -209,7 +208,7 @@ cdef inline bint joinable(Nat* nat, const Mapping* record, const Packet* p) noex
     )
     if permission != NULL and permission.count == PERMISSIONS_MAX:
         return False
-    return table_find(&nat.table, key, table_hash(&nat.table, key)) == NIL
+    return table_flow(&nat.table, key) == NIL
 
 
 cdef inline int mapping_join(
@@ -221,14 +220,8 @@ cdef inline int mapping_join(
     """
     cdef Mapping* record = mapping_at(nat, mapping)
     if not joinable(nat, record, p):
-        refused(
-            nat,
-            p,
-            nat.attachments[p.port].interface,
-            p.destination,
-            p.destination_port,
-            DROP_PORT_ALLOCATION,
-            now,
+        refused_by_interface(
+            nat, p, p.destination, p.destination_port, DROP_PORT_ALLOCATION, now
         )
         mapping_abandon(nat, mapping)
         return DROP_PORT_ALLOCATION

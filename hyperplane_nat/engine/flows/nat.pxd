@@ -279,6 +279,11 @@ cdef inline void drop(Nat* nat, Packet* p, int reason) noexcept nogil:
         count_at(nat, p.link, A_DROPS, p.segments)
 
 
+cdef inline uint32_t next_hop_to(const Attachment* link, uint32_t destination) noexcept nogil:
+    """Who is sent what leaves by an interface for a destination."""
+    return destination if (destination & link.subnet_mask) == link.subnet else link.router
+
+
 cdef inline bint stands_still(const Nat* nat, uint16_t number) noexcept nogil:
     """Whether what is for this attachment, or for nobody, is for an environment that stands still."""
     return number < nat.attachments_max and nat.attachments[number].silent

@@ -33,7 +33,7 @@ from libc.string cimport memcmp, memcpy, memset
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.caching cimport cache_forget
 from hyperplane_nat.engine.flows.extras cimport extra_add, extra_room
-from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, count, next_hop_to
 from hyperplane_nat.engine.flows.neighbour_table cimport (
     TIMERS,
     TIMER_FAILED,
@@ -158,11 +158,9 @@ cdef inline bint hold(Nat* nat, Neighbour* neighbour, const Packet* p) noexcept 
 cdef inline int neighbour_send(Nat* nat, uint16_t interface, Packet* p) noexcept nogil:
     """Let a translated packet leave by its next hop, or wait for it; or why it does neither."""
     cdef const Attachment* link = &nat.attachments[interface]
-    cdef uint32_t hop = p.destination
+    cdef uint32_t hop = next_hop_to(link, p.destination)
     cdef uint16_t asker = asker_of(nat, p)
     cdef Neighbour* neighbour
-    if (hop & link.subnet_mask) != link.subnet:
-        hop = link.router
     neighbour = neighbour_find(&nat.neighbours, interface, hop)
     if neighbour == NULL and make_room(nat, interface, asker):
         neighbour = neighbour_add(&nat.neighbours, interface, hop, asker)

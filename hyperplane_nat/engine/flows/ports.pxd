@@ -33,7 +33,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.flow_table cimport FlowTable, flow_key, table_find, table_hash
+from hyperplane_nat.engine.flows.flow_table cimport FlowTable, flow_key, table_flow
 from hyperplane_nat.engine.state.barriers cimport HP_CTZ64
 from hyperplane_nat.engine.state.layout cimport (
     NIL,
@@ -230,9 +230,7 @@ cdef inline bint in_use(
         ports.records[attachment].address,
         nat_port,
     )
-    return (
-        table_find(ports.table, key, table_hash(ports.table, key)) != NIL
-    )
+    return table_flow(ports.table, key) != NIL
 
 
 cdef inline void bit_set(PortAllocator* ports, Bitmap* bitmap, uint32_t offset) noexcept nogil:

@@ -262,10 +262,13 @@ cdef inline void cache_follow(Nat* nat, uint16_t number, const Attachment* new) 
 
 
 cdef inline void attachment_set(Nat* nat, uint16_t number, const Attachment* attachment) noexcept nogil:
-    """Have an attachment from now on."""
+    """Have an attachment from now on, with the entries that its number has."""
+    cdef uint32_t entries = nat.attachments[number].entries, plain = nat.attachments[number].plain
     if nat.cache != NULL:
         cache_follow(nat, number, attachment)
     nat.attachments[number] = attachment[0]
+    nat.attachments[number].entries = entries
+    nat.attachments[number].plain = plain
     nat.records[number].address = attachment.address
     if number >= nat.attachments_used:
         nat.attachments_used = number + 1

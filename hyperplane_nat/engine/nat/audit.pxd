@@ -14,8 +14,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.entries cimport holds_port, nat_gateway_of, takes_no_port
 from hyperplane_nat.engine.flows.flow_table cimport (
-    table_find,
-    table_hash,
+    table_flow,
     table_index_position,
     table_key,
 )
@@ -106,11 +105,7 @@ cdef inline list audit_indexed(const Nat* nat, uint32_t flow):
     for side in range(PEER_RESPONDER if entry.originator == NOBODY else PEER_ORIGINATOR, 2):
         if table_index_position(&nat.table, flow, side) == NIL:
             problems.append(f"flow {flow}: side {side} is not in the index")
-        elif table_find(
-            &nat.table,
-            table_key(&nat.table, flow, side),
-            table_hash(&nat.table, table_key(&nat.table, flow, side)),
-        ) != flow:
+        elif table_flow(&nat.table, table_key(&nat.table, flow, side)) != flow:
             problems.append(f"flow {flow}: another flow has its key on side {side}")
     return problems
 

@@ -53,6 +53,7 @@ from hyperplane_nat.engine.flows.allocation cimport (
     first_address,
     following_address,
     refused,
+    refused_by_interface,
     report,
 )
 from hyperplane_nat.engine.flows.entries cimport node_of, over, relink
@@ -60,7 +61,7 @@ from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_table cimport (
     flow_key,
     table_allocate,
-    table_find,
+    table_flow,
     table_give_back,
     table_hash,
 )
@@ -256,7 +257,7 @@ cdef inline int keep_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
         draft.source,
         draft.source_port,
     )
-    if table_find(&nat.table, key, table_hash(&nat.table, key)) != NIL:
+    if table_flow(&nat.table, key) != NIL:
         return DROP_FLOW_COLLISION
     return DROP_NONE
 
@@ -294,17 +295,10 @@ cdef inline int take_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
     if reason:
         return reason
     if environment_full(nat, p.port, 1):
+        reason = DROP_PORT_LIMIT_ENVIRONMENT
         if of_environment:
-            refused(
-                nat,
-                p,
-                nat.attachments[p.port].interface,
-                0,
-                0,
-                DROP_PORT_LIMIT_ENVIRONMENT,
-                now,
-            )
-        return DROP_PORT_LIMIT_ENVIRONMENT
+            refused_by_interface(nat, p, p.destination, p.destination_port, reason, now)
+        return reason
     if of_environment:
         reason = choose_hop(nat, p, &draft.hop, now)
         if reason:

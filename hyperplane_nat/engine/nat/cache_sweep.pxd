@@ -35,8 +35,8 @@ from hyperplane_nat.engine.flows.caching cimport (
     next_hop_of,
     same_rewrite,
 )
-from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_find, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat
+from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_flow
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, next_hop_to
 from hyperplane_nat.engine.flows.neighbour_table cimport (
     Neighbour,
     neighbour_add,
@@ -71,11 +71,8 @@ cdef inline bint leads_out(const Nat* nat, const Entry* entry) noexcept nogil:
 
 cdef inline void next_hop_adopt(Nat* nat, const Entry* entry, const CacheRecord* out, uint64_t now) noexcept nogil:
     """Send to whom a predecessor has sent, until it is asked for anew."""
-    cdef const Attachment* link = &nat.attachments[out.out]
-    cdef uint32_t hop = entry.destination_address
+    cdef uint32_t hop = next_hop_to(&nat.attachments[out.out], entry.destination_address)
     cdef Neighbour* neighbour
-    if (hop & link.subnet_mask) != link.subnet:
-        hop = link.router
     if neighbour_find(&nat.neighbours, out.out, hop) != NULL:
         return
     neighbour = neighbour_add(&nat.neighbours, out.out, hop, <uint16_t>nat.attachments_max)
@@ -171,7 +168,7 @@ cdef inline uint32_t flow_of_records(const Nat* nat, const CacheRecord* records)
         out.destination,
         out.destination_port,
     )
-    flow = table_find(&nat.table, key, table_hash(&nat.table, key))
+    flow = table_flow(&nat.table, key)
     if flow == NIL or nat.cache.number_of[flow] != NIL or not is_plain_flow(nat, flow):
         return NIL
     entry = &nat.table.entries[flow]

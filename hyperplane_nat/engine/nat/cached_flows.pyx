@@ -12,10 +12,10 @@ is made here. The rest is `engine/flows/caching.pxd` and `engine/nat/cache_sweep
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.flows.cache_table cimport (
+    CACHED_FREE,
     CACHED_GONE,
     CACHED_KEPT,
     CACHED_NEW,
-    CACHED_RESTING,
     FlowCache,
     cache_make,
     cache_rest,
@@ -203,7 +203,7 @@ cdef class CachedFlows:
             cache.resting_asked -= 1
             number = numbers_take(&cache.resting, cache.numbers_max)
             cache.records[2 * number].source = 0
-            cache.cached[number].state = 0
+            cache.cached[number].state = CACHED_FREE
             numbers_add(&cache.free, cache.numbers_max, number)
         if cache.resting.count:
             cache.resting_asked = cache.resting.count

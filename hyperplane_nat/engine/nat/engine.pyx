@@ -265,8 +265,6 @@ cdef class Engine:
             fragments_forget(self.nat, place)
         if record.role != ROLE_LOAD_BALANCER:
             record.interface = place
-        record.entries = self.nat.attachments[place].entries
-        record.plain = self.nat.attachments[place].plain
         if former.address != record.address:
             memset(former, 0, sizeof(AttachmentRecord))
         former.role = record.role
@@ -331,8 +329,6 @@ cdef class Engine:
         record.silent = silent
         if former.owner != owner:
             fragments_forget(self.nat, <uint16_t>number)
-        record.entries = self.nat.attachments[number].entries
-        record.plain = self.nat.attachments[number].plain
         if former.owner and (former.owner >> 16) != (owner >> 16):
             memset(former, 0, sizeof(AttachmentRecord))
         former.owner = owner
@@ -372,8 +368,6 @@ cdef class Engine:
         record.route_table = table_number(f"host {number}", route_table)
         record.forwards = not source_check
         record.primary = place
-        record.entries = self.nat.attachments[place].entries
-        record.plain = self.nat.attachments[place].plain
         record.policy = NULL if policy is None else &policy.record
         if former.owner != owner or former.address != record.address:
             fragments_forget(self.nat, place)

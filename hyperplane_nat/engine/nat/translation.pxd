@@ -20,6 +20,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_meet, cache_passed
+from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_find_id,
@@ -206,9 +207,7 @@ cdef inline apart refuse_going_on(
     Nat* nat, uint32_t flow, Packet* p, int reason, uint64_t now
 ) noexcept nogil:
     """Drop a packet of a flow, or answer it."""
-    cdef uint16_t node = 0
-    if is_balanced(&nat.table.entries[flow], &nat.table.extensions[flow]):
-        node = nat.table.extensions[flow].node
+    cdef uint16_t node = node_of(nat, &nat.table.entries[flow])
     if node and reason == DROP_FLOW_HELD and p.protocol == 6 and p.segment != SEGMENT_RST:
         # A target's, which is told as its client is.
         reason = DROP_TCP_IDLE_TIMEOUT
