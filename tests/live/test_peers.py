@@ -81,8 +81,10 @@ def test_exec_returns_the_status_of_the_program(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["upload", "download"])
-def test_super_frames_travel_whole(lab: Lab, tmp_path: Path, reverse: bool) -> None:
+def test_super_frames_travel_whole(launch: Launch, tmp_path: Path, reverse: bool) -> None:
     """During iperf3 a frame on the ring holds many segments: nothing is cut to the MTU."""
+    # What the flow cache forwards is on no ring.
+    lab = launch(environments=1, toml="[forwarder]\nflow_cache = false\n")
     iperf = require_program("iperf3", "iperf3")
     log = tmp_path / "iperf3.log"
     command = [iperf, "-s", "-B", WEB[0], "-p", "5201", "--forceflush"]
