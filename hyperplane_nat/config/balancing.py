@@ -74,6 +74,11 @@ class TargetGroup(Section):
         description="Whether targets see the client's address. If left out: not with `TCP` and "
         "`ip` (AWS). `UDP` and `TCP_UDP` always do.",
     )
+    proxy_protocol_v2: bool = Field(
+        default=False,
+        description="Whether a connection begins with a header of the PROXY protocol, version 2. "
+        "With `TCP` alone.",
+    )
     stickiness: bool = Field(
         default=False, description="Whether a source address has the same target every time."
     )

@@ -37,6 +37,7 @@ def attributes_of(group: TargetGroup) -> GroupAttributes:
     """The attributes among its fields."""
     return GroupAttributes(
         preserve_client_ip=group.preserve_client_ip,
+        proxy_protocol_v2=group.proxy_protocol_v2,
         stickiness=group.stickiness,
         deregistration_delay_seconds=group.deregistration_delay_seconds,
         deregistration_terminates=group.deregistration_terminates,

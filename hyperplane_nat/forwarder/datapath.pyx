@@ -413,11 +413,13 @@ cdef class Datapath:
         self.transmit_extras()
 
     cdef void transmit_extras(self) noexcept nogil:
-        """Send the extra frames, and those that have no room before they have left."""
+        """Send the extra frames, and those that have no room before they have left; what leaves in
+        place of the frame that came may lie among them.
+        """
         cdef Extras* extras = &self.nat.extras
         cdef Extra* extra
         cdef uint32_t i
-        while extras.count:
+        while extras.used:
             for i in range(extras.count):
                 extra = &extras.frames[i]
                 self.transmit(extra.frame, extra.length, extra.port)

@@ -276,10 +276,12 @@ def _listener(where: str, item: _Mapping[str, Any]) -> Listener:
         raise ValueError(f"{where}: a listener is of tcp or udp, not {listener.protocol!r}")
     _check_number(f"a listener's port of {where}", listener.port, 1 << 16, 1)
     _check_number(f"idle_ms of a listener of {where}", listener.idle_ms, TIMEOUT_MAX_MS + 1, 1)
-    for name in ("sticky", "preserve_client_ip"):
+    for name in ("sticky", "preserve_client_ip", "proxy_protocol"):
         value = getattr(listener, name)
         if not isinstance(value, bool):
             raise TypeError(f"{name} of a listener of {where}: {value!r} is not true or false")
+    if listener.proxy_protocol and listener.protocol != "tcp":
+        raise ValueError(f"{where}: the PROXY protocol's header goes with tcp alone")
     return listener
 
 

@@ -45,6 +45,8 @@ class Check:
     timeout_seconds: float
     healthy_count: int
     unhealthy_count: int
+    proxy_protocol: bool = False
+    """Whether a header of the PROXY protocol (version 2) comes first, which names nobody."""
 
     def good(self, code: int) -> bool:
         """Whether an answer with that code is one."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One health check: a connection, or a request, from a node's address.
 
-A certificate is not looked at (AWS: "the load balancer doesn't validate these certificates").
+A certificate is not looked at (AWS: "the load balancer doesn't validate these certificates"). With
+the PROXY protocol the connection begins with a header that names no client (AWS: "with health check
+connections, the client connection information is not sent in the proxy protocol header").
 """
 
 from __future__ import annotations
@@ -19,6 +21,16 @@ _BIND_ADDRESS_NO_PORT = 24
 """IP_BIND_ADDRESS_NO_PORT of <linux/in.h>: a port may be that of several destinations."""
 
 _USER_AGENT = "ELB-HealthChecker/2.0"
+
+_NO_CLIENT = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"
+"""The PROXY protocol's header, version 2, command LOCAL: "health-checks sent by the proxy"."""
+
+
+class _Connected(socket.socket):
+    """A socket for whoever wants to connect it and is too late."""
+
+    def connect(self, _address: object, /) -> None:
+        """It is."""
 
 
 def any_certificate() -> ssl.SSLContext:
@@ -43,15 +55,14 @@ async def probe(check: Check, tls: ssl.SSLContext) -> str:
 
 
 async def _connect(check: Check) -> str:
-    with _socket(check.source) as connection:
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(connection, (check.address, check.port))
+    (await _connected(check)).close()
     return ""
 
 
 async def _ask(check: Check, tls: ssl.SSLContext) -> str:
+    connection = await _connected(check)
     connector = aiohttp.TCPConnector(
-        socket_factory=lambda _info: _socket(check.source), force_close=True, ssl=tls
+        socket_factory=lambda _info: connection, force_close=True, ssl=tls
     )
     scheme = check.protocol.lower()
     headers = {"Host": check.host, "User-Agent": _USER_AGENT}
@@ -67,13 +78,20 @@ async def _ask(check: Check, tls: ssl.SSLContext) -> str:
         return "" if check.good(answer.status) else MISMATCH
 
 
-def _socket(source: str) -> socket.socket:
-    result = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+async def _connected(check: Check) -> socket.socket:
+    """A connection to the target on which what comes before everything was sent."""
+    loop = asyncio.get_running_loop()
+    plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        result.setblocking(False)
-        result.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-        result.bind((source, 0))
-    except OSError:
-        result.close()
+        plain.setblocking(False)
+        plain.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        plain.bind((check.source, 0))
+        await loop.sock_connect(plain, (check.address, check.port))
+        if check.proxy_protocol:
+            await loop.sock_sendall(plain, _NO_CLIENT)
+    except BaseException:
+        plain.close()
         raise
+    result = _Connected(fileno=plain.detach())
+    result.setblocking(False)
     return result

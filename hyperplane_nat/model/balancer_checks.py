@@ -230,6 +230,10 @@ def resolved(
         raise _invalid(
             f"preserve_client_ip.enabled cannot be false for {protocol.value}", "leave it out"
         )
+    if datagrams and chosen.proxy_protocol_v2:
+        raise _invalid(
+            f"proxy_protocol_v2.enabled cannot be true for {protocol.value}", "leave it out"
+        )
     if datagrams and chosen.unhealthy_terminates:
         raise _invalid(
             "target_health_state.unhealthy.connection_termination.enabled cannot be true for "

@@ -140,6 +140,7 @@ def target_group(region: Region, group: TargetGroup) -> dict[str, Any]:
         "UnhealthyThresholdCount": check.unhealthy_count,
         "Attributes": {
             "preserve_client_ip.enabled": _word(chosen.preserve_client_ip),
+            "proxy_protocol_v2.enabled": _word(chosen.proxy_protocol_v2),
             "stickiness.enabled": _word(chosen.stickiness),
             "stickiness.type": "source_ip",
             "deregistration_delay.timeout_seconds": f"{chosen.deregistration_delay_seconds:g}",

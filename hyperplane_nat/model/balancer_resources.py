@@ -73,6 +73,8 @@ class GroupAttributes:
     """Attributes of a target group; None is AWS's default, which depends on protocol and type."""
 
     preserve_client_ip: bool | None = None
+    proxy_protocol_v2: bool = False
+    """`proxy_protocol_v2.enabled`."""
     stickiness: bool = False
     """By source address (`source_ip`)."""
     deregistration_delay_seconds: float = 300

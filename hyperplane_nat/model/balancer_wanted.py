@@ -46,6 +46,7 @@ class WantedListener:
     """As on AWS, before it is scaled."""
     sticky: bool
     preserve_client_ip: bool
+    proxy_protocol: bool
     targets: tuple[Endpoint, ...]
     """Those for new flows, sorted."""
 
@@ -82,6 +83,8 @@ class WantedCheck:
     timeout_seconds: float
     healthy_count: int
     unhealthy_count: int
+    proxy_protocol: bool
+    """Whether a header of the PROXY protocol comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,7 @@ def _listener(
         idle_seconds=listener.tcp_idle_seconds if transport == "tcp" else UDP_IDLE_SECONDS,
         sticky=group.attributes.stickiness,
         preserve_client_ip=preserved and group.attributes.preserve_client_ip is True,
+        proxy_protocol=group.attributes.proxy_protocol_v2,
         targets=tuple((str(address), port) for address, port in endpoints),
     )
 
@@ -217,4 +221,5 @@ def _check(
         timeout_seconds=settings.scaled(check.timeout),
         healthy_count=check.healthy_count,
         unhealthy_count=check.unhealthy_count,
+        proxy_protocol=group.attributes.proxy_protocol_v2,
     )

@@ -40,6 +40,7 @@ GROUP = """
 name = "web"
 port = 80
 stickiness = true
+proxy_protocol_v2 = true
 target = [{ host = "one", port = 8080 }]
 health_check = { protocol = "HTTP", path = "/ok", timeout_seconds = 3 }
 """
@@ -61,7 +62,7 @@ def test_a_file_with_a_load_balancer(tmp_path: Path) -> None:
             BalancerProtocol.TCP,
             80,
             health_check=HealthCheck(CheckProtocol.HTTP, path="/ok", timeout_seconds=3),
-            attributes=GroupAttributes(stickiness=True),
+            attributes=GroupAttributes(stickiness=True, proxy_protocol_v2=True),
             targets=(TargetResource(host="one", port=8080),),
         ),
     )

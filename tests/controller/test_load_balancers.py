@@ -136,6 +136,7 @@ def test_the_forwarder_is_told_of_nodes(scene: Scene) -> None:
                 "idle_ms": 35_000,
                 "sticky": False,
                 "preserve_client_ip": True,
+                "proxy_protocol": False,
                 "targets": [
                     {"address": "10.0.1.4", "port": 80},
                     {"address": "10.0.2.4", "port": 8080},

@@ -196,6 +196,7 @@ def set_nodes(engine: Engine, setup: scenario.Setup) -> None:
             each.sticky,
             each.preserves,
             tuple(Target(str(address), port) for address, port in each.targets),
+            each.proxies,
         )
         for each in setup.balancer
     ]

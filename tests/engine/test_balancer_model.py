@@ -22,6 +22,8 @@ TARGETS = tuple(
 TCP_LISTENERS = (
     Listener(packet.TCP, 80, 60_000, sticky=False, preserves=True, targets=TARGETS),
     Listener(packet.TCP, 81, 900_000, sticky=True, preserves=False, targets=TARGETS),
+    Listener(packet.TCP, 83, 60_000, sticky=False, preserves=True, targets=TARGETS, proxies=True),
+    Listener(packet.TCP, 84, 60_000, sticky=True, preserves=False, targets=TARGETS, proxies=True),
 )
 UDP_LISTENERS = (
     Listener(packet.UDP, 80, 20_000, sticky=False, preserves=False, targets=TARGETS[:2]),

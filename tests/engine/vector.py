@@ -143,6 +143,7 @@ def _listener(table: Fields) -> Listener:
         sticky=table.get("sticky", False),
         preserves=table.get("preserve_client_ip", True),
         targets=tuple((IPv4Address(address), port) for address, port in table["targets"]),
+        proxies=table.get("proxy_protocol", False),
     )
 
 

@@ -161,6 +161,7 @@ def test_a_node_goes(served: Served) -> None:
         ({"number": 0}, "given twice"),
         ({"listeners": [listener_item(), listener_item()]}, "two listeners at one port"),
         ({"listeners": [listener_item(protocol="icmp")]}, "tcp or udp"),
+        ({"listeners": [listener_item(proxy_protocol=True)]}, "PROXY"),
         ({"listeners": [listener_item(port=0)]}, "listener's port"),
         ({"listeners": [listener_item(idle_ms=0)]}, "idle_ms"),
         ({"listeners": [listener_item(targets=[{"address": "x", "port": 1}])]}, "x"),
@@ -175,7 +176,7 @@ def test_what_cannot_be(served: Served, fields: dict[str, Any], complaint: str) 
 
 
 def test_flags_are_true_or_false(served: Served) -> None:
-    for name in ("sticky", "preserve_client_ip"):
+    for name in ("sticky", "preserve_client_ip", "proxy_protocol"):
         item = node_item(listeners=[listener_item(**{name: 1})])
         with pytest.raises(TypeError, match=name):
             served.tell(load_balancer_nodes=[item])

@@ -58,6 +58,34 @@ def test_who_listens_is_good_and_sees_the_node() -> None:
         assert peer[0] == SOURCE
 
 
+def test_a_check_of_a_group_with_the_proxy_protocol_names_no_client() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert found(lambda: probed(check(port=port, proxy_protocol=True))) == ""
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as stream:
+            assert stream.read() == b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+
+
+def test_the_header_comes_before_a_request() -> None:
+    begins = []
+
+    async def work() -> str:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            begins.append(await reader.readuntil(b"HTTP/1.1\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as serving:
+            port = serving.sockets[0].getsockname()[1]
+            return await probed(check(protocol="HTTP", port=port, proxy_protocol=True))
+
+    assert found(work) == ""
+    header = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+    assert begins == [header + b"GET / HTTP/1.1\r\n"]
+
+
 def test_who_does_not_listen_is_bad() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -233,6 +233,13 @@ REFUSED_GROUPS: list[tuple[dict[str, Any], str]] = [
         {"protocol": UDP, "attributes": GroupAttributes(unhealthy_terminates=True)},
         "InvalidConfigurationRequest",
     ),
+    *(
+        (
+            {"protocol": protocol, "attributes": GroupAttributes(proxy_protocol_v2=True)},
+            "InvalidConfigurationRequest",
+        )
+        for protocol in (UDP, BOTH)
+    ),
     ({"attributes": GroupAttributes(unhealthy_draining_seconds=5)}, "InvalidConfigurationRequest"),
     (
         {"attributes": GroupAttributes(deregistration_delay_seconds=3601)},

@@ -257,6 +257,17 @@ def test_each_node_checks_what_it_could_use_from_its_own_address() -> None:
     assert checker.checks_from == (first.address, second.address)
 
 
+@pytest.mark.requirement("NLB-proxy-protocol", profile="both")
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_proxy_protocol_is_for_connections_and_for_checks(scene: Scene, enabled: bool) -> None:
+    attributes = GroupAttributes(proxy_protocol_v2=enabled)
+    scene.apply(lab(vpcs=[place(balancer(), groups=[group(attributes=attributes)])]))
+    active(scene)
+    for node in nodes(scene):
+        assert [each.proxy_protocol for each in node.listeners] == [enabled]
+        assert {each.proxy_protocol for each in node.checks} == {enabled}
+
+
 @pytest.mark.requirement("NLB-security-groups", profile="both")
 def test_the_groups_of_a_load_balancer_guard_it_and_have_its_addresses(scene: Scene) -> None:
     tcp = Protocol.TCP

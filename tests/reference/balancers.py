@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from tests.reference import icmp_error, packet, tombstones
+from tests.reference import icmp_error, packet, proxying, tombstones
 from tests.reference.errors import DroppedError, RefusedError
 from tests.reference.flow import PROTOCOL_NAMES, Entry, FlowTuple, InsideKey, OutsideKey
 from tests.reference.hosts import HOST, HostRules, Place, PlainFlow, name_of
@@ -37,6 +37,7 @@ class BalancedFlow(PlainFlow):
     node: int = 0
     target: End = (IPv4Address(0), 0)
     idle: int = 0
+    proxied: proxying.Proxied | None = None
 
     def ends_at(self, side: int) -> tuple[End, End]:
         """Source and destination of what comes from a side."""
@@ -193,15 +194,24 @@ class BalancerRules(HostRules):
         if flow is not None and self._over(flow, datagram):
             self._orphan(flow, now)
             flow = None
+        shift = 0
         if flow is None:
+            listener = self._listener(node, datagram.protocol, packet.word(datagram.payload, 2))
+            if listener is not None and listener.proxies:
+                datagram, partial = proxying.bared(datagram, partial)
             flow = self._begin_balanced(datagram, node, client, now)
             if flow is None:
                 return self._reset(datagram, "load_balancer_stray")
         else:
             if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
                 self._count("tcp_syns_from_source")
+            seen = datagram
+            if flow.proxied is not None:
+                largest = self._mtu_of(self._exit(flow))
+                datagram, partial, shift = flow.proxied.forth(datagram, largest, partial)
+                seen = proxying.shifted(datagram, shift)
             try:
-                self._track(flow, datagram, INSIDE, now)
+                self._track(flow, seen, INSIDE, now)
             except DroppedError as drop:
                 if str(drop) != "tcp_idle_timeout":
                     raise
@@ -209,6 +219,8 @@ class BalancerRules(HostRules):
         datagram = self._fitted(datagram, flow, INSIDE, partial)
         flow.count_out(datagram)
         way = self._exit(flow)
+        if shift:
+            datagram = proxying.sealed(proxying.shifted(datagram, shift), partial=partial)
         changed = self._rebalanced(datagram, flow, INSIDE, partial)
         if way[0] == OUTSIDE:
             return self._leaving(changed, way[1], partial)
@@ -373,6 +385,11 @@ class BalancerRules(HostRules):
             idle=listener.idle,
         )
         self._keep_source(flow, client, now) if listener.preserves else self._take_source(flow, now)
+        if listener.proxies:
+            own = flow.interface if flow.hop is None else flow.hop
+            inside = client.place[0] == INSIDE
+            known = (self.interfaces[own].address, flow.nat_port) if inside else client.end
+            flow.proxied = proxying.Proxied(known, (flow.remote_address, flow.remote_port))
         return flow
 
     def _keep_source(self, flow: BalancedFlow, client: Client, now: int) -> None:
@@ -448,6 +465,10 @@ class BalancerRules(HostRules):
             return self._idle_reset(datagram)
         datagram = self._fitted(datagram, flow, OUTSIDE, partial)
         flow.count_in(datagram)
+        if flow.proxied is not None:
+            opening = flow.state in (State.SYN_SENT, State.SYN_RECEIVED)
+            scale = flow.tracker.directions[OUTSIDE].scale
+            datagram = flow.proxied.back(datagram, scale, opening=opening, partial=partial)
         changed = self._rebalanced(datagram, flow, OUTSIDE, partial)
         return self._to_client(flow, changed, partial)
 
@@ -557,6 +578,8 @@ class BalancerRules(HostRules):
             Datagram(inner[: len(quote.inner.header)], inner[len(quote.inner.header) :])
         )
         quoted = again.rewritten(address=destination, port=port, source=False)
+        if side == OUTSIDE and flow.proxied is not None:
+            quoted = proxying.told(quoted, flow.proxied)
         message = icmp_error.resealed(datagram.payload[:8] + quoted)
         older = datagram if aged else datagram.one_hop_older()
         changed = older.readdressed(destination=source)

@@ -60,6 +60,7 @@ class Listener:
     sticky: bool
     preserves: bool
     targets: tuple[tuple[IPv4Address, int], ...]
+    proxies: bool = False
 
 
 @dataclass(frozen=True)

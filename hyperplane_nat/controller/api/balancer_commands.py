@@ -123,6 +123,7 @@ class AttributesRequest(Request):
     """Attributes of a target group; the fields of a file."""
 
     preserve_client_ip: bool | None = None
+    proxy_protocol_v2: bool | None = None
     stickiness: bool | None = None
     deregistration_delay_seconds: float | None = None
     deregistration_terminates: bool | None = None

@@ -162,6 +162,7 @@ def load_balancer_node(wanted: WantedNode, time_scale: float) -> Item:
                 "idle_ms": max(round(each.idle_seconds * 1000 / time_scale), 1),
                 "sticky": each.sticky,
                 "preserve_client_ip": each.preserve_client_ip,
+                "proxy_protocol": each.proxy_protocol,
                 "targets": [{"address": address, "port": port} for address, port in each.targets],
             }
             for each in wanted.listeners

@@ -104,6 +104,7 @@ def _check(wanted: WantedCheck) -> Check:
         timeout_seconds=wanted.timeout_seconds,
         healthy_count=wanted.healthy_count,
         unhealthy_count=wanted.unhealthy_count,
+        proxy_protocol=wanted.proxy_protocol,
     )
 
 

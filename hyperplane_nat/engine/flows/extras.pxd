@@ -27,7 +27,7 @@ cdef struct Extras:
 
 
 cdef inline uint8_t* extra_room(Extras* extras, uint32_t length) noexcept nogil:
-    """Room for one more frame, NULL when there is none; taken by `extra_add`."""
+    """Room for one more frame, NULL when there is none; taken by `extra_add` or `extra_hold`."""
     cdef uint8_t* room = extras.arena + extras.used
     if extras.count == EXTRAS_MAX or extras.used + EXTRA_ROOM + length > EXTRAS_BYTES:
         return NULL
@@ -44,6 +44,11 @@ cdef inline void extra_set(
     extra.port = port
 
 
+cdef inline void extra_hold(Extras* extras, uint32_t length) noexcept nogil:
+    """The room given last is taken, by a frame that leaves in place of the one that came."""
+    extras.used += (EXTRA_ROOM + length + 15) & ~<uint32_t>15
+
+
 cdef inline void extra_add(
     Extras* extras, uint8_t* frame, uint32_t length, uint8_t action, uint16_t port
 ) noexcept nogil:
@@ -52,7 +57,7 @@ cdef inline void extra_add(
     extra.frame = frame
     extra_set(extra, length, action, port)
     extras.count += 1
-    extras.used += (EXTRA_ROOM + length + 15) & ~<uint32_t>15
+    extra_hold(extras, length)
 
 
 cdef inline void extras_clear(Extras* extras) noexcept nogil:

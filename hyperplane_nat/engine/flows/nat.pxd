@@ -53,6 +53,7 @@ cdef struct Listener:
     uint8_t protocol
     uint8_t sticky
     uint8_t preserves
+    uint8_t proxies
     uint32_t idle
     uint32_t count
     BalancedTarget* targets

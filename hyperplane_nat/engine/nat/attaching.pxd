@@ -143,6 +143,8 @@ cdef inline Listeners* listeners_from(uint32_t number, list listeners) except? N
             raise ValueError(f"node {number}: a listener has no port {listener.port}")
         if not 1 <= listener.idle_ms < 1 << 31:
             raise ValueError(f"node {number}: {listener.idle_ms} ms is no idle time of a listener")
+        if listener.proxy_protocol and listener.protocol != "tcp":
+            raise ValueError(f"node {number}: the PROXY protocol's header goes with tcp alone")
         for target in listener.targets:
             address_number(target.address)
             if not 1 <= target.port <= 65535:
@@ -163,6 +165,7 @@ cdef inline Listeners* listeners_from(uint32_t number, list listeners) except? N
         record.protocol = protocol_number(listener.protocol)
         record.sticky = listener.sticky
         record.preserves = listener.preserve_client_ip
+        record.proxies = listener.proxy_protocol
         record.idle = listener.idle_ms
         record.targets = <BalancedTarget*>calloc(
             max(len(listener.targets), 1), sizeof(BalancedTarget)

@@ -89,6 +89,7 @@ from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, por
 from hyperplane_nat.engine.flows.tombstones cimport is_remembered, refuse_idle, reply_reset
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
 from hyperplane_nat.engine.nat.outbound cimport exit_of, send
+from hyperplane_nat.engine.nat.proxying cimport cut_syn, proxy_leaves, proxy_length
 from hyperplane_nat.engine.state.layout cimport (
     KIND,
     NIL,
@@ -97,7 +98,7 @@ from hyperplane_nat.engine.state.layout cimport (
     Extension,
     is_balanced,
 )
-from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
+from hyperplane_nat.engine.wire.packet cimport KIND_FLOW, Packet, wire_bytes
 from hyperplane_nat.engine.wire.siphash cimport siphash
 
 
@@ -381,6 +382,8 @@ cdef inline void entry_fill(Nat* nat, uint32_t flow, const Packet* p, const Draf
     extension.node = draft.node
     extension.target = draft.host
     extension.idle = draft.listener.idle
+    if draft.listener.proxies:
+        extension.proxy_bytes = proxy_length(nat, extension)
     if draft.hop:
         extension.hop = draft.hop
         extension.hop_port = draft.source_port
@@ -403,6 +406,10 @@ cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow
     if p.protocol == 6:
         if p.segment != SEGMENT_SYN:
             return DROP_LOAD_BALANCER_STRAY
+        if draft.listener.proxies:
+            if p.kind != KIND_FLOW:
+                return DROP_FRAGMENT_REFUSED
+            cut_syn(p)
         count(nat, C_TCP_SYNS_FROM_SOURCE)
         count_at(nat, counted_at(nat, p.port), A_TCP_SYNS_FROM_SOURCE)
     reason = draft_flow(nat, p, &draft, now)
@@ -460,6 +467,8 @@ cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nog
     if not nat.attachments[extension.node].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return
+    if extension.proxy_bytes:
+        proxy_leaves(nat, p, flow)
     send(nat, p, entry.originator if p.side else exit_of(nat, flow))
     if p.action != ACTION_DROP:
         count_node_passage(nat, p, extension, extension.target == 0)

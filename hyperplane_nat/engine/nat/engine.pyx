@@ -522,7 +522,7 @@ cdef class Engine:
 
     cdef void _collect(self):
         """Remember every extra frame, and those that have no room before others have left."""
-        while self.nat.extras.count:
+        while self.nat.extras.used:
             self.extra += extras_of(self.nat)
             extras_clear(&self.nat.extras)
             neighbours_let_go(self.nat)

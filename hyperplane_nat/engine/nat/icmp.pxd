@@ -34,6 +34,7 @@ from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, dro
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
 from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
+from hyperplane_nat.engine.nat.proxying cimport proxy_quoted
 from hyperplane_nat.engine.state.layout cimport NIL, End, Entry, is_balanced, is_mapping
 from hyperplane_nat.engine.wire.checksum cimport (
     complement,
@@ -231,6 +232,9 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
         quote_rewrite(&quote, False, &passage.new_source, not echo or p.side == PEER_ORIGINATOR)
     if passage.destination:
         quote_rewrite(&quote, True, &passage.new_destination, not echo or p.side == PEER_RESPONDER)
+    if unlikely(is_balanced(entry, &nat.table.extensions[flow])) and p.side == PEER_RESPONDER:
+        if nat.table.extensions[flow].proxy_bytes:
+            proxy_quoted(&nat.table.extensions[flow], quote.l4, quote.available)
     store16(p.l4 + 2, 0)
     store16(p.l4 + 2, complement(sum_bytes(p.l4, p.l4_length, 0)))
     rewrite_addresses(nat, p, &passage)

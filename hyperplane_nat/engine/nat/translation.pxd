@@ -71,6 +71,7 @@ from hyperplane_nat.engine.nat.icmp cimport (
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
 from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport rewrite, rewrite_one_end
+from hyperplane_nat.engine.nat.proxying cimport proxy_arrives
 from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of, is_balanced
 from hyperplane_nat.engine.wire.packet cimport (
     KIND_ARP,
@@ -236,6 +237,8 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
                 balance(nat, p, now, flow)
                 return flow[0] != NIL
             p.host = exit_of(nat, flow[0])
+            if nat.table.extensions[flow[0]].proxy_bytes:
+                reason = proxy_arrives(nat, p, flow[0])
         else:
             reason = newcomer_refusal(nat, flow[0], p)
     if unlikely(nat.cache != NULL):

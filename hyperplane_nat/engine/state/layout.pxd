@@ -101,7 +101,9 @@ cdef struct Track:
 # responder has it, and, of an environment's flow by a NAT gateway, the interface address where it is
 # counted too (an attachment, 0: none) and the port that it has there.  Of a balanced flow besides: the
 # load balancer's node (an attachment, 0: it is not balanced), the host that its target is (0: it is behind
-# the VPC's router), and how long it may be idle, in ms.  The room is for wider addresses.
+# the VPC's router), and how long it may be idle, in ms; where the client's data begin, how long the
+# PROXY protocol's header before them is (0: there is none) and what became of that (`proxying`).  The room
+# is for wider addresses.
 cdef struct Extension:
     uint32_t destination_address
     uint16_t destination_port
@@ -111,7 +113,10 @@ cdef struct Extension:
     uint16_t target
     uint16_t reserved
     uint32_t idle
-    uint8_t room[44]
+    uint32_t proxy_sequence
+    uint8_t proxy_bytes
+    uint8_t proxy_state
+    uint8_t room[38]
 
 # An address and its port, one end of a flow.
 cdef struct End:

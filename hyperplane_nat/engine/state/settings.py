@@ -218,7 +218,8 @@ class Listener(NamedTuple):
     """What a load balancer's node listens to, and the targets that new flows may have.
 
     ``protocol`` is tcp or udp; ``idle_ms`` is how long a flow may be idle once it is open.  With
-    ``sticky`` all flows of a source address have one target.
+    ``sticky`` all flows of a source address have one target; with ``proxy_protocol`` the data of
+    a new TCP flow begin with the header of the PROXY protocol, version 2.
     """
 
     protocol: str
@@ -227,6 +228,7 @@ class Listener(NamedTuple):
     sticky: bool
     preserve_client_ip: bool
     targets: tuple[Target, ...]
+    proxy_protocol: bool = False
 
 
 class Flow(NamedTuple):
