@@ -40,11 +40,19 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     server {{
-        listen {address}:{port} backlog=8192;
-        root {directory}/files;
+        listen {address}:{port} backlog=8192{options};
+        root {directory}/files;{more}
     }}
 }}
 """
+
+
+CLIENT = """
+        location = /client {
+            set $listener "$proxy_protocol_server_addr:$proxy_protocol_server_port";
+            return 200 "$proxy_protocol_addr:$proxy_protocol_port $listener";
+        }"""
+"""Who a header of the PROXY protocol says that is connected, and to whom."""
 
 
 def find() -> str | None:
@@ -54,10 +62,17 @@ def find() -> str | None:
 
 @contextlib.contextmanager
 def serving(
-    program: str, namespace_name: str, address: str, port: int, files: dict[str, bytes]
+    program: str,
+    namespace_name: str,
+    address: str,
+    port: int,
+    files: dict[str, bytes],
+    *,
+    proxy_protocol: bool = False,
 ) -> Iterator[None]:
     """
-    Run nginx in a namespace with these files, by their paths, while the context lasts.
+    Run nginx in a namespace with these files, by their paths, while the context lasts. With
+    `proxy_protocol` it asks for its header, and `/client` says what that was.
 
     Raises NginxError with nginx's own words if it does not listen within 10 seconds.
     """
@@ -68,7 +83,13 @@ def serving(
             (directory / "files" / path).write_bytes(content)
         configuration = directory / "nginx.conf"
         configuration.write_text(
-            CONFIGURATION.format(directory=directory, address=address, port=port)
+            CONFIGURATION.format(
+                directory=directory,
+                address=address,
+                port=port,
+                options=" proxy_protocol" if proxy_protocol else "",
+                more=CLIENT if proxy_protocol else "",
+            )
         )
         process = namespace.call(
             namespace_name, _start, [program, "-p", name, "-c", str(configuration)]
