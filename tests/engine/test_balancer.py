@@ -573,3 +573,19 @@ def test_what_cannot_be_a_listener(scene: Scene) -> None:
             scene.listen(bad)
     # What there was still is.
     assert scene.client_sends("host", SYN).action is Action.FORWARD
+
+
+@pytest.mark.parametrize("preserve", [True, False])
+@pytest.mark.parametrize("client", PLACES)
+def test_a_target_that_answers_from_another_port_answers_nobody(
+    client: str, preserve: bool
+) -> None:
+    """What it says there is no answer to the client's, which the listener still waits for."""
+    scene = Scene(listener(WEB, preserve=preserve))
+    syn = scene.client_sends(client, SYN, (100, 0))
+    source, _ = ends(syn)
+    elsewhere = (WEB[0], WEB[1] + 1)
+    wrong = scene.target_sends(elsewhere, source, SYNACK, (500, 101))
+    assert wrong.action is not Action.FORWARD
+    right = scene.target_sends(WEB, source, SYNACK, (500, 101))
+    assert ends(right)[0] == LISTENS

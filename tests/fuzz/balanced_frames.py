@@ -19,6 +19,7 @@ _TARGETS = tuple(
 LISTENERS = (
     Listener(packet.TCP, 80, 600, sticky=False, preserves=True, targets=_TARGETS),
     Listener(packet.TCP, 443, 1_200, sticky=True, preserves=False, targets=_TARGETS),
+    Listener(packet.TCP, 8000, 900, sticky=True, preserves=True, targets=_TARGETS, proxies=True),
     Listener(packet.UDP, 80, 300, sticky=False, preserves=False, targets=_TARGETS),
     Listener(packet.UDP, 443, 800, sticky=False, preserves=True, targets=_TARGETS),
     Listener(packet.UDP, 40_001, 800, sticky=False, preserves=False, targets=_TARGETS[:1]),
@@ -30,7 +31,12 @@ _CLIENTS = (
     ((HOST, 1), "10.0.1.51"),
     ((OUTSIDE, 0), scenario.ECHO),
 )
-_FLAGS = (packet.SYN, packet.SYN, packet.ACK, packet.FIN | packet.ACK, packet.RST)
+_FLAGS = (
+    *(packet.SYN, packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK),
+    *(packet.FIN | packet.ACK, packet.RST),
+)
+_OPTIONS = (b"", b"", b"\x02\x04\x05\xb4", b"\x01\x05\x0a" + bytes(4) + b"\0\0\x04\x05")
+"""The largest segment, and what has come out of order (RFC 2018), at an odd place."""
 
 
 def samples(engine: Engine, random: Random) -> list[Sample]:
@@ -38,7 +44,12 @@ def samples(engine: Engine, random: Random) -> list[Sample]:
     found = []
     for _ in range(20):
         place, address = random.choice(_CLIENTS)
-        ends = (address, NODE, random.choice((5000, 5001)), random.choice((80, 443, 40_001, 7)))
+        ends = (
+            address,
+            NODE,
+            random.choice((5000, 5001)),
+            random.choice((80, 443, 8000, 8000, 40_001, 7)),
+        )
         found += _sent(place, ends, random.choice((packet.TCP, packet.UDP)), random)
     flows: list[Flow | HostFlow] = [*engine.flows(), *engine.host_flows()]
     for flow in [each for each in flows if each.target is not None][:12]:
@@ -68,8 +79,15 @@ def _sent(
     if protocol == packet.UDP:
         content, quoted = packet.udp(*ends, b"1"), packet.udp(*back, b"2")
     else:
-        numbers = random.choice((1000, 1001, 5000)), random.choice((9000, 9001))
-        content = packet.tcp(*ends, random.choice(_FLAGS), seq=numbers[0], ack=numbers[1])
+        numbers = random.choice((1000, 1001, 5000)), random.choice((1001, 1029, 9001))
+        content = packet.tcp(
+            *ends,
+            random.choice(_FLAGS),
+            seq=numbers[0],
+            ack=numbers[1],
+            options=random.choice(_OPTIONS),
+            payload=bytes(random.choice((0, 0, 200))),
+        )
         quoted = packet.tcp(*back, packet.ACK, seq=numbers[1], ack=numbers[0])
     about = packet.ipv4(destination, source, protocol, quoted)
     message = packet.icmp(random.choice((3, 3, 11)), 1, bytes(4), about)
