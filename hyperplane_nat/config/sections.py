@@ -237,12 +237,12 @@ class Forwarder(Section):
     )
     flow_cache: bool = Field(
         default=False,
-        description="Whether established flows of environments are forwarded by the flow cache's "
+        description="Whether established flows are forwarded by the flow cache's "
         "program where their frames arrive; all others lead to the forwarder by a punt link. A "
         "kernel that lacks something for it is served without; an event and `doctor` say so.",
     )
     flow_cache_flows: int = Field(
-        default=65_536,
+        default=262_144,
         ge=1,
         le=1_048_576,
         description="How many flows the flow cache has room for, with 304 bytes of the kernel's "

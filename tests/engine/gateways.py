@@ -63,6 +63,7 @@ class Scene:
     def serve(self) -> None:
         """As a forwarder that is told everything."""
         self.engine = Engine(self.map, seed=bytes(range(16)), now_ms=self.now)
+        self.opened()
         self.engine.configure(timeouts_ms=Timeouts(), ports=self.ports, now_ms=self.now)
         self.set_interface(0, "10.0.1.3")
         self.set_interface(1, LAMBDA, route_table=ENVIRONMENTS_TABLE)
@@ -82,6 +83,9 @@ class Scene:
         for address in (FAR, ROUTER):
             self.engine.set_neighbour(2, address, macs(OUTSIDE, 2)[1])
         self.engine.set_neighbour(0, "10.0.1.1", macs(OUTSIDE, 0)[1])
+
+    def opened(self) -> None:
+        """The engine has its map, and is told nothing yet."""
 
     def starts_again(self) -> None:
         """Another forwarder on the same map."""

@@ -145,6 +145,8 @@ def _rewritten(frame: bytes, record: list[Any], mac: bytes) -> bytes:
     if header[9] == packet.TCP or body[6:8] != bytes(2):
         body[field_at : field_at + 2] = bytes(2)
         pseudo = source + destination + struct.pack("!BBH", 0, header[9], len(body))
-        total = checksum.checksum(pseudo + bytes(body)) or 0xFFFF
+        total = checksum.checksum(pseudo + bytes(body))
+        if header[9] == packet.UDP:
+            total = total or 0xFFFF
         body[field_at : field_at + 2] = total.to_bytes(2, "big")
     return bytes(hop) + mac + frame[12:14] + bytes(header) + bytes(body)

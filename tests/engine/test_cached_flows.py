@@ -14,7 +14,7 @@ from hyperplane_nat.engine import Engine
 from hyperplane_nat.engine.nat.cached_flows import CachedFlows
 from tests.engine import scenario
 from tests.engine.caching import SLOTS, CachingTarget
-from tests.engine.compiled import EngineTarget, configured, set_host, set_slot
+from tests.engine.compiled import EngineTarget, configured, set_slot
 from tests.engine.kernel import ARMED, RECORD, Kernel
 from tests.engine.scenario import ENVIRONMENT, INSIDE, OUTSIDE, WEB
 from tests.engine.traffic import frame_in
@@ -277,17 +277,6 @@ def test_what_is_said_again_is_no_change(target: CachingTarget) -> None:
     configured(target.target.engine, SETUP, 1)
     set_slot(target.target.engine, 2, None, mtu=1500)
     assert exchange(target, 1)[0] == 2
-
-
-def test_flows_to_hosts_are_not_cached(target: CachingTarget) -> None:
-    address = scenario.HOSTS[0][0]
-    engine = target.target.engine
-    set_host(engine, SETUP, 0, 0)
-    content = packet.udp(ENVIRONMENT, address, 5000, 7, b"x")
-    body = packet.ipv4(ENVIRONMENT, address, packet.UDP, content, fragment=WHOLE)
-    for now in range(100):
-        assert target.translate(frame_in(INSIDE, 1, body), INSIDE, 1, now).action == "forward"
-    assert target.cached.used == 0
 
 
 def successor(target: CachingTarget, now: int) -> None:

@@ -26,7 +26,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from hyperplane_nat.engine.state.cache_records cimport CacheControl, CacheLink, CacheRecord
+from hyperplane_nat.engine.state.cache_records cimport (
+    CACHE_LIMITS,
+    CacheControl,
+    CacheLink,
+    CacheRecord,
+)
 from hyperplane_nat.engine.state.layout cimport NIL
 
 cdef enum:
@@ -51,6 +56,8 @@ cdef struct Cached:
     uint8_t queued
     uint8_t waits
     uint8_t adopted
+    # When it was asked last which way its packets go.
+    uint32_t revision
 
 # Since when its packets are counted, and how many it had then; while that lies ahead it is not to be
 # promoted.
@@ -85,6 +92,10 @@ cdef struct FlowCache:
     uint32_t resting_asked
     # Everything is configured: a change is one, and not the first that is said of an attachment.
     bint settled
+    # Another one with whatever decides which way packets go.
+    uint32_t revision
+    # How many cached flows have each of the program's limits.
+    uint32_t limit_users[CACHE_LIMITS]
     uint32_t sweep_position
     # Lines whose frames were seen in this batch, to be activated behind it.
     uint32_t activations

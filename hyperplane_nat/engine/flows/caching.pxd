@@ -5,11 +5,12 @@
 Theory of operation
 -------------------
 The program (`flow_cache.bpf.c`) forwards packets of flows that have records here; all others come, as
-misses. It decides nothing, so nothing but a plain rewrite is left to it: a flow between an environment
-and an address of its interface, answered UDP or ESTABLISHED TCP, that nothing else is known of
-(`is_plain_flow`). It earns its records by EARNED_PACKETS packets within EARNED_MS, each of which the
-program could have forwarded, and none that it could not in the last HOLD_MS. Floods of new flows and
-single questions do not.
+misses. It decides nothing, so nothing but a plain rewrite is left to it: an answered UDP or ESTABLISHED
+TCP flow that nothing else is known of (`is_plain_flow`), between an environment, a host or the outside
+and whoever else, translated at either end, at both or at none. Its packets come by one link and leave by
+another, the near one and the far one, which is found out elsewhere (`nat/cache_ways.pxd`). It earns its
+records by EARNED_PACKETS packets within EARNED_MS, each of which the program could have forwarded, and
+none that it could not in the last HOLD_MS. Floods of new flows and single questions do not.
 
 *Promotion* writes both records, armed, and has the keys put (`cache_table`). A miss of an armed record
 is counted there, and the frame says so; when as many have been sent from here the record's word is
@@ -24,7 +25,13 @@ flow, with a packet that changes its state or that the program does not forward,
 is not what it would be today.
 
 *Generations.* Both records have those of both their attachments. A change at one, silence and removal
-too, is another generation (`cache_forget`), and all its flows miss at once; the sweep demotes them.
+too, is another generation (`cache_forget`), and all its flows miss at once; the sweep demotes them. What
+may concern whoever sends elsewhere (routes, addresses of a VPC) is another one of everything that
+is not an environment (`cache_forget_shared`), and every flow has such an end.
+
+*Limits.* How long a flow may be idle is one of a few numbers of the program's: those of the states, and
+for balanced flows those of their listeners, two for either protocol, in use by so many flows. One more
+is not cached.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -42,8 +49,15 @@ from hyperplane_nat.engine.flows.cache_table cimport (
     cache_change,
     cache_number,
 )
+from hyperplane_nat.engine.flows.counting cimport (
+    Amount,
+    count_arrival,
+    count_at_balancer,
+    count_at_hop,
+    count_departure,
+)
+from hyperplane_nat.engine.flows.entries cimport extension_of, node_of
 from hyperplane_nat.engine.flows.nat cimport (
-    UNATTACHED,
     Attachment,
     Nat,
     apart,
@@ -55,15 +69,30 @@ from hyperplane_nat.engine.flows.neighbour_table cimport Neighbour, has_mac, nei
 from hyperplane_nat.engine.state.barriers cimport HP_STORE16_RELEASE
 from hyperplane_nat.engine.state.cache_records cimport (
     ARMED,
+    CACHE_LIMITS,
     CACHE_LIMIT_TCP,
     CACHE_LIMIT_UDP,
     HP_FENCE,
+    LIMITS_OF_STATES,
     CacheLink,
     CacheRecord,
     hp_exchange,
     hp_replace,
 )
-from hyperplane_nat.engine.state.layout cimport KIND, MAPPED, NIL, SYN_REMEMBERED, Entry, Track
+from hyperplane_nat.engine.state.layout cimport (
+    MAPPED,
+    NIL,
+    SYN_REMEMBERED,
+    End,
+    Entry,
+    Extension,
+    Track,
+    destination_translated,
+    hop_of,
+    is_extended,
+    is_mapping,
+    source_translated,
+)
 from hyperplane_nat.engine.wire.packet cimport (
     DONT_FRAGMENT,
     IP_BYTES,
@@ -87,6 +116,7 @@ cdef inline apart cache_forget(Nat* nat, uint32_t number) noexcept nogil:
     cdef CacheLink* link
     if nat.cache == NULL or number >= nat.cache.links_max:
         return
+    nat.cache.revision += 1
     link = &nat.cache.links[number]
     if link.generation:
         HP_STORE16_RELEASE(
@@ -94,13 +124,13 @@ cdef inline apart cache_forget(Nat* nat, uint32_t number) noexcept nogil:
         )
 
 
-cdef inline apart cache_forget_interfaces(Nat* nat) noexcept nogil:
-    """Flows through any interface, which is all, are cached no longer."""
+cdef inline apart cache_forget_shared(Nat* nat) noexcept nogil:
+    """Flows through any interface or host, which is all, are cached no longer."""
     cdef uint32_t number
     if nat.cache == NULL or not nat.cache.settled:
         return
     for number in range(nat.header.slots_max, nat.attachments_used):
-        if nat.attachments[number].kind == ATTACHMENT_INTERFACE and nat.attachments[number].active:
+        if nat.attachments[number].active:
             cache_forget(nat, number)
 
 
@@ -134,7 +164,10 @@ cdef inline void cache_link(Nat* nat, uint32_t number, uint32_t index) noexcept 
 cdef inline bint is_plain_flow(const Nat* nat, uint32_t flow) noexcept nogil:
     """Whether a flow is one that the program may forward, for all that its entry says."""
     cdef const Entry* entry = &nat.table.entries[flow]
-    if entry.flags & (KIND | MAPPED | SYN_REMEMBERED):
+    if is_mapping(entry) or entry.flags & (MAPPED | SYN_REMEMBERED):
+        return False
+    # Whose numbers are shifted by a header of the PROXY protocol.
+    if is_extended(entry) and nat.table.extensions[flow].proxy_bytes:
         return False
     if entry.state == STATE_UDP_REPLIED:
         return True
@@ -151,28 +184,35 @@ cdef inline bint is_plain_packet(const Packet* p) noexcept nogil:
         p.kind == KIND_FLOW
         and p.header_length == IP_BYTES
         and fragment_field(p) == DONT_FRAGMENT
-        and not (p.hairpin or p.host or p.gateway or p.plain or p.inner)
+        and not (p.hairpin or p.inner)
     )
 
 
-cdef inline const Neighbour* next_hop_of(const Nat* nat, const Entry* entry) noexcept nogil:
-    """Who is sent what a flow's originator sends, if that is known; or NULL."""
-    cdef uint16_t primary = nat.attachments[entry.responder].primary
-    cdef const Neighbour* neighbour = neighbour_find(
-        &nat.neighbours, primary, next_hop_to(&nat.attachments[primary], entry.destination_address)
-    )
+cdef inline Neighbour* next_hop_of(const Nat* nat, const CacheRecord* record) noexcept nogil:
+    """Who is asked for to be sent what leaves by a record, if it is known; NULL where there is nobody
+    else on the link, too.
+    """
+    cdef const Attachment* link = &nat.attachments[record.out]
+    cdef Neighbour* neighbour
+    if link.kind != ATTACHMENT_INTERFACE:
+        return NULL
+    neighbour = neighbour_find(&nat.neighbours, record.out, next_hop_to(link, record.destination))
     return neighbour if neighbour != NULL and has_mac(neighbour) else NULL
 
 
 cdef inline uint16_t difference32(uint32_t new, uint32_t old) noexcept nogil:
-    """New less old, in one's complement of 16 bits."""
+    """New less old, in one's complement of 16 bits: 0 where nothing is rewritten."""
     cdef uint32_t sum = (new & 0xFFFF) + (new >> 16) + (0xFFFF - (old & 0xFFFF)) + (0xFFFF - (old >> 16))
+    if new == old:
+        return 0
     sum = (sum & 0xFFFF) + (sum >> 16)
     return <uint16_t>((sum & 0xFFFF) + (sum >> 16))
 
 
 cdef inline uint16_t difference16(uint16_t new, uint16_t old) noexcept nogil:
     cdef uint32_t sum = <uint32_t>new + (0xFFFF - <uint32_t>old)
+    if new == old:
+        return 0
     return <uint16_t>((sum & 0xFFFF) + (sum >> 16))
 
 
@@ -187,56 +227,103 @@ cdef inline bint served(const Nat* nat, uint32_t number) noexcept nogil:
     )
 
 
-cdef inline bint cache_write(const Nat* nat, uint32_t flow, CacheRecord* records) noexcept nogil:
+cdef inline uint16_t added(uint16_t one, uint16_t other) noexcept nogil:
+    """Two differences in one."""
+    cdef uint32_t sum = <uint32_t>one + other
+    return <uint16_t>((sum & 0xFFFF) + (sum >> 16))
+
+
+cdef inline uint64_t idle_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """How long a balanced flow may be idle, in ns; 0 for what goes by its state alone."""
+    if node_of(nat, entry) == 0:
+        return 0
+    return <uint64_t>extension_of(nat, entry).idle * NS_PER_MS
+
+
+cdef inline uint8_t limit_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Which of the program's limits is a flow's; CACHE_LIMITS when none is."""
+    cdef uint8_t limit = CACHE_LIMIT_TCP if entry.protocol == 6 else CACHE_LIMIT_UDP
+    cdef uint64_t idle = idle_of(nat, entry)
+    if idle == 0:
+        return limit
+    limit += LIMITS_OF_STATES
+    while limit < CACHE_LIMITS:
+        if nat.cache.limit_users[limit] and nat.cache.control.limits[limit] == idle:
+            return limit
+        limit += LIMITS_OF_STATES
+    return CACHE_LIMITS
+
+
+cdef inline uint8_t limit_take(Nat* nat, const Entry* entry) noexcept nogil:
+    """The same, of a flow that is to be cached: one that nobody uses becomes its own."""
+    cdef uint8_t limit = limit_of(nat, entry)
+    if limit < CACHE_LIMITS:
+        return limit
+    limit = (CACHE_LIMIT_TCP if entry.protocol == 6 else CACHE_LIMIT_UDP) + LIMITS_OF_STATES
+    while limit < CACHE_LIMITS and nat.cache.limit_users[limit]:
+        limit += LIMITS_OF_STATES
+    if limit < CACHE_LIMITS:
+        nat.cache.control.limits[limit] = idle_of(nat, entry)
+    return limit
+
+
+cdef inline bint record_write(
+    const Nat* nat, CacheRecord* record, uint16_t link, uint16_t out, End source, End destination,
+    End new_source, End new_destination, uint8_t limit
+) noexcept nogil:
+    """What becomes of frames with these ends that come by one link and leave by another; False when
+    whoever is next is not known.
+    """
+    cdef const Neighbour* hop
+    record.source = new_source.address
+    record.source_port = new_source.port
+    record.destination = new_destination.address
+    record.destination_port = new_destination.port
+    record.address_difference = added(
+        difference32(new_source.address, source.address),
+        difference32(new_destination.address, destination.address),
+    )
+    record.port_difference = added(
+        difference16(new_source.port, source.port),
+        difference16(new_destination.port, destination.port),
+    )
+    record.out = out
+    record.in_generation = nat.cache.links[link].generation
+    record.out_generation = nat.cache.links[out].generation
+    record.limit = limit
+    if nat.attachments[out].kind == ATTACHMENT_INTERFACE:
+        hop = next_hop_of(nat, record)
+        if hop == NULL:
+            return False
+        memcpy(record.next_hop, hop.mac, 6)
+    else:
+        memcpy(record.next_hop, nat.attachments[out].peer_mac, 6)
+    return True
+
+
+cdef inline bint cache_write(
+    const Nat* nat, uint32_t flow, uint16_t near, uint16_t far, uint8_t limit, CacheRecord* records
+) noexcept nogil:
     """Both records of a flow as they are to be, but for what they remember; False if it has none."""
     cdef const Entry* entry = &nat.table.entries[flow]
-    cdef const Attachment* environment
-    cdef const Attachment* address
-    cdef const Neighbour* hop
-    cdef const CacheLink* links = nat.cache.links
-    cdef CacheRecord* out = &records[0]
-    cdef CacheRecord* back = &records[1]
-    if not is_plain_flow(nat, flow) or entry.originator >= nat.header.slots_max:
-        return False
-    environment = &nat.attachments[entry.originator]
-    address = &nat.attachments[entry.responder]
+    cdef End source = End(entry.source_address, entry.source_port)
+    cdef End destination = End(entry.destination_address, entry.destination_port)
+    cdef End source_there, destination_there
     if (
-        address.kind != ATTACHMENT_INTERFACE
-        or not address.active
-        or address.role != ROLE_NONE
-        or address.serves
-        or environment.interface == UNATTACHED
-        or not served(nat, entry.originator)
-        or not served(nat, address.primary)
+        limit >= CACHE_LIMITS
+        or not is_plain_flow(nat, flow)
+        or not served(nat, near)
+        or not served(nat, far)
     ):
         return False
-    hop = next_hop_of(nat, entry)
-    if hop == NULL:
-        return False
     memset(records, 0, 2 * sizeof(CacheRecord))
-    out.source = entry.translated_address
-    out.source_port = entry.translated_port
-    out.destination = entry.destination_address
-    out.destination_port = entry.destination_port
-    out.address_difference = difference32(entry.translated_address, entry.source_address)
-    out.port_difference = difference16(entry.translated_port, entry.source_port)
-    memcpy(out.next_hop, hop.mac, 6)
-    out.out = address.primary
-    back.source = entry.destination_address
-    back.source_port = entry.destination_port
-    back.destination = entry.source_address
-    back.destination_port = entry.source_port
-    back.address_difference = difference32(entry.source_address, entry.translated_address)
-    back.port_difference = difference16(entry.source_port, entry.translated_port)
-    memcpy(back.next_hop, environment.peer_mac, 6)
-    back.out = entry.originator
-    out.in_generation = links[entry.originator].generation
-    out.out_generation = links[address.primary].generation
-    back.in_generation = out.out_generation
-    back.out_generation = out.in_generation
-    out.limit = CACHE_LIMIT_TCP if entry.protocol == 6 else CACHE_LIMIT_UDP
-    back.limit = out.limit
-    return True
+    source_there = source_translated(entry)
+    destination_there = destination_translated(entry, &nat.table.extensions[flow])
+    return record_write(
+        nat, &records[0], near, far, source, destination, source_there, destination_there, limit
+    ) and record_write(
+        nat, &records[1], far, near, destination_there, source_there, destination, source, limit
+    )
 
 
 cdef inline bint same_rewrite(const CacheRecord* one, const CacheRecord* other) noexcept nogil:
@@ -245,69 +332,67 @@ cdef inline bint same_rewrite(const CacheRecord* one, const CacheRecord* other) 
 
 
 cdef inline void count_hits(
-    Nat* nat, uint32_t flow, int side, uint64_t packets, uint64_t bytes
+    Nat* nat, uint32_t number, int side, Amount amount
 ) noexcept nogil:
     """Count what the program has forwarded as if it had been forwarded here."""
+    cdef const CacheRecord* record = &nat.cache.records[2 * number + side]
+    cdef uint32_t flow = nat.cache.cached[number].flow
     cdef Entry* entry = &nat.table.entries[flow]
-    cdef uint16_t interface = nat.attachments[entry.originator].interface
-    cdef uint64_t* environment = nat.records[entry.originator].counters
-    cdef uint64_t* responder = nat.records[entry.responder].counters
-    cdef uint64_t* counters = nat.counters
-    cdef int came, left
-    entry.packets[side] += packets
-    entry.bytes[side] += bytes
-    counters[C_FLOW_CACHE_PACKETS] += packets
+    cdef const Extension* extension = &nat.table.extensions[flow]
+    cdef uint16_t link = nat.cache.records[2 * number + 1 - side].out, node = node_of(nat, entry)
+    cdef uint16_t port = entry.responder, exit = entry.originator
+    entry.packets[side] += amount.packets
+    entry.bytes[side] += amount.bytes
+    nat.counters[C_FLOW_CACHE_PACKETS] += amount.packets
     if side == PEER_ORIGINATOR:
-        came = C_PACKETS_IN_FROM_SOURCE
-        left = C_PACKETS_OUT_TO_DESTINATION
-        environment[<int>A_PACKETS_OUT_TO_DESTINATION] += packets
-        environment[<int>A_BYTES_OUT_TO_DESTINATION] += bytes
-        responder[<int>A_PACKETS_OUT_TO_DESTINATION] += packets
-        responder[<int>A_BYTES_OUT_TO_DESTINATION] += bytes
+        # What others than environments send to a node is at that first.
+        port = entry.originator
+        if node and nat.attachments[link].kind != ATTACHMENT_ENVIRONMENT:
+            port = node
+        exit = record.out
+        if nat.attachments[exit].kind == ATTACHMENT_INTERFACE:
+            exit = nat.attachments[entry.responder].interface if node else entry.responder
+    count_arrival(nat, link, port, amount)
+    count_departure(nat, exit, link, link, amount)
+    if node:
+        count_at_balancer(nat, extension, side, amount)
     else:
-        came = C_PACKETS_IN_FROM_DESTINATION
-        left = C_PACKETS_OUT_TO_SOURCE
-        environment[<int>A_PACKETS_OUT_TO_SOURCE] += packets
-        environment[<int>A_BYTES_OUT_TO_SOURCE] += bytes
-        responder[<int>A_PACKETS_IN_FROM_DESTINATION] += packets
-        responder[<int>A_BYTES_IN_FROM_DESTINATION] += bytes
-    counters[came] += packets
-    counters[came + 1] += bytes
-    counters[left] += packets
-    counters[left + 1] += bytes
-    if interface < nat.attachments_max:
-        # What an environment has sent, or is sent, is counted at the interface that it is attached to.
-        came = A_PACKETS_OUT_TO_SOURCE if side else A_PACKETS_IN_FROM_SOURCE
-        nat.records[interface].counters[came] += packets
-        nat.records[interface].counters[came + 1] += bytes
+        count_at_hop(nat, hop_of(entry, extension), side, amount)
 
 
-cdef inline bint cache_take(Nat* nat, uint32_t number) noexcept nogil:
-    """Take over what the records of a number have come to know; whether the originator has sent."""
+cdef inline int cache_take(Nat* nat, uint32_t number) noexcept nogil:
+    """Take over what the records of a number have come to know; a bit for each side that has sent.
+
+    What a predecessor's have is counted when it is known again where.
+    """
     cdef Cached* cached = &nat.cache.cached[number]
     cdef Entry* entry = &nat.table.entries[cached.flow]
     cdef Track* track = &nat.table.tracks[cached.flow]
     cdef CacheRecord* record
-    cdef uint64_t packets, bytes
+    cdef Amount amount
     cdef uint32_t used
-    cdef int side
-    cdef bint sent = False
+    cdef int side, sent = 0
     for side in range(2):
         if cached.armed & (1 << side):
             continue
         record = &nat.cache.records[2 * number + side]
-        packets = hp_exchange(&record.packets, 0) if record.packets else 0
-        bytes = hp_exchange(&record.bytes, 0) if record.bytes else 0
-        if packets or bytes:
-            count_hits(nat, cached.flow, side, packets, bytes)
-            sent = sent or side == PEER_ORIGINATOR
+        amount = Amount(0, 0)
+        if nat.cache.settled or not cached.adopted:
+            amount.packets = hp_exchange(&record.packets, 0) if record.packets else 0
+            amount.bytes = hp_exchange(&record.bytes, 0) if record.bytes else 0
+        if amount.packets or amount.bytes:
+            count_hits(nat, number, side, amount)
+            sent |= 1 << side
         used = <uint32_t>(record.last_use // NS_PER_MS)
         if <int32_t>(used - entry.last_seen) > 0:
             entry.last_seen = used
         if entry.protocol == 6:
             if <int32_t>(record.sequence_end - track.sequence_end[side]) > 0:
                 track.sequence_end[side] = record.sequence_end
-            if packets and <int32_t>(record.acknowledged - track.acknowledged[side]) >= 0:
+            if (
+                (amount.packets or cached.adopted)
+                and <int32_t>(record.acknowledged - track.acknowledged[side]) >= 0
+            ):
                 track.acknowledged[side] = record.acknowledged
                 track.window[side] = record.window
     return sent
@@ -330,23 +415,31 @@ cdef inline apart cache_demote(Nat* nat, uint32_t number) noexcept nogil:
     cached.flow = NIL
     cache_change(cache, number, CACHED_GONE)
     cache.used -= 1
+    cache.limit_users[cache.records[2 * number].limit] -= 1
     count(nat, C_FLOW_CACHE_DEMOTIONS)
     nat.counters[C_FLOW_CACHE_FLOWS] = cache.used
 
 
-cdef inline apart cache_promote(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
+cdef inline bint cache_promote(
+    Nat* nat, uint32_t flow, uint16_t near, uint16_t far, uint64_t now
+) noexcept nogil:
     """Have a flow's packets forwarded by the program, if there is room, once its keys are put."""
     cdef FlowCache* cache = nat.cache
     cdef const Track* track = &nat.table.tracks[flow]
     cdef CacheRecord records[2]
     cdef uint32_t number
     cdef int side
-    if not cache_write(nat, flow, records):
-        return
+    cdef uint8_t limit = limit_take(nat, &nat.table.entries[flow])
+    if limit >= CACHE_LIMITS:
+        count(nat, C_FLOW_CACHE_FULL)
+        return False
+    if not cache_write(nat, flow, near, far, limit, records):
+        return False
     number = cache_number(cache)
     if number == NIL:
         count(nat, C_FLOW_CACHE_FULL)
-        return
+        return False
+    cache.limit_users[limit] += 1
     for side in range(2):
         records[side].packets = ARMED
         records[side].last_use = now * NS_PER_MS
@@ -361,28 +454,31 @@ cdef inline apart cache_promote(Nat* nat, uint32_t flow, uint64_t now) noexcept 
     cache.cached[number].armed = 3
     cache.cached[number].waits = 0
     cache.cached[number].adopted = 0
+    cache.cached[number].revision = cache.revision
     cache.number_of[flow] = number
     cache_change(cache, number, CACHED_NEW)
     cache.used += 1
     count(nat, C_FLOW_CACHE_PROMOTIONS)
     nat.counters[C_FLOW_CACHE_FLOWS] = cache.used
+    return True
 
 
-cdef inline void consider(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
-    """Note a packet of a flow that is not cached, and promote the flow when it has earned it."""
+cdef inline bint consider(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """Note a packet of a flow that is not cached; whether the flow has earned it."""
     cdef FlowCache* cache = nat.cache
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef Candidate* candidate = &cache.candidates[flow % CANDIDATES]
     cdef uint64_t packets = entry.packets[0] + entry.packets[1] + p.segments
     cdef uint32_t age = <uint32_t>now - candidate.since
     if not is_plain_flow(nat, flow):
-        return
+        return False
     if not is_plain_packet(p):
         hold_off(cache, flow, now)
-    elif candidate.flow != flow or (age > EARNED_MS and <int32_t>age > 0):
+        return False
+    if candidate.flow != flow or (age > EARNED_MS and <int32_t>age > 0):
         candidate[0] = Candidate(flow, <uint32_t>now, packets)
-    elif <int32_t>age >= 0 and packets - candidate.packets >= EARNED_PACKETS:
-        cache_promote(nat, flow, now)
+        return False
+    return <int32_t>age >= 0 and packets - candidate.packets >= EARNED_PACKETS
 
 
 cdef inline void note_passage(Nat* nat, uint32_t number, const Packet* p) noexcept nogil:
@@ -403,12 +499,14 @@ cdef inline void note_passage(Nat* nat, uint32_t number, const Packet* p) noexce
             cache.activations += 1
 
 
-cdef inline apart cache_passed(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
-    """A packet has acted on its flow and passes: what that means for the cache."""
+cdef inline bint cache_passed(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """A packet has acted on its flow and passes: what that means for the cache. Whether the flow is not
+    cached, and has earned it.
+    """
     cdef uint32_t number = nat.cache.number_of[flow]
     if number == NIL:
-        consider(nat, flow, p, now)
-    elif (
+        return consider(nat, flow, p, now)
+    if (
         is_plain_flow(nat, flow)
         and is_plain_packet(p)
         and nat.cache.cached[number].armed & (1 << p.side)
@@ -417,6 +515,7 @@ cdef inline apart cache_passed(Nat* nat, uint32_t flow, const Packet* p, uint64_
     else:
         cache_demote(nat, number)
         hold_off(nat.cache, flow, now)
+    return False
 
 
 cdef inline apart cache_meet(Nat* nat, uint32_t flow) noexcept nogil:

@@ -235,32 +235,11 @@ cdef inline void count_at_node(Nat* nat, uint16_t node, int counter) noexcept no
     nat.records[node].balanced[counter] += 1
 
 
-cdef inline void count_passage(
-    Nat* nat, uint32_t number, int counter, int own, const Packet* p
-) noexcept nogil:
-    """Count a packet and its bytes at `counter` and the next, and at `own` of the attachment."""
-    cdef uint32_t bytes = wire_bytes(p)
-    nat.counters[counter] += p.segments
-    nat.counters[counter + 1] += bytes
-    if number < nat.attachments_max:
-        nat.records[number].counters[own] += p.segments
-        nat.records[number].counters[own + 1] += bytes
-
-
 cdef inline uint16_t counted_at(const Nat* nat, uint16_t number) noexcept nogil:
     """At which it is counted what an attachment begins: an environment's interface, or itself."""
     if nat.attachments[number].kind == ATTACHMENT_ENVIRONMENT:
         return nat.attachments[number].interface
     return number
-
-
-cdef inline void count_sent(Nat* nat, const Packet* p) noexcept nogil:
-    """Count a packet that an environment or a host has sent at that."""
-    cdef AttachmentRecord* record = &nat.records[p.link]
-    if nat.attachments[p.link].kind == ATTACHMENT_INTERFACE:
-        return
-    record.counters[<int>A_PACKETS_OUT_TO_DESTINATION] += p.segments
-    record.counters[<int>A_BYTES_OUT_TO_DESTINATION] += wire_bytes(p)
 
 
 cdef inline void count_at_entry(Entry* entry, const Packet* p) noexcept nogil:
@@ -294,13 +273,3 @@ cdef inline void drop_frozen(Nat* nat, Packet* p, uint16_t number) noexcept nogi
     """Drop what is for an environment that stands still; it is counted there, too."""
     drop(nat, p, DROP_ENVIRONMENT_FROZEN)
     count_at(nat, number, A_DROPS, p.segments)
-
-
-cdef inline void count_at_hop(
-    Nat* nat, uint32_t hop, const Packet* p
-) noexcept nogil:
-    """Count a packet of a flow by a NAT gateway at the environment's interface address, too."""
-    cdef int counter = A_PACKETS_IN_FROM_DESTINATION if p.side else A_PACKETS_OUT_TO_DESTINATION
-    if hop:
-        nat.records[hop].counters[counter] += p.segments
-        nat.records[hop].counters[counter + 1] += wire_bytes(p)

@@ -22,7 +22,7 @@ of one that is not named, or that is another's by then, retire the same way.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.caching cimport cache_forget
+from hyperplane_nat.engine.flows.caching cimport cache_forget, cache_forget_shared
 from hyperplane_nat.engine.flows.entries cimport nat_gateway_of
 from hyperplane_nat.engine.flows.lifecycle cimport flow_orphan, flow_remove
 from hyperplane_nat.engine.flows.mapping cimport mapping_orphan, mapping_remove
@@ -36,9 +36,13 @@ cdef enum:
 
 cdef inline void attachment_retire(Nat* nat, uint32_t number) noexcept nogil:
     cdef Attachment* attachment = &nat.attachments[number]
+    cdef bint shared = attachment.active and attachment.kind == ATTACHMENT_INTERFACE
     attachment.active = 0
     attachment.policy = NULL
     cache_forget(nat, number)
+    if shared:
+        # Flows go by it whose packets do not come by its link.
+        cache_forget_shared(nat)
     # Nothing that is named by it passes any more.
     listeners_release(attachment)
     if attachment.entries and not attachment.retiring:

@@ -13,7 +13,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.caching cimport (
     cache_describe,
     cache_forget,
-    cache_forget_interfaces,
+    cache_forget_shared,
 )
 from hyperplane_nat.engine.flows.nat cimport (
     ROUTE_TABLES_MAX,
@@ -261,7 +261,7 @@ cdef inline void cache_follow(Nat* nat, uint16_t number, const Attachment* new) 
     if before.active or after.silent:
         cache_forget(nat, number)
     if after.kind != ATTACHMENT_ENVIRONMENT:
-        cache_forget_interfaces(nat)
+        cache_forget_shared(nat)
 
 
 cdef inline void attachment_set(Nat* nat, uint16_t number, const Attachment* attachment) noexcept nogil:

@@ -56,6 +56,8 @@ from hyperplane_nat.engine.flows.allocation cimport (
     refused_by_interface,
     report,
 )
+from hyperplane_nat.engine.flows.caching cimport cache_end
+from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_balancer
 from hyperplane_nat.engine.flows.entries cimport node_of, over, relink
 from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_table cimport (
@@ -79,7 +81,6 @@ from hyperplane_nat.engine.flows.nat cimport (
     apart,
     count,
     count_at,
-    count_at_hop,
     count_at_node,
     counted_at,
     drop,
@@ -98,7 +99,7 @@ from hyperplane_nat.engine.state.layout cimport (
     Extension,
     is_balanced,
 )
-from hyperplane_nat.engine.wire.packet cimport KIND_FLOW, Packet, wire_bytes
+from hyperplane_nat.engine.wire.packet cimport KIND_FLOW, Packet
 from hyperplane_nat.engine.wire.siphash cimport siphash
 
 
@@ -446,20 +447,6 @@ cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) n
 # Leaving
 
 
-cdef inline void count_node_passage(
-    Nat* nat, const Packet* p, const Extension* extension, bint leaves_here
-) noexcept nogil:
-    """Count a packet that was sent at its node; at an environment's hop, if it is not counted there."""
-    cdef uint16_t node = extension.node
-    cdef int counter = A_PACKETS_OUT_TO_SOURCE if p.side else A_PACKETS_OUT_TO_DESTINATION
-    nat.records[node].counters[counter] += p.segments
-    nat.records[node].counters[counter + 1] += wire_bytes(p)
-    if leaves_here or p.side:
-        count_at_hop(nat, extension.hop, p)
-    if p.protocol == 6 and p.segment == SEGMENT_RST:
-        count_at_node(nat, node, N_TCP_TARGET_RESETS if p.side else N_TCP_CLIENT_RESETS)
-
-
 cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
     """Send a packet of a balanced flow, translated as it is."""
     cdef const Entry* entry = &nat.table.entries[flow]
@@ -470,8 +457,11 @@ cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nog
     if extension.proxy_bytes:
         proxy_leaves(nat, p, flow)
     send(nat, p, entry.originator if p.side else exit_of(nat, flow))
-    if p.action != ACTION_DROP:
-        count_node_passage(nat, p, extension, extension.target == 0)
+    if p.action == ACTION_DROP:
+        return
+    count_at_balancer(nat, extension, p.side, amount_of(p))
+    if p.protocol == 6 and p.segment == SEGMENT_RST:
+        count_at_node(nat, extension.node, N_TCP_TARGET_RESETS if p.side else N_TCP_CLIENT_RESETS)
 
 
 # Ending
@@ -483,6 +473,7 @@ cdef inline void end_balanced(Nat* nat, uint32_t flow, uint64_t now) noexcept no
     if entry.protocol != 6:
         flow_orphan(nat, flow, now)
         return
+    cache_end(nat, flow)
     count_end(nat, entry, END_REMOVED)
     entry.last_seen = <uint32_t>now
     entry.state = STATE_HELD

@@ -32,25 +32,35 @@ from hyperplane_nat.engine.flows.caching cimport (
     cache_write,
     hold_off,
     is_plain_flow,
+    limit_of,
     next_hop_of,
     same_rewrite,
 )
 from hyperplane_nat.engine.flows.flow_table cimport flow_key, table_flow
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, next_hop_to
+from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, next_hop_to
 from hyperplane_nat.engine.flows.neighbour_table cimport (
     Neighbour,
     neighbour_add,
     neighbour_find,
 )
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_learn
-from hyperplane_nat.engine.nat.classification cimport number_of_address, routed
+from hyperplane_nat.engine.nat.cache_ways cimport ways_of
 from hyperplane_nat.engine.state.cache_records cimport (
     ARMED,
+    CACHE_LIMITS,
     CACHE_LIMIT_TCP,
     CACHE_LIMIT_UDP,
     CacheRecord,
+    protocol_of,
 )
-from hyperplane_nat.engine.state.layout cimport NIL, Entry
+from hyperplane_nat.engine.state.layout cimport (
+    NIL,
+    End,
+    Entry,
+    destination_translated,
+    first_host,
+    source_translated,
+)
 
 cdef enum:
     WAITS = 5
@@ -60,24 +70,30 @@ cdef inline bint in_use(const FlowCache* cache, uint32_t number) noexcept nogil:
     return cache.cached[number].state == CACHED_NEW or cache.cached[number].state == CACHED_KEPT
 
 
-cdef inline bint leads_out(const Nat* nat, const Entry* entry) noexcept nogil:
-    """Whether a flow's destination is still reached by its interface, and is nobody's of the VPC."""
-    cdef const Attachment* interface = &nat.attachments[nat.attachments[entry.originator].interface]
-    return (
-        routed(interface, entry.destination_address)
-        and number_of_address(nat, interface.vpc, entry.destination_address) == UNATTACHED
-    )
-
-
-cdef inline void next_hop_adopt(Nat* nat, const Entry* entry, const CacheRecord* out, uint64_t now) noexcept nogil:
+cdef inline void next_hop_adopt(Nat* nat, const CacheRecord* record, uint64_t now) noexcept nogil:
     """Send to whom a predecessor has sent, until it is asked for anew."""
-    cdef uint32_t hop = next_hop_to(&nat.attachments[out.out], entry.destination_address)
+    cdef const Attachment* link = &nat.attachments[record.out]
+    cdef uint32_t hop = next_hop_to(link, record.destination)
     cdef Neighbour* neighbour
-    if neighbour_find(&nat.neighbours, out.out, hop) != NULL:
+    if link.kind != ATTACHMENT_INTERFACE or neighbour_find(&nat.neighbours, record.out, hop) != NULL:
         return
-    neighbour = neighbour_add(&nat.neighbours, out.out, hop, <uint16_t>nat.attachments_max)
+    neighbour = neighbour_add(&nat.neighbours, record.out, hop, <uint16_t>nat.attachments_max)
     if neighbour != NULL:
-        neighbour_learn(nat, neighbour, out.next_hop, now)
+        neighbour_learn(nat, neighbour, record.next_hop, now)
+
+
+cdef inline bint goes_as_ever(Nat* nat, uint32_t number) noexcept nogil:
+    """Whether the packets of a number's flow go by the links of its records."""
+    cdef Cached* cached = &nat.cache.cached[number]
+    cdef uint16_t near, far
+    if cached.revision == nat.cache.revision:
+        return True
+    cached.revision = nat.cache.revision
+    return (
+        ways_of(nat, cached.flow, &near, &far)
+        and nat.cache.records[2 * number].out == far
+        and nat.cache.records[2 * number + 1].out == near
+    )
 
 
 cdef inline bint as_it_would_be(Nat* nat, uint32_t number) noexcept nogil:
@@ -85,11 +101,12 @@ cdef inline bint as_it_would_be(Nat* nat, uint32_t number) noexcept nogil:
     cdef CacheRecord wanted[2]
     cdef const CacheRecord* records = &nat.cache.records[2 * number]
     cdef uint32_t flow = nat.cache.cached[number].flow
+    cdef uint8_t limit = limit_of(nat, &nat.table.entries[flow])
     return (
-        cache_write(nat, flow, wanted)
-        and leads_out(nat, &nat.table.entries[flow])
+        cache_write(nat, flow, records[1].out, records[0].out, limit, wanted)
         and same_rewrite(&wanted[0], &records[0])
         and same_rewrite(&wanted[1], &records[1])
+        and goes_as_ever(nat, number)
     )
 
 
@@ -111,15 +128,19 @@ cdef inline void cache_look(Nat* nat, uint32_t number, uint64_t now) noexcept no
     cdef FlowCache* cache = nat.cache
     cdef Cached* cached = &cache.cached[number]
     cdef uint32_t flow = cached.flow
-    cdef bint sent = cache_take(nat, number)
+    cdef Neighbour* hop
+    cdef int side, sent = cache_take(nat, number)
     if cached.adopted:
         cached.adopted = 0
-        next_hop_adopt(nat, &nat.table.entries[flow], &cache.records[2 * number], now)
+        for side in range(2):
+            next_hop_adopt(nat, &cache.records[2 * number + side], now)
     if not as_it_would_be(nat, number):
         cache_demote(nat, number)
         return
-    if sent:
-        (<Neighbour*>next_hop_of(nat, &nat.table.entries[flow])).used = 1
+    for side in range(2):
+        hop = next_hop_of(nat, &cache.records[2 * number + side])
+        if hop != NULL and sent & (1 << side):
+            hop.used = 1
     cached.waits = <uint8_t>(cached.waits + 1) if frames_are_missing(cache, number) else 0
     if cached.waits >= WAITS:
         cache_demote(nat, number)
@@ -151,29 +172,57 @@ cdef inline void cache_limits(Nat* nat) noexcept nogil:
     )
 
 
-cdef inline uint32_t flow_of_records(const Nat* nat, const CacheRecord* records) noexcept nogil:
-    """The flow that the records of a number were written for, or NIL."""
+cdef inline uint32_t flow_begun_at(
+    const Nat* nat, uint32_t originator, const CacheRecord* records
+) noexcept nogil:
+    """The flow of an attachment that records were written for, or NIL."""
     cdef const CacheRecord* out = &records[0]
     cdef const CacheRecord* back = &records[1]
     cdef const Entry* entry
+    cdef End source, destination
     cdef uint32_t flow
-    cdef uint8_t protocol = 6 if out.limit == CACHE_LIMIT_TCP else 17
-    if back.out >= nat.header.slots_max or out.out >= nat.attachments_max:
-        return NIL
     key = flow_key(
-        protocol,
-        back.out,
+        protocol_of(out),
+        <uint16_t>originator,
         back.destination,
         back.destination_port,
-        out.destination,
-        out.destination_port,
+        back.source,
+        back.source_port,
     )
     flow = table_flow(&nat.table, key)
     if flow == NIL or nat.cache.number_of[flow] != NIL or not is_plain_flow(nat, flow):
         return NIL
     entry = &nat.table.entries[flow]
-    if entry.translated_address != out.source or entry.translated_port != out.source_port:
+    source = source_translated(entry)
+    destination = destination_translated(entry, &nat.table.extensions[flow])
+    if (
+        entry.originator == originator
+        and source.address == out.source
+        and source.port == out.source_port
+        and destination.address == out.destination
+        and destination.port == out.destination_port
+    ):
+        return flow
+    return NIL
+
+
+cdef inline uint32_t flow_of_records(const Nat* nat, const CacheRecord* records) noexcept nogil:
+    """The flow that the records of a number were written for, or NIL.
+
+    Nothing is configured yet. What comes by an interface's link may be for another address of it, which is
+    the flow's originator, and one of those that have it by the state map.
+    """
+    cdef const CacheRecord* back = &records[1]
+    cdef uint32_t number, flow
+    if back.out >= nat.attachments_max or records[0].out >= nat.attachments_max:
         return NIL
+    flow = flow_begun_at(nat, back.out, records)
+    if flow == NIL and nat.header.slots_max <= back.out < first_host(nat.header):
+        for number in range(nat.header.slots_max, first_host(nat.header)):
+            if nat.records[number].address == back.source:
+                flow = flow_begun_at(nat, number, records)
+                if flow != NIL:
+                    break
     return flow
 
 
@@ -182,6 +231,7 @@ cdef inline bint can_go_on(const CacheRecord* records) noexcept nogil:
         records[0].in_generation != 0
         and records[1].in_generation != 0
         and not (records[0].packets | records[1].packets) & ARMED
+        and records.limit < CACHE_LIMITS
     )
 
 
@@ -206,7 +256,9 @@ cdef inline void cache_adopt(Nat* nat) noexcept nogil:
             continue
         cached.state = CACHED_KEPT
         cached.adopted = 1
+        cached.revision = cache.revision - 1
         cache.number_of[flow] = number
+        cache.limit_users[records.limit] += 1
         cache.used += 1
         cache_take(nat, number)
     cache.watermark = last
@@ -219,7 +271,7 @@ cdef inline void cache_adopt(Nat* nat) noexcept nogil:
 cdef inline list audit_cache(Nat* nat):
     """Whether cached flows and their records belong together, and are counted."""
     cdef const FlowCache* cache = nat.cache
-    cdef uint32_t number, flow, used = 0
+    cdef uint32_t number, flow, limit, used = 0, limited = 0
     cdef list problems = []
     if cache == NULL:
         return problems
@@ -240,6 +292,10 @@ cdef inline list audit_cache(Nat* nat):
         number = cache.number_of[flow]
         if number != NIL and (number >= cache.watermark or cache.cached[number].flow != flow):
             problems.append(f"entry {flow}: cached flow {number} is another's")
+    for limit in range(CACHE_LIMITS):
+        limited += cache.limit_users[limit]
+    if limited != used:
+        problems.append(f"{used} flows are cached, and other numbers by their limits")
     if used != cache.used or used != nat.counters[C_FLOW_CACHE_FLOWS]:
         problems.append(f"{used} flows are cached, {cache.used} counted")
     return problems
@@ -250,17 +306,20 @@ cdef inline list audit_records(Nat* nat, uint32_t number):
     cdef const FlowCache* cache = nat.cache
     cdef const CacheRecord* out = &cache.records[2 * number]
     cdef const CacheRecord* back = &cache.records[2 * number + 1]
-    cdef const Entry* entry = &nat.table.entries[cache.cached[number].flow]
+    cdef uint32_t flow = cache.cached[number].flow
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef End source = source_translated(entry)
+    cdef End destination = destination_translated(entry, &nat.table.extensions[flow])
     if (
-        out.source == entry.translated_address
-        and out.source_port == entry.translated_port
-        and out.destination == entry.destination_address
-        and out.destination_port == entry.destination_port
+        out.source == source.address
+        and out.source_port == source.port
+        and out.destination == destination.address
+        and out.destination_port == destination.port
         and back.source == entry.destination_address
         and back.source_port == entry.destination_port
         and back.destination == entry.source_address
         and back.destination_port == entry.source_port
-        and back.out == entry.originator
+        and (not cache.settled or back.out == nat.attachments[entry.originator].primary)
     ):
         return []
-    return [f"cached flow {number}: its records are not of entry {cache.cached[number].flow}"]
+    return [f"cached flow {number}: its records are not of entry {flow}"]

@@ -32,11 +32,11 @@ from hyperplane_nat.engine.nat.cache_sweep cimport (
 )
 from hyperplane_nat.engine.nat.engine cimport Engine
 from hyperplane_nat.engine.state.cache_records cimport (
-    CACHE_LIMIT_TCP,
     CacheControl,
     CacheKey,
     CacheLink,
     CacheRecord,
+    protocol_of,
 )
 from hyperplane_nat.engine.state.layout cimport NIL
 
@@ -165,7 +165,7 @@ cdef class CachedFlows:
                 back.destination_port,
                 back.source_port,
                 back.out,
-                6 if back.limit == CACHE_LIMIT_TCP else 17,
+                protocol_of(back),
                 0,
             )
             keys.append((<const unsigned char*>&key)[: sizeof(CacheKey)])

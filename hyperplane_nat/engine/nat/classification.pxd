@@ -34,9 +34,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.counting cimport amount_of, count_arrival
 from hyperplane_nat.engine.flows.entries cimport one_to_one
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, count_passage, unlikely
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, unlikely
 from hyperplane_nat.engine.nat.routing cimport route_away
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.wire.packet cimport (
@@ -202,7 +203,7 @@ cdef inline bint routed(const Attachment* out, uint32_t destination) noexcept no
     return False
 
 
-cdef inline int check_from_inside(Nat* nat, Packet* p) noexcept nogil:
+cdef inline int check_from_inside(const Nat* nat, Packet* p) noexcept nogil:
     """Whether an environment may send from this address to that one."""
     cdef const Attachment* own = &nat.attachments[p.port]
     cdef const Attachment* out
@@ -256,7 +257,7 @@ cdef inline bint may_come_from(const Nat* nat, const Packet* p) noexcept nogil:
     )
 
 
-cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
+cdef inline int check_addresses(const Nat* nat, Packet* p) noexcept nogil:
     cdef uint8_t kind = nat.attachments[p.link].kind
     if kind == ATTACHMENT_ENVIRONMENT:
         return check_from_inside(nat, p)
@@ -265,8 +266,8 @@ cdef inline int check_addresses(Nat* nat, Packet* p) noexcept nogil:
     return DROP_NONE if may_come_from(nat, p) else DROP_SOURCE_INVALID
 
 
-cdef inline int arrive_from_host(Nat* nat, Packet* p) noexcept nogil:
-    """Find whom a host's packet is for, and count it; or why it is not the host's."""
+cdef inline int arrive_from_host(const Nat* nat, Packet* p) noexcept nogil:
+    """Find whom a host's packet is for; or why it is not the host's."""
     cdef const Attachment* own = &nat.attachments[p.port]
     cdef uint16_t number
     if p.source != own.address and not own.forwards:
@@ -275,16 +276,14 @@ cdef inline int arrive_from_host(Nat* nat, Packet* p) noexcept nogil:
     if number == UNATTACHED or nat.attachments[number].kind == ATTACHMENT_HOST:
         p.plain = 1
         p.host = 0 if number == UNATTACHED else number
-        count_passage(nat, p.port, C_PACKETS_IN_FROM_SOURCE, A_PACKETS_IN_FROM_SOURCE, p)
         return DROP_NONE
     p.port = number
     p.side = PEER_RESPONDER
-    count_passage(nat, number, C_PACKETS_IN_FROM_DESTINATION, A_PACKETS_IN_FROM_DESTINATION, p)
     return DROP_NONE
 
 
-cdef inline int arrive_from_vpc(Nat* nat, Packet* p) noexcept nogil:
-    """Find the address that a packet from the VPC's router or a neighbour is for, and count it there."""
+cdef inline int arrive_from_vpc(const Nat* nat, Packet* p) noexcept nogil:
+    """Find the address that a packet from the VPC's router or a neighbour is for."""
     cdef uint16_t number
     if (
         p.destination != nat.attachments[p.port].address
@@ -306,10 +305,15 @@ cdef inline int arrive_from_vpc(Nat* nat, Packet* p) noexcept nogil:
             p.host = nat.attachments[p.port].serves
             p.plain = 1
             p.side = PEER_ORIGINATOR
-    count_passage(
-        nat, p.port, C_PACKETS_IN_FROM_DESTINATION, A_PACKETS_IN_FROM_DESTINATION, p
-    )
     return DROP_NONE
+
+
+cdef inline int arrive(const Nat* nat, Packet* p) noexcept nogil:
+    """Find the attachment that a packet is at from here on; or why it may not be sent from its link."""
+    cdef const Attachment* own = &nat.attachments[p.link]
+    if own.kind == ATTACHMENT_ENVIRONMENT:
+        return DROP_NONE if p.source == own.address else DROP_SOURCE_SPOOFED
+    return arrive_from_host(nat, p) if own.kind == ATTACHMENT_HOST else arrive_from_vpc(nat, p)
 
 
 cdef inline bint about_an_error(const Packet* p) noexcept nogil:
@@ -410,18 +414,10 @@ cdef inline int classify(Nat* nat, Packet* p) noexcept nogil:
     reason = parse_ip(p)
     if reason:
         return reason
-    if own.kind == ATTACHMENT_ENVIRONMENT:
-        if p.source != own.address:
-            return DROP_SOURCE_SPOOFED
-        count_passage(
-            nat, own.interface, C_PACKETS_IN_FROM_SOURCE, A_PACKETS_IN_FROM_SOURCE, p
-        )
-    else:
-        reason = (
-            arrive_from_host(nat, p) if own.kind == ATTACHMENT_HOST else arrive_from_vpc(nat, p)
-        )
-        if reason:
-            return reason
+    reason = arrive(nat, p)
+    if reason:
+        return reason
+    count_arrival(nat, p.link, p.port, amount_of(p))
     if p.header_length > IP_BYTES and source_routed(p):
         return DROP_SOURCE_ROUTE
     reason = check_addresses(nat, p)

@@ -20,9 +20,10 @@ ICMP errors about what came by a hairpin go back by one (RFC 5508 REQ-7).
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.counting cimport amount_of, count_sent
 from hyperplane_nat.engine.flows.flow_table cimport table_hash
 from hyperplane_nat.engine.flows.mapping cimport mapping_find, mapping_in_use
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, count_sent
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
 from hyperplane_nat.engine.wire.packet cimport Packet
 
@@ -65,6 +66,6 @@ cdef inline Packet hairpin_turn(
     Nat* nat, const Packet* p, uint16_t target, uint32_t source, uint16_t source_port
 ) noexcept nogil:
     """The same, counted: the first packet is done, but for the verdict."""
-    count_sent(nat, p)
+    count_sent(nat, p.link, amount_of(p))
     nat.counters[C_PACKETS_HAIRPINNED] += p.segments
     return second_of(nat, p, target, source, source_port)

@@ -17,6 +17,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.counting cimport amount_of, count_departure
 from hyperplane_nat.engine.flows.extras cimport (
     EXTRAS_BYTES,
     EXTRAS_MAX,
@@ -26,15 +27,12 @@ from hyperplane_nat.engine.flows.extras cimport (
     extra_set,
 )
 from hyperplane_nat.engine.flows.nat cimport (
-    UNATTACHED,
     Attachment,
-    AttachmentRecord,
     Nat,
     count,
-    count_passage,
-    count_sent,
     drop,
     drop_frozen,
+    unlikely,
 )
 from hyperplane_nat.engine.flows.neighbours cimport neighbour_send
 from hyperplane_nat.engine.state.layout cimport Entry
@@ -60,7 +58,6 @@ from hyperplane_nat.engine.wire.packet cimport (
     fragment_field,
     next_option,
     too_large,
-    wire_bytes,
 )
 from hyperplane_nat.engine.wire.rewrite cimport address_frame, forward
 
@@ -73,17 +70,19 @@ cdef inline uint16_t leaves_by(const Nat* nat, const Packet* p, const Entry* ent
     return p.host if p.host and not p.plain else entry.responder
 
 
+cdef inline bint goes_another_way(
+    const Nat* nat, const Packet* p, const Entry* entry
+) noexcept nogil:
+    """Whether a packet's route leads it by another gateway than its flow."""
+    if p.side == PEER_ORIGINATOR:
+        return p.gateway != nat.attachments[entry.responder].gateway
+    return unlikely(p.gateway) and p.gateway != nat.attachments[entry.originator].gateway
+
+
 cdef inline uint16_t exit_of(const Nat* nat, uint32_t flow) noexcept nogil:
     """By which attachment a balanced flow reaches its target."""
     cdef uint16_t target = nat.table.extensions[flow].target
     return target if target else nat.attachments[nat.table.entries[flow].responder].interface
-
-
-cdef inline void count_received(Nat* nat, const Packet* p, uint16_t number) noexcept nogil:
-    """Count a packet that an environment or a host is sent."""
-    cdef AttachmentRecord* record = &nat.records[number]
-    record.counters[<int>A_PACKETS_OUT_TO_SOURCE] += p.segments
-    record.counters[<int>A_BYTES_OUT_TO_SOURCE] += wire_bytes(p)
 
 
 cdef inline void send_inside(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
@@ -100,22 +99,7 @@ cdef inline void send_inside(Nat* nat, Packet* p, uint16_t number) noexcept nogi
         return
     address_frame(p, target.peer_mac, target.mac)
     forward(p, number)
-    count_received(nat, p, number)
-    if target.kind == ATTACHMENT_ENVIRONMENT:
-        count_passage(
-            nat, target.interface, C_PACKETS_OUT_TO_SOURCE, A_PACKETS_OUT_TO_SOURCE, p
-        )
-    elif nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
-        count_passage(
-            nat,
-            nat.attachments[p.port].interface,
-            C_PACKETS_OUT_TO_DESTINATION,
-            A_PACKETS_OUT_TO_DESTINATION,
-            p,
-        )
-    else:
-        count_passage(nat, UNATTACHED, C_PACKETS_OUT_TO_SOURCE, 0, p)
-    count_sent(nat, p)
+    count_departure(nat, number, p.port, p.link, amount_of(p))
 
 
 cdef inline void send_outside(Nat* nat, Packet* p, uint16_t number) noexcept nogil:
@@ -133,10 +117,7 @@ cdef inline void send_outside(Nat* nat, Packet* p, uint16_t number) noexcept nog
     if reason:
         drop(nat, p, reason)
         return
-    count_passage(
-        nat, number, C_PACKETS_OUT_TO_DESTINATION, A_PACKETS_OUT_TO_DESTINATION, p
-    )
-    count_sent(nat, p)
+    count_departure(nat, number, p.port, p.link, amount_of(p))
 
 
 cdef inline void send(Nat* nat, Packet* p, uint16_t number) noexcept nogil:

@@ -20,7 +20,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.caching cimport cache_forget_interfaces
+from hyperplane_nat.engine.flows.caching cimport cache_forget_shared
 from hyperplane_nat.engine.flows.nat cimport (
     ROUTE_TABLES_MAX,
     ROUTES_MAX,
@@ -153,7 +153,7 @@ cdef inline int route_table_set(Nat* nat, uint32_t number, list routes) except -
             prefix, mask = prefix_numbers(text)
             table.routes[i] = Route(prefix, mask, kind, target)
     if not same_routes(nat.route_tables[number], table):
-        cache_forget_interfaces(nat)
+        cache_forget_shared(nat)
     free(nat.route_tables[number])
     nat.route_tables[number] = table
     return 0

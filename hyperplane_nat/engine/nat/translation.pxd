@@ -20,6 +20,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_meet, cache_passed
+from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_hop
 from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
@@ -41,7 +42,6 @@ from hyperplane_nat.engine.flows.nat cimport (
     count,
     count_at,
     count_at_entry,
-    count_at_hop,
     counted_at,
     drop,
     drop_frozen,
@@ -58,6 +58,7 @@ from hyperplane_nat.engine.nat.balancing cimport (
     reset_by_node,
     send_balanced,
 )
+from hyperplane_nat.engine.nat.cache_ways cimport cache_if_possible
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
 from hyperplane_nat.engine.nat.fragments cimport fragment_answered, fragment_arrives
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_reachable, hairpin_turn, target_of
@@ -69,7 +70,7 @@ from hyperplane_nat.engine.nat.icmp cimport (
     translate_error,
 )
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
+from hyperplane_nat.engine.nat.outbound cimport exit_of, goes_another_way, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport rewrite, rewrite_one_end
 from hyperplane_nat.engine.nat.proxying cimport proxy_arrives
 from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of, is_balanced
@@ -131,15 +132,6 @@ cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
         or reason == DROP_FLOW_TABLE_FULL
     ):
         reply_error(nat, p, ICMP_UNREACHABLE, ICMP_PROHIBITED, 0)
-
-
-cdef inline bint goes_another_way(
-    const Nat* nat, const Packet* p, const Entry* entry
-) noexcept nogil:
-    """Whether a packet's route leads it by another gateway than its flow."""
-    if p.side == PEER_ORIGINATOR:
-        return p.gateway != nat.attachments[entry.responder].gateway
-    return unlikely(p.gateway) and p.gateway != nat.attachments[entry.originator].gateway
 
 
 cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -223,6 +215,12 @@ cdef inline apart refuse_going_on(
     note_refusal(nat, p, reason, now)
 
 
+cdef inline apart cache_passage(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
+    """A packet has acted on its flow and passes, which may have earned it to be cached."""
+    if cache_passed(nat, flow, p, now):
+        cache_if_possible(nat, flow, now)
+
+
 cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
     """Let a packet act on its flow; False when it was dropped or answered instead.
 
@@ -247,7 +245,7 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
         reason = flow_track(nat, flow[0], p, now)
     if reason == DROP_NONE:
         if unlikely(nat.cache != NULL):
-            cache_passed(nat, flow[0], p, now)
+            cache_passage(nat, flow[0], p, now)
         return True
     refuse_going_on(nat, flow[0], p, reason, now)
     return False
@@ -277,7 +275,7 @@ cdef inline void rewrite_and_send(Nat* nat, Packet* p, uint32_t flow) noexcept n
         return
     send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
     if p.action != ACTION_DROP:
-        count_at_hop(nat, hop_of(entry, &nat.table.extensions[flow]), p)
+        count_at_hop(nat, hop_of(entry, &nat.table.extensions[flow]), p.side, amount_of(p))
 
 
 cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogil:

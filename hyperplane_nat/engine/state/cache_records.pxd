@@ -21,9 +21,11 @@ cdef extern from *:
 
 cdef enum:
     CACHE_LIMITS = 6
-    # Which of them is whose.
+    # Which of them is whose: TCP's are even, UDP's odd.  The first of each are those of the states, the
+    # others those of listeners.
     CACHE_LIMIT_TCP = 0
     CACHE_LIMIT_UDP = 1
+    LIMITS_OF_STATES = 2
 
 cdef extern from *:
     """
@@ -72,3 +74,7 @@ cdef struct CacheKey:
     uint16_t attachment
     uint8_t protocol
     uint8_t zero
+
+
+cdef inline uint8_t protocol_of(const CacheRecord* record) noexcept nogil:
+    return 17 if record.limit & 1 else 6
