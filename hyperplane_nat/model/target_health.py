@@ -59,10 +59,8 @@ class TargetHealth:
 
 def balancer_of(tables: Tables, group: TargetGroup) -> LoadBalancer | None:
     """The load balancer that forwards to a group: a group has one at most."""
-    for listener in tables.listeners.values():
-        if listener.target_group_id == group.id:
-            return tables.load_balancers[listener.load_balancer_id]
-    return None
+    listener = tables.listener_to(group.id)
+    return None if listener is None else tables.load_balancers[listener.load_balancer_id]
 
 
 def address_of(tables: Tables, target: Target) -> IPv4Address:

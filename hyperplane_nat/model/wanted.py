@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.model.balancer_entities import HealthChecker
-from hyperplane_nat.model.balancer_wanted import CHECKER_ADDRESS, WantedNode, nodes_of
+from hyperplane_nat.model.balancer_wanted import CHECKER_ADDRESS, Nodes, WantedNode
 from hyperplane_nat.model.entities import (
     WITHOUT_LINK,
     Host,
@@ -188,10 +188,14 @@ class Wanted:
     """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
 
-def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
-    """What these tables ask for. Costs by everything there is."""
+def wanted_of(
+    tables: Tables, settings: LifecycleSettings, balancing: Nodes | None = None
+) -> Wanted:
+    """What these tables ask for; `balancing` remembers nodes of load balancers from call to call.
+    Costs by everything there is, but for those.
+    """
     compiler = Compiler(tables, settings)
-    nodes = nodes_of(tables, compiler, settings)
+    nodes = (balancing or Nodes(tables, settings)).wanted(compiler)
     return Wanted(
         revision=tables.network_revision,
         vpcs=tuple(
