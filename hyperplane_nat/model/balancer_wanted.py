@@ -22,6 +22,7 @@ from hyperplane_nat.model.target_health import (
     address_of,
     eligible,
     in_reach,
+    named,
     to_end,
 )
 
@@ -105,6 +106,8 @@ class WantedNode:
     listeners: tuple[WantedListener, ...]
     ends: tuple[WantedEnd, ...]
     checks: tuple[WantedCheck, ...]
+    named: bool
+    """Whether each of its groups has healthy targets enough for DNS to name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class _Use:
     ends: tuple[tuple[Endpoint, tuple[str, int] | None], ...]
     """Targets whose flows are to be ended; of one that has drained the target, too."""
     checks: tuple[WantedCheck, ...]
+    named: bool
     found: dict[tuple[str, int], _Found]
 
 
@@ -216,6 +220,7 @@ class Nodes:
             listeners=tuple(wanted),
             ends=tuple(ends),
             checks=tuple(check for use in uses.values() for check in use.checks),
+            named=all(use.named for use in uses.values()),
         )
         self._made[key], self._uses[key] = (of, node), uses
         return node
@@ -247,6 +252,7 @@ class Nodes:
                 for each in to_end(group, reached)
             ),
             checks=tuple(found[each.place].check for each in reached),
+            named=named(group, reached),
             found=found,
         )
 

@@ -199,7 +199,7 @@ def wanted_of(
     return Wanted(
         revision=tables.network_revision,
         vpcs=tuple(
-            _vpc(tables, vpc, settings.region)
+            _vpc(tables, vpc, settings.region, nodes)
             for vpc in tables.vpcs.values()
             if not _empty_internet(tables, vpc)
         ),
@@ -380,13 +380,13 @@ def _checker(tables: Tables, checker: HealthChecker, nodes: tuple[WantedNode, ..
     )
 
 
-def _vpc(tables: Tables, vpc: Vpc, region: str) -> WantedVpc:
+def _vpc(tables: Tables, vpc: Vpc, region: str, nodes: tuple[WantedNode, ...]) -> WantedVpc:
     services = [service for service in tables.services.values() if service.vpc_id == vpc.id]
     routers = [subnet.router for subnet in tables.subnets.values() if subnet.vpc_id == vpc.id]
     if tables.router_interface(vpc.id) is not None:
         routers.append(vpc.cidr.network_address + 1)
     own = [service.address for service in services if not service.host_id]
-    resolver = resolver_of(tables, vpc, region)
+    resolver = resolver_of(tables, vpc, region, nodes)
     answering = resolver.addresses if resolver else ()
     addresses = [*map(str, routers), *answering, *map(str, own)]
     return WantedVpc(
