@@ -19,6 +19,15 @@ BLACK_HOLE: Final = "10.0.1.82"
 
 VPC_ADDRESSES: Final = (VPC_ROUTER, SERVER, BLACK_HOLE)
 
+BALANCER: Final = "10.0.1.100"
+"""A load balancer, which sends on to SERVER and BLACK_HOLE with an address of its own."""
+
+BALANCED_PORTS: Final = 16
+"""So many of CONNECTION_PORTS are balanced."""
+
+BALANCED_TARGETS: Final = 4
+"""Datagrams to a balancer go on to so many ports of the black hole."""
+
 UDP_PORT: Final = 9000
 """Sender n sends to this port + n."""
 ECHO_PORT: Final = 7

@@ -14,6 +14,7 @@ from bench import addresses, jobs
 from bench.counters import Reading, ReceiveCounters
 from bench.errors import BenchError
 from bench.gateways import Gateway
+from bench.gateways.base import Ends
 from bench.processes import Worker
 from bench.session import Session
 
@@ -40,7 +41,7 @@ class Rate:
     sent: float
 
 
-def sender(gateway: Gateway, number: int, *, address: str, frame_bytes: int) -> jobs.UdpSend:
+def sender(gateway: Ends, number: int, *, address: str, frame_bytes: int) -> jobs.UdpSend:
     """Full load from environment `number`."""
     return jobs.UdpSend(
         namespaces=[gateway.environment_file(number)],
@@ -53,7 +54,7 @@ def sender(gateway: Gateway, number: int, *, address: str, frame_bytes: int) -> 
 
 
 def black_hole_rate(
-    session: Session, gateway: Gateway, senders: Sequence[jobs.UdpSend | jobs.FrameSend]
+    session: Session, gateway: Ends, senders: Sequence[jobs.UdpSend | jobs.FrameSend]
 ) -> Rate:
     """What arrives at the black hole, by the counter of the VPC's links."""
     profile = session.profile
@@ -69,7 +70,7 @@ def black_hole_rate(
     return Rate(delivered, sent)
 
 
-def application_rate(session: Session, gateway: Gateway, senders: Sequence[jobs.UdpSend]) -> Rate:
+def application_rate(session: Session, gateway: Ends, senders: Sequence[jobs.UdpSend]) -> Rate:
     """What an application in the VPC receives."""
     profile = session.profile
     job = jobs.UdpReceive(

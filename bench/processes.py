@@ -29,9 +29,11 @@ END_SECONDS = 10.0
 
 PACKAGES = {
     "cc": "gcc",
+    "haproxy": "haproxy",
     "ip": "iproute2",
     "iperf3": "iperf3",
     "nft": "nftables",
+    "nginx": "libnginx-mod-stream",
     "pasta": "passt",
     "setpriv": "util-linux",
     "slirp4netns": "slirp4netns",

@@ -116,13 +116,19 @@ class Session:
             self.display.say(f"{contender} is left out: {reason}")
 
     @contextlib.contextmanager
-    def started(self, contender: str, options: Options) -> Iterator[Gateway | None]:
-        """A contender in a lab of its own; None when it cannot be started."""
+    def started(
+        self,
+        contender: str,
+        options: Options,
+        maker: Callable[[Options], Gateway] | None = None,
+    ) -> Iterator[Gateway | None]:
+        """A contender in a lab of its own, which `maker` makes; None when it cannot be started."""
+        make = maker or self._makers[contender]
         with contextlib.ExitStack() as stack:
             gateway: Gateway | None = None
             if contender not in self.skipped:
                 try:
-                    gateway = stack.enter_context(self._makers[contender](options))
+                    gateway = stack.enter_context(make(options))
                 except (BenchError, NetnsError) as error:
                     # Without those that the run is about there is no run.
                     if contender in gateways.BUILDS:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.gateways import KERNEL, OURS, Pasta, Slirp4netns
+from bench.gateways.balancers import Haproxy, NginxStream
 from bench.result import Measurement, Measurements, quotient
 
 USER_MODE = (Slirp4netns.name, Pasta.name)
@@ -23,8 +24,9 @@ USER_MODE = (Slirp4netns.name, Pasta.name)
 class Target:
     """One comparison."""
 
-    base: Literal["nft", "own", "fixed"]
-    """With what: the kernel's NAT in the same workload, ours in `other`, or nothing."""
+    base: Literal["nft", "own", "fixed", "other"]
+    """With what: the kernel's NAT in the same workload, ours in `other`, nothing, or the contender
+    `other` in the same workload."""
     threshold: float
     at_least: bool = True
     stretch: float | None = None
@@ -41,6 +43,8 @@ class Target:
             return quotient(own, measurement.median(KERNEL))
         if self.base == "fixed":
             return own
+        if self.base == "other":
+            return quotient(own, measurement.median(self.other))
         other = measurements.get(self.other)
         return quotient(own, other.median(OURS) if other else None)
 
@@ -49,7 +53,8 @@ class Target:
         sign = "≥" if self.at_least else "≤"
         if self.base == "fixed":
             return f"{sign} {self.threshold:g} {unit}"
-        base = KERNEL if self.base == "nft" else f"own {self.other}"
+        bases = {"nft": KERNEL, "own": f"own {self.other}", "other": self.other}
+        base = bases[self.base]
         return f"{sign} {self.threshold:.2f} × {base}"
 
 
@@ -82,6 +87,24 @@ def _own(
     other: str, threshold: float, stretch: float | None = None, *, at_least: bool = True
 ) -> Target:
     return Target(base="own", other=other, threshold=threshold, stretch=stretch, at_least=at_least)
+
+
+def _proxies(threshold: float) -> tuple[Target, ...]:
+    """Of haproxy and nginx."""
+    return tuple(
+        Target(base="other", other=each.name, threshold=threshold)
+        for each in (Haproxy, NginxStream)
+    )
+
+
+def _services(kind: str) -> dict[str, tuple[Target, ...]]:
+    """What ways beside the NAT of functions are to reach of it."""
+    base = f"services_{kind}_nat"
+    return {
+        f"services_{kind}_nat_gateway": (_own(base, 0.97),),
+        f"services_{kind}_balancer": (_own(base, 0.9),),
+        f"services_{kind}_preserving": (_own(base, 0.9),),
+    }
 
 
 def _at_most(threshold: float, stretch: float | None = None) -> Target:
@@ -121,6 +144,16 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
     "flood_tcp_kept": (Target(base="fixed", threshold=80),),
     "flood_tcp_full_rate_kept": (Target(base="fixed", threshold=80),),
     "flood_p99": (_at_most(2000),),
+    **_services("tcp_8"),
+    **_services("udp"),
+    **_services("tcp_1"),
+    **_services("connections"),
+    "services_udp_balancer": (_own("services_udp_nat", 0.9), _nft(1.0)),
+    "services_tcp_1_balancer": (_own("services_tcp_1_nat", 0.9), *_proxies(2.0)),
+    "services_connections_balancer": (_own("services_connections_nat", 0.9), *_proxies(2.0)),
+    "services_crowd_file": (_at_most(10),),
+    "services_crowd_api": (_at_most(10),),
+    "services_bytes_per_flow": (_at_most(192),),
 }
 
 

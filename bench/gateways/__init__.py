@@ -7,6 +7,7 @@ Each stands between the same environments and the same VPC; what a workload asks
 
 from __future__ import annotations
 
+from bench.gateways.balancers import OTHERS
 from bench.gateways.base import Gateway
 from bench.gateways.direct import Direct
 from bench.gateways.hyperplane import HyperplaneNat, OtherBuild
@@ -28,6 +29,9 @@ BUILDS = (OURS, OTHER)
 KINDS: dict[str, type[Gateway]] = {**ALL, OTHER: OtherBuild}
 """What is true of a contender whoever starts it."""
 
+REPORTED: dict[str, type[Gateway]] = {**ALL, **OTHERS, **ALL}
+"""Whoever can have figures in a report."""
+
 __all__ = [
     "ALL",
     "BUILDS",
@@ -35,7 +39,9 @@ __all__ = [
     "KINDS",
     "LIMIT",
     "OTHER",
+    "OTHERS",
     "OURS",
+    "REPORTED",
     "Direct",
     "Gateway",
     "HyperplaneNat",

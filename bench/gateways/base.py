@@ -8,7 +8,7 @@ import contextlib
 import secrets
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 from bench import addresses, black_hole, processes
 from netns import namespace, topology
@@ -34,6 +34,25 @@ class Options:
     """Whether flow logs are written, aggregated every second."""
     rules: int = 0
     """Egress rules of the network interface's security groups; 0 is no groups at all."""
+
+
+class Ends(Protocol):
+    """Two ends of a way through a contender."""
+
+    @property
+    def name(self) -> str:
+        """Of the contender."""
+
+    @property
+    def vpc(self) -> str:
+        """Name of the namespace in which what is sent arrives."""
+
+    @property
+    def vpc_file(self) -> str:
+        """Its file."""
+
+    def environment_file(self, number: int) -> str:
+        """The file of a sender's namespace; they are counted from 1."""
 
 
 class Gateway(abc.ABC):

@@ -24,8 +24,18 @@ DIRECTORY_PREFIX = "hyperplane-nat-bench-"
 """Of the temporary directories with a lab's configuration and its runtime directory."""
 
 
-def configuration(lab: str, runtime_directory: Path, options: Options) -> str:
-    """The lab's TOML: what differs from the defaults, and a VPC without servers of its own."""
+SUBNET = f"""
+[[vpc.subnet]]
+name = "private-a"
+cidr = "{addresses.SUBNET_CIDR}"
+"""
+
+
+def configuration(lab: str, runtime_directory: Path, options: Options, *, vpc: str = SUBNET) -> str:
+    """The lab's TOML: what differs from the defaults, and a VPC without servers of its own.
+
+    `vpc` is what is in the VPC, a subnet "private-a" at least.
+    """
     return f"""\
 [lab]
 name = "{lab}"
@@ -49,11 +59,7 @@ port = 0
 [[vpc]]
 name = "customer"
 cidr = "{addresses.VPC_CIDR}"
-
-[[vpc.subnet]]
-name = "private-a"
-cidr = "{addresses.SUBNET_CIDR}"
-
+{vpc}
 [[network_interface]]
 name = "{addresses.INTERFACE}"
 subnet = "private-a"
@@ -96,7 +102,7 @@ class HyperplaneNat(Gateway):
         stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         runtime = self.directory / "run"
         file = self.directory / "lab.toml"
-        file.write_text(configuration(self.lab, runtime, self.options), encoding="utf-8")
+        file.write_text(self.configured(runtime), encoding="utf-8")
         # Before `up`: a start that is interrupted may have got far.
         stack.callback(self._down)
         processes.run(
@@ -107,6 +113,10 @@ class HyperplaneNat(Gateway):
             route.request([message], f"cannot add {addresses.SERVER}")
         if self.options.rules:
             self._restrict(self.options.rules)
+
+    def configured(self, runtime_directory: Path) -> str:
+        """The lab's file."""
+        return configuration(self.lab, runtime_directory, self.options)
 
     def _restrict(self, count: int) -> None:
         """Give the interface so many egress rules, of which one lets the load through."""
@@ -149,14 +159,22 @@ class HyperplaneNat(Gateway):
 
     def status(self) -> dict[str, Any]:
         """What the control API says of itself."""
-        client = Client(self.lab, runtime_directory=self.directory / "run")
-        try:
-            result = client.get("/v1/status")
-        except ClientError as error:
-            raise BenchError(f"hyperplane-nat: {error}") from None
+        result = self.asked("/v1/status")
         if not isinstance(result, dict):
             raise BenchError("hyperplane-nat: the control API answered something unexpected")
         return result
+
+    @property
+    def client(self) -> Client:
+        """Its control API."""
+        return Client(self.lab, runtime_directory=self.directory / "run")
+
+    def asked(self, path: str) -> Any:
+        """What the control API answers there."""
+        try:
+            return self.client.get(path)
+        except ClientError as error:
+            raise BenchError(f"hyperplane-nat: {error}") from None
 
     def held(self) -> int:
         """Active flows."""

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from pathlib import Path
+from typing import ClassVar
 
 from bench import addresses, host_settings, jobs, kernel_lab, processes
 from bench.errors import BenchError
@@ -60,6 +61,7 @@ class Nft(Gateway):
     name = "nft"
     tools = ("nft",)
     holds_flows = True
+    rules: ClassVar[str] = RULES
     remark = (
         "ip_forward and nft masquerade random; nf_conntrack_max and its buckets raised to the "
         "same number of flows, UDP timeouts the same"
@@ -75,7 +77,7 @@ class Nft(Gateway):
         kernel_lab.create_environments(self.lab, count)
         kernel_lab.connect_environments(self.lab, gateway, range(1, count + 1))
         job = jobs.Execute(namespace=str(namespace.path(gateway)), command=["nft", "-f", "-"])
-        processes.run(processes.worker_command(job), "nft", text=RULES)
+        processes.run(processes.worker_command(job), "nft", text=self.rules)
         # The module is loaded now: its limits can be seen.
         flows = self.options.flows_max + self.options.flows_max // 8
         self.problems = stack.enter_context(

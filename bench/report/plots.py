@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.gateways import ALL, KERNEL, LIMIT, OURS
+from bench.gateways import KERNEL, LIMIT, OURS, REPORTED
 
 COLOURS = {OURS: "#d9480f", KERNEL: "#1864ab", LIMIT: "#868e96"}
 OTHER_COLOURS = ("#2b8a3e", "#862e9c", "#5c940d")
@@ -53,7 +53,7 @@ def _by_unit(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _chart(title: str, unit: str, entries: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    names = [name for name in ALL if any(name in entry["results"] for entry in entries)]
+    names = [name for name in REPORTED if any(name in entry["results"] for entry in entries)]
     bars = len(entries) * len(names)
     figure = Figure(figsize=(9, 1.4 + INCHES_PER_BAR * bars + 0.15 * len(entries)), dpi=110)
     axes = figure.subplots()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.gateways import ALL
+from bench.gateways import REPORTED
 from bench.report import host as hosts
 
 PIPE_WIDTH = 200
@@ -66,7 +66,7 @@ def verdict(entry: dict[str, Any]) -> Text:
 def contenders(document: dict[str, Any]) -> list[str]:
     """Those with a result, in the usual order."""
     seen = {name for entry in document["workloads"] for name in entry["results"]}
-    return [name for name in ALL if name in seen]
+    return [name for name in REPORTED if name in seen]
 
 
 def build(document: dict[str, Any], names: Sequence[str]) -> Table:

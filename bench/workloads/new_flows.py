@@ -18,7 +18,7 @@ from bench import addresses, gateways, jobs
 from bench.counters import Reading, ReceiveCounters
 from bench.errors import BenchError
 from bench.gateways import OURS, Gateway
-from bench.gateways.base import Options
+from bench.gateways.base import Ends, Options
 from bench.load import WORKER_SECONDS, crossings, pairs, prime
 from bench.processes import Worker
 from bench.session import LAB_SECONDS, Profile, Session
@@ -127,19 +127,26 @@ class NewFlows(Workload):
         )
 
 
-def connections(session: Session, gateway: Gateway) -> float:
-    """Connections per second from one environment."""
+def connections(
+    session: Session,
+    gateway: Ends,
+    *,
+    address: str = addresses.SERVER,
+    server_address: str = addresses.SERVER,
+    ports: int = addresses.CONNECTION_PORTS,
+) -> float:
+    """Connections per second from one environment to `address`, which is or leads to the server."""
     server = jobs.Serve(
         namespace=gateway.vpc_file,
-        address=addresses.SERVER,
+        address=server_address,
         port=addresses.CONNECTION_PORT,
-        ports=addresses.CONNECTION_PORTS,
+        ports=ports,
     )
     client = jobs.Connect(
         namespace=gateway.environment_file(1),
-        address=addresses.SERVER,
+        address=address,
         port=addresses.CONNECTION_PORT,
-        ports=addresses.CONNECTION_PORTS,
+        ports=ports,
         warm_up_seconds=session.profile.warm_up_seconds,
         seconds=session.profile.connect_seconds,
     )

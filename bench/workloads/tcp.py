@@ -7,12 +7,13 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench import addresses, jobs, processes
 from bench.errors import BenchError, MissingToolError
 from bench.gateways import Gateway
+from bench.gateways.base import Ends
+from bench.listening import listening
 from bench.session import Profile, Session
 from bench.workloads.base import Workload
 from netns import namespace
@@ -21,7 +22,6 @@ START_SECONDS = 0.35
 """Estimate for what iperf3 takes besides sending."""
 
 LISTEN_SECONDS = 5.0
-_STATE_LISTEN = "0A"
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,17 @@ def cases(profile: Profile) -> tuple[Case, ...]:
     return CASES[:1] if profile.brief else CASES
 
 
-def server_command() -> list[str]:
+def server_command(address: str = addresses.SERVER) -> list[str]:
     """One server for all runs; its own report goes nowhere."""
     return [
-        *("iperf3", "--server", "--bind", addresses.SERVER, "--port", str(addresses.IPERF_PORT)),
+        *("iperf3", "--server", "--bind", address, "--port", str(addresses.IPERF_PORT)),
         *("--logfile", "/dev/null"),
     ]
 
 
 def client_command(
     *,
+    address: str = addresses.SERVER,
     streams: int = 1,
     reverse: bool = False,
     seconds: float,
@@ -71,7 +72,7 @@ def client_command(
 ) -> list[str]:
     """One run; `interval_seconds` 0 reports the whole only."""
     command = [
-        *("iperf3", "--client", addresses.SERVER, "--port", str(addresses.IPERF_PORT)),
+        *("iperf3", "--client", address, "--port", str(addresses.IPERF_PORT)),
         *("--time", f"{seconds:g}", "--parallel", str(streams), "--json"),
         *("--interval", f"{interval_seconds:g}"),
     ]
@@ -98,17 +99,10 @@ def received_gigabits(report: dict[str, Any]) -> float:
     return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def listening(file: str, port: int) -> bool:
-    """Whether something in the namespace of the calling thread listens on a TCP port."""
-    rows = Path(file).read_text().splitlines()[1:]
-    wanted = f":{port:04X}"
-    return any(row.split()[1].endswith(wanted) and row.split()[3] == _STATE_LISTEN for row in rows)
-
-
 @contextlib.contextmanager
-def server(gateway: Gateway) -> Any:
+def server(gateway: Ends, address: str = addresses.SERVER) -> Any:
     """An iperf3 server in the VPC that listens."""
-    job = jobs.Execute(namespace=gateway.vpc_file, command=server_command())
+    job = jobs.Execute(namespace=gateway.vpc_file, command=server_command(address))
     with processes.Process(processes.worker_command(job), "iperf3 server") as process:
 
         def ready() -> bool:
@@ -121,7 +115,7 @@ def server(gateway: Gateway) -> Any:
         yield
 
 
-def client(gateway: Gateway, number: int, command: list[str]) -> processes.Process:
+def client(gateway: Ends, number: int, command: list[str]) -> processes.Process:
     """An iperf3 client in an environment."""
     job = jobs.Execute(namespace=gateway.environment_file(number), command=command)
     return processes.Process(processes.worker_command(job), "iperf3")

@@ -13,6 +13,7 @@ from hyperplane_nat.model.balancer_entities import (
     Target,
     TargetGroup,
 )
+from hyperplane_nat.model.balancer_resources import HealthCheck
 from hyperplane_nat.model.security_group import Compiler, HostPolicy
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import LoadBalancerState
@@ -22,6 +23,7 @@ from hyperplane_nat.model.target_health import (
     address_of,
     eligible,
     in_reach,
+    named,
     to_end,
 )
 
@@ -108,118 +110,208 @@ class WantedNode:
     listeners: tuple[WantedListener, ...]
     ends: tuple[WantedEnd, ...]
     checks: tuple[WantedCheck, ...]
+    named: bool
+    """Whether each of its groups has healthy targets enough for DNS to name it."""
 
 
-def nodes_of(
-    tables: Tables, compiler: Compiler, settings: LifecycleSettings
-) -> tuple[WantedNode, ...]:
-    """The nodes of all active load balancers."""
-    around = {
-        vpc_id: Surroundings.of(tables, vpc_id)
-        for vpc_id in {each.vpc_id for each in tables.load_balancers.values()}
-    }
-    return tuple(
-        _node(tables, compiler, settings, around[balancer.vpc_id], balancer, node)
-        for balancer in tables.load_balancers.values()
-        if balancer.state is LoadBalancerState.ACTIVE
-        for node in balancer.nodes
-    )
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a node is, by which it depends what targets it reaches and what their addresses are."""
+
+    balancer: LoadBalancer
+    node: LoadBalancerNode
+    around: Surroundings
+    host_revision: int
 
 
-def _node(
-    tables: Tables,
-    compiler: Compiler,
-    settings: LifecycleSettings,
-    around: Surroundings,
-    balancer: LoadBalancer,
-    node: LoadBalancerNode,
-) -> WantedNode:
-    interface, vpc = tables.interfaces[node.interface_id], tables.vpcs[balancer.vpc_id]
-    router = tables.router_interface(vpc.id)
-    assert router is not None
-    listeners: list[WantedListener] = []
-    ends: list[WantedEnd] = []
-    checks: dict[tuple[str, tuple[str, int]], WantedCheck] = {}
-    for listener in tables.listeners_of(balancer.id):
-        group = tables.target_groups[listener.target_group_id]
-        reached = in_reach(tables, group, balancer, node, around)
-        for transport in listener.protocol.transports:
-            targets = eligible(group, reached)
-            listeners.append(_listener(tables, listener, group, transport, targets))
-            ends += _ends(tables, listener, group, transport, to_end(group, reached))
-        for target in reached:
-            # A group behind two listeners is checked once.
-            checks.setdefault(
-                (group.id, target.place), _check(tables, settings, listener, group, node, target)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A target, as a node sees it."""
+
+    order: tuple[int, int]
+    """Address as a number, and port."""
+    endpoint: Endpoint
+    check: WantedCheck
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What a node makes of a target group."""
+
+    place: _Place
+    group: TargetGroup
+    port: int
+    """Of the listener that checks name."""
+    targets: tuple[Endpoint, ...]
+    """Those for new flows, sorted."""
+    hosts_only: bool
+    """Whether all of these are hosts."""
+    ends: tuple[tuple[Endpoint, tuple[str, int] | None], ...]
+    """Targets whose flows are to be ended; of one that has drained the target, too."""
+    checks: tuple[WantedCheck, ...]
+    named: bool
+    found: dict[tuple[str, int], _Found]
+
+
+class Nodes:
+    """
+    The nodes of all active load balancers, made anew where something of them has changed.
+
+    Entities are replaced and never changed, so whether something has is mostly a look at whether it
+    is the same object: the health of one target costs what its group costs.
+    """
+
+    def __init__(self, tables: Tables, settings: LifecycleSettings) -> None:
+        self._tables = tables
+        self._settings = settings
+        self._made: dict[str, tuple[tuple[object, ...], WantedNode]] = {}
+        """By interface of what a node was made, and the node."""
+        self._uses: dict[str, dict[str, _Use]] = {}
+        """By interface and target group."""
+
+    def wanted(self, compiler: Compiler) -> tuple[WantedNode, ...]:
+        """As the tables are now."""
+        tables = self._tables
+        vpcs = {each.vpc_id for each in tables.load_balancers.values()}
+        around = {vpc_id: Surroundings.of(tables, vpc_id) for vpc_id in vpcs}
+        found = {
+            node.interface_id: self._node(
+                compiler, _Place(balancer, node, around[balancer.vpc_id], tables.host_revision)
             )
-    return WantedNode(
-        number=interface.number,
-        name=interface.link,
-        address=str(interface.address),
-        vpc=vpc.name,
-        vpc_number=vpc.number,
-        interface=router.number,
-        link=router.link,
-        secondary=tuple((number, str(address)) for number, address in interface.secondary),
-        policy=compiler.node_policy(interface),
-        listeners=tuple(listeners),
-        ends=tuple(ends),
-        checks=tuple(checks.values()),
-    )
+            for balancer in tables.load_balancers.values()
+            if balancer.state is LoadBalancerState.ACTIVE
+            for node in balancer.nodes
+        }
+        for gone in self._made.keys() - found:
+            del self._made[gone], self._uses[gone]
+        return tuple(found.values())
+
+    def _node(self, compiler: Compiler, place: _Place) -> WantedNode:
+        tables, key = self._tables, place.node.interface_id
+        interface, vpc = tables.interfaces[key], tables.vpcs[place.balancer.vpc_id]
+        router = tables.router_interface(vpc.id)
+        assert router is not None
+        policy, listeners = compiler.node_policy(interface), tables.listeners_of(place.balancer.id)
+        groups = {
+            each.target_group_id: tables.target_groups[each.target_group_id] for each in listeners
+        }
+        of = (place, interface, vpc, router, policy, listeners, groups)
+        if (former := self._made.get(key)) is not None and former[0] == of:
+            return former[1]
+        uses: dict[str, _Use] = {}
+        wanted: list[WantedListener] = []
+        ends: list[WantedEnd] = []
+        for listener in listeners:
+            group = groups[listener.target_group_id]
+            use = uses.get(group.id)
+            if use is None:
+                # A group behind two listeners is checked once.
+                former_use = self._uses.get(key, {}).get(group.id)
+                use = uses[group.id] = self._use(place, group, listener.port, former_use)
+            for transport in listener.protocol.transports:
+                wanted.append(_listener(listener, transport, use))
+                ends += _ends(listener, transport, use)
+        node = WantedNode(
+            number=interface.number,
+            name=interface.link,
+            address=str(interface.address),
+            vpc=vpc.name,
+            vpc_number=vpc.number,
+            interface=router.number,
+            link=router.link,
+            secondary=tuple((number, str(address)) for number, address in interface.secondary),
+            policy=policy,
+            listeners=tuple(wanted),
+            ends=tuple(ends),
+            checks=tuple(check for use in uses.values() for check in use.checks),
+            named=all(use.named for use in uses.values()),
+        )
+        self._made[key], self._uses[key] = (of, node), uses
+        return node
+
+    def _use(self, place: _Place, group: TargetGroup, port: int, former: _Use | None) -> _Use:
+        known: dict[tuple[str, int], _Found] = {}
+        if former is not None and (former.place, former.port) == (place, port):
+            if former.group == group:
+                return former
+            if _checked_by(former.group) == _checked_by(group):
+                known = former.found
+        tables = self._tables
+        reached = in_reach(tables, group, place.balancer, place.node, place.around)
+        found = {}
+        for target in group.targets:
+            key = target.place
+            found[key] = known.get(key) or self._found(place, group, port, target)
+        eligible_ones = [found[each.place] for each in eligible(group, reached)]
+        eligible_ones.sort(key=_order)
+        hosts = {int(host.address) for host in tables.hosts_in(group.vpc_id)}
+        return _Use(
+            place=place,
+            group=group,
+            port=port,
+            targets=tuple(each.endpoint for each in eligible_ones),
+            hosts_only=all(each.order[0] in hosts for each in eligible_ones),
+            ends=tuple(
+                (found[each.place].endpoint, each.place if each.ending else None)
+                for each in to_end(group, reached)
+            ),
+            checks=tuple(found[each.place].check for each in reached),
+            named=named(group, reached),
+            found=found,
+        )
+
+    def _found(self, place: _Place, group: TargetGroup, port: int, target: Target) -> _Found:
+        address, check = address_of(self._tables, target), group.health_check
+        text, node = str(address), str(place.node.address)
+        return _Found(
+            (int(address), target.port),
+            (text, target.port),
+            WantedCheck(
+                group_id=group.id,
+                target=target.place,
+                node=node,
+                address=text,
+                port=check.port or target.port,
+                protocol=check.protocol.value,
+                path=check.path,
+                codes=check.codes,
+                host=f"{node}:{port}",
+                interval_seconds=self._settings.scaled(check.interval_seconds),
+                timeout_seconds=self._settings.scaled(check.timeout),
+                healthy_count=check.healthy_count,
+                unhealthy_count=check.unhealthy_count,
+                proxy_protocol=group.attributes.proxy_protocol_v2,
+            ),
+        )
 
 
-def _listener(
-    tables: Tables, listener: Listener, group: TargetGroup, transport: str, targets: list[Target]
-) -> WantedListener:
-    endpoints = sorted((address_of(tables, each), each.port) for each in targets)
-    hosts = {host.address for host in tables.hosts_in(group.vpc_id)}
-    # Answers of what is no host do not come by the forwarder.
-    preserved = all(address in hosts for address, _ in endpoints)
+def _checked_by(group: TargetGroup) -> tuple[HealthCheck, bool]:
+    return group.health_check, group.attributes.proxy_protocol_v2
+
+
+def _order(found: _Found) -> tuple[int, int]:
+    return found.order
+
+
+def _listener(listener: Listener, transport: str, use: _Use) -> WantedListener:
+    attributes = use.group.attributes
     return WantedListener(
         protocol=transport,
         port=listener.port,
         idle_seconds=listener.tcp_idle_seconds if transport == "tcp" else UDP_IDLE_SECONDS,
-        sticky=group.attributes.stickiness,
-        preserve_client_ip=preserved and group.attributes.preserve_client_ip is True,
-        proxy_protocol=group.attributes.proxy_protocol_v2,
-        targets=tuple((str(address), port) for address, port in endpoints),
+        sticky=attributes.stickiness,
+        # Answers of what is no host do not come by the forwarder.
+        preserve_client_ip=use.hosts_only and attributes.preserve_client_ip is True,
+        proxy_protocol=attributes.proxy_protocol_v2,
+        targets=use.targets,
     )
 
 
-def _ends(
-    tables: Tables, listener: Listener, group: TargetGroup, transport: str, targets: list[Target]
-) -> Iterator[WantedEnd]:
-    for target in targets:
+def _ends(listener: Listener, transport: str, use: _Use) -> Iterator[WantedEnd]:
+    for endpoint, drained in use.ends:
         yield WantedEnd(
             protocol=transport,
             port=listener.port,
-            target=(str(address_of(tables, target)), target.port),
-            drained=(group.id, target.place) if target.ending else None,
+            target=endpoint,
+            drained=None if drained is None else (use.group.id, drained),
         )
-
-
-def _check(
-    tables: Tables,
-    settings: LifecycleSettings,
-    listener: Listener,
-    group: TargetGroup,
-    node: LoadBalancerNode,
-    target: Target,
-) -> WantedCheck:
-    check = group.health_check
-    return WantedCheck(
-        group_id=group.id,
-        target=target.place,
-        node=str(node.address),
-        address=str(address_of(tables, target)),
-        port=check.port or target.port,
-        protocol=check.protocol.value,
-        path=check.path,
-        codes=check.codes,
-        host=f"{node.address}:{listener.port}",
-        interval_seconds=settings.scaled(check.interval_seconds),
-        timeout_seconds=settings.scaled(check.timeout),
-        healthy_count=check.healthy_count,
-        unhealthy_count=check.unhealthy_count,
-        proxy_protocol=group.attributes.proxy_protocol_v2,
-    )

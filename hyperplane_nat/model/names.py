@@ -19,15 +19,16 @@ and goes in a VPC changes only what is named here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from hyperplane_nat.model.balancer_entities import LoadBalancer
+from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.entities import Vpc
 from hyperplane_nat.model.states import LoadBalancerState
 from hyperplane_nat.model.tables import Tables
-from hyperplane_nat.model.target_health import answers, zone_of_node
+from hyperplane_nat.model.target_health import zone_of_node
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
 
 LINK_LOCAL = IPv4Address("169.254.169.253")
@@ -53,14 +54,19 @@ class WantedResolver:
     """Names of load balancers, each with the addresses of nodes."""
 
 
-def resolver_of(tables: Tables, vpc: Vpc, region: str) -> WantedResolver | None:
-    """The resolver of a VPC; None when it is to have none (`enableDnsSupport`)."""
+def resolver_of(
+    tables: Tables, vpc: Vpc, region: str, nodes: Iterable[WantedNode]
+) -> WantedResolver | None:
+    """The resolver of a VPC; None when it is to have none (`enableDnsSupport`).
+
+    `nodes` are those of load balancers, of all VPCs.
+    """
     if not vpc.enable_dns_support:
         return None
     names = _names(tables, vpc)
     balanced = {
         name: addresses
-        for name, addresses in _balanced(tables, vpc, region).items()
+        for name, addresses in _balanced(tables, vpc, region, nodes).items()
         if name not in names
     }
     return WantedResolver(
@@ -94,13 +100,18 @@ def _names(tables: Tables, vpc: Vpc) -> dict[str, str]:
     return found
 
 
-def _balanced(tables: Tables, vpc: Vpc, region: str) -> dict[str, tuple[str, ...]]:
+def _balanced(
+    tables: Tables, vpc: Vpc, region: str, nodes: Iterable[WantedNode]
+) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
+    named = {each.address for each in nodes if each.vpc_number == vpc.number and each.named}
     for balancer in tables.load_balancers.values():
         if balancer.vpc_id != vpc.id or balancer.state is not LoadBalancerState.ACTIVE:
             continue
         name = dns_name(balancer, region)
-        addresses = tuple(str(node.address) for node in answers(tables, balancer))
+        all_of_them = tuple(str(node.address) for node in balancer.nodes)
+        # All, where none has healthy targets enough.
+        addresses = tuple(each for each in all_of_them if each in named) or all_of_them
         found[name] = addresses
         found.setdefault(f"{balancer.name.lower()}.{vpc.name}.{DOMAIN}", addresses)
         for node in balancer.nodes:

@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from hyperplane_nat.model import provisioned
 from hyperplane_nat.model.balancer_entities import LoadBalancer, TargetGroup
+from hyperplane_nat.model.balancer_wanted import Nodes
 from hyperplane_nat.model.changes import Changes
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of, tables_of
@@ -110,6 +111,7 @@ class Region:
         )
         self._invocations = Invocations(self._lifecycle, take_slot)
         self._compiler: tuple[int, Compiler] | None = None
+        self._balancing = Nodes(self.tables, self.settings)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], **options: Any) -> Self:
@@ -181,8 +183,10 @@ class Region:
             yield Commands(self._lifecycle)
 
     def wanted(self) -> Wanted:
-        """What namespaces, links and the forwarder should be. Costs by everything there is."""
-        return wanted_of(self.tables, self.settings)
+        """What namespaces, links and the forwarder should be. Costs by everything there is, but
+        for nodes of load balancers, which cost by what has changed.
+        """
+        return wanted_of(self.tables, self.settings, self._balancing)
 
     @property
     def host_numbers(self) -> int:

@@ -134,6 +134,8 @@ class Tables:
         """Counts changes of VPCs, groups and services, and interfaces that come and go."""
         self.policy_revision = 0
         """Counts what may change the policy of an interface that already stands."""
+        self.host_revision = 0
+        """Counts changes of hosts."""
         self.touched_interfaces: dict[str, None] = {}
         self.touched_functions: dict[str, None] = {}
         self._in_vpc: dict[str, dict[str, None]] = defaultdict(dict)
@@ -146,6 +148,8 @@ class Tables:
         self._terminating: dict[int, None] = {}
         self._named: dict[str, dict[str, None]] = defaultdict(dict)
         """Groups that egress rules name, and the groups with these rules."""
+        self._listeners: dict[str, dict[str, None]] = defaultdict(dict)
+        self._forwarding: dict[str, dict[str, None]] = defaultdict(dict)
 
         self._timers: list[tuple[float, str, Key]] = []
         self._timed = 0
@@ -229,8 +233,12 @@ class Tables:
 
     def listeners_of(self, balancer_id: str) -> list[Listener]:
         """The listeners of a load balancer, by port."""
-        own = [each for each in self.listeners.values() if each.load_balancer_id == balancer_id]
+        own = [self.listeners[key] for key in self._listeners.get(balancer_id, ())]
         return sorted(own, key=lambda each: each.port)
+
+    def listener_to(self, group_id: str) -> Listener | None:
+        """A listener that forwards to a target group."""
+        return next((self.listeners[key] for key in self._forwarding.get(group_id, ())), None)
 
     def addresses(self, vpc_id: str) -> dict[int, int]:
         """Addresses that interfaces, services and others have, as numbers."""
@@ -382,6 +390,7 @@ class Tables:
         if kind in NETWORK_KINDS:
             self.network_revision += 1
             self.policy_revision += 1
+            self.host_revision += kind == "host"
         elif kind == "interface" and _stands(old) != _stands(new):
             self.network_revision += 1
             interface = cast("NetworkInterface", old if new is None else new)
@@ -433,6 +442,9 @@ class Tables:
             for rule in entity.egress:
                 if rule.group_id is not None:
                     self._named[rule.group_id][entity.id] = None
+        elif isinstance(entity, Listener):
+            self._listeners[entity.load_balancer_id][entity.id] = None
+            self._forwarding[entity.target_group_id][entity.id] = None
         elif isinstance(entity, Host):
             self._take(entity.vpc_id, int(entity.address))
             self.host_numbers.add(entity.number)
@@ -471,6 +483,9 @@ class Tables:
             for rule in entity.egress:
                 if rule.group_id is not None:
                     _drop(self._named, rule.group_id, entity.id)
+        elif isinstance(entity, Listener):
+            _drop(self._listeners, entity.load_balancer_id, entity.id)
+            _drop(self._forwarding, entity.target_group_id, entity.id)
         elif isinstance(entity, Host):
             self._release(entity.vpc_id, int(entity.address))
             self.host_numbers.discard(entity.number)

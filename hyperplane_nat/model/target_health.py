@@ -59,10 +59,8 @@ class TargetHealth:
 
 def balancer_of(tables: Tables, group: TargetGroup) -> LoadBalancer | None:
     """The load balancer that forwards to a group: a group has one at most."""
-    for listener in tables.listeners.values():
-        if listener.target_group_id == group.id:
-            return tables.load_balancers[listener.load_balancer_id]
-    return None
+    listener = tables.listener_to(group.id)
+    return None if listener is None else tables.load_balancers[listener.load_balancer_id]
 
 
 def address_of(tables: Tables, target: Target) -> IPv4Address:
@@ -217,16 +215,6 @@ def to_end(group: TargetGroup, reached: Sequence[Target]) -> list[Target]:
     return [*unhealthy, *(target for target in group.targets if target.ending)]
 
 
-def answers(tables: Tables, balancer: LoadBalancer) -> list[LoadBalancerNode]:
-    """The nodes that DNS names: those whose groups have healthy targets enough; all if none has."""
-    groups = {listener.target_group_id for listener in tables.listeners_of(balancer.id)}
-    found, around = [], Surroundings.of(tables, balancer.vpc_id)
-    for node in balancer.nodes:
-        enough = True
-        for key in groups:
-            group = tables.target_groups[key]
-            good = healthy(in_reach(tables, group, balancer, node, around))
-            enough = enough and len(good) >= group.attributes.dns_minimum_healthy
-        if enough:
-            found.append(node)
-    return found or list(balancer.nodes)
+def named(group: TargetGroup, reached: Sequence[Target]) -> bool:
+    """Whether DNS may name a node, of whose reach these are: enough of them are healthy."""
+    return len(healthy(reached)) >= group.attributes.dns_minimum_healthy

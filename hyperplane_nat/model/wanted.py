@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.model.balancer_entities import HealthChecker
-from hyperplane_nat.model.balancer_wanted import CHECKER_ADDRESS, WantedNode, nodes_of
+from hyperplane_nat.model.balancer_wanted import CHECKER_ADDRESS, Nodes, WantedNode
 from hyperplane_nat.model.entities import (
     WITHOUT_LINK,
     Host,
@@ -188,14 +188,18 @@ class Wanted:
     """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
 
-def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
-    """What these tables ask for. Costs by everything there is."""
+def wanted_of(
+    tables: Tables, settings: LifecycleSettings, balancing: Nodes | None = None
+) -> Wanted:
+    """What these tables ask for; `balancing` remembers nodes of load balancers from call to call.
+    Costs by everything there is, but for those.
+    """
     compiler = Compiler(tables, settings)
-    nodes = nodes_of(tables, compiler, settings)
+    nodes = (balancing or Nodes(tables, settings)).wanted(compiler)
     return Wanted(
         revision=tables.network_revision,
         vpcs=tuple(
-            _vpc(tables, vpc, settings.region)
+            _vpc(tables, vpc, settings.region, nodes)
             for vpc in tables.vpcs.values()
             if not _empty_internet(tables, vpc)
         ),
@@ -376,13 +380,13 @@ def _checker(tables: Tables, checker: HealthChecker, nodes: tuple[WantedNode, ..
     )
 
 
-def _vpc(tables: Tables, vpc: Vpc, region: str) -> WantedVpc:
+def _vpc(tables: Tables, vpc: Vpc, region: str, nodes: tuple[WantedNode, ...]) -> WantedVpc:
     services = [service for service in tables.services.values() if service.vpc_id == vpc.id]
     routers = [subnet.router for subnet in tables.subnets.values() if subnet.vpc_id == vpc.id]
     if tables.router_interface(vpc.id) is not None:
         routers.append(vpc.cidr.network_address + 1)
     own = [service.address for service in services if not service.host_id]
-    resolver = resolver_of(tables, vpc, region)
+    resolver = resolver_of(tables, vpc, region, nodes)
     answering = resolver.addresses if resolver else ()
     addresses = [*map(str, routers), *answering, *map(str, own)]
     return WantedVpc(

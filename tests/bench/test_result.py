@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import targets
+from bench import gateways, targets
 from bench.result import Summary, quotient
 from tests.bench.figures import add, measured
 
@@ -83,8 +83,14 @@ def test_a_fixed_target_needs_no_other_contender() -> None:
     assert check.threshold == 144
 
 
+def test_another_contender_in_the_same_workload() -> None:
+    found = measured("services_tcp_1_balancer", hyperplane_nat=[6.0], haproxy=[4.0])
+    (check,) = targets.checks(found.all()[0], found)
+    assert (check.text, check.value, check.met) == ("≥ 2.00 × haproxy", 1.5, False)
+
+
 def test_every_target_names_workloads_that_exist() -> None:
-    from bench.workloads import flow_table, latency, new_flows, scale, tcp, udp
+    from bench.workloads import flow_table, latency, new_flows, scale, services, tcp, udp
 
     known = {case.name for case in udp.CASES} | {case.name for case in tcp.CASES}
     known |= {f"new_udp_flows_{word}" for word in new_flows.COUNTS}
@@ -102,6 +108,11 @@ def test_every_target_names_workloads_that_exist() -> None:
     known |= {"flood_tcp_kept", "flood_tcp_full_rate_kept", "flood_p99"}
     known |= {"observed_off", "observed_flow_logs", "observed_capture"}
     known |= {"listing_1m_seconds", "listing_1m_memory"}
+    kinds = ("udp", "connections", *(f"tcp_{each}" for each in services.STREAMS))
+    known |= {f"services_{kind}_{way}" for kind in kinds for way in services.TITLES}
+    known |= {"services_crowd_file", "services_crowd_api", "services_bytes_per_flow"}
     mentioned = set(targets.TARGETS)
-    mentioned |= {each.other for own in targets.TARGETS.values() for each in own if each.other}
+    everything = [each for own in targets.TARGETS.values() for each in own]
+    mentioned |= {each.other for each in everything if each.base == "own"}
+    assert {each.other for each in everything if each.base == "other"} <= set(gateways.REPORTED)
     assert mentioned <= known

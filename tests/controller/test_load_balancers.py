@@ -31,6 +31,7 @@ from hyperplane_nat.controller.views.balancing import (
 )
 from hyperplane_nat.health.checks import FAILED, TIMEOUT, decode_checks, encode_verdicts
 from hyperplane_nat.metrics.cloudwatch import TargetCount
+from hyperplane_nat.model.balancer_resources import HealthCheck
 from hyperplane_nat.model.region import Region
 from netns.topology import Host
 from tests.controller.region_lab import RegionLab, talk
@@ -183,13 +184,19 @@ def test_flows_are_ended_once_and_again_when_it_is_so_again(scene: Scene) -> Non
 
 def test_what_is_checked_is_written_down(scene: Scene) -> None:
     wanted = scene.region.wanted()
-    health_checks.tell(scene.paths, wanted)
+    orders = health_checks.Orders(scene.paths)
+    orders.tell(wanted)
     path = scene.paths.health_checks("shop")
     checks = decode_checks(path.read_bytes().partition(b"\n")[2])
     assert {(each.source, each.address, each.port) for each in checks} == {
         (node, *target) for node in (A, B) for target in (("10.0.1.4", 80), ("10.0.2.4", 8080))
     }
     assert {(each.protocol, each.path) for each in checks} == {("HTTP", "/ok")}
+    with scene.region.commands() as commands:
+        commands.modify_target_group(scene.group.id, HealthCheck(path="/other"))
+    orders.tell(scene.region.wanted())
+    checks = decode_checks(path.read_bytes().partition(b"\n")[2])
+    assert {(each.protocol, each.path) for each in checks} == {("TCP", "/other")}
     (checker,) = health_checks.checkers(wanted)
     assert health_checks.checker_specs(scene.config, wanted, []) == []
     (spec,) = health_checks.checker_specs(scene.config, wanted, [checker.number])

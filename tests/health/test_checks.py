@@ -11,6 +11,7 @@ from hyperplane_nat.health.checks import (
     decode_verdicts,
     encode_checks,
     encode_verdicts,
+    joined,
 )
 from tests.health.support import CHECK, check
 
@@ -61,6 +62,9 @@ def test_codes_that_are_good(codes: str, good: list[int], bad: list[int]) -> Non
 def test_what_is_told_is_understood() -> None:
     checks = [CHECK, check(name="two", port=2)]
     assert decode_checks(encode_checks(checks)) == checks
+    parts = [encode_checks(each) for each in ([], checks[:1], [], checks[1:])]
+    assert decode_checks(joined(parts)) == checks
+    assert decode_checks(joined([])) == []
     found = {"one": "", "two": FAILED}
     assert decode_verdicts(encode_verdicts(found)) == found
     for body in (b'[{"name": "one"}]', b"[1]"):

@@ -31,6 +31,8 @@ INDEXES = (
     "_idle",
     "_terminating",
     "_named",
+    "_listeners",
+    "_forwarding",
 )
 
 

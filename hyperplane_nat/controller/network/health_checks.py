@@ -22,7 +22,7 @@ from hyperplane_nat.controller.network.reconcile import module_command
 from hyperplane_nat.controller.network.services import USER, ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
-from hyperplane_nat.health.checks import Check, decode_verdicts, encode_checks
+from hyperplane_nat.health.checks import Check, decode_verdicts, encode_checks, joined
 from hyperplane_nat.model.balancer_wanted import WantedCheck
 from hyperplane_nat.model.wanted import Wanted, WantedHost
 from netns.errors import from_errno
@@ -64,15 +64,33 @@ def checker_specs(config: Config, wanted: Wanted, standing: Collection[int]) -> 
     ]
 
 
-def tell(paths: LabPaths, wanted: Wanted) -> None:
-    """Write down what each checker checks from now on; NetnsError."""
-    for host in checkers(wanted):
-        path = paths.health_checks(host.vpc)
-        body = encode_checks(_check(each) for each in _checks(wanted, host.vpc))
-        try:
-            whole_file.write(path, body)
-        except OSError as error:
-            raise from_errno(f"cannot write {path}", error.errno or 0) from None
+class Orders:
+    """What the checkers of a lab are told to check."""
+
+    def __init__(self, paths: LabPaths) -> None:
+        self._paths = paths
+        self._parts: dict[int, tuple[tuple[WantedCheck, ...], bytes]] = {}
+        """By node what it checks, and how that is written: it is mostly the same."""
+
+    def tell(self, wanted: Wanted) -> None:
+        """Write down what each checker checks from now on; NetnsError."""
+        before, self._parts = self._parts, {}
+        for node in wanted.load_balancer_nodes:
+            known, part = before.get(node.number, ((), b"[]"))
+            if known != node.checks:
+                part = encode_checks(map(_check, node.checks))
+            self._parts[node.number] = (node.checks, part)
+        for host in checkers(wanted):
+            path = self._paths.health_checks(host.vpc)
+            body = joined(
+                self._parts[node.number][1]
+                for node in wanted.load_balancer_nodes
+                if node.vpc == host.vpc
+            )
+            try:
+                whole_file.write(path, body)
+            except OSError as error:
+                raise from_errno(f"cannot write {path}", error.errno or 0) from None
 
 
 def forget(paths: LabPaths, wanted: Wanted) -> None:
@@ -82,12 +100,6 @@ def forget(paths: LabPaths, wanted: Wanted) -> None:
         if name not in kept:
             paths.health_checks(name).unlink(missing_ok=True)
             paths.health_verdicts(name).unlink(missing_ok=True)
-
-
-def _checks(wanted: Wanted, vpc: str) -> Iterator[WantedCheck]:
-    return (
-        check for node in wanted.load_balancer_nodes if node.vpc == vpc for check in node.checks
-    )
 
 
 def _check(wanted: WantedCheck) -> Check:

@@ -82,6 +82,7 @@ class Network:
         self._paths = LabPaths.of(
             config.lab.name, config.lab.runtime_directory, config.lab.state_directory
         )
+        self._health = health_checks.Orders(self._paths)
         self._region = region
         self._pool = pool
         self._forwarder = forwarder
@@ -414,7 +415,7 @@ class Network:
         checkers, the writer of flow logs, and what runs handlers.
         """
         await in_thread(resolvers.tell, self._config, wanted.vpcs)
-        await in_thread(health_checks.tell, self._paths, wanted)
+        await in_thread(self._health.tell, wanted)
         await self._services.follow(self._service_specs(wanted))
         await in_thread(resolvers.forget, self._config, wanted.vpcs)
         await in_thread(health_checks.forget, self._paths, wanted)

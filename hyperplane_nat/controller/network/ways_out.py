@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hyperplane_nat.controller.forwarder import desired
-from hyperplane_nat.model.balancer_wanted import WantedEnd
+from hyperplane_nat.model.balancer_wanted import WantedEnd, WantedNode
 from hyperplane_nat.model.wanted import Wanted
 
 _Items = dict[int, dict[str, Any]]
@@ -23,6 +23,8 @@ class WaysOut:
         self._time_scale = time_scale
         self._told: dict[str, _Items] = {}
         self._ended: set[tuple[int, WantedEnd]] = set()
+        self._nodes: dict[int, tuple[WantedNode, dict[str, Any]]] = {}
+        """What nodes came to: one that is the same is not made again."""
 
     def everything(self, wanted: Wanted) -> dict[str, list[dict[str, Any]]]:
         """For a forwarder that begins."""
@@ -72,11 +74,17 @@ class WaysOut:
             "nat_gateways": {
                 each.number: desired.nat_gateway(each) for each in wanted.nat_gateways
             },
-            "load_balancer_nodes": {
-                each.number: desired.load_balancer_node(each, self._time_scale)
-                for each in wanted.load_balancer_nodes
-            },
+            "load_balancer_nodes": self._load_balancer_nodes(wanted),
         }
+
+    def _load_balancer_nodes(self, wanted: Wanted) -> _Items:
+        before, self._nodes = self._nodes, {}
+        for node in wanted.load_balancer_nodes:
+            known, item = before.get(node.number, (None, {}))
+            if known is not node:
+                item = desired.load_balancer_node(node, self._time_scale)
+            self._nodes[node.number] = (node, item)
+        return {number: item for number, (_, item) in self._nodes.items()}
 
 
 def numbers_of(items: Iterable[Mapping[str, Any]]) -> set[int]:

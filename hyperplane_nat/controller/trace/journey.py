@@ -107,7 +107,12 @@ class Journey:
         """What the resolver that the sender asks knows; None: there is none."""
         if self.sender.vpc is None:
             return None
-        resolver = resolver_of(self.tables, self.sender.vpc, lifecycle_of(self.config).region)
+        resolver = resolver_of(
+            self.tables,
+            self.sender.vpc,
+            lifecycle_of(self.config).region,
+            self.wanted.load_balancer_nodes,
+        )
         return None if resolver is None else zone_of(self.config, resolver)
 
     @cached_property

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/examples/services.toml: the table at its top, for every pair, by name and by address, with
+programs that everybody knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import nginx
+from tests.live.conftest import Launch
+from tests.live.lab import Lab, program, require_program, run, wait_listening, wait_until
+from tests.live.test_host_traffic import where
+
+pytestmark = pytest.mark.live
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "services.toml"
+TEXT = EXAMPLE.read_text(encoding="utf-8")
+FUNCTIONS = ("caller", "report")
+SIZES = {11000: "web-a", 22000: "printer"}
+"""Of the files, by whose they are."""
+HOSTS = {"web-a": "10.0.1.11", "web-b": "10.0.2.12", "web-c": "10.0.2.13"}
+NODES = ("10.0.1.100", "10.0.2.100")
+FRONT = ("front.shop.internal", *NODES)
+
+
+def rows() -> list[tuple[str, ...]]:
+    """Who, whose, and what the table says of each destination."""
+    words = r" +".join([r"(\S+)"] * 6)
+    found = re.findall(rf"^#   {words}$", TEXT, re.M)
+    return [row for row in found if row[1] in ("shop", "office")]
+
+
+def names() -> dict[str, tuple[str, list[str]]]:
+    """What each destination is called, and its addresses."""
+    found = re.findall(r"^#   (\S+) +(\1|\S+\.internal) +(\d[\d.]+(?:, \d[\d.]+)*)", TEXT, re.M)
+    return {key: (name, places.split(", ")) for key, name, places in found}
+
+
+@pytest.fixture(scope="module")
+def lab(launch_shared: Launch) -> Lab:
+    """The example, when all of it serves."""
+    text = TEXT.replace('[lab]\nname = "services"\n', "")
+    lab = launch_shared(environments=0, toml=text)
+    lab.cli("wait", "--timeout", "60")
+    wait_until(
+        lambda: {row["State"] for row in lab.rows("target-health")} == {"healthy"},
+        lambda: f"health: {lab.rows('target-health')}",
+    )
+    wait_until(
+        lambda: [row["State"] for row in lab.rows("nat-gateways")] == ["available"],
+        "the NAT gateway is there",
+    )
+    return lab
+
+
+def inside(lab: Lab, who: str, *command: str) -> str | None:
+    """What a program says there; None when it fails."""
+    done = lab.cli("invoke" if who in FUNCTIONS else "exec", who, "--", *command, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def word(lab: Lab, address: str) -> str:
+    """An address as the table has it."""
+    functions = [row["address"] for row in lab.rows("interfaces") if row["kind"] == "hyperplane"]
+    return "interface" if address in functions else address
+
+
+def seen(lab: Lab, who: str, destination: str) -> str:
+    """Whom the server there sees, as the table has it."""
+    said = inside(lab, who, "curl", "-sSf", "-m", "2", f"http://{destination}/peer")
+    return "-" if said is None else word(lab, json.loads(said)["address"])
+
+
+def answering(lab: Lab, who: str, destination: str) -> str:
+    """Who answers there, by the size of its file."""
+    command = ("curl", "-sSf", "-m", "2", "-o", "/dev/null", "-w", "%{size_download}")
+    said = inside(lab, who, *command, f"http://{destination}/file")
+    return "-" if said is None else SIZES[int(said)]
+
+
+def test_the_table_is_complete() -> None:
+    assert [row[:2] for row in rows()] == [
+        ("worker", "shop"),
+        ("caller", "shop"),
+        ("clerk", "office"),
+        ("report", "office"),
+    ]
+    assert names() == {
+        "site": ("site", ["198.51.100.80"]),
+        "front": (FRONT[0], list(NODES)),
+        "web-a": ("web-a.shop.internal", [HOSTS["web-a"]]),
+    }
+
+
+@pytest.mark.parametrize("row", rows(), ids=[row[0] for row in rows()])
+def test_who_reaches_what_as_whom(lab: Lab, row: tuple[str, ...]) -> None:
+    who, account, site, front, web, at = row
+    for key, expected in (("site", site), ("front", front), ("web-a", web)):
+        name, addresses = names()[key]
+        assert seen(lab, who, name) == expected, name
+        for address in addresses:
+            if key == "web-a" and account == "office":
+                # It is somebody else's there: the last column.
+                continue
+            assert seen(lab, who, address) == expected, address
+    assert answering(lab, who, HOSTS["web-a"]) == at
+    assert lab.verify() == []
+
+
+@pytest.mark.parametrize("row", rows(), ids=[row[0] for row in rows()])
+def test_whose_names_are_whose(lab: Lab, row: tuple[str, ...]) -> None:
+    dig = require_program("dig", "bind9-dnsutils")
+    who, account = row[:2]
+    for key, (name, addresses) in names().items():
+        said = inside(lab, who, dig, name)
+        assert said is not None
+        found = re.findall(r"\sIN[ \t]+A[ \t]+(\S+)", said)
+        if key == "site" or account == "shop":
+            assert "status: NOERROR" in said
+            assert sorted(found) == addresses
+        else:
+            assert "status: NXDOMAIN" in said
+            assert found == []
+
+
+def test_nginx_on_all_three_hosts(lab: Lab) -> None:
+    found = nginx.find()
+    assert found is not None, "nginx is missing (apt-get install nginx-light, or make deps)"
+    with contextlib.ExitStack() as stack:
+        for name, address in HOSTS.items():
+            there = where(lab, name, "shop")
+            files = {"name": name.encode()}
+            stack.enter_context(nginx.serving(found, there, address, 8080, files))
+        for who, account, *_ in rows():
+            for destination in FRONT:
+                url = f"http://{destination}:8080/name"
+                loop = f"for i in $(seq 30); do curl -sSf -m 2 {url} || exit 1; echo; done"
+                said = inside(lab, who, "sh", "-c", loop)
+                if account == "shop":
+                    assert said is not None, (who, destination)
+                    assert Counter(said.split()).keys() == HOSTS.keys(), (who, destination)
+                else:
+                    assert said is None, (who, destination)
+
+
+@pytest.fixture
+def redis(lab: Lab, tmp_path: Path) -> Iterator[None]:
+    """A server on web-b."""
+    server = require_program("redis-server", "redis-server")
+    place, log = where(lab, "web-b", "shop"), tmp_path / "redis.log"
+    options = ["--bind", HOSTS["web-b"], "--port", "6379", "--save", "", "--dir", str(tmp_path)]
+    options += ["--protected-mode", "no", "--daemonize", "no"]
+    with program(place, server, *options, log=log) as process:
+        wait_listening(place, (HOSTS["web-b"], 6379), process, log)
+        yield
+
+
+@pytest.mark.usefixtures("redis")
+def test_redis(lab: Lab) -> None:
+    client = require_program("redis-cli", "redis-tools")
+    for who, account, *_ in rows():
+        for destination in FRONT:
+            asked = ("timeout", "2", client, "-h", destination, "INCR", "visits")
+            assert (inside(lab, who, *asked) is not None) == (account == "shop"), destination
+    # Whoever came, by whatever way, came to the same one.
+    place = where(lab, "web-b", "shop")
+    done = run(place, client, "-h", HOSTS["web-b"], "GET", "visits")
+    assert done.stdout == "6\n"
+
+
+def test_iperf3(lab: Lab, tmp_path: Path) -> None:
+    iperf = require_program("iperf3", "iperf3")
+    place, log = where(lab, "web-c", "shop"), tmp_path / "iperf3.log"
+    command = [iperf, "-s", "-B", HOSTS["web-c"], "-p", "5201", "--forceflush"]
+    with program(place, *command, log=log) as server:
+        wait_until(
+            lambda: "listening" in log.read_text() or server.poll() is not None, "iperf3 listens"
+        )
+        for who, account, *_ in rows():
+            for destination in FRONT:
+                asked = (iperf, "-c", destination, "-n", "4M", "-J", "--connect-timeout", "2000")
+                # It says what went wrong, and ends well.
+                report = json.loads(inside(lab, who, *asked) or "{}")
+                if account == "shop":
+                    assert report["end"]["sum_received"]["bytes"] > 0, (who, destination)
+                else:
+                    assert "unable to connect" in report["error"], (who, destination)
