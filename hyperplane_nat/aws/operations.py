@@ -17,12 +17,16 @@ from moto.core.utils import camelcase_to_underscores, get_service_model, method_
 
 from hyperplane_nat.aws import (
     addresses,
+    elb,
     functions,
+    instances,
     interfaces,
+    load_balancers,
     routes,
     security_groups,
     stacks,
     tags,
+    target_groups,
     vpcs,
 )
 from hyperplane_nat.aws.call import Call, Operation, Params, Row, operation
@@ -55,7 +59,13 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
         **routes.OPERATIONS,
         **addresses.OPERATIONS,
         **interfaces.OPERATIONS,
+        **instances.OPERATIONS,
         **tags.OPERATIONS,
+    },
+    "elbv2": {
+        **load_balancers.OPERATIONS,
+        **target_groups.OPERATIONS,
+        **elb.OPERATIONS,
     },
     "lambda": functions.OPERATIONS,
     "sts": {"GetCallerIdentity": operation(get_caller_identity)},
