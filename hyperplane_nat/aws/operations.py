@@ -22,6 +22,7 @@ from hyperplane_nat.aws import (
     instances,
     interfaces,
     load_balancers,
+    metrics,
     routes,
     security_groups,
     stacks,
@@ -62,6 +63,7 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
         **instances.OPERATIONS,
         **tags.OPERATIONS,
     },
+    "cloudwatch": metrics.OPERATIONS,
     "elbv2": {
         **load_balancers.OPERATIONS,
         **target_groups.OPERATIONS,

@@ -58,6 +58,8 @@ def test_what_is_done_is_an_operation_of_the_service_with_its_parameters() -> No
         ("elbv2", "CreateRule", Treatment.REFUSED),
         ("sts", "GetCallerIdentity", Treatment.REAL),
         ("sts", "AssumeRole", Treatment.RECORDED),
+        ("cloudwatch", "GetMetricData", Treatment.REAL),
+        ("cloudwatch", "PutMetricData", Treatment.RECORDED),
         ("logs", "CreateLogGroup", Treatment.RECORDED),
         ("cloudformation", "CreateStack", Treatment.RECORDED),
         ("cloudformation", "CreateStackSet", Treatment.REFUSED),

@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.live.conftest import Launch
 from tests.live.lab import COMMAND, Lab, wait_until
-from tests.live.test_aws import gone, serving, waited
+from tests.live.test_aws import Endpoint, gone, serving, waited
 from tests.live.test_crash import kill_controller
 
 pytestmark = pytest.mark.live
@@ -79,6 +80,27 @@ def instance(ec2: Any, name: str, subnet: str, group: str) -> tuple[str, str]:
 def states(elb: Any, group: str) -> list[str]:
     found = elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
     return sorted(each["TargetHealth"]["State"] for each in found)
+
+
+def counted(
+    endpoint: Endpoint, name: str, statistic: str, balancer: str, group: str | None = None
+) -> float:
+    """What CloudWatch tells of a load balancer, in all."""
+    said = {"LoadBalancer": balancer.partition("loadbalancer/")[2]}
+    if group is not None:
+        said["TargetGroup"] = group.rpartition(":")[2]
+    now = datetime.now(UTC)
+    found = endpoint.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/NetworkELB",
+        MetricName=name,
+        Dimensions=[{"Name": key, "Value": value} for key, value in said.items()],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now,
+        Period=3600,
+        Statistics=[statistic],
+    )["Datapoints"]
+    values = [float(each[statistic]) for each in found]
+    return sum(values) if statistic == "Sum" else max(values)
 
 
 def refused(work: Any, code: str, **params: object) -> None:
@@ -150,6 +172,8 @@ def test_boto3_balances_over_instances_and_takes_it_all_down(lab: Lab) -> None:
                 # Both are reached, and see the client's own address.
                 answers = Counter(asked(lab, "client", name) for _ in range(24))
                 assert set(answers) == {f"web-1 {address}", f"web-2 {address}"}
+                assert counted(endpoint, "NewFlowCount_TCP", "Sum", arn) == 24
+                assert counted(endpoint, "HealthyHostCount", "Maximum", arn, targets) == 2
             wait_until(
                 lambda: states(elb, targets) == ["healthy", "unhealthy"],
                 lambda: f"health: {states(elb, targets)}",
