@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
+from hyperplane_nat.aws.figures import Kept
 from hyperplane_nat.aws.notes import Notes
 from hyperplane_nat.client import Client, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
@@ -108,6 +109,8 @@ class Lab:
     """Name of the region, "us-east-1"."""
     account: str
     """Id of the account of access keys that name none."""
+    kept: Kept = field(default_factory=Kept)
+    """Figures for CloudWatch."""
 
 
 @dataclass(slots=True)

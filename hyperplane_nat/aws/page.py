@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/aws-api.md: what becomes of each operation, from the table that requests go by."""
+"""docs/aws-api.md, written from the table of operations: `python -m hyperplane_nat.aws.page`."""
 
 from __future__ import annotations
 
@@ -72,3 +72,7 @@ def _table() -> str:
 
 def _list(names: Iterable[str]) -> str:
     return textwrap.fill(", ".join(names), _COLUMNS, break_long_words=False)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -51,7 +51,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from hyperplane_nat.aws import functions, operations, stacks
+from hyperplane_nat.aws import functions, metrics, operations, stacks
 from hyperplane_nat.aws.call import Call, Lab
 from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
 from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
@@ -142,6 +142,8 @@ class Application:
             params = _params(request, model, where)
             if kind is Treatment.RECORDED:
                 stacks.check(params)
+                return self._moto(request, account)
+            if service == "cloudwatch" and not metrics.of_the_lab(name, params):
                 return self._moto(request, account)
             result = operations.REAL[service][name].run(call, params)
             return _result(model, request, result)

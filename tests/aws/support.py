@@ -68,6 +68,7 @@ class Endpoint:
     url: str
     region: RegionLab
     directory: Path
+    lab: Lab
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def client(self, service: str, account: str = ACCOUNT) -> Any:
@@ -121,8 +122,9 @@ def launched() -> Iterator[Endpoint]:
     directory = Path(tempfile.mkdtemp(prefix="hp", dir="/dev/shm"))
     lab = RegionLab()
     try:
-        with served(directory / "control.sock", lab), running(lab_in(directory)) as url:
-            yield Endpoint(url, lab, directory)
+        known = lab_in(directory)
+        with served(directory / "control.sock", lab), running(known) as url:
+            yield Endpoint(url, lab, directory, known)
     finally:
         shutil.rmtree(directory)
 
