@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ from hyperplane_nat.client import Client, NotRunningError
 from hyperplane_nat.config import lab as configuration
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller import record
-from hyperplane_nat.controller.processes import WITHOUT_CERTIFICATES
+from hyperplane_nat.controller.processes import CONTROLLER, environment
 from hyperplane_nat.controller.source import Source
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.private_files import NotPrivateError
@@ -213,7 +214,7 @@ def start(
         ) from None
     earlier = log_file.tell()
     ready, ready_write = os.pipe()
-    command = [sys.executable, "-m", "hyperplane_nat.controller", "--ready-fd", str(ready_write)]
+    command = [sys.executable, "-m", CONTROLLER, "--ready-fd", str(ready_write)]
     if replace:
         command.append("--replace")
     if source is not None:
@@ -226,7 +227,7 @@ def start(
                 stdout=log_file,
                 stderr=log_file,
                 pass_fds=(ready_write,),
-                env={**os.environ, **WITHOUT_CERTIFICATES},
+                env=environment(directory),
                 cwd="/",
                 start_new_session=True,
             )
@@ -244,6 +245,9 @@ def start(
             discard_log(log, earlier)
             if not isinstance(error, _EarlyEndError):
                 raise
+            if process.returncode == -signal.SIGTERM:
+                text = f"lab {config.lab.name!r}: stopped before it was ready (start it again)"
+                raise UserError(text) from None
             reason = last_words or f"exit status {process.returncode}, nothing in its log"
             raise UserError(
                 f"the controller died while starting: {reason} (run it with --foreground to watch)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
@@ -18,7 +18,7 @@ from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import NOTES, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
-from hyperplane_nat.controller.standing import standing
+from hyperplane_nat.controller.standing import standing, starting
 from hyperplane_nat.engine.readers.migration import new_path
 from hyperplane_nat.runtime.uploads import uploads_path
 from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
@@ -90,10 +90,16 @@ def left(paths: LabPaths, namespaces: Namespaces) -> dict[str, int]:
 
 def absence(lab: str, runtime_directory: Path) -> str:
     """One line for whoever finds no controller of lab `lab`: what there is, and what to do."""
-    found = standing(lab, runtime_directory)
-    state_directory = (found.config or Config()).lab.state_directory
-    paths = LabPaths.of(lab, runtime_directory, state_directory)
-    return found.describe(left(paths, Namespaces()))
+    try:
+        found = standing(lab, runtime_directory)
+        if found.controller is None:
+            found = replace(found, controller=starting(lab, runtime_directory))
+        state_directory = (found.config or Config()).lab.state_directory
+        paths = LabPaths.of(lab, runtime_directory, state_directory)
+        return found.describe(left(paths, Namespaces()))
+    except (OSError, NetnsError):
+        # What is looked at may be made or removed at that moment.
+        return f"no controller of lab {lab!r} answers, and it changes (try again)"
 
 
 def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:

@@ -5,7 +5,8 @@ A process is held by a pidfd, so a signal can never reach a stranger that got th
 recognised after the controller was killed, a process leaves three marks: a pid file with its pid,
 start time and a word of its command line; that word in /proc/<pid>/cmdline; and the lab's directory
 in its environment under `MARK`. A pid file is believed only when all agree. The last mark alone
-finds a process whose pid file was never written.
+finds a process whose pid file was never written. That one does nothing yet: until its pid file is
+there a process waits for its controller's word, and ends when its controller has ended.
 """
 
 from __future__ import annotations
@@ -27,11 +28,21 @@ from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.io.handover import Handover
 
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
-"""Environment variable of everything a controller starts."""
+"""Environment variable of a controller and of everything that it starts."""
+
+CONTROLLER = "hyperplane_nat.controller"
+"""The module that `up` starts: the word by which a controller is told from what it starts."""
 
 WITHOUT_CERTIFICATES = {"SSL_CERT_FILE": os.devnull}
 """Environment of processes that import aiohttp and ask nobody by TLS: aiohttp reads the host's
 certificates when it is imported, which takes a third of the start of a server."""
+
+_INHERITED = ("PATH", "LANG", "LC_", "TZ", "TMPDIR", "PYTHON", "LD_")
+"""How variables begin that say where programs and their libraries are, and how to speak; nothing
+else of whoever calls `up` is the business of a lab's processes."""
+
+_WAITING = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
+"""Becomes the program behind it when it is given a line, and ends when nobody can give it one."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -104,10 +115,11 @@ def _marked(pid: int, directory: Path) -> bool:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """The environment of what the controller of the lab in `directory` starts."""
+    """The environment of the lab in `directory`: of a controller that `up` starts, and of what any
+    controller starts.
+    """
     marks = {MARK: str(directory), "PYTHONUNBUFFERED": "1"}
-    # The service manager waits for the controller, not for these.
-    kept = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_INHERITED)}
     return {**kept, **WITHOUT_CERTIFICATES, **marks}
 
 
@@ -158,19 +170,19 @@ class Process:
         """Start `command` with its output appended to `log`, and write `pid_file`.
 
         `word` is the argument by which the command line is recognised. With `held` the process has
-        a socket for stdin, by which `go` hands it what it waits for; otherwise /dev/null. Blocks
-        for milliseconds.
+        a socket for stdin, by which `go` hands it what it waits for; otherwise it begins as soon as
+        the file is there, and has /dev/null. Blocks for milliseconds.
         """
+        kind = socket.SOCK_SEQPACKET if held else socket.SOCK_STREAM
         ours, theirs = None, None
         try:
-            if held:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
             logs.bound(log)
             with log.open("ab") as output:
                 offset = output.tell()
                 child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL if theirs is None else theirs.fileno(),
+                    command if held else (*_WAITING, *command),
+                    stdin=theirs.fileno(),
                     stdout=output,
                     stderr=output,
                     env=environment(directory),
@@ -191,6 +203,8 @@ class Process:
         pidfd = os.pidfd_open(child.pid)
         process = cls(child.pid, pidfd, child=child, held=ours, log=log, log_offset=offset)
         process.note(pid_file, word)
+        if not held:
+            process._release(b"\n")
         return process
 
     def note(self, pid_file: Path, word: str) -> None:
@@ -235,7 +249,18 @@ class Process:
 
     @classmethod
     def strays(cls, directory: Path) -> list[Process]:
-        """Every process of the lab in `directory`, pid file or not; not this one."""
+        """Every process that a controller of the lab in `directory` has started, no matter whether
+        it has a pid file.
+        """
+        return cls._of_lab(directory, controllers=False)
+
+    @classmethod
+    def controllers(cls, directory: Path) -> list[Process]:
+        """What `up` has started as controllers of the lab, also before they have its lock."""
+        return cls._of_lab(directory, controllers=True)
+
+    @classmethod
+    def _of_lab(cls, directory: Path, *, controllers: bool) -> list[Process]:
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -244,11 +269,12 @@ class Process:
             if pid == os.getpid() or not _marked(pid, directory):
                 continue
             with contextlib.suppress(OSError):
-                pidfd = os.pidfd_open(pid)
-                if _marked(pid, directory) and start_ticks(pid) is not None:
-                    found.append(cls(pid, pidfd))
+                process = cls(pid, os.pidfd_open(pid))
+                is_one = (CONTROLLER in process.command) == controllers
+                if is_one and _marked(pid, directory) and start_ticks(pid) is not None:
+                    found.append(process)
                 else:
-                    os.close(pidfd)
+                    process.close()
         return found
 
     @property
@@ -325,6 +351,12 @@ class Process:
         self._held.close()
         self._held = None
         self.started = time.monotonic()
+
+    def _release(self, word: bytes) -> None:
+        assert self._held is not None
+        with self._held, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._held.sendall(word)
+        self._held = None
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens when the process is gone."""

@@ -16,7 +16,7 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.sections import Lab
 from hyperplane_nat.controller import record
 from hyperplane_nat.controller.paths import LabPaths, lock_holder
-from hyperplane_nat.controller.processes import living
+from hyperplane_nat.controller.processes import Process, living
 from hyperplane_nat.controller.record import RESOURCES, RecordError
 
 
@@ -116,6 +116,18 @@ def standing(lab: str, runtime_directory: Path) -> Standing:
     """What there is of lab `lab`."""
     # Where the state file is does not matter here, and is part of what is kept.
     return Standing.of(LabPaths.of(lab, runtime_directory, ""))
+
+
+def starting(lab: str, runtime_directory: Path) -> int | None:
+    """The pid of a controller that `up` has started and that has not taken the lab's lock yet.
+
+    All processes of the host are looked at.
+    """
+    found = None
+    for process in Process.controllers(LabPaths.of(lab, runtime_directory, "").directory):
+        found = process.pid
+        process.close()
+    return found
 
 
 def _counted(kind: str, count: int) -> str:

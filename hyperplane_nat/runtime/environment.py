@@ -326,7 +326,10 @@ class Environment:
         runtime.ending = asyncio.create_task(self._learn_end(runtime), name="end")
 
     async def _learn_end(self, runtime: _Runtime) -> None:
-        runtime.ended.set_result(await asyncio.to_thread(runtime.started.process.wait))
+        try:
+            runtime.ended.set_result(await asyncio.to_thread(runtime.started.process.wait))
+        except NetnsError as error:
+            runtime.ended.set_exception(error)
         if not self.busy and not self._closed:
             self._on_gone(self.number)
 
@@ -338,6 +341,8 @@ class Environment:
         runtime.next.put_nowait(None)
         try:
             await asyncio.to_thread(self._box.kill, runtime.started)
+            # Whoever closes an environment may end the event loop next.
+            await runtime.ended
         finally:
             with contextlib.suppress(OSError):
                 if runtime.started.output >= 0:

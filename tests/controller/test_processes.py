@@ -239,7 +239,12 @@ def test_program_that_is_not_there(directory: Path) -> None:
             directory=lab,
             pid_file=lab / "x.pid",
             log=lab / "x.log",
+            held=True,
         )
+    process = spawn(directory, ("/nonexistent/program", "program"))
+    asyncio.run(process.wait())
+    assert process.describe_exit() == "exited with status 127"
+    assert "/nonexistent/program" in process.last_words()
 
 
 def test_no_descriptor_is_left(directory: Path) -> None:
@@ -252,15 +257,42 @@ def test_no_descriptor_is_left(directory: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_mark_is_not_inherited_from_a_service_manager(
+def test_nothing_is_inherited_from_a_shell_or_a_service_manager(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/nowhere")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "leaked")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     process = spawn(directory)
-    environment = Path(f"/proc/{process.pid}/environ").read_text()
-    assert "NOTIFY_SOCKET" not in environment
+    environment = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
     assert f"{MARK}={directory}/run/test" in environment
+    assert "LC_ALL=C.UTF-8" in environment
+    assert not [line for line in environment if line.startswith(("NOTIFY_", "AWS_", "HOME="))]
     terminate([process])
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from hyperplane_nat.controller.processes import Process
+lab = pathlib.Path(sys.argv[1])
+Process.note = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Process.spawn(["/bin/sh", "-c", "touch begun"], "-c",
+    directory=lab, pid_file=lab / "x.pid", log=lab / "x.log")
+"""
+
+
+def test_what_nobody_could_find_again_does_not_begin(directory: Path) -> None:
+    lab = directory / "run" / "test"
+    lab.mkdir(parents=True)
+    killed = KILLED.replace("touch begun", f"touch {lab}/begun")
+    command = [sys.executable, "-c", killed, str(lab)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while found := Process.strays(lab):
+        assert time.monotonic() < deadline
+        for process in found:
+            process.close()
+    assert not (lab / "begun").exists()
 
 
 def test_the_host_s_certificates_are_not_read(directory: Path) -> None:

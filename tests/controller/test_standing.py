@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from hyperplane_nat.client import Client, NotRunningError
-from hyperplane_nat.controller import record
+from hyperplane_nat.controller import cleanup, record
 from hyperplane_nat.controller.cleanup import absence
 from hyperplane_nat.controller.paths import LabLock, LabPaths
-from hyperplane_nat.controller.processes import Process, terminate
-from hyperplane_nat.controller.standing import Standing, standing
+from hyperplane_nat.controller.processes import CONTROLLER, Process, environment, terminate
+from hyperplane_nat.controller.standing import Standing, standing, starting
 from tests.controller.support import DEADLINE_SECONDS, config_in, paths_of
 
 SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
@@ -53,6 +54,32 @@ def test_nothing_stands(directory: Path) -> None:
     assert found(directory) == Standing("test", None, None, None, None)
     text = "lab 'test' is not running (start it with: hyperplane-nat up --lab test)"
     assert words(directory) == text
+
+
+def test_a_controller_that_has_no_lock_yet(directory: Path) -> None:
+    assert starting("test", directory / "run") is None
+    paths = paths_of(config_in(directory))
+    command = [*SLEEP, CONTROLLER]
+    with subprocess.Popen(command, env=environment(paths.directory), stdout=subprocess.PIPE) as up:
+        assert up.stdout is not None
+        up.stdout.readline()
+        try:
+            assert starting("test", directory / "run") == up.pid
+            assert Process.strays(paths.directory) == []
+            assert f"(pid {up.pid}) does not answer yet" in words(directory)
+        finally:
+            up.kill()
+
+
+def test_a_lab_that_changes_while_it_is_told_of(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanishes(*_: object) -> dict[str, int]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(cleanup, "left", vanishes)
+    error = NotRunningError("test", directory / "run")
+    assert str(error) == "no controller of lab 'test' answers, and it changes (try again)"
 
 
 def test_a_lab_that_is_half_there(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

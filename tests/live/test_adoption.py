@@ -18,6 +18,7 @@ import pytest
 
 from hyperplane_nat.config.lab import load
 from hyperplane_nat.controller.forwarder.heartbeat import HUNG_SECONDS
+from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.engine import StateMap
 from netns import namespace
 from tests.engine import former_map
@@ -330,6 +331,23 @@ def test_down_ends_an_up_that_is_on_its_way(launch: Launch) -> None:
         assert starting.stderr is not None
         assert b"stopped before it was ready" in starting.stderr.read()
         assert starting.wait(30) == 2
+    assert not lab.runtime_directory.exists()
+
+
+def test_down_ends_an_up_that_has_just_begun(launch: Launch) -> None:
+    """Its controller loads its libraries, and has no lock yet."""
+    lab = launch(environments=1)
+    lab.down()
+    command = [str(COMMAND), "--lab", lab.name, "up", "-c", str(lab.config_file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as up:
+        begun = functools.partial(Process.controllers, lab.runtime_directory)
+        (controller,) = wait_until(begun, "the controller's process")
+        controller.signal(signal.SIGSTOP)
+        controller.close()
+        assert lab.cli("down").stdout == f"lab {lab.name} is down\n"
+        assert up.stderr is not None
+        assert b"stopped before it was ready" in up.stderr.read()
+        assert up.wait(30) == 2
     assert not lab.runtime_directory.exists()
 
 
