@@ -209,6 +209,19 @@ def set_nodes(engine: Engine, setup: scenario.Setup) -> None:
             policy=compiled_policy(address, setup.node_policy),
             listeners=listeners if number == scenario.NODE_NUMBER else (),
         )
+    if setup.endpoint:
+        address = scenario.NODES[scenario.NODE_NUMBER]
+        policy, admission = (compiled_policy(address, each) for each in setup.endpoint_policies)
+        engine.set_endpoint(
+            scenario.ENDPOINT_NUMBER,
+            address=address,
+            vpc=scenario.INTERFACE_VPCS[scenario.BEHIND_ENDPOINT],
+            interface=scenario.BEHIND_ENDPOINT,
+            endpoint_id="vpce-0123456789abcdef0",
+            node=scenario.NODE_NUMBER,
+            policy=policy,
+            admission=admission,
+        )
 
 
 def set_routes(engine: Engine, *, black: bool) -> None:

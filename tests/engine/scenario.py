@@ -8,7 +8,8 @@ first VPC, and one with the address of one of them in the other.
 
 With `gateways` the first VPC has an internet gateway in a third VPC, the internet, a public address
 for its first host, and a NAT gateway, by which the environments of interface 0 leave. With
-`balancer` it has a load balancer's node, which may have a secondary address.
+`balancer` it has a load balancer's node, which may have a secondary address, and to which an
+endpoint in the other VPC may lead.
 """
 
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,8 @@ NODES = {NODE_NUMBER: "10.0.1.20", 7: "10.0.1.21"}
 """The addresses of the load balancer's node, by interface number; the first has the listeners. What
 is behind the VPC's router is reached by the link of interface `BEHIND_NODES`.
 """
+ENDPOINT_NUMBER, BEHIND_ENDPOINT = 5, 2
+"""The endpoint has the node's address, in the VPC of interface `BEHIND_ENDPOINT`."""
 ALL_SLOTS: dict[int, int | None] = {**SLOT_INTERFACES, POOLED: None}
 
 
@@ -140,6 +143,10 @@ class Setup:
     """What the load balancer's node of the first VPC listens to; without any there is none."""
     node_policy: Policy | None = None
     node_addresses: int = 1
+    endpoint: bool = False
+    """Whether an endpoint of the other VPC leads to the node."""
+    endpoint_policies: tuple[Policy | None, Policy | None] = (None, None)
+    """Its own, and that of the load balancer about its clients."""
     secondary: tuple[tuple[int, str], ...] = ()
     """Further addresses: (interface, address); they are the interfaces from 3."""
 
@@ -285,6 +292,21 @@ def _set_nodes(nat: ReferenceNat, setup: Setup) -> None:
             listeners=setup.balancer if number == NODE_NUMBER else (),
         )
         nat.set_interface(number, node)
+        if number != NODE_NUMBER or not setup.endpoint:
+            continue
+        endpoint = replace(
+            node,
+            address=IPv4Address(NODES[NODE_NUMBER]),
+            vpc=INTERFACE_VPCS[BEHIND_ENDPOINT],
+            policy=setup.endpoint_policies[0],
+            admission=setup.endpoint_policies[1],
+            primary=ENDPOINT_NUMBER,
+            role=balancers.ENDPOINT,
+            behind=BEHIND_ENDPOINT,
+            listeners=(),
+            node=NODE_NUMBER,
+        )
+        nat.set_interface(ENDPOINT_NUMBER, endpoint)
 
 
 def _set_gateways(nat: ReferenceNat, setup: Setup) -> None:

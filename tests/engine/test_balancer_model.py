@@ -37,6 +37,13 @@ CLIENTS = (
     ((scenario.HOST, 1), "10.0.1.51"),
     ((scenario.OUTSIDE, 0), scenario.ECHO),
 )
+BY_ENDPOINT = (
+    *CLIENTS,
+    ((scenario.INSIDE, 4), scenario.ENVIRONMENT),
+    ((scenario.HOST, 2), "10.0.1.50"),
+    ((scenario.OUTSIDE, 2), scenario.ECHO),
+)
+"""With those who reach the node by an endpoint at its address in their VPC."""
 FLAGS = (
     packet.SYN,
     packet.SYN | packet.ACK,
@@ -60,8 +67,9 @@ HOST_POLICIES: tuple[dict[int, Policy], ...] = (
 class Conversation:
     """Packets of clients and targets that know of each other what crossed the gateway."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, endpoint: bool = False) -> None:
         self.random = random.Random(seed)
+        self.clients = BY_ENDPOINT if endpoint else CLIENTS
         draw = self.random.choice
         self.pair = Pair(
             scenario.Setup(
@@ -72,6 +80,8 @@ class Conversation:
                 node_addresses=draw((1, 2)),
                 node_policy=draw(POLICIES),
                 host_policies=draw(HOST_POLICIES),
+                endpoint=endpoint,
+                endpoint_policies=(draw(POLICIES), draw(POLICIES)),
             ),
             seed=self.random.randbytes(16),
         )
@@ -122,7 +132,7 @@ class Conversation:
             del self.seen[:-40]
 
     def client_sends(self) -> None:
-        place, address = self.random.choice(CLIENTS)
+        place, address = self.random.choice(self.clients)
         port = self.random.choice((5000, 5001))
         protocol = self.random.choice((packet.TCP, packet.TCP, packet.UDP))
         listener = self.random.choice((80, 80, 81, 81, 82))
@@ -162,9 +172,22 @@ def conversation(request: pytest.FixtureRequest) -> Iterator[Conversation]:
     it.pair.close()
 
 
-@pytest.mark.parametrize("conversation", range(40), indirect=True)
-def test_engine_and_model_agree(conversation: Conversation) -> None:
+def agree(conversation: Conversation) -> None:
     for _ in range(150):
         conversation.step()
     conversation.pair.expire(1_000_000)
     conversation.pair.compare_counters()
+
+
+@pytest.mark.parametrize("conversation", range(40), indirect=True)
+def test_engine_and_model_agree(conversation: Conversation) -> None:
+    agree(conversation)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_they_agree_about_endpoints(seed: int) -> None:
+    conversation = Conversation(seed, endpoint=True)
+    agree(conversation)
+    counted = conversation.pair.target.map.node_counters(scenario.ENDPOINT_NUMBER)
+    assert counted["drops"] + counted["processed_packets"] > 0
+    conversation.pair.close()

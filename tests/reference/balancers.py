@@ -7,7 +7,7 @@ flows of hosts, and found by comparing. Fragments for nodes are not in it.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from tests.reference import icmp_error, packet, proxying, tombstones
@@ -22,7 +22,8 @@ from tests.reference.rewriting import reported
 from tests.reference.settings import Listener
 from tests.reference.tracker import INSIDE, LIVE, OUTSIDE, State
 
-NODE = "load balancer"
+NODE, ENDPOINT = "load balancer", "endpoint"
+ENDPOINT_MTU = 8500
 
 End = tuple[IPv4Address, int]
 
@@ -35,6 +36,8 @@ class BalancedFlow(PlainFlow):
     """A flow of a client by a node to one of its targets."""
 
     node: int = 0
+    entrance: int = 0
+    """Where its client sends to: the node, or an endpoint that leads there."""
     target: End = (IPv4Address(0), 0)
     idle: int = 0
     proxied: proxying.Proxied | None = None
@@ -123,9 +126,10 @@ class BalancerRules(HostRules):
     # Who and where
 
     def node_at(self, address: IPv4Address, vpc: int) -> int | None:
-        """The node with an address in a VPC."""
+        """The node or endpoint with an address in a VPC."""
         number = self._own_number(address, vpc)
-        return number if number is not None and self.interfaces[number].role == NODE else None
+        known = number is not None and self.interfaces[number].role in (NODE, ENDPOINT)
+        return number if known else None
 
     def node_behind(self, interface: int, address: IPv4Address) -> int | None:
         """The same, if the VPC's router reaches it by this interface's link."""
@@ -144,6 +148,14 @@ class BalancerRules(HostRules):
             address = self.interfaces[self._attached_to(place[1])].address
         return Client(place, address, (datagram.source, packet.word(datagram.payload, 0)))
 
+    def _fitted(
+        self, datagram: Datagram, entry: Entry | Mapping, side: int, partial: bool
+    ) -> Datagram:
+        by_endpoint = isinstance(entry, BalancedFlow) and entry.entrance != entry.node
+        if by_endpoint and max(datagram.segments()) > ENDPOINT_MTU:
+            raise DroppedError("endpoint_mtu")
+        return super()._fitted(datagram, entry, side, partial)
+
     def _target_host(self, flow: BalancedFlow) -> int | None:
         return self.host_at(flow.target[0], self.interfaces[flow.node].vpc)
 
@@ -158,7 +170,9 @@ class BalancerRules(HostRules):
     def _ways(self, datagram: Datagram, entry: Entry | Mapping, side: int) -> tuple[int, int]:
         if not isinstance(entry, BalancedFlow):
             return super()._ways(datagram, entry, side)
-        return self._mtu_of(entry.originator), self._mtu_of(self._exit(entry))
+        most = 65535 if entry.entrance == entry.node else ENDPOINT_MTU
+        own, far = self._mtu_of(entry.originator), self._mtu_of(self._exit(entry))
+        return min(own, most), min(far, most)
 
     # Arriving
 
@@ -284,6 +298,11 @@ class BalancerRules(HostRules):
         self, datagram: Datagram, node: int, client: Client, now: int
     ) -> BalancedFlow | None:
         """A new flow; None for a segment that is answered with a reset."""
+        entrance = node
+        if self.interfaces[entrance].role == ENDPOINT:
+            node = self.interfaces[entrance].node or -1
+            if node < 0:
+                raise DroppedError("endpoint_unavailable")
         listener = self._listener(node, datagram.protocol, packet.word(datagram.payload, 2))
         if listener is None:
             raise DroppedError("load_balancer_no_listener")
@@ -294,11 +313,14 @@ class BalancerRules(HostRules):
             if flags != packet.SYN:
                 return None
             self._count("tcp_syns_from_source")
-        self._ask_groups(datagram, node, client)
+        self._ask_groups(datagram, entrance, client)
+        if entrance != node:
+            listener = replace(listener, preserves=False)
         if not listener.targets:
             raise DroppedError("load_balancer_no_target")
         target = self._target_told(datagram, node, client, listener, now)
         flow = self._drafted(datagram, node, client, listener, target, now)
+        flow.entrance = entrance
         if len(self._entries()) + len(self.orphans) >= self.flows_max:
             raise RefusedError("flow_table_full")
         self._begin(flow, datagram, INSIDE, now)
@@ -329,7 +351,7 @@ class BalancerRules(HostRules):
         return listener.targets[0]
 
     def _ask_groups(self, datagram: Datagram, node: int, client: Client) -> None:
-        """Those of the client about the node, and of the node about the client."""
+        """Those of the client about where it sends to, and of that about the client."""
         port = packet.word(datagram.payload, 2)
         side, number = client.place
         own = None
@@ -340,9 +362,13 @@ class BalancerRules(HostRules):
         asked = (client.address, datagram.protocol, datagram.destination, port)
         if own and (reason := own.refusal(*asked)):
             raise DroppedError(reason)
-        policy = self.interfaces[node].policy
-        if policy and not policy.admits(datagram.protocol, client.address, port):
-            raise DroppedError("security_group_ingress")
+        self._ask_entrance(node, datagram.protocol, client.address, port)
+
+    def _ask_entrance(self, number: int, protocol: int, client: IPv4Address, port: int) -> None:
+        own = self.interfaces[number]
+        for policy in own.policy, own.admission:
+            if policy and not policy.admits(protocol, client, port):
+                raise DroppedError("security_group_ingress")
 
     def _ask_target(self, protocol: int, node: int, target: End, seen: IPv4Address) -> None:
         """Those of the node about the target, and of the target about either source."""
@@ -447,9 +473,7 @@ class BalancerRules(HostRules):
         asked = (address, flow.protocol, flow.remote_address, flow.remote_port)
         if own and (reason := own.refusal(*asked)):
             raise DroppedError(reason)
-        policy = self.interfaces[flow.node].policy
-        if policy and not policy.admits(flow.protocol, address, flow.remote_port):
-            raise DroppedError("security_group_ingress")
+        self._ask_entrance(flow.entrance, flow.protocol, address, flow.remote_port)
 
     # Answers
 

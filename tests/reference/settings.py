@@ -85,8 +85,14 @@ class Interface:
     """The host or NAT gateway's address that an internet gateway's address stands for."""
     route_table: int | None = None
     behind: int | None = None
-    """Of a load balancer's node: the interface by whose link the VPC's router is reached."""
+    """Of a load balancer's node or an endpoint: the interface by whose link the VPC's router is
+    reached.
+    """
     listeners: tuple[Listener, ...] = ()
+    node: int | None = None
+    """Of an endpoint: the node that it leads to, in whatever VPC; None: it leads nowhere."""
+    admission: Policy | None = None
+    """Of an endpoint: whom the load balancer's groups let in by it."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ from hyperplane_nat.controller.api.command import (
     delete_command,
 )
 from hyperplane_nat.controller.api.gateway_commands import GATEWAY_COMMANDS, GATEWAY_LISTS
+from hyperplane_nat.controller.api.private_link_commands import (
+    PRIVATE_LINK_COMMANDS,
+    PRIVATE_LINK_LISTS,
+)
 from hyperplane_nat.controller.api.requests import Base64
 from hyperplane_nat.controller.resources import rule_of
 from hyperplane_nat.model import description
@@ -550,6 +554,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     delete_command("/v1/aliases", "an alias, FUNCTION:ALIAS", _delete_alias),
     *GATEWAY_COMMANDS,
     *BALANCER_COMMANDS,
+    *PRIVATE_LINK_COMMANDS,
 )
 
 LISTS = (
@@ -584,6 +589,7 @@ LISTS = (
     ),
     *GATEWAY_LISTS,
     *BALANCER_LISTS,
+    *PRIVATE_LINK_LISTS,
 )
 
 

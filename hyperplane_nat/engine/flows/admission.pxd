@@ -3,7 +3,8 @@
 """Security groups at both ends of a flow: who may begin it, and whom it may reach.
 
 An environment's are those of its interface; a host has its own, both ways, and is asked with the
-source that it sees, and a load balancer's node with its client's. A VPC's router has none. They are asked when a flow begins, and for a
+source that it sees, and a load balancer's node with its client's; so is an endpoint, with the groups of
+the load balancer behind it. A VPC's router has none. They are asked when a flow begins, and for a
 host that has its address since later than a flow of an environment to that address, with each packet
 of it: what was admitted to whoever had the address before is not admitted to the host.
 """
@@ -11,7 +12,7 @@ of it: what was admitted to whoever had the address before is not admitted to th
 from libc.stdint cimport uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.entries cimport node_of
+from hyperplane_nat.engine.flows.entries cimport entrance_of
 from hyperplane_nat.engine.flows.nat cimport Attachment, Nat, apart
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
 from hyperplane_nat.engine.state.layout cimport Entry, created_of, source_translated
@@ -52,12 +53,18 @@ cdef inline uint32_t client_address(const Nat* nat, const Packet* p) noexcept no
     return p.source
 
 
-cdef inline int node_refusal(const Nat* nat, const Packet* p, uint16_t node) noexcept nogil:
-    """Why those of a load balancer's node do not let a client in, or DROP_NONE."""
-    cdef const PolicyRecord* policy = nat.attachments[node].policy
-    if policy == NULL:
-        return DROP_NONE
-    return policy_admits(policy, p.protocol, client_address(nat, p), p.destination_port)
+cdef inline int entrance_refusal(const Nat* nat, const Packet* p, uint16_t entrance) noexcept nogil:
+    """Why those of a load balancer's node do not let a client in, or of an endpoint and what is behind it;
+    or DROP_NONE.
+    """
+    cdef const Attachment* own = &nat.attachments[entrance]
+    cdef uint32_t client = client_address(nat, p)
+    cdef int reason = DROP_NONE
+    if own.policy != NULL:
+        reason = policy_admits(own.policy, p.protocol, client, p.destination_port)
+    if reason == DROP_NONE and own.admission != NULL:
+        reason = policy_admits(own.admission, p.protocol, client, p.destination_port)
+    return reason
 
 
 cdef inline apart ask_again(
@@ -65,12 +72,12 @@ cdef inline apart ask_again(
 ) noexcept nogil:
     """Why they do not let the originator of a flow begin another in its place."""
     cdef const Entry* entry = &nat.table.entries[flow]
-    cdef uint16_t node = node_of(nat, entry)
+    cdef uint16_t entrance = entrance_of(nat, entry)
     reason[0] = egress_refusal(nat, p)
     if reason[0]:
         return
-    if node:
-        reason[0] = node_refusal(nat, p, node)
+    if entrance:
+        reason[0] = entrance_refusal(nat, p, entrance)
     else:
         reason[0] = ingress_refusal(nat, p, source_translated(entry).address)
 

@@ -113,14 +113,12 @@ cdef inline void count_at_hop(Nat* nat, uint32_t hop, int side, Amount amount) n
 cdef inline void count_at_balancer(
     Nat* nat, const Extension* extension, int side, Amount amount
 ) noexcept nogil:
-    """Count what has passed by a balanced flow at its node; at an environment's hop, if it is not counted
-    there.
+    """Count what has passed by a balanced flow at its node and endpoint; at an environment's hop, if it is
+    not counted there.
     """
-    count_amount(
-        nat,
-        extension.node,
-        A_PACKETS_OUT_TO_SOURCE if side else A_PACKETS_OUT_TO_DESTINATION,
-        amount,
-    )
+    cdef int counter = A_PACKETS_OUT_TO_SOURCE if side else A_PACKETS_OUT_TO_DESTINATION
+    count_amount(nat, extension.node, counter, amount)
+    if extension.endpoint:
+        count_amount(nat, extension.endpoint, counter, amount)
     if extension.target == 0 or side:
         count_at_hop(nat, extension.hop, side, amount)

@@ -39,6 +39,17 @@ cdef inline uint16_t node_of(const Nat* nat, const Entry* entry) noexcept nogil:
     return extension_of(nat, entry).node if unlikely(is_extended(entry)) else <uint16_t>0
 
 
+cdef inline uint16_t endpoint_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """The endpoint that a balanced flow's client sends to, or 0."""
+    return extension_of(nat, entry).endpoint if node_of(nat, entry) else <uint16_t>0
+
+
+cdef inline uint16_t entrance_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """The attachment that a balanced flow's client sends to: an endpoint, or the node itself."""
+    cdef uint16_t endpoint = endpoint_of(nat, entry)
+    return endpoint if endpoint else node_of(nat, entry)
+
+
 cdef inline bint listener_times(uint8_t state) noexcept nogil:
     """Whether how long a balanced flow may be idle in a state is its listener's to say."""
     return (
@@ -120,13 +131,16 @@ cdef inline bint holds_port(const Nat* nat, const Entry* entry) noexcept nogil:
 
 
 cdef inline apart join_balanced(Nat* nat, const Entry* entry) noexcept nogil:
-    """One more entry belongs to a node, and to the host that its target is, besides its responder."""
+    """One more entry belongs to a node, to the endpoint before it and to the host that its target is,
+    besides its responder.
+    """
     cdef const Extension* extension = extension_of(nat, entry)
     if extension.idle < nat.shortest_idle:
         nat.shortest_idle = extension.idle
         derive_soonest(nat)
     nat.attachments[extension.node].entries += 1
     nat.attachments[extension.target].entries += extension.target != 0
+    nat.attachments[extension.endpoint].entries += extension.endpoint != 0
 
 
 cdef inline apart part_balanced(Nat* nat, const Entry* entry) noexcept nogil:
@@ -134,6 +148,8 @@ cdef inline apart part_balanced(Nat* nat, const Entry* entry) noexcept nogil:
     leave(nat, extension.node)
     if extension.target:
         leave(nat, extension.target)
+    if extension.endpoint:
+        leave(nat, extension.endpoint)
 
 
 cdef inline void join(Nat* nat, uint32_t flow) noexcept nogil:

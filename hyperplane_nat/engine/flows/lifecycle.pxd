@@ -42,6 +42,7 @@ from hyperplane_nat.engine.flows.caching cimport cache_end, cache_take
 from hyperplane_nat.engine.flows.entries cimport (
     deadline_of,
     disown,
+    endpoint_of,
     holds_port,
     join,
     node_of,
@@ -117,7 +118,7 @@ cdef inline void count_active_at(
 
 cdef inline void count_active(Nat* nat, const Entry* entry, int change) noexcept nogil:
     """Flows are counted at who has begun them, at the public address that they leave by, and at the
-    load balancer's node.
+    load balancer's node and endpoint.
     """
     cdef uint16_t node = node_of(nat, entry)
     nat.counters[C_FLOWS_ACTIVE_TCP + protocol_index(entry.protocol)] += change
@@ -126,6 +127,8 @@ cdef inline void count_active(Nat* nat, const Entry* entry, int change) noexcept
         count_active_at(nat, entry.responder, entry, change)
     if unlikely(node):
         count_active_at(nat, node, entry, change)
+        if endpoint_of(nat, entry):
+            count_active_at(nat, endpoint_of(nat, entry), entry, change)
 
 
 cdef inline void count_at_responder(Nat* nat, uint32_t flow, int counter) noexcept nogil:

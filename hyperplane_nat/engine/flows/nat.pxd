@@ -41,6 +41,8 @@ cdef enum:
     EVENTS_MAX = 256
     ROUTES_MAX = 1000
     ROUTE_TABLES_MAX = 65536
+    # "vpce-" and 17 digits.
+    ENDPOINT_ID_BYTES = 24
 
 # Whom a listener sends new flows to; address and port in network byte order.
 cdef struct BalancedTarget:
@@ -111,7 +113,12 @@ cdef struct Attachment:
     uint32_t destination_masks[DESTINATIONS_MAX]
     # Of a load balancer's node, whose first address it is; NULL without any.
     Listeners* listeners
-    uint8_t room[40]
+    # Of an endpoint: whom the groups of its service's load balancer let in (NULL: everybody), the node
+    # that it leads to (0: it leads nowhere), and its id, which a NUL ends.
+    const PolicyRecord* admission
+    uint16_t node
+    char endpoint_id[ENDPOINT_ID_BYTES]
+    uint8_t room[6]
 
 # What `configure` was told of `settings.Behaviour`; flags are 0 or 1.
 cdef struct BehaviourRecord:
@@ -230,8 +237,16 @@ cdef inline void listeners_release(Attachment* attachment) noexcept nogil:
     attachment.listeners = NULL
 
 
+cdef inline bint is_entrance(const Nat* nat, uint16_t number) noexcept nogil:
+    """Whether clients of a load balancer send to an attachment: its node, or an endpoint that leads there."""
+    return (
+        nat.attachments[number].role == ROLE_LOAD_BALANCER
+        or nat.attachments[number].role == ROLE_ENDPOINT
+    )
+
+
 cdef inline void count_at_node(Nat* nat, uint16_t node, int counter) noexcept nogil:
-    """Count at what only a load balancer's node has."""
+    """Count at what only a load balancer's node, or an endpoint, has."""
     nat.records[node].balanced[counter] += 1
 
 

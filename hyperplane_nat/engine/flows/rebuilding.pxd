@@ -60,8 +60,12 @@ cdef enum:
 
 
 cdef inline bint balanced_plausible(const Nat* nat, uint32_t flow) noexcept nogil:
-    """Whether a flow is by an address of the map, to one of its hosts if to one."""
+    """Whether a flow is by addresses of the map, to one of its hosts if to one."""
     cdef const Extension* extension = &nat.table.extensions[flow]
+    if extension.endpoint and not (
+        nat.header.slots_max <= extension.endpoint < first_host(nat.header)
+    ):
+        return False
     return nat.header.slots_max <= extension.node < first_host(nat.header) and (
         extension.target == 0
         or first_host(nat.header) <= extension.target < nat.attachments_max

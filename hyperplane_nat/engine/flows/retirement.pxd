@@ -10,7 +10,7 @@ the entries of each are counted, so that is known without looking.
 A sweep goes round the table within a budget, for everything that retires at once, until nothing does:
 
 * a flow whose responder retires, or an address of its NAT gateway or of the interface where it is counted
-  besides, or its load balancer's node or target, is removed with its port: the address is gone;
+  besides, or its endpoint, or its load balancer's node or target, is removed with its port: the address is gone;
 * a flow whose originator retires ends, and its port is held as after any end, in an entry that is
   nobody's: it has no key of the originator, so the next one with that number cannot take it up;
 * a mapping goes with the last of its flows, and is held and nobody's in the same way.
@@ -59,9 +59,11 @@ cdef inline void strangers_retire(Nat* nat) noexcept nogil:
 
 
 cdef inline bint balancing_retires(const Nat* nat, const Extension* extension) noexcept nogil:
-    """Whether a node is gone, or the host that a target is on."""
-    return nat.attachments[extension.node].retiring or (
-        extension.target != 0 and nat.attachments[extension.target].retiring
+    """Whether a node is gone, or the endpoint before it, or the host that a target is on."""
+    return (
+        nat.attachments[extension.node].retiring
+        or (extension.endpoint != 0 and nat.attachments[extension.endpoint].retiring)
+        or (extension.target != 0 and nat.attachments[extension.target].retiring)
     )
 
 

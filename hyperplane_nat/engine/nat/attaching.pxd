@@ -16,6 +16,7 @@ from hyperplane_nat.engine.flows.caching cimport (
     cache_forget_shared,
 )
 from hyperplane_nat.engine.flows.nat cimport (
+    ENDPOINT_ID_BYTES,
     ROUTE_TABLES_MAX,
     UNATTACHED,
     Attachment,
@@ -120,6 +121,23 @@ cdef inline Attachment node_attachment(
     record.role = ROLE_LOAD_BALANCER
     record.vpc = vpc
     record.interface = interface
+    return record
+
+
+cdef inline Attachment endpoint_attachment(
+    uint32_t number, address, uint32_t vpc, uint16_t interface, str id, mtu
+) except *:
+    check_mtu("interface", number, mtu)
+    cdef bytes text = id.encode("ascii")
+    cdef Attachment record = attachment(
+        ATTACHMENT_INTERFACE, address, address, "00:00:00:00:00:00", mtu
+    )
+    if not 0 < len(text) < ENDPOINT_ID_BYTES:
+        raise ValueError(f"interface {number}: {id!r} is no id of an endpoint")
+    record.role = ROLE_ENDPOINT
+    record.vpc = vpc
+    record.interface = interface
+    memcpy(record.endpoint_id, <const char*>text, len(text))
     return record
 
 
@@ -247,6 +265,7 @@ cdef inline Attachment said_of(const Attachment* attachment) noexcept nogil:
     said.plain = 0
     said.draining = 0
     said.policy = NULL
+    said.admission = NULL
     return said
 
 

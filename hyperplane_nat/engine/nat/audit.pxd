@@ -303,6 +303,8 @@ cdef inline list audit(Nat* nat):
             tally(owned, nat.table.extensions[flow].node)
             if nat.table.extensions[flow].target:
                 tally(owned, nat.table.extensions[flow].target)
+            if nat.table.extensions[flow].endpoint:
+                tally(owned, nat.table.extensions[flow].endpoint)
         if hop:
             tally(owned, hop)
         # What is balanced has the port of its node there, which another target's flow may have, too.

@@ -23,6 +23,13 @@ the flow as it would find one that the client had begun itself; so it can be onl
 (FLOW_COLLISION). A target behind the router answers a client behind the router without coming by
 here (LOAD_BALANCER_RETURN_PATH).
 
+An endpoint is one more way to a node, which may be of another VPC: an address where the client is, without
+a link. What a client sends there is for the listener of the node that the endpoint leads to, and goes on
+from there as anything else without the client's source, which says nothing in the other VPC. The flow
+is one entry, with the endpoint in its extension. An endpoint that leads nowhere, because the service's owner
+has not accepted it or its node is gone, drops in silence (ENDPOINT_UNAVAILABLE); so no target can be an
+endpoint's address, and no path leads round.
+
 Which target: that whose place among those that are eligible a keyed hash tells, of protocol, addresses,
 ports and the number of the SYN, or of the client's address alone (`sticky`). A flow is its target's for
 life; a client that opens another connection on the ports of one that is over gets another flow
@@ -43,7 +50,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport (
     client_address,
     egress_refusal,
-    node_refusal,
+    entrance_refusal,
 )
 from hyperplane_nat.engine.flows.allocation cimport (
     DRAWS,
@@ -58,7 +65,7 @@ from hyperplane_nat.engine.flows.allocation cimport (
 )
 from hyperplane_nat.engine.flows.caching cimport cache_end
 from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_balancer
-from hyperplane_nat.engine.flows.entries cimport node_of, over, relink
+from hyperplane_nat.engine.flows.entries cimport entrance_of, node_of, over, relink
 from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_table cimport (
     flow_key,
@@ -110,14 +117,12 @@ cdef struct Draft:
     # The host that it is on, 0 behind the VPC's router.
     uint16_t host
     uint16_t node
+    # That the client has sent to, 0: to the node.
+    uint16_t endpoint
     uint16_t responder
     uint16_t hop
     uint32_t source
     uint16_t source_port
-
-
-cdef inline bint is_node(const Nat* nat, uint16_t number) noexcept nogil:
-    return nat.attachments[number].role == ROLE_LOAD_BALANCER
 
 
 cdef inline const Listener* listener_of(
@@ -140,7 +145,8 @@ cdef inline const Listener* listener_of(
 
 
 cdef inline bint node_turn(Nat* nat, Packet* p) noexcept nogil:
-    """Let a packet for a node, which has no flow there, be its sender's own; False: it was answered.
+    """Let a packet for a node or an endpoint, which has no flow there, be its sender's own; False: it was
+    answered.
 
     A target's whose connection is over is told so, as long as that is remembered.
     """
@@ -182,7 +188,7 @@ cdef inline bint is_over(const Nat* nat, uint32_t flow, const Packet* p) noexcep
     had the node's address before.
     """
     cdef uint8_t state = nat.table.entries[flow].state
-    if node_of(nat, &nat.table.entries[flow]) != p.host:
+    if entrance_of(nat, &nat.table.entries[flow]) != p.host:
         return True
     if p.protocol != 6:
         return state == STATE_HELD
@@ -324,7 +330,7 @@ cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now
     cdef int reason = egress_refusal(nat, p)
     if reason:
         return reason
-    reason = node_refusal(nat, p, draft.node)
+    reason = entrance_refusal(nat, p, draft.endpoint if draft.endpoint else draft.node)
     if reason:
         count_at_node(nat, draft.node, N_SECURITY_GROUP_BLOCKED)
         return reason
@@ -336,7 +342,7 @@ cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now
         if nat.attachments[number].kind != ATTACHMENT_HOST:
             return DROP_LOAD_BALANCER_TARGET
         draft.host = number
-    if draft.listener.preserves:
+    if draft.listener.preserves and not draft.endpoint:
         return keep_source(nat, p, draft, now)
     return take_source(nat, p, draft, now)
 
@@ -381,6 +387,7 @@ cdef inline void entry_fill(Nat* nat, uint32_t flow, const Packet* p, const Draf
     extension.destination_address = draft.target.address
     extension.destination_port = draft.target.port
     extension.node = draft.node
+    extension.endpoint = draft.endpoint
     extension.target = draft.host
     extension.idle = draft.listener.idle
     if draft.listener.proxies:
@@ -394,6 +401,25 @@ cdef inline void entry_fill(Nat* nat, uint32_t flow, const Packet* p, const Draf
         )
 
 
+cdef inline bint leads_somewhere(const Nat* nat, uint16_t endpoint) noexcept nogil:
+    """Whether what is sent to an endpoint goes on."""
+    cdef uint16_t node = nat.attachments[endpoint].node
+    return (
+        nat.attachments[endpoint].active
+        and node != 0
+        and nat.attachments[node].active
+        and nat.attachments[node].role == ROLE_LOAD_BALANCER
+    )
+
+
+cdef inline void count_new_at(Nat* nat, const Packet* p, uint16_t entrance) noexcept nogil:
+    """Count a new flow at a node or an endpoint, where a SYN is one that has begun a flow."""
+    if p.protocol == 6:
+        count_at(nat, entrance, A_TCP_SYNS_FROM_SOURCE)
+    else:
+        count_at_node(nat, entrance, N_NEW_FLOWS_UDP)
+
+
 cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow) noexcept nogil:
     """A new flow for a client's packet, which is to leave by its target's link; or why there is none."""
     cdef Draft draft
@@ -401,7 +427,12 @@ cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow
     memset(&draft, 0, sizeof(Draft))
     flow[0] = NIL
     draft.node = p.host
-    draft.listener = listener_of(nat, p.host, p.protocol, p.destination_port)
+    if nat.attachments[p.host].role == ROLE_ENDPOINT:
+        draft.endpoint = p.host
+        if not leads_somewhere(nat, p.host):
+            return DROP_ENDPOINT_UNAVAILABLE
+        draft.node = nat.attachments[p.host].node
+    draft.listener = listener_of(nat, draft.node, p.protocol, p.destination_port)
     if draft.listener == NULL:
         return DROP_LOAD_BALANCER_NO_LISTENER
     if p.protocol == 6:
@@ -423,11 +454,9 @@ cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow
         return DROP_FLOW_TABLE_FULL
     entry_fill(nat, flow[0], p, &draft)
     flow_commit(nat, flow[0], p, now)
-    # A SYN at a node is one that has begun a flow.
-    if p.protocol == 6:
-        count_at(nat, draft.node, A_TCP_SYNS_FROM_SOURCE)
-    else:
-        count_at_node(nat, draft.node, N_NEW_FLOWS_UDP)
+    count_new_at(nat, p, draft.node)
+    if draft.endpoint:
+        count_new_at(nat, p, draft.endpoint)
     p.host = exit_of(nat, flow[0])
     return DROP_NONE
 
@@ -447,12 +476,20 @@ cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) n
 # Leaving
 
 
+cdef inline void count_reset_at(Nat* nat, uint16_t entrance, int side) noexcept nogil:
+    count_at_node(nat, entrance, N_TCP_TARGET_RESETS if side else N_TCP_CLIENT_RESETS)
+
+
 cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
     """Send a packet of a balanced flow, translated as it is."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef const Extension* extension = &nat.table.extensions[flow]
     if not nat.attachments[extension.node].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
+        return
+    if extension.endpoint and not leads_somewhere(nat, extension.endpoint):
+        drop(nat, p, DROP_ENDPOINT_UNAVAILABLE)
+        count_at(nat, extension.endpoint, A_DROPS, p.segments)
         return
     if extension.proxy_bytes:
         proxy_leaves(nat, p, flow)
@@ -461,7 +498,9 @@ cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nog
         return
     count_at_balancer(nat, extension, p.side, amount_of(p))
     if p.protocol == 6 and p.segment == SEGMENT_RST:
-        count_at_node(nat, extension.node, N_TCP_TARGET_RESETS if p.side else N_TCP_CLIENT_RESETS)
+        count_reset_at(nat, extension.node, p.side)
+        if extension.endpoint:
+            count_reset_at(nat, extension.endpoint, p.side)
 
 
 # Ending

@@ -19,8 +19,7 @@ from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_promote, hold_off
 from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.flow_table cimport table_find_id, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat
-from hyperplane_nat.engine.nat.balancing cimport is_node
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, is_entrance
 from hyperplane_nat.engine.nat.classification cimport (
     arrive,
     check_addresses,
@@ -85,7 +84,7 @@ cdef inline uint16_t way(const Nat* nat, uint32_t flow, int side, uint16_t link)
     if not is_known(nat, p.port) or (p.host and not is_known(nat, p.host)):
         return UNATTACHED
     id = found(nat, &p)
-    if id == NIL and is_node(nat, p.port):
+    if id == NIL and is_entrance(nat, p.port):
         # A client's, as `node_turn` has it.
         p.host = p.port
         p.port = link
@@ -96,7 +95,7 @@ cdef inline uint16_t way(const Nat* nat, uint32_t flow, int side, uint16_t link)
     p.side = <unsigned char>side
     if goes_another_way(nat, &p, entry):
         return UNATTACHED
-    if p.host and is_node(nat, p.host) and side == PEER_ORIGINATOR:
+    if p.host and is_entrance(nat, p.host) and side == PEER_ORIGINATOR:
         if node_of(nat, entry) != p.host:
             return UNATTACHED
     elif p.host and newcomer_refusal(nat, flow, &p):

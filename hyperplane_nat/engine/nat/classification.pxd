@@ -20,7 +20,7 @@ and what the VPC's router sends to a host, is not translated (`plain`).
 
 A load balancer's node is an address without a link. What an environment sends to it goes on by its flow,
 as what is for a host (`Packet.host` is the node); what others send to it is at it from here on, and may be
-the answer of a target, or its client's (`balancing`).
+the answer of a target, or its client's (`balancing`). An endpoint is an address of the same kind.
 
 What is for none of the VPC's own addresses goes where the route table of its sender leads (`routing`). A
 public address of a host is one where packets begin flows to that host; one of a NAT gateway is an
@@ -37,7 +37,13 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.counting cimport amount_of, count_arrival
 from hyperplane_nat.engine.flows.entries cimport one_to_one
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, unlikely
+from hyperplane_nat.engine.flows.nat cimport (
+    UNATTACHED,
+    Attachment,
+    Nat,
+    is_entrance,
+    unlikely,
+)
 from hyperplane_nat.engine.nat.routing cimport route_away
 from hyperplane_nat.engine.wire.checksum cimport load16, swap16
 from hyperplane_nat.engine.wire.packet cimport (
@@ -173,13 +179,12 @@ cdef inline uint16_t number_of_address(
 cdef inline uint16_t linkless_of_address(
     const Nat* nat, uint32_t vpc, uint32_t address
 ) noexcept nogil:
-    """The number of the host, or of the load balancer's node, with an address in this VPC; or 0, which
-    neither has.
+    """The number of the host, load balancer's node or endpoint with an address in this VPC; or 0, which
+    none has.
     """
     cdef uint16_t number = number_of_address(nat, vpc, address)
     if number == UNATTACHED or (
-        nat.attachments[number].kind != ATTACHMENT_HOST
-        and nat.attachments[number].role != ROLE_LOAD_BALANCER
+        nat.attachments[number].kind != ATTACHMENT_HOST and not is_entrance(nat, number)
     ):
         return 0
     return number
@@ -215,10 +220,7 @@ cdef inline int check_from_inside(const Nat* nat, Packet* p) noexcept nogil:
     out = &nat.attachments[own.interface]
     number = number_of_address(nat, out.vpc, p.destination)
     if number != UNATTACHED and nat.attachments[number].role != ROLE_INTERNET_GATEWAY:
-        if (
-            nat.attachments[number].kind == ATTACHMENT_HOST
-            or nat.attachments[number].role == ROLE_LOAD_BALANCER
-        ):
+        if nat.attachments[number].kind == ATTACHMENT_HOST or is_entrance(nat, number):
             p.host = number
             return DROP_NONE if out.active else DROP_NO_ROUTE
         if not nat.behaviour.hairpinning:
@@ -332,10 +334,8 @@ cdef inline bint about_an_error(const Packet* p) noexcept nogil:
 
 
 cdef inline bint for_a_node(const Nat* nat, const Packet* p) noexcept nogil:
-    """Whether a packet is for a load balancer's node."""
-    return nat.attachments[p.port].role == ROLE_LOAD_BALANCER or (
-        p.host != 0 and nat.attachments[p.host].role == ROLE_LOAD_BALANCER
-    )
+    """Whether a packet is for a load balancer's node, or for an endpoint."""
+    return is_entrance(nat, p.port) or (p.host != 0 and is_entrance(nat, p.host))
 
 
 cdef inline int classify_icmp(const Nat* nat, Packet* p) noexcept nogil:

@@ -75,6 +75,19 @@ class Engine:
         mtu: int = 65535,
         listeners: Iterable[Listener] = (),
     ) -> None: ...
+    def set_endpoint(
+        self,
+        number: int,
+        *,
+        address: str,
+        interface: int,
+        endpoint_id: str,
+        vpc: int = 0,
+        node: int | None = None,
+        policy: Policy | None = None,
+        admission: Policy | None = None,
+        mtu: int = 65535,
+    ) -> None: ...
     def end_flows(
         self,
         number: int,

@@ -21,8 +21,8 @@ from libc.string cimport memset
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.nat.attaching cimport (
     admits_address, admits_owner, attachment_set, environment_attachment, host_attachment,
-    interface_attachment, listeners_from, nat_gateway_attachment, node_attachment, protocol_number,
-    owner_of, owner_of_host, served_by, table_number,
+    endpoint_attachment, interface_attachment, listeners_from, nat_gateway_attachment,
+    node_attachment, protocol_number, owner_of, owner_of_host, served_by, table_number,
 )
 from hyperplane_nat.engine.nat.audit cimport audit
 from hyperplane_nat.engine.nat.balancing cimport end_flows
@@ -41,21 +41,11 @@ from hyperplane_nat.engine.nat.loading cimport behaviour_load, neighbours_load
 from hyperplane_nat.engine.nat.memory cimport SECRET_BYTES, memory_init, memory_release
 from hyperplane_nat.engine.nat.neighbour_audit cimport audit_neighbours
 from hyperplane_nat.engine.flows.neighbour_table cimport (
-    Neighbour,
-    NeighbourTable,
-    neighbour_add,
-    neighbour_find,
+    Neighbour, NeighbourTable, neighbour_add, neighbour_find,
 )
 from hyperplane_nat.engine.flows.neighbours cimport (
-    neighbour_forget,
-    neighbour_learn,
-    neighbours_ask,
-    neighbours_asking,
-    neighbours_check,
-    neighbours_deadline,
-    neighbours_forget,
-    neighbours_let_go,
-    neighbours_tick,
+    neighbour_forget, neighbour_learn, neighbours_ask, neighbours_asking, neighbours_check,
+    neighbours_deadline, neighbours_forget, neighbours_let_go, neighbours_tick,
 )
 from hyperplane_nat.engine.wire.packet cimport Packet
 from hyperplane_nat.engine.flows.policy cimport Policy
@@ -243,6 +233,28 @@ cdef class Engine:
         self.nat.attachments[place].listeners = known
         self.policies[number] = policy
 
+    def set_endpoint(
+        self, uint32_t number, *, address, interface, endpoint_id, uint32_t vpc=0,
+        node=None, Policy policy=None, Policy admission=None, mtu=65535,
+    ):
+        """Make or change an address of an endpoint; ValueError when the number has another's flows.
+
+        It leads to `node`, the first address of a load balancer's node in any VPC; None: nowhere.
+        `interface` is the one by whose link the router of its VPC is reached.
+        Besides its own `policy` that of the load balancer about clients of endpoints, `admission`, is
+        asked; both are for new flows only.
+        """
+        cdef uint16_t place = self._interface(number)
+        cdef Attachment record = endpoint_attachment(
+            number, address, vpc, self._interface(interface), endpoint_id, mtu
+        )
+        record.primary = place
+        record.node = 0 if node is None else self._interface(node)
+        record.policy = NULL if policy is None else &policy.record
+        record.admission = NULL if admission is None else &admission.record
+        self._set_address(number, &record)
+        self.policies[number] = policy, admission
+
     def end_flows(
         self, uint32_t number, protocol, uint16_t port, target, uint64_t now_ms,
         uint32_t start=0, uint32_t limit=0xFFFFFFFF,
@@ -263,7 +275,7 @@ cdef class Engine:
             raise ValueError(f"interface {number} still has flows of another (sweep first)")
         if self.nat.attachments[place].address != record.address:
             fragments_forget(self.nat, place)
-        if record.role != ROLE_LOAD_BALANCER:
+        if record.role != ROLE_LOAD_BALANCER and record.role != ROLE_ENDPOINT:
             record.interface = place
         if former.address != record.address:
             memset(former, 0, sizeof(AttachmentRecord))

@@ -25,12 +25,20 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.entries cimport node_of
+from hyperplane_nat.engine.flows.entries cimport entrance_of
 from hyperplane_nat.engine.flows.flow_table cimport FlowKey, flow_key, table_find_id, table_hash
 from hyperplane_nat.engine.flows.identification cimport identification_next
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
-from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, drop, unlikely
+from hyperplane_nat.engine.flows.nat cimport (
+    NOBODY,
+    Attachment,
+    Nat,
+    count,
+    drop,
+    is_entrance,
+    unlikely,
+)
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
 from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
@@ -149,8 +157,8 @@ cdef inline uint32_t quote_find(
     )
     cdef uint32_t id = table_find_id(&nat.table, key, table_hash(&nat.table, key)), flow = id >> 1
     cdef const Entry* entry
-    cdef bint to_node = p.host != 0 and nat.attachments[p.host].role == ROLE_LOAD_BALANCER
-    if id == NIL and unlikely(nat.attachments[p.port].role == ROLE_LOAD_BALANCER):
+    cdef bint to_node = p.host != 0 and is_entrance(nat, p.host)
+    if id == NIL and unlikely(is_entrance(nat, p.port)):
         # A client's, about what its target has sent.
         key = flow_key(
             quote.protocol,
@@ -165,7 +173,7 @@ cdef inline uint32_t quote_find(
     if id != NIL and not is_mapping(&nat.table.entries[flow]) and not flow_settle(nat, flow, now):
         p.side = <uint8_t>(id & 1)
         entry = &nat.table.entries[flow]
-        if entry.originator == NOBODY or (to_node and node_of(nat, entry) != p.host):
+        if entry.originator == NOBODY or (to_node and entrance_of(nat, entry) != p.host):
             return NIL
         return flow
     if p.side == PEER_RESPONDER or not nat.behaviour.mapping or p.gateway or to_node:

@@ -13,6 +13,9 @@ so that the error can quote it as its sender knows it:
   segments, which TCP cannot tell from others.  One of UDP leaves as the pieces of its segments, for
   those are datagrams, and their size is the sender's.
 
+What is larger than ENDPOINT_MTU goes by no endpoint, and nobody is told ("AWS PrivateLink quotas": path MTU
+discovery is not supported).
+
 SYN and SYN-ACK carry the largest segment that their sender takes; it is lowered, never raised, to
 what fits both links (RFC 9293 section 3.7.1; AWS clamps it, too).
 """
@@ -20,7 +23,8 @@ what fits both links (RFC 9293 section 3.7.1; AWS clamps it, too).
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport Nat, count, drop
+from hyperplane_nat.engine.flows.entries cimport endpoint_of
+from hyperplane_nat.engine.flows.nat cimport Nat, count, count_at, drop, unlikely
 from hyperplane_nat.engine.nat.icmp cimport ICMP_FRAGMENTATION_NEEDED, ICMP_UNREACHABLE, reply_error
 from hyperplane_nat.engine.nat.outbound cimport leaves_by
 from hyperplane_nat.engine.state.layout cimport Entry
@@ -40,12 +44,17 @@ cdef enum:
     HEADERS_BYTES = 40
     OPTION_MSS = 2
     MSS_BYTES = 4
+    ENDPOINT_MTU = 8500
 
 
 cdef inline bint needs_fitting(const Nat* nat, const Packet* p, const Entry* entry) noexcept nogil:
     """Whether `fit` has anything to do with a packet: it is large, or opens a connection."""
     cdef uint16_t target = entry.originator if p.side else leaves_by(nat, p, entry)
-    return p.total_length > nat.attachments[target].mtu or p.flags & TCP_SYN
+    return (
+        p.total_length > nat.attachments[target].mtu
+        or p.flags & TCP_SYN
+        or unlikely(p.total_length > ENDPOINT_MTU)
+    )
 
 
 cdef inline uint16_t responders_link(
@@ -84,6 +93,11 @@ cdef inline bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
     cdef uint16_t mtu = originators if p.side else responders
     cdef bint whole = (fragment_field(p) & DONT_FRAGMENT) != 0
     cdef bint segmented = p.gso_size != 0 and p.protocol != 17
+    cdef bint by_endpoint = endpoint_of(nat, entry) != 0
+    if by_endpoint and too_large(p, ENDPOINT_MTU):
+        drop(nat, p, DROP_ENDPOINT_MTU)
+        count_at(nat, endpoint_of(nat, entry), A_DROPS, p.segments)
+        return True
     if too_large(p, mtu):
         if whole or (segmented and p.headers >= mtu):
             drop(nat, p, DROP_MTU_EXCEEDED)
@@ -95,5 +109,6 @@ cdef inline bint fit(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
             p.offload_changed = 1
             count_segments(p)
     if p.flags & TCP_SYN and nat.behaviour.mss_clamping:
-        clamp_mss(nat, p, min(originators, responders) - HEADERS_BYTES)
+        mtu = min(originators, responders)
+        clamp_mss(nat, p, (min(mtu, ENDPOINT_MTU) if by_endpoint else mtu) - HEADERS_BYTES)
     return False

@@ -97,7 +97,9 @@ cdef extern from *:
 
 cdef inline const char* endpoint_name(const Nat* nat, const Extension* extension) noexcept nogil:
     """The id of the endpoint that a flow's client sends to; NULL: it sends to the node."""
-    return NULL
+    if extension.endpoint == 0:
+        return NULL
+    return &nat.attachments[extension.endpoint].endpoint_id[0]
 
 
 cdef inline uint8_t proxy_length(const Nat* nat, const Extension* extension) noexcept nogil:

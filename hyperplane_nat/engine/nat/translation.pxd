@@ -21,7 +21,7 @@ from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_meet, cache_passed
 from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_hop
-from hyperplane_nat.engine.flows.entries cimport node_of
+from hyperplane_nat.engine.flows.entries cimport entrance_of, node_of
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
     table_find_id,
@@ -45,6 +45,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     counted_at,
     drop,
     drop_frozen,
+    is_entrance,
     stands_still,
     unlikely,
 )
@@ -52,7 +53,6 @@ from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.balancing cimport (
     begin_balanced,
-    is_node,
     is_over,
     node_turn,
     reset_by_node,
@@ -176,7 +176,7 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
     """A new flow for a packet from inside, or NIL: it was dropped or answered."""
     cdef int reason = DROP_NONE
     cdef uint32_t flow
-    if unlikely(p.host and is_node(nat, p.host)):
+    if unlikely(p.host and is_entrance(nat, p.host)):
         balance(nat, p, now, &flow)
         return flow
     if p.protocol == 6:
@@ -212,6 +212,8 @@ cdef inline apart refuse_going_on(
         drop(nat, p, reason)
     if node and node != p.port:
         count_at(nat, node, A_DROPS, p.segments)
+    if node and entrance_of(nat, &nat.table.entries[flow]) != node:
+        count_at(nat, entrance_of(nat, &nat.table.entries[flow]), A_DROPS, p.segments)
     note_refusal(nat, p, reason, now)
 
 
@@ -224,12 +226,12 @@ cdef inline apart cache_passage(Nat* nat, uint32_t flow, const Packet* p, uint64
 cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
     """Let a packet act on its flow; False when it was dropped or answered instead.
 
-    A client's for a load balancer's node may belong to another flow then.
+    A client's for a load balancer may belong to another flow then.
     """
     cdef int reason = DROP_NONE
     if p.host:
         # From the other side it answers who has sent from the node's address.
-        if unlikely(is_node(nat, p.host)) and p.side == PEER_ORIGINATOR:
+        if unlikely(is_entrance(nat, p.host)) and p.side == PEER_ORIGINATOR:
             if is_over(nat, flow[0], p):
                 flow_orphan(nat, flow[0], now)
                 balance(nat, p, now, flow)
@@ -298,7 +300,7 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
             return
     elif p.side == PEER_ORIGINATOR:
         flow = flow_begin(nat, p, now)
-    elif unlikely(is_node(nat, p.port)):
+    elif unlikely(is_entrance(nat, p.port)):
         if node_turn(nat, p):
             translate_flow(nat, p, now)
         return
@@ -349,6 +351,6 @@ cdef inline void nat_apply(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     else:
         context = fragment_arrives(nat, p, now)
         if context != NOTHING:
-            if not is_node(nat, p.port) or fragment_turn(nat, p, context):
+            if not is_entrance(nat, p.port) or fragment_turn(nat, p, context):
                 translate_flow(nat, p, now)
             fragment_answered(nat, p, context)

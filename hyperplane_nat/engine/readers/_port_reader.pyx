@@ -24,6 +24,7 @@ from hyperplane_nat.engine.state.layout cimport (
     Header,
     Remote,
     interface_number,
+    records_of,
 )
 from hyperplane_nat.engine.state.snapshot cimport Hops, entry_copy, hops_copy
 from hyperplane_nat.engine.wire.text cimport address_number, dotted
@@ -180,6 +181,8 @@ cdef class PortHolders:
                     hops.hops[0].remote = End(entry.destination_address, entry.destination_port)
                     hops.count = 1
                 for hop in range(hops.count):
+                    if records_of(header)[hops.hops[hop].attachment].role == ROLE_ENDPOINT:
+                        continue
                     interface = interface_number(header, hops.hops[hop].attachment)
                     self.found[count] = (<uint64_t>interface << 17) | who
                     count += 1

@@ -96,6 +96,8 @@ class Role(IntEnum):
     """It has no link: what it translates leaves by an internet gateway."""
     LOAD_BALANCER = 3
     """It has no link: what is for its listeners goes on to a target of its VPC."""
+    ENDPOINT = 4
+    """It has no link: what is for it goes on by a load balancer's node of another VPC."""
 
 
 @unique
@@ -204,6 +206,8 @@ class DropReason(IntEnum):
     LOAD_BALANCER_PORT_ALLOCATION = 74
     LOAD_BALANCER_STRAY = 75
     LOAD_BALANCER_ICMP = 76
+    ENDPOINT_UNAVAILABLE = 77
+    ENDPOINT_MTU = 78
 
 
 @unique

@@ -101,9 +101,10 @@ cdef struct Track:
 # responder has it, and, of an environment's flow by a NAT gateway, the interface address where it is
 # counted too (an attachment, 0: none) and the port that it has there.  Of a balanced flow besides: the
 # load balancer's node (an attachment, 0: it is not balanced), the host that its target is (0: it is behind
-# the VPC's router), and how long it may be idle, in ms; where the client's data begin, how long the
-# PROXY protocol's header before them is (0: there is none) and what became of that (`proxying`).  The room
-# is for wider addresses.
+# the VPC's router), how long it may be idle, in ms, and the address of the endpoint that its client
+# sends to (an attachment, 0: it sends to the node); where the client's data begin, how long the PROXY
+# protocol's header before them is (0: there is none) and what became of that (`proxying`).  The room is
+# for wider addresses.
 cdef struct Extension:
     uint32_t destination_address
     uint16_t destination_port
@@ -111,7 +112,7 @@ cdef struct Extension:
     uint16_t hop_port
     uint16_t node
     uint16_t target
-    uint16_t reserved
+    uint16_t endpoint
     uint32_t idle
     uint32_t proxy_sequence
     uint8_t proxy_bytes

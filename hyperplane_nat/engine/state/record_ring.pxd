@@ -64,7 +64,7 @@ cdef inline void record_fill(
 
     A flow by a NAT gateway is one of the environment's interface, with the port that it has there; one
     to a public address of a host is one to the host's own.  A balanced one is its client's and the
-    node's.
+    node's, or the endpoint's.
     """
     cdef const Extension* extension = &extensions_of(header)[record.entry]
     cdef uint16_t hop = hop_of(entry, extension)
@@ -85,7 +85,7 @@ cdef inline void record_fill(
         record.nat_port = extension.hop_port
     elif is_balanced(entry, extension):
         if entry.originator >= header.slots_max:
-            record.responder = extension.node
+            record.responder = extension.endpoint if extension.endpoint else extension.node
     elif rewrites_destination(entry, extension) and not rewrites_source(entry):
         record.remote_address = entry.translated_address
         record.remote_port = entry.translated_port

@@ -43,7 +43,7 @@ cdef struct Hop:
 
 # The target is that of a balanced flow; of another one it is of port 0.
 cdef struct Hops:
-    Hop hops[2]
+    Hop hops[3]
     uint32_t count
     End target
 
@@ -118,7 +118,9 @@ cdef inline bint hops_copy(
 cdef inline void balanced_hops(
     const Header* header, const Entry* entry, const Extension* extension, Hops* hops
 ) noexcept nogil:
-    """Those of a balanced flow: the node's is the last, with its port if the source is the node's."""
+    """Those of a balanced flow: the node's is the last, with its port if the source is the node's, before it
+    that of an endpoint, which has none.
+    """
     cdef End target = End(extension.destination_address, extension.destination_port)
     cdef bint of_environment = entry.originator < header.slots_max
     hops.target = target
@@ -128,6 +130,14 @@ cdef inline void balanced_hops(
         )
         hops.count = 1
     elif not keeps_source(entry):
+        if header.slots_max <= extension.endpoint < first_host(header):
+            hops.hops[hops.count] = Hop(
+                entry.destination_address,
+                0,
+                extension.endpoint,
+                End(entry.destination_address, entry.destination_port),
+            )
+            hops.count += 1
         hops.hops[hops.count] = Hop(
             entry.translated_address, entry.translated_port, entry.responder, target
         )

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Endpoints: who gets by which to a load balancer of another VPC, as whom, and what comes back.
+
+The consumer's VPC has the addresses of the provider's: its host is where the provider's target is,
+its endpoint where the load balancer's node is.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from hyperplane_nat.engine import Action, DropReason, Listener, Policy, Rule, Side, Target, Verdict
+from tests.engine import balancers, gateways
+from tests.engine.balancers import (
+    ACK,
+    LISTENS,
+    NODE,
+    RST,
+    SYN,
+    SYNACK,
+    WEB,
+    listener,
+)
+from tests.engine.gateways import ENVIRONMENT, FIRST, HOST, INSIDE, OUTSIDE, SECOND, ends, macs
+from tests.reference import packet
+
+CONSUMER = 8
+ROUTER_LINK, OF_LAMBDA, ENDPOINT = 10, 11, 12
+LAMBDA, NEIGHBOUR = "10.0.1.10", "10.0.1.99"
+ID = "vpce-0123456789abcdef0"
+
+CLIENTS = {
+    "environment": ((INSIDE, 3), ENVIRONMENT),
+    "host": ((HOST, 3), FIRST),
+    "router": ((OUTSIDE, ROUTER_LINK), NEIGHBOUR),
+}
+"""Where clients are: the link, and the address there."""
+SEEN_AS = {"environment": LAMBDA, "host": FIRST, "router": NEIGHBOUR}
+BACK_AT = {
+    "environment": (Side.INSIDE, 3),
+    "host": (Side.HOST, 3),
+    "router": (Side.OUTSIDE, ROUTER_LINK),
+}
+
+
+class Scene(balancers.Scene):
+    """The load balancer, and an endpoint in another VPC that leads to its node."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.leads_to: int | None = 8
+        self.own: Policy | None = None
+        self.admission: Policy | None = None
+        super().__init__(*listeners)
+
+    def serve(self) -> None:
+        super().serve()
+        for number, address in ((ROUTER_LINK, "10.0.1.3"), (OF_LAMBDA, LAMBDA)):
+            self.engine.set_interface(
+                number,
+                address=address,
+                mac=macs(OUTSIDE, number)[0],
+                subnet="10.0.1.0/24",
+                router="10.0.1.1",
+                destinations=("10.0.0.0/16",),
+                vpc=CONSUMER,
+            )
+        for each in ("10.0.1.1", NEIGHBOUR):
+            self.engine.set_neighbour(ROUTER_LINK, each, macs(OUTSIDE, ROUTER_LINK)[1])
+        ours, theirs = macs(INSIDE, 3)
+        self.engine.set_slot(
+            3,
+            address=ENVIRONMENT,
+            gateway="169.254.100.1",
+            environment_mac=theirs,
+            gateway_mac=ours,
+            interface=OF_LAMBDA,
+            link=103,
+        )
+        ours, theirs = macs(HOST, 3)
+        self.engine.set_host(
+            3,
+            address=FIRST,
+            router="10.0.1.1",
+            host_mac=theirs,
+            gateway_mac=ours,
+            interface=ROUTER_LINK,
+            vpc=CONSUMER,
+            link=203,
+        )
+        self.lead()
+
+    def lead(self) -> None:
+        """The endpoint as it is told."""
+        self.engine.set_endpoint(
+            ENDPOINT,
+            address=NODE,
+            vpc=CONSUMER,
+            interface=ROUTER_LINK,
+            endpoint_id=ID,
+            node=self.leads_to,
+            policy=self.own,
+            admission=self.admission,
+        )
+
+    def consumer_sends(
+        self,
+        client: str,
+        flags: int,
+        sequences: tuple[int, int] = (0, 0),
+        *,
+        port: int = 5000,
+        to: tuple[str, int] = LISTENS,
+    ) -> Verdict:
+        place, address = CLIENTS[client]
+        return self.tcp(place, (address, port), to, flags, sequences)
+
+    def opens(self, client: str, port: int = 5000) -> tuple[str, int]:
+        """A connection by the endpoint; its source as the target sees it."""
+        source, target = ends(self.consumer_sends(client, SYN, (100, 0), port=port))
+        self.target_sends(target, source, SYNACK, (500, 101))
+        self.consumer_sends(client, ACK, (101, 501), port=port)
+        return source
+
+    def counted(self, number: int) -> dict[str, int]:
+        return {name: value for name, value in self.map.node_counters(number).items() if value}
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    it = Scene(listener(WEB), listener(WEB, protocol="udp", port=53))
+    yield it
+    assert it.engine.verify() == []
+    it.close()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("preserve", [True, False])
+def test_there_and_back(client: str, preserve: bool) -> None:
+    scene = Scene(listener(WEB, preserve=preserve))
+    out = scene.consumer_sends(client, SYN, (100, 0))
+    assert (out.action, out.side, out.port) == (Action.FORWARD, Side.HOST, 0)
+    source, destination = ends(out)
+    assert destination == WEB
+    # Whatever the group says of the client's address.
+    assert source[0] == NODE
+    back = scene.target_sends(WEB, source, SYNACK, (500, 101))
+    assert (back.side, back.port) == BACK_AT[client]
+    assert ends(back) == (LISTENS, (CLIENTS[client][1], 5000))
+    assert scene.consumer_sends(client, ACK, (101, 501)).action is Action.FORWARD
+    for number in (8, ENDPOINT):
+        counted = scene.counted(number)
+        assert (counted["active_flows"], counted["new_flows_tcp"]) == (1, 1)
+        assert (counted["processed_packets"], counted["processed_bytes"]) == (3, 120)
+    assert scene.engine.verify() == []
+    scene.close()
+
+
+def test_clients_of_both_vpcs(scene: Scene) -> None:
+    own = scene.client_sends("host", SYN, (100, 0))
+    other = scene.consumer_sends("host", SYN, (100, 0))
+    assert ends(own)[0][0] == balancers.CLIENT
+    assert ends(other)[0][0] == NODE
+    assert scene.engine.counters()["flows_entries_used"] == 2
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_flows_outlive_the_forwarder(client: str) -> None:
+    scene = Scene(listener(WEB))
+    source = scene.opens(client)
+    scene.starts_again()
+    assert scene.engine.verify() == []
+    back = scene.target_sends(WEB, source, ACK, (501, 101))
+    assert (back.side, back.port) == BACK_AT[client]
+    assert scene.consumer_sends(client, ACK, (101, 501)).action is Action.FORWARD
+    assert scene.counted(ENDPOINT)["active_flows"] == 1
+    scene.close()
+
+
+def test_datagrams(scene: Scene) -> None:
+    place, address = CLIENTS["host"]
+    out = scene.udp(place, (address, 5000), (NODE, 53), b"?")
+    source, destination = ends(out)
+    assert (source[0], destination) == (NODE, WEB)
+    back = scene.udp((HOST, 0), destination, source, b"!")
+    assert (back.side, back.port) == (Side.HOST, 3)
+    assert ends(back) == ((NODE, 53), (address, 5000))
+    assert scene.counted(ENDPOINT)["new_flows_udp"] == 1
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_leads_nowhere_drops_in_silence(scene: Scene, client: str) -> None:
+    scene.leads_to = None
+    scene.lead()
+    for flags in (SYN, ACK, RST):
+        out = scene.consumer_sends(client, flags)
+        assert (out.action, out.reason) == (Action.DROP, DropReason.ENDPOINT_UNAVAILABLE)
+    assert scene.counted(ENDPOINT) == {"drops": 3}
+
+
+def test_what_was_open_stops_when_it_leads_nowhere(scene: Scene) -> None:
+    source = scene.opens("host")
+    scene.leads_to = None
+    scene.lead()
+    out = scene.consumer_sends("host", ACK, (101, 501))
+    assert out.reason is DropReason.ENDPOINT_UNAVAILABLE
+    back = scene.target_sends(WEB, source, ACK, (501, 101))
+    assert back.reason is DropReason.ENDPOINT_UNAVAILABLE
+    assert scene.counted(ENDPOINT)["drops"] == 2
+    scene.leads_to = 8
+    scene.lead()
+    assert scene.consumer_sends("host", ACK, (101, 501)).action is Action.FORWARD
+
+
+def test_without_a_listener(scene: Scene) -> None:
+    out = scene.consumer_sends("host", SYN, to=(NODE, 81))
+    assert out.reason is DropReason.LOAD_BALANCER_NO_LISTENER
+    assert scene.counted(ENDPOINT) == {"drops": 1}
+
+
+def test_a_stray_segment_is_answered(scene: Scene) -> None:
+    out = scene.consumer_sends("host", ACK, (7, 9))
+    assert out.action is Action.REPLY
+    assert ends(out) == (LISTENS, (FIRST, 5000))
+    assert (out.side, out.port) == (Side.HOST, 3)
+
+
+@pytest.mark.parametrize("which", ["own", "admission"])
+def test_security_groups_are_asked_for_the_client(scene: Scene, which: str) -> None:
+    admitted = {"host": f"{FIRST}/32", "environment": f"{LAMBDA}/32", "router": f"{NEIGHBOUR}/32"}
+    for client, cidr in admitted.items():
+        setattr(scene, which, Policy(NODE, ingress=[Rule("tcp", cidr, 80, 80)]))
+        scene.lead()
+        for other in CLIENTS:
+            out = scene.consumer_sends(other, SYN, (100, 0), port=6000)
+            if other == client:
+                assert out.action is Action.FORWARD
+            else:
+                assert out.reason is DropReason.SECURITY_GROUP_INGRESS
+        scene.engine.end_flows(8, "tcp", 80, Target(*WEB), scene.now)
+
+
+def test_groups_of_the_node_are_not_asked_about_who_comes_by_an_endpoint(scene: Scene) -> None:
+    scene.policy = Policy(NODE, ingress=[])
+    scene.listen(*scene.listeners)
+    assert scene.client_sends("host", SYN).reason is DropReason.SECURITY_GROUP_INGRESS
+    assert scene.consumer_sends("host", SYN).action is Action.FORWARD
+
+
+def test_a_target_admits_the_node(scene: Scene) -> None:
+    scene.set_host(0, FIRST, policy=Policy(FIRST, ingress=[Rule("tcp", f"{NODE}/32", 8080, 8080)]))
+    assert scene.consumer_sends("host", SYN).action is Action.FORWARD
+    scene.set_host(
+        0, FIRST, policy=Policy(FIRST, ingress=[Rule("tcp", f"{SECOND}/32", 8080, 8080)])
+    )
+    out = scene.consumer_sends("host", SYN, port=5001)
+    assert out.reason is DropReason.SECURITY_GROUP_INGRESS
+
+
+def test_what_is_too_large_is_dropped_and_nobody_told() -> None:
+    scene = Scene(listener(WEB))
+    scene.opens("host")
+    place, address = CLIENTS["host"]
+    for length, expected in ((8460, DropReason.NONE), (8461, DropReason.ENDPOINT_MTU)):
+        segment = packet.tcp(
+            address, NODE, 5000, 80, packet.ACK, seq=101, ack=501, payload=bytes(length)
+        )
+        out = scene.arrives(
+            *place, packet.ipv4(address, NODE, packet.TCP, segment, fragment=0x4000)
+        )
+        assert (out.reason or DropReason.NONE) is expected
+        assert out.action is (Action.DROP if expected else Action.FORWARD)
+    assert scene.engine.counters()["replies_icmp"] == 0
+    assert scene.counted(ENDPOINT)["drops"] == 1
+    scene.close()
+
+
+def test_the_largest_segment_is_lowered() -> None:
+    scene = Scene(listener(WEB))
+    place, address = CLIENTS["host"]
+    options = b"\x02\x04" + (9000).to_bytes(2)
+    segment = packet.tcp(address, NODE, 5000, 80, packet.SYN, seq=1, options=options)
+    out = scene.arrives(*place, packet.ipv4(address, NODE, packet.TCP, segment))
+    assert int.from_bytes(out.frame[56:58]) == 8460
+    scene.close()
+
+
+def test_an_idle_connection_is_reset_on_both_sides(scene: Scene) -> None:
+    source = scene.opens("host")
+    scene.now += 350_001
+    scene.engine.expire(scene.now)
+    for _ in range(2):
+        out = scene.consumer_sends("host", ACK, (101, 501))
+        assert out.action is Action.REPLY
+        back = scene.target_sends(WEB, source, ACK, (501, 101))
+        assert back.action is Action.REPLY
+        scene.now += 70_000
+        scene.engine.expire(scene.now)
+
+
+def test_what_is_taken_away_takes_its_flows(scene: Scene) -> None:
+    scene.opens("host")
+    scene.opens("environment")
+    scene.engine.remove_interface(ENDPOINT)
+    scene.engine.sweep(scene.now)
+    assert scene.engine.counters()["flows_entries_used"] == 0
+    assert not scene.engine.retiring()[1]
+    scene.lead()
+    scene.opens("host")
+    scene.engine.remove_interface(8)
+    out = scene.consumer_sends("host", SYN, port=5001)
+    assert out.reason is DropReason.ENDPOINT_UNAVAILABLE
+    scene.engine.sweep(scene.now)
+    assert scene.engine.counters()["flows_entries_used"] == 0
+
+
+def test_a_target_that_is_an_endpoint_gets_nothing(scene: Scene) -> None:
+    scene.engine.set_endpoint(
+        13, address="10.0.1.30", vpc=gateways.VPC, interface=0, endpoint_id=ID, node=8
+    )
+    scene.listen(listener(("10.0.1.30", 80), preserve=False))
+    out = scene.consumer_sends("host", SYN)
+    assert out.reason is DropReason.LOAD_BALANCER_TARGET
+
+
+def test_an_endpoint_in_the_vpc_of_its_service(scene: Scene) -> None:
+    scene.engine.set_endpoint(
+        13, address="10.0.1.30", vpc=gateways.VPC, interface=0, endpoint_id=ID, node=8
+    )
+    # Even for a target that is its own client.
+    out = scene.tcp((HOST, 0), (FIRST, 5000), ("10.0.1.30", 80), SYN, (1, 0))
+    assert (out.side, out.port, ends(out)[0][0]) == (Side.HOST, 0, NODE)
+
+
+def test_pings_are_not_answered_and_errors_find_their_flow(scene: Scene) -> None:
+    source = scene.opens("host")
+    place, address = CLIENTS["host"]
+    echo = packet.icmp(8, 0, bytes(4), b"")
+    out = scene.arrives(*place, packet.ipv4(address, NODE, packet.ICMP, echo))
+    assert out.reason is DropReason.LOAD_BALANCER_ICMP
+    quoted = packet.tcp(*(source[0], FIRST), source[1], 8080, packet.ACK, seq=101)
+    error = packet.icmp(3, 1, bytes(4), packet.ipv4(source[0], FIRST, packet.TCP, quoted)[:28])
+    out = scene.arrives(HOST, 0, packet.ipv4(FIRST, source[0], packet.ICMP, error))
+    assert (out.action, out.side, out.port) == (Action.FORWARD, Side.HOST, 3)
+    assert out.frame[26:34] == bytes((10, 0, 1, 20, 10, 0, 1, 50))
+
+
+def test_what_is_told_of_a_flow(scene: Scene) -> None:
+    source = scene.opens("host")
+    scene.opens("environment")
+    [flow] = [each for each in scene.engine.host_flows() if each.originator == 3]
+    assert [(hop.interface, hop.port) for hop in flow.hops] == [(ENDPOINT, 0), (8, source[1])]
+    assert flow.target == WEB
+    [other] = scene.engine.flows()
+    assert [hop.interface for hop in other.hops] == [OF_LAMBDA, ENDPOINT, 8]
+
+
+@pytest.mark.parametrize("text", ["", "vpce-" + "0" * 19])
+def test_an_id_that_is_none(scene: Scene, text: str) -> None:
+    with pytest.raises(ValueError, match="no id of an endpoint"):
+        scene.engine.set_endpoint(
+            13, address="10.0.1.30", vpc=gateways.VPC, interface=0, endpoint_id=text, node=8
+        )
