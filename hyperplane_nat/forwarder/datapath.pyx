@@ -446,6 +446,9 @@ cdef class Datapath:
                     self.engine.apply(p, now)
                 if p.action != ACTION_DROP:
                     self.dispatch(p)
+                elif nat.extras.count == 0:
+                    # What was made in its place leaves no more than it.
+                    extras_clear(&nat.extras)
             coalescer_flush(&self.coalescer)
             self.engine.activate()
             while self.engine.ask(now):

@@ -326,6 +326,23 @@ def test_a_dead_target_is_left_and_its_connections_are_reset(lab: Lab) -> None:
     assert lab.verify() == []
 
 
+@pytest.mark.requirement("NLB-unhealthy", profile="both")
+@pytest.mark.requirement("NLB-target-states", profile="both")
+def test_an_unhealthy_target_keeps_its_connections_where_the_group_says_so(lab: Lab) -> None:
+    kept: dict[str, Any] = {"unhealthy_terminates": False, "unhealthy_draining_seconds": 90}
+    failed = "Target.FailedHealthChecks"
+    with targets(lab) as servers, own_group(lab, **kept), opened_to(lab, "web-b") as held:
+
+        def is_left(expected: str) -> None:
+            wait_until(lambda: state(lab, "own", "web-b") == (expected, failed), expected)
+            assert new_ones(lab) == {"web-a", "web-c"}
+            assert ask(held)[0] == "web-b"
+
+        servers["web-b"].refuse()
+        is_left("unhealthy.draining")
+        is_left("unhealthy")
+
+
 @pytest.mark.requirement("NLB-fail-open", profile="both")
 def test_with_all_targets_unhealthy_all_are_used(lab: Lab) -> None:
     with targets(lab), own_group(lab), opened(lab) as held:
