@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from bench.gateways.base import Gateway
 from bench.gateways.direct import Direct
-from bench.gateways.hyperplane import HyperplaneNat, OtherBuild
+from bench.gateways.hyperplane import CacheOn, HyperplaneNat, OtherBuild
 from bench.gateways.nft import Nft
 from bench.gateways.user_mode import Pasta, Slirp4netns
 
 OURS = HyperplaneNat.name
 KERNEL = Nft.name
 LIMIT = Direct.name
+CACHED = CacheOn.name
+"""Ours with the flow cache; without it is `OURS`."""
+
+OWN = (OURS, CACHED)
+"""Both of it."""
 
 ALL: dict[str, type[Gateway]] = {
-    each.name: each for each in (HyperplaneNat, Nft, Slirp4netns, Pasta, Direct)
+    each.name: each for each in (HyperplaneNat, CacheOn, Nft, Slirp4netns, Pasta, Direct)
 }
 
 OTHER = OtherBuild.name
@@ -31,11 +36,14 @@ KINDS: dict[str, type[Gateway]] = {**ALL, OTHER: OtherBuild}
 __all__ = [
     "ALL",
     "BUILDS",
+    "CACHED",
     "KERNEL",
     "KINDS",
     "LIMIT",
     "OTHER",
     "OURS",
+    "OWN",
+    "CacheOn",
     "Direct",
     "Gateway",
     "HyperplaneNat",
