@@ -42,6 +42,9 @@ AGAINST = tuple(name for name in workloads.FULL if name != workloads.FlowTable.n
 AGAINST_DEFAULT = tuple(name for name in AGAINST if name not in ("flood", "scale"))
 AGAINST_PROFILE = replace(QUICK, name="against", rounds=1, new_flow_rounds=1, budget_seconds=0)
 QUICK_CONTENDERS = (gateways.OURS, gateways.KERNEL)
+ALIASES = {"cache off": gateways.OURS}
+"""Other names of contenders."""
+
 ROUNDS_LEAST = 1
 
 app = typer.Typer(
@@ -84,7 +87,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def choose(contenders: Sequence[str] | None, default: Sequence[str]) -> list[str]:
     """The contenders that are meant, ours first; BenchError for a name that is none."""
-    wanted = set(contenders or default)
+    wanted = {ALIASES.get(name, name) for name in contenders or default}
     if unknown := sorted(wanted - gateways.ALL.keys()):
         raise BenchError(f"no contender {unknown[0]!r} (of: {', '.join(gateways.ALL)})")
     return [name for name in gateways.ALL if name in wanted | {gateways.OURS}]
@@ -206,7 +209,7 @@ def everything(
     rounds: RoundsOption = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Every comparison with every contender, at most 12 minutes; `observed` runs by itself."""
+    """Every comparison with every contender, at most 17 minutes; `observed` runs by itself."""
     execute(workloads.FULL, FULL, contender, rounds, results)
 
 

@@ -22,6 +22,9 @@ from netns import links, namespace, syscalls
 from netns.errors import from_errno
 from netns.netlink import RouteSocket, encode
 
+PRIORITY = 2
+"""Behind what sends datagrams back (`bench.mirror`)."""
+
 _TC_ACT_OK = 0
 _TC_ACT_SHOT = 2
 _TC_H_CLSACT = 0xFFFFFFF1
@@ -70,7 +73,7 @@ def attach(route: RouteSocket, indexes: Sequence[int], address: str) -> None:
     try:
         messages = []
         for index in indexes:
-            messages += [_qdisc(index), _filter(index, loaded)]
+            messages += [_qdisc(index), ingress_filter(index, loaded, PRIORITY)]
         route.request(messages, "cannot attach the black hole")
     finally:
         os.close(loaded)
@@ -100,12 +103,19 @@ def _qdisc(index: int) -> bytes:
     return encode(message, RTM_NEWQDISC, _CREATE)
 
 
-def _filter(index: int, loaded: int) -> bytes:
+def filter_message(index: int, priority: int) -> tcmsg:
+    """Of a filter for IPv4 at a link's ingress: which one it is."""
     message = tcmsg()
     message["index"] = index
     message["parent"] = _CLSACT_INGRESS
-    # Priority in the upper half, protocol in network byte order in the lower: IPv4 only.
-    message["info"] = 1 << 16 | socket.htons(_ETH_P_IP)
+    # Priority in the upper half, protocol in network byte order in the lower.
+    message["info"] = priority << 16 | socket.htons(_ETH_P_IP)
+    return message
+
+
+def ingress_filter(index: int, loaded: int, priority: int) -> bytes:
+    """Have a loaded program at a link's ingress."""
+    message = filter_message(index, priority)
     options = [
         ("TCA_BPF_FD", loaded),
         ("TCA_BPF_NAME", "bench"),

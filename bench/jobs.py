@@ -26,7 +26,9 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class UdpSend(Job):
-    """Send datagrams; the result has `sent`, `refused` and `seconds`."""
+    """Send datagrams; the result has `sent`, `refused`, `seconds`, and how many sockets had no
+    answer before.
+    """
 
     kind = "udp-send"
     namespaces: list[str]
@@ -40,6 +42,8 @@ class UdpSend(Job):
     rate_per_second: int = 0
     packets: int = 0
     batch: int = 64
+    greets: bool = False
+    """Whether each socket asks for an answer before it says that it is ready."""
 
 
 @dataclass(frozen=True, kw_only=True)

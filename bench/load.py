@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench import addresses, jobs
+from bench import addresses, jobs, mirror
 from bench.counters import Reading, ReceiveCounters
 from bench.errors import BenchError
 from bench.gateways import Gateway
@@ -50,7 +50,26 @@ def sender(gateway: Ends, number: int, *, address: str, frame_bytes: int) -> job
         port=addresses.UDP_PORT + number,
         payload_bytes=addresses.payload_bytes(frame_bytes),
         seconds=SLACK_SECONDS,
+        greets=True,
     )
+
+
+def ready(
+    gateway: Gateway,
+    stack: contextlib.ExitStack,
+    senders: Sequence[jobs.UdpSend | jobs.FrameSend],
+) -> list[Worker]:
+    """Senders whose flows are answered, those that ask for it."""
+    with mirror.standing(gateway.vpc):
+        return [stack.enter_context(Worker(job)) for job in senders]
+
+
+def sent_of(session: Session, gateway: Gateway, workers: Sequence[Worker]) -> float:
+    """What senders have sent, per second, once they are stopped."""
+    results = [worker.stop() for worker in workers]
+    if unanswered := sum(each.get("unanswered", 0) for each in results):
+        session.warn(f"UDP, {gateway.name}: {unanswered} flows had no answer before the load")
+    return sum(float(each["sent"] / each["seconds"]) for each in results if each["seconds"])
 
 
 def black_hole_rate(
@@ -60,13 +79,12 @@ def black_hole_rate(
     profile = session.profile
     with contextlib.ExitStack() as stack:
         counters = stack.enter_context(ReceiveCounters(gateway.vpc))
-        workers = [stack.enter_context(Worker(job)) for job in senders]
+        workers = ready(gateway, stack, senders)
         for worker in workers:
             worker.start()
         window = counters.watch(profile.warm_up_seconds, profile.udp_seconds)
-        results = [worker.stop() for worker in workers]
+        sent = sent_of(session, gateway, workers)
     delivered = window.datagrams(senders[0].payload_bytes) / window.seconds
-    sent = sum(each["sent"] / each["seconds"] for each in results if each["seconds"])
     return Rate(delivered, sent)
 
 
@@ -82,12 +100,11 @@ def application_rate(session: Session, gateway: Ends, senders: Sequence[jobs.Udp
     )
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(Worker(job))
-        workers = [stack.enter_context(Worker(each)) for each in senders]
+        workers = ready(gateway, stack, senders)
         for worker in (receiver, *workers):
             worker.start()
         received = receiver.result(SLACK_SECONDS)
-        results = [worker.stop() for worker in workers]
-    sent = sum(each["sent"] / each["seconds"] for each in results if each["seconds"])
+        sent = sent_of(session, gateway, workers)
     return Rate(received["received"] / received["seconds"], sent)
 
 

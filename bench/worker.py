@@ -42,6 +42,7 @@ SLICE_MICROSECONDS = 100
 that what is measured is the way between them and not the wait for a processor."""
 
 _PR_SET_TIMERSLACK = 29
+GREETING_SECONDS, GREETING_AGAIN_SECONDS = 1.0, 0.1
 NEXT_HOP_SECONDS = 3.0
 
 _SO_SNDBUFFORCE = 32
@@ -112,8 +113,9 @@ def _udp_send(job: jobs.UdpSend) -> Result:
             stack.enter_context(each)
             each.connect((job.address, job.port))
             descriptors.append(each.fileno())
+        unanswered = greet(descriptors, bytes(job.payload_bytes)) if job.greets else 0
         if not wait_for_start():
-            return {"sent": 0, "refused": 0, "seconds": 0.0}
+            return {"sent": 0, "refused": 0, "seconds": 0.0, "unanswered": unanswered}
         sent, refused, seconds = udp_sender.send(
             descriptors,
             payload_bytes=job.payload_bytes,
@@ -123,7 +125,29 @@ def _udp_send(job: jobs.UdpSend) -> Result:
             rate_per_second=job.rate_per_second,
             packets=job.packets,
         )
-    return {"sent": sent, "refused": refused, "seconds": seconds}
+    return {"sent": sent, "refused": refused, "seconds": seconds, "unanswered": unanswered}
+
+
+def greet(descriptors: Iterable[int], payload: bytes) -> int:
+    """Ask by each socket until it is answered, at most `GREETING_SECONDS`; how many are not."""
+    waiting = set(descriptors)
+    poller = select.poll()
+    for each in waiting:
+        poller.register(each, select.POLLIN)
+    deadline = time.monotonic() + GREETING_SECONDS
+    while waiting and time.monotonic() < deadline:
+        for each in waiting:
+            with contextlib.suppress(OSError):
+                os.write(each, payload)
+        following = time.monotonic() + GREETING_AGAIN_SECONDS
+        while waiting and (left := following - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(left * 1000):
+                # An error is no answer.
+                with contextlib.suppress(OSError):
+                    os.read(descriptor, len(payload))
+                    poller.unregister(descriptor)
+                    waiting.discard(descriptor)
+    return len(waiting)
 
 
 def next_hop(address: str) -> tuple[str, str]:

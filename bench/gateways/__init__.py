@@ -10,16 +10,21 @@ from __future__ import annotations
 from bench.gateways.balancers import OTHERS
 from bench.gateways.base import Gateway
 from bench.gateways.direct import Direct
-from bench.gateways.hyperplane import HyperplaneNat, OtherBuild
+from bench.gateways.hyperplane import CacheOn, HyperplaneNat, OtherBuild
 from bench.gateways.nft import Nft
 from bench.gateways.user_mode import Pasta, Slirp4netns
 
 OURS = HyperplaneNat.name
 KERNEL = Nft.name
 LIMIT = Direct.name
+CACHED = CacheOn.name
+"""Ours with the flow cache; without it is `OURS`."""
+
+OWN = (OURS, CACHED)
+"""Both of it."""
 
 ALL: dict[str, type[Gateway]] = {
-    each.name: each for each in (HyperplaneNat, Nft, Slirp4netns, Pasta, Direct)
+    each.name: each for each in (HyperplaneNat, CacheOn, Nft, Slirp4netns, Pasta, Direct)
 }
 
 OTHER = OtherBuild.name
@@ -35,13 +40,16 @@ REPORTED: dict[str, type[Gateway]] = {**ALL, **OTHERS, **ALL}
 __all__ = [
     "ALL",
     "BUILDS",
+    "CACHED",
     "KERNEL",
     "KINDS",
     "LIMIT",
     "OTHER",
     "OTHERS",
     "OURS",
+    "OWN",
     "REPORTED",
+    "CacheOn",
     "Direct",
     "Gateway",
     "HyperplaneNat",

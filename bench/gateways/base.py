@@ -32,6 +32,8 @@ class Options:
     flows_max: int = FLOWS_MAX
     flow_logs: bool = False
     """Whether flow logs are written, aggregated every second."""
+    flow_cache_flows: int = 0
+    """Flows that the flow cache has room for, where a contender has one; 0 is the default."""
     rules: int = 0
     """Egress rules of the network interface's security groups; 0 is no groups at all."""
 

@@ -105,9 +105,8 @@ class HyperplaneNat(Gateway):
         file.write_text(self.configured(runtime), encoding="utf-8")
         # Before `up`: a start that is interrupted may have got far.
         stack.callback(self._down)
-        processes.run(
-            self.command("up", "--config", str(file)), "hyperplane-nat up", seconds=START_SECONDS
-        )
+        up = self.command("up", "--config", str(file), *self.settings())
+        processes.run(up, "hyperplane-nat up", seconds=START_SECONDS)
         with kernel_lab.route_in(self.vpc) as route:
             message = links.address(links.LOOPBACK_INDEX, addresses.SERVER, 32)
             route.request([message], f"cannot add {addresses.SERVER}")
@@ -117,6 +116,10 @@ class HyperplaneNat(Gateway):
     def configured(self, runtime_directory: Path) -> str:
         """The lab's file."""
         return configuration(self.lab, runtime_directory, self.options)
+
+    def settings(self) -> list[str]:
+        """What `up` is told besides."""
+        return []
 
     def _restrict(self, count: int) -> None:
         """Give the interface so many egress rules, of which one lets the load through."""
@@ -197,6 +200,26 @@ import os, hyperplane_nat
 print(hyperplane_nat.__version__)
 print(os.path.dirname(hyperplane_nat.__file__))
 """
+
+
+class CacheOn(HyperplaneNat):
+    """The same with the flow cache; without it is `HyperplaneNat`."""
+
+    name = "cache on"
+    remark = "the same with forwarder.flow_cache"
+
+    def settings(self) -> list[str]:
+        """With the flow cache, and room for so many flows."""
+        flows = self.options.flow_cache_flows
+        room = ["--set", f"forwarder.flow_cache_flows={flows}"] if flows else []
+        return ["--set", "forwarder.flow_cache=true", *room]
+
+    def start(self, stack: contextlib.ExitStack) -> None:
+        """The same; BenchError where the kernel lacks something for it."""
+        super().start(stack)
+        cache = self.status()["forwarder"]["flow_cache"]
+        if cache is None or cache["problem"]:
+            raise BenchError(f"{self.name}: the lab does without the flow cache (see doctor)")
 
 
 class OtherBuild(HyperplaneNat):

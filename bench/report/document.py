@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench import targets
+from bench import cache_targets, targets
 from bench.gateways import KERNEL, OURS, REPORTED
 from bench.result import Measurement, Measurements
 
@@ -23,7 +23,10 @@ SCHEMA = 1
 
 def workload(measurement: Measurement, measurements: Measurements) -> dict[str, Any]:
     """One measurement with its verdict."""
-    found = targets.checks(measurement, measurements)
+    found = [
+        *targets.checks(measurement, measurements),
+        *cache_targets.checks(measurement, measurements),
+    ]
     own = targets.TARGETS.get(measurement.name, ())
     return {
         "name": measurement.name,

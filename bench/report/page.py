@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import host as hosts
-from bench.report import table
+from bench.report import overview, table
 from bench.workloads import ALL as WORKLOADS
 
 STYLE = """
@@ -47,12 +47,13 @@ def build(document: dict[str, Any], plots: Mapping[str, Path]) -> str:
         f"{_text(document['started'])}, {document['duration_seconds']:.0f} seconds, "
         f"{_text(document['profile'])} profile, {document['rounds']} rounds. Medians; in grey the "
         "lowest and highest run.</p>",
+        overview.draw(document),
         f"<p><strong>{_text(table.summary(document))}</strong></p>",
-        f'<div class="wide">{_table(document, names)}</div>',
+        f'<div class="wide">{_table(inner_last(document), names)}</div>',
         _list("Left out", [f"{name}: {why}" for name, why in document["skipped"].items()]),
         _list("Warnings", document["warnings"]),
     ]
-    for name, path in plots.items():
+    for name, path in sorted(plots.items(), key=lambda each: each[0].startswith(overview.INNER)):
         picture = base64.b64encode(path.read_bytes()).decode("ascii")
         parts.append(
             f"<h2>{_text(name.replace('_', ' '))}</h2>"
@@ -64,6 +65,15 @@ def build(document: dict[str, Any], plots: Mapping[str, Path]) -> str:
         "</body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def inner_last(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with what nobody is compared in at the end."""
+    return document | {
+        "workloads": sorted(
+            document["workloads"], key=lambda each: str(each["group"]).startswith(overview.INNER)
+        )
+    }
 
 
 def _text(value: object) -> str:

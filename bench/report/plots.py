@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.gateways import KERNEL, LIMIT, OURS, REPORTED
+from bench.gateways import CACHED, KERNEL, LIMIT, OURS, REPORTED
 
-COLOURS = {OURS: "#d9480f", KERNEL: "#1864ab", LIMIT: "#868e96"}
+COLOURS = {OURS: "#d9480f", CACHED: "#0b7285", KERNEL: "#1864ab", LIMIT: "#868e96"}
 OTHER_COLOURS = ("#2b8a3e", "#862e9c", "#5c940d")
 BAR = 0.8
 INCHES_PER_BAR = 0.27

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from bench import addresses, jobs
 from bench.errors import BenchError
-from bench.gateways import KERNEL, LIMIT, OTHER, OURS, Gateway, HyperplaneNat
+from bench.gateways import CACHED, KERNEL, LIMIT, OTHER, OURS, OWN, Gateway, HyperplaneNat
 from bench.load import WORKER_SECONDS, echo_server, fill, ping, sender, udp_rate
 from bench.processes import Worker
 from bench.session import Profile, Session
@@ -37,6 +37,7 @@ GROUPS = {
 }
 """Plots of their own: not every contender has these."""
 
+LOADED = (OURS, CACHED, KERNEL, LIMIT)
 SCRAPES_PER_SECOND = 10
 LISTED_SOCKETS, LISTED_PORTS = 100, 1000
 LISTED_FLOWS = LISTED_SOCKETS * LISTED_PORTS
@@ -58,9 +59,10 @@ class Latency(Workload):
         quiet = step * len(contenders) * profile.rounds * (1 if profile.brief else 2)
         loaded = 0.0
         if not profile.brief:
-            taking_part = len(among(contenders, (OURS, KERNEL, LIMIT)))
+            taking_part = len(among(contenders, LOADED))
             loaded = (step + WORKER_SECONDS) * profile.rounds * taking_part
-        return quiet + loaded + FILL_SECONDS + _pair_step(profile) * profile.rounds
+        looked_at = FILL_SECONDS + _pair_step(profile) * profile.rounds
+        return quiet + loaded + looked_at * max(len(among(contenders, OWN)), 1)
 
     def run(self, session: Session) -> None:
         """Quiet over TCP and UDP, loaded, busy."""
@@ -71,11 +73,11 @@ class Latency(Workload):
             self._quiet(session, labs, "latency", "tcp")
             if not session.profile.brief:
                 self._quiet(session, labs, "latency_udp", "udp")
-                self._loaded(session, session.shared((OURS, KERNEL, LIMIT)))
-        ours = labs.get(OURS)
+                self._loaded(session, session.shared(LOADED))
         # Each round of it leaves so many flows that another build would need as many.
-        if isinstance(ours, HyperplaneNat) and OTHER not in labs:
-            self._scraped(session, ours)
+        for ours in (labs.get(name) for name in OWN if OTHER not in labs):
+            if isinstance(ours, HyperplaneNat):
+                self._scraped(session, ours)
 
     def _record(
         self, session: Session, prefix: str, title: str, contender: str, result: dict[str, float]
@@ -136,7 +138,7 @@ class Latency(Workload):
         return udp_rate(session, kernel, senders=1, frame_bytes=64, sink="drop").delivered
 
     def _scraped(self, session: Session, gateway: HyperplaneNat) -> None:
-        """Ours alone; the flows that are listed stay in its table."""
+        """One of ours; the flows that are listed stay in its table."""
         profile = session.profile
         session.display.show("filling a table for the listing")
         held = fill(gateway, sockets=LISTED_SOCKETS, ports=LISTED_PORTS, wanted=LISTED_FLOWS)

@@ -37,7 +37,8 @@ def add(result: Measurements, name: str, *, better: bool = True, **runs: list[fl
     measurement.higher_is_better = better
     for contender, values in runs.items():
         for value in values:
-            measurement.add(contender.replace("_", "-"), value)
+            name = "cache on" if contender == "cache_on" else contender.replace("_", "-")
+            measurement.add(name, value)
 
 
 def built(measurements: Measurements) -> dict[str, Any]:

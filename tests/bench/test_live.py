@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from bench.application import app
 from bench.processes import PACKAGES
+from hyperplane_nat.flow_cache import probe
 from netns import namespace
 from tests.conftest import in_ci
 
@@ -26,14 +27,20 @@ def test_udp_round_of_ours_and_nft(tmp_path: Path) -> None:
         pytest.skip(f"nft is not installed (apt-get install {PACKAGES['nft']})")
     before = LIMITS.read_text() if LIMITS.exists() else None
     arguments = ["udp", "--brief", "--rounds", "1", "-c", "nft", "--results", str(tmp_path)]
+    contenders = ["hyperplane-nat", "nft"]
+    if not probe.missing():
+        contenders.append("cache on")
+        arguments += ["-c", "cache on"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "latest.json").read_text())
     assert document["skipped"] == {}, document["skipped"]
+    # Every flow was answered before the load.
+    assert not [text for text in document["warnings"] if "no answer" in text]
     names = [entry["name"] for entry in document["workloads"]]
     assert names == ["udp_64b_1_sender", "udp_64b_2_senders"]
     for entry in document["workloads"]:
-        for contender in ("hyperplane-nat", "nft"):
+        for contender in contenders:
             assert entry["results"][contender]["median"] > 1000, entry
         assert entry["ratio_to_nft"] > 0
         assert entry["met"] is not None

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bench import cache_targets
 from bench.errors import BenchError
-from bench.report import document, host, page, plots, table
+from bench.report import document, host, overview, page, plots, table
+from bench.session import FULL
+from bench.workloads import latency, new_flows, scale, tcp, udp
 from tests.bench.figures import STARTED, add, built, measured
 
 
@@ -114,3 +117,62 @@ def test_host_is_read_from_what_linux_says() -> None:
     described = host.describe()
     assert described["processors"] >= 1
     assert set(described["tools"]) == {"iperf3", "nft", "pasta", "slirp4netns"}
+
+
+def test_what_the_flow_cache_has_to_reach_is_judged_beside() -> None:
+    found = measured(hyperplane_nat=[14.0], cache_on=[16.0], nft=[10.0], direct=[25.0])
+    add(found, "tcp_2_streams", hyperplane_nat=[10.0], cache_on=[9.0])
+    add(found, "latency_udp_p50", better=False, hyperplane_nat=[10.0], cache_on=[11.0])
+    first, second, third = built(found)["workloads"]
+    assert [(each["text"], each["met"]) for each in first["checks"]] == [
+        ("≥ 1.20 × nft", True),
+        ("cache on: ≥ 1.45 × nft", True),
+        ("cache on: ≥ 0.80 × direct", False),
+        ("cache on: ≥ 0.95 × cache off", True),
+    ]
+    assert [(each["text"], each["met"]) for each in second["checks"]] == [
+        ("cache on: ≥ 0.95 × cache off", False)
+    ]
+    assert [(each["text"], each["met"]) for each in third["checks"]] == [
+        ("cache on: ≤ 1.05 × cache off", False)
+    ]
+
+
+def test_workloads_with_a_target_of_the_flow_cache_are_there() -> None:
+    """By the names that they are declared with."""
+    declared = {each.name for each in udp.CASES} | {each.name for each in tcp.CASES}
+    declared |= {f"new_udp_flows_{word}" for word in new_flows.COUNTS}
+    declared |= {f"scale_{scale.word(count)}" for count in FULL.environments}
+    declared |= {
+        f"{prefix}_{part}"
+        for prefix in ("latency", *latency.GROUPS)
+        for part in latency.PARTS.values()
+    }
+    others = {"tcp_connect_request_close", "udp_1m_flows", "flood_tcp_full_rate_kept"}
+    assert cache_targets.TARGETS.keys() <= declared | others
+
+
+def test_the_page_opens_with_a_picture_of_all_ratios() -> None:
+    found = measured(hyperplane_nat=[14.0], cache_on=[20.0], nft=[10.0], direct=[40.0])
+    add(found, "latency_p50", better=False, hyperplane_nat=[1.0], nft=[2.0])
+    add(found, "alone", hyperplane_nat=[1.0])
+    made = built(found)
+    entry, latency_entry, _ = made["workloads"]
+    assert overview.ratio(entry, "cache on", "direct") == 0.5
+    assert overview.ratio(latency_entry, "hyperplane-nat", "nft") == 2
+    assert overview.ratio(latency_entry, "cache on", "nft") is None
+    assert len(overview.compared(made)) == 2
+    text = page.build(made, {})
+    assert text.index("<svg") < text.index("<table")
+    assert "cache on: 2.00" in text
+    assert "cache off: 2.00" in text
+    assert overview.draw(built(measured(hyperplane_nat=[1.0]))) == ""
+
+
+def test_what_is_in_process_comes_last() -> None:
+    found = measured("flow_table_hit_1m", hyperplane_nat=[1.0])
+    made = built(found)
+    made["workloads"][0]["group"] = "flow_table"
+    made["workloads"] += built(measured(nft=[1.0]))["workloads"]
+    names = [each["name"] for each in page.inner_last(made)["workloads"]]
+    assert names == ["udp_64b_1_sender", "flow_table_hit_1m"]

@@ -200,6 +200,7 @@ class Both:
         self.talks: list[Talk] = []
         self.hits: Counter[str] = Counter()
         self.black = False
+        self.begun = 0
 
     def send(
         self, talk: Talk, side: int, flags: int = ACK, payload: bytes = b"", whole: bool = True
@@ -227,6 +228,7 @@ class Both:
         place, address, far, port = KINDS[kind]
         talk = Talk(kind, tcp, place, ((address, next(self.ports)), (far, port)))
         self.talks = [*self.talks[-9:], talk]
+        self.begun += 1
         self.send(talk, 0, SYN, b"" if tcp else b"first")
         if talk.far is not None and tcp:
             self.send(talk, 1, SYNACK)
@@ -516,14 +518,34 @@ def test_a_successor_goes_on_with_each_kind(both: Both, kind: str) -> None:
     both.compare()
 
 
+CONVERSATIONS = 10_000
+
+
+def conversations(seed: int, hits: Counter[str]) -> int:
+    """How many there were in a run with and without, which does not differ."""
+    both = Both(seed)
+    try:
+        both.run(80)
+        hits += both.hits
+        return both.begun
+    finally:
+        both.close()
+
+
 @pytest.mark.parametrize("first", range(0, 100, 10))
 def test_with_and_without_are_the_same(first: int) -> None:
     hits: Counter[str] = Counter()
     for seed in range(first, first + 10):
-        both = Both(seed)
-        try:
-            both.run(80)
-            hits += both.hits
-        finally:
-            both.close()
+        conversations(seed, hits)
     assert sum(hits.values()) > 1000
+
+
+@pytest.mark.long
+def test_ten_thousand_conversations_are_the_same() -> None:
+    hits: Counter[str] = Counter()
+    begun, seed = 0, 1000
+    while begun < CONVERSATIONS:
+        begun += conversations(seed, hits)
+        seed += 1
+    assert hits.keys() >= KINDS.keys()
+    assert min(hits.values()) > 1000

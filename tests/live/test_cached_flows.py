@@ -289,3 +289,21 @@ def test_time_that_is_advanced_ends_an_idle_flow(launch: Launch) -> None:
         assert row is None or row["state"] == "HELD"
         assert cached(lab) == 0
     assert lab.verify() == []
+
+
+def test_a_cache_that_is_full_costs_nothing_but_hits(launch: Launch) -> None:
+    lab = launch(environments=2, toml=ON + "flow_cache_flows = 1\n")
+    with cached_udp(lab) as client, udp_socket(lab.environment(2)) as other:
+
+        def refused() -> bool:
+            for _ in range(EARNING):
+                exchange(other, b"no room")
+            return lab.counters()["flow_cache_full"] > 0
+
+        wait_until(refused, "a flow is refused")
+        frames = punted(lab)
+        for _ in range(EARNING):
+            exchange(client, b"as before")
+        assert punted(lab) - frames <= ARP_FRAMES
+        assert cached(lab) == 1
+    assert lab.verify() == []

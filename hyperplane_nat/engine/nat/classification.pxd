@@ -260,6 +260,9 @@ cdef inline bint may_come_from(const Nat* nat, const Packet* p) noexcept nogil:
 
 
 cdef inline int check_addresses(const Nat* nat, Packet* p) noexcept nogil:
+    """Whether a packet may go from here to there, and by whom; its ends tell, and there may be no frame
+    (`cache_ways`).
+    """
     cdef uint8_t kind = nat.attachments[p.link].kind
     if kind == ATTACHMENT_ENVIRONMENT:
         return check_from_inside(nat, p)
@@ -311,7 +314,9 @@ cdef inline int arrive_from_vpc(const Nat* nat, Packet* p) noexcept nogil:
 
 
 cdef inline int arrive(const Nat* nat, Packet* p) noexcept nogil:
-    """Find the attachment that a packet is at from here on; or why it may not be sent from its link."""
+    """Find the attachment that a packet is at from here on; or why it may not be sent from its link. Its
+    ends tell, and there may be no frame (`cache_ways`).
+    """
     cdef const Attachment* own = &nat.attachments[p.link]
     if own.kind == ATTACHMENT_ENVIRONMENT:
         return DROP_NONE if p.source == own.address else DROP_SOURCE_SPOOFED
