@@ -295,6 +295,22 @@ cdef inline void drop_frozen(Nat* nat, Packet* p, uint16_t number) noexcept nogi
     count_at(nat, number, A_DROPS, p.segments)
 
 
+cdef inline bint by_nat_gateway(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Whether a flow leaves by a NAT gateway; a public address that is a host's is its own gateway."""
+    cdef uint16_t gateway = nat.attachments[entry.responder].gateway
+    return gateway != 0 and gateway != entry.responder
+
+
+cdef inline void count_at_gateway(
+    Nat* nat, uint16_t responder, int side, uint64_t packets, uint64_t bytes
+) noexcept nogil:
+    """Count packets of a flow by a NAT gateway as those of its users, at the flow's responder."""
+    cdef uint64_t* counters = nat.records[responder].counters
+    cdef int counter = A_PACKETS_OUT_TO_SOURCE if side else A_PACKETS_IN_FROM_SOURCE
+    counters[counter] += packets
+    counters[counter + 1] += bytes
+
+
 cdef inline void count_at_hop(
     Nat* nat, uint32_t hop, const Packet* p
 ) noexcept nogil:
