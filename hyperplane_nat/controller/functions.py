@@ -89,8 +89,9 @@ class Functions:
         network: Network,
         connections: Callable[[Mapping[int, str]], Mapping[str, int]],
         clock: Callable[[], float] = time.time,
+        steps: Sequence[Step] = (),
     ) -> None:
-        """`connections` counts the flows of the interfaces that environments are attached to."""
+        """`connections` counts flows of environments' interfaces; `steps` follow the network."""
         self.region = region
         self.pool = pool
         self._config = config
@@ -111,6 +112,7 @@ class Functions:
             (self.published.former, self.published.drop),
             (region.deleting, network.remove_interfaces),
             (lambda: network.changed, network.follow),
+            *steps,
             (lambda: network.retired, network.release_numbers),
             (pool.missing, self.fill),
             (self.provisioning.missing, self.provisioning.start),
@@ -269,10 +271,7 @@ class Functions:
 
     def repeated(self, token: str | None, request: object) -> Mapping[str, Any] | None:
         """The answer that was given to this token before."""
-        if token is None:
-            return None
-        answer: Mapping[str, Any] | None = self._store.answer(token, request)
-        return answer
+        return None if token is None else self._store.answer(token, request)
 
     async def apply(
         self, config: Config, *, keep_used: bool, token: str | None, request: object

@@ -25,6 +25,7 @@ from hyperplane_nat.client import ADVANCE_SECONDS, VERIFY_SECONDS
 from hyperplane_nat.config.lab import Config, validated
 from hyperplane_nat.controller import aws, cleanup, flow_logs, record
 from hyperplane_nat.controller.clock import ClockAdvance
+from hyperplane_nat.controller.draining import DrainingAddresses
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import Event, EventLog, Kind
 from hyperplane_nat.controller.forwarder import equipment
@@ -168,6 +169,7 @@ class Service:
             self.punt,
             parts.resolver_program,
         )
+        draining = DrainingAddresses(self._region, self._unused)
         self.at_work = Functions(
             config,
             self._region,
@@ -176,6 +178,7 @@ class Service:
             self.network,
             self._connections,
             self._clock,
+            [(draining.drained, draining.release)],
         )
         """The functions at work, and the region behind them."""
         self.cold_starts = self.at_work.cold_starts
@@ -288,6 +291,9 @@ class Service:
 
     def _connections(self, attached: Mapping[int, str]) -> Mapping[str, int]:
         return {} if self._map is None else views.connections(self._map, attached)
+
+    def _unused(self, number: int) -> bool:
+        return self._map is not None and not self._map.interface_counters(number)["flows"]
 
     # --- what the metrics show ---
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperplane_nat.model.balancer_entities import (
@@ -14,6 +14,7 @@ from hyperplane_nat.model.balancer_entities import (
     TargetGroup,
 )
 from hyperplane_nat.model.balancer_resources import HealthCheck
+from hyperplane_nat.model.entities import NetworkInterface
 from hyperplane_nat.model.security_group import Compiler, HostPolicy
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import LoadBalancerState
@@ -174,27 +175,37 @@ class Nodes:
         tables = self._tables
         vpcs = {each.vpc_id for each in tables.load_balancers.values()}
         around = {vpc_id: Surroundings.of(tables, vpc_id) for vpc_id in vpcs}
-        found = {
-            node.interface_id: self._node(
-                compiler, _Place(balancer, node, around[balancer.vpc_id], tables.host_revision)
-            )
-            for balancer in tables.load_balancers.values()
-            if balancer.state is LoadBalancerState.ACTIVE
-            for node in balancer.nodes
-        }
+        routers = {vpc_id: tables.router_interface(vpc_id) for vpc_id in vpcs}
+        found: dict[str, WantedNode] = {}
+        for balancer in tables.load_balancers.values():
+            if balancer.state is not LoadBalancerState.ACTIVE:
+                continue
+            router = routers[balancer.vpc_id]
+            assert router is not None
+            listeners = tables.listeners_of(balancer.id)
+            groups = {
+                each.target_group_id: tables.target_groups[each.target_group_id]
+                for each in listeners
+            }
+            for node in balancer.nodes:
+                place = _Place(balancer, node, around[balancer.vpc_id], tables.host_revision)
+                made = self._node(compiler, place, router, listeners, groups)
+                found[node.interface_id] = made
         for gone in self._made.keys() - found:
             del self._made[gone], self._uses[gone]
         return tuple(found.values())
 
-    def _node(self, compiler: Compiler, place: _Place) -> WantedNode:
+    def _node(
+        self,
+        compiler: Compiler,
+        place: _Place,
+        router: NetworkInterface,
+        listeners: Sequence[Listener],
+        groups: Mapping[str, TargetGroup],
+    ) -> WantedNode:
         tables, key = self._tables, place.node.interface_id
         interface, vpc = tables.interfaces[key], tables.vpcs[place.balancer.vpc_id]
-        router = tables.router_interface(vpc.id)
-        assert router is not None
-        policy, listeners = compiler.node_policy(interface), tables.listeners_of(place.balancer.id)
-        groups = {
-            each.target_group_id: tables.target_groups[each.target_group_id] for each in listeners
-        }
+        policy = compiler.node_policy(interface)
         of = (place, interface, vpc, router, policy, listeners, groups)
         if (former := self._made.get(key)) is not None and former[0] == of:
             return former[1]

@@ -362,7 +362,7 @@ class Balancers:
             state = following(TARGET_STATES, target.state, TargetEvent.PASSED)
             return Target(target.id, target.port, state)
         if target.state in _UNHEALTHY:
-            return replace(target, reason=reason)
+            return target if target.reason == reason else replace(target, reason=reason)
         kept = group.attributes.unhealthy_draining_seconds
         event = TargetEvent.FAILED_KEEPING if kept else TargetEvent.FAILED
         state = following(TARGET_STATES, target.state, event)

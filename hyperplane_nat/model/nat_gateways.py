@@ -17,7 +17,7 @@ Codes and texts of failures: EC2 API, `NatGateway`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -271,7 +271,7 @@ class NatGateways:
             case NatGatewayState.PENDING:
                 self._serve(gateway)
             case NatGatewayState.AVAILABLE:
-                self._drained(gateway)
+                self._drained(gateway, draining(gateway))
             case NatGatewayState.DELETING:
                 self._end(gateway, NatGatewayEvent.DELETION_ENDED)
             case _:
@@ -290,9 +290,13 @@ class NatGateways:
         state = following(NAT_GATEWAY_STATES, gateway.state, NatGatewayEvent.CREATED)
         self._tables.put(replace(gateway, state=state, addresses=addresses, due=None))
 
-    def _drained(self, gateway: NatGateway) -> None:
+    def release(self, gateway: NatGateway, unused: Collection[IPv4Address]) -> None:
+        """Take away the addresses that are given up and have no flows any more."""
+        if going := draining(gateway).intersection(unused):
+            self._drained(gateway, going)
+
+    def _drained(self, gateway: NatGateway, going: Collection[IPv4Address]) -> None:
         interface = self._tables.interfaces[gateway.interface_id]
-        going = {each.address for each in gateway.addresses if each.due is not None}
         for each in gateway.addresses:
             if each.address in going and each.allocation_id:
                 self._gateways.unmap(self._tables.elastic_addresses[each.allocation_id])
@@ -301,7 +305,8 @@ class NatGateways:
         for number in set(interface.numbers) - {interface.number, *(each[0] for each in left)}:
             self._tables.put(RetiredNumber(number))
         kept = tuple(each for each in gateway.addresses if each.address not in going)
-        self._tables.put(replace(gateway, addresses=kept, due=None))
+        due = min((each.due for each in kept if each.due is not None), default=None)
+        self._tables.put(replace(gateway, addresses=kept, due=due))
 
     def _end(self, gateway: NatGateway, event: NatGatewayEvent) -> None:
         """It has nothing any more, and is described for a while."""
@@ -322,3 +327,8 @@ class NatGateways:
                 due=now + self._lifecycle.settings.scaled(seconds),
             )
         )
+
+
+def draining(gateway: NatGateway) -> set[IPv4Address]:
+    """The addresses of a gateway that are given up."""
+    return {each.address for each in gateway.addresses if each.due is not None}

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from typing import Any, Self
 
 from hyperplane_nat.model import provisioned
@@ -49,12 +50,18 @@ from hyperplane_nat.model.invocation import (
     wrong_state,
 )
 from hyperplane_nat.model.lifecycle import Lifecycle
+from hyperplane_nat.model.nat_gateways import draining
 from hyperplane_nat.model.planner import PlanLine, Planner
 from hyperplane_nat.model.private_link_entities import VpcEndpoint
 from hyperplane_nat.model.resources import Resources
 from hyperplane_nat.model.security_group import Compiler
 from hyperplane_nat.model.settings import LifecycleSettings
-from hyperplane_nat.model.states import EnvironmentState, FunctionState, InterfaceStatus
+from hyperplane_nat.model.states import (
+    EnvironmentState,
+    FunctionState,
+    InterfaceStatus,
+    NatGatewayState,
+)
 from hyperplane_nat.model.tables import Change, Tables
 from hyperplane_nat.model.wanted import Wanted, WantedInterface, interface_of, wanted_of
 
@@ -439,6 +446,31 @@ class Region:
             retired = self.tables.retired_hosts.get(number)
             if retired is not None:
                 self.tables.remove(retired)
+
+    # -- addresses of NAT gateways
+
+    def draining_addresses(self) -> dict[int, tuple[str, IPv4Address]]:
+        """
+        The addresses that are given up, with the ids of their gateways, by number. One that has no
+        flow any more is to be told to `addresses_unused`.
+        """
+        found = {}
+        for gateway in self.tables.nat_gateways.values():
+            if gateway.state is NatGatewayState.AVAILABLE and (going := draining(gateway)):
+                interface = self.tables.interfaces[gateway.interface_id]
+                for number, address in interface.secondary:
+                    if address in going:
+                        found[number] = (gateway.id, address)
+        return found
+
+    def addresses_unused(self, unused: Iterable[tuple[str, IPv4Address]]) -> None:
+        """These take no new flows and have none: they are released before their time."""
+        with self._command():
+            gateways = Changes(self._lifecycle, declared=False).nat_gateways
+            for gateway_id, address in unused:
+                gateway = self.tables.nat_gateways.get(gateway_id)
+                if gateway is not None and gateway.state is NatGatewayState.AVAILABLE:
+                    gateways.release(gateway, [address])
 
     # -- targets of load balancers
 

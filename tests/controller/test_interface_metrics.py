@@ -11,7 +11,7 @@ import pytest
 
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.engine import DropReason, Exhaustion
-from hyperplane_nat.engine.state.constants import INTERFACE_COUNTER_NAMES
+from hyperplane_nat.engine.state.constants import ATTACHMENT_COUNTER_NAMES
 from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.metrics.cloudwatch import (
     CLOUDWATCH,
@@ -44,7 +44,8 @@ class Map:
         return {"flows": sum(slots) * 10, "tcp_flows": sum(slots)}
 
     def interface_counters(self, number: int) -> Mapping[str, int]:
-        return {name: self.counts.get(number, Counter())[name] for name in INTERFACE_COUNTER_NAMES}
+        counts = self.counts.get(number, Counter())
+        return {name: counts[name] for name in ATTACHMENT_COUNTER_NAMES}
 
     def host_counters(self, number: int) -> Mapping[str, int]:
         return {}
@@ -102,6 +103,14 @@ def test_every_metric_of_every_interface(setting: Setting) -> None:
     assert set(figures) == {"eni-a", "eni-b"}
     for each in figures.values():
         assert list(each) == [metric.aws for metric in CLOUDWATCH]
+
+
+@pytest.mark.requirement("NATGW-metrics", profile="both")
+def test_connections_are_those_of_environments_and_its_own(setting: Setting) -> None:
+    assert setting.figure("ActiveConnectionCount") == 3
+    setting.map.counts = {0: Counter(tcp_flows=4, flows=9), 2: Counter(tcp_flows=1)}
+    assert setting.figure("ActiveConnectionCount") == 8
+    assert setting.figure("ActiveConnectionCount", "eni-b") == 3
 
 
 def test_addresses_of_an_interface_are_added_up(setting: Setting) -> None:

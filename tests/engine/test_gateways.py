@@ -312,7 +312,30 @@ def test_what_passes_is_counted_at_each_hop(scene: Scene) -> None:
         counters = scene.map.interface_counters(number)
         assert counters["packets_out_to_destination"] == 1, number
         assert counters["packets_in_from_destination"] == 1, number
-    assert scene.map.interface_counters(1)["packets_out_to_source"] == 1
+    for number in (1, 4):
+        counters = scene.map.interface_counters(number)
+        assert counters["packets_in_from_source"] == 1, number
+        assert counters["packets_out_to_source"] == 1, number
+        for way, back in (
+            ("in_from_source", "out_to_destination"),
+            ("out_to_source", "in_from_destination"),
+        ):
+            assert counters[f"bytes_{way}"] == counters[f"bytes_{back}"], number
+
+
+@pytest.mark.requirement("NATGW-metrics", profile="both")
+def test_flows_of_environments_and_hosts_are_counted_at_the_nat_gateway(scene: Scene) -> None:
+    scene.set_host(1, SECOND, route_table=gateways.ENVIRONMENTS_TABLE)
+    scene.from_environment()
+    scene.from_host(1)
+    # By the internet gateway: the NAT gateway has nothing of it.
+    scene.from_host()
+    counters = scene.map.interface_counters(6)
+    assert (counters["flows"], counters["tcp_flows"]) == (2, 0)
+    assert counters["packets_in_from_source"] == 2
+    scene.now = 10**7
+    scene.engine.expire(scene.now)
+    assert scene.map.interface_counters(6)["flows"] == 0
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["at once", "after another forwarder"])

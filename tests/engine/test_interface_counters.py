@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.engine import Action, Engine
-from hyperplane_nat.engine.state.constants import INTERFACE_COUNTER_NAMES
+from hyperplane_nat.engine.state.constants import ATTACHMENT_COUNTER_NAMES
 from tests.engine import scenario, traffic
 from tests.engine.compiled import SEED, EngineTarget, configured
 from tests.engine.scenario import INSIDE, OUTSIDE
@@ -28,7 +28,7 @@ def target() -> Iterator[EngineTarget]:
 def counted(target: EngineTarget, number: int) -> dict[str, int]:
     """The counters of an interface that are not 0."""
     found = target.map.interface_counters(number)
-    assert set(found) == set(INTERFACE_COUNTER_NAMES)
+    assert set(found) == set(ATTACHMENT_COUNTER_NAMES)
     return {name: value for name, value in found.items() if value}
 
 
@@ -56,7 +56,7 @@ def test_the_interfaces_together_have_what_the_gateway_has(target: EngineTarget)
         for port in range(4):
             target.engine.translate(traffic.datagram(slot, 5000 + port), INSIDE, slot, 0)
     target.engine.translate(traffic.answer(39999), OUTSIDE, 0, 0)
-    for name in INTERFACE_COUNTER_NAMES[:8]:
+    for name in ATTACHMENT_COUNTER_NAMES[:8]:
         total = sum(target.map.interface_counters(number)[name] for number in range(3))
         assert total == target.count(name), name
 

@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 import socket
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -234,4 +235,48 @@ def test_a_deleted_gateway_leaves_a_blackhole(lab: Lab) -> None:
     lab.client.patch("/v1/route-tables/private", {"replace_routes": [route]})
     wait_until(lambda: "blackhole" not in route_states(lab), "the new gateway is there")
     assert seen_by_site(lab, "worker") == made["PublicIp"]
+    assert lab.verify() == []
+
+
+@pytest.mark.requirement("NATGW-drain", profile="both")
+@pytest.mark.requirement("NATGW-metrics", profile="both")
+def test_an_address_is_gone_with_its_last_flow(launch: Launch) -> None:
+    lab = started(launch)
+    allocated: Any = lab.client.post("/v1/addresses", {})
+    lab.client.patch("/v1/nat-gateways/out", {"associate": [allocated["AllocationId"]]})
+    second = allocated["PublicIp"]
+
+    def gateway() -> dict[str, Any]:
+        (row,) = (row for row in lab.rows("nat-gateways") if row["NatGatewayName"] == "out")
+        return row
+
+    def public() -> set[str]:
+        return {each["PublicIp"] for each in gateway()["NatGatewayAddresses"]}
+
+    def of_interface() -> dict[str, Any]:
+        key = gateway()["NetworkInterfaceId"]
+        (row,) = (row for row in lab.rows("interfaces") if row["id"] == key)
+        return row
+
+    assert public() == {OUT, second}
+    # Nobody need accept them.
+    with namespace.call(internet(lab), socket.create_server, (SITE, ECHO_PORT)):
+        connections = [tcp_socket(where(lab, "worker", "shop")) for _ in range(16)]
+        try:
+            for connection in connections:
+                connection.connect((SITE, ECHO_PORT))
+            assert {row["nat_address"] for row in flows(lab)} == {OUT, second}
+            assert of_interface()["flows"] == len(connections)
+            asked = {"give_up": [second], "max_drain_seconds": 4000}
+            lab.client.patch("/v1/nat-gateways/out", asked)
+            lab.client.advance(30)
+            assert public() == {OUT, second}
+            linger = struct.pack("@ii", 1, 0)
+            for connection in connections:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        finally:
+            for connection in connections:
+                connection.close()
+        wait_until(lambda: public() == {OUT}, "the address is gone")
+    assert of_interface()["flows"] == 0
     assert lab.verify() == []

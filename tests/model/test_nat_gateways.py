@@ -263,6 +263,29 @@ def test_an_address_drains_and_is_gone(scene: Scene) -> None:
     assert [each.status for each in gateway(scene).addresses] == ["succeeded", "succeeded"]
 
 
+@pytest.mark.requirement("NATGW-drain", profile="both")
+def test_an_address_without_flows_is_gone_before_its_time(scene: Scene) -> None:
+    three = replace(OUT, public=False, addresses=3)
+    scene.apply(declared(three))
+    available(scene)
+    _, one, other = (str(each.address) for each in gateway(scene).addresses)
+    assert scene.region.draining_addresses() == {}
+    do(scene, "give_up_nat_gateway_addresses", "out", [one, other])
+    draining = scene.region.draining_addresses()
+    assert [str(each) for _, each in draining.values()] == [one, other]
+    number = next(iter(draining))
+    scene.region.addresses_unused([draining[number]])
+    assert len(gateway(scene).addresses) == 2
+    assert scene.region.retired_numbers() == [number]
+    # Told again, or of what is not given up: nothing happens.
+    kept = (gateway(scene).id, gateway(scene).addresses[0].address)
+    scene.region.addresses_unused([draining[number], kept, ("nat-gone", kept[1])])
+    assert len(gateway(scene).addresses) == 2
+    scene.pass_seconds(350)
+    assert len(gateway(scene).addresses) == 1
+    assert scene.region.draining_addresses() == {}
+
+
 @pytest.mark.requirement("NATGW-addresses", profile="both")
 @pytest.mark.requirement("NATGW-address-status", profile="both")
 def test_a_private_one_has_up_to_eight_addresses(scene: Scene) -> None:

@@ -143,7 +143,7 @@ class InterfaceMetrics:
         for name, values in counters.items():
             rates = [each[name] for each in averages if name in each]
             own = {
-                "ActiveConnectionCount": active.get(name, 0),
+                "ActiveConnectionCount": active.get(name, 0) + values["tcp_flows"],
                 "PeakBytesPerSecond": max((rate[0] for rate in rates), default=0.0),
                 "PeakPacketsPerSecond": max((rate[1] for rate in rates), default=0.0),
             }

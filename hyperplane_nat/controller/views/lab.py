@@ -329,8 +329,11 @@ def interfaces(
                 "secondary_numbers": row["SecondaryNumbers"],
                 "mac": macs.get(row["Link"]),
                 "environments": row["Environments"],
-                "flows": flows.get(row["NetworkInterfaceId"], 0),
-                **_passed(state_map, row["Number"], *row["SecondaryNumbers"]),
+                **_passed(
+                    state_map,
+                    flows.get(row["NetworkInterfaceId"], 0),
+                    *(row["Number"], *row["SecondaryNumbers"]),
+                ),
                 "ports_limit": ports_limit or None,
                 "id": row["NetworkInterfaceId"] if made else None,
                 "kind": row["Kind"],
@@ -358,13 +361,16 @@ def connections(
     return {name: state_map.slot_sums(numbers)[counter] for name, numbers in slots.items()}
 
 
-def _passed(state_map: MapReader, *numbers: int) -> dict[str, Any]:
-    """What passed an interface that has these numbers, and the ports that each of them has."""
+def _passed(state_map: MapReader, of_environments: int, *numbers: int) -> dict[str, Any]:
+    """What passed an interface that has these numbers, and the ports that each of them has; its
+    flows, with those of its environments.
+    """
     counters = [state_map.interface_counters(number) for number in numbers]
     totals = Counter[str]()
     for each in counters:
         totals.update(each)
     return {
+        "flows": of_environments + totals["flows"],
         **_on_the_vpcs_side(totals),
         "ports": [each.get("ports", 0) for each in counters],
         "port_allocation_errors": totals["port_allocation_errors"],

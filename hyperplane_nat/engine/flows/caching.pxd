@@ -53,6 +53,7 @@ from hyperplane_nat.engine.flows.counting cimport (
     Amount,
     count_arrival,
     count_at_balancer,
+    count_at_gateway,
     count_at_hop,
     count_departure,
 )
@@ -358,6 +359,7 @@ cdef inline void count_hits(
         count_at_balancer(nat, extension, side, amount)
     else:
         count_at_hop(nat, hop_of(entry, extension), side, amount)
+        count_at_gateway(nat, entry, side, amount)
 
 
 cdef inline int cache_take(Nat* nat, uint32_t number) noexcept nogil:

@@ -12,8 +12,8 @@ at itself when it has passed. So is what the flow cache's program has forwarded,
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat
-from hyperplane_nat.engine.state.layout cimport Extension
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, unlikely
+from hyperplane_nat.engine.state.layout cimport Entry, Extension
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 
 # Packets, and their bytes of IP: a super-frame is its segments.
@@ -97,6 +97,27 @@ cdef inline void count_departure(
         else:
             count_passage(nat, UNATTACHED, C_PACKETS_OUT_TO_SOURCE, 0, amount)
     count_sent(nat, link, amount)
+
+
+cdef inline bint by_nat_gateway(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Whether a flow leaves by a NAT gateway; a public address that is a host's is its own gateway."""
+    cdef uint16_t gateway = nat.attachments[entry.responder].gateway
+    return gateway != 0 and gateway != entry.responder
+
+
+cdef inline void count_at_gateway(
+    Nat* nat, const Entry* entry, int side, Amount amount
+) noexcept nogil:
+    """Count what has passed by a flow as what its NAT gateway has from its users or sends them, if it has
+    one: at the flow's responder.
+    """
+    if unlikely(by_nat_gateway(nat, entry)):
+        count_amount(
+            nat,
+            entry.responder,
+            A_PACKETS_OUT_TO_SOURCE if side else A_PACKETS_IN_FROM_SOURCE,
+            amount,
+        )
 
 
 cdef inline void count_at_hop(Nat* nat, uint32_t hop, int side, Amount amount) noexcept nogil:

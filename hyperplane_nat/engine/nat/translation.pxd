@@ -20,7 +20,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_meet, cache_passed
-from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_hop
+from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_gateway, count_at_hop
 from hyperplane_nat.engine.flows.entries cimport entrance_of, node_of
 from hyperplane_nat.engine.flows.flow_records cimport note_refusal
 from hyperplane_nat.engine.flows.flow_table cimport (
@@ -266,6 +266,13 @@ cdef inline uint32_t mapping_let_in(Nat* nat, Packet* p, uint64_t now) noexcept 
     return NIL
 
 
+cdef inline void send_one(Nat* nat, Packet* p, const Entry* entry) noexcept nogil:
+    """Send a packet, translated as it is, and count it where its flow has a NAT gateway."""
+    send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
+    if p.action != ACTION_DROP:
+        count_at_gateway(nat, entry, p.side, amount_of(p))
+
+
 cdef inline void rewrite_and_send(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
     """Translate and send a packet of a flow with DESTINATION: a host's own, or one that is counted at an
     interface address besides.
@@ -275,7 +282,7 @@ cdef inline void rewrite_and_send(Nat* nat, Packet* p, uint32_t flow) noexcept n
     if unlikely(is_balanced(entry, &nat.table.extensions[flow])):
         send_balanced(nat, p, flow)
         return
-    send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
+    send_one(nat, p, entry)
     if p.action != ACTION_DROP:
         count_at_hop(nat, hop_of(entry, &nat.table.extensions[flow]), p.side, amount_of(p))
 
@@ -324,7 +331,7 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         translate_flow(nat, &second, now)
         judge(p, &second)
     else:
-        send(nat, p, entry.originator if p.side else leaves_by(nat, p, entry))
+        send_one(nat, p, entry)
 
 
 cdef inline bint fragment_turn(Nat* nat, Packet* p, uint32_t context) noexcept nogil:

@@ -59,7 +59,6 @@ from hyperplane_nat.engine.state.constants import (
     ATTACHMENT_COUNTER_NAMES,
     COUNTERS_MAX,
     EXHAUSTIONS,
-    INTERFACE_COUNTER_NAMES,
     LAYOUT_VERSION,
     NODE_COUNTER_NAMES,
     counter_names,
@@ -479,14 +478,14 @@ class StateMap:
         return find_flows(self.memory, keys)
 
     def interface_counters(self, number: int) -> dict[str, int]:
-        """What passed one interface number, by name, since its address has it.
+        """What passed one interface number, by name, since its address has it; and its flows, but
+        for those of environments, which are theirs.
 
         What passed an address of a NAT gateway is what passed the public one that stands for it.
         """
         if not 0 <= number < self.interfaces_max:
             raise IndexError(f"interface {number}: the map has {self.interfaces_max}")
-        counters = self._attachment(self.slots_max + number)[0]
-        return {name: counters[name] for name in INTERFACE_COUNTER_NAMES}
+        return self._attachment(self.slots_max + number)[0]
 
     def node_counters(self, number: int) -> dict[str, int]:
         """What passed a load balancer's node, by the interface number of its first address.
