@@ -16,7 +16,7 @@ from pathlib import Path
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import NOTES, LabLock, LabPaths
+from hyperplane_nat.controller.paths import NOTES, OF_AWS, STACKS, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
@@ -106,7 +106,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
         # The region and what is kept of it are another matter: `remove_region`.
-        kept = (paths.log.name, paths.region_file.name, NOTES)
+        kept = (paths.log.name, paths.region_file.name, NOTES, STACKS)
         if path == paths.pid_file or path.name.startswith(kept):
             continue
         with contextlib.suppress(FileNotFoundError):
@@ -185,7 +185,8 @@ def remove_region(paths: LabPaths) -> list[str]:
     _remove_code(paths)
     for path in paths.directory.glob(f"{paths.region_file.name}*"):
         path.unlink()
-    (paths.directory / NOTES).unlink(missing_ok=True)
+    for path in paths.directory.glob(f"{OF_AWS}*"):
+        path.unlink(missing_ok=True)
     return removed
 
 
@@ -206,8 +207,7 @@ def _state_files(paths: LabPaths) -> list[Path]:
 def _files(paths: LabPaths) -> list[Path]:
     """The files in the lab's directory: only names that a controller or an endpoint makes."""
     patterns = (
-        NOTES,
-        "aws.new",
+        f"{OF_AWS}*",
         "control.sock",
         "control.sock.new",
         "controller.*",

@@ -58,7 +58,7 @@ def test_what_is_done_is_an_operation_of_the_service_with_its_parameters() -> No
         ("sts", "GetCallerIdentity", Treatment.REAL),
         ("sts", "AssumeRole", Treatment.RECORDED),
         ("logs", "CreateLogGroup", Treatment.RECORDED),
-        ("cloudformation", "CreateStack", Treatment.RECORDED),
+        ("cloudformation", "CreateStack", Treatment.REAL),
         ("cloudformation", "CreateStackSet", Treatment.REFUSED),
         ("rds", "CreateDBInstance", Treatment.REFUSED),
     ],
