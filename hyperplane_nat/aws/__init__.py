@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An AWS endpoint for a running lab: what SDKs ask of EC2 and Lambda becomes what moves packets.
+"""An AWS endpoint for a running lab: what SDKs ask of AWS becomes what moves packets.
 
 Theory of operation
 -------------------

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from hyperplane_nat.aws.errors import AwsError, missing, of_region, unsupported
+from hyperplane_nat.aws.figures import Kept
 from hyperplane_nat.aws.notes import Notes
-from hyperplane_nat.client import Client, ClientError, UnixConnection
+from hyperplane_nat.client import Client, ClientError, NotRunningError, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
 
 Params = Mapping[str, Any]
@@ -25,6 +27,9 @@ Row = dict[str, Any]
 
 ALWAYS = frozenset({"ClientToken", "DryRun", "Filter", "Filters", "MaxResults", "NextToken"})
 """Parameters that every operation may have."""
+
+AWAY_PAUSE = 0.2
+"""Seconds between two looks for a controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,8 @@ class Lab:
     """Name of the region, "us-east-1"."""
     account: str
     """Id of the account of access keys that name none."""
+    kept: Kept = field(default_factory=Kept)
+    """Figures for CloudWatch."""
 
 
 @dataclass(slots=True)
@@ -121,6 +128,8 @@ class Call:
     """What is done in the region, by service and operation: for those that need others."""
     token: str = ""
     """By which its commands are known: the same ones again, in this order, are not done again."""
+    patience: float = 0.0
+    """Seconds that another operation waits for a controller that is away."""
     _commands: int = 0
     _lists: dict[str, list[Row]] = field(default_factory=dict)
 
@@ -133,7 +142,7 @@ class Call:
 
     def fresh(self, token: str = "") -> Call:
         """The same account's, which knows nothing yet: what it is asked is as it is now."""
-        return Call(self.lab, self.account, self.operations, token)
+        return Call(self.lab, self.account, self.operations, token, self.patience)
 
     def rows(self, path: str) -> list[Row]:
         """A list of the control API; asked for once, until something is changed."""
@@ -200,10 +209,19 @@ class Call:
         found = self.operations.get(service, {}).get(name)
         if found is None:
             raise unsupported(f"The operation {name} is not emulated.")
-        try:
-            return found.run(self, params) or {}
-        except ClientError as error:
-            raise of_region(error, service, name, params) from None
+        deadline = time.monotonic() + self.patience
+        while True:
+            commands = self._commands
+            try:
+                return found.run(self, params) or {}
+            except NotRunningError as error:
+                if time.monotonic() > deadline:
+                    raise of_region(error, service, name, params) from None
+                # Asked again under the same tokens, what was done meanwhile is not done twice.
+                self._commands = commands
+                time.sleep(AWAY_PAUSE)
+            except ClientError as error:
+                raise of_region(error, service, name, params) from None
 
     def owner(self) -> str:
         """The account's id, for a command; an account that there is not yet is made."""

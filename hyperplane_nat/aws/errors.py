@@ -46,6 +46,14 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "DeleteRouteTable": {
         "DependencyViolation": f"The routeTable '{{RouteTableId}}' {_DEPENDENT}",
     },
+    "CreateListener": {
+        "DuplicateListener": "A listener already exists on this port for this load balancer "
+        "'{LoadBalancerArn}'",
+    },
+    "DeleteTargetGroup": {
+        "ResourceInUse": "Target group '{TargetGroupArn}' is currently in use by a listener or a "
+        "rule",
+    },
     "DeleteSecurityGroup": {
         "DependencyViolation": "resource {GroupId} has a dependent object",
     },
@@ -56,11 +64,22 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
 }
 """By operation and code, with the parameters of the request in braces."""
 
-EC2_CODES: Mapping[str, str] = {
-    "InvalidParameterValueException": "InvalidParameterValue",
-    "InvalidRequestContentException": "InvalidParameterValue",
+CODES: Mapping[str, Mapping[str, str]] = {
+    "ec2": {
+        "InvalidParameterValueException": "InvalidParameterValue",
+        "InvalidRequestContentException": "InvalidParameterValue",
+    },
+    "elbv2": {
+        "InvalidParameterValueException": "ValidationError",
+        "InvalidRequestContentException": "ValidationError",
+    },
 }
-"""What the control API calls by Lambda's names, whatever a request is about."""
+"""What the control API calls by Lambda's names, whatever a request is about; by service."""
+
+
+ABSENT: Mapping[str, str] = {"elbv2": "ServiceUnavailable", "lambda": "ServiceException"}
+"""What services say when they are not there, where it is not EC2's `Unavailable` ("CommonErrors" of
+each API)."""
 
 
 class AwsError(ServiceException):
@@ -89,11 +108,11 @@ def of_region(
     if not isinstance(error, ApiError) or not error.code[:1].isupper():
         if isinstance(error, NotRunningError):
             # Its own text looks at all that stands of the lab, which is changing just then.
-            code = "ServiceException" if service == "lambda" else "Unavailable"
+            code = ABSENT.get(service, "Unavailable")
             return AwsError(code, f"no controller of lab {error.lab!r} answers", 503)
         code = "ServiceException" if service == "lambda" else "InternalError"
         return AwsError(code, str(error), 500)
-    code = EC2_CODES.get(error.code, error.code) if service == "ec2" else error.code
+    code = CODES.get(service, {}).get(error.code, error.code)
     known = TEXTS.get(operation, {}).get(code)
     if known is not None:
         return AwsError(code, known.format_map(defaultdict(str, params)))

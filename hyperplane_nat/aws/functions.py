@@ -119,16 +119,16 @@ def get_function_configuration(call: Call, params: Params) -> Row:
 
 def list_functions(call: Call, params: Params) -> Row:
     """ListFunctions, and with `FunctionVersion` ALL their versions."""
-    rows = _own(call, FUNCTIONS)
+    rows = own(call, FUNCTIONS)
     if params.get("FunctionVersion") == "ALL":
-        rows = [*rows, *_own(call, VERSIONS)]
+        rows = [*rows, *own(call, VERSIONS)]
     return _page(params, "Functions", [_function(call, row) for row in rows])
 
 
 def list_versions_by_function(call: Call, params: Params) -> Row:
     """ListVersionsByFunction: ResourceNotFoundException."""
     found = _find(call, params)
-    rows = [row for row in _own(call, VERSIONS) if row["FunctionName"] == found["FunctionName"]]
+    rows = [row for row in own(call, VERSIONS) if row["FunctionName"] == found["FunctionName"]]
     return _page(params, "Versions", [_function(call, row) for row in (found, *rows)])
 
 
@@ -186,12 +186,13 @@ def _name(call: Call, params: Params) -> tuple[str, str]:
     return found["name"], "" if qualifier == LATEST else qualifier
 
 
-def _own(call: Call, path: str) -> list[Row]:
+def own(call: Call, path: str) -> list[Row]:
+    """Functions, or versions of them, of the account."""
     return [row for row in call.rows(path) if row["Account"] == call.account]
 
 
 def _require(call: Call, name: str) -> Row:
-    for row in _own(call, FUNCTIONS):
+    for row in own(call, FUNCTIONS):
         if row["FunctionName"] == name:
             return row
     raise AwsError("ResourceNotFoundException", f"Function not found: {_arn(call, name)}")
@@ -205,7 +206,7 @@ def _find(call: Call, params: Params) -> Row:
         return found
     aliases = {each["Name"]: each["FunctionVersion"] for each in found["Aliases"]}
     version = aliases.get(qualifier, qualifier)
-    for row in (found, *_own(call, VERSIONS)):
+    for row in (found, *own(call, VERSIONS)):
         if (row["FunctionName"], row["Version"]) == (name, version):
             return row
     raise AwsError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network interfaces: those of Lambda, of NAT gateways and of hosts."""
+"""Network interfaces: those of Lambda, of NAT gateways, load balancers and hosts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ INTERFACE_TYPES: Mapping[str, str] = {
     "hyperplane": "lambda",
     "per-environment": "lambda",
     "nat-gateway": "nat_gateway",
+    "load-balancer": "network_load_balancer",
 }
 """EC2's `InterfaceType` by the region's kinds; the other kinds are none of EC2's."""
 

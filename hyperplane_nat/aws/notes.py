@@ -88,11 +88,16 @@ class Notes(Kept):
         found: dict[str, str] = self.of(key).get("Tags", {})
         return found
 
+    def having(self, name: str) -> Iterator[tuple[str, Note]]:
+        """All notes that have something of this name."""
+        for key, note in self.all().items():
+            if note.get(name):
+                yield key, note
+
     def tagged(self) -> Iterator[tuple[str, dict[str, str]]]:
         """All resources that have tags."""
-        for key, note in self.all().items():
-            if note.get("Tags"):
-                yield key, note["Tags"]
+        for key, note in self.having("Tags"):
+            yield key, note["Tags"]
 
     def put(self, key: str, values: Mapping[str, Any]) -> None:
         """Add to what is kept of a resource."""

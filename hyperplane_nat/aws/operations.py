@@ -17,12 +17,17 @@ from moto.core.utils import camelcase_to_underscores, get_service_model, method_
 
 from hyperplane_nat.aws import (
     addresses,
+    elb,
     functions,
+    instances,
     interfaces,
+    load_balancers,
+    metrics,
     routes,
     security_groups,
     stacks,
     tags,
+    target_groups,
     vpcs,
 )
 from hyperplane_nat.aws.call import Call, Operation, Params, Row, operation
@@ -56,7 +61,14 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
         **routes.OPERATIONS,
         **addresses.OPERATIONS,
         **interfaces.OPERATIONS,
+        **instances.OPERATIONS,
         **tags.OPERATIONS,
+    },
+    "cloudwatch": metrics.OPERATIONS,
+    "elbv2": {
+        **load_balancers.OPERATIONS,
+        **target_groups.OPERATIONS,
+        **elb.OPERATIONS,
     },
     "lambda": functions.OPERATIONS,
     "sts": {"GetCallerIdentity": operation(get_caller_identity)},

@@ -51,7 +51,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from hyperplane_nat.aws import functions, operations, stack_threads
+from hyperplane_nat.aws import functions, metrics, operations, stack_threads
 from hyperplane_nat.aws.call import Call, Lab
 from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
 from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
@@ -140,6 +140,8 @@ class Application:
             if kind is Treatment.RECORDED:
                 return self._moto(request, account)
             params = _params(request, model, where)
+            if service == "cloudwatch" and not metrics.of_the_lab(name, params):
+                return self._moto(request, account)
             result = operations.REAL[service][name].run(call, params)
             return _result(model, request, result)
         except AwsError as error:

@@ -25,6 +25,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from hyperplane_nat.aws import templates
@@ -54,6 +55,9 @@ to go ("Giving Lambda functions access to resources in an Amazon VPC")."""
 WAIT_SECONDS_MIN = 30.0
 """The same on the clock of this host, however the lab's runs."""
 
+AWAY_SECONDS = 60.0
+"""How long a controller may be away before what it is asked has failed."""
+
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between rounds that move nothing, the last one again and again."""
 
@@ -78,11 +82,14 @@ class Stack:
     """A stack's record and the work on it, by one thread at a time."""
 
     def __init__(self, call: Call, record: Row) -> None:
-        self._call = call
+        self._call = call.fresh()
+        self._call.patience = AWAY_SECONDS
         self.record = record
-        config: Any = call.lab.client.get("/v1/config")
-        scale = float(config["lifecycle"]["time_scale"])
-        self._patience = max(WAIT_SECONDS / scale, WAIT_SECONDS_MIN)
+
+    @cached_property
+    def _patience(self) -> float:
+        config: Any = self._call.lab.client.get("/v1/config")
+        return max(WAIT_SECONDS / float(config["lifecycle"]["time_scale"]), WAIT_SECONDS_MIN)
 
     @property
     def call(self) -> Call:

@@ -11,6 +11,9 @@ from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption
 from hyperplane_nat.cli.tables import Column, Table
 
+_AWS = "AWS/endpoint"
+"""AWS's endpoint among the services of a lab."""
+
 
 def status(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
     """Show what is up: processes, flows, drops."""
@@ -50,8 +53,16 @@ def status_table(answer: dict[str, Any]) -> Table:
     )
     if ahead := answer.get("clock_offset_seconds"):
         grid.add_row("clock", f"{common.duration(ahead)} ahead of the host's")
+    if endpoint := answer.get("aws_endpoint"):
+        grid.add_row("AWS", _aws(endpoint, answer["services"].get(_AWS)))
     grid.add_row("metrics", common.metrics(answer))
     return grid
+
+
+def _aws(endpoint: str, process: dict[str, Any] | None) -> str:
+    if process is None or not process["up"]:
+        return f"{endpoint}, not running"
+    return f"{endpoint}, restarts {process['restarts']}"
 
 
 def _privileges(processes: dict[str, dict[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from hyperplane_nat.cli import common
 from hyperplane_nat.cli.checks import Check, Outcome, bad, good
 from hyperplane_nat.client import Client, ClientError, NotRunningError
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import flow_logs
+from hyperplane_nat.controller import aws, flow_logs
 from hyperplane_nat.controller.forwarder.supervisor import SILENT_SECONDS
 from hyperplane_nat.controller.network.punt import LOOKS
 from hyperplane_nat.controller.network.reconcile import lab_spec
@@ -166,7 +166,8 @@ def processes(paths: LabPaths, config: Config, up: str) -> Iterator[Check]:
         found = "none waits: the next change of forwarders takes longer"
         yield Check("standby", Outcome.NOTED, found, again)
     wanted = [(vpc.name, service.name) for vpc in config.vpc for service in vpc.service]
-    wanted += [(spec.vpc, spec.name) for spec in flow_logs.writer_specs(config)]
+    kept = flow_logs.writer_specs(config) + aws.endpoint_specs(config)
+    wanted += [(spec.vpc, spec.name) for spec in kept]
     dead = [
         f"{vpc}/{name}"
         for vpc, name in wanted

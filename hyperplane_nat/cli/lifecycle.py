@@ -161,6 +161,7 @@ def summary(config: Config, status: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"lab {lab} is up: {what}",
+            *([f"AWS: {endpoint}"] if (endpoint := status.get("aws_endpoint")) else []),
             f"metrics: {common.metrics(status)}",
             common.with_lab(f"try: hyperplane-nat {example}", lab),
         )

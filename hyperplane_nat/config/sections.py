@@ -259,6 +259,18 @@ class Forwarder(Section):
             )
 
 
+class Aws(Section):
+    """AWS's APIs for SDKs on this host. docs/aws.md tells more."""
+
+    port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of 127.0.0.1 on which AWS's APIs are served as long as the lab is up; "
+        "left out: on none. It takes the extra `hyperplane-nat[aws]`.",
+    )
+
+
 class Metrics(Section):
     """The Prometheus endpoint."""
 

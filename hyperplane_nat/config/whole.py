@@ -26,6 +26,7 @@ from hyperplane_nat.config.resources import (
 )
 from hyperplane_nat.config.sections import (
     INTERFACES_MAX,
+    Aws,
     Environment,
     Forwarder,
     Lab,
@@ -96,6 +97,7 @@ class Whole(Section):
     dns: Dns = Field(default_factory=Dns)
     flow_logs: FlowLogs = Field(default_factory=FlowLogs)
     metrics: Metrics = Field(default_factory=Metrics)
+    aws: Aws = Field(default_factory=Aws)
 
     @property
     def runtime_directory(self) -> Path:

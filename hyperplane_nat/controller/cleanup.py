@@ -16,7 +16,7 @@ from pathlib import Path
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import NOTES, OF_AWS, STACKS, LabLock, LabPaths
+from hyperplane_nat.controller.paths import NOTES, STACKS, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
@@ -185,8 +185,8 @@ def remove_region(paths: LabPaths) -> list[str]:
     _remove_code(paths)
     for path in paths.directory.glob(f"{paths.region_file.name}*"):
         path.unlink()
-    for path in paths.directory.glob(f"{OF_AWS}*"):
-        path.unlink(missing_ok=True)
+    for name in (NOTES, STACKS):
+        (paths.directory / name).unlink(missing_ok=True)
     return removed
 
 
@@ -207,7 +207,10 @@ def _state_files(paths: LabPaths) -> list[Path]:
 def _files(paths: LabPaths) -> list[Path]:
     """The files in the lab's directory: only names that a controller or an endpoint makes."""
     patterns = (
-        f"{OF_AWS}*",
+        NOTES,
+        STACKS,
+        "aws.new",
+        "aws.stacks.new",
         "control.sock",
         "control.sock.new",
         "controller.*",

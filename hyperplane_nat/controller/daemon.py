@@ -35,7 +35,7 @@ from collections.abc import Awaitable, Sequence
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.connections import raise_file_limit
-from hyperplane_nat.controller import cleanup, flow_logs, handlers, logs, record
+from hyperplane_nat.controller import aws, cleanup, flow_logs, handlers, logs, record
 from hyperplane_nat.controller.api import connections, endpoint
 from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.claim import Claim
@@ -217,6 +217,7 @@ class Daemon:
                 f"{error.strerror} (choose another directory)"
             ) from None
         flow_logs.make_directory(self._config)
+        aws.refuse_missing(self._config)
 
     def _open_region(self) -> None:
         """The region that a killed controller of this very lab left, or a new one."""

@@ -25,9 +25,6 @@ NOTES = "aws.json"
 STACKS = "aws.stacks.json"
 """Its stacks, beside that."""
 
-OF_AWS = "aws."
-"""How the names of the endpoint's files begin."""
-
 _LOCKS = Path("/proc/locks")
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from hyperplane_nat import metrics
 from hyperplane_nat.client import ADVANCE_SECONDS, VERIFY_SECONDS
 from hyperplane_nat.config.lab import Config, validated
-from hyperplane_nat.controller import cleanup, flow_logs, record
+from hyperplane_nat.controller import aws, cleanup, flow_logs, record
 from hyperplane_nat.controller.clock import ClockAdvance
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.events import Event, EventLog, Kind
@@ -328,6 +328,7 @@ class Service:
             "metrics_url": self.metrics_url,
             "metrics_port_passed_over": self.metrics_port_passed_over,
             "lambda_endpoint": None if endpoint is None else endpoint.url,
+            "aws_endpoint": aws.url(self._config),
             "clock_offset_seconds": self._advance.offset_ms / 1000,
         }
 

@@ -15,16 +15,40 @@ from hyperplane_nat.aws.errors import TEXTS, of_region, without_remedy
 from hyperplane_nat.aws.operations import REAL
 from hyperplane_nat.client import ApiError, NotRunningError
 from tests.aws.support import Endpoint, Scene, launched, refusal, scene
+from tests.aws.test_load_balancers import balancer, forward, group
 
 DATA = tomllib.loads((Path(__file__).parent / "errors.toml").read_text(encoding="utf-8"))
+STATE = ("vpcs", "subnets", "groups", "load_balancers", "listeners", "target_groups", "hosts")
 ERRORS: list[dict[str, Any]] = DATA["error"]
 
 
 @pytest.fixture(scope="module")
-def known() -> Iterator[tuple[Endpoint, Scene]]:
-    """A region with everything; no wrong call changes any of it."""
+def known() -> Iterator[tuple[Endpoint, dict[str, str]]]:
+    """A region with everything, and its ids by their names; no wrong call changes any of it."""
     with launched() as endpoint:
-        yield endpoint, scene(endpoint)
+        found = scene(endpoint)
+        yield endpoint, {**asdict(found), **balanced(endpoint, found)}
+
+
+def balanced(endpoint: Endpoint, found: Scene) -> dict[str, str]:
+    """ARNs of two load balancers and of what the first has."""
+    arns = {
+        "balancer": balancer(endpoint, found),
+        "second_balancer": balancer(endpoint, found, "second"),
+        "targets": group(endpoint, found),
+        "other_targets": group(endpoint, found, "other"),
+        "addresses": group(endpoint, found, "addresses", TargetType="ip"),
+    }
+    made = [
+        endpoint.client("elbv2").create_listener(
+            LoadBalancerArn=arns["balancer"],
+            Protocol="TCP",
+            Port=port,
+            DefaultActions=forward(arns["targets"]),
+        )["Listeners"][0]["ListenerArn"]
+        for port in (80, 81)
+    ]
+    return {**arns, "listener": made[0]}
 
 
 def filled(value: Any, words: dict[str, str]) -> Any:
@@ -43,10 +67,9 @@ def filled(value: Any, words: dict[str, str]) -> Any:
     "row", ERRORS, ids=[f"{row['operation']}-{row['code']}-{n}" for n, row in enumerate(ERRORS)]
 )
 def test_a_wrong_call_is_answered_as_by_aws(
-    known: tuple[Endpoint, Scene], row: dict[str, Any]
+    known: tuple[Endpoint, dict[str, str]], row: dict[str, Any]
 ) -> None:
-    endpoint, found = known
-    words = asdict(found)
+    endpoint, words = known
     before = state(endpoint)
     work = getattr(endpoint.client(row["service"]), row["operation"])
     assert refusal(work, **filled(row["params"], words)) == (
@@ -59,16 +82,16 @@ def test_a_wrong_call_is_answered_as_by_aws(
 
 def state(endpoint: Endpoint) -> object:
     tables = endpoint.region.region.tables
-    return {name: dict(getattr(tables, name)) for name in ("vpcs", "subnets", "groups")}
+    return {name: dict(getattr(tables, name)) for name in STATE}
 
 
 def test_the_data_has_many_codes_and_a_source_of_each() -> None:
-    assert len({row["code"] for row in ERRORS}) >= 15
+    assert len({row["code"] for row in ERRORS}) >= 30
     assert all(row["source"].startswith("https://") for row in ERRORS)
 
 
 def test_texts_are_of_operations_that_are_done() -> None:
-    assert set(TEXTS) <= set(REAL["ec2"])
+    assert set(TEXTS) <= {name for table in REAL.values() for name in table}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +118,12 @@ def test_what_is_no_refusal_of_the_region_is_the_services_own_error() -> None:
             ApiError(400, "InvalidParameterValueException", "no"),
             "ec2",
             "InvalidParameterValue",
+            None,
+        ),
+        (
+            ApiError(400, "InvalidParameterValueException", "no"),
+            "elbv2",
+            "ValidationError",
             None,
         ),
     ):

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from hyperplane_nat.aws import stack_threads
 from hyperplane_nat.aws.call import Call
 from hyperplane_nat.aws.operations import REAL
+from hyperplane_nat.client import Client
 from tests.aws.stack_support import (
     LOG_GROUP,
     NETWORK,
@@ -24,7 +28,8 @@ from tests.aws.stack_support import (
     changed,
     everything,
 )
-from tests.aws.support import OTHER, Endpoint, lab_in, refusal
+from tests.aws.support import OTHER, Endpoint, client_of, lab_in, refusal, running
+from tests.controller.region_lab import RegionLab, served
 
 
 @pytest.fixture
@@ -371,6 +376,37 @@ def test_stacks_are_their_accounts_alone(stacks: Stacks) -> None:
     assert said[0] == "AlreadyExistsException"
 
 
+def test_what_a_stack_is_can_be_looked_up(stacks: Stacks) -> None:
+    client = stacks.client
+    declared = {"Secret": {"Type": "String", "NoEcho": True, "Description": "s"}}
+    template = body(Resources={"Vpc": VPC}, Parameters=declared)
+    given = [{"ParameterKey": "Secret", "ParameterValue": "x"}]
+    made = client.create_stack(StackName="net", Parameters=given, **template)["StackId"]
+    assert stacks.settled("net")["Parameters"] == [
+        {"ParameterKey": "Secret", "ParameterValue": "****"}
+    ]
+    vpc = stacks.resources("net")["Vpc"]
+    one = client.describe_stack_resource(StackName="net", LogicalResourceId="Vpc")
+    assert one["StackResourceDetail"]["PhysicalResourceId"] == vpc
+    (row,) = client.list_stack_resources(StackName="net")["StackResourceSummaries"]
+    assert (row["LogicalResourceId"], row["ResourceStatus"]) == ("Vpc", "CREATE_COMPLETE")
+    (row,) = client.describe_stack_resources(PhysicalResourceId=vpc)["StackResources"]
+    assert row["StackId"] == made
+    assert client.get_template(StackName="net")["TemplateBody"] == json.loads(
+        template["TemplateBody"]
+    )
+    summary = client.get_template_summary(StackName="net")
+    assert summary["ResourceTypes"] == ["AWS::EC2::VPC"]
+    checked = client.validate_template(TemplateBody=template["TemplateBody"])
+    assert checked["Parameters"] == [{"ParameterKey": "Secret", "NoEcho": True, "Description": "s"}]
+    client.create_change_set(StackName="net", ChangeSetName="c", **template, Parameters=given)
+    (row,) = client.list_change_sets(StackName="net")["Summaries"]
+    assert (row["ChangeSetName"], row["Status"]) == ("c", "FAILED")
+    stacks.delete({"StackName": "net", "StackId": made})
+    listed = client.list_stacks(StackStatusFilter=["DELETE_COMPLETE"])["StackSummaries"]
+    assert made in {each["StackId"] for each in listed}
+
+
 def test_a_protected_stack_is_not_deleted(stacks: Stacks) -> None:
     made = stacks.create("net", Resources={"L": LOG_GROUP})
     protect = stacks.client.update_termination_protection
@@ -378,6 +414,27 @@ def test_a_protected_stack_is_not_deleted(stacks: Stacks) -> None:
     assert refusal(stacks.client.delete_stack, StackName="net")[0] == "ValidationError"
     protect(StackName="net", EnableTerminationProtection=False)
     assert stacks.delete(made)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_controller_that_is_away_meanwhile_is_waited_for() -> None:
+    with tempfile.TemporaryDirectory(prefix="hp", dir="/dev/shm") as name:
+        directory, region = Path(name), RegionLab()
+        socket = directory / "control.sock"
+        with running(lab_in(directory)) as url:
+            client = client_of("cloudformation", url)
+            with served(socket, region):
+                # A function is Pending until time passes, and then there is nobody to ask.
+                client.create_stack(StackName="net", **body())
+                assert client.describe_stacks()["Stacks"][0]["StackStatus"] == "CREATE_IN_PROGRESS"
+            deadline = time.monotonic() + 60
+            with served(socket, region):
+                here = Client(directory.name, runtime_directory=directory.parent)
+                while (
+                    status := client.describe_stacks()["Stacks"][0]["StackStatus"]
+                ) == "CREATE_IN_PROGRESS":
+                    assert time.monotonic() < deadline
+                    here.post("/v1/advance", {"seconds": 60})
+            assert status == "CREATE_COMPLETE"
 
 
 @pytest.mark.parametrize(

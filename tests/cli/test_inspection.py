@@ -84,6 +84,15 @@ def test_status_tells_of_a_clock_that_is_ahead(run: Run, api: FakeApi) -> None:
     assert "ahead" not in run("status").stdout
 
 
+def test_status_tells_where_aws_is(run: Run, api: FakeApi) -> None:
+    assert "AWS" not in run("status").stdout
+    url = "http://127.0.0.1:4566"
+    for service, said in (({"up": True, "restarts": 2}, "restarts 2"), (None, "not running")):
+        services = {} if service is None else {"AWS/endpoint": service}
+        api.answers["/v1/status"] = STATUS | {"aws_endpoint": url, "services": services}
+        assert f"AWS\t{url}, {said}" in run("status").stdout
+
+
 def test_status_tells_who_has_privileges(run: Run, api: FakeApi) -> None:
     none = {"uid": 65530, "capabilities": "0" * 16, "dropped": True}
     root = {"uid": 0, "capabilities": "1ff", "dropped": False}

@@ -103,7 +103,7 @@ def new_map(
 ) -> StateMap:
     """A map with these flows; the file is gone at once, the memory when the map is closed."""
     path = Path("/dev/shm") / f"hyperplane-nat-test-{os.getpid()}-{secrets.token_hex(4)}.map"
-    state_map = StateMap.create(path, flows_max=max(count, 1), slots_max=64, interfaces_max=8)
+    state_map = StateMap.create(path, flows_max=max(count, 1), slots_max=64, interfaces_max=64)
     path.unlink()
     write_flows(state_map, count, make, period)
     return state_map

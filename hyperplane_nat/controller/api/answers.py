@@ -135,6 +135,9 @@ class Status(BaseModel):
         default=None,
         description="Where functions are invoked as by the Lambda API; null: none has a handler.",
     )
+    aws_endpoint: str | None = Field(
+        default=None, description="Where AWS's APIs are served; null: aws.port names no port."
+    )
     clock_offset_seconds: float = Field(
         default=0, ge=0, description="What the lab's clock was advanced by (POST /v1/advance)."
     )

@@ -31,7 +31,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.controller import flow_logs, handlers
+from hyperplane_nat.controller import aws, flow_logs, handlers
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.forwarder.supervisor import ForwarderSupervisor
@@ -411,7 +411,7 @@ class Network:
 
     async def follow_services(self, wanted: Wanted) -> None:
         """The servers in the VPCs and on hosts, which stand, the VPCs' resolvers and health
-        checkers, the writer of flow logs, and what runs handlers.
+        checkers, the writer of flow logs, AWS's endpoint, and what runs handlers.
         """
         await in_thread(resolvers.tell, self._config, wanted.vpcs)
         await in_thread(health_checks.tell, self._paths, wanted)
@@ -427,6 +427,7 @@ class Network:
             + resolvers.resolver_specs(self._config, wanted.vpcs, self._resolver_program)
             + health_checks.checker_specs(self._config, wanted, self._hosts.standing)
             + flow_logs.writer_specs(self._config)
+            + aws.endpoint_specs(self._config)
             + (handlers.runtime_specs(self._config) if self._region.has_handlers else [])
         )
 

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances: the hosts of VPCs, network namespaces that programs are run in (`exec`).
+
+An instance runs from when it is made until it is terminated. Its image, type and key are noted and
+shown; nothing is booted. One that was terminated is listed for an hour, as by EC2, from its note.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from hyperplane_nat.aws.call import (
+    GROUP,
+    HOST,
+    INTERNET_GATEWAY,
+    SUBNET,
+    Call,
+    Operation,
+    Params,
+    Row,
+    derived,
+    operation,
+)
+from hyperplane_nat.aws.errors import AwsError, missing, unsupported
+from hyperplane_nat.aws.filters import answer
+from hyperplane_nat.aws.interfaces import interfaces_of
+from hyperplane_nat.config.values import LINK_NAME, LINK_NAME_MAX
+
+LISTED_SECONDS = 3600
+"""How long an instance is listed that was terminated ("Terminate Amazon EC2 instances")."""
+
+COUNT_MAX = 100
+"""Instances of one request; each is a command of its own."""
+
+RUNNING: Row = {"Code": 16, "Name": "running"}
+TERMINATED: Row = {"Code": 48, "Name": "terminated"}
+"""States (EC2 API, `InstanceState`)."""
+
+_OF_INTERFACE = frozenset(
+    {
+        "AssociatePublicIpAddress",
+        "DeleteOnTermination",
+        "Description",
+        "DeviceIndex",
+        "Groups",
+        "PrivateIpAddress",
+        "SubnetId",
+    }
+)
+
+INSTANCE_FILTERS = {
+    "availability-zone": "Placement.AvailabilityZone",
+    "client-token": "ClientToken",
+    "image-id": "ImageId",
+    "instance-id": "InstanceId",
+    "instance-state-code": "State.Code",
+    "instance-state-name": "State.Name",
+    "instance-type": "InstanceType",
+    "instance.group-id": "SecurityGroups.GroupId",
+    "instance.group-name": "SecurityGroups.GroupName",
+    "ip-address": "PublicIpAddress",
+    "key-name": "KeyName",
+    "network-interface.network-interface-id": "NetworkInterfaces.NetworkInterfaceId",
+    "private-dns-name": "PrivateDnsName",
+    "private-ip-address": "PrivateIpAddress",
+    "subnet-id": "SubnetId",
+    "vpc-id": "VpcId",
+}
+STATUS_FILTERS = {
+    "availability-zone": "AvailabilityZone",
+    "instance-state-code": "InstanceState.Code",
+    "instance-state-name": "InstanceState.Name",
+    "instance-status.status": "InstanceStatus.Status",
+    "system-status.status": "SystemStatus.Status",
+}
+
+
+def run_instances(call: Call, params: Params) -> Row:
+    """
+    RunInstances: InvalidSubnetID.NotFound, InvalidGroup.NotFound, InvalidIPAddress.InUse,
+    InsufficientFreeAddressesInSubnet, InstanceLimitExceeded, VPCIdNotSpecified.
+    """
+    token = params.get("ClientToken")
+    if token and (before := _of_token(call, token)):
+        return _reservation(call, before[0]["ReservationId"], before)
+    image = params.get("ImageId")
+    if not image:
+        raise missing("ImageId")
+    if not image.startswith("ami-"):
+        raise AwsError("InvalidAMIID.Malformed", f'Invalid id: "{image}" (expecting "ami-...")')
+    count = _count(params)
+    place = _place(call, params)
+    if place.get("address") and count > 1:
+        raise AwsError(
+            "InvalidParameterCombination",
+            "Only one instance can be launched with a private IP address.",
+        )
+    kept = {
+        "ImageId": image,
+        "InstanceType": params.get("InstanceType") or "m1.small",
+        "KeyName": params.get("KeyName"),
+        "ClientToken": token,
+        "LaunchTime": time.time(),
+        "ReservationId": f"r-{uuid.uuid4().hex[:17]}",
+    }
+    wanted = _name_tag(params) if count == 1 else None
+    made: list[str] = []
+    try:
+        for _ in range(count):
+            row = call.post(HOST.path, {**place, "name": _host_name(call, place, wanted)})
+            made.append(row["InstanceId"])
+    except Exception:
+        for key in made:
+            call.delete(HOST.path, key)
+        raise
+    for key in made:
+        call.notes.put(key, kept)
+        call.tag_new(key, "instance", params)
+        call.tag_new(_host(call, key)["NetworkInterfaceId"], "network-interface", params)
+    started = [each for each in _instances(call) if each["InstanceId"] in made]
+    return _reservation(call, kept["ReservationId"], started)
+
+
+def describe_instances(call: Call, params: Params) -> Row:
+    """DescribeInstances: InvalidInstanceID.NotFound."""
+    found = _selected(call, params)
+    shown = answer(params, "Instances", found, INSTANCE_FILTERS)
+    reservations: dict[str, list[Row]] = {}
+    for each in shown["Instances"]:
+        reservations.setdefault(each["ReservationId"], []).append(each)
+    return {
+        "Reservations": [_reservation(call, key, rows) for key, rows in reservations.items()],
+        "NextToken": shown["NextToken"],
+    }
+
+
+def describe_instance_status(call: Call, params: Params) -> Row:
+    """DescribeInstanceStatus, of those that run unless all are asked for."""
+    passed = {"Status": "ok", "Details": [{"Name": "reachability", "Status": "passed"}]}
+    unknown = {"Status": "not-applicable"}
+    found = [
+        {
+            "InstanceId": each["InstanceId"],
+            "AvailabilityZone": each["Placement"]["AvailabilityZone"],
+            "InstanceState": each["State"],
+            "InstanceStatus": passed if each["State"] == RUNNING else unknown,
+            "SystemStatus": passed if each["State"] == RUNNING else unknown,
+        }
+        for each in _selected(call, params)
+        if each["State"] == RUNNING or params.get("IncludeAllInstances")
+    ]
+    return answer(params, "InstanceStatuses", found, STATUS_FILTERS)
+
+
+def terminate_instances(call: Call, params: Params) -> Row:
+    """TerminateInstances: InvalidInstanceID.NotFound, DependencyViolation."""
+    wanted = params.get("InstanceIds") or []
+    if not wanted:
+        raise missing("InstanceId")
+    found = _known(_instances(call), wanted)
+    for each in found:
+        if each["State"] == RUNNING:
+            note = call.notes.of(each["InstanceId"])
+            call.delete(HOST.path, each["InstanceId"])
+            left = {**each, "State": TERMINATED, "LaunchTime": note.get("LaunchTime")}
+            for gone in ("PrivateIpAddress", "PublicIpAddress", "SubnetId", "VpcId", "Tags"):
+                left.pop(gone, None)
+            left |= {"NetworkInterfaces": [], "SecurityGroups": [], "Ended": time.time()}
+            tags = {tag["Key"]: tag["Value"] for tag in each["Tags"]}
+            call.notes.put(each["InstanceId"], {"Terminated": left, "Tags": tags})
+    _forget(call)
+    return {
+        "TerminatingInstances": [
+            {
+                "InstanceId": each["InstanceId"],
+                "PreviousState": each["State"],
+                "CurrentState": TERMINATED,
+            }
+            for each in found
+        ]
+    }
+
+
+def modify_instance_attribute(call: Call, params: Params) -> None:
+    """ModifyInstanceAttribute, of its security groups: InvalidInstanceID.NotFound."""
+    found = call.find(HOST, params.get("InstanceId"))
+    groups = params.get("Groups")
+    if not groups:
+        raise missing("Groups")
+    for each in groups:
+        call.find(GROUP, each)
+    call.patch(HOST.path, found["InstanceId"], {"security_groups": groups})
+
+
+# -- what a request says
+
+
+def _count(params: Params) -> int:
+    least, most = int(params.get("MinCount") or 1), int(params.get("MaxCount") or 1)
+    if not 1 <= least <= most:
+        raise AwsError(
+            "InvalidParameterValue", f"MinCount {least} and MaxCount {most} are not a range"
+        )
+    if most > COUNT_MAX:
+        raise unsupported(f"One request makes {COUNT_MAX} instances at most.")
+    return most
+
+
+def _place(call: Call, params: Params) -> Row:
+    """Where an instance is to be, as the region takes it."""
+    said: dict[str, Any] = {
+        "SubnetId": params.get("SubnetId"),
+        "Groups": params.get("SecurityGroupIds"),
+        "PrivateIpAddress": params.get("PrivateIpAddress"),
+    }
+    if interfaces := params.get("NetworkInterfaces"):
+        if any(said.values()):
+            raise AwsError(
+                "InvalidParameterCombination",
+                "Network interfaces and an instance-level subnet ID may not be specified on the "
+                "same request",
+            )
+        if len(interfaces) > 1 or interfaces[0].get("DeviceIndex") not in (None, 0):
+            raise unsupported("Instances have one network interface.")
+        said = interfaces[0]
+        for name, value in said.items():
+            if name not in _OF_INTERFACE and value not in (None, False, [], {}):
+                raise unsupported(f"{name} of a network interface is not emulated.")
+    if not said.get("SubnetId"):
+        raise AwsError("VPCIdNotSpecified", "No default VPC for this user")
+    subnet = call.find(SUBNET, said["SubnetId"])
+    groups = said.get("Groups") or _default_group(call, subnet["VpcId"])
+    for each in groups:
+        call.find(GROUP, each)
+    public = said.get("AssociatePublicIpAddress")
+    if public is None:
+        # Only who reaches the internet can have one, and what a subnet does by itself never fails.
+        public = call.notes.of(subnet["SubnetId"]).get("MapPublicIpOnLaunch", False) and any(
+            attached["VpcId"] == subnet["VpcId"]
+            for gateway in call.own(INTERNET_GATEWAY)
+            for attached in gateway["Attachments"]
+        )
+    return {
+        "subnet": subnet["SubnetId"],
+        "security_groups": groups,
+        "address": said.get("PrivateIpAddress") or None,
+        "description": said.get("Description") or "",
+        "public_address": bool(public),
+    }
+
+
+def _default_group(call: Call, vpc: str) -> list[str]:
+    return [
+        row["GroupId"]
+        for row in call.own(GROUP)
+        if row["VpcId"] == vpc and row["GroupName"] == "default"
+    ]
+
+
+def _name_tag(params: Params) -> str | None:
+    """The tag Name of an instance that is to be."""
+    for specification in params.get("TagSpecifications") or ():
+        if specification.get("ResourceType") == "instance":
+            for each in specification.get("Tags") or ():
+                if each["Key"] == "Name":
+                    return str(each.get("Value") or "")
+    return None
+
+
+def _host_name(call: Call, place: Row, wanted: str | None) -> str:
+    """The name that the lab has for it: its tag Name where a host can be called so."""
+    vpc = call.find(SUBNET, place["subnet"])["VpcId"]
+    taken = {row["HostName"] for row in call.own(HOST) if row["VpcId"] == vpc}
+    fits = wanted and len(wanted) <= LINK_NAME_MAX and LINK_NAME.fullmatch(wanted)
+    if wanted and fits and wanted not in taken:
+        return wanted
+    return f"i-{uuid.uuid4().hex[:12]}"
+
+
+# -- forms
+
+
+def _host(call: Call, key: str) -> Row:
+    return call.find(HOST, key)
+
+
+def _selected(call: Call, params: Params) -> list[Row]:
+    found, wanted = _instances(call), params.get("InstanceIds")
+    return _known(found, wanted) if wanted else found
+
+
+def _known(found: list[Row], wanted: list[str]) -> list[Row]:
+    known = {each["InstanceId"] for each in found}
+    absent = [each for each in wanted if each not in known]
+    if len(absent) > 1:
+        raise AwsError(HOST.code, f"The instance IDs '{', '.join(absent)}' do not exist")
+    if absent:
+        raise HOST.absent(absent[0])
+    return [each for each in found if each["InstanceId"] in wanted]
+
+
+def _of_token(call: Call, token: str) -> list[Row]:
+    return [each for each in _instances(call) if each.get("ClientToken") == token]
+
+
+def _forget(call: Call) -> None:
+    """Those that are listed no more have no notes either."""
+    now = time.time()
+    old = [
+        key
+        for key, note in call.notes.having("Terminated")
+        if now - note["Terminated"]["Ended"] >= LISTED_SECONDS
+    ]
+    call.notes.forget(*old)
+
+
+def _instances(call: Call) -> list[Row]:
+    """Those of the account, and those that were terminated lately."""
+    interfaces = {row["NetworkInterfaceId"]: row for row in interfaces_of(call)}
+    now = time.time()
+    ended = [
+        {
+            **note["Terminated"],
+            "LaunchTime": _time(note["Terminated"]["LaunchTime"]),
+            "Tags": call.tags(key),
+        }
+        for key, note in call.notes.having("Terminated")
+        if note["Terminated"]["OwnerId"] == call.account
+        and now - note["Terminated"]["Ended"] < LISTED_SECONDS
+    ]
+    return [
+        *(_instance(call, row, interfaces[row["NetworkInterfaceId"]]) for row in call.own(HOST)),
+        *ended,
+    ]
+
+
+def _instance(call: Call, row: Row, interface: Row) -> Row:
+    note = call.notes.of(row["InstanceId"])
+    return {
+        "InstanceId": row["InstanceId"],
+        "OwnerId": row["OwnerId"],
+        "ReservationId": note.get("ReservationId") or derived("r", row["InstanceId"]),
+        "AmiLaunchIndex": 0,
+        "ClientToken": note.get("ClientToken"),
+        "EbsOptimized": False,
+        "ImageId": note.get("ImageId"),
+        "InstanceType": note.get("InstanceType"),
+        "KeyName": note.get("KeyName"),
+        "LaunchTime": _time(note.get("LaunchTime")),
+        "Monitoring": {"State": "disabled"},
+        "NetworkInterfaces": [interface],
+        "Placement": {"AvailabilityZone": interface["AvailabilityZone"], "Tenancy": "default"},
+        "PrivateDnsName": f"{row['HostName']}.{row['VpcName']}.internal",
+        "PrivateIpAddress": row["PrivateIpAddress"],
+        "PublicIpAddress": row["PublicIpAddress"],
+        "SecurityGroups": row["Groups"],
+        "SourceDestCheck": True,
+        "State": RUNNING,
+        "SubnetId": row["SubnetId"],
+        "VpcId": row["VpcId"],
+        "Tags": call.tags(row["InstanceId"]),
+    }
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _reservation(call: Call, key: str, instances: list[Row]) -> Row:
+    return {
+        "ReservationId": key,
+        "OwnerId": call.account,
+        "Groups": [],
+        "Instances": instances,
+    }
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "RunInstances": operation(
+        run_instances,
+        "ImageId InstanceType KeyName MinCount MaxCount SubnetId SecurityGroupIds PrivateIpAddress "
+        "NetworkInterfaces TagSpecifications",
+    ),
+    "DescribeInstances": operation(describe_instances, "InstanceIds"),
+    "DescribeInstanceStatus": operation(
+        describe_instance_status, "InstanceIds IncludeAllInstances"
+    ),
+    "TerminateInstances": operation(terminate_instances, "InstanceIds"),
+    "ModifyInstanceAttribute": operation(modify_instance_attribute, "InstanceId Groups"),
+}
