@@ -105,3 +105,8 @@ def tag_again(making: Making, key: str, before: Row, after: Row) -> None:
     if gone:
         making.call.notes.untag([key], dict.fromkeys(gone))
     making.call.notes.tag([key], making.tags)
+
+
+def names(text: str) -> frozenset[str]:
+    """Names of properties."""
+    return frozenset(text.split())

@@ -18,9 +18,11 @@ from typing import Any
 
 from hyperplane_nat.aws.call import Call, Row
 from hyperplane_nat.aws.errors import AwsError, unsupported
+from hyperplane_nat.aws.stack_balancers import BALANCER_TYPES
 from hyperplane_nat.aws.stack_making import (
     Making,
     Type,
+    names,
     required,
     tag_again,
     without,
@@ -439,26 +441,23 @@ def _function_attribute(call: Call, key: str, _properties: Row, name: str) -> An
     return row["FunctionArn"]
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 TYPES: Mapping[str, Type] = {
+    **BALANCER_TYPES,
     "AWS::EC2::EIP": Type(
-        _allocate, _release, _address_attribute, _names("Tags"), _retagged_address
+        _allocate, _release, _address_attribute, names("Tags"), _retagged_address
     ),
     "AWS::EC2::InternetGateway": Type(
         INTERNET_GATEWAY.create,
         INTERNET_GATEWAY.delete,
         INTERNET_GATEWAY.attribute,
-        _names("Tags"),
+        names("Tags"),
         _retagged,
     ),
     "AWS::EC2::NatGateway": Type(
         NAT_GATEWAY.create,
         _delete_nat,
         NAT_GATEWAY.attribute,
-        _names("Tags"),
+        names("Tags"),
         _retagged,
         _nat_ready,
     ),
@@ -466,17 +465,17 @@ TYPES: Mapping[str, Type] = {
         _create_route,
         _delete_route,
         _nothing,
-        _names("GatewayId NatGatewayId InstanceId"),
+        names("GatewayId NatGatewayId InstanceId"),
         _replace_route,
     ),
     "AWS::EC2::RouteTable": Type(
-        ROUTE_TABLE.create, ROUTE_TABLE.delete, ROUTE_TABLE.attribute, _names("Tags"), _retagged
+        ROUTE_TABLE.create, ROUTE_TABLE.delete, ROUTE_TABLE.attribute, names("Tags"), _retagged
     ),
     "AWS::EC2::SecurityGroup": Type(
         _create_group,
         GROUP.delete,
         _group_attribute,
-        _names("SecurityGroupIngress SecurityGroupEgress Tags"),
+        names("SecurityGroupIngress SecurityGroupEgress Tags"),
         _update_group,
     ),
     "AWS::EC2::SecurityGroupEgress": _rule_type("Egress"),
@@ -485,17 +484,17 @@ TYPES: Mapping[str, Type] = {
         _create_subnet,
         SUBNET.delete,
         SUBNET.attribute,
-        _names("MapPublicIpOnLaunch Tags"),
+        names("MapPublicIpOnLaunch Tags"),
         _update_subnet,
     ),
     "AWS::EC2::SubnetRouteTableAssociation": Type(
-        _associate, _disassociate, _nothing, _names("RouteTableId"), _reassociate
+        _associate, _disassociate, _nothing, names("RouteTableId"), _reassociate
     ),
     "AWS::EC2::VPC": Type(
         _create_vpc,
         VPC.delete,
         _vpc_attribute,
-        _names("EnableDnsSupport EnableDnsHostnames Tags"),
+        names("EnableDnsSupport EnableDnsHostnames Tags"),
         _update_vpc,
     ),
     "AWS::EC2::VPCGatewayAttachment": Type(_attach, _detach, _nothing),
@@ -503,7 +502,7 @@ TYPES: Mapping[str, Type] = {
         _create_function,
         _delete_function,
         _function_attribute,
-        _names(
+        names(
             "Code Description Environment EphemeralStorage Handler MemorySize Role Runtime Tags "
             "Timeout TracingConfig VpcConfig"
         ),

@@ -271,6 +271,83 @@ def test_change_sets_say_what_would_be_done_and_do_it(stacks: Stacks) -> None:
     assert said[0] == "ChangeSetNotFound"
 
 
+def test_a_stack_makes_a_load_balancer_over_an_instance(stacks: Stacks) -> None:
+    of_v2 = "AWS::ElasticLoadBalancingV2::"
+    attributes = [{"Key": "load_balancing.cross_zone.enabled", "Value": "true"}]
+    resources: dict[str, Any] = {
+        "Vpc": VPC,
+        "Subnet": {
+            "Type": "AWS::EC2::Subnet",
+            "Properties": {"VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.6.0.0/24"},
+        },
+        "Host": {
+            "Type": "AWS::EC2::Instance",
+            "Properties": {"ImageId": "ami-1", "SubnetId": {"Ref": "Subnet"}},
+        },
+        "Targets": {
+            "Type": f"{of_v2}TargetGroup",
+            "Properties": {
+                "Protocol": "TCP",
+                "Port": "80",
+                "VpcId": {"Ref": "Vpc"},
+                "HealthCheckIntervalSeconds": 10,
+                "Targets": [{"Id": {"Ref": "Host"}}],
+            },
+        },
+        "Balancer": {
+            "Type": f"{of_v2}LoadBalancer",
+            "Properties": {
+                "Type": "network",
+                "Scheme": "internal",
+                "Subnets": [{"Ref": "Subnet"}],
+                "LoadBalancerAttributes": attributes,
+                "Tags": [{"Key": "team", "Value": "x"}],
+            },
+        },
+        "Listener": {
+            "Type": f"{of_v2}Listener",
+            "Properties": {
+                "LoadBalancerArn": {"Ref": "Balancer"},
+                "Protocol": "TCP",
+                "Port": 80,
+                "DefaultActions": [{"Type": "forward", "TargetGroupArn": {"Ref": "Targets"}}],
+            },
+        },
+    }
+    outputs = {
+        "Name": {"Value": {"Fn::GetAtt": ["Balancer", "DNSName"]}},
+        "Full": {"Value": {"Fn::GetAtt": ["Targets", "TargetGroupFullName"]}},
+        "Address": {"Value": {"Fn::GetAtt": ["Host", "PrivateIp"]}},
+    }
+    made = stacks.create("net", Resources=resources, Outputs=outputs)
+    assert made["StackStatus"] == "CREATE_COMPLETE", stacks.told("net")[:4]
+    elb, ids = stacks.endpoint.client("elbv2"), stacks.resources("net")
+    said = {each["OutputKey"]: each["OutputValue"] for each in made["Outputs"]}
+    (found,) = elb.describe_load_balancers(LoadBalancerArns=[ids["Balancer"]])["LoadBalancers"]
+    assert (found["DNSName"], found["State"]["Code"]) == (said["Name"], "active")
+    assert said["Full"] == ids["Targets"].rpartition(":")[2]
+    (target,) = elb.describe_target_health(TargetGroupArn=ids["Targets"])[
+        "TargetHealthDescriptions"
+    ]
+    assert target["Target"]["Id"] == ids["Host"]
+    (listener,) = elb.describe_listeners(LoadBalancerArn=ids["Balancer"])["Listeners"]
+    assert (listener["ListenerArn"], listener["Port"]) == (ids["Listener"], 80)
+    changed = deepcopy(resources)
+    changed["Listener"]["Properties"]["Port"] = 81
+    changed["Targets"]["Properties"] |= {"HealthCheckIntervalSeconds": 30, "Targets": []}
+    changed["Balancer"]["Properties"]["Tags"] = []
+    assert stacks.update("net", Resources=changed)["StackStatus"] == "UPDATE_COMPLETE"
+    assert stacks.resources("net") == ids
+    (listener,) = elb.describe_listeners(LoadBalancerArn=ids["Balancer"])["Listeners"]
+    assert listener["Port"] == 81
+    (group,) = elb.describe_target_groups(TargetGroupArns=[ids["Targets"]])["TargetGroups"]
+    assert group["HealthCheckIntervalSeconds"] == 30
+    (tagged,) = elb.describe_tags(ResourceArns=[ids["Balancer"]])["TagDescriptions"]
+    assert "team" not in {each["Key"] for each in tagged["Tags"]}
+    assert stacks.delete(made)["StackStatus"] == "DELETE_COMPLETE", stacks.told("net")[:4]
+    assert elb.describe_load_balancers()["LoadBalancers"] == []
+
+
 def test_what_one_stack_exports_another_imports(stacks: Stacks) -> None:
     exported = {"Vpc": {"Value": {"Ref": "Vpc"}, "Export": {"Name": "vpc"}}}
     first = stacks.create("first", Resources={"Vpc": VPC}, Outputs=exported)
