@@ -131,7 +131,7 @@ docs: $(TOOLS) $(BUILT)
 	$(BIN)/python -m tests.conformance > docs/conformance.md
 	$(BIN)/python -m tools.states > docs/states.md
 	$(BIN)/python -m hyperplane_nat.metrics > docs/metrics.md
-	$(BIN)/python -m hyperplane_nat.aws.page > docs/aws-api.md
+	$(BIN)/python -m tools.aws_operations > docs/aws-api.md
 	$(BIN)/python -m tools.panels
 
 # The pictures of docs/observability.md, from a lab under traffic; three minutes, as root.

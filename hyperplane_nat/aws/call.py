@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from hyperplane_nat.aws.errors import AwsError, missing, unsupported
+from hyperplane_nat.aws.errors import AwsError, missing, of_region, unsupported
 from hyperplane_nat.aws.figures import Kept
 from hyperplane_nat.aws.notes import Notes
-from hyperplane_nat.client import Client, UnixConnection
+from hyperplane_nat.client import Client, ClientError, NotRunningError, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
 
 Params = Mapping[str, Any]
@@ -26,6 +27,9 @@ Row = dict[str, Any]
 
 ALWAYS = frozenset({"ClientToken", "DryRun", "Filter", "Filters", "MaxResults", "NextToken"})
 """Parameters that every operation may have."""
+
+AWAY_PAUSE = 0.2
+"""Seconds between two looks for a controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,13 @@ class Call:
     lab: Lab
     account: str
     """Id of the account whose request it is."""
+    operations: Mapping[str, Mapping[str, Operation]] = field(default_factory=dict)
+    """What is done in the region, by service and operation: for those that need others."""
+    token: str = ""
+    """By which its commands are known: the same ones again, in this order, are not done again."""
+    patience: float = 0.0
+    """Seconds that another operation waits for a controller that is away."""
+    _commands: int = 0
     _lists: dict[str, list[Row]] = field(default_factory=dict)
 
     @property
@@ -128,6 +139,10 @@ class Call:
         return self.lab.notes
 
     # -- what there is
+
+    def fresh(self, token: str = "") -> Call:
+        """The same account's, which knows nothing yet: what it is asked is as it is now."""
+        return Call(self.lab, self.account, self.operations, token, self.patience)
 
     def rows(self, path: str) -> list[Row]:
         """A list of the control API; asked for once, until something is changed."""
@@ -160,25 +175,53 @@ class Call:
 
     def post(self, path: str, body: Row) -> Row:
         """Create something."""
-        return self._done(lambda: self.lab.client.post(path, body))
+        named = self._named(body)
+        return self._done(lambda: self.lab.client.post(path, named))
 
     def patch(self, path: str, name: str, body: Row) -> Row:
         """Change something."""
-        return self._done(lambda: self.lab.client.patch(f"{path}/{quote(name, safe='')}", body))
+        named, path = self._named(body), f"{path}/{quote(name, safe='')}"
+        return self._done(lambda: self.lab.client.patch(path, named))
 
     def put(self, path: str, body: Row) -> Row:
         """Replace something."""
-        return self._done(lambda: self.lab.client.put(path, body))
+        named = self._named(body)
+        return self._done(lambda: self.lab.client.put(path, named))
 
     def delete(self, path: str, name: str) -> None:
         """Delete something, and what was kept of it."""
         self._done(lambda: self.lab.client.delete(f"{path}/{quote(name, safe='')}"))
         self.notes.forget(name)
 
+    def _named(self, body: Row) -> Row:
+        if not self.token:
+            return body
+        self._commands += 1
+        return {**body, "client_token": f"{self.token}-{self._commands}"}
+
     def _done(self, work: Callable[[], object]) -> Row:
         self._lists.clear()
         answer: Any = work()
         return answer or {}
+
+    def perform(self, service: str, name: str, params: Params) -> Row:
+        """Another operation, as if it were asked for. AwsError."""
+        found = self.operations.get(service, {}).get(name)
+        if found is None:
+            raise unsupported(f"The operation {name} is not emulated.")
+        deadline = time.monotonic() + self.patience
+        while True:
+            commands = self._commands
+            try:
+                return found.run(self, params) or {}
+            except NotRunningError as error:
+                if time.monotonic() > deadline:
+                    raise of_region(error, service, name, params) from None
+                # Asked again under the same tokens, what was done meanwhile is not done twice.
+                self._commands = commands
+                time.sleep(AWAY_PAUSE)
+            except ClientError as error:
+                raise of_region(error, service, name, params) from None
 
     def owner(self) -> str:
         """The account's id, for a command; an account that there is not yet is made."""

@@ -57,13 +57,13 @@ def create_function(call: Call, params: Params) -> Row:
         "zip_file": code,
         **_configuration(call, params),
     }
-    if params.get("Publish") and body.get("subnets"):
-        raise unsupported("A function in a VPC is published once it is Active (PublishVersion).")
+    if params.get("Publish"):
+        body["publish"] = True
     made = call.post(FUNCTIONS, body)
     _note(call, name, params)
     if params.get("Tags"):
         call.notes.tag([_arn(call, name)], params["Tags"])
-    return _published(call, made) if params.get("Publish") else _function(call, made)
+    return _function(call, made)
 
 
 def update_function_configuration(call: Call, params: Params) -> Row:

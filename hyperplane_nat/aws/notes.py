@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperplane_nat.aws.errors import AwsError
-from hyperplane_nat.controller.paths import NOTES
+from hyperplane_nat.controller.paths import NOTES, STACKS
 
 Note = dict[str, Any]
 
@@ -30,71 +30,17 @@ def notes_path(directory: Path) -> Path:
     return directory / NOTES
 
 
-class Notes:
-    """The notes of one lab. Errors: OSError once the lab is gone."""
+class Kept:
+    """A file of JSON, one of several writers at a time. Errors: OSError once the lab is gone."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = notes_path(directory)
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.Lock()
         self._known: dict[str, Note] = {}
         self._stamp: tuple[int, int] | None = None
 
-    def of(self, key: str) -> Note:
-        """What is kept of a resource; not to be changed."""
-        return self._all().get(key, {})
-
-    def tags(self, key: str) -> dict[str, str]:
-        """The tags of a resource."""
-        found: dict[str, str] = self.of(key).get("Tags", {})
-        return found
-
-    def having(self, name: str) -> Iterator[tuple[str, Note]]:
-        """All notes that have something of this name."""
-        for key, note in self._all().items():
-            if note.get(name):
-                yield key, note
-
-    def tagged(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """All resources that have tags."""
-        for key, note in self.having("Tags"):
-            yield key, note["Tags"]
-
-    def put(self, key: str, values: Mapping[str, Any]) -> None:
-        """Add to what is kept of a resource."""
-        if values:
-            with self._changing() as known:
-                known[key] = {**known.get(key, {}), **values}
-
-    def tag(self, keys: list[str], tags: Mapping[str, str]) -> None:
-        """Add tags to resources: of all or of none. TagLimitExceeded."""
-        with self._changing() as known:
-            for key in keys:
-                note = known.get(key, {})
-                merged = {**note.get("Tags", {}), **tags}
-                if len(merged) > TAGS_MAX:
-                    raise AwsError("TagLimitExceeded", f"The maximum number of Tags is {TAGS_MAX}")
-                known[key] = {**note, "Tags": merged}
-
-    def untag(self, keys: list[str], tags: Mapping[str, str | None] | None) -> None:
-        """Take tags, whatever their value where it is None; None takes all."""
-        with self._changing() as known:
-            for key in keys:
-                note = known.get(key, {})
-                left = {
-                    name: value
-                    for name, value in note.get("Tags", {}).items()
-                    if tags is not None and (name not in tags or tags[name] not in (None, value))
-                }
-                known[key] = {**note, "Tags": left}
-
-    def forget(self, *keys: str) -> None:
-        """A resource is gone."""
-        if any(key in self._all() for key in keys):
-            with self._changing() as known:
-                for key in keys:
-                    known.pop(key, None)
-
-    def _all(self) -> dict[str, Note]:
+    def all(self) -> Mapping[str, Note]:
+        """Everything by its key; not to be changed."""
         with self._lock:
             return self._read()
 
@@ -110,7 +56,8 @@ class Notes:
         return self._known
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[dict[str, Note]]:
+    def changing(self) -> Iterator[dict[str, Note]]:
+        """Everything, to be changed: at the end it is the file."""
         with self._lock:
             directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -123,3 +70,66 @@ class Notes:
                 temporary.replace(self._path)
             finally:
                 os.close(directory)
+
+
+class Notes(Kept):
+    """The notes of one lab, and beside them its stacks (`stacks.py`), by their ids."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(notes_path(directory))
+        self.stacks = Kept(directory / STACKS)
+
+    def of(self, key: str) -> Note:
+        """What is kept of a resource; not to be changed."""
+        return self.all().get(key, {})
+
+    def tags(self, key: str) -> dict[str, str]:
+        """The tags of a resource."""
+        found: dict[str, str] = self.of(key).get("Tags", {})
+        return found
+
+    def having(self, name: str) -> Iterator[tuple[str, Note]]:
+        """All notes that have something of this name."""
+        for key, note in self.all().items():
+            if note.get(name):
+                yield key, note
+
+    def tagged(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """All resources that have tags."""
+        for key, note in self.having("Tags"):
+            yield key, note["Tags"]
+
+    def put(self, key: str, values: Mapping[str, Any]) -> None:
+        """Add to what is kept of a resource."""
+        if values:
+            with self.changing() as known:
+                known[key] = {**known.get(key, {}), **values}
+
+    def tag(self, keys: list[str], tags: Mapping[str, str]) -> None:
+        """Add tags to resources: of all or of none. TagLimitExceeded."""
+        with self.changing() as known:
+            for key in keys:
+                note = known.get(key, {})
+                merged = {**note.get("Tags", {}), **tags}
+                if len(merged) > TAGS_MAX:
+                    raise AwsError("TagLimitExceeded", f"The maximum number of Tags is {TAGS_MAX}")
+                known[key] = {**note, "Tags": merged}
+
+    def untag(self, keys: list[str], tags: Mapping[str, str | None] | None) -> None:
+        """Take tags, whatever their value where it is None; None takes all."""
+        with self.changing() as known:
+            for key in keys:
+                note = known.get(key, {})
+                left = {
+                    name: value
+                    for name, value in note.get("Tags", {}).items()
+                    if tags is not None and (name not in tags or tags[name] not in (None, value))
+                }
+                known[key] = {**note, "Tags": left}
+
+    def forget(self, *keys: str) -> None:
+        """A resource is gone."""
+        if any(key in self.all() for key in keys):
+            with self.changing() as known:
+                for key in keys:
+                    known.pop(key, None)

@@ -54,6 +54,7 @@ def get_caller_identity(call: Call, _params: Params) -> Row:
 
 
 REAL: Mapping[str, Mapping[str, Operation]] = {
+    "cloudformation": stacks.OPERATIONS,
     "ec2": {
         **vpcs.OPERATIONS,
         **security_groups.OPERATIONS,
@@ -75,7 +76,6 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
 """By the service's name in botocore and the operation."""
 
 RECORDED_SERVICES: Mapping[str, tuple[str, str]] = {
-    "cloudformation": ("moto.cloudformation.responses", "CloudFormationResponse"),
     "cloudwatch": ("moto.cloudwatch.responses", "CloudWatchResponse"),
     "iam": ("moto.iam.responses", "IamResponse"),
     "kms": ("moto.kms.responses", "KmsResponse"),
@@ -97,8 +97,6 @@ def treatment(service: str, name: str) -> Treatment:
     """What becomes of an operation of a service, both by botocore's names."""
     if name in REAL.get(service, {}) or (service, name) == ("lambda", INVOKE):
         return Treatment.REAL
-    if service == "cloudformation" and name in stacks.REFUSED:
-        return Treatment.REFUSED
     # What moto lacks of a service it does not answer: of S3 it has a class of its own form.
     if service in RECORDED_SERVICES and (service == "s3" or name in _recorded(service)):
         return Treatment.RECORDED

@@ -51,7 +51,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from hyperplane_nat.aws import functions, metrics, operations, stacks
+from hyperplane_nat.aws import functions, metrics, operations, stack_threads
 from hyperplane_nat.aws.call import Call, Lab
 from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
 from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
@@ -130,19 +130,16 @@ class Application:
             kind = operations.treatment(service, name)
             if kind is Treatment.REFUSED:
                 raise unsupported(f"The operation {name} is not emulated.")
-            call = Call(self._lab, account)
+            call = Call(self._lab, account, operations.REAL)
             if (service, name) == ("lambda", INVOKE):
                 asked = {**where, "Qualifier": request.args.get("Qualifier")}
                 status, headers, body = functions.invoke(
                     call, asked, request.get_data(), dict(request.headers)
                 )
                 return Response(body, status, _end_to_end(headers))
-            if kind is Treatment.RECORDED and service != "cloudformation":
+            if kind is Treatment.RECORDED:
                 return self._moto(request, account)
             params = _params(request, model, where)
-            if kind is Treatment.RECORDED:
-                stacks.check(params)
-                return self._moto(request, account)
             if service == "cloudwatch" and not metrics.of_the_lab(name, params):
                 return self._moto(request, account)
             result = operations.REAL[service][name].run(call, params)
@@ -169,6 +166,11 @@ class Application:
 
 def _recorded_application(service: Any) -> Flask:
     application = create_backend_app(service)
+    if (s3 := sys.modules.get("moto.s3.models")) is not None:
+        from moto.iam.access_control import PermissionResult
+
+        # Everybody is root. moto would refuse by a policy without a look at its conditions.
+        s3.FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL
     # Flask's own page for what fails shows sources and a console.
     application.debug = False
     return application
@@ -313,6 +315,7 @@ def listen(lab: Lab, listener: socket.socket) -> BaseWSGIServer:
     """The endpoint on a socket that is bound to a port of 127.0.0.1."""
     # EC2 models none of its errors, and moto would say so of each.
     warnings.filterwarnings("ignore", message=".* does not match an error shape")
+    stack_threads.take_over(lambda account: Call(lab, account, operations.REAL))
     listener.listen(BACKLOG)
     address, port = listener.getsockname()
     return make_server(

@@ -1,85 +1,304 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which CloudFormation stacks are let through: those of resources that move no packets.
+"""CloudFormation: stacks and change sets as they are asked for; `stack_work` does what they say.
 
-moto makes a stack's resources in its own memory, where a VPC would be one without packets, so a
-template that names any type but these is refused as a whole. And moto reads YAML by a loader that
-lets a document make any object of Python: what is not read here by a safe one does not come there,
-so a template has to be in the request itself.
+An operation answers at once, and what it has begun is seen by DescribeStacks and by the events, as
+on AWS. Nothing is left to moto but the models of what moves no packets (`recorded_types`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import copy
+from collections.abc import Mapping
 
-import yaml
-
-from hyperplane_nat.aws.call import Params
-from hyperplane_nat.aws.errors import AwsError, unsupported
-
-TYPES = (
-    "AWS::CloudFormation::WaitConditionHandle",
-    "AWS::CloudWatch::",
-    "AWS::IAM::",
-    "AWS::KMS::",
-    "AWS::Logs::",
-    "AWS::S3::",
-    "AWS::SQS::",
-    "AWS::SSM::",
-    "AWS::SecretsManager::",
+from hyperplane_nat.aws import change_sets, templates
+from hyperplane_nat.aws.call import Call, Operation, Params, Row, operation
+from hyperplane_nat.aws.change_sets import change_set
+from hyperplane_nat.aws.errors import AwsError
+from hyperplane_nat.aws.filters import page
+from hyperplane_nat.aws.stack_records import (
+    ASKED,
+    GONE,
+    TEMPLATE,
+    check,
+    every,
+    find,
+    given,
+    idle,
+    new,
+    on_failure,
+    own,
+    same,
+    take,
+    template_of,
+    time_of,
 )
-"""How the types begin that a template may have."""
-
-REFUSED = frozenset(
-    {
-        "CreateStackInstances",
-        "CreateStackSet",
-        "EstimateTemplateCost",
-        "UpdateStackInstances",
-        "UpdateStackSet",
-        "ValidateTemplate",
-    }
-)
-"""Operations that moto has and that would read a template elsewhere or need more of it."""
+from hyperplane_nat.aws.stack_scope import exports
+from hyperplane_nat.aws.stack_threads import begin
+from hyperplane_nat.aws.stack_work import Stack
+from hyperplane_nat.aws.templates import Template, invalid
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms (`!Ref`), whose meaning is no matter here."""
+def create_stack(call: Call, params: Params) -> Row:
+    """CreateStack: AlreadyExistsException, ValidationError, InsufficientCapabilitiesException."""
+    template = template_of(call, params)
+    record = new(call, params)
+    take(call, record, template, params)
+    record["OnFailure"] = on_failure(params)
+    check(call, record, params)
+    begin(call, record, Stack.create)
+    return {"StackId": record["StackId"]}
 
 
-def _short_form(loader: yaml.SafeLoader, _suffix: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        return loader.construct_scalar(node)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    assert isinstance(node, yaml.MappingNode)
-    return loader.construct_mapping(node, deep=True)
+def update_stack(call: Call, params: Params) -> Row:
+    """UpdateStack: ValidationError, also where nothing would be updated."""
+    record = idle(call, params.get("StackName"), "updated")
+    template = template_of(call, params, record)
+    changed = copy.deepcopy(record)
+    take(call, changed, template, params)
+    if same(record, changed):
+        raise invalid("No updates are to be performed.")
+    check(call, changed, params)
+    begin(call, changed, Stack.update)
+    return {"StackId": changed["StackId"]}
 
 
-_Loader.add_multi_constructor("!", _short_form)
-
-
-def check(params: Params) -> None:
-    """ValidationError, UnsupportedOperation for a request that brings another template."""
-    if params.get("TemplateURL"):
-        raise unsupported("Templates are sent in the request (TemplateBody).")
-    body = params.get("TemplateBody")
-    if body is None:
-        return
+def delete_stack(call: Call, params: Params) -> None:
+    """DeleteStack: one that there is not is deleted already."""
     try:
-        template = yaml.load(body, Loader=_Loader)
-        types = list(_types(template))
-    except (yaml.YAMLError, AttributeError, RecursionError, TypeError, ValueError):
-        raise AwsError("ValidationError", "Template format error: unsupported structure.") from None
-    for each in types:
-        if not str(each).startswith(TYPES):
-            raise unsupported(f"Resources of type {each} are not made by stacks.")
+        record = find(call, params.get("StackName"))
+    except AwsError:
+        return
+    if record["StackStatus"] in (GONE, "DELETE_IN_PROGRESS"):
+        return
+    record = idle(call, record["StackId"], "deleted")
+    if record["EnableTerminationProtection"]:
+        raise invalid(
+            f"Stack [{record['StackName']}] cannot be deleted while TerminationProtection is "
+            "enabled"
+        )
+    exported = {name for name, (stack, _) in exports(call).items() if stack == record["StackId"]}
+    for other in own(call):
+        for name in exported & set(other["Imports"]):
+            raise invalid(
+                f"Export {name} cannot be deleted as it is in use by {other['StackName']}"
+            )
+    for name in params.get("RetainResources") or ():
+        if name in record["Resources"] and record["StackStatus"] == "DELETE_FAILED":
+            record["Resources"][name]["Retain"] = True
+    begin(call, record, Stack.delete)
 
 
-def _types(template: Any) -> Iterator[object]:
-    if not isinstance(template, dict):
-        raise TypeError
-    for resource in template.get("Resources", {}).values():
-        yield resource.get("Type")
-    if "Transform" in template:
-        yield f"Transform {template['Transform']}"
+def update_termination_protection(call: Call, params: Params) -> Row:
+    """UpdateTerminationProtection."""
+    record = copy.deepcopy(find(call, params.get("StackName")))
+    record["EnableTerminationProtection"] = bool(params.get("EnableTerminationProtection"))
+    Stack(call, record).save()
+    return {"StackId": record["StackId"]}
+
+
+def describe_stacks(call: Call, params: Params) -> Row:
+    """DescribeStacks: all that are not deleted, or one by its name or id."""
+    wanted = params.get("StackName")
+    rows = [find(call, wanted)] if wanted else own(call)
+    return page(params, "Stacks", [_stack(row) for row in rows])
+
+
+def list_stacks(call: Call, params: Params) -> Row:
+    """ListStacks, the deleted ones too."""
+    wanted = params.get("StackStatusFilter") or ()
+    found = [_stack(row) for row in every(call) if not wanted or row["StackStatus"] in wanted]
+    return page(params, "StackSummaries", found)
+
+
+def describe_stack_events(call: Call, params: Params) -> Row:
+    """DescribeStackEvents, the latest first."""
+    record = find(call, params.get("StackName"))
+    whose = {name: record[name] for name in ("StackId", "StackName")}
+    found = [
+        {**whose, **each, "Timestamp": time_of(each["Timestamp"])}
+        for each in reversed(record["Events"])
+    ]
+    return page({**params, "MaxResults": 100}, "StackEvents", found)
+
+
+def describe_stack_resources(call: Call, params: Params) -> Row:
+    """DescribeStackResources, of a stack or of the one that has a physical resource."""
+    physical, logical = params.get("PhysicalResourceId"), params.get("LogicalResourceId")
+    if params.get("StackName"):
+        record = find(call, params["StackName"])
+    else:
+        having = (
+            row
+            for row in own(call)
+            if physical in {each["PhysicalId"] for each in row["Resources"].values()}
+        )
+        record = next(having, {})
+        if not record:
+            raise invalid(f"Stack for {physical} does not exist")
+    found = [
+        each
+        for each in _resources(record)
+        if logical in (None, each["LogicalResourceId"])
+        and physical in (None, each["PhysicalResourceId"])
+    ]
+    return {"StackResources": found}
+
+
+def describe_stack_resource(call: Call, params: Params) -> Row:
+    """DescribeStackResource: ValidationError."""
+    record, wanted = find(call, params.get("StackName")), params.get("LogicalResourceId")
+    for each in _resources(record):
+        if each["LogicalResourceId"] == wanted:
+            return {"StackResourceDetail": each}
+    raise invalid(f"Resource {wanted} does not exist for stack {record['StackName']}")
+
+
+def list_stack_resources(call: Call, params: Params) -> Row:
+    """ListStackResources."""
+    record = find(call, params.get("StackName"))
+    return page(params, "StackResourceSummaries", _resources(record))
+
+
+def list_exports(call: Call, params: Params) -> Row:
+    """ListExports."""
+    found = [
+        {"Name": name, "ExportingStackId": stack, "Value": value}
+        for name, (stack, value) in sorted(exports(call).items())
+    ]
+    return page(params, "Exports", found)
+
+
+def list_imports(call: Call, params: Params) -> Row:
+    """ListImports: ValidationError for an export that nobody imports."""
+    name = params.get("ExportName")
+    found = [row["StackName"] for row in own(call) if name in row["Imports"]]
+    if not found:
+        raise invalid(f"Export '{name}' is not imported by any stack.")
+    return {"Imports": found}
+
+
+def get_template(call: Call, params: Params) -> Row:
+    """GetTemplate, of a stack or of a change set; a stack that has only these has none yet."""
+    record = find(call, params.get("StackName"))
+    if params.get("ChangeSetName"):
+        record = change_set(record, params["ChangeSetName"])
+    return {
+        "TemplateBody": record["TemplateBody"],
+        "StagesAvailable": ["Original", "Processed"],
+    }
+
+
+def get_template_summary(call: Call, params: Params) -> Row:
+    """GetTemplateSummary, of a template or of a stack."""
+    if params.get("StackName"):
+        template = templates.read(find(call, params["StackName"])["TemplateBody"])
+    else:
+        template = template_of(call, params)
+    return {**_summary(template), "ResourceTypes": template.types, "Version": _version(template)}
+
+
+def validate_template(call: Call, params: Params) -> Row:
+    """ValidateTemplate: its form, not its resources."""
+    return _summary(template_of(call, params))
+
+
+# -- forms
+
+
+def _stack(row: Row) -> Row:
+    return {
+        **{
+            name: row[name]
+            for name in (
+                "StackId",
+                "StackName",
+                "Description",
+                "StackStatus",
+                "StackStatusReason",
+                "Outputs",
+                "RoleARN",
+                "EnableTerminationProtection",
+            )
+        },
+        **{
+            name: time_of(row[name]) for name in ("CreationTime", "LastUpdatedTime", "DeletionTime")
+        },
+        **given(row),
+        "DisableRollback": row["OnFailure"] == "DO_NOTHING",
+        "DriftInformation": {"StackDriftStatus": "NOT_CHECKED"},
+        "RollbackConfiguration": {},
+    }
+
+
+def _resources(record: Row) -> list[Row]:
+    return [
+        {
+            "StackId": record["StackId"],
+            "StackName": record["StackName"],
+            "LogicalResourceId": name,
+            "PhysicalResourceId": row["PhysicalId"],
+            "ResourceType": row["Type"],
+            "ResourceStatus": row["Status"],
+            "ResourceStatusReason": row.get("StatusReason"),
+            "Timestamp": time_of(row["Time"]),
+            "LastUpdatedTimestamp": time_of(row["Time"]),
+            "DriftInformation": {"StackResourceDriftStatus": "NOT_CHECKED"},
+        }
+        for name, row in record["Resources"].items()
+    ]
+
+
+def _summary(template: Template) -> Row:
+    needed = any(kind.startswith("AWS::IAM::") for kind in template.types)
+    return {
+        "Description": template.body.get("Description"),
+        "Parameters": [
+            {
+                "ParameterKey": name,
+                "ParameterType": each.get("Type", "String"),
+                "DefaultValue": str(each["Default"]) if "Default" in each else None,
+                "NoEcho": each.get("NoEcho") in (True, "true"),
+                "Description": each.get("Description"),
+            }
+            for name, each in template.section("Parameters").items()
+        ],
+        "Capabilities": ["CAPABILITY_IAM"] if needed else [],
+    }
+
+
+def _version(template: Template) -> str | None:
+    found = template.body.get("AWSTemplateFormatVersion")
+    return None if found is None else str(found)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    **change_sets.OPERATIONS,
+    "CreateStack": operation(
+        create_stack,
+        f"{ASKED} ClientRequestToken DisableRollback OnFailure TimeoutInMinutes "
+        "EnableTerminationProtection",
+    ),
+    "DeleteStack": operation(
+        delete_stack,
+        "StackName RetainResources RoleARN ClientRequestToken DeletionMode DeploymentConfig",
+    ),
+    "DescribeStackEvents": operation(describe_stack_events, "StackName"),
+    "DescribeStackResource": operation(describe_stack_resource, "StackName LogicalResourceId"),
+    "DescribeStackResources": operation(
+        describe_stack_resources, "StackName LogicalResourceId PhysicalResourceId"
+    ),
+    "DescribeStacks": operation(describe_stacks, "StackName"),
+    "GetTemplate": operation(get_template, "StackName ChangeSetName TemplateStage"),
+    "GetTemplateSummary": operation(
+        get_template_summary, f"{TEMPLATE} StackName TemplateSummaryConfig"
+    ),
+    "ListExports": operation(list_exports),
+    "ListImports": operation(list_imports, "ExportName"),
+    "ListStackResources": operation(list_stack_resources, "StackName"),
+    "ListStacks": operation(list_stacks, "StackStatusFilter"),
+    "UpdateStack": operation(update_stack, f"{ASKED} ClientRequestToken UsePreviousTemplate"),
+    "UpdateTerminationProtection": operation(
+        update_termination_protection, "StackName EnableTerminationProtection"
+    ),
+    "ValidateTemplate": operation(validate_template, TEMPLATE),
+}

@@ -13,6 +13,7 @@ from hyperplane_nat.aws.errors import AwsError, unsupported
 
 TRUTHS: Mapping[str, str] = {
     "preserve_client_ip.enabled": "preserve_client_ip",
+    "proxy_protocol_v2.enabled": "proxy_protocol_v2",
     "stickiness.enabled": "stickiness",
     "deregistration_delay.connection_termination.enabled": "deregistration_terminates",
     "target_health_state.unhealthy.connection_termination.enabled": "unhealthy_terminates",
@@ -26,16 +27,16 @@ COUNTS: Mapping[str, str] = {
 """Attributes that are true or false, and those that are numbers, by what the region calls them
 (`TargetGroupAttribute`)."""
 
+STICKINESS, SOURCE = "stickiness.type", "source_ip"
 CROSS_ZONE = "load_balancing.cross_zone.enabled"
 AS_BALANCER = "use_load_balancer_configuration"
 
 FIXED: Mapping[str, str] = {
     "proxy_protocol_v2.enabled": "false",
-    "stickiness.type": "source_ip",
     "target_group_health.dns_failover.minimum_healthy_targets.percentage": "off",
     "target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage": "off",
 }
-"""Attributes that have AWS's defaults and no others."""
+"""Attributes that have AWS's defaults and no others, where the region does not list them."""
 
 TRAFFIC_PORT = "traffic-port"
 
@@ -124,7 +125,10 @@ def modify_target_group_attributes(call: Call, params: Params) -> Row:
     row = TARGET_GROUP.find(call, params.get("TargetGroupArn"))
     body: Row = {}
     for key, value in elb.asked(params).items():
-        if key in TRUTHS:
+        if key in FIXED and key not in row["Attributes"]:
+            if value != FIXED[key]:
+                raise unsupported(f"The attribute {key} has no other value than '{FIXED[key]}'.")
+        elif key in TRUTHS:
             body[TRUTHS[key]] = elb.truth(key, value)
         elif key in COUNTS:
             if not (value.isascii() and value.isdigit() and len(value) <= 9):
@@ -132,12 +136,13 @@ def modify_target_group_attributes(call: Call, params: Params) -> Row:
             body[COUNTS[key]] = int(value)
         elif key == CROSS_ZONE:
             body["cross_zone"] = value if value == AS_BALANCER else elb.truth(key, value)
-        elif key not in FIXED:
+        elif key == STICKINESS:
+            if value != SOURCE:
+                raise unsupported(f"The attribute {key} has no other value than '{SOURCE}'.")
+        else:
             raise AwsError(
                 "ValidationError", f"Target group attribute key '{key}' is not recognized"
             )
-        elif value != FIXED[key]:
-            raise unsupported(f"The attribute {key} has no other value than '{FIXED[key]}'.")
     if body:
         row = call.patch(TARGET_GROUP.kind.path, row["TargetGroupId"], {"attributes": body})
     return {"Attributes": elb.attributes({**FIXED, **row["Attributes"]})}

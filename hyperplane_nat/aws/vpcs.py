@@ -39,6 +39,7 @@ ALLOW, DENY = 100, 32767
 
 VPC_FILTERS = {
     "cidr": "CidrBlock",
+    "cidr-block": "CidrBlock",
     "cidr-block-association.cidr-block": "CidrBlock",
     "is-default": "IsDefault",
     "isDefault": "IsDefault",

@@ -16,7 +16,7 @@ from pathlib import Path
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import NOTES, LabLock, LabPaths
+from hyperplane_nat.controller.paths import NOTES, STACKS, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing, starting
 from hyperplane_nat.engine.readers.migration import new_path
@@ -112,7 +112,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
         # The region and what is kept of it are another matter: `remove_region`.
-        kept = (paths.log.name, paths.region_file.name, NOTES)
+        kept = (paths.log.name, paths.region_file.name, NOTES, STACKS)
         if path == paths.pid_file or path.name.startswith(kept):
             continue
         with contextlib.suppress(FileNotFoundError):
@@ -191,7 +191,8 @@ def remove_region(paths: LabPaths) -> list[str]:
     _remove_code(paths)
     for path in paths.directory.glob(f"{paths.region_file.name}*"):
         path.unlink()
-    (paths.directory / NOTES).unlink(missing_ok=True)
+    for name in (NOTES, STACKS):
+        (paths.directory / name).unlink(missing_ok=True)
     return removed
 
 
@@ -213,7 +214,9 @@ def _files(paths: LabPaths) -> list[Path]:
     """The files in the lab's directory: only names that a controller or an endpoint makes."""
     patterns = (
         NOTES,
+        STACKS,
         "aws.new",
+        "aws.stacks.new",
         "control.sock",
         "control.sock.new",
         "controller.*",

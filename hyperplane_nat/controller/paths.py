@@ -22,6 +22,9 @@ from hyperplane_nat.private_files import NotPrivateError
 NOTES = "aws.json"
 """What AWS's endpoint keeps of resources of the region: a file in the lab's directory."""
 
+STACKS = "aws.stacks.json"
+"""Its stacks, beside that."""
+
 _LOCKS = Path("/proc/locks")
 
 

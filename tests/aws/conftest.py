@@ -1,13 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the endpoint's tests."""
+"""Fixtures of the endpoint's tests, and whether they show what docs/aws-api.md says they do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.aws.support import Endpoint, launched
+from tests.aws.support import ANSWERED, Endpoint, launched
+from tools.aws_operations import shown
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that is to show an operation fails unless that was answered in it without an error."""
+    ANSWERED.clear()
+    yield
+    name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
+    wanted = {key for key, test in shown().items() if test == name}
+    missing = sorted(f"{service} {operation}" for service, operation in wanted - ANSWERED)
+    assert not missing, f"tests/aws/shown.toml says that it shows {', '.join(missing)}"
 
 
 @pytest.fixture(scope="session")

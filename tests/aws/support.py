@@ -31,9 +31,18 @@ REGION = "us-east-1"
 ROLE = "arn:aws:iam::111122223333:role/r"
 
 
+ANSWERED: set[tuple[str, str]] = set()
+"""Services and operations that were answered without an error."""
+
+
+def _note(http_response: Any, model: Any, **_: Any) -> None:
+    if http_response.status_code < 300:
+        ANSWERED.add((model.service_model.service_name, model.name))
+
+
 def client_of(service: str, url: str, account: str = ACCOUNT) -> Any:
     """A client of boto3, which asks once and checks nothing itself."""
-    return boto3.client(
+    client: Any = boto3.client(
         service,
         endpoint_url=url,
         region_name=REGION,
@@ -41,6 +50,8 @@ def client_of(service: str, url: str, account: str = ACCOUNT) -> Any:
         aws_secret_access_key="any",
         config=Config(retries={"max_attempts": 0}, parameter_validation=False),
     )
+    client.meta.events.register("after-call", _note)
+    return client
 
 
 def archive(**files: str) -> bytes:

@@ -224,3 +224,59 @@ def test_it_is_taken_down_in_an_order_that_aws_allows(endpoint: Endpoint, found:
     tables = endpoint.region.region.tables
     assert {vpc.name for vpc in tables.vpcs.values()} == {"customer", "internet"}
     assert (tables.internet_gateways, tables.elastic_addresses) == ({}, {})
+
+
+def test_a_nat_gateway_gets_and_gives_up_addresses(endpoint: Endpoint, found: Scene) -> None:
+    ec2 = endpoint.client("ec2")
+    more = ec2.allocate_address(Domain="vpc")
+
+    def public() -> dict[str, str]:
+        (shown,) = ec2.describe_nat_gateways(NatGatewayIds=[found.nat])["NatGateways"]
+        return {each["PublicIp"]: each["AssociationId"] for each in shown["NatGatewayAddresses"]}
+
+    asked = {"NatGatewayId": found.nat, "AllocationIds": [more["AllocationId"]]}
+    shown = ec2.associate_nat_gateway_address(**asked)
+    assert len(shown["NatGatewayAddresses"]) == 2
+    endpoint.pass_seconds(600)
+    assert set(public()) == {found.address, more["PublicIp"]}
+    refused = {"NatGatewayId": found.nat, "AssociationIds": [public()[found.address]]}
+    assert refusal(ec2.disassociate_nat_gateway_address, **refused)[0] == "InvalidParameterValue"
+    given_up = [public()[more["PublicIp"]]]
+    ec2.disassociate_nat_gateway_address(
+        NatGatewayId=found.nat, AssociationIds=given_up, MaxDrainDurationSeconds=1
+    )
+    endpoint.pass_seconds(600)
+    assert set(public()) == {found.address}
+
+
+def test_a_private_nat_gateway_gets_and_gives_up_addresses(
+    endpoint: Endpoint, found: Scene
+) -> None:
+    ec2 = endpoint.client("ec2")
+    key = ec2.create_nat_gateway(SubnetId=found.private, ConnectivityType="private")
+    key = key["NatGateway"]["NatGatewayId"]
+    endpoint.pass_seconds(600)
+
+    def private() -> list[str]:
+        (shown,) = ec2.describe_nat_gateways(NatGatewayIds=[key])["NatGateways"]
+        return [each["PrivateIp"] for each in shown["NatGatewayAddresses"]]
+
+    (first,) = private()
+    ec2.assign_private_nat_gateway_address(NatGatewayId=key, PrivateIpAddressCount=2)
+    endpoint.pass_seconds(600)
+    assert (len(private()), private()[0]) == (3, first)
+    ec2.unassign_private_nat_gateway_address(
+        NatGatewayId=key, PrivateIpAddresses=private()[1:], MaxDrainDurationSeconds=1
+    )
+    endpoint.pass_seconds(600)
+    assert private() == [first]
+
+
+def test_internet_gateways_as_ec2_has_them(endpoint: Endpoint, found: Scene) -> None:
+    ec2 = endpoint.client("ec2")
+    attached = [{"Name": "attachment.vpc-id", "Values": [found.vpc]}]
+    (shown,) = ec2.describe_internet_gateways(Filters=attached)["InternetGateways"]
+    assert shown["InternetGatewayId"] == found.gateway
+    assert shown["Attachments"] == [{"VpcId": found.vpc, "State": "available"}]
+    (idle,) = ec2.describe_internet_gateways(InternetGatewayIds=[found.idle])["InternetGateways"]
+    assert idle["Attachments"] == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+import urllib.error
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,8 +14,15 @@ import pytest
 from moto.core.utils import get_service_model
 
 from hyperplane_nat.aws.call import ALWAYS
-from hyperplane_nat.aws.operations import REAL, RECORDED_SERVICES, Treatment, treatment
-from hyperplane_nat.aws.page import SERVICES, markdown, operations
+from hyperplane_nat.aws.operations import (
+    INVOKE,
+    REAL,
+    RECORDED_SERVICES,
+    Treatment,
+    treatment,
+)
+from tests.aws.support import ACCOUNT, Endpoint
+from tools.aws_operations import SERVICES, TESTS, markdown, operations, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,12 +34,45 @@ def test_the_page_is_made_of_the_table() -> None:
 
 
 def test_the_page_has_every_operation_once() -> None:
-    text = markdown()
+    text = re.sub(r" \| \[.*\n", "\n", markdown())
     for service in SERVICES:
         section = text.partition(f"\n## {service}\n")[2].partition("\n## ")[0]
-        lists = "".join(line for line in section.splitlines(keepends=True) if line[:2] != "**")
-        named = re.findall(r"\w+", lists)
+        heads = ("**", "| operation", "| ---")
+        lines = section.splitlines(keepends=True)
+        named = re.findall(r"\w+", "".join(line for line in lines if not line.startswith(heads)))
         assert sorted(named) == sorted(get_service_model(service).operation_names)
+
+
+def test_what_is_done_is_shown_by_a_test_that_there_is() -> None:
+    """That the test shows it, is looked at when it runs (conftest.py)."""
+    done = {(service, name) for service, table in REAL.items() for name in table}
+    assert set(shown()) == done | {("lambda", INVOKE)}
+    for test in shown().values():
+        file, _, name = test.partition("::")
+        assert f"\ndef {name}(" in (TESTS / file).read_text(encoding="utf-8"), test
+
+
+@pytest.mark.parametrize("service", ["ec2", "elbv2"])
+def test_every_operation_that_is_not_done_is_refused_when_it_is_asked_for(
+    endpoint: Endpoint, service: str
+) -> None:
+    """Whatever its parameters are."""
+    scope = f"{ACCOUNT}/20260101/us-east-1/{service}/aws4_request"
+    known = set()
+    for name in operations(service)[Treatment.REFUSED]:
+        request = urllib.request.Request(
+            endpoint.url,
+            f"Action={name}&Version=1".encode(),
+            {
+                "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=30)
+        with caught.value as answer:
+            known.add((answer.code, b"<Code>UnsupportedOperation</Code>" in answer.read()))
+    assert known == {(400, True)}
 
 
 def test_what_is_done_is_an_operation_of_the_service_with_its_parameters() -> None:
@@ -61,7 +103,7 @@ def test_what_is_done_is_an_operation_of_the_service_with_its_parameters() -> No
         ("cloudwatch", "GetMetricData", Treatment.REAL),
         ("cloudwatch", "PutMetricData", Treatment.RECORDED),
         ("logs", "CreateLogGroup", Treatment.RECORDED),
-        ("cloudformation", "CreateStack", Treatment.RECORDED),
+        ("cloudformation", "CreateStack", Treatment.REAL),
         ("cloudformation", "CreateStackSet", Treatment.REFUSED),
         ("rds", "CreateDBInstance", Treatment.REFUSED),
     ],

@@ -170,3 +170,22 @@ def test_groups_are_not_known_by_name_without_a_default_vpc(endpoint: Endpoint) 
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         said = refusal(ec2.create_security_group, VpcId=vpc, GroupName=name, Description="d")
         assert said[0] in ("InvalidParameterValue", "MissingParameter")
+
+
+def test_what_leaves_is_allowed_by_rules_too(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    group = ec2.create_security_group(VpcId=vpc, GroupName="g", Description="d")["GroupId"]
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    web = {
+        "IpProtocol": "tcp",
+        "FromPort": 80,
+        "ToPort": 80,
+        "IpRanges": [{"CidrIp": "10.8.0.0/16"}],
+    }
+    ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[web])
+    ec2.revoke_security_group_egress(GroupId=group, IpPermissions=[everything])
+    (shown,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    (rule,) = shown["IpPermissionsEgress"]
+    assert (rule["FromPort"], rule["IpRanges"]) == (80, [{"CidrIp": "10.8.0.0/16"}])
+    assert len(endpoint.region.region.tables.groups[group].egress) == 1

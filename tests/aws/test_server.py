@@ -166,52 +166,6 @@ def test_motos_own_paths_are_nobodys_buckets(endpoint: Endpoint, path: str) -> N
         assert (status, "<Code>UnsupportedOperation</Code>" in said) == (400, True)
 
 
-TEMPLATE = (
-    "AWSTemplateFormatVersion: 2010-09-09\nResources: {{L: {{Type: '{}', Properties: {{}}}}}}"
-)
-
-
-def test_stacks_are_of_what_moves_no_packets(endpoint: Endpoint) -> None:
-    name = f"s{secrets.token_hex(8)}"
-    stacks = endpoint.client("cloudformation")
-    stacks.create_stack(StackName=name, TemplateBody=TEMPLATE.format("AWS::Logs::LogGroup"))
-    (made,) = stacks.describe_stack_resources(StackName=name)["StackResources"]
-    assert made["PhysicalResourceId"] in groups(endpoint)
-    for kind in (
-        "AWS::EC2::VPC",
-        "AWS::Lambda::Function",
-        "Custom::X",
-        "AWS::CloudFormation::Stack",
-    ):
-        said = refusal(stacks.create_stack, StackName="t", TemplateBody=TEMPLATE.format(kind))
-        assert said[:2] == (
-            "UnsupportedOperation",
-            f"Resources of type {kind} are not made by stacks.",
-        )
-    address = "https://code.s3.amazonaws.com/t.yaml"
-    said = refusal(stacks.create_stack, StackName="t", TemplateURL=address)
-    assert said[0] == "UnsupportedOperation"
-    assert "t" not in {each["StackName"] for each in stacks.describe_stacks()["Stacks"]}
-    stacks.delete_stack(StackName=name)
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "Resources: !!python/object/apply:os.mkdir [/dev/shm/made-by-a-template]",
-        "Resources: {L: {Type: !!python/name:os.system '', Properties: {}}}",
-        "Resources: [",
-        "[]",
-        "Resources: {L: text}",
-        "&a [*a, *a]",
-    ],
-)
-def test_a_template_makes_no_objects(endpoint: Endpoint, template: str) -> None:
-    stacks = endpoint.client("cloudformation")
-    said = refusal(stacks.create_stack, StackName="t", TemplateBody=template)
-    assert said[0] == "ValidationError"
-
-
 def test_a_fault_is_answered_and_told(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -81,9 +81,16 @@ class Endpoint:
         )
 
     def aws(self, *arguments: str, check: bool = True) -> Any:
+        """What the aws command line answers; the error with check off."""
+        said = self.run(*arguments, "--output", "json", check=check)
+        if not check:
+            return said
+        return json.loads(said) if said.strip() else None
+
+    def run(self, *arguments: str, check: bool = True) -> str:
         """What the aws command line prints; the error with check off."""
         done = subprocess.run(
-            [str(AWS), *arguments, "--output", "json"],
+            [str(AWS), *arguments],
             env={**os.environ, **self.variables, "AWS_PAGER": ""},
             capture_output=True,
             text=True,
@@ -94,7 +101,7 @@ class Endpoint:
             assert done.returncode != 0
             return done.stderr
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return done.stdout
 
 
 @contextlib.contextmanager

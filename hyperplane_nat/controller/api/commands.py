@@ -233,6 +233,7 @@ class CreateFunction(CodeRequest):
         description="Its code, a zip archive; without any it runs the programs that an invocation "
         "names.",
     )
+    publish: bool = Field(default=False, description="Publish its first version with it.")
 
 
 class UpdateFunction(CommandRequest):
@@ -356,7 +357,8 @@ def _create_function(commands: Commands, _name: str, asked: CreateFunction) -> R
         code=_code_of(asked),
         environment=tuple(sorted(asked.environment.items())),
     )
-    return commands.create_function(wanted, asked.account)
+    made = commands.create_function(wanted, asked.account)
+    return commands.versions.publish(made) if asked.publish else made
 
 
 def _code_of(asked: CreateFunction) -> Code | None:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/aws-api.md, written from the table of operations: `python -m hyperplane_nat.aws.page`."""
+"""docs/aws-api.md, written from the table of operations: `python -m tools.aws_operations`."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 
 from moto.core.utils import get_service_model
 
@@ -12,6 +15,8 @@ from hyperplane_nat.aws.operations import RECORDED_SERVICES, Treatment, treatmen
 
 SERVICES = ("ec2", "lambda", "elbv2", "logs", "cloudwatch", "cloudformation")
 """Those whose operations are all listed."""
+
+TESTS = Path(__file__).resolve().parents[1] / "tests" / "aws"
 
 _COLUMNS = 100
 """Of a line of the page."""
@@ -23,6 +28,10 @@ Made by `make docs` of the table that the endpoint goes by ([aws.md](aws.md)); b
 operations there are. **Real**: done in the region, packets follow. **Recorded**: moves no packets
 and is answered from the endpoint's memory, by moto. **Refused**: `UnsupportedOperation`, because
 packets would have to follow, or because moto has no answer either.
+
+Beside what is real stands the test that shows it, which fails unless the operation is answered in
+it (`tests/aws/shown.toml`). Of what is recorded and refused, `tests/aws/test_server.py` and
+`tests/aws/test_operations.py` have tests.
 
 {recorded}
 """
@@ -53,12 +62,25 @@ def markdown() -> str:
     return "\n".join([_HEAD.format(recorded=recorded), *_sections()]) + "\n"
 
 
+@cache
+def shown() -> Mapping[tuple[str, str], str]:
+    """By service and operation the test that shows it, as FILE::TEST."""
+    found = tomllib.loads((TESTS / "shown.toml").read_text(encoding="utf-8"))
+    return {
+        (service, operation): test
+        for service, tests in found.items()
+        for operation, test in tests.items()
+    }
+
+
 def _sections() -> Iterator[str]:
     yield _table()
     for service in SERVICES:
         yield f"\n## {service}"
         for kind, names in operations(service).items():
-            if names:
+            if kind is Treatment.REAL and names:
+                yield f"\n**{_TITLES[kind]}** ({len(names)})\n\n{_tests(service, names)}"
+            elif names:
                 yield f"\n**{_TITLES[kind]}** ({len(names)})\n\n{_list(names)}"
 
 
@@ -67,6 +89,14 @@ def _table() -> str:
     for service in SERVICES:
         counts = " | ".join(str(len(names)) for names in operations(service).values())
         lines.append(f"| {service} | {counts} |")
+    return "\n".join(lines)
+
+
+def _tests(service: str, names: Iterable[str]) -> str:
+    lines = ["| operation | shown by |", "| --- | --- |"]
+    for name in names:
+        file, _, test = shown().get((service, name), "").partition("::")
+        lines.append(f"| {name} | [{test}](../tests/aws/{file}) |")
     return "\n".join(lines)
 
 
