@@ -294,12 +294,20 @@ def measure_handlers(
             help="Memory is that of so many and twice as many; 0: it is not measured.",
         ),
     ] = 1000,
+    crowd: Annotated[
+        int, typer.Option("--at-once", min=0, max=1000, help="Cold starts in the same moment.")
+    ] = 200,
+    flows: Annotated[
+        bool, typer.Option(help="Advance the clock of a lab with 100,000 flows.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="The figures instead of tables.")] = False,
 ) -> None:
-    """Cold and warm starts of handlers, and the memory of environments without a process."""
+    """Cold, warm and thawed starts of handlers, the clock, and the memory of environments without a
+    process.
+    """
     console = _console(stderr=as_json)
     with _in_order(console, labs=True):
-        report = handlers.measure(rounds, environments)
+        report = handlers.measure(rounds, environments, crowd, flows=flows)
         if as_json:
             typer.echo(json.dumps(report.document(), indent=2))
         else:

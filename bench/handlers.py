@@ -7,6 +7,12 @@ ours is the whole start of a runtime that takes no time of its own (`native/boot
 where the client is; the rest of a start in Python is the interpreter's. Both begin in environments
 of a full pool and end after one invocation, so that the next is cold as well.
 
+What standing still costs is the difference of two warm starts after the same pause, of an
+environment that has stood still and of one that has not. Many cold starts at once are invocations
+that begin in the same moment, each on a connection of its own, in a pool that has room for all. The
+lab's clock is advanced by what idle connections have, twice: the first leaves all of the flows, the
+second ends them.
+
 An environment of the pool has a namespace and its link, and no process. Its memory is what the
 lab's processes and the kernel have more with twice as many: the proportional share of each process
 (smaps_rollup), and of /proc/meminfo what network namespaces are made of.
@@ -22,8 +28,10 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +41,9 @@ from rich.table import Table
 
 from bench import processes
 from bench.errors import BenchError
-from bench.gateways.base import LAB_PREFIX
-from bench.gateways.hyperplane import DIRECTORY_PREFIX
+from bench.gateways.base import LAB_PREFIX, Options
+from bench.gateways.hyperplane import DIRECTORY_PREFIX, HyperplaneNat
+from bench.load import fill
 from bench.report.table import number
 from hyperplane_nat.cli.coldstart import FOREVER_SECONDS, temporary_lab
 from hyperplane_nat.client import Client
@@ -53,8 +62,17 @@ def handler(event, context):
     return {}
 """
 KINDS = {"native": "provided", "python": OWN_RUNTIME}
+STILL = "still"
+"""The function of native code whose environments stand still between two invocations."""
 
 WARM_LEAST, POOL_SIZE = 100, 4
+PAUSE_SECONDS = 0.05
+"""After which an environment stands still."""
+
+IDLE_SECONDS = 350
+FLOW_SOCKETS, FLOW_PORTS = 4, 25_000
+FLOWS_MAX = 1 << 17
+
 READY_SECONDS, GONE_SECONDS, ANSWER_SECONDS = 120.0, 10.0, 60.0
 
 _KERNEL = ("Slab", "Percpu", "VmallocUsed", "PageTables")
@@ -105,6 +123,12 @@ class Report:
     network: Times
     """Until environments were attached, as the controller tells it, of the same."""
     warm: dict[str, Times]
+    paused: dict[str, Times]
+    """Warm starts after a pause, of `native` and of `STILL`."""
+    crowd: Times | None
+    """Until the network was ready for each of many cold starts at once; None: not measured."""
+    advances: tuple[float, ...]
+    """How long it took to advance the clock with many flows, in milliseconds."""
     memory: tuple[Memory, ...]
 
     def per_environment(self) -> Memory | None:
@@ -119,6 +143,10 @@ class Report:
             (last.kernel - first.kernel) * 1024 // more,
         )
 
+    def thaw(self) -> float:
+        """What standing still adds to a warm start, in milliseconds at p50."""
+        return self.paused[STILL].at(0.5) - self.paused["native"].at(0.5)
+
     def document(self) -> dict[str, Any]:
         """For `--json`; times in milliseconds, memory in bytes."""
         each = self.per_environment()
@@ -128,6 +156,12 @@ class Report:
             "network": _figures(self.network),
             "interpreter_p50": self.cold["python"].at(0.5) - self.cold["native"].at(0.5),
             "warm": {kind: _figures(times) for kind, times in self.warm.items()},
+            "paused": {kind: _figures(times) for kind, times in self.paused.items()},
+            "thaw_p50": self.thaw(),
+            "crowd": None
+            if self.crowd is None
+            else {**_figures(self.crowd), "longest": self.crowd.at(1)},
+            "advance": list(self.advances),
             "environment_bytes": None
             if each is None
             else {"processes": each.processes, "kernel": each.kernel},
@@ -138,9 +172,10 @@ def _figures(times: Times) -> dict[str, float]:
     return {"p50": times.at(0.5), "p99": times.at(0.99), "count": len(times.values)}
 
 
-def measure(rounds: int, environments: int) -> Report:
-    """So many cold starts of each kind, and labs with so many and twice as many environments, or
-    with none when it is 0. BenchError, NetnsError.
+def measure(rounds: int, environments: int, crowd: int = 0, *, flows: bool = False) -> Report:
+    """So many cold starts of each kind, `crowd` at once, a clock that is advanced with `flows`, and
+    labs with so many and twice as many environments; what is 0 is not measured. BenchError,
+    NetnsError.
     """
     processes.require("cc")
     # What a former lab had, the kernel may keep for the next one.
@@ -154,12 +189,22 @@ def measure(rounds: int, environments: int) -> Report:
             invoke = invoker(connection)
             found = {kind: cold_starts(connection, invoke, kind, rounds) for kind in KINDS}
             rows: Any = connection.get("/v1/cold-starts", {"limit": 2 * rounds})
-            warm = {kind: warm_starts(invoke, kind, max(10 * rounds, WARM_LEAST)) for kind in KINDS}
+            count = max(10 * rounds, WARM_LEAST)
+            warm = {kind: warm_starts(invoke, kind, count) for kind in KINDS}
+            paused = {
+                kind: warm_starts(invoke, kind, WARM_LEAST, PAUSE_SECONDS)
+                for kind in ("native", STILL)
+            }
+        together = cold_starts_at_once(directory, code, crowd) if crowd else None
+    advances = advance_with_flows() if flows else ()
     return Report(
         {kind: Times(tuple(each.total for each in starts)) for kind, starts in found.items()},
         {kind: Times(tuple(each.init for each in starts)) for kind, starts in found.items()},
         Times(tuple(row["network_ready_seconds"] * 1000 for row in rows)),
         warm,
+        paused,
+        together,
+        advances,
         memory,
     )
 
@@ -180,19 +225,19 @@ def functions(code: dict[str, Path]) -> list[dict[str, Any]]:
     """A function of each kind, as of the configuration."""
     return [
         {
-            "name": kind,
+            "name": name,
             "networking": "hyperplane",
             "vpc": "customer",
             "subnets": ["a"],
             "security_groups": ["functions"],
             "code": str(code[kind]),
-            "runtime": runtime,
+            "runtime": KINDS[kind],
             "handler": "app.handler",
             "timeout_seconds": 30,
             # So that it can end by itself; one that is asked again and again does not stand still.
-            "freeze": False,
+            "freeze": name == STILL,
         }
-        for kind, runtime in KINDS.items()
+        for name, kind in (*((kind, kind) for kind in KINDS), (STILL, "native"))
     ]
 
 
@@ -290,13 +335,53 @@ def _only_pool(connection: Client, kind: str) -> bool:
     return pooled >= POOL_SIZE and not any(row["function"] == kind for row in rows)
 
 
-def warm_starts(invoke: Invoke, kind: str, count: int) -> Times:
-    """So many, one after the other, in one environment."""
+def warm_starts(invoke: Invoke, kind: str, count: int, pause_seconds: float = 0.0) -> Times:
+    """So many, one after the other with a pause before each, in one environment."""
     invoke(kind, {})
-    found = [invoke(kind, {}) for _ in range(count)]
+    found = []
+    for _ in range(count):
+        time.sleep(pause_seconds)
+        found.append(invoke(kind, {}))
     if any(each.cold for each in found):
         raise BenchError(f"{kind}: a cold start where a warm one was to be")
     return Times(tuple(each.total for each in found))
+
+
+def cold_starts_at_once(directory: Path, code: dict[str, Path], count: int) -> Times:
+    """So many in the same moment: what each has waited until its network was ready."""
+    place = directory / "crowd"
+    place.mkdir(mode=0o755)
+    begin = threading.Barrier(count)
+    with _lab(place, {**_FUNCTIONS, "function": functions(code)}, count) as connection:
+        processes.wait_for(lambda: _active(connection), READY_SECONDS, "functions are Active")
+        processes.wait_for(lambda: _pool_is_full(connection), READY_SECONDS, "the pool is full")
+
+        def one(invoke: Invoke) -> bool:
+            begin.wait(ANSWER_SECONDS)
+            return invoke("native", {"end": True}).cold
+
+        with ThreadPoolExecutor(count) as threads:
+            each = [threads.submit(one, invoker(connection)) for _ in range(count)]
+            if not all(future.result() for future in each):
+                raise BenchError("a warm start where a cold one was to be")
+        rows: Any = connection.get("/v1/cold-starts", {"limit": count})
+    return Times(tuple(row["network_ready_seconds"] * 1000 for row in rows))
+
+
+def advance_with_flows() -> tuple[float, ...]:
+    """How long it took to advance the clock of a lab with many flows, twice, in milliseconds."""
+    with HyperplaneNat(Options(flows_max=FLOWS_MAX)) as gateway:
+        wanted = FLOW_SOCKETS * FLOW_PORTS
+        held = fill(gateway, sockets=FLOW_SOCKETS, ports=FLOW_PORTS, wanted=wanted)
+        if held < wanted:
+            raise BenchError(f"the lab holds {held} flows, not {wanted}")
+        client = Client(gateway.lab, runtime_directory=gateway.directory / "run")
+        found = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            client.advance(IDLE_SECONDS)
+            found.append((time.perf_counter() - begin) * 1000)
+        return tuple(found)
 
 
 def memory_of(environments: int, before: int) -> Memory:
@@ -340,10 +425,25 @@ def show(report: Report, console: Console) -> None:
         (f"cold start, {OWN_RUNTIME}", report.cold["python"]),
         ("warm, a runtime of no time", report.warm["native"]),
         (f"warm, {OWN_RUNTIME}", report.warm["python"]),
+        ("warm after a pause, a runtime of no time", report.paused["native"]),
+        ("  which has stood still", report.paused[STILL]),
+        *(() if report.crowd is None else (("network of cold starts at once", report.crowd),)),
     ):
         table.add_row(label, number(times.at(0.5)), number(times.at(0.99)), str(len(times.values)))
     console.print(table)
     console.print(f"the interpreter's: {number(report.document()['interpreter_p50'])} ms at p50")
+    console.print(f"to go on after standing still: {number(report.thaw())} ms at p50")
+    if report.crowd is not None:
+        console.print(
+            f"{len(report.crowd.values)} cold starts at once: the longest wait for the network is "
+            f"{number(report.crowd.at(1))} ms"
+        )
+    if report.advances:
+        first, second = map(number, report.advances)
+        console.print(
+            f"advance({IDLE_SECONDS}) with {FLOW_SOCKETS * FLOW_PORTS:,} flows: {first} ms, and "
+            f"{second} ms when it ends them"
+        )
     for memory in report.memory:
         console.print(
             f"{memory.environments} environments without a process: processes "

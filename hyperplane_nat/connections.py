@@ -19,34 +19,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import resource
 from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
 IDLE_SECONDS = 20.0
 
-FILES = 65536
-"""Open files that a process allows itself when the hard limit does."""
-
 Refuse = Callable[[int, str, str], web.Response]
 """The answer with a status, a code and a text."""
 
 log = logging.getLogger(__name__)
-
-
-def raise_file_limit() -> None:
-    """Open as many files as are allowed, within reason."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def file_limit() -> int:
-    """How many files this process may open."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return FILES if files == resource.RLIM_INFINITY else files
 
 
 class Connections:

@@ -114,7 +114,8 @@ class Told:
 def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     """All checks, processes first; NotRunningError when nothing of the lab runs."""
     stands = standing(lab, runtime_directory)
-    if stands.controller is None and stands.forwarder is None:
+    controller = stands.controller()
+    if controller is None and stands.forwarder is None:
         raise NotRunningError(lab, runtime_directory)
     up = common.with_lab("hyperplane-nat up", lab)
     told = None
@@ -124,7 +125,7 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     except ClientError as error:
         yield bad("controller", str(error), f"see {connection.path.parent / 'controller.log'}")
     else:
-        yield good("controller", f"pid {stands.controller} answers")
+        yield good("controller", f"pid {controller} answers")
     config = stands.config if told is None else told.config
     if config is None:
         yield bad("record", stands.problem or "lab.json is missing", f"{up} --replace -c LAB.toml")

@@ -95,7 +95,8 @@ def _row(name: str, root: Path) -> Row:
 def _without_controller(name: str, root: Path) -> Row:
     """A lab that nobody tells about: what can be seen from outside."""
     found = standing(name, root)
-    if found.controller is not None:
+    controller = found.controller()
+    if controller is not None:
         state = "starting"
     elif found.forwarder is not None:
         state = "controller dead"
@@ -104,7 +105,7 @@ def _without_controller(name: str, root: Path) -> Row:
     return {
         "lab": name,
         "state": state,
-        "pids": {"controller": found.controller, "forwarder": found.forwarder, "standby": None},
+        "pids": {"controller": controller, "forwarder": found.forwarder, "standby": None},
         "since": None,
         "environments": None if found.config is None else found.config.lab.environments,
         "metrics_url": None,

@@ -82,6 +82,15 @@ def update_alias(
             help="Environments of it that are kept initialized; as before if left out.",
         ),
     ] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(
+            "--weight",
+            metavar="VERSION=SHARE",
+            help="Another version and the share of the invocations that it serves, 2=0.1; none if "
+            "empty, as before if left out.",
+        ),
+    ] = None,
     lab: LabOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,12 +98,26 @@ def update_alias(
     connection = common.client(ctx, lab)
     if ":" not in alias:
         raise UserError(f"{alias!r} names no alias (write it like orders:live)")
-    body = {"version": version, "provisioned_concurrency": provisioned_concurrency}
+    body = {
+        "version": version,
+        "provisioned_concurrency": provisioned_concurrency,
+        "additional_version_weights": None if weight is None else _weights(weight),
+    }
     answer = connection.put(f"/v1/aliases/{quote(alias, safe=':')}", body)
     if as_json:
         common.print_json(answer)
         return
     typer.echo(f"{alias} is version {version}")
+
+
+def _weights(text: str) -> dict[str, float]:
+    if not text:
+        return {}
+    version, _, share = text.partition("=")
+    try:
+        return {version: float(share)}
+    except ValueError:
+        raise UserError(f"--weight {text!r}: write it like 2=0.1") from None
 
 
 def _published(connection: Client, function: str) -> dict[str, object]:

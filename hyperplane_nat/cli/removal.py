@@ -77,9 +77,9 @@ def stop(lab: str, root: Path) -> bool:
 
 def end(lab: str, root: Path, number: signal.Signals) -> bool:
     """End a controller that does not serve, and remove its lab; False if there is none."""
-    from hyperplane_nat.controller.standing import standing, starting
+    from hyperplane_nat.controller.standing import standing
 
-    pid = standing(lab, root).controller or starting(lab, root)
+    pid = standing(lab, root).controller()
     process = None if pid is None else open_process(pid)
     if process is None:
         return False

@@ -58,6 +58,8 @@ def _aliases(row: Mapping[str, Any]) -> str:
     lines = []
     for alias in row["Aliases"]:
         line = f"{alias['Name']}: {alias['FunctionVersion']}"
+        for version, weight in alias["RoutingConfig"]["AdditionalVersionWeights"].items():
+            line += f", {weight:.4g} of it {version}"
         if found := alias["ProvisionedConcurrency"]:
             available = found["AvailableProvisionedConcurrentExecutions"]
             requested = found["RequestedProvisionedConcurrentExecutions"]

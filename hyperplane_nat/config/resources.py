@@ -38,6 +38,7 @@ from hyperplane_nat.config.values import (
     PortRange,
     PublicAddress,
     Section,
+    VersionWeights,
 )
 
 INTERNET = "internet"
@@ -323,6 +324,10 @@ class Alias(Section):
         ge=0,
         le=16383,
         description="Environments of that version that are kept initialized (AWS).",
+    )
+    additional_version_weights: VersionWeights = Field(
+        default_factory=dict,
+        description='Another version and its share of the invocations: `{ "2" = 0.1 }` (AWS).',
     )
 
 

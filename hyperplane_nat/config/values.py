@@ -201,6 +201,12 @@ def _alias_name(value: str) -> str:
     return value
 
 
+def _version_number(value: str) -> str:
+    if not (value.isascii() and value.isdigit() and not value.startswith("0")):
+        raise _wrong(f"{value!r} is no number of a version", 'write it like "2"')
+    return value
+
+
 def _function_name(value: str) -> str:
     if FUNCTION_NAME.fullmatch(value) is None:
         raise _wrong(
@@ -285,6 +291,13 @@ AccountId = Annotated[str, AfterValidator(_account_id)]
 AccountNameOrId = Annotated[str, AfterValidator(_account_name_or_id)]
 FunctionName = Annotated[str, AfterValidator(_function_name)]
 AliasName = Annotated[str, AfterValidator(_alias_name)]
+VersionWeights = Annotated[
+    dict[
+        Annotated[str, AfterValidator(_version_number)],
+        Annotated[float, Field(ge=0, le=1)],
+    ],
+    Field(max_length=1),
+]
 GroupName = Annotated[str, AfterValidator(_group_name)]
 PortRange = Annotated[str, AfterValidator(_port_range)]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]

@@ -43,7 +43,7 @@ class Claim:
             if where is None or where.resolve() == self._mine.resolve():
                 continue
             stands = standing(self._lab, where)
-            pid = stands.controller or stands.forwarder
+            pid = stands.controller() or stands.forwarder
             if pid is not None:
                 raise ControllerError(
                     f"a lab {self._lab!r} lives in {where} (pid {pid}) and has the namespaces of "

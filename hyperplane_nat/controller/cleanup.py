@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
@@ -18,7 +18,7 @@ from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.paths import NOTES, STACKS, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
-from hyperplane_nat.controller.standing import standing, starting
+from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
 from hyperplane_nat.runtime.uploads import uploads_path
 from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
@@ -92,8 +92,6 @@ def absence(lab: str, runtime_directory: Path) -> str:
     """One line for whoever finds no controller of lab `lab`: what there is, and what to do."""
     try:
         found = standing(lab, runtime_directory)
-        if found.controller is None:
-            found = replace(found, controller=starting(lab, runtime_directory))
         state_directory = (found.config or Config()).lab.state_directory
         paths = LabPaths.of(lab, runtime_directory, state_directory)
         return found.describe(left(paths, Namespaces()))

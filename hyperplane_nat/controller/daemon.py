@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -31,13 +32,12 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING
 
 from hyperplane_nat import metrics, private_files
 from hyperplane_nat.config.lab import Config
-from hyperplane_nat.connections import raise_file_limit
 from hyperplane_nat.controller import aws, cleanup, flow_logs, handlers, logs, record
-from hyperplane_nat.controller.api import connections, endpoint
-from hyperplane_nat.controller.api import service as api
+from hyperplane_nat.controller.api import listeners
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.forwarder.equipment import make_map, refuse_disk
@@ -52,9 +52,13 @@ from hyperplane_nat.controller.standing import Standing
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.model.errors import ModelError, StateError
+from hyperplane_nat.open_files import raise_file_limit
 from hyperplane_nat.private_files import NotPrivateError
 from netns.errors import NetnsError
 from netns.topology import Survey
+
+if TYPE_CHECKING:
+    from hyperplane_nat.controller.api.endpoint import Endpoint
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -117,7 +121,9 @@ class Daemon:
         self._group: int | None = None
         """The group that may use the control socket."""
         self._metrics_listener: socket.socket | None = None
-        self._endpoints: list[endpoint.Endpoint] = []
+        self._control_listener: socket.socket | None = None
+        """Until it is served."""
+        self._endpoints: list[Endpoint] = []
         self._replace = replace
         self._reloader = Reloader(source)
         self._watchdog: asyncio.Task[None] | None = None
@@ -150,7 +156,7 @@ class Daemon:
         try:
             self._refuse_others_places()
             refuse_disk(self._paths.state_file)
-            self._group = endpoint.group_id(self._config.lab.socket_group)
+            self._group = listeners.group_id(self._config.lab.socket_group)
             self._claim.check()
             self._lock.acquire()
         except (ControllerError, StateMapError) as error:
@@ -167,6 +173,10 @@ class Daemon:
             return self._fail(str(error), 2)
         try:
             await self._start_or_stop()
+            self._announce()
+            self._service.start()
+            self._logs.start()
+            await self._serve()
         except (ControllerError, NetnsError, StateMapError, ModelError, StateError) as error:
             return self._fail(str(error), await self._after_failure(2))
         except _InterruptedError:
@@ -176,7 +186,6 @@ class Daemon:
             log.exception("start failed")
             text = f"the controller failed: {type(error).__name__}: {error} (please report this)"
             return self._fail(" ".join(text.split()), await self._after_failure(2))
-        self._announce()
         await self._stop.wait()
         log.info("stopping")
         sd_notify("STOPPING=1")
@@ -296,12 +305,13 @@ class Daemon:
         if adopted:
             # As this version keeps it, with what may differ.
             await in_thread(record.write, self._paths.config_file, self._config)
-        await self._serve()
+        self._control_listener = listeners.control_socket(self._paths.control_socket, self._group)
+        self._keep_metrics_port()
 
     def _listen_for_metrics(self) -> None:
         configured = self._config.metrics
-        ports = endpoint.metrics_ports(configured, self._former_metrics_port())
-        self._metrics_listener = endpoint.free_metrics_socket(configured.address, ports)
+        ports = listeners.metrics_ports(configured, self._former_metrics_port())
+        self._metrics_listener = listeners.free_metrics_socket(configured.address, ports)
         host, port = self._metrics_listener.getsockname()[:2]
         self._service.metrics_url = f"http://{host}:{port}/metrics"
         if configured.port not in (0, port):
@@ -391,24 +401,28 @@ class Daemon:
         await self._service.forwarder.start()
 
     async def _serve(self) -> None:
-        control = endpoint.control_socket(self._paths.control_socket, self._group)
+        """Answer what has come to the sockets meanwhile, and whatever comes."""
+        # What it takes to speak HTTP is loaded when the lab goes on: a quarter of a start.
+        gc.disable()
+        from hyperplane_nat.controller.api import connections, endpoint
+        from hyperplane_nat.controller.api import service as api
+
+        gc.freeze()
+        gc.enable()
+        control, self._control_listener = self._control_listener, None
+        listener, self._metrics_listener = self._metrics_listener, None
+        assert control is not None
+        assert listener is not None
         control_connections, metrics_connections = connections.file_shares()
         self._endpoints.append(
             await endpoint.serve(api.application(self._service), control, control_connections)
         )
-        assert self._metrics_listener is not None
-        self._keep_metrics_port()
         application = endpoint.metrics_application(
             functools.cache(lambda: metrics.registry(self._service.snapshot)),
             self._service.health,
             self._config.metrics.hosts,
         )
-        self._endpoints.append(
-            await endpoint.serve(application, self._metrics_listener, metrics_connections)
-        )
-        self._metrics_listener = None
-        self._service.start()
-        self._logs.start()
+        self._endpoints.append(await endpoint.serve(application, listener, metrics_connections))
 
     async def _stop_serving(self) -> None:
         """End connections; answers that wait for the end of the lab are sent first."""
@@ -420,8 +434,9 @@ class Daemon:
         """Stop listening and whatever happens by itself; the processes are not touched."""
         for each in self._endpoints:
             each.stop_listening()
-        if self._metrics_listener is not None:
-            self._metrics_listener.close()
+        for listener in (self._control_listener, self._metrics_listener):
+            if listener is not None:
+                listener.close()
         await self._reloader.stop()
         await self._logs.stop()
         await self._service.halt()

@@ -549,7 +549,7 @@ class Functions:
         await self._networked(placement)
         seconds = time.perf_counter() - begin
         # It may have been deleted meanwhile.
-        if (function := self.region.tables.function(name)) is not None:
+        if (function := self.region.served_by(placement.environment)) is not None:
             kind = function.config.networking.value
             self.cold_starts.note(function.name, kind, seconds, self._modelled(placement))
         return placement, seconds

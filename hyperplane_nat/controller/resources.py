@@ -193,7 +193,15 @@ def _function(config: Config, function: Function) -> FunctionResource:
         environment=tuple(sorted(function.environment.items())),
         reserved_concurrency=function.reserved_concurrency,
         aliases=tuple(
-            AliasResource(alias.name, alias.version, alias.provisioned_concurrency)
+            AliasResource(
+                alias.name,
+                alias.version,
+                alias.provisioned_concurrency,
+                tuple(
+                    (int(number), weight)
+                    for number, weight in alias.additional_version_weights.items()
+                ),
+            )
             for alias in function.alias
         ),
     )

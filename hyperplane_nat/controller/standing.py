@@ -24,15 +24,13 @@ from hyperplane_nat.controller.record import RESOURCES, RecordError
 class Standing:
     """What there is of a lab beside its controller."""
 
-    lab: str
+    paths: LabPaths
     config: Config | None
     """As it was applied; None when nothing is kept, or nothing that can be understood."""
     problem: str | None
     """Why what is kept cannot be understood."""
     forwarder: int | None
     """The pid of the forwarder that lives."""
-    controller: int | None
-    """The pid of the controller that holds the lab's lock, be it one that only starts."""
 
     @classmethod
     def of(cls, paths: LabPaths) -> Self:
@@ -43,12 +41,29 @@ class Standing:
         except RecordError as error:
             problem = str(error)
         return cls(
-            paths.lab,
+            paths,
             config,
             problem,
             living(paths.forwarder_pid, paths.directory),
-            lock_holder(paths),
         )
+
+    @property
+    def lab(self) -> str:
+        """The lab's name."""
+        return self.paths.lab
+
+    def controller(self) -> int | None:
+        """The pid of the controller that holds the lab's lock, or that `up` has just started.
+
+        Takes tens of milliseconds: to list its locks, the kernel waits until nobody locks anything.
+        """
+        if (holder := lock_holder(self.paths)) is not None:
+            return holder
+        found = None
+        for process in Process.controllers(self.paths.directory):
+            found = process.pid
+            process.close()
+        return found
 
     def differences(self, wanted: Config) -> list[str]:
         """What keeps a controller with this configuration from taking it over, a line each."""
@@ -62,9 +77,9 @@ class Standing:
 
     def describe(self, left: Mapping[str, int]) -> str:
         """One line for whoever finds no controller, with what to do; what is left, by kind."""
-        if self.controller is not None:
+        if (controller := self.controller()) is not None:
             return (
-                f"the controller of lab {self.lab!r} (pid {self.controller}) does not answer yet "
+                f"the controller of lab {self.lab!r} (pid {controller}) does not answer yet "
                 "(try again when it is up)"
             )
         if self.forwarder is None:
@@ -116,18 +131,6 @@ def standing(lab: str, runtime_directory: Path) -> Standing:
     """What there is of lab `lab`."""
     # Where the state file is does not matter here, and is part of what is kept.
     return Standing.of(LabPaths.of(lab, runtime_directory, ""))
-
-
-def starting(lab: str, runtime_directory: Path) -> int | None:
-    """The pid of a controller that `up` has started and that has not taken the lab's lock yet.
-
-    All processes of the host are looked at.
-    """
-    found = None
-    for process in Process.controllers(LabPaths.of(lab, runtime_directory, "").directory):
-        found = process.pid
-        process.close()
-    return found
 
 
 def _counted(kind: str, count: int) -> str:

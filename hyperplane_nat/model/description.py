@@ -445,6 +445,9 @@ def _alias(tables: Tables, function: Function, alias: Alias) -> dict[str, Any]:
     return {
         "Name": alias.name,
         "FunctionVersion": str(alias.version or LATEST),
+        "RoutingConfig": {
+            "AdditionalVersionWeights": {str(number): weight for number, weight in alias.additional}
+        },
         "ProvisionedConcurrency": found,
     }
 

@@ -10,6 +10,7 @@ guessed at. A document is checked for references that lead nowhere before a regi
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -38,12 +39,16 @@ declaration. Its VPCs name the addresses of these interfaces, which is ignored.
 """
 _START_AGAIN = "move it away and apply the lab file again"
 
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    # Made when there is an entity of that kind: a controller that starts waits for it.
+    return TypeAdapter(KINDS[kind])
 
 
 def encode(kind: str, entity: Entity) -> str:
     """The JSON of one entity."""
-    return _ADAPTERS[kind].dump_json(entity).decode()
+    return _adapter(kind).dump_json(entity).decode()
 
 
 def document_of(tables: Tables) -> dict[str, Any]:
@@ -52,10 +57,10 @@ def document_of(tables: Tables) -> dict[str, Any]:
         "schema": SCHEMA,
         "entities": {
             kind: [
-                adapter.dump_python(entity, mode="json")
+                _adapter(kind).dump_python(entity, mode="json")
                 for entity in sorted(tables.rows(kind), key=lambda entity: entity.key)
             ]
-            for kind, adapter in _ADAPTERS.items()
+            for kind in KINDS
         },
     }
 
@@ -78,8 +83,8 @@ def tables_of(document: Mapping[str, Any]) -> Tables:
     tables = Tables()
     try:
         entities: list[Entity] = [
-            adapter.validate_python(item)
-            for kind, adapter in _ADAPTERS.items()
+            _adapter(kind).validate_python(item)
+            for kind in KINDS
             for item in document["entities"].get(kind, ())
         ]
     except (ValidationError, KeyError, TypeError, AttributeError) as error:

@@ -238,6 +238,14 @@ class Alias:
     """As of `Account`."""
     provisioned_concurrency: int = 0
     """How many environments of the version are kept initialized for it."""
+    additional: tuple[tuple[int, float], ...] = ()
+    """Another version, one at most, with the share of the invocations that it serves
+    (`RoutingConfig`)."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The numbers of all versions that it leads to."""
+        return (self.version, *(number for number, _ in self.additional))
 
 
 @dataclass(frozen=True, slots=True)

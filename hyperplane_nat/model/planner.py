@@ -36,7 +36,6 @@ from hyperplane_nat.model.balancer_planner import BalancerPlanner
 from hyperplane_nat.model.changes import Changes, N, by_name, parts_of
 from hyperplane_nat.model.entities import (
     Account,
-    Alias,
     Declaration,
     Function,
     Host,
@@ -62,7 +61,7 @@ from hyperplane_nat.model.resources import (
 )
 from hyperplane_nat.model.states import FunctionState
 from hyperplane_nat.model.validation import INTERNET, accounts_of, check_subnets, validate
-from hyperplane_nat.model.versions import Versions
+from hyperplane_nat.model.versions import Versions, by_alias
 
 CREATE = "create"
 CHANGE = "change"
@@ -438,8 +437,9 @@ class Planner:
                     self._line(CREATE, "version", version.name)
                 number, function = version.published, self._tables.functions[function.id]
             try:
+                weights = dict(item.additional)
                 function = versions.put_alias(
-                    function, item.name, number, item.provisioned_concurrency
+                    function, item.name, number, item.provisioned_concurrency, weights
                 )
             except ModelError as error:
                 name = f"{function.name}/{item.name}"
@@ -450,12 +450,14 @@ class Planner:
                 detail = f"version {number}"
                 if item.provisioned_concurrency:
                     detail += f", provisioned concurrency {item.provisioned_concurrency}"
+                for other, weight in item.additional:
+                    detail += f", {weight:.4g} of it version {other}"
                 self._line(action, "alias", f"{function.name}:{item.name}", detail)
         for alias in had.values():
             if alias.declared and alias.name not in names:
                 function = versions.delete_alias(function, alias.name)
                 self._line(DELETE, "alias", f"{function.name}:{alias.name}")
-        used = {alias.version for alias in function.aliases}
+        used = {number for alias in function.aliases for number in alias.versions}
         for version in self._tables.versions(function):
             if version.declared and version.published not in used:
                 versions.delete(version)
@@ -580,11 +582,6 @@ class Planner:
         if name_taken or not self._keep_used:
             raise in_use(what, resource, user, entry_of(kind, name), name_taken=name_taken)
         self._lines.append(PlanLine(DELETE, kind, name, waits_for=user))
-
-
-def by_alias(function: Function) -> dict[str, Alias]:
-    """The aliases of a function by their names."""
-    return {alias.name: alias for alias in function.aliases}
 
 
 def in_use(what: str, resource: str, user: str, field: str, *, name_taken: bool) -> ModelError:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import Any, Self
 
@@ -241,14 +242,32 @@ class Region:
         interface per environment; whatever `take_slot` raises.
         """
         self.advance()
-        found = self.function(function)
+        found = self._serving(function, token)
         if token is not None and (placement := self._invocations.repeated(found, token)):
             return placement
         if found.state is FunctionState.INACTIVE:
             self._wake(found)
             raise not_ready(found)
         with self._command():
-            return self._invocations.begin(self.function(function), token)
+            return self._invocations.begin(self.function(found.name), token)
+
+    def _serving(self, name: str, token: str | None) -> Function:
+        """As `function`; of an alias with weights that of its versions whose turn it is, which for
+        the same token is the same.
+        """
+        found = self.function(name)
+        alias = self.tables.alias(name)
+        if alias is None or not alias.additional:
+            return found
+        digits = (
+            self._lifecycle.random_hex(8)
+            if token is None
+            else sha256(token.encode()).hexdigest()[:8]
+        )
+        ((number, weight),) = alias.additional
+        if int(digits, 16) >= weight * 16**8:
+            return found
+        return self.function(f"{found.function_name}:{number}")
 
     def provisioning(self) -> Mapping[str, int]:
         """How many environments provisioned concurrency misses, by the name of the version."""

@@ -252,6 +252,8 @@ class AliasResource:
     """None: the one that is published whenever the function has changed."""
     provisioned_concurrency: int = 0
     """How many environments of that version are kept initialized."""
+    additional: tuple[tuple[int, float], ...] = ()
+    """As of `entities.Alias`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from hyperplane_nat.model.entities import (
     LATEST,
     WITHOUT_LINK,
     Account,
+    Alias,
     Combination,
     Declaration,
     Entity,
@@ -297,11 +298,21 @@ class Tables:
         function = self.functions[key]
         if qualifier == LATEST:
             return function
-        for alias in function.aliases:
-            if alias.name == qualifier:
-                version = f"{own_name}:{alias.version}"
-                return self.functions[self.function_names[version]] if alias.version else function
-        return None
+        alias = self.alias(name)
+        if alias is None:
+            return None
+        return (
+            self.functions[self.function_names[f"{own_name}:{alias.version}"]]
+            if (alias.version)
+            else function
+        )
+
+    def alias(self, name: str) -> Alias | None:
+        """The alias that is named behind a colon, if it is one."""
+        own_name, _, qualifier = name.partition(":")
+        key = self.function_names.get(own_name)
+        aliases = () if key is None else self.functions[key].aliases
+        return next((each for each in aliases if each.name == qualifier), None)
 
     def versions(self, function: Function) -> list[Function]:
         """What was published of a function, in the order of the numbers."""

@@ -16,6 +16,7 @@ names it any more; what `PublishVersion` has made stays until it is deleted.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hyperplane_nat.model import provisioned
@@ -102,7 +103,7 @@ class Versions:
     def delete(self, version: Function) -> None:
         """DeleteFunction with the number of a version: ResourceConflictException."""
         function = self._tables.functions[version.function_id]
-        named = [each.name for each in function.aliases if each.version == version.published]
+        named = [each.name for each in function.aliases if version.published in each.versions]
         if named:
             raise ModelError(
                 "ResourceConflictException",
@@ -117,10 +118,12 @@ class Versions:
         name: str,
         version: int,
         provisioned_concurrency: int | None = None,
+        additional: Mapping[int, float] | None = None,
     ) -> Function:
         """
-        CreateAlias, UpdateAlias and PutProvisionedConcurrencyConfig; version 0 is $LATEST, and
-        provisioned concurrency that is None stays as it is.
+        CreateAlias, UpdateAlias and PutProvisionedConcurrencyConfig; version 0 is $LATEST.
+        `additional` are other versions with the shares of the invocations that they serve. What is
+        None stays as it is.
 
         Errors: ResourceNotFoundException, InvalidParameterValueException.
         """
@@ -132,10 +135,36 @@ class Versions:
         count = old.provisioned_concurrency
         if provisioned_concurrency is not None:
             count = provisioned_concurrency
-        alias = Alias(name, version, self._declared or old.declared, count)
+        weights = old.additional if additional is None else tuple(additional.items())
+        alias = Alias(name, version, self._declared or old.declared, count, weights)
+        if weights:
+            self._check_weights(function, alias)
         if count:
             _check_provisioned(function, alias, others)
         return self._with(function, [*others, alias])
+
+    def _check_weights(self, function: Function, alias: Alias) -> None:
+        """Lambda Developer Guide, "Implement Lambda canary deployments using a weighted alias"."""
+        text, remedy = None, "give one other published version and a weight from 0 to 1"
+        (number, weight), *more = alias.additional
+        if more:
+            text = "AdditionalVersionWeights has more than one version"
+        elif not 0 <= weight <= 1:
+            text = f"a weight of {weight} is not from 0 to 1"
+        elif not (alias.version and number):
+            text = "$LATEST is not supported for an alias pointing to more than 1 version"
+        elif number == alias.version:
+            text = (
+                f"Invalid function version {number}. Function version {number} is already "
+                "included in routing configuration."
+            )
+        elif alias.provisioned_concurrency:
+            text = "Alias with weights can not be used with Provisioned Concurrency"
+            remedy = "leave one of them out"
+        if text is not None:
+            raise ModelError("InvalidParameterValueException", text, remedy)
+        if self._tables.function(f"{function.name}:{number}") is None:
+            raise not_found(f"{function.name}:{number}")
 
     def delete_alias(self, function: Function, name: str) -> Function:
         """DeleteAlias: ResourceNotFoundException."""
@@ -177,6 +206,16 @@ def _check_provisioned(function: Function, alias: Alias, others: list[Alias]) ->
             f"reservedConcurrentExecution for function, {reserved}",
             "ask for less, or reserve more",
         )
+
+
+def by_alias(function: Function) -> dict[str, Alias]:
+    """The aliases of a function by their names."""
+    return {alias.name: alias for alias in function.aliases}
+
+
+def weights_of(given: Mapping[str, float] | None) -> dict[int, float] | None:
+    """What `put_alias` takes, of versions as they are given: InvalidParameterValueException."""
+    return None if given is None else {version_of(text): each for text, each in given.items()}
 
 
 def version_of(text: str) -> int:

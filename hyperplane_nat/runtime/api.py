@@ -25,7 +25,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from hyperplane_nat.connections import Connections, file_limit
+from hyperplane_nat.connections import Connections
+from hyperplane_nat.open_files import file_limit
 from hyperplane_nat.runtime.errors import LambdaError
 from hyperplane_nat.runtime.handlers import Handlers, request_id
 from hyperplane_nat.runtime.invocation import (

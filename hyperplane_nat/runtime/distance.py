@@ -104,21 +104,19 @@ class Distance:
 
     # --- `environment.Box` ---
 
-    def listen(self, name: str) -> socket.socket:
-        """See `Box`."""
-        _, (file,) = self._ask("listen", namespace=name)
-        listener = socket.socket(fileno=file)
-        listener.setblocking(False)
-        return listener
-
-    def start(self, name: str, _number: int, _settings: Settings) -> Started:
+    def start(self, name: str, _number: int, _settings: Settings, *, listen: bool) -> Started:
         """See `Box`; the keeper knows the rest."""
-        told, handed = self._ask("start", namespace=name)
+        told, handed = self._ask("start", namespace=name, listen=listen)
         files = dict(zip(told["files"], handed, strict=True))
         output, end = files.pop("output"), files.pop("end")
         os.set_blocking(output, False)
+        listener = None
+        if "listener" in files:
+            listener = socket.socket(fileno=files.pop("listener"))
+            listener.setblocking(False)
         process = _Process(self, told["handle"], told["pid"])
-        return Started(process, output, told["runs"], OpenGroup(files), end=end)
+        group = OpenGroup(files)
+        return Started(process, output, told["runs"], group, end=end, listener=listener)
 
     def kill(self, started: Started) -> None:
         """See `Box`."""

@@ -24,7 +24,6 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -62,11 +61,10 @@ log = logging.getLogger(__name__)
 class Box(Protocol):
     """Where runtimes are started; see `sandbox.Sandbox`. All of it blocks."""
 
-    def listen(self, name: str) -> socket.socket:
-        """The socket of the Runtime API."""
-
-    def start(self, name: str, number: int, settings: Settings) -> Started:
-        """Start a runtime of environment `number`, in network namespace `name`."""
+    def start(self, name: str, number: int, settings: Settings, *, listen: bool) -> Started:
+        """Start a runtime of environment `number`, in network namespace `name`; with `listen` the
+        socket of the Runtime API is made before that.
+        """
 
     def kill(self, started: Started) -> None:
         """Kill it with whatever it has started."""
@@ -78,7 +76,9 @@ class _Runtime:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.started: Started
-        """From when it runs; it may have asked for an invocation by then."""
+        """From when it runs; in an environment that had one before, it may have asked for an
+        invocation by then.
+        """
         self.ready: asyncio.Future[None] = loop.create_future()
         """It has asked for an invocation."""
         self.ended: asyncio.Future[int] = loop.create_future()
@@ -285,22 +285,25 @@ class Environment:
     # --- the runtime's process ---
 
     async def _start(self) -> _Runtime:
-        if self._server is None:
-            listener = await asyncio.to_thread(self._box.listen, self._namespace)
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(
-                lambda: _Connection(self._http, loop), sock=listener
-            )
         self._runtime = runtime = _Runtime()
+        loop = asyncio.get_running_loop()
         try:
             started = await asyncio.to_thread(
-                self._box.start, self._namespace, self.number, self.settings
+                self._box.start,
+                self._namespace,
+                self.number,
+                self.settings,
+                listen=self._server is None,
             )
         except BaseException:
             self._runtime = None
             raise
         runtime.started = started
-        loop = asyncio.get_running_loop()
+        if started.listener is not None:
+            # What it has asked by now waits to be accepted.
+            self._server = await loop.create_server(
+                lambda: _Connection(self._http, loop), sock=started.listener
+            )
         loop.add_reader(started.output, self._read_output)
         watched = started.watched()
         loop.add_reader(watched, self._note_end, runtime, watched)

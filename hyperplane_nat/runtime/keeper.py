@@ -4,11 +4,12 @@
 Theory of operation
 -------------------
 Whoever speaks HTTP, with handlers and with clients, is a process of its own without privileges
-(`front`). What takes privileges is asked of this one, by the channel between both: to listen in an
-environment's network namespace, to start, to await and to kill a runtime there, to open a
-function's log. Where, and what with, is never asked: it is in the *place* that the controller has
-told of, whose connections come to here and are handed on line by line. So whoever takes the front
-over can start the lab's functions where the controller has placed them, and nothing else.
+(`front`). What takes privileges is asked of this one, by the channel between both: to start a
+runtime in an environment's network namespace, with the socket that it speaks to before it, to await
+and to kill it, to open a function's log. Where, and what with, is never asked: it is in the *place*
+that the controller has told of, whose connections come to here and are handed on line by line. So
+whoever takes the front over can start the lab's functions where the controller has placed them, and
+nothing else.
 
 What a request may need is handed back as descriptors: the output of a runtime, its end (pidfd), the
 files of its control group by which it stands still. So nothing of a warm invocation comes by here
@@ -55,11 +56,8 @@ Answer = tuple[object, list[int]]
 class Box(Protocol):
     """Where runtimes are started; see `sandbox.Sandbox`. All of it blocks."""
 
-    def listen(self, name: str) -> socket.socket:
-        """The socket of the Runtime API."""
-
-    def begin(self, name: str, number: int, settings: Settings) -> Started:
-        """Start a runtime."""
+    def begin(self, name: str, number: int, settings: Settings, *, listen: bool) -> Started:
+        """Start a runtime, and before it the socket of the Runtime API if there is none."""
 
     def kill(self, started: Started) -> None:
         """Kill it with whatever it has started."""
@@ -89,7 +87,6 @@ class Keeper:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._asked: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
-            "listen": self._listen,
             "start": self._start,
             "wait": self._wait,
             "kill": self._kill,
@@ -169,18 +166,20 @@ class Keeper:
             )
         return place
 
-    def _listen(self, asked: Mapping[str, Any]) -> Answer:
-        return None, [self._box.listen(self._place(asked)["namespace"]).detach()]
-
     def _start(self, asked: Mapping[str, Any]) -> Answer:
         place = self._place(asked)
         settings = settings_of(place, self._region)
-        started = self._box.begin(place["namespace"], place["environment"], settings)
+        started = self._box.begin(
+            place["namespace"], place["environment"], settings, listen=asked.get("listen") is True
+        )
         handle = next(self._numbers)
         with self._lock:
             self._runtimes[handle] = _Runtime(started)
         files = [started.output, started.watched()]
         names = ["output", "end"]
+        if started.listener is not None:
+            names.append("listener")
+            files.append(started.listener.detach())
         if started.group is not None:
             for name, file in started.group.opened().items():
                 names.append(name)

@@ -126,6 +126,8 @@ class Started:
 
     end: int = -1
     """A descriptor that can be read when it has ended, where there is one already."""
+    listener: socket.socket | None = None
+    """Where it speaks to the Runtime API, of the first of an environment; not blocking."""
 
     def watched(self) -> int:
         """A descriptor that can be read when it has ended, to be closed; to be asked once."""
@@ -183,18 +185,6 @@ class Sandbox:
         except OSError as error:
             raise from_errno("cannot make the mounts of handlers", error.errno or 0) from None
 
-    def listen(self, name: str) -> socket.socket:
-        """The socket of the Runtime API in network namespace `name`; NetnsError."""
-        host, _, port = RUNTIME_API.partition(":")
-        try:
-            listener = namespace.call(
-                name, lambda: socket.create_server((host, int(port)), backlog=_BACKLOG)
-            )
-        except OSError as error:
-            raise from_errno(f"cannot listen in {name}", error.errno or 0) from None
-        listener.setblocking(False)
-        return listener
-
     def start(
         self,
         name: str,
@@ -205,10 +195,12 @@ class Sandbox:
         memory_mb: int,
         ephemeral_storage_mb: int,
         layers: Sequence[Path] = (),
+        listen: bool = False,
     ) -> Started:
         """
         Start a runtime in network namespace `name`; its whole environment is `variables`, with the
         paths of its Python. It has so much memory, so much room in `/tmp`, and `layers` as `/opt`.
+        With `listen` the Runtime API listens there before that.
 
         EntrypointError when there is nothing that can be started; NetnsError.
         """
@@ -219,6 +211,7 @@ class Sandbox:
         # Closed at once where the start fails.
         output, theirs = os.pipe2(os.O_CLOEXEC)
         used: list[Path] = []
+        listeners: list[socket.socket] = []
         try:
             with group.members() as groups:
                 program = namespace.run_in_thread(
@@ -232,10 +225,13 @@ class Sandbox:
                         tmp_bytes=ephemeral_storage_mb << 20,
                         layers=layers,
                         used=used,
+                        listeners=listeners if listen else None,
                     )
                 )
         except BaseException as error:
             self._unpacked.leave(used)
+            for each in listeners:
+                each.close()
             os.close(output)
             group.remove()
             if isinstance(error, OSError):
@@ -244,9 +240,10 @@ class Sandbox:
         finally:
             os.close(theirs)
         os.set_blocking(output, False)
-        return Started(program, output, program.own_pid(), group, used)
+        listener = listeners[0] if listeners else None
+        return Started(program, output, program.own_pid(), group, used, listener=listener)
 
-    def begin(self, name: str, number: int, settings: Settings) -> Started:
+    def begin(self, name: str, number: int, settings: Settings, *, listen: bool) -> Started:
         """Start the runtime of environment `number` as `start` does, with what it is to have."""
         return self.start(
             name,
@@ -256,6 +253,7 @@ class Sandbox:
             memory_mb=settings.identity.memory_mb,
             ephemeral_storage_mb=settings.ephemeral_storage_mb,
             layers=settings.layers,
+            listen=listen,
         )
 
     def kill(self, started: Started) -> None:
@@ -293,10 +291,13 @@ class Sandbox:
         tmp_bytes: int,
         layers: Sequence[Path],
         used: list[Path],
+        listeners: list[socket.socket] | None,
     ) -> launch.Program:
         with namespace.opened(name) as descriptor:
             syscalls.unshare(syscalls.CLONE_FS)
             namespace.join(descriptor, name)
+        if listeners is not None:
+            listeners.append(_listener(name))
         files.be_called(self._etc)
         syscalls.setns(self._template, syscalls.CLONE_NEWNS)
         try:
@@ -345,6 +346,16 @@ class Sandbox:
         readable = others == stat.S_IROTH | stat.S_IXOTH
         if not readable and self._uid not in (0, status.st_uid):
             raise EntrypointError(f"{code}: user {self._uid} cannot read it (chmod -R o+rX {code})")
+
+
+def _listener(name: str) -> socket.socket:
+    host, _, port = RUNTIME_API.partition(":")
+    try:
+        listener = socket.create_server((host, int(port)), backlog=_BACKLOG)
+    except OSError as error:
+        raise from_errno(f"cannot listen in {name}", error.errno or 0) from None
+    listener.setblocking(False)
+    return listener
 
 
 def _command(runtime: str, variables: dict[str, str], *, layered: bool) -> list[str]:

@@ -51,6 +51,15 @@ class Lab:
         """A security group of the last VPC; `ingress` and `egress` are lists of rules, as dicts."""
         return self._add_to_vpc("security_group", name=name, **fields)
 
+    def host(self, name: str, **fields: object) -> Self:
+        """A host in the last VPC: `subnet`, the one named last if it is left out, `address`,
+        `security_groups`.
+        """
+        subnets = (self.document.get("vpc") or [{}])[-1].get("subnet")
+        if subnets:
+            fields.setdefault("subnet", subnets[-1]["name"])
+        return self._add_to_vpc("host", name=name, **fields)
+
     def service(self, name: str, **fields: object) -> Self:
         """A server in the last VPC: `kind`, `address`, `port`."""
         return self._add_to_vpc("service", name=name, **fields)

@@ -18,15 +18,18 @@ def test_shares_of_times() -> None:
 def test_memory_is_that_of_one_more() -> None:
     times = dict.fromkeys(handlers.KINDS, Times((1.0,)))
     memory = Memory(10, 1000, 500), Memory(30, 1400, 2500)
-    report = Report(times, times, times["native"], times, memory)
+    paused = {"native": Times((2.0,)), handlers.STILL: Times((2.5,))}
+    report = Report(times, times, times["native"], times, paused, None, (), memory)
+    assert report.thaw() == 0.5
     assert report.per_environment() == Memory(1, 20 * 1024, 100 * 1024)
-    assert Report(times, times, times["native"], times, ()).per_environment() is None
+    report = Report(times, times, times["native"], times, paused, None, (), ())
+    assert report.per_environment() is None
 
 
 @pytest.mark.live
 def test_a_round() -> None:
     others = set(namespace.names("hp-bench-"))
-    report = handlers.measure(2, 0)
+    report = handlers.measure(2, 0, 3)
     assert [len(times.values) for times in report.cold.values()] == [2, 2]
     assert len(report.network.values) == 4
     for kind in handlers.KINDS:
@@ -34,6 +37,9 @@ def test_a_round() -> None:
         assert 0 < report.init[kind].at(0) < report.cold[kind].at(1)
         assert 0 < report.warm[kind].at(0.5) < report.cold[kind].at(1)
     assert report.cold["native"].at(0) < report.cold["python"].at(0)
+    assert report.crowd is not None
+    assert len(report.crowd.values) == 3
+    assert len(report.paused[handlers.STILL].values) == handlers.WARM_LEAST
     assert report.memory == ()
     assert handlers.memory_of(2, handlers.kernel_kib()).processes > 10_000
     assert set(namespace.names("hp-bench-")) <= others

@@ -96,6 +96,7 @@ FUNCTION = {
         {
             "Name": "live",
             "FunctionVersion": "7",
+            "RoutingConfig": {"AdditionalVersionWeights": {}},
             "ProvisionedConcurrency": {
                 "RequestedProvisionedConcurrentExecutions": 4,
                 "AllocatedProvisionedConcurrentExecutions": 3,
@@ -104,7 +105,12 @@ FUNCTION = {
                 "StatusReason": "",
             },
         },
-        {"Name": "old", "FunctionVersion": "2", "ProvisionedConcurrency": None},
+        {
+            "Name": "old",
+            "FunctionVersion": "2",
+            "RoutingConfig": {"AdditionalVersionWeights": {"3": 0.25}},
+            "ProvisionedConcurrency": None,
+        },
     ],
     "Account": "111122223333",
     "Networking": "hyperplane",

@@ -76,9 +76,15 @@ def test_an_alias_names_a_version(run: Run, api: FakeApi) -> None:
     api.answers["/v1/aliases/checkout:live"] = FUNCTION
     result = run("update-alias", "checkout:live", "7")
     assert (result.exit_code, result.stdout) == (0, "checkout:live is version 7\n")
-    assert api.bodies == [{"version": "7", "provisioned_concurrency": None}]
+    assert api.bodies == [
+        {"version": "7", "provisioned_concurrency": None, "additional_version_weights": None}
+    ]
     run("update-alias", "checkout:live", "7", "--provisioned-concurrency", "3")
     assert api.bodies[1]["provisioned_concurrency"] == 3
+    for given, weights in (("8=0.1", {"8": 0.1}), ("", {})):
+        run("update-alias", "checkout:live", "7", "--weight", given)
+        assert api.bodies[-1]["additional_version_weights"] == weights
+    assert "write it like 2=0.1" in run("update-alias", "checkout:live", "7", "--weight=8").stderr
     result = run("update-alias", "checkout", "7")
     assert result.exit_code == 2
     assert "names no alias" in result.stderr

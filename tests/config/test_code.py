@@ -63,6 +63,9 @@ def test_aliases(tmp_path: Path) -> None:
     assert "12" in refused(tmp_path, text.replace("live", "12"))
     twice = '[[function.alias]]\nname = "live"\n'
     assert "two times alias 'live'" in refused(tmp_path, text + twice)
+    for wrong in ('{ "$LATEST" = 0.1 }', '{ "2" = 1.5 }', '{ "2" = 0.1, "3" = 0.1 }'):
+        weights = f"additional_version_weights = {wrong}\n"
+        assert "additional_version_weights" in refused(tmp_path, text + weights)
 
 
 def test_provided_needs_no_handler(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from hyperplane_nat.config.lab import Config, ConfigError
-from hyperplane_nat.controller.api import endpoint
+from hyperplane_nat.controller.api import endpoint, listeners
 from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import Event, EventLog, Kind
@@ -452,7 +452,7 @@ def talk(
 
     async def body() -> None:
         path = directory / "control.sock"
-        listener = endpoint.control_socket(path)
+        listener = listeners.control_socket(path)
         served = await endpoint.serve(api.application(lab), listener, connections_max)
         try:
             connector = aiohttp.UnixConnector(str(path))
@@ -472,7 +472,7 @@ def served(path: Path, lab: RegionLab) -> Iterator[None]:
     end = asyncio.Event()
 
     async def serve() -> None:
-        listener = endpoint.control_socket(path)
+        listener = listeners.control_socket(path)
         served = await endpoint.serve(api.application(lab), listener, 100)
         ready.set()
         await end.wait()

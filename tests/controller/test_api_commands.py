@@ -88,6 +88,9 @@ def test_a_function_with_code(directory: Path) -> None:
         assert again == version
         named = await done(client, "PUT", "/v1/aliases/coded:live", {"version": "1"})
         assert [each["FunctionVersion"] for each in named["Aliases"]] == ["1"]
+        assert [each["RoutingConfig"] for each in named["Aliases"]] == [
+            {"AdditionalVersionWeights": {}}
+        ]
         lab.settle()
         assert lab.region.function("coded:live").code == lab.region.function("coded").code
         async with client.get("http://lab/v1/function-versions") as answer:

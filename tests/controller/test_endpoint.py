@@ -19,7 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from hyperplane_nat.config.sections import Metrics
-from hyperplane_nat.controller.api import endpoint
+from hyperplane_nat.controller.api import endpoint, listeners
 from hyperplane_nat.controller.errors import ControllerError
 from tests.controller.support import run
 
@@ -41,7 +41,7 @@ def test_mode_of_the_control_socket(
     directory.chmod(0o755)
     before = os.umask(umask)
     try:
-        endpoint.control_socket(path, group).close()
+        listeners.control_socket(path, group).close()
     finally:
         os.umask(before)
     assert modes == [0o600], "what it allows before anybody is admitted"
@@ -51,9 +51,9 @@ def test_mode_of_the_control_socket(
 
 def test_groups_of_the_host() -> None:
     root = grp.getgrgid(0).gr_name
-    assert [endpoint.group_id(name) for name in (None, root, "4711")] == [None, 0, 4711]
+    assert [listeners.group_id(name) for name in (None, root, "4711")] == [None, 0, 4711]
     with pytest.raises(ControllerError) as failure:
-        endpoint.group_id("no-such-group")
+        listeners.group_id("no-such-group")
     assert str(failure.value) == (
         "lab.socket_group: there is no group 'no-such-group' on this host "
         "(groupadd --system no-such-group, or choose another)"
@@ -62,15 +62,15 @@ def test_groups_of_the_host() -> None:
 
 def test_stale_control_socket_is_replaced(directory: Path) -> None:
     path = directory / "control.sock"
-    endpoint.control_socket(path).close()
-    endpoint.control_socket(path).close()
+    listeners.control_socket(path).close()
+    listeners.control_socket(path).close()
 
 
 def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ControllerError) as failure:
-            endpoint.metrics_socket("127.0.0.1", port)
+            listeners.metrics_socket("127.0.0.1", port)
     assert str(failure.value) == (
         f"metrics.port: cannot listen on 127.0.0.1:{port}: Address already in use "
         "(choose another one, 0 for any; or leave it out, and the first free one is taken)"
@@ -85,29 +85,29 @@ def test_the_first_free_port_is_taken() -> None:
         port = free.getsockname()[1]
         free.close()
         ports = [taken.getsockname()[1], port, 0]
-        with endpoint.free_metrics_socket("127.0.0.1", ports) as listener:
+        with listeners.free_metrics_socket("127.0.0.1", ports) as listener:
             assert listener.getsockname()[1] == port
-            with endpoint.free_metrics_socket("127.0.0.1", ports) as another:
+            with listeners.free_metrics_socket("127.0.0.1", ports) as another:
                 assert another.getsockname()[1] not in ports
 
 
 @pytest.mark.parametrize(
     ("said", "former", "expected"),
     [
-        ({}, None, [*range(9109, 9109 + endpoint.NEIGHBOURS), 0]),
-        ({}, 9110, [9110, *range(9109, 9109 + endpoint.NEIGHBOURS), 0]),
+        ({}, None, [*range(9109, 9109 + listeners.NEIGHBOURS), 0]),
+        ({}, 9110, [9110, *range(9109, 9109 + listeners.NEIGHBOURS), 0]),
         ({"port": 9109}, 9110, [9109]),
         ({"port": 0}, None, [0]),
         ({"port": 0}, 40000, [40000, 0]),
     ],
 )
 def test_ports_to_try(said: dict[str, int], former: int | None, expected: list[int]) -> None:
-    assert endpoint.metrics_ports(Metrics(**said), former) == expected  # type: ignore[arg-type]
+    assert listeners.metrics_ports(Metrics(**said), former) == expected  # type: ignore[arg-type]
 
 
 def test_address_that_is_not_ours() -> None:
     with pytest.raises(ControllerError, match=r"choose another metrics\.address"):
-        endpoint.metrics_socket("192.0.2.1", 0)
+        listeners.metrics_socket("192.0.2.1", 0)
 
 
 class _Where:
@@ -140,7 +140,7 @@ def serving(
         registry = CollectorRegistry()
         if collector is not None:
             registry.register(collector)  # type: ignore[arg-type]
-        listener = endpoint.metrics_socket("127.0.0.1", 0)
+        listener = listeners.metrics_socket("127.0.0.1", 0)
         port = listener.getsockname()[1]
         application = endpoint.metrics_application(lambda: registry, health, names)
         served = await endpoint.serve(application, listener, connections_max)

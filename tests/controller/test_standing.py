@@ -17,7 +17,7 @@ from hyperplane_nat.controller import cleanup, record
 from hyperplane_nat.controller.cleanup import absence
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import CONTROLLER, Process, environment, terminate
-from hyperplane_nat.controller.standing import Standing, standing, starting
+from hyperplane_nat.controller.standing import Standing, standing
 from tests.controller.support import DEADLINE_SECONDS, config_in, paths_of
 
 SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
@@ -51,20 +51,22 @@ def words(directory: Path) -> str:
 
 
 def test_nothing_stands(directory: Path) -> None:
-    assert found(directory) == Standing("test", None, None, None, None)
+    assert found(directory) == Standing(
+        LabPaths.of("test", directory / "run", ""), None, None, None
+    )
     text = "lab 'test' is not running (start it with: hyperplane-nat up --lab test)"
     assert words(directory) == text
 
 
 def test_a_controller_that_has_no_lock_yet(directory: Path) -> None:
-    assert starting("test", directory / "run") is None
+    assert found(directory).controller() is None
     paths = paths_of(config_in(directory))
     command = [*SLEEP, CONTROLLER]
     with subprocess.Popen(command, env=environment(paths.directory), stdout=subprocess.PIPE) as up:
         assert up.stdout is not None
         up.stdout.readline()
         try:
-            assert starting("test", directory / "run") == up.pid
+            assert found(directory).controller() == up.pid
             assert Process.strays(paths.directory) == []
             assert f"(pid {up.pid}) does not answer yet" in words(directory)
         finally:
@@ -112,7 +114,7 @@ def test_a_forwarder_without_a_controller(directory: Path) -> None:
     forwarder = forwarder_in(paths)
     try:
         stands = found(directory)
-        assert stands == Standing("test", config, None, forwarder.pid, None)
+        assert stands == Standing(stands.paths, config, None, forwarder.pid)
         assert stands.differences(config) == []
         assert stands.differences(config_in(directory, flows={"max": 20_000})) == ["flows.max"]
         assert stands.differences(config_in(directory, metrics={"port": 1})) == []
@@ -129,11 +131,11 @@ def test_a_controller_that_starts(directory: Path) -> None:
     lock = LabLock(paths_of(config_in(directory)))
     lock.acquire()
     try:
-        assert found(directory).controller == os.getpid()
+        assert found(directory).controller() == os.getpid()
         assert f"(pid {os.getpid()}) does not answer yet" in words(directory)
     finally:
         lock.release()
-    assert found(directory).controller is None
+    assert found(directory).controller() is None
 
 
 def test_a_record_that_cannot_be_read(directory: Path) -> None:

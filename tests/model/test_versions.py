@@ -106,6 +106,81 @@ def test_nothing_is_published_while_a_change_is_under_way() -> None:
     assert refusal(lambda: publish(scene, "nobody")) == "ResourceNotFoundException"
 
 
+def weigh(scene: Scene, version: int, weights: dict[int, float] | None) -> None:
+    with scene.region.commands() as commands:
+        made = commands.versions
+        made.put_alias(made.latest("orders"), "live", version, additional=weights)
+
+
+def two_versions() -> Scene:
+    scene = Scene(coded())
+    scene.active()
+    publish(scene)
+    scene.apply(lab(replace(coded("two"), memory_mb=256)))
+    scene.active()
+    publish(scene)
+    scene.active()
+    return scene
+
+
+def test_an_alias_with_weights_leads_to_two_versions() -> None:
+    scene = two_versions()
+    weigh(scene, 1, {2: 0.25})
+
+    def served(token: str | None = None) -> str:
+        begun = scene.region.begin("orders:live", token)
+        if token is not None:
+            assert scene.region.begin("orders:live", token) == begun
+        if begun.cold:
+            scene.region.ready(begun.environment)
+        found = scene.region.served_by(begun.environment)
+        assert found is not None
+        scene.region.end(begun.environment)
+        return found.qualifier
+
+    turns = [served() for _ in range(400)]
+    # Six standard deviations.
+    assert 48 <= turns.count("2") <= 152
+    assert turns.count("1") + turns.count("2") == 400
+    assert {served(f"token {number}") for number in range(40)} == {"1", "2"}
+    assert scene.region.function("orders:live").qualifier == "1"
+    (alias,) = describe_functions(scene.region)[0]["Aliases"]
+    assert alias["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.25}}
+    assert refusal(lambda: delete(scene, "orders:2")) == "ResourceConflictException"
+    weigh(scene, 1, None)
+    assert scene.function("orders").aliases[0].additional == ((2, 0.25),)
+    weigh(scene, 2, {})
+    assert {served() for _ in range(20)} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("version", "weights", "code"),
+    [
+        (0, {1: 0.1}, "InvalidParameterValueException"),
+        (1, {0: 0.1}, "InvalidParameterValueException"),
+        (1, {1: 0.1}, "InvalidParameterValueException"),
+        (1, {2: 1.1}, "InvalidParameterValueException"),
+        (1, {2: 0.1, 3: 0.1}, "InvalidParameterValueException"),
+        (1, {3: 0.1}, "ResourceNotFoundException"),
+    ],
+)
+def test_weights_that_cannot_be(version: int, weights: dict[int, float], code: str) -> None:
+    scene = two_versions()
+    assert refusal(lambda: weigh(scene, version, weights)) == code
+    assert scene.function("orders").aliases == ()
+
+
+def test_weights_of_a_declaration() -> None:
+    scene = two_versions()
+    wanted = replace(coded("two"), memory_mb=256)
+    canary = AliasResource("live", 1, additional=((2, 0.1),))
+    lines = scene.apply(lab(replace(wanted, aliases=(canary,))))
+    assert [line.detail for line in lines] == ["version 1, 0.1 of it version 2"]
+    assert scene.apply(lab(replace(wanted, aliases=(canary,)))) == ()
+    scene.apply(lab(replace(wanted, aliases=(AliasResource("live", 1),))))
+    assert scene.function("orders").aliases[0].additional == ()
+
+
 @pytest.mark.requirement("AWS-versions", profile="both")
 def test_a_version_holds_its_interfaces_until_it_is_deleted(scene: Scene) -> None:
     publish(scene)

@@ -84,16 +84,17 @@ class PlainBox:
         self.refusal: str | None = None
         self.group: Any = None
 
-    def listen(self, name: str) -> socket.socket:
+    def listen(self) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         host, port = listener.getsockname()
         self.address = f"{host}:{port}"
         return listener
 
-    def start(self, name: str, number: int, settings: Settings) -> Started:
+    def start(self, name: str, number: int, settings: Settings, *, listen: bool) -> Started:
         if self.refusal is not None:
             raise EntrypointError(self.refusal)
+        listener = self.listen() if listen else None
         output, theirs = os.pipe2(os.O_CLOEXEC)
         process = subprocess.Popen(
             self.command,
@@ -108,7 +109,8 @@ class PlainBox:
         )
         os.close(theirs)
         os.set_blocking(output, False)
-        self.started.append(Started(process, output, process.pid, self.group))
+        started = Started(process, output, process.pid, self.group, listener=listener)
+        self.started.append(started)
         return self.started[-1]
 
     def kill(self, started: Started) -> None:

@@ -56,18 +56,15 @@ class Box:
         self.tidied = threading.Event()
         self.refusal: Exception | None = None
 
-    def listen(self, name: str) -> socket.socket:
-        assert name == PLACE["namespace"]
-        return socket.create_server(("127.0.0.1", 0))
-
-    def begin(self, name: str, number: int, settings: Settings) -> Started:
+    def begin(self, name: str, number: int, settings: Settings, *, listen: bool) -> Started:
         if self.refusal is not None:
             raise self.refusal
         self.begun.append((name, number, settings))
         output, theirs = os.pipe2(os.O_CLOEXEC)
         process = subprocess.Popen(["/bin/sh", "-c", "echo begun; read x"], stdout=theirs, stdin=-1)
         os.close(theirs)
-        return Started(process, output, process.pid)
+        listener = socket.create_server(("127.0.0.1", 0)) if listen else None
+        return Started(process, output, process.pid, listener=listener)
 
     def kill(self, started: Started) -> None:
         self.killed += 1
@@ -76,6 +73,11 @@ class Box:
 
     def tidy(self) -> None:
         self.tidied.set()
+
+
+def begin(distance: Distance, name: str) -> Started:
+    """The first runtime of an environment; what it is to be, the keeper knows."""
+    return distance.start(name, 7, None, listen=True)  # type: ignore[arg-type]
 
 
 class Scene:
@@ -161,15 +163,14 @@ def test_what_the_controller_has_not_placed_is_not_started(tmp_path: Path) -> No
         asked = scene.distance
         for name in ("hp-x-env-4", "../../etc", ""):
             for what in (
-                lambda name=name: asked.listen(name),
-                lambda name=name: asked.start(name, 3, None),  # type: ignore[arg-type]
+                lambda name=name: begin(asked, name),
                 lambda name=name: asked.open_log(name, "f"),
             ):
                 with pytest.raises(NetnsError, match="nothing is placed in"):
                     await asyncio.to_thread(what)
         await scene.placed()
         with pytest.raises(NetnsError, match="nothing is placed in"):
-            await asyncio.to_thread(asked.listen, "hp-x-env-4")
+            await asyncio.to_thread(begin, asked, "hp-x-env-4")
 
     scene = play(tmp_path, work)
     assert scene.box.begun == []
@@ -180,14 +181,10 @@ def test_a_runtime_is_what_the_controller_has_said(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         await scene.placed()
         name = str(PLACE["namespace"])
-        with await asyncio.to_thread(scene.distance.listen, name) as listener:
+        started = await asyncio.to_thread(begin, scene.distance, name)
+        assert started.listener is not None
+        with started.listener as listener:
             assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        started = await asyncio.to_thread(
-            scene.distance.start,
-            name,
-            7,
-            None,  # type: ignore[arg-type]
-        )
         ((where, number, settings),) = scene.box.begun
         assert (where, number) == (name, 3)
         assert settings.layers == (Path("/layer"),)
@@ -217,7 +214,7 @@ def test_why_it_cannot_be_started_is_told(tmp_path: Path, refusal: Exception) ->
         await scene.placed()
         scene.box.refusal = refusal
         with pytest.raises(type(refusal)) as raised:
-            await asyncio.to_thread(scene.distance.start, "hp-x-env-3", 3, None)  # type: ignore[arg-type]
+            await asyncio.to_thread(begin, scene.distance, "hp-x-env-3")
         assert str(raised.value) == str(refusal)
 
     play(tmp_path, work)
@@ -256,7 +253,7 @@ def test_a_front_that_sends_what_none_would_is_given_up(tmp_path: Path, packet: 
         scene.theirs.send(packet)
         await eventually(lambda: scene.results != [] and ({}, []) in scene.events)
         with pytest.raises(NetnsError, match="has ended"):
-            await asyncio.to_thread(scene.distance.listen, "hp-x-env-3")
+            await asyncio.to_thread(scene.distance.open_log, "hp-x-env-3", "f")
 
     assert play(tmp_path, work).results == [False]
 
@@ -283,7 +280,7 @@ def test_a_request_that_makes_no_sense_is_refused(
         future = scene.distance._start_asking("", asked)
         with pytest.raises(NetnsError):
             await asyncio.wrap_future(future)
-        await asyncio.to_thread(scene.distance.listen, "hp-x-env-3")
+        (await asyncio.to_thread(scene.distance.open_log, "hp-x-env-3", "f")).append(b"")
 
     assert play(tmp_path, work).box.begun == []
 
@@ -313,7 +310,7 @@ def test_descriptors_of_a_front_are_not_taken(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         await scene.placed()
         ours, theirs = os.pipe()
-        channel.send(scene.theirs, {"do": "listen", "namespace": "hp-x-env-3"}, [theirs])
+        channel.send(scene.theirs, {"do": "log", "namespace": "hp-x-env-3"}, [theirs])
         os.close(theirs)
         # The last one who could write to it is gone.
         assert select.select([ours], [], [], 20)[0]

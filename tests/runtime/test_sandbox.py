@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import subprocess
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -193,8 +194,27 @@ def test_code_that_is_missing(room: str, box: Sandbox, tmp_path: Path) -> None:
 def test_a_namespace_that_is_missing(box: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(NetnsError):
         start(box, "hp-none-here", code(tmp_path, "#!/bin/sh\n"), "provided", VARIABLES)
-    with pytest.raises(NetnsError):
-        box.listen("hp-none-here")
+
+
+def test_the_runtime_api_listens_before_it_begins(room: str, box: Sandbox, tmp_path: Path) -> None:
+    subprocess.run(["ip", "-netns", room, "link", "set", "lo", "up"], check=True)
+    made = code(tmp_path, "#!/bin/bash\n: < /dev/tcp/127.0.0.1/9001 && echo connected\n")
+
+    def begun(code: Path) -> Started:
+        return box.start(
+            *(room, code, "provided", VARIABLES),
+            memory_mb=128,
+            ephemeral_storage_mb=512,
+            listen=True,
+        )
+
+    with pytest.raises(EntrypointError):
+        begun(tmp_path / "none.zip")
+    # What could not be started has left no listener.
+    started = begun(made)
+    assert started.listener is not None
+    with started.listener:
+        assert said(started) == "connected\n"
 
 
 def test_it_may_open_as_many_files_as_on_aws(room: str, box: Sandbox, tmp_path: Path) -> None:

@@ -51,10 +51,14 @@ def test_builder_writes_what_a_file_would_say() -> None:
     lab = Lab().vpc("10.0.0.0/16", name="v").subnet("10.0.1.0/24", name="a")
     lab.security_group("g", egress=[rule]).set("timeouts", time_scale=10)
     lab.service("web", kind="http", address="10.0.1.80", port=80)
+    lab.host("store", address="10.0.1.90").host("other", subnet="a")
     lab.function("f", subnets=["a"], security_groups=["g"])
     document = tomllib.loads(lab.toml())
     assert document == lab.document
     assert document["vpc"][0]["security_group"] == [{"name": "g", "egress": [rule]}]
+    store, other = document["vpc"][0]["host"]
+    assert store == {"name": "store", "address": "10.0.1.90", "subnet": "a"}
+    assert other == {"name": "other", "subnet": "a"}
 
 
 def test_builder_names_and_joins() -> None:

@@ -64,7 +64,7 @@ from hyperplane_nat.model.resources import (
     Networking,
     ServiceResource,
 )
-from hyperplane_nat.model.versions import version_of
+from hyperplane_nat.model.versions import version_of, weights_of
 from hyperplane_nat.runtime.code import OWN_RUNTIME
 from hyperplane_nat.runtime.uploads import Archive
 from netns import namespace, topology
@@ -270,6 +270,10 @@ class PutAlias(CommandRequest):
         default=None,
         description="Environments of the version that are kept initialized; as before if left out.",
     )
+    additional_version_weights: dict[Named, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None,
+        description="Another version and its share of the invocations; as before if left out.",
+    )
 
 
 def _modify_group(commands: Commands, name: str, asked: ModifySecurityGroup) -> Resource:
@@ -402,10 +406,9 @@ def _publish_version(commands: Commands, name: str, _asked: PublishVersion) -> R
 
 def _put_alias(commands: Commands, name: str, asked: PutAlias) -> Resource:
     function, _, alias = name.partition(":")
-    version = version_of(asked.version)
-    return commands.versions.put_alias(
-        commands.versions.latest(function), alias, version, asked.provisioned_concurrency
-    )
+    latest, count = commands.versions.latest(function), asked.provisioned_concurrency
+    version, weights = version_of(asked.version), weights_of(asked.additional_version_weights)
+    return commands.versions.put_alias(latest, alias, version, count, weights)
 
 
 def _delete_alias(commands: Commands, name: str) -> None:

@@ -14,6 +14,7 @@ from aiohttp import web
 from hyperplane_nat import connections
 from hyperplane_nat.controller.api.refusals import BODY_LIMITS, Handler, refusal
 from hyperplane_nat.controller.api.requests import RequestError
+from hyperplane_nat.open_files import file_limit
 
 BODY_SECONDS = 10.0
 
@@ -25,7 +26,7 @@ METRICS_CONNECTIONS_MAX = 64
 
 def file_shares() -> tuple[int, int]:
     """The limits of connections to the control API and to the metrics."""
-    files = connections.file_limit()
+    files = file_limit()
     return min(CONTROL_CONNECTIONS_MAX, files // 4), min(METRICS_CONNECTIONS_MAX, files // 16)
 
 

@@ -59,11 +59,20 @@ class ProvisionedDescription(_Description):
     StatusReason: str
 
 
+class RoutingDescription(_Description):
+    """As AliasRoutingConfiguration of the Lambda API."""
+
+    AdditionalVersionWeights: dict[str, float] = Field(
+        description="The share of the invocations that another version serves."
+    )
+
+
 class AliasDescription(_Description):
     """An alias, as AliasConfiguration of the Lambda API."""
 
     Name: str
     FunctionVersion: str
+    RoutingConfig: RoutingDescription
     ProvisionedConcurrency: ProvisionedDescription | None
 
 
