@@ -48,6 +48,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     stands_still,
     unlikely,
 )
+from hyperplane_nat.engine.flows.network_acls cimport packet_refusal
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.balancing cimport (
@@ -238,6 +239,8 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
             p.host = exit_of(nat, flow[0])
         else:
             reason = newcomer_refusal(nat, flow[0], p)
+    if unlikely(nat.network_acls != NULL):
+        packet_refusal(nat, flow[0], p, &reason)
     if unlikely(nat.cache != NULL):
         cache_meet(nat, flow[0])
     if reason == DROP_NONE:
@@ -256,6 +259,8 @@ cdef inline uint32_t mapping_let_in(Nat* nat, Packet* p, uint64_t now) noexcept 
     cdef int reason = DROP_NO_FLOW
     if nat.behaviour.mapping:
         reason = mapping_admit(nat, p, now, &mapping)
+    if unlikely(nat.network_acls != NULL) and mapping != NIL:
+        packet_refusal(nat, mapping, p, &reason)
     if reason == DROP_NONE:
         return mapping
     drop(nat, p, reason)
