@@ -32,11 +32,14 @@ from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 cdef extern from *:
     """
     #define HP_APART __attribute__((cold)) void
+    #define HP_APART_BINT __attribute__((cold, noinline)) int
     """
     # What is so for few packets; Cython has it for its own code.
     bint unlikely(bint condition) noexcept nogil
     # What a function returns that only they need: inlined it would take registers from all others.
     ctypedef void apart "HP_APART"
+    # The same of one that answers a question.
+    ctypedef bint apart_bint "HP_APART_BINT"
 
 cdef enum:
     EVENTS_MAX = 256
