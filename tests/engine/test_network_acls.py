@@ -84,6 +84,8 @@ def scene() -> Iterator[Scene]:
     result.close()
 
 
+@pytest.mark.requirement("VPC-acl-stateless", profile="both")
+@pytest.mark.requirement("VPC-acl-load-balancer", profile="both")
 @pytest.mark.parametrize("name", CONVERSATIONS)
 @settings(
     max_examples=60,
@@ -141,6 +143,7 @@ def test_the_first_entry_that_matches_decides(scene: Scene) -> None:
     assert CONVERSATIONS["host to host"](scene, PORT).begins().reason is None
 
 
+@pytest.mark.requirement("VPC-acl-nat", profile="both")
 def test_answers_need_entries_of_their_own(scene: Scene) -> None:
     """As on AWS: without 1024 to 65535 inbound nothing comes back (VPC user guide, "Ephemeral
     ports").
@@ -205,6 +208,7 @@ def test_an_icmp_error_is_asked_about_by_its_own_type(scene: Scene, name: str) -
     assert scene.arrives(*place, body).action is Action.FORWARD
 
 
+@pytest.mark.requirement("VPC-acl-not-filtered", profile="both")
 def test_the_vpc_s_own_addresses_are_exempt(scene: Scene) -> None:
     """Queries and answers of the resolver pass; a host that takes its address is asked about."""
     resolver = "10.0.1.2"

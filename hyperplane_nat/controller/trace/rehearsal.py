@@ -114,6 +114,11 @@ def rehearsal(
             for each in wanted.route_tables
             if each.vpc_number == vpc_number
         ],
+        network_acls=[
+            desired.network_acls(each)
+            for each in wanted.network_acls
+            if each.vpc_number == vpc_number
+        ],
         nat_gateways=[desired.nat_gateway(each) for each in gateways],
     )
     # Addresses of internet gateways name hosts and NAT gateways of other VPCs, too.

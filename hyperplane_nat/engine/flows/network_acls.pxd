@@ -45,6 +45,7 @@ from hyperplane_nat.engine.state.layout cimport (
     Entry,
     destination_translated,
     hop_of,
+    is_extended,
     is_mapping,
 )
 from hyperplane_nat.engine.wire.checksum cimport swap16, swap32
@@ -166,6 +167,11 @@ cdef inline uint32_t vpc_of_link(const Nat* nat, const Packet* p) noexcept nogil
     if link.role == ROLE_INTERNET_GATEWAY:
         return nat.attachments[nat.attachments[p.port].serves].vpc
     return link.vpc
+
+
+cdef inline bint unasked(const Nat* nat, const Entry* entry, const Packet* p) noexcept nogil:
+    """Whether a packet of a flow that has one leg is in a VPC where everything passes."""
+    return not is_extended(entry) and acls_of(nat, vpc_of_link(nat, p)) == NULL
 
 
 cdef inline uint32_t source_of(const Nat* nat, const Packet* p, const Path* path) noexcept nogil:

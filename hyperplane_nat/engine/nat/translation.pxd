@@ -49,7 +49,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     stands_still,
     unlikely,
 )
-from hyperplane_nat.engine.flows.network_acls cimport packet_refusal
+from hyperplane_nat.engine.flows.network_acls cimport packet_refusal, unasked
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.balancing cimport (
@@ -229,6 +229,8 @@ cdef inline apart_bint refused_at_border(
 ) noexcept nogil:
     """Whether a packet of a flow was dropped by a network ACL on its way."""
     cdef int reason = DROP_NONE
+    if unasked(nat, &nat.table.entries[flow], p):
+        return False
     if p.side == PEER_ORIGINATOR and p.host and is_node(nat, p.host) and is_over(nat, flow, p):
         # It begins another flow, whose way that may not be.
         return False
