@@ -33,6 +33,7 @@ from tests.live.lab import Lab, wait_until
 
 SITE, CLOCK = "198.51.100.80", "198.51.100.81"
 WEB, GUARDED, ECHO = "10.0.9.80", "10.0.9.81", "10.0.9.82"
+NODE = "10.0.5.100"
 TABLES = ("main", "public", "private", "private", "audit", "astray")
 SUBNETS = ("a", "b", "c", "d")
 PORTS = (7, 25, 53, 80, 81, 5432, 8080)
@@ -162,10 +163,30 @@ class Draft:
             fields["icmp_type"] = draw.choice((0, 8))
         return fields
 
+    def balancer(self) -> dict[str, Any]:
+        return {
+            "name": "front",
+            "security_groups": self.groups(0),
+            "node": [{"subnet": "balancers", "address": NODE}],
+            "listener": [
+                {"protocol": "TCP", "port": 80, "target_group": "single"},
+                {"protocol": "TCP", "port": 81, "target_group": "many"},
+                {"protocol": "UDP", "port": 53, "target_group": "datagrams"},
+                {"protocol": "TCP", "port": 5432, "target_group": "router"},
+            ],
+        }
+
+    def target_group(
+        self, name: str, protocol: str, port: int, hosts: Sequence[str]
+    ) -> dict[str, Any]:
+        targets = [{"host": each} for each in self.random.sample(hosts, self.random.randint(1, 2))]
+        group = {"name": name, "protocol": protocol, "port": port, "target": targets}
+        return group | {"minimum_healthy": 9}
+
     def acls(self) -> list[dict[str, Any]]:
         """One of several subnets, one of one, and now and then another default one."""
         draw = self.random
-        named = draw.sample((*SUBNETS, "gateways", "router"), 3)
+        named = draw.sample((*SUBNETS, "gateways", "router", "balancers"), 3)
         found = [self.acl("two", named[:2]), self.acl("one", named[2:])]
         if draw.random() < 0.2:
             found.append(self.acl("rest", []) | {"default": True})
@@ -196,6 +217,7 @@ class Draft:
                 *({"name": each, "cidr": f"10.0.{n}.0/24"} for n, each in enumerate(SUBNETS)),
                 {"name": "gateways", "cidr": "10.0.8.0/24"},
                 {"name": "nowhere", "cidr": "10.0.7.0/24"},
+                {"name": "balancers", "cidr": "10.0.5.0/24"},
                 services,
             ],
             "security_group": [self.group(each) for each in GROUPS],
@@ -225,6 +247,14 @@ class Draft:
                 ),
             ],
             "network_acl": self.acls(),
+            "load_balancer": [self.balancer()],
+            "target_group": [
+                {"name": "single", "port": 8080, "target": [{"host": "h1"}]},
+                # With fewer healthy ones than that all are used: none depends on a check's time.
+                self.target_group("many", "TCP", 80, ("h1", "h2", "h3")),
+                self.target_group("datagrams", "UDP", 53, ("h1", "h4")),
+                {"name": "router", "type": "ip", "port": 80, "target": [{"address": WEB}]},
+            ],
             "host": [self.host(number) for number in range(HOSTS)],
             "service": [
                 {"name": "web", "kind": "http", "address": WEB, "port": 80},
@@ -408,6 +438,10 @@ class World:
         self.lab, self._draft, self._draw = lab, draft, draft.random
         lab.cli("wait", "--timeout", "60")
         wait_until(lambda: len(self._serving()) == 3, "all NAT gateways serve")
+        wait_until(
+            lambda: [row["State"] for row in lab.rows("load-balancers")] == ["active"],
+            "the load balancer is active",
+        )
         for row in lab.rows("functions"):
             lab.client.post(f"/v1/functions/{row['FunctionName']}/provision", {"count": 1})
         hosts, environments = lab.rows("hosts"), lab.rows("environments")
@@ -430,9 +464,10 @@ class World:
             "169.254.100.1",
         ]
         self._likely = [*(row["PrivateIpAddress"] for row in hosts), WEB, GUARDED, ECHO]
-        self._likely += [SITE, CLOCK] * 3
+        self._likely += [SITE, CLOCK, NODE] * 3
         self._names = [
             *(f"{row['HostName']}.{row['VpcName']}.internal" for row in hosts),
+            "front.shop.internal",
             *("site", "clock.internet.internal", "web.shop.internal", "nobody.internal"),
             "ip-10-0-9-80.ec2.internal",
         ]

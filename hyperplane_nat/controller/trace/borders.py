@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
+from hyperplane_nat.controller.trace.rehearsal import SOURCE_PORT
 from hyperplane_nat.engine import DropReason
 from hyperplane_nat.model.entities import Subnet
 from hyperplane_nat.model.network_acl_entities import ANY, CARRIED, NetworkAcl, NetworkAclEntry
@@ -104,6 +105,14 @@ def _way(journey: Journey) -> Iterator[_Leg]:
     own, address = _own(journey), journey.address
     assert address is not None
     port = _ECHO_REQUEST if journey.question.protocol == "icmp" else journey.port
+    if (node := journey.node) is not None:
+        (far, far_port), at = journey.end, IPv4Address(node.address)
+        assert far is not None
+        assert journey.sent is not None
+        kept = own if keeps_source(journey) else at
+        yield _Leg(own, at, own, address, port)
+        yield _Leg(at, far, kept, far, far_port)
+        return
     if (middle := _middle(journey)) is not None:
         yield _Leg(own, middle, own, address, port)
         yield _Leg(middle, None, middle, address, port)
@@ -116,11 +125,28 @@ def _way_back(journey: Journey) -> Iterator[_Leg]:
     assert address is not None
     assert sent is not None
     port = _ECHO_REPLY if journey.question.protocol == "icmp" else sent.port
+    if (node := journey.node) is not None:
+        (far, _), at = journey.end, IPv4Address(node.address)
+        assert far is not None
+        mine = SOURCE_PORT if journey.sender.interface is None else port
+        yield _Leg(far, at, far, IPv4Address(sent.source), port)
+        yield _Leg(at, own, address, own, mine)
+        return
     if (middle := _middle(journey)) is not None:
         yield _Leg(None, middle, address, middle, port)
         yield _Leg(middle, own, address, own, port)
         return
     yield _Leg(_target(journey), own, address, own, port)
+
+
+def keeps_source(journey: Journey) -> bool:
+    """Whether the node's listener preserves the client's address."""
+    node = journey.node
+    return node is not None and any(
+        each.preserve_client_ip
+        for each in node.listeners
+        if (each.protocol, each.port) == (journey.question.protocol, journey.port)
+    )
 
 
 def _middle(journey: Journey) -> IPv4Address | None:

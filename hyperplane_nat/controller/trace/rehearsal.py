@@ -28,13 +28,17 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
+from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.wanted import Wanted
 from netns.sockets import checksum, echo_request
 from netns.topology import Host, Interface, Slot
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 
-_FLOWS = 16
+SOURCE_PORT = 49152
+"""Of the first packet."""
+
+_FLOWS = 64
 _SLOT = 1
 _SYN, _ACK = 0x02, 0x10
 
@@ -47,7 +51,7 @@ class Packet:
     source: str
     destination: str
     port: int
-    source_port: int = 49152
+    source_port: int = SOURCE_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,18 @@ class Rehearsal:
         self._configuration = Configuration(self._engine, _NoLinks(), **room)
         deque(self._configuration.configure(items, 0), maxlen=0)
 
-    def policy(self, *, interface: int | None = None, host: int | None = None) -> Policy | None:
-        """The security groups of a network interface, or of a host; None lets everything pass."""
+    def aim(self, node: desired.Item) -> None:
+        """Have a load balancer's node be as this item says."""
+        deque(self._configuration.configure({"load_balancer_nodes": [node]}, 0), maxlen=0)
+
+    def policy(
+        self, *, interface: int | None = None, host: int | None = None, node: int | None = None
+    ) -> Policy | None:
+        """The security groups of a network interface, a host or a load balancer's node; None lets
+        everything pass.
+        """
+        if node is not None:
+            return self._configuration.nodes[node].policy
         if host is not None:
             return self._configuration.hosts[host].policy
         return None if interface is None else self._configuration.interfaces[interface].policy
@@ -125,6 +139,7 @@ def rehearsal(
     told = [each for each in wanted.interfaces if vpc_number in (each.vpc_number, each.gateway_of)]
     hosts = [each for each in wanted.hosts if each.vpc_number == vpc_number]
     gateways = [each for each in wanted.nat_gateways if each.vpc_number == vpc_number]
+    nodes = [each for each in wanted.load_balancer_nodes if each.vpc_number == vpc_number]
     items = desired.everything(
         config,
         [desired.interface(each, _link(each.vpc, each.number)) for each in told],
@@ -141,11 +156,14 @@ def rehearsal(
             if each.vpc_number == vpc_number
         ],
         nat_gateways=[desired.nat_gateway(each) for each in gateways],
+        load_balancer_nodes=[node_item(config, each) for each in nodes],
     )
     # Addresses of internet gateways name hosts and NAT gateways of other VPCs, too.
     numbers = [0, *(each.number for each in wanted.interfaces)]
     numbers += [each.number for each in wanted.nat_gateways]
+    numbers += [each.number for each in nodes]
     for secondary in (
+        *(each.secondary for each in nodes),
         *(each.secondary for each in wanted.interfaces),
         *(each.secondary for each in wanted.nat_gateways),
     ):
@@ -161,6 +179,11 @@ def rehearsal(
     finally:
         path.unlink(missing_ok=True)
     return Rehearsal(state_map, room, items)
+
+
+def node_item(config: Config, node: WantedNode) -> desired.Item:
+    """A load balancer's node as the forwarder is told it."""
+    return desired.load_balancer_node(node, config.timeouts.time_scale)
 
 
 class _NoLinks:
