@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyperplane_nat.config.balancing import LoadBalancer, TargetGroup
+from hyperplane_nat.config.network_acls import NetworkAcl, NetworkAclQuotas
 from hyperplane_nat.config.private_link import Endpoint, EndpointService, PrivateLinkQuotas
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.values import (
@@ -301,6 +302,7 @@ class Vpc(Section):
     endpoint_service: list[EndpointService] = Field(default_factory=list)
     endpoint: list[Endpoint] = Field(default_factory=list)
     route_table: list[RouteTable] = Field(default_factory=list)
+    network_acl: list[NetworkAcl] = Field(default_factory=list)
 
     @property
     def network(self) -> IPv4Network:
@@ -505,7 +507,7 @@ class Pool(Section):
     )
 
 
-class Lifecycle(PrivateLinkQuotas):
+class Lifecycle(PrivateLinkQuotas, NetworkAclQuotas):
     """How long things take on AWS, and the quotas, for everything that functions bring about."""
 
     time_scale: float = Field(

@@ -21,6 +21,7 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import WantedResolver, resolver_addresses, resolver_of
+from hyperplane_nat.model.network_acls import WantedNetworkAcls, wanted_network_acls
 from hyperplane_nat.model.private_link_wanted import WantedEndpoint, endpoints_of
 from hyperplane_nat.model.security_group import ALLOW_ALL, Compiler, HostPolicy, Policy
 from hyperplane_nat.model.settings import LifecycleSettings
@@ -186,6 +187,8 @@ class Wanted:
     nat_gateways: tuple[WantedNatGateway, ...] = ()
     load_balancer_nodes: tuple[WantedNode, ...] = ()
     endpoints: tuple[WantedEndpoint, ...] = ()
+    network_acls: tuple[WantedNetworkAcls, ...] = ()
+    """Of VPCs in which some packet may be refused."""
     given_back: frozenset[int] = frozenset()
     """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
@@ -230,6 +233,7 @@ def wanted_of(
         ),
         load_balancer_nodes=nodes,
         endpoints=endpoints_of(tables, compiler),
+        network_acls=wanted_network_acls(tables),
         given_back=frozenset(
             retired.number for retired in tables.retired_hosts.values() if retired.attached
         ),

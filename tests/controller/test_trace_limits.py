@@ -121,10 +121,10 @@ def test_flows_to_a_host_are_among_its_own(directory: Path) -> None:
 
 def test_a_full_flow_table_is_told(directory: Path) -> None:
     scene = scene_of(directory)
-    with full(scene, "f", 15, (OPEN, 80)) as said:
+    with full(scene, "f", 63, (OPEN, 80)) as said:
         assert said is DropReason.NONE
         assert scene.failing("client", STORE, 5432) == {
-            "limits": ("flow_table_full", "the flow table is full: 16 of 16")
+            "limits": ("flow_table_full", "the flow table is full: 64 of 64")
         }
-    with full(scene, "f", 16, (OPEN, 80)) as said:
+    with full(scene, "f", 64, (OPEN, 80)) as said:
         assert said is DropReason.FLOW_TABLE_FULL

@@ -178,7 +178,10 @@ def test_what_is_told_of_a_flow(lab: Lab) -> None:
         key = f"privatelinkendpoints_active_connections {endpoint}"
         assert found[key] >= 1
         for name in ("new_connections_total", "bytes_processed_total"):
-            for key in (f"privatelinkendpoints_{name} {endpoint}", f"privatelinkservices_{name} {service}"):
+            for key in (
+                f"privatelinkendpoints_{name} {endpoint}",
+                f"privatelinkservices_{name} {service}",
+            ):
                 assert found[key] > before[key]
 
 
@@ -248,5 +251,3 @@ def test_all_of_it_goes_and_comes_back_by_apply(lab: Lab) -> None:
 def _apply(lab: Lab, text: str) -> None:
     lab.config_file.write_text(text, encoding="utf-8")
     lab.cli("apply", "--wait", "--timeout", "60", str(lab.config_file))
-
-

@@ -100,7 +100,10 @@ def test_two_hundred_pairs(launch: Launch, capsys: pytest.CaptureFixture[str]) -
                 real = address is not None and next(reached)
                 failing = [row["step"] for row in answer["steps"] if row["outcome"] == "fails"]
                 kinds[failing[0] if failing else "reachable"] += 1
-                if real != answer["reachable"] or address != answer["address"]:
+                # One of several targets is chosen, and some of them are not reached.
+                either = any(row["text"].endswith(" is not reached") for row in answer["steps"])
+                other = real != answer["reachable"] and not either
+                if other or address != answer["address"]:
                     wrong.append(f"{real} by {address}: {pair}\n{answer}")
     with capsys.disabled():
         print(dict(kinds), flush=True)

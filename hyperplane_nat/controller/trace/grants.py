@@ -62,6 +62,9 @@ def ingress(journey: Journey) -> Step | None:
         return None
     if (host := journey.target_host) is not None:
         return _into_host(journey, host)
+    if journey.node is not None:
+        # Groups of servers on the router are asked about who sends to them, which a node is not.
+        return None
     member, address = journey.sender.member, journey.address
     vpc = journey.sender.vpc
     assert member is not None
@@ -93,17 +96,56 @@ def _into_host(journey: Journey, host: Host) -> Step:
             "ingress", True, "", f"host {host.name} has no security groups: it takes everything"
         )
     seen = journey.sent.source or str(journey.sender.member.address)
+    sources = [seen] if journey.node is None else [seen, journey.node.address]
 
     def admits(rules: list[Rule]) -> bool:
         policy = Policy(str(host.address), ingress=rules)
-        protocol, port = journey.question.protocol, journey.port
-        return policy.admits(protocol, seen, port) is DropReason.NONE
+        protocol, port = journey.question.protocol, journey.end[1]
+        return any(policy.admits(protocol, each, port) is DropReason.NONE for each in sources)
 
     found = _first(journey.compiler.ingress_grants(host), admits)
     if found is None:
         rule = _groups(journey, host)
-        return Step("ingress", False, rule, f"no rule of these groups admits {seen}")
+        text = f"no rule of these groups admits {' or '.join(dict.fromkeys(sources))}"
+        return Step("ingress", False, rule, text)
     return Step("ingress", True, _rule(journey, found), f"{seen} is admitted")
+
+
+def into_node(journey: Journey, interface: NetworkInterface) -> Step | None:
+    """The ingress rules of the groups of a load balancer's node, about its client."""
+    member = journey.sender.member
+    if not interface.group_ids or member is None:
+        return None
+    client = str(member.address)
+
+    def admits(rules: list[Rule]) -> bool:
+        policy = Policy(str(interface.address), ingress=rules)
+        protocol, port = journey.question.protocol, journey.port
+        return policy.admits(protocol, client, port) is DropReason.NONE
+
+    found = _first(journey.compiler.ingress_grants(interface), admits)
+    if found is None:
+        rule = _groups(journey, interface)
+        return Step("node ingress", False, rule, f"no rule of these groups admits {client}")
+    return Step("node ingress", True, _rule(journey, found), f"{client} is admitted")
+
+
+def out_of_node(journey: Journey, interface: NetworkInterface) -> Step | None:
+    """Their egress rules, about the target that is looked at."""
+    address, port = journey.end
+    if not interface.group_ids:
+        return None
+
+    def admits(rules: list[Rule]) -> bool:
+        policy = Policy(str(interface.address), egress=rules)
+        verdict = policy.verdict(journey.question.protocol, str(address), port)
+        return verdict is DropReason.NONE
+
+    found = _first(journey.compiler.egress_grants(interface), admits)
+    if found is None:
+        rule = _groups(journey, interface)
+        return Step("node egress", False, rule, f"no rule of these groups lets it to {address}")
+    return Step("node egress", True, _rule(journey, found), f"{address} may be sent to")
 
 
 def _policy_of_sender(journey: Journey) -> Policy | None:

@@ -23,7 +23,8 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.network.resolvers import zone_of
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.trace.question import Looks, Question, Step
-from hyperplane_nat.controller.trace.rehearsal import Outcome, Packet, Rehearsal
+from hyperplane_nat.controller.trace.rehearsal import SOURCE_PORT, Outcome, Packet, Rehearsal
+from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.entities import (
     Function,
     Host,
@@ -89,6 +90,8 @@ class Journey:
     """None where nothing is sent."""
     sent: Outcome | None = None
     """What became of the packet."""
+    far: tuple[IPv4Address, int] | None = None
+    """Of a load balancer's node: the target that is looked at, by address and port."""
     taken: list[Step] = field(default_factory=list)
     """The steps until now."""
 
@@ -96,6 +99,21 @@ class Journey:
     def port(self) -> int:
         """The port of the target, 0 for ICMP."""
         return self.question.port or 0
+
+    @property
+    def end(self) -> tuple[IPv4Address | None, int]:
+        """Address and port where the packet comes out, if it does."""
+        return self.far or (self.address, self.port)
+
+    @cached_property
+    def node(self) -> WantedNode | None:
+        """The load balancer's node that the target is."""
+        vpc = self.sender.vpc
+        for each in self.wanted.load_balancer_nodes:
+            addresses = (each.address, *(address for _, address in each.secondary))
+            if vpc is not None and each.vpc_number == vpc.number and str(self.address) in addresses:
+                return each
+        return None
 
     @cached_property
     def compiler(self) -> Compiler:
@@ -178,18 +196,18 @@ class Journey:
         if self.address is None or self.sender.vpc is None:
             return None
         hosts = self.tables.hosts_in(self.sender.vpc.id)
-        return next((each for each in hosts if each.address == self.address), None)
+        return next((each for each in hosts if each.address == self.end[0]), None)
 
     def services_at(self, vpc_id: str) -> list[Service]:
         """The lab's servers at the target's address in a VPC."""
         return [
             each
             for each in self.tables.services.values()
-            if (each.vpc_id, each.address) == (vpc_id, self.address)
+            if (each.vpc_id, each.address) == (vpc_id, self.end[0])
         ]
 
-    def send(self) -> None:
-        """Let the packet go, if there is one."""
+    def send(self, number: int = 0) -> None:
+        """Let the packet go, if there is one; each `number` is another flow's."""
         if self.rehearsal is None or self.address is None:
             return
         host = self.sender.host
@@ -199,6 +217,7 @@ class Journey:
             source=inside if host is None else str(host.address),
             destination=str(self.address),
             port=self.port,
+            source_port=SOURCE_PORT + number,
         )
         self.sent = self.rehearsal.send(packet, host=None if host is None else host.number)
 
@@ -233,7 +252,8 @@ def _address_of(journey: Journey) -> IPv4Address | None:
                 "write four decimal numbers from 0 to 255, without leading zeros",
             ) from None
         zone = journey.zone
-        found = None if zone is None else zone.address(name)
+        # Of several, which the resolver tells in any order, the first.
+        found = None if zone is None else next(iter(zone.addresses(name)), None)
         upstream = journey.config.dns.upstream_endpoint
         if zone is not None and found is None and upstream and not zone.owns(name):
             raise ModelError(

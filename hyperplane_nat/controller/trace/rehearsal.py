@@ -28,15 +28,19 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
+from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.wanted import Wanted
 from netns.sockets import checksum, echo_request
 from netns.topology import Host, Interface, Slot
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 
-_FLOWS = 16
+SOURCE_PORT = 49152
+"""Of the first packet."""
+
+_FLOWS = 64
 _SLOT = 1
-_SYN = 0x02
+_SYN, _ACK = 0x02, 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Packet:
     source: str
     destination: str
     port: int
-    source_port: int = 49152
+    source_port: int = SOURCE_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,11 @@ class Outcome:
     host: int | None = None
     """or of the host."""
     source: str = ""
-    """Its source address there."""
+    """Its source address there,"""
+    port: int = 0
+    """and its source port; of ICMP the identifier."""
+    answer: DropReason = DropReason.NONE
+    """Why an answer to it does not come back."""
 
 
 class Rehearsal:
@@ -73,8 +81,18 @@ class Rehearsal:
         self._configuration = Configuration(self._engine, _NoLinks(), **room)
         deque(self._configuration.configure(items, 0), maxlen=0)
 
-    def policy(self, *, interface: int | None = None, host: int | None = None) -> Policy | None:
-        """The security groups of a network interface, or of a host; None lets everything pass."""
+    def aim(self, node: desired.Item) -> None:
+        """Have a load balancer's node be as this item says."""
+        deque(self._configuration.configure({"load_balancer_nodes": [node]}, 0), maxlen=0)
+
+    def policy(
+        self, *, interface: int | None = None, host: int | None = None, node: int | None = None
+    ) -> Policy | None:
+        """The security groups of a network interface, a host or a load balancer's node; None lets
+        everything pass.
+        """
+        if node is not None:
+            return self._configuration.nodes[node].policy
         if host is not None:
             return self._configuration.hosts[host].policy
         return None if interface is None else self._configuration.interfaces[interface].policy
@@ -88,10 +106,27 @@ class Rehearsal:
         # Nobody answers for a next hop: the packet waits for it at the link by which it leaves.
         if verdict.action not in (Action.FORWARD, Action.HOLD):
             return Outcome(verdict.reason)
-        source = str(IPv4Address(verdict.frame[26:30]))
-        if verdict.side is Side.HOST:
-            return Outcome(DropReason.NONE, host=verdict.port, source=source)
-        return Outcome(DropReason.NONE, interface=verdict.port, source=source)
+        seen = _seen(packet, verdict.frame)
+        answer = self._answer(seen, verdict.side, verdict.port)
+        to_host = verdict.side is Side.HOST
+        return Outcome(
+            DropReason.NONE,
+            interface=None if to_host else verdict.port,
+            host=verdict.port if to_host else None,
+            source=seen.source,
+            port=seen.source_port,
+            answer=answer,
+        )
+
+    def _answer(self, seen: Packet, side: Side, number: int) -> DropReason:
+        """What becomes of the answer to a packet that has left by this link."""
+        ours, theirs = _gateway_mac(side, number), _other_mac(side, number)
+        back = Packet(seen.protocol, seen.destination, seen.source, seen.source_port, seen.port)
+        content = _datagram(back, answers=True)
+        frame = bytes.fromhex((ours + theirs).replace(":", "")) + b"\x08\x00" + content
+        verdict = self._engine.translate(frame, side, number, 0)
+        passes = verdict.action in (Action.FORWARD, Action.HOLD)
+        return DropReason.NONE if passes else verdict.reason
 
 
 def rehearsal(
@@ -104,6 +139,7 @@ def rehearsal(
     told = [each for each in wanted.interfaces if vpc_number in (each.vpc_number, each.gateway_of)]
     hosts = [each for each in wanted.hosts if each.vpc_number == vpc_number]
     gateways = [each for each in wanted.nat_gateways if each.vpc_number == vpc_number]
+    nodes = [each for each in wanted.load_balancer_nodes if each.vpc_number == vpc_number]
     items = desired.everything(
         config,
         [desired.interface(each, _link(each.vpc, each.number)) for each in told],
@@ -114,12 +150,20 @@ def rehearsal(
             for each in wanted.route_tables
             if each.vpc_number == vpc_number
         ],
+        network_acls=[
+            desired.network_acls(each)
+            for each in wanted.network_acls
+            if each.vpc_number == vpc_number
+        ],
         nat_gateways=[desired.nat_gateway(each) for each in gateways],
+        load_balancer_nodes=[node_item(config, each) for each in nodes],
     )
     # Addresses of internet gateways name hosts and NAT gateways of other VPCs, too.
     numbers = [0, *(each.number for each in wanted.interfaces)]
     numbers += [each.number for each in wanted.nat_gateways]
+    numbers += [each.number for each in nodes]
     for secondary in (
+        *(each.secondary for each in nodes),
         *(each.secondary for each in wanted.interfaces),
         *(each.secondary for each in wanted.nat_gateways),
     ):
@@ -135,6 +179,11 @@ def rehearsal(
     finally:
         path.unlink(missing_ok=True)
     return Rehearsal(state_map, room, items)
+
+
+def node_item(config: Config, node: WantedNode) -> desired.Item:
+    """A load balancer's node as the forwarder is told it."""
+    return desired.load_balancer_node(node, config.timeouts.time_scale)
 
 
 class _NoLinks:
@@ -176,16 +225,30 @@ def _host(number: int) -> Host:
     return Host(number, _index(side, number), _other_mac(side, number), _gateway_mac(side, number))
 
 
-def _datagram(packet: Packet) -> bytes:
+def _seen(packet: Packet, frame: bytes) -> Packet:
+    """A packet as it is in a frame that has left."""
+    place = 14 + (frame[14] & 15) * 4
+    source, target = (str(IPv4Address(frame[at : at + 4])) for at in (26, 30))
+    if packet.protocol == "icmp":
+        (number,) = struct.unpack_from("!H", frame, place + 4)
+        return Packet(packet.protocol, source, target, 0, number)
+    number, port = struct.unpack_from("!HH", frame, place)
+    return Packet(packet.protocol, source, target, port, number)
+
+
+def _datagram(packet: Packet, *, answers: bool = False) -> bytes:
     source, destination = IPv4Address(packet.source).packed, IPv4Address(packet.destination).packed
     number = PROTOCOLS[packet.protocol]
     if packet.protocol == "icmp":
-        content = echo_request(packet.source_port, 1)
+        content = echo_request(packet.port if answers else packet.source_port, 1)
+        if answers:
+            content = _sealed(bytes(4) + content[4:], 2)
     else:
         is_tcp = packet.protocol == "tcp"
         rest = struct.pack("!HH", 8, 0)
         if is_tcp:
-            rest = struct.pack("!IIBBHHH", 1, 0, 5 << 4, _SYN, 1024, 0, 0)
+            flags = _SYN | _ACK if answers else _SYN
+            rest = struct.pack("!IIBBHHH", 1, 2 if answers else 0, 5 << 4, flags, 1024, 0, 0)
         content = struct.pack("!HH", packet.source_port, packet.port) + rest
         pseudo = source + destination + struct.pack("!HH", number, len(content))
         content = _sealed(content, 16 if is_tcp else 6, pseudo)

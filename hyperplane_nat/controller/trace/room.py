@@ -26,6 +26,8 @@ def limits(journey: Journey) -> Step | None:
     """Flow table, flows of the sender and of its addresses, ports towards the target."""
     if journey.sent is None or journey.sent.reason is not DropReason.NONE:
         return None
+    if journey.node is not None:
+        return None
     with closing(journey.looks.state_map()) as state_map:
         used = state_map.counters().get("flows_entries_used", 0)
         if used >= state_map.flows_max:

@@ -12,7 +12,8 @@ route is named is worked out beside it (`model.gateways.route_to`): whether one 
 Who comes behind the gateway is looked at only when the packet leaves it: then steps know by which
 link, and from which address.
 
-To add a step, add a function to `STEPS`, where the packet meets it.
+To add a step, add a function to `NEAR` or `FAR`, where the packet meets it. Of a load balancer's
+node `FAR` is gone through for each target (`balancers`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from hyperplane_nat.controller.forwarder.desired import DNS_PORT
-from hyperplane_nat.controller.trace import grants, room
+from hyperplane_nat.controller.trace import balancers, borders, grants, room
 from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
 from hyperplane_nat.engine import DropReason
@@ -38,7 +39,13 @@ StepFunction = Callable[[Journey], Step | None]
 
 def take(journey: Journey) -> None:
     """Take the steps of a journey; those behind the gateway only if its packet leaves it."""
-    for function in STEPS:
+    for function in NEAR:
+        if (step := function(journey)) is not None:
+            journey.taken.append(step)
+    if journey.node is not None and journey.sent is not None:
+        balancers.take(journey, FAR)
+        return
+    for function in FAR:
         if (step := function(journey)) is not None:
             journey.taken.append(step)
 
@@ -160,12 +167,12 @@ def target(journey: Journey) -> Step | None:
     tables = journey.tables
     if host is not None:
         text = f"host {tables.vpcs[host.vpc_id].name}/{host.name}"
-        if host.address == journey.address:
+        if host.address == journey.end[0]:
             return Step("target", True, host.id, text)
         return Step("target", False, host.id, f"{text} gets it, and has another address")
     if (vpc := journey.arrives_in) is None:
         return None
-    if str(journey.address) in vpc.addresses:
+    if str(journey.end[0]) in vpc.addresses:
         services = [each.name for each in journey.services_at(vpc.id)]
         text = f"{'services' if len(services) > 1 else 'service'} {', '.join(services)}"
         if not services:
@@ -179,7 +186,7 @@ def target(journey: Journey) -> Step | None:
         text = "a public address: the internet does not forward from one of its own to another"
         return Step("target", False, vpc.id, text)
     where = "the internet" if vpc.name == INTERNET else f"VPC {vpc.name}"
-    return Step("target", False, vpc.id, f"nobody in {where} has {journey.address}")
+    return Step("target", False, vpc.id, f"nobody in {where} has {journey.end[0]}")
 
 
 def gateway(journey: Journey) -> Step | None:
@@ -206,6 +213,11 @@ _WORDS = {
     "behind one",
     DropReason.TCP_NO_FLOW: "it is the address of a network interface, and only answers reach who "
     "is behind one",
+    DropReason.LOAD_BALANCER_ICMP: "a load balancer's node answers no pings",
+    DropReason.LOAD_BALANCER_TARGET: "the target's address is one of a network interface",
+    DropReason.LOAD_BALANCER_HAIRPIN: "with client IP preservation a target that is its own client "
+    "times out",
+    DropReason.LOAD_BALANCER_RETURN_PATH: "its answers would not come back by the load balancer",
     DropReason.PORT_ALLOCATION: "no address of the NAT gateway takes new flows",
 }
 
@@ -220,18 +232,19 @@ def listener(journey: Journey) -> Step | None:
     )
     if sent is None or sent.reason is not DropReason.NONE:
         return None
-    if host is not None and host.address == journey.address:
+    address, port = journey.end
+    if host is not None and host.address == address:
         where = host_namespace(lab, host.number)
-    elif host is None and vpc is not None and str(journey.address) in vpc.addresses:
+    elif host is None and vpc is not None and str(address) in vpc.addresses:
         where = vpc_namespace(lab, vpc.name)
     else:
         return None
     protocol = journey.question.protocol
     if protocol == "icmp":
         return Step("listener", True, where, "its kernel answers echo requests")
-    if why := _deaf(journey, where, protocol, str(journey.address), journey.port):
+    if why := _deaf(journey, where, protocol, str(address), port):
         return Step("listener", False, where, why)
-    text = f"a socket takes {protocol} {journey.address}:{journey.port}"
+    text = f"a socket takes {protocol} {address}:{port}"
     return Step("listener", True, where, text)
 
 
@@ -247,7 +260,7 @@ def _deaf(
     return f"no socket takes {protocol} {address}:{port}"
 
 
-STEPS: tuple[StepFunction, ...] = (
+NEAR: tuple[StepFunction, ...] = (
     name,
     source,
     grants.egress,
@@ -256,8 +269,14 @@ STEPS: tuple[StepFunction, ...] = (
     nat_gateway,
     internet_gateway,
     room.limits,
+)
+"""What is so of any target that a load balancer chooses."""
+
+FAR: tuple[StepFunction, ...] = (
     target,
     grants.ingress,
+    borders.there,
+    borders.back,
     gateway,
     listener,
 )

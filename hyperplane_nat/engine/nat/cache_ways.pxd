@@ -19,7 +19,8 @@ from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_promote, hold_off
 from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.flow_table cimport table_find_id, table_hash
-from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, is_entrance
+from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, count, is_entrance
+from hyperplane_nat.engine.flows.network_acls cimport meets_network_acl
 from hyperplane_nat.engine.nat.classification cimport (
     arrive,
     check_addresses,
@@ -109,7 +110,7 @@ cdef inline bint ways_of(const Nat* nat, uint32_t flow, uint16_t* near, uint16_t
     """By whose links a flow's originator and responder are reached; False when it cannot be cached."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef uint16_t node = node_of(nat, entry), there, back
-    if node and not nat.attachments[node].active:
+    if (node and not nat.attachments[node].active) or meets_network_acl(nat, flow):
         return False
     near[0] = nat.attachments[entry.originator].primary
     there = way(nat, flow, PEER_ORIGINATOR, near[0])
@@ -130,5 +131,9 @@ cdef inline bint ways_of(const Nat* nat, uint32_t flow, uint16_t* near, uint16_t
 cdef inline void cache_if_possible(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """A flow has earned it: promote it, if its packets go a way that the program knows."""
     cdef uint16_t near, far
+    if meets_network_acl(nat, flow):
+        count(nat, C_FLOW_CACHE_NETWORK_ACL)
+        hold_off(nat.cache, flow, now)
+        return
     if not ways_of(nat, flow, &near, &far) or not cache_promote(nat, flow, near, far, now):
         hold_off(nat.cache, flow, now)

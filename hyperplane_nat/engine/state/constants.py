@@ -208,6 +208,8 @@ class DropReason(IntEnum):
     LOAD_BALANCER_ICMP = 76
     ENDPOINT_UNAVAILABLE = 77
     ENDPOINT_MTU = 78
+    NETWORK_ACL_EGRESS = 79
+    NETWORK_ACL_INGRESS = 80
 
 
 @unique
@@ -442,6 +444,7 @@ COUNTER_NAMES: tuple[str, ...] = (
     "flow_cache_demotions",
     "flow_cache_full",
     "flow_cache_packets",
+    "flow_cache_network_acl",
 )
 """Names of the counters in the state map, in the order of their indices."""
 
