@@ -12,6 +12,7 @@ at itself when it has passed. So is what the flow cache's program has forwarded,
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.entries cimport nat_gateway_of
 from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Nat, unlikely
 from hyperplane_nat.engine.state.layout cimport Entry, Extension
 from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
@@ -99,19 +100,13 @@ cdef inline void count_departure(
     count_sent(nat, link, amount)
 
 
-cdef inline bint by_nat_gateway(const Nat* nat, const Entry* entry) noexcept nogil:
-    """Whether a flow leaves by a NAT gateway; a public address that is a host's is its own gateway."""
-    cdef uint16_t gateway = nat.attachments[entry.responder].gateway
-    return gateway != 0 and gateway != entry.responder
-
-
 cdef inline void count_at_gateway(
     Nat* nat, const Entry* entry, int side, Amount amount
 ) noexcept nogil:
     """Count what has passed by a flow as what its NAT gateway has from its users or sends them, if it has
     one: at the flow's responder.
     """
-    if unlikely(by_nat_gateway(nat, entry)):
+    if unlikely(nat_gateway_of(nat, entry) != 0):
         count_amount(
             nat,
             entry.responder,
