@@ -38,8 +38,12 @@ GATHERED_MAX = 200_000
 Row = tuple[Key, Sums]
 Delta = FlowDelta | HostDelta
 
-PASSED = frozenset({DropReason.NONE, DropReason.SECURITY_GROUP_INGRESS})
-"""With these an interface let the packet pass: the groups of its destination are not its own."""
+PASSED = frozenset(
+    {DropReason.NONE, DropReason.SECURITY_GROUP_INGRESS, DropReason.NETWORK_ACL_INGRESS}
+)
+"""With these the interface of who has sent a packet let it pass: groups and border of its
+destination are not its own.
+"""
 
 
 def rows_of(delta: Delta) -> Iterator[Row]:
@@ -54,6 +58,8 @@ def _rows(delta: FlowDelta) -> Iterator[Row]:
     interface, and its row has the environment's instead.
     """
     refused = delta.reason not in PASSED
+    # What comes is at the interface's own border.
+    refused_in = refused or delta.reason == DropReason.NETWORK_ACL_INGRESS
     remote = (delta.remote_address, delta.remote_port)
     inside = (delta.slot, delta.protocol, delta.inside_address, delta.inside_port, *remote)
     outside = inside if delta.reason else (0, delta.protocol, 0, 0, *remote)
@@ -66,8 +72,8 @@ def _rows(delta: FlowDelta) -> Iterator[Row]:
         yield Key(TO_REMOTE, number, *outside, nat, port, refused), Sums(*counts)
     if delta.packets_in:
         counts = (delta.packets_in, delta.bytes_in, *times, delta.flags_in)
-        yield Key(FROM_REMOTE, number, *outside, nat, port, refused), Sums(*counts)
-        if not refused:
+        yield Key(FROM_REMOTE, number, *outside, nat, port, refused_in), Sums(*counts)
+        if not refused_in:
             yield Key(TO_ENVIRONMENT, number, *inside, nat, 0, False), Sums(*counts)
 
 

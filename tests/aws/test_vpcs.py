@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 
+from hyperplane_nat.model.network_acl_entities import NetworkAclEntry
 from tests.aws.support import OTHER, Endpoint, refusal
 
 
@@ -36,6 +38,25 @@ def test_a_vpc_has_what_ec2_makes_with_it_and_takes_it_along(endpoint: Endpoint)
     assert key not in endpoint.region.region.tables.vpcs
     assert ec2.describe_route_tables(Filters=of_it)["RouteTables"] == []
     assert ec2.describe_security_groups(Filters=of_it)["SecurityGroups"] == []
+
+
+def test_network_acls_are_the_regions(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    key = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=key, CidrBlock="10.7.1.0/24")["Subnet"]["SubnetId"]
+    entry = NetworkAclEntry(7, True, 6, IPv4Network("0.0.0.0/0"), 443, 443)
+    with endpoint.region.region.commands() as commands:
+        made = commands.create_network_acl(key)
+        commands.create_network_acl_entry(made.id, entry, egress=False)
+        commands.associate_network_acl(made.id, [subnet])
+    (acl,) = ec2.describe_network_acls(NetworkAclIds=[made.id])["NetworkAcls"]
+    assert [each["SubnetId"] for each in acl["Associations"]] == [subnet]
+    web, last, denied = acl["Entries"]
+    assert (web["PortRange"], web["RuleAction"]) == ({"From": 443, "To": 443}, "allow")
+    assert (last["RuleNumber"], denied["Egress"]) == (32767, True)
+    of_subnet = [{"Name": "association.subnet-id", "Values": [subnet]}]
+    (found,) = ec2.describe_network_acls(Filters=of_subnet)["NetworkAcls"]
+    assert found["NetworkAclId"] == made.id
 
 
 def test_the_ids_are_the_regions_and_what_it_has_is_shown(endpoint: Endpoint) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of an interval: what has one key is one row."""
 
+from hyperplane_nat.engine import DropReason
 from hyperplane_nat.flow_logs.aggregation import Gathering, rows_of
 from hyperplane_nat.flow_logs.fields import View
 from tests.flow_logs.test_fields import delta
@@ -35,6 +36,20 @@ def test_environments_with_the_same_address_and_port_have_rows_of_their_own() ->
 def test_what_was_refused_is_not_mixed_with_what_passed() -> None:
     refused = delta(packets_in=0, bytes_in=0, reason=45)
     assert {key for key, _ in rows_of(refused)}.isdisjoint({key for key, _ in rows_of(delta())})
+
+
+def test_what_a_network_acl_refuses_is_refused_where_its_border_is() -> None:
+    """A destination's border is not the sender's; that of who gets an answer is its own."""
+
+    def told(reason: DropReason, **fields: int) -> list[tuple[str, bool]]:
+        refused = delta(**fields, reason=int(reason))
+        return [(View(key.view).name, key.refused) for key, _ in rows_of(refused)]
+
+    out, come = {"packets_in": 0, "bytes_in": 0}, {"packets_out": 0, "bytes_out": 0}
+    assert told(DropReason.NETWORK_ACL_EGRESS, **out) == [("TO_REMOTE", True)]
+    passed = [("FROM_ENVIRONMENT", False), ("TO_REMOTE", False)]
+    assert told(DropReason.NETWORK_ACL_INGRESS, **out) == passed
+    assert told(DropReason.NETWORK_ACL_INGRESS, **come) == [("FROM_REMOTE", True)]
 
 
 def test_times_beyond_32_bits_are_compared_whole() -> None:

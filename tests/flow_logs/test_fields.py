@@ -206,6 +206,8 @@ def test_a_host_s_rows_have_its_ends_and_its_instance() -> None:
         ((100, None), DropReason.SECURITY_GROUP_INGRESS, [(100, False)]),
         ((None, 101), DropReason.SECURITY_GROUP_INGRESS, [(101, True)]),
         ((None, 101), DropReason.TCP_NO_FLOW, [(101, True)]),
+        ((100, 101), DropReason.NETWORK_ACL_EGRESS, [(100, True)]),
+        ((100, 101), DropReason.NETWORK_ACL_INGRESS, [(100, False), (101, True)]),
     ],
 )
 def test_the_interface_that_refused_a_host_s_packet_has_the_reject(

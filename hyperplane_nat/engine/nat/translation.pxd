@@ -230,8 +230,6 @@ cdef inline apart_bint refused_at_border(
 ) noexcept nogil:
     """Whether a packet of a flow was dropped by a network ACL on its way."""
     cdef int reason = DROP_NONE
-    if unasked(nat, &nat.table.entries[flow], p):
-        return False
     if p.side == PEER_ORIGINATOR and p.host and is_entrance(nat, p.host) and is_over(nat, flow, p):
         # It begins another flow, whose way that may not be.
         return False
@@ -323,7 +321,11 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         if p.side == PEER_RESPONDER and stands_still(nat, nat.table.entries[flow].originator):
             drop_frozen(nat, p, nat.table.entries[flow].originator)
             return
-        if unlikely(nat.network_acls != NULL) and refused_at_border(nat, flow, p, now):
+        if (
+            unlikely(nat.network_acls != NULL)
+            and not unasked(nat, &nat.table.entries[flow], p)
+            and refused_at_border(nat, flow, p, now)
+        ):
             return
         if not flow_goes_on(nat, &flow, p, now):
             return
