@@ -34,7 +34,7 @@ from libc.string cimport memcpy, strlen
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport extra_hold, extra_room
-from hyperplane_nat.engine.flows.nat cimport Nat
+from hyperplane_nat.engine.flows.nat cimport Nat, apart
 from hyperplane_nat.engine.flows.tracker cimport in_opening
 from hyperplane_nat.engine.state.layout cimport End, Entry, Extension
 from hyperplane_nat.engine.wire.checksum cimport (
@@ -231,28 +231,28 @@ cdef inline uint32_t clients_number(const Extension* extension, uint32_t number)
     return extension.proxy_sequence if ahead > 0 else number
 
 
-cdef inline int proxy_arrives(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
-    """Let a client's segment have the target's numbers, and the header where that belongs; or why it goes no
-    further. `p.host` is where it leaves.
+cdef inline apart proxy_arrives(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
+    """Let a client's segment have the target's numbers, and the header where that belongs; why it goes no
+    further is in `p.reason`. `p.host` is where it leaves.
     """
     cdef Extension* extension = &nat.table.extensions[flow]
     cdef int32_t ahead = <int32_t>(p.sequence - extension.proxy_sequence)
     cdef bint acknowledged = extension.proxy_state & PROXY_ACKNOWLEDGED
+    p.reason = DROP_NONE
     if p.kind != KIND_FLOW:
-        return DROP_FRAGMENT_REFUSED
-    if p.flags & TCP_SYN:
+        p.reason = DROP_FRAGMENT_REFUSED
+    elif p.flags & TCP_SYN:
         cut_syn(p)
     elif not extension.proxy_state & PROXY_OPEN:
-        return DROP_NONE
+        return
     elif p.segment == SEGMENT_RST:
         if extension.proxy_state & PROXY_SENT and (acknowledged or ahead >= 0):
             p.sequence += extension.proxy_bytes
     elif ahead == 0 and not acknowledged:
         extension.proxy_state |= PROXY_SENT
-        return put_header(nat, p, flow, nat.attachments[p.host].mtu)
+        p.reason = <uint8_t>put_header(nat, p, flow, nat.attachments[p.host].mtu)
     elif acknowledged or ahead > 0:
         p.sequence += extension.proxy_bytes
-    return DROP_NONE
 
 
 cdef inline void reduce_window(

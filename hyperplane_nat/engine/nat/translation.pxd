@@ -254,7 +254,8 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
                 return flow[0] != NIL
             p.host = exit_of(nat, flow[0])
             if nat.table.extensions[flow[0]].proxy_bytes:
-                reason = proxy_arrives(nat, p, flow[0])
+                proxy_arrives(nat, p, flow[0])
+                reason = p.reason
         else:
             reason = newcomer_refusal(nat, flow[0], p)
     if unlikely(nat.cache != NULL):
