@@ -20,7 +20,6 @@ from hyperplane_nat.engine.flows.caching cimport cache_promote, hold_off
 from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.flow_table cimport table_find_id, table_hash
 from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat
-from hyperplane_nat.engine.nat.balancing cimport is_node
 from hyperplane_nat.engine.nat.classification cimport (
     arrive,
     check_addresses,
@@ -62,6 +61,10 @@ cdef inline Packet packet_of(const Nat* nat, uint32_t flow, int side, uint16_t l
 cdef inline uint32_t found(const Nat* nat, Packet* p) noexcept nogil:
     p.hash = table_hash(&nat.table, packet_key(p))
     return table_find_id(&nat.table, packet_key(p), p.hash)
+
+
+cdef inline bint is_node(const Nat* nat, uint16_t number) noexcept nogil:
+    return nat.attachments[number].role == ROLE_LOAD_BALANCER
 
 
 cdef inline bint is_known(const Nat* nat, uint16_t number) noexcept nogil:
