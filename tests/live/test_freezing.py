@@ -302,6 +302,7 @@ def test_exec_goes_on_for_its_time(lab: Lab) -> None:
     wait_until(lambda: frozen(lab, number), "it stands still again")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("do", ["escape", "forks"])
 def test_a_timeout_leaves_nothing(lab: Lab, do: str, rounds: int) -> None:
