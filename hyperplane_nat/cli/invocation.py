@@ -73,6 +73,9 @@ def invoke(
             min=0.001, metavar="SECONDS", help="Kill the program and its children after so long."
         ),
     ] = None,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="The program reads what is on standard input.")
+    ] = False,
     lab: LabOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,8 +92,8 @@ def invoke(
     )
     path = f"/v1/functions/{quote(function, safe='')}/invocations"
     if payload is not None:
-        if count != 1 or timeout is not None:
-            raise UserError("--count and --timeout are for programs (leave them out)")
+        if count != 1 or timeout is not None or stdin:
+            raise UserError("--count, --timeout and --stdin are for programs (leave them out)")
         handlers.invoke(
             connection,
             function,
@@ -100,7 +103,8 @@ def invoke(
             as_json=as_json,
         )
         return
-    body = {"command": command, "timeout_seconds": timeout, "stdin": None, "client_token": None}
+    given = base64.b64encode(sys.stdin.buffer.read()).decode() if stdin else None
+    body = {"command": command, "timeout_seconds": timeout, "stdin": given, "client_token": None}
 
     def call() -> dict[str, Any]:
         return common.mapping(connection.post(path, body))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from hyperplane_nat.cli import invocation
+from hyperplane_nat.cli import app, invocation
 from hyperplane_nat.client import ApiError, ClientError
 from tests.cli.conftest import INVOCATION, Run
 from tests.cli.fake_api import FakeApi, Refusal
@@ -43,6 +44,22 @@ def test_the_programs_output_is_ours_and_the_report_is_beside_it(run: Run, api: 
             "client_token": None,
         }
     ]
+
+
+def test_a_program_reads_what_is_on_standard_input(
+    runtime: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERPLANE_NAT_RUNTIME_DIRECTORY", str(runtime))
+    api.answers[PATH] = INVOCATION
+    arguments = ["invoke", "checkout", "--stdin", "--", "cat"]
+    assert CliRunner().invoke(app, arguments, input=b"a\xff").exit_code == 0
+    assert base64.b64decode(api.bodies[0]["stdin"]) == b"a\xff"
+
+
+def test_a_handler_reads_no_standard_input(run: Run) -> None:
+    result = run("invoke", "checkout", "--stdin", "--payload", "{}")
+    assert result.exit_code == 2
+    assert "--stdin are for programs" in result.stderr
 
 
 @pytest.mark.parametrize(

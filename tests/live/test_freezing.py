@@ -302,9 +302,11 @@ def test_exec_goes_on_for_its_time(lab: Lab) -> None:
     wait_until(lambda: frozen(lab, number), "it stands still again")
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("do", ["escape", "forks"])
-def test_a_timeout_leaves_nothing(lab: Lab, do: str) -> None:
-    for _ in range(10):
+def test_a_timeout_leaves_nothing(lab: Lab, do: str, rounds: int) -> None:
+    for _ in range(rounds):
         answer = invoke(lab, do=do)
         assert error(answer)[0] == "Sandbox.Timedout"
         assert topology.environment_namespace(lab.name, number_of(answer)) not in in_groups(lab)

@@ -24,6 +24,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from hyperplane_nat.controller.processes import MARK
 from hyperplane_nat.runtime.logs import log_path
 from netns import namespace
 from tests.live.configurations import FUNCTIONS_VPC
@@ -259,6 +260,23 @@ def test_a_program_has_the_functions_variables_and_none_of_the_shells(lab: Lab) 
     assert "TABLE=orders" in lines
     assert "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256" in lines
     assert not [line for line in lines if line.startswith("SECRET_OF_THE_SHELL")]
+
+
+def test_no_process_of_the_lab_has_the_shells_variables(lab: Lab) -> None:
+    mark = f"{MARK}={lab.runtime_directory}".encode()
+    found = {path.parent.name: variables_of(path) for path in Path("/proc").glob("[0-9]*/environ")}
+    found = {pid: variables for pid, variables in found.items() if mark in variables}
+    status = lab.status()
+    assert {str(status["pid"]), str(status["forwarder"]["pid"])} <= found.keys()
+    names = {each.partition(b"=")[0] for variables in found.values() for each in variables}
+    assert not names & {b"SECRET_OF_THE_SHELL", b"HOME", b"USER"}
+
+
+def variables_of(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def test_the_memory_that_was_used_is_told(lab: Lab) -> None:
