@@ -39,7 +39,7 @@ from moto.core.model import OperationModel, ServiceModel
 from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.request import Request, determine_request_protocol
 from moto.core.routing import get_service_router
-from moto.core.serialize import SerializationContext, get_serializer_class
+from moto.core.serialize import SerializationContext
 from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
@@ -55,6 +55,7 @@ from hyperplane_nat.aws import functions, metrics, operations, stacks
 from hyperplane_nat.aws.call import Call, Lab
 from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
 from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
+from hyperplane_nat.aws.xml import serializer_class
 from hyperplane_nat.client import ClientError
 from hyperplane_nat.hosts import meant_for
 from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX
@@ -287,7 +288,7 @@ def _stand_in(request: Request) -> str:
 
 def _serialized(model: OperationModel, protocol: str, result: object) -> Response:
     identifier = str(uuid.uuid4())
-    serializer = get_serializer_class(model.service_model.service_name, protocol)(
+    serializer = serializer_class(str(model.service_model.service_name), protocol)(
         operation_model=model, context=SerializationContext(identifier), pretty_print=False
     )
     found: Any = serializer.serialize(result)
