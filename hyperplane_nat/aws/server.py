@@ -46,6 +46,7 @@ from moto.moto_server.werkzeug_app import (
     MotoRequestHandler,
     create_backend_app,
 )
+from moto.utilities import utils as resources
 from werkzeug.datastructures import CombinedMultiDict, MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -86,6 +87,20 @@ _SCOPE = re.compile(
     r"aws4_request"
 )
 _ACCOUNT = re.compile("[0-9]{12}")
+
+
+_load_resource = resources.load_resource
+
+
+def _load_needed(resource: str) -> Any:
+    """A table of moto's. What EC2 has to sell takes 95 MiB, and nobody asks moto for any of it."""
+    if resource.startswith("ec2/resources/"):
+        return {} if resource.endswith("/instance_types.json") else []
+    return _load_resource(resource)
+
+
+# Some of its other services import its EC2, which reads them then.
+resources.load_resource = _load_needed
 
 
 @dataclass(frozen=True, slots=True)
