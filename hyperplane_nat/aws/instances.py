@@ -28,6 +28,7 @@ from hyperplane_nat.aws.call import (
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
 from hyperplane_nat.aws.interfaces import interfaces_of
+from hyperplane_nat.client import ApiError
 from hyperplane_nat.config.values import LINK_NAME, LINK_NAME_MAX
 
 LISTED_SECONDS = 3600
@@ -111,7 +112,7 @@ def run_instances(call: Call, params: Params) -> Row:
     made: list[str] = []
     try:
         for _ in range(count):
-            row = call.post(HOST.path, {**place, "name": _host_name(call, place, wanted)})
+            row = _made(call, place, wanted)
             made.append(row["InstanceId"])
     except Exception:
         for key in made:
@@ -269,6 +270,18 @@ def _name_tag(params: Params) -> str | None:
                 if each["Key"] == "Name":
                     return str(each.get("Value") or "")
     return None
+
+
+def _made(call: Call, place: Row, wanted: str | None) -> Row:
+    """The host of an instance."""
+    name = _host_name(call, place, wanted)
+    try:
+        return call.post(HOST.path, {**place, "name": name})
+    except ApiError:
+        # Somebody else may have made one of that name meanwhile.
+        if _host_name(call, place, name) == name:
+            raise
+    return call.post(HOST.path, {**place, "name": _host_name(call, place, None)})
 
 
 def _host_name(call: Call, place: Row, wanted: str | None) -> str:

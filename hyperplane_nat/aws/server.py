@@ -39,13 +39,14 @@ from moto.core.model import OperationModel, ServiceModel
 from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.request import Request, determine_request_protocol
 from moto.core.routing import get_service_router
-from moto.core.serialize import SerializationContext, get_serializer_class
+from moto.core.serialize import SerializationContext
 from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
     create_backend_app,
 )
+from moto.utilities import utils as resources
 from werkzeug.datastructures import CombinedMultiDict, MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -55,6 +56,7 @@ from hyperplane_nat.aws import functions, metrics, operations, stack_threads
 from hyperplane_nat.aws.call import Call, Lab
 from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
 from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
+from hyperplane_nat.aws.xml import serializer_class
 from hyperplane_nat.client import ClientError
 from hyperplane_nat.hosts import meant_for
 from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX
@@ -85,6 +87,20 @@ _SCOPE = re.compile(
     r"aws4_request"
 )
 _ACCOUNT = re.compile("[0-9]{12}")
+
+
+_load_resource = resources.load_resource
+
+
+def _load_needed(resource: str) -> Any:
+    """A table of moto's. What EC2 has to sell takes 95 MiB, and nobody asks moto for any of it."""
+    if resource.startswith("ec2/resources/"):
+        return {} if resource.endswith("/instance_types.json") else []
+    return _load_resource(resource)
+
+
+# Some of its other services import its EC2, which reads them then.
+resources.load_resource = _load_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +305,7 @@ def _stand_in(request: Request) -> str:
 
 def _serialized(model: OperationModel, protocol: str, result: object) -> Response:
     identifier = str(uuid.uuid4())
-    serializer = get_serializer_class(model.service_model.service_name, protocol)(
+    serializer = serializer_class(str(model.service_model.service_name), protocol)(
         operation_model=model, context=SerializationContext(identifier), pretty_print=False
     )
     found: Any = serializer.serialize(result)

@@ -171,7 +171,7 @@ def delete_subnet(call: Call, params: Params) -> None:
 
 
 def modify_subnet_attribute(call: Call, params: Params) -> None:
-    """ModifySubnetAttribute: InvalidSubnetID.NotFound. There are no instances that it is about."""
+    """ModifySubnetAttribute: InvalidSubnetID.NotFound."""
     found = call.find(SUBNET, params.get("SubnetId"))
     if (value := params.get("MapPublicIpOnLaunch")) is not None:
         call.notes.put(found["SubnetId"], {"MapPublicIpOnLaunch": value["Value"]})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -89,6 +90,19 @@ def test_several_instances_and_a_request_that_comes_twice(endpoint: Endpoint, fo
     assert {each["InstanceId"] for each in first} == {each["InstanceId"] for each in again}
     (reservation,) = endpoint.client("ec2").describe_instances()["Reservations"]
     assert len(reservation["Instances"]) == 3
+
+
+@pytest.mark.races
+def test_clients_beside_each_other_that_want_one_name_get_instances(
+    endpoint: Endpoint, found: Scene
+) -> None:
+    said = {"SubnetId": found.private, "TagSpecifications": named("web")}
+    endpoint.client("ec2")
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(run, endpoint, **said) for _ in range(16)]
+        made = {each.result()[0]["InstanceId"] for each in futures}
+    names = [each.name for each in endpoint.region.region.tables.hosts.values()]
+    assert (len(made), names.count("web"), len(set(names))) == (16, 1, 16)
 
 
 def test_a_public_address_of_its_own(endpoint: Endpoint, found: Scene) -> None:

@@ -7,6 +7,8 @@ import http.client
 import json
 import logging
 import secrets
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,26 @@ def test_a_controller_that_is_away_is_told_and_its_successor_found() -> None:
                 with served(directory / "control.sock", RegionLab()):
                     assert len(ec2.describe_vpcs()["Vpcs"]) == 1
                     assert len(functions.list_functions()["Functions"]) == 3
+
+
+def test_what_is_recorded_fits_into_the_memory_that_it_may_take() -> None:
+    script = """
+import importlib, re
+from hyperplane_nat.aws import server
+from hyperplane_nat.aws.operations import RECORDED_SERVICES
+for module, _ in RECORDED_SERVICES.values():
+    importlib.import_module(module)
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+from moto.ssm.models import ssm_backends
+backend = ssm_backends["111122223333"]["us-east-1"]
+path = "/aws/service/global-infrastructure/regions"
+print(len(INSTANCE_TYPES), len(backend.get_parameters_by_path(path, False, None)[0]))
+print(int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    tables, mebibytes = done.stdout.splitlines()
+    sold, regions = map(int, tables.split())
+    assert (sold, regions > 0) == (0, True)
+    assert int(mebibytes) < 200
