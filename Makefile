@@ -25,16 +25,18 @@ TOOLS := $(VENV)/.tools
 BUILT := build/.built
 # The AWS command line, in an environment of its own: it asks for other versions than the tests do.
 AWS := $(VENV)/aws/.installed
+# The CDK, Ansible and AWS SAM: hundreds of megabytes, with demands of their own.
+INFRASTRUCTURE := $(VENV)/tools/.installed
 # Of every interpreter that is to be tried; `make dist PYTHONS="python3.12 python3.13"`.
 PYTHONS ?= $(PYTHON)
 
-.PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-repeat lint build \
+.PHONY: help deps deps-build demo test test-live test-alone test-rest test-long test-tools test-repeat lint build \
 	bench bench-quick bpf docs-panels docs-page asan asan-build asan-fuzz dist docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '2,7s/^#//p' Makefile
-	@echo " targets: deps build demo test test-long test-repeat lint bench bench-quick asan bpf dist docs" \
+	@echo " targets: deps build demo test test-long test-tools test-repeat lint bench bench-quick asan bpf dist docs" \
 		"docs-panels docs-page clean distclean"
 
 # Debian packages for everything, live tests included; only what is missing.
@@ -72,6 +74,13 @@ $(AWS): constraints.txt $(INSTALLED)
 	$(VENV)/aws/bin/pip install -q -c constraints.txt awscli
 	touch $@
 
+$(INFRASTRUCTURE): tests/live/tools/requirements.txt tests/live/tools/package.json $(INSTALLED)
+	$(BIN)/python -m venv $(VENV)/tools
+	$(VENV)/tools/bin/pip install -q -r tests/live/tools/requirements.txt
+	cp tests/live/tools/package.json $(VENV)/tools/
+	PATH="$$PWD/$(VENV)/tools/bin:$$PATH" npm install --prefix $(VENV)/tools --no-audit --no-fund --silent
+	touch $@
+
 build: $(BUILT)
 
 demo: $(BUILT)
@@ -97,10 +106,14 @@ test-rest: $(TOOLS) $(BUILT)
 
 # Ten thousand TCP conversations through the gateway and through nft, SEED=N repeats a run; two
 # hundred labs, a hundred kills; and the repetitions.
-test-long: deps $(TOOLS) $(BUILT)
+test-long: deps $(TOOLS) $(AWS) $(INFRASTRUCTURE) $(BUILT)
 	DIFFERENTIAL_SEED=$(SEED) $(PYTEST) -m long
 	$(MAKE) asan-fuzz FUZZ_FRAMES=1000000
 	$(MAKE) test-repeat
+
+# What of that installs the CDK, Ansible and AWS SAM, which need a registry each.
+test-tools: deps $(TOOLS) $(AWS) $(INFRASTRUCTURE) $(BUILT)
+	$(PYTEST) tests/live/test_aws_tools.py
 
 # What is marked as racing (processes, signals, threads, deadlines), N times beside four busy
 # processes, which end with it; it stops at the first failure. TESTS="tests/controller tests/netns"

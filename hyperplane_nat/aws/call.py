@@ -19,7 +19,7 @@ from urllib.parse import quote
 from hyperplane_nat.aws.errors import AwsError, missing, of_region, unsupported
 from hyperplane_nat.aws.figures import Kept
 from hyperplane_nat.aws.notes import Notes
-from hyperplane_nat.client import Client, ClientError, NotRunningError, UnixConnection
+from hyperplane_nat.client import ApiError, Client, ClientError, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
 
 Params = Mapping[str, Any]
@@ -214,14 +214,15 @@ class Call:
             commands = self._commands
             try:
                 return found.run(self, params) or {}
-            except NotRunningError as error:
-                if time.monotonic() > deadline:
+            except ApiError as error:
+                raise of_region(error, service, name, params) from None
+            except ClientError as error:
+                # Away, or ended while it answered.
+                if time.monotonic() >= deadline:
                     raise of_region(error, service, name, params) from None
                 # Asked again under the same tokens, what was done meanwhile is not done twice.
                 self._commands = commands
                 time.sleep(AWAY_PAUSE)
-            except ClientError as error:
-                raise of_region(error, service, name, params) from None
 
     def owner(self) -> str:
         """The account's id, for a command; an account that there is not yet is made."""

@@ -14,6 +14,8 @@ from functools import cache
 from typing import Any
 
 from moto.core.common_models import CloudFormationModel
+from moto.core.exceptions import ServiceException
+from werkzeug.exceptions import HTTPException
 
 from hyperplane_nat.aws.call import Call, Row
 from hyperplane_nat.aws.errors import AwsError
@@ -28,7 +30,6 @@ MODULES = {
     "AWS::S3::": "s3",
     "AWS::SQS::": "sqs",
     "AWS::SSM::": "ssm",
-    "AWS::SecretsManager::": "secretsmanager",
 }
 """Modules of moto by how the types begin whose models they have."""
 
@@ -61,7 +62,9 @@ def revive(call: Call, kind: str, key: str, properties: Row) -> None:
         _policy(call, key, properties)
     model = _model(kind)
     if model is not None and (call.account, kind, key) not in _live:
-        _create(call, kind, model, key, properties)
+        # A queue is known by its address.
+        name = key.rpartition("/")[2] if key.startswith("http") else key
+        _create(call, kind, model, name, properties)
 
 
 @cache
@@ -76,11 +79,13 @@ def _model(kind: str) -> Any:
 
 
 def _create(call: Call, kind: str, model: Any, name: str, properties: Row) -> str:
-    said = properties.get(model.cloudformation_name_type() or "", name)
+    named = model.cloudformation_name_type() or ""
+    said = properties.get(named, name)
     made = _done(
         model.create_from_cloudformation_json,
         said,
-        {"Type": kind, "Properties": dict(properties)},
+        # Some of its models look for their names there alone.
+        {"Type": kind, "Properties": {**({named: said} if named else {}), **properties}},
         call.account,
         call.lab.region,
         LogicalId=name,
@@ -98,6 +103,14 @@ def _done(work: Any, *arguments: Any, **named: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return work(*arguments, **named)
+    except AwsError:
+        raise
+    except ServiceException as error:
+        raise AwsError(error.code, error.message) from None
+    except HTTPException as error:
+        # Services of moto that are not yet of the other kind.
+        said = getattr(error, "message", error.description)
+        raise AwsError(str(getattr(error, "error_type", error.name)), str(said)) from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise AwsError("InvalidRequest", f"The properties are not understood: {error!r}") from error
 
@@ -110,6 +123,14 @@ def _type(kind: str, model: Any) -> Type:
         return _create(making.call, kind, model, name, said)
 
     def delete(making: Making, key: str, properties: Row) -> bool:
+        try:
+            remove(making, key, properties)
+        except AwsError as error:
+            if not error.code.startswith("NoSuch"):
+                raise
+        return True
+
+    def remove(making: Making, key: str, properties: Row) -> None:
         call = making.call
         known = _live.pop((call.account, kind, key), None)
         if _has(model, "delete_from_cloudformation_json"):
@@ -123,7 +144,6 @@ def _type(kind: str, model: Any) -> Type:
             )
         elif hasattr(known, "delete"):
             _done(known.delete, call.account, call.lab.region)
-        return True
 
     def update(making: Making, key: str, before: Row, after: Row) -> str:
         call = making.call

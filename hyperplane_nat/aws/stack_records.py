@@ -21,6 +21,13 @@ GONE = "DELETE_COMPLETE"
 NAME = re.compile("[a-zA-Z][-a-zA-Z0-9]{0,127}")
 """Of stacks and of change sets."""
 
+NAMED_IAM = "CAPABILITY_NAMED_IAM"
+
+NAMES_OF_IAM = frozenset(
+    {"GroupName", "InstanceProfileName", "ManagedPolicyName", "RoleName", "UserName"}
+)
+"""Properties by which resources of IAM have names that are not generated."""
+
 TEMPLATE = "TemplateBody TemplateURL"
 """Parameters that say which template is meant."""
 
@@ -164,16 +171,26 @@ def check(call: Call, record: Row, params: Params) -> None:
                 f"Template format error: Unresolved condition dependency {said} in the Resources "
                 f"block of the template: {name}"
             )
+    needed = capability(template)
     able = set(params.get("Capabilities") or ())
-    needed = [kind for kind in template.types if kind.startswith("AWS::IAM::")]
-    if needed and not able & {"CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"}:
-        raise AwsError(
-            "InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_IAM]"
-        )
+    if needed and not able & {needed, NAMED_IAM}:
+        raise AwsError("InsufficientCapabilitiesException", f"Requires capabilities : [{needed}]")
     # Mappings, conditions and the like: what cannot be evaluated is refused as a whole.
     _, scope = scope_of(call, record)
     for each in template.section("Conditions"):
         scope.condition(each)
+
+
+def capability(template: Template) -> str:
+    """What has to be acknowledged of a template; empty where there is nothing."""
+    found = [
+        each
+        for each in template.section("Resources").values()
+        if each["Type"].startswith("AWS::IAM::")
+    ]
+    if any(NAMES_OF_IAM & set(each.get("Properties") or ()) for each in found):
+        return NAMED_IAM
+    return "CAPABILITY_IAM" if found else ""
 
 
 def same(record: Row, changed: Row) -> bool:

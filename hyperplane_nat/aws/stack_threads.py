@@ -7,7 +7,7 @@ import copy
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hyperplane_nat.aws.call import Call, Row
@@ -15,6 +15,13 @@ from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.aws.recorded_types import revive
 from hyperplane_nat.aws.stack_work import REVIEW, Stack
 from hyperplane_nat.aws.templates import invalid
+
+FIRST: Mapping[Callable[[Stack], None], str] = {
+    Stack.create: "CREATE_IN_PROGRESS",
+    Stack.update: "UPDATE_IN_PROGRESS",
+    Stack.delete: "DELETE_IN_PROGRESS",
+}
+"""The status that work on a stack begins with."""
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +41,8 @@ def begin(call: Call, record: Row, work: Callable[[Stack], None]) -> None:
                     raise invalid(f"Stack:{key} is in {row['StackStatus']} state.")
                 if row["StackName"] == name and row["StackId"] != key:
                     raise AwsError("AlreadyExistsException", f"Stack [{name}] already exists")
+        # Whoever looks from now on sees that it has begun.
+        record["StackStatus"] = FIRST.get(work, record["StackStatus"])
         record["Worker"] = [os.getpid(), _started(os.getpid())]
         known[key] = record
 
@@ -58,8 +67,8 @@ def take_over(call_of: Callable[[str], Call]) -> None:
         for row in record["Resources"].values():
             try:
                 revive(call, row["Type"], row["PhysicalId"], row["Properties"])
-            except AwsError:
-                log.exception("stack %s, %s", record["StackName"], row["PhysicalId"])
+            except AwsError as error:
+                log.error("stack %s: %s: %s", record["StackName"], row["PhysicalId"], error)
         if record["StackStatus"].endswith("_IN_PROGRESS") and record["StackStatus"] != REVIEW:
             begin(call, record, Stack.go_on)
 

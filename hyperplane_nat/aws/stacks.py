@@ -19,6 +19,7 @@ from hyperplane_nat.aws.stack_records import (
     ASKED,
     GONE,
     TEMPLATE,
+    capability,
     check,
     every,
     find,
@@ -112,7 +113,11 @@ def list_stacks(call: Call, params: Params) -> Row:
 
 def describe_stack_events(call: Call, params: Params) -> Row:
     """DescribeStackEvents, the latest first."""
-    record = find(call, params.get("StackName"))
+    try:
+        record = find(call, params.get("StackName"))
+    except AwsError:
+        # Of this operation alone CloudFormation has other words for it.
+        raise invalid(f"Stack [{params.get('StackName')}] does not exist") from None
     whose = {name: record[name] for name in ("StackId", "StackName")}
     found = [
         {**whose, **each, "Timestamp": time_of(each["Timestamp"])}
@@ -249,7 +254,7 @@ def _resources(record: Row) -> list[Row]:
 
 
 def _summary(template: Template) -> Row:
-    needed = any(kind.startswith("AWS::IAM::") for kind in template.types)
+    needed = capability(template)
     return {
         "Description": template.body.get("Description"),
         "Parameters": [
@@ -262,7 +267,7 @@ def _summary(template: Template) -> Row:
             }
             for name, each in template.section("Parameters").items()
         ],
-        "Capabilities": ["CAPABILITY_IAM"] if needed else [],
+        "Capabilities": [needed] if needed else [],
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.aws import stack_threads
+from hyperplane_nat.aws import recorded_types, stack_threads
 from hyperplane_nat.aws.call import Call
 from hyperplane_nat.aws.operations import REAL
 from hyperplane_nat.client import Client
@@ -418,6 +418,50 @@ def test_resources_that_wait_for_each_other_are_refused(stacks: Stacks) -> None:
     assert made["StackStatus"] == "ROLLBACK_COMPLETE"
     reasons = [each[2] for each in stacks.told(made["StackId"])]
     assert any("Circular dependency between resources: [A, B]" in str(each) for each in reasons)
+
+
+def test_what_moves_no_packets_is_recorded_and_recorded_again(stacks: Stacks) -> None:
+    trust = {"AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": []}}
+    statement = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    resources: dict[str, Any] = {
+        "Role": {"Type": "AWS::IAM::Role", "Properties": trust},
+        "Bucket": {"Type": "AWS::S3::Bucket"},
+        "Policy": {
+            "Type": "AWS::S3::BucketPolicy",
+            "Properties": {"Bucket": {"Ref": "Bucket"}, "PolicyDocument": policy},
+        },
+        "Logs": LOG_GROUP,
+        "Queue": {"Type": "AWS::SQS::Queue"},
+        "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy}},
+        "Value": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "x"}},
+        "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+    }
+    outputs = {"Arn": {"Value": {"Fn::GetAtt": ["Role", "Arn"]}}}
+    made = stacks.create("net", Resources=resources, Outputs=outputs)
+    assert made["StackStatus"] == "CREATE_COMPLETE", stacks.told("net")[:6]
+    ids = stacks.resources("net")
+    iam, s3 = stacks.endpoint.client("iam"), stacks.endpoint.client("s3")
+    role = iam.get_role(RoleName=ids["Role"])["Role"]
+    assert made["Outputs"][0]["OutputValue"] == role["Arn"]
+    assert json.loads(s3.get_bucket_policy(Bucket=ids["Bucket"])["Policy"]) == policy
+    # What another endpoint has in its memory is nothing, and then as much.
+    recorded_types._live.clear()
+    s3.delete_bucket_policy(Bucket=ids["Bucket"])
+    s3.delete_bucket(Bucket=ids["Bucket"])
+    iam.delete_role(RoleName=ids["Role"])
+    lab = lab_in(stacks.endpoint.directory)
+    stack_threads.take_over(lambda account: Call(lab, account, REAL))
+    assert iam.get_role(RoleName=ids["Role"])["Role"]["Arn"] == role["Arn"]
+    assert json.loads(s3.get_bucket_policy(Bucket=ids["Bucket"])["Policy"]) == policy
+    resources["Role"] = {**resources["Role"], "Properties": {**trust, "Description": "d"}}
+    resources["Value"]["Properties"]["Value"] = "y"
+    assert stacks.update("net", Resources=resources)["StackStatus"] == "UPDATE_COMPLETE"
+    ssm = stacks.endpoint.client("ssm")
+    name = stacks.resources("net")["Value"]
+    assert ssm.get_parameter(Name=name)["Parameter"]["Value"] == "y"
+    assert stacks.delete(made)["StackStatus"] == "DELETE_COMPLETE", stacks.told("net")[:6]
+    assert ids["Role"] not in {each["RoleName"] for each in iam.list_roles()["Roles"]}
 
 
 def test_templates_come_from_a_bucket_too(stacks: Stacks) -> None:

@@ -55,8 +55,10 @@ port = 80
 CODE = f"""
 import json, urllib.request
 def handler(event, context):
-    with urllib.request.urlopen("http://{SITE}/peer", timeout=event.get("timeout", 10)) as answer:
-        return json.load(answer)["address"]
+    place = event.get("place", "http://{SITE}/peer")
+    with urllib.request.urlopen(place, timeout=event.get("timeout", 10)) as answer:
+        said = answer.read().decode()
+    return said if "place" in event else json.loads(said)["address"]
 """
 
 

@@ -16,28 +16,28 @@ from tests.live.test_aws import CODE, TOML, Endpoint, serving
 
 pytestmark = pytest.mark.live
 
-TEMPLATE = f"""
+NETWORK = """
 AWSTemplateFormatVersion: 2010-09-09
 Parameters:
-  Seconds: {{Type: Number, Default: 10}}
+  Seconds: {Type: Number, Default: 10}
 Resources:
   Vpc:
     Type: AWS::EC2::VPC
-    Properties: {{CidrBlock: 10.0.0.0/16}}
+    Properties: {CidrBlock: 10.0.0.0/16}
   Gateway:
     Type: AWS::EC2::InternetGateway
   Attachment:
     Type: AWS::EC2::VPCGatewayAttachment
-    Properties: {{VpcId: !Ref Vpc, InternetGatewayId: !Ref Gateway}}
+    Properties: {VpcId: !Ref Vpc, InternetGatewayId: !Ref Gateway}
   Public:
     Type: AWS::EC2::Subnet
-    Properties: {{VpcId: !Ref Vpc, CidrBlock: !Select [0, !Cidr [!GetAtt Vpc.CidrBlock, 2, 8]]}}
+    Properties: {VpcId: !Ref Vpc, CidrBlock: !Select [0, !Cidr [!GetAtt Vpc.CidrBlock, 2, 8]]}
   Private:
     Type: AWS::EC2::Subnet
-    Properties: {{VpcId: !Ref Vpc, CidrBlock: !Select [1, !Cidr [!GetAtt Vpc.CidrBlock, 2, 8]]}}
+    Properties: {VpcId: !Ref Vpc, CidrBlock: !Select [1, !Cidr [!GetAtt Vpc.CidrBlock, 2, 8]]}
   PublicTable:
     Type: AWS::EC2::RouteTable
-    Properties: {{VpcId: !Ref Vpc}}
+    Properties: {VpcId: !Ref Vpc}
   PublicRoute:
     Type: AWS::EC2::Route
     DependsOn: Attachment
@@ -47,17 +47,17 @@ Resources:
       GatewayId: !Ref Gateway
   PublicAssociation:
     Type: AWS::EC2::SubnetRouteTableAssociation
-    Properties: {{RouteTableId: !Ref PublicTable, SubnetId: !Ref Public}}
+    Properties: {RouteTableId: !Ref PublicTable, SubnetId: !Ref Public}
   Address:
     Type: AWS::EC2::EIP
     DependsOn: Attachment
-    Properties: {{Domain: vpc}}
+    Properties: {Domain: vpc}
   Nat:
     Type: AWS::EC2::NatGateway
-    Properties: {{SubnetId: !Ref Public, AllocationId: !GetAtt Address.AllocationId}}
+    Properties: {SubnetId: !Ref Public, AllocationId: !GetAtt Address.AllocationId}
   Table:
     Type: AWS::EC2::RouteTable
-    Properties: {{VpcId: !Ref Vpc}}
+    Properties: {VpcId: !Ref Vpc}
   Route:
     Type: AWS::EC2::Route
     Properties:
@@ -66,13 +66,15 @@ Resources:
       NatGatewayId: !Ref Nat
   Association:
     Type: AWS::EC2::SubnetRouteTableAssociation
-    Properties: {{RouteTableId: !Ref Table, SubnetId: !Ref Private}}
+    Properties: {RouteTableId: !Ref Table, SubnetId: !Ref Private}
   Group:
     Type: AWS::EC2::SecurityGroup
     Properties:
       GroupDescription: of functions
       VpcId: !Ref Vpc
       SecurityGroupEgress: EGRESS
+"""
+FUNCTION = f"""
   Role:
     Type: AWS::IAM::Role
     Properties:
@@ -93,9 +95,13 @@ Resources:
       Code:
         ZipFile: |
           {CODE.strip().replace(chr(10), chr(10) + " " * 10)}
-Outputs:
-  Address: {{Value: !Ref Address}}
 """
+OUTPUTS = """
+Outputs:
+  Address: {Value: !Ref Address}
+  Name: {Value: !Ref Function}
+"""
+TEMPLATE = NETWORK + FUNCTION + OUTPUTS
 ANYWHERE = "[{IpProtocol: tcp, FromPort: 80, ToPort: 80, CidrIp: 0.0.0.0/0}]"
 NOWHERE = "[{IpProtocol: tcp, FromPort: 80, ToPort: 80, CidrIp: 10.0.0.0/16}]"
 
