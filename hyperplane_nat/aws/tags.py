@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from hyperplane_nat.aws.call import (
     GROUP,
     KINDS,
-    VPC,
     Call,
     Kind,
     Operation,
     Params,
     Row,
-    derived,
     operation,
 )
 from hyperplane_nat.aws.errors import AwsError, missing
@@ -104,7 +102,7 @@ def _is_own(call: Call, key: str) -> bool:
     if prefix in KINDS:
         return any(row[KINDS[prefix].key] == key for row in call.own(KINDS[prefix]))
     if prefix == "acl":
-        return any(derived("acl", row["VpcId"]) == key for row in call.own(VPC))
+        return any(row["NetworkAclId"] == key for row in call.own(ACL))
     if prefix == "eni":
         return any(row["NetworkInterfaceId"] == key for row in interfaces_of(call))
     rules = (rule for row in call.own(GROUP) for rule in rules_of(call, row))

@@ -22,7 +22,10 @@ from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
 
 ACL = Kind(
-    "", "NetworkAclId", "InvalidNetworkAclID.NotFound", "The networkAcl ID '{}' does not exist"
+    "/v1/network-acls",
+    "NetworkAclId",
+    "InvalidNetworkAclID.NotFound",
+    "The networkAcl ID '{}' does not exist",
 )
 
 PREFIXES = range(16, 29)
@@ -33,9 +36,6 @@ RESERVED_ADDRESSES = 5
 
 ZONES = "abcdef"
 """What `DescribeAvailabilityZones` shows; a subnet may be in any from a to z."""
-
-ALLOW, DENY = 100, 32767
-"""Numbers of the rules of a default network ACL ("Default network ACL")."""
 
 VPC_FILTERS = {
     "cidr": "CidrBlock",
@@ -177,8 +177,8 @@ def modify_subnet_attribute(call: Call, params: Params) -> None:
 
 
 def describe_network_acls(call: Call, params: Params) -> Row:
-    """DescribeNetworkAcls: each VPC has its default one, which lets everything pass."""
-    found = [_acl(call, row) for row in call.own(VPC)]
+    """DescribeNetworkAcls."""
+    found = [_acl(call, row) for row in call.own(ACL)]
     if wanted := params.get("NetworkAclIds"):
         known = ACL.known(found, wanted)
         found = [row for key, row in known.items() if key in wanted]
@@ -290,33 +290,22 @@ def _subnet(call: Call, row: Row) -> Row:
     }
 
 
-def _acl(call: Call, vpc: Row) -> Row:
-    key = derived("acl", vpc["VpcId"])
+def _acl(call: Call, row: Row) -> Row:
+    key = row["NetworkAclId"]
     return {
         "NetworkAclId": key,
-        "VpcId": vpc["VpcId"],
-        "OwnerId": vpc["OwnerId"],
-        "IsDefault": True,
+        "VpcId": row["VpcId"],
+        "OwnerId": row["OwnerId"],
+        "IsDefault": row["IsDefault"],
         "Associations": [
             {
-                "NetworkAclAssociationId": derived("aclassoc", row["SubnetId"]),
+                "NetworkAclAssociationId": derived("aclassoc", each["SubnetId"]),
                 "NetworkAclId": key,
-                "SubnetId": row["SubnetId"],
+                "SubnetId": each["SubnetId"],
             }
-            for row in call.own(SUBNET)
-            if row["VpcId"] == vpc["VpcId"]
+            for each in row["Associations"]
         ],
-        "Entries": [
-            {
-                "CidrBlock": "0.0.0.0/0",
-                "Egress": egress,
-                "Protocol": "-1",
-                "RuleAction": action,
-                "RuleNumber": number,
-            }
-            for egress in (True, False)
-            for action, number in (("allow", ALLOW), ("deny", DENY))
-        ],
+        "Entries": row["Entries"],
         "Tags": call.tags(key),
     }
 

@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, _Verb] = {
     "attach": _Verb("hosts", "attach"),
     "detach": _Verb("hosts", "detach"),
     "route-tables": _Verb("routing", "route_tables"),
+    "network-acls": _Verb("network_acls", "network_acls"),
     "nat-gateways": _Verb("routing", "nat_gateways"),
     "load-balancers": _Verb("balancing", "load_balancers"),
     "target-health": _Verb("balancing", "target_health"),

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyperplane_nat.config.balancing import BalancerQuotas, LoadBalancer, TargetGroup
+from hyperplane_nat.config.network_acls import NetworkAcl, NetworkAclQuotas
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.values import (
     AbsolutePath,
@@ -297,6 +298,7 @@ class Vpc(Section):
     target_group: list[TargetGroup] = Field(default_factory=list)
     load_balancer: list[LoadBalancer] = Field(default_factory=list)
     route_table: list[RouteTable] = Field(default_factory=list)
+    network_acl: list[NetworkAcl] = Field(default_factory=list)
 
     @property
     def network(self) -> IPv4Network:
@@ -497,7 +499,7 @@ class Pool(Section):
     )
 
 
-class Lifecycle(BalancerQuotas):
+class Lifecycle(BalancerQuotas, NetworkAclQuotas):
     """How long things take on AWS, and the quotas, for everything that functions bring about."""
 
     time_scale: float = Field(

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
+from hyperplane_nat.config.network_acls import AclRule, NetworkAcl
 from hyperplane_nat.config.resources import (
     Function,
     Host,
@@ -23,6 +24,7 @@ from hyperplane_nat.config.resources import (
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.controller.balancing import load_balancer_of, target_group_of
+from hyperplane_nat.model.network_acl_entities import ANY, PROTOCOLS, NetworkAclEntry
 from hyperplane_nat.model.resources import (
     AccountResource,
     AliasResource,
@@ -32,6 +34,7 @@ from hyperplane_nat.model.resources import (
     InterfaceResource,
     Layer,
     NatGatewayResource,
+    NetworkAclResource,
     Networking,
     Protocol,
     Resources,
@@ -87,6 +90,7 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         load_balancers=tuple(map(load_balancer_of, vpc.load_balancer)),
         nat_gateways=tuple(_nat_gateway(gateway) for gateway in vpc.nat_gateway),
         route_tables=tuple(_route_table(table) for table in vpc.route_table),
+        network_acls=tuple(_network_acl(acl) for acl in vpc.network_acl),
         enable_dns_support=vpc.enable_dns_support,
         enable_dns_hostnames=vpc.enable_dns_hostnames,
     )
@@ -137,6 +141,31 @@ def _route_table(table: RouteTable) -> RouteTableResource:
             )
             for route in table.routes
         ),
+    )
+
+
+def _network_acl(acl: NetworkAcl) -> NetworkAclResource:
+    return NetworkAclResource(
+        name=acl.name,
+        default=acl.default,
+        subnets=tuple(acl.subnets),
+        ingress=tuple(acl_entry_of(each) for each in acl.ingress),
+        egress=tuple(acl_entry_of(each) for each in acl.egress),
+    )
+
+
+def acl_entry_of(rule: AclRule) -> NetworkAclEntry:
+    """An entry with its protocol's number and all its ports."""
+    first, last = rule.port_range
+    return NetworkAclEntry(
+        rule_number=rule.rule,
+        allow=rule.action == "allow",
+        protocol=PROTOCOLS.get(rule.protocol) or int(rule.protocol),
+        cidr=IPv4Network(rule.cidr),
+        first=first,
+        last=last,
+        icmp_type=ANY if rule.icmp_type is None else rule.icmp_type,
+        icmp_code=ANY if rule.icmp_code is None else rule.icmp_code,
     )
 
 

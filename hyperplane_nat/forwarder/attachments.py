@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from hyperplane_nat.engine import Listener, Policy
+from hyperplane_nat.engine import Listener, Policy, SubnetAcl
 from hyperplane_nat.engine.state.constants import Role, RouteTarget
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "LoadBalancerNodeState",
     "Meaning",
     "NatGatewayState",
+    "NetworkAclsState",
     "Route",
     "RouteTableState",
     "SecondaryAddress",
@@ -298,6 +299,17 @@ Attachment = InterfaceState | NatGatewayState | LoadBalancerNodeState | SlotStat
 
 Route = tuple[str, RouteTarget, int]
 """Destination, and where to: an internet or NAT gateway by interface number, or a host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkAclsState:
+    """The network ACLs of the subnets of a VPC, of those that may refuse something."""
+
+    number: int
+    """The VPC's."""
+    subnets: tuple[SubnetAcl, ...]
+    exempt: tuple[str, ...] = ()
+    """Networks that no ACL is asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

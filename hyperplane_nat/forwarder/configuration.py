@@ -35,6 +35,7 @@ from hyperplane_nat.forwarder.attachments import (
     LoadBalancerNodeState,
     Meaning,
     NatGatewayState,
+    NetworkAclsState,
     RouteTableState,
     SlotState,
 )
@@ -93,6 +94,7 @@ class Configuration:
         self.nat_gateways: dict[int, NatGatewayState] = {}
         self.nodes: dict[int, LoadBalancerNodeState] = {}
         self.route_tables: dict[int, RouteTableState] = {}
+        self.network_acls: dict[int, NetworkAclsState] = {}
         self.slots: dict[int, SlotState] = {}
         self.hosts: dict[int, HostState] = {}
         self._served: dict[str, dict[int, Any]] = {
@@ -111,6 +113,7 @@ class Configuration:
         yield from self._check(wanted)
         self._engine.configure(**wanted.settings, now_ms=now_ms)
         yield from self._set_route_tables(wanted)
+        yield from self._set_network_acls(wanted)
         yield from self._withdraw(wanted)
         if wanted.everything:
             yield from self._make_room(wanted, now_ms)
@@ -133,6 +136,7 @@ class Configuration:
             "nat_gateways": len(self.nat_gateways),
             "load_balancer_nodes": len(self.nodes),
             "route_tables": len(self.route_tables),
+            "network_acls": len(self.network_acls),
             "hosts": len(self.hosts),
             "retiring": {
                 "slots": slots,
@@ -427,6 +431,20 @@ class Configuration:
             if self.route_tables.get(table.number) != table:
                 self._engine.set_route_table(table.number, table.routes)
                 self.route_tables[table.number] = table
+
+    def _set_network_acls(self, wanted: Desired) -> Work[None]:
+        gone = wanted.gone_acls
+        if wanted.everything:
+            gone = self.network_acls.keys() - wanted.network_acls.keys()
+        for number in gone:
+            yield
+            if self.network_acls.pop(number, None) is not None:
+                self._engine.set_network_acls(number, ())
+        for acls in wanted.network_acls.values():
+            yield
+            if self.network_acls.get(acls.number) != acls:
+                self._engine.set_network_acls(acls.number, acls.subnets, acls.exempt)
+                self.network_acls[acls.number] = acls
 
     def _set_slot(self, slot: SlotState) -> None:
         self._engine.set_slot(

@@ -24,9 +24,11 @@ from hyperplane_nat.engine import (
     Listener,
     Mapping,
     NeighbourSettings,
+    NetworkAclEntry,
     Policy,
     Ports,
     Rule,
+    SubnetAcl,
     Target,
     Timeouts,
 )
@@ -41,6 +43,7 @@ from hyperplane_nat.forwarder.attachments import (
     LoadBalancerNodeState,
     Meaning,
     NatGatewayState,
+    NetworkAclsState,
     Route,
     RouteTableState,
     SecondaryAddress,
@@ -76,6 +79,8 @@ class Desired:
     gone: set[Claim]
     route_tables: dict[int, RouteTableState]
     gone_tables: set[int]
+    network_acls: dict[int, NetworkAclsState]
+    gone_acls: set[int]
     settings: dict[str, Any]
     """Those of `Engine.configure` that are given; the others stay."""
 
@@ -137,6 +142,7 @@ def parse(
                 f"route table {number} is both given and removed: do one after the other"
             )
         gone_tables.add(number)
+    network_acls, gone_acls = yield from _network_acls(arguments)
     settings = {
         name: read(**arguments.get(name, {}))
         for name, read in _SETTINGS.items()
@@ -149,6 +155,8 @@ def parse(
         gone=gone,
         route_tables=route_tables,
         gone_tables=gone_tables,
+        network_acls=network_acls,
+        gone_acls=gone_acls,
         settings=settings,
     )
 
@@ -176,6 +184,8 @@ _FIELDS = (
     "remove_load_balancer_nodes",
     "route_tables",
     "remove_route_tables",
+    "network_acls",
+    "remove_network_acls",
     "slots",
     "remove_slots",
     "hosts",
@@ -324,6 +334,59 @@ def _route_table(item: _Mapping[str, Any], interfaces_max: int, hosts_max: int) 
         _check_number(f"{kind} of {where}", target, limit)
         routes[prefix] = (prefix, _TARGETS[kind], target)
     return replace(state, routes=tuple(routes.values()))
+
+
+def _network_acls(
+    arguments: _Mapping[str, Any],
+) -> Work[tuple[dict[int, NetworkAclsState], set[int]]]:
+    given: dict[int, NetworkAclsState] = {}
+    for item in arguments.get("network_acls", ()):
+        yield
+        state = NetworkAclsState(
+            **{
+                **item,
+                "subnets": tuple(_subnet_acl(each) for each in item["subnets"]),
+                "exempt": tuple(item.get("exempt", ())),
+            }
+        )
+        _check_number("the VPC of network ACLs", state.number, 1 << 32)
+        for network in (*(each.cidr for each in state.subnets), *state.exempt):
+            _check_network(network)
+        if state.number in given:
+            raise ValueError(f"network ACLs of VPC {state.number} are given twice")
+        given[state.number] = state
+    gone: set[int] = set()
+    for number in arguments.get("remove_network_acls", ()):
+        _check_number("the VPC of removed network ACLs", number, 1 << 32)
+        if number in given:
+            raise ValueError(
+                f"network ACLs of VPC {number} are both given and removed: do one after the other"
+            )
+        gone.add(number)
+    return given, gone
+
+
+def _subnet_acl(item: _Mapping[str, Any]) -> SubnetAcl:
+    return SubnetAcl(
+        item["cidr"],
+        *(tuple(_acl_entry(each) for each in item[side]) for side in ("ingress", "egress")),
+    )
+
+
+def _acl_entry(item: _Mapping[str, Any]) -> NetworkAclEntry:
+    entry = NetworkAclEntry(**item)
+    if not isinstance(entry.allow, bool):
+        raise TypeError(f"allow of a network ACL's entry: {entry.allow!r} is not true or false")
+    if entry.protocol not in ("tcp", "udp", "icmp", "all"):
+        raise ValueError(f"a network ACL's entry is of tcp, udp, icmp or all, not {entry.protocol}")
+    _check_network(entry.cidr)
+    for port in (entry.first, entry.last):
+        _check_number("a port of a network ACL's entry", port, 1 << 16)
+    if entry.first > entry.last:
+        raise ValueError(f"ports {entry.first} to {entry.last} of a network ACL's entry")
+    for number in (entry.icmp_type, entry.icmp_code):
+        _check_number("ICMP type or code of a network ACL's entry", number, 256, -1)
+    return entry
 
 
 def _slot(item: _Mapping[str, Any], limit: int) -> SlotState:

@@ -321,6 +321,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "flow_cache_full",
     ),
     MetricSpec(
+        "flow_cache_network_acl",
+        "counter",
+        "Times that a flow was not put into it because network ACLs ask for each of its packets.",
+        (),
+        "flow_cache_network_acl",
+    ),
+    MetricSpec(
         "flow_cache_packets",
         "counter",
         "Packets that it has forwarded (hits); they are counted with all others, too.",

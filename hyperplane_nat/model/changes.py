@@ -43,6 +43,8 @@ from hyperplane_nat.model.gateways import Gateways
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
 from hyperplane_nat.model.nat_gateways import NatGateways
+from hyperplane_nat.model.network_acl_entities import NetworkAcl
+from hyperplane_nat.model.network_acls import NetworkAcls
 from hyperplane_nat.model.resources import (
     ANYWHERE,
     AVAILABILITY_ZONE,
@@ -71,6 +73,7 @@ P = TypeVar(
     Host,
     Service,
     RouteTable,
+    NetworkAcl,
     NatGateway,
     LoadBalancer,
     TargetGroup,
@@ -85,6 +88,7 @@ N = TypeVar(
     Subnet,
     Vpc,
     RouteTable,
+    NetworkAcl,
     InternetGateway,
     NatGateway,
     LoadBalancer,
@@ -101,6 +105,7 @@ class Changes:
         self.tables = lifecycle.tables
         self.declared = declared
         self.gateways = Gateways(lifecycle, declared=declared)
+        self.acls = NetworkAcls(lifecycle, declared=declared)
         self.nat_gateways = NatGateways(lifecycle, self.gateways, declared=declared)
         self.balancers = Balancers(lifecycle, declared=declared)
 
@@ -393,8 +398,10 @@ class Changes:
         """What nobody uses goes, with what AWS lets go with it."""
         match item:
             case Vpc():
+                self.acls.forget_vpc(item)
                 self.gateways.forget_vpc(item)
             case Subnet():
+                self.acls.forget_subnet(item)
                 self.gateways.forget_subnet(item)
             case Host():
                 self.balancers.forget_host(item)
@@ -438,6 +445,9 @@ class Changes:
                 for table in by_name(tables.route_tables.values()):
                     if table.vpc_id == item.id and not table.main:
                         yield f"route table {table.name}"
+                for acl in by_name(tables.network_acls.values()):
+                    if acl.vpc_id == item.id and not acl.default:
+                        yield f"network ACL {acl.name}"
                 if (attached := tables.internet_gateway_of(item.id)) is not None:
                     yield f"internet gateway {attached.name}"
             case TargetGroup():

@@ -38,6 +38,7 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.invocation import code_with
 from hyperplane_nat.model.lookups import duplicate
+from hyperplane_nat.model.network_acl_commands import NetworkAclCommands
 from hyperplane_nat.model.resources import (
     ALLOW_ALL,
     AVAILABILITY_ZONE,
@@ -69,7 +70,7 @@ DEFAULT_GROUP = "default"
 DEFAULT_DESCRIPTION = "default VPC security group"
 
 
-class Commands(BalancerCommands):
+class Commands(BalancerCommands, NetworkAclCommands):
     """Commands on one region, all in one transaction. Errors: `ModelError`."""
 
     # -- accounts

@@ -39,6 +39,8 @@ from hyperplane_nat.model.gateway_entities import (
     RouteTable,
 )
 from hyperplane_nat.model.gateways import ACTIVE, route_state
+from hyperplane_nat.model.network_acl_description import network_acl
+from hyperplane_nat.model.network_acl_entities import NetworkAcl
 from hyperplane_nat.model.provisioned import provisioned_of
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.resources import Code, Networking, Protocol
@@ -72,6 +74,8 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
             return _service(tables, item)
         case RouteTable():
             return _route_table(tables, tables.route_tables[item.id])
+        case NetworkAcl():
+            return network_acl(tables, tables.network_acls.get(item.id, item))
         case InternetGateway():
             return _internet_gateway(tables, item)
         case NatGateway():

@@ -28,13 +28,14 @@ from hyperplane_nat.model.entities import (
 )
 from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.gateway_entities import RouteTable
+from hyperplane_nat.model.network_acl_entities import NetworkAcl
 from hyperplane_nat.model.tables import Tables
 
-SCHEMA = 4
-_READ = (1, 2, 3, SCHEMA)
-"""Schema 3 has no route tables and nothing that they lead to, schema 2 no hosts either. Schema 1
-has neither interfaces nor environments of the lab file; they come with the declaration. Its VPCs
-name the addresses of these interfaces, which is ignored.
+SCHEMA = 5
+_READ = (1, 2, 3, 4, SCHEMA)
+"""Schema 4 has no network ACLs, schema 3 no route tables either and nothing that they lead to,
+schema 2 no hosts either. Schema 1 has neither interfaces nor environments of the lab file; they
+come with the declaration. Its VPCs name the addresses of these interfaces, which is ignored.
 """
 _START_AGAIN = "move it away and apply the lab file again"
 
@@ -107,9 +108,10 @@ def canonical(value: object) -> str:
 
 def dangling(tables: Tables) -> Iterable[str]:
     """References that lead nowhere, one line each."""
-    parts: list[Subnet | SecurityGroup | Host | Service | RouteTable] = [*tables.subnets.values()]
+    parts: list[Subnet | SecurityGroup | Host | Service | RouteTable | NetworkAcl] = []
+    parts += tables.subnets.values()
     parts += [*tables.groups.values(), *tables.hosts.values(), *tables.services.values()]
-    parts += tables.route_tables.values()
+    parts += [*tables.route_tables.values(), *tables.network_acls.values()]
     for part in parts:
         if part.vpc_id not in tables.vpcs:
             yield f"{part.id} is in missing {part.vpc_id}"
@@ -131,7 +133,9 @@ def dangling(tables: Tables) -> Iterable[str]:
     for service in tables.services.values():
         if service.host_id and service.host_id not in tables.hosts:
             yield f"{service.id} is on missing {service.host_id}"
-    for table in tables.route_tables.values():
+    owners: list[RouteTable | NetworkAcl] = [*tables.route_tables.values()]
+    owners += tables.network_acls.values()
+    for table in owners:
         for subnet_id in table.subnet_ids:
             if subnet_id not in tables.subnets:
                 yield f"{table.id} is that of missing {subnet_id}"

@@ -29,6 +29,7 @@ from hyperplane_nat.model.gateway_entities import (
     NatGateway,
     RouteTable,
 )
+from hyperplane_nat.model.network_acl_entities import NetworkAcl
 from hyperplane_nat.model.resources import AVAILABILITY_ZONE, Code, Networking, Protocol
 from hyperplane_nat.model.states import (
     EnvironmentState,
@@ -473,6 +474,7 @@ Resource = (
     | Host
     | Service
     | RouteTable
+    | NetworkAcl
     | InternetGateway
     | ElasticAddress
     | NatGateway
@@ -501,6 +503,7 @@ KINDS: dict[str, type[Entity]] = {
     "host": Host,
     "service": Service,
     "route_table": RouteTable,
+    "network_acl": NetworkAcl,
     "internet_gateway": InternetGateway,
     "elastic_address": ElasticAddress,
     "nat_gateway": NatGateway,

@@ -59,6 +59,7 @@ SECTIONS = {
     "host": "vpc.host",
     "service": "vpc.service",
     "route-table": "vpc.route_table",
+    "network-acl": "vpc.network_acl",
     "nat-gateway": "vpc.nat_gateway",
     "target-group": "vpc.target_group",
     "load-balancer": "vpc.load_balancer",

@@ -24,6 +24,7 @@ from hyperplane_nat.model.gateway_entities import (
 )
 from hyperplane_nat.model.gateways import sorted_routes
 from hyperplane_nat.model.nat_gateways import DRAIN_SECONDS
+from hyperplane_nat.model.network_acl_planner import NetworkAclPlanner
 from hyperplane_nat.model.resources import (
     MAIN_ROUTE_TABLE,
     HostResource,
@@ -51,6 +52,7 @@ class GatewayPlanner:
         self._changes = changes
         self._gateways = changes.gateways
         self._tables = changes.tables
+        self._acls = NetworkAclPlanner(changes, line)
         self._line = line
         self._used = used
 
@@ -187,7 +189,8 @@ class GatewayPlanner:
         subnets: Mapping[tuple[str, str], Subnet],
         hosts: Hosts,
     ) -> None:
-        """The route tables of a VPC, in which all stands that they lead to."""
+        """The network ACLs of a VPC, and its route tables: all stands that they lead to."""
+        self._acls.make(vpc, wanted, subnets)
         self._gateways.main_route_table(vpc)
         for item in wanted.route_tables:
             former = self._named(vpc, item.name)
@@ -246,6 +249,7 @@ class GatewayPlanner:
 
     def delete_unused(self, wanted: Mapping[str, VpcResource]) -> None:
         """What no declaration names any more; `wanted` are VPCs that stay, by id."""
+        self._acls.delete_unused(wanted)
         for table in by_name(self._tables.route_tables.values()):
             vpc = wanted.get(table.vpc_id)
             names = {each.name for each in vpc.route_tables} if vpc is not None else set()

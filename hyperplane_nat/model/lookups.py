@@ -28,10 +28,11 @@ from hyperplane_nat.model.gateway_entities import (
 from hyperplane_nat.model.identifiers import link_name
 from hyperplane_nat.model.invocation import not_found
 from hyperplane_nat.model.lifecycle import Lifecycle
+from hyperplane_nat.model.network_acl_entities import NetworkAcl
 from hyperplane_nat.model.resources import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_ID
 from hyperplane_nat.model.validation import INTERNET
 
-N = TypeVar("N", Subnet, Vpc, RouteTable)
+N = TypeVar("N", Subnet, Vpc, RouteTable, NetworkAcl)
 
 
 class Lookups:
@@ -42,6 +43,7 @@ class Lookups:
         self._tables = lifecycle.tables
         self._changes = Changes(lifecycle, declared=False)
         self._gateways = self._changes.gateways
+        self._acls = self._changes.acls
         self._nat_gateways = self._changes.nat_gateways
         self._balancers = self._changes.balancers
 

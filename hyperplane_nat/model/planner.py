@@ -77,8 +77,8 @@ class PlanLine:
     """"create", "change" or "delete"."""
     kind: str
     """"account", "vpc", "subnet", "security-group", "internet-gateway", "host", "service",
-    "internet-host", "public-address", "nat-gateway", "route-table", "target-group",
-    "load-balancer", "listener", "function", "version" and "alias"."""
+    "internet-host", "public-address", "nat-gateway", "route-table", "network-acl",
+    "target-group", "load-balancer", "listener", "function", "version" and "alias"."""
     name: str
     """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
     detail: str = ""

@@ -16,12 +16,16 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.model.balancer_resources import LoadBalancerResource, TargetGroupResource
+from hyperplane_nat.model.network_acl_entities import NetworkAclEntry
 
 DEFAULT_ACCOUNT = "default"
 DEFAULT_ACCOUNT_ID = "111122223333"
 ANYWHERE = IPv4Network("0.0.0.0/0")
 PUBLIC_NETWORKS = (IPv4Network("203.0.113.0/24"), IPv4Network("198.51.100.0/24"))
 """Where public addresses are: TEST-NET-3 and TEST-NET-2 of RFC 5737."""
+
+DEFAULT_NETWORK_ACL = "default"
+"""What the default network ACL of a VPC is called until somebody names it."""
 
 MAIN_ROUTE_TABLE = "main"
 """What the main route table of a VPC is called until somebody names it."""
@@ -141,6 +145,18 @@ class RouteTableResource:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkAclResource:
+    """A network ACL of a VPC."""
+
+    name: str
+    default: bool = False
+    subnets: tuple[str, ...] = ()
+    ingress: tuple[NetworkAclEntry, ...] = ()
+    """In any order."""
+    egress: tuple[NetworkAclEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostResource:
     """A host in a VPC."""
 
@@ -192,6 +208,7 @@ class VpcResource:
     target_groups: tuple[TargetGroupResource, ...] = ()
     load_balancers: tuple[LoadBalancerResource, ...] = ()
     route_tables: tuple[RouteTableResource, ...] = ()
+    network_acls: tuple[NetworkAclResource, ...] = ()
     enable_dns_support: bool = True
     enable_dns_hostnames: bool = False
 

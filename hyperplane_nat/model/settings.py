@@ -43,6 +43,10 @@ class LifecycleSettings:
     route_tables_per_vpc: int = 200
     routes_per_table: int = 500
     """Local routes aside (AWS: 500, 50 until June 2025)."""
+    network_acls_per_vpc: int = 200
+    """The default one too (AWS: 200)."""
+    network_acl_rules_per_direction: int = 20
+    """Of a network ACL, without the last one (AWS: 20, up to 40 on request)."""
     elastic_addresses: int = 5
     """Of an account, without those that are assigned to what needs one."""
     nat_gateways_per_zone: int = 5

@@ -56,6 +56,7 @@ from hyperplane_nat.model.gateway_entities import (
     NatGateway,
     RouteTable,
 )
+from hyperplane_nat.model.network_acl_entities import NetworkAcl
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 
 Key = str | int
@@ -68,6 +69,7 @@ NETWORK_KINDS = frozenset(
         "host",
         "service",
         "route_table",
+        "network_acl",
         "internet_gateway",
         "elastic_address",
         "nat_gateway",
@@ -111,6 +113,7 @@ class Tables:
         self.hosts = cast("dict[str, Host]", self._rows["host"])
         self.services = cast("dict[str, Service]", self._rows["service"])
         self.route_tables = cast("dict[str, RouteTable]", self._rows["route_table"])
+        self.network_acls = cast("dict[str, NetworkAcl]", self._rows["network_acl"])
         self.internet_gateways = cast("dict[str, InternetGateway]", self._rows["internet_gateway"])
         self.elastic_addresses = cast("dict[str, ElasticAddress]", self._rows["elastic_address"])
         self.nat_gateways = cast("dict[str, NatGateway]", self._rows["nat_gateway"])

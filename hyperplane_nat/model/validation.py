@@ -17,6 +17,7 @@ from itertools import pairwise
 from hyperplane_nat.model.balancer_checks import check_balancing
 from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.network_acl_checks import check_network_acls
 from hyperplane_nat.model.resources import (
     DEFAULT_ACCOUNT,
     DEFAULT_ACCOUNT_ID,
@@ -181,6 +182,7 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
         check_host(vpc, host)
     check_services(vpc)
     check_routes(vpc, settings)
+    check_network_acls(vpc, settings)
     check_balancing(vpc, settings)
 
 

@@ -30,6 +30,7 @@ COMMANDS = [
     "attach",
     "detach",
     "route-tables",
+    "network-acls",
     "nat-gateways",
     "load-balancers",
     "target-health",

@@ -82,6 +82,48 @@ def test_route_tables_show_targets_and_states(run: Run, api: FakeApi) -> None:
     assert json.loads(run("route-tables", "--json").stdout) == [table]
 
 
+def test_network_acls_show_their_rules(run: Run, api: FakeApi) -> None:
+    def entry(number: int, **fields: object) -> dict[str, object]:
+        return {
+            "RuleNumber": number,
+            "Egress": False,
+            "RuleAction": "allow",
+            "Protocol": "-1",
+            "CidrBlock": "0.0.0.0/0",
+            **fields,
+        }
+
+    acl = {
+        "NetworkAclId": "acl-1",
+        "NetworkAclName": "edge",
+        "VpcName": "customer",
+        "Associations": [{"SubnetId": "subnet-1", "SubnetName": "a"}],
+        "Entries": [
+            entry(90, Protocol="6", PortRange={"From": 1024, "To": 65535}),
+            entry(100, Protocol="17", PortRange={"From": 53, "To": 53}, CidrBlock="10.0.0.0/8"),
+            entry(110, Protocol="1", IcmpTypeCode={"Type": 3, "Code": 4}),
+            entry(32767, RuleAction="deny"),
+            entry(10, Protocol="47", Egress=True),
+            entry(32767, RuleAction="deny", Egress=True),
+        ],
+    }
+    api.answers["/v1/network-acls"] = [acl]
+    _, row = run("network-acls").stdout.splitlines()
+    assert row.split("\t") == [
+        "customer",
+        "edge",
+        "a",
+        "ingress; ingress; ingress; ingress; egress; egress",
+        "90; 100; 110; *; 10; *",
+        "allow; allow; allow; deny; allow; deny",
+        "tcp; udp; icmp; all; 47; all",
+        "1024-65535; 53; type 3, code 4; all; all; all",
+        "0.0.0.0/0; 10.0.0.0/8; 0.0.0.0/0; 0.0.0.0/0; 0.0.0.0/0; 0.0.0.0/0",
+        "acl-1",
+    ]
+    assert json.loads(run("network-acls", "--json").stdout) == [acl]
+
+
 def test_nat_gateways_show_addresses_and_failures(run: Run, api: FakeApi) -> None:
     gateway = {
         "NatGatewayId": "nat-1",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +13,7 @@ from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.trace.verdict import traced_in
 from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.network_acl_entities import NetworkAclEntry
 from netns.errors import NetnsError
 from tests.controller.region_lab import RegionLab, talk
 from tests.controller.trace_scene import GUARDED, OPEN, OTHER, SITE, STORE, VPC, Scene, scene_of
@@ -72,6 +74,68 @@ def test_a_route_to_a_nat_gateway_that_is_not_there_yet_is_a_blackhole(directory
     answer = scene.trace("client", SITE, 80)
     assert answer["drop_reason"] == "route_blackhole"
     assert "blackhole: NAT gateway out is pending" in scene.failing("client", SITE, 80)["route"][1]
+
+
+def acl_on(
+    scene: Scene, subnet: str, *, ingress: list[NetworkAclEntry], egress: list[NetworkAclEntry]
+) -> None:
+    """Give a subnet of `shop` a network ACL, `edge`, with these entries."""
+    with scene.region.commands() as commands:
+        commands.create_network_acl("shop", "edge")
+        commands.associate_network_acl("edge", [subnet])
+        for outward, entries in ((False, ingress), (True, egress)):
+            for entry in entries:
+                commands.create_network_acl_entry("edge", entry, egress=outward)
+
+
+ALL = NetworkAclEntry(100, True, -1, IPv4Network("0.0.0.0/0"))
+WEB = NetworkAclEntry(50, True, 6, IPv4Network("10.0.0.0/16"), 80, 80)
+HIGH = NetworkAclEntry(60, True, 6, IPv4Network("0.0.0.0/0"), 1024, 65535)
+
+
+def test_the_network_acl_that_refuses_it_is_named(scene: Scene) -> None:
+    acl_on(scene, "private", ingress=[WEB], egress=[ALL])
+    assert scene.trace("plain", OPEN, 81)["drop_reason"] == "network_acl_ingress"
+    ((name, (rule, text)),) = scene.failing("plain", OPEN, 81).items()
+    assert (name, text) == (
+        "network ACL",
+        "it enters subnet private, whose network ACL refuses it",
+    )
+    assert rule.startswith("edge (acl-")
+    assert rule.endswith("): *")
+    steps = {row["step"]: row for row in scene.trace("plain", OPEN, 80)["steps"]}
+    assert steps["network ACL"]["text"] == "enters subnet private"
+    assert steps["network ACL"]["rule"].endswith("): rule 50 allow tcp 80 10.0.0.0/16")
+    assert steps["answer"]["rule"].endswith("): rule 100 allow all 0.0.0.0/0")
+    # Within the subnet nothing is asked.
+    assert "network ACL" not in {row["step"] for row in scene.trace("client", OPEN, 81)["steps"]}
+
+
+def test_an_answer_that_a_network_acl_refuses(scene: Scene) -> None:
+    """By the NAT gateway, whose subnet's ACL lets everything out and only requests in."""
+    low = NetworkAclEntry(50, True, 6, IPv4Network("0.0.0.0/0"), 1, 1023)
+    acl_on(scene, "public", ingress=[low], egress=[ALL])
+    answer = scene.trace("client", SITE, 80)
+    assert (answer["reachable"], answer["drop_reason"]) == (False, None)
+    ((name, (rule, text)),) = scene.failing("client", SITE, 80).items()
+    assert (name, text) == ("answer", "it enters subnet public, whose network ACL refuses it")
+    assert rule.endswith("): *")
+    with scene.region.commands() as commands:
+        commands.create_network_acl_entry("edge", HIGH, egress=False)
+    steps = {row["step"]: row for row in scene.trace("client", SITE, 80)["steps"]}
+    assert steps["network ACL"]["text"] == "enters subnet public, leaves subnet public"
+    assert steps["answer"]["text"] == "enters subnet public, leaves subnet public"
+    assert steps["answer"]["rule"].startswith("edge (acl-")
+
+
+def test_pings_are_asked_for_by_their_types(scene: Scene) -> None:
+    ping = NetworkAclEntry(9, True, 1, IPv4Network("0.0.0.0/0"), icmp_type=8)
+    acl_on(scene, "public", ingress=[ping], egress=[ping])
+    assert list(scene.failing("plain", OPEN)) == ["answer"]
+    pong = NetworkAclEntry(8, True, 1, IPv4Network("0.0.0.0/0"), icmp_type=0)
+    with scene.region.commands() as commands:
+        commands.create_network_acl_entry("edge", pong, egress=False)
+    assert scene.trace("plain", OPEN)["reachable"]
 
 
 def test_a_route_whose_target_is_gone_is_told(scene: Scene) -> None:

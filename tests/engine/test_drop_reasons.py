@@ -25,6 +25,9 @@ OF_FREEZING = {DropReason.ENVIRONMENT_FROZEN}
 OF_GATEWAYS = {DropReason.ROUTE_BLACKHOLE, DropReason.NAT_GATEWAY_PRIVATE}
 """In vectors every route leads somewhere: see test_gateways.py."""
 
+OF_NETWORK_ACLS = {DropReason.NETWORK_ACL_EGRESS, DropReason.NETWORK_ACL_INGRESS}
+"""In vectors everything passes the borders of subnets: see test_network_acls.py."""
+
 ANSWERED = {"icmp": "drop_ttl_exceeded", "tcp": "drop_tcp_idle_timeout"}
 """What a packet is dropped for, by the kind of the answer that its sender gets."""
 
@@ -41,6 +44,7 @@ def _shown() -> set[DropReason]:
 def test_every_reason_is_shown() -> None:
     shown = _shown()
     elsewhere = OF_NEXT_HOPS | OF_FRAGMENTS | OF_THE_FORWARDER | OF_FREEZING | OF_GATEWAYS
+    elsewhere |= OF_NETWORK_ACLS
     assert shown.isdisjoint(elsewhere)
     assert shown | elsewhere | {DropReason.NONE} == set(DropReason)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.engine import DropReason, StateMapError
+from hyperplane_nat.engine import DropReason, StateMapError, SubnetAcl
 from hyperplane_nat.engine.readers.flow_deltas import read_lost
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing, read_figures
 from hyperplane_nat.engine.state.settings import FlowDelta
@@ -193,6 +193,23 @@ def test_a_syn_that_a_security_group_refuses(
     assert (delta.reason, delta.interface, delta.slot) == (reason, 0, 1)
     assert (delta.inside_port, delta.remote_port, delta.nat_port) == (5000, 80, 0)
     assert (delta.packets_out, delta.bytes_out, delta.flags_out) == (1, 40, 2)
+    recorded.close()
+
+
+@pytest.mark.parametrize("outward", [True, False])
+def test_what_a_network_acl_refuses(tmp_path: Path, outward: bool) -> None:
+    """Of a flow that there is, too, and whichever way it goes."""
+    recorded = Recorded(tmp_path, SETUP)
+    port = traffic.opened(recorded.engine, 1, 5000)
+    recorded.engine.set_network_acls(0, [SubnetAcl("10.0.1.0/26", (), ())])
+    if outward:
+        recorded.engine.translate(traffic.datagram(1, 5000), INSIDE, 1, 30)
+    else:
+        recorded.engine.translate(traffic.answer(port), OUTSIDE, 0, 30)
+    (delta,) = recorded.ended()
+    reason = DropReason.NETWORK_ACL_EGRESS if outward else DropReason.NETWORK_ACL_INGRESS
+    assert (delta.reason, delta.interface) == (reason, 0)
+    assert (delta.packets_out, delta.packets_in) == ((1, 0) if outward else (0, 1))
     recorded.close()
 
 

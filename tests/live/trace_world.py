@@ -128,6 +128,49 @@ class Draft:
             fields["egress"] = [self.rule(ingress=False) for _ in range(draw.randint(2, 6))]
         return fields
 
+    def acl(self, name: str, subnets: list[str]) -> dict[str, Any]:
+        """Ports from which answers are drawn are allowed or denied as a whole: else it would depend
+        on the draw.
+        """
+        draw = self.random
+        fields: dict[str, Any] = {"name": name, "subnets": subnets}
+        for direction in ("ingress", "egress"):
+            rules = [self.acl_rule(10 + each) for each in range(draw.randint(1, 3))]
+            if draw.random() < 0.9:
+                whole = {"protocol": draw.choice(("tcp", "udp")), "ports": "1024-65535"}
+                rules.append({"rule": 50, "action": "allow", "cidr": "0.0.0.0/0"} | whole)
+            if draw.random() < 0.9:
+                rules.append({"rule": 100, "action": "allow", "cidr": "0.0.0.0/0"})
+            draw.shuffle(rules)
+            fields[direction] = rules
+        return fields
+
+    def acl_rule(self, number: int) -> dict[str, Any]:
+        draw = self.random
+        protocol = draw.choice(("tcp", "udp", "icmp", "all"))
+        networks = ("0.0.0.0/0", "10.0.0.0/16", "198.51.100.0/24", "10.0.9.80/31")
+        fields: dict[str, Any] = {
+            "rule": number,
+            "action": draw.choice(("allow", "deny", "deny")),
+            "protocol": protocol,
+            "cidr": draw.choice((*networks, *(f"10.0.{net}.0/24" for net in (0, 1, 2, 3, 8)))),
+        }
+        if protocol in ("tcp", "udp"):
+            first, last = sorted(draw.choice([port for port in PORTS if port < 1024]) for _ in "ab")
+            fields["ports"] = draw.choice((f"{first}-{last}", str(first)))
+        if protocol == "icmp" and draw.random() < 0.5:
+            fields["icmp_type"] = draw.choice((0, 8))
+        return fields
+
+    def acls(self) -> list[dict[str, Any]]:
+        """One of several subnets, one of one, and now and then another default one."""
+        draw = self.random
+        named = draw.sample((*SUBNETS, "gateways", "router"), 3)
+        found = [self.acl("two", named[:2]), self.acl("one", named[2:])]
+        if draw.random() < 0.2:
+            found.append(self.acl("rest", []) | {"default": True})
+        return found
+
     def groups(self, least: int) -> list[str]:
         return sorted(self.random.sample(GROUPS, self.random.randint(least, 2)))
 
@@ -181,6 +224,7 @@ class Draft:
                     "astray", having("astray"), {"destination": anywhere, "nat_gateway": "lost"}
                 ),
             ],
+            "network_acl": self.acls(),
             "host": [self.host(number) for number in range(HOSTS)],
             "service": [
                 {"name": "web", "kind": "http", "address": WEB, "port": 80},
@@ -361,7 +405,7 @@ class World:
     """The lab of a seed, up."""
 
     def __init__(self, lab: Lab, draft: Draft) -> None:
-        self.lab, self._draw = lab, draft.random
+        self.lab, self._draft, self._draw = lab, draft, draft.random
         lab.cli("wait", "--timeout", "60")
         wait_until(lambda: len(self._serving()) == 3, "all NAT gateways serve")
         for row in lab.rows("functions"):
@@ -415,7 +459,9 @@ class World:
             yield
 
     def change(self) -> None:
-        """A NAT gateway, a host and the rules of a group go, a rule comes."""
+        """A NAT gateway, a host and the rules of a group go, a rule comes, a network ACL is another
+        subnet's and has another rule first.
+        """
         lab, gateway = self.lab, self._draw.choice(("out", "inside"))
         lab.client.delete(f"/v1/nat-gateways/shop%2F{gateway}")
         wait_until(lambda: gateway not in self._serving(), f"NAT gateway {gateway} is gone")
@@ -426,6 +472,9 @@ class World:
             lab.client.patch(f"/v1/security-groups/{group['GroupId']}", revoked)
         rule = {"protocol": "all", "cidr": f"10.0.{self._draw.randrange(4)}.0/24"}
         lab.client.patch(f"/v1/security-groups/{group['GroupId']}", {"authorize_ingress": [rule]})
+        rule = self._draft.acl_rule(5) | {"egress": self._draw.random() < 0.5}
+        changed = {"create_entries": [rule], "associate": [self._draw.choice(SUBNETS)]}
+        lab.client.patch("/v1/network-acls/shop%2Fone", changed)
         gone = f"shop/h{self._draw.randrange(2, HOSTS)}"
         lab.client.delete(f"/v1/hosts/{gone.replace('/', '%2F')}")
         del self.sources[gone]

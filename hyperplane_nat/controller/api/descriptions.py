@@ -219,7 +219,7 @@ class ServiceDescription(_Description):
 
 
 class AssociationDescription(_Description):
-    """A subnet of a route table (EC2 API, RouteTableAssociation)."""
+    """A subnet of a route table or network ACL (EC2 API, RouteTableAssociation)."""
 
     SubnetId: str
     SubnetName: str
@@ -250,6 +250,46 @@ class RouteTableDescription(_Description):
     Main: bool = Field(description="Of all subnets of the VPC that no table names.")
     Associations: list[AssociationDescription]
     Routes: list[RouteDescription]
+    Declared: bool = Field(description=DECLARED)
+
+
+class PortRangeDescription(_Description):
+    """EC2 API, PortRange."""
+
+    From: int
+    To: int
+
+
+class IcmpTypeCodeDescription(_Description):
+    """EC2 API, IcmpTypeCode; -1 is any."""
+
+    Type: int
+    Code: int
+
+
+class NetworkAclEntryDescription(_Description):
+    """A rule of a network ACL (EC2 API, NetworkAclEntry)."""
+
+    RuleNumber: int = Field(description="In whose order they are asked; 32767 is the last, `*`.")
+    Egress: bool
+    RuleAction: Literal["allow", "deny"]
+    Protocol: str = Field(description="Its number, -1 for all.")
+    CidrBlock: str
+    PortRange: PortRangeDescription | None = None
+    IcmpTypeCode: IcmpTypeCodeDescription | None = None
+
+
+class NetworkAclDescription(_Description):
+    """A network ACL, as DescribeNetworkAcls of the EC2 API has it."""
+
+    NetworkAclId: str
+    NetworkAclName: str
+    OwnerId: str
+    VpcId: str
+    VpcName: str
+    IsDefault: bool = Field(description="Of all subnets of the VPC that no other ACL names.")
+    Associations: list[AssociationDescription]
+    Entries: list[NetworkAclEntryDescription]
     Declared: bool = Field(description=DECLARED)
 
 

@@ -17,6 +17,10 @@ from hyperplane_nat.controller.api.command import (
     Named,
     delete_command,
 )
+from hyperplane_nat.controller.api.network_acl_commands import (
+    NETWORK_ACL_COMMANDS,
+    NETWORK_ACL_LISTS,
+)
 from hyperplane_nat.controller.api.requests import Request
 from hyperplane_nat.model import description
 from hyperplane_nat.model.commands import Commands
@@ -241,6 +245,7 @@ GATEWAY_COMMANDS: tuple[Command[Any], ...] = (
         _modify_route_table,
     ),
     delete_command("/v1/route-tables", "a route table", Commands.delete_route_table),
+    *NETWORK_ACL_COMMANDS,
     Command(
         "post",
         "/v1/internet-gateways",
@@ -303,6 +308,7 @@ GATEWAY_LISTS = (
         description.describe_route_tables,
         descriptions.RouteTableDescription,
     ),
+    *NETWORK_ACL_LISTS,
     Listing(
         "/v1/internet-gateways",
         "Internet gateways",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import asdict
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -25,6 +26,7 @@ from hyperplane_nat.config.nat import behaviour, timeouts_ms
 from hyperplane_nat.config.sections import INTERFACE_MTU
 from hyperplane_nat.model.balancer_wanted import WantedEnd, WantedNode
 from hyperplane_nat.model.names import LINK_LOCAL
+from hyperplane_nat.model.network_acls import WantedNetworkAcls
 from hyperplane_nat.model.wanted import (
     WantedHost,
     WantedInterface,
@@ -113,6 +115,22 @@ def route_table(wanted: WantedRouteTable) -> Item:
             }
             for each in wanted.routes
         ],
+    }
+
+
+def network_acls(wanted: WantedNetworkAcls) -> Item:
+    """The network ACLs of a VPC's subnets."""
+    return {
+        "number": wanted.vpc_number,
+        "subnets": [
+            {
+                "cidr": subnet.cidr,
+                "ingress": [asdict(each) for each in subnet.ingress],
+                "egress": [asdict(each) for each in subnet.egress],
+            }
+            for subnet in wanted.subnets
+        ],
+        "exempt": list(wanted.exempt),
     }
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Route tables, NAT gateways and nodes of load balancers: they are in the forwarder alone, nothing
-stands for them.
+"""Route tables, network ACLs, NAT gateways and nodes of load balancers: they are in the forwarder
+alone, nothing stands for them.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ class WaysOut:
         return {
             "route_tables": {
                 each.number: desired.route_table(each) for each in wanted.route_tables
+            },
+            "network_acls": {
+                each.vpc_number: desired.network_acls(each) for each in wanted.network_acls
             },
             "nat_gateways": {
                 each.number: desired.nat_gateway(each) for each in wanted.nat_gateways

@@ -36,7 +36,7 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 
 _FLOWS = 16
 _SLOT = 1
-_SYN = 0x02
+_SYN, _ACK = 0x02, 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,11 @@ class Outcome:
     host: int | None = None
     """or of the host."""
     source: str = ""
-    """Its source address there."""
+    """Its source address there,"""
+    port: int = 0
+    """and its source port; of ICMP the identifier."""
+    answer: DropReason = DropReason.NONE
+    """Why an answer to it does not come back."""
 
 
 class Rehearsal:
@@ -88,10 +92,27 @@ class Rehearsal:
         # Nobody answers for a next hop: the packet waits for it at the link by which it leaves.
         if verdict.action not in (Action.FORWARD, Action.HOLD):
             return Outcome(verdict.reason)
-        source = str(IPv4Address(verdict.frame[26:30]))
-        if verdict.side is Side.HOST:
-            return Outcome(DropReason.NONE, host=verdict.port, source=source)
-        return Outcome(DropReason.NONE, interface=verdict.port, source=source)
+        seen = _seen(packet, verdict.frame)
+        answer = self._answer(seen, verdict.side, verdict.port)
+        to_host = verdict.side is Side.HOST
+        return Outcome(
+            DropReason.NONE,
+            interface=None if to_host else verdict.port,
+            host=verdict.port if to_host else None,
+            source=seen.source,
+            port=seen.source_port,
+            answer=answer,
+        )
+
+    def _answer(self, seen: Packet, side: Side, number: int) -> DropReason:
+        """What becomes of the answer to a packet that has left by this link."""
+        ours, theirs = _gateway_mac(side, number), _other_mac(side, number)
+        back = Packet(seen.protocol, seen.destination, seen.source, seen.source_port, seen.port)
+        content = _datagram(back, answers=True)
+        frame = bytes.fromhex((ours + theirs).replace(":", "")) + b"\x08\x00" + content
+        verdict = self._engine.translate(frame, side, number, 0)
+        passes = verdict.action in (Action.FORWARD, Action.HOLD)
+        return DropReason.NONE if passes else verdict.reason
 
 
 def rehearsal(
@@ -112,6 +133,11 @@ def rehearsal(
         route_tables=[
             desired.route_table(each)
             for each in wanted.route_tables
+            if each.vpc_number == vpc_number
+        ],
+        network_acls=[
+            desired.network_acls(each)
+            for each in wanted.network_acls
             if each.vpc_number == vpc_number
         ],
         nat_gateways=[desired.nat_gateway(each) for each in gateways],
@@ -176,16 +202,30 @@ def _host(number: int) -> Host:
     return Host(number, _index(side, number), _other_mac(side, number), _gateway_mac(side, number))
 
 
-def _datagram(packet: Packet) -> bytes:
+def _seen(packet: Packet, frame: bytes) -> Packet:
+    """A packet as it is in a frame that has left."""
+    place = 14 + (frame[14] & 15) * 4
+    source, target = (str(IPv4Address(frame[at : at + 4])) for at in (26, 30))
+    if packet.protocol == "icmp":
+        (number,) = struct.unpack_from("!H", frame, place + 4)
+        return Packet(packet.protocol, source, target, 0, number)
+    number, port = struct.unpack_from("!HH", frame, place)
+    return Packet(packet.protocol, source, target, port, number)
+
+
+def _datagram(packet: Packet, *, answers: bool = False) -> bytes:
     source, destination = IPv4Address(packet.source).packed, IPv4Address(packet.destination).packed
     number = PROTOCOLS[packet.protocol]
     if packet.protocol == "icmp":
-        content = echo_request(packet.source_port, 1)
+        content = echo_request(packet.port if answers else packet.source_port, 1)
+        if answers:
+            content = _sealed(bytes(4) + content[4:], 2)
     else:
         is_tcp = packet.protocol == "tcp"
         rest = struct.pack("!HH", 8, 0)
         if is_tcp:
-            rest = struct.pack("!IIBBHHH", 1, 0, 5 << 4, _SYN, 1024, 0, 0)
+            flags = _SYN | _ACK if answers else _SYN
+            rest = struct.pack("!IIBBHHH", 1, 2 if answers else 0, 5 << 4, flags, 1024, 0, 0)
         content = struct.pack("!HH", packet.source_port, packet.port) + rest
         pseudo = source + destination + struct.pack("!HH", number, len(content))
         content = _sealed(content, 16 if is_tcp else 6, pseudo)

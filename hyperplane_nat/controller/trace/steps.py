@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from hyperplane_nat.controller.forwarder.desired import DNS_PORT
-from hyperplane_nat.controller.trace import grants, room
+from hyperplane_nat.controller.trace import borders, grants, room
 from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
 from hyperplane_nat.engine import DropReason
@@ -258,6 +258,8 @@ STEPS: tuple[StepFunction, ...] = (
     room.limits,
     target,
     grants.ingress,
+    borders.there,
+    borders.back,
     gateway,
     listener,
 )

@@ -52,6 +52,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     unlikely,
 )
 from hyperplane_nat.engine.flows.neighbour_table cimport Neighbour, has_mac, neighbour_find
+from hyperplane_nat.engine.flows.network_acls cimport crosses_border
 from hyperplane_nat.engine.state.barriers cimport HP_STORE16_RELEASE
 from hyperplane_nat.engine.state.cache_records cimport (
     ARMED,
@@ -187,6 +188,16 @@ cdef inline bint served(const Nat* nat, uint32_t number) noexcept nogil:
     )
 
 
+cdef inline bint meets_network_acl(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Whether packets of an environment's flow are asked for one by one."""
+    return crosses_border(
+        nat,
+        nat.attachments[entry.responder].vpc,
+        entry.translated_address,
+        entry.destination_address,
+    )
+
+
 cdef inline bint cache_write(const Nat* nat, uint32_t flow, CacheRecord* records) noexcept nogil:
     """Both records of a flow as they are to be, but for what they remember; False if it has none."""
     cdef const Entry* entry = &nat.table.entries[flow]
@@ -208,6 +219,7 @@ cdef inline bint cache_write(const Nat* nat, uint32_t flow, CacheRecord* records
         or environment.interface == UNATTACHED
         or not served(nat, entry.originator)
         or not served(nat, address.primary)
+        or meets_network_acl(nat, entry)
     ):
         return False
     hop = next_hop_of(nat, entry)
@@ -341,6 +353,10 @@ cdef inline apart cache_promote(Nat* nat, uint32_t flow, uint64_t now) noexcept 
     cdef CacheRecord records[2]
     cdef uint32_t number
     cdef int side
+    if meets_network_acl(nat, &nat.table.entries[flow]):
+        count(nat, C_FLOW_CACHE_NETWORK_ACL)
+        hold_off(cache, flow, now)
+        return
     if not cache_write(nat, flow, records):
         return
     number = cache_number(cache)

@@ -131,6 +131,8 @@ cdef inline bint refused(int reason) noexcept nogil:
         or reason == DROP_TCP_SYN_UNSOLICITED
         or reason == DROP_SECURITY_GROUP_EGRESS
         or reason == DROP_SECURITY_GROUP_INGRESS
+        or reason == DROP_NETWORK_ACL_EGRESS
+        or reason == DROP_NETWORK_ACL_INGRESS
     )
 
 

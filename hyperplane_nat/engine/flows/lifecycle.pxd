@@ -73,6 +73,7 @@ from hyperplane_nat.engine.flows.mapping cimport (
     permission_adopt,
 )
 from hyperplane_nat.engine.flows.nat cimport Nat, apart, count, count_at, counted_at, unlikely
+from hyperplane_nat.engine.flows.network_acls cimport beginning_refusal, gateway_refusal
 from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back
 from hyperplane_nat.engine.flows.timers cimport wheel_add, wheel_begin, wheel_next, wheel_remove
 from hyperplane_nat.engine.flows.tombstones cimport tombstone_put, tombstone_remove
@@ -177,13 +178,24 @@ cdef inline int translation_by_gateway(
     cdef uint16_t hop
     cdef Extension* extension = &nat.table.extensions[flow]
     cdef int reason = allocate_at_gateway(nat, p, now, responder, port, &hop)
-    if reason or hop == 0:
+    if reason:
         return reason
-    if not extension_open(&nat.table, flow):
+    if unlikely(nat.network_acls != NULL):
+        gateway_refusal(
+            nat,
+            p,
+            nat.attachments[hop].address if hop else p.source,
+            nat.attachments[responder[0]].serves,
+            &reason,
+        )
+    if reason == DROP_NONE and hop and not extension_open(&nat.table, flow):
+        reason = DROP_FLOW_TABLE_FULL
+    if reason:
         ports_give_back(
             &nat.ports, p.protocol, responder[0], p.destination, p.destination_port, port[0]
         )
-        return DROP_FLOW_TABLE_FULL
+    if reason or hop == 0:
+        return reason
     memset(extension, 0, sizeof(Extension))
     extension.destination_address = p.destination
     extension.destination_port = p.destination_port
@@ -192,6 +204,14 @@ cdef inline int translation_by_gateway(
     # It is counted there, and marked nowhere (`allocation`).
     ports_adopt(&nat.ports, p.protocol, hop, p.destination, p.destination_port, 0)
     return DROP_NONE
+
+
+cdef inline int arrival_refusal(const Nat* nat, const Packet* p, uint32_t source) noexcept nogil:
+    """Why a packet that begins a flow does not arrive from this address: security groups, network ACLs."""
+    cdef int reason = ingress_refusal(nat, p, source)
+    if unlikely(nat.network_acls != NULL):
+        beginning_refusal(nat, p, source, &reason)
+    return reason
 
 
 cdef inline int translation_choose(
@@ -205,7 +225,7 @@ cdef inline int translation_choose(
             return reason
         responder[0] = mapping_at(nat, mapping[0]).responder
         port[0] = mapping_at(nat, mapping[0]).translated_port
-        reason = ingress_refusal(nat, p, nat.attachments[responder[0]].address)
+        reason = arrival_refusal(nat, p, nat.attachments[responder[0]].address)
         if reason:
             mapping_abandon(nat, mapping[0])
             return reason
@@ -213,7 +233,7 @@ cdef inline int translation_choose(
     reason = allocate(nat, p, p.destination, p.destination_port, 1, now, responder, port)
     if reason:
         return reason
-    reason = ingress_refusal(nat, p, nat.attachments[responder[0]].address)
+    reason = arrival_refusal(nat, p, nat.attachments[responder[0]].address)
     if reason:
         ports_give_back(
             &nat.ports, p.protocol, responder[0], p.destination, p.destination_port, port[0]
@@ -247,7 +267,7 @@ cdef inline uint32_t flow_create(Nat* nat, Packet* p, uint64_t now, int* reason)
     else:
         if responder == 0:
             responder = nat.attachments[p.port].interface
-        reason[0] = ingress_refusal(nat, p, p.source)
+        reason[0] = arrival_refusal(nat, p, p.source)
         if (
             reason[0] == DROP_NONE
             and nat.attachments[p.port].kind == ATTACHMENT_HOST

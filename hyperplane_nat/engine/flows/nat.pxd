@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.acl_table cimport VpcAcls
 from hyperplane_nat.engine.flows.cache_table cimport FlowCache
 from hyperplane_nat.engine.flows.extras cimport Extras
 from hyperplane_nat.engine.flows.flow_table cimport FlowTable
@@ -31,11 +32,14 @@ from hyperplane_nat.engine.wire.packet cimport Packet, wire_bytes
 cdef extern from *:
     """
     #define HP_APART __attribute__((cold)) void
+    #define HP_APART_BINT __attribute__((cold, noinline)) int
     """
     # What is so for few packets; Cython has it for its own code.
     bint unlikely(bint condition) noexcept nogil
     # What a function returns that only they need: inlined it would take registers from all others.
     ctypedef void apart "HP_APART"
+    # The same of one that answers a question.
+    ctypedef bint apart_bint "HP_APART_BINT"
 
 cdef enum:
     EVENTS_MAX = 256
@@ -176,6 +180,8 @@ cdef struct Nat:
     uint32_t own_mask
     # By number; NULL where there is none.
     RouteTable** route_tables
+    # By the low bits of their VPCs' numbers; NULL where every packet passes every border.
+    VpcAcls** network_acls
     # Whether there has been a load balancer's node.
     bint nodes
     uint32_t retiring

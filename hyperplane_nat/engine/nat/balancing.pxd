@@ -83,7 +83,9 @@ from hyperplane_nat.engine.flows.nat cimport (
     count_at_node,
     counted_at,
     drop,
+    unlikely,
 )
+from hyperplane_nat.engine.flows.network_acls cimport Path, path_from, refusal_out
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
 from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, ports_take
 from hyperplane_nat.engine.flows.tombstones cimport is_remembered, refuse_idle, reply_reset
@@ -93,6 +95,7 @@ from hyperplane_nat.engine.state.layout cimport (
     KIND,
     NIL,
     SYN_REMEMBERED,
+    End,
     Entry,
     Extension,
     is_balanced,
@@ -316,6 +319,22 @@ cdef inline int take_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
     return reason
 
 
+cdef inline apart border_refusal(
+    const Nat* nat, const Packet* p, const Draft* draft, int* reason
+) noexcept nogil:
+    """Why the network ACLs on a client's way do not let it reach its target."""
+    cdef uint32_t client = p.source
+    cdef Path path
+    if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
+        client = nat.attachments[draft.hop].address if draft.hop else draft.source
+    path = path_from(nat, p, client)
+    path.entrance = draft.node
+    path.exit = draft.node
+    path.source = draft.source
+    path.target = End(draft.target.address, draft.target.port)
+    reason[0] = refusal_out(nat, p, &path)
+
+
 cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now) noexcept nogil:
     """Where a client's first packet leads, and as whose; or why it leads nowhere."""
     cdef uint16_t number
@@ -335,8 +354,14 @@ cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now
             return DROP_LOAD_BALANCER_TARGET
         draft.host = number
     if draft.listener.preserves:
-        return keep_source(nat, p, draft, now)
-    return take_source(nat, p, draft, now)
+        reason = keep_source(nat, p, draft, now)
+    else:
+        reason = take_source(nat, p, draft, now)
+    if unlikely(nat.network_acls != NULL) and reason == DROP_NONE:
+        border_refusal(nat, p, draft, &reason)
+        if reason:
+            give_up(nat, p, draft)
+    return reason
 
 
 cdef inline void give_up(Nat* nat, const Packet* p, const Draft* draft) noexcept nogil:

@@ -14,6 +14,7 @@ from hyperplane_nat.engine.state.settings import (
     NeighbourSettings,
     NextHop,
     Ports,
+    SubnetAcl,
     Target,
     Timeouts,
     Verdict,
@@ -95,6 +96,9 @@ class Engine:
     ) -> bool: ...
     def set_route_table(
         self, number: int, routes: Iterable[tuple[str, RouteTarget, int]] | None
+    ) -> None: ...
+    def set_network_acls(
+        self, vpc: int, subnets: Iterable[SubnetAcl], exempt: Iterable[str] = ()
     ) -> None: ...
     def remove_interface(self, number: int) -> None: ...
     def set_slot(

@@ -24,6 +24,7 @@ from hyperplane_nat.engine.nat.attaching cimport (
     interface_attachment, listeners_from, nat_gateway_attachment, node_attachment, protocol_number,
     owner_of, owner_of_host, served_by, table_number,
 )
+from hyperplane_nat.engine.nat.acl_setting cimport network_acls_set
 from hyperplane_nat.engine.nat.audit cimport audit
 from hyperplane_nat.engine.nat.balancing cimport end_flows
 from hyperplane_nat.engine.nat.classification cimport addresses_index
@@ -293,6 +294,14 @@ cdef class Engine:
                 place = 0 if kind == RouteTarget.BLACKHOLE else self._interface(target)
             known.append((destination, int(kind), place))
         route_table_set(self.nat, number, known)
+
+    def set_network_acls(self, uint32_t vpc, subnets, exempt=()):
+        """Have the subnets of a VPC with their network ACLs, for every packet from now on.
+
+        Only those whose ACL may refuse something; without any nothing is refused there.  `exempt` are
+        prefixes of which no ACL is asked.  ValueError for what cannot be.
+        """
+        network_acls_set(self.nat, vpc, subnets, exempt)
 
     def remove_interface(self, uint32_t number):
         """Nothing passes an interface any more; `sweep` removes its flows."""

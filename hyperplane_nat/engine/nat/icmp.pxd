@@ -31,6 +31,7 @@ from hyperplane_nat.engine.flows.identification cimport identification_next
 from hyperplane_nat.engine.flows.lifecycle cimport flow_settle
 from hyperplane_nat.engine.flows.mapping cimport filter_admits, mapping_find
 from hyperplane_nat.engine.flows.nat cimport NOBODY, Attachment, Nat, count, drop, unlikely
+from hyperplane_nat.engine.flows.network_acls cimport packet_refusal
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
 from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
@@ -224,6 +225,11 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
     if unlikely(is_balanced(entry, &nat.table.extensions[flow])) and p.side == PEER_ORIGINATOR:
         p.host = exit_of(nat, flow)
         p.plain = 0
+    if unlikely(nat.network_acls != NULL):
+        packet_refusal(nat, flow, p, &reason)
+        if reason:
+            drop(nat, p, reason)
+            return
     passage = passage_of(nat, flow, p.side)
     echo = quote.protocol == 1
     # What is quoted went the other way.

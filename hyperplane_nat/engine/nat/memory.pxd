@@ -7,6 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from hyperplane_nat.engine.state._constants cimport *
+from hyperplane_nat.engine.flows.acl_table cimport acl_cells_free
 from hyperplane_nat.engine.flows.cache_table cimport cache_release
 from hyperplane_nat.engine.flows.extras cimport EXTRAS_BYTES
 from hyperplane_nat.engine.flows.flow_table cimport table_init, table_release_memory
@@ -92,6 +93,7 @@ cdef inline void memory_release(Nat* nat) noexcept:
     fragments_release_memory(&nat.fragments)
     neighbours_release_memory(&nat.neighbours)
     route_tables_release(nat)
+    acl_cells_free(nat.network_acls)
     cache_release(nat.cache)
     free(nat.extras.arena)
     for number in range(nat.attachments_max if nat.attachments != NULL else 0):

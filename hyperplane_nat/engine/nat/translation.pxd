@@ -38,6 +38,7 @@ from hyperplane_nat.engine.flows.mapping cimport mapping_admit, mapping_answers
 from hyperplane_nat.engine.flows.nat cimport (
     Nat,
     apart,
+    apart_bint,
     count,
     count_at,
     count_at_entry,
@@ -48,6 +49,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     stands_still,
     unlikely,
 )
+from hyperplane_nat.engine.flows.network_acls cimport packet_refusal, unasked
 from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.balancing cimport (
@@ -222,6 +224,22 @@ cdef inline apart refuse_going_on(
     note_refusal(nat, p, reason, now)
 
 
+cdef inline apart_bint refused_at_border(
+    Nat* nat, uint32_t flow, Packet* p, uint64_t now
+) noexcept nogil:
+    """Whether a packet of a flow was dropped by a network ACL on its way."""
+    cdef int reason = DROP_NONE
+    if unasked(nat, &nat.table.entries[flow], p):
+        return False
+    if p.side == PEER_ORIGINATOR and p.host and is_node(nat, p.host) and is_over(nat, flow, p):
+        # It begins another flow, whose way that may not be.
+        return False
+    packet_refusal(nat, flow, p, &reason)
+    if reason:
+        refuse_going_on(nat, flow, p, reason, now)
+    return reason != DROP_NONE
+
+
 cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now) noexcept nogil:
     """Let a packet act on its flow; False when it was dropped or answered instead.
 
@@ -256,6 +274,8 @@ cdef inline uint32_t mapping_let_in(Nat* nat, Packet* p, uint64_t now) noexcept 
     cdef int reason = DROP_NO_FLOW
     if nat.behaviour.mapping:
         reason = mapping_admit(nat, p, now, &mapping)
+    if unlikely(nat.network_acls != NULL) and reason == DROP_NONE:
+        packet_refusal(nat, mapping, p, &reason)
     if reason == DROP_NONE:
         return mapping
     drop(nat, p, reason)
@@ -292,6 +312,8 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         # Before the flow knows of it: nothing that is not delivered keeps it alive.
         if p.side == PEER_RESPONDER and stands_still(nat, nat.table.entries[flow].originator):
             drop_frozen(nat, p, nat.table.entries[flow].originator)
+            return
+        if unlikely(nat.network_acls != NULL) and refused_at_border(nat, flow, p, now):
             return
         if not flow_goes_on(nat, &flow, p, now):
             return

@@ -62,7 +62,8 @@ _CONVERSIONS: Mapping[int, Convert] = {
 """By layout: entries, tracks, the new map's memory, the first entry's number, the clock."""
 
 _OF_FLOW_CACHE = frozenset(
-    f"flow_cache_{what}" for what in ("flows", "promotions", "demotions", "full", "packets")
+    f"flow_cache_{what}"
+    for what in ("flows", "promotions", "demotions", "full", "packets", "network_acl")
 )
 
 _NEW_COUNTERS: Mapping[int, frozenset[str]] = {

@@ -204,6 +204,8 @@ class DropReason(IntEnum):
     LOAD_BALANCER_PORT_ALLOCATION = 74
     LOAD_BALANCER_STRAY = 75
     LOAD_BALANCER_ICMP = 76
+    NETWORK_ACL_EGRESS = 79
+    NETWORK_ACL_INGRESS = 80
 
 
 @unique
@@ -438,6 +440,7 @@ COUNTER_NAMES: tuple[str, ...] = (
     "flow_cache_demotions",
     "flow_cache_full",
     "flow_cache_packets",
+    "flow_cache_network_acl",
 )
 """Names of the counters in the state map, in the order of their indices."""
 

@@ -133,6 +133,31 @@ class Rule(NamedTuple):
     last: int = 65535
 
 
+class NetworkAclEntry(NamedTuple):
+    """One entry of a network ACL: the first in their order that matches a packet decides.
+
+    ``protocol`` is tcp, udp, icmp or all; ``cidr`` is the far end: the destination of an outbound
+    entry, the source of an inbound one.  The ports, both included, are the destination's; ICMP has
+    a type and a code in place of them, of which -1 is any.  With ``all`` neither counts.
+    """
+
+    allow: bool
+    protocol: str = "all"
+    cidr: str = "0.0.0.0/0"
+    first: int = 0
+    last: int = 65535
+    icmp_type: int = -1
+    icmp_code: int = -1
+
+
+class SubnetAcl(NamedTuple):
+    """A subnet, and the entries of its network ACL."""
+
+    cidr: str
+    ingress: tuple[NetworkAclEntry, ...]
+    egress: tuple[NetworkAclEntry, ...]
+
+
 class Verdict(NamedTuple):
     """What becomes of a frame.
 

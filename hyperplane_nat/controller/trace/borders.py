@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network ACLs in a trace: which entry decides at each border, there and back.
+
+Theory of operation
+-------------------
+Whether the packet and an answer to it pass is the engine's to say. Here the legs of the way are
+written down, and the entry of an ACL is named that is the first to match at each border: the one
+that has refused it is the first that denies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from hyperplane_nat.controller.trace.journey import Journey
+from hyperplane_nat.controller.trace.question import Step
+from hyperplane_nat.engine import DropReason
+from hyperplane_nat.model.entities import Subnet
+from hyperplane_nat.model.network_acl_entities import ANY, CARRIED, NetworkAcl, NetworkAclEntry
+from hyperplane_nat.model.network_acls import network_acl_of
+
+REFUSED = (DropReason.NETWORK_ACL_EGRESS, DropReason.NETWORK_ACL_INGRESS)
+
+_NUMBERS = {name: number for number, name in CARRIED.items()}
+_ECHO_REQUEST, _ECHO_REPLY = 8, 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """From one place in the VPC to the next, by an address there; None: outside."""
+
+    leaves: IPv4Address | None
+    enters: IPv4Address | None
+    source: IPv4Address
+    destination: IPv4Address
+    port: int
+    """The destination's; of an echo its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Border:
+    """Where a network ACL is asked."""
+
+    verb: str
+    subnet: Subnet
+    acl: NetworkAcl
+    entry: NetworkAclEntry | None
+    """The first that matches; None: the last one, which denies."""
+
+    @property
+    def passes(self) -> bool:
+        return self.entry is not None and self.entry.allow
+
+    @property
+    def rule(self) -> str:
+        text = "*" if self.entry is None else _words(self.entry)
+        return f"{self.acl.name} ({self.acl.id}): {text}"
+
+
+def there(journey: Journey) -> Step | None:
+    """Whether the packet passes the borders on its way."""
+    sent = journey.sent
+    if sent is None or sent.reason not in (DropReason.NONE, *REFUSED):
+        return None
+    return _step(journey, "network ACL", sent.reason, _way(journey))
+
+
+def back(journey: Journey) -> Step | None:
+    """Whether an answer passes those on its own."""
+    sent = journey.sent
+    if sent is None or sent.reason is not DropReason.NONE:
+        return None
+    reason = sent.answer if sent.answer in REFUSED else DropReason.NONE
+    return _step(journey, "answer", reason, _way_back(journey))
+
+
+def _step(journey: Journey, name: str, reason: DropReason, legs: Iterator[_Leg]) -> Step | None:
+    borders = [border for leg in legs for border in _borders(journey, leg)]
+    if reason is DropReason.NONE:
+        if not borders:
+            return None
+        text = ", ".join(f"{each.verb} subnet {each.subnet.name}" for each in borders)
+        return Step(name, True, "; ".join(each.rule for each in borders), text)
+    found = next((each for each in borders if not each.passes), None)
+    if found is None:
+        return Step(name, False, reason.name.lower(), "a network ACL refuses it")
+    text = f"it {found.verb} subnet {found.subnet.name}, whose network ACL refuses it"
+    return Step(name, False, found.rule, text)
+
+
+def _own(journey: Journey) -> IPv4Address:
+    """The sender's address in its VPC."""
+    member, sent = journey.sender.member, journey.sent
+    assert member is not None
+    assert sent is not None
+    seen = IPv4Address(sent.source) if sent.source else member.address
+    interface = journey.sender.interface
+    return seen if interface is not None and seen in interface.addresses else member.address
+
+
+def _way(journey: Journey) -> Iterator[_Leg]:
+    own, address = _own(journey), journey.address
+    assert address is not None
+    port = _ECHO_REQUEST if journey.question.protocol == "icmp" else journey.port
+    if (middle := _middle(journey)) is not None:
+        yield _Leg(own, middle, own, address, port)
+        yield _Leg(middle, None, middle, address, port)
+        return
+    yield _Leg(own, _target(journey), own, address, port)
+
+
+def _way_back(journey: Journey) -> Iterator[_Leg]:
+    own, address, sent = _own(journey), journey.address, journey.sent
+    assert address is not None
+    assert sent is not None
+    port = _ECHO_REPLY if journey.question.protocol == "icmp" else sent.port
+    if (middle := _middle(journey)) is not None:
+        yield _Leg(None, middle, address, middle, port)
+        yield _Leg(middle, own, address, own, port)
+        return
+    yield _Leg(_target(journey), own, address, own, port)
+
+
+def _middle(journey: Journey) -> IPv4Address | None:
+    """The private address of the NAT gateway on the way."""
+    gateway = journey.nat_gateway
+    return gateway.addresses[0].address if gateway is not None and gateway.addresses else None
+
+
+def _target(journey: Journey) -> IPv4Address | None:
+    """Where the packet comes out: a route may lead to a host."""
+    host = journey.target_host
+    if host is not None:
+        return host.address
+    return journey.address if journey.is_local else None
+
+
+def _borders(journey: Journey, leg: _Leg) -> Iterator[_Border]:
+    out, into = _subnet(journey, leg.leaves), _subnet(journey, leg.enters)
+    exempt = _exempt(journey)
+    if out == into or any(
+        each in network for each in (leg.source, leg.destination) for network in exempt
+    ):
+        return
+    for verb, subnet, far in (("leaves", out, leg.destination), ("enters", into, leg.source)):
+        if subnet is None:
+            continue
+        acl = network_acl_of(journey.tables, subnet)
+        if not acl.lets_all_pass:
+            entries = acl.egress if verb == "leaves" else acl.ingress
+            yield _Border(verb, subnet, acl, _deciding(journey, entries, far, leg.port))
+
+
+def _subnet(journey: Journey, address: IPv4Address | None) -> Subnet | None:
+    vpc = journey.sender.vpc
+    assert vpc is not None
+    found = (each for each in journey.tables.subnets.values() if each.vpc_id == vpc.id)
+    return next((each for each in found if address is not None and address in each.cidr), None)
+
+
+def _exempt(journey: Journey) -> list[IPv4Network]:
+    vpc = journey.sender.vpc
+    assert vpc is not None
+    found = (each for each in journey.wanted.network_acls if each.vpc_number == vpc.number)
+    return [IPv4Network(network) for each in found for network in each.exempt]
+
+
+def _deciding(
+    journey: Journey, entries: tuple[NetworkAclEntry, ...], far: IPv4Address, port: int
+) -> NetworkAclEntry | None:
+    """The first entry that matches. `port` is an echo's type."""
+    number = _NUMBERS[journey.question.protocol]
+    for entry in entries:
+        if far not in entry.cidr or entry.protocol not in (ANY, number):
+            continue
+        if entry.protocol == ANY:
+            return entry
+        if number == _NUMBERS["icmp"]:
+            if entry.icmp_type in (ANY, port) and entry.icmp_code in (ANY, 0):
+                return entry
+        elif entry.first <= port <= entry.last:
+            return entry
+    return None
+
+
+def _words(entry: NetworkAclEntry) -> str:
+    protocol = CARRIED.get(entry.protocol, "all")
+    detail = ""
+    if protocol in ("tcp", "udp"):
+        first, last = entry.first, entry.last
+        detail = f" {first}" if first == last else f" {first}-{last}"
+    elif protocol == "icmp" and entry.icmp_type != ANY:
+        detail = f" type {entry.icmp_type}"
+    action = "allow" if entry.allow else "deny"
+    return f"rule {entry.rule_number} {action} {protocol}{detail} {entry.cidr}"
