@@ -23,6 +23,7 @@ from hyperplane_nat.aws import (
     interfaces,
     load_balancers,
     metrics,
+    network_acls,
     routes,
     security_groups,
     stacks,
@@ -56,6 +57,7 @@ def get_caller_identity(call: Call, _params: Params) -> Row:
 REAL: Mapping[str, Mapping[str, Operation]] = {
     "ec2": {
         **vpcs.OPERATIONS,
+        **network_acls.OPERATIONS,
         **security_groups.OPERATIONS,
         **routes.OPERATIONS,
         **addresses.OPERATIONS,
