@@ -23,6 +23,7 @@ from hyperplane_nat.aws import (
     interfaces,
     load_balancers,
     metrics,
+    network_acls,
     routes,
     security_groups,
     stacks,
@@ -57,6 +58,7 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
     "cloudformation": stacks.OPERATIONS,
     "ec2": {
         **vpcs.OPERATIONS,
+        **network_acls.OPERATIONS,
         **security_groups.OPERATIONS,
         **routes.OPERATIONS,
         **addresses.OPERATIONS,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VPCs, subnets and what comes with them: attributes, default network ACLs, availability zones."""
+"""VPCs, subnets and what comes with them: attributes, availability zones."""
 
 from __future__ import annotations
 
@@ -59,15 +59,6 @@ SUBNET_FILTERS = {
     "state": "State",
     "subnet-arn": "SubnetArn",
     "subnet-id": "SubnetId",
-    "vpc-id": "VpcId",
-}
-ACL_FILTERS = {
-    "association.association-id": "Associations.NetworkAclAssociationId",
-    "association.network-acl-id": "NetworkAclId",
-    "association.subnet-id": "Associations.SubnetId",
-    "default": "IsDefault",
-    "network-acl-id": "NetworkAclId",
-    "owner-id": "OwnerId",
     "vpc-id": "VpcId",
 }
 ZONE_FILTERS = {"region-name": "RegionName", "state": "State", "zone-name": "ZoneName"}
@@ -177,15 +168,6 @@ def modify_subnet_attribute(call: Call, params: Params) -> None:
         call.notes.put(found["SubnetId"], {"MapPublicIpOnLaunch": value["Value"]})
 
 
-def describe_network_acls(call: Call, params: Params) -> Row:
-    """DescribeNetworkAcls."""
-    found = [_acl(call, row) for row in call.own(ACL)]
-    if wanted := params.get("NetworkAclIds"):
-        known = ACL.known(found, wanted)
-        found = [row for key, row in known.items() if key in wanted]
-    return answer(params, "NetworkAcls", found, ACL_FILTERS)
-
-
 def describe_availability_zones(call: Call, params: Params) -> Row:
     """DescribeAvailabilityZones: InvalidParameterValue."""
     found = [
@@ -291,26 +273,6 @@ def _subnet(call: Call, row: Row) -> Row:
     }
 
 
-def _acl(call: Call, row: Row) -> Row:
-    key = row["NetworkAclId"]
-    return {
-        "NetworkAclId": key,
-        "VpcId": row["VpcId"],
-        "OwnerId": row["OwnerId"],
-        "IsDefault": row["IsDefault"],
-        "Associations": [
-            {
-                "NetworkAclAssociationId": derived("aclassoc", each["SubnetId"]),
-                "NetworkAclId": key,
-                "SubnetId": each["SubnetId"],
-            }
-            for each in row["Associations"]
-        ],
-        "Entries": row["Entries"],
-        "Tags": call.tags(key),
-    }
-
-
 OPERATIONS: Mapping[str, Operation] = {
     "CreateVpc": operation(create_vpc, "CidrBlock InstanceTenancy TagSpecifications"),
     "DeleteVpc": operation(delete_vpc, "VpcId"),
@@ -323,7 +285,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "DeleteSubnet": operation(delete_subnet, "SubnetId"),
     "DescribeSubnets": operation(describe_subnets, "SubnetIds"),
     "ModifySubnetAttribute": operation(modify_subnet_attribute, "SubnetId MapPublicIpOnLaunch"),
-    "DescribeNetworkAcls": operation(describe_network_acls, "NetworkAclIds"),
     "DescribeAvailabilityZones": operation(
         describe_availability_zones, "ZoneNames AllAvailabilityZones"
     ),

@@ -64,10 +64,6 @@ cdef inline uint32_t found(const Nat* nat, Packet* p) noexcept nogil:
     return table_find_id(&nat.table, packet_key(p), p.hash)
 
 
-cdef inline bint is_node(const Nat* nat, uint16_t number) noexcept nogil:
-    return nat.attachments[number].role == ROLE_LOAD_BALANCER
-
-
 cdef inline bint is_known(const Nat* nat, uint16_t number) noexcept nogil:
     """Whether packets that are for an attachment do not meet more there than is asked here."""
     cdef uint16_t role = nat.attachments[number].role
