@@ -52,6 +52,8 @@ COMMANDS: Mapping[str, _Verb] = {
     "nat-gateways": _Verb("routing", "nat_gateways"),
     "load-balancers": _Verb("balancing", "load_balancers"),
     "target-health": _Verb("balancing", "target_health"),
+    "endpoint-services": _Verb("private_link", "endpoint_services"),
+    "endpoints": _Verb("private_link", "endpoints"),
     "functions": _Verb("resources", "functions"),
     "update-function-code": _Verb("publishing", "update_function_code"),
     "publish-version": _Verb("publishing", "publish_version"),

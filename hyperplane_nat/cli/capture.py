@@ -51,6 +51,7 @@ STANDARD_OUTPUT = Path("-")
 WITHOUT_LINK = {
     "nat-gateway": ("NAT gateway", "the internet gateway"),
     "load-balancer": ("load balancer", "a target"),
+    "vpc-endpoint": ("endpoint", "a client or a target"),
 }
 """Whose interface it is by its kind, and whose is captured on instead."""
 

@@ -8,7 +8,8 @@ validation, `hyperplane-nat config` and docs/configuration.md follow from them (
 written by `config.text`; `python -m hyperplane_nat.config --markdown`). The sections for what
 customers own are in `config.resources`. A model checks what can be told from its own fields
 (`problems`); `Config` checks what needs the whole: names, subnets and addresses across sections
-(`config.checks`, `config.resource_checks`, `config.routing_checks`, `config.balancing_checks`).
+(`config.checks`, `config.resource_checks`, `config.routing_checks`, `config.balancing_checks`,
+`config.private_link_checks`).
 `config.values` has the kinds of values.
 
 Environments are there from the beginning, `lab.environments` of them on the interfaces of
@@ -37,6 +38,7 @@ from pydantic import Field, ValidationError, create_model, model_validator
 
 from hyperplane_nat.config import balancing_checks as config_balancing_checks
 from hyperplane_nat.config import checks as config_checks
+from hyperplane_nat.config import private_link_checks as config_private_link_checks
 from hyperplane_nat.config import problems as config_problems
 from hyperplane_nat.config import resource_checks as config_resource_checks
 from hyperplane_nat.config import routing_checks as config_routing_checks
@@ -71,6 +73,7 @@ class Config(_Sections):
             *config_resource_checks.problems(self),
             *config_routing_checks.problems(self),
             *config_balancing_checks.problems(self),
+            *config_private_link_checks.problems(self),
         ]
         if found:
             raise config_problems.ProblemsError(found)

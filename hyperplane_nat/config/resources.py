@@ -18,7 +18,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hyperplane_nat.config.balancing import BalancerQuotas, LoadBalancer, TargetGroup
+from hyperplane_nat.config.balancing import LoadBalancer, TargetGroup
+from hyperplane_nat.config.private_link import Endpoint, EndpointService, PrivateLinkQuotas
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.values import (
     AbsolutePath,
@@ -296,6 +297,8 @@ class Vpc(Section):
     nat_gateway: list[NatGateway] = Field(default_factory=list)
     target_group: list[TargetGroup] = Field(default_factory=list)
     load_balancer: list[LoadBalancer] = Field(default_factory=list)
+    endpoint_service: list[EndpointService] = Field(default_factory=list)
+    endpoint: list[Endpoint] = Field(default_factory=list)
     route_table: list[RouteTable] = Field(default_factory=list)
 
     @property
@@ -497,7 +500,7 @@ class Pool(Section):
     )
 
 
-class Lifecycle(BalancerQuotas):
+class Lifecycle(PrivateLinkQuotas):
     """How long things take on AWS, and the quotas, for everything that functions bring about."""
 
     time_scale: float = Field(

@@ -47,6 +47,7 @@ class Kind(StrEnum):
     INTERFACE_REMOVED = "interface-removed"
     NAT_GATEWAY = "nat-gateway"
     LOAD_BALANCER = "load-balancer"
+    ENDPOINT = "endpoint"
     TARGET_HEALTH = "target-health"
     FLOW_LOG_LOSS = "flow-log-loss"
     FLOW_CACHE_OFF = "flow-cache-off"
@@ -63,6 +64,7 @@ LEVELS = {
     Kind.INTERFACE_REMOVED: logging.INFO,
     Kind.NAT_GATEWAY: logging.INFO,
     Kind.LOAD_BALANCER: logging.INFO,
+    Kind.ENDPOINT: logging.INFO,
     Kind.TARGET_HEALTH: logging.INFO,
     Kind.RELOADED: logging.INFO,
 }

@@ -41,6 +41,7 @@ class Observer:
         interfaces: Callable[[], Mapping[int, str]],
         nat_gateways: Callable[[], Mapping[str, str]],
         load_balancers: Callable[[], Mapping[str, str]] = dict,
+        endpoints: Callable[[], Mapping[str, str]] = dict,
         targets: Callable[[], Mapping[tuple[str, str], str]] = dict,
         function_of: Callable[[int], str | None],
         host_of: Callable[[int], str | None],
@@ -48,16 +49,17 @@ class Observer:
     ) -> None:
         """
         `interfaces` names the network interfaces by number, `nat_gateways` has what each of them is
-        by its name and id, and so have `load_balancers`, and `targets` by the name of their group
-        and address and port; `function_of` the function that has a slot, `host_of` the host whose
-        flows begin under such a number; `counters` are those of the state map, empty while there is
-        none.
+        by its name and id, and so have `load_balancers` and `endpoints`, and `targets` by the name
+        of their group and address and port; `function_of` the function that has a slot, `host_of`
+        the host whose flows begin under such a number; `counters` are those of the state map, empty
+        while there is none.
         """
         self.events = events
         self._interfaces = interfaces
         self._stateful = (
             (Kind.NAT_GATEWAY, "NAT gateway", nat_gateways),
             (Kind.LOAD_BALANCER, "load balancer", load_balancers),
+            (Kind.ENDPOINT, "endpoint", endpoints),
         )
         self._targets = targets
         self._function_of = function_of

@@ -23,6 +23,7 @@ from hyperplane_nat.config.resources import (
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.controller.balancing import load_balancer_of, target_group_of
+from hyperplane_nat.controller.private_link import endpoint_of, endpoint_service_of
 from hyperplane_nat.model.resources import (
     AccountResource,
     AliasResource,
@@ -85,6 +86,8 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         internet_gateway=vpc.internet_gateway,
         target_groups=tuple(map(target_group_of, vpc.target_group)),
         load_balancers=tuple(map(load_balancer_of, vpc.load_balancer)),
+        endpoint_services=tuple(map(endpoint_service_of, vpc.endpoint_service)),
+        endpoints=tuple(map(endpoint_of, vpc.endpoint)),
         nat_gateways=tuple(_nat_gateway(gateway) for gateway in vpc.nat_gateway),
         route_tables=tuple(_route_table(table) for table in vpc.route_table),
         enable_dns_support=vpc.enable_dns_support,

@@ -48,6 +48,7 @@ from hyperplane_nat.controller.views import port_usage, sums
 from hyperplane_nat.controller.views.balancing import TargetStates, load_balancer_states
 from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
 from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
+from hyperplane_nat.controller.views.private_link import endpoint_states
 from hyperplane_nat.controller.views.snapshot import Running, snapshot
 from hyperplane_nat.engine import StateMap, StateMapError
 from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
@@ -127,6 +128,7 @@ class Service:
             interfaces=self._interface_names,
             nat_gateways=lambda: views.nat_gateway_states(self._region),
             load_balancers=lambda: load_balancer_states(self._region),
+            endpoints=lambda: endpoint_states(self._region),
             targets=TargetStates(self._region),
             function_of=self._function_of,
             host_of=lambda number: (

@@ -21,6 +21,7 @@ __all__ = [
     "MTU_MAX",
     "Attachment",
     "Claim",
+    "EndpointState",
     "HostState",
     "InterfaceState",
     "LoadBalancerNodeState",
@@ -38,8 +39,8 @@ MTU_MAX = 65_535
 Claim = tuple[str, int]
 """Kind and number; an attachment is known by its own.
 
-Kinds are "slot", "interface", "nat_gateway", "load_balancer_node", "host" and "link"; an address of
-a NAT gateway or of a node is an interface number.
+Kinds are "slot", "interface", "nat_gateway", "load_balancer_node", "endpoint", "host" and "link";
+an address of a NAT gateway, of a node or of an endpoint is an interface number.
 """
 
 Meaning = tuple[Any, ...]
@@ -204,6 +205,46 @@ class LoadBalancerNodeState:
         return (known.name, known.address, known.vpc) == (self.name, self.address, self.vpc)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointState:
+    """An endpoint's address in a VPC; it has no link of its own."""
+
+    number: int
+    """Its interface number."""
+    name: str
+    endpoint_id: str
+    address: str
+    vpc: int
+    interface: int
+    """The interface of its VPC by whose link the VPC's router is reached."""
+    node: int | None = None
+    """The load balancer's node, in whatever VPC, that it leads to; None: it leads nowhere."""
+    mtu: int = MTU_MAX
+    """The largest packet that it takes, in bytes."""
+    policy: Policy | None = None
+    """Its security groups; None lets everybody in."""
+    admission: Policy | None = None
+    """Whom the load balancer's let in by it; None: everybody."""
+
+    def __str__(self) -> str:
+        return f"endpoint {self.number} is {self.name} with {self.address}"
+
+    @property
+    def key(self) -> Claim:
+        """What it is known by."""
+        return "endpoint", self.number
+
+    @property
+    def claims(self) -> dict[Claim, Meaning]:
+        """A number stands for an address in a VPC."""
+        own = SecondaryAddress(self.number, self.address)
+        return _addresses_claimed(self.vpc, Role.ENDPOINT, [own])
+
+    def continues(self, known: Self) -> bool:
+        """Whether what is served is the same address, whatever else is new."""
+        return (known.name, known.address, known.vpc) == (self.name, self.address, self.vpc)
+
+
 def _addresses_claimed(
     vpc: int, role: Role, addresses: Iterable[SecondaryAddress]
 ) -> dict[Claim, Meaning]:
@@ -294,7 +335,9 @@ class HostState:
         return known.claims == self.claims
 
 
-Attachment = InterfaceState | NatGatewayState | LoadBalancerNodeState | SlotState | HostState
+Attachment = (
+    InterfaceState | NatGatewayState | LoadBalancerNodeState | EndpointState | SlotState | HostState
+)
 
 Route = tuple[str, RouteTarget, int]
 """Destination, and where to: an internet or NAT gateway by interface number, or a host."""

@@ -30,6 +30,7 @@ from hyperplane_nat.forwarder import arp, desired, sliced_json
 from hyperplane_nat.forwarder.attachments import (
     Attachment,
     Claim,
+    EndpointState,
     HostState,
     InterfaceState,
     LoadBalancerNodeState,
@@ -48,7 +49,9 @@ log = logging.getLogger(__name__)
 _ENTRIES_AT_ONCE = 8192
 """Entries looked at in one go for flows to be ended: a fraction of a millisecond."""
 
-_T = TypeVar("_T", InterfaceState, NatGatewayState, LoadBalancerNodeState, HostState)
+_T = TypeVar("_T", InterfaceState, NatGatewayState, LoadBalancerNodeState, EndpointState, HostState)
+_Behind = HostState | LoadBalancerNodeState | EndpointState
+"""What is reached by the link to its VPC's router."""
 
 
 def _served(claim: Claim | None) -> dict[str, int]:
@@ -92,6 +95,7 @@ class Configuration:
         self.interfaces: dict[int, InterfaceState] = {}
         self.nat_gateways: dict[int, NatGatewayState] = {}
         self.nodes: dict[int, LoadBalancerNodeState] = {}
+        self.endpoints: dict[int, EndpointState] = {}
         self.route_tables: dict[int, RouteTableState] = {}
         self.slots: dict[int, SlotState] = {}
         self.hosts: dict[int, HostState] = {}
@@ -99,6 +103,7 @@ class Configuration:
             "interface": self.interfaces,
             "nat_gateway": self.nat_gateways,
             "load_balancer_node": self.nodes,
+            "endpoint": self.endpoints,
             "slot": self.slots,
             "host": self.hosts,
         }
@@ -132,6 +137,7 @@ class Configuration:
             "interfaces": len(self.interfaces),
             "nat_gateways": len(self.nat_gateways),
             "load_balancer_nodes": len(self.nodes),
+            "endpoints": len(self.endpoints),
             "route_tables": len(self.route_tables),
             "hosts": len(self.hosts),
             "retiring": {
@@ -158,10 +164,11 @@ class Configuration:
                     f"{item.key[0]} {item.number} names interface {item.interface}: there is none"
                 )
         leaving = {number for kind, number in wanted.gone if kind == "interface"}
-        users: list[SlotState | HostState | LoadBalancerNodeState] = [
+        users: list[SlotState | _Behind] = [
             *self.slots.values(),
             *self.hosts.values(),
             *self.nodes.values(),
+            *self.endpoints.values(),
         ]
         for user in users if leaving and not wanted.everything else ():
             yield
@@ -174,11 +181,12 @@ class Configuration:
         yield from self._check_vpcs(wanted)
 
     def _check_vpcs(self, wanted: Desired) -> Work[None]:
-        """ValueError where a host or a node is in another VPC, or has another's address."""
+        """ValueError where what is behind an interface is in another VPC, or not alone there."""
         interfaces = self._standing(self.interfaces, wanted, InterfaceState)
         hosts = self._standing(self.hosts, wanted, HostState)
         nodes = self._standing(self.nodes, wanted, LoadBalancerNodeState)
-        if not (hosts or nodes):
+        endpoints = self._standing(self.endpoints, wanted, EndpointState)
+        if not (hosts or nodes or endpoints):
             return
         owners: dict[tuple[int, str], str] = {}
         for interface in interfaces.values():
@@ -189,13 +197,16 @@ class Configuration:
             yield
             for each in gateway.addresses:
                 owners[gateway.vpc, each.address] = f"NAT gateway {gateway.number}"
-        behind: list[tuple[str, HostState | LoadBalancerNodeState, tuple[str, ...]]] = [
+        behind: list[tuple[str, _Behind, tuple[str, ...]]] = [
             (
                 f"load balancer node {node.number}",
                 node,
                 tuple(each.address for each in node.addresses),
             )
             for node in nodes.values()
+        ]
+        behind += [
+            (f"endpoint {each.number}", each, (each.address,)) for each in endpoints.values()
         ]
         behind += [(f"host {host.number}", host, (host.address,)) for host in hosts.values()]
         for name, item, addresses in behind:
@@ -325,6 +336,8 @@ class Configuration:
             self._set_nat_gateway(item)
         elif isinstance(item, LoadBalancerNodeState):
             self._set_node(item)
+        elif isinstance(item, EndpointState):
+            self._set_endpoint(item)
         else:
             self._set_interface(item)
         for claim in item.claims:
@@ -389,6 +402,22 @@ class Configuration:
             return
         announced = (each.address for each in node.addresses)
         self._announce(self.interfaces[node.interface], announced)
+
+    def _set_endpoint(self, endpoint: EndpointState) -> None:
+        self._engine.set_endpoint(
+            endpoint.number,
+            address=endpoint.address,
+            vpc=endpoint.vpc,
+            interface=endpoint.interface,
+            endpoint_id=endpoint.endpoint_id,
+            node=endpoint.node,
+            policy=endpoint.policy,
+            admission=endpoint.admission,
+            mtu=endpoint.mtu,
+        )
+        known = self.endpoints.get(endpoint.number)
+        if known is None or known.interface != endpoint.interface:
+            self._announce(self.interfaces[endpoint.interface], [endpoint.address])
 
     def end_flows(
         self, arguments: dict[str, Any], entries: int, now_ms: int

@@ -36,6 +36,7 @@ from hyperplane_nat.forwarder.attachments import (
     MTU_MAX,
     Attachment,
     Claim,
+    EndpointState,
     HostState,
     InterfaceState,
     LoadBalancerNodeState,
@@ -61,6 +62,7 @@ _PUBLIC_MAX = 255
 _ROUTES_MAX = 1_000
 _ROUTE_TABLES = 1 << 16
 _LINKS = 1 << 22
+_ENDPOINT_ID = re.compile(r"vpce-[0-9a-f]{17}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -101,6 +103,7 @@ def parse(
         "interface": (_interface, interfaces_max),
         "nat_gateway": (_nat_gateway, interfaces_max),
         "load_balancer_node": (_load_balancer_node, interfaces_max),
+        "endpoint": (_endpoint, interfaces_max),
         "slot": (_slot, slots_max),
         "host": (_host, hosts_max),
     }
@@ -174,6 +177,8 @@ _FIELDS = (
     "remove_nat_gateways",
     "load_balancer_nodes",
     "remove_load_balancer_nodes",
+    "endpoints",
+    "remove_endpoints",
     "route_tables",
     "remove_route_tables",
     "slots",
@@ -261,6 +266,26 @@ def _load_balancer_node(item: _Mapping[str, Any], limit: int) -> LoadBalancerNod
     at = [(each.protocol, each.port) for each in state.listeners]
     if len(set(at)) < len(at):
         raise ValueError(f"{where} has two listeners at one port")
+    return state
+
+
+def _endpoint(item: _Mapping[str, Any], limit: int) -> EndpointState:
+    fields = dict(item)
+    for name, rules in (("policy", "ingress"), ("admission", "admission")):
+        admitted = fields.pop(rules, None)
+        if admitted is not None:
+            fields[name] = _policy(item["address"], None, admitted, ())
+    state = EndpointState(**fields)
+    where = f"endpoint {state.number}"
+    _check_number(where, state.number, limit)
+    _check_number(f"vpc of {where}", state.vpc, 1 << 32)
+    _check_number(f"interface of {where}", state.interface, limit)
+    if state.node is not None:
+        _check_number(f"node of {where}", state.node, limit)
+    _check_number(f"MTU of {where}", state.mtu, MTU_MAX + 1, _MTU_MIN)
+    _check_address(state.address)
+    if not isinstance(state.endpoint_id, str) or not _ENDPOINT_ID.fullmatch(state.endpoint_id):
+        raise ValueError(f"{where}: {state.endpoint_id!r} is no id of an endpoint")
     return state
 
 

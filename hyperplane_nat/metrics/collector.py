@@ -38,6 +38,7 @@ from hyperplane_nat.metrics.cloudwatch import (
 )
 from hyperplane_nat.metrics.distribution import Distribution
 from hyperplane_nat.metrics.families import METRICS, PREFIX, MetricSpec
+from hyperplane_nat.metrics.private_link import EndpointFigures, samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class LabSnapshot:
     """By VPC and name: counters, and flows."""
     targets: Sequence[TargetCount] = ()
     nodes: Sequence[NodeFigures] = ()
+    endpoints: Sequence[EndpointFigures] = ()
     services: Mapping[str, tuple[bool, int]] = field(default_factory=dict)
     """By label: whether it runs, and its restarts."""
     interfaces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -125,6 +127,7 @@ def _own_samples(snapshot: LabSnapshot) -> Samples:
             ]
             for each in NODES
         },
+        **dict(samples(snapshot.endpoints)),
         **{
             f"networkelb_{name}_host": [
                 ((each.load_balancer, each.target_group, each.zone), getattr(each, name))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH, NODES
+from hyperplane_nat.metrics.private_link import METRICS as PRIVATE_LINK
 
 PREFIX = "hyperplane_nat_"
 
@@ -47,6 +48,7 @@ _DIRECTION = "(in_from_source|out_to_destination|in_from_destination|out_to_sour
 METRICS: tuple[MetricSpec, ...] = (
     *(MetricSpec(each.name, each.kind, each.help, ("interface",)) for each in CLOUDWATCH),
     *(MetricSpec(each.name, each.kind, each.help, ("load_balancer", "zone")) for each in NODES),
+    *(MetricSpec(each.name, each.kind, each.help, each.labels) for each in PRIVATE_LINK),
     *(
         MetricSpec(
             f"networkelb_{state}_host",

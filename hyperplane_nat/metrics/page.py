@@ -6,6 +6,7 @@ from __future__ import annotations
 from hyperplane_nat.engine.state.constants import counter_names
 from hyperplane_nat.metrics.cloudwatch import CLOUDWATCH, NODES
 from hyperplane_nat.metrics.families import METRICS
+from hyperplane_nat.metrics.private_link import METRICS as PRIVATE_LINK
 
 
 def markdown() -> str:
@@ -63,6 +64,16 @@ def markdown() -> str:
         *(f"| `{node.aws}` | `{by_name[node.name]}` |" for node in NODES),
         f"| `HealthyHostCount` | `{by_name['networkelb_healthy_host']}` |",
         f"| `UnHealthyHostCount` | `{by_name['networkelb_unhealthy_host']}` |",
+        "",
+        "What it publishes of PrivateLink (`AWS/PrivateLinkEndpoints`, `AWS/PrivateLinkServices`) "
+        "is here for each address of an endpoint, by endpoint and zone, and by service.",
+        "",
+        "| CloudWatch | here |",
+        "|---|---|",
+        *(
+            f"| `{each.namespace}`: `{each.aws}` | `{by_name[each.name]}` |"
+            for each in PRIVATE_LINK
+        ),
     ]
     reasons = [name.removeprefix("drop_") for name in counter_names() if name.startswith("drop_")]
     lines += [

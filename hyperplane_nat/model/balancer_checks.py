@@ -330,9 +330,10 @@ def no_target(host: str, vpc: str) -> ModelError:
 
 
 def used_by_balancer(address: IPv4Address) -> ModelError:
-    """A load balancer as a target, its own included."""
+    """A load balancer as a target, its own included, or an endpoint."""
     return invalid_target(
-        f"The IP address '{address}' is reserved for use by a load balancer (Target.IpUnusable)",
+        f"The IP address '{address}' is reserved for use by a load balancer or an endpoint "
+        "(Target.IpUnusable)",
         "register what is behind it",
     )
 

@@ -9,7 +9,7 @@ security group, loses its last, or has fewer secondary addresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from hyperplane_nat.model.balancer_checks import resolved, used_by_balancer
@@ -20,14 +20,13 @@ from hyperplane_nat.model.balancer_resources import (
     TargetResource,
 )
 from hyperplane_nat.model.changes import Changes, by_name, parts_of
-from hyperplane_nat.model.entities import Host, SecurityGroup, Subnet, Vpc
+from hyperplane_nat.model.entities import Account, Host, SecurityGroup, Subnet, Vpc
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.private_link_checks import services_of
+from hyperplane_nat.model.private_link_planner import Line, PrivateLinkPlanner
 from hyperplane_nat.model.resources import VpcResource
 from hyperplane_nat.model.states import TargetState
 from hyperplane_nat.model.target_health import Surroundings, balancer_of
-
-Line = Callable[[str, str, str, str], None]
-"""Action, kind, name and detail of a line of the plan."""
 
 
 class BalancerPlanner:
@@ -37,11 +36,13 @@ class BalancerPlanner:
         self,
         changes: Changes,
         line: Line,
+        accounts: Mapping[str, Account],
         subnets: Mapping[tuple[str, str], Subnet],
         groups: Mapping[tuple[str, str], SecurityGroup],
         hosts: Mapping[tuple[str, str], Host],
     ) -> None:
-        """What the declaration names, by the name of its VPC and its own."""
+        """What the declaration names, by the name of its VPC and its own; accounts by their own."""
+        self._private_link = PrivateLinkPlanner(changes, line, accounts, subnets, groups)
         self._balancers = changes.balancers
         self._tables = changes.tables
         self._line = line
@@ -65,6 +66,10 @@ class BalancerPlanner:
                 self._register(vpc, self._tables.target_groups[groups[each.name].id], each)
             except ModelError as error:
                 raise error.at(entry_of("target-group", name, "targets")) from None
+
+    def share(self, vpcs: Mapping[str, Vpc], wanted: Iterable[VpcResource]) -> None:
+        """What is about endpoints: the load balancers of all VPCs are there."""
+        self._private_link.make(vpcs, wanted)
 
     # -- target groups
 
@@ -216,10 +221,15 @@ class BalancerPlanner:
 
     def delete_unused(self, wanted: Mapping[str, VpcResource]) -> None:
         """What no declaration names any more; `wanted` are VPCs that stay, by id."""
+        self._private_link.delete_unused(wanted)
         for balancer in by_name(self._tables.load_balancers.values()):
             vpc = wanted.get(balancer.vpc_id)
             names = {each.name for each in vpc.load_balancers} if vpc is not None else set()
-            if balancer.declared and balancer.name not in names:
+            if (
+                balancer.declared
+                and balancer.name not in names
+                and not services_of(self._tables, balancer)
+            ):
                 self._delete_balancer(balancer)
         for group in by_name(self._tables.target_groups.values()):
             vpc = wanted.get(group.vpc_id)

@@ -43,6 +43,8 @@ from hyperplane_nat.model.gateways import Gateways
 from hyperplane_nat.model.identifiers import account_id, resource_id, uuid
 from hyperplane_nat.model.lifecycle import CREATING, Lifecycle
 from hyperplane_nat.model.nat_gateways import NatGateways
+from hyperplane_nat.model.private_link import PrivateLink
+from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
 from hyperplane_nat.model.resources import (
     ANYWHERE,
     AVAILABILITY_ZONE,
@@ -74,6 +76,8 @@ P = TypeVar(
     NatGateway,
     LoadBalancer,
     TargetGroup,
+    EndpointService,
+    VpcEndpoint,
 )
 N = TypeVar(
     "N",
@@ -89,6 +93,8 @@ N = TypeVar(
     NatGateway,
     LoadBalancer,
     TargetGroup,
+    EndpointService,
+    VpcEndpoint,
 )
 
 
@@ -103,6 +109,7 @@ class Changes:
         self.gateways = Gateways(lifecycle, declared=declared)
         self.nat_gateways = NatGateways(lifecycle, self.gateways, declared=declared)
         self.balancers = Balancers(lifecycle, declared=declared)
+        self.private_link = PrivateLink(lifecycle, declared=declared)
 
     def new_id(self, prefix: str) -> str:
         """An id that nothing has."""

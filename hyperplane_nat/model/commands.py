@@ -21,7 +21,6 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any, Literal
 
-from hyperplane_nat.model.balancer_commands import BalancerCommands
 from hyperplane_nat.model.changes import parts_of
 from hyperplane_nat.model.declaration import vpc_resource
 from hyperplane_nat.model.entities import (
@@ -38,6 +37,7 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.invocation import code_with
 from hyperplane_nat.model.lookups import duplicate
+from hyperplane_nat.model.private_link_commands import PrivateLinkCommands
 from hyperplane_nat.model.resources import (
     ALLOW_ALL,
     AVAILABILITY_ZONE,
@@ -69,7 +69,7 @@ DEFAULT_GROUP = "default"
 DEFAULT_DESCRIPTION = "default VPC security group"
 
 
-class Commands(BalancerCommands):
+class Commands(PrivateLinkCommands):
     """Commands on one region, all in one transaction. Errors: `ModelError`."""
 
     # -- accounts

@@ -39,6 +39,8 @@ from hyperplane_nat.model.gateway_entities import (
     RouteTable,
 )
 from hyperplane_nat.model.gateways import ACTIVE, route_state
+from hyperplane_nat.model.private_link_description import endpoint, endpoint_service
+from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
 from hyperplane_nat.model.provisioned import provisioned_of
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.resources import Code, Networking, Protocol
@@ -58,6 +60,10 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
             return listener(region, item)
         case TargetGroup():
             return target_group(region, item)
+        case EndpointService():
+            return endpoint_service(region, item)
+        case VpcEndpoint():
+            return endpoint(region, item)
         case Account():
             return {"Id": item.id, "Name": item.name, "Declared": item.declared}
         case Vpc():

@@ -30,11 +30,11 @@ from hyperplane_nat.model.errors import StateError
 from hyperplane_nat.model.gateway_entities import RouteTable
 from hyperplane_nat.model.tables import Tables
 
-SCHEMA = 4
-_READ = (1, 2, 3, SCHEMA)
-"""Schema 3 has no route tables and nothing that they lead to, schema 2 no hosts either. Schema 1
-has neither interfaces nor environments of the lab file; they come with the declaration. Its VPCs
-name the addresses of these interfaces, which is ignored.
+SCHEMA = 5
+_READ = (1, 2, 3, 4, SCHEMA)
+"""Schema 4 has no endpoints, schema 3 neither route tables nor what they lead to, schema 2 no
+hosts. Schema 1 has neither interfaces nor environments of the lab file; they come with the
+declaration. Its VPCs name the addresses of these interfaces, which is ignored.
 """
 _START_AGAIN = "move it away and apply the lab file again"
 
@@ -171,6 +171,13 @@ def dangling(tables: Tables) -> Iterable[str]:
         for target in target_group.targets:
             if target.id.startswith("i-") and target.id not in tables.hosts:
                 yield f"{target_group.id} has missing {target.id}"
+    for endpoint in tables.endpoints.values():
+        for place in endpoint.nodes:
+            if place.subnet_id not in tables.subnets or place.interface_id not in tables.interfaces:
+                yield f"{endpoint.id} is in missing {place.subnet_id}, or has no interface there"
+    for endpoint_service in tables.endpoint_services.values():
+        if endpoint_service.load_balancer_id not in tables.load_balancers:
+            yield f"{endpoint_service.id} is of missing {endpoint_service.load_balancer_id}"
     for function in tables.functions.values():
         for subnet_id in function.target.subnet_ids + function.config.subnet_ids:
             if subnet_id not in tables.subnets:

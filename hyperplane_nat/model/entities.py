@@ -29,6 +29,7 @@ from hyperplane_nat.model.gateway_entities import (
     NatGateway,
     RouteTable,
 )
+from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
 from hyperplane_nat.model.resources import AVAILABILITY_ZONE, Code, Networking, Protocol
 from hyperplane_nat.model.states import (
     EnvironmentState,
@@ -326,18 +327,23 @@ class InterfaceKind(StrEnum):
     """The hosts of a VPC: it leads from the fabric to the VPC's router, and is in no subnet."""
     INTERNET_GATEWAY = "internet-gateway"
     """A VPC with an internet gateway: it is in the internet, and has its public addresses."""
+    VPC_ENDPOINT = "vpc-endpoint"
+    """An endpoint in a subnet. It has no link."""
     NAT_GATEWAY = "nat-gateway"
     """What a NAT gateway serves. It has no link."""
     LOAD_BALANCER = "load-balancer"
     """A node of a load balancer. It has no link."""
 
 
-WITHOUT_LINK = frozenset({InterfaceKind.NAT_GATEWAY, InterfaceKind.LOAD_BALANCER})
+WITHOUT_LINK = frozenset(
+    {InterfaceKind.NAT_GATEWAY, InterfaceKind.LOAD_BALANCER, InterfaceKind.VPC_ENDPOINT}
+)
 """Interfaces that are in the forwarder alone."""
 
 INTERFACE_TYPES = {
     InterfaceKind.NAT_GATEWAY: "natGateway",
     InterfaceKind.LOAD_BALANCER: "network_load_balancer",
+    InterfaceKind.VPC_ENDPOINT: "vpc_endpoint",
 }
 """Of those that are not Lambda's."""
 
@@ -479,6 +485,8 @@ Resource = (
     | TargetGroup
     | LoadBalancer
     | Listener
+    | EndpointService
+    | VpcEndpoint
     | Function
 )
 """What customers own."""
@@ -508,6 +516,8 @@ KINDS: dict[str, type[Entity]] = {
     "load_balancer": LoadBalancer,
     "listener": Listener,
     "health_checker": HealthChecker,
+    "endpoint_service": EndpointService,
+    "vpc_endpoint": VpcEndpoint,
     "function": Function,
     "interface": NetworkInterface,
     "environment": ExecutionEnvironment,

@@ -63,6 +63,8 @@ SECTIONS = {
     "target-group": "vpc.target_group",
     "load-balancer": "vpc.load_balancer",
     "listener": "vpc.load_balancer",
+    "endpoint-service": "vpc.endpoint_service",
+    "endpoint": "vpc.endpoint",
     "internet-gateway": "vpc",
     "public-address": "vpc.host",
 }

@@ -71,6 +71,7 @@ _STANDING = (
     InterfaceKind.INTERNET_GATEWAY,
     InterfaceKind.NAT_GATEWAY,
     InterfaceKind.LOAD_BALANCER,
+    InterfaceKind.VPC_ENDPOINT,
 )
 """Interfaces that do not go when they have no user."""
 
@@ -226,7 +227,11 @@ class Lifecycle:
     def leave_router(self, vpc_id: str) -> None:
         """The interface to a VPC's router goes with the last that needs it."""
         interface = self.tables.router_interface(vpc_id)
-        needed = self.tables.hosts_in(vpc_id) or vpc_id in self.tables.health_checkers
+        needed = (
+            self.tables.hosts_in(vpc_id)
+            or vpc_id in self.tables.health_checkers
+            or any(each.vpc_id == vpc_id for each in self.tables.endpoints.values())
+        )
         if interface is not None and not needed:
             self.retire(interface)
 

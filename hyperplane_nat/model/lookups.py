@@ -44,6 +44,7 @@ class Lookups:
         self._gateways = self._changes.gateways
         self._nat_gateways = self._changes.nat_gateways
         self._balancers = self._changes.balancers
+        self._private_link = self._changes.private_link
 
     def account(self, named: str) -> Account:
         """By id or name. InvalidParameterValue."""

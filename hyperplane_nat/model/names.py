@@ -10,7 +10,8 @@ names.
 
 A load balancer has the names that AWS gives it, of which one has an address for each zone, and
 each zone has one ("Network Load Balancers", "DNS name"), and `NAME.VPC.internal`. Zones without
-healthy targets enough are left out.
+healthy targets enough are left out. An endpoint that is available has AWS's names in the same way,
+and the private one of its service where that is wanted.
 
 With `enable_dns_hostnames` every address of a VPC has the private name that AWS gives it as well
 ("DNS attributes for your VPC"). These follow from the address, so nobody lists them: whatever comes
@@ -25,7 +26,8 @@ from ipaddress import IPv4Address
 
 from hyperplane_nat.model.balancer_entities import LoadBalancer
 from hyperplane_nat.model.entities import Vpc
-from hyperplane_nat.model.states import LoadBalancerState
+from hyperplane_nat.model.private_link_checks import endpoint_name, zone_name
+from hyperplane_nat.model.states import EndpointState, LoadBalancerState
 from hyperplane_nat.model.tables import Tables
 from hyperplane_nat.model.target_health import answers, zone_of_node
 from hyperplane_nat.model.validation import INTERNET, INTERNET_EGRESS
@@ -50,7 +52,7 @@ class WantedResolver:
     hostnames: bool
     """Whether the addresses of `clients` have the private names of AWS."""
     balanced: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Names of load balancers, each with the addresses of nodes."""
+    """Names of load balancers and endpoints, each with their addresses."""
 
 
 def resolver_of(tables: Tables, vpc: Vpc, region: str) -> WantedResolver | None:
@@ -60,7 +62,10 @@ def resolver_of(tables: Tables, vpc: Vpc, region: str) -> WantedResolver | None:
     names = _names(tables, vpc)
     balanced = {
         name: addresses
-        for name, addresses in _balanced(tables, vpc, region).items()
+        for name, addresses in (
+            *_endpoints(tables, vpc, region).items(),
+            *_balanced(tables, vpc, region).items(),
+        )
         if name not in names
     }
     return WantedResolver(
@@ -106,6 +111,23 @@ def _balanced(tables: Tables, vpc: Vpc, region: str) -> dict[str, tuple[str, ...
         for node in balancer.nodes:
             zone = f"{region}{zone_of_node(tables, node)}"
             found[f"{zone}.{name}"] = (str(node.address),)
+    return found
+
+
+def _endpoints(tables: Tables, vpc: Vpc, region: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for endpoint in tables.endpoints.values():
+        if endpoint.vpc_id != vpc.id or endpoint.state is not EndpointState.AVAILABLE:
+            continue
+        addresses = tuple(str(node.address) for node in endpoint.nodes)
+        found[endpoint_name(endpoint, region)] = addresses
+        found.setdefault(f"{endpoint.name.lower()}.{vpc.name}.{DOMAIN}", addresses)
+        for node in endpoint.nodes:
+            zone = tables.subnets[node.subnet_id].availability_zone
+            found[zone_name(endpoint, zone, region)] = (str(node.address),)
+        service = tables.endpoint_services.get(endpoint.service_id)
+        if endpoint.private_dns and service is not None and service.private_dns_name:
+            found[service.private_dns_name] = addresses
     return found
 
 

@@ -77,8 +77,8 @@ class PlanLine:
     """"create", "change" or "delete"."""
     kind: str
     """"account", "vpc", "subnet", "security-group", "internet-gateway", "host", "service",
-    "internet-host", "public-address", "nat-gateway", "route-table", "target-group",
-    "load-balancer", "listener", "function", "version" and "alias"."""
+    "internet-host", "public-address", "nat-gateway", "route-table", "target-group", "listener",
+    "load-balancer", "endpoint-service", "endpoint", "function", "version" and "alias"."""
     name: str
     """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
     detail: str = ""
@@ -105,7 +105,7 @@ class Planner:
         self._services: set[str] = set()
         self._gateways = GatewayPlanner(self._changes, self._line, self._still_used)
         self._balancers = BalancerPlanner(
-            self._changes, self._line, self._subnets, self._groups, self._hosts
+            self._changes, self._line, self._accounts, self._subnets, self._groups, self._hosts
         )
 
     def run(self) -> tuple[PlanLine, ...]:
@@ -135,6 +135,7 @@ class Planner:
             self._gateways.make_nat_gateways(self._vpcs[vpc.name], vpc, self._subnets)
             self._gateways.make_tables(self._vpcs[vpc.name], vpc, self._subnets, self._hosts)
             self._balancers.make(self._vpcs[vpc.name], vpc)
+        self._balancers.share(self._vpcs, self._wanted.vpcs)
         self._delete_functions()
         for function in self._wanted.functions:
             try:

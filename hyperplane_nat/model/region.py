@@ -49,6 +49,7 @@ from hyperplane_nat.model.invocation import (
 )
 from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.planner import PlanLine, Planner
+from hyperplane_nat.model.private_link_entities import VpcEndpoint
 from hyperplane_nat.model.resources import Resources
 from hyperplane_nat.model.security_group import Compiler
 from hyperplane_nat.model.settings import LifecycleSettings
@@ -462,6 +463,8 @@ class Region:
                         changes.nat_gateways.expire(entity)
                     case LoadBalancer() | TargetGroup():
                         changes.balancers.expire(entity)
+                    case VpcEndpoint():
+                        changes.private_link.expire(entity)
                     case _:
                         self._lifecycle.expire(entity)
                 self._lifecycle.settle()

@@ -16,6 +16,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.model.balancer_resources import LoadBalancerResource, TargetGroupResource
+from hyperplane_nat.model.private_link_resources import EndpointResource, EndpointServiceResource
 
 DEFAULT_ACCOUNT = "default"
 DEFAULT_ACCOUNT_ID = "111122223333"
@@ -191,6 +192,8 @@ class VpcResource:
     nat_gateways: tuple[NatGatewayResource, ...] = ()
     target_groups: tuple[TargetGroupResource, ...] = ()
     load_balancers: tuple[LoadBalancerResource, ...] = ()
+    endpoint_services: tuple[EndpointServiceResource, ...] = ()
+    endpoints: tuple[EndpointResource, ...] = ()
     route_tables: tuple[RouteTableResource, ...] = ()
     enable_dns_support: bool = True
     enable_dns_hostnames: bool = False

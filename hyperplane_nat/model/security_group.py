@@ -157,6 +157,24 @@ class Compiler:
         """The policy of a load balancer's node; nothing is in the way of one without groups."""
         return self._both_ways(node)
 
+    def admitted(
+        self, interface: NetworkInterface, *, elsewhere: bool = False
+    ) -> tuple[PolicyRule, ...] | None:
+        """Who may come to an endpoint, or by one to a node (`elsewhere`); None: everybody.
+
+        Who comes from elsewhere is in no group, whatever the address.
+        """
+        if not interface.group_ids:
+            return None
+        return tuple(
+            dict.fromkeys(
+                each
+                for grant in self.ingress_grants(interface)
+                for each in grant.rules
+                if not (elsewhere and grant.rule.cidr is None)
+            )
+        )
+
     def _guarded(self, member: NetworkInterface | Host) -> tuple[Guard, ...]:
         return tuple(
             Guard(

@@ -60,6 +60,9 @@ class LifecycleSettings:
     targets_per_group: int = 1000
     load_balancer_creation_seconds: float = 2 * MINUTE
     """Until a load balancer is active (AWS does not say: minutes)."""
+    endpoints_per_vpc: int = 50
+    endpoint_creation_seconds: float = MINUTE
+    """Until an endpoint that was accepted is available (AWS does not say: minutes)."""
     connections_per_interface: int = 65_000
     """A shared interface with so many connections gets another one beside it (AWS: 65,000)."""
     client_token_seconds: float = DAY

@@ -133,6 +133,23 @@ class LoadBalancerEvent(StrEnum):
     PROVISIONED = "provisioned"
 
 
+class EndpointState(StrEnum):
+    """EC2 API, `State` of a VPC endpoint, as that writes it; AWS has others besides."""
+
+    PENDING_ACCEPTANCE = "PendingAcceptance"
+    PENDING = "Pending"
+    AVAILABLE = "Available"
+    REJECTED = "Rejected"
+
+
+class EndpointEvent(StrEnum):
+    """What happens to an endpoint."""
+
+    ACCEPTED = "accepted"
+    CREATED = "created"
+    REJECTED = "rejected"
+
+
 class TargetState(StrEnum):
     """Elastic Load Balancing API, `TargetHealthStateEnum`, without what follows from other things:
     `unused` and `unavailable` (`target_health`).
@@ -245,6 +262,15 @@ NAT_GATEWAY_ADDRESS_STATUSES: Mapping[
 
 LOAD_BALANCER_STATES: Mapping[tuple[LoadBalancerState, LoadBalancerEvent], LoadBalancerState] = {
     (LoadBalancerState.PROVISIONING, LoadBalancerEvent.PROVISIONED): LoadBalancerState.ACTIVE,
+}
+
+ENDPOINT_STATES: Mapping[tuple[EndpointState, EndpointEvent], EndpointState] = {
+    (EndpointState.PENDING_ACCEPTANCE, EndpointEvent.ACCEPTED): EndpointState.PENDING,
+    (EndpointState.PENDING_ACCEPTANCE, EndpointEvent.REJECTED): EndpointState.REJECTED,
+    (EndpointState.PENDING, EndpointEvent.CREATED): EndpointState.AVAILABLE,
+    (EndpointState.PENDING, EndpointEvent.REJECTED): EndpointState.REJECTED,
+    (EndpointState.AVAILABLE, EndpointEvent.REJECTED): EndpointState.REJECTED,
+    (EndpointState.REJECTED, EndpointEvent.ACCEPTED): EndpointState.PENDING,
 }
 
 TARGET_STATES: Mapping[tuple[TargetState, TargetEvent], TargetState] = {

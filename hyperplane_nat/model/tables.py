@@ -56,6 +56,7 @@ from hyperplane_nat.model.gateway_entities import (
     NatGateway,
     RouteTable,
 )
+from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 
 Key = str | int
@@ -75,6 +76,8 @@ NETWORK_KINDS = frozenset(
         "load_balancer",
         "listener",
         "health_checker",
+        "endpoint_service",
+        "vpc_endpoint",
     }
 )
 """What `network_revision` counts the changes of, besides interfaces."""
@@ -83,6 +86,7 @@ _TIMED = (
     "nat_gateway",
     "target_group",
     "load_balancer",
+    "vpc_endpoint",
     "function",
     "interface",
     "environment",
@@ -118,6 +122,8 @@ class Tables:
         self.load_balancers = cast("dict[str, LoadBalancer]", self._rows["load_balancer"])
         self.listeners = cast("dict[str, Listener]", self._rows["listener"])
         self.health_checkers = cast("dict[str, HealthChecker]", self._rows["health_checker"])
+        self.endpoint_services = cast("dict[str, EndpointService]", self._rows["endpoint_service"])
+        self.endpoints = cast("dict[str, VpcEndpoint]", self._rows["vpc_endpoint"])
         self.functions = cast("dict[str, Function]", self._rows["function"])
         self.interfaces = cast("dict[str, NetworkInterface]", self._rows["interface"])
         self.environments = cast("dict[int, ExecutionEnvironment]", self._rows["environment"])

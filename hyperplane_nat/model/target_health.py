@@ -5,7 +5,7 @@ Theory of operation
 -------------------
 What is kept of a target is what checks and deregistration make of it. The rest follows from other
 things: it is `unused` while no load balancer forwards to its group, when its availability zone has
-no node, and when its address has become one of a load balancer's.
+no node, and when its address has become one of a load balancer's or an endpoint's.
 
 A node uses targets of its own zone, or all with cross-zone load balancing, which the group says or
 else its load balancer. Of these it uses the healthy ones; with fewer of them than the group's
@@ -44,7 +44,7 @@ DESCRIPTIONS = {
     "Target.Timeout": "Request timed out",
     "Target.FailedHealthChecks": "Health checks failed",
     "Target.DeregistrationInProgress": "Target deregistration is in progress",
-    "Target.IpUnusable": "The target IP address is used by a load balancer",
+    "Target.IpUnusable": "The target IP address is used by a load balancer or an endpoint",
 }
 
 
@@ -84,7 +84,7 @@ class Surroundings:
     subnets: tuple[tuple[int, int, str], ...]
     """First and last address as numbers, and the availability zone."""
     taken: frozenset[IPv4Address]
-    """Addresses of load balancers."""
+    """Addresses of load balancers and endpoints."""
 
     @classmethod
     def of(cls, tables: Tables, vpc_id: str) -> Self:
@@ -102,7 +102,7 @@ class Surroundings:
             frozenset(
                 address
                 for interface in tables.in_vpc(vpc_id)
-                if interface.kind is InterfaceKind.LOAD_BALANCER
+                if interface.kind in (InterfaceKind.LOAD_BALANCER, InterfaceKind.VPC_ENDPOINT)
                 for address in interface.addresses
             ),
         )

@@ -17,6 +17,7 @@ from itertools import pairwise
 from hyperplane_nat.model.balancer_checks import check_balancing
 from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.private_link_checks import check_private_link
 from hyperplane_nat.model.resources import (
     DEFAULT_ACCOUNT,
     DEFAULT_ACCOUNT_ID,
@@ -182,6 +183,7 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
     check_services(vpc)
     check_routes(vpc, settings)
     check_balancing(vpc, settings)
+    check_private_link(vpc)
 
 
 def check_subnets(vpc: VpcResource) -> None:

@@ -21,6 +21,7 @@ from hyperplane_nat.model.entities import (
 from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import WantedResolver, resolver_addresses, resolver_of
+from hyperplane_nat.model.private_link_wanted import WantedEndpoint, endpoints_of
 from hyperplane_nat.model.security_group import ALLOW_ALL, Compiler, HostPolicy, Policy
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
@@ -184,6 +185,7 @@ class Wanted:
     route_tables: tuple[WantedRouteTable, ...] = ()
     nat_gateways: tuple[WantedNatGateway, ...] = ()
     load_balancer_nodes: tuple[WantedNode, ...] = ()
+    endpoints: tuple[WantedEndpoint, ...] = ()
     given_back: frozenset[int] = frozenset()
     """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
@@ -223,6 +225,7 @@ def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
             if gateway.serves
         ),
         load_balancer_nodes=nodes,
+        endpoints=endpoints_of(tables, compiler),
         given_back=frozenset(
             retired.number for retired in tables.retired_hosts.values() if retired.attached
         ),

@@ -33,6 +33,8 @@ COMMANDS = [
     "nat-gateways",
     "load-balancers",
     "target-health",
+    "endpoint-services",
+    "endpoints",
     "functions",
     "update-function-code",
     "publish-version",

@@ -37,7 +37,7 @@ def test_environments_are_taken_in_the_same_order() -> None:
     ("document", "words"),
     [
         ({}, "unknown schema None"),
-        ({"schema": 5, "entities": {}}, "schema 5, this program knows 4"),
+        ({"schema": 6, "entities": {}}, "schema 6, this program knows 5"),
         ({"schema": "1", "entities": {}}, "unknown schema '1'"),
         ({"schema": 1}, "damaged"),
         ({"schema": 1, "entities": []}, "damaged"),

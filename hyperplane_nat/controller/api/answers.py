@@ -226,10 +226,11 @@ class InterfaceRow(BaseModel):
         "internet-gateway",
         "nat-gateway",
         "load-balancer",
+        "vpc-endpoint",
     ] = Field(
         description="`router`: that of a VPC's hosts, in no subnet; it leads to the VPC's router. "
         "`internet-gateway`: that of a VPC, in the internet. `nat-gateway` and "
-        "`load-balancer`, a node of one: they have no link."
+        "`load-balancer`, a node of one, and `vpc-endpoint`: they have no link."
     )
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")
     description: str
@@ -387,6 +388,7 @@ class EventRow(BaseModel):
         "interface-removed",
         "nat-gateway",
         "load-balancer",
+        "endpoint",
         "target-health",
         "flow-cache-off",
         "flow-cache-restored",

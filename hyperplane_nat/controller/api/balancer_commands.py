@@ -185,7 +185,8 @@ class ModifyTargetGroup(CommandRequest):
     register_targets: list[TargetRequest] = Field(default_factory=list)
 
 
-def _nodes(asked: list[NodeRequest]) -> list[NodeResource]:
+def nodes_of(asked: list[NodeRequest]) -> list[NodeResource]:
+    """What they mean to the model."""
     return [
         NodeResource(each.subnet, None if each.address is None else IPv4Address(each.address))
         for each in asked
@@ -198,7 +199,7 @@ def _create_load_balancer(commands: Commands, _name: str, asked: CreateLoadBalan
     return commands.create_load_balancer(
         asked.vpc,
         asked.name,
-        _nodes(asked.nodes),
+        nodes_of(asked.nodes),
         security_groups=asked.security_groups,
         cross_zone=asked.cross_zone,
         secondary_addresses=asked.secondary_addresses,
@@ -208,7 +209,7 @@ def _create_load_balancer(commands: Commands, _name: str, asked: CreateLoadBalan
 def _modify_load_balancer(commands: Commands, name: str, asked: ModifyLoadBalancer) -> Resource:
     return commands.modify_load_balancer(
         name,
-        nodes=None if asked.nodes is None else _nodes(asked.nodes),
+        nodes=None if asked.nodes is None else nodes_of(asked.nodes),
         security_groups=asked.security_groups,
         cross_zone=asked.cross_zone,
         secondary_addresses=asked.secondary_addresses,

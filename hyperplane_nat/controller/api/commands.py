@@ -34,7 +34,7 @@ from hyperplane_nat.config.values import (
     Port,
     PublicAddress,
 )
-from hyperplane_nat.controller.api import descriptions
+from hyperplane_nat.controller.api import descriptions, private_link_commands
 from hyperplane_nat.controller.api.balancer_commands import BALANCER_COMMANDS, BALANCER_LISTS
 from hyperplane_nat.controller.api.command import (
     Command,
@@ -550,6 +550,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     delete_command("/v1/aliases", "an alias, FUNCTION:ALIAS", _delete_alias),
     *GATEWAY_COMMANDS,
     *BALANCER_COMMANDS,
+    *private_link_commands.COMMANDS,
 )
 
 LISTS = (
@@ -584,6 +585,7 @@ LISTS = (
     ),
     *GATEWAY_LISTS,
     *BALANCER_LISTS,
+    *private_link_commands.LISTS,
 )
 
 

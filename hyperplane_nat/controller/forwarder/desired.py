@@ -4,10 +4,10 @@
 Theory of operation
 -------------------
 There is one form, of everything and of the parts that change. Interfaces, slots, hosts, route
-tables, NAT gateways and nodes of load balancers are written by the functions here, whether a
-forwarder begins, is met by a new controller, or is told of one cold start. Their numbers in the
-state map are the region's, so that an adopted or restarted forwarder finds its flows under the same
-ones.
+tables, NAT gateways, nodes of load balancers and endpoints are written by the functions here,
+whether a forwarder begins, is met by a new controller, or is told of one cold start. Their numbers
+in the state map are the region's, so that an adopted or restarted forwarder finds its flows under
+the same ones.
 
 What a route or a public address leads to may be gone by then, or not be there yet: the forwarder
 looks for it when a packet comes.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import asdict
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -25,6 +26,7 @@ from hyperplane_nat.config.nat import behaviour, timeouts_ms
 from hyperplane_nat.config.sections import INTERFACE_MTU
 from hyperplane_nat.model.balancer_wanted import WantedEnd, WantedNode
 from hyperplane_nat.model.names import LINK_LOCAL
+from hyperplane_nat.model.private_link_wanted import WantedEndpoint
 from hyperplane_nat.model.wanted import (
     WantedHost,
     WantedInterface,
@@ -166,6 +168,26 @@ def load_balancer_node(wanted: WantedNode, time_scale: float) -> Item:
             }
             for each in wanted.listeners
         ],
+    }
+
+
+def endpoint(wanted: WantedEndpoint) -> Item:
+    """An endpoint's address, which has no link."""
+    policies = {"ingress": wanted.ingress, "admission": wanted.admission}
+    return {
+        "number": wanted.number,
+        "name": wanted.name,
+        "endpoint_id": wanted.endpoint_id,
+        "address": wanted.address,
+        "vpc": wanted.vpc_number,
+        "interface": wanted.interface,
+        "mtu": INTERFACE_MTU,
+        **_given(node=wanted.node),
+        **{
+            name: [asdict(rule) for rule in rules]
+            for name, rules in policies.items()
+            if rules is not None
+        },
     }
 
 

@@ -188,6 +188,8 @@ def reached(wanted: Wanted) -> dict[tuple[str, str], set[str]]:
     for node in wanted.load_balancer_nodes:
         addresses = {node.address, *(address for _, address in node.secondary)}
         result.setdefault((node.vpc, node.link), set()).update(addresses)
+    for endpoint in wanted.endpoints:
+        result.setdefault((endpoint.vpc, endpoint.link), set()).add(endpoint.address)
     for each in wanted.interfaces:
         if each.gateway_of is not None:
             public = {address for _, address in each.secondary}

@@ -181,7 +181,7 @@ class Network:
             number = numbers.get(wanted.environments.get(slot.number, ""))
             slots.append(self._slot(slot, number if number in self._told else None))
         hosts = self._hosts.everything(wanted)
-        ways = self._ways_out.everything(wanted)
+        ways = self._ways_out.everything(wanted, self._told)
         return desired.everything(self._config, interfaces, slots, hosts, **ways)
 
     def _items(self, interfaces: Iterable[WantedInterface]) -> list[dict[str, Any]]:
@@ -365,17 +365,18 @@ class Network:
             if self._told.get(item["number"]) != item
         ]
         hosts = self._hosts.changed(wanted)
+        standing = self._told.keys() | {item["number"] for item in changed}
         changes: dict[str, list[Any]] = {
             "interfaces": changed,
             "hosts": hosts,
-            **self._ways_out.changes(wanted),
+            **self._ways_out.changes(wanted, standing),
         }
         # Each may name the others: one message, so that none is without what it names.
         if any(changes.values()):
             await self._update(**{name: items for name, items in changes.items() if items})
             self._told |= {item["number"]: item for item in changed}
             self._hosts.told(hosts)
-            self._ways_out.told(wanted)
+            self._ways_out.told(wanted, standing)
         drained = []
         for node, end in self._ways_out.to_end(wanted):
             await self._forwarder.call("end_flows", desired.end_flows(node, end))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Route tables, NAT gateways and nodes of load balancers: they are in the forwarder alone, nothing
-stands for them.
+"""Route tables, NAT gateways, nodes of load balancers and endpoints: they are in the forwarder
+alone, nothing stands for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from hyperplane_nat.controller.forwarder import desired
@@ -24,23 +24,29 @@ class WaysOut:
         self._told: dict[str, _Items] = {}
         self._ended: set[tuple[int, WantedEnd]] = set()
 
-    def everything(self, wanted: Wanted) -> dict[str, list[dict[str, Any]]]:
-        """For a forwarder that begins."""
-        self.told(wanted)
+    def everything(
+        self, wanted: Wanted, standing: Container[int] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """For a forwarder that begins. `standing` are the interfaces that it knows, None: all of
+        them; what is behind another one is told later.
+        """
+        self.told(wanted, standing)
         return {kind: list(items.values()) for kind, items in self._told.items()}
 
-    def changes(self, wanted: Wanted) -> dict[str, list[Any]]:
+    def changes(
+        self, wanted: Wanted, standing: Container[int] | None = None
+    ) -> dict[str, list[Any]]:
         """What the forwarder was told otherwise, not at all, or is to know no more."""
         changes: dict[str, list[Any]] = {}
-        for kind, items in self._items(wanted).items():
+        for kind, items in self._items(wanted, standing).items():
             told = self._told.get(kind, {})
             changes[kind] = [item for number, item in items.items() if told.get(number) != item]
             changes[f"remove_{kind}"] = sorted(told.keys() - items)
         return changes
 
-    def told(self, wanted: Wanted) -> None:
+    def told(self, wanted: Wanted, standing: Container[int] | None = None) -> None:
         """The forwarder knows this, and nothing else."""
-        self._told = self._items(wanted)
+        self._told = self._items(wanted, standing)
 
     @property
     def numbers(self) -> set[int]:
@@ -48,7 +54,7 @@ class WaysOut:
         told = self._told
         return {
             number
-            for kind in ("nat_gateways", "load_balancer_nodes")
+            for kind in ("nat_gateways", "load_balancer_nodes", "endpoints")
             for number in numbers_of(told.get(kind, {}).values())
         }
 
@@ -64,7 +70,20 @@ class WaysOut:
         """They were."""
         self._ended.add((node, end))
 
-    def _items(self, wanted: Wanted) -> dict[str, _Items]:
+    def _items(self, wanted: Wanted, standing: Container[int] | None) -> dict[str, _Items]:
+        every = self._all_items(wanted)
+        if standing is None:
+            return every
+        return {
+            kind: {
+                number: item
+                for number, item in items.items()
+                if "interface" not in item or item["interface"] in standing
+            }
+            for kind, items in every.items()
+        }
+
+    def _all_items(self, wanted: Wanted) -> dict[str, _Items]:
         return {
             "route_tables": {
                 each.number: desired.route_table(each) for each in wanted.route_tables
@@ -76,9 +95,12 @@ class WaysOut:
                 each.number: desired.load_balancer_node(each, self._time_scale)
                 for each in wanted.load_balancer_nodes
             },
+            "endpoints": {each.number: desired.endpoint(each) for each in wanted.endpoints},
         }
 
 
 def numbers_of(items: Iterable[Mapping[str, Any]]) -> set[int]:
-    """The numbers of all addresses of interfaces or NAT gateways, as the forwarder is told them."""
-    return {each["number"] for item in items for each in (item, *item["secondary"])}
+    """The numbers of all addresses of interfaces and what has no link, as the forwarder is told
+    them.
+    """
+    return {each["number"] for item in items for each in (item, *item.get("secondary", ()))}

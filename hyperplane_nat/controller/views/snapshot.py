@@ -18,6 +18,7 @@ from hyperplane_nat.controller.views.balancing import node_figures, target_count
 from hyperplane_nat.controller.views.interface_metrics import InterfaceMetrics
 from hyperplane_nat.controller.views.lab import MapReader
 from hyperplane_nat.controller.views.port_usage import PortNames
+from hyperplane_nat.controller.views.private_link import endpoint_figures
 from hyperplane_nat.engine.readers.flow_record_ring import read_figures
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def snapshot(
         hosts=views.host_figures(functions.region, state_map),
         targets=target_counts(functions.region),
         nodes=node_figures(functions.region, state_map),
+        endpoints=endpoint_figures(functions.region, state_map),
         services=running.services.states(),
         interfaces=figures.figures(),
         remote_errors=figures.remote_errors(),

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wanted endpoint services and endpoints: see `resources`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyperplane_nat.model.balancer_resources import NodeResource
+
+ANYBODY = "*"
+"""The principal that is every account."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointServiceResource:
+    """An endpoint service of a load balancer of its VPC."""
+
+    name: str
+    load_balancer: str
+    acceptance_required: bool = True
+    principals: tuple[str, ...] = ()
+    """Accounts by name or id."""
+    private_dns_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointResource:
+    """An interface endpoint of a VPC."""
+
+    name: str
+    service: str
+    """VPC/name, or the name that AWS gives it."""
+    nodes: tuple[NodeResource, ...]
+    security_groups: tuple[str, ...] = ()
+    private_dns: bool = False
