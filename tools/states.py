@@ -21,6 +21,7 @@ from hyperplane_nat.engine.flows.neighbour_states import TRANSITIONS as NEIGHBOU
 from hyperplane_nat.engine.flows.tcp_states import TIMER_OF_STATE, arrows
 from hyperplane_nat.engine.state.constants import FragmentState, NeighbourState, Peer, State
 from hyperplane_nat.model.states import (
+    ENDPOINT_STATES,
     ENVIRONMENT_STATES,
     FUNCTION_STATES,
     INTERFACE_STATES,
@@ -179,6 +180,11 @@ def machines() -> list[Machine]:
             "`TargetHealthStateEnum` of the Elastic Load Balancing API, but for `unused`, which\n"
             "follows from other things, and `unavailable`, as checks cannot be turned off.",
             TARGET_STATES,
+        ),
+        lifecycle(
+            "An endpoint",
+            "`State` of the EC2 API, whose others do not occur; what is deleted is gone at once.",
+            ENDPOINT_STATES,
         ),
         lifecycle("An execution environment", "For one invocation at a time.", ENVIRONMENT_STATES),
     ]

@@ -133,6 +133,8 @@ def scene() -> Iterator[Scene]:
     it.close()
 
 
+@pytest.mark.requirement("PL-source", profile="both")
+@pytest.mark.requirement("PL-overlap", profile="both")
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("preserve", [True, False])
 def test_there_and_back(client: str, preserve: bool) -> None:
@@ -176,6 +178,7 @@ def test_flows_outlive_the_forwarder(client: str) -> None:
     scene.close()
 
 
+@pytest.mark.requirement("PL-protocols", profile="both")
 def test_datagrams(scene: Scene) -> None:
     place, address = CLIENTS["host"]
     out = scene.udp(place, (address, 5000), (NODE, 53), b"?")
@@ -187,6 +190,7 @@ def test_datagrams(scene: Scene) -> None:
     assert scene.counted(ENDPOINT)["new_flows_udp"] == 1
 
 
+@pytest.mark.requirement("PL-before-acceptance", profile="both")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_what_leads_nowhere_drops_in_silence(scene: Scene, client: str) -> None:
     scene.leads_to = None
@@ -224,6 +228,8 @@ def test_a_stray_segment_is_answered(scene: Scene) -> None:
     assert (out.side, out.port) == (Side.HOST, 3)
 
 
+@pytest.mark.requirement("PL-groups", profile="both")
+@pytest.mark.requirement("NLB-privatelink", profile="both")
 @pytest.mark.parametrize("which", ["own", "admission"])
 def test_security_groups_are_asked_for_the_client(scene: Scene, which: str) -> None:
     admitted = {"host": f"{FIRST}/32", "environment": f"{LAMBDA}/32", "router": f"{NEIGHBOUR}/32"}
@@ -256,6 +262,7 @@ def test_a_target_admits_the_node(scene: Scene) -> None:
     assert out.reason is DropReason.SECURITY_GROUP_INGRESS
 
 
+@pytest.mark.requirement("PL-mtu", profile="both")
 def test_what_is_too_large_is_dropped_and_nobody_told() -> None:
     scene = Scene(listener(WEB))
     scene.opens("host")
@@ -274,6 +281,7 @@ def test_what_is_too_large_is_dropped_and_nobody_told() -> None:
     scene.close()
 
 
+@pytest.mark.requirement("PL-mtu", profile="both")
 def test_the_largest_segment_is_lowered() -> None:
     scene = Scene(listener(WEB))
     place, address = CLIENTS["host"]
@@ -284,6 +292,7 @@ def test_the_largest_segment_is_lowered() -> None:
     scene.close()
 
 
+@pytest.mark.requirement("PL-idle", profile="both")
 def test_an_idle_connection_is_reset_on_both_sides(scene: Scene) -> None:
     source = scene.opens("host")
     scene.now += 350_001
@@ -329,6 +338,14 @@ def test_an_endpoint_in_the_vpc_of_its_service(scene: Scene) -> None:
     # Even for a target that is its own client.
     out = scene.tcp((HOST, 0), (FIRST, 5000), ("10.0.1.30", 80), SYN, (1, 0))
     assert (out.side, out.port, ends(out)[0][0]) == (Side.HOST, 0, NODE)
+
+
+@pytest.mark.requirement("PL-direction", profile="both")
+def test_the_service_opens_nothing_back(scene: Scene) -> None:
+    for source, to in ((WEB, (NODE, 5000)), (WEB, (NEIGHBOUR, 5000))):
+        assert scene.tcp((HOST, 0), source, to, SYN).port != 3
+    source = scene.opens("host")
+    assert scene.target_sends((FIRST, 8081), source, SYN).action is not Action.FORWARD
 
 
 def test_pings_are_not_answered_and_errors_find_their_flow(scene: Scene) -> None:

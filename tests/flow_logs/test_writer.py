@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writer over a real engine: intervals, what is told of them, and what is lost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.flow_logs.records import Record, read
 from tests.flow_logs.test_places import HOST as HOST_ROW
 from tests.flow_logs.test_places import STATIC, WHERE
 from tests.reference import Policy, Ports, Timeouts, packet
+from tests.reference.settings import Listener
 
 SETUP = scenario.Setup(
     flows_max=64,
@@ -45,8 +47,12 @@ FIRST, SECOND = (address for address, _ in scenario.HOSTS[:2])
 class Bench:
     """An engine, a writer and one clock for both, in ms from `EPOCH`."""
 
-    def __init__(self, directory: Path, setup: scenario.Setup = SETUP) -> None:
+    def __init__(
+        self, directory: Path, setup: scenario.Setup = SETUP, further: Sequence[Any] = ()
+    ) -> None:
+        """`further` are rows of interfaces besides."""
         self.now = 0
+        self.interfaces = [*ROWS, *further]
         self.target = EngineTarget(setup)
         self.engine = self.target.engine
         self.ring = FlowRecordRing.create(directory / "records", capacity=16, places_max=16)
@@ -56,7 +62,11 @@ class Bench:
 
     def started(self) -> FlowLogWriter:
         def get(path: str) -> Any:
-            answers = {"/v1/interfaces": ROWS, "/v1/hosts": HOST_ROWS, "/v1/load-balancers": []}
+            answers = {
+                "/v1/interfaces": self.interfaces,
+                "/v1/hosts": HOST_ROWS,
+                "/v1/load-balancers": [],
+            }
             return answers[path]
 
         form = LineFormat()
@@ -212,6 +222,23 @@ def test_a_flow_between_hosts_is_told_at_both(bench: Bench) -> None:
     assert [record["log-status"] for record in bench.records()] == ["NODATA"]
     bench.at(2 * MINUTE)
     assert bench.records("eni-h1")[-1]["log-status"] == "NODATA"
+
+
+@pytest.mark.requirement("PL-flow-logs", profile="both")
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_flow_by_an_endpoint_is_told_there_too(tmp_path: Path, ended: bool) -> None:
+    target = (IPv4Address(scenario.HOSTS[0][0]), 7)
+    heard = Listener(packet.UDP, 80, 1000, sticky=False, preserves=True, targets=(target,))
+    row = {"number": scenario.ENDPOINT_NUMBER, "name": "eni-e", "kind": "vpc-endpoint"}
+    setup = replace(SETUP, balancer=(heard,), endpoint=True)
+    bench = Bench(tmp_path, setup, [STATIC | row | WHERE])
+    source, to = scenario.HOSTS[2][0], scenario.NODES[scenario.NODE_NUMBER]
+    bench.host_sends(2, to, (5000, 80))
+    if ended:
+        bench.engine.expire(10_000)
+    bench.at(MINUTE)
+    assert bench.rows("eni-e") == [f"{source}:5000 {to}:80 1 ACCEPT"]
+    bench.close()
 
 
 @pytest.mark.parametrize("ended", [False, True])

@@ -36,7 +36,7 @@ INDEXES = (
 )
 
 
-STANDING = ("static", "internet-gateway", "nat-gateway", "load-balancer")
+STANDING = ("static", "internet-gateway", "nat-gateway", "load-balancer", "vpc-endpoint")
 """Kinds of interfaces that do not go when nobody uses them."""
 
 
@@ -101,8 +101,9 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
     for item in tables.interfaces.values():
         if item.kind == "router":
             led = any(host.vpc_id == item.vpc_id for host in tables.hosts.values())
+            led = led or any(each.vpc_id == item.vpc_id for each in tables.endpoints.values())
             if not (led or item.vpc_id in tables.health_checkers):
-                wrong.append(f"{item.id} leads no host to its router")
+                wrong.append(f"{item.id} leads nobody to its router")
             continue
         subnet = tables.subnets[item.subnet_id]
         offset = int(item.address) - int(subnet.cidr.network_address)
@@ -134,6 +135,15 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
             )
             if (node.address, node.subnet_id) != (item.address, item.subnet_id):
                 wrong.append(f"{item.id} is not where its node is")
+        if item.kind == "vpc-endpoint":
+            (place,) = (
+                place
+                for each in tables.endpoints.values()
+                for place in each.nodes
+                if place.interface_id == item.id
+            )
+            if (place.address, place.subnet_id) != (item.address, item.subnet_id):
+                wrong.append(f"{item.id} is not where its endpoint is")
         used = references(region, item)
         if used != region.references(item.id):
             wrong.append(f"{item.id} is used {used} times, not {region.references(item.id)}")

@@ -34,7 +34,7 @@ from hyperplane_nat.config.values import (
     Port,
     PublicAddress,
 )
-from hyperplane_nat.controller.api import descriptions
+from hyperplane_nat.controller.api import descriptions, private_link_commands
 from hyperplane_nat.controller.api.balancer_commands import BALANCER_COMMANDS, BALANCER_LISTS
 from hyperplane_nat.controller.api.command import (
     Command,
@@ -44,10 +44,6 @@ from hyperplane_nat.controller.api.command import (
     delete_command,
 )
 from hyperplane_nat.controller.api.gateway_commands import GATEWAY_COMMANDS, GATEWAY_LISTS
-from hyperplane_nat.controller.api.private_link_commands import (
-    PRIVATE_LINK_COMMANDS,
-    PRIVATE_LINK_LISTS,
-)
 from hyperplane_nat.controller.api.requests import Base64
 from hyperplane_nat.controller.resources import rule_of
 from hyperplane_nat.model import description
@@ -559,7 +555,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     delete_command("/v1/aliases", "an alias, FUNCTION:ALIAS", _delete_alias),
     *GATEWAY_COMMANDS,
     *BALANCER_COMMANDS,
-    *PRIVATE_LINK_COMMANDS,
+    *private_link_commands.COMMANDS,
 )
 
 LISTS = (
@@ -594,7 +590,7 @@ LISTS = (
     ),
     *GATEWAY_LISTS,
     *BALANCER_LISTS,
-    *PRIVATE_LINK_LISTS,
+    *private_link_commands.LISTS,
 )
 
 

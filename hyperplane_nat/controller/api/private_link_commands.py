@@ -114,7 +114,7 @@ def _modify_endpoint(commands: Commands, name: str, asked: ModifyEndpoint) -> Re
     )
 
 
-PRIVATE_LINK_COMMANDS: tuple[Command[Any], ...] = (
+COMMANDS: tuple[Command[Any], ...] = (
     Command(
         "post",
         "/v1/endpoint-services",
@@ -153,7 +153,7 @@ PRIVATE_LINK_COMMANDS: tuple[Command[Any], ...] = (
     delete_command("/v1/endpoints", "an endpoint", Commands.delete_endpoint),
 )
 
-PRIVATE_LINK_LISTS = (
+LISTS = (
     Listing(
         "/v1/endpoint-services",
         "Endpoint services and their connections",

@@ -108,6 +108,15 @@ cdef inline object host_place(uint16_t attachment, uint32_t slots_max, uint32_t 
     return attachment - slots_max if attachment >= first_host else None
 
 
+cdef inline object responder_place(
+    const FlowRecord* record, uint32_t slots_max, uint32_t first_host
+):
+    """The place of a host, or of an endpoint."""
+    if record.reason == 0 and record.flags:
+        return record.responder - slots_max
+    return host_place(record.responder, slots_max, first_host)
+
+
 cdef object delta_of(
     const FlowRecord* record, const Seen* seen, bint known, uint32_t slots_max, uint32_t first_host
 ):
@@ -132,7 +141,7 @@ cdef object delta_of(
     if is_host_s(record, slots_max):
         return HostDelta(
             host_place(record.originator, slots_max, first_host),
-            host_place(record.responder, slots_max, first_host),
+            responder_place(record, slots_max, first_host),
             record.protocol,
             record.inside_address,
             swap16(record.inside_port),

@@ -180,7 +180,7 @@ cdef struct FlowRecord:
     uint16_t originator
     uint16_t responder
     uint8_t reason
-    # Of a TCP segment that was refused.
+    # Of a TCP segment that was refused; of a flow whether its responder is an endpoint.
     uint8_t flags
     uint64_t created
     uint64_t last_seen

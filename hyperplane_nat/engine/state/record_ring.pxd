@@ -90,6 +90,7 @@ cdef inline void record_fill(
         record.remote_address = entry.translated_address
         record.remote_port = entry.translated_port
     record.reason = 0
+    record.flags = is_balanced(entry, extension) and extension.endpoint == record.responder
     record.last_seen = now - age_of(entry, now)
     for side in range(2):
         record.packets[side] = entry.packets[side]

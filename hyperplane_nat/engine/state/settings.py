@@ -360,8 +360,8 @@ class FlowDelta(NamedTuple):
 class HostDelta(NamedTuple):
     """The same of a flow of a host; what is out is its originator's, addresses are those it sees.
 
-    The ends are places: a host's number behind those of the interfaces, None for the VPC's router
-    and for whoever is in the internet.
+    The ends are places: a host's number behind those of the interfaces, an endpoint's own, None for
+    the VPC's router and for whoever is in the internet.
     Of a packet refused they are who sent it and who was to have it.
     """
 
