@@ -55,7 +55,7 @@ def sender(gateway: Ends, number: int, *, address: str, frame_bytes: int) -> job
 
 
 def ready(
-    gateway: Gateway,
+    gateway: Ends,
     stack: contextlib.ExitStack,
     senders: Sequence[jobs.UdpSend | jobs.FrameSend],
 ) -> list[Worker]:
@@ -64,7 +64,7 @@ def ready(
         return [stack.enter_context(Worker(job)) for job in senders]
 
 
-def sent_of(session: Session, gateway: Gateway, workers: Sequence[Worker]) -> float:
+def sent_of(session: Session, gateway: Ends, workers: Sequence[Worker]) -> float:
     """What senders have sent, per second, once they are stopped."""
     results = [worker.stop() for worker in workers]
     if unanswered := sum(each.get("unanswered", 0) for each in results):

@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from hyperplane_nat.config.checks import places, repeated, shared_ports, unknown
-from hyperplane_nat.config.resources import INTERNET, Function, Vpc
+from hyperplane_nat.config.functions import Function
+from hyperplane_nat.config.resources import INTERNET, Vpc
 from hyperplane_nat.config.values import FieldError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from hyperplane_nat.config.dns import Dns
 from hyperplane_nat.config.flow_logs import FlowLogs
+from hyperplane_nat.config.functions import Function
 from hyperplane_nat.config.nat import Flows, Nat, Ports, Timeouts, with_profile
 from hyperplane_nat.config.resources import (
     POOL_SIZE,
     Account,
-    Function,
     InternetHost,
     Lifecycle,
     Pool,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from hyperplane_nat.config.functions import Function
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.network_acls import AclRule, NetworkAcl
 from hyperplane_nat.config.resources import (
-    Function,
     Host,
     InternetHost,
     Rule,

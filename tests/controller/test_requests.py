@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hyperplane_nat.controller.api.commands import CreateFunction
+from hyperplane_nat.controller.api.function_commands import CreateFunction
 from hyperplane_nat.controller.api.requests import (
     FlowQuery,
     InvocationRequest,

@@ -54,7 +54,7 @@ def code_of(scene: Scene, command: str, *arguments: Any, **options: Any) -> str:
 
 def names(scene: Scene, vpc: str = "bank") -> dict[str, tuple[str, ...]]:
     (found,) = (each for each in scene.region.tables.vpcs.values() if each.name == vpc)
-    resolver = resolver_of(scene.region.tables, found, "us-east-1")
+    resolver = resolver_of(scene.region.tables, found, "us-east-1", ())
     assert resolver is not None
     return dict(resolver.balanced)
 

@@ -15,7 +15,8 @@ from tests.reference import (
     tombstones,
     tracker,
 )
-from tests.reference.balancers import BalancedFlow, BalancerRules, End, idle_of
+from tests.reference.balanced_flow import BalancedFlow, End, idle_of
+from tests.reference.balancers import BalancerRules
 from tests.reference.errors import DroppedError as _DroppedError
 from tests.reference.errors import IllegalChoiceError, RefusedError
 from tests.reference.flow import (

@@ -22,7 +22,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from hyperplane_nat.controller.api.command import Command, Listing
-from hyperplane_nat.controller.api.commands import COMMANDS, LISTS, CodeRequest, request_of
+from hyperplane_nat.controller.api.commands import COMMANDS, LISTS, request_of
+from hyperplane_nat.controller.api.function_commands import CodeRequest
 from hyperplane_nat.controller.api.refusals import BODY_LIMITS, WHAT_THERE_IS, Handler, refusing
 from hyperplane_nat.controller.api.requests import (
     BODY_BYTES_MAX,

@@ -107,7 +107,9 @@ cdef inline VpcAcls* vpc_acls_from(uint32_t number, list subnets, list exempt) e
 
 
 cdef inline int network_acls_set(Nat* nat, uint32_t number, subnets, exempt) except -1:
-    """Have these of a VPC from the next packet on; without any everything passes there."""
+    """Have these of a VPC from the next packet on: of subnets whose ACL may refuse something, and prefixes
+    of which no ACL is asked; without any everything passes there.
+    """
     cdef VpcAcls* made = NULL
     cdef VpcAcls** place
     cdef VpcAcls* former

@@ -218,9 +218,7 @@ cdef class Engine:
         """
         cdef uint16_t place = self._interface(number)
         cdef Listeners* known = listeners_from(number, list(listeners))
-        cdef Attachment record = node_attachment(
-            number, address, vpc, self._interface(interface), mtu
-        )
+        cdef Attachment record = node_attachment(number, address, vpc, self._interface(interface), mtu)
         record.primary = place if primary is None else self._interface(primary)
         record.policy = NULL if policy is None else &policy.record
         record.listeners = self.nat.attachments[place].listeners
@@ -240,10 +238,9 @@ cdef class Engine:
     ):
         """Make or change an address of an endpoint; ValueError when the number has another's flows.
 
-        It leads to `node`, the first address of a load balancer's node in any VPC; None: nowhere.
-        `interface` is the one by whose link the router of its VPC is reached.
-        Besides its own `policy` that of the load balancer about clients of endpoints, `admission`, is
-        asked; both are for new flows only.
+        `interface` is the one by whose link the router of its VPC is reached.  It leads to `node`, the
+        first address of a load balancer's node in any VPC, whose `admission` is asked besides its own
+        `policy`, for new flows only; None: nowhere.
         """
         cdef uint16_t place = self._interface(number)
         cdef Attachment record = endpoint_attachment(
@@ -289,10 +286,7 @@ cdef class Engine:
     def admits_interface(self, uint32_t number, address, role=0, host=None, nat_gateway=None):
         """Whether no flow of an interface that has another address, or is another, has this number."""
         return admits_address(
-            self.nat,
-            self._interface(number),
-            address_number(address),
-            role,
+            self.nat, self._interface(number), address_number(address), role,
             served_by(self.nat, host, nat_gateway),
         )
 
@@ -308,11 +302,7 @@ cdef class Engine:
         route_table_set(self.nat, number, known)
 
     def set_network_acls(self, uint32_t vpc, subnets, exempt=()):
-        """Have the subnets of a VPC with their network ACLs, for every packet from now on.
-
-        Only those whose ACL may refuse something; without any nothing is refused there.  `exempt` are
-        prefixes of which no ACL is asked.  ValueError for what cannot be.
-        """
+        """Have the subnets of a VPC with their network ACLs, for every packet from now on."""
         network_acls_set(self.nat, vpc, subnets, exempt)
 
     def remove_interface(self, uint32_t number):
