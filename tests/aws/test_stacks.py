@@ -537,6 +537,7 @@ def test_a_protected_stack_is_not_deleted(stacks: Stacks) -> None:
     assert stacks.delete(made)["StackStatus"] == "DELETE_COMPLETE"
 
 
+@pytest.mark.races
 def test_a_controller_that_is_away_meanwhile_is_waited_for() -> None:
     with tempfile.TemporaryDirectory(prefix="hp", dir="/dev/shm") as name:
         directory, region = Path(name), RegionLab()
