@@ -6,8 +6,8 @@ Theory of operation
 Things are named, never numbered; a name is looked up where AWS would look it up: a security group
 in its VPC, a function (`config.functions`) in the lab. A subnet's name is unique in the lab, so a
 function's subnets tell its VPC. What a section can tell by itself is checked here, references
-between sections in `config.resource_checks` and `config.routing_checks`. Quotas and free addresses depend on what
-already stands: they are the model's to judge, and so are not looked at here.
+between sections in `config.resource_checks` and `config.routing_checks`. Quotas and free addresses
+depend on what already stands: they are the model's to judge, and so are not looked at here.
 """
 
 from __future__ import annotations
