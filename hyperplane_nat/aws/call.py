@@ -245,6 +245,9 @@ class Call:
         known = {row["Id"] for row in self.rows("/v1/accounts")}
         if key not in known:
             self.post("/v1/accounts", {"name": f"a{key}", "id": key})
+        elif self.token:
+            # The commands behind this one have the same tokens, whether it has to be made or not.
+            self._commands += 1
         return key
 
     def invoke(

@@ -145,9 +145,10 @@ def modify_permissions(call: Call, params: Params) -> Row:
         if each != ANYBODY:
             call.owner(each)
     before = set(found["AllowedPrincipals"])
+    known = {ANYBODY, *(row["Id"] for row in call.rows("/v1/accounts"))}
     body = {
         "add_principals": added,
-        "remove_principals": [each for each in removed if each in {*before, *added}],
+        "remove_principals": [each for each in removed if each in known],
     }
     changed = call.patch(ENDPOINT_SERVICE.path, found["ServiceId"], body)
     return {

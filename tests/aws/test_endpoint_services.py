@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from hyperplane_nat.aws.call import Call
+from hyperplane_nat.aws.operations import REAL
 from tests.aws.support import ACCOUNT, OTHER, Endpoint, Scene, refusal, scene
 from tests.aws.test_load_balancers import balancer
 
@@ -199,6 +201,19 @@ def test_principals_are_who_sees_it(endpoint: Endpoint, found: Scene) -> None:
     )
     role = f"arn:aws:iam::{OTHER}:role/r"
     assert refusal(work, ServiceId=key, AddAllowedPrincipals=[role])[0] == "UnsupportedOperation"
+
+
+def test_asked_again_under_the_same_token_it_is_the_same(endpoint: Endpoint, found: Scene) -> None:
+    """As a stack does it when the controller was away."""
+    key = service(endpoint, found)["ServiceId"]
+    allowed(endpoint, key, "*")
+    said = {"ServiceId": key, "AddAllowedPrincipals": [ROOT], "RemoveAllowedPrincipals": ["*"]}
+    for _ in range(2):
+        Call(endpoint.lab, ACCOUNT, REAL, "token").perform(
+            "ec2", "ModifyVpcEndpointServicePermissions", said
+        )
+    (kept,) = endpoint.region.region.tables.endpoint_services.values()
+    assert kept.principals == (OTHER,)
 
 
 def test_connections_are_accepted_and_rejected(endpoint: Endpoint, found: Scene) -> None:
