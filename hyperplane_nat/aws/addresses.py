@@ -17,6 +17,7 @@ from hyperplane_nat.aws.call import (
     Row,
     by_id,
     operation,
+    token_of,
 )
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
@@ -128,9 +129,7 @@ def create_nat_gateway(call: Call, params: Params) -> Row:
         body["addresses"] = 1 + int(params.get("SecondaryPrivateIpAddressCount") or 0)
     if params.get("PrivateIpAddress"):
         body["address"] = params["PrivateIpAddress"]
-    if params.get("ClientToken"):
-        body["client_token"] = params["ClientToken"]
-    made = call.post(NAT_GATEWAY.path, body)
+    made = call.post(NAT_GATEWAY.path, {**body, **token_of(params)})
     call.tag_new(made["NatGatewayId"], "natgateway", params)
     return {"NatGateway": _nat_gateway(call, made), "ClientToken": params.get("ClientToken")}
 

@@ -90,6 +90,19 @@ HOST = Kind(
     "/v1/hosts", "InstanceId", "InvalidInstanceID.NotFound", "The instance ID '{}' does not exist"
 )
 
+ENDPOINT_SERVICE = Kind(
+    "/v1/endpoint-services",
+    "ServiceId",
+    "InvalidVpcEndpointServiceId.NotFound",
+    "The VpcEndpointService Id '{}' does not exist",
+)
+ENDPOINT = Kind(
+    "/v1/endpoints",
+    "VpcEndpointId",
+    "InvalidVpcEndpointId.NotFound",
+    "The Vpc Endpoint Id '{}' does not exist",
+)
+
 KINDS: Mapping[str, Kind] = {
     "vpc": VPC,
     "subnet": SUBNET,
@@ -99,6 +112,8 @@ KINDS: Mapping[str, Kind] = {
     "eipalloc": ADDRESS,
     "nat": NAT_GATEWAY,
     "i": HOST,
+    "vpce": ENDPOINT,
+    "vpce-svc": ENDPOINT_SERVICE,
 }
 """By what ids begin with."""
 
@@ -224,12 +239,16 @@ class Call:
                 self._commands = commands
                 time.sleep(AWAY_PAUSE)
 
-    def owner(self) -> str:
-        """The account's id, for a command; an account that there is not yet is made."""
+    def owner(self, other: str | None = None) -> str:
+        """The account's id, or another one's, for a command; one that is not there is made."""
+        key = other or self.account
         known = {row["Id"] for row in self.rows("/v1/accounts")}
-        if self.account not in known:
-            self.post("/v1/accounts", {"name": f"a{self.account}", "id": self.account})
-        return self.account
+        if key not in known:
+            self.post("/v1/accounts", {"name": f"a{key}", "id": key})
+        elif self.token:
+            # The commands behind this one have the same tokens, whether it has to be made or not.
+            self._commands += 1
+        return key
 
     def invoke(
         self, path: str, body: bytes, headers: Mapping[str, str]
@@ -303,6 +322,12 @@ def operation(work: Callable[[Call, Params], Row | None], takes: str = "") -> Op
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
     """Tags in the form of EC2."""
     return [{"Key": name, "Value": value} for name, value in sorted(tags.items())]
+
+
+def token_of(params: Params) -> Row:
+    """The client's own token, as a command has it."""
+    token = params.get("ClientToken")
+    return {"client_token": token} if token else {}
 
 
 def derived(prefix: str, *parts: str) -> str:

@@ -13,7 +13,7 @@ tests/aws/errors.toml says where.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from moto.core.exceptions import ServiceException
@@ -58,6 +58,10 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "DependencyViolation": "resource {GroupId} has a dependent object",
     },
     "DeleteSubnet": {"DependencyViolation": f"The subnet '{{SubnetId}}' {_DEPENDENT}"},
+    "DeleteVpcEndpointServiceConfigurations": {
+        "ExistingVpcEndpointConnections": "Service {ResourceId} has existing active VPC Endpoint "
+        "connections!",
+    },
     "DeleteVpc": {"DependencyViolation": f"The vpc '{{VpcId}}' {_DEPENDENT}"},
     "RevokeSecurityGroupEgress": {"InvalidPermission.NotFound": _NO_RULE},
     "RevokeSecurityGroupIngress": {"InvalidPermission.NotFound": _NO_RULE},
@@ -117,6 +121,24 @@ def of_region(
     if known is not None:
         return AwsError(code, known.format_map(defaultdict(str, params)))
     return AwsError(code, without_remedy(error.message))
+
+
+def unsuccessful(
+    wanted: Iterable[str], work: Callable[[str], None], service: str, operation: str
+) -> dict[str, Any]:
+    """Do something with each; the answer has those that it was refused for (`UnsuccessfulItem`)."""
+    refused = []
+    for key in wanted:
+        try:
+            work(key)
+        except ApiError as error:
+            said = of_region(error, service, operation, {"ResourceId": key})
+        except AwsError as error:
+            said = error
+        else:
+            continue
+        refused.append({"ResourceId": key, "Error": {"Code": said.code, "Message": said.message}})
+    return {"Unsuccessful": refused}
 
 
 def without_remedy(text: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network interfaces: those of Lambda, of NAT gateways, load balancers and hosts."""
+"""Network interfaces: those of Lambda, of NAT gateways, load balancers, endpoints and hosts."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ INTERFACE_TYPES: Mapping[str, str] = {
     "per-environment": "lambda",
     "nat-gateway": "nat_gateway",
     "load-balancer": "network_load_balancer",
+    "vpc-endpoint": "vpc_endpoint",
 }
 """EC2's `InterfaceType` by the region's kinds; the other kinds are none of EC2's."""
 

@@ -18,6 +18,7 @@ from moto.core.utils import camelcase_to_underscores, get_service_model, method_
 from hyperplane_nat.aws import (
     addresses,
     elb,
+    endpoint_services,
     functions,
     instances,
     interfaces,
@@ -29,6 +30,7 @@ from hyperplane_nat.aws import (
     stacks,
     tags,
     target_groups,
+    vpc_endpoints,
     vpcs,
 )
 from hyperplane_nat.aws.call import Call, Operation, Params, Row, operation
@@ -64,6 +66,8 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
         **addresses.OPERATIONS,
         **interfaces.OPERATIONS,
         **instances.OPERATIONS,
+        **endpoint_services.OPERATIONS,
+        **vpc_endpoints.OPERATIONS,
         **tags.OPERATIONS,
     },
     "cloudwatch": metrics.OPERATIONS,

@@ -21,6 +21,7 @@ from hyperplane_nat.aws.call import (
     Row,
     derived,
     operation,
+    token_of,
 )
 from hyperplane_nat.aws.errors import AwsError, missing
 from hyperplane_nat.aws.filters import answer
@@ -52,7 +53,7 @@ GATEWAY_FILTERS = {
 def create_route_table(call: Call, params: Params) -> Row:
     """CreateRouteTable: InvalidVpcID.NotFound, RouteTableLimitExceeded."""
     vpc = call.find(VPC, params.get("VpcId"))
-    body = {"vpc": vpc["VpcId"], **_token(params)}
+    body = {"vpc": vpc["VpcId"], **token_of(params)}
     made = call.post(ROUTE_TABLE.path, body)
     call.tag_new(made["RouteTableId"], "route-table", params)
     return {"RouteTable": _table(call, made), "ClientToken": params.get("ClientToken")}
@@ -257,11 +258,6 @@ def _gateway(call: Call, row: Row) -> Row:
         ],
         "Tags": call.tags(row["InternetGatewayId"]),
     }
-
-
-def _token(params: Params) -> Row:
-    token = params.get("ClientToken")
-    return {"client_token": token} if token else {}
 
 
 _OF_ROUTES = "RouteTableId DestinationCidrBlock GatewayId NatGatewayId InstanceId"

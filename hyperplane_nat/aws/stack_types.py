@@ -27,6 +27,7 @@ from hyperplane_nat.aws.stack_making import (
     tag_again,
     without,
 )
+from hyperplane_nat.aws.stack_private_link import PRIVATE_LINK_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +444,7 @@ def _function_attribute(call: Call, key: str, _properties: Row, name: str) -> An
 
 TYPES: Mapping[str, Type] = {
     **BALANCER_TYPES,
+    **PRIVATE_LINK_TYPES,
     "AWS::EC2::EIP": Type(
         _allocate, _release, _address_attribute, names("Tags"), _retagged_address
     ),

@@ -33,6 +33,8 @@ TAGGED: Mapping[str, str] = {
     "sgr": "security-group-rule",
     "subnet": "subnet",
     "vpc": "vpc",
+    "vpce": "vpc-endpoint",
+    "vpce-svc": "vpc-endpoint-service",
 }
 """EC2's `ResourceType` by what ids begin with."""
 
@@ -76,10 +78,15 @@ def describe_tags(call: Call, params: Params) -> Row:
             "Value": value,
         }
         for key, tags in call.notes.tagged()
-        if (prefix := key.partition("-")[0]) in TAGGED and _is_own(call, key)
+        if (prefix := _prefix(key)) in TAGGED and _is_own(call, key)
         for name, value in sorted(tags.items())
     ]
     return answer(params, "Tags", found, TAG_FILTERS)
+
+
+def _prefix(key: str) -> str:
+    """What an id begins with; "vpce-svc" has a hyphen of its own."""
+    return key.rpartition("-")[0] or key
 
 
 def _tagged(call: Call, params: Params) -> list[str]:
@@ -87,7 +94,7 @@ def _tagged(call: Call, params: Params) -> list[str]:
     if not resources:
         raise missing("resourceIdSet")
     for key in resources:
-        prefix = key.partition("-")[0]
+        prefix = _prefix(key)
         if prefix in KINDS:
             call.find(KINDS[prefix], key)
         elif prefix not in OTHERS:
@@ -98,7 +105,7 @@ def _tagged(call: Call, params: Params) -> list[str]:
 
 
 def _is_own(call: Call, key: str) -> bool:
-    prefix = key.partition("-")[0]
+    prefix = _prefix(key)
     if prefix in KINDS:
         return any(row[KINDS[prefix].key] == key for row in call.own(KINDS[prefix]))
     if prefix == "acl":

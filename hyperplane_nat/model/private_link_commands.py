@@ -59,7 +59,7 @@ class PrivateLinkCommands(BalancerCommands):
     def create_endpoint_service(
         self,
         load_balancer: str,
-        name: str,
+        name: str | None = None,
         *,
         acceptance_required: bool = True,
         principals: Iterable[str] = (),
@@ -76,13 +76,18 @@ class PrivateLinkCommands(BalancerCommands):
         check_private_dns_name(private_dns_name)
         vpc, services = self._tables.vpcs[balancer.vpc_id], self._tables.endpoint_services
         self._unique(services, vpc, "InvalidParameterValue", "endpoint service", name)
-        return self._private_link.make_service(
+        service = self._private_link.make_service(
             vpc.id,
-            name,
+            name or "",
             balancer.id,
             acceptance_required=acceptance_required,
             principals=self._principals(principals),
             private_dns_name=private_dns_name,
+        )
+        return (
+            service
+            if name
+            else self._private_link.change_service(service, replace(service, name=service.id))
         )
 
     def modify_endpoint_service(

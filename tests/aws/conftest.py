@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import pytest
 
+from tests.aws.stack_support import Stacks
 from tests.aws.support import ANSWERED, Endpoint, launched
 from tools.aws_operations import shown
 
@@ -34,3 +36,19 @@ def endpoint(_endpoint: Endpoint) -> Endpoint:
     """An endpoint over a region that nobody has touched."""
     _endpoint.reset()
     return _endpoint
+
+
+@pytest.fixture
+def stacks(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stacks]:
+    lab = endpoint.region
+    passes = lab.advance
+
+    async def advance(seconds: float, *, token: str | None) -> Mapping[str, Any]:
+        # What the network below would do: interfaces that are to go are gone.
+        answer = await passes(seconds, token=token)
+        endpoint.take_down()
+        return answer
+
+    monkeypatch.setattr(lab, "advance", advance)
+    yield Stacks(endpoint)
+    (endpoint.directory / "aws.stacks.json").unlink(missing_ok=True)

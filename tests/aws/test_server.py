@@ -108,7 +108,7 @@ def test_a_request_that_is_too_large_is_not_read(endpoint: Endpoint) -> None:
     ("service", "operation"),
     [
         ("ec2", "create_transit_gateway"),
-        ("ec2", "describe_vpc_endpoints"),
+        ("ec2", "describe_vpc_peering_connections"),
         ("ec2", "create_flow_logs"),
         ("elbv2", "describe_rules"),
         ("lambda", "list_event_source_mappings"),

@@ -7,7 +7,6 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,24 +27,8 @@ from tests.aws.stack_support import (
     changed,
     everything,
 )
-from tests.aws.support import OTHER, Endpoint, client_of, lab_in, refusal, running
+from tests.aws.support import OTHER, client_of, lab_in, refusal, running
 from tests.controller.region_lab import RegionLab, served
-
-
-@pytest.fixture
-def stacks(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stacks]:
-    lab = endpoint.region
-    passes = lab.advance
-
-    async def advance(seconds: float, *, token: str | None) -> Mapping[str, Any]:
-        # What the network below would do: interfaces that are to go are gone.
-        answer = await passes(seconds, token=token)
-        endpoint.take_down()
-        return answer
-
-    monkeypatch.setattr(lab, "advance", advance)
-    yield Stacks(endpoint)
-    (endpoint.directory / "aws.stacks.json").unlink(missing_ok=True)
 
 
 def test_a_stack_makes_a_network_and_takes_it_down(stacks: Stacks) -> None:

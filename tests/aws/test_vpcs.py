@@ -242,6 +242,8 @@ def test_tags_come_and_go(endpoint: Endpoint) -> None:
     for wrong, code in (
         ("x-1", "InvalidID"),
         ("vpc", "InvalidVpcID.NotFound"),
+        ("vpce-1", "InvalidVpcEndpointId.NotFound"),
+        ("vpce-svc-1", "InvalidVpcEndpointServiceId.NotFound"),
         ("sgr-1", "InvalidSecurityGroupRuleId.NotFound"),
         ("acl-1", "InvalidNetworkAclID.NotFound"),
         ("eni-1", "InvalidNetworkInterfaceID.NotFound"),

@@ -71,13 +71,13 @@ class Endpoint:
     variables: dict[str, str]
     """What it says should be exported."""
 
-    def client(self, service: str) -> Any:
-        """A client of boto3."""
+    def client(self, service: str, account: str | None = None) -> Any:
+        """A client of boto3, of the account of the key that it says or another one."""
         return boto3.client(
             service,
             endpoint_url=self.variables["AWS_ENDPOINT_URL"],
             region_name=self.variables["AWS_DEFAULT_REGION"],
-            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+            aws_access_key_id=account or self.variables["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
             config=Config(retries={"max_attempts": 0}),
         )

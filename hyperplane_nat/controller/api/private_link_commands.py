@@ -28,7 +28,7 @@ class CreateEndpointService(CommandRequest):
     """
 
     load_balancer: Named
-    name: Named
+    name: Named | None = Field(default=None, description="Its id if left out.")
     acceptance_required: bool = True
     principals: list[Named] = Field(
         default_factory=list, description="Accounts by id or name; `*` are all."
