@@ -5,11 +5,22 @@ The consumer's VPC has the addresses of the provider's: its host is where the pr
 its endpoint where the load balancer's node is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from hyperplane_nat.engine import Action, DropReason, Listener, Policy, Rule, Side, Target, Verdict
+from hyperplane_nat.engine import (
+    Action,
+    DropReason,
+    Listener,
+    NetworkAclEntry,
+    Policy,
+    Rule,
+    Side,
+    SubnetAcl,
+    Target,
+    Verdict,
+)
 from tests.engine import balancers, gateways
 from tests.engine.balancers import (
     ACK,
@@ -361,6 +372,31 @@ def test_pings_are_not_answered_and_errors_find_their_flow(scene: Scene) -> None
     assert out.frame[26:34] == bytes((10, 0, 1, 20, 10, 0, 1, 50))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [("rejected", DropReason.ENDPOINT_UNAVAILABLE), ("node gone", DropReason.UNKNOWN_LINK)],
+)
+def test_errors_stop_with_their_flow(scene: Scene, change: str, reason: DropReason) -> None:
+    """Of either end: they are as much of the one VPC in the other as any packet."""
+    source = scene.opens("host")
+    place, address = CLIENTS["host"]
+    quoted = packet.tcp(NODE, address, 80, 5000, packet.ACK, seq=501)
+    answer = packet.icmp(3, 1, bytes(4), packet.ipv4(NODE, address, packet.TCP, quoted)[:28])
+    out = scene.arrives(*place, packet.ipv4(address, NODE, packet.ICMP, answer))
+    assert (out.action, out.side, out.port) == (Action.FORWARD, Side.HOST, 0)
+    quoted = packet.tcp(source[0], FIRST, source[1], 8080, packet.ACK, seq=101)
+    error = packet.icmp(3, 1, bytes(4), packet.ipv4(source[0], FIRST, packet.TCP, quoted)[:28])
+    if change == "rejected":
+        scene.leads_to = None
+        scene.lead()
+    else:
+        scene.engine.remove_interface(8)
+    out = scene.arrives(*place, packet.ipv4(address, NODE, packet.ICMP, answer))
+    assert out.reason is reason
+    out = scene.arrives(HOST, 0, packet.ipv4(FIRST, source[0], packet.ICMP, error))
+    assert out.action is Action.DROP or out.port != 3
+
+
 def test_what_is_told_of_a_flow(scene: Scene) -> None:
     source = scene.opens("host")
     scene.opens("environment")
@@ -377,3 +413,127 @@ def test_an_id_that_is_none(scene: Scene, text: str) -> None:
         scene.engine.set_endpoint(
             13, address="10.0.1.30", vpc=gateways.VPC, interface=0, endpoint_id=text, node=8
         )
+
+
+def rules(client: str, source: tuple[str, int]) -> dict[tuple[str, str, bool], NetworkAclEntry]:
+    """What the borders of both VPCs are to let pass of a connection, and no more.
+
+    By whose subnet it is, whether it leaves or enters that, and whether it goes to the target.
+    """
+    seen, port = SEEN_AS[client], source[1] if client == "environment" else 5000
+
+    def entry(address: str, to: int) -> NetworkAclEntry:
+        return NetworkAclEntry(True, "tcp", f"{address}/32", to, to)
+
+    return {
+        ("client", "egress", True): entry(NODE, 80),
+        ("endpoint", "ingress", True): entry(seen, 80),
+        ("node", "egress", True): entry(WEB[0], WEB[1]),
+        ("target", "ingress", True): entry(NODE, WEB[1]),
+        ("target", "egress", False): entry(NODE, source[1]),
+        ("node", "ingress", False): entry(WEB[0], source[1]),
+        ("endpoint", "egress", False): entry(seen, port),
+        ("client", "ingress", False): entry(NODE, port),
+    }
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_network_acls_of_both_vpcs(scene: Scene, client: str) -> None:
+    """Each packet is asked about at four borders, with its addresses and ports there."""
+    source = scene.opens(client)
+    wanted = rules(client, source)
+
+    def told(missing: tuple[str, str, bool] | None) -> None:
+        places = {
+            CONSUMER: {"client": SEEN_AS[client], "endpoint": NODE},
+            gateways.VPC: {"node": NODE, "target": WEB[0]},
+        }
+        for vpc, subnets in places.items():
+            scene.engine.set_network_acls(
+                vpc,
+                [
+                    SubnetAcl(
+                        f"{address}/32",
+                        *(
+                            tuple(
+                                entry
+                                for key, entry in wanted.items()
+                                if key[:2] == (who, direction) and key != missing
+                            )
+                            for direction in ("ingress", "egress")
+                        ),
+                    )
+                    for who, address in subnets.items()
+                ],
+            )
+
+    def there() -> Verdict:
+        return scene.consumer_sends(client, ACK, (101, 501))
+
+    def back() -> Verdict:
+        return scene.target_sends(WEB, source, ACK, (501, 101))
+
+    told(None)
+    assert [there().action, back().action] == [Action.FORWARD] * 2
+    for missing in wanted:
+        told(missing)
+        _, direction, forth = missing
+        none = DropReason.NONE
+        expected = (
+            DropReason.NETWORK_ACL_EGRESS
+            if direction == "egress"
+            else DropReason.NETWORK_ACL_INGRESS
+        )
+        reasons = [there().reason, back().reason]
+        assert reasons == ([expected, none] if forth else [none, expected]), missing
+        # What begins is asked the same.
+        used = scene.engine.counters()["flows_entries_used"]
+        begins = scene.consumer_sends(client, SYN, (100, 0), port=5001)
+        if forth:
+            assert begins.reason is expected
+            assert scene.engine.counters()["flows_entries_used"] == used
+    scene.starts_again()
+    told(("target", "ingress", True))
+    assert there().reason is DropReason.NETWORK_ACL_INGRESS
+    told(None)
+    assert [there().action, back().action] == [Action.FORWARD] * 2
+
+
+def rejected(scene: Scene) -> None:
+    scene.leads_to = None
+    scene.lead()
+
+
+def endpoint_removed(scene: Scene) -> None:
+    scene.engine.remove_interface(ENDPOINT)
+
+
+def node_removed(scene: Scene) -> None:
+    scene.engine.remove_interface(8)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("change", [rejected, endpoint_removed, node_removed])
+@pytest.mark.parametrize("swept", [False, True], ids=["at once", "swept"])
+def test_a_successor_after_a_change(
+    scene: Scene, client: str, change: Callable[[Scene], None], swept: bool
+) -> None:
+    """It finds what its predecessor has left at any moment, and nothing goes on that may not."""
+    source = scene.opens(client)
+    scene.opens(client, port=5001)
+    change(scene)
+    if swept:
+        scene.engine.sweep(scene.now)
+    for out in (
+        scene.consumer_sends(client, ACK, (101, 501)),
+        scene.target_sends(WEB, source, ACK, (501, 101)),
+    ):
+        assert out.action is not Action.FORWARD or out.port not in (0, 3, ROUTER_LINK)
+    assert scene.engine.verify() == []
+    scene.starts_again()
+    assert scene.engine.verify() == []
+    scene.engine.sweep(scene.now)
+    assert scene.engine.verify() == []
+    scene.leads_to = 8
+    scene.lead()
+    scene.opens(client, port=5002)

@@ -20,6 +20,7 @@ from tests.engine import gateways
 from tests.engine.balancers import (
     ACK,
     LISTENS,
+    NODE,
     PLACES,
     SYN,
     SYNACK,
@@ -28,6 +29,8 @@ from tests.engine.balancers import (
     listener,
 )
 from tests.engine.gateways import ENVIRONMENT, FIRST, HOST, LAMBDA
+from tests.engine.test_endpoint import CLIENTS, CONSUMER, ENDPOINT, ID, ROUTER_LINK, SEEN_AS
+from tests.engine.test_endpoint import Scene as EndpointScene
 from tests.reference import packet
 from tests.reference.packet import parse_segment
 from tests.reference.proxying import header
@@ -356,3 +359,52 @@ def test_the_pieces_of_a_segment_are_refused() -> None:
 def test_a_listener_of_udp_has_none() -> None:
     with pytest.raises(ValueError, match="PROXY"):
         Scene(listener((FIRST, 53), protocol="udp")._replace(proxy_protocol=True))
+
+
+def by_endpoint() -> EndpointScene:
+    return EndpointScene(listener(WEB)._replace(proxy_protocol=True))
+
+
+def named(begins: bytes, name: str) -> bytes:
+    """A header that has the id of an endpoint besides."""
+    value = b"\x01" + name.encode()
+    length = len(begins) - 16 + 3 + len(value)
+    tlv = b"\xea" + len(value).to_bytes(2) + value
+    return begins[:14] + length.to_bytes(2) + begins[16:] + tlv
+
+
+@pytest.mark.requirement("NLB-proxy-endpoint", profile="both")
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_header_names_the_endpoint(client: str) -> None:
+    scene = by_endpoint()
+    source = scene.opens(client)
+    first = scene.consumer_sends(client, ACK, (101, 501))
+    known = (SEEN_AS[client], source[1] if client == "environment" else 5000)
+    plain = header(*((IPv4Address(each[0]), each[1]) for each in (known, LISTENS)))
+    expected = named(plain, ID)
+    assert len(expected) == 54
+    assert first.frame[54:] == expected
+    scene.target_sends(WEB, source, ACK, (501, 101 + len(expected)))
+    assert scene.consumer_sends(client, ACK, (101, 501)).frame[54:] == b""
+    assert scene.engine.verify() == []
+    scene.close()
+
+
+@pytest.mark.parametrize("other", ["vpce-1", "vpce-0123456789abcdef01"])
+def test_a_header_has_its_length_whatever_the_endpoint_is_called_later(other: str) -> None:
+    """Its flow's numbers are shifted by that."""
+    scene = by_endpoint()
+    scene.opens("host")
+    length = len(scene.consumer_sends("host", ACK, (101, 501)).frame)
+    scene.engine.set_endpoint(
+        ENDPOINT,
+        address=NODE,
+        vpc=CONSUMER,
+        interface=ROUTER_LINK,
+        endpoint_id=other,
+        node=8,
+    )
+    again = scene.consumer_sends("host", ACK, (101, 501)).frame
+    assert len(again) == length
+    assert again[86:] == other.encode()[:22].ljust(22, b"\0")
+    scene.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames for a load balancer's node, of its clients and of its targets, and errors about them."""
+"""Frames for a load balancer's node or endpoint, of clients and targets, and errors about them."""
 
 from ipaddress import IPv4Address
 from random import Random
@@ -30,6 +30,10 @@ _CLIENTS = (
     ((HOST, 0), "10.0.1.50"),
     ((HOST, 1), "10.0.1.51"),
     ((OUTSIDE, 0), scenario.ECHO),
+    # Of the VPC with the endpoint.
+    ((INSIDE, 4), scenario.ENVIRONMENT),
+    ((HOST, 2), "10.0.1.50"),
+    ((OUTSIDE, scenario.BEHIND_ENDPOINT), scenario.ECHO),
 )
 _FLAGS = (
     *(packet.SYN, packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK),
@@ -98,9 +102,10 @@ def _sent(
 
 
 def event(engine: Engine, random: Random, now: int) -> None:
-    """The node goes, or the flows of one of its targets end."""
+    """The node goes, or the endpoint, or the flows of one of its targets end."""
     if random.random() < 0.3:
-        engine.remove_interface(random.choice(tuple(scenario.NODES)))
+        numbers = (*scenario.NODES, scenario.ENDPOINT_NUMBER)
+        engine.remove_interface(random.choice(numbers))
         return
     flows = [each for each in engine.host_flows() if each.target is not None]
     for flow in flows[:1]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from random import Random
 
-from hyperplane_nat.engine import Action, Engine, Side
+from hyperplane_nat.engine import Action, Engine, NetworkAclEntry, Side, SubnetAcl
 from hyperplane_nat.engine import Ports as EnginePorts
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget, configured
@@ -81,7 +81,10 @@ OPEN = dataclasses.replace(
 BALANCED = dataclasses.replace(SETUP, balancer=balanced_frames.LISTENERS, node_addresses=2)
 """A load balancer's node, in front of hosts and services."""
 
-SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW, BALANCED)
+LED = dataclasses.replace(BALANCED, endpoint=True)
+"""The same with an endpoint in the other VPC, which leads to the node."""
+
+SETUPS = (SETUP, SETUP, FILTERED, OPEN, OPEN, NARROW, BALANCED, LED)
 
 Sample = tuple[int, int, bytes]
 """Side, slot or interface, frame."""
@@ -479,6 +482,23 @@ def run(frames: int, seed: int, *, report: bool = True) -> Counter[str]:
     return outcomes
 
 
+def _acls(random: Random) -> list[SubnetAcl]:
+    """Network ACLs of some subnets, which let most pass; or none."""
+
+    def entries() -> tuple[NetworkAclEntry, ...]:
+        port = random.choice((0, 7, 80, 5000, 40_001))
+        cidr = random.choice(("0.0.0.0/0", "10.0.1.0/24", "10.0.1.50/32"))
+        protocol = random.choice(("tcp", "udp", "icmp"))
+        first = NetworkAclEntry(random.random() < 0.5, protocol, cidr, port, 65535)
+        return (first, NetworkAclEntry(True)) if random.random() < 0.9 else (first,)
+
+    subnets = ("10.0.1.0/28", "10.0.1.16/28", "10.0.1.50/32", "10.0.1.80/28", "10.0.2.0/24")
+    return [
+        SubnetAcl(each, entries(), entries())
+        for each in random.sample(subnets, random.choice((0, 0, 1, 3)))
+    ]
+
+
 def _event(engine: Engine, random: Random, now: int) -> None:
     """What else happens to an engine: neighbours come and go, settings change, events are read."""
     interface = random.randrange(3)
@@ -503,6 +523,8 @@ def _event(engine: Engine, random: Random, now: int) -> None:
             engine.remove_interface(interface)
         case 15:
             balanced_frames.event(engine, random, now)
+        case 16:
+            engine.set_network_acls(random.choice(scenario.INTERFACE_VPCS), _acls(random))
         case 8 | 9 | 10 | 11:
             engine.sweep(now)
             configured(engine, random.choice(SETUPS), now)

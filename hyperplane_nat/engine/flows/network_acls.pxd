@@ -316,15 +316,15 @@ cdef inline bint crosses_border(
     return vpc != NULL and range_of(&vpc.subnets, one) != range_of(&vpc.subnets, other)
 
 
-cdef inline bint meets_network_acl(const Nat* nat, uint32_t flow) noexcept nogil:
-    """Whether packets of a flow are asked about one by one, as those from the internet are wherever there
-    are network ACLs.
+cdef inline bint meets_network_acl(const Nat* nat, uint32_t flow, uint16_t out) noexcept nogil:
+    """Whether packets of a flow, of which its originator's leave by `out` (UNATTACHED: nobody knows), are
+    asked about one by one, as those from the internet are wherever there are network ACLs.
     """
     cdef Path path
     cdef const Attachment* originator
     cdef const Attachment* entrance
     cdef const Attachment* exit
-    cdef uint32_t client
+    cdef uint32_t client, target
     if nat.network_acls == NULL:
         return False
     path = path_of(nat, flow)
@@ -342,4 +342,6 @@ cdef inline bint meets_network_acl(const Nat* nat, uint32_t flow) noexcept nogil
         if originator.interface == UNATTACHED:
             return False
         originator = &nat.attachments[originator.interface]
-    return crosses_border(nat, originator.vpc, client, path.target.address)
+    # A host that is sent what is for others is in its own subnet.
+    target = path.target.address if out == UNATTACHED else place_of(nat, out, path.target.address)
+    return crosses_border(nat, originator.vpc, client, target)

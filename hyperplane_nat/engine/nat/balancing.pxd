@@ -501,6 +501,18 @@ cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) n
 # Leaving
 
 
+cdef inline bint stopped(Nat* nat, Packet* p, const Extension* extension) noexcept nogil:
+    """Whether a packet of a balanced flow, or an error about one, was dropped for want of the way."""
+    if not nat.attachments[extension.node].active:
+        drop(nat, p, DROP_UNKNOWN_LINK)
+        return True
+    if extension.endpoint and not leads_somewhere(nat, extension.endpoint):
+        drop(nat, p, DROP_ENDPOINT_UNAVAILABLE)
+        count_at(nat, extension.endpoint, A_DROPS, p.segments)
+        return True
+    return False
+
+
 cdef inline void count_reset_at(Nat* nat, uint16_t entrance, int side) noexcept nogil:
     count_at_node(nat, entrance, N_TCP_TARGET_RESETS if side else N_TCP_CLIENT_RESETS)
 
@@ -509,12 +521,7 @@ cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nog
     """Send a packet of a balanced flow, translated as it is."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef const Extension* extension = &nat.table.extensions[flow]
-    if not nat.attachments[extension.node].active:
-        drop(nat, p, DROP_UNKNOWN_LINK)
-        return
-    if extension.endpoint and not leads_somewhere(nat, extension.endpoint):
-        drop(nat, p, DROP_ENDPOINT_UNAVAILABLE)
-        count_at(nat, extension.endpoint, A_DROPS, p.segments)
+    if stopped(nat, p, extension):
         return
     if extension.proxy_bytes:
         proxy_leaves(nat, p, flow)

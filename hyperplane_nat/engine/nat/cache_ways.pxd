@@ -106,15 +106,21 @@ cdef inline uint16_t way(const Nat* nat, uint32_t flow, int side, uint16_t link)
     return exit_of(nat, flow) if node_of(nat, entry) else leaves_by(nat, &p, entry)
 
 
+cdef inline uint16_t way_out(const Nat* nat, uint32_t flow) noexcept nogil:
+    """By which attachment packets of a flow's originator leave, or UNATTACHED."""
+    cdef uint16_t originator = nat.table.entries[flow].originator
+    return way(nat, flow, PEER_ORIGINATOR, nat.attachments[originator].primary)
+
+
 cdef inline bint ways_of(const Nat* nat, uint32_t flow, uint16_t* near, uint16_t* far) noexcept nogil:
     """By whose links a flow's originator and responder are reached; False when it cannot be cached."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef uint16_t node = node_of(nat, entry), there, back
-    if (node and not nat.attachments[node].active) or meets_network_acl(nat, flow):
+    if node and not nat.attachments[node].active:
         return False
     near[0] = nat.attachments[entry.originator].primary
-    there = way(nat, flow, PEER_ORIGINATOR, near[0])
-    if there == UNATTACHED:
+    there = way_out(nat, flow)
+    if there == UNATTACHED or meets_network_acl(nat, flow, there):
         return False
     far[0] = nat.attachments[there].primary
     back = way(nat, flow, PEER_RESPONDER, far[0])
@@ -131,7 +137,7 @@ cdef inline bint ways_of(const Nat* nat, uint32_t flow, uint16_t* near, uint16_t
 cdef inline void cache_if_possible(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
     """A flow has earned it: promote it, if its packets go a way that the program knows."""
     cdef uint16_t near, far
-    if meets_network_acl(nat, flow):
+    if nat.network_acls != NULL and meets_network_acl(nat, flow, way_out(nat, flow)):
         count(nat, C_FLOW_CACHE_NETWORK_ACL)
         hold_off(nat.cache, flow, now)
         return

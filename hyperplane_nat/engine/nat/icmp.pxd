@@ -40,6 +40,7 @@ from hyperplane_nat.engine.flows.nat cimport (
     unlikely,
 )
 from hyperplane_nat.engine.flows.network_acls cimport packet_refusal
+from hyperplane_nat.engine.nat.balancing cimport stopped
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
 from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
@@ -231,9 +232,12 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
         drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
         return
     entry = &nat.table.entries[flow]
-    if unlikely(is_balanced(entry, &nat.table.extensions[flow])) and p.side == PEER_ORIGINATOR:
-        p.host = exit_of(nat, flow)
-        p.plain = 0
+    if unlikely(is_balanced(entry, &nat.table.extensions[flow])):
+        if stopped(nat, p, &nat.table.extensions[flow]):
+            return
+        if p.side == PEER_ORIGINATOR:
+            p.host = exit_of(nat, flow)
+            p.plain = 0
     if unlikely(nat.network_acls != NULL):
         packet_refusal(nat, flow, p, &reason)
         if reason:

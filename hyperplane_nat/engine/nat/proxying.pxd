@@ -30,7 +30,7 @@ group attributes for your Network Load Balancer".
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy, strlen, strncpy
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.extras cimport extra_hold, extra_room
@@ -124,6 +124,8 @@ cdef inline void header_write(const Nat* nat, uint32_t flow, uint8_t* to) noexce
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef const Extension* extension = &nat.table.extensions[flow]
     cdef const char* name = endpoint_name(nat, extension)
+    # As long as it was when the flow began, whatever the endpoint is called now.
+    cdef int named = extension.proxy_bytes - PROXY_FIXED_BYTES - PROXY_IPV4_BYTES - TLV_BYTES
     cdef End client = client_end(nat, flow)
     memcpy(to, HP_PROXY_SIGNATURE, 12)
     to[12] = PROXY_VERSION_COMMAND
@@ -133,11 +135,11 @@ cdef inline void header_write(const Nat* nat, uint32_t flow, uint8_t* to) noexce
     store32(to + 20, entry.destination_address)
     store16(to + 24, client.port)
     store16(to + 26, entry.destination_port)
-    if name != NULL:
+    if name != NULL and named > 0:
         to[28] = PP2_TYPE_AWS
-        store16(to + 29, swap16(<uint16_t>(1 + strlen(name))))
+        store16(to + 29, swap16(<uint16_t>(1 + named)))
         to[31] = PP2_SUBTYPE_AWS_VPCE_ID
-        memcpy(to + 32, name, strlen(name))
+        strncpy(<char*>to + 32, name, named)
 
 
 # Writing
