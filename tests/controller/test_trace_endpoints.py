@@ -189,3 +189,21 @@ def test_network_acls_of_both_vpcs(directory: Path, vpc: str, subnet: str, sourc
     assert name == "network ACL"
     assert rule.endswith("): *")
     assert text == f"it enters subnet {subnet}, whose network ACL refuses it"
+
+
+def test_who_comes_by_an_endpoint_of_the_balancers_own_vpc_is_in_no_group(directory: Path) -> None:
+    inside = {"name": "inside", "subnet": "web", "security_groups": ["front"]}
+    inner = {
+        "name": "inner",
+        "service": "shop/orders",
+        "node": [{"subnet": "web", "address": "10.0.2.200"}],
+    }
+    shop = SHOP | {"host": [*SHOP["host"], inside], "endpoint": [inner]}
+    scene = scene_of(directory, vpc=[shop, BANK], function=FUNCTIONS)
+    with scene.region.commands() as commands:
+        commands.accept_endpoints("orders", ["shop/inner"])
+    scene.clock.pass_seconds(600)
+    scene.region.advance()
+    assert scene.trace("inside", NODE, 83)["reachable"]
+    ((name, (_, text)),) = scene.failing("inside", "10.0.2.200", 83).items()
+    assert (name, text[:34]) == ("node ingress", "no rule of these groups admits 10.")
