@@ -39,7 +39,9 @@ def full(
     scene.region.ready(placement.environment)
     interface = tables.interfaces[placement.interface]
     wanted, vpc = scene.region.wanted(), tables.vpcs[interface.vpc_id]
-    engine = rehearsal(scene.config, wanted, vpc.number, interface.number, MEMORY_DIRECTORY)
+    engine = rehearsal(
+        scene.config, wanted, {vpc.number}, MEMORY_DIRECTORY, interface=interface.number
+    )
     scene.held_map = engine.state_map
     packet = Packet("tcp", "169.254.100.2", *target)
     for number in range(packets):
@@ -107,7 +109,7 @@ def test_flows_to_a_host_are_among_its_own(directory: Path) -> None:
     packet = Packet("tcp", str(client.address), OPEN, 80)
     back = Packet("tcp", OPEN, SITE, 80)
     wanted = scene.region.wanted()
-    engine = rehearsal(scene.config, wanted, shop.number, None, MEMORY_DIRECTORY)
+    engine = rehearsal(scene.config, wanted, {shop.number}, MEMORY_DIRECTORY, interface=None)
     scene.held_map = engine.state_map
     for port in (1000, 1001):
         assert scene.trace("open", SITE, 80)["reachable"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,19 @@ from pathlib import Path
 import pytest
 
 from bench import nginx
+from netns import namespace
 from tests.live.conftest import Launch
-from tests.live.lab import Lab, program, require_program, run, wait_listening, wait_until
+from tests.live.lab import (
+    Lab,
+    program,
+    require_program,
+    run,
+    tcp_socket,
+    wait_listening,
+    wait_until,
+)
 from tests.live.test_host_traffic import where
+from tests.live.test_proxy_protocol import exactly
 
 pytestmark = pytest.mark.live
 
@@ -29,11 +40,14 @@ SIZES = {11000: "web-a", 22000: "printer"}
 HOSTS = {"web-a": "10.0.1.11", "web-b": "10.0.2.12", "web-c": "10.0.2.13"}
 NODES = ("10.0.1.100", "10.0.2.100")
 FRONT = ("front.shop.internal", *NODES)
+ENDPOINT = ("front.office.internal", "10.0.1.200")
+WAYS = {"shop": FRONT, "office": ENDPOINT}
+"""Of each account, by name and by address."""
 
 
 def rows() -> list[tuple[str, ...]]:
     """Who, whose, and what the table says of each destination."""
-    words = r" +".join([r"(\S+)"] * 6)
+    words = r" +".join([r"(\S+)"] * 7)
     found = re.findall(rf"^#   {words}$", TEXT, re.M)
     return [row for row in found if row[1] in ("shop", "office")]
 
@@ -58,6 +72,10 @@ def lab(launch_shared: Launch) -> Lab:
         lambda: [row["State"] for row in lab.rows("nat-gateways")] == ["available"],
         "the NAT gateway is there",
     )
+    wait_until(
+        lambda: [row["State"] for row in lab.rows("endpoints")] == ["Available"],
+        "the endpoint is there",
+    )
     return lab
 
 
@@ -69,6 +87,8 @@ def inside(lab: Lab, who: str, *command: str) -> str | None:
 
 def word(lab: Lab, address: str) -> str:
     """An address as the table has it."""
+    if address in NODES:
+        return "node"
     functions = [row["address"] for row in lab.rows("interfaces") if row["kind"] == "hyperplane"]
     return "interface" if address in functions else address
 
@@ -97,13 +117,15 @@ def test_the_table_is_complete() -> None:
         "site": ("site", ["198.51.100.80"]),
         "front": (FRONT[0], list(NODES)),
         "web-a": ("web-a.shop.internal", [HOSTS["web-a"]]),
+        "endpoint": (ENDPOINT[0], list(ENDPOINT[1:])),
     }
 
 
 @pytest.mark.parametrize("row", rows(), ids=[row[0] for row in rows()])
 def test_who_reaches_what_as_whom(lab: Lab, row: tuple[str, ...]) -> None:
-    who, account, site, front, web, at = row
-    for key, expected in (("site", site), ("front", front), ("web-a", web)):
+    who, account, site, front, web, endpoint, at = row
+    said = {"site": site, "front": front, "web-a": web, "endpoint": endpoint}
+    for key, expected in said.items():
         name, addresses = names()[key]
         assert seen(lab, who, name) == expected, name
         for address in addresses:
@@ -123,7 +145,7 @@ def test_whose_names_are_whose(lab: Lab, row: tuple[str, ...]) -> None:
         said = inside(lab, who, dig, name)
         assert said is not None
         found = re.findall(r"\sIN[ \t]+A[ \t]+(\S+)", said)
-        if key == "site" or account == "shop":
+        if key == "site" or (key == "endpoint") == (account == "office"):
             assert "status: NOERROR" in said
             assert sorted(found) == addresses
         else:
@@ -140,15 +162,68 @@ def test_nginx_on_all_three_hosts(lab: Lab) -> None:
             files = {"name": name.encode()}
             stack.enter_context(nginx.serving(found, there, address, 8080, files))
         for who, account, *_ in rows():
-            for destination in FRONT:
+            for destination in (*FRONT, *ENDPOINT):
                 url = f"http://{destination}:8080/name"
                 loop = f"for i in $(seq 30); do curl -sSf -m 2 {url} || exit 1; echo; done"
                 said = inside(lab, who, "sh", "-c", loop)
-                if account == "shop":
+                if destination in WAYS[account]:
                     assert said is not None, (who, destination)
                     assert Counter(said.split()).keys() == HOSTS.keys(), (who, destination)
                 else:
                     assert said is None, (who, destination)
+
+
+def test_nginx_behind_the_proxy_protocol(lab: Lab) -> None:
+    """It learns whom the table's servers do not see: who is behind a node, in another VPC, too."""
+    found = nginx.find()
+    assert found is not None, "nginx is missing (apt-get install nginx-light, or make deps)"
+    place = where(lab, "web-a", "shop")
+    command = ("curl", "-sSf", "-m", "2", "-w", " %{local_port}")
+    clients = {"worker": "10.0.1.50", "clerk": "10.0.1.50"}
+    with nginx.serving(found, place, HOSTS["web-a"], 8081, {}, proxy_protocol=True):
+        for who, account, *_ in rows():
+            for destination in (*FRONT, *ENDPOINT):
+                said = inside(lab, who, *command, f"http://{destination}:8081/client")
+                if destination not in WAYS[account]:
+                    assert said is None, (who, destination)
+                    continue
+                assert said is not None, (who, destination)
+                client, listener, port = said.split()
+                address = client.partition(":")[0]
+                if who in clients:
+                    assert client == f"{clients[who]}:{port}", destination
+                else:
+                    assert word(lab, address) == "interface", destination
+                # Who has connected to a name has connected to one of its addresses.
+                taken = names()["front" if account == "shop" else "endpoint"][1]
+                assert listener in [f"{each}:8081" for each in taken], destination
+
+
+@pytest.mark.requirement("NLB-proxy-endpoint", profile="both")
+def test_the_header_has_the_endpoints_id(lab: Lab) -> None:
+    """By an endpoint; else there is nothing behind the addresses."""
+    listener = namespace.call(
+        where(lab, "web-a", "shop"), socket.create_server, (HOSTS["web-a"], 8081)
+    )
+    listener.settimeout(10)
+    (endpoint,) = lab.rows("endpoints")
+    name = endpoint["VpcEndpointId"].encode()
+    told = {
+        ("clerk", "office", ENDPOINT[1]): bytes([0xEA, 0, 1 + len(name), 1]) + name,
+        ("worker", "shop", NODES[0]): b"",
+    }
+    with listener:
+        for (who, vpc, address), expected in told.items():
+            with tcp_socket(where(lab, who, vpc), seconds=10) as client:
+                client.connect((address, 8081))
+                client.sendall(b"data")
+                server, _ = listener.accept()
+                with server:
+                    server.settimeout(10)
+                    begin = exactly(server, 16)
+                    body = exactly(server, int.from_bytes(begin[14:]))
+                    assert body[12:] == expected, who
+                    assert exactly(server, 4) == b"data"
 
 
 @pytest.fixture
@@ -167,13 +242,14 @@ def redis(lab: Lab, tmp_path: Path) -> Iterator[None]:
 def test_redis(lab: Lab) -> None:
     client = require_program("redis-cli", "redis-tools")
     for who, account, *_ in rows():
-        for destination in FRONT:
+        for destination in (*FRONT, *ENDPOINT):
             asked = ("timeout", "2", client, "-h", destination, "INCR", "visits")
-            assert (inside(lab, who, *asked) is not None) == (account == "shop"), destination
+            reached = inside(lab, who, *asked) is not None
+            assert reached == (destination in WAYS[account]), (who, destination)
     # Whoever came, by whatever way, came to the same one.
     place = where(lab, "web-b", "shop")
     done = run(place, client, "-h", HOSTS["web-b"], "GET", "visits")
-    assert done.stdout == "6\n"
+    assert done.stdout == "10\n"
 
 
 def test_iperf3(lab: Lab, tmp_path: Path) -> None:
@@ -185,11 +261,11 @@ def test_iperf3(lab: Lab, tmp_path: Path) -> None:
             lambda: "listening" in log.read_text() or server.poll() is not None, "iperf3 listens"
         )
         for who, account, *_ in rows():
-            for destination in FRONT:
+            for destination in (*FRONT, *ENDPOINT):
                 asked = (iperf, "-c", destination, "-n", "4M", "-J", "--connect-timeout", "2000")
                 # It says what went wrong, and ends well.
                 report = json.loads(inside(lab, who, *asked) or "{}")
-                if account == "shop":
+                if destination in WAYS[account]:
                     assert report["end"]["sum_received"]["bytes"] > 0, (who, destination)
                 else:
                     assert "unable to connect" in report["error"], (who, destination)

@@ -34,6 +34,15 @@ from tests.live.lab import Lab, wait_until
 SITE, CLOCK = "198.51.100.80", "198.51.100.81"
 WEB, GUARDED, ECHO = "10.0.9.80", "10.0.9.81", "10.0.9.82"
 NODE = "10.0.5.100"
+ENDPOINTS = "10.0.5.200", "10.0.0.200"
+"""In the balancer's VPC, and in another."""
+LISTENERS = {
+    80: ("TCP", "single"),
+    81: ("TCP", "many"),
+    53: ("UDP", "datagrams"),
+    5432: ("TCP", "router"),
+}
+"""Of the balancer: protocol and target group by port."""
 TABLES = ("main", "public", "private", "private", "audit", "astray")
 SUBNETS = ("a", "b", "c", "d")
 PORTS = (7, 25, 53, 80, 81, 5432, 8080)
@@ -169,11 +178,19 @@ class Draft:
             "security_groups": self.groups(0),
             "node": [{"subnet": "balancers", "address": NODE}],
             "listener": [
-                {"protocol": "TCP", "port": 80, "target_group": "single"},
-                {"protocol": "TCP", "port": 81, "target_group": "many"},
-                {"protocol": "UDP", "port": 53, "target_group": "datagrams"},
-                {"protocol": "TCP", "port": 5432, "target_group": "router"},
+                {"protocol": protocol, "port": port, "target_group": group}
+                for port, (protocol, group) in LISTENERS.items()
             ],
+        }
+
+    def endpoint(self, name: str, subnet: str, address: str) -> dict[str, Any]:
+        groups = self.groups(0) if subnet == "balancers" else []
+        place = {"subnet": subnet, "address": address}
+        return {
+            "name": name,
+            "service": "shop/front",
+            "security_groups": groups,
+            "node": [place],
         }
 
     def target_group(
@@ -248,6 +265,10 @@ class Draft:
             ],
             "network_acl": self.acls(),
             "load_balancer": [self.balancer()],
+            "endpoint_service": [
+                {"name": "front", "load_balancer": "front", "acceptance_required": False}
+            ],
+            "endpoint": [self.endpoint("inner", "balancers", ENDPOINTS[0])],
             "target_group": [
                 {"name": "single", "port": 8080, "target": [{"host": "h1"}]},
                 # With fewer healthy ones than that all are used: none depends on a check's time.
@@ -275,6 +296,7 @@ class Draft:
             "enable_dns_support": False,
             "subnet": [{"name": "o", "cidr": "10.0.0.0/24"}],
             "security_group": [{"name": "all"}],
+            "endpoint": [self.endpoint("outer", "o", ENDPOINTS[1])],
             "host": [
                 {"name": "x0", "subnet": "o", "address": "10.0.0.20"},
                 {"name": "x1", "subnet": "o", "address": "10.0.0.99"},
@@ -442,6 +464,10 @@ class World:
             lambda: [row["State"] for row in lab.rows("load-balancers")] == ["active"],
             "the load balancer is active",
         )
+        wait_until(
+            lambda: {row["State"] for row in lab.rows("endpoints")} == {"Available"},
+            "the endpoints are available",
+        )
         for row in lab.rows("functions"):
             lab.client.post(f"/v1/functions/{row['FunctionName']}/provision", {"count": 1})
         hosts, environments = lab.rows("hosts"), lab.rows("environments")
@@ -464,10 +490,10 @@ class World:
             "169.254.100.1",
         ]
         self._likely = [*(row["PrivateIpAddress"] for row in hosts), WEB, GUARDED, ECHO]
-        self._likely += [SITE, CLOCK, NODE] * 3
+        self._likely += [SITE, CLOCK, NODE, *ENDPOINTS] * 3
         self._names = [
             *(f"{row['HostName']}.{row['VpcName']}.internal" for row in hosts),
-            "front.shop.internal",
+            *("front.shop.internal", "inner.shop.internal"),
             *("site", "clock.internet.internal", "web.shop.internal", "nobody.internal"),
             "ip-10-0-9-80.ec2.internal",
         ]
@@ -528,6 +554,10 @@ class World:
                 continue
             protocol = self._draw.choice(("tcp", "tcp", "udp", "udp", "icmp"))
             port = 0 if protocol == "icmp" else self._draw.choice(PORTS)
+            if target in (NODE, *ENDPOINTS) and self._draw.random() < 0.7:
+                # One of any would seldom have a listener.
+                port = self._draw.choice(list(LISTENERS))
+                protocol = LISTENERS[port][0].lower()
             found.append(Pair(source, self.sources[source], target, protocol, port))
         return found
 

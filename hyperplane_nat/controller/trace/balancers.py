@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load balancers in a trace: listener, target group, and each target that may be chosen.
+"""Load balancers in a trace, and endpoints that lead to them: listener, target group, and each
+target that may be chosen.
 
 Theory of operation
 -------------------
@@ -21,6 +22,7 @@ from hyperplane_nat.controller.trace.rehearsal import node_item
 from hyperplane_nat.model.balancer_entities import LoadBalancer, LoadBalancerNode, TargetGroup
 from hyperplane_nat.model.balancer_wanted import WantedListener, WantedNode
 from hyperplane_nat.model.entities import NetworkInterface
+from hyperplane_nat.model.states import EndpointState
 from hyperplane_nat.model.target_health import Surroundings, healthy, in_reach
 
 TARGETS_MAX = 32
@@ -29,12 +31,34 @@ TARGETS_MAX = 32
 _Function = Callable[[Journey], Step | None]
 
 
+def endpoint(journey: Journey) -> Step | None:
+    """Whether the endpoint that the target is leads to a load balancer."""
+    if journey.endpoint is None or journey.sent is None:
+        return None
+    tables = journey.tables
+    own = tables.endpoints[journey.endpoint.endpoint_id]
+    rule = f"{own.name} ({own.id})"
+    if own.state is not EndpointState.AVAILABLE:
+        return Step("endpoint", False, rule, f"it is {own.state.value}")
+    balancer = tables.load_balancers[tables.endpoint_services[own.service_id].load_balancer_id]
+    if journey.node is None:
+        text = f"load balancer {balancer.name} is {balancer.state.value}"
+        return Step("endpoint", False, rule, text)
+    vpc = tables.vpcs[balancer.vpc_id].name
+    text = f"{own.state.value}: to load balancer {balancer.name} of VPC {vpc}"
+    return Step("endpoint", True, rule, text)
+
+
 def take(journey: Journey, beyond: Sequence[_Function]) -> None:
     """Take the steps from the node on; `beyond` are those from the target on."""
     node = journey.node
     assert node is not None
     balancer, place = _owner(journey, node)
     interface = journey.tables.interfaces[place.interface_id]
+    if (step := grants.into_endpoint(journey)) is not None:
+        journey.taken.append(step)
+        if not step.passes:
+            return
     found = _listener(journey, node)
     journey.taken.append(_balancer(journey, balancer, place, found))
     if found is None:
@@ -70,8 +94,9 @@ def _owner(journey: Journey, node: WantedNode) -> tuple[LoadBalancer, LoadBalanc
 
 def _listener(journey: Journey, node: WantedNode) -> WantedListener | None:
     asked = (journey.question.protocol, journey.port)
-    # Listeners are the first address's.
-    listeners = node.listeners if str(journey.address) == node.address else ()
+    # Listeners are the first address's, where endpoints lead.
+    listens = journey.endpoint is not None or str(journey.address) == node.address
+    listeners = node.listeners if listens else ()
     return next((each for each in listeners if (each.protocol, each.port) == asked), None)
 
 

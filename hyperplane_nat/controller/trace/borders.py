@@ -18,7 +18,8 @@ from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
 from hyperplane_nat.controller.trace.rehearsal import SOURCE_PORT
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.model.entities import Subnet
+from hyperplane_nat.model.balancer_wanted import WantedNode
+from hyperplane_nat.model.entities import Subnet, Vpc
 from hyperplane_nat.model.network_acl_entities import ANY, CARRIED, NetworkAcl, NetworkAclEntry
 from hyperplane_nat.model.network_acls import network_acl_of
 
@@ -30,7 +31,7 @@ _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 @dataclass(frozen=True, slots=True)
 class _Leg:
-    """From one place in the VPC to the next, by an address there; None: outside."""
+    """From one place in a VPC to the next, by an address there; None: outside."""
 
     leaves: IPv4Address | None
     enters: IPv4Address | None
@@ -38,6 +39,8 @@ class _Leg:
     destination: IPv4Address
     port: int
     """The destination's; of an echo its type."""
+    behind: bool = False
+    """Whether it is in the VPC that an endpoint leads to, and not in the sender's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,8 @@ def _way(journey: Journey) -> Iterator[_Leg]:
         assert far is not None
         assert journey.sent is not None
         kept = own if keeps_source(journey) else at
-        yield _Leg(own, at, own, address, port)
-        yield _Leg(at, far, kept, far, far_port)
+        yield _Leg(own, _near(journey, node), own, address, port)
+        yield _Leg(at, far, kept, far, far_port, behind=True)
         return
     if (middle := _middle(journey)) is not None:
         yield _Leg(own, middle, own, address, port)
@@ -129,8 +132,8 @@ def _way_back(journey: Journey) -> Iterator[_Leg]:
         (far, _), at = journey.end, IPv4Address(node.address)
         assert far is not None
         mine = SOURCE_PORT if journey.sender.interface is None else port
-        yield _Leg(far, at, far, IPv4Address(sent.source), port)
-        yield _Leg(at, own, address, own, mine)
+        yield _Leg(far, at, far, IPv4Address(sent.source), port, behind=True)
+        yield _Leg(_near(journey, node), own, address, own, mine)
         return
     if (middle := _middle(journey)) is not None:
         yield _Leg(None, middle, address, middle, port)
@@ -140,13 +143,22 @@ def _way_back(journey: Journey) -> Iterator[_Leg]:
 
 
 def keeps_source(journey: Journey) -> bool:
-    """Whether the node's listener preserves the client's address."""
+    """Whether the node's listener preserves the client's address, as by no endpoint."""
     node = journey.node
-    return node is not None and any(
-        each.preserve_client_ip
-        for each in node.listeners
-        if (each.protocol, each.port) == (journey.question.protocol, journey.port)
+    return (
+        node is not None
+        and journey.endpoint is None
+        and any(
+            each.preserve_client_ip
+            for each in node.listeners
+            if (each.protocol, each.port) == (journey.question.protocol, journey.port)
+        )
     )
+
+
+def _near(journey: Journey, node: WantedNode) -> IPv4Address:
+    """Where in its own VPC the sender's packet goes."""
+    return IPv4Address(node.address if journey.endpoint is None else journey.endpoint.address)
 
 
 def _middle(journey: Journey) -> IPv4Address | None:
@@ -164,8 +176,10 @@ def _target(journey: Journey) -> IPv4Address | None:
 
 
 def _borders(journey: Journey, leg: _Leg) -> Iterator[_Border]:
-    out, into = _subnet(journey, leg.leaves), _subnet(journey, leg.enters)
-    exempt = _exempt(journey)
+    vpc = journey.behind if leg.behind else journey.sender.vpc
+    assert vpc is not None
+    out, into = _subnet(journey, vpc, leg.leaves), _subnet(journey, vpc, leg.enters)
+    exempt = _exempt(journey, vpc)
     if out == into or any(
         each in network for each in (leg.source, leg.destination) for network in exempt
     ):
@@ -179,16 +193,12 @@ def _borders(journey: Journey, leg: _Leg) -> Iterator[_Border]:
             yield _Border(verb, subnet, acl, _deciding(journey, entries, far, leg.port))
 
 
-def _subnet(journey: Journey, address: IPv4Address | None) -> Subnet | None:
-    vpc = journey.sender.vpc
-    assert vpc is not None
+def _subnet(journey: Journey, vpc: Vpc, address: IPv4Address | None) -> Subnet | None:
     found = (each for each in journey.tables.subnets.values() if each.vpc_id == vpc.id)
     return next((each for each in found if address is not None and address in each.cidr), None)
 
 
-def _exempt(journey: Journey) -> list[IPv4Network]:
-    vpc = journey.sender.vpc
-    assert vpc is not None
+def _exempt(journey: Journey, vpc: Vpc) -> list[IPv4Network]:
     found = (each for each in journey.wanted.network_acls if each.vpc_number == vpc.number)
     return [IPv4Network(network) for each in found for network in each.exempt]
 

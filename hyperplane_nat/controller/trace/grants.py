@@ -96,7 +96,10 @@ def _into_host(journey: Journey, host: Host) -> Step:
             "ingress", True, "", f"host {host.name} has no security groups: it takes everything"
         )
     seen = journey.sent.source or str(journey.sender.member.address)
-    sources = [seen] if journey.node is None else [seen, journey.node.address]
+    sources = [seen]
+    if journey.node is not None:
+        # Behind an endpoint the client's address is somebody else's.
+        sources = [journey.node.address] if journey.endpoint else [seen, journey.node.address]
 
     def admits(rules: list[Rule]) -> bool:
         policy = Policy(str(host.address), ingress=rules)
@@ -111,8 +114,25 @@ def _into_host(journey: Journey, host: Host) -> Step:
     return Step("ingress", True, _rule(journey, found), f"{seen} is admitted")
 
 
+def into_endpoint(journey: Journey) -> Step | None:
+    """The ingress rules of the groups of an endpoint, about its client."""
+    if (endpoint := journey.endpoint) is None:
+        return None
+    interfaces = journey.tables.interfaces.values()
+    interface = next(each for each in interfaces if each.number == endpoint.number)
+    return _of_client(journey, "endpoint ingress", interface)
+
+
 def into_node(journey: Journey, interface: NetworkInterface) -> Step | None:
-    """The ingress rules of the groups of a load balancer's node, about its client."""
+    """The same of the groups of a load balancer's node."""
+    # Who comes by an endpoint is in no group.
+    cidrs_only = journey.endpoint is not None
+    return _of_client(journey, "node ingress", interface, cidrs_only=cidrs_only)
+
+
+def _of_client(
+    journey: Journey, name: str, interface: NetworkInterface, *, cidrs_only: bool = False
+) -> Step | None:
     member = journey.sender.member
     if not interface.group_ids or member is None:
         return None
@@ -123,11 +143,13 @@ def into_node(journey: Journey, interface: NetworkInterface) -> Step | None:
         protocol, port = journey.question.protocol, journey.port
         return policy.admits(protocol, client, port) is DropReason.NONE
 
-    found = _first(journey.compiler.ingress_grants(interface), admits)
+    granted = journey.compiler.ingress_grants(interface)
+    asked = (each for each in granted if not (cidrs_only and each.rule.cidr is None))
+    found = _first(asked, admits)
     if found is None:
         rule = _groups(journey, interface)
-        return Step("node ingress", False, rule, f"no rule of these groups admits {client}")
-    return Step("node ingress", True, _rule(journey, found), f"{client} is admitted")
+        return Step(name, False, rule, f"no rule of these groups admits {client}")
+    return Step(name, True, _rule(journey, found), f"{client} is admitted")
 
 
 def out_of_node(journey: Journey, interface: NetworkInterface) -> Step | None:

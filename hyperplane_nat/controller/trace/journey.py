@@ -38,6 +38,7 @@ from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import route_to
 from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.model.names import LINK_LOCAL, resolver_of
+from hyperplane_nat.model.private_link_wanted import WantedEndpoint
 from hyperplane_nat.model.security_group import Compiler
 from hyperplane_nat.model.states import EnvironmentState, FunctionState, InterfaceStatus
 from hyperplane_nat.model.tables import Tables
@@ -91,7 +92,7 @@ class Journey:
     sent: Outcome | None = None
     """What became of the packet."""
     far: tuple[IPv4Address, int] | None = None
-    """Of a load balancer's node: the target that is looked at, by address and port."""
+    """Of a load balancer: the target that is looked at, by address and port."""
     taken: list[Step] = field(default_factory=list)
     """The steps until now."""
 
@@ -106,14 +107,37 @@ class Journey:
         return self.far or (self.address, self.port)
 
     @cached_property
+    def endpoint(self) -> WantedEndpoint | None:
+        """The endpoint's address that the target is."""
+        vpc = self.sender.vpc
+        for each in self.wanted.endpoints:
+            if vpc is not None and (each.vpc_number, each.address) == (
+                vpc.number,
+                str(self.address),
+            ):
+                return each
+        return None
+
+    @cached_property
     def node(self) -> WantedNode | None:
-        """The load balancer's node that the target is."""
+        """The load balancer's node that the target is, or that its endpoint leads to."""
+        if (endpoint := self.endpoint) is not None:
+            nodes = self.wanted.load_balancer_nodes
+            return next((each for each in nodes if each.number == endpoint.node), None)
         vpc = self.sender.vpc
         for each in self.wanted.load_balancer_nodes:
             addresses = (each.address, *(address for _, address in each.secondary))
             if vpc is not None and each.vpc_number == vpc.number and str(self.address) in addresses:
                 return each
         return None
+
+    @cached_property
+    def behind(self) -> Vpc | None:
+        """The VPC of that node; without one the sender's."""
+        node, vpcs = self.node, self.tables.vpcs.values()
+        if node is None:
+            return self.sender.vpc
+        return next(each for each in vpcs if each.number == node.vpc_number)
 
     @cached_property
     def compiler(self) -> Compiler:
@@ -193,9 +217,9 @@ class Journey:
         if self.sent is not None and self.sent.host is not None:
             found = [each for each in self.tables.hosts.values() if each.number == self.sent.host]
             return found[0]
-        if self.address is None or self.sender.vpc is None:
+        if self.address is None or self.behind is None:
             return None
-        hosts = self.tables.hosts_in(self.sender.vpc.id)
+        hosts = self.tables.hosts_in(self.behind.id)
         return next((each for each in hosts if each.address == self.end[0]), None)
 
     def services_at(self, vpc_id: str) -> list[Service]:

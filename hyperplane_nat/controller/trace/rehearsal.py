@@ -5,9 +5,9 @@ Theory of operation
 -------------------
 What becomes of a packet is decided in the engine, in one place. So it is asked: one with an empty
 flow table, in a state map that lasts for the question, is configured as the forwarder's (the same
-items, reader and code) with what there is in the sender's VPC, and is given one packet on the
-sender's link. It drops the packet, and says why, or it says by which link the packet leaves, and
-from which address.
+items, reader and code) with what there is in the sender's VPC, and in the one that an endpoint
+leads to, and is given one packet on the sender's link. It drops the packet, and says why, or it
+says by which link the packet leaves, and from which address.
 
 Links are not in question, and so their indexes and hardware addresses are made up. The environment
 that sends is the only one, in slot 1. What depends on flows that there are, such as the ports that
@@ -19,7 +19,7 @@ from __future__ import annotations
 import secrets
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -29,6 +29,7 @@ from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.model.balancer_wanted import WantedNode
+from hyperplane_nat.model.private_link_wanted import WantedEndpoint
 from hyperplane_nat.model.wanted import Wanted
 from netns.sockets import checksum, echo_request
 from netns.topology import Host, Interface, Slot
@@ -72,7 +73,7 @@ class Outcome:
 
 
 class Rehearsal:
-    """An engine, and what it was told of one VPC."""
+    """An engine, and what it was told of the VPCs on the way."""
 
     def __init__(self, state_map: StateMap, room: Mapping[str, int], items: desired.Item) -> None:
         self.state_map = state_map
@@ -130,38 +131,46 @@ class Rehearsal:
 
 
 def rehearsal(
-    config: Config, wanted: Wanted, vpc_number: int, interface: int | None, directory: Path
+    config: Config,
+    wanted: Wanted,
+    vpcs: Collection[int],
+    directory: Path,
+    *,
+    interface: int | None,
+    endpoint: WantedEndpoint | None = None,
 ) -> Rehearsal:
-    """An engine for one VPC, and an environment at `interface`; `directory` is on a tmpfs.
+    """An engine for VPCs by their numbers, an environment at `interface` and an endpoint's address;
+    `directory` is on a tmpfs.
 
     Errors: StateMapError when that is full or nothing can be made in it.
     """
-    told = [each for each in wanted.interfaces if vpc_number in (each.vpc_number, each.gateway_of)]
-    hosts = [each for each in wanted.hosts if each.vpc_number == vpc_number]
-    gateways = [each for each in wanted.nat_gateways if each.vpc_number == vpc_number]
-    nodes = [each for each in wanted.load_balancer_nodes if each.vpc_number == vpc_number]
+    told = [
+        each for each in wanted.interfaces if each.vpc_number in vpcs or each.gateway_of in vpcs
+    ]
+    endpoints = [] if endpoint is None else [endpoint]
+    hosts = [each for each in wanted.hosts if each.vpc_number in vpcs]
+    gateways = [each for each in wanted.nat_gateways if each.vpc_number in vpcs]
+    nodes = [each for each in wanted.load_balancer_nodes if each.vpc_number in vpcs]
     items = desired.everything(
         config,
         [desired.interface(each, _link(each.vpc, each.number)) for each in told],
         [desired.slot(config, _slot(), interface)],
         [desired.host(each, _host(each.number)) for each in hosts],
         route_tables=[
-            desired.route_table(each)
-            for each in wanted.route_tables
-            if each.vpc_number == vpc_number
+            desired.route_table(each) for each in wanted.route_tables if each.vpc_number in vpcs
         ],
         network_acls=[
-            desired.network_acls(each)
-            for each in wanted.network_acls
-            if each.vpc_number == vpc_number
+            desired.network_acls(each) for each in wanted.network_acls if each.vpc_number in vpcs
         ],
         nat_gateways=[desired.nat_gateway(each) for each in gateways],
         load_balancer_nodes=[node_item(config, each) for each in nodes],
+        endpoints=[desired.endpoint(each) for each in endpoints],
     )
     # Addresses of internet gateways name hosts and NAT gateways of other VPCs, too.
     numbers = [0, *(each.number for each in wanted.interfaces)]
     numbers += [each.number for each in wanted.nat_gateways]
     numbers += [each.number for each in nodes]
+    numbers += [each.number for each in endpoints]
     for secondary in (
         *(each.secondary for each in nodes),
         *(each.secondary for each in wanted.interfaces),

@@ -268,6 +268,7 @@ NEAR: tuple[StepFunction, ...] = (
     route,
     nat_gateway,
     internet_gateway,
+    balancers.endpoint,
     room.limits,
 )
 """What is so of any target that a load balancer chooses."""

@@ -52,8 +52,15 @@ def traced(
     sender = journey.sender
     if sender.vpc is None or journey.address is None:
         return _answer(journey)
-    number = None if sender.interface is None else sender.interface.number
-    journey.rehearsal = rehearsal(config, journey.wanted, sender.vpc.number, number, directory)
+    assert journey.behind is not None
+    journey.rehearsal = rehearsal(
+        config,
+        journey.wanted,
+        {sender.vpc.number, journey.behind.number},
+        directory,
+        interface=None if sender.interface is None else sender.interface.number,
+        endpoint=journey.endpoint,
+    )
     journey.send()
     return _answer(journey)
 
