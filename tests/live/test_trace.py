@@ -25,6 +25,8 @@ PAIRS = 200
 AT_ONCE = 100
 LEAST = 10
 """So many pairs that are reached, and that are not, make a sample that means something."""
+ROUNDS_MAX = 5 * PAIRS // AT_ONCE
+"""A seed whose rules are strict takes more pairs to have as many."""
 
 
 def asked(world: World, pairs: list[Pair]) -> list[dict[str, Any]]:
@@ -75,6 +77,11 @@ def test_the_command(launch: Launch) -> None:
 
 
 @pytest.mark.slow
+def fewer(kinds: Counter[str]) -> int:
+    """Pairs of those that reach each other and those that do not, whichever are fewer."""
+    return min(kinds["reachable"], kinds.total() - kinds["reachable"])
+
+
 def test_two_hundred_pairs(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     seed = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(1_000_000))
     with capsys.disabled():
@@ -84,7 +91,9 @@ def test_two_hundred_pairs(launch: Launch, capsys: pytest.CaptureFixture[str]) -
     wrong: list[str] = []
     kinds: Counter[str] = Counter()
     with world.listening():
-        for round_number in range(PAIRS // AT_ONCE):
+        for round_number in range(ROUNDS_MAX):
+            if kinds.total() >= PAIRS and fewer(kinds) >= LEAST:
+                break
             if round_number:
                 world.change()
             batch = world.pairs(AT_ONCE)
@@ -107,8 +116,7 @@ def test_two_hundred_pairs(launch: Launch, capsys: pytest.CaptureFixture[str]) -
                     wrong.append(f"{real} by {address}: {pair}\n{answer}")
     with capsys.disabled():
         print(dict(kinds), flush=True)
-    assert not wrong, f"{SEED_VARIABLE}={seed}: {len(wrong)} of {PAIRS}:\n" + "\n".join(wrong)
-    assert kinds.total() == PAIRS
-    assert kinds["reachable"] >= LEAST
-    assert PAIRS - kinds["reachable"] >= LEAST
+    assert not wrong, f"{SEED_VARIABLE}={seed}: {len(wrong)} of {kinds.total()}:\n" + "\n".join(wrong)
+    assert kinds.total() >= PAIRS
+    assert fewer(kinds) >= LEAST
     assert world.lab.verify() == []
