@@ -123,6 +123,7 @@ def start(
     uid: int | None = None,
     mount_proc: bool = False,
     groups: Membership | None = None,
+    init: Path = INIT,
 ) -> Program:
     """
     Start a program in a process namespace of its own, in all else where the calling thread is.
@@ -131,7 +132,8 @@ def start(
     (this process's when None), in whose PATH a name without a slash is looked for. With `uid` it is
     that user and group, with no capability and no way to one, and 1,024 open files at most.
     `mount_proc`: its /proc is mounted anew, in mounts that are the thread's alone; it shows nothing
-    but what the program starts. All of it is in `groups`.
+    but what the program starts. All of it is in `groups`. `init` is where a thread finds
+    `INIT` that does not see where this is installed.
 
     OSError with the errno of execve(2) when the program cannot be run, ValueError for a null byte,
     else NetnsError.
@@ -141,7 +143,7 @@ def start(
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, status)
         words = [
-            str(INIT),
+            str(init),
             str(status),
             "-" if uid is None else str(uid),
             "1" if mount_proc else "0",
@@ -151,7 +153,7 @@ def start(
         ]
         try:
             syscalls.unshare(syscalls.CLONE_NEWPID)
-            init = subprocess.Popen(
+            process = subprocess.Popen(
                 words,
                 env=env,
                 cwd=cwd,
@@ -165,13 +167,13 @@ def start(
             )
         except FileNotFoundError as error:
             os.close(ours)
-            if not INIT.exists():
+            if not init.exists():
                 raise NetnsError(f"{INIT} is missing", "build it: make build") from None
             raise error
         except BaseException:
             os.close(ours)
             raise
-    program = Program(init, ours)
+    program = Program(process, ours)
     _check_begun(program, ours)
     return program
 

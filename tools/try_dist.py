@@ -126,15 +126,49 @@ def test_page(hyperplane_lab):
     assert hyperplane_lab.drops() == {}
 """
 
+SHOP = """
+import urllib.request
+
+
+def checkout(event, context):
+    with urllib.request.urlopen(event["url"], timeout=10) as answer:
+        return {"status": answer.status, "name": context.function_name}
+"""
+
+HANDLER = """
+import pytest
+import shop
+from hyperplane_nat.testing import Lab
+
+
+@pytest.fixture(scope="session")
+def hyperplane_config():
+    lab = Lab().vpc("10.0.0.0/16").subnet("10.0.1.0/24").security_group("app")
+    lab = lab.host("store", address="10.0.1.80").service("web", kind="http", host="store", port=80)
+    return lab.function("checkout", handler=shop.checkout)
+
+
+def test_handler(hyperplane_lab):
+    told = hyperplane_lab.handle("checkout", {"url": "http://10.0.1.80/"})
+    assert told == {"status": 200, "name": "checkout"}
+"""
+
+PROJECTS = {
+    "page": {"test_page.py": PROJECT},
+    "handler": {"shop.py": SHOP, "test_handler.py": HANDLER},
+}
+
 
 def use_plugin(python: Path, place: Path) -> None:
-    """A project that only has the wheel and pytest finds the plugin, which leaves nothing."""
-    project = place / "project"
-    project.mkdir()
-    (project / "test_page.py").write_text(PROJECT, encoding="utf-8")
-    said = run(python, "-m", "pytest", "-rs", cwd=project)
-    if "1 passed" not in said:
-        raise DistError(f"the plugin's test did not run: {said}")
+    """Projects that only have the wheel and pytest find the plugin, which leaves nothing."""
+    for name, files in PROJECTS.items():
+        project = place / name
+        project.mkdir(mode=0o755)
+        for file, text in files.items():
+            (project / file).write_text(text, encoding="utf-8")
+        said = run(python, "-m", "pytest", "-rs", cwd=project)
+        if "1 passed" not in said:
+            raise DistError(f"the plugin's test in {name} did not run: {said}")
     left = list(Path(tempfile.gettempdir()).glob("hyperplane-pytest-*/lab"))
     if left:
         raise DistError(f"left behind: {', '.join(map(str, left))}")

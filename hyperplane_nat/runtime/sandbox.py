@@ -64,6 +64,7 @@ PROCESSES_MAX = 1024
 
 _CODE = Path("/var/.code")
 _UPLOADS = Path("/var/.uploads")
+_INIT = Path("/var/.init")
 _BACKLOG = 16
 _ENDING_SECONDS = 5.0
 _SYSTEM_PREFIX = "/usr"
@@ -331,6 +332,7 @@ class Sandbox:
                 uid=self._uid,
                 mount_proc=True,
                 groups=groups,
+                init=_INIT,
             )
         except OSError as error:
             what = os.strerror(error.errno or 0).lower()
@@ -414,6 +416,9 @@ def _template(hidden: Sequence[Path], uploads: Path, etc: Path) -> int:
         _make(Path(path))
     _CODE.mkdir(mode=0o700)
     _UPLOADS.mkdir(mode=0o700)
+    if launch.INIT.exists():
+        shutil.copyfile(launch.INIT, _INIT)
+        _INIT.chmod(0o700)
     syscalls.mount(uploads, _UPLOADS, None, syscalls.MS_BIND)
     if sys.base_prefix != _SYSTEM_PREFIX:
         bind = syscalls.MS_BIND | syscalls.MS_REC

@@ -126,6 +126,31 @@ def test_budget(budget: int) -> None:
     pair.close()
 
 
+def test_many_of_one_tick_that_are_not_due_yet() -> None:
+    """More than the budget in the present tick: none is met twice before all were met once."""
+    setup = scenario.Setup(flows_max=64, ports=Ports(40000, 40063, 64), timeouts=TIMEOUTS)
+    pair = Pair(setup, now=10)
+    for number in range(64):
+        pair.translate(traffic.datagram(1, 5000 + number), INSIDE, 1)
+    due = 10 + TIMEOUTS.udp
+    begin = pair.engine.next_deadline()
+    assert begin is not None
+    assert begin < due - 1
+    rounds = [[pair.engine.expire(now, 7) for _ in range(10)] for now in (begin, due - 1)]
+    assert rounds == [[7] * 9 + [1]] * 2
+    # A round that is under way when they are due does not hide those it has met before.
+    pair.now = due - 1
+    assert [pair.expire(7) for _ in range(2)] == [0, 0]
+    pair.now = due
+    calls = 0
+    while any(flow[1] != "HELD" for flow in pair.target.flows()):
+        pair.expire(7)
+        calls += 1
+    assert calls == 8 + 2
+    pair.compare_counters()
+    pair.close()
+
+
 def test_deadlines_lead_to_the_end() -> None:
     """Sleeping until each deadline ends every flow in few calls."""
     setup = scenario.Setup(flows_max=64, ports=Ports(40000, 40063, 64), timeouts=TIMEOUTS)

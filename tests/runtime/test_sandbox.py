@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 
 from hyperplane_nat.runtime.code import OWN_RUNTIME
 from hyperplane_nat.runtime.sandbox import EntrypointError, Sandbox, Started
-from netns import NetnsError, files, namespace, processes
+from netns import NetnsError, files, launch, namespace, processes
 from netns.cgroups import Family, Mounts
 
 pytestmark = pytest.mark.live
@@ -36,8 +39,8 @@ def room(lab_name: str) -> Iterator[str]:
     namespace.delete([lab_name])
 
 
-@pytest.fixture
-def box(tmp_path: Path, lab_name: str) -> Iterator[Sandbox]:
+@contextlib.contextmanager
+def made(tmp_path: Path, lab_name: str) -> Iterator[Sandbox]:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "secret").touch()
@@ -48,6 +51,12 @@ def box(tmp_path: Path, lab_name: str) -> Iterator[Sandbox]:
     files.write(hidden, nameserver="169.254.169.253", hostname="169.254.100.2")
     yield Sandbox(uid=UID, hidden=[hidden], groups=groups, uploads=uploads, etc=hidden)
     groups.remove()
+
+
+@pytest.fixture
+def box(tmp_path: Path, lab_name: str) -> Iterator[Sandbox]:
+    with made(tmp_path, lab_name) as sandbox:
+        yield sandbox
 
 
 def code(directory: Path, text: str | None, mode: int = 0o755) -> Path:
@@ -107,6 +116,21 @@ def test_it_sees_its_code_and_its_namespace(room: str, box: Sandbox, tmp_path: P
     assert not (tmp_path / "private" / "code" / "new").exists()
     # Nothing of it was made on the host.
     assert not Path("/var/.code").exists()
+
+
+def test_an_installation_below_tmp(
+    room: str, lab_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as installed:
+        monkeypatch.setattr(launch, "INIT", Path(shutil.copy(launch.INIT, installed)))
+        with made(tmp_path, lab_name) as box:
+            text = f"#!/bin/sh\nls -d {installed} 2>&1; ls /var/.init; /var/.init 2>&1; echo here\n"
+            started = start(box, room, code(tmp_path, text), "provided", VARIABLES)
+            lines = said(started).splitlines()
+    # A handler has a /tmp of its own, and no use of what has started it.
+    assert "No such file" in lines[0]
+    assert "Permission denied" in lines[-2]
+    assert lines[-1] == "here"
 
 
 def test_the_python_of_this_program_and_its_client(room: str, box: Sandbox, tmp_path: Path) -> None:

@@ -543,12 +543,13 @@ cdef inline int retime(Nat* nat, uint64_t now, int budget) noexcept nogil:
 cdef inline int flows_expire(Nat* nat, uint64_t now, int budget) noexcept nogil:
     """Examine up to `budget` flows whose tick has come; returns how many were examined.
 
+    Fewer than that: all have ended that were due at the first of the calls since one examined fewer.
     After a change of timeouts all flows are examined first: deadlines may have come nearer.
     """
     cdef int examined = retime(nat, now, budget)
     cdef uint32_t flow
     cdef bint gone
-    wheel_begin(&nat.wheel)
+    wheel_begin(&nat.wheel, examined > 0)
     while examined < budget:
         flow = wheel_next(&nat.wheel, now)
         if flow == NIL:

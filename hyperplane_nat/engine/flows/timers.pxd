@@ -17,7 +17,9 @@ that of the flows to be examined, until it is freed. Into the latter a bucket is
 its tick has come. The wheel decides nothing: the caller looks at the first flow of that list
 (`wheel_next`), within a budget, and frees it or moves it to its tick, either of which takes it out.
 So the bucket of the present tick, which is looked at again and again since deadlines are exact to
-the millisecond, takes what is not due yet without its being met again in the same round.
+the millisecond, takes what is not due yet without its being met again in the same round, which
+lasts until that list is empty: with a bucket of more than the budget, no round would end otherwise
+before its tick has.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -120,9 +122,12 @@ cdef inline void take(TimerWheel* wheel) noexcept nogil:
     wheel.occupied[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
 
 
-cdef inline void wheel_begin(TimerWheel* wheel) noexcept nogil:
-    """A round of `wheel_next` begins: the bucket of the present tick is to be looked at once more."""
-    wheel.taken = False
+cdef inline void wheel_begin(TimerWheel* wheel, bint anew) noexcept nogil:
+    """A round of `wheel_next` begins, in which the bucket of the present tick is looked at once more; one
+    that a budget has cut short goes on, unless what it has met is to be met `anew`.
+    """
+    if anew or wheel.heads[WHEEL_DUE] == NIL:
+        wheel.taken = False
 
 
 cdef inline uint32_t wheel_next(TimerWheel* wheel, uint64_t now) noexcept nogil:
