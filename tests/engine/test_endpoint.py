@@ -372,6 +372,27 @@ def test_pings_are_not_answered_and_errors_find_their_flow(scene: Scene) -> None
     assert out.frame[26:34] == bytes((10, 0, 1, 20, 10, 0, 1, 50))
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_leads_nowhere_does_not_act_on_its_flow(scene: Scene, client: str) -> None:
+    """A reset that the target never gets ends nothing, and no packet keeps the flow."""
+
+    def states() -> list[str]:
+        here, there = scene.engine.flows(), scene.engine.host_flows()
+        return [each.state for each in here] + [each.state for each in there]
+
+    scene.opens(client)
+    scene.leads_to = None
+    scene.lead()
+    out = scene.consumer_sends(client, RST, (101, 501))
+    assert out.reason is DropReason.ENDPOINT_UNAVAILABLE
+    assert states() == ["ESTABLISHED"]
+    scene.now += 200_000
+    scene.consumer_sends(client, ACK, (101, 501))
+    scene.now += 200_000
+    scene.engine.expire(scene.now)
+    assert states() == ["HELD"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [("rejected", DropReason.ENDPOINT_UNAVAILABLE), ("node gone", DropReason.UNKNOWN_LINK)],

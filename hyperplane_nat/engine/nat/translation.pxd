@@ -59,6 +59,7 @@ from hyperplane_nat.engine.nat.balancing cimport (
     node_turn,
     reset_by_node,
     send_balanced,
+    stopped,
 )
 from hyperplane_nat.engine.nat.cache_ways cimport cache_if_possible
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
@@ -252,6 +253,8 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
                 flow_orphan(nat, flow[0], now)
                 balance(nat, p, now, flow)
                 return flow[0] != NIL
+            if stopped(nat, p, &nat.table.extensions[flow[0]]):
+                return False
             p.host = exit_of(nat, flow[0])
             if nat.table.extensions[flow[0]].proxy_bytes:
                 proxy_arrives(nat, p, flow[0])
