@@ -116,7 +116,8 @@ def test_two_hundred_pairs(launch: Launch, capsys: pytest.CaptureFixture[str]) -
                     wrong.append(f"{real} by {address}: {pair}\n{answer}")
     with capsys.disabled():
         print(dict(kinds), flush=True)
-    assert not wrong, f"{SEED_VARIABLE}={seed}: {len(wrong)} of {kinds.total()}:\n" + "\n".join(wrong)
+    of = f"{SEED_VARIABLE}={seed}: {len(wrong)} of {kinds.total()}"
+    assert not wrong, f"{of}:\n" + "\n".join(wrong)
     assert kinds.total() >= PAIRS
     assert fewer(kinds) >= LEAST
     assert world.lab.verify() == []
