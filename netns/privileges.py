@@ -15,8 +15,9 @@ the service. Whoever has taken the process over gets as little from ENOSYS as fr
 a library asks for in every process (`Program.unnoted`) would fill the audit log: it gets the same
 answer from a list of its own, which notes nothing. The kernel takes the strictest of two answers.
 
-Two things are in no list. Memory that can be executed: code is loaded before. And files opened for
-writing, outside of `FLOW_LOGS`: what the others write was opened before. Paths are nothing that a
+Two things are in the lists of few. Memory that can be executed: code is loaded before, but for
+`AWS`, whose libraries load theirs with the first question about it. And files opened for writing,
+which `FLOW_LOGS` and `AWS` do: what the others write was opened before. Paths are nothing that a
 list can tell apart, so whoever opens files for writing is bounded to a directory by landlock(7).
 
 To be called while there is one thread: the kernel keeps capabilities per thread. `drop` looks at
@@ -92,6 +93,8 @@ class Program:
     """Whether it may start threads; none starts processes."""
     writes_files: bool = False
     """Whether it may open files for writing."""
+    loads_code: bool = False
+    """Whether it may load compiled modules when they are first needed."""
     maps: bool = False
     """Whether it uses BPF maps that it was given."""
     unnoted: frozenset[str] = frozenset()
@@ -145,15 +148,16 @@ HANDLERS = Program(
     threads=True,
 )
 
+_FILES = _calls(
+    """
+    flock fsync fdatasync ftruncate
+    mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir
+    """
+)
+
 FLOW_LOGS = Program(
     "flow-logs",
-    _COMMON
-    | _calls(
-        """
-        connect flock fsync fdatasync ftruncate
-        mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir
-        """
-    ),
+    _COMMON | _FILES | {"connect"},
     families=frozenset({socket.AF_UNIX}),
     threads=True,
     writes_files=True,
@@ -164,6 +168,16 @@ UI = Program(
     _COMMON | {"accept", "accept4", "listen", "connect"},
     families=frozenset({socket.AF_UNIX}),
     threads=True,
+)
+
+AWS = Program(
+    "aws",
+    _COMMON | _FILES | {"accept", "accept4", "listen", "connect", "chmod", "fchmod", "umask"},
+    # Of the controller and of the Runtime API; libraries ask whether there is IPv6.
+    families=frozenset({socket.AF_UNIX, socket.AF_INET}),
+    threads=True,
+    writes_files=True,
+    loads_code=True,
 )
 
 HEALTH_CHECKS = Program(
@@ -308,7 +322,8 @@ def _lists(program: Program) -> list[Any]:
     # What is not noted is let through by one list, and refused by the other.
     calls = sorted(program.calls | program.unnoted)
     rules: list[tuple[str, tuple[Any, ...]]] = [(name, ()) for name in calls]
-    rules += [(name, (Arg(2, masked, _PROT_EXEC, 0),)) for name in ("mmap", "mprotect")]
+    executable = () if program.loads_code else (Arg(2, masked, _PROT_EXEC, 0),)
+    rules += [(name, executable) for name in ("mmap", "mprotect")]
     rules += [("ioctl", (Arg(1, eq, number),)) for number in _IOCTLS.values()]
     rules += [("prctl", (Arg(0, eq, number),)) for number in _PRCTLS.values()]
     # Its own limits are read, nobody's are changed; its own threads are signalled (abort(3)).

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             listener.listen(server.BACKLOG)
             print("ready", flush=True)
             client = Client(arguments.lab, runtime_directory=arguments.runtime_directory)
-            server.listen(_lab(client), listener).serve_forever()
+            endpoint.serving(_lab(client), listener).serve_forever()
     return 0
 
 

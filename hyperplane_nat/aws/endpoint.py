@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 from typing import Any
+
+from werkzeug.serving import BaseWSGIServer
 
 from hyperplane_nat.aws import server
 from hyperplane_nat.aws.call import Lab
 from hyperplane_nat.aws.notes import Notes
 from hyperplane_nat.client import Client
 from hyperplane_nat.model.resources import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_ID
+from netns import privileges
 
 
 def listener(port: int) -> socket.socket:
@@ -23,6 +28,19 @@ def listener(port: int) -> socket.socket:
         found.close()
         raise
     return found
+
+
+def serving(lab: Lab, listener: socket.socket) -> BaseWSGIServer:
+    """The endpoint on such a socket, which nobody is to have asked; NetnsError.
+
+    It is root, who alone may use the control socket, without capabilities, and changes files in
+    the lab's directory alone. Only root has any to give up.
+    """
+    if os.geteuid() == 0:
+        directory = lab.client.path.parent
+        tempfile.tempdir = str(directory)
+        privileges.drop(privileges.AWS, uid=0, writes=directory)
+    return server.listen(lab, listener)
 
 
 def lab_of(client: Client) -> Lab:

@@ -41,7 +41,7 @@ def aws(
         said = "is in use" if error.errno == errno.EADDRINUSE else error.strerror
         raise UserError(f"port {port} {said} (choose another one, --port 0 for any)") from None
     with listener:
-        serving = server.listen(served, listener)
+        serving = endpoint.serving(served, listener)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             url = f"http://{server.ADDRESS}:{listener.getsockname()[1]}"

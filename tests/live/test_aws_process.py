@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from hyperplane_nat.controller.processes import start_ticks
+from netns import privileges
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, wait_until, write_config
 from tests.live.test_crash import kill_controller
@@ -62,6 +63,11 @@ def test_it_is_there_from_up_to_down(launch: Launch) -> None:
             return False
 
     before = described()
+    # Root's files and socket are its own, and nothing else of root's.
+    had = privileges.of(pid_of(lab))
+    assert had is not None
+    assert had.dropped
+    assert had.uid == 0
     assert f"AWS\t{lab.status()['aws_endpoint']}, restarts 0" in lab.cli("status").stdout
     # Killed, it is started again.
     former = pid_of(lab)
