@@ -69,7 +69,14 @@ SHOWN = 8
 MEND = "end the controller with SIGKILL and start another: up (docs/upgrade.md)"
 """Whoever takes over mends what the one before has not seen."""
 
-BARE = ("hyperplane_nat.forwarder", "hyperplane_nat.flow_logs", "netns.services")
+BARE = (
+    "hyperplane_nat.forwarder",
+    "hyperplane_nat.flow_logs",
+    "hyperplane_nat.resolver",
+    "hyperplane_nat.health",
+    "hyperplane_nat.aws",
+    "netns.services",
+)
 """Modules of the processes that keep no privilege."""
 
 IN_FLUX = frozenset({"initializing", "terminating"})
