@@ -94,7 +94,7 @@ def test_two_hundred_pairs(launch: Launch, capsys: pytest.CaptureFixture[str]) -
         for round_number in range(ROUNDS_MAX):
             if kinds.total() >= PAIRS and fewer(kinds) >= LEAST:
                 break
-            if round_number:
+            if round_number == 1:
                 world.change()
             batch = world.pairs(AT_ONCE)
             said = asked(world, batch)
