@@ -11,6 +11,10 @@ A run ends when the program does, at the timeout, or when it is cancelled. Whate
 ends with its process namespace; a shell that somebody has opened in the network namespace
 survives. Only after that are the pipes read to their end, which nobody can keep open any more.
 
+Output is kept for the outcome, or an `Output` has it as it comes: the event loop then reads the
+pipes, whenever whoever takes it is ready for more. They are all that is between the two, so the
+program waits for a reader that is slow, and what it left in them is still there after its end.
+
 The program has mounts of its own, so that its /proc shows its processes and its /etc the names of
 its network (`files`); all else is the host's, what is mounted there meanwhile included, and so is
 /sys.
@@ -25,15 +29,18 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from netns import files, launch, namespace, syscalls
 from netns.errors import NetnsError, from_errno
 
 OUTPUT_BYTES_MAX = 1 << 20
+
+STDOUT, STDERR = 1, 2
+"""Their descriptors: stdout(3)."""
 
 _READ_BYTES = 1 << 16
 # More than this would not be started sooner, and keep the event loop from its work.
@@ -73,6 +80,93 @@ class Outcome:
     """From then until it ended, clean-up not included."""
 
 
+class Output:
+    """What one program writes, as it comes; a context, whose end closes the pipes.
+
+    Belongs to the running event loop, but for `theirs`.
+    """
+
+    def __init__(self) -> None:
+        """Raises `NetnsError` when there are no pipes left."""
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the program runs."""
+        self._ours: dict[int, int] = {}
+        self._theirs: list[int] = []
+        self._asking = threading.Lock()
+        try:
+            for number in (STDOUT, STDERR):
+                ours, theirs = os.pipe2(os.O_CLOEXEC)
+                self._ours[ours] = number
+                self._theirs.append(theirs)
+                os.set_blocking(ours, False)
+        except OSError as error:
+            self._close()
+            raise from_errno("cannot make a pipe", error.errno or 0) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor in (*self._ours, *self.theirs()):
+            os.close(descriptor)
+        self._ours.clear()
+
+    def theirs(self) -> list[int]:
+        """The ends that are the program's, STDOUT's first: whoever asks first closes them."""
+        # The thread of a run may ask while the context ends.
+        with self._asking:
+            theirs, self._theirs = self._theirs, []
+        return theirs
+
+    async def read(self, running: asyncio.Future[Any]) -> list[tuple[int, bytes]]:
+        """What has come: STDOUT or STDERR and at most 64 KiB, of each at most once.
+
+        Waits until there is something. Nothing when both are closed, or when `running` is done,
+        whoever else still has the pipes, and all that was written until then has been read.
+        """
+        while True:
+            over = running.done()
+            if pieces := self._read():
+                return pieces
+            if over or not self._ours:
+                return []
+            await self._wait(running)
+
+    def _read(self) -> list[tuple[int, bytes]]:
+        pieces = []
+        for descriptor, number in list(self._ours.items()):
+            try:
+                data = os.read(descriptor, _READ_BYTES)
+            except BlockingIOError:
+                continue
+            if data:
+                pieces.append((number, data))
+            else:
+                del self._ours[descriptor]
+                os.close(descriptor)
+        return pieces
+
+    async def _wait(self, running: asyncio.Future[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        come = loop.create_future()
+
+        def wake() -> None:
+            if not come.done():
+                come.set_result(None)
+
+        watched = list(self._ours)
+        for descriptor in watched:
+            loop.add_reader(descriptor, wake)
+        try:
+            await asyncio.wait({come, running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for descriptor in watched:
+                loop.remove_reader(descriptor)
+
+
 async def run(
     name: str,
     command: Sequence[str],
@@ -82,21 +176,29 @@ async def run(
     timeout_seconds: float | None = None,
     output_bytes_max: int = OUTPUT_BYTES_MAX,
     etc: Path | None = None,
+    output: Output | None = None,
 ) -> Outcome:
     """Run a program inside namespace `name` and wait for its end.
 
     `env` is its whole environment, this process's when None; a name without a slash is looked for
     in its PATH. `stdin` is what it reads, nothing when None. `timeout_seconds` counts from its
     start. Of each of stdout and stderr the first `output_bytes_max` bytes are kept; the rest is
-    read and forgotten. `etc` has the files of /etc that it sees (`netns.files`); those of the host
-    when None.
+    read and forgotten. With `output` all of it goes there, and none is kept. `etc` has the files of
+    /etc that it sees (`netns.files`); those of the host when None.
 
     When this returns, raises or is cancelled, nothing of it runs any more anywhere.
     Raises `ProgramError` when the program cannot be run, else `NetnsError`.
     """
-    program = _Program(command, env, stdin or b"", timeout_seconds, output_bytes_max, etc)
-    begin = time.perf_counter()
     loop = asyncio.get_running_loop()
+
+    def started() -> None:
+        if output is not None:
+            loop.call_soon_threadsafe(output.started.set_result, None)
+
+    program = _Program(
+        command, env, stdin or b"", timeout_seconds, output_bytes_max, etc, output, started
+    )
+    begin = time.perf_counter()
     ended = loop.create_future()
     outcomes: list[Outcome] = []
     failures: list[BaseException] = []
@@ -135,6 +237,8 @@ class _Program:
     timeout_seconds: float | None
     output_bytes_max: int
     etc: Path | None
+    output: Output | None
+    started: Callable[[], None]
 
 
 async def _wait(ended: asyncio.Future[None], cancelled: int) -> None:
@@ -152,7 +256,7 @@ async def _wait(ended: asyncio.Future[None], cancelled: int) -> None:
 
 def _run(name: str, program: _Program, begin: float, cancelled: int) -> Outcome:
     with contextlib.ExitStack() as stack:
-        pipes = stack.enter_context(_Pipes(program.stdin, program.output_bytes_max))
+        pipes = stack.enter_context(_Pipes(program))
         with _STARTS:
             _enter(name, program.etc)
             process = _start(program, pipes)
@@ -161,6 +265,7 @@ def _run(name: str, program: _Program, begin: float, cancelled: int) -> Outcome:
         if program.timeout_seconds is not None:
             deadline = started + program.timeout_seconds
         try:
+            program.started()
             in_time = pipes.serve(process.pid, cancelled, deadline)
             elapsed = time.perf_counter() - started
         finally:
@@ -221,7 +326,7 @@ def _start(program: _Program, pipes: _Pipes) -> launch.Program:
         ) from None
 
 
-class _Output:
+class _Kept:
     """What a program wrote, as far as it is kept."""
 
     def __init__(self, limit: int) -> None:
@@ -238,19 +343,23 @@ class _Output:
 class _Pipes:
     """A program's pipes; the ends that are ours are closed at the end."""
 
-    def __init__(self, stdin: bytes, limit: int) -> None:
-        self.stdout, self.stderr = _Output(limit), _Output(limit)
+    def __init__(self, program: _Program) -> None:
+        limit = program.output_bytes_max
+        self.stdout, self.stderr = _Kept(limit), _Kept(limit)
         self._poll = select.poll()
-        self._outputs: dict[int, _Output] = {}
-        self._input = memoryview(stdin)
+        self._outputs: dict[int, _Kept] = {}
+        self._input = memoryview(program.stdin)
         self._open: set[int] = set()
         self._theirs: list[int] = []
-        if stdin:
+        if program.stdin:
             theirs, ours = os.pipe2(os.O_CLOEXEC)
             self._theirs.append(theirs)
             self._add(ours, select.POLLOUT)
         else:
             self._theirs.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        if program.output is not None:
+            self._theirs += program.output.theirs()
+            return
         for output in (self.stdout, self.stderr):
             ours, theirs = os.pipe2(os.O_CLOEXEC)
             self._theirs.append(theirs)

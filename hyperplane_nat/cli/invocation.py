@@ -3,16 +3,18 @@
 
 Theory of operation
 -------------------
-One invocation passes the program on, output and exit status, so that `invoke` can stand where the
-program could. Many are a measurement: so many threads as are to be under way at a time each send
-one request after the other, and what comes back is counted. The threads are daemons: an interrupt
-does not wait for programs that still run. All times are the controller's own; nothing of this
-process is in them.
+One invocation passes the program on, output as it comes and exit status, so that `invoke` can
+stand where the program could. Many are a measurement: so many threads as are to be under way at a
+time each send one request after the other, and what comes back is counted. The threads are daemons:
+an interrupt does not wait for programs that still run. All times are the controller's own; nothing
+of this process is in them.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 import queue
 import sys
 import threading
@@ -26,7 +28,8 @@ import typer
 from hyperplane_nat.cli import common, handlers
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.cli.execution import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
-from hyperplane_nat.client import ApiError, Client
+from hyperplane_nat.client import ApiError, Client, ClientError
+from hyperplane_nat.output_frames import END, STDERR, frames
 
 if TYPE_CHECKING:
     from hyperplane_nat.cli.tables import Table
@@ -90,7 +93,7 @@ def invoke(
         runtime_directory=common.runtime_root(ctx),
         timeout=None if timeout is None else timeout + GRACE_SECONDS,
     )
-    path = f"/v1/functions/{quote(function, safe='')}/invocations"
+    path = f"/v1/functions/{quote(function, safe='')}"
     if payload is not None:
         if count != 1 or timeout is not None or stdin:
             raise UserError("--count, --timeout and --stdin are for programs (leave them out)")
@@ -104,14 +107,20 @@ def invoke(
         )
         return
     given = base64.b64encode(sys.stdin.buffer.read()).decode() if stdin else None
-    body = {"command": command, "timeout_seconds": timeout, "stdin": given, "client_token": None}
+    body = {"command": command, "timeout_seconds": timeout, "stdin": given}
 
     def call() -> dict[str, Any]:
-        return common.mapping(connection.post(path, body))
+        return common.mapping(connection.post(f"{path}/invocations", body))
 
     if count == 1:
-        _once(call, as_json=as_json)
-        return
+        with _program_errors():
+            if as_json:
+                answer = call()
+                common.print_json(answer)
+            else:
+                streaming = f"{path}/response-streaming-invocations"
+                answer = _pass_on(connection.stream("POST", streaming, body=body))
+        raise typer.Exit(exit_status(answer))
     summary = summarise(_with_progress(repeat(call, count, concurrency), count, function))
     if as_json:
         common.print_json(summary)
@@ -121,26 +130,37 @@ def invoke(
         raise typer.Exit(1)
 
 
-def _once(call: Callable[[], dict[str, Any]], *, as_json: bool) -> None:
+@contextlib.contextmanager
+def _program_errors() -> Iterator[None]:
+    """A program that cannot be run is told as a shell does."""
     try:
-        answer = call()
+        yield
     except ApiError as error:
         if error.code not in PROGRAM_ERRORS:
             raise
         typer.echo(f"hyperplane-nat: {error}", err=True)
         raise typer.Exit(PROGRAM_ERRORS[error.code]) from None
-    if as_json:
-        common.print_json(answer)
-    else:
-        errors = base64.b64decode(answer["stderr"])
-        sys.stdout.buffer.write(base64.b64decode(answer["stdout"]))
-        sys.stdout.buffer.flush()
-        sys.stderr.buffer.write(errors)
-        if errors and not errors.endswith(b"\n"):
-            sys.stderr.buffer.write(b"\n")
-        sys.stderr.buffer.flush()
-        typer.echo(f"hyperplane-nat: {report(answer)}", err=True)
-    raise typer.Exit(exit_status(answer))
+
+
+def _pass_on(stream: Iterable[bytes]) -> dict[str, Any]:
+    """Write what comes, report how it went, and return that."""
+    line_ended = True
+    for kind, data in frames(stream):
+        if kind == END:
+            answer = common.mapping(json.loads(data))
+            if not line_ended:
+                sys.stderr.buffer.write(b"\n")
+                sys.stderr.buffer.flush()
+            typer.echo(f"hyperplane-nat: {report(answer)}", err=True)
+            return answer
+        if kind == STDERR:
+            line_ended = data.endswith(b"\n")
+        to = sys.stderr.buffer if kind == STDERR else sys.stdout.buffer
+        to.write(data)
+        to.flush()
+    raise ClientError(
+        "the controller ended its answer before the program's end (see its controller.log)"
+    )
 
 
 def exit_status(answer: dict[str, Any]) -> int:
@@ -163,8 +183,6 @@ def report(answer: dict[str, Any]) -> str:
     if answer["modelled_seconds"]:
         parts.append(f"AWS would add {common.latency(answer['modelled_seconds'])}")
     parts.append(f"{common.latency(answer['elapsed_seconds'])} in all")
-    if answer["truncated"]:
-        parts.append("output cut short")
     if answer["timed_out"]:
         parts.append("timed out")
     elif answer["status"] < 0:

@@ -341,25 +341,25 @@ class Functions:
         *,
         timeout_seconds: float | None,
         stdin: bytes | None,
-        token: str | None,
+        token: str | None = None,
+        output: execution.Output | None = None,
     ) -> Mapping[str, Any]:
         """Run a program in an environment of the function. ModelError, ProgramError.
 
         An invocation whose token was seen before runs nothing: it has the first one's answer.
+        `output` has what the program writes, and the answer then nothing of it.
         """
-        if token is not None:
-            request = {
-                "invoke": name,
-                "command": list(command),
-                "timeout_seconds": timeout_seconds,
-                "stdin": None if stdin is None else to_text(stdin),
-            }
-            return await self._once(
-                token,
-                request,
-                lambda: self._invoke(name, command, timeout_seconds=timeout_seconds, stdin=stdin),
-            )
-        return await self._invoke(name, command, timeout_seconds=timeout_seconds, stdin=stdin)
+        if token is None:
+            return await self._invoke(name, command, timeout_seconds, stdin, output)
+        request = {
+            "invoke": name,
+            "command": list(command),
+            "timeout_seconds": timeout_seconds,
+            "stdin": None if stdin is None else to_text(stdin),
+        }
+        return await self._once(
+            token, request, lambda: self._invoke(name, command, timeout_seconds, stdin)
+        )
 
     async def _once(
         self,
@@ -387,9 +387,9 @@ class Functions:
         self,
         name: str,
         command: Sequence[str],
-        *,
         timeout_seconds: float | None,
         stdin: bytes | None,
+        output: execution.Output | None = None,
     ) -> Mapping[str, Any]:
         begin = time.perf_counter()
         placement, ready_seconds = await self._environment(name)
@@ -405,6 +405,7 @@ class Functions:
                 stdin=stdin,
                 timeout_seconds=timeout_seconds,
                 etc=self._config.runtime_directory,
+                output=output,
             )
         finally:
             self.stillness.release(number)

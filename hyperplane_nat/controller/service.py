@@ -70,6 +70,7 @@ from hyperplane_nat.runtime.places import Endpoint
 from hyperplane_nat.runtime.uploads import Archive
 from netns import files, topology
 from netns.errors import from_errno
+from netns.execution import Output
 from netns.topology import LabSpec, Mended, Topology
 
 log = logging.getLogger(__name__)
@@ -512,12 +513,13 @@ class Service:
         *,
         timeout_seconds: float | None,
         stdin: bytes | None,
-        token: str | None,
+        token: str | None = None,
+        output: Output | None = None,
     ) -> Mapping[str, Any]:
-        """POST /v1/functions/NAME/invocations."""
+        """POST /v1/functions/NAME/invocations, and where output comes meanwhile."""
         self._open()
         return await self.at_work.invoke(
-            name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token
+            name, command, timeout_seconds=timeout_seconds, stdin=stdin, token=token, output=output
         )
 
     async def hold(self, number: int, pid: int) -> None:

@@ -17,22 +17,31 @@ from typer.testing import CliRunner
 
 from hyperplane_nat.cli import app, invocation
 from hyperplane_nat.client import ApiError, ClientError
+from hyperplane_nat.output_frames import END, STDERR, STDOUT, frame
 from tests.cli.conftest import INVOCATION, Run
 from tests.cli.fake_api import FakeApi, Refusal
 
 PATH = "/v1/functions/checkout/invocations"
+STREAM = "/v1/functions/checkout/response-streaming-invocations"
+HELLO = (STDOUT, b"hello\n")
 
 
-def text(value: str) -> str:
-    return base64.b64encode(value.encode()).decode()
+def stream(*output: tuple[int, bytes], **answer: Any) -> bytes:
+    """What is answered to STREAM: output, and how it ended."""
+    end = {
+        name: value
+        for name, value in INVOCATION.items()
+        if name not in ("stdout", "stderr", "truncated")
+    } | answer
+    return b"".join(frame(*each) for each in (*output, (END, json.dumps(end).encode())))
 
 
 def test_the_programs_output_is_ours_and_the_report_is_beside_it(run: Run, api: FakeApi) -> None:
-    api.answers[PATH] = INVOCATION | {"stderr": text("careful")}
+    api.answers[STREAM] = stream((STDERR, b"be "), HELLO, (STDERR, b"careful"))
     result = run("invoke", "checkout", "--timeout", "2.5", "--", "echo", "--json", "--", "hello")
     assert (result.exit_code, result.stdout) == (0, "hello\n")
     assert result.stderr == (
-        "careful\n"
+        "be careful\n"
         "hyperplane-nat: cold start in env-17, interface eni-0a1b2c3d4e5f60718, "
         "network ready after 0.84 ms, 14.20 ms in all\n"
     )
@@ -41,7 +50,6 @@ def test_the_programs_output_is_ours_and_the_report_is_beside_it(run: Run, api: 
             "command": ["echo", "--json", "--", "hello"],
             "timeout_seconds": 2.5,
             "stdin": None,
-            "client_token": None,
         }
     ]
 
@@ -50,7 +58,7 @@ def test_a_program_reads_what_is_on_standard_input(
     runtime: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPERPLANE_NAT_RUNTIME_DIRECTORY", str(runtime))
-    api.answers[PATH] = INVOCATION
+    api.answers[STREAM] = stream()
     arguments = ["invoke", "checkout", "--stdin", "--", "cat"]
     assert CliRunner().invoke(app, arguments, input=b"a\xff").exit_code == 0
     assert base64.b64decode(api.bodies[0]["stdin"]) == b"a\xff"
@@ -68,7 +76,6 @@ def test_a_handler_reads_no_standard_input(run: Run) -> None:
         ({"status": 3, "cold": False}, 3, "warm start in env-17"),
         ({"status": -9}, 137, "killed by signal 9"),
         ({"status": -9, "timed_out": True}, 124, "timed out"),
-        ({"truncated": True}, 0, "output cut short"),
         (
             {"interface_created": True, "modelled_seconds": 12.0},
             0,
@@ -80,6 +87,7 @@ def test_the_exit_status_is_the_programs(
     run: Run, api: FakeApi, answer: dict[str, Any], status: int, words: str
 ) -> None:
     api.answers[PATH] = INVOCATION | answer
+    api.answers[STREAM] = stream(**answer)
     result = run("invoke", "checkout", "--", "true")
     assert result.exit_code == status
     assert words in result.stderr
@@ -97,15 +105,48 @@ def test_the_exit_status_is_the_programs(
     ],
 )
 def test_a_refusal_is_one_line(run: Run, api: FakeApi, refusal: Refusal, status: int) -> None:
-    api.answers[PATH] = refusal
+    api.answers[STREAM] = refusal
     result = run("invoke", "checkout", "--", "nope")
     assert (result.exit_code, result.stdout) == (status, "")
     assert result.stderr == f"hyperplane-nat: {refusal.code}: {refusal.message}\n"
 
 
+def test_an_answer_without_an_end_is_a_failure(run: Run, api: FakeApi) -> None:
+    api.answers[STREAM] = frame(*HELLO)
+    result = run("invoke", "checkout", "--", "true")
+    assert (result.exit_code, result.stdout) == (2, "hello\n")
+    assert "before the program's end" in result.stderr
+
+
+def test_an_answer_that_is_broken_off_is_a_failure(run: Run, api: FakeApi) -> None:
+    api.answers[STREAM] = stream((STDOUT, bytes(1000)))
+    api.cut_short = True
+    result = run("invoke", "checkout", "--", "true")
+    assert result.exit_code == 2
+    assert "broke off its answer" in result.stderr
+
+
+def test_output_that_nobody_reads_ends_it(api: FakeApi, runtime: Path) -> None:
+    api.answers[STREAM] = stream(*[(STDOUT, bytes(1 << 16))] * 100)
+    options = ["--runtime-directory", str(runtime), "invoke", "checkout", "--", "true"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "hyperplane_nat.cli", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1) == b"\0"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 2
+
+
 def test_the_functions_name_cannot_leave_the_path(run: Run, api: FakeApi) -> None:
-    api.answers["/v1/functions/..%2F..%2Fshutdown/invocations"] = INVOCATION
-    assert run("invoke", "../../shutdown", "--", "true").exit_code == 0
+    for last, answer in (("invocations", INVOCATION), (STREAM.rpartition("/")[2], stream())):
+        api.answers[f"/v1/functions/..%2F..%2Fshutdown/{last}"] = answer
+    for options in ((), ("--json",)):
+        assert run("invoke", "../../shutdown", *options, "--", "true").exit_code == 0
 
 
 def test_many_invocations_are_counted(run: Run, api: FakeApi) -> None:
@@ -191,7 +232,7 @@ def test_an_interrupt_does_not_wait_for_the_programs(
         over.wait(30)
         return INVOCATION
 
-    api.answers[PATH] = hang
+    api.answers |= {PATH: hang, STREAM: hang}
     options = ["--runtime-directory", str(runtime), "invoke", "checkout", "--count", count]
     with subprocess.Popen(
         [sys.executable, "-m", "hyperplane_nat.cli", *options, "--", "sleep", "100"],

@@ -52,7 +52,7 @@ from hyperplane_nat.model.region import Commands, Region
 from hyperplane_nat.runtime import uploads
 from hyperplane_nat.runtime.code import CodeError
 from hyperplane_nat.runtime.uploads import Archive
-from netns.execution import ProgramError
+from netns.execution import Output, ProgramError
 from tests.controller.flow_map import NOW, new_map
 from tests.controller.support import run
 from tests.model.support import START, Clock, Slots
@@ -102,6 +102,12 @@ def document_of(**sections: Any) -> dict[str, Any]:
         "function": FUNCTIONS,
     }
     return Config.model_validate(document | sections).model_dump(mode="json")
+
+
+def _write(pipes: Sequence[int], data: bytes) -> None:
+    for descriptor in pipes:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
+            pipe.write(data)
 
 
 class RegionLab:
@@ -374,9 +380,10 @@ class RegionLab:
         *,
         timeout_seconds: float | None,
         stdin: bytes | None,
-        token: str | None,
+        token: str | None = None,
+        output: Output | None = None,
     ) -> Mapping[str, Any]:
-        """Programs called true, cat and sleep there are."""
+        """Programs called true, cat and sleep there are; with `output` cat is tee /dev/stderr."""
         self._raise()
         if token in self.tokens:
             return self.tokens[token]
@@ -388,6 +395,10 @@ class RegionLab:
             code = errno.EACCES if command[0] == "/etc/passwd" else errno.ENOENT
             raise ProgramError(f"cannot run {command[0]!r}", "check the name", code=code)
         slept = command[0] == "sleep"
+        if output is not None:
+            output.started.set_result(None)
+            written = (stdin or b"") if command[0] == "cat" else b""
+            await asyncio.to_thread(_write, output.theirs(), written)
         result = {
             "status": -9 if slept else 0,
             "stdout": (stdin or b"") if command[0] == "cat" else b"",

@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from netns import NetnsError, execution, namespace, processes
-from netns.execution import Outcome, ProgramError
+from netns.execution import Outcome, Output, ProgramError
 from tests.netns.conftest import wait_for
 from tests.netns.test_processes import inside, start
 
@@ -124,6 +124,94 @@ def test_output_is_kept_up_to_a_limit(room: str) -> None:
     assert outcome.stderr == b"e\n"
     assert not run(room, "printf", "0123456789", output_bytes_max=10).truncated
     assert run(room, "printf", "0123456789", output_bytes_max=9).truncated
+
+
+def streamed(
+    room: str,
+    script: str,
+    read: Callable[[Output, asyncio.Future[Outcome]], Awaitable[None]],
+    timeout_seconds: float = 60,
+) -> Outcome:
+    """How a shell script ends whose output `read` has."""
+
+    async def main() -> Outcome:
+        with Output() as output:
+            running = asyncio.ensure_future(
+                execution.run(
+                    room,
+                    ["sh", "-c", script],
+                    env=ENVIRONMENT,
+                    timeout_seconds=timeout_seconds,
+                    output=output,
+                )
+            )
+            await output.started
+            await read(output, running)
+            return await running
+
+    return asyncio.run(main())
+
+
+@pytest.mark.live
+def test_output_comes_while_the_program_runs(room: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    pieces: list[tuple[int, bytes]] = []
+
+    async def read(output: Output, running: asyncio.Future[Outcome]) -> None:
+        pieces.extend(await output.read(running))
+        # It waits for this, so it runs.
+        await asyncio.to_thread(go.write_text, "on\n")
+        while more := await output.read(running):
+            pieces.extend(more)
+
+    outcome = streamed(room, f"echo first; read word < {go}; echo second >&2; exit 3", read)
+    assert pieces == [(execution.STDOUT, b"first\n"), (execution.STDERR, b"second\n")]
+    assert (outcome.status, outcome.stdout, outcome.truncated) == (3, b"", False)
+
+
+@pytest.mark.live
+def test_output_that_nobody_reads_stays_in_the_pipe(room: str) -> None:
+    async def read(output: Output, running: asyncio.Future[Outcome]) -> None:
+        # The program waits for a reader, and its timeout comes all the same.
+        assert (await running).timed_out
+        left = 0
+        while pieces := await output.read(running):
+            left += sum(len(data) for _, data in pieces)
+        assert 0 < left <= 1 << 20
+
+    assert streamed(room, "exec head -c 10000000 /dev/zero", read, 0.5).status == -signal.SIGKILL
+
+
+@pytest.mark.live
+def test_output_that_is_closed_early(room: str) -> None:
+    async def read(output: Output, running: asyncio.Future[Outcome]) -> None:
+        assert await output.read(running) == [(execution.STDOUT, b"x")]
+        assert await output.read(running) == []
+        assert not running.done()
+        running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        streamed(room, "printf x; exec sleep 1000 >&- 2>&-", read)
+    assert inside(room) == []
+
+
+@pytest.mark.live
+def test_output_that_is_not_taken_to_its_end_leaks_nothing(room: str) -> None:
+    async def leave(output: Output, running: asyncio.Future[Outcome]) -> None:
+        await output.read(running)
+        running.cancel()
+
+    async def stay(_output: Output, _running: asyncio.Future[Outcome]) -> None:
+        pass
+
+    streamed(room, "echo x", stay)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(asyncio.CancelledError):
+            streamed(room, "exec cat /dev/zero", leave)
+        streamed(room, "echo x", stay)
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.live

@@ -481,15 +481,12 @@ class Advanced(BaseModel):
     clock_offset_seconds: float = Field(ge=0, description="What it was advanced by, in all.")
 
 
-class Invocation(BaseModel):
+class InvocationEnd(BaseModel):
     """How an invocation went."""
 
     status: int = Field(
         description="Exit status; negative: number of the signal that killed the program."
     )
-    stdout: Base64
-    stderr: Base64
-    truncated: bool = Field(description="Whether there was more output than was kept.")
     timed_out: bool
     environment: str
     cold: bool
@@ -500,6 +497,14 @@ class Invocation(BaseModel):
     )
     modelled_seconds: float = Field(description="What AWS would take for it.")
     elapsed_seconds: float = Field(description="Measured: the whole request.")
+
+
+class Invocation(InvocationEnd):
+    """The same with what the program wrote: the first 1 MiB of each kind."""
+
+    stdout: Base64
+    stderr: Base64
+    truncated: bool = Field(description="Whether there was more output than was kept.")
 
 
 class Refusal(BaseModel):

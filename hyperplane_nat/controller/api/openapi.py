@@ -57,6 +57,8 @@ class Operation:
     """Whether it answers an array of `answer`."""
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
+    framed: bool = False
+    """Whether `answer` is the last frame of a stream; see `hyperplane_nat.output_frames`."""
     errors: tuple[int, ...] = field(default=())
     """Statuses of its errors, besides those that every operation has."""
 
@@ -174,6 +176,15 @@ OPERATIONS = (
     ),
     Operation(
         "post",
+        "/v1/functions/{name}/response-streaming-invocations",
+        "The same, with output as it comes; who leaves ends the program",
+        answers.InvocationEnd,
+        body=requests.StreamedInvocationRequest,
+        framed=True,
+        errors=(*_BODY, 404, 409, 422, 429, 502),
+    ),
+    Operation(
+        "post",
         "/v1/functions/{name}/provision",
         "Start environments ahead",
         answers.Provisioned,
@@ -236,7 +247,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": {
-            "200": _response("Done.", _answer(operation)),
+            "200": _framed(operation)
+            if operation.framed
+            else _response("Done.", _answer(operation)),
             **{
                 str(status): _response(_STATUSES[status], _reference(answers.Error))
                 for status in sorted({*operation.errors, *_EVERYWHERE})
@@ -258,6 +271,17 @@ def _answer(operation: Operation) -> dict[str, Any]:
         return {"type": "object"}
     schema = _reference(operation.answer)
     return {"type": "array", "items": schema} if operation.rows else schema
+
+
+def _framed(operation: Operation) -> dict[str, Any]:
+    assert operation.answer is not None
+    description = (
+        "The program runs. Frames: a byte, the number of bytes that follow as an unsigned integer "
+        "of 32 bits in network order, and these. After 1 it is standard output, after 2 standard "
+        "error; after 0 it is the last one, a JSON object: "
+        f"{_REF}{operation.answer.__name__}. Without that the answer was broken off."
+    )
+    return {"description": description, "content": {"application/octet-stream": {}}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, Any]:

@@ -207,8 +207,8 @@ class AdvanceRequest(Request):
     )
 
 
-class InvocationRequest(Request):
-    """POST /v1/functions/{name}/invocations."""
+class StreamedInvocationRequest(Request):
+    """POST /v1/functions/{name}/response-streaming-invocations."""
 
     command: list[Argument] = Field(
         min_length=1, description="Program to run in the environment, and its arguments."
@@ -218,6 +218,11 @@ class InvocationRequest(Request):
         description="After so long the program is killed, with all it started; null: never.",
     )
     stdin: Base64 | None = Field(default=None, description="What the program reads.")
+
+
+class InvocationRequest(StreamedInvocationRequest):
+    """POST /v1/functions/{name}/invocations."""
+
     client_token: ClientToken | None = Field(
         default=None,
         description="A name for this request: sent again, it is answered again and not run again.",

@@ -4,17 +4,20 @@
 What may be asked is in `requests`, what is answered in `answers`, both together in `openapi`.
 
 Errors have the form that `refusals` gives them. Handlers only wait; what reads the state map or
-turns thousands of rows into text does so in a thread. A list of flows is sent while it is read, as
-fast as the client takes it.
+turns thousands of rows into text does so in a thread. A list of flows is sent while it is read, and
+a program's output while it is written, as fast as the client takes it. A client that leaves ends
+its program; one that does not read makes it wait, as a pipe does, at most until its timeout, and
+what is kept for it is bounded: what the pipes, the socket and one frame of each kind hold.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +42,7 @@ from hyperplane_nat.controller.api.requests import (
     PortsQuery,
     ProvisionRequest,
     RequestError,
+    StreamedInvocationRequest,
     TraceQuery,
     body_of,
     function_name,
@@ -60,11 +64,16 @@ from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.entities import Resource
 from hyperplane_nat.model.identifiers import environment_name
 from hyperplane_nat.model.region import Region
+from hyperplane_nat.output_frames import END, frame
 from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX, Archive
+from netns.execution import Output
 
 __all__ = ["PROTOCOLS", "LabService", "application"]
 
 M = TypeVar("M", bound=BaseModel)
+
+_OUTPUT = ("stdout", "stderr", "truncated")
+"""What an answer says of the program's output."""
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +166,13 @@ class LabService(Protocol):
         *,
         timeout_seconds: float | None,
         stdin: bytes | None,
-        token: str | None,
+        token: str | None = None,
+        output: Output | None = None,
     ) -> Mapping[str, Any]:
         """
         POST /v1/functions/{name}/invocations; `stdout` and `stderr` of the result are bytes.
+
+        With `output` they are empty, and come there: response-streaming-invocations.
 
         Errors: ModelError, ProgramError, ControllerError.
         """
@@ -206,6 +218,9 @@ def application(lab: LabService) -> web.Application:
     result.router.add_post("/v1/apply", handlers.apply)
     result.router.add_post("/v1/advance", handlers.advance)
     result.router.add_post("/v1/functions/{name}/invocations", handlers.invoke)
+    result.router.add_post(
+        "/v1/functions/{name}/response-streaming-invocations", handlers.invoke_streaming
+    )
     result.router.add_post("/v1/functions/{name}/provision", handlers.provision)
     result.router.add_post("/v1/holds", handlers.hold)
     result.router.add_post("/v1/shutdown", handlers.shutdown)
@@ -233,6 +248,38 @@ def _document() -> bytes:
     from hyperplane_nat.controller.api import openapi
 
     return json.dumps(openapi.document()).encode()
+
+
+@contextlib.contextmanager
+def _breaking_off(request: web.Request, what: str) -> Iterator[None]:
+    """The status is out: only a broken connection still says that this is no answer."""
+    try:
+        yield
+    except ConnectionError:
+        log.debug("a client left in the middle of %s", what)
+    except Exception:
+        log.exception("%s", what)
+        if request.transport is not None:
+            request.transport.close()
+
+
+async def _stream(
+    request: web.Request, output: Output, running: asyncio.Future[Mapping[str, Any]]
+) -> web.StreamResponse:
+    """Output as fast as the client takes it, and how the invocation went."""
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    response.enable_chunked_encoding()
+    with _breaking_off(request, "an invocation"):
+        await response.prepare(request)
+        while pieces := await output.read(running):
+            for number, data in pieces:
+                await response.write(frame(number, data))
+            # Neither waits where program and client are fast, and others have their turn.
+            await asyncio.sleep(0)
+        end = {name: value for name, value in (await running).items() if name not in _OUTPUT}
+        await response.write(frame(END, json.dumps(end).encode()))
+        await response.write_eof()
+    return response
 
 
 class _Handlers:
@@ -351,6 +398,30 @@ class _Handlers:
         }
         return web.json_response({**result, **output})
 
+    async def invoke_streaming(self, request: web.Request) -> web.StreamResponse:
+        name = function_name(request.match_info["name"])
+        asked = await _body(request, StreamedInvocationRequest)
+        with Output() as output:
+            running = asyncio.ensure_future(
+                self._lab.invoke(
+                    name,
+                    asked.command,
+                    timeout_seconds=asked.timeout_seconds,
+                    stdin=asked.stdin,
+                    output=output,
+                )
+            )
+            either: tuple[asyncio.Future[Any], ...] = (running, output.started)
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if running.done():
+                    # What was refused still has a status of its own.
+                    running.result()
+                return await _stream(request, output, running)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
     async def provision(self, request: web.Request) -> web.Response:
         name = function_name(request.match_info["name"])
         asked = await _body(request, ProvisionRequest)
@@ -377,7 +448,7 @@ class _Handlers:
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
             response.enable_chunked_encoding()
             await response.prepare(request)
-            try:
+            with _breaking_off(request, "a list of flows"):
                 await response.write(b"[")
                 # `in_thread`: the map must not be closed while it is read.
                 while (text := await in_thread(reader.read)) is not None:
@@ -385,13 +456,6 @@ class _Handlers:
                         await response.write(text)
                 await response.write(b"]\n")
                 await response.write_eof()
-            except ConnectionError:
-                log.debug("a client left in the middle of a list of flows")
-            except Exception:
-                # The status is out: only a broken connection still says that this is no answer.
-                log.exception("list of flows")
-                if request.transport is not None:
-                    request.transport.close()
         return response
 
     async def _rows(self, rows: list[dict[str, Any]]) -> web.Response:
