@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from hyperplane_nat.aws.errors import AwsError, missing, of_region, unsupported
 from hyperplane_nat.aws.figures import Kept
-from hyperplane_nat.aws.notes import Notes
+from hyperplane_nat.aws.notes import TAGS_MAX, Notes, too_many_tags
 from hyperplane_nat.client import ApiError, Client, ClientError, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
 
@@ -27,6 +27,9 @@ Row = dict[str, Any]
 
 ALWAYS = frozenset({"ClientToken", "DryRun", "Filter", "Filters", "MaxResults", "NextToken"})
 """Parameters that every operation may have."""
+
+TAG_KEY_MAX, TAG_VALUE_MAX = 128, 256
+"""Characters."""
 
 AWAY_PAUSE = 0.2
 """Seconds between two looks for a controller."""
@@ -273,12 +276,12 @@ class Call:
 
     def tag_new(self, key: str, kind: str, params: Params) -> None:
         """The tags that something is created with (`TagSpecifications`)."""
-        found = {
-            each["Key"]: each.get("Value", "")
+        found = checked_tags(
+            each
             for specification in params.get("TagSpecifications") or ()
             if specification.get("ResourceType") == kind
             for each in specification.get("Tags") or ()
-        }
+        )
         if found:
             self.notes.tag([key], found)
 
@@ -305,6 +308,9 @@ class Operation:
         for name, value in params.items():
             if name not in self.takes and name not in ALWAYS and value not in (None, False, [], {}):
                 raise unsupported(f"The parameter {name} is not emulated.")
+        for each in params.get("TagSpecifications") or ():
+            # Before anything is made.
+            checked_tags(each.get("Tags"))
         if params.get("DryRun"):
             raise AwsError(
                 "DryRunOperation",
@@ -317,6 +323,33 @@ class Operation:
 def operation(work: Callable[[Call, Params], Row | None], takes: str = "") -> Operation:
     """One that takes the parameters named, beside those that all may have."""
     return Operation(work, frozenset(takes.split()))
+
+
+def checked_tags(said: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
+    """The tags of a request to EC2. MissingParameter, InvalidParameterValue, TagLimitExceeded.
+
+    Limits: "Tag your Amazon EC2 resources", restrictions.
+    """
+    found = {}
+    for each in said or ():
+        name, value = each.get("Key"), each.get("Value") or ""
+        if not name:
+            raise missing("Key")
+        if name.startswith("aws:"):
+            raise AwsError(
+                "InvalidParameterValue",
+                "Tag keys starting with 'aws:' are reserved for internal use",
+            )
+        for text, kind, most in ((name, "key", TAG_KEY_MAX), (value, "value", TAG_VALUE_MAX)):
+            if len(text) > most:
+                raise AwsError(
+                    "InvalidParameterValue",
+                    f"Tag {kind} exceeds the maximum length of {most} characters",
+                )
+        found[name] = value
+    if len(found) > TAGS_MAX:
+        raise too_many_tags()
+    return found
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

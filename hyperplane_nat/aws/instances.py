@@ -267,7 +267,7 @@ def _name_tag(params: Params) -> str | None:
     for specification in params.get("TagSpecifications") or ():
         if specification.get("ResourceType") == "instance":
             for each in specification.get("Tags") or ():
-                if each["Key"] == "Name":
+                if each.get("Key") == "Name":
                     return str(each.get("Value") or "")
     return None
 

@@ -125,7 +125,7 @@ def list_metrics(call: Call, params: Params) -> Row:
         }
     if params.get("Namespace") is None:
         found |= _put(call)
-    wanted = {(each["Name"], each.get("Value")) for each in params.get("Dimensions") or ()}
+    wanted = {(each.get("Name"), each.get("Value")) for each in params.get("Dimensions") or ()}
     listed = [
         {
             "Namespace": namespace,
