@@ -206,10 +206,11 @@ class Call:
         named = self._named(body)
         return self._done(lambda: self.lab.client.put(path, named))
 
-    def delete(self, path: str, name: str) -> None:
-        """Delete something, and what was kept of it."""
+    def delete(self, path: str, name: str, *, forget: bool = True) -> None:
+        """Delete something, and what was kept of it unless that is to stay."""
         self._done(lambda: self.lab.client.delete(f"{path}/{quote(name, safe='')}"))
-        self.notes.forget(name)
+        if forget:
+            self.notes.forget(name)
 
     def _named(self, body: Row) -> Row:
         if not self.token:
