@@ -165,6 +165,7 @@ class Application:
                 return self._moto(request, account)
             params = _params(request, model, where)
             if service == "cloudwatch" and not metrics.of_the_lab(name, params):
+                metrics.check_periods(name, params)
                 return self._moto(request, account)
             result = operations.REAL[service][name].run(call, params)
             return _result(model, request, result)
