@@ -232,7 +232,7 @@ class Call:
         while True:
             commands = self._commands
             try:
-                return found.run(self, params) or {}
+                return found.run(self, params, reserved=True) or {}
             except ApiError as error:
                 raise of_region(error, service, name, params) from None
             except ClientError as error:
@@ -277,12 +277,12 @@ class Call:
 
     def tag_new(self, key: str, kind: str, params: Params) -> None:
         """The tags that something is created with (`TagSpecifications`)."""
-        found = checked_tags(
-            each
+        found = {
+            each["Key"]: each.get("Value") or ""
             for specification in params.get("TagSpecifications") or ()
             if specification.get("ResourceType") == kind
             for each in specification.get("Tags") or ()
-        )
+        }
         if found:
             self.notes.tag([key], found)
 
@@ -304,14 +304,17 @@ class Operation:
     work: Callable[[Call, Params], Row | None]
     takes: frozenset[str]
 
-    def run(self, call: Call, params: Params) -> Row | None:
-        """Do it. UnsupportedOperation for a parameter that would have no effect."""
+    def run(self, call: Call, params: Params, *, reserved: bool = False) -> Row | None:
+        """Do it. UnsupportedOperation for a parameter that would have no effect.
+
+        `reserved`: it is asked by what may use AWS's own tags, a stack.
+        """
         for name, value in params.items():
             if name not in self.takes and name not in ALWAYS and value not in (None, False, [], {}):
                 raise unsupported(f"The parameter {name} is not emulated.")
         for each in params.get("TagSpecifications") or ():
             # Before anything is made.
-            checked_tags(each.get("Tags"))
+            checked_tags(each.get("Tags"), reserved=reserved)
         if params.get("DryRun"):
             raise AwsError(
                 "DryRunOperation",
@@ -326,7 +329,9 @@ def operation(work: Callable[[Call, Params], Row | None], takes: str = "") -> Op
     return Operation(work, frozenset(takes.split()))
 
 
-def checked_tags(said: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
+def checked_tags(
+    said: Iterable[Mapping[str, Any]] | None, *, reserved: bool = False
+) -> dict[str, str]:
     """The tags of a request to EC2. MissingParameter, InvalidParameterValue, TagLimitExceeded.
 
     Limits: "Tag your Amazon EC2 resources", restrictions.
@@ -336,7 +341,7 @@ def checked_tags(said: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
         name, value = each.get("Key"), each.get("Value") or ""
         if not name:
             raise missing("Key")
-        if name.startswith("aws:"):
+        if name.startswith("aws:") and not reserved:
             raise AwsError(
                 "InvalidParameterValue",
                 "Tag keys starting with 'aws:' are reserved for internal use",
