@@ -238,7 +238,8 @@ def modify_instance_attribute(call: Call, params: Params) -> None:
 
 
 def _count(params: Params) -> int:
-    least, most = params.get("MinCount"), params.get("MaxCount")
+    least: int | None = params.get("MinCount")
+    most: int | None = params.get("MaxCount")
     if least is None or most is None:
         raise missing("MinCount" if least is None else "MaxCount")
     if not 1 <= least <= most:
