@@ -310,3 +310,19 @@ def test_what_xml_has_no_characters_for_is_told_all_the_same(endpoint: Endpoint)
     made = ec2.create_vpc(CidrBlock="10.7.0.0/16", TagSpecifications=tags)["Vpc"]
     (found,) = ec2.describe_vpcs(VpcIds=[made["VpcId"]])["Vpcs"]
     assert found["Tags"] == [{"Key": "k", "Value": "a\ufffdb"}]
+
+
+def test_a_zone_is_named_by_its_id_too(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    said = {"VpcId": vpc, "CidrBlock": "10.7.0.0/24"}
+    for changes, code in (
+        ({"AvailabilityZoneId": "use1-az0"}, "InvalidParameterValue"),
+        (
+            {"AvailabilityZoneId": "use1-az2", "AvailabilityZone": "us-east-1b"},
+            "InvalidParameterCombination",
+        ),
+    ):
+        assert refusal(ec2.create_subnet, **said, **changes)[0] == code
+    made = ec2.create_subnet(**said, AvailabilityZoneId="use1-az2")["Subnet"]
+    assert (made["AvailabilityZoneId"], made["AvailabilityZone"]) == ("use1-az2", "us-east-1b")
