@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from hyperplane_nat.aws.errors import AwsError, missing, of_region, unsupported
 from hyperplane_nat.aws.figures import Kept
-from hyperplane_nat.aws.notes import Notes
+from hyperplane_nat.aws.notes import TAGS_MAX, Notes, too_many_tags
 from hyperplane_nat.client import ApiError, Client, ClientError, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
 
@@ -27,6 +27,9 @@ Row = dict[str, Any]
 
 ALWAYS = frozenset({"ClientToken", "DryRun", "Filter", "Filters", "MaxResults", "NextToken"})
 """Parameters that every operation may have."""
+
+TAG_KEY_MAX, TAG_VALUE_MAX = 128, 256
+"""Characters."""
 
 AWAY_PAUSE = 0.2
 """Seconds between two looks for a controller."""
@@ -203,10 +206,11 @@ class Call:
         named = self._named(body)
         return self._done(lambda: self.lab.client.put(path, named))
 
-    def delete(self, path: str, name: str) -> None:
-        """Delete something, and what was kept of it."""
+    def delete(self, path: str, name: str, *, forget: bool = True) -> None:
+        """Delete something, and what was kept of it unless that is to stay."""
         self._done(lambda: self.lab.client.delete(f"{path}/{quote(name, safe='')}"))
-        self.notes.forget(name)
+        if forget:
+            self.notes.forget(name)
 
     def _named(self, body: Row) -> Row:
         if not self.token:
@@ -228,7 +232,7 @@ class Call:
         while True:
             commands = self._commands
             try:
-                return found.run(self, params) or {}
+                return found.run(self, params, reserved=True) or {}
             except ApiError as error:
                 raise of_region(error, service, name, params) from None
             except ClientError as error:
@@ -274,7 +278,7 @@ class Call:
     def tag_new(self, key: str, kind: str, params: Params) -> None:
         """The tags that something is created with (`TagSpecifications`)."""
         found = {
-            each["Key"]: each.get("Value", "")
+            each["Key"]: each.get("Value") or ""
             for specification in params.get("TagSpecifications") or ()
             if specification.get("ResourceType") == kind
             for each in specification.get("Tags") or ()
@@ -300,11 +304,17 @@ class Operation:
     work: Callable[[Call, Params], Row | None]
     takes: frozenset[str]
 
-    def run(self, call: Call, params: Params) -> Row | None:
-        """Do it. UnsupportedOperation for a parameter that would have no effect."""
+    def run(self, call: Call, params: Params, *, reserved: bool = False) -> Row | None:
+        """Do it. UnsupportedOperation for a parameter that would have no effect.
+
+        `reserved`: it is asked by what may use AWS's own tags, a stack.
+        """
         for name, value in params.items():
             if name not in self.takes and name not in ALWAYS and value not in (None, False, [], {}):
                 raise unsupported(f"The parameter {name} is not emulated.")
+        for each in params.get("TagSpecifications") or ():
+            # Before anything is made.
+            checked_tags(each.get("Tags"), reserved=reserved)
         if params.get("DryRun"):
             raise AwsError(
                 "DryRunOperation",
@@ -317,6 +327,35 @@ class Operation:
 def operation(work: Callable[[Call, Params], Row | None], takes: str = "") -> Operation:
     """One that takes the parameters named, beside those that all may have."""
     return Operation(work, frozenset(takes.split()))
+
+
+def checked_tags(
+    said: Iterable[Mapping[str, Any]] | None, *, reserved: bool = False
+) -> dict[str, str]:
+    """The tags of a request to EC2. MissingParameter, InvalidParameterValue, TagLimitExceeded.
+
+    Limits: "Tag your Amazon EC2 resources", restrictions.
+    """
+    found = {}
+    for each in said or ():
+        name, value = each.get("Key"), each.get("Value") or ""
+        if not name:
+            raise missing("Key")
+        if name.startswith("aws:") and not reserved:
+            raise AwsError(
+                "InvalidParameterValue",
+                "Tag keys starting with 'aws:' are reserved for internal use",
+            )
+        for text, kind, most in ((name, "key", TAG_KEY_MAX), (value, "value", TAG_VALUE_MAX)):
+            if len(text) > most:
+                raise AwsError(
+                    "InvalidParameterValue",
+                    f"Tag {kind} exceeds the maximum length of {most} characters",
+                )
+        found[name] = value
+    if len(found) > TAGS_MAX:
+        raise too_many_tags()
+    return found
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

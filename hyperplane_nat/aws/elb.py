@@ -13,6 +13,7 @@ from typing import Any
 
 from hyperplane_nat.aws.call import VPC, Call, Kind, Operation, Params, Row, operation, tag_list
 from hyperplane_nat.aws.errors import AwsError, unsupported
+from hyperplane_nat.aws.notes import TAGS_MAX, too_many_tags
 
 SERVICE = "elasticloadbalancing"
 
@@ -185,12 +186,16 @@ def tag_new(call: Call, key: str, params: Params) -> None:
 
 
 def checked_tags(params: Params) -> dict[str, str]:
-    """The tags of a request. DuplicateTagKeys."""
+    """The tags of a request. ValidationError, DuplicateTagKeys, TooManyTags."""
     found: dict[str, str] = {}
     for each in params.get("Tags") or ():
-        if each["Key"] in found:
+        if not (key := each.get("Key")):
+            raise AwsError("ValidationError", "A tag must have a key")
+        if key in found:
             raise AwsError("DuplicateTagKeys", "A tag key was specified more than once")
-        found[each["Key"]] = each.get("Value") or ""
+        found[key] = each.get("Value") or ""
+    if len(found) > TAGS_MAX:
+        raise AwsError("TooManyTags", too_many_tags().message)
     return found
 
 

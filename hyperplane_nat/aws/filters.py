@@ -42,7 +42,12 @@ def page(params: Params, key: str, items: Sequence[Row]) -> dict[str, Any]:
     if not (token.isascii() and token.isdigit() and len(token) <= 9):
         raise AwsError("InvalidParameterValue", f"Unable to parse pagination token '{token}'")
     first = int(token)
-    last = first + int(params.get("MaxResults") or PAGE_MAX)
+    size = params.get("MaxResults")
+    if size is not None and size < 1:
+        raise AwsError(
+            "InvalidParameterValue", f"Value ( {size} ) for parameter maxResults is invalid"
+        )
+    last = first + (size or PAGE_MAX)
     following = str(last) if last < len(items) else None
     return {key: items[first:last], "NextToken": following}
 

@@ -7,11 +7,14 @@ shown; nothing is booted. One that was terminated is listed for an hour, as by E
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 from hyperplane_nat.aws.call import (
     GROUP,
@@ -33,6 +36,10 @@ from hyperplane_nat.config.values import LINK_NAME, LINK_NAME_MAX
 
 LISTED_SECONDS = 3600
 """How long an instance is listed that was terminated ("Terminate Amazon EC2 instances")."""
+
+_LAUNCHING: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
+"""By account and token: a client that asks again while it is answered is to get the same."""
+_GUARD = threading.Lock()
 
 COUNT_MAX = 100
 """Instances of one request; each is a command of its own."""
@@ -83,11 +90,34 @@ STATUS_FILTERS = {
 def run_instances(call: Call, params: Params) -> Row:
     """
     RunInstances: InvalidSubnetID.NotFound, InvalidGroup.NotFound, InvalidIPAddress.InUse,
-    InsufficientFreeAddressesInSubnet, InstanceLimitExceeded, VPCIdNotSpecified.
+    InsufficientFreeAddressesInSubnet, InstanceLimitExceeded, VPCIdNotSpecified,
+    IdempotentParameterMismatch.
     """
     token = params.get("ClientToken")
-    if token and (before := _of_token(call, token)):
+    if not token:
+        return _launched(call, params)
+    with _GUARD:
+        alone = _LAUNCHING.setdefault((call.account, token), threading.Lock())
+    with alone:
+        before = _of_token(call, token)
+        if not before:
+            return _launched(call, params)
+        if call.notes.of(before[0]["InstanceId"]).get("Asked") != _digest(params):
+            raise AwsError(
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments used in "
+                "previous request(s).",
+            )
         return _reservation(call, before[0]["ReservationId"], before)
+
+
+def _digest(params: Params) -> str:
+    """What tells a request from another one with the same token."""
+    said = {name: value for name, value in params.items() if value is not None}
+    return derived("asked", json.dumps(said, sort_keys=True, default=str))
+
+
+def _launched(call: Call, params: Params) -> Row:
     image = params.get("ImageId")
     if not image:
         raise missing("ImageId")
@@ -104,7 +134,8 @@ def run_instances(call: Call, params: Params) -> Row:
         "ImageId": image,
         "InstanceType": params.get("InstanceType") or "m1.small",
         "KeyName": params.get("KeyName"),
-        "ClientToken": token,
+        "ClientToken": params.get("ClientToken"),
+        "Asked": _digest(params),
         "LaunchTime": time.time(),
         "ReservationId": f"r-{uuid.uuid4().hex[:17]}",
     }
@@ -165,14 +196,20 @@ def terminate_instances(call: Call, params: Params) -> Row:
     found = _known(_instances(call), wanted)
     for each in found:
         if each["State"] == RUNNING:
-            note = call.notes.of(each["InstanceId"])
-            call.delete(HOST.path, each["InstanceId"])
+            key = each["InstanceId"]
+            note = call.notes.of(key)
             left = {**each, "State": TERMINATED, "LaunchTime": note.get("LaunchTime")}
             for gone in ("PrivateIpAddress", "PublicIpAddress", "SubnetId", "VpcId", "Tags"):
                 left.pop(gone, None)
             left |= {"NetworkInterfaces": [], "SecurityGroups": [], "Ended": time.time()}
-            tags = {tag["Key"]: tag["Value"] for tag in each["Tags"]}
-            call.notes.put(each["InstanceId"], {"Terminated": left, "Tags": tags})
+            # Noted first: it is in one list or the other for whoever looks meanwhile.
+            call.notes.put(key, {"Terminated": left})
+            try:
+                call.delete(HOST.path, key, forget=False)
+            except ApiError as error:
+                if error.code != HOST.code:
+                    call.notes.put(key, {"Terminated": None})
+                    raise
     _forget(call)
     return {
         "TerminatingInstances": [
@@ -201,7 +238,10 @@ def modify_instance_attribute(call: Call, params: Params) -> None:
 
 
 def _count(params: Params) -> int:
-    least, most = int(params.get("MinCount") or 1), int(params.get("MaxCount") or 1)
+    least: int | None = params.get("MinCount")
+    most: int | None = params.get("MaxCount")
+    if least is None or most is None:
+        raise missing("MinCount" if least is None else "MaxCount")
     if not 1 <= least <= most:
         raise AwsError(
             "InvalidParameterValue", f"MinCount {least} and MaxCount {most} are not a range"
@@ -267,7 +307,7 @@ def _name_tag(params: Params) -> str | None:
     for specification in params.get("TagSpecifications") or ():
         if specification.get("ResourceType") == "instance":
             for each in specification.get("Tags") or ():
-                if each["Key"] == "Name":
+                if each.get("Key") == "Name":
                     return str(each.get("Value") or "")
     return None
 
@@ -323,17 +363,25 @@ def _of_token(call: Call, token: str) -> list[Row]:
 def _forget(call: Call) -> None:
     """Those that are listed no more have no notes either."""
     now = time.time()
+    there = {row["InstanceId"] for row in call.rows(HOST.path)}
     old = [
         key
         for key, note in call.notes.having("Terminated")
-        if now - note["Terminated"]["Ended"] >= LISTED_SECONDS
+        if now - note["Terminated"]["Ended"] >= LISTED_SECONDS and key not in there
     ]
     call.notes.forget(*old)
 
 
 def _instances(call: Call) -> list[Row]:
     """Those of the account, and those that were terminated lately."""
+    hosts = call.own(HOST)
     interfaces = {row["NetworkInterfaceId"]: row for row in interfaces_of(call)}
+    running = [
+        _instance(call, row, interfaces[row["NetworkInterfaceId"]])
+        for row in hosts
+        if row["NetworkInterfaceId"] in interfaces
+    ]
+    known = {each["InstanceId"] for each in running}
     now = time.time()
     ended = [
         {
@@ -342,13 +390,11 @@ def _instances(call: Call) -> list[Row]:
             "Tags": call.tags(key),
         }
         for key, note in call.notes.having("Terminated")
-        if note["Terminated"]["OwnerId"] == call.account
+        if key not in known
+        and note["Terminated"]["OwnerId"] == call.account
         and now - note["Terminated"]["Ended"] < LISTED_SECONDS
     ]
-    return [
-        *(_instance(call, row, interfaces[row["NetworkInterfaceId"]]) for row in call.own(HOST)),
-        *ended,
-    ]
+    return running + ended
 
 
 def _instance(call: Call, row: Row, interface: Row) -> Row:

@@ -68,7 +68,10 @@ def describe_network_interfaces(call: Call, params: Params) -> Row:
 
 
 def interfaces_of(call: Call) -> Iterator[Row]:
-    """Those of the account, as `DescribeNetworkInterfaces` has them."""
+    """Those of the account, as `DescribeNetworkInterfaces` has them.
+
+    The lists are read one after the other: what is made or deleted in between may be in one alone.
+    """
     subnets = {(row["VpcName"], row["SubnetName"]): row for row in call.own(SUBNET)}
     groups = {(row["VpcName"], row["GroupName"]): row["GroupId"] for row in call.own(GROUP)}
     public = {row["PublicIp"]: row for row in call.own(ADDRESS)}
@@ -91,7 +94,9 @@ def interfaces_of(call: Call) -> Iterator[Row]:
         yield {
             **_interface(call, row["id"], subnet, addresses, description, kind),
             "Groups": [
-                {"GroupId": groups[row["vpc"], name], "GroupName": name} for name in row["groups"]
+                {"GroupId": groups[row["vpc"], name], "GroupName": name}
+                for name in row["groups"]
+                if (row["vpc"], name) in groups
             ],
             "MacAddress": row["mac"],
             "RequesterManaged": True,
@@ -101,6 +106,8 @@ def interfaces_of(call: Call) -> Iterator[Row]:
     of_hosts = {row["InstanceId"]: row for row in call.own(ADDRESS) if row["InstanceId"]}
     by_subnet = by_id(subnets.values(), "SubnetId")
     for host in call.own(HOST):
+        if host["SubnetId"] not in by_subnet:
+            continue
         yield {
             **_interface(
                 call,

@@ -33,6 +33,9 @@ NAMESPACES = (ELB, NAT, LAMBDA)
 DATAPOINTS_MAX = 1440
 """Of one answer (GetMetricStatistics)."""
 
+DATA_MAX = 100_800
+"""Of one answer of GetMetricData, of all of its metrics."""
+
 READ_SECONDS = 1.0
 """Figures that are younger are not read again."""
 
@@ -52,13 +55,25 @@ def of_the_lab(name: str, params: Params) -> bool:
         return params.get("Namespace") in NAMESPACES
     asked = [
         ((each.get("MetricStat") or {}).get("Metric") or {}).get("Namespace") in NAMESPACES
-        for each in params.get("MetricDataQueries") or ()
+        for each in _queries(params)
     ]
     if any(asked) and not all(asked):
         raise unsupported(
             "Metrics of the lab are asked for without expressions and metrics of others."
         )
     return any(asked)
+
+
+def check_periods(name: str, params: Params) -> None:
+    """Refuse what moto would count periods of without an end, or for minutes.
+
+    MissingParameter, InvalidParameterValue, InvalidParameterCombination.
+    """
+    if name == "GetMetricStatistics":
+        _check_count(_count(params, params.get("Period")), DATAPOINTS_MAX)
+    elif name == "GetMetricData":
+        asked = [each["MetricStat"] for each in _queries(params) if each.get("MetricStat")]
+        _check_count(sum(_count(params, each.get("Period")) for each in asked), DATA_MAX)
 
 
 def get_metric_statistics(call: Call, params: Params) -> Row:
@@ -93,7 +108,7 @@ def get_metric_data(call: Call, params: Params) -> Row:
     """GetMetricData without expressions: ValidationError, InvalidParameterValue."""
     scan = params.get("ScanBy") or "TimestampDescending"
     results = []
-    for query in params.get("MetricDataQueries") or ():
+    for query in _queries(params):
         asked = query["MetricStat"]
         series = _series(asked["Metric"])
         _check_statistic(asked.get("Stat") or "")
@@ -125,7 +140,7 @@ def list_metrics(call: Call, params: Params) -> Row:
         }
     if params.get("Namespace") is None:
         found |= _put(call)
-    wanted = {(each["Name"], each.get("Value")) for each in params.get("Dimensions") or ()}
+    wanted = {(each.get("Name"), each.get("Value")) for each in params.get("Dimensions") or ()}
     listed = [
         {
             "Namespace": namespace,
@@ -156,11 +171,42 @@ def _put(call: Call) -> set[tuple[str, str, tuple[tuple[str, str], ...]]]:
 # -- what a request says
 
 
+def _queries(params: Params) -> list[Row]:
+    return params.get("MetricDataQueries") or []
+
+
+def _count(params: Params, period: int | None) -> float:
+    """How many periods a request is about. MissingParameter, InvalidParameterValue."""
+    for name, value in (
+        ("StartTime", params.get("StartTime")),
+        ("EndTime", params.get("EndTime")),
+        ("Period", period),
+    ):
+        if value is None:
+            raise AwsError("MissingParameter", f"The parameter {name} is required.")
+    seconds = int(period or 0)
+    if seconds < 1:
+        raise AwsError("InvalidParameterValue", f"Period {seconds} is not a positive number")
+    return (_seconds(params["EndTime"]) - _seconds(params["StartTime"])) / seconds
+
+
+def _check_count(count: float, most: int) -> None:
+    if count > most:
+        raise AwsError(
+            "InvalidParameterCombination",
+            f"You have requested up to {int(count):,} datapoints, which exceeds the limit of "
+            f"{most:,}. You may reduce the datapoints requested by increasing Period, or "
+            "decreasing the time range.",
+        )
+
+
 def _series(said: Params) -> Series:
     for name in ("Namespace", "MetricName"):
         if not said.get(name):
             raise AwsError("MissingParameter", f"The parameter {name} is required.")
-    dimensions = {each["Name"]: each["Value"] for each in said.get("Dimensions") or ()}
+    dimensions = {
+        each.get("Name", ""): each.get("Value", "") for each in said.get("Dimensions") or ()
+    }
     return Series(said["Namespace"], said["MetricName"], frozenset(dimensions.items()))
 
 
@@ -173,15 +219,8 @@ def _periods(
     call: Call, series: Series, params: Params, period: int | None
 ) -> dict[int, Aggregate]:
     """What a series was given, by the beginning of periods."""
-    for name, value in (
-        ("StartTime", params.get("StartTime")),
-        ("EndTime", params.get("EndTime")),
-        ("Period", period),
-    ):
-        if value is None:
-            raise AwsError("MissingParameter", f"The parameter {name} is required.")
-    seconds = int(period or 0)
-    if seconds < MINUTE or seconds % MINUTE:
+    count, seconds = _count(params, period), int(period or 0)
+    if seconds % MINUTE:
         raise AwsError("InvalidParameterValue", f"Period {seconds} is not a multiple of {MINUTE}")
     # Figures are of whole minutes, and the minute that is not over has some, too.
     first, last = (_seconds(params[name]) for name in ("StartTime", "EndTime"))
@@ -190,13 +229,7 @@ def _periods(
             "InvalidParameterValue",
             "The parameter StartTime must be less than the parameter EndTime.",
         )
-    if (last - first) / seconds > DATAPOINTS_MAX:
-        raise AwsError(
-            "InvalidParameterCombination",
-            f"You have requested up to {int((last - first) / seconds):,} datapoints, which exceeds "
-            f"the limit of {DATAPOINTS_MAX:,}. You may reduce the datapoints requested by "
-            "increasing Period, or decreasing the time range.",
-        )
+    _check_count(count, DATAPOINTS_MAX)
     _read(call)
     kept = call.lab.kept
     with kept.lock:

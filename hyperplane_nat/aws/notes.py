@@ -25,6 +25,11 @@ TAGS_MAX = 50
 """Of a resource ("Tag your Amazon EC2 resources", restrictions)."""
 
 
+def too_many_tags() -> AwsError:
+    """More than a resource may have."""
+    return AwsError("TagLimitExceeded", f"The maximum number of Tags is {TAGS_MAX}")
+
+
 def notes_path(directory: Path) -> Path:
     """The file in a lab's directory."""
     return directory / NOTES
@@ -112,7 +117,7 @@ class Notes(Kept):
                 note = known.get(key, {})
                 merged = {**note.get("Tags", {}), **tags}
                 if len(merged) > TAGS_MAX:
-                    raise AwsError("TagLimitExceeded", f"The maximum number of Tags is {TAGS_MAX}")
+                    raise too_many_tags()
                 known[key] = {**note, "Tags": merged}
 
     def untag(self, keys: list[str], tags: Mapping[str, str | None] | None) -> None:

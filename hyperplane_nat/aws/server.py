@@ -16,6 +16,7 @@ whom it means (Host) or says where it comes from (Origin); both are refused.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -31,6 +32,7 @@ from urllib.parse import parse_qs
 # moto reads these when it is imported. Others' pages are answered nothing.
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 
 from botocore.exceptions import UnknownServiceError
 from botocore.model import OperationNotFoundError
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 
 FORM = "application/x-www-form-urlencoded"
+
+UPLOAD = "multipart/form-data"
 
 OF_MOTO = ("/moto-api", "/latest/meta-data", "/latest/api")
 """Where moto has something of its own, whatever the service."""
@@ -141,6 +145,9 @@ class Application:
         account = _account(scope.key) or self._lab.account
         service, name, params = scope.service, None, {}
         try:
+            if service == "s3" and request.mimetype == UPLOAD:
+                # POST Object is a page's, so botocore has no model of it.
+                return self._moto(request, account)
             model, where = _operation(request, service)
             name = str(model.name)
             kind = operations.treatment(service, name)
@@ -154,9 +161,11 @@ class Application:
                 )
                 return Response(body, status, _end_to_end(headers))
             if kind is Treatment.RECORDED:
+                _readable(request, model.service_model)
                 return self._moto(request, account)
             params = _params(request, model, where)
             if service == "cloudwatch" and not metrics.of_the_lab(name, params):
+                metrics.check_periods(name, params)
                 return self._moto(request, account)
             result = operations.REAL[service][name].run(call, params)
             return _result(model, request, result)
@@ -177,7 +186,8 @@ class Application:
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
         # Its body has been read here.
         environ["wsgi.input"] = io.BytesIO(request.get_data())
-        return self._recorded.get_application(environ)
+        # What fails there is told in the service's form, as it is here.
+        return Response.from_app(self._recorded.get_application(environ), environ)
 
 
 def _recorded_application(service: Any) -> Flask:
@@ -189,19 +199,37 @@ def _recorded_application(service: Any) -> Flask:
         s3.FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL
     # Flask's own page for what fails shows sources and a console.
     application.debug = False
+    application.config["PROPAGATE_EXCEPTIONS"] = True
     return application
 
 
 def _scope(request: Request) -> Scope | None:
-    """The credential scope of the header, or of a presigned address."""
+    """The credential scope of the header, of a presigned address, or of a presigned form.
+
+    What botocore signs beforehand for S3 has Signature Version 2 in some regions, which names a key
+    alone ("Signing and authenticating REST requests", Amazon S3 User Guide).
+    """
     text = request.headers.get("Authorization", "")
     _, _, said = text.partition("Credential=")
     if not said:
-        said = request.args.get("X-Amz-Credential", "")
+        beforehand = _presigned(request)
+        said = beforehand.get("X-Amz-Credential") or beforehand.get("x-amz-credential") or ""
+        if not said and (key := beforehand.get("AWSAccessKeyId")):
+            return Scope(key, "s3")
     found = _SCOPE.match(said)
     if found is None:
         return None
     return Scope(found["key"], SIGNING_NAMES.get(found["service"], found["service"]))
+
+
+def _presigned(request: Request) -> Mapping[str, str]:
+    """Where a request that was signed beforehand says by whom."""
+    if request.mimetype != UPLOAD:
+        return request.args
+    try:
+        return request.form
+    except HTTPException:
+        return {}
 
 
 def _account(key: str) -> str | None:
@@ -245,6 +273,19 @@ def _action(request: Request) -> str | None:
     return request.args.get("Action")
 
 
+def _readable(request: Request, service: ServiceModel) -> None:
+    """Whether a body in JSON is an object, which moto takes for granted. SerializationException."""
+    body = request.get_data()
+    if not body or _protocol(service, request) != "json":
+        return
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise AwsError("SerializationException", "The body is not an object in JSON.")
+
+
 def _params(request: Request, model: OperationModel, where: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, as botocore's model has them. InvalidParameterValue for what is none."""
     service = model.service_model
@@ -260,7 +301,14 @@ def _params(request: Request, model: OperationModel, where: Mapping[str, Any]) -
                 "url_params": dict(where),
             }
         )
-    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        RecursionError,
+    ) as error:
         raise AwsError("InvalidParameterValue", f"The request cannot be read: {error}") from None
     return dict(found)
 

@@ -13,6 +13,7 @@ from hyperplane_nat.aws.call import (
     Operation,
     Params,
     Row,
+    checked_tags,
     operation,
 )
 from hyperplane_nat.aws.errors import AwsError, missing
@@ -50,21 +51,15 @@ TAG_FILTERS = {
 
 
 def create_tags(call: Call, params: Params) -> None:
-    """CreateTags: the NotFound of each kind, TagLimitExceeded."""
-    tags = {each["Key"]: each.get("Value") or "" for each in params.get("Tags") or ()}
+    """CreateTags: the NotFound of each kind, and what `checked_tags` refuses."""
     resources = _tagged(call, params)
-    if any(name.startswith("aws:") for name in tags):
-        raise AwsError(
-            "InvalidParameterValue",
-            "Tag keys starting with 'aws:' are reserved for internal use",
-        )
-    call.notes.tag(resources, tags)
+    call.notes.tag(resources, checked_tags(params.get("Tags")))
 
 
 def delete_tags(call: Call, params: Params) -> None:
     """DeleteTags: all of a resource without any named; with a value only that one."""
     tags = params.get("Tags")
-    named = None if tags is None else {each["Key"]: each.get("Value") for each in tags}
+    named = None if tags is None else {each.get("Key", ""): each.get("Value") for each in tags}
     call.notes.untag(_tagged(call, params), named)
 
 

@@ -15,7 +15,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network
 from itertools import islice
@@ -29,11 +29,14 @@ from hyperplane_nat.aws.errors import AwsError
 BODY_BYTES_MAX = 1_000_000
 """Of a template; 51,200 of one in the request itself ("Understand CloudFormation quotas")."""
 
+CIDRS_MAX = 256
+"""Of one Fn::Cidr ("Fn::Cidr", count)."""
+
 SERVERLESS = "AWS::Serverless-2016-10-31"
 """AWS SAM, the only transform there is: done by its own translator (aws-sam-translator)."""
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
-_VARIABLE = re.compile(r"\$\{(!?)([^}]*)\}")
+_VARIABLE = re.compile(r"\$\{(!?)([^{}]*)\}")
 _ABSENT = object()
 """AWS::NoValue: takes what has it as its value out."""
 
@@ -255,6 +258,8 @@ class Scope:
     """Fn::GetAtt. KeyError without the resource."""
     exported: Callable[[str], str]
     """Fn::ImportValue. KeyError without it."""
+    _conditions: dict[str, bool | None] = field(default_factory=dict)
+    """Those that were asked for: others may name each twice, in turn. None: not known yet."""
 
     def resolve(self, value: Any) -> Any:
         """A value with its functions done. ValidationError."""
@@ -266,7 +271,17 @@ class Scope:
         known = self.template.section("Conditions")
         if name not in known:
             raise invalid(f"Template format error: Unresolved condition dependency {name}")
-        return self._holds(known[name])
+        if name not in self._conditions:
+            self._conditions[name] = None
+            try:
+                self._conditions[name] = self._holds(known[name])
+            except AwsError:
+                del self._conditions[name]
+                raise
+        found = self._conditions[name]
+        if found is None:
+            raise invalid(f"Template error: Found circular condition dependency {name}")
+        return found
 
     def has(self, part: Row) -> bool:
         """Whether a resource or an output is there at all, by its `Condition`."""
@@ -372,6 +387,8 @@ class Scope:
 
     def _cidr(self, inner: Any) -> list[str]:
         block, count, *bits = (self.resolve(each) for each in inner)
+        if not 1 <= int(count) <= CIDRS_MAX:
+            raise ValueError
         found = IPv4Network(block)
         prefix = 32 - int(bits[0]) if bits else found.prefixlen + 8
         return [str(each) for each in islice(found.subnets(new_prefix=prefix), int(count))]

@@ -142,7 +142,20 @@ def create_subnet(call: Call, params: Params) -> Row:
     """CreateSubnet: InvalidVpcID.NotFound, InvalidSubnet.Range, InvalidSubnet.Conflict."""
     vpc = call.find(VPC, params.get("VpcId"))
     body = {"vpc": vpc["VpcId"], "cidr": str(network(params.get("CidrBlock")))}
-    if zone := params.get("AvailabilityZone"):
+    zone, zone_id = params.get("AvailabilityZone"), params.get("AvailabilityZoneId")
+    if zone and zone_id:
+        raise AwsError(
+            "InvalidParameterCombination",
+            "Only one of AvailabilityZone and AvailabilityZoneId can be specified",
+        )
+    if zone_id:
+        zone = {_zone_id(call, each): call.zone(each) for each in ascii_lowercase}.get(zone_id)
+        if zone is None:
+            raise AwsError(
+                "InvalidParameterValue",
+                f"Value ({zone_id}) for parameter availabilityZoneId is invalid.",
+            )
+    if zone:
         body["availability_zone"] = zone_letter(call, zone)
     made = call.post(SUBNET.path, body)
     call.tag_new(made["SubnetId"], "subnet", params)
@@ -281,7 +294,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "ModifyVpcAttribute": operation(
         modify_vpc_attribute, "VpcId EnableDnsSupport EnableDnsHostnames"
     ),
-    "CreateSubnet": operation(create_subnet, "VpcId CidrBlock AvailabilityZone TagSpecifications"),
+    "CreateSubnet": operation(
+        create_subnet, "VpcId CidrBlock AvailabilityZone AvailabilityZoneId TagSpecifications"
+    ),
     "DeleteSubnet": operation(delete_subnet, "SubnetId"),
     "DescribeSubnets": operation(describe_subnets, "SubnetIds"),
     "ModifySubnetAttribute": operation(modify_subnet_attribute, "SubnetId MapPublicIpOnLaunch"),

@@ -9,6 +9,7 @@ the same text; it has elements, text and attributes ("@name") alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -27,12 +28,19 @@ DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n'
 """What the answers of EC2 begin with."""
 
 
+_NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no document may have, not even by its number (XML 1.0, section 2.2)."""
+
+
 def written(tree: Mapping[str, Any]) -> str:
-    """A tree of dicts, lists and values as XML, without a declaration."""
+    """A tree of dicts, lists and values as XML, without a declaration.
+
+    Clients may name what XML has no characters for, and are told it with U+FFFD in their place.
+    """
     parts: list[str] = []
     for name, value in tree.items():
         _write(parts, name, value)
-    return "".join(parts)
+    return _NO_CHARACTER.sub("\ufffd", "".join(parts))
 
 
 def _write(parts: list[str], name: str, value: Any) -> None:

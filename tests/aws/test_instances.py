@@ -163,6 +163,9 @@ def test_what_is_wrong_makes_no_instance(endpoint: Endpoint, found: Scene) -> No
         ({"SubnetId": "subnet-00000000000000000"}, "InvalidSubnetID.NotFound"),
         ({"SecurityGroupIds": ["sg-00000000000000000"]}, "InvalidGroup.NotFound"),
         ({"MinCount": 2}, "InvalidParameterValue"),
+        ({"MinCount": 0}, "InvalidParameterValue"),
+        ({"MinCount": None}, "MissingParameter"),
+        ({"MaxCount": None}, "MissingParameter"),
         ({"MaxCount": 101}, "UnsupportedOperation"),
         ({"MaxCount": 2, "PrivateIpAddress": "10.7.1.9"}, "InvalidParameterCombination"),
         ({"PrivateIpAddress": "10.9.1.9"}, "InvalidParameterValue"),
@@ -195,3 +198,50 @@ def test_what_is_wrong_makes_no_instance(endpoint: Endpoint, found: Scene) -> No
     assert refusal(ec2.modify_instance_attribute, InstanceId=made["InstanceId"])[0] == (
         "MissingParameter"
     )
+
+
+def test_a_token_is_one_launch_also_while_it_is_answered(endpoint: Endpoint, found: Scene) -> None:
+    ec2 = endpoint.client("ec2")
+    said = {"ImageId": IMAGE, "MinCount": 2, "MaxCount": 2, "SubnetId": found.private}
+
+    def launch(_: int) -> list[str]:
+        answer = ec2.run_instances(**said, ClientToken="again")
+        return sorted(each["InstanceId"] for each in answer["Instances"])
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(launch, range(8)))
+    assert answers == [sorted(endpoint.region.region.tables.hosts)] * 8
+    assert len(answers[0]) == 2
+    wrong = refusal(ec2.run_instances, **{**said, "MaxCount": 3}, ClientToken="again")
+    assert wrong[0] == "IdempotentParameterMismatch"
+
+
+def test_whoever_terminates_an_instance_finds_it_terminated(
+    endpoint: Endpoint, found: Scene
+) -> None:
+    ec2 = endpoint.client("ec2")
+    keys = [
+        each["InstanceId"] for each in run(endpoint, SubnetId=found.private, MinCount=5, MaxCount=5)
+    ]
+
+    def terminate(_: int) -> set[str]:
+        ended = ec2.terminate_instances(InstanceIds=keys)["TerminatingInstances"]
+        states = ec2.describe_instances(InstanceIds=keys)["Reservations"][0]["Instances"]
+        return {each["CurrentState"]["Name"] for each in ended} | {
+            each["State"]["Name"] for each in states
+        }
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(terminate, range(6))) == [{"terminated"}] * 6
+
+
+def test_what_cannot_be_terminated_runs_on(endpoint: Endpoint, found: Scene) -> None:
+    ec2 = endpoint.client("ec2")
+    (made,) = run(endpoint, SubnetId=found.private)
+    key = made["InstanceId"]
+    (host,) = endpoint.region.region.tables.hosts.values()
+    service = {"vpc": found.vpc, "name": "web", "kind": "http", "host": host.name, "port": 80}
+    endpoint.lab.client.post("/v1/services", service)
+    assert refusal(ec2.terminate_instances, InstanceIds=[key])[0] == "DependencyViolation"
+    (shown,) = ec2.describe_instances(InstanceIds=[key])["Reservations"][0]["Instances"]
+    assert shown == made

@@ -245,3 +245,26 @@ def test_what_is_not_emulated_is_refused(endpoint: Endpoint, found: Scene) -> No
         )
         assert said[0] == "UnsupportedOperation", change
     assert refusal(elb.describe_rules)[0] == "UnsupportedOperation"
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ([{"Key": str(number), "Value": ""} for number in range(51)], "TooManyTags"),
+        ([{"Key": "a"}, {"Key": "a"}], "DuplicateTagKeys"),
+        ([{"Value": "v"}], "ValidationError"),
+    ],
+)
+def test_nothing_is_made_with_wrong_tags(
+    endpoint: Endpoint, found: Scene, tags: list[dict[str, str]], code: str
+) -> None:
+    elb = endpoint.client("elbv2")
+    said = refusal(
+        elb.create_load_balancer,
+        Name="front",
+        Type="network",
+        Scheme="internal",
+        Subnets=[found.private],
+        Tags=tags,
+    )
+    assert (said[0], elb.describe_load_balancers()["LoadBalancers"]) == (code, [])

@@ -201,3 +201,27 @@ def test_a_lab_that_serves_no_figures_is_an_error(endpoint: Endpoint, found: Sce
     with pytest.raises(AwsError) as caught:
         metrics.fetched("http://127.0.0.1:1/metrics")
     assert caught.value.code == "InternalServiceError"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"Period": 0}, "InvalidParameterValue"),
+        ({"Period": -60}, "InvalidParameterValue"),
+        ({"Period": None}, "MissingParameter"),
+        ({"StartTime": None}, "MissingParameter"),
+        ({"StartTime": 0, "Period": 1}, "InvalidParameterCombination"),
+    ],
+)
+def test_what_others_have_put_is_counted_in_periods_that_end(
+    endpoint: Endpoint, changes: dict[str, Any], code: str
+) -> None:
+    asked = {"Period": 60, "StartTime": 1_700_000_000, "EndTime": 1_700_000_600, **changes}
+    times = {name: value for name, value in asked.items() if value is not None}
+    metric = {"Namespace": "App", "MetricName": "m"}
+    client = endpoint.client("cloudwatch")
+    said = refusal(client.get_metric_statistics, **metric, **times, Statistics=["Sum"])
+    assert said[0] == code
+    period = {"Period": times.pop("Period")} if "Period" in times else {}
+    query = {"Id": "a", "MetricStat": {"Metric": metric, "Stat": "Sum", **period}}
+    assert refusal(client.get_metric_data, MetricDataQueries=[query], **times)[0] == code

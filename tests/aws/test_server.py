@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from hyperplane_nat.aws import operations, server
 from hyperplane_nat.aws.call import operation
@@ -91,7 +93,9 @@ def test_what_is_no_request_is_refused(
     assert ask(endpoint, DESCRIBE, signed("ec2") | FORM)[0] == 200
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b'{"Timeout": "long"}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'"x"', b'{"Timeout": "long"}', b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_json_is_refused(endpoint: Endpoint, body: bytes) -> None:
     status, said = ask(endpoint, body, signed("lambda"), path="/2015-03-31/functions")
     assert status == 400, said
@@ -230,3 +234,70 @@ print(int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) /
     sold, regions = map(int, tables.split())
     assert (sold, regions > 0) == (0, True)
     assert int(mebibytes) < 200
+
+
+def posted(url: str, body: bytes | None = None, kind: str = "") -> tuple[int, bytes]:
+    """Status and body of a request that carries its credentials in its address or form."""
+    where = urlsplit(url)
+    connection = http.client.HTTPConnection(where.netloc, timeout=30)
+    headers = {"Content-Type": kind} if kind else {}
+    try:
+        path = f"{where.path}?{where.query}"
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_what_is_signed_beforehand_is_answered(endpoint: Endpoint, version: str) -> None:
+    s3 = endpoint.client("s3", OTHER)
+    signing = boto3.client(
+        "s3",
+        endpoint_url=endpoint.url,
+        region_name="us-east-1",
+        aws_access_key_id=OTHER,
+        aws_secret_access_key="any",
+        config=Config(signature_version=version),
+    )
+    name = secrets.token_hex(8)
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="k", Body=b"content")
+    url = signing.generate_presigned_url("get_object", Params={"Bucket": name, "Key": "k"})
+    assert posted(url) == (200, b"content")
+    form = signing.generate_presigned_post(name, "p")
+    fields = [
+        f'--b\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in form["fields"].items()
+    ]
+    file = (
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nsent\r\n--b--\r\n'
+    )
+    body = "".join([*fields, file]).encode()
+    assert posted(form["url"], body, "multipart/form-data; boundary=b")[0] in (200, 204)
+    assert s3.get_object(Bucket=name, Key="p")["Body"].read() == b"sent"
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"1", b"null", b'{"a":' * 100_000])
+def test_what_is_recorded_takes_objects_alone(endpoint: Endpoint, body: bytes) -> None:
+    kind = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "TrentService.CreateKey"}
+    status, said = ask(endpoint, body, signed("kms") | kind)
+    assert (status, "SerializationException" in said) == (400, True), said
+
+
+def test_what_fails_in_what_is_recorded_is_told_in_the_services_form(endpoint: Endpoint) -> None:
+    form = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "AmazonSSM.GetParameter"}
+    status, said = ask(endpoint, b"{}", signed("ssm") | form)
+    assert (status, json.loads(said)["__type"]) == (500, "InternalError")
+    status, said = ask(endpoint, b"", signed("s3"), "PUT", "/b/k?partNumber=x&uploadId=y")
+    assert (status, "<Code>InternalError</Code>" in said) == (500, True)
+
+
+def test_aws_managed_policies_can_be_attached(endpoint: Endpoint) -> None:
+    iam, name = endpoint.client("iam"), secrets.token_hex(8)
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+    arn = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+    iam.attach_role_policy(RoleName=name, PolicyArn=arn)
+    (found,) = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+    assert found["PolicyArn"] == arn

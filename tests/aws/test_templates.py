@@ -81,6 +81,8 @@ def test_what_functions_give(value: Any, found: Any) -> None:
         ({"Fn::Join": ["-"]}, "Fn::Join has arguments that are none"),
         ({"Fn::Split": [",", 1]}, "Fn::Split has arguments that are none"),
         ({"Fn::Cidr": ["10.0.0.0/16", 2, 40]}, "Fn::Cidr has arguments that are none"),
+        ({"Fn::Cidr": ["10.0.0.0/8", 257, 1]}, "Fn::Cidr has arguments that are none"),
+        ({"Fn::Cidr": ["10.0.0.0/8", 0, 1]}, "Fn::Cidr has arguments that are none"),
         ({"Fn::If": ["Nothing", 1, 2]}, "Unresolved condition dependency Nothing"),
         ({"Fn::FindInMap": ["M", "a", "b"]}, "Fn::FindInMap has arguments that are none"),
         ({"Fn::ImportValue": "nothing"}, "No export named nothing found."),
@@ -92,6 +94,25 @@ def test_what_functions_cannot_give_is_refused(value: Any, text: str) -> None:
         scope(document()).resolve(value)
     assert caught.value.code == "ValidationError"
     assert text in caught.value.message
+
+
+def test_conditions_name_each_other_but_not_themselves() -> None:
+    chain = {
+        f"C{number + 1}": {"Fn::And": [{"Condition": f"C{number}"}, {"Condition": f"C{number}"}]}
+        for number in range(60)
+    }
+    known = {"C0": {"Fn::Equals": [1, 1]}, **chain, "A": {"Fn::Not": [{"Condition": "B"}]}}
+    asked = scope(document(Conditions={**known, "B": {"Fn::Not": [{"Condition": "A"}]}}))
+    assert asked.resolve({"Fn::If": ["C60", 1, 2]}) == 1
+    for name in ("A", "B"):
+        with pytest.raises(AwsError) as caught:
+            asked.resolve({"Fn::If": [name, 1, 2]})
+        assert f"circular condition dependency {name}" in caught.value.message
+
+
+def test_a_text_full_of_openings_is_read_once() -> None:
+    text = "${" * 200_000
+    assert scope(document()).resolve({"Fn::Sub": text}) == text
 
 
 def test_short_forms_are_the_functions() -> None:

@@ -239,6 +239,9 @@ def test_tags_come_and_go(endpoint: Endpoint) -> None:
     assert said[0] == "TagLimitExceeded"
     said = refusal(ec2.create_tags, Resources=[vpc["VpcId"]], Tags=[{"Key": "aws:x"}])
     assert said[0] == "InvalidParameterValue"
+    assert refusal(ec2.create_tags, Resources=[vpc["VpcId"]], Tags=[{"Value": "x"}])[0] == (
+        "MissingParameter"
+    )
     for wrong, code in (
         ("x-1", "InvalidID"),
         ("vpc", "InvalidVpcID.NotFound"),
@@ -272,3 +275,54 @@ def test_a_dry_run_changes_nothing(endpoint: Endpoint) -> None:
     said = refusal(ec2.create_vpc, CidrBlock="10.7.0.0/16", DryRun=True)
     assert (said[0], said[2]) == ("DryRunOperation", 412)
     assert len(ec2.describe_vpcs()["Vpcs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ([{"Key": str(number)} for number in range(51)], "TagLimitExceeded"),
+        ([{"Key": "aws:x"}], "InvalidParameterValue"),
+        ([{"Key": "k" * 129}], "InvalidParameterValue"),
+        ([{"Key": "k", "Value": "v" * 257}], "InvalidParameterValue"),
+        ([{"Value": "v"}], "MissingParameter"),
+    ],
+)
+def test_nothing_is_made_with_wrong_tags(
+    endpoint: Endpoint, tags: list[dict[str, str]], code: str
+) -> None:
+    ec2 = endpoint.client("ec2")
+    wanted = [{"ResourceType": "vpc", "Tags": tags}]
+    before = len(ec2.describe_vpcs()["Vpcs"])
+    said = refusal(ec2.create_vpc, CidrBlock="10.7.0.0/16", TagSpecifications=wanted)
+    assert (said[0], len(ec2.describe_vpcs()["Vpcs"])) == (code, before)
+
+
+def test_a_page_has_one_item_at_least(endpoint: Endpoint) -> None:
+    for wrong in (0, -5):
+        said = refusal(endpoint.client("ec2").describe_vpcs, MaxResults=wrong)
+        assert said[0] == "InvalidParameterValue"
+
+
+def test_what_xml_has_no_characters_for_is_told_all_the_same(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    assert refusal(ec2.describe_vpcs, VpcIds=["a\0b"])[0] == "InvalidVpcID.NotFound"
+    tags = [{"ResourceType": "vpc", "Tags": [{"Key": "k", "Value": "a\x1bb"}]}]
+    made = ec2.create_vpc(CidrBlock="10.7.0.0/16", TagSpecifications=tags)["Vpc"]
+    (found,) = ec2.describe_vpcs(VpcIds=[made["VpcId"]])["Vpcs"]
+    assert found["Tags"] == [{"Key": "k", "Value": "a\ufffdb"}]
+
+
+def test_a_zone_is_named_by_its_id_too(endpoint: Endpoint) -> None:
+    ec2 = endpoint.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    said = {"VpcId": vpc, "CidrBlock": "10.7.0.0/24"}
+    for changes, code in (
+        ({"AvailabilityZoneId": "use1-az0"}, "InvalidParameterValue"),
+        (
+            {"AvailabilityZoneId": "use1-az2", "AvailabilityZone": "us-east-1b"},
+            "InvalidParameterCombination",
+        ),
+    ):
+        assert refusal(ec2.create_subnet, **said, **changes)[0] == code
+    made = ec2.create_subnet(**said, AvailabilityZoneId="use1-az2")["Subnet"]
+    assert (made["AvailabilityZoneId"], made["AvailabilityZone"]) == ("use1-az2", "us-east-1b")
