@@ -55,10 +55,13 @@ def zipped(**files: str) -> str:
 def test_a_function_with_code(directory: Path) -> None:
     lab = RegionLab()
 
+    # It has the time in it.
+    code = zipped(app="1")
+
     async def work(client: aiohttp.ClientSession) -> None:
         asked = {
             "name": "coded",
-            "zip_file": zipped(app="1"),
+            "zip_file": code,
             "handler": "app.handler",
             "timeout_seconds": 5,
             "environment": {"TABLE": "t"},
@@ -68,7 +71,7 @@ def test_a_function_with_code(directory: Path) -> None:
         assert made["Code"]["Handler"] == "app.handler"
         assert made["Code"]["Runtime"] == OWN_RUNTIME
         assert made["Code"]["Timeout"] == 5
-        content = base64.b64decode(zipped(app="1"))
+        content = base64.b64decode(code)
         digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
         assert made["Code"]["CodeSha256"] == digest
         assert made["Environment"] == {"Variables": {"TABLE": "t"}}
