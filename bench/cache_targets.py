@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.gateways import CACHED, KERNEL, LIMIT, OURS
+from bench.gateways.balancers import Haproxy, NginxStream
 from bench.result import Measurement, Measurements, quotient
 from bench.targets import Check
 
@@ -62,6 +63,8 @@ def _own(other: str, threshold: float, *, at_least: bool = True) -> tuple[Target
     return (Target(base=other, threshold=threshold, at_least=at_least, own=True),)
 
 
+_PROXIES = tuple(Target(base=each.name, threshold=2.0) for each in (Haproxy, NginxStream))
+
 TARGETS: Mapping[str, tuple[Target, ...]] = {
     "udp_64b_1_sender": _more(1.45, 1.6, 0.80),
     "udp_64b_2_senders": _more(1.45, 1.6),
@@ -82,6 +85,11 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
     "tcp_connect_request_close": _more(1.1),
     "scale_1000_environments": _own("scale_1_environment", 0.97),
     "udp_1m_flows": _own("udp_1k_flows", 0.85),
+    "services_udp_balancer": (*_own("services_udp_nat", 0.9), *_more(1.0)),
+    "services_tcp_1_balancer": (*_own("services_tcp_1_nat", 0.9), *_PROXIES),
+    "services_tcp_8_balancer": (*_own("services_tcp_8_nat", 0.9), *_PROXIES),
+    "services_tcp_1_nat_gateway": _own("services_tcp_1_nat", 0.97),
+    "services_tcp_1_endpoint": _own("services_tcp_1_nat", 0.8),
 }
 
 

@@ -104,6 +104,7 @@ def _services(kind: str) -> dict[str, tuple[Target, ...]]:
         f"services_{kind}_nat_gateway": (_own(base, 0.97),),
         f"services_{kind}_balancer": (_own(base, 0.9),),
         f"services_{kind}_preserving": (_own(base, 0.9),),
+        f"services_{kind}_endpoint": (_own(base, 0.8),),
     }
 
 
@@ -153,6 +154,7 @@ TARGETS: Mapping[str, tuple[Target, ...]] = {
     "services_connections_balancer": (_own("services_connections_nat", 0.9), *_proxies(2.0)),
     "services_crowd_file": (_at_most(10),),
     "services_crowd_api": (_at_most(10),),
+    "services_endpoints_file": (_at_most(10),),
     "services_bytes_per_flow": (_at_most(192),),
 }
 

@@ -3,36 +3,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import select
 import socket
 import struct
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from hyperplane_nat import unix_socket
-from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
+from hyperplane_nat.unix_socket import ADVANCE_SECONDS, RUNTIME_DIRECTORY, VERIFY_SECONDS
 
 TIMEOUT_SECONDS = 30.0
 """Between two pieces of an answer; a controller that is silent for so long is stuck."""
 
-VERIFY_SECONDS = 60.0
-"""How long the controller lets the forwarder walk its table: 16 million flows included."""
-
-ADVANCE_SECONDS = 60.0
-"""How long it waits for the forwarder, one that is being restarted included, to go through time."""
-
 _CONNECT_SECONDS = 1.0
+
+_KEPT_SECONDS = 5.0
+"""How long a connection is kept that asks for nothing; the controller keeps it for longer."""
+
+_KEPT_MAX = 64
 
 
 class ClientError(Exception):
     """The controller could not be asked, or refused; the text is one line with the remedy."""
 
 
-class NotRunningError(ClientError):
+class AwayError(ClientError):
+    """No controller is there to answer; the next one may."""
+
+
+class NotRunningError(AwayError):
     """No controller answers for this lab; the text says what stands of it when it is read."""
 
     def __init__(self, lab: str, runtime_directory: Path) -> None:
@@ -55,6 +62,10 @@ class NotRunningError(ClientError):
 
 class SilentError(ClientError):
     """A controller is there, and has not answered in time."""
+
+
+class BrokenOffError(AwayError):
+    """A controller was there, and has ended or given up its connection while it answered."""
 
 
 class NoPermissionError(ClientError):
@@ -107,6 +118,13 @@ class UnixConnection(http.client.HTTPConnection):
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
+    @property
+    def ended(self) -> bool:
+        """Whether there is something to be read, if only the end."""
+        look = select.poll()
+        look.register(self.sock, select.POLLIN)
+        return bool(look.poll(0))
+
     def connect(self) -> None:
         """Connect; TimeoutError when too many wait for too long."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -127,9 +145,18 @@ class UnixConnection(http.client.HTTPConnection):
             raise
 
 
+def _read_whole(response: http.client.HTTPResponse) -> bool:
+    """Whether nothing of an answer is left, and its connection may have another one."""
+    if response.length == 0:
+        # `read1` does not see that by itself.
+        response.close()
+    return response.isclosed() and not response.will_close
+
+
 class Client:
     """
-    The control API of one lab. Each request uses a connection of its own.
+    The control API of one lab. Each request uses a connection of its own, unless `keeping`: then
+    one that was answered serves the next request, of whatever thread, and `close` ends it.
 
     `timeout` is in seconds, between two pieces of an answer; None waits for as long as it takes.
     """
@@ -140,10 +167,19 @@ class Client:
         *,
         runtime_directory: Path = RUNTIME_DIRECTORY,
         timeout: float | None = TIMEOUT_SECONDS,
+        keeping: bool = False,
     ) -> None:
         self.lab = lab
         self.path = runtime_directory / lab / unix_socket.CONTROL
         self._timeout = timeout
+        self._keeping = keeping
+        self._kept: deque[tuple[float, UnixConnection]] = deque()
+        """When they were answered, and connections that nobody uses, the last one last."""
+
+    def close(self) -> None:
+        """End the connections that are kept."""
+        while self._kept:
+            self._kept.pop()[1].close()
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> object:
         """The answer to GET `path`, decoded; query values that are None are left out."""
@@ -188,8 +224,8 @@ class Client:
         """
         The body of the answer in pieces, as it comes.
 
-        Raises NotRunningError if nobody listens, ApiError if the controller refuses, ClientError
-        for the rest: no permission, an answer cut short, silence.
+        Raises NotRunningError if nobody listens, ApiError if the controller refuses,
+        BrokenOffError for an answer cut short, ClientError for the rest: no permission, silence.
         """
         if (problem := unix_socket.too_long(self.path)) is not None:
             raise ClientError(f"{problem} (choose a shorter runtime directory)")
@@ -197,15 +233,18 @@ class Client:
         target = f"{path}?{urlencode(given)}" if given else path
         text = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        connection = UnixConnection(self.path, self._timeout)
+        connection, again = self._connection(), False
         try:
             try:
                 connection.request(method, target, text, headers)
                 response = connection.getresponse()
                 if response.status >= 400:
-                    raise self._refusal(response)
+                    refusal = self._refusal(response)
+                    again = _read_whole(response)
+                    raise refusal
                 while piece := response.read1(65536):
                     yield piece
+                again = _read_whole(response)
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
                 raise NotRunningError(self.lab, self.path.parent.parent) from None
             except PermissionError:
@@ -223,12 +262,27 @@ class Client:
                 ) from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(error) or type(error).__name__
-                raise ClientError(
+                raise BrokenOffError(
                     f"the controller of lab {self.lab!r} broke off its answer: {reason} "
                     f"(see {self.path.parent / 'controller.log'})"
                 ) from None
         finally:
-            connection.close()
+            if again and self._keeping and len(self._kept) < _KEPT_MAX:
+                self._kept.append((time.monotonic(), connection))
+            else:
+                connection.close()
+
+    def _connection(self) -> UnixConnection:
+        """One that is kept and good, or another one."""
+        # Another thread may be faster.
+        with contextlib.suppress(IndexError):
+            while True:
+                answered, connection = self._kept.pop()
+                # The controller says nothing unasked: what is there to be read is the end.
+                if time.monotonic() - answered < _KEPT_SECONDS and not connection.ended:
+                    return connection
+                connection.close()
+        return UnixConnection(self.path, self._timeout)
 
     @staticmethod
     def _refusal(response: http.client.HTTPResponse) -> ApiError:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unix sockets of labs: their directory and names, and how long a path they allow."""
+"""The unix sockets of labs: their directory and names, how long a path they allow, and how long who
+asks by them waits.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,19 @@ RUNTIME = "runtime.sock"
 FORWARDER = "forwarder.sock"
 """Where the forwarder takes commands; the longest of their names."""
 
+VERIFY_SECONDS = 60.0
+"""How long the controller lets the forwarder walk its table: 16 million flows included."""
+
+ADVANCE_SECONDS = 60.0
+"""How long it waits for the forwarder, one that is being restarted included, to go through time."""
+
 PATH_BYTES_MAX = 107
 """unix(7), `sun_path` less the terminating zero."""
+
+
+def mailbox(vpc: str, service: str) -> str:
+    """Where what came to a service of kind `mailbox` is read."""
+    return f"service-{vpc}.{service}.sock"
 
 
 def too_long(path: Path) -> str | None:

@@ -35,7 +35,10 @@ def overwrite(descriptor: int, body: bytes) -> None:
     """As `write`, of a file that is open."""
     content = sha256(body).hexdigest().encode() + b"\n" + body
     if os.pread(descriptor, len(content) + 1, 0) != content:
-        os.pwrite(descriptor, content, 0)
+        written = 0
+        while written < len(content):
+            # As much as there is room for, and then an error.
+            written += os.pwrite(descriptor, content[written:], written)
         os.ftruncate(descriptor, len(content))
 
 

@@ -39,7 +39,7 @@ LIMITS = ("memory", "pids")
 ROOT = "hyperplane-nat"
 """The directory of all families."""
 
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 20.0
 _PAUSE_SECONDS = 0.001
 _FILE_BYTES = 4096
 

@@ -35,6 +35,13 @@ VPC_SETTINGS = {
     "core/somaxconn": "65535",
     "ipv4/tcp_max_syn_backlog": "65535",
 }
+FORWARDING_SETTINGS = {
+    "ipv4/ip_forward": "1",
+    # Who is behind another link is nobody's neighbour.
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+}
+"""Of a VPC that forwards between its links, besides `VPC_SETTINGS`."""
 HOST_SETTINGS = {
     **VPC_SETTINGS,
     "ipv4/ping_group_range": "0 2147483647",

@@ -44,7 +44,7 @@ _BEGUN = struct.Struct("@ii")
 _STATUS = struct.Struct("@i")
 _STEPS = ("run the program", "join its control groups", "mount /proc", "give up privileges", "fork")
 _UMASK = 0o022
-_ENDING_SECONDS = 5.0
+_ENDING_SECONDS = 20.0
 
 
 @dataclass(slots=True)

@@ -63,6 +63,7 @@ _RTPROT_STATIC = 4
 _RT_SCOPE_UNIVERSE = 0
 _RT_SCOPE_LINK = 253
 _RTN_UNICAST = 1
+_RTN_BLACKHOLE = 6
 _RTEXT_FILTER_SKIP_STATS = 8
 _CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -275,11 +276,29 @@ def host_route(index: int, destination: str) -> bytes:
     return _route(32, _RT_SCOPE_LINK, [("RTA_DST", destination), ("RTA_OIF", index)])
 
 
+def network_route(index: int, network: str, gateway: str) -> bytes:
+    """The request that makes an IPv4 network reached through `gateway`, a neighbour on a link."""
+    destination, _, length = network.partition("/")
+    return _route(
+        int(length),
+        _RT_SCOPE_UNIVERSE,
+        [("RTA_DST", destination), ("RTA_GATEWAY", gateway), ("RTA_OIF", index)],
+    )
+
+
 @functools.lru_cache(maxsize=1024)
 def without_host_route(index: int, destination: str) -> bytes:
     """The request that takes such a route away again; ESRCH when there is none."""
     attributes: list[tuple[str, object]] = [("RTA_DST", destination), ("RTA_OIF", index)]
     return encode(_route_message(32, _RT_SCOPE_LINK, attributes), RTM_DELROUTE)
+
+
+@functools.cache
+def blackhole() -> bytes:
+    """The request that drops what no other route leads to, in silence."""
+    message = _route_message(0, _RT_SCOPE_UNIVERSE, [])
+    message["type"] = _RTN_BLACKHOLE
+    return encode(message, RTM_NEWROUTE, _CREATE)
 
 
 def _route(length: int, scope: int, attributes: list[tuple[str, object]]) -> bytes:

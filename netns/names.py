@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 
-from netns import namespace
 from netns.errors import NetnsError
 
 LAB = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
@@ -96,10 +95,3 @@ def host_number(link: str) -> int | None:
 def is_vpc_name(vpc: str) -> bool:
     """Whether a VPC can have this name."""
     return _VPC.fullmatch(vpc) is not None
-
-
-def strays(lab: str) -> list[str]:
-    """All namespaces of the lab, half-made ones included; other labs' never."""
-    prefix = gateway_namespace(lab).removesuffix("gw")
-    pattern = re.compile(re.escape(prefix) + r"(gw|punt|vpc-.+|host-[0-9]+|env-[0-9]+)")
-    return [name for name in namespace.names(prefix) if pattern.fullmatch(name)]

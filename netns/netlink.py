@@ -39,10 +39,13 @@ _NLA_TYPE_MASK = 0x3FFF
 T = TypeVar("T")
 
 _HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
 # Each acknowledgement takes about 1 KiB of the receive buffer (208 KiB by default) before it
 # is read, each request about 150 bytes of the send buffer.
 _WINDOW = 64
-_RECEIVE_BYTES = 1 << 18
+# A dump comes in pieces of 32 KiB at most (af_netlink.c). malloc would map and unmap a buffer of
+# 128 KiB or more for each of them.
+_RECEIVE_BYTES = 1 << 16
 
 
 def encode(message: Any, kind: int, flags: int = NLM_F_ACK) -> bytes:
@@ -171,9 +174,10 @@ class RouteSocket:
 
 def attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     """The attributes (type, value) of a message from `offset` on, of a nest likewise from 0."""
-    while offset + 4 <= len(payload):
-        length, kind = struct.unpack_from("=HH", payload, offset)
-        if length < 4:
+    last = len(payload) - _ATTRIBUTE.size
+    while offset <= last:
+        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        if length < _ATTRIBUTE.size:
             return
         yield kind & _NLA_TYPE_MASK, payload[offset + 4 : offset + length]
         offset += (length + 3) & ~3

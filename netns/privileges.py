@@ -37,13 +37,7 @@ from typing import Any
 
 from netns import syscalls
 from netns.errors import NetnsError, from_errno
-
-UID = 65_530
-"""
-User and group of what has dropped its privileges. Nobody hands this number out: Debian reserves
-65000 to 65533, systemd's dynamic users end at 65519, and it fits into the 65,536 users of a
-container. `nobody` is shared with whatever else on a host runs as that.
-"""
+from netns.users import UID as UID
 
 # What the standard library imports when it is first needed, from where `UID` may not read: the
 # interpreter is often in somebody's home.

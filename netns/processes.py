@@ -33,8 +33,9 @@ from pathlib import Path
 from netns import namespace
 from netns.errors import NetnsError
 
-# The kernel ends a process within milliseconds, unless a device or a debugger keeps it.
-_PATIENCE_SECONDS = 5.0
+# The kernel ends a process within milliseconds, unless a device or a debugger keeps it, or hundreds
+# of others want the processor as well.
+_PATIENCE_SECONDS = 20.0
 _SCANS_IN_VAIN = 16
 _FORK_SECONDS_MIN = 5e-6
 # With more numbers than this between two moments, listing /proc is quicker than trying each.

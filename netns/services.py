@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small servers for a VPC: `python -m netns.services http|udp-echo --address A --port P ...`.
+"""Small servers for a VPC: `python -m netns.services http|udp-echo|mailbox --address A --port P`.
 
 Theory of operation
 -------------------
@@ -20,6 +20,9 @@ the sockets: a request costs a task and a socket buffer, never a copy of the fil
 * `GET /peer`: `{"address", "port"}` of the client as the server sees it
 
 `udp-echo` (RFC 862) sends every datagram back from the address it was sent to.
+
+`mailbox` takes what is PUT for a program of the host (`netns.mailbox`), which reads it on the unix
+socket `--reader`.
 """
 
 from __future__ import annotations
@@ -35,13 +38,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from netns import content, namespace, privileges, sockets, syscalls
+from netns import content, mailbox, namespace, privileges, sockets, syscalls
 from netns.ending import leave
 from netns.errors import NetnsError, from_errno
 
@@ -201,15 +205,61 @@ class UdpEcho:
                 self.socket.sendto(view[:size], peer)
 
 
-async def _serve_http(service: HttpService, listener: socket.socket) -> None:
-    runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=0.2)
+@contextlib.asynccontextmanager
+async def _running(application: web.Application) -> AsyncIterator[web.AppRunner]:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
-        await _until_terminated()
+        yield runner
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _served(application: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+    async with _running(application) as runner:
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _served_to_strangers(
+    application: web.Application, listener: socket.socket, connections_max: int
+) -> AsyncIterator[None]:
+    """The same with so many connections; for more the oldest are closed."""
+    async with _running(application) as runner:
+        server = runner.server
+        assert server is not None
+
+        def accepted() -> asyncio.Protocol:
+            for each in server.connections[: 1 - connections_max]:
+                each.force_close()
+            return server()
+
+        # What is accepted in one turn of the loop comes on top.
+        loop = asyncio.get_running_loop()
+        site = await loop.create_server(accepted, sock=listener, backlog=connections_max)
+        try:
+            yield
+        finally:
+            site.close()
+
+
+async def _serve_http(service: HttpService, listener: socket.socket) -> None:
+    try:
+        async with _served(service.application(), listener):
+            await _until_terminated()
+    finally:
         service.close()
+
+
+async def _serve_mailbox(listener: socket.socket, reader: socket.socket) -> None:
+    found = mailbox.Mailbox()
+    async with (
+        _served(found.inside(), reader),
+        _served_to_strangers(found.outside(), listener, mailbox.CONNECTIONS_MAX),
+    ):
+        await _until_terminated()
 
 
 def _listener(address: str, port: int) -> socket.socket:
@@ -256,6 +306,11 @@ def _opened(options: argparse.Namespace) -> Callable[[], Coroutine[Any, Any, Non
         if options.kind == "http":
             listener = _listener(options.address, options.port)
             return functools.partial(_serve_http, HttpService(options.size_bytes), listener)
+        if options.kind == "mailbox":
+            listener = _listener(options.address, options.port)
+            return functools.partial(
+                _serve_mailbox, listener, mailbox.reading_socket(options.reader)
+            )
         return functools.partial(_serve_udp_echo, UdpEcho(options.address, options.port))
     except OSError as error:
         where = f"cannot serve {options.kind} on {options.address}:{options.port}"
@@ -271,13 +326,15 @@ def _die_with_parent(parent: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m netns.services", description="Test services.")
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind in ("http", "udp-echo"):
+    for kind in ("http", "udp-echo", "mailbox"):
         sub = kinds.add_parser(kind)
         sub.add_argument("--address", required=True, help="IPv4 address to listen on")
         sub.add_argument("--port", required=True, type=int)
         sub.add_argument("--namespace", help="network namespace to enter first")
         sub.add_argument("--die-with-parent", action="store_true")
         sub.add_argument("--uid", type=int, help="give up privileges for this user's, 0 is root")
+        if kind == "mailbox":
+            sub.add_argument("--reader", required=True, type=Path, help="socket to read it on")
         if kind == "http":
             sub.add_argument("--size-bytes", type=int, default=SIZE_BYTES, help="size of /file")
     return parser

@@ -30,6 +30,8 @@ class InterfaceSpec:
     """IPv4 address for which the VPC gets a host route."""
     secondary: tuple[str, ...] = ()
     """Further addresses that are reached over the same link."""
+    networks: tuple[str, ...] = ()
+    """Networks, in CIDR notation, that are behind `address`, the next hop to them."""
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -170,6 +172,11 @@ def check_interfaces(interfaces: Sequence[InterfaceSpec], mtu: int) -> None:
         check_not_reserved(each.name)
     _check_distinct("network interface", [each.name for each in interfaces])
     check_addresses(address for each in interfaces for address in each.addresses)
+    try:
+        for network in (network for each in interfaces for network in each.networks):
+            ipaddress.IPv4Network(network)
+    except ValueError as error:
+        raise _not_dotted(error) from None
     _check_mtu(mtu)
 
 

@@ -20,6 +20,7 @@ routes in a VPC, is theirs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,6 @@ from netns.names import (
     is_vpc_name,
     slot_link,
     slot_number,
-    strays,
     vpc_namespace,
 )
 from netns.netlink import RouteSocket
@@ -161,6 +161,13 @@ class _Inside:
     """Of eth0; None unless it has exactly one."""
     gateway: str | None
     """Of the default route through eth0; None unless there is exactly one."""
+
+
+def strays(lab: str) -> list[str]:
+    """All namespaces of the lab, half-made ones included; other labs' never."""
+    prefix = gateway_namespace(lab).removesuffix("gw")
+    pattern = re.compile(re.escape(prefix) + r"(gw|punt|vpc-.+|host-[0-9]+|env-[0-9]+)")
+    return [name for name in namespace.names(prefix) if pattern.fullmatch(name)]
 
 
 def survey(lab: str) -> Survey:

@@ -31,7 +31,6 @@ from netns.names import (
     host_namespace,
     punt_namespace,
     slot_link,
-    strays,
     vpc_namespace,
 )
 from netns.punt import make_punt_link, remove_punt_link
@@ -46,12 +45,13 @@ from netns.spec import (
     VpcSpec,
     check,
 )
-from netns.survey import Survey, survey
+from netns.survey import Survey, strays, survey
 from netns.vpcs import (
     add_addresses,
     add_interfaces,
     add_routes,
     add_vpc,
+    forward,
     remove_addresses,
     remove_interfaces,
     remove_routes,
@@ -82,6 +82,7 @@ __all__ = [
     "check_attachable",
     "destroy",
     "environment_namespace",
+    "forward",
     "gateway_namespace",
     "host_namespace",
     "make_punt_link",

@@ -20,9 +20,9 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from netns import ingress, links, namespace, offloads
+from netns import ingress, links, namespace, offloads, sysctl
 from netns.errors import from_errno
-from netns.interior import VPC_SETTINGS, created, route_socket
+from netns.interior import FORWARDING_SETTINGS, VPC_SETTINGS, created, route_socket
 from netns.names import gateway_namespace, vpc_namespace
 from netns.netlink import RouteSocket
 from netns.spec import (
@@ -144,6 +144,25 @@ def remove_routes(lab: str, vpc: str, link: str, addresses: Sequence[str]) -> No
             inside.request(messages, f"cannot take routes from {where}", ignore=_NO_SUCH_ROUTE)
 
 
+def forward(lab: str, vpc: str) -> None:
+    """Let a VPC that stands forward between its links, as the internet does; twice is no error.
+
+    What no route leads to is dropped there in silence. Raises `NetnsError`: the VPC is not there.
+    """
+    where = vpc_namespace(lab, vpc)
+    with route_socket(where) as inside:
+        own = {f"ipv4/conf/{name}/send_redirects": "0" for name in links.links(inside)}
+
+        def write() -> None:
+            with sysctl.Writer() as writer:
+                writer.write({**FORWARDING_SETTINGS, **own})
+
+        inside.request(
+            [links.blackhole()], f"cannot set the routes of {where}", ignore=_THERE_ALREADY
+        )
+        namespace.call(where, write)
+
+
 def make(lab: str, route: RouteSocket, vpc: VpcSpec) -> tuple[Interface, ...]:
     """Make a checked VPC, with `route` in the gateway; nothing is left when it fails."""
     where = vpc_namespace(lab, vpc.name)
@@ -196,6 +215,9 @@ def _make_interfaces(
             messages.append(links.up(peer.index))
             messages += (
                 links.host_route(peer.index, address) for address in sorted(each.addresses)
+            )
+            messages += (
+                links.network_route(peer.index, network, each.address) for network in each.networks
             )
             near = links.existing(route, each.name)
             interfaces.append(Interface(each.name, vpc, near.index, pair.mac, pair.peer_mac))

@@ -33,7 +33,7 @@ def python(script: str, *, leader: bool = True) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     return done.stdout.strip()
 
@@ -102,7 +102,7 @@ print(os.getsid(0) == os.getpid(), os.nice(0), told() in ("10", "none"))
 )
 def test_the_parent_leaves_as_the_child_does(ending: str, status: int) -> None:
     with started(f"in_own_session(sys.exit)\n{ending}") as process:
-        assert process.wait(30) == status
+        assert process.wait(120) == status
 
 
 WAITING = """
@@ -125,7 +125,7 @@ def test_signals_are_passed_on(number: int, word: str, status: int) -> None:
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, number)
         assert process.stdout.readline() == f"{word}\n"
-        assert process.wait(30) == status
+        assert process.wait(120) == status
 
 
 def test_the_child_ends_with_a_killed_parent() -> None:

@@ -58,3 +58,23 @@ def test_it_is_its_owner_s_and_no_link_is_followed(path: Path, tmp_path: Path) -
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(OSError, match="symbolic"):
         whole_file.write(tmp_path / "link", b"")
+
+
+def test_a_disk_that_has_room_for_half_of_it_says_so(
+    path: Path, reader: whole_file.Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+
+    def half(descriptor: int, data: bytes, offset: int) -> int:
+        if offset:
+            raise OSError(28, "No space left on device")
+        return pwrite(descriptor, data[: len(data) // 2], offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", half)
+        with pytest.raises(OSError, match="No space"):
+            whole_file.write(path, b"second")
+    with pytest.raises(ValueError, match="half-written"):
+        reader.read()
+    whole_file.write(path, b"second")
+    assert reader.read() == b"second"

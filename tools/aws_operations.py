@@ -26,12 +26,13 @@ _HEAD = """\
 
 Made by `make docs` of the table that the endpoint goes by ([aws.md](aws.md)); botocore says which
 operations there are. **Real**: done in the region, packets follow. **Recorded**: moves no packets
-and is answered from the endpoint's memory, by moto. **Refused**: `UnsupportedOperation`, because
-packets would have to follow, or because moto has no answer either.
+and is answered by moto or from a table, and noted where something is to be kept. **Refused**:
+`UnsupportedOperation`, because packets would have to follow, or because moto has no answer either.
 
-Beside what is real stands the test that shows it, which fails unless the operation is answered in
-it (`tests/aws/shown.toml`). Of what is recorded and refused, `tests/aws/test_server.py` and
-`tests/aws/test_operations.py` have tests.
+Beside what is not moto's answer stands the test that shows it, which fails unless the operation is
+answered in it (`tests/aws/shown.toml`). Of moto's and of what is refused,
+`tests/aws/test_recorder.py`, `tests/aws/test_server.py` and `tests/aws/test_operations.py` have
+tests.
 
 {recorded}
 """
@@ -78,7 +79,7 @@ def _sections() -> Iterator[str]:
     for service in SERVICES:
         yield f"\n## {service}"
         for kind, names in operations(service).items():
-            if kind is Treatment.REAL and names:
+            if names and set(names) <= {name for of, name in shown() if of == service}:
                 yield f"\n**{_TITLES[kind]}** ({len(names)})\n\n{_tests(service, names)}"
             elif names:
                 yield f"\n**{_TITLES[kind]}** ({len(names)})\n\n{_list(names)}"

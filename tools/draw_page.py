@@ -3,8 +3,9 @@
 
 docs/examples/lambda.toml is brought up with few ports and two hosts, functions are invoked so that
 some run out and some are refused, the forwarder is killed, and a headless Chromium looks at it.
-Whatever happens, the lab is gone afterwards. Needs root, the packages of `make deps` and the extra
-`plots`, whose library makes the pictures small. Exit status: 0, or an error.
+Then it looks at docs/examples/private-link.toml with a gateway endpoint, a target of which is down.
+Whatever happens, the labs are gone afterwards. Needs root, the packages of `make deps` and the
+extra `plots`, whose library makes the pictures small. Exit status: 0, or an error.
 """
 
 from __future__ import annotations
@@ -51,6 +52,28 @@ size_bytes = 10000
 
 """
 SECOND_CUSTOMER = "# The second customer.\n"
+PRIVATE_LINK = EXAMPLE.with_name("private-link.toml")
+BUCKETS = """\
+[[internet]]
+name = "buckets"
+kind = "http"
+address = "198.51.100.80"
+port = 80
+aws_service = "s3"
+
+"""
+GATEWAY_ENDPOINT = """\
+[[vpc.route_table]]
+name = "desks"
+subnets = ["desk-a", "desk-b"]
+
+[[vpc.gateway_endpoint]]
+name = "store"
+service = "com.amazonaws.us-east-1.s3"
+route_tables = ["desks"]
+
+"""
+FUNCTION = "[[function]]\n"
 COLOURS = 256
 SIZE = (1280, 860)
 TALLER = 420
@@ -74,6 +97,7 @@ for i in $(seq 1000); do
 done
 """
 LEDGER = PAGES.replace("10.0.1.80", "10.0.1.90")
+ORDERS = PAGES.replace("10.0.1.80/file", "10.0.1.100/peer")
 
 
 def keep(window: Browser, name: str) -> None:
@@ -134,30 +158,57 @@ def draw(window: Browser, lab: Lab, url: str) -> None:
             features=[{"name": "prefers-color-scheme", "value": "dark"}],
         )
         window.click("nav a", "Activity")
-        window.shows("security_group_egress")
+        window.shows("lambda_icmp")
         keep(window, "activity")
+
+
+def draw_balancers(window: Browser, lab: Lab, url: str) -> None:
+    """Load balancers and endpoints, with traffic."""
+    lab.cli("endpoint-services", "--accept", "bank/orders")
+    lab.client.delete("/v1/services/web-b-http")
+    with running(lab, "teller", "sh", "-c", ORDERS):
+        window.open(url)
+        window.click("nav a", "Load balancers")
+        window.shows("Interface, Available.*1 of 2 unhealthy")
+        time.sleep(5)
+        window.click("button.card", "shop/hosts")
+        window.shows("Targets, those")
+        keep(window, "balancers")
+
+
+@contextlib.contextmanager
+def looked_at(name: str, toml: str) -> Iterator[tuple[Lab, str]]:
+    """A lab, and the address of its page."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        launched(Path(directory), f"{name}-{os.getpid()}", environments=0, toml=toml) as lab,
+        subprocess.Popen(
+            [str(COMMAND), "--lab", lab.name, "ui"], stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            yield lab, process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def sections(example: Path) -> str:
+    """What an example has besides its name."""
+    text = example.read_text(encoding="utf-8")
+    return text[text.index("[lifecycle]") :]
 
 
 def main() -> int:
     """Draw them."""
     TARGET.mkdir(exist_ok=True)
-    text = EXAMPLE.read_text(encoding="utf-8")
-    sections = text[text.index("[lifecycle]") :]
-    toml = PORTS + sections.replace(SECOND_CUSTOMER, HOSTS + SECOND_CUSTOMER)
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        launched(Path(directory), f"page-{os.getpid()}", environments=0, toml=toml) as lab,
-        subprocess.Popen(
-            [str(COMMAND), "--lab", lab.name, "ui"], stdout=subprocess.PIPE, text=True
-        ) as process,
-        browser(*SIZE) as window,
-    ):
+    toml = PORTS + sections(EXAMPLE).replace(SECOND_CUSTOMER, HOSTS + SECOND_CUSTOMER)
+    with looked_at("page", toml) as (lab, url), browser(*SIZE) as window:
         lab.cli("wait")
-        try:
-            assert process.stdout is not None
-            draw(window, lab, process.stdout.readline().strip())
-        finally:
-            process.terminate()
+        draw(window, lab, url)
+    toml = sections(PRIVATE_LINK).replace(FUNCTION, GATEWAY_ENDPOINT + BUCKETS + FUNCTION)
+    with looked_at("links", toml) as (lab, url), browser(*SIZE) as window:
+        draw_balancers(window, lab, url)
     return 0
 
 

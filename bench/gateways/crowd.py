@@ -17,7 +17,7 @@ from bench import addresses
 from bench.errors import BenchError
 from bench.gateways.base import Options
 from bench.gateways.hyperplane import SUBNET, HyperplaneNat, configuration
-from hyperplane_nat.client import ClientError
+from hyperplane_nat.client import Client, ClientError
 from netns import namespace, topology
 
 BALANCERS, LISTENERS, GROUPS, TARGETS = 20, 50, 5, 50
@@ -93,8 +93,8 @@ class Crowd(HyperplaneNat):
         return configuration(self.lab, runtime_directory, self.options, vpc=vpc) + lifecycle
 
     def fill(self) -> None:
-        """Make all listeners and register all targets, each by a request of its own."""
-        client = self.client
+        """Make all listeners and register all targets, each by a request of one connection."""
+        client = Client(self.lab, runtime_directory=self.directory / "run", keeping=True)
         try:
             for balancer, number in _listeners():
                 client.post(
@@ -110,6 +110,8 @@ class Crowd(HyperplaneNat):
                 client.patch(f"/v1/target-groups/{group}", {"register_targets": [target]})
         except ClientError as error:
             raise BenchError(f"hyperplane-nat: {error}") from None
+        finally:
+            client.close()
 
     def wait(self) -> None:
         """Until somebody has come through the last listener to the last target."""
@@ -118,7 +120,7 @@ class Crowd(HyperplaneNat):
         environment = topology.environment_namespace(self.lab, 1)
         deadline = time.monotonic() + SECONDS
         with namespace.call(self.vpc, socket.create_server, place):
-            while not namespace.call(environment, _connects, node):
+            while not namespace.call(environment, connects, node):
                 if time.monotonic() > deadline:
                     raise BenchError(f"nobody comes through the last listener in {SECONDS:g} s")
 
@@ -129,7 +131,8 @@ class EmptyCrowd(Crowd):
     filled = False
 
 
-def _connects(place: tuple[str, int]) -> bool:
+def connects(place: tuple[str, int]) -> bool:
+    """Whether somebody takes a connection there, soon."""
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(place) == 0

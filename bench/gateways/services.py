@@ -17,7 +17,7 @@ from typing import Any
 
 from bench import addresses, black_hole
 from bench.errors import BenchError
-from bench.gateways.hyperplane import START_SECONDS, HyperplaneNat, configuration
+from bench.gateways.hyperplane import START_SECONDS, CacheOn, HyperplaneNat, configuration
 from netns import namespace, topology
 
 SITE, SITE_HOLE = "198.51.100.80", "198.51.100.82"
@@ -26,6 +26,8 @@ CLIENT, TARGET, TARGET_HOLE = "10.0.1.50", "10.0.1.90", "10.0.1.91"
 """Hosts."""
 PRESERVING = "10.0.1.101"
 """A load balancer that preserves the client's address."""
+CONSUMER, ENDPOINT = "10.8.1.50", "10.8.1.100"
+"""In another VPC: a host, and an endpoint of the load balancer with source NAT."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,29 @@ name = "site"
 kind = "http"
 address = "{SITE}"
 port = 80
+
+[[vpc]]
+name = "consumer"
+cidr = "10.8.0.0/16"
+subnet = [{{ name = "consumer-a", cidr = "10.8.1.0/24", availability_zone = "a" }}]
+host = [{{ name = "consumer", subnet = "consumer-a", address = "{CONSUMER}" }}]
+
+[[vpc.endpoint]]
+name = "front"
+service = "customer/front"
+node = [{{ subnet = "consumer-a", address = "{ENDPOINT}" }}]
+"""
+
+SHARED = """
+[[vpc.endpoint_service]]
+name = "front"
+load_balancer = "front"
+acceptance_required = false
 """
 
 
 class Services(HyperplaneNat):
-    """A VPC with a NAT gateway and two load balancers."""
+    """A VPC with a NAT gateway and two load balancers; another has an endpoint of one of them."""
 
     def configured(self, runtime_directory: Path) -> str:
         """The usual lab, with more in its VPC."""
@@ -170,6 +190,7 @@ class Services(HyperplaneNat):
             SERVICES
             + _balancer("front", addresses.BALANCER, "ip", addresses.SERVER, addresses.BLACK_HOLE)
             + _balancer("seen", PRESERVING, "instance", "target", "hole")
+            + SHARED
         )
         return configuration(self.lab, runtime_directory, self.options, vpc=vpc) + BESIDES
 
@@ -187,7 +208,11 @@ class Services(HyperplaneNat):
     def _missing(self) -> list[str]:
         return [
             each["State"]
-            for path, state in (("nat-gateways", "available"), ("load-balancers", "active"))
+            for path, state in (
+                ("nat-gateways", "available"),
+                ("load-balancers", "active"),
+                ("endpoints", "Available"),
+            )
             for each in self.asked(f"/v1/{path}")
             if each["State"] != state
         ]
@@ -212,4 +237,11 @@ class Services(HyperplaneNat):
                 *(self.name, client, self._host("target"), PRESERVING, PRESERVING, TARGET),
                 hole_in=self._host("hole"),
             ),
+            "endpoint": Way(
+                self.name, self._host("consumer"), self.vpc, ENDPOINT, ENDPOINT, server
+            ),
         }
+
+
+class CachedServices(Services, CacheOn):
+    """The same with the flow cache."""

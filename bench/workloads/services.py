@@ -1,28 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NAT gateways and load balancers: beside the NAT of functions, and beside other load balancers.
+"""NAT gateways, load balancers, endpoints: beside the NAT of functions, and other load balancers.
 
-All ways of ours are in one lab (`bench.gateways.services`) and measured in turn with each other and
-with the others, in the same round. Every way but `function_nat_gateway` is one translation, as the
-NAT of functions is: a host's packets through a NAT gateway, and through a load balancer with source
-NAT or with the client's address preserved. TCP is iperf3, and connect, request, close.
+All ways of ours are in one lab (`bench.gateways.services`), and again in one with the flow cache,
+and measured in turn with each other and with the others, in the same round; each round has another
+order, so that none has always the place behind the same other one. Every way but
+`function_nat_gateway` is one translation, as the NAT of functions is: a host's packets through a
+NAT gateway, through a load balancer with source NAT or with the client's address preserved, and
+through an endpoint of the one with source NAT, where source and destination change at once. TCP is
+iperf3, and connect, request, close.
 
 Then a lab with a thousand targets and a thousand listeners is made, once from its file, and once
-by the control API one by one; it stands when the forwarder knows them all.
+by the control API one by one, and a lab with two hundred endpoints from its file; each stands when
+somebody comes through the last of all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from bench import addresses, processes
-from bench.gateways import KERNEL, OURS
+from bench.gateways import KERNEL, OURS, OWN
 from bench.gateways.balancers import OTHERS
 from bench.gateways.base import Gateway, Options
 from bench.gateways.crowd import BALANCERS, LISTENERS, OPTIONS, TARGETS, Crowd, EmptyCrowd
+from bench.gateways.endpoint_crowd import ENDPOINTS, EndpointCrowd
+from bench.gateways.services import CachedServices, Way
 from bench.gateways.services import Services as Lab
-from bench.gateways.services import Way
 from bench.load import SLACK_SECONDS, WORKER_SECONDS, black_hole_rate, sender
 from bench.result import Measurement
 from bench.session import Profile, Session
@@ -33,17 +40,20 @@ from bench.workloads.tcp import START_SECONDS, client, client_command, parse, re
 from bench.workloads.tcp import server as iperf_server
 from netns import topology
 
+T = TypeVar("T")
+
 TITLES = {
     "nat": "functions' NAT",
     "nat_gateway": "host by NAT gateway",
     "function_nat_gateway": "function by NAT gateway",
     "balancer": "load balancer, source NAT",
     "preserving": "load balancer, client preserved",
+    "endpoint": "endpoint of another VPC",
 }
 """By the names of `Services.ways`."""
 
 STREAMS = (1, 8)
-LAB_SECONDS = 8.0
+LAB_SECONDS = 14.0
 CROWD_SECONDS = 25.0
 
 
@@ -51,20 +61,21 @@ class Services(Workload):
     """Datagrams, bits and connections per second, and how long a crowd takes to stand."""
 
     name = "services"
-    summary = "NAT gateway and load balancers beside functions' NAT, nft, haproxy and nginx"
+    summary = "NAT gateway, load balancers, endpoint beside functions' NAT, nft, haproxy, nginx"
 
     def seconds(self, profile: Profile, contenders: Sequence[str]) -> float:
         """By the number of measurements, and the labs."""
-        return profile.rounds * _round(profile) + LAB_SECONDS + 2 * CROWD_SECONDS
+        return profile.rounds * _round(profile) + LAB_SECONDS + 3 * CROWD_SECONDS
 
     def run(self, session: Session) -> None:
         """The ways, then the crowd."""
         with contextlib.ExitStack() as stack:
             session.display.show("starting the labs")
-            ours = stack.enter_context(session.started(OURS, Options(), Lab))
-            if not isinstance(ours, Lab):
-                return
-            ways = list(ours.ways().items())
+            ways: list[tuple[str, Way]] = []
+            for own in (Lab, CachedServices):
+                ours = stack.enter_context(session.started(own.name, Options(), own))
+                if isinstance(ours, Lab):
+                    ways += ours.ways().items()
             for name, maker in OTHERS.items():
                 gateway = stack.enter_context(session.started(name, Options(), maker))
                 if gateway is not None:
@@ -80,6 +91,7 @@ class Services(Workload):
                     self._tcp(session, ways, streams, number)
                 self._connections(session, ways, number)
         self._crowd(session)
+        self._endpoints(session)
         with engine() as (_, state):
             self._declare(session, "bytes_per_flow", "state map, by flows", "bytes", False).add(
                 OURS, len(state.memory) / state.flows_max
@@ -102,7 +114,7 @@ class Services(Workload):
         step_seconds: float,
     ) -> None:
         kind, title, unit = what
-        for part, way in ways:
+        for part, way in in_turn(ways, number):
             measurement = self._declare(session, f"{kind}_{part}", f"{title}, {TITLES[part]}", unit)
             session.display.show(measurement.title, f"{way.name}, round {number + 1}")
             with session.tolerating(f"{measurement.title}, {way.name}"):
@@ -159,6 +171,22 @@ class Services(Workload):
                 measurement.add(OURS, time.monotonic() - start)
             session.display.advance(CROWD_SECONDS)
 
+    def _endpoints(self, session: Session) -> None:
+        title = f"{ENDPOINTS:,} endpoints, by a file"
+        measurement = self._declare(session, "endpoints_file", title, "s", False)
+        session.display.show(measurement.title)
+        start = time.monotonic()
+        with session.started(OURS, OPTIONS, EndpointCrowd) as lab, session.tolerating(title):
+            assert isinstance(lab, EndpointCrowd)
+            lab.wait()
+            measurement.add(OURS, time.monotonic() - start)
+        session.display.advance(CROWD_SECONDS)
+
+
+def in_turn(ways: Sequence[T], number: int) -> list[T]:
+    """The order of a round, the same in every run."""
+    return random.Random(number).sample(ways, len(ways))
+
 
 def proxied(gateway: Gateway) -> Way:
     """The way through another load balancer; datagrams are the kernel's alone."""
@@ -182,6 +210,6 @@ def _connect_step(profile: Profile) -> float:
 
 
 def _round(profile: Profile) -> float:
-    udp, others = len(TITLES) + 1, len(TITLES) + len(OTHERS)
+    own = len(OWN) * len(TITLES)
     connected = _connect_step(profile) + len(STREAMS) * _tcp_step(profile)
-    return udp * _udp_step(profile) + others * connected
+    return (own + 1) * _udp_step(profile) + (own + len(OTHERS)) * connected

@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         with listener:
             listener.listen(server.BACKLOG)
             print("ready", flush=True)
-            client = Client(arguments.lab, runtime_directory=arguments.runtime_directory)
+            client = Client(
+                arguments.lab, runtime_directory=arguments.runtime_directory, keeping=True
+            )
             endpoint.serving(_lab(client), listener).serve_forever()
     return 0
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from hyperplane_nat.aws.call import (
     ADDRESS,
@@ -18,6 +17,7 @@ from hyperplane_nat.aws.call import (
     by_id,
     operation,
     token_of,
+    utc,
 )
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
@@ -27,7 +27,9 @@ ADDRESS_FILTERS = {
     "association-id": "AssociationId",
     "domain": "Domain",
     "instance-id": "InstanceId",
+    "network-border-group": "NetworkBorderGroup",
     "network-interface-id": "NetworkInterfaceId",
+    "network-interface-owner-id": "NetworkInterfaceOwnerId",
     "private-ip-address": "PrivateIpAddress",
     "public-ip": "PublicIp",
 }
@@ -94,7 +96,7 @@ def disassociate_address(call: Call, params: Params) -> None:
         raise missing("AssociationId")
     for row in call.own(ADDRESS):
         if row["AssociationId"] == wanted:
-            if row["NatGatewayId"]:
+            if row["NatGatewayId"] or row["NetworkInterfaceId"]:
                 raise AwsError(
                     "AuthFailure", "You do not have permission to access the specified resource."
                 )
@@ -224,6 +226,10 @@ def _interfaces_of_addresses(call: Call) -> dict[str, Row]:
                 "SubnetId": host["SubnetId"],
                 "InstanceId": host["InstanceId"],
             }
+        elif row["NetworkInterfaceId"]:
+            found[row["AllocationId"]] = {
+                name: row[name] for name in ("NetworkInterfaceId", "PrivateIpAddress")
+            }
     return found
 
 
@@ -253,18 +259,14 @@ def _nat_gateway(call: Call, row: Row) -> Row:
         "State": row["State"],
         "FailureCode": row["FailureCode"],
         "FailureMessage": row["FailureMessage"],
-        "CreateTime": _time(row["CreateTime"]),
-        "DeleteTime": _time(row["DeleteTime"]),
+        "CreateTime": utc(row["CreateTime"]),
+        "DeleteTime": utc(row["DeleteTime"]),
         "NatGatewayAddresses": [
             {**each, "NetworkInterfaceId": row["NetworkInterfaceId"]}
             for each in row["NatGatewayAddresses"]
         ],
         "Tags": call.tags(row["NatGatewayId"]),
     }
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def _refuse_regional(call: Call, params: Params) -> Row:
@@ -275,7 +277,7 @@ def _refuse_regional(call: Call, params: Params) -> Row:
 
 OPERATIONS: Mapping[str, Operation] = {
     "AllocateAddress": operation(
-        allocate_address, "Domain Address NetworkBorderGroup TagSpecifications"
+        allocate_address, "Domain Address NetworkBorderGroup TagSpecifications", "elastic-ip"
     ),
     "ReleaseAddress": operation(release_address, "AllocationId"),
     "DescribeAddresses": operation(describe_addresses, "AllocationIds PublicIps"),
@@ -285,6 +287,7 @@ OPERATIONS: Mapping[str, Operation] = {
         _refuse_regional,
         "SubnetId AllocationId AvailabilityMode ConnectivityType PrivateIpAddress "
         "SecondaryAllocationIds SecondaryPrivateIpAddressCount TagSpecifications",
+        makes="natgateway",
     ),
     "DeleteNatGateway": operation(delete_nat_gateway, "NatGatewayId"),
     "DescribeNatGateways": operation(describe_nat_gateways, "NatGatewayIds"),

@@ -11,17 +11,21 @@ import contextlib
 import hashlib
 import http.client
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from hyperplane_nat.aws.errors import AwsError, missing, of_region, unsupported
 from hyperplane_nat.aws.figures import Kept
-from hyperplane_nat.aws.notes import TAGS_MAX, Notes, too_many_tags
+from hyperplane_nat.aws.notes import TAGS_MAX, Note, Notes, too_many_tags
 from hyperplane_nat.client import ApiError, Client, ClientError, UnixConnection
 from hyperplane_nat.unix_socket import LAMBDA
 
+T = TypeVar("T")
 Params = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -44,6 +48,8 @@ class Kind:
     key: str
     code: str
     text: str
+    further: tuple[str, ...] = ()
+    """Other lists that have some of the kind."""
 
     def absent(self, key: str) -> AwsError:
         """The error of one that is not there."""
@@ -99,11 +105,20 @@ ENDPOINT_SERVICE = Kind(
     "InvalidVpcEndpointServiceId.NotFound",
     "The VpcEndpointService Id '{}' does not exist",
 )
+GATEWAY_ENDPOINTS = "/v1/gateway-endpoints"
 ENDPOINT = Kind(
     "/v1/endpoints",
     "VpcEndpointId",
     "InvalidVpcEndpointId.NotFound",
     "The Vpc Endpoint Id '{}' does not exist",
+    (GATEWAY_ENDPOINTS,),
+)
+
+FLOW_LOG = Kind(
+    "/v1/flow-logs",
+    "FlowLogId",
+    "InvalidFlowLogId.NotFound",
+    "These flow log ids in the input list are not found: [TotalCount: 1] {}",
 )
 
 KINDS: Mapping[str, Kind] = {
@@ -115,6 +130,7 @@ KINDS: Mapping[str, Kind] = {
     "eipalloc": ADDRESS,
     "nat": NAT_GATEWAY,
     "i": HOST,
+    "fl": FLOW_LOG,
     "vpce": ENDPOINT,
     "vpce-svc": ENDPOINT_SERVICE,
 }
@@ -133,6 +149,8 @@ class Lab:
     """Id of the account of access keys that name none."""
     kept: Kept = field(default_factory=Kept)
     """Figures for CloudWatch."""
+    flow_logs: Path | None = None
+    """Where the lab's flow logs are; None for one that writes none."""
 
 
 @dataclass(slots=True)
@@ -147,14 +165,24 @@ class Call:
     token: str = ""
     """By which its commands are known: the same ones again, in this order, are not done again."""
     patience: float = 0.0
-    """Seconds that another operation waits for a controller that is away."""
+    """Seconds that a controller that is away is waited for, where it is."""
+    repeated: bool = False
+    """Whether it was broken off and is asked again: what it makes may be there already."""
     _commands: int = 0
     _lists: dict[str, list[Row]] = field(default_factory=dict)
+    _kept: Mapping[str, Note] | None = None
 
     @property
     def notes(self) -> Notes:
-        """What is kept of resources beside the region."""
+        """What is kept of resources beside the region, to be changed."""
+        self._kept = None
         return self.lab.notes
+
+    def note(self, key: str) -> Note:
+        """What is kept of a resource; looked at once, until something is changed."""
+        if self._kept is None:
+            self._kept = self.lab.notes.all()
+        return self._kept.get(key, {})
 
     # -- what there is
 
@@ -171,7 +199,12 @@ class Call:
 
     def own(self, kind: Kind) -> list[Row]:
         """Those of the account."""
-        return [row for row in self.rows(kind.path) if row["OwnerId"] == self.account]
+        return [
+            row
+            for path in (kind.path, *kind.further)
+            for row in self.rows(path)
+            if row["OwnerId"] == self.account
+        ]
 
     def find(self, kind: Kind, wanted: str | None) -> Row:
         """One of the account, by its id. MissingParameter, or the kind's own error."""
@@ -212,6 +245,12 @@ class Call:
         if forget:
             self.notes.forget(name)
 
+    def unique(self) -> str:
+        """Hexadecimal digits that no other command has, and that a repeated one has again."""
+        if not self.token:
+            return uuid.uuid4().hex
+        return hashlib.sha256(f"{self.token}-{self._commands}".encode()).hexdigest()
+
     def _named(self, body: Row) -> Row:
         if not self.token:
             return body
@@ -220,6 +259,7 @@ class Call:
 
     def _done(self, work: Callable[[], object]) -> Row:
         self._lists.clear()
+        self._kept = None
         answer: Any = work()
         return answer or {}
 
@@ -228,19 +268,38 @@ class Call:
         found = self.operations.get(service, {}).get(name)
         if found is None:
             raise unsupported(f"The operation {name} is not emulated.")
-        deadline = time.monotonic() + self.patience
-        while True:
-            commands = self._commands
+        commands, repeated = self._commands, self.repeated
+
+        def work() -> Row:
+            # Asked again under the same tokens, what was done meanwhile is not done twice.
+            self._commands = commands
             try:
                 return found.run(self, params, reserved=True) or {}
-            except ApiError as error:
-                raise of_region(error, service, name, params) from None
-            except ClientError as error:
+            except ClientError:
+                self.repeated = True
+                raise
+
+        try:
+            return self.patiently(work)
+        except ClientError as error:
+            raise of_region(error, service, name, params) from None
+        finally:
+            self.repeated = repeated
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done again while the controller is away, for `patience`; ClientError
+        after that.
+        """
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return work()
+            except ApiError:
+                raise
+            except ClientError:
                 # Away, or ended while it answered.
                 if time.monotonic() >= deadline:
-                    raise of_region(error, service, name, params) from None
-                # Asked again under the same tokens, what was done meanwhile is not done twice.
-                self._commands = commands
+                    raise
                 time.sleep(AWAY_PAUSE)
 
     def owner(self, other: str | None = None) -> str:
@@ -273,7 +332,7 @@ class Call:
 
     def tags(self, key: str) -> list[dict[str, str]]:
         """The tags of a resource, as EC2 lists them."""
-        return tag_list(self.notes.tags(key))
+        return tag_list(self.note(key).get("Tags", {}))
 
     def tag_new(self, key: str, kind: str, params: Params) -> None:
         """The tags that something is created with (`TagSpecifications`)."""
@@ -303,17 +362,23 @@ class Operation:
 
     work: Callable[[Call, Params], Row | None]
     takes: frozenset[str]
+    makes: frozenset[str] = frozenset()
+    """What it makes that may have tags, by EC2's `ResourceType`."""
+    inner: frozenset[str] = frozenset()
+    """Beside `takes`, from a stack alone."""
 
     def run(self, call: Call, params: Params, *, reserved: bool = False) -> Row | None:
         """Do it. UnsupportedOperation for a parameter that would have no effect.
 
         `reserved`: it is asked by what may use AWS's own tags, a stack.
         """
+        takes = self.takes | self.inner if reserved else self.takes
         for name, value in params.items():
-            if name not in self.takes and name not in ALWAYS and value not in (None, False, [], {}):
+            if name not in takes and name not in ALWAYS and value not in (None, False, [], {}):
                 raise unsupported(f"The parameter {name} is not emulated.")
         for each in params.get("TagSpecifications") or ():
             # Before anything is made.
+            self._check_tagged(each.get("ResourceType"))
             checked_tags(each.get("Tags"), reserved=reserved)
         if params.get("DryRun"):
             raise AwsError(
@@ -323,10 +388,25 @@ class Operation:
             )
         return self.work(call, params)
 
+    def _check_tagged(self, kind: str | None) -> None:
+        if not kind:
+            raise AwsError(
+                "InvalidParameterValue", "Tag specification resource type must have a value"
+            )
+        if kind not in self.makes:
+            raise AwsError(
+                "InvalidParameterValue",
+                f"'{kind}' is not a valid taggable resource type for this operation.",
+            )
 
-def operation(work: Callable[[Call, Params], Row | None], takes: str = "") -> Operation:
+
+def operation(
+    work: Callable[[Call, Params], Row | None], takes: str = "", makes: str = "", inner: str = ""
+) -> Operation:
     """One that takes the parameters named, beside those that all may have."""
-    return Operation(work, frozenset(takes.split()))
+    return Operation(
+        work, frozenset(takes.split()), frozenset(makes.split()), frozenset(inner.split())
+    )
 
 
 def checked_tags(
@@ -373,6 +453,11 @@ def derived(prefix: str, *parts: str) -> str:
     """An id of what the region gives none: always the same one for the same parts."""
     digest = hashlib.sha256("/".join(parts).encode()).hexdigest()
     return f"{prefix}-{digest[:17]}"
+
+
+def utc(seconds: float | None) -> datetime | None:
+    """A time of the control API or of the notes, in seconds since the epoch, as AWS tells it."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def by_id(rows: Iterable[Row], key: str) -> dict[str, Row]:

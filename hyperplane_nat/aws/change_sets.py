@@ -15,6 +15,8 @@ from hyperplane_nat.aws.stack_records import (
     ASKED,
     NAME,
     TAKEN,
+    asked,
+    begun,
     check,
     every,
     find,
@@ -25,9 +27,9 @@ from hyperplane_nat.aws.stack_records import (
     on_failure,
     own,
     same,
-    take,
-    template_of,
     time_of,
+    under_token,
+    whose,
 )
 from hyperplane_nat.aws.stack_threads import begin
 from hyperplane_nat.aws.stack_work import REVIEW, Stack, now
@@ -66,9 +68,7 @@ def create_change_set(call: Call, params: Params) -> Row:
         record = idle(call, params.get("StackName"), "updated")
     else:
         raise invalid(f"Change sets of type {kind} are not emulated.")
-    template = template_of(call, params, record)
-    changed = copy.deepcopy(record)
-    take(call, changed, template, params)
+    changed = asked(call, record, params)
     check(call, changed, params)
     unchanged = kind == "UPDATE" and same(record, changed)
     key = f"{uuid.uuid4()}"
@@ -101,7 +101,7 @@ def describe_change_set(call: Call, params: Params) -> Row:
     found = page(params, "Changes", made["Changes"])
     return {
         **{name: made[name] for name in _OF_CHANGE_SET},
-        **{name: record[name] for name in ("StackId", "StackName")},
+        **whose(record),
         **given(made),
         "CreationTime": time_of(made["CreationTime"]),
         **found,
@@ -109,8 +109,11 @@ def describe_change_set(call: Call, params: Params) -> Row:
 
 
 def execute_change_set(call: Call, params: Params) -> Row:
-    """ExecuteChangeSet: ChangeSetNotFound, InvalidChangeSetStatus."""
+    """ExecuteChangeSet: ChangeSetNotFound, InvalidChangeSetStatus, TokenAlreadyExistsException."""
     record, made = _with_change_set(call, params)
+    named = {**params, "StackName": record["StackId"]}
+    if begun(call, made["ChangeSetId"], named) is not None:
+        return {}
     if made["ExecutionStatus"] != "AVAILABLE":
         raise AwsError(
             "InvalidChangeSetStatus",
@@ -123,7 +126,7 @@ def execute_change_set(call: Call, params: Params) -> Row:
     record = copy.deepcopy(record)
     if kind == "UPDATE":
         keep_former(record)
-    record |= {name: made[name] for name in TAKEN}
+    record |= {name: made[name] for name in TAKEN} | under_token(record, made["ChangeSetId"], named)
     record["OnFailure"] = "DO_NOTHING" if params.get("DisableRollback") else made["OnFailure"]
     # The others were made for what the stack is no more.
     record["ChangeSets"] = {made["ChangeSetId"]: {**made, "ExecutionStatus": "EXECUTE_COMPLETE"}}
@@ -151,7 +154,7 @@ def list_change_sets(call: Call, params: Params) -> Row:
     found = [
         {
             **{name: made[name] for name in _OF_CHANGE_SET},
-            **{name: record[name] for name in ("StackId", "StackName")},
+            **whose(record),
             "CreationTime": time_of(made["CreationTime"]),
         }
         for made in record["ChangeSets"].values()

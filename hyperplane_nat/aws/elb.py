@@ -76,6 +76,33 @@ class Sort:
             raise AwsError(self.kind.code, self.plural)
         return [row for row in rows if row[self.kind.key] in arns]
 
+    def described(self, call: Call, params: Params, unknown: str) -> list[Row]:
+        """
+        Those that a Describe operation asks for, by ARNs or by names.
+
+        `unknown`: the error's text where a name is nobody's, with a place for the names.
+        """
+        rows = self.select(call, params.get(f"{self.kind.key}s"))
+        if names := params.get("Names"):
+            field = f"{self.kind.key.removesuffix('Arn')}Name"
+            rows = [row for row in rows if row[field] in names]
+            if len(rows) < len(set(names)):
+                raise AwsError(self.kind.code, unknown.format(", ".join(names)))
+        return rows
+
+    def make(self, call: Call, body: Row, params: Params) -> Row:
+        """
+        Create one with the tags of a request, which one that there is already is not given.
+
+        Errors: those of the region, ValidationError, DuplicateTagKeys, TooManyTags.
+        """
+        tags = checked_tags(params)
+        before = {row[self.key] for row in call.rows(self.kind.path)}
+        made = call.post(self.kind.path, body)
+        if tags and made[self.key] not in before:
+            _tag(call, [made[self.key]], tags)
+        return made
+
 
 def _form(resource: str) -> re.Pattern[str]:
     return re.compile(rf"arn:aws[a-z-]*:{SERVICE}:[a-z0-9-]+:[0-9]{{12}}:{resource}")
@@ -177,12 +204,6 @@ def truth(key: str, value: str) -> bool:
 
 
 # -- tags
-
-
-def tag_new(call: Call, key: str, params: Params) -> None:
-    """The tags that something is created with. DuplicateTagKeys, TooManyTags."""
-    if found := checked_tags(params):
-        _tag(call, [key], found)
 
 
 def checked_tags(params: Params) -> dict[str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer
@@ -47,7 +48,14 @@ def lab_of(client: Client) -> Lab:
     """The lab that a client asks; ClientError."""
     config: Any = client.get("/v1/config")
     accounts: Any = client.get("/v1/accounts")
-    return Lab(client, Notes(client.path.parent), str(config["lambda"]["region"]), _first(accounts))
+    written = config["flow_logs"]
+    return Lab(
+        client,
+        Notes(client.path.parent),
+        str(config["lambda"]["region"]),
+        _first(accounts),
+        flow_logs=Path(written["directory"]) / client.lab if written["enabled"] else None,
+    )
 
 
 def _first(accounts: list[dict[str, Any]]) -> str:

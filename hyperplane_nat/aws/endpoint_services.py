@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from hyperplane_nat.aws.call import (
     ENDPOINT,
@@ -22,10 +21,12 @@ from hyperplane_nat.aws.call import (
     derived,
     operation,
     token_of,
+    utc,
 )
 from hyperplane_nat.aws.elb import LOAD_BALANCER
 from hyperplane_nat.aws.errors import AwsError, missing, unsuccessful, unsupported
 from hyperplane_nat.aws.filters import answer, page
+from hyperplane_nat.aws.gateway_endpoints import services
 
 ANYBODY = "*"
 """The principal that is all accounts."""
@@ -246,7 +247,7 @@ def _connection(call: Call, service: Row, connection: Row, endpoint: Row) -> Row
         "VpcEndpointState": state_of(connection["VpcEndpointState"]),
         "VpcEndpointRegion": call.lab.region,
         "VpcEndpointConnectionId": derived("vpce-con", service["ServiceId"], key),
-        "CreationTimestamp": datetime.fromtimestamp(endpoint["CreationTimestamp"], UTC),
+        "CreationTimestamp": utc(endpoint["CreationTimestamp"]),
         "DnsEntries": [{"DnsName": each} for each in endpoint["DnsEntries"]],
         "NetworkLoadBalancerArns": _load_balancers(call, service),
         "IpAddressType": "ipv4",
@@ -257,13 +258,17 @@ def _connection(call: Call, service: Row, connection: Row, endpoint: Row) -> Row
 
 
 def describe_services(call: Call, params: Params) -> Row:
-    """DescribeVpcEndpointServices: InvalidServiceName. The account's, and those that allow it."""
+    """
+    DescribeVpcEndpointServices: InvalidServiceName. The account's, those that allow it, and AWS's.
+    """
     found = by_id(services_for(call), "ServiceName")
-    wanted: Sequence[str] = params.get("ServiceNames") or list(found)
+    of_aws = by_id(services(call), "ServiceName")
+    wanted: Sequence[str] = params.get("ServiceNames") or [*found, *of_aws]
     for each in wanted:
-        if each not in found:
+        if each not in found and each not in of_aws:
             raise no_service(each)
     details = [_detail(call, row) for name, row in found.items() if name in wanted]
+    details += [row for name, row in of_aws.items() if name in wanted]
     met = answer({"Filters": params.get("Filters")}, "All", details, SERVICE_FILTERS)["All"]
     shown = page(params, "ServiceDetails", met)
     return {**shown, "ServiceNames": [each["ServiceName"] for each in shown["ServiceDetails"]]}
@@ -338,6 +343,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "CreateVpcEndpointServiceConfiguration": operation(
         create_service,
         "AcceptanceRequired PrivateDnsName NetworkLoadBalancerArns TagSpecifications",
+        makes="vpc-endpoint-service",
     ),
     "DescribeVpcEndpointServiceConfigurations": operation(describe_configurations, "ServiceIds"),
     "ModifyVpcEndpointServiceConfiguration": operation(

@@ -9,6 +9,7 @@ has tags.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -80,4 +81,6 @@ def _values(found: Any, way: Sequence[str]) -> Iterator[Any]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{value.microsecond // 1000:03}Z"
     return str(value).lower() if isinstance(value, bool) else str(value)

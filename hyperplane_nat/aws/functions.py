@@ -26,6 +26,7 @@ from hyperplane_nat.aws.call import (
     operation,
 )
 from hyperplane_nat.aws.errors import AwsError, unsupported
+from hyperplane_nat.runtime.code import PATH, CodeError, refuse_missing
 
 FUNCTIONS, VERSIONS = "/v1/functions", "/v1/function-versions"
 LATEST = "$LATEST"
@@ -48,8 +49,10 @@ def create_function(call: Call, params: Params) -> Row:
     for field in ("Role", "Handler", "Runtime"):
         if not params.get(field):
             raise AwsError("InvalidParameterValueException", f"{field} is required.")
-    if any(row["FunctionName"] == name for row in call.rows(FUNCTIONS)):
+    there = any(row["FunctionName"] == name for row in call.rows(FUNCTIONS))
+    if there and not call.repeated:
         raise AwsError("ResourceConflictException", f"Function already exist: {name}")
+    _check_runtime(params["Runtime"], params)
     code = _code(call, params.get("Code") or {})
     body: Row = {
         "name": name,
@@ -70,6 +73,8 @@ def update_function_configuration(call: Call, params: Params) -> Row:
     """UpdateFunctionConfiguration: ResourceNotFoundException, ResourceConflictException."""
     found = _find(call, params)
     _check_forms(params)
+    if runtime := params.get("Runtime"):
+        _check_runtime(runtime, params)
     body = _configuration(call, params)
     changed = call.patch(FUNCTIONS, found["FunctionName"], body) if body else found
     _note(call, found["FunctionName"], params)
@@ -227,6 +232,15 @@ def _check_forms(params: Params) -> None:
             raise unsupported(f"{name} is {default}.")
 
 
+def _check_runtime(runtime: str, params: Params) -> None:
+    """InvalidParameterValueException for one that this host has not."""
+    variables = (params.get("Environment") or {}).get("Variables") or {}
+    try:
+        refuse_missing(runtime, variables.get("PATH", PATH))
+    except CodeError as error:
+        raise AwsError("InvalidParameterValueException", str(error)) from None
+
+
 def _code(call: Call, code: Params) -> str:
     """The archive, in base64: what the request brings, or an object of the endpoint's own S3."""
     if code.get("ZipFile"):
@@ -307,6 +321,18 @@ def _tagged(call: Call, params: Params) -> str:
     return _arn(call, name)
 
 
+def arn_of(call: Call, params: Params) -> str:
+    """The ARN of what is named, with its qualifier if there is one. ResourceNotFoundException."""
+    name, qualifier = _name(call, params)
+    _find(call, params)
+    return f"{_arn(call, name)}:{qualifier}" if qualifier else _arn(call, name)
+
+
+def own_arn(arn: str) -> str:
+    """The ARN of the function that a qualified one is of."""
+    return ":".join(arn.split(":")[:7])
+
+
 def _arn(call: Call, name: str) -> str:
     return call.arn("lambda", f"function:{name}")
 
@@ -324,7 +350,7 @@ def _function(call: Call, row: Row) -> Row:
     """FunctionConfiguration."""
     name, version = row["FunctionName"], row["Version"]
     arn = _arn(call, name)
-    note = call.notes.of(arn)
+    note = call.note(arn)
     network: Any = row["VpcConfig"]
     found: Row = {
         "FunctionName": name,
@@ -371,7 +397,8 @@ def _size(path: str) -> int:
         return 0
 
 
-def _of_lambda(work: Any, takes: str = "") -> Operation:
+def of_lambda(work: Any, takes: str = "") -> Operation:
+    """One that takes the parameters named, beside those that all of Lambda's may have."""
     found = operation(work, takes)
     return Operation(found.work, found.takes | {"Marker", "MaxItems", "FunctionName", "Qualifier"})
 
@@ -382,20 +409,20 @@ _CONFIGURATION = (
 )
 
 OPERATIONS: Mapping[str, Operation] = {
-    "CreateFunction": _of_lambda(
+    "CreateFunction": of_lambda(
         create_function, f"{_CONFIGURATION} Code Publish PackageType Tags Architectures"
     ),
-    "DeleteFunction": _of_lambda(delete_function),
-    "GetFunction": _of_lambda(get_function),
-    "GetFunctionConfiguration": _of_lambda(get_function_configuration),
-    "ListFunctions": _of_lambda(list_functions, "FunctionVersion"),
-    "ListTags": _of_lambda(list_tags, "Resource"),
-    "ListVersionsByFunction": _of_lambda(list_versions_by_function),
-    "PublishVersion": _of_lambda(publish_version),
-    "TagResource": _of_lambda(tag_resource, "Resource Tags"),
-    "UntagResource": _of_lambda(untag_resource, "Resource TagKeys"),
-    "UpdateFunctionCode": _of_lambda(
+    "DeleteFunction": of_lambda(delete_function),
+    "GetFunction": of_lambda(get_function),
+    "GetFunctionConfiguration": of_lambda(get_function_configuration),
+    "ListFunctions": of_lambda(list_functions, "FunctionVersion"),
+    "ListTags": of_lambda(list_tags, "Resource"),
+    "ListVersionsByFunction": of_lambda(list_versions_by_function),
+    "PublishVersion": of_lambda(publish_version),
+    "TagResource": of_lambda(tag_resource, "Resource Tags"),
+    "UntagResource": of_lambda(untag_resource, "Resource TagKeys"),
+    "UpdateFunctionCode": of_lambda(
         update_function_code, "ZipFile S3Bucket S3Key Publish Architectures"
     ),
-    "UpdateFunctionConfiguration": _of_lambda(update_function_configuration, _CONFIGURATION),
+    "UpdateFunctionConfiguration": of_lambda(update_function_configuration, _CONFIGURATION),
 }

@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,10 +26,12 @@ from hyperplane_nat.aws.call import (
     Row,
     derived,
     operation,
+    utc,
 )
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
 from hyperplane_nat.aws.interfaces import interfaces_of
+from hyperplane_nat.aws.key_pairs import require_key_pair
 from hyperplane_nat.client import ApiError
 from hyperplane_nat.config.values import LINK_NAME, LINK_NAME_MAX
 
@@ -61,10 +62,14 @@ _OF_INTERFACE = frozenset(
 )
 
 INSTANCE_FILTERS = {
+    "affinity": "Placement.Affinity",
     "availability-zone": "Placement.AvailabilityZone",
     "client-token": "ClientToken",
+    "iam-instance-profile.arn": "IamInstanceProfile.Arn",
+    "iam-instance-profile.id": "IamInstanceProfile.Id",
     "image-id": "ImageId",
     "instance-id": "InstanceId",
+    "instance-lifecycle": "InstanceLifecycle",
     "instance-state-code": "State.Code",
     "instance-state-name": "State.Name",
     "instance-type": "InstanceType",
@@ -72,17 +77,38 @@ INSTANCE_FILTERS = {
     "instance.group-name": "SecurityGroups.GroupName",
     "ip-address": "PublicIpAddress",
     "key-name": "KeyName",
+    "launch-time": "LaunchTime",
+    "monitoring-state": "Monitoring.State",
+    "network-interface.addresses.association.public-ip": "NetworkInterfaces.Association.PublicIp",
+    "network-interface.addresses.private-ip-address": (
+        "NetworkInterfaces.PrivateIpAddresses.PrivateIpAddress"
+    ),
+    "network-interface.association.public-ip": "NetworkInterfaces.Association.PublicIp",
+    "network-interface.description": "NetworkInterfaces.Description",
+    "network-interface.group-id": "NetworkInterfaces.Groups.GroupId",
+    "network-interface.group-name": "NetworkInterfaces.Groups.GroupName",
     "network-interface.network-interface-id": "NetworkInterfaces.NetworkInterfaceId",
+    "network-interface.status": "NetworkInterfaces.Status",
+    "network-interface.subnet-id": "NetworkInterfaces.SubnetId",
+    "network-interface.vpc-id": "NetworkInterfaces.VpcId",
+    "owner-id": "OwnerId",
+    "placement-group-name": "Placement.GroupName",
+    "platform": "Platform",
     "private-dns-name": "PrivateDnsName",
     "private-ip-address": "PrivateIpAddress",
+    "reservation-id": "ReservationId",
+    "source-dest-check": "SourceDestCheck",
     "subnet-id": "SubnetId",
+    "tenancy": "Placement.Tenancy",
     "vpc-id": "VpcId",
 }
 STATUS_FILTERS = {
     "availability-zone": "AvailabilityZone",
     "instance-state-code": "InstanceState.Code",
     "instance-state-name": "InstanceState.Name",
+    "instance-status.reachability": "InstanceStatus.Details.Status",
     "instance-status.status": "InstanceStatus.Status",
+    "system-status.reachability": "SystemStatus.Details.Status",
     "system-status.status": "SystemStatus.Status",
 }
 
@@ -123,6 +149,8 @@ def _launched(call: Call, params: Params) -> Row:
         raise missing("ImageId")
     if not image.startswith("ami-"):
         raise AwsError("InvalidAMIID.Malformed", f'Invalid id: "{image}" (expecting "ami-...")')
+    require_key_pair(call, params.get("KeyName"))
+    profile = _profile(call, params.get("IamInstanceProfile"))
     count = _count(params)
     place = _place(call, params)
     if place.get("address") and count > 1:
@@ -134,6 +162,7 @@ def _launched(call: Call, params: Params) -> Row:
         "ImageId": image,
         "InstanceType": params.get("InstanceType") or "m1.small",
         "KeyName": params.get("KeyName"),
+        "IamInstanceProfile": profile,
         "ClientToken": params.get("ClientToken"),
         "Asked": _digest(params),
         "LaunchTime": time.time(),
@@ -195,6 +224,13 @@ def terminate_instances(call: Call, params: Params) -> Row:
         raise missing("InstanceId")
     found = _known(_instances(call), wanted)
     for each in found:
+        if call.notes.of(each["InstanceId"]).get("DisableApiTermination"):
+            raise AwsError(
+                "OperationNotPermitted",
+                f"The instance '{each['InstanceId']}' may not be terminated. Modify its "
+                "'disableApiTermination' instance attribute and try again.",
+            )
+    for each in found:
         if each["State"] == RUNNING:
             key = each["InstanceId"]
             note = call.notes.of(key)
@@ -221,17 +257,6 @@ def terminate_instances(call: Call, params: Params) -> Row:
             for each in found
         ]
     }
-
-
-def modify_instance_attribute(call: Call, params: Params) -> None:
-    """ModifyInstanceAttribute, of its security groups: InvalidInstanceID.NotFound."""
-    found = call.find(HOST, params.get("InstanceId"))
-    groups = params.get("Groups")
-    if not groups:
-        raise missing("Groups")
-    for each in groups:
-        call.find(GROUP, each)
-    call.patch(HOST.path, found["InstanceId"], {"security_groups": groups})
 
 
 # -- what a request says
@@ -280,7 +305,7 @@ def _place(call: Call, params: Params) -> Row:
     public = said.get("AssociatePublicIpAddress")
     if public is None:
         # Only who reaches the internet can have one, and what a subnet does by itself never fails.
-        public = call.notes.of(subnet["SubnetId"]).get("MapPublicIpOnLaunch", False) and any(
+        public = call.note(subnet["SubnetId"]).get("MapPublicIpOnLaunch", False) and any(
             attached["VpcId"] == subnet["VpcId"]
             for gateway in call.own(INTERNET_GATEWAY)
             for attached in gateway["Attachments"]
@@ -302,6 +327,30 @@ def _default_group(call: Call, vpc: str) -> list[str]:
     ]
 
 
+def _profile(call: Call, said: Row | None) -> Row | None:
+    """How an instance profile is described. InvalidParameterValue for one that is not there."""
+    if not said:
+        return None
+    from moto.core.exceptions import ServiceException
+    from moto.iam.models import iam_backends
+
+    arn = said.get("Arn") or ""
+    try:
+        found = iam_backends[call.account]["aws"].get_instance_profile(
+            said.get("Name") or arn.rpartition("/")[2]
+        )
+    except ServiceException:
+        found = None
+    if found is None or arn not in ("", found.arn):
+        field, what = ("arn", "ARN") if arn else ("name", "name")
+        raise AwsError(
+            "InvalidParameterValue",
+            f"Value ({arn or said.get('Name')}) for parameter iamInstanceProfile.{field} is "
+            f"invalid. Invalid IAM Instance Profile {what}",
+        )
+    return {"Arn": found.arn, "Id": found.id}
+
+
 def _name_tag(params: Params) -> str | None:
     """The tag Name of an instance that is to be."""
     for specification in params.get("TagSpecifications") or ():
@@ -313,25 +362,25 @@ def _name_tag(params: Params) -> str | None:
 
 
 def _made(call: Call, place: Row, wanted: str | None) -> Row:
-    """The host of an instance."""
-    name = _host_name(call, place, wanted)
-    try:
-        return call.post(HOST.path, {**place, "name": name})
-    except ApiError:
-        # Somebody else may have made one of that name meanwhile.
-        if _host_name(call, place, name) == name:
-            raise
-    return call.post(HOST.path, {**place, "name": _host_name(call, place, None)})
+    """The host of an instance: its name is the tag Name where a host can be called so."""
+    generated = f"i-{call.unique()[:12]}"
+    if wanted and len(wanted) <= LINK_NAME_MAX and LINK_NAME.fullmatch(wanted):
+        taken = _taken(call, place)
+        # Of a command that is repeated it is the command's own host that has the name.
+        if generated not in taken and (wanted not in taken or call.repeated):
+            try:
+                return call.post(HOST.path, {**place, "name": wanted})
+            except ApiError:
+                # Somebody else may have made one of that name meanwhile.
+                if wanted not in _taken(call, place):
+                    raise
+    return call.post(HOST.path, {**place, "name": generated})
 
 
-def _host_name(call: Call, place: Row, wanted: str | None) -> str:
-    """The name that the lab has for it: its tag Name where a host can be called so."""
+def _taken(call: Call, place: Row) -> set[str]:
+    """Names of the hosts of a VPC."""
     vpc = call.find(SUBNET, place["subnet"])["VpcId"]
-    taken = {row["HostName"] for row in call.own(HOST) if row["VpcId"] == vpc}
-    fits = wanted and len(wanted) <= LINK_NAME_MAX and LINK_NAME.fullmatch(wanted)
-    if wanted and fits and wanted not in taken:
-        return wanted
-    return f"i-{uuid.uuid4().hex[:12]}"
+    return {row["HostName"] for row in call.own(HOST) if row["VpcId"] == vpc}
 
 
 # -- forms
@@ -386,7 +435,7 @@ def _instances(call: Call) -> list[Row]:
     ended = [
         {
             **note["Terminated"],
-            "LaunchTime": _time(note["Terminated"]["LaunchTime"]),
+            "LaunchTime": utc(note["Terminated"]["LaunchTime"]),
             "Tags": call.tags(key),
         }
         for key, note in call.notes.having("Terminated")
@@ -398,35 +447,36 @@ def _instances(call: Call) -> list[Row]:
 
 
 def _instance(call: Call, row: Row, interface: Row) -> Row:
-    note = call.notes.of(row["InstanceId"])
+    note = call.note(row["InstanceId"])
     return {
         "InstanceId": row["InstanceId"],
         "OwnerId": row["OwnerId"],
         "ReservationId": note.get("ReservationId") or derived("r", row["InstanceId"]),
         "AmiLaunchIndex": 0,
+        "BlockDeviceMappings": [],
         "ClientToken": note.get("ClientToken"),
         "EbsOptimized": False,
+        "IamInstanceProfile": note.get("IamInstanceProfile"),
         "ImageId": note.get("ImageId"),
         "InstanceType": note.get("InstanceType"),
         "KeyName": note.get("KeyName"),
-        "LaunchTime": _time(note.get("LaunchTime")),
+        "LaunchTime": utc(note.get("LaunchTime")),
         "Monitoring": {"State": "disabled"},
         "NetworkInterfaces": [interface],
         "Placement": {"AvailabilityZone": interface["AvailabilityZone"], "Tenancy": "default"},
         "PrivateDnsName": f"{row['HostName']}.{row['VpcName']}.internal",
         "PrivateIpAddress": row["PrivateIpAddress"],
+        "ProductCodes": [],
+        "PublicDnsName": "",
         "PublicIpAddress": row["PublicIpAddress"],
         "SecurityGroups": row["Groups"],
         "SourceDestCheck": True,
         "State": RUNNING,
+        "StateTransitionReason": "",
         "SubnetId": row["SubnetId"],
         "VpcId": row["VpcId"],
         "Tags": call.tags(row["InstanceId"]),
     }
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _reservation(call: Call, key: str, instances: list[Row]) -> Row:
@@ -441,13 +491,14 @@ def _reservation(call: Call, key: str, instances: list[Row]) -> Row:
 OPERATIONS: Mapping[str, Operation] = {
     "RunInstances": operation(
         run_instances,
-        "ImageId InstanceType KeyName MinCount MaxCount SubnetId SecurityGroupIds PrivateIpAddress "
-        "NetworkInterfaces TagSpecifications",
+        "IamInstanceProfile ImageId InstanceType KeyName MinCount MaxCount SubnetId "
+        "SecurityGroupIds PrivateIpAddress NetworkInterfaces TagSpecifications",
+        # Volumes there are none of: their tags are of nothing.
+        makes="instance network-interface volume",
     ),
     "DescribeInstances": operation(describe_instances, "InstanceIds"),
     "DescribeInstanceStatus": operation(
         describe_instance_status, "InstanceIds IncludeAllInstances"
     ),
     "TerminateInstances": operation(terminate_instances, "InstanceIds"),
-    "ModifyInstanceAttribute": operation(modify_instance_attribute, "InstanceId Groups"),
 }

@@ -39,9 +39,18 @@ INTERFACE_TYPES: Mapping[str, str] = {
 """EC2's `InterfaceType` by the region's kinds; the other kinds are none of EC2's."""
 
 INTERFACE_FILTERS = {
+    "addresses.association.public-ip": "Association.PublicIp",
+    "addresses.primary": "PrivateIpAddresses.Primary",
     "addresses.private-ip-address": "PrivateIpAddresses.PrivateIpAddress",
+    "association.allocation-id": "Association.AllocationId",
+    "association.association-id": "Association.AssociationId",
+    "association.ip-owner-id": "Association.IpOwnerId",
     "association.public-ip": "Association.PublicIp",
+    "attachment.attachment-id": "Attachment.AttachmentId",
+    "attachment.device-index": "Attachment.DeviceIndex",
     "attachment.instance-id": "Attachment.InstanceId",
+    "attachment.instance-owner-id": "Attachment.InstanceOwnerId",
+    "attachment.status": "Attachment.Status",
     "availability-zone": "AvailabilityZone",
     "description": "Description",
     "group-id": "Groups.GroupId",
@@ -52,6 +61,7 @@ INTERFACE_FILTERS = {
     "owner-id": "OwnerId",
     "private-ip-address": "PrivateIpAddress",
     "requester-managed": "RequesterManaged",
+    "source-dest-check": "SourceDestCheck",
     "status": "Status",
     "subnet-id": "SubnetId",
     "vpc-id": "VpcId",
@@ -80,6 +90,11 @@ def interfaces_of(call: Call) -> Iterator[Row]:
         for gateway in call.own(NAT_GATEWAY)
         for each in gateway["NatGatewayAddresses"]
         if each["PublicIp"] in public
+    }
+    mapped |= {
+        (row["NetworkInterfaceId"], row["PrivateIpAddress"]): row
+        for row in public.values()
+        if row["NetworkInterfaceId"]
     }
     gateways = {row["NetworkInterfaceId"]: row["NatGatewayId"] for row in call.own(NAT_GATEWAY)}
     for row in call.rows("/v1/interfaces"):
@@ -122,6 +137,7 @@ def interfaces_of(call: Call) -> Iterator[Row]:
             "Status": "in-use",
             "Attachment": {
                 "AttachmentId": derived("eni-attach", host["NetworkInterfaceId"]),
+                "DeleteOnTermination": True,
                 "DeviceIndex": 0,
                 "InstanceId": host["InstanceId"],
                 "InstanceOwnerId": host["OwnerId"],

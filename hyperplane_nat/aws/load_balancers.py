@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
 from hyperplane_nat.aws import elb
-from hyperplane_nat.aws.call import SUBNET, Call, Operation, Params, Row, operation
+from hyperplane_nat.aws.call import ADDRESS, SUBNET, Call, Operation, Params, Row, operation, utc
 from hyperplane_nat.aws.elb import LISTENER, LOAD_BALANCER, TARGET_GROUP
 from hyperplane_nat.aws.errors import AwsError, unsupported
 from hyperplane_nat.client import ApiError
@@ -34,43 +33,34 @@ FIXED: Mapping[str, str] = {
 
 def create_load_balancer(call: Call, params: Params) -> Row:
     """
-    CreateLoadBalancer, of type network and internal: DuplicateLoadBalancerName, SubnetNotFound,
-    InvalidSubnet, InvalidSecurityGroup, InvalidConfigurationRequest, TooManyLoadBalancers.
+    CreateLoadBalancer, of type network: DuplicateLoadBalancerName, SubnetNotFound, InvalidSubnet,
+    InvalidSecurityGroup, InvalidConfigurationRequest, InvalidScheme, TooManyLoadBalancers,
+    AllocationIdNotFound, ResourceInUse.
     """
     if params.get("Type") != "network":
         raise unsupported("Load balancers are of type network, which Type has to say.")
-    if params.get("Scheme") != "internal":
-        raise unsupported("Load balancers are internal, which Scheme has to say.")
+    scheme = params.get("Scheme") or "internet-facing"
+    if scheme not in ("internal", "internet-facing"):
+        raise AwsError("InvalidScheme", f"The requested scheme '{scheme}' is not valid")
     _check_family(params)
     nodes = _nodes(call, params)
     vpcs = {each["VpcId"] for each in nodes}
     if len(vpcs) > 1:
         raise AwsError("InvalidSubnet", "All subnets must belong to the same VPC")
-    tags = elb.checked_tags(params)
-    before = {row["LoadBalancerId"] for row in call.rows(LOAD_BALANCER.kind.path)}
-    made = call.post(
-        LOAD_BALANCER.kind.path,
-        {
-            "vpc": vpcs.pop(),
-            "name": params.get("Name") or "",
-            "nodes": [_node(each) for each in nodes],
-            "security_groups": params.get("SecurityGroups") or [],
-        },
-    )
-    if tags and made["LoadBalancerId"] not in before:
-        elb.tag_new(call, made["LoadBalancerId"], params)
+    body = {
+        "vpc": vpcs.pop(),
+        "name": params.get("Name") or "",
+        "scheme": scheme,
+        "nodes": [_node(each) for each in nodes],
+        "security_groups": params.get("SecurityGroups") or [],
+    }
+    made = LOAD_BALANCER.make(call, body, params)
     return {"LoadBalancers": [_load_balancer(call, made)]}
 
 
 def describe_load_balancers(call: Call, params: Params) -> Row:
     """DescribeLoadBalancers: LoadBalancerNotFound."""
-    rows = LOAD_BALANCER.select(call, params.get("LoadBalancerArns"))
-    if names := params.get("Names"):
-        rows = [row for row in rows if row["LoadBalancerName"] in names]
-        if len(rows) < len(set(names)):
-            raise AwsError(
-                LOAD_BALANCER.kind.code, f"Load balancers '[{', '.join(names)}]' not found"
-            )
+    rows = LOAD_BALANCER.described(call, params, "Load balancers '[{}]' not found")
     return elb.page(params, "LoadBalancers", [_load_balancer(call, row) for row in rows])
 
 
@@ -79,7 +69,7 @@ def delete_load_balancer(call: Call, params: Params) -> None:
     arn = LOAD_BALANCER.check(params.get("LoadBalancerArn"))
     for row in LOAD_BALANCER.rows(call):
         if row["LoadBalancerArn"] == arn:
-            if call.notes.of(row["LoadBalancerId"]).get(PROTECTED):
+            if call.note(row["LoadBalancerId"]).get(PROTECTED):
                 raise AwsError(
                     "OperationNotPermitted",
                     f"Load balancer '{arn}' cannot be deleted because deletion protection is "
@@ -161,21 +151,33 @@ def _nodes(call: Call, params: Params) -> list[Row]:
     found = []
     for each in mappings:
         for name, value in each.items():
-            if name not in ("SubnetId", "PrivateIPv4Address") and value:
+            if name not in ("SubnetId", "PrivateIPv4Address", "AllocationId") and value:
                 raise unsupported(f"{name} of a subnet mapping is not emulated.")
         if each.get("SubnetId") not in subnets:
             raise AwsError("SubnetNotFound", f"The subnet ID '{each.get('SubnetId')}' is not valid")
         subnet = subnets[each["SubnetId"]]
-        found.append({**subnet, "address": each.get("PrivateIPv4Address") or None})
+        chosen = {
+            "address": each.get("PrivateIPv4Address") or None,
+            "allocation": _allocation(call, each.get("AllocationId")),
+        }
+        found.append({**subnet, **chosen})
     return found
 
 
+def _allocation(call: Call, named: str | None) -> str | None:
+    """An elastic address of the account. AllocationIdNotFound."""
+    if named and named not in {row["AllocationId"] for row in call.own(ADDRESS)}:
+        raise AwsError("AllocationIdNotFound", f"The allocation IDs '{named}' do not exist")
+    return named or None
+
+
 def _node(subnet: Row) -> Row:
-    return {"subnet": subnet["SubnetId"], "address": subnet["address"]}
+    given = {name: subnet[name] for name in ("address", "allocation") if subnet[name]}
+    return {"subnet": subnet["SubnetId"], **given}
 
 
 def _attributes(call: Call, row: Row) -> dict[str, str]:
-    protected = call.notes.of(row["LoadBalancerId"]).get(PROTECTED, False)
+    protected = call.note(row["LoadBalancerId"]).get(PROTECTED, False)
     return {**FIXED, PROTECTED: str(protected).lower(), **row["Attributes"]}
 
 
@@ -184,7 +186,7 @@ def _load_balancer(call: Call, row: Row) -> Row:
         "LoadBalancerArn": LOAD_BALANCER.arn(call, row),
         "LoadBalancerName": row["LoadBalancerName"],
         "DNSName": row["DNSName"],
-        "CreatedTime": datetime.fromtimestamp(row["CreatedTime"], UTC),
+        "CreatedTime": utc(row["CreatedTime"]),
         "Scheme": row["Scheme"],
         "Type": row["Type"],
         "IpAddressType": "ipv4",
@@ -200,10 +202,17 @@ def _zones(call: Call, row: Row) -> list[Row]:
         {
             "ZoneName": call.zone(each["ZoneName"]),
             "SubnetId": each["SubnetId"],
-            "LoadBalancerAddresses": [{"PrivateIPv4Address": each["PrivateIPv4Address"]}],
+            "LoadBalancerAddresses": [_addresses(each)],
         }
         for each in row["AvailabilityZones"]
     ]
+
+
+def _addresses(node: Row) -> Row:
+    """Those that clients send to: LoadBalancerAddress."""
+    if not node["IpAddress"]:
+        return {"PrivateIPv4Address": node["PrivateIPv4Address"]}
+    return {"IpAddress": node["IpAddress"], "AllocationId": node["AllocationId"]}
 
 
 # -- listeners
@@ -220,8 +229,6 @@ def create_listener(call: Call, params: Params) -> Row:
         raise AwsError("ValidationError", "A protocol must be specified")
     if not params.get("Port"):
         raise AwsError("ValidationError", "A port must be specified")
-    tags = elb.checked_tags(params)
-    before = {row["ListenerId"] for row in call.rows(LISTENER.kind.path)}
     body = {
         "load_balancer": balancer["LoadBalancerId"],
         "target_group": group["TargetGroupId"],
@@ -229,9 +236,7 @@ def create_listener(call: Call, params: Params) -> Row:
         "protocol": elb.protocol(params["Protocol"]),
     }
     with _of_one_balancer(group):
-        made = call.post(LISTENER.kind.path, body)
-    if tags and made["ListenerId"] not in before:
-        elb.tag_new(call, made["ListenerId"], params)
+        made = LISTENER.make(call, body, params)
     return {"Listeners": [_listener(call, made)]}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hyperplane_nat.aws.call import VPC, Call, Operation, Params, Row, derived, operation
+from hyperplane_nat.aws.call import VPC, Call, Operation, Params, Row, derived, operation, token_of
 from hyperplane_nat.aws.errors import AwsError, missing
 from hyperplane_nat.aws.filters import answer
 from hyperplane_nat.aws.vpcs import ACL, network
@@ -32,7 +32,7 @@ _RULE = f"{_ENTRY} Protocol RuleAction CidrBlock PortRange IcmpTypeCode"
 def create_network_acl(call: Call, params: Params) -> Row:
     """CreateNetworkAcl: InvalidVpcID.NotFound, NetworkAclLimitExceeded."""
     vpc = call.find(VPC, params.get("VpcId"))
-    made = call.post(ACL.path, {"vpc": vpc["VpcId"]})
+    made = call.post(ACL.path, {"vpc": vpc["VpcId"], **token_of(params)})
     call.tag_new(made["NetworkAclId"], "network-acl", params)
     return {"NetworkAcl": _acl(call, made), "ClientToken": params.get("ClientToken")}
 
@@ -76,6 +76,10 @@ def replace_network_acl_association(call: Call, params: Params) -> Row:
                 body = {"associate": [each["SubnetId"]]}
                 call.patch(ACL.path, acl["NetworkAclId"], body)
                 return {"NewAssociationId": _association(acl, each)}
+        if call.repeated:
+            for each in acl["Associations"]:
+                if _association(row, each) == wanted:
+                    return {"NewAssociationId": _association(acl, each)}
     raise AwsError("InvalidAssociationID.NotFound", f"The association ID '{wanted}' does not exist")
 
 
@@ -138,7 +142,9 @@ def _acl(call: Call, row: Row) -> Row:
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "CreateNetworkAcl": operation(create_network_acl, "VpcId TagSpecifications"),
+    "CreateNetworkAcl": operation(
+        create_network_acl, "VpcId TagSpecifications", makes="network-acl"
+    ),
     "DeleteNetworkAcl": operation(delete_network_acl, "NetworkAclId"),
     "DescribeNetworkAcls": operation(describe_network_acls, "NetworkAclIds"),
     "CreateNetworkAclEntry": operation(create_network_acl_entry, _RULE),

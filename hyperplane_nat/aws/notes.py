@@ -41,24 +41,31 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[str, Note] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._known: tuple[tuple[int, int] | None, dict[str, Note]] = (None, {})
+        """What was read, and of which file."""
 
     def all(self) -> Mapping[str, Note]:
         """Everything by its key; not to be changed."""
+        # Without the lock, which many who only look would queue at.
+        stamp, known = self._known
+        if stamp == self._stamp():
+            return known
         with self._lock:
             return self._read()
 
-    def _read(self) -> dict[str, Note]:
+    def _stamp(self) -> tuple[int, int] | None:
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            self._known, self._stamp = {}, None
-            return self._known
-        stamp = (found.st_ino, found.st_mtime_ns)
-        if stamp != self._stamp:
-            self._known, self._stamp = json.loads(self._path.read_bytes()), stamp
-        return self._known
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _read(self) -> dict[str, Note]:
+        stamp = self._stamp()
+        if stamp != self._known[0]:
+            known = {} if stamp is None else json.loads(self._path.read_bytes())
+            self._known = stamp, known
+        return self._known[1]
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, Note]]:

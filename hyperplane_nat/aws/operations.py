@@ -16,12 +16,19 @@ from functools import cache
 from moto.core.utils import camelcase_to_underscores, get_service_model, method_names_from_class
 
 from hyperplane_nat.aws import (
+    absent,
     addresses,
+    catalogue,
     elb,
     endpoint_services,
+    flow_logs,
+    function_policies,
     functions,
+    gateway_endpoints,
+    instance_attributes,
     instances,
     interfaces,
+    key_pairs,
     load_balancers,
     metrics,
     network_acls,
@@ -66,8 +73,14 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
         **addresses.OPERATIONS,
         **interfaces.OPERATIONS,
         **instances.OPERATIONS,
+        **instance_attributes.OPERATIONS,
+        **key_pairs.OPERATIONS,
+        **catalogue.OPERATIONS,
+        **absent.OPERATIONS,
+        **flow_logs.OPERATIONS,
         **endpoint_services.OPERATIONS,
         **vpc_endpoints.OPERATIONS,
+        **gateway_endpoints.OPERATIONS,
         **tags.OPERATIONS,
     },
     "cloudwatch": metrics.OPERATIONS,
@@ -76,10 +89,16 @@ REAL: Mapping[str, Mapping[str, Operation]] = {
         **target_groups.OPERATIONS,
         **elb.OPERATIONS,
     },
-    "lambda": functions.OPERATIONS,
+    "lambda": {**functions.OPERATIONS, **function_policies.OPERATIONS},
     "sts": {"GetCallerIdentity": operation(get_caller_identity)},
 }
 """By the service's name in botocore and the operation."""
+
+NOTED: Mapping[str, frozenset[str]] = {
+    "ec2": frozenset({*absent.OPERATIONS, *key_pairs.OPERATIONS, *catalogue.OPERATIONS}),
+    "lambda": frozenset(function_policies.OPERATIONS),
+}
+"""Of these, those that move nothing: they are kept beside the region, or read from a table."""
 
 RECORDED_SERVICES: Mapping[str, tuple[str, str]] = {
     "cloudwatch": ("moto.cloudwatch.responses", "CloudWatchResponse"),
@@ -101,6 +120,8 @@ SIGNING_NAMES: Mapping[str, str] = {"elasticloadbalancing": "elbv2", "monitoring
 
 def treatment(service: str, name: str) -> Treatment:
     """What becomes of an operation of a service, both by botocore's names."""
+    if name in NOTED.get(service, ()):
+        return Treatment.RECORDED
     if name in REAL.get(service, {}) or (service, name) == ("lambda", INVOKE):
         return Treatment.REAL
     # What moto lacks of a service it does not answer: of S3 it has a class of its own form.

@@ -28,6 +28,7 @@ from hyperplane_nat.aws.filters import answer
 from hyperplane_nat.aws.vpcs import network
 
 TABLE_FILTERS = {
+    "association.gateway-id": "Associations.GatewayId",
     "association.main": "Associations.Main",
     "association.route-table-association-id": "Associations.RouteTableAssociationId",
     "association.route-table-id": "Associations.RouteTableId",
@@ -35,11 +36,16 @@ TABLE_FILTERS = {
     "owner-id": "OwnerId",
     "route-table-id": "RouteTableId",
     "route.destination-cidr-block": "Routes.DestinationCidrBlock",
+    "route.destination-ipv6-cidr-block": "Routes.DestinationIpv6CidrBlock",
+    "route.destination-prefix-list-id": "Routes.DestinationPrefixListId",
+    "route.egress-only-internet-gateway-id": "Routes.EgressOnlyInternetGatewayId",
     "route.gateway-id": "Routes.GatewayId",
     "route.instance-id": "Routes.InstanceId",
     "route.nat-gateway-id": "Routes.NatGatewayId",
     "route.origin": "Routes.Origin",
     "route.state": "Routes.State",
+    "route.transit-gateway-id": "Routes.TransitGatewayId",
+    "route.vpc-peering-connection-id": "Routes.VpcPeeringConnectionId",
     "vpc-id": "VpcId",
 }
 GATEWAY_FILTERS = {
@@ -208,6 +214,11 @@ def _associated(call: Call, wanted: str | None) -> tuple[Row, str]:
         for subnet in [*_subnets(table), *([""] if table["Main"] else [])]:
             if _association(table, subnet) == wanted:
                 return table, subnet
+        if call.repeated:
+            # It was replaced or ended before the answer about that broke off.
+            for each in call.own(SUBNET):
+                if _association(table, each["SubnetId"]) == wanted:
+                    return table, each["SubnetId"]
     raise AwsError("InvalidAssociationID.NotFound", f"The association ID '{wanted}' does not exist")
 
 
@@ -238,7 +249,7 @@ def _table(call: Call, row: Row) -> Row:
         ],
         "Routes": [
             {
-                **route,
+                **{key: value for key, value in route.items() if key not in _OWN},
                 "Origin": "CreateRouteTable"
                 if route.get("GatewayId") == "local"
                 else "CreateRoute",
@@ -260,10 +271,15 @@ def _gateway(call: Call, row: Row) -> Row:
     }
 
 
+_OWN = ("DestinationPrefixListName",)
+"""What the region tells of routes besides."""
+
 _OF_ROUTES = "RouteTableId DestinationCidrBlock GatewayId NatGatewayId InstanceId"
 
 OPERATIONS: Mapping[str, Operation] = {
-    "CreateRouteTable": operation(create_route_table, "VpcId TagSpecifications"),
+    "CreateRouteTable": operation(
+        create_route_table, "VpcId TagSpecifications", makes="route-table"
+    ),
     "DeleteRouteTable": operation(delete_route_table, "RouteTableId"),
     "DescribeRouteTables": operation(describe_route_tables, "RouteTableIds"),
     "CreateRoute": operation(create_route, _OF_ROUTES),
@@ -274,7 +290,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "ReplaceRouteTableAssociation": operation(
         replace_route_table_association, "AssociationId RouteTableId"
     ),
-    "CreateInternetGateway": operation(create_internet_gateway, "TagSpecifications"),
+    "CreateInternetGateway": operation(
+        create_internet_gateway, "TagSpecifications", makes="internet-gateway"
+    ),
     "DeleteInternetGateway": operation(delete_internet_gateway, "InternetGatewayId"),
     "DescribeInternetGateways": operation(describe_internet_gateways, "InternetGatewayIds"),
     "AttachInternetGateway": operation(attach_internet_gateway, "InternetGatewayId VpcId"),

@@ -25,6 +25,7 @@ from hyperplane_nat.aws.call import (
 )
 from hyperplane_nat.aws.errors import AwsError, missing, unsupported
 from hyperplane_nat.aws.filters import answer
+from hyperplane_nat.aws.gateway_endpoints import PREFIX_LIST
 from hyperplane_nat.aws.vpcs import network
 
 Direction = Literal["ingress", "egress"]
@@ -64,11 +65,19 @@ GROUP_FILTERS = {
     "ip-permission.cidr": "IpPermissions.IpRanges.CidrIp",
     "ip-permission.from-port": "IpPermissions.FromPort",
     "ip-permission.group-id": "IpPermissions.UserIdGroupPairs.GroupId",
+    "ip-permission.ipv6-cidr": "IpPermissions.Ipv6Ranges.CidrIpv6",
+    "ip-permission.prefix-list-id": "IpPermissions.PrefixListIds.PrefixListId",
     "ip-permission.protocol": "IpPermissions.IpProtocol",
     "ip-permission.to-port": "IpPermissions.ToPort",
+    "ip-permission.user-id": "IpPermissions.UserIdGroupPairs.UserId",
     "egress.ip-permission.cidr": "IpPermissionsEgress.IpRanges.CidrIp",
+    "egress.ip-permission.from-port": "IpPermissionsEgress.FromPort",
     "egress.ip-permission.group-id": "IpPermissionsEgress.UserIdGroupPairs.GroupId",
+    "egress.ip-permission.ipv6-cidr": "IpPermissionsEgress.Ipv6Ranges.CidrIpv6",
+    "egress.ip-permission.prefix-list-id": "IpPermissionsEgress.PrefixListIds.PrefixListId",
     "egress.ip-permission.protocol": "IpPermissionsEgress.IpProtocol",
+    "egress.ip-permission.to-port": "IpPermissionsEgress.ToPort",
+    "egress.ip-permission.user-id": "IpPermissionsEgress.UserIdGroupPairs.UserId",
 }
 RULE_FILTERS = {"group-id": "GroupId", "security-group-rule-id": "SecurityGroupRuleId"}
 
@@ -151,14 +160,16 @@ def authorize(direction: Direction, call: Call, params: Params) -> Row:
     """
     AuthorizeSecurityGroupIngress and -Egress.
 
-    Errors: InvalidGroup.NotFound, InvalidPermission.Duplicate, InvalidPermission.Malformed.
+    Errors: InvalidGroup.NotFound, InvalidPermission.Duplicate, InvalidPermission.Malformed,
+    InvalidPrefixListID.NotFound.
     """
     found = _group(call, params)
     wanted = list(_wanted(call, found, params))
     known = {each["SecurityGroupRuleId"] for each in rules_of(call, found, direction)}
     ids = [_rule_id(found, direction, rule) for rule, _ in wanted]
     for place, (rule, _) in enumerate(wanted):
-        if ids[place] in known or ids[place] in ids[:place]:
+        there = ids[place] in known and not call.repeated
+        if there or ids[place] in ids[:place]:
             raise AwsError(
                 "InvalidPermission.Duplicate",
                 f'the specified rule "{_text(rule)}" already exists',
@@ -196,6 +207,7 @@ def revoke(direction: Direction, call: Call, params: Params) -> Row:
         {
             **{name: value for name, value in each.items() if name in fields},
             "CidrIpv4": each.get("CidrIpv4"),
+            "PrefixListId": each.get("PrefixListId"),
             "ReferencedGroupId": each.get("ReferencedGroupInfo", {}).get("GroupId"),
         }
         for each in gone
@@ -203,7 +215,7 @@ def revoke(direction: Direction, call: Call, params: Params) -> Row:
     return {"Return": True, "RevokedSecurityGroupRules": revoked}
 
 
-# -- rules: (protocol, ports or None, "cidr" or "group", the other side)
+# -- rules: (protocol, ports or None, "cidr", "group" or "prefix_list", the other side)
 
 Rule = tuple[str, tuple[int, int] | None, str, str]
 
@@ -222,8 +234,8 @@ def _wanted(call: Call, group: Row, params: Params) -> Iterator[tuple[Rule, str]
 
 
 def _of_permission(call: Call, group: Row, permission: Row) -> Iterator[tuple[Rule, str]]:
-    if permission.get("Ipv6Ranges") or permission.get("PrefixListIds"):
-        raise unsupported("Rules of security groups have IPv4 networks and groups.")
+    if permission.get("Ipv6Ranges"):
+        raise unsupported("Rules of security groups have IPv4 networks, groups and prefix lists.")
     protocol = PROTOCOLS.get(str(permission.get("IpProtocol")).lower())
     if protocol is None:
         raise unsupported(f"The protocol {permission.get('IpProtocol')} is not emulated.")
@@ -240,9 +252,14 @@ def _of_permission(call: Call, group: Row, permission: Row) -> Iterator[tuple[Ru
                 "You have specified two resources that belong to different networks.",
             )
         sides.append(("group", other["GroupId"], pair))
+    if listed := permission.get("PrefixListIds"):
+        wanted = [str(each.get("PrefixListId")) for each in listed]
+        PREFIX_LIST.known(call.rows(PREFIX_LIST.path), wanted)
+        sides += [("prefix_list", *pair) for pair in zip(wanted, listed, strict=True)]
     if not sides:
         raise AwsError(
-            "InvalidParameterValue", "The permission names neither a network nor a group."
+            "InvalidParameterValue",
+            "The permission names neither a network nor a group nor a prefix list.",
         )
     for kind, side, each in sides:
         yield (protocol, ports, kind, side), each.get("Description") or ""
@@ -274,6 +291,8 @@ def _of_region(row: Row) -> Rule:
     ports = (row["FromPort"], row["ToPort"]) if "FromPort" in row else None
     if "IpRanges" in row:
         return protocol, ports, "cidr", row["IpRanges"][0]["CidrIp"]
+    if "PrefixListIds" in row:
+        return protocol, ports, "prefix_list", row["PrefixListIds"][0]["PrefixListId"]
     return protocol, ports, "group", row["UserIdGroupPairs"][0]["GroupId"]
 
 
@@ -282,6 +301,8 @@ def _of_rule(rule: Row) -> Rule:
     ports = (rule["FromPort"], rule["ToPort"]) if protocol in ("tcp", "udp") else None
     if "CidrIpv4" in rule:
         return protocol, ports, "cidr", rule["CidrIpv4"]
+    if "PrefixListId" in rule:
+        return protocol, ports, "prefix_list", rule["PrefixListId"]
     return protocol, ports, "group", rule["ReferencedGroupInfo"]["GroupId"]
 
 
@@ -320,12 +341,13 @@ def rules_of(call: Call, group: Row, only: Direction | None = None) -> list[Row]
         for row in group[key]:
             rule = _of_region(row)
             identifier = _rule_id(group, direction, rule)
-            side: Row = (
-                {"CidrIpv4": rule[3]}
-                if rule[2] == "cidr"
-                else {"ReferencedGroupInfo": {"GroupId": rule[3], "UserId": group["OwnerId"]}}
-            )
-            if description := call.notes.of(identifier).get("Description"):
+            sides: Mapping[str, Row] = {
+                "cidr": {"CidrIpv4": rule[3]},
+                "prefix_list": {"PrefixListId": rule[3]},
+                "group": {"ReferencedGroupInfo": {"GroupId": rule[3], "UserId": group["OwnerId"]}},
+            }
+            side = sides[rule[2]]
+            if description := call.note(identifier).get("Description"):
                 side["Description"] = description
             found.append(
                 {
@@ -358,10 +380,12 @@ def _permissions(call: Call, group: Row, direction: Direction) -> list[Row]:
                 "UserIdGroupPairs": [],
             },
         )
-        description = call.notes.of(_rule_id(group, direction, rule)).get("Description")
+        description = call.note(_rule_id(group, direction, rule)).get("Description")
         said = {"Description": description} if description else {}
         if rule[2] == "cidr":
             permission["IpRanges"].append({"CidrIp": rule[3], **said})
+        elif rule[2] == "prefix_list":
+            permission["PrefixListIds"].append({"PrefixListId": rule[3], **said})
         else:
             pair = {"GroupId": rule[3], "UserId": group["OwnerId"], **said}
             permission["UserIdGroupPairs"].append(pair)
@@ -393,14 +417,18 @@ _NAMED: Mapping[Direction, str] = {"ingress": "GroupName", "egress": ""}
 
 OPERATIONS: Mapping[str, Operation] = {
     "CreateSecurityGroup": operation(
-        create_security_group, "VpcId GroupName Description TagSpecifications"
+        create_security_group,
+        "VpcId GroupName Description TagSpecifications",
+        makes="security-group",
     ),
     "DeleteSecurityGroup": operation(delete_security_group, "GroupId GroupName"),
     "DescribeSecurityGroups": operation(describe_security_groups, "GroupIds GroupNames"),
     "DescribeSecurityGroupRules": operation(describe_security_group_rules, "SecurityGroupRuleIds"),
     **{
         f"AuthorizeSecurityGroup{direction.capitalize()}": operation(
-            partial(authorize, direction), f"{_OF_RULES} {named} TagSpecifications"
+            partial(authorize, direction),
+            f"{_OF_RULES} {named} TagSpecifications",
+            makes="security-group-rule",
         )
         for direction, named in _NAMED.items()
     },

@@ -7,7 +7,8 @@ Whose a request is and for which service is said by its credential scope (Signat
 signature is not looked at. An access key of twelve digits is an account, one that IAM or STS have
 given out is of theirs, every other one of the lab's first. `operations` says what becomes of the
 operation: the region's answer is put into the service's protocol by moto's serializers, as a
-refusal is; what is recorded goes to moto's own application.
+refusal is; what is recorded goes to moto's own application, and by way of `journal` where it is to
+be there for the next endpoint, too.
 
 It listens on 127.0.0.1. A web page in a browser of this host could send to it, and has a name for
 whom it means (Host) or says where it comes from (Origin); both are refused.
@@ -24,8 +25,9 @@ import socket
 import sys
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -36,28 +38,31 @@ os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 
 from botocore.exceptions import UnknownServiceError
 from botocore.model import OperationNotFoundError
+from botocore.validate import ParamValidator
 from flask import Flask
+from moto import backends
+from moto.core import responses
 from moto.core.model import OperationModel, ServiceModel
-from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.parse import PROTOCOL_PARSERS, RequestParserError
 from moto.core.request import Request, determine_request_protocol
 from moto.core.routing import get_service_router
 from moto.core.serialize import SerializationContext
-from moto.core.utils import get_service_model
+from moto.core.utils import get_service_model, method_names_from_class
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
     create_backend_app,
 )
-from moto.utilities import utils as resources
 from werkzeug.datastructures import CombinedMultiDict, MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from hyperplane_nat.aws import functions, metrics, operations, stack_threads
+from hyperplane_nat.aws import functions, metrics, motos_tables, operations, stack_threads
 from hyperplane_nat.aws.call import Call, Lab
 from hyperplane_nat.aws.errors import AwsError, of_region, unsupported
 from hyperplane_nat.aws.operations import INVOKE, SIGNING_NAMES, Treatment
+from hyperplane_nat.aws.recorder import Recorder
 from hyperplane_nat.aws.xml import serializer_class
 from hyperplane_nat.client import ClientError
 from hyperplane_nat.hosts import meant_for
@@ -84,6 +89,9 @@ BACKLOG = 128
 BODY_BYTES_MAX = REQUEST_BYTES_MAX
 """Of a request; an archive of code is the largest there is."""
 
+SMALL_BODY_BYTES_MAX = 1 << 20
+"""Of a request after which its connection is kept."""
+
 log = logging.getLogger(__name__)
 
 _SCOPE = re.compile(
@@ -92,19 +100,12 @@ _SCOPE = re.compile(
 )
 _ACCOUNT = re.compile("[0-9]{12}")
 
+motos_tables.leave_out()
 
-_load_resource = resources.load_resource
-
-
-def _load_needed(resource: str) -> Any:
-    """A table of moto's. What EC2 has to sell takes 95 MiB, and nobody asks moto for any of it."""
-    if resource.startswith("ec2/resources/"):
-        return {} if resource.endswith("/instance_types.json") else []
-    return _load_resource(resource)
-
-
-# Some of its other services import its EC2, which reads them then.
-resources.load_resource = _load_needed
+# moto looks into its directory, and over all names of a service's class, for each request.
+_MODULES = frozenset(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: _MODULES
+vars(responses)["method_names_from_class"] = cache(method_names_from_class)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ class Application:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._recorded = DomainDispatcherApplication(_recorded_application)
+        moto = DomainDispatcherApplication(_recorded_application)
+        self._recorder = Recorder(lab, lambda environ: moto.get_application(environ))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -144,10 +146,12 @@ class Application:
             return _refusal("", None, request, error)
         account = _account(scope.key) or self._lab.account
         service, name, params = scope.service, None, {}
+        model: OperationModel | None = None
+        where: Mapping[str, Any] = {}
         try:
             if service == "s3" and request.mimetype == UPLOAD:
                 # POST Object is a page's, so botocore has no model of it.
-                return self._moto(request, account)
+                return self._moto(request, account, service, "PostObject")
             model, where = _operation(request, service)
             name = str(model.name)
             kind = operations.treatment(service, name)
@@ -160,14 +164,15 @@ class Application:
                     call, asked, request.get_data(), dict(request.headers)
                 )
                 return Response(body, status, _end_to_end(headers))
-            if kind is Treatment.RECORDED:
+            done = operations.REAL.get(service, {}).get(name)
+            if done is None:
                 _readable(request, model.service_model)
-                return self._moto(request, account)
+                return self._moto(request, account, service, name)
             params = _params(request, model, where)
             if service == "cloudwatch" and not metrics.of_the_lab(name, params):
                 metrics.check_periods(name, params)
-                return self._moto(request, account)
-            result = operations.REAL[service][name].run(call, params)
+                return self._moto(request, account, service, name)
+            result = done.run(call, params)
             return _result(model, request, result)
         except AwsError as error:
             return _refusal(service, name, request, error)
@@ -175,19 +180,29 @@ class Application:
             said = of_region(error, service, name or "", params)
             return _refusal(service, name, request, said)
         except Exception:
+            if model is not None and (wrong := _wrong(request, model, where)) is not None:
+                return _refusal(service, name, request, wrong)
             log.exception("%s %s", service, name)
             code = "ServiceException" if service == "lambda" else "InternalError"
             return _refusal(service, name, request, AwsError(code, "see its output", 500))
 
-    def _moto(self, request: Request, account: str) -> WSGIApplication:
+    def _moto(
+        self, request: Request, account: str, service: str, operation: str
+    ) -> WSGIApplication:
         if request.path.startswith(OF_MOTO):
             raise unsupported(f"The name {request.path.split('/')[1]} is taken.")
-        environ = request.environ
-        environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
-        # Its body has been read here.
-        environ["wsgi.input"] = io.BytesIO(request.get_data())
-        # What fails there is told in the service's form, as it is here.
-        return Response.from_app(self._recorded.get_application(environ), environ)
+        request.environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
+        return self._recorder.answer(
+            service, operation, account, request.environ, request.get_data()
+        )
+
+    def begin(self, take_over: Callable[[], None]) -> None:
+        """What a former endpoint has recorded is there again; `take_over` has the stacks be."""
+        self._recorder.repeat(take_over)
+
+    def close(self) -> None:
+        """Let go of the lab's files."""
+        self._recorder.close()
 
 
 def _recorded_application(service: Any) -> Flask:
@@ -307,10 +322,27 @@ def _params(request: Request, model: OperationModel, where: Mapping[str, Any]) -
         TypeError,
         AttributeError,
         NotImplementedError,
+        RequestParserError,
         RecursionError,
     ) as error:
         raise AwsError("InvalidParameterValue", f"The request cannot be read: {error}") from None
     return dict(found)
+
+
+def _wrong(request: Request, model: OperationModel, where: Mapping[str, Any]) -> AwsError | None:
+    """What is not as botocore's model has it in a request that nobody could answer, if anything.
+
+    Most SDKs look before they ask; those that do not would ask again and again for a failure.
+    """
+    try:
+        found = _params(request, model, where)
+    except AwsError as error:
+        return error
+    report = ParamValidator().validate(found, model.input_shape)
+    if not report.has_errors():
+        return None
+    code = "ValidationError" if "query" in model.service_model.protocol else "ValidationException"
+    return AwsError(code, report.generate_report())
 
 
 def _values(request: Request) -> Any:
@@ -370,6 +402,57 @@ def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
 
 class _Handler(MotoRequestHandler):
     timeout = IDLE_SECONDS
+    wbufsize = -1
+    """Head and body of an answer are sent at once."""
+    disable_nagle_algorithm = True
+    """The end of a large one does not wait for the client's delayed acknowledgement, 40 ms."""
+
+    def make_environ(self) -> WSGIEnvironment:
+        """werkzeug's; before it a client that waits with its body is told to go on."""
+        self.wfile.flush()
+        return super().make_environ()
+
+    def run_wsgi(self) -> None:
+        """Answer a request, after which the connection may have another one.
+
+        werkzeug ends the connection with each, as what is left of a body would be read as the next
+        request. So what has no plain and small body is left to werkzeug.
+        """
+        size = self._size()
+        if size is None:
+            super().run_wsgi()
+            return
+        body = self.rfile.read(size)
+        if len(body) < size:
+            self.close_connection = True
+            return
+        environ = self.make_environ()
+        environ["wsgi.input"] = io.BytesIO(body)
+        answer = Response.from_app(self.server.app, environ, buffered=True)
+        content, status, headers = answer.get_wsgi_response(environ)
+        code, _, text = status.partition(" ")
+        self.send_response(int(code), text)
+        for name, value in headers:
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.writelines(content)
+        self.wfile.flush()
+
+    def _size(self) -> int | None:
+        """Of a body that is to be read here, in bytes."""
+        headers = self.headers
+        if self.request_version != "HTTP/1.1" or "Transfer-Encoding" in headers:
+            return None
+        said = headers.get_all("Content-Length", ["0"])
+        if len(said) > 1 or not (said[0].isascii() and said[0].isdigit()) or "Expect" in headers:
+            return None
+        size = int(said[0])
+        return size if size <= SMALL_BODY_BYTES_MAX else None
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Keep quiet, before a line is made."""
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         """Keep quiet: each request would be a line."""
@@ -379,13 +462,16 @@ def listen(lab: Lab, listener: socket.socket) -> BaseWSGIServer:
     """The endpoint on a socket that is bound to a port of 127.0.0.1."""
     # EC2 models none of its errors, and moto would say so of each.
     warnings.filterwarnings("ignore", message=".* does not match an error shape")
-    stack_threads.take_over(lambda account: Call(lab, account, operations.REAL))
+    application = Application(lab)
+    application.begin(
+        lambda: stack_threads.take_over(lambda account: Call(lab, account, operations.REAL))
+    )
     listener.listen(BACKLOG)
     address, port = listener.getsockname()
     return make_server(
         address,
         port,
-        Application(lab),
+        application,
         threaded=True,
         request_handler=_Handler,
         fd=listener.fileno(),

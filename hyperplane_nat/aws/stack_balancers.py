@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperplane_nat.aws.call import Call, Row, tag_list
 from hyperplane_nat.aws.errors import AwsError
-from hyperplane_nat.aws.stack_making import Making, Type, names, tag_again, without
+from hyperplane_nat.aws.stack_making import Making, Type, names, retagged, without
 
 NAME_MAX = 32
 """Of a load balancer or a target group ("CreateLoadBalancer")."""
@@ -156,20 +156,18 @@ def _update_listener(making: Making, key: str, _before: Row, after: Row) -> str:
 
 
 def _run(making: Making, properties: Row) -> str:
+    said = without(properties)
+    if profile := said.get("IamInstanceProfile"):
+        said["IamInstanceProfile"] = {"Name": profile}
     answer = making.do(
         "ec2",
         "RunInstances",
-        **without(properties),
+        **said,
         MinCount=1,
         MaxCount=1,
         TagSpecifications=making.specification("instance"),
     )
     return str(answer["Instances"][0]["InstanceId"])
-
-
-def _retag(making: Making, key: str, before: Row, after: Row) -> str:
-    tag_again(making, key, before, after)
-    return key
 
 
 def _terminate(making: Making, key: str, _properties: Row) -> bool:
@@ -202,7 +200,7 @@ def _instance_attribute(call: Call, key: str, _properties: Row, name: str) -> An
 
 BALANCER_TYPES: Mapping[str, Type] = {
     "AWS::EC2::Instance": Type(
-        _run, _terminate, _instance_attribute, names("Tags"), _retag, _running
+        _run, _terminate, _instance_attribute, names("Tags"), retagged, _running
     ),
     "AWS::ElasticLoadBalancingV2::Listener": Type(
         _create_listener,

@@ -1,28 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of stacks' resources: endpoint services, their permissions, and interface endpoints."""
+"""Types of stacks' resources: endpoint services, their permissions, and endpoints."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from hyperplane_nat.aws.call import Call, Row
-from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.aws.stack_making import (
     Making,
     Type,
     names,
     required,
+    succeeded,
     tag_again,
     without,
 )
-
-
-def _whole(answer: Row) -> None:
-    """AwsError for what one of several was refused for."""
-    for each in answer["Unsuccessful"]:
-        raise AwsError(each["Error"]["Code"], each["Error"]["Message"])
-
 
 # -- endpoint services
 
@@ -50,7 +44,7 @@ def _update_service(making: Making, key: str, before: Row, after: Row) -> str:
 
 
 def _delete_service(making: Making, key: str, _properties: Row) -> bool:
-    _whole(making.do("ec2", "DeleteVpcEndpointServiceConfigurations", ServiceIds=[key]))
+    succeeded(making.do("ec2", "DeleteVpcEndpointServiceConfigurations", ServiceIds=[key]))
     return True
 
 
@@ -95,15 +89,41 @@ def _create_endpoint(making: Making, properties: Row) -> str:
         "ec2",
         "CreateVpcEndpoint",
         # Off by default, unlike the API's.
-        **{"PrivateDnsEnabled": False, **without(properties)},
+        **{"PrivateDnsEnabled": False, **without(_with_policy(properties))},
         TagSpecifications=making.specification("vpc-endpoint"),
     )
     return str(answer["VpcEndpoint"]["VpcEndpointId"])
 
 
+def _with_policy(properties: Row) -> Row:
+    """A template has a policy as an object, too, the API as text alone."""
+    policy = properties.get("PolicyDocument")
+    if not isinstance(policy, dict):
+        return properties
+    return {**properties, "PolicyDocument": json.dumps(policy)}
+
+
+def _update_gateway(making: Making, key: str, row: Row, before: Row, after: Row) -> str:
+    had, has = row["RouteTableIds"], after.get("RouteTableIds") or []
+    policy = _with_policy(after).get("PolicyDocument")
+    changed = _with_policy(before).get("PolicyDocument") != policy
+    making.do(
+        "ec2",
+        "ModifyVpcEndpoint",
+        VpcEndpointId=key,
+        AddRouteTableIds=[each for each in has if each not in had],
+        RemoveRouteTableIds=[each for each in had if each not in has],
+        **({} if not changed else {"PolicyDocument": policy} if policy else {"ResetPolicy": True}),
+    )
+    tag_again(making, key, before, after)
+    return key
+
+
 def _update_endpoint(making: Making, key: str, before: Row, after: Row) -> str:
     changes: Row = {}
     row = _endpoint(making.call, key)
+    if row["VpcEndpointType"] == "Gateway":
+        return _update_gateway(making, key, row, before, after)
     groups = [each["GroupId"] for each in row["Groups"]]
     default = _default_group(making.call, row["VpcId"])
     for what, had, otherwise in (
@@ -131,7 +151,7 @@ def _default_group(call: Call, vpc: str) -> list[str]:
 
 
 def _delete_endpoint(making: Making, key: str, _properties: Row) -> bool:
-    _whole(making.do("ec2", "DeleteVpcEndpoints", VpcEndpointIds=[key]))
+    succeeded(making.do("ec2", "DeleteVpcEndpoints", VpcEndpointIds=[key]))
     return True
 
 
@@ -162,7 +182,7 @@ PRIVATE_LINK_TYPES: Mapping[str, Type] = {
         _create_endpoint,
         _delete_endpoint,
         _endpoint_attribute,
-        names("PrivateDnsEnabled SecurityGroupIds SubnetIds Tags"),
+        names("PolicyDocument PrivateDnsEnabled RouteTableIds SecurityGroupIds SubnetIds Tags"),
         _update_endpoint,
         _endpoint_ready,
     ),

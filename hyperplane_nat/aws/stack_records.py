@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 import uuid
 from datetime import datetime
@@ -13,13 +15,17 @@ from hyperplane_nat.aws import templates
 from hyperplane_nat.aws.call import Call, Params, Row
 from hyperplane_nat.aws.errors import AwsError, unsupported
 from hyperplane_nat.aws.stack_scope import parameter_store, scope_of, type_of
-from hyperplane_nat.aws.stack_work import REVIEW, now
+from hyperplane_nat.aws.stack_work import REVIEW, is_unfinished, now
+from hyperplane_nat.aws.stack_workers import is_alive
 from hyperplane_nat.aws.templates import Template, invalid
 
 GONE = "DELETE_COMPLETE"
 
 NAME = re.compile("[a-zA-Z][-a-zA-Z0-9]{0,127}")
 """Of stacks and of change sets."""
+
+REQUESTS_MAX = 50
+"""With tokens that a stack remembers: the oldest ones are forgotten."""
 
 NAMED_IAM = "CAPABILITY_NAMED_IAM"
 
@@ -73,10 +79,12 @@ def new(call: Call, params: Params) -> Row:
         **{name: [] for name in ("Events", "Outputs", "Imports", "Undo", "NotificationARNs")},
         **{
             name: {}
-            for name in ("Resources", "Leaving", "Beginning", "ChangeSets", "Parameters", "Tags")
+            for name in (
+                *("Resources", "Leaving", "Beginning", "ChangeSets", "Parameters", "Tags"),
+                "Requests",
+            )
         },
-        "Former": None,
-        "Worker": None,
+        **dict.fromkeys(("Former", "Worker", "Failure", "ParentId", "RootId", "Token")),
     }
 
 
@@ -94,6 +102,14 @@ def take(call: Call, record: Row, template: Template, params: Params) -> None:
     for field in ("Capabilities", "NotificationARNs", "RoleARN"):
         if params.get(field) is not None:
             record[field] = params[field]
+
+
+def asked(call: Call, record: Row, params: Params) -> Row:
+    """A copy of a record that is what a request says. ValidationError."""
+    template = template_of(call, params, record)
+    changed = copy.deepcopy(record)
+    take(call, changed, template, params)
+    return changed
 
 
 def keep_former(record: Row) -> None:
@@ -179,6 +195,7 @@ def check(call: Call, record: Row, params: Params) -> None:
     _, scope = scope_of(call, record)
     for each in template.section("Conditions"):
         scope.condition(each)
+    templates.check_order({name: each for name, each in resources.items() if scope.has(each)})
 
 
 def capability(template: Template) -> str:
@@ -232,8 +249,12 @@ def find(call: Call, wanted: str | None) -> Row:
     raise invalid(f"Stack with id {wanted} does not exist")
 
 
-def idle(call: Call, wanted: str | None, verb: str) -> Row:
-    """A stack that nothing is being done with, to be changed. ValidationError."""
+def idle(call: Call, wanted: str | None, verb: str, *, nested: bool = False) -> Row:
+    """
+    A stack that nothing is being done with, to be changed. ValidationError.
+
+    `nested`: its parent asks, who may find it as an endpoint that was killed has left it.
+    """
     record = copy.deepcopy(find(call, wanted))
     status = record["StackStatus"]
     fit = verb == "deleted" or status in (
@@ -241,13 +262,49 @@ def idle(call: Call, wanted: str | None, verb: str) -> Row:
         "UPDATE_COMPLETE",
         "UPDATE_ROLLBACK_COMPLETE",
     )
-    busy = status.endswith("_IN_PROGRESS") and status != REVIEW
+    busy = is_unfinished(record) and not (nested and not is_alive(record["Worker"]))
     if busy or not fit:
         raise invalid(f"Stack:{record['StackId']} is in {status} state and can not be {verb}.")
     return record
 
 
+def begun(call: Call, work: str, params: Params) -> Row | None:
+    """
+    The stack that was asked for by the same request, under its token: this is a repetition.
+
+    TokenAlreadyExistsException for another request's (AWS CloudFormation API, ClientRequestToken).
+    """
+    token, wanted = params.get("ClientRequestToken"), params.get("StackName")
+    for row in own(call) if token else ():
+        known = row.get("Requests", {}).get(token)
+        if known is not None and wanted in (row["StackName"], row["StackId"]):
+            if known == _digest(work, params):
+                return row
+            raise AwsError("TokenAlreadyExistsException", "A client request token already exists")
+    return None
+
+
+def under_token(record: Row, work: str, params: Params) -> Row:
+    """What a record has of the request that `work` is begun for."""
+    token = params.get("ClientRequestToken")
+    known = list(record.get("Requests", {}).items())[1 - REQUESTS_MAX :]
+    return {
+        "Token": token,
+        "Requests": dict([*known, (token, _digest(work, params))] if token else known),
+    }
+
+
+def _digest(work: str, params: Params) -> str:
+    text = json.dumps([work, params], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 # -- forms
+
+
+def whose(record: Row) -> Row:
+    """By which stack something is, as all that a stack has says it."""
+    return {name: record[name] for name in ("StackId", "StackName")}
 
 
 def time_of(text: str | None) -> datetime | None:

@@ -10,6 +10,7 @@ from hyperplane_nat.aws import templates
 from hyperplane_nat.aws.call import Call, Row
 from hyperplane_nat.aws.errors import unsupported
 from hyperplane_nat.aws.recorded_types import recorded
+from hyperplane_nat.aws.stack_custom import custom
 from hyperplane_nat.aws.stack_making import Type
 from hyperplane_nat.aws.stack_types import TYPES
 from hyperplane_nat.aws.templates import Scope, Template
@@ -18,7 +19,7 @@ from hyperplane_nat.aws.vpcs import ZONES
 
 def type_of(kind: str) -> Type:
     """How resources of a type are made. UnsupportedOperation."""
-    found = TYPES.get(kind) or recorded(kind)
+    found = TYPES.get(kind) or custom(kind) or recorded(kind)
     if found is None:
         raise unsupported(f"Resources of type {kind} are not made by stacks.")
     return found
@@ -33,6 +34,30 @@ def exports(call: Call) -> dict[str, tuple[str, str]]:
         for each in stack["Outputs"]
         if each["ExportName"]
     }
+
+
+def outputs_of(call: Call, record: Row, template: Template, scope: Scope) -> list[Row]:
+    """A stack's outputs. ValidationError, also for an export that another stack has."""
+    found = []
+    for key, each in template.section("Outputs").items():
+        if not scope.has(each):
+            continue
+        name = scope.resolve((each.get("Export") or {}).get("Name"))
+        others = {export: stack for export, (stack, _) in exports(call).items()}
+        if name and others.get(name, record["StackId"]) != record["StackId"]:
+            raise templates.invalid(
+                f"Export with name {name} is already exported by stack {others[name]}."
+            )
+        value = scope.resolve(each.get("Value"))
+        found.append(
+            {
+                "OutputKey": key,
+                "OutputValue": str(value).lower() if isinstance(value, bool) else str(value),
+                "Description": each.get("Description"),
+                "ExportName": name,
+            }
+        )
+    return found
 
 
 def parameter_store(call: Call) -> Callable[[str], str]:
@@ -67,6 +92,8 @@ def scope_of(call: Call, record: Row) -> tuple[Template, Scope]:
     def attribute(name: str, said: str) -> Any:
         known = record["Resources"][name]
         made = type_of(known["Type"])
+        if said in known.get("Data", {}):
+            return known["Data"][said]
         try:
             return made.attribute(call.fresh(), known["PhysicalId"], known["Properties"], said)
         except (KeyError, StopIteration):

@@ -10,67 +10,27 @@ CloudFormation User Guide. Physical ids are the region's.
 from __future__ import annotations
 
 import contextlib
-import io
-import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from hyperplane_nat.aws.call import Call, Row
 from hyperplane_nat.aws.errors import AwsError, unsupported
+from hyperplane_nat.aws.inline_code import archive
 from hyperplane_nat.aws.stack_balancers import BALANCER_TYPES
 from hyperplane_nat.aws.stack_making import (
+    GONE,
+    Ec2,
     Making,
     Type,
     names,
     required,
+    retagged,
     tag_again,
     without,
 )
+from hyperplane_nat.aws.stack_nested import NESTED_TYPES
+from hyperplane_nat.aws.stack_networks import NETWORK_TYPES
 from hyperplane_nat.aws.stack_private_link import PRIVATE_LINK_TYPES
-
-
-@dataclass(frozen=True, slots=True)
-class Ec2:
-    """A resource of EC2 that one operation makes, another deletes and a third describes."""
-
-    noun: str
-    """Of its operations: CreateNOUN, DeleteNOUN."""
-    key: str
-    tagged: str
-    """Its `ResourceType`."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """Fn::GetAtt by the keys of what describes it."""
-    plural: str = ""
-
-    def create(self, making: Making, properties: Row) -> str:
-        """Make it: its id."""
-        answer = making.do(
-            "ec2",
-            f"Create{self.noun}",
-            **without(properties),
-            TagSpecifications=making.specification(self.tagged),
-        )
-        return str(answer[self.noun][self.key])
-
-    def delete(self, making: Making, key: str, _properties: Row) -> bool:
-        """Delete it."""
-        making.do("ec2", f"Delete{self.noun}", **{self.key: key})
-        return True
-
-    def describe(self, call: Call, key: str) -> Row:
-        """What there is of it."""
-        nouns = self.plural or f"{self.noun}s"
-        answer = call.perform("ec2", f"Describe{nouns}", {f"{self.key}s": [key]})
-        found: Row = answer[nouns][0]
-        return found
-
-    def attribute(self, call: Call, key: str, _properties: Row, name: str) -> Any:
-        """One of its attributes."""
-        if name == self.key:
-            return key
-        return self.describe(call, key)[self.attributes[name]]
-
 
 VPC = Ec2("Vpc", "VpcId", "vpc", {"CidrBlock": "CidrBlock"})
 SUBNET = Ec2(
@@ -148,11 +108,6 @@ def _public(making: Making, key: str, properties: Row) -> str:
     if (said := properties.get("MapPublicIpOnLaunch")) is not None:
         value = {"Value": said}
         making.do("ec2", "ModifySubnetAttribute", SubnetId=key, MapPublicIpOnLaunch=value)
-    return key
-
-
-def _retagged(making: Making, key: str, before: Row, after: Row) -> str:
-    tag_again(making, key, before, after)
     return key
 
 
@@ -235,7 +190,12 @@ def _allocate(making: Making, properties: Row) -> str:
 def _release(making: Making, key: str, _properties: Row) -> bool:
     row = _address(making.call, key)
     if row.get("InstanceId"):
-        making.do("ec2", "DisassociateAddress", AssociationId=row["AssociationId"])
+        try:
+            making.do("ec2", "DisassociateAddress", AssociationId=row["AssociationId"])
+        except AwsError as error:
+            # It has none any more, but is still there.
+            if not error.code.endswith(GONE):
+                raise
     making.do("ec2", "ReleaseAddress", AllocationId=row["AllocationId"])
     return True
 
@@ -254,6 +214,18 @@ def _address_attribute(call: Call, key: str, _properties: Row, name: str) -> Any
     if name in ("AllocationId", "PublicIp"):
         return _address(call, key)[name]
     raise KeyError(name)
+
+
+def _associate_address(making: Making, properties: Row) -> str:
+    said = without(properties, "EIP")
+    if address := properties.get("EIP"):
+        said["AllocationId"] = _address(making.call, address)["AllocationId"]
+    return str(making.do("ec2", "AssociateAddress", **said)["AssociationId"])
+
+
+def _disassociate_address(making: Making, key: str, _properties: Row) -> bool:
+    making.do("ec2", "DisassociateAddress", AssociationId=key)
+    return True
 
 
 # -- NAT gateways
@@ -285,7 +257,9 @@ def _permission(rule: Row) -> Row:
         return {**found, "UserIdGroupPairs": [{"GroupId": other, **said}]}
     if rule.get("CidrIp"):
         return {**found, "IpRanges": [{"CidrIp": rule["CidrIp"], **said}]}
-    raise unsupported("Rules of security groups have IPv4 networks and groups.")
+    if listed := rule.get("SourcePrefixListId") or rule.get("DestinationPrefixListId"):
+        return {**found, "PrefixListIds": [{"PrefixListId": listed, **said}]}
+    raise unsupported("Rules of security groups have IPv4 networks, groups and prefix lists.")
 
 
 EVERYTHING: Row = {"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}
@@ -368,20 +342,10 @@ def _rule_type(side: str) -> Type:
 _CODE = ("Code", "Tags", "FunctionName")
 
 
-def _archive(runtime: str, text: str) -> bytes:
-    """The archive of a function whose code stands in the template."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as opened:
-        name = "index.js" if runtime.startswith("nodejs") else "index.py"
-        # The same code is the same archive, whenever it is made.
-        opened.writestr(zipfile.ZipInfo(name), text)
-    return content.getvalue()
-
-
 def _code(properties: Row) -> Row:
     said: Row = required(properties, "Code")
     if "ZipFile" in said:
-        return {"ZipFile": _archive(str(properties.get("Runtime")), str(said["ZipFile"]))}
+        return {"ZipFile": archive(str(properties.get("Runtime")), str(said["ZipFile"]))}
     return said
 
 
@@ -442,25 +406,39 @@ def _function_attribute(call: Call, key: str, _properties: Row, name: str) -> An
     return row["FunctionArn"]
 
 
+def _permit(making: Making, properties: Row) -> str:
+    making.do("lambda", "AddPermission", **properties, StatementId=making.name)
+    return making.name
+
+
+def _forbid(making: Making, key: str, properties: Row) -> bool:
+    function = properties["FunctionName"]
+    making.do("lambda", "RemovePermission", FunctionName=function, StatementId=key)
+    return True
+
+
 TYPES: Mapping[str, Type] = {
     **BALANCER_TYPES,
+    **NESTED_TYPES,
+    **NETWORK_TYPES,
     **PRIVATE_LINK_TYPES,
     "AWS::EC2::EIP": Type(
         _allocate, _release, _address_attribute, names("Tags"), _retagged_address
     ),
+    "AWS::EC2::EIPAssociation": Type(_associate_address, _disassociate_address, _nothing),
     "AWS::EC2::InternetGateway": Type(
         INTERNET_GATEWAY.create,
         INTERNET_GATEWAY.delete,
         INTERNET_GATEWAY.attribute,
         names("Tags"),
-        _retagged,
+        retagged,
     ),
     "AWS::EC2::NatGateway": Type(
         NAT_GATEWAY.create,
         _delete_nat,
         NAT_GATEWAY.attribute,
         names("Tags"),
-        _retagged,
+        retagged,
         _nat_ready,
     ),
     "AWS::EC2::Route": Type(
@@ -471,7 +449,7 @@ TYPES: Mapping[str, Type] = {
         _replace_route,
     ),
     "AWS::EC2::RouteTable": Type(
-        ROUTE_TABLE.create, ROUTE_TABLE.delete, ROUTE_TABLE.attribute, names("Tags"), _retagged
+        ROUTE_TABLE.create, ROUTE_TABLE.delete, ROUTE_TABLE.attribute, names("Tags"), retagged
     ),
     "AWS::EC2::SecurityGroup": Type(
         _create_group,
@@ -511,5 +489,6 @@ TYPES: Mapping[str, Type] = {
         _update_function,
         _function_ready,
     ),
+    "AWS::Lambda::Permission": Type(_permit, _forbid, _nothing),
 }
 """Those that are real: what they make is in the region."""

@@ -21,9 +21,9 @@ from __future__ import annotations
 import copy
 import secrets
 import string
-import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -31,9 +31,20 @@ from typing import Any
 from hyperplane_nat.aws import templates
 from hyperplane_nat.aws.call import Call, Row
 from hyperplane_nat.aws.errors import AwsError, of_region
-from hyperplane_nat.aws.stack_making import GONE, Making, tags_of
-from hyperplane_nat.aws.stack_scope import exports, scope_of, type_of
-from hyperplane_nat.aws.templates import Scope, Template
+from hyperplane_nat.aws.stack_making import (
+    GONE,
+    LOGICAL_ID,
+    NESTED,
+    STACK_ID,
+    Making,
+    ResourceError,
+    reason,
+    tags_of,
+)
+from hyperplane_nat.aws.stack_pauses import Pauses
+from hyperplane_nat.aws.stack_scope import outputs_of, scope_of, type_of
+from hyperplane_nat.aws.stack_workers import is_alive
+from hyperplane_nat.aws.templates import Scope
 from hyperplane_nat.client import ClientError
 
 DEPENDENT = frozenset(
@@ -58,13 +69,13 @@ WAIT_SECONDS_MIN = 30.0
 AWAY_SECONDS = 60.0
 """How long a controller may be away before what it is asked has failed."""
 
-PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between rounds that move nothing, the last one again and again."""
-
 EVENTS_MAX = 2000
 """Of a stack: the oldest ones go."""
 
 REVIEW = "REVIEW_IN_PROGRESS"
+
+HELD = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
+"""A nested stack that is changed stays in it until its parent is."""
 
 _LETTERS = string.ascii_letters + string.digits
 
@@ -78,6 +89,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def is_unfinished(record: Row) -> bool:
+    """Whether something is being done with a stack, or was when its endpoint ended."""
+    status: str = record["StackStatus"]
+    return status.endswith("_IN_PROGRESS") and status != REVIEW
+
+
 class Stack:
     """A stack's record and the work on it, by one thread at a time."""
 
@@ -87,9 +104,14 @@ class Stack:
         self.record = record
 
     @cached_property
-    def _patience(self) -> float:
-        config: Any = self._call.lab.client.get("/v1/config")
-        return max(WAIT_SECONDS / float(config["lifecycle"]["time_scale"]), WAIT_SECONDS_MIN)
+    def _time_scale(self) -> float:
+        config: Any = self._call.patiently(lambda: self._call.lab.client.get("/v1/config"))
+        return float(config["lifecycle"]["time_scale"])
+
+    def _pauses(self, seconds: float | None = None) -> Pauses:
+        """For so many seconds of AWS's, of this host's as many but few at the most."""
+        wanted = WAIT_SECONDS if seconds is None else seconds
+        return Pauses(max(wanted / self._time_scale, min(wanted, WAIT_SECONDS_MIN)))
 
     @property
     def call(self) -> Call:
@@ -105,6 +127,7 @@ class Stack:
 
     def create(self) -> None:
         """From nothing. When it fails it is taken back, deleted or left, as it was asked."""
+        self.record["Failure"] = None
         self._status("CREATE_IN_PROGRESS", "User Initiated")
         try:
             self._converge()
@@ -116,6 +139,7 @@ class Stack:
 
     def _not_created(self, reason: str) -> None:
         left = self.record["OnFailure"]
+        self.record["Failure"] = reason
         if left == "DO_NOTHING":
             self._status("CREATE_FAILED", reason)
         elif left == "DELETE":
@@ -131,19 +155,45 @@ class Stack:
 
     def update(self) -> None:
         """To another template, parameters or tags; back to the former ones if that fails."""
+        self.record["Failure"] = None
         self._status("UPDATE_IN_PROGRESS", "User Initiated")
         try:
             self._converge()
         except Failed as failed:
+            self.record["Failure"] = str(failed)
             self._status("UPDATE_ROLLBACK_IN_PROGRESS", str(failed))
             self._take_back()
         else:
-            self.record["Former"] = None
-            self._clean_up("UPDATE")
+            if self.record.get("Held"):
+                # Its parent goes on with it.
+                self.record["Worker"] = None
+                self._status(HELD)
+            else:
+                self.finish()
+
+    def finish(self) -> None:
+        """The end of a change that has succeeded: what it has replaced or left goes."""
+        self.record["Former"] = None
+        self._clean_up("UPDATE")
+
+    def go_back(self) -> None:
+        """A nested stack's change is taken back, as its parent's is. ResourceError."""
+        # Otherwise nothing was changed of it, or that is taken back already.
+        if is_unfinished(self.record):
+            self._find_begun()
+            self._status("UPDATE_ROLLBACK_IN_PROGRESS")
+            self._take_back()
+        if self.record["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
+            raise ResourceError(
+                f"Embedded stack {self.record['StackId']} was not successfully rolled back: "
+                f"{self.record['StackStatusReason']}"
+            )
 
     def delete(self) -> None:
         """All of it but what is to be retained."""
         self._status("DELETE_IN_PROGRESS", "User Initiated")
+        if self.record["Beginning"]:
+            self._find_begun()
         self._retain()
         if self._remove(self.record["Leaving"]) and self._remove(self.record["Resources"]):
             self.record["Outputs"] = []
@@ -155,6 +205,7 @@ class Stack:
     def broken(self) -> None:
         """After a fault of this program: it is left as it is, and can be deleted."""
         verb = self.record["StackStatus"].partition("_")[0]
+        self.record["Failure"] = "A fault."
         self._status("UPDATE_ROLLBACK_FAILED" if verb == "UPDATE" else f"{verb}_FAILED", "A fault.")
 
     def go_on(self) -> None:
@@ -164,6 +215,9 @@ class Stack:
         if status.startswith("DELETE"):
             self.delete()
         elif status in ("CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"):
+            for each in self._nested():
+                if is_unfinished(each.record):
+                    each.go_on()
             self._not_created("The endpoint has ended.")
         elif "CLEANUP" in status:
             self._clean_up(status.partition("_COMPLETE")[0])
@@ -186,8 +240,7 @@ class Stack:
             raise Failed(error.message) from None
         waiting = {name: templates.needs(each) & wanted.keys() for name, each in wanted.items()}
         begun: set[str] = set()
-        started = time.monotonic()
-        pause = iter(PAUSES)
+        pauses = self._pauses()
         while waiting:
             moved = False
             for name in list(waiting):
@@ -206,16 +259,19 @@ class Stack:
             if waiting and not moved:
                 if not begun & waiting.keys():
                     raise Failed(f"Circular dependency between resources: [{', '.join(waiting)}]")
-                if time.monotonic() - started > self._patience:
+                # A stack gives up by itself.
+                if pauses.over and any(
+                    wanted[each]["Type"] != NESTED for each in begun & waiting.keys()
+                ):
                     raise Failed(f"The following resource(s) are not ready: [{', '.join(waiting)}]")
-                time.sleep(next(pause, PAUSES[-1]))
+                pauses.rest()
             elif moved:
-                pause = iter(PAUSES)
+                pauses.moved()
         known = self.record["Resources"]
         for name in [each for each in known if each not in wanted]:
             self._leave(name, known.pop(name))
         try:
-            self.record["Outputs"] = self._outputs(template, scope)
+            self.record["Outputs"] = outputs_of(self.call, self.record, template, scope)
         except AwsError as error:
             raise Failed(error.message) from None
 
@@ -250,7 +306,10 @@ class Stack:
                 self._known(name, {**known, **fresh})
                 making = self._making(name, properties)
                 key = made.update(making, known["PhysicalId"], former, properties)
-                self._known(name, {**known, **fresh, "PhysicalId": key})
+                if made.another and key != known["PhysicalId"]:
+                    self._replace(name, known, wanted)
+                self._known(name, {**known, **fresh, "PhysicalId": key, "Data": making.data})
+                making.check()
                 return True
         replaced = bool(known["PhysicalId"])
         status = "UPDATE_IN_PROGRESS" if replaced else "CREATE_IN_PROGRESS"
@@ -263,11 +322,11 @@ class Stack:
         key = made.create(making, properties)
         del self.record["Beginning"][name]
         self._undo(name, "replaced" if replaced else "created", known)
-        self._known(name, {**fresh, "PhysicalId": key, "Status": status})
+        self._known(name, {**fresh, "PhysicalId": key, "Status": status, "Data": making.data})
         if replaced:
-            policy = wanted.get("UpdateReplacePolicy", "Delete")
-            self._leave(name, {**known, "Retain": policy == "Retain"})
+            self._replace(name, known, wanted)
         self._event(name, self.record["Resources"][name], status, "Resource creation Initiated")
+        making.check()
         return True
 
     def _is_ready(self, name: str) -> bool:
@@ -282,6 +341,7 @@ class Stack:
         """What was being made is found by being asked for again, and goes with the rest."""
         for name, row in self.record["Beginning"].items():
             making = self._making(name, row["Properties"], row["Token"], row["Made"])
+            making.call.repeated = True
             try:
                 key = type_of(row["Type"]).create(making, row["Properties"])
             except (AwsError, ClientError):
@@ -303,6 +363,10 @@ class Stack:
     def _undo(self, name: str, how: str, before: Row) -> None:
         self.record["Undo"].append([name, how, copy.deepcopy(before)])
 
+    def _replace(self, name: str, former: Row, wanted: Row) -> None:
+        policy = wanted.get("UpdateReplacePolicy", "Delete")
+        self._leave(name, {**former, "Retain": policy == "Retain"})
+
     def _leave(self, name: str, resource: Row) -> None:
         """What is to go once all else is done."""
         self.record["Leaving"][f"{name} {resource['PhysicalId']}"] = {**resource, "Name": name}
@@ -310,27 +374,29 @@ class Stack:
     # -- and back
 
     def _take_back(self) -> None:
-        resources = self.record["Resources"]
+        resources, undo = self.record["Resources"], self.record["Undo"]
         # What was to go stays, what was made instead goes.
-        begun = {each: row for each, row in self.record["Leaving"].items() if "Token" in row}
-        self.record["Leaving"] = begun
+        leaving, self.record["Leaving"] = self.record["Leaving"], {}
+        for each, row in leaving.items():
+            if "Token" in row:
+                self.record["Leaving"][each] = row
+            elif row["Name"] not in resources:
+                resources[row["Name"]] = row
         try:
-            for name, how, before in reversed(self.record["Undo"]):
-                current = resources.pop(name)
+            while undo:
+                name, how, before = undo[-1]
+                current = resources[name]
                 if how == "updated":
-                    made = type_of(before["Type"])
-                    key = made.update(
-                        self._making(name, before["Properties"]),
-                        current["PhysicalId"],
-                        current["Properties"],
-                        before["Properties"],
-                    )
-                    self._known(name, {**before, "PhysicalId": key})
+                    resources[name] = self._restored(name, current, before)
                     self._event(name, resources[name], "UPDATE_COMPLETE")
                 else:
-                    self._leave(name, current)
+                    # The token tells a successor, too, that it was made instead.
+                    self._leave(name, {**current, "Token": ""})
+                    del resources[name]
                     if how == "replaced":
-                        self._known(name, before)
+                        resources[name] = before
+                undo.pop()
+                self.save()
         except (AwsError, ClientError) as error:
             self._status("UPDATE_ROLLBACK_FAILED", str(error))
             return
@@ -340,9 +406,39 @@ class Stack:
             self.record[field] = value
         self._clean_up("UPDATE_ROLLBACK")
 
+    def _restored(self, name: str, current: Row, before: Row) -> Row:
+        """A resource that has its former properties again."""
+        if before["Type"] == NESTED:
+            self._stack(current["PhysicalId"]).go_back()
+            return before
+        making = replace(self._making(name, before["Properties"]), back=True)
+        made = type_of(before["Type"])
+        former = current["Properties"]
+        key = made.update(making, current["PhysicalId"], former, before["Properties"])
+        making.check()
+        if made.another and key != current["PhysicalId"]:
+            self._leave(name, {**current, "Token": ""})
+        return {**before, "PhysicalId": key, "Data": making.data}
+
+    def _nested(self) -> list[Stack]:
+        return [
+            self._stack(row["PhysicalId"])
+            for row in self.record["Resources"].values()
+            if row["Type"] == NESTED and row["PhysicalId"]
+        ]
+
+    def _stack(self, key: str) -> Stack:
+        """A nested stack, on which this one works from now on: once nobody else does."""
+        stacks = self.call.notes.stacks
+        self._wait(lambda: not is_alive(stacks.all()[key]["Worker"]))
+        return Stack(self._call, copy.deepcopy(stacks.all()[key]))
+
     def _clean_up(self, verb: str) -> None:
         self.record["Undo"] = []
         self._status(f"{verb}_COMPLETE_CLEANUP_IN_PROGRESS")
+        for each in self._nested():
+            if each.record["StackStatus"] == HELD:
+                each.finish()
         self._retain()
         self._remove(self.record["Leaving"])
         # What could not be deleted is forgotten, as on AWS: its event says so.
@@ -361,31 +457,29 @@ class Stack:
 
     def _remove(self, resources: Row) -> bool:
         """Delete all of these, dependents first; whether they are gone."""
+        self.record["Removal"] = str(uuid.uuid4())
         told: set[str] = set()
         failed: set[str] = set()
-        reasons: dict[str, str] = {}
-        started = time.monotonic()
-        pause = iter(PAUSES)
+        pauses = self._pauses()
         while left := [each for each in resources if each not in failed]:
             moved = False
-            needed = {
-                need for each in left for need in resources[each]["Needs"] if each not in failed
-            }
+            # What is still there may need it yet: a function deletes what it has made.
+            needed = {need for row in resources.values() for need in row["Needs"]}
+            left = [each for each in left if resources[each].get("Name", each) not in needed]
+            if not left:
+                break
             for key in left:
                 row = resources[key]
                 name = row.get("Name", key)
-                if name in needed:
-                    continue
                 if key not in told:
                     told.add(key)
                     self._event(name, row, "DELETE_IN_PROGRESS")
                 try:
                     gone = self._is_removed(name, row)
                 except AwsError as error:
-                    if error.code in DEPENDENT and time.monotonic() - started < self._patience:
-                        reasons[key] = error.message
+                    if error.code in DEPENDENT and not pauses.over:
                         continue
-                    self._event(name, row, "DELETE_FAILED", _reason(row["Type"], error))
+                    self._event(name, row, "DELETE_FAILED", reason(row["Type"], error))
                     failed.add(key)
                     continue
                 if gone:
@@ -393,11 +487,12 @@ class Stack:
                     self._event(name, row, "DELETE_COMPLETE")
                     moved = True
             if moved:
-                pause = iter(PAUSES)
+                pauses.moved()
             elif left:
-                if time.monotonic() - started > self._patience:
-                    failed.update(left)
-                time.sleep(next(pause, PAUSES[-1]))
+                if pauses.over:
+                    # A stack gives up by itself.
+                    failed.update(each for each in left if resources[each]["Type"] != NESTED)
+                pauses.rest()
         return not resources
 
     def _is_removed(self, name: str, row: Row) -> bool:
@@ -415,28 +510,6 @@ class Stack:
 
     # -- what the parts are told
 
-    def _outputs(self, template: Template, scope: Scope) -> list[Row]:
-        found = []
-        for key, each in template.section("Outputs").items():
-            if not scope.has(each):
-                continue
-            name = scope.resolve((each.get("Export") or {}).get("Name"))
-            others = {export: stack for export, (stack, _) in exports(self.call).items()}
-            if name and others.get(name, self.record["StackId"]) != self.record["StackId"]:
-                raise templates.invalid(
-                    f"Export with name {name} is already exported by stack {others[name]}."
-                )
-            value = scope.resolve(each.get("Value"))
-            found.append(
-                {
-                    "OutputKey": key,
-                    "OutputValue": str(value).lower() if isinstance(value, bool) else str(value),
-                    "Description": each.get("Description"),
-                    "ExportName": name,
-                }
-            )
-        return found
-
     def _generated(self, name: str) -> str:
         random = "".join(secrets.choice(_LETTERS) for _ in range(12))
         return f"{self.record['StackName']}-{name}-{random}"
@@ -444,25 +517,25 @@ class Stack:
     def _making(self, name: str, properties: Row, token: str = "", generated: str = "") -> Making:
         stack, key = self.record["StackName"], self.record["StackId"]
         return Making(
-            self._call.fresh(token),
+            # What breaks off is asked again: it is not to be done twice.
+            self._call.fresh(token or str(uuid.uuid4())),
             generated or self._generated(name),
             {
                 **self.record["Tags"],
                 **tags_of(properties),
                 "aws:cloudformation:stack-name": stack,
-                "aws:cloudformation:stack-id": key,
-                "aws:cloudformation:logical-id": name,
+                STACK_ID: key,
+                LOGICAL_ID: name,
             },
             self._wait,
         )
 
-    def _wait(self, is_so: Callable[[], bool]) -> None:
-        started = time.monotonic()
-        pause = iter(PAUSES)
+    def _wait(self, is_so: Callable[[], bool], seconds: float | None = None) -> None:
+        pauses = self._pauses(seconds)
         while not is_so():
-            if time.monotonic() - started > self._patience:
+            if pauses.over:
                 raise AwsError("NotStabilized", "It is not ready in time.")
-            time.sleep(next(pause, PAUSES[-1]))
+            pauses.rest()
 
     # -- what is told
 
@@ -474,7 +547,7 @@ class Stack:
         self.record["StackStatusReason"] = reason or None
         if status == "UPDATE_IN_PROGRESS":
             self.record["LastUpdatedTime"] = now()
-        own = {"Type": "AWS::CloudFormation::Stack", "PhysicalId": self.record["StackId"]}
+        own = {"Type": NESTED, "PhysicalId": self.record["StackId"]}
         self._event(self.record["StackName"], own, status, reason)
 
     def _event(self, name: str, resource: Row, status: str, reason: str = "") -> None:
@@ -487,6 +560,7 @@ class Stack:
                 "ResourceType": resource["Type"],
                 "ResourceStatus": status,
                 "ResourceStatusReason": reason or None,
+                "ClientRequestToken": self.record.get("Token"),
                 "Timestamp": now(),
             }
         )
@@ -502,7 +576,7 @@ class Stack:
         }
         self.record["Beginning"].pop(name, None)
         done = known.get("Status", "CREATE_").partition("_")[0]
-        self._event(name, known, f"{done}_FAILED", _reason(known["Type"], error))
+        self._event(name, known, f"{done}_FAILED", reason(known["Type"], error))
         return Failed(f"The following resource(s) failed to {done.lower()}: [{name}].")
 
     def _failure(self, status: str, verb: str) -> str:
@@ -524,12 +598,3 @@ class _Told:
             error = of_region(error, "cloudformation", "", {})
         if isinstance(error, AwsError):
             raise self._stack.failed(self._name, error) from None
-
-
-def _reason(kind: str, error: AwsError) -> str:
-    """In CloudFormation's words: what the service has said, and which."""
-    service = kind.split("::")[1]
-    return (
-        f'Resource handler returned message: "{error.message} (Service: {service}, Status Code: '
-        f'{error.status or 400}, Error Code: {error.code})"'
-    )

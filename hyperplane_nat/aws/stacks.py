@@ -15,10 +15,14 @@ from hyperplane_nat.aws.call import Call, Operation, Params, Row, operation
 from hyperplane_nat.aws.change_sets import change_set
 from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.aws.filters import page
+from hyperplane_nat.aws.stack_making import PARENT
+from hyperplane_nat.aws.stack_nested import UNCHANGED
 from hyperplane_nat.aws.stack_records import (
     ASKED,
     GONE,
     TEMPLATE,
+    asked,
+    begun,
     capability,
     check,
     every,
@@ -29,9 +33,10 @@ from hyperplane_nat.aws.stack_records import (
     on_failure,
     own,
     same,
-    take,
     template_of,
     time_of,
+    under_token,
+    whose,
 )
 from hyperplane_nat.aws.stack_scope import exports
 from hyperplane_nat.aws.stack_threads import begin
@@ -40,38 +45,51 @@ from hyperplane_nat.aws.templates import Template, invalid
 
 
 def create_stack(call: Call, params: Params) -> Row:
-    """CreateStack: AlreadyExistsException, ValidationError, InsufficientCapabilitiesException."""
-    template = template_of(call, params)
-    record = new(call, params)
-    take(call, record, template, params)
-    record["OnFailure"] = on_failure(params)
+    """
+    CreateStack.
+
+    Errors: AlreadyExistsException, ValidationError, InsufficientCapabilitiesException,
+    TokenAlreadyExistsException.
+    """
+    if (there := begun(call, "create", params)) is not None:
+        return {"StackId": there["StackId"]}
+    record = asked(call, new(call, params), params)
+    record |= {"OnFailure": on_failure(params), **under_token(record, "create", params)}
+    if parent := params.get(PARENT):
+        root = find(call, parent).get("RootId") or parent
+        record |= {"ParentId": parent, "RootId": root, "OnFailure": "DO_NOTHING"}
     check(call, record, params)
-    begin(call, record, Stack.create)
-    return {"StackId": record["StackId"]}
+    return {"StackId": begin(call, record, Stack.create)}
 
 
 def update_stack(call: Call, params: Params) -> Row:
-    """UpdateStack: ValidationError, also where nothing would be updated."""
+    """UpdateStack: ValidationError, also where nothing changes, TokenAlreadyExistsException."""
+    if (there := begun(call, "update", params)) is not None:
+        return {"StackId": there["StackId"]}
     record = idle(call, params.get("StackName"), "updated")
-    template = template_of(call, params, record)
-    changed = copy.deepcopy(record)
-    take(call, changed, template, params)
+    changed = asked(call, record, params)
     if same(record, changed):
-        raise invalid("No updates are to be performed.")
+        raise invalid(UNCHANGED)
     check(call, changed, params)
-    begin(call, changed, Stack.update)
-    return {"StackId": changed["StackId"]}
+    changed |= {"Held": PARENT in params, **under_token(record, "update", params)}
+    return {"StackId": begin(call, changed, Stack.update)}
 
 
 def delete_stack(call: Call, params: Params) -> None:
-    """DeleteStack: one that there is not is deleted already."""
+    """DeleteStack: TokenAlreadyExistsException; one that there is not is deleted already."""
     try:
         record = find(call, params.get("StackName"))
     except AwsError:
         return
-    if record["StackStatus"] in (GONE, "DELETE_IN_PROGRESS"):
+    if begun(call, "delete", params) is not None:
         return
-    record = idle(call, record["StackId"], "deleted")
+    nested = PARENT in params
+    if record["StackStatus"] == GONE or (
+        record["StackStatus"] == "DELETE_IN_PROGRESS" and not nested
+    ):
+        return
+    record = idle(call, record["StackId"], "deleted", nested=nested)
+    record |= {"RemovedBy": params.get(PARENT), **under_token(record, "delete", params)}
     if record["EnableTerminationProtection"]:
         raise invalid(
             f"Stack [{record['StackName']}] cannot be deleted while TerminationProtection is "
@@ -118,9 +136,8 @@ def describe_stack_events(call: Call, params: Params) -> Row:
     except AwsError:
         # Of this operation alone CloudFormation has other words for it.
         raise invalid(f"Stack [{params.get('StackName')}] does not exist") from None
-    whose = {name: record[name] for name in ("StackId", "StackName")}
     found = [
-        {**whose, **each, "Timestamp": time_of(each["Timestamp"])}
+        {**whose(record), **each, "Timestamp": time_of(each["Timestamp"])}
         for each in reversed(record["Events"])
     ]
     return page({**params, "MaxResults": 100}, "StackEvents", found)
@@ -204,7 +221,11 @@ def get_template_summary(call: Call, params: Params) -> Row:
 
 def validate_template(call: Call, params: Params) -> Row:
     """ValidateTemplate: its form, not its resources."""
-    return _summary(template_of(call, params))
+    template = template_of(call, params)
+    # What has a condition may not be there.
+    resources = template.section("Resources").items()
+    templates.check_order({name: each for name, each in resources if "Condition" not in each})
+    return _summary(template)
 
 
 # -- forms
@@ -229,6 +250,7 @@ def _stack(row: Row) -> Row:
             name: time_of(row[name]) for name in ("CreationTime", "LastUpdatedTime", "DeletionTime")
         },
         **given(row),
+        **{name: row.get(name) for name in ("ParentId", "RootId")},
         "DisableRollback": row["OnFailure"] == "DO_NOTHING",
         "DriftInformation": {"StackDriftStatus": "NOT_CHECKED"},
         "RollbackConfiguration": {},
@@ -238,8 +260,7 @@ def _stack(row: Row) -> Row:
 def _resources(record: Row) -> list[Row]:
     return [
         {
-            "StackId": record["StackId"],
-            "StackName": record["StackName"],
+            **whose(record),
             "LogicalResourceId": name,
             "PhysicalResourceId": row["PhysicalId"],
             "ResourceType": row["Type"],
@@ -282,10 +303,12 @@ OPERATIONS: Mapping[str, Operation] = {
         create_stack,
         f"{ASKED} ClientRequestToken DisableRollback OnFailure TimeoutInMinutes "
         "EnableTerminationProtection",
+        inner=PARENT,
     ),
     "DeleteStack": operation(
         delete_stack,
         "StackName RetainResources RoleARN ClientRequestToken DeletionMode DeploymentConfig",
+        inner=PARENT,
     ),
     "DescribeStackEvents": operation(describe_stack_events, "StackName"),
     "DescribeStackResource": operation(describe_stack_resource, "StackName LogicalResourceId"),
@@ -301,7 +324,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "ListImports": operation(list_imports, "ExportName"),
     "ListStackResources": operation(list_stack_resources, "StackName"),
     "ListStacks": operation(list_stacks, "StackStatusFilter"),
-    "UpdateStack": operation(update_stack, f"{ASKED} ClientRequestToken UsePreviousTemplate"),
+    "UpdateStack": operation(
+        update_stack, f"{ASKED} ClientRequestToken UsePreviousTemplate", inner=PARENT
+    ),
     "UpdateTerminationProtection": operation(
         update_termination_protection, "StackName EnableTerminationProtection"
     ),

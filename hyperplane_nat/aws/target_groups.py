@@ -66,31 +66,21 @@ def create_target_group(call: Call, params: Params) -> Row:
             raise AwsError("ValidationError", f"A {word} must be specified")
     if params["VpcId"] not in {row["VpcId"] for row in call.own(VPC)}:
         raise AwsError("ValidationError", f"The VPC ID '{params['VpcId']}' is not found")
-    tags = elb.checked_tags(params)
-    before = {row["TargetGroupId"] for row in call.rows(TARGET_GROUP.kind.path)}
-    made = call.post(
-        TARGET_GROUP.kind.path,
-        {
-            "vpc": params["VpcId"],
-            "name": params.get("Name") or "",
-            "protocol": elb.protocol(params["Protocol"]),
-            "port": params["Port"],
-            "type": kind,
-            "health_check": _check(params),
-        },
-    )
-    if tags and made["TargetGroupId"] not in before:
-        elb.tag_new(call, made["TargetGroupId"], params)
+    body = {
+        "vpc": params["VpcId"],
+        "name": params.get("Name") or "",
+        "protocol": elb.protocol(params["Protocol"]),
+        "port": params["Port"],
+        "type": kind,
+        "health_check": _check(params),
+    }
+    made = TARGET_GROUP.make(call, body, params)
     return {"TargetGroups": [_target_group(call, made)]}
 
 
 def describe_target_groups(call: Call, params: Params) -> Row:
     """DescribeTargetGroups: TargetGroupNotFound, LoadBalancerNotFound."""
-    rows = TARGET_GROUP.select(call, params.get("TargetGroupArns"))
-    if names := params.get("Names"):
-        rows = [row for row in rows if row["TargetGroupName"] in names]
-        if len(rows) < len(set(names)):
-            raise AwsError(TARGET_GROUP.kind.code, TARGET_GROUP.plural)
+    rows = TARGET_GROUP.described(call, params, TARGET_GROUP.plural)
     if params.get("LoadBalancerArn"):
         balancer = LOAD_BALANCER.find(call, params["LoadBalancerArn"])
         known = {each["TargetGroupId"] for each in balancer["Listeners"]}

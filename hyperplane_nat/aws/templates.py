@@ -25,6 +25,7 @@ import yaml
 
 from hyperplane_nat.aws.call import Row
 from hyperplane_nat.aws.errors import AwsError
+from hyperplane_nat.aws.patterns import matches
 
 BODY_BYTES_MAX = 1_000_000
 """Of a template; 51,200 of one in the request itself ("Understand CloudFormation quotas")."""
@@ -157,6 +158,10 @@ def _check(body: Any) -> None:
             )
         if not isinstance(each.get("Properties") or {}, dict):
             raise TypeError
+        after, said = each.get("DependsOn") or [], each.get("Condition") or ""
+        names = [said, *(after if isinstance(after, list) else [after])]
+        if not all(isinstance(one, str) for one in names):
+            raise TypeError
 
 
 # -- parameters
@@ -194,11 +199,8 @@ def _parameter(name: str, declared: Row, value: str, stored: Callable[[str], str
             f"Parameter '{name}' must be one of AllowedValues [{', '.join(map(str, allowed))}]"
         )
     pattern = declared.get("AllowedPattern")
-    try:
-        if pattern and re.fullmatch(str(pattern), value) is None:
-            raise invalid(f"Parameter '{name}' must match pattern {pattern}")
-    except re.error:
-        raise invalid(f"Parameter '{name}' has no pattern: {pattern}") from None
+    if pattern and not matches(str(pattern), value):
+        raise invalid(f"Parameter '{name}' must match pattern {pattern}")
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
         return [each.strip() for each in value.split(",")]
     if kind == "Number":
@@ -238,6 +240,19 @@ def needs(resource: Row) -> set[str]:
     said = resource.get("DependsOn") or []
     named = {said} if isinstance(said, str) else set(said)
     return named | set(references(resource.get("Properties") or {}))
+
+
+def check_order(resources: Mapping[str, Row]) -> None:
+    """Whether each resource can be made after those that it needs. ValidationError."""
+    left = {name: needs(each) & resources.keys() for name, each in resources.items()}
+    while left:
+        needed: set[str] = set().union(*left.values())
+        # Those in a circle need one that is left, and one that is left needs them.
+        fewer = {name: left[name] & left.keys() for name in left if name in needed}
+        fewer = {name: wanted for name, wanted in fewer.items() if wanted}
+        if len(fewer) == len(left):
+            raise invalid(f"Circular dependency between resources: [{', '.join(left)}]")
+        left = fewer
 
 
 # -- evaluation

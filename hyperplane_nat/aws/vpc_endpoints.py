@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoints of PrivateLink: those of type Interface."""
+"""Endpoints: those of type Interface; what those of type Gateway have of their own is in
+`gateway_endpoints`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 
+from hyperplane_nat.aws import gateway_endpoints
 from hyperplane_nat.aws.call import (
     ENDPOINT,
+    GATEWAY_ENDPOINTS,
     GROUP,
     SUBNET,
     VPC,
@@ -19,6 +22,7 @@ from hyperplane_nat.aws.call import (
     by_id,
     operation,
     token_of,
+    utc,
 )
 from hyperplane_nat.aws.endpoint_services import no_service, services_for, state_of
 from hyperplane_nat.aws.errors import AwsError, missing, unsuccessful, unsupported
@@ -41,15 +45,21 @@ ENDPOINT_FILTERS = {
 
 def create_endpoint(call: Call, params: Params) -> Row:
     """
-    CreateVpcEndpoint, of type Interface: InvalidVpcID.NotFound, InvalidServiceName,
-    InvalidSubnetId.NotFound, InvalidSecurityGroupId.NotFound, InvalidParameter,
-    VpcEndpointLimitExceeded.
+    CreateVpcEndpoint, of type Interface or Gateway: InvalidVpcID.NotFound, InvalidServiceName,
+    InvalidSubnetId.NotFound, InvalidSecurityGroupId.NotFound, InvalidRouteTableId.NotFound,
+    RouteAlreadyExists, InvalidPolicyDocument, InvalidParameter, VpcEndpointLimitExceeded.
     """
-    if (kind := params.get("VpcEndpointType") or "Gateway") != "Interface":
+    kind = params.get("VpcEndpointType") or "Gateway"
+    if kind not in ("Gateway", "Interface"):
         raise unsupported(f"Endpoints of type {kind} are not emulated.")
     vpc = call.find(VPC, params.get("VpcId"))
     if not (name := params.get("ServiceName")):
         raise missing("ServiceName")
+    if kind == "Gateway":
+        made = gateway_endpoints.create(call, vpc["VpcId"], name, params)
+        call.tag_new(made["VpcEndpointId"], "vpc-endpoint", params)
+        return {"VpcEndpoint": _endpoint(call, made), "ClientToken": params.get("ClientToken")}
+    _without(params, "RouteTableIds", "PolicyDocument")
     service = by_id(services_for(call), "ServiceName").get(name)
     if service is None:
         raise no_service(name)
@@ -79,6 +89,10 @@ def describe_endpoints(call: Call, params: Params) -> Row:
 def modify_endpoint(call: Call, params: Params) -> Row:
     """ModifyVpcEndpoint: InvalidVpcEndpointId.NotFound, and the errors of `create_endpoint`."""
     found = call.find(ENDPOINT, params.get("VpcEndpointId"))
+    if found["VpcEndpointType"] == "Gateway":
+        gateway_endpoints.modify(call, found, params)
+        return {"Return": True}
+    _without(params, "AddRouteTableIds", "RemoveRouteTableIds", "PolicyDocument", "ResetPolicy")
     body: Row = {}
     added, removed = params.get("AddSubnetIds") or [], params.get("RemoveSubnetIds") or []
     if added or removed or params.get("SubnetConfigurations"):
@@ -99,9 +113,11 @@ def delete_endpoints(call: Call, params: Params) -> Row:
     """DeleteVpcEndpoints. Of each: InvalidVpcEndpoint.NotFound."""
 
     def delete(key: str) -> None:
-        if key not in by_id(call.own(ENDPOINT), "VpcEndpointId"):
+        found = by_id(call.own(ENDPOINT), "VpcEndpointId").get(key)
+        if found is None:
             raise AwsError("InvalidVpcEndpoint.NotFound", ENDPOINT.text.format(key))
-        call.delete(ENDPOINT.path, key)
+        is_gateway = found["VpcEndpointType"] == "Gateway"
+        call.delete(GATEWAY_ENDPOINTS if is_gateway else ENDPOINT.path, key)
 
     wanted = params.get("VpcEndpointIds") or []
     if not wanted:
@@ -110,6 +126,13 @@ def delete_endpoints(call: Call, params: Params) -> Row:
 
 
 # -- what a request says
+
+
+def _without(params: Params, *names: str) -> None:
+    """UnsupportedOperation for what only gateway endpoints have here."""
+    for name in names:
+        if params.get(name):
+            raise unsupported(f"The parameter {name} is not emulated.")
 
 
 def _changed(there: list[str], added: list[str], removed: list[str]) -> list[str]:
@@ -139,6 +162,8 @@ def _groups(call: Call, wanted: list[str] | None) -> list[str]:
 
 
 def _endpoint(call: Call, row: Row) -> Row:
+    if row["VpcEndpointType"] == "Gateway":
+        return gateway_endpoints.form(call, row)
     names = list(row["DnsEntries"])
     if row["PrivateDnsEnabled"] and row["PrivateDnsName"]:
         names.append(row["PrivateDnsName"])
@@ -159,7 +184,7 @@ def _endpoint(call: Call, row: Row) -> Row:
         "DnsEntries": [{"DnsName": each} for each in names],
         "PrivateDnsEnabled": row["PrivateDnsEnabled"],
         "RequesterManaged": False,
-        "CreationTimestamp": datetime.fromtimestamp(row["CreationTimestamp"], UTC),
+        "CreationTimestamp": utc(row["CreationTimestamp"]),
         "Tags": call.tags(row["VpcEndpointId"]),
     }
 
@@ -168,13 +193,15 @@ OPERATIONS: Mapping[str, Operation] = {
     "CreateVpcEndpoint": operation(
         create_endpoint,
         "VpcEndpointType VpcId ServiceName SubnetIds SecurityGroupIds PrivateDnsEnabled "
-        "SubnetConfigurations TagSpecifications",
+        "SubnetConfigurations RouteTableIds PolicyDocument TagSpecifications",
+        makes="vpc-endpoint",
     ),
     "DescribeVpcEndpoints": operation(describe_endpoints, "VpcEndpointIds"),
     "ModifyVpcEndpoint": operation(
         modify_endpoint,
         "VpcEndpointId AddSubnetIds RemoveSubnetIds AddSecurityGroupIds RemoveSecurityGroupIds "
-        "PrivateDnsEnabled SubnetConfigurations",
+        "PrivateDnsEnabled SubnetConfigurations AddRouteTableIds RemoveRouteTableIds "
+        "PolicyDocument ResetPolicy",
     ),
     "DeleteVpcEndpoints": operation(delete_endpoints, "VpcEndpointIds"),
 }

@@ -31,16 +31,15 @@ ACL = Kind(
 PREFIXES = range(16, 29)
 """Of a VPC's network ("VPC CIDR blocks")."""
 
-RESERVED_ADDRESSES = 5
-"""Of a subnet ("Subnet CIDR blocks")."""
-
 ZONES = "abcdef"
 """What `DescribeAvailabilityZones` shows; a subnet may be in any from a to z."""
 
 VPC_FILTERS = {
     "cidr": "CidrBlock",
     "cidr-block": "CidrBlock",
+    "cidr-block-association.association-id": "CidrBlockAssociationSet.AssociationId",
     "cidr-block-association.cidr-block": "CidrBlock",
+    "cidr-block-association.state": "CidrBlockAssociationSet.CidrBlockState.State",
     "is-default": "IsDefault",
     "isDefault": "IsDefault",
     "owner-id": "OwnerId",
@@ -50,18 +49,37 @@ VPC_FILTERS = {
 }
 SUBNET_FILTERS = {
     "availability-zone": "AvailabilityZone",
+    "availability-zone-id": "AvailabilityZoneId",
     "availabilityZone": "AvailabilityZone",
+    "availabilityZoneId": "AvailabilityZoneId",
+    "available-ip-address-count": "AvailableIpAddressCount",
     "cidr": "CidrBlock",
     "cidr-block": "CidrBlock",
     "cidrBlock": "CidrBlock",
     "default-for-az": "DefaultForAz",
+    "defaultForAz": "DefaultForAz",
+    "ipv6-native": "Ipv6Native",
+    "map-public-ip-on-launch": "MapPublicIpOnLaunch",
     "owner-id": "OwnerId",
     "state": "State",
     "subnet-arn": "SubnetArn",
     "subnet-id": "SubnetId",
     "vpc-id": "VpcId",
 }
-ZONE_FILTERS = {"region-name": "RegionName", "state": "State", "zone-name": "ZoneName"}
+ZONE_FILTERS = {
+    "group-name": "GroupName",
+    "opt-in-status": "OptInStatus",
+    "region-name": "RegionName",
+    "state": "State",
+    "zone-id": "ZoneId",
+    "zone-name": "ZoneName",
+    "zone-type": "ZoneType",
+}
+REGION_FILTERS = {
+    "endpoint": "Endpoint",
+    "opt-in-status": "OptInStatus",
+    "region-name": "RegionName",
+}
 
 ATTRIBUTES: Mapping[str, str] = {
     "enableDnsSupport": "EnableDnsSupport",
@@ -205,17 +223,20 @@ def describe_availability_zones(call: Call, params: Params) -> Row:
     return answer(params, "AvailabilityZones", found, ZONE_FILTERS)
 
 
-def describe_regions(call: Call, _params: Params) -> Row:
-    """DescribeRegions: the lab's one."""
-    return {
-        "Regions": [
-            {
-                "RegionName": call.lab.region,
-                "Endpoint": f"ec2.{call.lab.region}.amazonaws.com",
-                "OptInStatus": "opt-in-not-required",
-            }
-        ]
-    }
+def describe_regions(call: Call, params: Params) -> Row:
+    """DescribeRegions: the lab's one. InvalidParameterValue."""
+    name = call.lab.region
+    for wanted in params.get("RegionNames") or ():
+        if wanted != name:
+            raise AwsError("InvalidParameterValue", f"Invalid region name: [{wanted}]")
+    found = [
+        {
+            "RegionName": name,
+            "Endpoint": f"ec2.{name}.amazonaws.com",
+            "OptInStatus": "opt-in-not-required",
+        }
+    ]
+    return answer(params, "Regions", found, REGION_FILTERS)
 
 
 def zone_letter(call: Call, name: str) -> str:
@@ -257,14 +278,7 @@ def _vpc(call: Call, row: Row) -> Row:
 
 
 def _subnet(call: Call, row: Row) -> Row:
-    size = IPv4Network(row["CidrBlock"]).num_addresses - RESERVED_ADDRESSES
-    taken = sum(
-        1 + len(each["secondary_addresses"])
-        for each in call.rows("/v1/interfaces")
-        if (each["vpc"], each["subnet"]) == (row["VpcName"], row["SubnetName"])
-    )
-    taken += sum(each["SubnetId"] == row["SubnetId"] for each in call.rows("/v1/hosts"))
-    note = call.notes.of(row["SubnetId"])
+    note = call.note(row["SubnetId"])
     return {
         "SubnetId": row["SubnetId"],
         "SubnetArn": call.arn("ec2", f"subnet/{row['SubnetId']}"),
@@ -273,7 +287,7 @@ def _subnet(call: Call, row: Row) -> Row:
         "CidrBlock": row["CidrBlock"],
         "AvailabilityZone": call.zone(row["AvailabilityZone"]),
         "AvailabilityZoneId": _zone_id(call, row["AvailabilityZone"]),
-        "AvailableIpAddressCount": size - taken,
+        "AvailableIpAddressCount": row["AvailableIpAddressCount"],
         "AssignIpv6AddressOnCreation": False,
         "DefaultForAz": False,
         "EnableDns64": False,
@@ -287,7 +301,7 @@ def _subnet(call: Call, row: Row) -> Row:
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "CreateVpc": operation(create_vpc, "CidrBlock InstanceTenancy TagSpecifications"),
+    "CreateVpc": operation(create_vpc, "CidrBlock InstanceTenancy TagSpecifications", makes="vpc"),
     "DeleteVpc": operation(delete_vpc, "VpcId"),
     "DescribeVpcs": operation(describe_vpcs, "VpcIds"),
     "DescribeVpcAttribute": operation(describe_vpc_attribute, "VpcId Attribute"),
@@ -295,7 +309,9 @@ OPERATIONS: Mapping[str, Operation] = {
         modify_vpc_attribute, "VpcId EnableDnsSupport EnableDnsHostnames"
     ),
     "CreateSubnet": operation(
-        create_subnet, "VpcId CidrBlock AvailabilityZone AvailabilityZoneId TagSpecifications"
+        create_subnet,
+        "VpcId CidrBlock AvailabilityZone AvailabilityZoneId TagSpecifications",
+        makes="subnet",
     ),
     "DeleteSubnet": operation(delete_subnet, "SubnetId"),
     "DescribeSubnets": operation(describe_subnets, "SubnetIds"),
@@ -303,5 +319,5 @@ OPERATIONS: Mapping[str, Operation] = {
     "DescribeAvailabilityZones": operation(
         describe_availability_zones, "ZoneNames AllAvailabilityZones"
     ),
-    "DescribeRegions": operation(describe_regions, "AllRegions"),
+    "DescribeRegions": operation(describe_regions, "AllRegions RegionNames"),
 }

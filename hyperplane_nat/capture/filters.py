@@ -15,12 +15,16 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
+import struct
 
 from hyperplane_nat.capture.errors import CaptureError
 
 LINKTYPE_ETHERNET = 1
 SNAPLEN = 262_144
 """What an accepting program returns: all of any frame."""
+
+NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)
+"""A program that lets no frame pass: `ret #0`."""
 
 _NETMASK_UNKNOWN = 0xFFFFFFFF
 _INSTRUCTION_BYTES = 8

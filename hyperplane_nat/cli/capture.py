@@ -36,6 +36,8 @@ from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
 from hyperplane_nat.cli.hosts import find
 from hyperplane_nat.client import Client, ClientError
 from hyperplane_nat.engine import Flow, HostFlow, Side, StateMap, StateMapError
+from hyperplane_nat.flow_cache.errors import FlowCacheError
+from hyperplane_nat.flow_cache.shortcuts import leave_by_near_ends
 from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.scheduling import in_own_session
 from netns import privileges
@@ -113,15 +115,7 @@ def capture(
         links = _links(connection, environment, interface, hosts)
         in_own_session(_leave)
         with contextlib.ExitStack() as stack:
-            sources = [
-                Source(
-                    stack.enter_context(contextlib.closing(Tap(gateway, link.name, program))),
-                    link.identifier,
-                    link.description,
-                    link.only,
-                )
-                for link in links
-            ]
+            sources = _tapped(stack, gateway, links, program)
             status = common.mapping(connection.get("/v1/status"))
             state_map = StateMap.open(status["state_file"]["path"])
             stack.callback(state_map.close)
@@ -146,11 +140,34 @@ def capture(
     _tell(summary, output, as_json)
 
 
+def _tapped(
+    stack: contextlib.ExitStack, gateway: str, links: Sequence[Link], program: bytes | None
+) -> list[Source]:
+    """Taps on links, which see all that leaves there from their first frame on.
+
+    What the kernel forwards leaves by a near end where there is a tap; so there is one before that
+    sees nothing.
+    """
+    with contextlib.ExitStack() as before:
+        for link in links:
+            before.enter_context(contextlib.closing(Tap(gateway, link.name, filters.NOTHING)))
+        leave_by_near_ends(gateway, [link.name for link in links])
+        return [
+            Source(
+                stack.enter_context(contextlib.closing(Tap(gateway, link.name, program))),
+                link.identifier,
+                link.description,
+                link.only,
+            )
+            for link in links
+        ]
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except (CaptureError, StateMapError) as error:
+    except (CaptureError, FlowCacheError, StateMapError) as error:
         raise UserError(str(error)) from None
 
 

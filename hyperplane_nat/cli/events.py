@@ -15,7 +15,7 @@ import typer
 
 from hyperplane_nat.cli import common, watching
 from hyperplane_nat.cli.common import JsonOption, LabOption
-from hyperplane_nat.client import Client, NotRunningError
+from hyperplane_nat.client import AwayError, Client
 
 POLL_SECONDS = 0.5
 
@@ -59,7 +59,7 @@ def _follow(connection: Client, rows: list[dict[str, Any]], *, as_json: bool) ->
         try:
             rows = common.rows(connection.get("/v1/events", {"after": last}))
             answered = time.monotonic()
-        except NotRunningError:
+        except AwayError:
             rows = []
             if time.monotonic() > answered + AWAY_SECONDS:
                 raise

@@ -45,22 +45,21 @@ from netns.names import (
     host_namespace,
     punt_namespace,
     slot_link,
-    strays,
     vpc_namespace,
 )
 from netns.netlink import RouteSocket
 from netns.spec import LabSpec
-from netns.survey import Survey, survey
+from netns.survey import Survey, strays, survey
 
 IPV4_LONGEST = 65536
 """Bytes of the longest super-frame whose length an IPv4 header can say, by the kernel's count."""
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 """How long the controller may take for an answer."""
 
 SECOND_LOOK_SECONDS = 0.5
 
-DROP_SECONDS = 5.0
+DROP_SECONDS = 30.0
 """How long a process that starts may take until it has given up its privileges."""
 
 SHOWN = 8
@@ -149,10 +148,7 @@ def run(lab: str, runtime_directory: Path) -> Iterator[Check]:
     if found.gateway is None:
         yield bad("namespaces", "the gateway's namespace is missing", f"{up} --replace")
         return
-    yield environments(spec, found, told)
-    yield vpcs(spec, found, told)
-    if told is not None and told.hosts:
-        yield hosts(found, told)
+    yield from parts(spec, connection, found, told)
     yield sizes(spec, found)
     if namespace.exists(punt_namespace(lab)):
         yield punted(lab, found)
@@ -255,6 +251,25 @@ def memory(paths: LabPaths) -> Check:
             name, Outcome.NOTED, text, f"enlarge it: mount -o remount,size=... {directory}"
         )
     return good(name, text)
+
+
+def parts(spec: LabSpec, connection: Client, found: Survey, told: Told | None) -> Iterator[Check]:
+    """Environments, VPCs and hosts: what is missing was looked for twice, for it may just end."""
+
+    def looked() -> list[Check]:
+        checks = [environments(spec, found, told), vpcs(spec, found, told)]
+        return checks if told is None or not told.hosts else [*checks, hosts(found, told)]
+
+    first = looked()
+    if told is not None and any(each.outcome is Outcome.FAILED for each in first):
+        time.sleep(SECOND_LOOK_SECONDS)
+        told, found = Told.by(connection), survey(spec.lab)
+        seconds = {each.name: each for each in looked()}
+        first = [
+            each if each.outcome is not Outcome.FAILED else seconds.get(each.name, each)
+            for each in first
+        ]
+    yield from first
 
 
 def environments(spec: LabSpec, found: Survey, told: Told | None) -> Check:

@@ -23,43 +23,39 @@ def network_acls(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption 
     if as_json:
         common.print_json(answer)
         return
+    common.console().print(picture(common.rows(answer)))
+
+
+def picture(acls: Iterable[Mapping[str, Any]]) -> Table:
+    """The table of these rows of `/v1/network-acls`, with a line for each rule."""
     result = Table(
         None,
         [
             Column("VPC"),
-            Column("network ACL"),
-            Column("subnets"),
-            Column("direction"),
-            Column("rule", numeric=True),
-            Column("action"),
-            Column("protocol"),
-            Column("ports"),
-            Column("other side"),
-            Column("id", rank=1),
+            Column("ACL"),
+            Column("rules"),
+            Column("subnets", rank=1),
+            Column("id", rank=2),
         ],
     )
-    for row in common.rows(answer):
-        entries = row["Entries"]
+    for row in acls:
         result.add_row(
             row["VpcName"],
             row["NetworkAclName"],
+            "\n".join(map(_rule, row["Entries"])),
             "\n".join(each["SubnetName"] for each in row["Associations"]) or "-",
-            _column("ingress" if not each["Egress"] else "egress" for each in entries),
-            _column(
-                "*" if each["RuleNumber"] == _LAST else str(each["RuleNumber"]) for each in entries
-            ),
-            _column(each["RuleAction"] for each in entries),
-            _column(_PROTOCOLS.get(each["Protocol"], each["Protocol"]) for each in entries),
-            _column(_ports(each) for each in entries),
-            _column(each["CidrBlock"] for each in entries),
             row["NetworkAclId"],
             end_section=True,
         )
-    common.console().print(result)
+    return result
 
 
-def _column(texts: Iterable[str]) -> str:
-    return "\n".join(texts)
+def _rule(entry: Mapping[str, Any]) -> str:
+    number = "*" if entry["RuleNumber"] == _LAST else entry["RuleNumber"]
+    direction, side = ("egress", "to") if entry["Egress"] else ("ingress", "from")
+    protocol, ports = _PROTOCOLS.get(entry["Protocol"], entry["Protocol"]), _ports(entry)
+    what = protocol if ports == "all" else f"{protocol} {ports}"
+    return f"{direction} {number} {entry['RuleAction']} {what} {side} {entry['CidrBlock']}"
 
 
 def _ports(entry: Mapping[str, Any]) -> str:

@@ -26,8 +26,12 @@ RejectOption = Annotated[
 
 
 def endpoints(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = False) -> None:
-    """List the interface endpoints of VPCs."""
-    answer = common.client(ctx, lab).get("/v1/endpoints")
+    """List the endpoints of VPCs, interface and gateway endpoints."""
+    connection = common.client(ctx, lab)
+    answer = [
+        *common.rows(connection.get("/v1/endpoints")),
+        *common.rows(connection.get("/v1/gateway-endpoints")),
+    ]
     if as_json:
         common.print_json(answer)
         return
@@ -36,20 +40,25 @@ def endpoints(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = F
         [
             Column("VPC"),
             Column("endpoint"),
+            Column("type"),
             Column("state"),
             Column("service"),
             Column("zone", rank=1),
-            Column("address"),
+            Column("address or route table"),
             Column("security groups", rank=2),
             Column("private DNS", rank=1),
             Column("id", rank=2),
         ],
     )
-    for row in common.rows(answer):
+    for row in answer:
+        if row["VpcEndpointType"] == "Gateway":
+            result.add_row(*_gateway_endpoint(row), end_section=True)
+            continue
         subnets = row["Subnets"]
         result.add_row(
             row["VpcName"],
             row["Name"],
+            row["VpcEndpointType"],
             row["State"],
             row["EndpointService"] or row["ServiceName"],
             "\n".join(each["ZoneName"] for each in subnets),
@@ -60,6 +69,22 @@ def endpoints(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption = F
             end_section=True,
         )
     common.console().print(result)
+
+
+def _gateway_endpoint(row: Mapping[str, Any]) -> tuple[str, ...]:
+    tables = "\n".join(each["RouteTableName"] for each in row["RouteTables"])
+    return (
+        row["VpcName"],
+        row["Name"],
+        row["VpcEndpointType"],
+        row["State"],
+        row["ServiceName"],
+        "-",
+        tables or "-",
+        "-",
+        "-",
+        row["VpcEndpointId"],
+    )
 
 
 def endpoint_services(

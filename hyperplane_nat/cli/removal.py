@@ -20,15 +20,16 @@ import typer
 
 from hyperplane_nat.cli import common, failures
 from hyperplane_nat.cli.common import LabOption, UserError
-from hyperplane_nat.client import Client, NotRunningError, SilentError
+from hyperplane_nat.client import AwayError, Client, SilentError
 
 LOG_NAME = "controller.log"
 
 SHUTDOWN_SECONDS = 120.0
 """How long `down` waits: a thousand namespaces take a few seconds, a loaded machine more."""
 
-ANSWER_SECONDS = 5.0
-"""A controller that has not told its pid by then is stopped or hangs, and will not tear down."""
+ANSWER_SECONDS = 10.0
+"""A controller that has not told its pid by then is stopped or hangs, and will not tear down. On a
+loaded machine the first answer takes some seconds, for which it loads what it needs."""
 
 
 def down(ctx: typer.Context, lab: LabOption = None) -> None:
@@ -58,7 +59,8 @@ def stop(lab: str, root: Path) -> bool:
     asked = Client(lab, runtime_directory=root, timeout=ANSWER_SECONDS)
     try:
         process = open_process(int(common.mapping(asked.get("/v1/status"))["pid"]))
-    except NotRunningError:
+    except AwayError:
+        # It is not there, or just going: whoever is left is found without it.
         return False
     except SilentError:
         if not end(lab, root, signal.SIGKILL):
@@ -66,7 +68,7 @@ def stop(lab: str, root: Path) -> bool:
         return True
     try:
         # The controller may be gone before the last byte of its answer is here.
-        with contextlib.suppress(NotRunningError):
+        with contextlib.suppress(AwayError):
             connection.post("/v1/shutdown")
         wait_gone(process, lab, root)
     finally:

@@ -125,4 +125,6 @@ def _traffic(rule: Mapping[str, Any]) -> str:
 def _peers(rule: Mapping[str, Any], names: Mapping[str, str]) -> str:
     networks = [item["CidrIp"] for item in rule.get("IpRanges", [])]
     groups = [item["GroupId"] for item in rule.get("UserIdGroupPairs", [])]
-    return ", ".join(networks + [f"group {names.get(group, group)}" for group in groups])
+    lists = [item["PrefixListName"] for item in rule.get("PrefixListIds", [])]
+    named = [f"group {names.get(group, group)}" for group in groups]
+    return ", ".join(networks + named + [f"prefix list {name}" for name in lists])

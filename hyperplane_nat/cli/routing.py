@@ -30,6 +30,10 @@ def route_tables(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption 
         row["NatGatewayId"]: f"NAT gateway {row['NatGatewayName']}"
         for row in common.rows(connection.get("/v1/nat-gateways"))
     }
+    names |= {
+        row["VpcEndpointId"]: f"gateway endpoint {row['Name']}"
+        for row in common.rows(connection.get("/v1/gateway-endpoints"))
+    }
     result = Table(
         None,
         [
@@ -48,7 +52,7 @@ def route_tables(ctx: typer.Context, lab: LabOption = None, as_json: JsonOption 
             row["VpcName"],
             row["RouteTableName"],
             _subnets(row),
-            "\n".join(route["DestinationCidrBlock"] for route in routes),
+            "\n".join(_destination(route) for route in routes),
             "\n".join(_target(route, names) for route in routes),
             "\n".join(route["State"] for route in routes),
             row["RouteTableId"],
@@ -107,6 +111,13 @@ def _state(row: Mapping[str, Any]) -> str:
 def _subnets(row: Mapping[str, Any]) -> str:
     names = [each["SubnetName"] for each in row["Associations"]]
     return "\n".join([*names, *(["all others"] if row["Main"] else [])]) or "-"
+
+
+def _destination(route: Mapping[str, Any]) -> str:
+    listed = route.get("DestinationPrefixListId")
+    if listed is None:
+        return str(route["DestinationCidrBlock"])
+    return f"{listed} ({route['DestinationPrefixListName'].rpartition('.')[2]})"
 
 
 def _target(route: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ import typer
 
 from hyperplane_nat.cli import common
 from hyperplane_nat.cli.common import JsonOption, LabOption, UserError
-from hyperplane_nat.client import Client, NotRunningError
+from hyperplane_nat.client import AwayError, Client
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -169,7 +169,8 @@ def _patiently(connection: Client, path: str) -> object:
     while True:
         try:
             return connection.get(path)
-        except NotRunningError:
+        except AwayError:
+            # Away, or ended while it answered.
             if time.monotonic() > end:
                 raise
         time.sleep(POLL_SECONDS)

@@ -107,16 +107,28 @@ class TargetGroup(Section):
     dns_minimum_healthy: Count = Field(
         default=1, description="With fewer in a zone, names leave the zone's address out."
     )
-    health_check: HealthCheck = Field(default_factory=HealthCheck)
-    target: list[Target] = Field(default_factory=list)
+    health_check: HealthCheck = Field(default_factory=HealthCheck.left_out)
+    target: list[Target] = Field(default=[])
 
 
 class Node(Section):
-    """The node of a load balancer in a subnet; one in each availability zone."""
+    """An address in a subnet; one in each availability zone."""
 
     subnet: LinkName = Field(description="Subnet of the VPC.")
     address: Address | None = Field(
         default=None, description="Its address in the subnet; a free one if it is left out."
+    )
+
+
+class BalancerNode(Node):
+    """The node of a load balancer in a subnet; one in each availability zone. Of an internal one
+    `address` can be chosen, of an internet-facing one `elastic_address`.
+    """
+
+    elastic_address: Address | None = Field(
+        default=None,
+        description="Its public address, of an internet-facing load balancer: of 198.51.100.0/24 "
+        "or 203.0.113.0/24 (RFC 5737); a free one if it is left out.",
     )
 
 
@@ -139,14 +151,16 @@ class Listener(Section):
 
 
 class LoadBalancer(Section):
-    """An internal Network Load Balancer of a VPC."""
+    """A Network Load Balancer of a VPC."""
 
     name: LinkName = Field(description="Name of the load balancer, unique in its VPC.")
     scheme: Literal["internal", "internet-facing"] = Field(
-        default="internal", description="`internet-facing` is not emulated."
+        default="internal",
+        description="`internet-facing`: each node has a public address for clients in the "
+        "internet. Its VPC needs an internet gateway, the subnets of its nodes a route to that.",
     )
     security_groups: list[GroupName] = Field(
-        default_factory=list,
+        default=[],
         description="Security groups of the VPC: who may come. Without any everything is let in, "
         "and it can never have one.",
     )
@@ -159,15 +173,11 @@ class LoadBalancer(Section):
         le=7,
         description="Further addresses of each node, each with ports of its own towards targets.",
     )
-    node: list[Node] = Field(default_factory=list)
-    listener: list[Listener] = Field(default_factory=list)
+    node: list[BalancerNode] = Field(default=[])
+    listener: list[Listener] = Field(default=[])
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""
-        if self.scheme != "internal":
-            yield FieldError(
-                "scheme", "internet-facing load balancers are not emulated", 'use "internal"'
-            )
         if not self.node:
             yield FieldError("node", "the load balancer is in no subnet", "add a node")
 

@@ -39,7 +39,7 @@ class Alias(Section):
         description="Environments of that version that are kept initialized (AWS).",
     )
     additional_version_weights: VersionWeights = Field(
-        default_factory=dict,
+        default={},
         description='Another version and its share of the invocations: `{ "2" = 0.1 }` (AWS).',
     )
 
@@ -64,10 +64,10 @@ class Function(Section):
         default=None, description="Its VPC; the one its subnets are in if it is left out."
     )
     subnets: list[LinkName] = Field(
-        default_factory=list, description="Subnets of its VPC to be attached to (AWS: 16 at most)."
+        default=[], description="Subnets of its VPC to be attached to (AWS: 16 at most)."
     )
     security_groups: list[GroupName] = Field(
-        default_factory=list,
+        default=[],
         description="Security groups of its VPC that its interfaces carry (AWS: 5 at most).",
     )
     memory_mb: int = Field(
@@ -92,13 +92,13 @@ class Function(Section):
         "itself if it is left out.",
     )
     layers: list[AbsolutePath] = Field(
-        default_factory=list,
+        default=[],
         max_length=5,
         description="Directories and zip archives that are its `/opt`, the uppermost last; "
         "relative as `code` (AWS: 5 at most).",
     )
     environment: dict[str, str] = Field(
-        default_factory=dict,
+        default={},
         description="Environment variables of handlers and programs (AWS: 4 KB, some names are "
         "reserved).",
     )
@@ -125,7 +125,7 @@ class Function(Section):
         "is silent, as on Lambda, which has no way not to.",
     )
 
-    alias: list[Alias] = Field(default_factory=list)
+    alias: list[Alias] = Field(default=[])
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""

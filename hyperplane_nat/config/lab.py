@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 else:
     # The section's name is a word of Python's, which a class statement cannot have as a field.
     _Sections = create_model(
-        "_Sections", __base__=Whole, **{"lambda": (Lambda, Field(default_factory=Lambda))}
+        "_Sections", __base__=Whole, **{"lambda": (Lambda, Field(default_factory=Lambda.left_out))}
     )
 
 
@@ -75,7 +75,7 @@ class Config(_Sections):
             *config_routing_checks.problems(self),
             *config_network_acl_checks.problems(self),
             *config_balancing_checks.problems(self),
-            *config_private_link_checks.problems(self),
+            *config_private_link_checks.problems(self, self.aws_lambda.region),
         ]
         if found:
             raise config_problems.ProblemsError(found)

@@ -89,13 +89,13 @@ class NetworkAcl(Section):
         "a VPC is.",
     )
     subnets: list[LinkName] = Field(
-        default_factory=list, description="Subnets of the VPC that have it; a subnet has one ACL."
+        default=[], description="Subnets of the VPC that have it; a subnet has one ACL."
     )
     ingress: list[AclRule] = Field(
-        default_factory=list, description="Rules for what enters; without any nothing does."
+        default=[], description="Rules for what enters; without any nothing does."
     )
     egress: list[AclRule] = Field(
-        default_factory=list, description="Rules for what leaves; without any nothing does."
+        default=[], description="Rules for what leaves; without any nothing does."
     )
 
     def problems(self) -> Iterator[FieldError]:

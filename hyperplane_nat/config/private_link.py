@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections for PrivateLink: endpoint services of a VPC's load balancers, and endpoints."""
+"""The sections for PrivateLink: endpoint services of a VPC's load balancers, interface endpoints,
+and gateway endpoints.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ class EndpointService(Section):
         "(AWS: true).",
     )
     principals: list[str] = Field(
-        default_factory=list,
+        default=[],
         description="Accounts that may make endpoints besides its own, by name or id; `*` are all.",
     )
     private_dns_name: str = Field(
@@ -43,7 +45,7 @@ class Endpoint(Section):
         "`com.amazonaws.vpce.us-east-1.vpce-svc-...`."
     )
     security_groups: list[GroupName] = Field(
-        default_factory=list,
+        default=[],
         description="Security groups of the VPC: who may come. Without any everybody may.",
     )
     private_dns: bool = Field(
@@ -51,7 +53,7 @@ class Endpoint(Section):
         description="Whether the VPC has the service's private DNS name for it; both DNS "
         "attributes of the VPC must be on.",
     )
-    node: list[Node] = Field(default_factory=list)
+    node: list[Node] = Field(default=[])
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit."""
@@ -59,11 +61,35 @@ class Endpoint(Section):
             yield FieldError("node", "the endpoint is in no subnet", "add a node")
 
 
+class GatewayEndpoint(Section):
+    """
+    A gateway endpoint of a VPC: route tables lead by it to one of AWS's services, for which the
+    `[[internet]]` hosts stand that say so (`aws_service`). Private addresses stay on the way.
+    """
+
+    name: LinkName = Field(description="Name of the endpoint, unique among those of its VPC.")
+    service: ServiceName = Field(
+        description='The service, `"com.amazonaws.us-east-1.s3"` with the region of the lab, or '
+        '`"s3"`; or `dynamodb`.'
+    )
+    route_tables: list[LinkName] = Field(
+        default=[],
+        description="Route tables of the VPC that lead to it, and with them their subnets.",
+    )
+    policy: str = Field(
+        default="",
+        description="Its policy, JSON. It is kept and shown; nothing asks for it.",
+    )
+
+
 class PrivateLinkQuotas(BalancerQuotas):
     """What there may be of endpoints as well, and how long they take."""
 
     endpoints_per_vpc: Count = Field(
         default=50, description="Interface endpoints of a VPC (AWS: 50)."
+    )
+    gateway_endpoints: Count = Field(
+        default=20, description="Gateway endpoints of the region (AWS: 20)."
     )
     endpoint_creation_seconds: Annotated[
         float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)

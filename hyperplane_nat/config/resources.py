@@ -20,7 +20,12 @@ from pydantic import Field
 
 from hyperplane_nat.config.balancing import LoadBalancer, TargetGroup
 from hyperplane_nat.config.network_acls import NetworkAcl, NetworkAclQuotas
-from hyperplane_nat.config.private_link import Endpoint, EndpointService, PrivateLinkQuotas
+from hyperplane_nat.config.private_link import (
+    Endpoint,
+    EndpointService,
+    GatewayEndpoint,
+    PrivateLinkQuotas,
+)
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.values import (
     AccountId,
@@ -109,8 +114,14 @@ class Rule(Section):
     )
     group: GroupName | None = Field(
         default=None,
-        description="The other side as a security group of the same VPC: all that carry it. A rule "
-        "has either a `cidr` or a `group`.",
+        description="The other side as a security group of the same VPC: all that carry it.",
+    )
+    prefix_list: str | None = Field(
+        default=None,
+        max_length=255,
+        description="The other side as one of AWS's services, by the name of its prefix list, "
+        '`"com.amazonaws.us-east-1.s3"` with the region of the lab, or `"s3"`; or of `dynamodb`. '
+        "A rule has one of `cidr`, `group` and `prefix_list`.",
     )
 
     @property
@@ -125,12 +136,18 @@ class Rule(Section):
             yield FieldError(
                 "ports", f"protocol {self.protocol!r} has no ports to choose from", "leave it out"
             )
-        if self.cidr is None and self.group is None:
+        sides = {"cidr": self.cidr, "group": self.group, "prefix_list": self.prefix_list}
+        given = [name for name, value in sides.items() if value is not None]
+        if not given:
             yield FieldError(
-                "cidr", "the rule names no other side", f'add a cidr ("{ANYWHERE}" is all) or group'
+                "cidr",
+                "the rule names no other side",
+                f'add a cidr ("{ANYWHERE}" is all), group or prefix_list',
             )
-        if self.cidr is not None and self.group is not None:
-            yield FieldError("group", "the rule has a cidr as well as a group", "make it two rules")
+        for name in given[1:]:
+            yield FieldError(
+                name, f"the rule has a {given[0]} as well as a {name}", "make it two rules"
+            )
 
 
 def _everything() -> list[Rule]:
@@ -146,7 +163,7 @@ class SecurityGroup(Section):
     name: GroupName = Field(description="Name of the group, unique in its VPC.")
     description: str = Field(default="", description="What it is for.")
     ingress: list[Rule] = Field(
-        default_factory=list,
+        default=[],
         description="What may come in. Of use for services and hosts: nothing ever opens a flow to "
         "a function.",
     )
@@ -159,9 +176,9 @@ class SecurityGroup(Section):
 
 class _Server(Section):
     name: LinkName = Field(description="Name of the service, unique in its VPC.")
-    kind: Literal["http", "udp-echo"] = Field(
+    kind: Literal["http", "udp-echo", "mailbox"] = Field(
         description="`http` serves a file of known content over TCP, `udp-echo` sends every "
-        "datagram back."
+        "datagram back, `mailbox` takes what is PUT for a program of the host."
     )
     port: Port = Field(description="Port it listens on.")
     size_bytes: int = Field(
@@ -174,7 +191,7 @@ class _Server(Section):
     @property
     def transport(self) -> str:
         """The protocol under it: "tcp" or "udp"."""
-        return "tcp" if self.kind == "http" else "udp"
+        return "udp" if self.kind == "udp-echo" else "tcp"
 
 
 class Service(_Server):
@@ -188,7 +205,7 @@ class Service(_Server):
         default=None, description="Host of the VPC that it runs on, whose address it then has."
     )
     security_groups: list[GroupName] = Field(
-        default_factory=list,
+        default=[],
         description="Security groups of the VPC that it carries: a flow of a function to it must "
         "be allowed by the ingress rules of one of them. Without any, everything is let in. One on "
         "a host has none of its own: those of the host count.",
@@ -233,7 +250,7 @@ class Host(Section):
         default=None, description="Its address in the subnet; a free one if it is left out."
     )
     security_groups: list[GroupName] = Field(
-        default_factory=list,
+        default=[],
         description="Security groups of the VPC that it carries. Without any, everything may go in "
         "and out.",
     )
@@ -253,6 +270,11 @@ class InternetHost(_Server):
     address: Address = Field(
         description="Its address, in 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737): no host of the "
         "real internet has one of these."
+    )
+    aws_service: Literal["s3", "dynamodb"] | None = Field(
+        default=None,
+        description="Which of AWS's services it stands for. The addresses of those that stand for "
+        "one are its prefix list, to which gateway endpoints lead.",
     )
 
     @property
@@ -283,22 +305,23 @@ class Vpc(Section):
         description="Whether its addresses have AWS's private names as well, "
         "`ip-10-0-1-80.ec2.internal` (AWS: false).",
     )
-    subnet: list[Subnet] = Field(default_factory=list)
-    security_group: list[SecurityGroup] = Field(default_factory=list)
-    host: list[Host] = Field(default_factory=list)
-    service: list[Service] = Field(default_factory=list)
+    subnet: list[Subnet] = Field(default=[])
+    security_group: list[SecurityGroup] = Field(default=[])
+    host: list[Host] = Field(default=[])
+    service: list[Service] = Field(default=[])
     internet_gateway: bool = Field(
         default=False,
         description="Whether it has an internet gateway, to which routes can lead and by which its "
         "public addresses are reached.",
     )
-    nat_gateway: list[NatGateway] = Field(default_factory=list)
-    target_group: list[TargetGroup] = Field(default_factory=list)
-    load_balancer: list[LoadBalancer] = Field(default_factory=list)
-    endpoint_service: list[EndpointService] = Field(default_factory=list)
-    endpoint: list[Endpoint] = Field(default_factory=list)
-    route_table: list[RouteTable] = Field(default_factory=list)
-    network_acl: list[NetworkAcl] = Field(default_factory=list)
+    nat_gateway: list[NatGateway] = Field(default=[])
+    target_group: list[TargetGroup] = Field(default=[])
+    load_balancer: list[LoadBalancer] = Field(default=[])
+    endpoint_service: list[EndpointService] = Field(default=[])
+    endpoint: list[Endpoint] = Field(default=[])
+    gateway_endpoint: list[GatewayEndpoint] = Field(default=[])
+    route_table: list[RouteTable] = Field(default=[])
+    network_acl: list[NetworkAcl] = Field(default=[])
 
     @property
     def network(self) -> IPv4Network:

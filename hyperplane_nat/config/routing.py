@@ -70,9 +70,9 @@ class RouteTable(Section):
         description="Whether it is the one of the subnets that no table names; one of a VPC is.",
     )
     subnets: list[LinkName] = Field(
-        default_factory=list, description="Subnets of the VPC that have it; a subnet has one table."
+        default=[], description="Subnets of the VPC that have it; a subnet has one table."
     )
-    routes: list[Route] = Field(default_factory=list, description="Its routes.")
+    routes: list[Route] = Field(default=[], description="Its routes.")
 
 
 class NatGateway(Section):
@@ -99,7 +99,7 @@ class NatGateway(Section):
         "`lifecycle.nat_gateway_elastic_addresses`).",
     )
     elastic_addresses: list[Address] = Field(
-        default_factory=list,
+        default=[],
         max_length=8,
         description="Its public addresses, in place of `addresses` free ones: of 198.51.100.0/24 "
         "or 203.0.113.0/24 (RFC 5737).",

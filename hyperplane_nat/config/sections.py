@@ -29,7 +29,7 @@ from hyperplane_nat.config.values import (
     Section,
 )
 from hyperplane_nat.errors import ConfigError as ConfigError
-from netns.privileges import UID
+from netns.users import UID
 
 SLOTS_MAX = 16384
 INTERFACES_MAX = 256
@@ -149,7 +149,7 @@ class NetworkInterface(Section):
         "smaller (AWS: 8500).",
     )
     secondary_addresses: list[Address] = Field(
-        default_factory=list,
+        default=[],
         max_length=7,
         description="Further addresses in the same subnet, each with source ports of its own (AWS: "
         "at most 8 in all, 55,000 ports each towards a destination).",
@@ -283,7 +283,7 @@ class Metrics(Section):
         "next free one is. `hyperplane-nat status` tells which.",
     )
     hosts: list[HostName] = Field(
-        default_factory=list,
+        default=[],
         description="Names by which scrapers ask for it, besides `localhost` and its address. A "
         "request for any other host is refused: a web page could send it.",
     )

@@ -9,7 +9,7 @@ import grp
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +58,12 @@ class Section(BaseModel):
     """One table of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+    @classmethod
+    def left_out(cls) -> Self:
+        """The section of which nothing is said."""
+        # Defaults are not checked, so that pydantic need not build a schema for this model alone.
+        return super().model_construct()
 
     def problems(self) -> Iterator[FieldError]:
         """What does not fit among its own fields; locations are those within it."""

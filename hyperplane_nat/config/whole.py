@@ -41,25 +41,25 @@ from hyperplane_nat.errors import ConfigError as ConfigError
 
 
 def _default_accounts() -> list[Account]:
-    return [Account(name="default", id="111122223333")]
+    return [Account.model_construct(name="default", id="111122223333")]
 
 
 def _default_vpcs() -> list[Vpc]:
     return [
-        Vpc(
+        Vpc.model_construct(
             name="customer",
             cidr="10.0.0.0/16",
-            subnet=[Subnet(name="private-a", cidr="10.0.1.0/24")],
+            subnet=[Subnet.model_construct(name="private-a", cidr="10.0.1.0/24")],
             service=[
-                Service(name="web", kind="http", address="10.0.1.80", port=80),
-                Service(name="echo", kind="udp-echo", address="10.0.1.81", port=7),
+                Service.model_construct(name="web", kind="http", address="10.0.1.80", port=80),
+                Service.model_construct(name="echo", kind="udp-echo", address="10.0.1.81", port=7),
             ],
         )
     ]
 
 
 def _default_interfaces() -> list[NetworkInterface]:
-    return [NetworkInterface(name="eni-a", subnet="private-a", address="10.0.1.10")]
+    return [NetworkInterface.model_construct(name="eni-a", subnet="private-a", address="10.0.1.10")]
 
 
 def _without_subnets(vpcs: object) -> bool:
@@ -77,27 +77,27 @@ def _with_hosts(vpcs: object) -> bool:
 class Whole(Section):
     """All sections; what only several of them show together is not checked here."""
 
-    lab: Lab = Field(default_factory=Lab)
-    environment: Environment = Field(default_factory=Environment)
+    lab: Lab = Field(default_factory=Lab.left_out)
+    environment: Environment = Field(default_factory=Environment.left_out)
     account: list[Account] = Field(default_factory=_default_accounts, min_length=1)
     vpc: list[Vpc] = Field(default_factory=_default_vpcs)
-    internet: list[InternetHost] = Field(default_factory=list)
+    internet: list[InternetHost] = Field(default=[])
     network_interface: list[NetworkInterface] = Field(
         default_factory=_default_interfaces, max_length=INTERFACES_MAX
     )
-    function: list[Function] = Field(default_factory=list)
-    pool: Pool = Field(default_factory=Pool)
-    lifecycle: Lifecycle = Field(default_factory=Lifecycle)
-    nat: Nat = Field(default_factory=Nat)
-    flows: Flows = Field(default_factory=Flows)
-    timeouts: Timeouts = Field(default_factory=Timeouts)
-    ports: Ports = Field(default_factory=Ports)
-    neighbours: Neighbours = Field(default_factory=Neighbours)
-    forwarder: Forwarder = Field(default_factory=Forwarder)
-    dns: Dns = Field(default_factory=Dns)
-    flow_logs: FlowLogs = Field(default_factory=FlowLogs)
-    metrics: Metrics = Field(default_factory=Metrics)
-    aws: Aws = Field(default_factory=Aws)
+    function: list[Function] = Field(default=[])
+    pool: Pool = Field(default_factory=Pool.left_out)
+    lifecycle: Lifecycle = Field(default_factory=Lifecycle.left_out)
+    nat: Nat = Field(default_factory=Nat.left_out)
+    flows: Flows = Field(default_factory=Flows.left_out)
+    timeouts: Timeouts = Field(default_factory=Timeouts.left_out)
+    ports: Ports = Field(default_factory=Ports.left_out)
+    neighbours: Neighbours = Field(default_factory=Neighbours.left_out)
+    forwarder: Forwarder = Field(default_factory=Forwarder.left_out)
+    dns: Dns = Field(default_factory=Dns.left_out)
+    flow_logs: FlowLogs = Field(default_factory=FlowLogs.left_out)
+    metrics: Metrics = Field(default_factory=Metrics.left_out)
+    aws: Aws = Field(default_factory=Aws.left_out)
 
     @property
     def runtime_directory(self) -> Path:

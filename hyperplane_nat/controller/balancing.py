@@ -14,6 +14,7 @@ from hyperplane_nat.model.balancer_resources import (
     ListenerResource,
     LoadBalancerResource,
     NodeResource,
+    Scheme,
     TargetGroupResource,
     TargetResource,
     TargetType,
@@ -65,8 +66,7 @@ def health_check_of(check: HealthCheck) -> resources.HealthCheck:
 
 def target_of(target: Target) -> TargetResource:
     """A target."""
-    address = None if target.address is None else IPv4Address(target.address)
-    return TargetResource(target.host, address, target.port)
+    return TargetResource(target.host, _address(target.address), target.port)
 
 
 def load_balancer_of(balancer: LoadBalancer) -> LoadBalancerResource:
@@ -74,7 +74,7 @@ def load_balancer_of(balancer: LoadBalancer) -> LoadBalancerResource:
     return LoadBalancerResource(
         name=balancer.name,
         nodes=tuple(
-            NodeResource(each.subnet, None if each.address is None else IPv4Address(each.address))
+            NodeResource(each.subnet, _address(each.address), _address(each.elastic_address))
             for each in balancer.node
         ),
         security_groups=tuple(balancer.security_groups),
@@ -89,4 +89,9 @@ def load_balancer_of(balancer: LoadBalancer) -> LoadBalancerResource:
             )
             for each in balancer.listener
         ),
+        scheme=Scheme(balancer.scheme),
     )
+
+
+def _address(text: str | None) -> IPv4Address | None:
+    return None if text is None else IPv4Address(text)

@@ -16,11 +16,11 @@ from pathlib import Path
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.paths import NOTES, STACKS, LabLock, LabPaths
+from hyperplane_nat.controller.paths import JOURNAL, NOTES, STACKS, LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process, terminate
 from hyperplane_nat.controller.standing import standing
 from hyperplane_nat.engine.readers.migration import new_path
-from hyperplane_nat.runtime.uploads import uploads_path
+from hyperplane_nat.runtime.places import uploads_path
 from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import topology
 from netns.cgroups import Family, Mounts
@@ -110,7 +110,7 @@ def sweep(paths: LabPaths, namespaces: Namespaces) -> list[str]:
     removed += remove_namespaces(paths.lab, namespaces)
     for path in [*_state_files(paths), *_files(paths)]:
         # The region and what is kept of it are another matter: `remove_region`.
-        kept = (paths.log.name, paths.region_file.name, NOTES, STACKS)
+        kept = (paths.log.name, paths.region_file.name, NOTES, STACKS, JOURNAL)
         if path == paths.pid_file or path.name.startswith(kept):
             continue
         with contextlib.suppress(FileNotFoundError):
@@ -191,6 +191,8 @@ def remove_region(paths: LabPaths) -> list[str]:
         path.unlink()
     for name in (NOTES, STACKS):
         (paths.directory / name).unlink(missing_ok=True)
+    for path in paths.directory.glob(f"{JOURNAL}*"):
+        path.unlink()
     return removed
 
 
@@ -215,6 +217,7 @@ def _files(paths: LabPaths) -> list[Path]:
         STACKS,
         "aws.new",
         "aws.stacks.new",
+        f"{JOURNAL}*",
         "control.sock",
         "control.sock.new",
         "controller.*",
@@ -227,6 +230,7 @@ def _files(paths: LabPaths) -> list[Path]:
         "service-*.new",
         "service-*.log",
         "service-*.log.*",
+        "service-*.sock",
         "lab.json",
         "lab.new",
         "lambda.*",

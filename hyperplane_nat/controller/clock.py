@@ -18,12 +18,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hyperplane_nat.client import ADVANCE_SECONDS
 from hyperplane_nat.controller.errors import ForwarderError
 from hyperplane_nat.model.clock import AHEAD_SECONDS_MAX, LabClock
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.store import Store
+from hyperplane_nat.unix_socket import ADVANCE_SECONDS
 
 _STEP_MS = 1_000
 """What is due within this of the region's time is done together."""

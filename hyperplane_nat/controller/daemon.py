@@ -41,7 +41,7 @@ from hyperplane_nat.controller.api import listeners
 from hyperplane_nat.controller.claim import Claim
 from hyperplane_nat.controller.errors import ControllerError, first_failure
 from hyperplane_nat.controller.forwarder.equipment import make_map, refuse_disk
-from hyperplane_nat.controller.logs import LogKeeper
+from hyperplane_nat.controller.log_keeper import LogKeeper
 from hyperplane_nat.controller.notify import ReadyPipe, keep_alive, sd_notify
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import end
@@ -54,6 +54,7 @@ from hyperplane_nat.engine import StateMapError
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.open_files import raise_file_limit
 from hyperplane_nat.private_files import NotPrivateError
+from netns import lazy_modules
 from netns.errors import NetnsError
 from netns.topology import Survey
 
@@ -402,11 +403,12 @@ class Daemon:
 
     async def _serve(self) -> None:
         """Answer what has come to the sockets meanwhile, and whatever comes."""
-        # What it takes to speak HTTP is loaded when the lab goes on: a quarter of a start.
+        # What it takes to answer is loaded when the lab goes on: a third of a start.
         gc.disable()
         from hyperplane_nat.controller.api import connections, endpoint
         from hyperplane_nat.controller.api import service as api
 
+        lazy_modules.load()
         gc.freeze()
         gc.enable()
         control, self._control_listener = self._control_listener, None

@@ -39,6 +39,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from dataclasses import asdict
 from typing import Any
 
+import netns
+from hyperplane_nat import model, runtime
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.errors import ForwarderError
@@ -50,7 +52,6 @@ from hyperplane_nat.controller.provisioning import Provisioning
 from hyperplane_nat.controller.published import PublishedCode
 from hyperplane_nat.controller.resources import resources_of
 from hyperplane_nat.controller.stillness import Stillness
-from hyperplane_nat.model.description import describe
 from hyperplane_nat.model.entities import LATEST, Resource
 from hyperplane_nat.model.errors import ConcurrencyError, ModelError, StateError
 from hyperplane_nat.model.invocation import code_of, not_ready
@@ -59,9 +60,7 @@ from hyperplane_nat.model.region import Commands, Placement, Plan, Region
 from hyperplane_nat.model.resources import MEMORY_MB
 from hyperplane_nat.model.states import EnvironmentState, FunctionState
 from hyperplane_nat.model.store import Store, from_text, to_text, token_mismatch
-from hyperplane_nat.runtime import variables
-from hyperplane_nat.runtime.variables import Identity
-from netns import execution, topology
+from netns import topology
 from netns.errors import NetnsError
 from netns.topology import Survey
 
@@ -117,7 +116,7 @@ class Functions:
             (pool.missing, self.fill),
             (self.provisioning.missing, self.provisioning.start),
         )
-        self._poked = asyncio.Event()
+        self._poked = network.poked
         self._settling = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._running: dict[str, tuple[object, asyncio.Future[Mapping[str, Any]]]] = {}
@@ -317,7 +316,7 @@ class Functions:
 
         def commit() -> None:
             if about is not None:
-                result.update(describe(self.region, about))
+                result.update(model.description.describe(self.region, about))
             self._store.save(self.region, token=token, request=request, answer=result)
 
         with self.region.commands(commit) as commands:
@@ -342,7 +341,7 @@ class Functions:
         timeout_seconds: float | None,
         stdin: bytes | None,
         token: str | None = None,
-        output: execution.Output | None = None,
+        output: netns.execution.Output | None = None,
     ) -> Mapping[str, Any]:
         """Run a program in an environment of the function. ModelError, ProgramError.
 
@@ -389,7 +388,7 @@ class Functions:
         command: Sequence[str],
         timeout_seconds: float | None,
         stdin: bytes | None,
-        output: execution.Output | None = None,
+        output: netns.execution.Output | None = None,
     ) -> Mapping[str, Any]:
         begin = time.perf_counter()
         placement, ready_seconds = await self._environment(name)
@@ -398,7 +397,7 @@ class Functions:
             # Whose network came with the same message has it before a program is started.
             await asyncio.sleep(0)
             await self.stillness.hold(number)
-            outcome = await execution.run(
+            outcome = await netns.execution.run(
                 topology.environment_namespace(self._config.lab.name, number),
                 command,
                 env=self._variables(name, number),
@@ -439,8 +438,9 @@ class Functions:
         own = {} if function is None else dict(function.environment)
         version = LATEST if function is None else function.qualifier
         own_name = name.partition(":")[0]
-        identity = Identity(own_name, memory_mb, self._config.aws_lambda.region, version)
-        return variables.of_program(identity, own)
+        region = self._config.aws_lambda.region
+        identity = runtime.variables.Identity(own_name, memory_mb, region, version)
+        return runtime.variables.of_program(identity, own)
 
     # --- handlers: `handlers.Placing` ---
 

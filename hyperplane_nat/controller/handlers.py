@@ -39,7 +39,7 @@ PROGRAM = module_command("hyperplane_nat.runtime")
 GROUP = "Lambda"
 """What it is grouped under, as servers are under their VPC; no VPC has a name like this."""
 
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 15.0
 _PAUSE_SECONDS = 0.05
 _LONG_PAUSE_SECONDS = 1.0
 """Between two attempts to connect where no function has a handler."""

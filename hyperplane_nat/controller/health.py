@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from hyperplane_nat.controller.network.health_checks import Place, Verdicts
 from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.region import Region
 
@@ -28,6 +29,10 @@ class HealthWatch:
         self._region = region
         self._note = note
         self._revision = -1
+        self._nodes: dict[int, WantedNode] = {}
+        """Those that were looked at last, by number."""
+        self._open: set[str] = set()
+        """Target groups of which the region does not know yet what was found."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -45,15 +50,22 @@ class HealthWatch:
         """Have the region know what is new."""
         tables = self._region.tables
         vpcs = [tables.vpcs[each].name for each in tables.health_checkers]
-        # A target that was registered again has the verdict that there is.
-        changed = self._verdicts.changed(vpcs) or self._revision != self._region.network_revision
-        if not vpcs or not changed:
+        self._open |= self._verdicts.changed(vpcs)
+        if not vpcs or not (self._open or self._revision != self._region.network_revision):
             return
-        revision = self._region.network_revision
-        found = self._verdicts.agreed(self._region.wanted())
-        await self._note(found)
-        if self._region.network_revision == revision:
-            self._revision = revision
+        revision, wanted = self._region.network_revision, self._region.wanted()
+        # A target that was registered again has the verdict that there is.
+        self._open |= {
+            check.group_id
+            for node in wanted.load_balancer_nodes
+            if self._nodes.get(node.number) is not node
+            for check in node.checks
+        }
+        self._nodes = {node.number: node for node in wanted.load_balancer_nodes}
+        if found := self._verdicts.agreed(wanted, self._open):
+            await self._note(found)
+        self._open.clear()
+        self._revision = revision
 
     async def _keep(self) -> None:
         while True:
@@ -61,5 +73,4 @@ class HealthWatch:
                 await self.look()
             except (ModelError, StateError) as error:
                 log.warning("health is not noted yet: %s", error)
-                self._revision = -1
             await asyncio.sleep(LOOK_SECONDS)

@@ -8,7 +8,7 @@ outlive their controller: a file that was renamed would be written on, and a pip
 would break with it. So the controller copies a log that is full to a numbered one and empties it
 (`bound`); everybody appends (O_APPEND), and goes on at the beginning. A line that comes between
 copy and emptying is lost. Nobody but the lab's controller does this; it looks now and then
-(`LogKeeper`), and before it starts a process, but not while it waits for what the process says
+(`log_keeper`), and before it starts a process, but not while it waits for what the process says
 there.
 
 Lines of one kind, which is one place in the program, have a burst and then a rate (`RateLimit`);
@@ -18,7 +18,6 @@ with its priority (sd-daemon(3)) and has no time of its own.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -28,19 +27,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from hyperplane_nat.controller.paths import LabPaths
-from hyperplane_nat.controller.threads import in_thread
-
 BYTES_MAX = 4 << 20
 """Size at which a log is emptied; it is in memory, where the runtime directory is a tmpfs."""
 
 KEPT = 2
 """Numbered logs beside each, of `BYTES_MAX` at most; 1 is the newest."""
-
-LOOK_SECONDS = 1.0
-
-SETTLED_SECONDS = 30.0
-"""No word of a process that was started is waited for any longer."""
 
 BURST = 100
 """Lines of one kind that pass at once."""
@@ -186,44 +177,3 @@ def _copy_end(source: Path, target: Path, start: int) -> None:
             old.readline(_PIECE_BYTES)
         while piece := old.read(_PIECE_BYTES):
             new.write(piece)
-
-
-def _young(pid_file: Path) -> bool:
-    try:
-        return time.time() - pid_file.stat().st_mtime < SETTLED_SECONDS
-    except FileNotFoundError:
-        return False
-
-
-class LogKeeper:
-    """Keeps the logs of a lab from growing."""
-
-    def __init__(self, paths: LabPaths) -> None:
-        self._paths = paths
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._keep(), name="logs")
-
-    async def stop(self) -> None:
-        """End looking."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-
-    def look(self) -> None:
-        """Empty what is full."""
-        for path, pid_file in self._paths.logs().items():
-            if pid_file is not None and _young(pid_file):
-                continue
-            try:
-                bound(path)
-            except OSError as error:
-                log.warning("%s: its end is lost: %s", path, error.strerror)
-
-    async def _keep(self) -> None:
-        while True:
-            await in_thread(self.look)
-            await asyncio.sleep(LOOK_SECONDS)

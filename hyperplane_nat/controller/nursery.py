@@ -24,7 +24,8 @@ MODULES = ("netns.services", "hyperplane_nat.resolver")
 """Whose processes it forks."""
 
 _COMMAND = (sys.executable, "-P", "-m")
-_ANSWER_SECONDS = 15.0
+_ANSWER_SECONDS = 60.0
+"""The first answer comes when everything is loaded, which a loaded machine does slowly."""
 
 _log = logging.getLogger(__name__)
 

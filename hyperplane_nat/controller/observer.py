@@ -168,6 +168,8 @@ class Observer:
 
     def _look_at_targets(self) -> None:
         targets = self._targets()
+        if targets is self._target_states:
+            return
         for (group, remote), state in targets.items():
             if self._target_states.get((group, remote)) != state:
                 self._report_target(group, remote, f"is {state}")

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,13 @@ NOTES = "aws.json"
 STACKS = "aws.stacks.json"
 """Its stacks, beside that."""
 
+JOURNAL = "aws.journal"
+"""The requests to it that moved nothing; files whose names begin so have what belongs to them."""
+
 _LOCKS = Path("/proc/locks")
+
+FORKING_SECONDS, FORKING_PAUSE = 5.0, 0.01
+"""How long, and how often, the lock of a controller that has been killed is tried for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +185,7 @@ class LabLock:
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _open_and_lock(self) -> int:
-        paths = self._paths
+        paths, deadline = self._paths, time.monotonic() + FORKING_SECONDS
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
@@ -201,6 +208,10 @@ class LabLock:
             except BlockingIOError:
                 pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
                 os.close(descriptor)
+                # A child that a killed controller was just forking has the lock until it is run.
+                if _is_dead(pid) and time.monotonic() < deadline:
+                    time.sleep(FORKING_PAUSE)
+                    continue
                 raise ControllerError(
                     f"lab {paths.lab!r} is already running (pid {pid or 'not written yet'}): "
                     "hyperplane-nat down first"
@@ -214,6 +225,19 @@ class LabLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _is_dead(pid: str) -> bool:
+    """Whether a lock's file names a process that there is no more."""
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def lock_holder(paths: LabPaths) -> int | None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from hyperplane_nat.config.private_link import Endpoint, EndpointService
+from hyperplane_nat.config.private_link import Endpoint, EndpointService, GatewayEndpoint
 from hyperplane_nat.model.balancer_resources import NodeResource
-from hyperplane_nat.model.private_link_resources import EndpointResource, EndpointServiceResource
+from hyperplane_nat.model.private_link_resources import (
+    EndpointResource,
+    EndpointServiceResource,
+    GatewayEndpointResource,
+)
 
 
 def endpoint_service_of(service: EndpointService) -> EndpointServiceResource:
@@ -32,4 +36,14 @@ def endpoint_of(endpoint: Endpoint) -> EndpointResource:
         ),
         security_groups=tuple(endpoint.security_groups),
         private_dns=endpoint.private_dns,
+    )
+
+
+def gateway_endpoint_of(endpoint: GatewayEndpoint) -> GatewayEndpointResource:
+    """A gateway endpoint."""
+    return GatewayEndpointResource(
+        name=endpoint.name,
+        service=endpoint.service,
+        route_tables=tuple(endpoint.route_tables),
+        policy=endpoint.policy,
     )

@@ -11,7 +11,6 @@ there a process waits for its controller's word, and ends when its controller ha
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
@@ -21,11 +20,14 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperplane_nat.controller import logs
 from hyperplane_nat.controller.errors import ControllerError
-from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.io.handover import Handover
+
+if TYPE_CHECKING:
+    import asyncio
 
 MARK = "HYPERPLANE_NAT_LAB_DIRECTORY"
 """Environment variable of a controller and of everything that it starts."""
@@ -37,6 +39,10 @@ WITHOUT_CERTIFICATES = {"SSL_CERT_FILE": os.devnull}
 """Environment of processes that import aiohttp and ask nobody by TLS: aiohttp reads the host's
 certificates when it is imported, which takes a third of the start of a server."""
 
+_WITHOUT_PLUGINS = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Pydantic looks for its plugins among all that is installed, which takes as long as a fifth of the
+configuration's models; those of nobody else are to have a say in a lab."""
+
 _INHERITED = ("PATH", "LANG", "LC_", "TZ", "TMPDIR", "PYTHON", "LD_")
 """How variables begin that say where programs and their libraries are, and how to speak; nothing
 else of whoever calls `up` is the business of a lab's processes."""
@@ -46,7 +52,7 @@ _WAITING = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_KILL_WAIT_SECONDS = 5.0
+_KILL_WAIT_SECONDS = 20.0
 """After SIGKILL; only a process stuck in the kernel takes longer."""
 
 _OUTPUT_BYTES = 1 << 20
@@ -120,7 +126,7 @@ def environment(directory: Path) -> dict[str, str]:
     """
     marks = {MARK: str(directory), "PYTHONUNBUFFERED": "1"}
     kept = {name: value for name, value in os.environ.items() if name.startswith(_INHERITED)}
-    return {**kept, **WITHOUT_CERTIFICATES, **marks}
+    return {**kept, **WITHOUT_CERTIFICATES, **_WITHOUT_PLUGINS, **marks}
 
 
 def living(pid_file: Path, directory: Path) -> int | None:
@@ -365,6 +371,9 @@ class Process:
 
     async def wait(self) -> None:
         """Return when it has exited; any number of tasks may wait."""
+        # Imported here: `up` has no loop, and looks for processes.
+        import asyncio
+
         if self._exited is None:
             self._loop = asyncio.get_running_loop()
             self._exited = self._loop.create_future()
@@ -425,6 +434,9 @@ async def end(processes: Iterable[Process]) -> list[Process]:
     processes = list(processes)
     for process in processes:
         process.unwatch()
+    # As in `Process.wait`.
+    from hyperplane_nat.controller.threads import in_thread
+
     return await in_thread(terminate, processes)
 
 

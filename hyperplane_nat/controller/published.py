@@ -11,14 +11,17 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hyperplane_nat import runtime
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.model.entities import ExecutionEnvironment, Function
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.states import EnvironmentState
-from hyperplane_nat.runtime import uploads
-from hyperplane_nat.runtime.code import CodeError
-from hyperplane_nat.runtime.uploads import Archive
+from hyperplane_nat.runtime.places import uploads_path
+
+if TYPE_CHECKING:
+    from hyperplane_nat.runtime.uploads import Archive
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class PublishedCode:
         self._directory = directory
         self._given_up: set[str] = set()
         """Ids of versions whose code cannot be kept."""
-        self._kept = uploads.uploads_path(directory)
+        self._kept = uploads_path(directory)
         # Those of a former controller, too.
         self._had = {str(path) for path in self._kept.glob("*.zip")}
         self._keeping = 0
@@ -68,7 +71,7 @@ class PublishedCode:
         """Drop those archives."""
         # Here, not in a thread: what is kept in one meanwhile may have been there before.
         gone = self.former()
-        uploads.drop(gone)
+        runtime.uploads.drop(gone)
         self._had -= gone
 
     def missing(self) -> list[Function]:
@@ -89,9 +92,9 @@ class PublishedCode:
             with self.keeping() as note:
                 try:
                     archive = await in_thread(
-                        uploads.keep_state, self._directory, Path(version.code.path)
+                        runtime.uploads.keep_state, self._directory, Path(version.code.path)
                     )
-                except (CodeError, OSError) as error:
+                except (runtime.code.CodeError, OSError) as error:
                     self._given_up.add(version.id)
                     log.warning("the code of %s is not kept: %s", version.name, error)
                 else:

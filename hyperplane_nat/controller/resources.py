@@ -10,6 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from hyperplane_nat import runtime
 from hyperplane_nat.config.functions import Function
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.network_acls import AclRule, NetworkAcl
@@ -24,7 +25,11 @@ from hyperplane_nat.config.resources import (
 from hyperplane_nat.config.routing import NatGateway, RouteTable
 from hyperplane_nat.config.sections import NetworkInterface
 from hyperplane_nat.controller.balancing import load_balancer_of, target_group_of
-from hyperplane_nat.controller.private_link import endpoint_of, endpoint_service_of
+from hyperplane_nat.controller.private_link import (
+    endpoint_of,
+    endpoint_service_of,
+    gateway_endpoint_of,
+)
 from hyperplane_nat.model.network_acl_entities import ANY, PROTOCOLS, NetworkAclEntry
 from hyperplane_nat.model.resources import (
     AccountResource,
@@ -48,7 +53,6 @@ from hyperplane_nat.model.resources import (
     VpcResource,
 )
 from hyperplane_nat.model.settings import LifecycleSettings
-from hyperplane_nat.runtime.code import OWN_RUNTIME, code_sha256
 
 
 def resources_of(config: Config) -> Resources:
@@ -70,6 +74,9 @@ def lifecycle_of(config: Config) -> LifecycleSettings:
         blocked_tcp_ports=tuple(config.aws_lambda.blocked_tcp_ports),
         icmp=config.aws_lambda.icmp,
         region=config.aws_lambda.region,
+        flow_log_aggregation_seconds=config.flow_logs.aggregation_seconds
+        if config.flow_logs.enabled
+        else None,
     )
 
 
@@ -91,6 +98,7 @@ def _vpc(config: Config, vpc: Vpc) -> VpcResource:
         load_balancers=tuple(map(load_balancer_of, vpc.load_balancer)),
         endpoint_services=tuple(map(endpoint_service_of, vpc.endpoint_service)),
         endpoints=tuple(map(endpoint_of, vpc.endpoint)),
+        gateway_endpoints=tuple(map(gateway_endpoint_of, vpc.gateway_endpoint)),
         nat_gateways=tuple(_nat_gateway(gateway) for gateway in vpc.nat_gateway),
         route_tables=tuple(_route_table(table) for table in vpc.route_table),
         network_acls=tuple(_network_acl(acl) for acl in vpc.network_acl),
@@ -127,6 +135,7 @@ def rule_of(rule: Rule) -> RuleResource:
         last=last,
         cidr=None if rule.cidr is None else IPv4Network(rule.cidr),
         group=rule.group,
+        prefix_list=rule.prefix_list,
     )
 
 
@@ -205,6 +214,7 @@ def _server(server: Service | InternetHost) -> ServiceResource:
         size_bytes=server.size_bytes,
         security_groups=tuple(server.security_groups) if isinstance(server, Service) else (),
         host=server.host if isinstance(server, Service) else None,
+        aws_service=server.aws_service or "" if isinstance(server, InternetHost) else "",
     )
 
 
@@ -241,11 +251,11 @@ def _code(function: Function) -> Code | None:
         return None
     return Code(
         path=function.code,
-        sha256=code_sha256(Path(function.code)),
+        sha256=runtime.code.code_sha256(Path(function.code)),
         handler=function.handler or "bootstrap",
-        runtime=function.runtime or OWN_RUNTIME,
+        runtime=function.runtime or runtime.code.OWN_RUNTIME,
         timeout_seconds=function.timeout_seconds,
         ephemeral_storage_mb=function.ephemeral_storage_mb,
         freeze=function.freeze,
-        layers=tuple(Layer(path, code_sha256(Path(path))) for path in function.layers),
+        layers=tuple(Layer(path, runtime.code.code_sha256(Path(path))) for path in function.layers),
     )

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hyperplane_nat import metrics
-from hyperplane_nat.client import ADVANCE_SECONDS, VERIFY_SECONDS
+from hyperplane_nat import model, runtime
 from hyperplane_nat.config.lab import Config, validated
 from hyperplane_nat.controller import aws, cleanup, flow_logs, record
+from hyperplane_nat.controller import views as answers
 from hyperplane_nat.controller.clock import ClockAdvance
 from hyperplane_nat.controller.draining import DrainingAddresses
 from hyperplane_nat.controller.errors import ControllerError
@@ -33,45 +34,37 @@ from hyperplane_nat.controller.forwarder.supervisor import STATUS_SECONDS, Forwa
 from hyperplane_nat.controller.functions import Functions
 from hyperplane_nat.controller.handlers import HandlerPlaces
 from hyperplane_nat.controller.health import HealthWatch
-from hyperplane_nat.controller.network import reconcile, resolvers
+from hyperplane_nat.controller.listings import Listings
+from hyperplane_nat.controller.network import punt, reconcile, resolvers
 from hyperplane_nat.controller.network.health_checks import Place
 from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.pool import EnvironmentPool
-from hyperplane_nat.controller.network.punt import Punt
 from hyperplane_nat.controller.network.services import ServiceSupervisor
 from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.threads import in_thread
-from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.views import lab as views
-from hyperplane_nat.controller.views import port_usage, sums
-from hyperplane_nat.controller.views.balancing import TargetStates, load_balancer_states
-from hyperplane_nat.controller.views.interface_metrics import REMOTES, InterfaceMetrics
-from hyperplane_nat.controller.views.port_usage import PortNames, PortQuery
-from hyperplane_nat.controller.views.private_link import endpoint_states
-from hyperplane_nat.controller.views.snapshot import Running, snapshot
-from hyperplane_nat.engine import StateMap, StateMapError
+from hyperplane_nat.engine import RemotePorts, StateMap, StateMapError
 from hyperplane_nat.engine.readers.state_map import INTERFACES_MAX
-from hyperplane_nat.engine.state.settings import RemotePorts
 from hyperplane_nat.errors import ConfigError, Problem
-from hyperplane_nat.flow_cache import probe
 from hyperplane_nat.model.clock import LabClock
-from hyperplane_nat.model.description import describe_hosts, describe_interfaces
 from hyperplane_nat.model.entities import Resource
 from hyperplane_nat.model.errors import ModelError, StateError
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.region import Commands, Region
 from hyperplane_nat.model.store import Store
 from hyperplane_nat.model.validation import INTERNET
-from hyperplane_nat.runtime import uploads
-from hyperplane_nat.runtime.code import CodeError
 from hyperplane_nat.runtime.places import Endpoint
-from hyperplane_nat.runtime.uploads import Archive
+from hyperplane_nat.unix_socket import ADVANCE_SECONDS, VERIFY_SECONDS
 from netns import files, topology
 from netns.errors import from_errno
-from netns.execution import Output
 from netns.topology import LabSpec, Mended, Topology
+
+if TYPE_CHECKING:
+    from hyperplane_nat import metrics
+    from hyperplane_nat.controller.trace.question import Question
+    from netns.execution import Output
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +78,7 @@ class Parts:
     namespaces: cleanup.Namespaces = field(default_factory=cleanup.Namespaces)
     open_map: views.MapOpener = StateMap.open
     open_sockets: equipment.OpenSockets = equipment.packet_sockets
-    lacking: Callable[[], Sequence[object]] = probe.missing
+    lacking: Callable[[], Sequence[object]] = punt.lacking
     """What the kernel lacks for the flow cache."""
     forwarder_program: tuple[str, ...] = reconcile.module_command("hyperplane_nat.forwarder")
     service_program: tuple[str, ...] = reconcile.module_command("netns.services")
@@ -119,26 +112,21 @@ class Service:
         self.events = EventLog()
         self._pool = EnvironmentPool(size=config.pool.size, batch=config.pool.refill_batch)
         store, self._region = self._open_region()
-        self._figures = InterfaceMetrics(
-            state_map=lambda: self._map,
-            interfaces=self._interface_names,
-            attached=self._attached,
-            crowded=self._crowded,
-        )
+        self.listing = Listings(self._region).encoded
         self._observer = Observer(
             self.events,
             interfaces=self._interface_names,
             nat_gateways=lambda: views.nat_gateway_states(self._region),
-            load_balancers=lambda: load_balancer_states(self._region),
-            endpoints=lambda: endpoint_states(self._region),
-            targets=TargetStates(self._region),
+            load_balancers=lambda: answers.balancing.load_balancer_states(self._region),
+            endpoints=lambda: answers.private_link.endpoint_states(self._region),
+            targets=lambda: self._targets(),
             function_of=self._function_of,
             host_of=lambda number: (
                 None if self._map is None else views.host_at(self._region, self._map, number)
             ),
             counters=lambda: flow_logs.counters(self._map, self._paths.records_file),
         )
-        self.punt = Punt(
+        self.punt = punt.Punt(
             paths.lab,
             wanted=config.forwarder.flow_cache,
             flows=config.forwarder.flow_cache_flows,
@@ -298,16 +286,33 @@ class Service:
 
     # --- what the metrics show ---
 
+    @functools.cached_property
+    def _figures(self) -> answers.interface_metrics.InterfaceMetrics:
+        return answers.interface_metrics.InterfaceMetrics(
+            state_map=lambda: self._map,
+            interfaces=self._interface_names,
+            attached=self._attached,
+            crowded=self._crowded,
+        )
+
+    @functools.cached_property
+    def _targets(self) -> answers.balancing.TargetStates:
+        return answers.balancing.TargetStates(self._region)
+
     def snapshot(self) -> metrics.LabSnapshot:
         """What GET /metrics shows."""
-        running = Running(self.forwarder, self.services, self.at_work, self._figures, self.events)
-        return snapshot(self._paths, self._open(), self._port_names(), running)
+        running = answers.snapshot.Running(
+            self.forwarder, self.services, self.at_work, self._figures, self.events
+        )
+        return answers.snapshot.snapshot(self._paths, self._open(), self._port_names(), running)
 
-    def _port_names(self) -> PortNames:
-        return port_usage.port_names(self._config, self._region)
+    def _port_names(self) -> answers.port_usage.PortNames:
+        return answers.port_usage.port_names(self._config, self._region)
 
     def _crowded(self) -> Sequence[RemotePorts]:
-        return port_usage.crowded_in(self._paths.state_file, self._port_names(), REMOTES)
+        return answers.port_usage.crowded_in(
+            self._paths.state_file, self._port_names(), answers.interface_metrics.REMOTES
+        )
 
     def _attached(self) -> dict[int, str]:
         return views.attached_interfaces(self._region)
@@ -376,12 +381,12 @@ class Service:
 
     def environment_sums(self) -> list[dict[str, Any]]:
         """GET /v1/environment-sums."""
-        return sums.environment_sums(self._region, self._pool, self._open())
+        return answers.sums.environment_sums(self._region, self._pool, self._open())
 
     async def interfaces(self) -> bytes:
         """GET /v1/interfaces, encoded."""
         state_map, macs = self._open(), self.network.macs()
-        rows, attached = describe_interfaces(self._region), self._attached()
+        rows, attached = model.description.describe_interfaces(self._region), self._attached()
         limit = self._config.ports.limit_per_interface
         return await in_thread(
             lambda: views.encode_rows(views.interfaces(rows, attached, macs, state_map, limit))
@@ -389,20 +394,16 @@ class Service:
 
     async def hosts(self) -> bytes:
         """GET /v1/hosts, encoded."""
-        rows, state_map = describe_hosts(self._region), self._open()
+        rows, state_map = model.description.describe_hosts(self._region), self._open()
         return await in_thread(lambda: views.encode_rows(views.hosts(rows, state_map)))
 
-    def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """GET of what the region holds."""
-        return describe(self._region)
-
     @contextlib.asynccontextmanager
-    async def keeping(self, content: bytes) -> AsyncIterator[Archive]:
+    async def keeping(self, content: bytes) -> AsyncIterator[runtime.uploads.Archive]:
         """The archive of a request, until a function has it: ModelError."""
         with self.at_work.published.keeping() as note:
             try:
-                archive = await in_thread(uploads.keep, self._paths.directory, content)
-            except CodeError as error:
+                archive = await in_thread(runtime.uploads.keep, self._paths.directory, content)
+            except runtime.code.CodeError as error:
                 raise ModelError(
                     "InvalidParameterValueException", str(error), "send another archive"
                 ) from None
@@ -551,11 +552,11 @@ class Service:
         state_map = self._parts.open_map(self._paths.state_file)
         return views.FlowReader(state_map, wanted, names, hosts=hosts)
 
-    async def ports(self, wanted: PortQuery) -> Mapping[str, Any]:
+    async def ports(self, wanted: answers.port_usage.PortQuery) -> Mapping[str, Any]:
         """GET /v1/ports."""
         self._open()
         names = self._port_names()
-        return await in_thread(port_usage.usage_in, self._paths.state_file, wanted, names)
+        return await in_thread(answers.port_usage.usage_in, self._paths.state_file, wanted, names)
 
     async def trace(self, question: Question) -> Mapping[str, Any]:
         """GET /v1/trace."""

@@ -17,3 +17,14 @@ Nothing decides here what is to be cached: that is the engine's (`engine/flows/c
 `forwarder.flow_cache` a lab has the program on its links (`controller.network.punt`), and its
 forwarder writes the records (`forwarder.cached_keys`).
 """
+
+from typing import TYPE_CHECKING
+
+from netns import lazy_modules
+
+if TYPE_CHECKING:
+    from hyperplane_nat.flow_cache import probe as probe
+    from hyperplane_nat.flow_cache import program as program
+    from hyperplane_nat.flow_cache import shortcuts as shortcuts
+
+__getattr__ = lazy_modules.of(__name__, "probe", "program", "shortcuts")

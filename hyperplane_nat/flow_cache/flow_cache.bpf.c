@@ -14,6 +14,10 @@
  * attachment's number goes with it as a VLAN tag beside the frame, all 16 bits of it; a tag that the
  * sender has put on is then in the frame. Without a punt link it goes on to the next filter.
  *
+ * Most frames of a flow that is not cached are misses without a look at `keys`, whose buckets are
+ * seldom in the processor's cache: `control.cells` says for a digest of a key how many keys have it.
+ * Where a cell is 0 there is no such key. One that is full stays so.
+ *
  * An attachment's number is the class id of the filter: one program serves all links, and none
  * looks at an interface index. `links` has what all flows through an attachment share. A record
  * has the generations of the attachment that its frames come from and of the one they go to, so
@@ -60,6 +64,10 @@
 #define DONT_FRAGMENT 0x4000
 #define LINK_HAS_PEER 1u
 #define LIMITS 6
+#define CELLS 65536
+/* Odd numbers without a pattern: the upper bits of the sum of products depend on all of a key. */
+#define FIRST_FACTOR 0x9e3779b97f4a7c15ull
+#define SECOND_FACTOR 0xc2b2ae3d27d4eb4full
 /* Any number that is not 0 in one's complement. */
 #define PROBE 1u
 
@@ -117,6 +125,7 @@ struct control {
 	__u64 limits[LIMITS];		/* ns idle */
 	__u32 punt;			/* index of the punt link's near end; 0: there is none */
 	__u32 grace;			/* odd: somebody waits until no program is at work; not ours */
+	__u8 cells[CELLS];		/* how many keys have this digest */
 };
 
 /* How the loader is to make a map; how many entries it has is not known here. */
@@ -135,7 +144,7 @@ struct map control SECTION("maps") = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(
 _Static_assert(sizeof(struct key) == 16, "key");
 _Static_assert(sizeof(struct record) == 64, "one cache line");
 _Static_assert(sizeof(struct link) == 16, "link");
-_Static_assert(sizeof(struct control) == 64, "one cache line");
+_Static_assert(__builtin_offsetof(struct control, cells) == 64, "one cache line before the cells");
 
 /* What a frame says that the rest needs to know. */
 struct packet {
@@ -225,6 +234,16 @@ INLINE int read(struct __sk_buff *frame, struct key *key, struct packet *packet)
 INLINE int is_tcp(const struct key *key)
 {
 	return key->protocol == IPPROTO_TCP;
+}
+
+/* Whether there may be such a key. */
+INLINE int may_be_cached(const struct control *settings, const struct key *key)
+{
+	__u64 first = (__u64)key->destination << 32 | key->source;
+	__u64 second = (__u64)((__u32)key->protocol << 16 | key->attachment) << 32 |
+		       ((__u32)key->destination_port << 16 | key->source_port);
+
+	return settings->cells[(first * FIRST_FACTOR + second * SECOND_FACTOR) >> 48] != 0;
 }
 
 INLINE int check_now(struct __sk_buff *frame, __u32 offset, __u16 *check)
@@ -324,6 +343,8 @@ INLINE int forward(struct __sk_buff *frame, __u32 number, const struct control *
 	if (!in || !in->generation || !read(frame, &key, &packet))
 		return MISS;
 	key.attachment = number;
+	if (!may_be_cached(settings, &key))
+		return MISS;
 	found = bpf_map_lookup_elem(&keys, &key);
 	if (!found)
 		return MISS;

@@ -8,7 +8,6 @@ record does so before its key; the key leads to it from then on.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import ipaddress
 import mmap
@@ -29,19 +28,27 @@ FLOW_RECORDS: Final = 2
 BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY = 1, 2
 _BPF_MAP_CREATE, _BPF_MAP_LOOKUP_ELEM, _BPF_MAP_UPDATE_ELEM, _BPF_MAP_DELETE_ELEM = 0, 1, 2, 3
 _BPF_MAP_GET_NEXT_KEY = 4
+_BPF_NOEXIST = 1
 _KEY = struct.Struct("=4s4s2s2sHBx")
 _RECORD = struct.Struct("=QQQII4s4s2s2sHH6sHHHHBx")
 _LINK = struct.Struct("=IHH6sH")
+_FLAGS = struct.Struct("=H")
+_LINK_FLAGS = _LINK.size - _FLAGS.size
 _CONTROL = struct.Struct(f"=q{LIMITS}QII")
 _PUNT, _GRACE = _CONTROL.size - 8, _CONTROL.size - 4
 """Where in it the index of the punt link is, and the request for a grace period."""
+_CELLS: Final = 65536
+_CELL_FULL: Final = 255
+_DIGESTED = struct.Struct("=QQ")
+_FIRST_FACTOR: Final = 0x9E3779B97F4A7C15
+_SECOND_FACTOR: Final = 0xC2B2AE3D27D4EB4F
 _LINE = struct.Struct("=I")
 _LINK_HAS_PEER = 1
 VALUES: Mapping[str, int] = {
     KEYS: _LINE.size,
     RECORDS: _RECORD.size,
     LINKS: _LINK.size,
-    CONTROL: _CONTROL.size,
+    CONTROL: _CONTROL.size + _CELLS,
 }
 """Bytes of a value of each map."""
 
@@ -198,6 +205,17 @@ class Maps:
         start = attachment * _stride(LINKS)
         self._mapped[LINKS][start : start + _LINK.size] = link.packed()
 
+    def set_shortcut(self, attachment: int, taken: bool) -> None:
+        """Whether hits that leave by an attachment go right to its link's far end from now on."""
+        start = attachment * _stride(LINKS) + _LINK_FLAGS
+        self._mapped[LINKS][start : start + 2] = _FLAGS.pack(_LINK_HAS_PEER if taken else 0)
+
+    def has_shortcut(self, attachment: int) -> bool:
+        """Whether they do."""
+        start = attachment * _stride(LINKS) + _LINK_FLAGS
+        (flags,) = _FLAGS.unpack(self._mapped[LINKS][start : start + 2])
+        return bool(flags & _LINK_HAS_PEER)
+
     def set_control(
         self, limits: tuple[int, ...] = (), clock_offset: int = 0, *, punt: int = 0
     ) -> None:
@@ -233,12 +251,39 @@ class Maps:
 
     def put_key(self, key: bytes, line: int) -> None:
         """Have a key lead to a record. OSError: E2BIG when the map is full."""
-        update(self.descriptors[KEYS], key, _LINE.pack(line))
+        # A key that the program finds has to be in its cell by then.
+        self._count(key, 1)
+        try:
+            update(self.descriptors[KEYS], key, _LINE.pack(line), _BPF_NOEXIST)
+        except FileExistsError:
+            self._count(key, -1)
+            update(self.descriptors[KEYS], key, _LINE.pack(line))
+        except OSError:
+            self._count(key, -1)
+            raise
 
-    def remove_key(self, key: bytes) -> None:
-        """Have a key lead nowhere; none there is no error."""
-        with contextlib.suppress(FileNotFoundError):
+    def remove_key(self, key: bytes) -> bool:
+        """Have a key lead nowhere; whether it led anywhere."""
+        try:
             delete(self.descriptors[KEYS], key)
+        except FileNotFoundError:
+            return False
+        self._count(key, -1)
+        return True
+
+    def _count(self, key: bytes, change: int) -> None:
+        """Have a key counted where the program looks first, or counted no longer.
+
+        A cell that is full stays so: how many keys it has is not known any more.
+        """
+        cells, cell = self._mapped[CONTROL], _CONTROL.size + _digest(key)
+        count = cells[cell]
+        if count < _CELL_FULL:
+            cells[cell] = max(0, count + change)
+
+    def counted(self, key: bytes) -> int:
+        """How many keys the program takes to be there that have this one's digest; 255 is full."""
+        return self._mapped[CONTROL][_CONTROL.size + _digest(key)]
 
     def line_of(self, key: bytes) -> int | None:
         """The record that a key leads to."""
@@ -276,7 +321,7 @@ class Maps:
             rewrite.limit,
         )
         try:
-            update(self.descriptors[KEYS], key.packed(), _LINE.pack(line))
+            self.put_key(key.packed(), line)
         except OSError as error:
             raise FlowCacheError(f"cannot cache a flow: {error.strerror}") from None
 
@@ -285,11 +330,7 @@ class Maps:
 
         A packet may still be on its way with the record: nobody else may have it for a while.
         """
-        try:
-            delete(self.descriptors[KEYS], key.packed())
-        except FileNotFoundError:
-            return False
-        return True
+        return self.remove_key(key.packed())
 
     def line(self, key: Key) -> int | None:
         """The record that a key leads to."""
@@ -305,6 +346,14 @@ class Maps:
 def _stride(name: str) -> int:
     """Values of an array begin on 8 bytes each."""
     return -(-VALUES[name] // 8) * 8
+
+
+def _digest(key: bytes) -> int:
+    """Which cell is a key's: `may_be_cached` of the program."""
+    first: int
+    second: int
+    first, second = _DIGESTED.unpack(key)
+    return (first * _FIRST_FACTOR + second * _SECOND_FACTOR) >> 48 & 0xFFFF
 
 
 def _address(value: tuple[str, int]) -> bytes:
@@ -336,9 +385,10 @@ def create_map(kind: MapKind, entries: int, name: str) -> int:
     return syscalls.bpf(_BPF_MAP_CREATE, attributes)
 
 
-def update(descriptor: int, key: bytes, value: bytes) -> None:
+def update(descriptor: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """BPF_MAP_UPDATE_ELEM. Raises OSError: E2BIG when the map is full."""
-    _element(_BPF_MAP_UPDATE_ELEM, descriptor, key, ctypes.create_string_buffer(value, len(value)))
+    held = ctypes.create_string_buffer(value, len(value))
+    _element(_BPF_MAP_UPDATE_ELEM, descriptor, key, held, flags)
 
 
 def delete(descriptor: int, key: bytes) -> None:
@@ -370,8 +420,12 @@ def following(descriptor: int, key: bytes | None, size: int) -> bytes | None:
 
 
 def _element(
-    command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None
+    command: int,
+    descriptor: int,
+    key: bytes,
+    value: ctypes.Array[ctypes.c_char] | None,
+    flags: int = 0,
 ) -> None:
     held = ctypes.create_string_buffer(key, len(key))
     at = 0 if value is None else ctypes.addressof(value)
-    syscalls.bpf(command, struct.pack("=IxxxxQQQ", descriptor, ctypes.addressof(held), at, 0))
+    syscalls.bpf(command, struct.pack("=IxxxxQQQ", descriptor, ctypes.addressof(held), at, flags))

@@ -20,6 +20,7 @@ from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.fields import VERSION_2, LineFormat
 from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places
+from hyperplane_nat.flow_logs.requested import Requested
 from hyperplane_nat.flow_logs.writer import FlowLogWriter
 from hyperplane_nat.scheduling import make_room
 from netns import privileges
@@ -78,6 +79,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments.lab, runtime_directory=arguments.runtime_directory, timeout=_API_SECONDS
     )
     form = LineFormat(arguments.fields.split(","))
+
+    def unix_ms() -> int:
+        return time.time_ns() // 1_000_000 + state.clock_offset_ms
+
     print("ready", flush=True)
     opened = _opened(arguments, stop)
     if opened is None:
@@ -96,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
         Places(client.get, time.monotonic, interfaces_max=state.interfaces_max),
         interval_ms=arguments.interval_ms,
         now_ms=state.now_ms,
-        unix_ms=lambda: time.time_ns() // 1_000_000 + state.clock_offset_ms,
+        unix_ms=unix_ms,
+        requested=Requested(arguments.directory, client.get, unix_ms),
     )
     # Somebody may have removed it; behind this only what is in it can be made.
     arguments.directory.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ writes it. `environment` is the one field AWS does not have: who is behind the i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -66,7 +67,10 @@ NOBODY = 65535
 
 class View(IntEnum):
     """One of the four rows that a conversation makes on the interface of a NAT (AWS, "Traffic
-    through a NAT gateway"), or of the two that it makes on a host's.
+    through a NAT gateway"), or of the two that it makes on a host's or an endpoint's.
+
+    Those on the interface of a NAT gateway or of a load balancer's node are of its client and of
+    its far end, which is in the internet or a target.
     """
 
     FROM_ENVIRONMENT = 0
@@ -75,20 +79,39 @@ class View(IntEnum):
     TO_ENVIRONMENT = 3
     FROM_HOST = 4
     TO_HOST = 5
+    FROM_HOST_TO_INTERNET = 6
+    FROM_CLIENT = 7
+    TO_TARGET = 8
+    TO_INTERNET = 9
+    FROM_FAR = 10
+    TO_CLIENT = 11
+    UNSENT = 12
+    """What did not get away from whoever sent it to a function's interface: none of its rows."""
 
 
 # A member costs a look-up each time, and there are millions of rows.
-FROM_ENVIRONMENT, TO_REMOTE, FROM_REMOTE, TO_ENVIRONMENT, FROM_HOST, TO_HOST = (
-    int(view) for view in View
-)
-_EGRESS = (TO_REMOTE, TO_ENVIRONMENT, FROM_HOST)
+FROM_ENVIRONMENT, TO_REMOTE, FROM_REMOTE, TO_ENVIRONMENT = 0, 1, 2, 3
+FROM_HOST, TO_HOST, FROM_HOST_TO_INTERNET = 4, 5, 6
+FROM_CLIENT, TO_TARGET, TO_INTERNET, FROM_FAR, TO_CLIENT, UNSENT = 7, 8, 9, 10, 11, 12
+
+_PATHS = {
+    TO_REMOTE: "1",
+    FROM_HOST: "1",
+    FROM_HOST_TO_INTERNET: "8",
+    TO_TARGET: "1",
+    TO_INTERNET: "2",
+    TO_CLIENT: "1",
+}
+"""Egress by its traffic-path: 1 is through a resource of the same VPC; 8 is through an internet
+gateway, and 2 the same of who is no instance (AWS, "Flow log records")."""
+_EGRESS = {*_PATHS, TO_ENVIRONMENT}
 
 
 class Key(NamedTuple):
     """What tells rows of one interval apart; 0 for what does not matter to the view.
 
     What is inside and remote is source and destination on a host's interface, where nothing is
-    translated.
+    translated; on a gateway's or node's far side the source is what its packets have there.
     """
 
     view: int
@@ -124,12 +147,21 @@ class Place:
     vpc_id: str = UNKNOWN
     subnet_id: str = UNKNOWN
     instance_id: str = UNKNOWN
+    by_endpoint: frozenset[int] = dataclasses.field(default=frozenset(), compare=False)
+    """Addresses, as the engine keeps them, to which gateway endpoints lead from its subnet."""
 
 
 @lru_cache(maxsize=65536)
 def dotted(address: int) -> str:
     """An address as the engine keeps it, in text."""
     return inet_ntoa(address.to_bytes(4, "little"))
+
+
+def _path(view: int, place: Place, remote: int) -> str:
+    """How what leaves gets there ("Flow log records", traffic-path): 7 is a gateway endpoint."""
+    if view in (TO_REMOTE, FROM_HOST) and remote in place.by_endpoint:
+        return "7"
+    return _PATHS.get(view, UNKNOWN)
 
 
 class LineFormat:
@@ -171,8 +203,14 @@ class LineFormat:
             ends = (between, there, nat_port, remote_port, between, there)
         elif view == FROM_REMOTE:
             ends = (there, between, remote_port, nat_port, there, between)
-        elif view in (FROM_HOST, TO_HOST):
+        elif view in (FROM_HOST, TO_HOST, FROM_HOST_TO_INTERNET):
             ends = (here, there, inside_port, remote_port, here, there)
+        elif view == FROM_CLIENT:
+            ends = (here, between, inside_port, remote_port, here, there)
+        elif view in (TO_TARGET, TO_INTERNET):
+            ends = (between, there, inside_port, remote_port, here, there)
+        elif view == FROM_FAR:
+            ends = (there, between, remote_port, inside_port, there, here)
         else:
             ends = (between, here, remote_port, inside_port, there, here)
         return self._join(
@@ -190,8 +228,7 @@ class LineFormat:
             (
                 str(sums.flags),
                 "egress" if view in _EGRESS else "ingress",
-                # 1 is a resource of the same VPC; nothing else can be reached.
-                "1" if view in (TO_REMOTE, FROM_HOST) else UNKNOWN,
+                _path(view, place, remote_number),
                 UNKNOWN if slot in (0, NOBODY) else f"env-{slot}",
                 "IPv4",
             ),

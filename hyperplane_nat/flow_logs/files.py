@@ -129,7 +129,7 @@ class FlowLogFiles:
     def _append(self, current: _Open, data: bytes) -> None:
         if current.path is None:
             current.path = self._next(current)
-        descriptor = _opened(current.path)
+        descriptor = opened(current.path)
         try:
             size = os.fstat(descriptor).st_size
             if size > len(self._header) and size + len(data) > self._max_bytes:
@@ -137,10 +137,10 @@ class FlowLogFiles:
                 descriptor = -1
                 current.part += 1
                 current.path = self._next(current)
-                descriptor = _opened(current.path)
+                descriptor = opened(current.path)
                 size = os.fstat(descriptor).st_size
             try:
-                _append_whole(descriptor, size, data if size else self._header + data)
+                append_whole(descriptor, size, data if size else self._header + data)
             except OSError:
                 if size == 0:
                     current.path.unlink(missing_ok=True)
@@ -170,12 +170,13 @@ class FlowLogFiles:
         return path
 
 
-def _opened(path: Path) -> int:
+def opened(path: Path) -> int:
+    """A descriptor to append to a file, which may be new. OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, 0o640)
 
 
-def _append_whole(descriptor: int, size: int, data: bytes) -> None:
+def append_whole(descriptor: int, size: int, data: bytes) -> None:
     """Append all of it, or leave the file as it was and raise OSError."""
     view = memoryview(data)
     try:

@@ -20,8 +20,11 @@ KNOWN_SECONDS = 5.0
 """What is made and gone again within one interval is known if it was there for that long, and so is
 what a lab has that is taken down, when nobody can be asked."""
 
-WITHOUT_ROWS = frozenset({"router", "internet-gateway", "nat-gateway", "load-balancer"})
+WITHOUT_ROWS = frozenset({"router", "internet-gateway", "gateway-endpoint"})
 """Kinds of network interfaces that no line is of."""
+
+_OF_SERVICES = frozenset({"nat-gateway", "load-balancer", "vpc-endpoint"})
+"""Kinds whose flows are told of whoever is at their ends by themselves."""
 
 _Addresses = dict[str, dict[int, int]]
 
@@ -39,6 +42,7 @@ class Places:
         self._asked = float("-inf")
         self._known: dict[int, Place] = {}
         self._without_rows: set[int] = set()
+        self._of_services: set[int] = set()
         self._hosts: _Addresses = {}
         self._meant: _Addresses = {}
         self.present: dict[int, Place] = {}
@@ -68,7 +72,7 @@ class Places:
         place = self.of(number)
         if place is None:
             return set()
-        if number >= self._interfaces_max:
+        if number >= self._interfaces_max or number in self._of_services:
             return {place}
         return {place} | {self._known[host] for host in self._hosts.get(place.vpc_id, {}).values()}
 
@@ -88,21 +92,32 @@ class Places:
             rows = self._get("/v1/interfaces")
             hosts = self._get("/v1/hosts")
             balancers = self._get("/v1/load-balancers")
+            lists = {each["PrefixListId"]: each for each in self._get("/v1/prefix-lists")}
+            tables = self._get("/v1/route-tables") if lists else []
         except ClientError:
             return
+        self._of_services = set()
         for row in rows:
+            numbers = {row["number"], *row.get("secondary_numbers", ())}
             if row["kind"] in WITHOUT_ROWS:
-                self._without_rows |= {row["number"], *row.get("secondary_numbers", ())}
+                self._without_rows |= numbers
+            elif row["kind"] in _OF_SERVICES:
+                self._of_services |= numbers
         # Whose health checks they are has no interface on AWS either.
         checkers = {self._interfaces_max + row["HealthCheckerNumber"] for row in balancers}
         self._without_rows |= checkers
         rows = [row for row in rows if row["kind"] not in WITHOUT_ROWS]
-        self.present = {row["number"]: _place(row) for row in rows}
+        listed = _by_endpoint(tables, lists)
+        self.present = {
+            row["number"]: _place(row, _of_subnet(listed, row["vpc"], row["subnet"]))
+            for row in rows
+        }
         self._hosts = {}
         for host in hosts:
             number = self._interfaces_max + host["Number"]
-            self.present[number] = _host_place(host)
-            address = int.from_bytes(inet_aton(host["PrivateIpAddress"]), "little")
+            reached = _of_subnet(listed, host["VpcName"], host["SubnetName"])
+            self.present[number] = _host_place(host, reached)
+            address = _number(host["PrivateIpAddress"])
             self._hosts.setdefault(host["VpcName"], {})[address] = number
         self._meant = {
             vpc: self._meant.get(vpc, {}) | self._hosts.get(vpc, {})
@@ -117,15 +132,54 @@ class Places:
             self._known |= dict.fromkeys(row.get("secondary_numbers", ()), place)
 
 
-def _place(row: Mapping[str, Any]) -> Place:
-    return Place(row["id"] or row["name"], row["owner"], row["vpc"], row["subnet"])
+_Listed = dict[tuple[str, str | None], frozenset[int]]
+"""Addresses to which gateway endpoints lead, by VPC and subnet; None are all others."""
 
 
-def _host_place(row: Mapping[str, Any]) -> Place:
+def _by_endpoint(tables: Any, lists: Mapping[str, Mapping[str, Any]]) -> _Listed:
+    found: _Listed = {}
+    for table in tables:
+        own = {each.get("DestinationCidrBlock") for each in table["Routes"]}
+        addresses = frozenset(
+            _number(entry.removesuffix("/32"))
+            for route in table["Routes"]
+            if (listed := route.get("DestinationPrefixListId")) in lists
+            for entry in lists[listed]["Entries"]
+            if entry not in own
+        )
+        for subnet in table["Associations"]:
+            found[table["VpcName"], subnet["SubnetName"]] = addresses
+        if table["Main"]:
+            found[table["VpcName"], None] = addresses
+    return found
+
+
+def _of_subnet(listed: _Listed, vpc: str, subnet: str) -> frozenset[int]:
+    own = listed.get((vpc, subnet))
+    return listed.get((vpc, None), frozenset()) if own is None else own
+
+
+def _number(address: str) -> int:
+    """As the engine keeps it."""
+    return int.from_bytes(inet_aton(address), "little")
+
+
+def _place(row: Mapping[str, Any], by_endpoint: frozenset[int]) -> Place:
+    return Place(
+        row["id"] or row["name"],
+        row["owner"],
+        row["vpc"],
+        row["subnet"],
+        by_endpoint=by_endpoint,
+    )
+
+
+def _host_place(row: Mapping[str, Any], by_endpoint: frozenset[int]) -> Place:
     return Place(
         row["NetworkInterfaceId"],
         row["OwnerId"],
         row["VpcName"],
         row["SubnetName"],
         row["InstanceId"],
+        by_endpoint=by_endpoint,
     )

@@ -23,9 +23,10 @@ from hyperplane_nat.engine import StateMap
 from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas, read_lost
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.aggregation import Gathering, Row, at_host
-from hyperplane_nat.flow_logs.fields import LineFormat, Place
+from hyperplane_nat.flow_logs.fields import UNSENT, LineFormat, Place
 from hyperplane_nat.flow_logs.files import FlowLogFiles
 from hyperplane_nat.flow_logs.places import Places
+from hyperplane_nat.flow_logs.requested import Requested
 
 SLICE_ENTRIES = 4096
 """Entries of the flow table between two looks at the ring: some tens of milliseconds."""
@@ -53,13 +54,17 @@ class FlowLogWriter:
         interval_ms: int,
         now_ms: Callable[[], int],
         unix_ms: Callable[[], int],
+        requested: Requested,
     ) -> None:
-        """`now_ms` is the state map's clock, `unix_ms` the same since the epoch."""
+        """`now_ms` is the state map's clock, `unix_ms` the same since the epoch; `requested` is
+        told every line's row, too.
+        """
         self._state = state
         self._ring = ring
         self._form = form
         self._files = files
         self._places = places
+        self._requested = requested
         self._interval_ms = interval_ms
         self._now_ms = now_ms
         self._unix_ms = unix_ms
@@ -95,6 +100,7 @@ class FlowLogWriter:
         gathered, self._gathering = self._gathering, Gathering()
         if ask:
             self._places.refresh()
+            self._requested.refresh()
         for start in range(0, self._state.entries_watermark, SLICE_ENTRIES):
             now = self._now_ms()
             live = self._deltas.live(self._state.memory, start, SLICE_ENTRIES, now)
@@ -132,11 +138,15 @@ class FlowLogWriter:
             start = max(unix - max(now - sums.first_ms, 0), self._start)
             end = max(min(unix - max(now - sums.last_ms, 0), self._end), start)
             times = (start // 1000, end // 1000)
-            lines[place].append(self._form.line(place, key, sums, *times))
+            if key.view != UNSENT:
+                lines[place].append(self._form.line(place, key, sums, *times))
+                self._requested.tell(place, key, sums, *times)
             number = self._places.host_at(place, key.remote_address)
             row = None if number is None else at_host(key, number)
             if row is not None and (host := self._places.of(row.place)) is not None:
                 lines[host].append(self._form.line(host, row, sums, *times))
+                self._requested.tell(host, row, sums, *times)
+        self._write_requested()
         for place, texts in lines.items():
             self._append(place, texts)
 
@@ -166,9 +176,18 @@ class FlowLogWriter:
         start, end = self._start // 1000, self._end // 1000
         skipped, self._skipped = self._skipped, set()
         for place in skipped:
-            self._append(place, [self._form.without_data(place, start, end, "SKIPDATA")])
+            self._write_status(place, start, end, "SKIPDATA")
         for place in set(self._places.present.values()) - self._told:
-            self._append(place, [self._form.without_data(place, start, end, "NODATA")])
+            self._write_status(place, start, end, "NODATA")
+        self._write_requested()
+
+    def _write_status(self, place: Place, start: int, end: int, status: str) -> None:
+        self._append(place, [self._form.without_data(place, start, end, status)])
+        self._requested.tell_status(place, start, end, status)
+
+    def _write_requested(self) -> None:
+        if lost := self._requested.flush():
+            self._ring.count_lines(0, lost)
 
     def _settle(self, lost: dict[str, int]) -> None:
         """Lines lost by interface id: the next interval tells so."""

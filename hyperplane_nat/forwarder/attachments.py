@@ -50,21 +50,26 @@ Meaning = tuple[Any, ...]
 class SecondaryAddress(NamedTuple):
     """A further address of an interface, which is an interface number of its own.
 
-    One of an internet gateway is public, and stands for a host, or for an address of a NAT gateway,
-    by number; for nobody while that is not there.
+    One of an internet gateway is public, and stands for a host, for an address of a NAT gateway or
+    for a load balancer's node, by number; for nobody while that is not there.
     """
 
     number: int
     address: str
     host: int | None = None
     nat_gateway: int | None = None
+    load_balancer_node: int | None = None
+
+    @property
+    def served(self) -> list[Claim]:
+        """All that is given of whom it stands for: one, if it is right."""
+        named = ("host", "nat_gateway", "load_balancer_node")
+        return [(kind, getattr(self, kind)) for kind in named if getattr(self, kind) is not None]
 
     @property
     def serves(self) -> Claim | None:
         """For whom it stands."""
-        if self.host is not None:
-            return "host", self.host
-        return None if self.nat_gateway is None else ("interface", self.nat_gateway)
+        return next(iter(self.served), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,8 @@ class InterfaceState:
     """Where to goes what its environments send to others than the destinations."""
     gateway_of: int | None = None
     """The VPC whose internet gateway it is: its further addresses come and go."""
+    gateway_endpoint: bool = False
+    """Whether it is that of the VPC's gateway endpoints, though its link leads elsewhere."""
 
     def __str__(self) -> str:
         return f"interface {self.number} is {self.name} with {self.address}"
@@ -102,7 +109,9 @@ class InterfaceState:
     @property
     def role(self) -> Role:
         """What it is besides."""
-        return Role.NONE if self.gateway_of is None else Role.INTERNET_GATEWAY
+        if self.gateway_of is not None:
+            return Role.INTERNET_GATEWAY
+        return Role.GATEWAY_ENDPOINT if self.gateway_endpoint else Role.NONE
 
     @property
     def key(self) -> Claim:
@@ -182,6 +191,8 @@ class LoadBalancerNodeState:
     policy: Policy | None = None
     """Its security groups, both ways; None lets every flow begin."""
     listeners: tuple[Listener, ...] = ()
+    route_table: int | None = None
+    """That of the subnet which it is in, by which clients in the internet are answered."""
 
     def __str__(self) -> str:
         return f"load balancer node {self.number} is {self.name} with {self.address}"

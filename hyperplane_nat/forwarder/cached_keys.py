@@ -56,10 +56,15 @@ class CachedKeys:
             if change.put:
                 self._put(change)
             else:
-                for key in change.keys:
-                    self._maps.remove_key(key)
-                self.flows.removed(change.number)
+                self._remove(change)
         return 0 if self.flows.changing else None
+
+    def _remove(self, change: KeyChange) -> None:
+        for line, key in enumerate(change.keys, change.number * FLOW_RECORDS):
+            # What a predecessor has left at rest may be cached anew, by another number.
+            if self._maps.line_of(key) == line:
+                self._maps.remove_key(key)
+        self.flows.removed(change.number)
 
     def _put(self, change: KeyChange) -> None:
         first = change.number * FLOW_RECORDS
@@ -90,6 +95,8 @@ class CachedKeys:
                 found = self._maps.line_of(key)
                 if found != line:
                     problems.append(f"cached flow {number}: its key leads to line {found}")
+                elif not self._maps.counted(key):
+                    problems.append(f"cached flow {number}: its key is not looked for")
         count = self._maps.count_keys()
         if count != len(kept) * FLOW_RECORDS:
             problems.append(f"{count} keys of {len(kept)} cached flows")

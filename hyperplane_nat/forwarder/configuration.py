@@ -59,7 +59,7 @@ def _served(claim: Claim | None) -> dict[str, int]:
     """For whom an address stands, as the engine is told it."""
     if claim is None:
         return {}
-    return {"host" if claim[0] == "host" else "nat_gateway": claim[1]}
+    return {claim[0].removeprefix("load_balancer_"): claim[1]}
 
 
 class Links(Protocol):
@@ -363,6 +363,7 @@ class Configuration:
                 primary=interface.number,
                 route_table=interface.route_table,
                 internet_gateway=interface.gateway_of is not None,
+                gateway_endpoint=interface.gateway_endpoint,
                 **_served(each.serves),
             )
         self._links.link_interface(interface.number, interface.ifindex)
@@ -400,6 +401,7 @@ class Configuration:
                 policy=node.policy,
                 mtu=node.mtu,
                 listeners=node.listeners if each.number == node.number else (),
+                route_table=node.route_table,
             )
         known = self.nodes.get(node.number)
         if known is not None and (known.interface, known.claims) == (node.interface, node.claims):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as _Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -221,18 +221,25 @@ def _interface(item: _Mapping[str, Any], limit: int) -> InterfaceState:
         _check_number(f"gateway_of of {where}", state.gateway_of, 1 << 32)
         most = _PUBLIC_MAX
     _check_addresses(where, state.addresses, limit, most)
+    if not isinstance(state.gateway_endpoint, bool):
+        raise TypeError(
+            f"gateway_endpoint of {where}: {state.gateway_endpoint!r} is not true or false"
+        )
+    if state.gateway_endpoint and (state.gateway_of is not None or state.secondary):
+        raise ValueError(f"{where} is that of gateway endpoints, and has more than an address")
     served: set[Claim] = set()
     for each in state.secondary:
         if each.serves is None:
             continue
-        if state.gateway_of is None or None not in (each.host, each.nat_gateway):
+        if state.gateway_of is None or len(each.served) > 1:
             raise ValueError(
                 f"interface {each.number} stands for somebody: only an address of an internet "
-                "gateway does, for one host or NAT gateway"
+                "gateway does, for one host, NAT gateway or load balancer node"
             )
         _check_number(f"whom interface {each.number} stands for", each.serves[1], NUMBERS)
         if each.serves in served:
-            raise ValueError(f"{each.serves[0]} {each.serves[1]} has two public addresses")
+            name = each.serves[0].replace("_", " ")
+            raise ValueError(f"{name} {each.serves[1]} has two public addresses")
         served.add(each.serves)
     _check_route_table(where, state.route_table)
     return state
@@ -264,7 +271,12 @@ def _load_balancer_node(item: _Mapping[str, Any], limit: int) -> LoadBalancerNod
     if egress is not None or ingress is not None or guarded:
         fields["policy"] = _policy(item["address"], egress, ingress, guarded)
     where = f"load balancer node {item['number']}"
-    fields["listeners"] = tuple(_listener(where, each) for each in item.get("listeners", ()))
+    groups = [
+        tuple([target(each) for each in targets]) for targets in fields.pop("target_groups", ())
+    ]
+    fields["listeners"] = tuple(
+        _listener(where, each, groups) for each in item.get("listeners", ())
+    )
     state = LoadBalancerNodeState(**fields)
     _check_number(where, state.number, limit)
     _check_number(f"vpc of {where}", state.vpc, 1 << 32)
@@ -276,6 +288,7 @@ def _load_balancer_node(item: _Mapping[str, Any], limit: int) -> LoadBalancerNod
     at = [(each.protocol, each.port) for each in state.listeners]
     if len(set(at)) < len(at):
         raise ValueError(f"{where} has two listeners at one port")
+    _check_route_table(where, state.route_table)
     return state
 
 
@@ -299,14 +312,14 @@ def _endpoint(item: _Mapping[str, Any], limit: int) -> EndpointState:
     return state
 
 
-def _listener(where: str, item: _Mapping[str, Any]) -> Listener:
-    listener = Listener(
-        **{
-            "sticky": False,
-            **item,
-            "targets": tuple(target(each) for each in item["targets"]),
-        }
-    )
+def _listener(
+    where: str, item: _Mapping[str, Any], groups: Sequence[tuple[Target, ...]]
+) -> Listener:
+    """A listener, whose targets are those of one of the groups, named by its place."""
+    fields = {"sticky": False, **item}
+    place = fields.pop("target_group")
+    _check_number(f"target group of a listener of {where}", place, len(groups))
+    listener = Listener(**fields, targets=groups[place])
     if listener.protocol not in ("tcp", "udp"):
         raise ValueError(f"{where}: a listener is of tcp or udp, not {listener.protocol!r}")
     _check_number(f"a listener's port of {where}", listener.port, 1 << 16, 1)
@@ -331,6 +344,7 @@ def target(item: _Mapping[str, Any]) -> Target:
 _TARGETS = {
     "internet_gateway": RouteTarget.INTERNET_GATEWAY,
     "nat_gateway": RouteTarget.NAT_GATEWAY,
+    "gateway_endpoint": RouteTarget.GATEWAY_ENDPOINT,
     "host": RouteTarget.HOST,
 }
 

@@ -51,10 +51,12 @@ async def _serve(told: whole_file.Reader, verdicts: int) -> None:
         lambda found: whole_file.overwrite(verdicts, checks.encode_verdicts(found)),
     )
 
+    decoder = checks.Decoder()
+
     def follow() -> None:
         # Half-written: it is looked at again.
         with contextlib.suppress(ValueError):
-            checker.follow(checks.decode_checks(told.read()))
+            checker.follow(decoder.decode(told.read()))
             told.accept()
 
     print("ready", flush=True)

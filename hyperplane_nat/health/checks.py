@@ -3,8 +3,11 @@
 
 Theory of operation
 -------------------
-The controller writes down the checks, the checker its verdicts, each in a file (`whole_file`). A
-check is of one target by one node. Its verdict is none until the first good check, or the first
+The controller writes down the checks, the checker its verdicts, each in a file (`whole_file`). The
+checks of a node are a line: what changes is mostly one of many, and the others need not be read
+again.
+
+A check is of one target by one node. Its verdict is none until the first good check, or the first
 row of bad ones; then it changes when a row is long enough. A check that is told otherwise begins
 anew.
 
@@ -84,24 +87,45 @@ class Verdict:
 _FIELDS = tuple(each.name for each in fields(Check))
 
 
-def encode_checks(checks: Iterable[Check]) -> bytes:
-    """The body of the file of checks."""
+def encode_check(check: Check) -> bytes:
+    """One check, as it is written down."""
     # Not `asdict`, which copies deeply: there may be thousands.
-    rows = [{name: getattr(each, name) for name in _FIELDS} for each in checks]
-    return json.dumps(rows).encode()
+    return json.dumps([getattr(check, name) for name in _FIELDS]).encode()
 
 
-def joined(bodies: Iterable[bytes]) -> bytes:
-    """One body for the checks of several."""
-    return b"[" + b",".join(filter(None, (body[1:-1] for body in bodies))) + b"]"
+def line_of(checks: Iterable[bytes]) -> bytes:
+    """Checks that come and go together, written down."""
+    return b"[" + b",".join(checks) + b"]"
+
+
+def body_of(lines: Iterable[bytes]) -> bytes:
+    """The body of the file of checks."""
+    return b"\n".join(lines)
+
+
+class Decoder:
+    """Reads one body after the other; a line that was in the former one is not read again."""
+
+    def __init__(self) -> None:
+        self._lines: dict[bytes, list[Check]] = {}
+
+    def decode(self, body: bytes) -> list[Check]:
+        """What was encoded; ValueError for what is not of this version."""
+        before, self._lines = self._lines, {}
+        try:
+            for line in body.splitlines():
+                known = before.get(line)
+                if known is None:
+                    known = [Check(*each) for each in json.loads(line)]
+                self._lines[line] = known
+        except TypeError as error:
+            raise ValueError(f"the checks are not of this version: {error}") from None
+        return [check for line in self._lines.values() for check in line]
 
 
 def decode_checks(body: bytes) -> list[Check]:
     """What was encoded; ValueError for what is not of this version."""
-    try:
-        return [Check(**each) for each in json.loads(body)]
-    except TypeError as error:
-        raise ValueError(f"the checks are not of this version: {error}") from None
+    return Decoder().decode(body)
 
 
 def encode_verdicts(verdicts: Mapping[str, str]) -> bytes:

@@ -152,6 +152,7 @@ class NodeMetric:
 NODES: tuple[NodeMetric, ...] = (
     NodeMetric("ActiveFlowCount", "Flows of a node, of any protocol.", "active_flows", "gauge"),
     NodeMetric("ActiveFlowCount_TCP", "TCP flows of a node.", "active_flows_tcp", "gauge"),
+    NodeMetric("ActiveFlowCount_UDP", "UDP flows of a node.", "active_flows_udp", "gauge"),
     NodeMetric("NewFlowCount_TCP", "TCP flows that have begun.", "new_flows_tcp"),
     NodeMetric("NewFlowCount_UDP", "UDP flows that have begun.", "new_flows_udp"),
     NodeMetric("ProcessedBytes", "Bytes that a node has passed on.", "processed_bytes"),

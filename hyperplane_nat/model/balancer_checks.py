@@ -17,12 +17,16 @@ from hyperplane_nat.model.balancer_resources import (
     GroupAttributes,
     HealthCheck,
     LoadBalancerResource,
+    NodeResource,
+    Scheme,
     TargetGroupResource,
     TargetResource,
     TargetType,
 )
+from hyperplane_nat.model.balancers import without_internet_gateway
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.resources import VpcResource
+from hyperplane_nat.model.route_checks import check_public_address
 from hyperplane_nat.model.settings import LifecycleSettings
 
 TARGET_NETWORKS = tuple(
@@ -93,6 +97,9 @@ def _check_balancer(
         if node.subnet not in subnets:
             raise no_subnet(node.subnet)
         check_node_address(subnets[node.subnet].cidr, node.address)
+        check_public_node(balancer.scheme, node)
+    if balancer.scheme is Scheme.INTERNET_FACING and not vpc.internet_gateway:
+        raise without_internet_gateway(vpc.name)
     check_zones([subnets[node.subnet].availability_zone for node in balancer.nodes])
     check_secondary(balancer.secondary_addresses)
     known = {each.name for each in vpc.security_groups}
@@ -145,6 +152,26 @@ def check_node_address(subnet: IPv4Network, address: IPv4Address | None) -> None
         raise _invalid(
             f"The private IPv4 address {address} is not one of the subnet's, {subnet}",
             "choose another one: the first four and the last one are reserved",
+        )
+
+
+def check_public_node(scheme: Scheme, node: NodeResource) -> None:
+    """The addresses that are chosen of a node, private or public as its scheme has it.
+    InvalidConfigurationRequest, InvalidParameterValue.
+    """
+    if scheme is Scheme.INTERNET_FACING:
+        if node.address is not None:
+            raise _invalid(
+                f"The private IPv4 address {node.address} is chosen of an internet-facing load "
+                "balancer",
+                "leave it out: only those of an internal one can be chosen",
+            )
+        if node.elastic_address is not None:
+            check_public_address(f"subnet {node.subnet}", node.elastic_address)
+    elif node.elastic_address is not None or node.allocation is not None:
+        raise _invalid(
+            f"The node in {node.subnet} has an elastic address, and its load balancer is internal",
+            'leave it out, or use the scheme "internet-facing"',
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import TypeVar
 
 from hyperplane_nat.model.balancer_checks import (
@@ -19,6 +18,7 @@ from hyperplane_nat.model.balancer_checks import (
     check_listener_count,
     check_name,
     check_node_address,
+    check_public_node,
     check_secondary,
     check_target,
     check_target_count,
@@ -32,18 +32,24 @@ from hyperplane_nat.model.balancer_checks import (
     resolved,
     used_by_balancer,
 )
-from hyperplane_nat.model.balancer_entities import Listener, LoadBalancer, TargetGroup
+from hyperplane_nat.model.balancer_entities import (
+    Listener,
+    LoadBalancer,
+    LoadBalancerNode,
+    TargetGroup,
+)
 from hyperplane_nat.model.balancer_resources import (
     TCP_IDLE_SECONDS,
     BalancerProtocol,
     GroupAttributes,
     HealthCheck,
     NodeResource,
+    Scheme,
     TargetGroupResource,
     TargetResource,
 )
-from hyperplane_nat.model.balancers import Place
-from hyperplane_nat.model.entities import Subnet, Vpc
+from hyperplane_nat.model.balancers import NodePlace, Place
+from hyperplane_nat.model.entities import Vpc
 from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.gateway_commands import GatewayCommands
 from hyperplane_nat.model.target_health import Surroundings, balancer_of
@@ -88,51 +94,41 @@ class BalancerCommands(GatewayCommands):
         security_groups: Sequence[str] = (),
         cross_zone: bool = False,
         secondary_addresses: int = 0,
+        scheme: Scheme = Scheme.INTERNAL,
     ) -> LoadBalancer:
         """
-        CreateLoadBalancer, of type network and scheme internal.
+        CreateLoadBalancer, of type network.
 
         Errors: InvalidVpcID.NotFound, DuplicateLoadBalancerName, TooManyLoadBalancers,
         SubnetNotFound, InvalidSubnet, InvalidSecurityGroup, InvalidConfigurationRequest,
-        ValidationError.
+        ValidationError; of public addresses AllocationIdNotFound, ResourceInUse,
+        InvalidIPAddress.InUse.
         """
         place = self._customer_vpc(vpc)
         check_name("load balancer", name)
         check_secondary(secondary_addresses)
-        subnets = self._node_subnets(place, nodes)
+        places = self._node_places(place, scheme, nodes)
         groups = self._security_groups(place, security_groups)
         found = self._of_account(self._tables.load_balancers.values(), place, name)
         if found is not None:
-            there = [(each.subnet_id, each.address) for each in found.nodes]
-            asked = [(subnet.id, address) for subnet, address in subnets]
-            same = len(there) == len(asked) and all(
-                mine in (theirs, (theirs[0], None))
-                for mine, theirs in zip(sorted(asked, key=_first), sorted(there), strict=True)
-            )
-            settings = (found.group_ids, found.cross_zone, found.secondary_addresses)
-            if (
-                found.vpc_id == place.id
-                and same
-                and settings
-                == (
-                    groups,
-                    cross_zone,
-                    secondary_addresses,
-                )
-            ):
+            settings = (found.group_ids, found.cross_zone, found.secondary_addresses, found.scheme)
+            asked = (groups, cross_zone, secondary_addresses, scheme)
+            if found.vpc_id == place.id and settings == asked and self._has_nodes(found, places):
                 return found
             raise ModelError(
                 "DuplicateLoadBalancerName",
                 f"A load balancer with the same name '{name}' exists, but with different settings",
                 "choose another name, or change that one",
             )
+        self._check_allocations(places)
         return self._balancers.make(
             place.id,
             name,
-            subnets,
+            places,
             group_ids=groups,
             cross_zone=cross_zone,
             secondary_addresses=secondary_addresses,
+            scheme=scheme,
         )
 
     def modify_load_balancer(
@@ -152,11 +148,12 @@ class BalancerCommands(GatewayCommands):
         vpc = self._tables.vpcs[found.vpc_id]
         if cross_zone is not None and cross_zone != found.cross_zone:
             found = replace(found, cross_zone=cross_zone)
-        subnets = [(self._tables.subnets[each.subnet_id], each.address) for each in found.nodes]
-        kept: list[tuple[Subnet, IPv4Address | None]] = [*subnets]
+        kept = [NodePlace(self._tables.subnets[each.subnet_id]) for each in found.nodes]
         if nodes is not None:
-            kept = self._node_subnets(vpc, nodes)
+            kept = self._node_places(vpc, found.scheme, nodes)
             self._check_moved(found, kept)
+            there = {each.subnet_id for each in found.nodes}
+            self._check_allocations(each for each in kept if each.subnet.id not in there)
         groups = found.group_ids
         if security_groups is not None:
             groups = self._security_groups(vpc, security_groups)
@@ -329,10 +326,10 @@ class BalancerCommands(GatewayCommands):
                 return each
         return None
 
-    def _node_subnets(
-        self, vpc: Vpc, nodes: Sequence[NodeResource]
-    ) -> list[tuple[Subnet, IPv4Address | None]]:
-        found: list[tuple[Subnet, IPv4Address | None]] = []
+    def _node_places(
+        self, vpc: Vpc, scheme: Scheme, nodes: Sequence[NodeResource]
+    ) -> list[NodePlace]:
+        found: list[NodePlace] = []
         for (_, key), node in zip(
             self._in(vpc, self._tables.subnets, [each.subnet for each in nodes]),
             nodes,
@@ -342,21 +339,60 @@ class BalancerCommands(GatewayCommands):
             if subnet is None:
                 raise no_subnet(node.subnet)
             check_node_address(subnet.cidr, node.address)
-            found.append((subnet, node.address))
-        check_zones([subnet.availability_zone for subnet, _ in found])
+            check_public_node(scheme, node)
+            allocation = "" if node.allocation is None else self._allocation(node.allocation)
+            found.append(NodePlace(subnet, node.address, node.elastic_address, allocation))
+        check_zones([each.subnet.availability_zone for each in found])
         return found
 
-    @staticmethod
-    def _check_moved(
-        balancer: LoadBalancer, nodes: Sequence[tuple[Subnet, IPv4Address | None]]
-    ) -> None:
-        """A node keeps its address."""
-        there = {each.subnet_id: each.address for each in balancer.nodes}
-        for subnet, address in nodes:
-            if address is not None and there.get(subnet.id, address) != address:
+    def _check_allocations(self, places: Iterable[NodePlace]) -> None:
+        """Public addresses that are there, and nobody's yet. AllocationIdNotFound,
+        ResourceInUse.
+        """
+        seen: set[str] = set()
+        for each in places:
+            if not each.allocation_id:
+                continue
+            address = self._tables.elastic_addresses.get(each.allocation_id)
+            if address is None:
+                raise ModelError(
+                    "AllocationIdNotFound",
+                    f"The allocation IDs '{each.allocation_id}' do not exist",
+                    "allocate an address first, or leave it out",
+                )
+            if address.association_id or each.allocation_id in seen:
+                raise ModelError(
+                    "ResourceInUse",
+                    "The allocation IDs are not available for use",
+                    f"disassociate {address.address}, or use another address",
+                )
+            seen.add(each.allocation_id)
+
+    def _has_nodes(self, balancer: LoadBalancer, places: Sequence[NodePlace]) -> bool:
+        """Whether these are its nodes, as far as they say something."""
+        there = {each.subnet_id: each for each in balancer.nodes}
+        return there.keys() == {each.subnet.id for each in places} and all(
+            self._is_there(there[each.subnet.id], each) for each in places
+        )
+
+    def _is_there(self, node: LoadBalancerNode, place: NodePlace) -> bool:
+        elastic = self._tables.elastic_addresses.get(node.allocation_id)
+        return (
+            place.address in (None, node.address)
+            and place.allocation_id in ("", node.allocation_id)
+            and place.elastic_address in (None, elastic and elastic.address)
+        )
+
+    def _check_moved(self, balancer: LoadBalancer, places: Sequence[NodePlace]) -> None:
+        """A node keeps its addresses."""
+        there = {each.subnet_id: each for each in balancer.nodes}
+        for each in places:
+            node = there.get(each.subnet.id)
+            if node is not None and not self._is_there(node, each):
+                kind = "private IPv4" if each.address is not None else "elastic"
                 raise ModelError(
                     "InvalidConfigurationRequest",
-                    f"The private IPv4 address of {subnet.id} cannot be changed",
+                    f"The {kind} address of {each.subnet.id} cannot be changed",
                     "take the subnet away first, then add it with the other address",
                 )
 
@@ -383,7 +419,7 @@ class BalancerCommands(GatewayCommands):
         places = []
         for target in targets:
             check_target(vpc.cidr, group.type, target)
-            if target.address is not None and target.address in around.taken:
+            if target.address is not None and around.is_taken(target.address):
                 raise used_by_balancer(target.address)
             places.append((self._target_id(group, target), target.port or group.port))
         return places
@@ -417,7 +453,3 @@ def check_not_fewer(there: int, wanted: int) -> None:
             f"secondary_ips.auto_assigned.per_subnet cannot be lowered from {there} to {wanted}",
             "make another load balancer",
         )
-
-
-def _first(pair: tuple[str, IPv4Address | None]) -> str:
-    return pair[0]

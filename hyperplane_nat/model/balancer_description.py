@@ -68,7 +68,7 @@ def load_balancer(region: Region, balancer: LoadBalancer) -> dict[str, Any]:
         "LoadBalancerName": balancer.name,
         "DNSName": dns_name(balancer, region.settings.region),
         "Type": "network",
-        "Scheme": "internal",
+        "Scheme": balancer.scheme.value,
         "OwnerId": vpc.account_id,
         "VpcId": vpc.id,
         "VpcName": vpc.name,
@@ -90,11 +90,14 @@ def load_balancer(region: Region, balancer: LoadBalancer) -> dict[str, Any]:
 
 def _node(tables: Tables, node: LoadBalancerNode) -> dict[str, Any]:
     interface = tables.interfaces[node.interface_id]
+    elastic = tables.elastic_addresses.get(node.allocation_id)
     return {
         "ZoneName": zone_of_node(tables, node),
         "SubnetId": node.subnet_id,
         "SubnetName": tables.subnets[node.subnet_id].name,
         "PrivateIPv4Address": str(node.address),
+        "IpAddress": None if elastic is None else str(elastic.address),
+        "AllocationId": None if elastic is None else elastic.id,
         "SecondaryAddresses": [str(address) for _, address in interface.secondary],
         "NetworkInterfaceId": node.interface_id,
     }

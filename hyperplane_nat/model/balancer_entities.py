@@ -13,6 +13,7 @@ from hyperplane_nat.model.balancer_resources import (
     BalancerProtocol,
     GroupAttributes,
     HealthCheck,
+    Scheme,
     TargetType,
 )
 from hyperplane_nat.model.states import LoadBalancerState, TargetState
@@ -26,11 +27,13 @@ class LoadBalancerNode:
     interface_id: str
     """Its network interface, which has its addresses."""
     address: IPv4Address
+    allocation_id: str = ""
+    """The public address that it is one to one with, of an internet-facing load balancer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancer:
-    """An internal Network Load Balancer (Elastic Load Balancing API, `LoadBalancer`)."""
+    """A Network Load Balancer (Elastic Load Balancing API, `LoadBalancer`)."""
 
     id: str
     name: str
@@ -45,6 +48,7 @@ class LoadBalancer:
     """Whether it was created with security groups: only then it can have any."""
     cross_zone: bool = False
     secondary_addresses: int = 0
+    scheme: Scheme = Scheme.INTERNAL
     due: float | None = None
     """When it becomes active."""
     declared: bool = True

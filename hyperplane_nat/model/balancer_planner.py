@@ -4,7 +4,7 @@
 Target groups come before listeners, which lead to them, load balancers and targets after the hosts
 whose addresses they have or must not have. What goes, goes the other way round. A target group
 whose protocol, port or type changes is another one, and so is a load balancer that gets its first
-security group, loses its last, or has fewer secondary addresses.
+security group, loses its last, has fewer secondary addresses, or another scheme or address.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hyperplane_nat.model.balancer_resources import (
     TargetGroupResource,
     TargetResource,
 )
+from hyperplane_nat.model.balancers import NodePlace
 from hyperplane_nat.model.changes import Changes, by_name, parts_of
 from hyperplane_nat.model.entities import Account, Host, SecurityGroup, Subnet, Vpc
 from hyperplane_nat.model.errors import ModelError, entry_of
@@ -109,7 +110,7 @@ class BalancerPlanner:
         """Exactly these: the others are deregistered."""
         around = Surroundings.of(self._tables, vpc.id)
         for target in wanted.targets:
-            if target.address is not None and target.address in around.taken:
+            if target.address is not None and around.is_taken(target.address):
                 raise used_by_balancer(target.address)
         places = [self._place(vpc, group, target) for target in wanted.targets]
         there = [each.place for each in group.targets if each.state is not TargetState.DRAINING]
@@ -139,7 +140,10 @@ class BalancerPlanner:
     # -- load balancers
 
     def _make_balancer(self, vpc: Vpc, wanted: LoadBalancerResource, name: str) -> LoadBalancer:
-        nodes = [(self._subnets[vpc.name, each.subnet], each.address) for each in wanted.nodes]
+        nodes = [
+            NodePlace(self._subnets[vpc.name, each.subnet], each.address, each.elastic_address)
+            for each in wanted.nodes
+        ]
         group_ids = sorted(self._groups[vpc.name, each].id for each in wanted.security_groups)
         there = parts_of(vpc, self._tables.load_balancers)
         found = next((each for each in there if each.name == wanted.name), None)
@@ -154,6 +158,7 @@ class BalancerPlanner:
                 group_ids=group_ids,
                 cross_zone=wanted.cross_zone,
                 secondary_addresses=wanted.secondary_addresses,
+                scheme=wanted.scheme,
             )
             shown = ", ".join(str(node.address) for node in made.nodes)
             self._line("create", "load-balancer", name, shown)
@@ -174,8 +179,20 @@ class BalancerPlanner:
             and there.get(self._subnets[vpc.name, each.subnet].id, each.address) != each.address
             for each in wanted.nodes
         )
+        elastic = {
+            each.subnet_id: self._tables.elastic_addresses[each.allocation_id].address
+            for each in found.nodes
+            if each.allocation_id
+        }
+        moved = moved or any(
+            each.elastic_address is not None
+            and elastic.get(self._subnets[vpc.name, each.subnet].id, each.elastic_address)
+            != each.elastic_address
+            for each in wanted.nodes
+        )
         fewer = wanted.secondary_addresses < found.secondary_addresses
-        return found.guarded == bool(wanted.security_groups) and not moved and not fewer
+        guarded = found.guarded == bool(wanted.security_groups)
+        return found.scheme is wanted.scheme and guarded and not moved and not fewer
 
     def _make_listeners(
         self,

@@ -24,7 +24,10 @@ class BalancerProtocol(StrEnum):
     @property
     def transports(self) -> tuple[str, ...]:
         """The protocols under it."""
-        return tuple(self.value.lower().split("_"))
+        return _TRANSPORTS[self]
+
+
+_TRANSPORTS = {each: tuple(each.value.lower().split("_")) for each in BalancerProtocol}
 
 
 class TargetType(StrEnum):
@@ -33,6 +36,14 @@ class TargetType(StrEnum):
     INSTANCE = "instance"
     """Hosts."""
     IP = "ip"
+
+
+class Scheme(StrEnum):
+    """From where clients come to the nodes of a load balancer."""
+
+    INTERNAL = "internal"
+    INTERNET_FACING = "internet-facing"
+    """From the internet, to a public address of each node."""
 
 
 class CheckProtocol(StrEnum):
@@ -131,11 +142,15 @@ class NodeResource:
     subnet: str
     address: IPv4Address | None = None
     """None: a free one."""
+    elastic_address: IPv4Address | None = None
+    """Of an internet-facing load balancer, its public address; None: a free one."""
+    allocation: str | None = None
+    """Or the public address that it is, by its allocation id."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancerResource:
-    """An internal Network Load Balancer of a VPC."""
+    """A Network Load Balancer of a VPC."""
 
     name: str
     nodes: tuple[NodeResource, ...]
@@ -145,3 +160,4 @@ class LoadBalancerResource:
     secondary_addresses: int = 0
     """Further addresses of each node (`secondary_ips.auto_assigned.per_subnet`)."""
     listeners: tuple[ListenerResource, ...] = ()
+    scheme: Scheme = Scheme.INTERNAL

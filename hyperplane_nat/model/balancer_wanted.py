@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hyperplane_nat.model.balancer_entities import (
@@ -14,7 +14,8 @@ from hyperplane_nat.model.balancer_entities import (
     TargetGroup,
 )
 from hyperplane_nat.model.balancer_resources import HealthCheck
-from hyperplane_nat.model.entities import NetworkInterface
+from hyperplane_nat.model.entities import NetworkInterface, Vpc
+from hyperplane_nat.model.gateway_endpoints import route_table_number
 from hyperplane_nat.model.security_group import Compiler, HostPolicy
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import LoadBalancerState
@@ -30,6 +31,9 @@ from hyperplane_nat.model.target_health import (
 
 UDP_IDLE_SECONDS = 120
 """Of a UDP flow ("Network Load Balancers", "Connection idle timeout")."""
+
+_BESIDE = ("vpc", "host", "interface", "subnet", "route_table", "gateway_endpoint")
+"""Kinds of what nodes are made of besides load balancers, listeners and target groups."""
 
 CHECKER_ADDRESS = "169.254.169.252"
 """That of a VPC's health checker, which sends from the nodes' addresses alone."""
@@ -113,6 +117,8 @@ class WantedNode:
     checks: tuple[WantedCheck, ...]
     named: bool
     """Whether each of its groups has healthy targets enough for DNS to name it."""
+    route_table: int | None = None
+    """Number of the route table of its subnet, if that has routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,27 @@ class _Place:
     balancer: LoadBalancer
     node: LoadBalancerNode
     around: Surroundings
-    host_revision: int
+    hosts: tuple[int, ...]
+    """Tells hosts as they are from hosts as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Balanced:
+    """What the nodes of a load balancer are made of."""
+
+    balancer: LoadBalancer
+    vpc: Vpc
+    router: NetworkInterface
+    interfaces: tuple[NetworkInterface, ...]
+    listeners: tuple[Listener, ...]
+    groups: tuple[TargetGroup, ...]
+    """Those that the listeners forward to."""
+    around: Surroundings
+    hosts: tuple[int, ...]
+    """As of `_Place`."""
+    compiler: Compiler
+    route_tables: tuple[int | None, ...]
+    """As of `WantedNode`, by node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,51 +191,95 @@ class Nodes:
     def __init__(self, tables: Tables, settings: LifecycleSettings) -> None:
         self._tables = tables
         self._settings = settings
+        self._balancers: dict[str, tuple[_Balanced, tuple[WantedNode, ...]]] = {}
+        """By load balancer of what its nodes were made, and the nodes."""
         self._made: dict[str, tuple[tuple[object, ...], WantedNode]] = {}
         """By interface of what a node was made, and the node."""
         self._uses: dict[str, dict[str, _Use]] = {}
         """By interface and target group."""
+        self._heard: dict[str, dict[tuple[str, str], tuple[Listener, _Use, WantedListener]]] = {}
+        """By interface, and listener and transport."""
+        self._beside: object = None
+        """All that load balancers were made of besides themselves, their listeners and groups."""
 
     def wanted(self, compiler: Compiler) -> tuple[WantedNode, ...]:
         """As the tables are now."""
-        tables = self._tables
-        vpcs = {each.vpc_id for each in tables.load_balancers.values()}
-        around = {vpc_id: Surroundings.of(tables, vpc_id) for vpc_id in vpcs}
-        routers = {vpc_id: tables.router_interface(vpc_id) for vpc_id in vpcs}
-        found: dict[str, WantedNode] = {}
-        for balancer in tables.load_balancers.values():
+        before, self._balancers = self._balancers, {}
+        beside = (compiler, self._tables.revisions(_BESIDE))
+        same, self._beside = beside == self._beside, beside
+        for balancer in self._tables.load_balancers.values():
             if balancer.state is not LoadBalancerState.ACTIVE:
                 continue
-            router = routers[balancer.vpc_id]
-            assert router is not None
-            listeners = tables.listeners_of(balancer.id)
-            groups = {
-                each.target_group_id: tables.target_groups[each.target_group_id]
-                for each in listeners
-            }
-            for node in balancer.nodes:
-                place = _Place(balancer, node, around[balancer.vpc_id], tables.host_revision)
-                made = self._node(compiler, place, router, listeners, groups)
-                found[node.interface_id] = made
-        for gone in self._made.keys() - found:
-            del self._made[gone], self._uses[gone]
-        return tuple(found.values())
+            known = before.get(balancer.id)
+            if same and known is not None and self._is_still(balancer, known[0]):
+                self._balancers[balancer.id] = known
+                continue
+            of = self._of(balancer, compiler, None if known is None else known[0])
+            if known is None or known[0] != of:
+                tables = zip(balancer.nodes, of.route_tables, strict=True)
+                known = (of, tuple(self._node(of, node, table) for node, table in tables))
+            self._balancers[balancer.id] = known
+        found = tuple(node for _, nodes in self._balancers.values() for node in nodes)
+        own = {
+            each.interface_id for of, _ in self._balancers.values() for each in of.balancer.nodes
+        }
+        for gone in self._made.keys() - own:
+            del self._made[gone], self._uses[gone], self._heard[gone]
+        return found
+
+    def _is_still(self, balancer: LoadBalancer, known: _Balanced) -> bool:
+        """Whether a load balancer, its listeners and their groups are those that it was made of."""
+        tables = self._tables
+        return (
+            known.balancer is balancer
+            and known.listeners is tables.listeners_of(balancer.id)
+            and all(tables.target_groups[each.id] is each for each in known.groups)
+        )
+
+    def _of(
+        self, balancer: LoadBalancer, compiler: Compiler, former: _Balanced | None
+    ) -> _Balanced:
+        tables = self._tables
+        router = tables.router_interface(balancer.vpc_id)
+        assert router is not None
+        listeners = tables.listeners_of(balancer.id)
+        keys: Iterable[str]
+        if former is not None and former.listeners is listeners:
+            keys = [each.id for each in former.groups]
+        else:
+            keys = dict.fromkeys([each.target_group_id for each in listeners])
+        return _Balanced(
+            balancer=balancer,
+            vpc=tables.vpcs[balancer.vpc_id],
+            router=router,
+            interfaces=tuple([tables.interfaces[each.interface_id] for each in balancer.nodes]),
+            listeners=listeners,
+            groups=tuple([tables.target_groups[key] for key in keys]),
+            around=Surroundings.of(tables, balancer.vpc_id),
+            hosts=tables.revisions(("host",)),
+            compiler=compiler,
+            route_tables=tuple(
+                [
+                    route_table_number(tables, tables.subnets[each.subnet_id])
+                    for each in balancer.nodes
+                ]
+            ),
+        )
 
     def _node(
-        self,
-        compiler: Compiler,
-        place: _Place,
-        router: NetworkInterface,
-        listeners: Sequence[Listener],
-        groups: Mapping[str, TargetGroup],
+        self, balanced: _Balanced, node: LoadBalancerNode, route_table: int | None
     ) -> WantedNode:
-        tables, key = self._tables, place.node.interface_id
-        interface, vpc = tables.interfaces[key], tables.vpcs[place.balancer.vpc_id]
-        policy = compiler.node_policy(interface)
-        of = (place, interface, vpc, router, policy, listeners, groups)
+        key, vpc, router = node.interface_id, balanced.vpc, balanced.router
+        place = _Place(balanced.balancer, node, balanced.around, balanced.hosts)
+        interface = self._tables.interfaces[key]
+        policy = balanced.compiler.node_policy(interface)
+        listeners = balanced.listeners
+        of = (place, interface, vpc, router, policy, listeners, balanced.groups, route_table)
         if (former := self._made.get(key)) is not None and former[0] == of:
             return former[1]
+        groups = {each.id: each for each in balanced.groups}
         uses: dict[str, _Use] = {}
+        before, heard = self._heard.get(key, {}), {}
         wanted: list[WantedListener] = []
         ends: list[WantedEnd] = []
         for listener in listeners:
@@ -220,9 +290,15 @@ class Nodes:
                 former_use = self._uses.get(key, {}).get(group.id)
                 use = uses[group.id] = self._use(place, group, listener.port, former_use)
             for transport in listener.protocol.transports:
-                wanted.append(_listener(listener, transport, use))
-                ends += _ends(listener, transport, use)
-        node = WantedNode(
+                place_of = listener.id, transport
+                known = before.get(place_of)
+                if known is None or known[0] is not listener or known[1] is not use:
+                    known = listener, use, _listener(listener, transport, use)
+                heard[place_of] = known
+                wanted.append(known[2])
+                if use.ends:
+                    ends += _ends(listener, transport, use)
+        made = WantedNode(
             number=interface.number,
             name=interface.link,
             address=str(interface.address),
@@ -236,9 +312,10 @@ class Nodes:
             ends=tuple(ends),
             checks=tuple(check for use in uses.values() for check in use.checks),
             named=all(use.named for use in uses.values()),
+            route_table=route_table,
         )
-        self._made[key], self._uses[key] = (of, node), uses
-        return node
+        self._made[key], self._uses[key], self._heard[key] = (of, made), uses, heard
+        return made
 
     def _use(self, place: _Place, group: TargetGroup, port: int, former: _Use | None) -> _Use:
         known: dict[tuple[str, int], _Found] = {}

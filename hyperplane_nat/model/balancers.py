@@ -16,9 +16,10 @@ in between does not forget them. Registered again meanwhile, it is a new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from hyperplane_nat.model.balancer_entities import (
     HealthChecker,
@@ -32,6 +33,7 @@ from hyperplane_nat.model.balancer_resources import (
     BalancerProtocol,
     GroupAttributes,
     HealthCheck,
+    Scheme,
     TargetGroupResource,
 )
 from hyperplane_nat.model.entities import (
@@ -40,8 +42,10 @@ from hyperplane_nat.model.entities import (
     NetworkInterface,
     RetiredHost,
     Subnet,
+    Vpc,
 )
 from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.gateways import Gateways
 from hyperplane_nat.model.identifiers import link_name
 from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.states import (
@@ -60,14 +64,38 @@ _ID_DIGITS = 16
 Place = tuple[str, int]
 """A target's id and port."""
 
+
+class NodePlace(NamedTuple):
+    """Where a node is to be, and what is chosen of its addresses."""
+
+    subnet: Subnet
+    address: IPv4Address | None = None
+    """Its private address; None: a free one."""
+    elastic_address: IPv4Address | None = None
+    """The public address that is allocated for it; None: a free one."""
+    allocation_id: str = ""
+    """Or the public address that it gets, which nothing has."""
+
+
 _UNHEALTHY = (TargetState.UNHEALTHY, TargetState.UNHEALTHY_DRAINING)
 
 
 class Balancers:
     """Changes of load balancers, inside a transaction of the caller's."""
 
-    def __init__(self, lifecycle: Lifecycle, *, declared: bool) -> None:
-        """`declared`: whether what is made comes with a declaration."""
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        gateways: Gateways,
+        internet: Callable[[], Vpc],
+        *,
+        declared: bool,
+    ) -> None:
+        """`internet` is the VPC that it is; `declared`: whether what is made comes with a
+        declaration.
+        """
+        self._gateways = gateways
+        self._internet = internet
         self._lifecycle = lifecycle
         self._tables = lifecycle.tables
         self._declared = declared
@@ -78,15 +106,18 @@ class Balancers:
         self,
         vpc_id: str,
         name: str,
-        nodes: Sequence[tuple[Subnet, IPv4Address | None]],
+        nodes: Sequence[NodePlace],
         *,
         group_ids: Iterable[str] = (),
         cross_zone: bool = False,
         secondary_addresses: int = 0,
+        scheme: Scheme = Scheme.INTERNAL,
     ) -> LoadBalancer:
         """
         A load balancer that is provisioning. TooManyLoadBalancers, InvalidSubnet for one without
-        free addresses, InvalidConfigurationRequest for an address that is taken.
+        free addresses, or of a VPC without internet gateway if it faces the internet,
+        InvalidConfigurationRequest for an address that is taken; of public addresses those of
+        `Gateways`.
         """
         quota = self._lifecycle.settings.load_balancers_per_region
         account_id = self._tables.vpcs[vpc_id].account_id
@@ -98,6 +129,8 @@ class Balancers:
                 f"{quota}",
                 "delete some, or raise lifecycle.load_balancers_per_region",
             )
+        if scheme is Scheme.INTERNET_FACING and self._tables.internet_gateway_of(vpc_id) is None:
+            raise without_internet_gateway(vpc_id)
         self._lifecycle.router_interface(self._tables.vpcs[vpc_id])
         if vpc_id not in self._tables.health_checkers:
             self._tables.put(HealthChecker(vpc_id, self._lifecycle.free_host_number()))
@@ -114,6 +147,7 @@ class Balancers:
             guarded=bool(groups),
             cross_zone=cross_zone,
             secondary_addresses=secondary_addresses,
+            scheme=scheme,
             due=self._lifecycle.now + self._lifecycle.settings.scaled(seconds),
             declared=self._declared,
         )
@@ -122,14 +156,14 @@ class Balancers:
     def change(
         self,
         balancer: LoadBalancer,
-        nodes: Sequence[tuple[Subnet, IPv4Address | None]],
+        nodes: Sequence[NodePlace],
         *,
         group_ids: Iterable[str],
         secondary: int,
     ) -> LoadBalancer:
         """Other nodes, security groups or more secondary addresses; errors as of `make`."""
         groups = tuple(sorted(group_ids))
-        wanted = {subnet.id for subnet, _ in nodes}
+        wanted = {each.subnet.id for each in nodes}
         kept = {each.subnet_id: each for each in balancer.nodes if each.subnet_id in wanted}
         for node in balancer.nodes:
             if node.subnet_id not in kept:
@@ -137,8 +171,8 @@ class Balancers:
         changed = replace(
             balancer,
             nodes=tuple(
-                kept.get(subnet.id) or self._make_node(balancer, subnet, address, groups)
-                for subnet, address in nodes
+                kept.get(each.subnet.id) or self._make_node(balancer, each, groups)
+                for each in nodes
             ),
             group_ids=groups,
             secondary_addresses=secondary,
@@ -151,10 +185,10 @@ class Balancers:
     def _make_node(
         self,
         balancer: LoadBalancer,
-        subnet: Subnet,
-        address: IPv4Address | None,
+        place: NodePlace,
         group_ids: tuple[str, ...],
     ) -> LoadBalancerNode:
+        subnet, address = place.subnet, place.address
         if address is not None and int(address) in self._tables.addresses(subnet.vpc_id):
             raise ModelError(
                 "InvalidConfigurationRequest",
@@ -178,7 +212,19 @@ class Balancers:
             requester_id=vpc.account_id,
         )
         self._tables.put(interface)
-        return LoadBalancerNode(subnet.id, interface_id, interface.address)
+        allocation_id = ""
+        if balancer.scheme is Scheme.INTERNET_FACING:
+            allocation_id = self._make_public(interface, place, vpc.account_id)
+        return LoadBalancerNode(subnet.id, interface_id, interface.address, allocation_id)
+
+    def _make_public(self, interface: NetworkInterface, place: NodePlace, account_id: str) -> str:
+        """Give a node a public address; its allocation id."""
+        if place.allocation_id:
+            elastic = self._tables.elastic_addresses[place.allocation_id]
+        else:
+            wanted, internet = place.elastic_address, self._internet()
+            elastic = self._gateways.allocate(account_id, wanted, kept=False, internet=internet)
+        return self._gateways.map_node(elastic, interface).id
 
     def _free_address(self, subnet: Subnet) -> IPv4Address:
         try:
@@ -202,6 +248,8 @@ class Balancers:
             self._tables.put(interface)
 
     def _remove_node(self, node: LoadBalancerNode) -> None:
+        if node.allocation_id:
+            self._gateways.unmap(self._tables.elastic_addresses[node.allocation_id])
         self._lifecycle.retire(self._tables.interfaces[node.interface_id])
 
     def delete(self, balancer: LoadBalancer) -> None:
@@ -405,3 +453,12 @@ class Balancers:
 
     def _new_id(self) -> str:
         return self._lifecycle.random_hex(_ID_DIGITS)
+
+
+def without_internet_gateway(vpc: str) -> ModelError:
+    """An internet-facing load balancer where nobody from the internet gets (CreateLoadBalancer)."""
+    return ModelError(
+        "InvalidSubnet",
+        f"VPC {vpc} has no internet gateway",
+        "give it one: internet_gateway = true in its [[vpc]], or make the load balancer internal",
+    )

@@ -34,6 +34,7 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.gateway_endpoints import GatewayEndpoints
 from hyperplane_nat.model.gateway_entities import (
     InternetGateway,
     NatGateway,
@@ -46,7 +47,11 @@ from hyperplane_nat.model.nat_gateways import NatGateways
 from hyperplane_nat.model.network_acl_entities import NetworkAcl
 from hyperplane_nat.model.network_acls import NetworkAcls
 from hyperplane_nat.model.private_link import PrivateLink
-from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
+from hyperplane_nat.model.private_link_entities import (
+    EndpointService,
+    GatewayEndpoint,
+    VpcEndpoint,
+)
 from hyperplane_nat.model.resources import (
     ANYWHERE,
     AVAILABILITY_ZONE,
@@ -81,6 +86,7 @@ P = TypeVar(
     TargetGroup,
     EndpointService,
     VpcEndpoint,
+    GatewayEndpoint,
 )
 N = TypeVar(
     "N",
@@ -99,6 +105,7 @@ N = TypeVar(
     TargetGroup,
     EndpointService,
     VpcEndpoint,
+    GatewayEndpoint,
 )
 
 
@@ -113,8 +120,9 @@ class Changes:
         self.gateways = Gateways(lifecycle, declared=declared)
         self.acls = NetworkAcls(lifecycle, declared=declared)
         self.nat_gateways = NatGateways(lifecycle, self.gateways, declared=declared)
-        self.balancers = Balancers(lifecycle, declared=declared)
+        self.balancers = Balancers(lifecycle, self.gateways, self.internet, declared=declared)
         self.private_link = PrivateLink(lifecycle, declared=declared)
+        self.gateway_endpoints = GatewayEndpoints(lifecycle, declared=declared)
 
     def new_id(self, prefix: str) -> str:
         """An id that nothing has."""
@@ -258,6 +266,7 @@ class Changes:
             group_ids=tuple(sorted(group_ids)),
             declared=self.declared or (old is not None and old.declared),
             host_id="" if host is None else host.id,
+            aws_service=wanted.aws_service,
         )
 
     def check_address(self, service: Service) -> None:
@@ -413,6 +422,8 @@ class Changes:
             case Host():
                 self.balancers.forget_host(item)
                 self.gateways.forget_host(item)
+            case RouteTable():
+                self.gateway_endpoints.forget_route_table(item)
             case _:
                 self.tables.remove(item)
 
@@ -445,6 +456,7 @@ class Changes:
                         ("host", tables.hosts),
                         ("service", tables.services),
                         ("target group", tables.target_groups),
+                        ("gateway endpoint", tables.gateway_endpoints),
                     )
                     for part in parts.values()
                     if part.vpc_id == item.id

@@ -35,6 +35,8 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError
+from hyperplane_nat.model.flow_log_commands import FlowLogCommands
+from hyperplane_nat.model.group_rules import rule_of
 from hyperplane_nat.model.invocation import code_with
 from hyperplane_nat.model.lookups import duplicate
 from hyperplane_nat.model.network_acl_commands import NetworkAclCommands
@@ -70,7 +72,7 @@ DEFAULT_GROUP = "default"
 DEFAULT_DESCRIPTION = "default VPC security group"
 
 
-class Commands(PrivateLinkCommands, NetworkAclCommands):
+class Commands(PrivateLinkCommands, NetworkAclCommands, FlowLogCommands):
     """Commands on one region, all in one transaction. Errors: `ModelError`."""
 
     # -- accounts
@@ -178,7 +180,7 @@ class Commands(PrivateLinkCommands, NetworkAclCommands):
         AuthorizeSecurityGroupIngress and -Egress; flows that began before are not concerned.
 
         Errors: InvalidGroup.NotFound, InvalidPermission.Duplicate, InvalidPermission.Malformed,
-        RulesPerSecurityGroupLimitExceeded.
+        RulesPerSecurityGroupLimitExceeded, InvalidPrefixListID.NotFound.
         """
         found = self.group(group)
         had: tuple[Rule, ...] = getattr(found, direction)
@@ -407,7 +409,7 @@ class Commands(PrivateLinkCommands, NetworkAclCommands):
         if wanted.group is not None:
             vpc = self._tables.vpcs[group.vpc_id]
             ((_, other),) = self._in(vpc, self._tables.groups, [wanted.group])
-        return Rule(wanted.protocol, wanted.first, wanted.last, wanted.cidr, other)
+        return rule_of(wanted, other, self._lifecycle.settings.region)
 
     def _put_rules(
         self, group: SecurityGroup, direction: Direction, rules: tuple[Rule, ...]
@@ -420,6 +422,7 @@ class Commands(PrivateLinkCommands, NetworkAclCommands):
                 rule.last,
                 rule.cidr,
                 names[rule.group_id].name if rule.group_id in names else rule.group_id,
+                rule.prefix_list,
             )
             for rule in rules
         )
@@ -498,4 +501,5 @@ class Commands(PrivateLinkCommands, NetworkAclCommands):
 
 
 def _rule_text(rule: Rule) -> str:
-    return f"{rule.protocol} {rule.first}-{rule.last} {rule.cidr or rule.group_id}"
+    other = rule.cidr or rule.group_id or f"prefix list {rule.prefix_list}"
+    return f"{rule.protocol} {rule.first}-{rule.last} {other}"

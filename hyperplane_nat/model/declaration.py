@@ -36,6 +36,7 @@ def vpc_resource(tables: Tables, vpc: Vpc) -> VpcResource:
                 each.size_bytes,
                 tuple(names[group_id].name for group_id in each.group_ids),
                 tables.hosts[each.host_id].name if each.host_id else None,
+                each.aws_service,
             )
             for each in parts_of(vpc, tables.services)
         ),

@@ -23,6 +23,7 @@ from hyperplane_nat.model.entities import (
     Host,
     InterfaceKind,
     NetworkConfig,
+    NetworkInterface,
     Resource,
     Rule,
     SecurityGroup,
@@ -30,6 +31,9 @@ from hyperplane_nat.model.entities import (
     Subnet,
     Vpc,
 )
+from hyperplane_nat.model.flow_log_description import flow_log
+from hyperplane_nat.model.flow_log_entities import FlowLog
+from hyperplane_nat.model.gateway_endpoints import endpoints_at, prefix_list_id, service_name
 from hyperplane_nat.model.gateway_entities import (
     ElasticAddress,
     InternetGateway,
@@ -39,10 +43,19 @@ from hyperplane_nat.model.gateway_entities import (
     RouteTable,
 )
 from hyperplane_nat.model.gateways import ACTIVE, route_state
+from hyperplane_nat.model.lifecycle import free_addresses
 from hyperplane_nat.model.network_acl_description import network_acl
 from hyperplane_nat.model.network_acl_entities import NetworkAcl
-from hyperplane_nat.model.private_link_description import endpoint, endpoint_service
-from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
+from hyperplane_nat.model.private_link_description import (
+    endpoint,
+    endpoint_service,
+    gateway_endpoint,
+)
+from hyperplane_nat.model.private_link_entities import (
+    EndpointService,
+    GatewayEndpoint,
+    VpcEndpoint,
+)
 from hyperplane_nat.model.provisioned import provisioned_of
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.resources import Code, Networking, Protocol
@@ -66,6 +79,8 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
             return endpoint_service(region, item)
         case VpcEndpoint():
             return endpoint(region, item)
+        case GatewayEndpoint():
+            return gateway_endpoint(region, item)
         case Account():
             return {"Id": item.id, "Name": item.name, "Declared": item.declared}
         case Vpc():
@@ -73,19 +88,21 @@ def describe(region: Region, item: Resource) -> dict[str, Any]:
         case Subnet():
             return _subnet(tables, item)
         case SecurityGroup():
-            return _group(tables, tables.groups[item.id])
+            return _group(tables, tables.groups[item.id], region.settings.region)
         case Host():
             return _host(tables, item)
         case Service():
             return _service(tables, item)
         case RouteTable():
-            return _route_table(tables, tables.route_tables[item.id])
+            return _route_table(tables, region.settings.region, tables.route_tables[item.id])
         case NetworkAcl():
             return network_acl(tables, tables.network_acls.get(item.id, item))
         case InternetGateway():
             return _internet_gateway(tables, item)
         case NatGateway():
             return _nat_gateway(tables, tables.nat_gateways.get(item.id, item))
+        case FlowLog():
+            return flow_log(tables, item)
         case ElasticAddress():
             return _address(tables, item)
         case Function():
@@ -127,7 +144,7 @@ def describe_route_tables(region: Region) -> list[dict[str, Any]]:
     """All route tables, by VPC and name."""
     tables = region.tables
     return [
-        _route_table(tables, each)
+        _route_table(tables, region.settings.region, each)
         for each in sorted(
             tables.route_tables.values(),
             key=lambda each: (tables.vpcs[each.vpc_id].name, each.name),
@@ -213,7 +230,7 @@ def describe_security_groups(region: Region) -> list[dict[str, Any]]:
     """All security groups, by VPC and name."""
     tables = region.tables
     return [
-        _group(tables, group)
+        _group(tables, group, region.settings.region)
         for group in sorted(
             tables.groups.values(), key=lambda group: (tables.vpcs[group.vpc_id].name, group.name)
         )
@@ -260,11 +277,12 @@ def _subnet(tables: Tables, subnet: Subnet) -> dict[str, Any]:
         "VpcName": vpc.name,
         "CidrBlock": str(subnet.cidr),
         "AvailabilityZone": subnet.availability_zone,
+        "AvailableIpAddressCount": free_addresses(tables, subnet),
         "Declared": subnet.declared,
     }
 
 
-def _route_table(tables: Tables, table: RouteTable) -> dict[str, Any]:
+def _route_table(tables: Tables, region: str, table: RouteTable) -> dict[str, Any]:
     vpc = tables.vpcs[table.vpc_id]
     return {
         "RouteTableId": table.id,
@@ -279,6 +297,15 @@ def _route_table(tables: Tables, table: RouteTable) -> dict[str, Any]:
         "Routes": [
             {"DestinationCidrBlock": str(vpc.cidr), "GatewayId": "local", "State": ACTIVE},
             *(_route(tables, table, each) for each in table.routes),
+            *(
+                {
+                    "DestinationPrefixListId": prefix_list_id(each.service, region),
+                    "DestinationPrefixListName": service_name(each.service, region),
+                    "GatewayId": each.id,
+                    "State": ACTIVE,
+                }
+                for each in endpoints_at(tables, table)
+            ),
         ],
         "Declared": table.declared,
     }
@@ -351,8 +378,17 @@ def _nat_gateway_address(
     }
 
 
+def _balancer_of(tables: Tables, node: NetworkInterface | None) -> str | None:
+    """VPC/name of the load balancer that an interface is a node of."""
+    for balancer in tables.load_balancers.values():
+        if node is not None and node.id in {each.interface_id for each in balancer.nodes}:
+            return f"{tables.vpcs[balancer.vpc_id].name}/{balancer.name}"
+    return None
+
+
 def _address(tables: Tables, address: ElasticAddress) -> dict[str, Any]:
-    host = tables.hosts.get(address.host_id)
+    host, node = tables.hosts.get(address.host_id), tables.interfaces.get(address.interface_id)
+    place = host or node
     return {
         "AllocationId": address.id,
         "PublicIp": str(address.address),
@@ -361,7 +397,9 @@ def _address(tables: Tables, address: ElasticAddress) -> dict[str, Any]:
         "InstanceId": address.host_id or None,
         "HostName": None if host is None else f"{tables.vpcs[host.vpc_id].name}/{host.name}",
         "NatGatewayId": address.nat_gateway_id or None,
-        "PrivateIpAddress": None if host is None else str(host.address),
+        "NetworkInterfaceId": address.interface_id or None,
+        "LoadBalancerName": _balancer_of(tables, node),
+        "PrivateIpAddress": None if place is None else str(place.address),
         "Kept": address.kept,
     }
 
@@ -401,6 +439,7 @@ def _service(tables: Tables, service: Service) -> dict[str, Any]:
         "Port": service.port,
         "HostName": tables.hosts[service.host_id].name if service.host_id else None,
         "SizeBytes": service.size_bytes,
+        "AwsService": service.aws_service or None,
         "Groups": _groups(tables, service.group_ids),
         "Declared": service.declared,
     }
@@ -468,7 +507,7 @@ def _code(code: Code) -> dict[str, Any]:
     }
 
 
-def _group(tables: Tables, group: SecurityGroup) -> dict[str, Any]:
+def _group(tables: Tables, group: SecurityGroup, region: str) -> dict[str, Any]:
     vpc = tables.vpcs[group.vpc_id]
     return {
         "GroupId": group.id,
@@ -477,8 +516,8 @@ def _group(tables: Tables, group: SecurityGroup) -> dict[str, Any]:
         "OwnerId": vpc.account_id,
         "VpcId": vpc.id,
         "VpcName": vpc.name,
-        "IpPermissions": [_permission(rule) for rule in group.ingress],
-        "IpPermissionsEgress": [_permission(rule) for rule in group.egress],
+        "IpPermissions": [_permission(rule, region) for rule in group.ingress],
+        "IpPermissionsEgress": [_permission(rule, region) for rule in group.egress],
         "NetworkInterfaceIds": [
             interface.id for interface in tables.in_vpc(vpc.id) if group.id in interface.group_ids
         ],
@@ -502,7 +541,7 @@ def _groups(tables: Tables, group_ids: tuple[str, ...]) -> list[dict[str, str]]:
     ]
 
 
-def _permission(rule: Rule) -> dict[str, Any]:
+def _permission(rule: Rule, region: str) -> dict[str, Any]:
     permission: dict[str, Any] = {
         "IpProtocol": _EVERY_PROTOCOL if rule.protocol is Protocol.ALL else rule.protocol.value
     }
@@ -510,6 +549,13 @@ def _permission(rule: Rule) -> dict[str, Any]:
         permission |= {"FromPort": rule.first, "ToPort": rule.last}
     if rule.cidr is not None:
         permission["IpRanges"] = [{"CidrIp": str(rule.cidr)}]
+    elif rule.prefix_list is not None:
+        permission["PrefixListIds"] = [
+            {
+                "PrefixListId": prefix_list_id(rule.prefix_list, region),
+                "PrefixListName": service_name(rule.prefix_list, region),
+            }
+        ]
     else:
         permission["UserIdGroupPairs"] = [{"GroupId": rule.group_id}]
     return permission

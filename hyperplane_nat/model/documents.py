@@ -152,9 +152,11 @@ def dangling(tables: Tables) -> Iterable[str]:
             yield f"{gateway.id} has no interface, or is attached to missing {gateway.vpc_id}"
     for address in tables.elastic_addresses.values():
         if address.association_id and not (
-            address.host_id in tables.hosts or address.nat_gateway_id in tables.nat_gateways
+            address.host_id in tables.hosts
+            or address.nat_gateway_id in tables.nat_gateways
+            or address.interface_id in tables.interfaces
         ):
-            holder = address.host_id or address.nat_gateway_id
+            holder = address.host_id or address.nat_gateway_id or address.interface_id
             yield f"{address.id} is associated with missing {holder}"
     for nat_gateway in tables.nat_gateways.values():
         if nat_gateway.subnet_id not in tables.subnets:
@@ -168,6 +170,8 @@ def dangling(tables: Tables) -> Iterable[str]:
         for node in balancer.nodes:
             if node.subnet_id not in tables.subnets or node.interface_id not in tables.interfaces:
                 yield f"{balancer.id} is in missing {node.subnet_id}, or has no interface there"
+            if node.allocation_id and node.allocation_id not in tables.elastic_addresses:
+                yield f"{balancer.id} has missing {node.allocation_id}"
         if balancer.vpc_id not in tables.health_checkers:
             yield f"{balancer.id} has no health checker"
     for listener in tables.listeners.values():
@@ -185,6 +189,12 @@ def dangling(tables: Tables) -> Iterable[str]:
         for place in endpoint.nodes:
             if place.subnet_id not in tables.subnets or place.interface_id not in tables.interfaces:
                 yield f"{endpoint.id} is in missing {place.subnet_id}, or has no interface there"
+    for gateway_endpoint in tables.gateway_endpoints.values():
+        if gateway_endpoint.interface_id not in tables.interfaces:
+            yield f"{gateway_endpoint.id} has missing {gateway_endpoint.interface_id}"
+        for table_id in gateway_endpoint.route_table_ids:
+            if table_id not in tables.route_tables:
+                yield f"{gateway_endpoint.id} is that of missing {table_id}"
     for endpoint_service in tables.endpoint_services.values():
         if endpoint_service.load_balancer_id not in tables.load_balancers:
             yield f"{endpoint_service.id} is of missing {endpoint_service.load_balancer_id}"

@@ -23,6 +23,7 @@ from hyperplane_nat.model.balancer_entities import (
     LoadBalancer,
     TargetGroup,
 )
+from hyperplane_nat.model.flow_log_entities import FlowLog
 from hyperplane_nat.model.gateway_entities import (
     ElasticAddress,
     InternetGateway,
@@ -30,7 +31,11 @@ from hyperplane_nat.model.gateway_entities import (
     RouteTable,
 )
 from hyperplane_nat.model.network_acl_entities import NetworkAcl
-from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
+from hyperplane_nat.model.private_link_entities import (
+    EndpointService,
+    GatewayEndpoint,
+    VpcEndpoint,
+)
 from hyperplane_nat.model.resources import AVAILABILITY_ZONE, Code, Networking, Protocol
 from hyperplane_nat.model.states import (
     EnvironmentState,
@@ -111,13 +116,15 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An allow rule: either `cidr` or `group_id` is given."""
+    """An allow rule: one of `cidr`, `group_id` and `prefix_list` is given."""
 
     protocol: Protocol
     first: int
     last: int
     cidr: IPv4Network | None = None
     group_id: str | None = None
+    prefix_list: str | None = None
+    """Whose prefix list is meant: one of `AWS_SERVICES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,8 @@ class Service:
     """As of `Account`."""
     host_id: str = ""
     """The host that it runs on, whose address it then has; empty: the VPC's router."""
+    aws_service: str = ""
+    """Of a host in the internet: of which of AWS's services it is, one of `AWS_SERVICES`."""
 
     @property
     def key(self) -> str:
@@ -336,6 +345,8 @@ class InterfaceKind(StrEnum):
     """The hosts of a VPC: it leads from the fabric to the VPC's router, and is in no subnet."""
     INTERNET_GATEWAY = "internet-gateway"
     """A VPC with an internet gateway: it is in the internet, and has its public addresses."""
+    GATEWAY_ENDPOINT = "gateway-endpoint"
+    """A VPC with gateway endpoints: it is in the internet, and private addresses leave by it."""
     VPC_ENDPOINT = "vpc-endpoint"
     """An endpoint in a subnet. It has no link."""
     NAT_GATEWAY = "nat-gateway"
@@ -497,7 +508,9 @@ Resource = (
     | Listener
     | EndpointService
     | VpcEndpoint
+    | GatewayEndpoint
     | Function
+    | FlowLog
 )
 """What customers own."""
 
@@ -529,12 +542,14 @@ KINDS: dict[str, type[Entity]] = {
     "health_checker": HealthChecker,
     "endpoint_service": EndpointService,
     "vpc_endpoint": VpcEndpoint,
+    "gateway_endpoint": GatewayEndpoint,
     "function": Function,
     "interface": NetworkInterface,
     "environment": ExecutionEnvironment,
     "retired_number": RetiredNumber,
     "retired_host": RetiredHost,
     "declaration": Declaration,
+    "flow_log": FlowLog,
 }
 """By the name of the kind in documents; an entity comes after those it refers to."""
 

@@ -66,6 +66,7 @@ SECTIONS = {
     "listener": "vpc.load_balancer",
     "endpoint-service": "vpc.endpoint_service",
     "endpoint": "vpc.endpoint",
+    "gateway-endpoint": "vpc.gateway_endpoint",
     "internet-gateway": "vpc",
     "public-address": "vpc.host",
 }

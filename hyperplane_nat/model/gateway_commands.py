@@ -249,6 +249,12 @@ class GatewayCommands(Lookups):
                 f"The address {found.address} is not associated",
                 "leave it as it is",
             )
+        if found.interface_id:
+            raise ModelError(
+                "AuthFailure",
+                "You do not have permission to access the specified resource.",
+                f"{found.address} is a load balancer's for as long as that is there",
+            )
         self._gateways.unmap(found)
         return self._tables.elastic_addresses.get(found.id)
 

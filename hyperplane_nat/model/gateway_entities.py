@@ -19,6 +19,8 @@ class Route:
     instance_id: str = ""
     """A host."""
     nat_gateway_id: str = ""
+    endpoint_id: str = ""
+    """A gateway endpoint; such a route is derived from that, and in no table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class ElasticAddress:
     """The host that it is associated with."""
     nat_gateway_id: str = ""
     """Or the NAT gateway."""
+    interface_id: str = ""
+    """Or the network interface of a load balancer's node."""
     kept: bool = True
     """Whether it stays when it is disassociated. One that is assigned to what needs one, as EC2
     does to instances, is released with it and counts for no quota."""

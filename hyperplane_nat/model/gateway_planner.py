@@ -230,7 +230,7 @@ class GatewayPlanner:
             if main.declared:
                 self._tables.put(replace(main, main=False))
             else:
-                self._tables.remove(main)
+                self._changes.remove(main)
         elif former.main and not item.main:
             self._tables.put(replace(former, main=False))
             self._gateways.main_route_table(vpc)
@@ -272,7 +272,7 @@ class GatewayPlanner:
             bare = replace(table, name=MAIN_ROUTE_TABLE, routes=(), subnet_ids=(), declared=False)
             self._tables.put(bare)
         else:
-            self._tables.remove(table)
+            self._changes.remove(table)
         self._line("delete", "route-table", name, "")
 
     def _delete_nat_gateway(self, gateway: NatGateway) -> None:

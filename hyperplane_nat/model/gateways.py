@@ -223,6 +223,16 @@ class Gateways:
         self._tables.put(mapped)
         return mapped
 
+    def map_node(self, address: ElasticAddress, interface: NetworkInterface) -> ElasticAddress:
+        """Associate an address with a load balancer's node. Gateway.NotAttached,
+        AddressLimitExceeded.
+        """
+        self._expose(interface.vpc_id, address.address)
+        association_id = self._new_id("eipassoc")
+        mapped = replace(address, association_id=association_id, interface_id=interface.id)
+        self._tables.put(mapped)
+        return mapped
+
     def unmap(self, address: ElasticAddress) -> None:
         """Disassociate an address; one that is not kept is released."""
         vpc_id = vpc_of_address(self._tables, address)
@@ -234,7 +244,8 @@ class Gateways:
         self._tables.put(replace(interface, secondary=left))
         self._tables.put(RetiredNumber(number))
         if address.kept:
-            self._tables.put(replace(address, association_id="", host_id="", nat_gateway_id=""))
+            free = replace(address, association_id="", host_id="", nat_gateway_id="")
+            self._tables.put(replace(free, interface_id=""))
         else:
             self._tables.remove(address)
 
@@ -275,6 +286,8 @@ def vpc_of_address(tables: Tables, address: ElasticAddress) -> str:
     """Id of the VPC that a public address is associated in."""
     if address.nat_gateway_id:
         return tables.nat_gateways[address.nat_gateway_id].vpc_id
+    if address.interface_id:
+        return tables.interfaces[address.interface_id].vpc_id
     return tables.hosts[address.host_id].vpc_id
 
 
@@ -286,14 +299,16 @@ def route_state(tables: Tables, table: RouteTable, route: Route) -> str:
     elif route.nat_gateway_id:
         nat_gateway = tables.nat_gateways.get(route.nat_gateway_id)
         there = nat_gateway is not None and nat_gateway.serves
+    elif route.endpoint_id:
+        there = route.endpoint_id in tables.gateway_endpoints
     else:
         there = route.instance_id in tables.hosts
     return ACTIVE if there else BLACKHOLE
 
 
-def route_to(table: RouteTable, address: IPv4Address) -> Route | None:
-    """The route of a table to an address outside its VPC: that of the longest prefix."""
-    return next((each for each in sorted_routes(table.routes) if address in each.destination), None)
+def route_to(routes: tuple[Route, ...], address: IPv4Address) -> Route | None:
+    """Of a table's routes that to an address outside its VPC: that of the longest prefix."""
+    return next((each for each in sorted_routes(routes) if address in each.destination), None)
 
 
 def sorted_routes(routes: tuple[Route, ...]) -> tuple[Route, ...]:

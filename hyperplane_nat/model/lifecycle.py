@@ -69,6 +69,7 @@ _STANDING = (
     InterfaceKind.STATIC,
     InterfaceKind.ROUTER,
     InterfaceKind.INTERNET_GATEWAY,
+    InterfaceKind.GATEWAY_ENDPOINT,
     InterfaceKind.NAT_GATEWAY,
     InterfaceKind.LOAD_BALANCER,
     InterfaceKind.VPC_ENDPOINT,
@@ -537,13 +538,6 @@ class Lifecycle:
             "delete functions, or share subnets and security groups",
         )
 
-    def free_addresses(self, subnet: Subnet) -> int:
-        """How many addresses of a subnet nobody has."""
-        taken = self.tables.addresses(subnet.vpc_id)
-        first = int(subnet.cidr.network_address) + RESERVED_FIRST
-        last = int(subnet.cidr.broadcast_address)
-        return last - first - sum(first <= address < last for address in taken)
-
     def free_address(self, subnet: Subnet) -> IPv4Address:
         """The first address of a subnet that nobody has. SubnetIPAddressLimitReachedException."""
         taken: Mapping[int, int] = self.tables.addresses(subnet.vpc_id)
@@ -556,6 +550,14 @@ class Lifecycle:
             f"subnet {subnet.name} ({subnet.cidr}) has no free address",
             "use a larger subnet or several",
         )
+
+
+def free_addresses(tables: Tables, subnet: Subnet) -> int:
+    """How many addresses of a subnet nobody has."""
+    taken = tables.addresses(subnet.vpc_id)
+    first = int(subnet.cidr.network_address) + RESERVED_FIRST
+    last = int(subnet.cidr.broadcast_address)
+    return last - first - sum(first <= address < last for address in taken)
 
 
 def refuse_while_changing(function: Function) -> None:

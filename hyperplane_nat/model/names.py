@@ -9,9 +9,10 @@ them: whether they can be reached from there is a matter of routes. Names of ano
 names.
 
 A load balancer has the names that AWS gives it, of which one has an address for each zone, and
-each zone has one ("Network Load Balancers", "DNS name"), and `NAME.VPC.internal`. Zones without
-healthy targets enough are left out. An endpoint that is available has AWS's names in the same way,
-and the private one of its service where that is wanted.
+each zone has one ("Network Load Balancers", "DNS name"), and `NAME.VPC.internal`. Those of an
+internet-facing one are public, with public addresses: in every VPC and outside all of them. Zones
+without healthy targets enough are left out. An endpoint that is available has AWS's names in the
+same way, and the private one of its service where that is wanted.
 
 With `enable_dns_hostnames` every address of a VPC has the private name that AWS gives it as well
 ("DNS attributes for your VPC"). These follow from the address, so nobody lists them: whatever comes
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from hyperplane_nat.model.balancer_entities import LoadBalancer
+from hyperplane_nat.model.balancer_resources import Scheme
 from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.entities import Vpc
 from hyperplane_nat.model.private_link_checks import endpoint_name, zone_name
@@ -109,19 +111,31 @@ def _balanced(
     tables: Tables, vpc: Vpc, region: str, nodes: Iterable[WantedNode]
 ) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    named = {each.address for each in nodes if each.vpc_number == vpc.number and each.named}
+    named = {each.number for each in nodes if each.named}
     for balancer in tables.load_balancers.values():
-        if balancer.vpc_id != vpc.id or balancer.state is not LoadBalancerState.ACTIVE:
+        public = balancer.scheme is Scheme.INTERNET_FACING
+        if balancer.state is not LoadBalancerState.ACTIVE:
             continue
-        name = dns_name(balancer, region)
-        all_of_them = tuple(str(node.address) for node in balancer.nodes)
+        if balancer.vpc_id != vpc.id and not public:
+            continue
+        name, place = dns_name(balancer, region), tables.vpcs[balancer.vpc_id].name
+        all_of_them = {
+            node: str(
+                tables.elastic_addresses[node.allocation_id].address if public else node.address
+            )
+            for node in balancer.nodes
+        }
         # All, where none has healthy targets enough.
-        addresses = tuple(each for each in all_of_them if each in named) or all_of_them
+        addresses = tuple(
+            address
+            for node, address in all_of_them.items()
+            if tables.interfaces[node.interface_id].number in named
+        ) or tuple(all_of_them.values())
         found[name] = addresses
-        found.setdefault(f"{balancer.name.lower()}.{vpc.name}.{DOMAIN}", addresses)
-        for node in balancer.nodes:
+        found.setdefault(f"{balancer.name.lower()}.{place}.{DOMAIN}", addresses)
+        for node, address in all_of_them.items():
             zone = f"{region}{zone_of_node(tables, node)}"
-            found[f"{zone}.{name}"] = (str(node.address),)
+            found[f"{zone}.{name}"] = (address,)
     return found
 
 

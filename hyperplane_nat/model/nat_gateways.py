@@ -26,7 +26,7 @@ from hyperplane_nat.model.errors import ModelError
 from hyperplane_nat.model.gateway_entities import NatGateway, NatGatewayAddress
 from hyperplane_nat.model.gateways import Gateways
 from hyperplane_nat.model.identifiers import link_name
-from hyperplane_nat.model.lifecycle import Lifecycle
+from hyperplane_nat.model.lifecycle import Lifecycle, free_addresses
 from hyperplane_nat.model.route_checks import check_address_count
 from hyperplane_nat.model.states import (
     NAT_GATEWAY_ADDRESS_STATUSES,
@@ -86,7 +86,7 @@ class NatGateways:
                         "Resource.AlreadyAssociated",
                         f"Elastic IP address {allocation_id} is already associated",
                     )
-        if self._lifecycle.free_addresses(subnet) < count:
+        if free_addresses(self._tables, subnet) < count:
             return Failure(
                 "InsufficientFreeAddressesInSubnet",
                 "Subnet has insufficient free addresses to create this NAT gateway",

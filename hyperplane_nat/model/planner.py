@@ -47,6 +47,7 @@ from hyperplane_nat.model.entities import (
 )
 from hyperplane_nat.model.errors import ModelError, entry_of
 from hyperplane_nat.model.gateway_planner import GatewayPlanner
+from hyperplane_nat.model.group_rules import rule_of
 from hyperplane_nat.model.lifecycle import Lifecycle
 from hyperplane_nat.model.resources import (
     AliasResource,
@@ -77,8 +78,8 @@ class PlanLine:
     kind: str
     """"account", "vpc", "subnet", "security-group", "internet-gateway", "host", "service",
     "internet-host", "public-address", "nat-gateway", "route-table", "network-acl", "target-group",
-    "listener", "load-balancer", "endpoint-service", "endpoint", "function", "version" and
-    "alias"."""
+    "listener", "load-balancer", "endpoint-service", "endpoint", "gateway-endpoint", "function",
+    "version" and "alias"."""
     name: str
     """With its VPC before a slash where names are unique in a VPC only: "customer/private-a"."""
     detail: str = ""
@@ -193,8 +194,8 @@ class Planner:
     def _delete_unused(self, internet: Vpc) -> None:
         there = self._vpcs
         wanted = {there[vpc.name].id: vpc for vpc in self._wanted.vpcs if vpc.name in there}
-        self._gateways.delete_unused(wanted)
         self._balancers.delete_unused(wanted)
+        self._gateways.delete_unused(wanted)
         self._delete_groups()
         self._delete_subnets()
         self._delete_vpcs(internet)
@@ -297,12 +298,10 @@ class Planner:
 
     def _rules(self, vpc: Vpc, rules: Iterable[RuleResource]) -> tuple[Rule, ...]:
         return tuple(
-            Rule(
-                rule.protocol,
-                rule.first,
-                rule.last,
-                rule.cidr,
+            rule_of(
+                rule,
                 None if rule.group is None else self._groups[vpc.name, rule.group].id,
+                self._lifecycle.settings.region,
             )
             for rule in rules
         )

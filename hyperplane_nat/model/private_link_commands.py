@@ -11,6 +11,13 @@ from hyperplane_nat.model.balancer_commands import BalancerCommands
 from hyperplane_nat.model.balancer_resources import NodeResource
 from hyperplane_nat.model.changes import by_name, parts_of
 from hyperplane_nat.model.entities import Vpc
+from hyperplane_nat.model.gateway_endpoint_checks import (
+    check_policy,
+    no_route_table,
+    service_of,
+)
+from hyperplane_nat.model.gateway_endpoints import entries_of
+from hyperplane_nat.model.gateway_entities import RouteTable
 from hyperplane_nat.model.private_link import Place
 from hyperplane_nat.model.private_link_checks import (
     check_listeners,
@@ -28,7 +35,11 @@ from hyperplane_nat.model.private_link_checks import (
     service_name,
     wrong_state,
 )
-from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
+from hyperplane_nat.model.private_link_entities import (
+    EndpointService,
+    GatewayEndpoint,
+    VpcEndpoint,
+)
 from hyperplane_nat.model.private_link_resources import ANYBODY
 from hyperplane_nat.model.states import ENDPOINT_STATES, EndpointEvent
 
@@ -190,7 +201,7 @@ class PrivateLinkCommands(BalancerCommands):
         InvalidSecurityGroupId.NotFound, InvalidParameter, VpcEndpointLimitExceeded.
         """
         place = self._customer_vpc(vpc)
-        self._unique(self._tables.endpoints, place, "InvalidParameterValue", "endpoint", name)
+        self._unique_endpoint(place, name)
         found = self._service_for(place, service)
         places = self._places_of(place, nodes)
         check_zones(self._tables, found, [subnet for subnet, _ in places])
@@ -246,6 +257,90 @@ class PrivateLinkCommands(BalancerCommands):
     def delete_endpoint(self, endpoint: str) -> None:
         """DeleteVpcEndpoints, of one: InvalidVpcEndpointId.NotFound."""
         self._private_link.delete(self.endpoint(endpoint))
+
+    def _unique_endpoint(self, vpc: Vpc, name: str | None) -> None:
+        code = "InvalidParameterValue"
+        self._unique(self._tables.endpoints, vpc, code, "endpoint", name)
+        self._unique(self._tables.gateway_endpoints, vpc, code, "endpoint", name)
+
+    # -- gateway endpoints
+
+    def gateway_endpoint(self, named: str) -> GatewayEndpoint:
+        """By id, VPC/name or name. InvalidVpcEndpointId.NotFound."""
+        endpoints, code = self._tables.gateway_endpoints, "InvalidVpcEndpointId.NotFound"
+        return self._part(endpoints, named, code, "Vpc Endpoint Id")
+
+    def create_gateway_endpoint(
+        self,
+        vpc: str,
+        service: str,
+        *,
+        name: str | None = None,
+        route_tables: Sequence[str] = (),
+        policy: str = "",
+    ) -> GatewayEndpoint:
+        """
+        CreateVpcEndpoint, of type Gateway: InvalidVpcID.NotFound, InvalidServiceName,
+        InvalidRouteTableId.NotFound, RouteAlreadyExists, InvalidPolicyDocument,
+        VpcEndpointLimitExceeded, InvalidParameter.
+        """
+        place = self._customer_vpc(vpc)
+        self._unique_endpoint(place, name)
+        found = service_of(service, self._lifecycle.settings.region)
+        if not entries_of(self._tables, found):
+            raise no_service(service)
+        check_policy(policy)
+        return self._changes.gateway_endpoints.make(
+            place,
+            name or "",
+            found,
+            self._route_tables_of(place, route_tables),
+            policy=policy,
+            internet=self._changes.internet(),
+        )
+
+    def modify_gateway_endpoint(
+        self,
+        endpoint: str,
+        *,
+        add_route_tables: Sequence[str] = (),
+        remove_route_tables: Sequence[str] = (),
+        policy: str | None = None,
+    ) -> GatewayEndpoint:
+        """
+        ModifyVpcEndpoint: tables to add that it has, and to remove that it has not, are no error.
+        InvalidVpcEndpointId.NotFound, and the errors of `create_gateway_endpoint`.
+        """
+        found = self.gateway_endpoint(endpoint)
+        place = self._tables.vpcs[found.vpc_id]
+        ids = {*found.route_table_ids}
+        ids |= {each.id for each in self._route_tables_of(place, add_route_tables)}
+        ids -= {each.id for each in self._route_tables_of(place, remove_route_tables)}
+        if policy is not None:
+            check_policy(policy)
+        return self._changes.gateway_endpoints.change(
+            found,
+            [self._tables.route_tables[each] for each in ids],
+            policy=found.policy if policy is None else policy,
+        )
+
+    def delete_gateway_endpoint(self, endpoint: str) -> None:
+        """DeleteVpcEndpoints, of one: InvalidVpcEndpointId.NotFound."""
+        self._changes.gateway_endpoints.delete(self.gateway_endpoint(endpoint))
+
+    def _route_tables_of(self, vpc: Vpc, named: Sequence[str]) -> list[RouteTable]:
+        """Route tables of a VPC, each once."""
+        found: dict[str, RouteTable] = {}
+        for (_, key), name in zip(
+            self._in(vpc, self._tables.route_tables, named), named, strict=True
+        ):
+            table = self._tables.route_tables.get(key)
+            if table is None or table.vpc_id != vpc.id:
+                raise no_route_table(name)
+            found[table.id] = table
+        return list(found.values())
+
+    # -- what a request says
 
     def _service_for(self, vpc: Vpc, named: str) -> EndpointService:
         region = self._lifecycle.settings.region

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoint services and endpoints, in the field names of AWS's EC2 API: see `description`."""
+"""Endpoint services, endpoints and prefix lists, in the field names of AWS's EC2 API: see
+`description`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from hyperplane_nat.model.changes import by_name
+from hyperplane_nat.model.gateway_endpoints import prefix_list_id, prefix_lists
+from hyperplane_nat.model.gateway_endpoints import service_name as service_name_of_aws
 from hyperplane_nat.model.private_link_checks import (
     base_name,
     endpoint_name,
@@ -14,7 +18,11 @@ from hyperplane_nat.model.private_link_checks import (
     zone_name,
     zones_of,
 )
-from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
+from hyperplane_nat.model.private_link_entities import (
+    EndpointService,
+    GatewayEndpoint,
+    VpcEndpoint,
+)
 from hyperplane_nat.model.region import Region
 
 
@@ -27,6 +35,28 @@ def describe_endpoint_services(region: Region) -> list[dict[str, Any]]:
 def describe_endpoints(region: Region) -> list[dict[str, Any]]:
     """All endpoints, by name."""
     return [endpoint(region, each) for each in by_name(region.tables.endpoints.values())]
+
+
+def describe_gateway_endpoints(region: Region) -> list[dict[str, Any]]:
+    """All gateway endpoints, by name."""
+    every = by_name(region.tables.gateway_endpoints.values())
+    return [gateway_endpoint(region, each) for each in every]
+
+
+def describe_prefix_lists(region: Region) -> list[dict[str, Any]]:
+    """The prefix lists that AWS manages, as DescribeManagedPrefixLists and
+    GetManagedPrefixListEntries have them.
+    """
+    return [
+        {
+            "PrefixListId": each.id,
+            "PrefixListName": each.name,
+            "AddressFamily": "IPv4",
+            "OwnerId": "AWS",
+            "Entries": [str(network) for network in each.entries],
+        }
+        for each in prefix_lists(region.tables, region.settings.region)
+    ]
 
 
 def endpoint_service(region: Region, service: EndpointService) -> dict[str, Any]:
@@ -110,5 +140,30 @@ def endpoint(region: Region, item: VpcEndpoint) -> dict[str, Any]:
             endpoint_name(item, name),
             *(zone_name(item, zone, name) for zone in zones.values()),
         ],
+        "Declared": item.declared,
+    }
+
+
+def gateway_endpoint(region: Region, item: GatewayEndpoint) -> dict[str, Any]:
+    """As DescribeVpcEndpoints has one of type Gateway."""
+    tables, name = region.tables, region.settings.region
+    item = tables.gateway_endpoints[item.id]
+    vpc = tables.vpcs[item.vpc_id]
+    return {
+        "VpcEndpointId": item.id,
+        "Name": item.name,
+        "VpcEndpointType": "Gateway",
+        "VpcId": vpc.id,
+        "VpcName": vpc.name,
+        "OwnerId": vpc.account_id,
+        "ServiceName": service_name_of_aws(item.service, name),
+        "PrefixListId": prefix_list_id(item.service, name),
+        "State": "Available",
+        "CreationTimestamp": item.created,
+        "RouteTables": [
+            {"RouteTableId": each, "RouteTableName": tables.route_tables[each].name}
+            for each in item.route_table_ids
+        ],
+        "PolicyDocument": item.policy or None,
         "Declared": item.declared,
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoint services and interface endpoints, as the region keeps them."""
+"""Endpoint services, interface endpoints and gateway endpoints, as the region keeps them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,31 @@ class VpcEndpoint:
     """Whether its VPC has the service's private DNS name for it."""
     due: float | None = None
     """When it becomes available."""
+    declared: bool = True
+    """As of `Account`."""
+
+    @property
+    def key(self) -> str:
+        """Its id."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEndpoint:
+    """A gateway endpoint of one of AWS's services (EC2 API, `VpcEndpoint`); it is available."""
+
+    id: str
+    name: str
+    vpc_id: str
+    service: str
+    """One of `resources.AWS_SERVICES`."""
+    interface_id: str
+    """That of all gateway endpoints of the VPC."""
+    created: float
+    route_table_ids: tuple[str, ...] = ()
+    """Sorted: those that have a route to it."""
+    policy: str = ""
+    """JSON, as it was given; nothing asks for it."""
     declared: bool = True
     """As of `Account`."""
 

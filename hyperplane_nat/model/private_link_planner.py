@@ -14,6 +14,7 @@ from dataclasses import replace
 from hyperplane_nat.model.changes import Changes, by_name, parts_of
 from hyperplane_nat.model.entities import Account, SecurityGroup, Subnet, Vpc
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.gateway_endpoint_planner import GatewayEndpointPlanner
 from hyperplane_nat.model.private_link import Place
 from hyperplane_nat.model.private_link_checks import (
     check_listeners,
@@ -55,14 +56,16 @@ class PrivateLinkPlanner:
         self._accounts = accounts
         self._subnets = subnets
         self._groups = groups
+        self._gateway_endpoints = GatewayEndpointPlanner(changes, line)
 
     def make(self, vpcs: Mapping[str, Vpc], wanted: Iterable[VpcResource]) -> None:
-        """All services, then all endpoints; `vpcs` by name."""
+        """All services, then all endpoints, those of type Gateway last; `vpcs` by name."""
         every = list(wanted)
         for vpc in every:
             self._make_services(vpcs[vpc.name], vpc)
         for vpc in every:
             self._make_endpoints(vpcs[vpc.name], vpc)
+        self._gateway_endpoints.make(vpcs, every)
 
     def _make_services(self, vpc: Vpc, wanted: VpcResource) -> None:
         for item in wanted.endpoint_services:
@@ -184,6 +187,7 @@ class PrivateLinkPlanner:
 
     def delete_unused(self, wanted: Mapping[str, VpcResource]) -> None:
         """What no declaration names any more; `wanted` are VPCs that stay, by id."""
+        self._gateway_endpoints.delete_unused(wanted)
         for endpoint in by_name(self._tables.endpoints.values()):
             vpc = wanted.get(endpoint.vpc_id)
             names = {each.name for each in vpc.endpoints} if vpc is not None else set()

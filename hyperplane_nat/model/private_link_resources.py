@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wanted endpoint services and endpoints: see `resources`."""
+"""Wanted endpoint services, endpoints and gateway endpoints: see `resources`."""
 
 from __future__ import annotations
 
@@ -33,3 +33,16 @@ class EndpointResource:
     nodes: tuple[NodeResource, ...]
     security_groups: tuple[str, ...] = ()
     private_dns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEndpointResource:
+    """A gateway endpoint of a VPC."""
+
+    name: str
+    service: str
+    """The name that AWS gives it, like `com.amazonaws.us-east-1.s3`, or the last part of that."""
+    route_tables: tuple[str, ...] = ()
+    """Names of route tables of the VPC."""
+    policy: str = ""
+    """JSON."""

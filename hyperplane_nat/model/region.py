@@ -28,7 +28,6 @@ from typing import Any, Self
 
 from hyperplane_nat.model import provisioned
 from hyperplane_nat.model.balancer_entities import LoadBalancer, TargetGroup
-from hyperplane_nat.model.balancer_wanted import Nodes
 from hyperplane_nat.model.changes import Changes
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.documents import document_of, tables_of
@@ -64,7 +63,7 @@ from hyperplane_nat.model.states import (
     NatGatewayState,
 )
 from hyperplane_nat.model.tables import Change, Tables
-from hyperplane_nat.model.wanted import Wanted, WantedInterface, interface_of, wanted_of
+from hyperplane_nat.model.wanted import Parts, Wanted, WantedInterface, interface_of
 
 __all__ = ["Commands", "Placement", "Plan", "PlanLine", "Region"]
 
@@ -120,7 +119,7 @@ class Region:
         )
         self._invocations = Invocations(self._lifecycle, take_slot)
         self._compiler: tuple[int, Compiler] | None = None
-        self._balancing = Nodes(self.tables, self.settings)
+        self._parts = Parts(self.tables, self.settings)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], **options: Any) -> Self:
@@ -192,10 +191,10 @@ class Region:
             yield Commands(self._lifecycle)
 
     def wanted(self) -> Wanted:
-        """What namespaces, links and the forwarder should be. Costs by everything there is, but
-        for nodes of load balancers, which cost by what has changed.
+        """What namespaces, links and the forwarder should be; what has not changed since the last
+        time is the same object.
         """
-        return wanted_of(self.tables, self.settings, self._balancing)
+        return self._parts.wanted()
 
     @property
     def host_numbers(self) -> int:

@@ -17,7 +17,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.model.balancer_resources import LoadBalancerResource, TargetGroupResource
 from hyperplane_nat.model.network_acl_entities import NetworkAclEntry
-from hyperplane_nat.model.private_link_resources import EndpointResource, EndpointServiceResource
+from hyperplane_nat.model.private_link_resources import (
+    EndpointResource,
+    EndpointServiceResource,
+    GatewayEndpointResource,
+)
 
 DEFAULT_ACCOUNT = "default"
 DEFAULT_ACCOUNT_ID = "111122223333"
@@ -30,6 +34,9 @@ DEFAULT_NETWORK_ACL = "default"
 
 MAIN_ROUTE_TABLE = "main"
 """What the main route table of a VPC is called until somebody names it."""
+
+AWS_SERVICES = ("s3", "dynamodb")
+"""AWS's own services that have gateway endpoints ("Gateway endpoints")."""
 
 AVAILABILITY_ZONE = "a"
 """Of a subnet that names none."""
@@ -75,7 +82,9 @@ class AccountResource:
 
 @dataclass(frozen=True, slots=True)
 class RuleResource:
-    """One allow rule of a security group; exactly one of `cidr` and `group` is given."""
+    """
+    One allow rule of a security group; exactly one of `cidr`, `group` and `prefix_list` is given.
+    """
 
     protocol: Protocol = Protocol.ALL
     first: int = 0
@@ -84,6 +93,8 @@ class RuleResource:
     cidr: IPv4Network | None = None
     group: str | None = None
     """Name of a security group of the same VPC: its members are meant."""
+    prefix_list: str | None = None
+    """A prefix list of AWS's by its name, the last part of that, or its id."""
 
 
 ALLOW_ALL = (RuleResource(Protocol.ALL, cidr=ANYWHERE),)
@@ -180,7 +191,7 @@ class ServiceResource:
 
     name: str
     kind: str
-    """What it speaks: "http" or "udp-echo"."""
+    """What it speaks: "http", "udp-echo" or "mailbox"."""
     address: IPv4Address | None
     """None exactly when it runs on a host, and has the address of that."""
     port: int
@@ -190,6 +201,8 @@ class ServiceResource:
     of the VPC it is the host that has them."""
     host: str | None = None
     """Name of the host of its VPC that it runs on; None: the VPC's router."""
+    aws_service: str = ""
+    """Of a host in the internet: of which of `AWS_SERVICES` it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +223,7 @@ class VpcResource:
     load_balancers: tuple[LoadBalancerResource, ...] = ()
     endpoint_services: tuple[EndpointServiceResource, ...] = ()
     endpoints: tuple[EndpointResource, ...] = ()
+    gateway_endpoints: tuple[GatewayEndpointResource, ...] = ()
     route_tables: tuple[RouteTableResource, ...] = ()
     network_acls: tuple[NetworkAclResource, ...] = ()
     enable_dns_support: bool = True

@@ -5,12 +5,13 @@ Theory of operation
 -------------------
 What an interface may send is the union of the egress rules of its groups. A rule that names a group
 means the group's members: the addresses, as /32, of the interfaces, hosts and services of the VPC
-that carry it. A service that carries groups is guarded: a new flow towards its address must also
-match a rule of the service's groups that admits this interface, by its address or because it
-carries the group that the rule names. So an ingress rule is resolved for one interface here and
-says only protocol and ports to the forwarder. All rules allow, and a flow once made is tracked
-(AWS, "Security groups", "Security group connection tracking"): rules are looked at when a flow is
-made and never again.
+that carry it; one that names a prefix list of AWS's means its entries, which follow the hosts of
+the internet that stand for the service. A service that carries groups is guarded: a new flow
+towards its address must also match a rule of the service's groups that admits this interface, by
+its address or because it carries the group that the rule names. So an ingress rule is resolved for
+one interface here and says only protocol and ports to the forwarder. All rules allow, and a flow
+once made is tracked (AWS, "Security groups", "Security group connection tracking"): rules are
+looked at when a flow is made and never again.
 
 Hosts are judged at their own links, both ways: `HostPolicy` has, besides what an interface has, the
 union of the ingress rules of their groups, in which a group is its members again. So nobody has a
@@ -39,6 +40,7 @@ from hyperplane_nat.model.entities import (
     SecurityGroup,
     Service,
 )
+from hyperplane_nat.model.gateway_endpoints import entries_of
 from hyperplane_nat.model.resources import ANYWHERE, Protocol
 from hyperplane_nat.model.settings import LifecycleSettings
 from hyperplane_nat.model.states import InterfaceStatus
@@ -110,7 +112,7 @@ class Grant:
     group: SecurityGroup
     rule: Rule
     rules: tuple[PolicyRule, ...]
-    """None for a rule that names a group without members."""
+    """None for a rule that names a group without members, or a prefix list without entries."""
 
 
 ALLOW_ALL = Policy(None)
@@ -171,7 +173,7 @@ class Compiler:
                 each
                 for grant in self.ingress_grants(interface)
                 for each in grant.rules
-                if not (elsewhere and grant.rule.cidr is None)
+                if not (elsewhere and grant.rule.group_id is not None)
             )
         )
 
@@ -219,11 +221,17 @@ class Compiler:
                 yield Grant(group, rule, tuple(self._towards(vpc_id, rule)))
 
     def _towards(self, vpc_id: str, rule: Rule) -> Iterable[PolicyRule]:
-        if rule.cidr is not None:
-            yield _compiled(rule, rule.cidr)
-        elif rule.group_id is not None:
+        if rule.group_id is not None:
             for address in self._members_of(vpc_id).get(rule.group_id, ()):
                 yield _compiled(rule, IPv4Network(address))
+        for network in self._networks(rule):
+            yield _compiled(rule, network)
+
+    def _networks(self, rule: Rule) -> tuple[IPv4Network, ...]:
+        """What a rule names that names no group."""
+        if rule.prefix_list is not None:
+            return entries_of(self._tables, rule.prefix_list)
+        return () if rule.cidr is None else (rule.cidr,)
 
     def _admitting(
         self, member: NetworkInterface | Host, services: list[Service]
@@ -232,11 +240,9 @@ class Compiler:
             for group_id in service.group_ids:
                 group = self._tables.groups[group_id]
                 for rule in group.ingress:
-                    if rule.cidr is not None:
-                        admitted = member.address in rule.cidr
-                    else:
-                        admitted = rule.group_id in member.group_ids
-                    if admitted:
+                    if rule.group_id in member.group_ids or any(
+                        member.address in network for network in self._networks(rule)
+                    ):
                         yield Grant(group, rule, (_compiled(rule, ANYWHERE),))
 
     def _members_of(self, vpc_id: str) -> dict[str, tuple[IPv4Address, ...]]:

@@ -65,6 +65,8 @@ class LifecycleSettings:
     load_balancer_creation_seconds: float = 2 * MINUTE
     """Until a load balancer is active (AWS does not say: minutes)."""
     endpoints_per_vpc: int = 50
+    gateway_endpoints: int = 20
+    """Of the region ("AWS PrivateLink quotas")."""
     endpoint_creation_seconds: float = MINUTE
     """Until an endpoint that was accepted is available (AWS does not say: minutes)."""
     connections_per_interface: int = 65_000
@@ -77,6 +79,8 @@ class LifecycleSettings:
 
     blocked_tcp_ports: tuple[int, ...] = (25,)
     """Ports to which no function begins a connection (AWS re:Post, "port 25 restriction")."""
+    flow_log_aggregation_seconds: int | None = None
+    """How often flow logs are written; None: not at all."""
     region: str = "us-east-1"
     """Its name, which names of load balancers have in them."""
     icmp: bool = False

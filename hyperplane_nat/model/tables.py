@@ -29,6 +29,7 @@ from hyperplane_nat.model.balancer_entities import (
     LoadBalancer,
     TargetGroup,
 )
+from hyperplane_nat.model.derived import Derived
 from hyperplane_nat.model.entities import (
     KIND_OF,
     KINDS,
@@ -51,6 +52,7 @@ from hyperplane_nat.model.entities import (
     Subnet,
     Vpc,
 )
+from hyperplane_nat.model.flow_log_entities import FlowLog
 from hyperplane_nat.model.gateway_entities import (
     ElasticAddress,
     InternetGateway,
@@ -58,7 +60,11 @@ from hyperplane_nat.model.gateway_entities import (
     RouteTable,
 )
 from hyperplane_nat.model.network_acl_entities import NetworkAcl
-from hyperplane_nat.model.private_link_entities import EndpointService, VpcEndpoint
+from hyperplane_nat.model.private_link_entities import (
+    EndpointService,
+    GatewayEndpoint,
+    VpcEndpoint,
+)
 from hyperplane_nat.model.states import EnvironmentState, InterfaceStatus
 
 Key = str | int
@@ -81,6 +87,7 @@ NETWORK_KINDS = frozenset(
         "health_checker",
         "endpoint_service",
         "vpc_endpoint",
+        "gateway_endpoint",
     }
 )
 """What `network_revision` counts the changes of, besides interfaces."""
@@ -128,11 +135,13 @@ class Tables:
         self.health_checkers = cast("dict[str, HealthChecker]", self._rows["health_checker"])
         self.endpoint_services = cast("dict[str, EndpointService]", self._rows["endpoint_service"])
         self.endpoints = cast("dict[str, VpcEndpoint]", self._rows["vpc_endpoint"])
+        self.gateway_endpoints = cast("dict[str, GatewayEndpoint]", self._rows["gateway_endpoint"])
         self.functions = cast("dict[str, Function]", self._rows["function"])
         self.interfaces = cast("dict[str, NetworkInterface]", self._rows["interface"])
         self.environments = cast("dict[int, ExecutionEnvironment]", self._rows["environment"])
         self.retired_numbers = cast("dict[int, RetiredNumber]", self._rows["retired_number"])
         self.retired_hosts = cast("dict[int, RetiredHost]", self._rows["retired_host"])
+        self.flow_logs = cast("dict[str, FlowLog]", self._rows["flow_log"])
         self.declarations = cast("dict[int, Declaration]", self._rows["declaration"])
 
         self.function_names: dict[str, str] = {}
@@ -144,8 +153,6 @@ class Tables:
         """Counts changes of VPCs, groups and services, and interfaces that come and go."""
         self.policy_revision = 0
         """Counts what may change the policy of an interface that already stands."""
-        self.host_revision = 0
-        """Counts changes of hosts."""
         self.touched_interfaces: dict[str, None] = {}
         self.touched_functions: dict[str, None] = {}
         self._in_vpc: dict[str, dict[str, None]] = defaultdict(dict)
@@ -159,8 +166,12 @@ class Tables:
         self._named: dict[str, dict[str, None]] = defaultdict(dict)
         """Groups that egress rules name, and the groups with these rules."""
         self._listeners: dict[str, dict[str, None]] = defaultdict(dict)
+        self._by_port: dict[str, tuple[Listener, ...]] = {}
+        """Those of a load balancer, once they were asked for."""
         self._forwarding: dict[str, dict[str, None]] = defaultdict(dict)
 
+        self._revisions = dict.fromkeys(KINDS, 0)
+        self.derived = Derived(self.revisions)
         self._timers: list[tuple[float, str, Key]] = []
         self._timed = 0
         self._journal: list[Change] | None = None
@@ -187,6 +198,10 @@ class Tables:
         """All entities of a kind, in the order in which they came."""
         return self._rows[kind].values()
 
+    def revisions(self, kinds: Iterable[str]) -> tuple[int, ...]:
+        """How often something of each of these kinds has changed."""
+        return tuple([self._revisions[kind] for kind in kinds])
+
     def in_vpc(self, vpc_id: str) -> list[NetworkInterface]:
         """The interfaces in a VPC, those being deleted included: they count for the quota."""
         return [self.interfaces[key] for key in self._in_vpc.get(vpc_id, ())]
@@ -198,10 +213,12 @@ class Tables:
 
     def router_interface(self, vpc_id: str) -> NetworkInterface | None:
         """The interface that leads to the router of a VPC with hosts."""
-        for interface in self.in_vpc(vpc_id):
-            if interface.kind is InterfaceKind.ROUTER:
-                return interface
-        return None
+        known: dict[str, NetworkInterface | None]
+        known = self.derived.get("routers", ("interface",), dict)
+        if vpc_id not in known:
+            own = (each for each in self.in_vpc(vpc_id) if each.kind is InterfaceKind.ROUTER)
+            known[vpc_id] = next(own, None)
+        return known[vpc_id]
 
     def hosts_in(self, vpc_id: str) -> list[Host]:
         """The hosts of a VPC."""
@@ -241,10 +258,13 @@ class Tables:
             each for each in self.nat_gateways.values() if each.vpc_id == vpc_id and not each.ended
         ]
 
-    def listeners_of(self, balancer_id: str) -> list[Listener]:
+    def listeners_of(self, balancer_id: str) -> tuple[Listener, ...]:
         """The listeners of a load balancer, by port."""
-        own = [self.listeners[key] for key in self._listeners.get(balancer_id, ())]
-        return sorted(own, key=lambda each: each.port)
+        if (known := self._by_port.get(balancer_id)) is None:
+            own = [self.listeners[key] for key in self._listeners.get(balancer_id, ())]
+            known = tuple(sorted(own, key=lambda each: each.port))
+            self._by_port[balancer_id] = known
+        return known
 
     def listener_to(self, group_id: str) -> Listener | None:
         """A listener that forwards to a target group."""
@@ -407,10 +427,10 @@ class Tables:
                 self._idle[function_id] = dict.fromkeys(slots)
 
     def _count_revision(self, kind: str, old: Entity | None, new: Entity | None) -> None:
+        self._revisions[kind] += 1
         if kind in NETWORK_KINDS:
             self.network_revision += 1
             self.policy_revision += 1
-            self.host_revision += kind == "host"
         elif kind == "interface" and _stands(old) != _stands(new):
             self.network_revision += 1
             interface = cast("NetworkInterface", old if new is None else new)
@@ -464,6 +484,7 @@ class Tables:
                     self._named[rule.group_id][entity.id] = None
         elif isinstance(entity, Listener):
             self._listeners[entity.load_balancer_id][entity.id] = None
+            self._by_port.pop(entity.load_balancer_id, None)
             self._forwarding[entity.target_group_id][entity.id] = None
         elif isinstance(entity, Host):
             self._take(entity.vpc_id, int(entity.address))
@@ -505,6 +526,7 @@ class Tables:
                     _drop(self._named, rule.group_id, entity.id)
         elif isinstance(entity, Listener):
             _drop(self._listeners, entity.load_balancer_id, entity.id)
+            self._by_port.pop(entity.load_balancer_id, None)
             _drop(self._forwarding, entity.target_group_id, entity.id)
         elif isinstance(entity, Host):
             self._release(entity.vpc_id, int(entity.address))

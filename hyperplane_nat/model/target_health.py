@@ -81,12 +81,19 @@ class Surroundings:
 
     subnets: tuple[tuple[int, int, str], ...]
     """First and last address as numbers, and the availability zone."""
-    taken: frozenset[IPv4Address]
-    """Addresses of load balancers and endpoints."""
+    taken: frozenset[int]
+    """Addresses of load balancers and endpoints, as numbers."""
 
     @classmethod
     def of(cls, tables: Tables, vpc_id: str) -> Self:
         """What is around those of that VPC."""
+        known: dict[str, Self] = tables.derived.get("surroundings", ("subnet", "interface"), dict)
+        if vpc_id not in known:
+            known[vpc_id] = cls._of(tables, vpc_id)
+        return known[vpc_id]
+
+    @classmethod
+    def _of(cls, tables: Tables, vpc_id: str) -> Self:
         return cls(
             tuple(
                 (
@@ -98,12 +105,16 @@ class Surroundings:
                 if subnet.vpc_id == vpc_id
             ),
             frozenset(
-                address
+                int(address)
                 for interface in tables.in_vpc(vpc_id)
                 if interface.kind in (InterfaceKind.LOAD_BALANCER, InterfaceKind.VPC_ENDPOINT)
                 for address in interface.addresses
             ),
         )
+
+    def is_taken(self, address: IPv4Address) -> bool:
+        """Whether an address is one of a load balancer or an endpoint."""
+        return int(address) in self.taken
 
     def zone(self, address: IPv4Address) -> str | None:
         """The availability zone of an address; None outside the VPC, which is in all."""
@@ -133,7 +144,7 @@ def unused(
         text = "Target group is not configured to receive traffic from the load balancer"
         return TargetHealth(UNUSED, NOT_IN_USE, text)
     address = address_of(tables, target)
-    if address in around.taken:
+    if around.is_taken(address):
         reason = "Target.IpUnusable"
         return TargetHealth(UNUSED, reason, DESCRIPTIONS[reason])
     if around.zone(address) not in _zones(tables, balancer):
@@ -184,7 +195,7 @@ def in_reach(
         if target.state is TargetState.DRAINING:
             continue
         address = address_of(tables, target)
-        if around.zone(address) in usable and address not in around.taken:
+        if around.zone(address) in usable and not around.is_taken(address):
             found.append(target)
     return found
 

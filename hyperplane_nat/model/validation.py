@@ -17,6 +17,11 @@ from itertools import pairwise
 from hyperplane_nat.model.balancer_checks import check_balancing
 from hyperplane_nat.model.entities import LAMBDA_ACCOUNT_ID
 from hyperplane_nat.model.errors import ModelError, entry_of
+from hyperplane_nat.model.gateway_endpoint_checks import (
+    check_aws_service,
+    check_gateway_endpoints,
+    listed_service,
+)
 from hyperplane_nat.model.network_acl_checks import check_network_acls
 from hyperplane_nat.model.private_link_checks import check_private_link
 from hyperplane_nat.model.resources import (
@@ -43,7 +48,7 @@ INTERNET = "internet"
 INTERNET_EGRESS = "192.0.2.0/24"
 """Where the Lambda service's own interfaces to the internet have their addresses (RFC 5737)."""
 
-SERVICE_TRANSPORTS = {"http": "tcp", "udp-echo": "udp"}
+SERVICE_TRANSPORTS = {"http": "tcp", "udp-echo": "udp", "mailbox": "tcp"}
 """The protocol under each kind of service."""
 
 _ACCOUNT_ID = re.compile(r"[0-9]{12}")
@@ -134,6 +139,7 @@ def check_internet_hosts(hosts: Sequence[ServiceResource]) -> None:
     """Public hosts have addresses and endpoints of their own, and no groups."""
     for host in hosts:
         _check_endpoint(f"internet host {host.name}", host)
+        check_aws_service(host)
         if host.security_groups:
             raise _wrong(f"internet host {host.name} has security groups", "leave them out")
         if host.address is None or host.host is not None:
@@ -186,6 +192,7 @@ def _check_vpc(vpc: VpcResource, settings: LifecycleSettings) -> None:
     check_network_acls(vpc, settings)
     check_balancing(vpc, settings)
     check_private_link(vpc)
+    check_gateway_endpoints(vpc, settings.region)
 
 
 def check_subnets(vpc: VpcResource) -> None:
@@ -223,6 +230,12 @@ def check_services(vpc: VpcResource) -> None:
         else:
             _check_on_router(vpc, service)
         _check_endpoint(f"service {service.name}", service)
+        if service.aws_service:
+            raise _wrong(
+                f"service {service.name} of VPC {vpc.name} is of AWS's service "
+                f"{service.aws_service}",
+                "only hosts of the internet are",
+            )
         _known_groups(f"service {service.name}", service.security_groups, groups, vpc)
     _endpoints_differ(f"VPC {vpc.name}", vpc.services)
 
@@ -324,15 +337,18 @@ def check_group(
             )
         for rule in rules:
             _check_rule(where, rule)
+            if rule.prefix_list is not None:
+                field = entry_of("security-group", f"{vpc.name}/{group.name}", direction)
+                listed_service(rule.prefix_list, settings.region, field)
             if rule.group is not None:
                 _known_groups(where, (rule.group,), groups, vpc)
 
 
 def _check_rule(where: str, rule: RuleResource) -> None:
-    if (rule.cidr is None) == (rule.group is None):
+    if sum(each is not None for each in (rule.cidr, rule.group, rule.prefix_list)) != 1:
         raise ModelError(
             "InvalidPermission.Malformed",
-            f"a rule in {where} needs a CIDR or a group",
+            f"a rule in {where} needs a CIDR, a group or a prefix list",
             "give exactly one of them",
         )
     if rule.protocol in (Protocol.TCP, Protocol.UDP) and not (

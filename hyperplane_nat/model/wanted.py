@@ -9,15 +9,16 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hyperplane_nat.model.balancer_entities import HealthChecker
 from hyperplane_nat.model.balancer_wanted import CHECKER_ADDRESS, Nodes, WantedNode
+from hyperplane_nat.model.derived import Derived
 from hyperplane_nat.model.entities import (
     WITHOUT_LINK,
     Host,
     InterfaceKind,
     NetworkInterface,
     Service,
-    Subnet,
     Vpc,
 )
+from hyperplane_nat.model.gateway_endpoints import has_routes, route_table_number, routes_of
 from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
 from hyperplane_nat.model.gateways import BLACKHOLE, route_state
 from hyperplane_nat.model.names import WantedResolver, resolver_addresses, resolver_of
@@ -93,11 +94,17 @@ class WantedInterface:
     """Number of the route table of its subnet, if that has routes."""
     gateway_of: int | None = None
     """Of an internet gateway: number of the VPC that it is attached to."""
+    endpoints_of: int | None = None
+    """Of that of gateway endpoints: number of the VPC that they are in."""
+    way_back: tuple[str, ...] = ()
+    """Of the same: networks that are reached by it, whoever in the internet sends there."""
     mapped: Mapping[str, int] = field(default_factory=dict)
     """Of an internet gateway: numbers of the hosts that have its secondary addresses."""
     translated: Mapping[str, int] = field(default_factory=dict)
     """Of an internet gateway: numbers of the private addresses of NAT gateways that its secondary
     addresses are one to one with."""
+    balanced: Mapping[str, int] = field(default_factory=dict)
+    """Of an internet gateway: numbers of the nodes of load balancers that are reached by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class WantedRoute:
     """Number of a host."""
     nat_gateway: int | None = None
     """Number of a NAT gateway's primary address."""
+    gateway_endpoint: int | None = None
+    """Number of the interface of a VPC's gateway endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,50 +202,140 @@ class Wanted:
     """Numbers of hosts that are gone and whose namespace is somebody else's."""
 
 
-def wanted_of(
-    tables: Tables, settings: LifecycleSettings, balancing: Nodes | None = None
-) -> Wanted:
-    """What these tables ask for; `balancing` remembers nodes of load balancers from call to call.
-    Costs by everything there is, but for those.
+def wanted_of(tables: Tables, settings: LifecycleSettings) -> Wanted:
+    """What these tables ask for, at a first look."""
+    return Parts(tables, settings).wanted()
+
+
+_MEMBERS = ("security_group", "service", "host", "interface")
+"""What policies are made of."""
+_BALANCED = ("load_balancer", "vpc_endpoint", "endpoint_service")
+_WAYS_OUT = ("internet_gateway", "elastic_address", "nat_gateway", "gateway_endpoint")
+_ROUTED = ("subnet", "route_table", "gateway_endpoint")
+"""By what a subnet has a route table with routes."""
+
+
+class Parts:
     """
-    compiler = Compiler(tables, settings)
-    nodes = (balancing or Nodes(tables, settings)).wanted(compiler)
-    return Wanted(
-        revision=tables.network_revision,
-        vpcs=tuple(
-            _vpc(tables, vpc, settings.region, nodes)
-            for vpc in tables.vpcs.values()
-            if not _empty_internet(tables, vpc)
-        ),
-        interfaces=tuple(
-            interface_of(tables, compiler, interface)
-            for interface in tables.interfaces.values()
-            if interface.status is not InterfaceStatus.DELETING
-            and interface.kind not in WITHOUT_LINK
-        ),
-        environments={
-            environment.slot: environment.interface_id
-            for environment in tables.environments.values()
-            if environment.state is not EnvironmentState.TERMINATING
-        },
-        hosts=(
-            *(_host(tables, compiler, host) for host in tables.hosts.values()),
-            *(_checker(tables, each, nodes) for each in tables.health_checkers.values()),
-        ),
-        route_tables=tuple(
-            _route_table(tables, table) for table in tables.route_tables.values() if table.routes
-        ),
-        nat_gateways=tuple(
-            _nat_gateway(tables, gateway)
-            for gateway in tables.nat_gateways.values()
-            if gateway.serves
-        ),
-        load_balancer_nodes=nodes,
-        endpoints=endpoints_of(tables, compiler),
-        network_acls=wanted_network_acls(tables),
-        given_back=frozenset(
-            retired.number for retired in tables.retired_hosts.values() if retired.attached
-        ),
+    What tables ask for, part by part (`derived`): a change costs the parts that it may concern, and
+    a part that is the same object says the same.
+    """
+
+    def __init__(self, tables: Tables, settings: LifecycleSettings) -> None:
+        self._tables = tables
+        self._settings = settings
+        self._nodes = Nodes(tables, settings)
+        self._derived = Derived(tables.revisions)
+
+    def wanted(self) -> Wanted:
+        """As the tables are now."""
+        tables, part = self._tables, self._derived.get
+        compiler = part("compiler", _MEMBERS, lambda: Compiler(tables, self._settings))
+        nodes = part(
+            "load_balancer_nodes",
+            ("load_balancer", "listener", "target_group", "vpc", "host", "interface", *_ROUTED),
+            lambda: self._nodes.wanted(compiler),
+            compiler,
+        )
+        # A node has much more, which changes with each target.
+        named = tuple([(each.vpc_number, each.address, each.named) for each in nodes])
+        return Wanted(
+            revision=tables.network_revision,
+            vpcs=part(
+                "vpcs",
+                ("vpc", "subnet", "interface", "service", "host", *_BALANCED, *_WAYS_OUT),
+                lambda: _vpcs(tables, self._settings.region, nodes),
+                named,
+            ),
+            interfaces=part(
+                "interfaces",
+                ("interface", "vpc", "host", *_ROUTED, *_WAYS_OUT),
+                lambda: _interfaces(tables, compiler),
+                compiler,
+            ),
+            environments=part("environments", ("environment",), lambda: _environments(tables)),
+            hosts=part(
+                "hosts",
+                ("host", "vpc", "interface", "health_checker", *_ROUTED),
+                lambda: _hosts(tables, compiler, nodes),
+                (compiler, named),
+            ),
+            route_tables=part(
+                "route_tables",
+                ("route_table", "vpc", "interface", "host", "service", *_WAYS_OUT),
+                lambda: _route_tables(tables),
+            ),
+            nat_gateways=part(
+                "nat_gateways",
+                ("nat_gateway", "interface", "vpc", *_ROUTED),
+                lambda: _nat_gateways(tables),
+            ),
+            load_balancer_nodes=nodes,
+            endpoints=part(
+                "endpoints",
+                ("interface", "vpc", "subnet", *_BALANCED),
+                lambda: endpoints_of(tables, compiler),
+                compiler,
+            ),
+            network_acls=part(
+                "network_acls",
+                ("network_acl", "vpc", "subnet"),
+                lambda: wanted_network_acls(tables),
+            ),
+            given_back=part("given_back", ("retired_host",), lambda: _given_back(tables)),
+        )
+
+
+def _vpcs(tables: Tables, region: str, nodes: tuple[WantedNode, ...]) -> tuple[WantedVpc, ...]:
+    return tuple(
+        _vpc(tables, vpc, region, nodes)
+        for vpc in tables.vpcs.values()
+        if not _empty_internet(tables, vpc)
+    )
+
+
+def _interfaces(tables: Tables, compiler: Compiler) -> tuple[WantedInterface, ...]:
+    return tuple(
+        interface_of(tables, compiler, interface)
+        for interface in tables.interfaces.values()
+        if interface.status is not InterfaceStatus.DELETING and interface.kind not in WITHOUT_LINK
+    )
+
+
+def _environments(tables: Tables) -> dict[int, str]:
+    return {
+        environment.slot: environment.interface_id
+        for environment in tables.environments.values()
+        if environment.state is not EnvironmentState.TERMINATING
+    }
+
+
+def _hosts(
+    tables: Tables, compiler: Compiler, nodes: tuple[WantedNode, ...]
+) -> tuple[WantedHost, ...]:
+    return (
+        *(_host(tables, compiler, host) for host in tables.hosts.values()),
+        *(_checker(tables, each, nodes) for each in tables.health_checkers.values()),
+    )
+
+
+def _route_tables(tables: Tables) -> tuple[WantedRouteTable, ...]:
+    return tuple(
+        _route_table(tables, table)
+        for table in tables.route_tables.values()
+        if has_routes(tables, table)
+    )
+
+
+def _nat_gateways(tables: Tables) -> tuple[WantedNatGateway, ...]:
+    return tuple(
+        _nat_gateway(tables, gateway) for gateway in tables.nat_gateways.values() if gateway.serves
+    )
+
+
+def _given_back(tables: Tables) -> frozenset[int]:
+    return frozenset(
+        retired.number for retired in tables.retired_hosts.values() if retired.attached
     )
 
 
@@ -252,8 +351,12 @@ def interface_of(
     else:
         subnet = tables.subnets[interface.subnet_id]
         network, router = subnet.cidr, subnet.router
-        route_table = _route_table_number(tables, subnet)
+        if interface.kind is InterfaceKind.INTERNET_GATEWAY:
+            # Nor is any other one of the internet: that forwards.
+            network = IPv4Network((router, 32))
+        route_table = route_table_number(tables, subnet)
     gateway = tables.internet_gateways.get(interface.id)
+    served = _with_endpoints(tables, interface)
     return WantedInterface(
         id=interface.id,
         link=interface.link,
@@ -274,9 +377,20 @@ def interface_of(
         gateway_of=None if gateway is None else tables.vpcs[gateway.vpc_id].number,
         mapped={} if gateway is None else _mapped(tables, interface),
         translated={} if gateway is None else _translated(tables, interface),
-        # Who sends by an internet gateway asks the resolver of its own VPC.
-        resolver=resolver_addresses(vpc) if gateway is None else (),
+        balanced={} if gateway is None else _balanced(tables, interface),
+        endpoints_of=None if served is None else served.number,
+        way_back=() if served is None else (str(served.cidr),),
+        # Who sends by an internet gateway or an endpoint asks the resolver of its own VPC.
+        resolver=resolver_addresses(vpc) if gateway is None and served is None else (),
     )
+
+
+def _with_endpoints(tables: Tables, interface: NetworkInterface) -> Vpc | None:
+    """The VPC whose gateway endpoints an interface is that of."""
+    if interface.kind is not InterfaceKind.GATEWAY_ENDPOINT:
+        return None
+    every = tables.gateway_endpoints.values()
+    return next(tables.vpcs[each.vpc_id] for each in every if each.interface_id == interface.id)
 
 
 def _mapped(tables: Tables, interface: NetworkInterface) -> dict[str, int]:
@@ -284,6 +398,14 @@ def _mapped(tables: Tables, interface: NetworkInterface) -> dict[str, int]:
         str(each.address): tables.hosts[each.host_id].number
         for each in tables.elastic_addresses.values()
         if each.host_id and each.address in interface.addresses
+    }
+
+
+def _balanced(tables: Tables, interface: NetworkInterface) -> dict[str, int]:
+    return {
+        str(each.address): tables.interfaces[each.interface_id].number
+        for each in tables.elastic_addresses.values()
+        if each.interface_id and each.address in interface.addresses
     }
 
 
@@ -310,22 +432,17 @@ def _nat_gateway(tables: Tables, gateway: NatGateway) -> WantedNatGateway:
         name=interface.link,
         address=str(interface.address),
         vpc_number=tables.vpcs[gateway.vpc_id].number,
-        route_table=_route_table_number(tables, tables.subnets[gateway.subnet_id]),
+        route_table=route_table_number(tables, tables.subnets[gateway.subnet_id]),
         secondary=tuple((number, str(address)) for number, address in interface.secondary),
         draining=tuple(numbers[each.address] for each in gateway.addresses if each.due is not None),
     )
-
-
-def _route_table_number(tables: Tables, subnet: Subnet) -> int | None:
-    table = tables.route_table_of(subnet)
-    return table.number if table is not None and table.routes else None
 
 
 def _route_table(tables: Tables, table: RouteTable) -> WantedRouteTable:
     return WantedRouteTable(
         number=table.number,
         vpc_number=tables.vpcs[table.vpc_id].number,
-        routes=tuple(_route(tables, table, route) for route in table.routes),
+        routes=tuple(_route(tables, table, route) for route in routes_of(tables, table)),
     )
 
 
@@ -338,6 +455,9 @@ def _route(tables: Tables, table: RouteTable, route: Route) -> WantedRoute:
     if route.nat_gateway_id:
         interface_id = tables.nat_gateways[route.nat_gateway_id].interface_id
         return WantedRoute(destination, nat_gateway=tables.interfaces[interface_id].number)
+    if route.endpoint_id:
+        interface_id = tables.gateway_endpoints[route.endpoint_id].interface_id
+        return WantedRoute(destination, gateway_endpoint=tables.interfaces[interface_id].number)
     return WantedRoute(destination, host=tables.hosts[route.instance_id].number)
 
 
@@ -362,7 +482,7 @@ def _host(tables: Tables, compiler: Compiler, host: Host) -> WantedHost:
         interface=interface.number,
         link=interface.link,
         policy=compiler.host_policy(host),
-        route_table=_route_table_number(tables, subnet),
+        route_table=route_table_number(tables, subnet),
         resolver=resolver_addresses(vpc),
     )
 

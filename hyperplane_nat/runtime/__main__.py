@@ -25,9 +25,8 @@ from hyperplane_nat import private_files, unix_socket
 from hyperplane_nat.runtime import channel
 from hyperplane_nat.runtime.keeper import Keeper
 from hyperplane_nat.runtime.opened import Opened
-from hyperplane_nat.runtime.places import Endpoint, endpoint_path
+from hyperplane_nat.runtime.places import Endpoint, endpoint_path, uploads_path
 from hyperplane_nat.runtime.sandbox import Sandbox
-from hyperplane_nat.runtime.uploads import uploads_path
 from netns.cgroups import Family, Mounts
 from netns.errors import NetnsError
 

@@ -24,6 +24,9 @@ from typing import IO
 OWN_RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 """The Python that runs this program."""
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs of a function are, unless its variables say otherwise."""
+
 UNPACKED_BYTES_MAX = 250 << 20
 """Of an archive, unpacked ("Lambda quotas": 250 MB with layers)."""
 
@@ -46,6 +49,25 @@ _DAMAGE = (
 
 class CodeError(Exception):
     """The code cannot be used; the text says why."""
+
+
+def program_of(runtime: str, path: str) -> str:
+    """The program of a runtime of Python or Node.js on this host. CodeError where there is none."""
+    if runtime.startswith("nodejs"):
+        found = shutil.which("node", path=path)
+        if found is None:
+            raise CodeError(f"this host has no Node.js for {runtime}: install nodejs")
+        return found
+    found = shutil.which(runtime, path=path)
+    if found is None:
+        raise CodeError(f"this host has no {runtime}: it has {OWN_RUNTIME} for sure")
+    return found
+
+
+def refuse_missing(runtime: str, path: str = PATH) -> None:
+    """CodeError for a runtime that no function can have on this host."""
+    if runtime != OWN_RUNTIME and runtime.startswith(("python", "nodejs")):
+        program_of(runtime, path)
 
 
 def code_sha256(path: Path) -> str:

@@ -24,8 +24,9 @@ from hyperplane_nat.runtime.errors import LambdaError
 
 LINE_BYTES_MAX = 16 << 20
 
-PATIENCE_SECONDS = 10.0
-"""How long an invocation waits for a controller to come."""
+PATIENCE_SECONDS = 30.0
+"""How long an invocation waits for a controller to come, which may need twenty to take over on a
+loaded machine."""
 
 log = logging.getLogger(__name__)
 

@@ -40,3 +40,8 @@ class Endpoint:
             return cls(**json.loads(endpoint_path(directory).read_text(encoding="ascii")))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def uploads_path(directory: Path) -> Path:
+    """Where archives are, in a lab's directory."""
+    return directory / "code"

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hyperplane_nat.runtime import layers as layering
-from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError
+from hyperplane_nat.runtime.code import OWN_RUNTIME, CodeError, program_of
 from hyperplane_nat.runtime.settings import Settings
 from hyperplane_nat.runtime.unpacked import Unpacked
 from hyperplane_nat.runtime.variables import (
@@ -66,7 +66,7 @@ _CODE = Path("/var/.code")
 _UPLOADS = Path("/var/.uploads")
 _INIT = Path("/var/.init")
 _BACKLOG = 16
-_ENDING_SECONDS = 5.0
+_ENDING_SECONDS = 20.0
 _SYSTEM_PREFIX = "/usr"
 
 
@@ -380,24 +380,26 @@ def _command(runtime: str, variables: dict[str, str], *, layered: bool) -> list[
         prefix = _SYSTEM_PREFIX if sys.base_prefix == _SYSTEM_PREFIX else LANGUAGE_DIRECTORY
         program = Path(prefix, "bin", runtime)
     else:
-        found = shutil.which(runtime, path=variables["PATH"])
-        if found is None:
-            raise EntrypointError(f"this host has no {runtime}: it has {OWN_RUNTIME} for sure")
-        program = Path(found)
+        program = Path(_program(runtime, variables))
     if paths:
         variables["PYTHONPATH"] = ":".join(paths)
     return [str(program), "-m", CLIENT, variables["_HANDLER"]]
 
 
 def _node(runtime: str, variables: dict[str, str]) -> list[str]:
-    found = shutil.which("node", path=variables["PATH"])
-    if found is None:
-        raise EntrypointError(f"this host has no Node.js for {runtime}: install nodejs")
+    found = _program(runtime, variables)
     own = [variables["NODE_PATH"]] if variables.get("NODE_PATH") else []
     beneath = f"{layering.OPT}/nodejs"
     own += [f"{beneath}/{runtime.removesuffix('.x').replace('nodejs', 'node')}/node_modules"]
     variables["NODE_PATH"] = ":".join([*own, f"{beneath}/node_modules"])
     return [found, str(Path(RUNTIME_DIRECTORY, BOOTSTRAP.name))]
+
+
+def _program(runtime: str, variables: Mapping[str, str]) -> str:
+    try:
+        return program_of(runtime, variables["PATH"])
+    except CodeError as error:
+        raise EntrypointError(str(error)) from None
 
 
 def _template(hidden: Sequence[Path], uploads: Path, etc: Path) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperplane_nat.runtime.code import FILES_MAX, CodeError, opened, refuse_too_large
+from hyperplane_nat.runtime.places import uploads_path
 
 REQUEST_BYTES_MAX = 69_905_067
 """Of a request with an archive, which is base64 in it: 50 MB ("Lambda quotas"), as Lambda's own
@@ -31,11 +32,6 @@ class Archive:
     path: Path
     sha256: str
     """As of `code_sha256`."""
-
-
-def uploads_path(directory: Path) -> Path:
-    """Where archives are, in a lab's directory."""
-    return directory / "code"
 
 
 def keep(directory: Path, content: bytes) -> Archive:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hyperplane_nat.runtime.code import PATH
+
 RUNTIME_API = "127.0.0.1:9001"
 """Where a runtime asks for invocations, inside its environment."""
 
 TASK_ROOT = "/var/task"
 RUNTIME_DIRECTORY = "/var/runtime"
 LANGUAGE_DIRECTORY = "/var/lang"
-
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Identity:
 def of_program(identity: Identity, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of a program that an invocation names."""
     return {
-        "PATH": _PATH,
+        "PATH": PATH,
         "LANG": "C.UTF-8",
         "HOME": "/",
         "TZ": ":UTC",
@@ -61,7 +61,7 @@ def of_handler(
     """The variables of a runtime, beside those of a program; `ahead` of its first invocation."""
     return {
         "LD_LIBRARY_PATH": f"{LANGUAGE_DIRECTORY}/lib:{TASK_ROOT}:{TASK_ROOT}/lib:/opt/lib",
-        **of_program(identity, {"PATH": f"{_PATH}:/opt/bin", **environment}),
+        **of_program(identity, {"PATH": f"{PATH}:/opt/bin", **environment}),
         "_HANDLER": handler,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if ahead else "on-demand",

@@ -22,6 +22,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from hyperplane_nat.client import ClientError, NotRunningError
+from hyperplane_nat.ui.balancing import Balancing
 from hyperplane_nat.ui.history import HISTORY_SECONDS, History, Trends, sample_of
 from hyperplane_nat.ui.look import Look, Looker, Row, document, rate, traffic
 
@@ -58,6 +59,7 @@ class Around:
         self.vpcs = looker.rows("/v1/vpcs")
         self.subnets = looker.rows("/v1/subnets")
         self.starts = looker.rows("/v1/cold-starts", {"limit": STARTS})
+        self.balancing = Balancing(looker)
 
 
 Seen = tuple[Look, Around]
@@ -270,6 +272,7 @@ def page_document(before: Seen, now: Seen, trends: Trends) -> Message:
             for row in around.subnets
         ],
         "cold_starts": around.starts[::-1],
+        **around.balancing.document(),
     }
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,14 @@ def endpoint(_endpoint: Endpoint) -> Endpoint:
     """An endpoint over a region that nobody has touched."""
     _endpoint.reset()
     return _endpoint
+
+
+@pytest.fixture
+def writing(endpoint: Endpoint) -> Endpoint:
+    """An endpoint of a lab that has flow logs every minute."""
+    lifecycle = endpoint.region.region._lifecycle
+    lifecycle.settings = replace(lifecycle.settings, flow_log_aggregation_seconds=60)
+    return endpoint
 
 
 @pytest.fixture

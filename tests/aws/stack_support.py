@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from hyperplane_nat.runtime.code import OWN_RUNTIME
 from tests.aws.support import Endpoint, lab_in
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 
 NETWORK: dict[str, Any] = {
     "Vpc": {
@@ -97,7 +98,7 @@ NETWORK: dict[str, Any] = {
     "Function": {
         "Type": "AWS::Lambda::Function",
         "Properties": {
-            "Runtime": "python3.11",
+            "Runtime": OWN_RUNTIME,
             "Handler": "index.handler",
             "Role": {"Fn::GetAtt": ["Role", "Arn"]},
             "Timeout": "7",
@@ -120,6 +121,10 @@ TEMPLATE: dict[str, Any] = {
 }
 LOG_GROUP: dict[str, Any] = {"Type": "AWS::Logs::LogGroup", "Properties": {}}
 VPC: dict[str, Any] = {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.6.0.0/16"}}
+SUBNET: dict[str, Any] = {
+    "Type": "AWS::EC2::Subnet",
+    "Properties": {"VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.6.0.0/24"},
+}
 
 
 class Stacks:

@@ -24,6 +24,7 @@ from hyperplane_nat.aws import server
 from hyperplane_nat.aws.call import Lab
 from hyperplane_nat.aws.notes import Notes, notes_path
 from hyperplane_nat.client import Client
+from hyperplane_nat.runtime.code import OWN_RUNTIME
 from tests.controller.region_lab import RegionLab, served
 
 ACCOUNT, OTHER = "111122223333", "444455556666"
@@ -125,6 +126,8 @@ def running(lab: Lab) -> Iterator[str]:
         finally:
             found.shutdown()
             thread.join()
+            application: Any = found.app
+            application.close()
 
 
 @contextlib.contextmanager
@@ -200,7 +203,7 @@ def scene(endpoint: Endpoint) -> Scene:
         tables.append(table)
     functions.create_function(
         FunctionName="fetch",
-        Runtime="python3.11",
+        Runtime=OWN_RUNTIME,
         Handler="app.handler",
         Role=ROLE,
         Code={"ZipFile": archive(app="def handler(event, context): return event")},

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hyperplane_nat.runtime.code import OWN_RUNTIME
 from tests.aws.support import OTHER, ROLE, Endpoint, archive, refusal, scene
 
 CODE = archive(app="def handler(event, context): return event")
@@ -23,7 +24,7 @@ def asked(name: str = "f", **more: object) -> dict[str, Any]:
     """A request for a function without a VPC."""
     request = {
         "FunctionName": name,
-        "Runtime": "python3.11",
+        "Runtime": OWN_RUNTIME,
         "Handler": "app.handler",
         "Role": ROLE,
     }
@@ -184,6 +185,7 @@ def invoking(endpoint: Endpoint) -> Iterator[list[tuple[str, bytes, dict[str, st
         finally:
             server.shutdown()
             thread.join()
+            path.unlink()
 
 
 def test_the_labs_own_endpoint_invokes(endpoint: Endpoint) -> None:

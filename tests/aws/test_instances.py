@@ -196,7 +196,7 @@ def test_what_is_wrong_makes_no_instance(endpoint: Endpoint, found: Scene) -> No
     assert refusal(ec2.terminate_instances)[0] == "MissingParameter"
     (made,) = run(endpoint, SubnetId=found.private)
     assert refusal(ec2.modify_instance_attribute, InstanceId=made["InstanceId"])[0] == (
-        "MissingParameter"
+        "InvalidParameterCombination"
     )
 
 

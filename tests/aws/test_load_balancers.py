@@ -211,15 +211,54 @@ def test_lists_have_pages(endpoint: Endpoint, found: Scene) -> None:
     assert refusal(elb.describe_load_balancers, Marker="x")[0] == "ValidationError"
 
 
+@pytest.mark.requirement("NLB-nodes", profile="aws")
+def test_one_that_faces_the_internet(endpoint: Endpoint, found: Scene) -> None:
+    elb, ec2 = endpoint.client("elbv2"), endpoint.client("ec2")
+    other = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    closed = ec2.create_subnet(VpcId=other, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    said = {"Name": "face", "Type": "network", "SubnetMappings": [{"SubnetId": closed}]}
+    refused = refusal(elb.create_load_balancer, **said)
+    assert refused[:2] == ("InvalidSubnet", f"VPC {other} has no internet gateway")
+    kept = ec2.allocate_address(Domain="vpc")
+    mapping = {"SubnetId": found.public, "AllocationId": kept["AllocationId"]}
+    # It is AWS's default.
+    (made,) = elb.create_load_balancer(**{**said, "SubnetMappings": [mapping]})["LoadBalancers"]
+    (zone,) = made["AvailabilityZones"]
+    assert made["Scheme"] == "internet-facing"
+    assert zone["LoadBalancerAddresses"] == [
+        {"IpAddress": kept["PublicIp"], "AllocationId": kept["AllocationId"]}
+    ]
+    again = {**said, "Name": "again", "SubnetMappings": [mapping]}
+    assert refusal(elb.create_load_balancer, **again)[0] == "ResourceInUse"
+    none = {"SubnetId": found.public, "AllocationId": "eipalloc-0"}
+    again["SubnetMappings"] = [none]
+    assert refusal(elb.create_load_balancer, **again)[0] == "AllocationIdNotFound"
+    for change in ({"Scheme": "internal"}, {"Scheme": "public"}):
+        code = refusal(elb.create_load_balancer, **{**again, "SubnetMappings": [mapping], **change})
+        assert code[0] == (
+            "InvalidScheme" if change["Scheme"] == "public" else "InvalidConfigurationRequest"
+        )
+    (address,) = ec2.describe_addresses(AllocationIds=[kept["AllocationId"]])["Addresses"]
+    (interface,) = ec2.describe_network_interfaces(
+        Filters=[{"Name": "association.public-ip", "Values": [kept["PublicIp"]]}]
+    )["NetworkInterfaces"]
+    assert interface["Description"].startswith("ELB net/face/")
+    assert address["NetworkInterfaceId"] == interface["NetworkInterfaceId"]
+    assert address["PrivateIpAddress"] == interface["PrivateIpAddress"]
+    held = refusal(ec2.disassociate_address, AssociationId=address["AssociationId"])
+    assert held[0] == "AuthFailure"
+    elb.delete_load_balancer(LoadBalancerArn=made["LoadBalancerArn"])
+    ec2.release_address(AllocationId=kept["AllocationId"])
+
+
 def test_what_is_not_emulated_is_refused(endpoint: Endpoint, found: Scene) -> None:
     elb = endpoint.client("elbv2")
     good = {"Name": "x", "Type": "network", "Scheme": "internal", "Subnets": [found.private]}
     for changes in (
         {"Type": "application"},
-        {"Scheme": "internet-facing"},
         {"IpAddressType": "dualstack"},
         {"EnablePrefixForIpv6SourceNat": "on"},
-        {"SubnetMappings": [{"SubnetId": found.private, "AllocationId": found.allocation}]},
+        {"SubnetMappings": [{"SubnetId": found.private, "IPv6Address": "fd00::1"}]},
     ):
         said = refusal(elb.create_load_balancer, **{**good, **changes})
         assert said[0] == "UnsupportedOperation", changes

@@ -56,6 +56,7 @@ def sums(
     endpoint: Endpoint, namespace: str, name: str, stat: str = "Sum", **of: str
 ) -> list[float]:
     """One statistic of a metric, by the minute; GetMetricData answers the same."""
+    minute = int(time.time()) // 60
     cloudwatch = endpoint.client("cloudwatch")
     dimensions = [{"Name": key, "Value": value} for key, value in of.items()]
     now = datetime.now(UTC)
@@ -76,6 +77,9 @@ def sums(
         ScanBy="TimestampAscending",
         **asked,
     )["MetricDataResults"]
+    if int(time.time()) // 60 != minute:
+        # Each request has the lab's figures read, and the second one in a minute of its own.
+        return sums(endpoint, namespace, name, stat, **of)
     assert same["StatusCode"] == "Complete"
     assert (same["Timestamps"], same["Values"]) == (
         [each["Timestamp"] for each in points],
@@ -99,7 +103,8 @@ def test_a_load_balancer_by_zone_and_in_sums(endpoint: Endpoint, found: Scene, s
                 f"{vpc}/front",
                 zone,
                 {each.counter: 0 for each in NODES}
-                | {"new_flows_tcp": tcp, "new_flows_udp": udp, "active_flows": active},
+                | {"new_flows_tcp": tcp, "new_flows_udp": udp, "active_flows": active}
+                | {"active_flows_udp": udp},
             )
             for zone in ("a", "b")
         ]
@@ -115,6 +120,7 @@ def test_a_load_balancer_by_zone_and_in_sums(endpoint: Endpoint, found: Scene, s
     zone = {"AvailabilityZone": "us-east-1b"}
     assert sum(sums(endpoint, elb, "NewFlowCount_UDP", **front, **zone)) == 1
     assert max(sums(endpoint, elb, "ActiveFlowCount", "Maximum", **front)) == 8
+    assert max(sums(endpoint, elb, "ActiveFlowCount_UDP", "Maximum", **front)) == 2
     assert set(sums(endpoint, elb, "HealthyHostCount", "Minimum", **of_group)) == {2}
     assert set(sums(endpoint, elb, "UnHealthyHostCount", "Average", **of_group)) == {1}
     # A metric has the dimensions that it has.

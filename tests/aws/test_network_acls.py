@@ -36,6 +36,15 @@ def web(acl: str, number: int = 100, **more: Any) -> dict[str, Any]:
     }
 
 
+def test_a_request_that_is_sent_again_makes_one(endpoint: Endpoint, found: Scene) -> None:
+    ec2 = endpoint.client("ec2")
+    asked = {"VpcId": found.vpc, "ClientToken": "once"}
+    first, again = (ec2.create_network_acl(**asked)["NetworkAcl"] for _ in range(2))
+    assert first["NetworkAclId"] == again["NetworkAclId"]
+    other = ec2.create_network_acl(VpcId=found.vpc, ClientToken="twice")["NetworkAcl"]
+    assert other["NetworkAclId"] != first["NetworkAclId"]
+
+
 def test_an_acl_is_made_for_a_subnet_and_goes(endpoint: Endpoint, found: Scene) -> None:
     ec2 = endpoint.client("ec2")
     former = acl_of(ec2, found.private)

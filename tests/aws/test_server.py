@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import boto3
@@ -20,6 +20,7 @@ from botocore.config import Config
 
 from hyperplane_nat.aws import operations, server
 from hyperplane_nat.aws.call import operation
+from hyperplane_nat.aws.recorder import Recorder
 from tests.aws.support import (
     ACCOUNT,
     OTHER,
@@ -112,8 +113,8 @@ def test_a_request_that_is_too_large_is_not_read(endpoint: Endpoint) -> None:
     ("service", "operation"),
     [
         ("ec2", "create_transit_gateway"),
-        ("ec2", "describe_vpc_peering_connections"),
-        ("ec2", "create_flow_logs"),
+        ("ec2", "describe_local_gateways"),
+        ("ec2", "create_vpc_peering_connection"),
         ("elbv2", "describe_rules"),
         ("lambda", "list_event_source_mappings"),
         ("rds", "describe_db_instances"),
@@ -286,11 +287,50 @@ def test_what_is_recorded_takes_objects_alone(endpoint: Endpoint, body: bytes) -
     assert (status, "SerializationException" in said) == (400, True), said
 
 
-def test_what_fails_in_what_is_recorded_is_told_in_the_services_form(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("service", "target", "body", "what"),
+    [
+        ("ssm", "AmazonSSM.GetParameter", b"{}", "Name"),
+        ("kms", "TrentService.Encrypt", b"{}", "Plaintext"),
+        ("logs", "Logs_20140328.CreateLogGroup", b'{"logGroupName": null}', "logGroupName"),
+        ("secretsmanager", "secretsmanager.CreateSecret", b'{"Tags": []}', "Name"),
+    ],
+)
+def test_what_a_request_lacks_is_told_and_is_no_failure_of_the_endpoint(
+    endpoint: Endpoint, service: str, target: str, body: bytes, what: str
+) -> None:
+    """SDKs that do not look themselves would ask again and again for a failure."""
+    form = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target}
+    status, said = ask(endpoint, body, signed(service) | form)
+    assert (status, json.loads(said)["__type"]) == (400, "ValidationException")
+    assert what in said
+
+
+def test_what_a_query_lacks_is_told_too(endpoint: Endpoint) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, said = ask(endpoint, b"Action=AssumeRole&Version=2011-06-15", signed("sts") | form)
+    assert (status, "<Code>ValidationError</Code>" in said, "RoleArn" in said) == (400, True, True)
+
+
+@pytest.mark.parametrize("where", ["/k?partNumber=x&uploadId=y", "?lifecycle"])
+def test_what_a_request_to_s3_says_wrongly_is_told_too(endpoint: Endpoint, where: str) -> None:
+    name = secrets.token_hex(8)
+    endpoint.client("s3").create_bucket(Bucket=name)
+    status, said = ask(endpoint, b"<x>", signed("s3"), "PUT", f"/{name}{where}")
+    assert (status, "cannot be read" in said) == (400, True), said
+
+
+def test_what_fails_in_what_is_recorded_is_told_in_the_services_form(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> NoReturn:
+        raise KeyError("something")
+
+    monkeypatch.setattr(Recorder, "answer", fails)
     form = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "AmazonSSM.GetParameter"}
-    status, said = ask(endpoint, b"{}", signed("ssm") | form)
+    status, said = ask(endpoint, b'{"Name": "n"}', signed("ssm") | form)
     assert (status, json.loads(said)["__type"]) == (500, "InternalError")
-    status, said = ask(endpoint, b"", signed("s3"), "PUT", "/b/k?partNumber=x&uploadId=y")
+    status, said = ask(endpoint, b"", signed("s3"), "PUT", "/b/k?partNumber=1&uploadId=y")
     assert (status, "<Code>InternalError</Code>" in said) == (500, True)
 
 

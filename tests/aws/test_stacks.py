@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import json
 import secrets
-import tempfile
-import time
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +13,10 @@ import pytest
 from hyperplane_nat.aws import recorded_types, stack_threads
 from hyperplane_nat.aws.call import Call
 from hyperplane_nat.aws.operations import REAL
-from hyperplane_nat.client import Client
 from tests.aws.stack_support import (
     LOG_GROUP,
     NETWORK,
+    SUBNET,
     TEMPLATE,
     VPC,
     Stacks,
@@ -27,8 +24,9 @@ from tests.aws.stack_support import (
     changed,
     everything,
 )
-from tests.aws.support import OTHER, client_of, lab_in, refusal, running
-from tests.controller.region_lab import RegionLab, served
+from tests.aws.support import OTHER, lab_in, refusal
+
+CIDR = {"Parameters": TEMPLATE["Parameters"]}
 
 
 def test_a_stack_makes_a_network_and_takes_it_down(stacks: Stacks) -> None:
@@ -169,6 +167,10 @@ def test_a_change_that_fails_is_taken_back(stacks: Stacks) -> None:
         del each["LastModified"]
     assert after == before
     assert found["Outputs"] == made["Outputs"]
+    # An output that is none fails when all else is done.
+    outputs = {"O": {"Value": {"Fn::GetAtt": ["Vpc", "Nothing"]}}}
+    found = stacks.update("net", Resources={"Vpc": NETWORK["Vpc"]}, Outputs=outputs, **CIDR)
+    assert (found["StackStatus"], stacks.resources("net")) == ("UPDATE_ROLLBACK_COMPLETE", ids)
     # It is as it was for the next change, too.
     said = refusal(stacks.client.update_stack, StackName="net", **body())
     assert said[1] == "No updates are to be performed."
@@ -259,10 +261,7 @@ def test_a_stack_makes_a_load_balancer_over_an_instance(stacks: Stacks) -> None:
     attributes = [{"Key": "load_balancing.cross_zone.enabled", "Value": "true"}]
     resources: dict[str, Any] = {
         "Vpc": VPC,
-        "Subnet": {
-            "Type": "AWS::EC2::Subnet",
-            "Properties": {"VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.6.0.0/24"},
-        },
+        "Subnet": SUBNET,
         "Host": {
             "Type": "AWS::EC2::Instance",
             "Properties": {"ImageId": "ami-1", "SubnetId": {"Ref": "Subnet"}},
@@ -359,11 +358,6 @@ def test_what_one_stack_exports_another_imports(stacks: Stacks) -> None:
             "Resources of type AWS::EC2::TransitGateway are not made by stacks.",
         ),
         (
-            {"Resources": {"L": {"Type": "Custom::X"}}},
-            "UnsupportedOperation",
-            "Resources of type Custom::X are not made by stacks.",
-        ),
-        (
             {"Resources": {"L": LOG_GROUP}, "Transform": "Other"},
             "UnsupportedOperation",
             "Resources of type Transform Other are not made by stacks.",
@@ -379,6 +373,14 @@ def test_what_one_stack_exports_another_imports(stacks: Stacks) -> None:
             "ValidationError",
             "Template format error: Unresolved condition dependency C in the Resources block of "
             "the template: L",
+        ),
+        *(
+            (
+                {"Resources": {"L": {**LOG_GROUP, name: said}}},
+                "ValidationError",
+                "Template format error: unsupported structure.",
+            )
+            for name, said in (("DependsOn", 5), ("DependsOn", [{}]), ("Condition", ["C"]))
         ),
     ],
 )
@@ -397,10 +399,17 @@ def test_whoever_makes_roles_has_to_say_so(stacks: Stacks) -> None:
 
 def test_resources_that_wait_for_each_other_are_refused(stacks: Stacks) -> None:
     first, second = ({**LOG_GROUP, "DependsOn": other} for other in ("B", "A"))
-    made = stacks.create(Resources={"A": first, "B": second})
-    assert made["StackStatus"] == "ROLLBACK_COMPLETE"
-    reasons = [each[2] for each in stacks.told(made["StackId"])]
-    assert any("Circular dependency between resources: [A, B]" in str(each) for each in reasons)
+    template = body(Resources={"A": first, "B": second, "C": LOG_GROUP})
+    text = "Circular dependency between resources: [A, B]"
+    client = stacks.client
+    proposed = {"ChangeSetName": "c", "ChangeSetType": "CREATE"}
+    for said in (
+        refusal(client.create_stack, StackName="t", **template),
+        refusal(client.create_change_set, StackName="t", **proposed, **template),
+        refusal(client.validate_template, TemplateBody=template["TemplateBody"]),
+    ):
+        assert said == ("ValidationError", text, 400)
+    assert client.describe_stacks()["Stacks"] == []
 
 
 def test_what_moves_no_packets_is_recorded_and_recorded_again(stacks: Stacks) -> None:
@@ -518,64 +527,3 @@ def test_a_protected_stack_is_not_deleted(stacks: Stacks) -> None:
     assert refusal(stacks.client.delete_stack, StackName="net")[0] == "ValidationError"
     protect(StackName="net", EnableTerminationProtection=False)
     assert stacks.delete(made)["StackStatus"] == "DELETE_COMPLETE"
-
-
-@pytest.mark.races
-def test_a_controller_that_is_away_meanwhile_is_waited_for() -> None:
-    with tempfile.TemporaryDirectory(prefix="hp", dir="/dev/shm") as name:
-        directory, region = Path(name), RegionLab()
-        socket = directory / "control.sock"
-        with running(lab_in(directory)) as url:
-            client = client_of("cloudformation", url)
-            with served(socket, region):
-                # A function is Pending until time passes, and then there is nobody to ask.
-                client.create_stack(StackName="net", **body())
-                assert client.describe_stacks()["Stacks"][0]["StackStatus"] == "CREATE_IN_PROGRESS"
-            deadline = time.monotonic() + 60
-            with served(socket, region):
-                here = Client(directory.name, runtime_directory=directory.parent)
-                while (
-                    status := client.describe_stacks()["Stacks"][0]["StackStatus"]
-                ) == "CREATE_IN_PROGRESS":
-                    assert time.monotonic() < deadline
-                    here.post("/v1/advance", {"seconds": 60})
-            assert status == "CREATE_COMPLETE"
-
-
-@pytest.mark.parametrize(
-    ("status", "end"),
-    [
-        ("CREATE_IN_PROGRESS", "ROLLBACK_COMPLETE"),
-        ("UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"),
-        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE"),
-        ("DELETE_IN_PROGRESS", "DELETE_COMPLETE"),
-    ],
-)
-def test_what_a_killed_endpoint_has_begun_is_ended(stacks: Stacks, status: str, end: str) -> None:
-    before = everything(stacks.endpoint)
-    made = stacks.create("net")
-    lab = lab_in(stacks.endpoint.directory)
-    with lab.notes.stacks.changing() as known:
-        record = deepcopy(known[made["StackId"]])
-        # Of a process that is no more; its change had got as far as the function's timeout.
-        record |= {"StackStatus": status, "Worker": [2**22 + 1, 1]}
-        if status == "UPDATE_IN_PROGRESS":
-            former = deepcopy(record["Resources"]["Function"])
-            record["Undo"] = [["Function", "updated", former]]
-            record["Former"] = {"TemplateBody": record["TemplateBody"]}
-            record["Resources"]["Function"]["Properties"]["Timeout"] = 11
-        known[made["StackId"]] = record
-    name = stacks.resources("net")["Function"]
-    functions = stacks.endpoint.client("lambda")
-    if status == "UPDATE_IN_PROGRESS":
-        functions.update_function_configuration(FunctionName=name, Timeout=11)
-    stack_threads.take_over(lambda account: Call(lab, account, REAL))
-    assert stacks.settled(made["StackId"])["StackStatus"] == end
-    if status == "UPDATE_IN_PROGRESS":
-        found = functions.get_function_configuration(FunctionName=name)
-        assert found["Timeout"] == 7
-    if end in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE"):
-        assert everything(stacks.endpoint) == before
-    else:
-        stacks.delete(made)
-        assert everything(stacks.endpoint) == before

@@ -155,6 +155,27 @@ def test_a_resource_comes_after_what_it_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("needs", "circle"),
+    [
+        ({"A": "B", "B": "C", "C": ""}, ""),
+        ({"A": "A"}, "A"),
+        ({"A": "B", "B": "A", "C": "A", "D": ""}, "A, B"),
+        # Before it and behind it; between two of them.
+        ({"F": "", "A": "BF", "B": "A", "C": "B"}, "A, B"),
+        ({"A": "B", "B": "A", "M": "A", "C": "DM", "D": "C"}, "A, B, M, C, D"),
+    ],
+)
+def test_resources_of_a_circle_are_named(needs: dict[str, str], circle: str) -> None:
+    resources = {name: {"Type": "T", "DependsOn": [*each]} for name, each in needs.items()}
+    if not circle:
+        templates.check_order(resources)
+        return
+    with pytest.raises(AwsError) as caught:
+        templates.check_order(resources)
+    assert caught.value.message == f"Circular dependency between resources: [{circle}]"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Resources: !!python/object/apply:os.mkdir [/dev/shm/made-by-a-template]",

@@ -119,8 +119,10 @@ def test_subnets_groups_and_names_change(endpoint: Endpoint, found: Scene) -> No
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        ({"VpcEndpointType": "Gateway"}, "UnsupportedOperation"),
-        ({"VpcEndpointType": None}, "UnsupportedOperation"),
+        # One of type Gateway, which is AWS's default, is in no subnet.
+        ({"VpcEndpointType": "Gateway"}, "InvalidParameter"),
+        ({"VpcEndpointType": None}, "InvalidParameter"),
+        ({"RouteTableIds": ["rtb-0"]}, "UnsupportedOperation"),
         ({"PolicyDocument": "{}"}, "UnsupportedOperation"),
         ({"VpcId": "vpc-0"}, "InvalidVpcID.NotFound"),
         ({"ServiceName": None}, "MissingParameter"),

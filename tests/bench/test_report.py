@@ -13,7 +13,7 @@ from bench import cache_targets
 from bench.errors import BenchError
 from bench.report import document, host, overview, page, plots, table
 from bench.session import FULL
-from bench.workloads import latency, new_flows, scale, tcp, udp
+from bench.workloads import latency, new_flows, scale, services, tcp, udp
 from tests.bench.figures import STARTED, add, built, measured
 
 
@@ -148,6 +148,8 @@ def test_workloads_with_a_target_of_the_flow_cache_are_there() -> None:
         for prefix in ("latency", *latency.GROUPS)
         for part in latency.PARTS.values()
     }
+    kinds = ("udp", *(f"tcp_{each}" for each in services.STREAMS))
+    declared |= {f"services_{kind}_{way}" for kind in kinds for way in services.TITLES}
     others = {"tcp_connect_request_close", "udp_1m_flows", "flood_tcp_full_rate_kept"}
     assert cache_targets.TARGETS.keys() <= declared | others
 

@@ -110,7 +110,8 @@ def test_every_target_names_workloads_that_exist() -> None:
     known |= {"listing_1m_seconds", "listing_1m_memory"}
     kinds = ("udp", "connections", *(f"tcp_{each}" for each in services.STREAMS))
     known |= {f"services_{kind}_{way}" for kind in kinds for way in services.TITLES}
-    known |= {"services_crowd_file", "services_crowd_api", "services_bytes_per_flow"}
+    known |= {"services_crowd_file", "services_crowd_api", "services_endpoints_file"}
+    known |= {"services_bytes_per_flow"}
     mentioned = set(targets.TARGETS)
     everything = [each for own in targets.TARGETS.values() for each in own]
     mentioned |= {each.other for each in everything if each.base == "own"}

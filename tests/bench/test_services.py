@@ -14,15 +14,16 @@ from rich.console import Console
 from bench import addresses, gateways
 from bench.gateways.balancers import OTHERS
 from bench.gateways.base import Gateway, Options
-from bench.gateways.services import Services
+from bench.gateways.services import CachedServices, Services
 from bench.load import black_hole_rate, sender
 from bench.processes import PACKAGES
 from bench.progress import Display
 from bench.session import QUICK, Session
 from bench.workloads.new_flows import connections
-from bench.workloads.services import TITLES, proxied
+from bench.workloads.services import TITLES, in_turn, proxied
 from netns import namespace
 from tests.conftest import in_ci
+from tests.live.conftest import flow_cache_offered
 
 SHORT = replace(QUICK, udp_seconds=0.1, warm_up_seconds=0.05, connect_seconds=0.2)
 
@@ -34,9 +35,21 @@ def session() -> Iterator[Session]:
         yield found
 
 
+def test_each_round_has_another_order() -> None:
+    ways = list(TITLES)
+    orders = [in_turn(ways, number) for number in range(20)]
+    assert all(sorted(each) == sorted(ways) for each in orders)
+    assert {each[0] for each in orders} == set(ways)
+    assert len({tuple(each) for each in orders}) > 15
+    assert orders == [in_turn(ways, number) for number in range(20)]
+
+
 @pytest.mark.live
-def test_each_way_of_ours_leads_there() -> None:
-    with session() as found, Services(Options()) as lab:
+@pytest.mark.parametrize("maker", [Services, CachedServices])
+def test_each_way_of_ours_leads_there(maker: type[Services]) -> None:
+    if maker is CachedServices:
+        flow_cache_offered()
+    with session() as found, maker(Options()) as lab:
         ways = lab.ways()
         assert ways.keys() == TITLES.keys()
         for part, way in ways.items():
@@ -51,7 +64,9 @@ def test_each_way_of_ours_leads_there() -> None:
             )
             assert rate > 50, part
         assert found.warnings == []
-    assert namespace.names("hp-bench-") == []
+        hits = lab.status()["counters"]["flow_cache_packets"]
+        assert (hits > len(ways) * 1000) is (maker is CachedServices)
+    assert namespace.names(f"hp-{lab.lab}-") == []
 
 
 @pytest.mark.live

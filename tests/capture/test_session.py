@@ -158,7 +158,9 @@ def test_frames_of_both_links_are_in_order_and_others_are_left_out(taps: list[Fa
     assert [each["written"] for each in summary["links"]] == [2, 2]
 
 
-def test_a_frame_waits_for_its_flow(taps: list[FakeTap]) -> None:
+def test_a_frame_waits_for_its_flow(taps: list[FakeTap], monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long as it takes: the machine may have other things to do between two looks.
+    monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 3600.0)
     lab = lab_of(taps, [(10, outward(5000), False)], [], FakeMap())
     empty = cast(Any, lab.finder)._map
     ready = table(MINE)
@@ -171,7 +173,7 @@ def test_a_frame_waits_for_its_flow(taps: list[FakeTap]) -> None:
         return [empty.found.get(key) for key in keys]
 
     empty.find = find
-    lab.session().run()
+    lab.session(limits=Limits(count=1)).run()
     assert len(looked) >= 3
     assert lab.packets() == [(0, comment_of(MINE, "env-1"))]
 
@@ -240,5 +242,12 @@ def test_progress_is_told(taps: list[FakeTap], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sessions, "PROGRESS_SECONDS", 0.01)
     lab = lab_of(taps, [(10, outward(5000), False)], [], table(MINE))
     told: list[dict[str, Any]] = []
-    lab.session(progress=told.append, limits=Limits(seconds=0.5)).run()
+
+    def tell(said: dict[str, Any]) -> None:
+        told.append(said)
+        if said["frames"]:
+            session.stop()
+
+    session = lab.session(progress=tell, limits=Limits())
+    session.run()
     assert (1, None) in [(each["frames"], each["ended"]) for each in told]

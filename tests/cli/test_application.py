@@ -36,6 +36,9 @@ COMMANDS = [
     "target-health",
     "endpoint-services",
     "endpoints",
+    "create-gateway-endpoint",
+    "modify-gateway-endpoint",
+    "delete-gateway-endpoint",
     "functions",
     "update-function-code",
     "publish-version",
@@ -44,6 +47,9 @@ COMMANDS = [
     "flows",
     "trace",
     "flow-logs",
+    "describe-flow-logs",
+    "create-flow-log",
+    "delete-flow-log",
     "ports",
     "top",
     "ui",
@@ -80,6 +86,8 @@ def test_every_command_is_on_the_page(run: Run, command: str) -> None:
     [
         ("hyperplane-nat fl", {"flows", "flow-logs"}),
         ("hyperplane-nat flows --sor", {"--sort"}),
+        ("hyperplane-nat create-", {"create-gateway-endpoint", "create-flow-log"}),
+        ("hyperplane-nat create-flow-log --traffic-type R", {"REJECT"}),
     ],
 )
 def test_the_shell_completes(typed: str, offered: set[str]) -> None:
@@ -126,7 +134,9 @@ print([name for name in heavy if name in sys.modules])
     assert done.stdout.splitlines()[-1] == str(needed)
 
 
-@pytest.mark.parametrize("command", ["up", "down", "wait", "invoke", "exec", "attach"])
+@pytest.mark.parametrize(
+    "command", ["up", "down", "wait", "invoke", "exec", "attach", "create-gateway-endpoint"]
+)
 def test_what_draws_is_not_imported_where_nothing_is_drawn(command: str) -> None:
     script = f"""
 import sys

@@ -43,7 +43,7 @@ def run(root: Path, *arguments: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stdout
@@ -61,7 +61,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, package: str)
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 2
@@ -122,9 +122,9 @@ def test_it_serves_until_it_is_told_to_end(root: Path, end: signal.Signals) -> N
                     "Credential=any/20260101/us-east-1/lambda/aws4_request"
                 },
             )
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 assert len(json.load(answer)["Functions"]) == 3
         finally:
             process.send_signal(end)
-        left = process.communicate(timeout=30)
+        left = process.communicate(timeout=120)
     assert (process.returncode, *left) == (0, "", "")

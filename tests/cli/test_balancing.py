@@ -14,8 +14,8 @@ BALANCER = {
     "State": "active",
     "DNSName": "front-0123456789abcdef.elb.us-east-1.amazonaws.com",
     "AvailabilityZones": [
-        {"ZoneName": "a", "PrivateIPv4Address": "10.0.1.100"},
-        {"ZoneName": "b", "PrivateIPv4Address": "10.0.2.100"},
+        {"ZoneName": "a", "PrivateIPv4Address": "10.0.1.100", "IpAddress": "203.0.113.20"},
+        {"ZoneName": "b", "PrivateIPv4Address": "10.0.2.100", "IpAddress": None},
     ],
     "Attributes": {"load_balancing.cross_zone.enabled": "false"},
     "Listeners": [
@@ -48,13 +48,14 @@ def test_load_balancers_show_nodes_and_listeners(run: Run, api: FakeApi) -> None
         "active",
         "a; b",
         "10.0.1.100; 10.0.2.100",
+        "203.0.113.20; -",
         "UDP 53; TCP 80",
         "names; web",
         "false",
         BALANCER["DNSName"],
     ]
     assert second.split("\t")[1:3] == ["bare", "provisioning"]
-    assert second.split("\t")[5:7] == ["-", "-"]
+    assert second.split("\t")[6:8] == ["-", "-"]
     assert json.loads(run("load-balancers", "--json").stdout) == [BALANCER, bare]
 
 

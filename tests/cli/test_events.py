@@ -55,6 +55,23 @@ def test_following_asks_for_what_came_after(
     assert api.requests[1:3] == ["GET /v1/events?after=1700000000"] * 2
 
 
+def test_a_follower_outlives_a_controller_that_ends_while_it_answers(
+    run: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = EVENT | {"number": EVENT["number"] + 1}
+    answers = iter([[EVENT], [later], [later], Refusal(500, "failed", "enough")])
+
+    def answer(_body: object) -> Any:
+        api.cut_short = len(api.requests) == 2
+        return next(answers)
+
+    api.answers["/v1/events"] = answer
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.0)
+    result = run("events", "--follow", "--json")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [EVENT, later]
+    assert json.loads(result.stderr)["message"] == "enough"
+
+
 def test_a_follower_ends_when_nobody_reads(api: FakeApi, runtime: Path) -> None:
     """`events --follow | head -1`: nothing more happens, so nothing would be written."""
     answers = iter([[EVENT]])
@@ -71,7 +88,7 @@ def test_a_follower_ends_when_nobody_reads(api: FakeApi, runtime: Path) -> None:
         assert "port-exhaustion" in follower.stdout.readline()
         follower.stdout.close()
         try:
-            follower.wait(timeout=20)
+            follower.wait(timeout=60)
         finally:
             follower.kill()
         assert follower.stderr.read() == ""

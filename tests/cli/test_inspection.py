@@ -130,7 +130,7 @@ def test_verify_waits_longer_than_the_controller_does(
     given_up = threading.Event()
 
     def answer(_: object) -> object:
-        given_up.wait(20)
+        given_up.wait(30)
         return {}
 
     api.answers["/v1/verify"] = answer

@@ -139,7 +139,7 @@ def test_output_that_nobody_reads_ends_it(api: FakeApi, runtime: Path) -> None:
         assert process.stdout.read(1) == b"\0"
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(60) == 2
+        assert process.wait(120) == 2
 
 
 def test_the_functions_name_cannot_leave_the_path(run: Run, api: FakeApi) -> None:
@@ -229,7 +229,7 @@ def test_an_interrupt_does_not_wait_for_the_programs(
 
     def hang(_body: object) -> dict[str, Any]:
         asked.set()
-        over.wait(30)
+        over.wait(120)
         return INVOCATION
 
     api.answers |= {PATH: hang, STREAM: hang}
@@ -238,9 +238,9 @@ def test_an_interrupt_does_not_wait_for_the_programs(
         [sys.executable, "-m", "hyperplane_nat.cli", *options, "--", "sleep", "100"],
         stderr=subprocess.PIPE,
     ) as process:
-        assert asked.wait(10)
+        assert asked.wait(120)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(120) == 130
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
     over.set()
@@ -261,7 +261,7 @@ def test_no_more_at_a_time_than_asked_for(concurrency: int) -> None:
         with lock:
             under_way += 1
             most = max(most, under_way)
-        everybody.wait(10)
+        everybody.wait(120)
         with lock:
             under_way -= 1
         return {}
@@ -278,7 +278,7 @@ def test_what_is_no_refusal_ends_the_repetition() -> None:
         nonlocal calls
         calls += 1
         if calls > 1:
-            over.wait(10)
+            over.wait(120)
         raise ClientError("the controller broke off its answer")
 
     with pytest.raises(ClientError):

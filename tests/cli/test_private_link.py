@@ -29,6 +29,7 @@ ENDPOINT = {
     "VpcEndpointId": "vpce-0123456789abcdef0",
     "Name": "orders",
     "VpcName": "bank",
+    "VpcEndpointType": "Interface",
     "ServiceName": SERVICE["ServiceName"],
     "EndpointService": "shop/orders",
     "State": "Available",
@@ -40,15 +41,26 @@ ENDPOINT = {
     "PrivateDnsEnabled": True,
     "PrivateDnsName": "orders.example.com",
 }
+GATEWAY_ENDPOINT = {
+    "VpcEndpointId": "vpce-1123456789abcdef0",
+    "Name": "store",
+    "VpcName": "bank",
+    "VpcEndpointType": "Gateway",
+    "ServiceName": "com.amazonaws.us-east-1.s3",
+    "State": "Available",
+    "RouteTables": [{"RouteTableName": "private"}, {"RouteTableName": "public"}],
+}
 
 
 def test_endpoints_show_where_they_lead(run: Run, api: FakeApi) -> None:
     gone = ENDPOINT | {"State": "Rejected", "EndpointService": None, "PrivateDnsEnabled": False}
     api.answers["/v1/endpoints"] = [ENDPOINT, gone]
-    _, first, second = run("endpoints").stdout.splitlines()
+    api.answers["/v1/gateway-endpoints"] = [GATEWAY_ENDPOINT]
+    _, first, second, third = run("endpoints").stdout.splitlines()
     assert first.split("\t") == [
         "bank",
         "orders",
+        "Interface",
         "Available",
         "shop/orders",
         "a; b",
@@ -57,9 +69,22 @@ def test_endpoints_show_where_they_lead(run: Run, api: FakeApi) -> None:
         "orders.example.com",
         "vpce-0123456789abcdef0",
     ]
-    assert second.split("\t")[2:4] == ["Rejected", SERVICE["ServiceName"]]
-    assert second.split("\t")[7] == "-"
-    assert json.loads(run("endpoints", "--json").stdout) == [ENDPOINT, gone]
+    assert second.split("\t")[3:5] == ["Rejected", SERVICE["ServiceName"]]
+    assert second.split("\t")[8] == "-"
+    assert third.split("\t") == [
+        "bank",
+        "store",
+        "Gateway",
+        "Available",
+        "com.amazonaws.us-east-1.s3",
+        "-",
+        "private; public",
+        "-",
+        "-",
+        "vpce-1123456789abcdef0",
+    ]
+    found = json.loads(run("endpoints", "--json").stdout)
+    assert found == [ENDPOINT, gone, GATEWAY_ENDPOINT]
 
 
 def test_services_show_their_endpoints(run: Run, api: FakeApi) -> None:

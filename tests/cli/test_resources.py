@@ -64,19 +64,26 @@ def test_route_tables_show_targets_and_states(run: Run, api: FakeApi) -> None:
             {"DestinationCidrBlock": "192.0.2.0/24", "InstanceId": "i-1", "State": "active"},
             {"DestinationCidrBlock": "1.0.0.0/8", "NatGatewayId": "nat-1", "State": "active"},
             {"DestinationCidrBlock": "0.0.0.0/0", "InstanceId": "i-2", "State": "blackhole"},
+            {
+                "DestinationPrefixListId": "pl-1",
+                "DestinationPrefixListName": "com.amazonaws.us-east-1.s3",
+                "GatewayId": "vpce-1",
+                "State": "active",
+            },
         ],
     }
     api.answers["/v1/route-tables"] = [table]
     api.answers["/v1/hosts"] = [{"InstanceId": "i-1", "HostName": "bastion"}]
     api.answers["/v1/nat-gateways"] = [{"NatGatewayId": "nat-1", "NatGatewayName": "out"}]
+    api.answers["/v1/gateway-endpoints"] = [{"VpcEndpointId": "vpce-1", "Name": "store"}]
     _, row = run("route-tables").stdout.splitlines()
     assert row.split("\t") == [
         "customer",
         "public",
         "private-a; all others",
-        "10.0.0.0/16; 192.0.2.0/24; 1.0.0.0/8; 0.0.0.0/0",
-        "local; host bastion; NAT gateway out; i-2",
-        "active; active; active; blackhole",
+        "10.0.0.0/16; 192.0.2.0/24; 1.0.0.0/8; 0.0.0.0/0; pl-1 (s3)",
+        "local; host bastion; NAT gateway out; i-2; gateway endpoint store",
+        "active; active; active; blackhole; active",
         "rtb-1",
     ]
     assert json.loads(run("route-tables", "--json").stdout) == [table]
@@ -112,13 +119,17 @@ def test_network_acls_show_their_rules(run: Run, api: FakeApi) -> None:
     assert row.split("\t") == [
         "customer",
         "edge",
+        "; ".join(
+            (
+                "ingress 90 allow tcp 1024-65535 from 0.0.0.0/0",
+                "ingress 100 allow udp 53 from 10.0.0.0/8",
+                "ingress 110 allow icmp type 3, code 4 from 0.0.0.0/0",
+                "ingress * deny all from 0.0.0.0/0",
+                "egress 10 allow 47 to 0.0.0.0/0",
+                "egress * deny all to 0.0.0.0/0",
+            )
+        ),
         "a",
-        "ingress; ingress; ingress; ingress; egress; egress",
-        "90; 100; 110; *; 10; *",
-        "allow; allow; allow; deny; allow; deny",
-        "tcp; udp; icmp; all; 47; all",
-        "1024-65535; 53; type 3, code 4; all; all; all",
-        "0.0.0.0/0; 10.0.0.0/8; 0.0.0.0/0; 0.0.0.0/0; 0.0.0.0/0; 0.0.0.0/0",
         "acl-1",
     ]
     assert json.loads(run("network-acls", "--json").stdout) == [acl]

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from hyperplane_nat.cli import common, flows
+from hyperplane_nat.cli import common, flows, network_acls
 from hyperplane_nat.cli.tables import Column, Remark, Table
 from tests.cli.conftest import FLOW
 
@@ -90,3 +90,28 @@ def test_a_remark_is_no_row(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_row_has_a_cell_for_each_column() -> None:
     with pytest.raises(ValueError, match="1 cells for 2 columns"):
         Table(None, [Column("a"), Column("b")]).add_row("x")
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_rule_of_a_network_acl_stands_on_one_line(width: int) -> None:
+    entry = {
+        "RuleNumber": 32766,
+        "Egress": False,
+        "RuleAction": "allow",
+        "Protocol": "6",
+        "CidrBlock": "100.100.100.0/24",
+        "PortRange": {"From": 10240, "To": 65535},
+    }
+    row = {
+        "NetworkAclId": "acl-0123456789abcdef0",
+        "NetworkAclName": "default",
+        "VpcName": "shop",
+        "Associations": [{"SubnetName": name} for name in ("app-a", "app-b")],
+        "Entries": [entry, {**entry, "Egress": True}],
+    }
+    output = drawn(network_acls.picture([row]), width=width)
+    for rule in (
+        "ingress 32766 allow tcp 10240-65535 from",
+        "egress 32766 allow tcp 10240-65535 to",
+    ):
+        assert f"{rule} 100.100.100.0/24 " in output

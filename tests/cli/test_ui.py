@@ -40,15 +40,15 @@ def test_it_prints_where_the_page_is_and_ends_when_told(
 ) -> None:
     with started(runtime) as (process, url):
         assert url.startswith("http://127.0.0.1:")
-        page = requests.get(url, timeout=20)
+        page = requests.get(url, timeout=60)
         assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-        assert requests.get(url.partition("?")[0], timeout=20).status_code == 403
+        assert requests.get(url.partition("?")[0], timeout=60).status_code == 403
         if os.geteuid() == 0:
             has = privileges.of(process.pid)
             assert has is not None
             assert has.dropped
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert api.requests
 
 

@@ -54,6 +54,20 @@ def test_wait_returns_when_all_are_active(run: Run, api: FakeApi) -> None:
     )
 
 
+def test_a_controller_that_ends_while_it_answers_is_asked_again(run: Run, api: FakeApi) -> None:
+    answers = iter([PENDING, PENDING, PENDING, FUNCTION])
+
+    def answer(_body: object) -> list[dict[str, Any]]:
+        # All but the first and the last one are broken off.
+        api.cut_short = 1 <= len(api.requests) - 1 <= 2
+        return [next(answers)]
+
+    api.answers["/v1/functions"] = answer
+    result = run("wait")
+    assert (result.exit_code, result.stdout) == (0, "1 function is Active\n")
+    assert len(api.requests) == 4
+
+
 def test_wait_for_one_does_not_mind_the_others(run: Run, api: FakeApi) -> None:
     api.answers["/v1/functions"] = [FUNCTION, named("b", PENDING), named("c", FAILED)]
     result = run("wait", "checkout", "--json")

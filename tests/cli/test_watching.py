@@ -42,5 +42,5 @@ def test_an_interrupt_is_how_it_ends_and_no_error(
         assert process.stdout is not None
         assert word in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")

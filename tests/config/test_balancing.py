@@ -17,6 +17,7 @@ from hyperplane_nat.model.balancer_resources import (
     ListenerResource,
     LoadBalancerResource,
     NodeResource,
+    Scheme,
     TargetGroupResource,
     TargetResource,
 )
@@ -105,10 +106,20 @@ WRONG = [
     (GROUP, BALANCER.replace("port = 80", 'protocol = "TLS", port = 80'), "'TCP_UDP'"),
     (
         GROUP,
-        BALANCER.replace('name = "front"\n', 'name = "front"\nscheme = "internet-facing"\n'),
-        "not emulated",
+        BALANCER.replace('name = "front"\n', 'name = "front"\nscheme = "public"\n'),
+        "'internal' or 'internet-facing'",
     ),
 ]
+
+
+def test_a_node_that_faces_the_internet(tmp_path: Path) -> None:
+    text = BALANCER.replace('name = "front"\n', 'name = "front"\nscheme = "internet-facing"\n')
+    text = text.replace('{ subnet = "b" }', '{ subnet = "b", elastic_address = "203.0.113.7" }')
+    config = accepted(tmp_path, VPC + GROUP + text)
+    (wanted,) = resources_of(config).vpcs[0].load_balancers
+    assert wanted.scheme is Scheme.INTERNET_FACING
+    assert load_toml(toml(config)) == config
+    assert wanted.nodes[1] == NodeResource("b", elastic_address=address("203.0.113.7"))
 
 
 @pytest.mark.parametrize(("group", "balancer", "told"), WRONG)

@@ -10,7 +10,11 @@ import pytest
 from hyperplane_nat.config.text import toml
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.model.balancer_resources import NodeResource
-from hyperplane_nat.model.private_link_resources import EndpointResource, EndpointServiceResource
+from hyperplane_nat.model.private_link_resources import (
+    EndpointResource,
+    EndpointServiceResource,
+    GatewayEndpointResource,
+)
 from tests.config.test_lab import accepted, load_toml, refused
 from tests.model.support import address
 
@@ -87,3 +91,58 @@ def test_a_name_is_there_once(tmp_path: Path) -> None:
     again = 'endpoint_service = [{ name = "orders", load_balancer = "front" }, { name = "orders"'
     text = VPCS.replace('endpoint_service = [{ name = "orders"', again)
     assert "2 endpoint services are called 'orders'" in refused(tmp_path, text)
+
+
+GATEWAYS = """
+[[internet]]
+name = "buckets"
+kind = "http"
+address = "198.51.100.80"
+port = 80
+aws_service = "s3"
+[[vpc]]
+name = "customer"
+cidr = "10.0.0.0/16"
+subnet = [{ name = "a", cidr = "10.0.1.0/24" }]
+host = [{ name = "web", subnet = "a" }]
+route_table = [{ name = "private", subnets = ["a"] }]
+"""
+STORE = """gateway_endpoint = [{ name = "store", service = "com.amazonaws.us-east-1.s3", \
+route_tables = ["private"], policy = "{}" }]
+"""
+
+
+def test_a_file_with_a_gateway_endpoint(tmp_path: Path) -> None:
+    config = accepted(tmp_path, GATEWAYS + STORE)
+    resources = resources_of(config)
+    (vpc,), (host,) = resources.vpcs, resources.internet
+    assert host.aws_service == "s3"
+    assert vpc.gateway_endpoints == (
+        GatewayEndpointResource("store", "com.amazonaws.us-east-1.s3", ("private",), "{}"),
+    )
+    assert load_toml(toml(config)) == config
+    limited = GATEWAYS + STORE + "\n[lifecycle]\ngateway_endpoints = 7\n"
+    assert lifecycle_of(accepted(tmp_path, limited)).gateway_endpoints == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("us-east-1.s3", "eu-west-1.s3"), "no internet host stands for"),
+        (("us-east-1.s3", "us-east-1.dynamodb"), "known: com.amazonaws.us-east-1.s3"),
+        (('["private"]', '["privat"]'), "there is no route table 'privat' in VPC 'customer'"),
+        (
+            (
+                ', policy = "{}" }]',
+                ' }, { name = "other", service = "s3", route_tables = ["private"] }]',
+            ),
+            "leads to endpoint 'store' of the same service",
+        ),
+        ((', policy = "{}" }]', ' }, { name = "store", service = "s3" }]'), "rename all but one"),
+        (('aws_service = "s3"', 'aws_service = "sqs"'), "aws_service"),
+    ],
+)
+def test_a_gateway_endpoint_that_is_refused(
+    tmp_path: Path, wrong: tuple[str, str], said: str
+) -> None:
+    assert said in refused(tmp_path, (GATEWAYS + STORE).replace(*wrong))

@@ -335,7 +335,7 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
         pytest.param(
             rule('protocol = "tcp"'),
             '[[vpc]] "orders", security_group "functions": ingress[0].cidr: the rule names '
-            'no other side (add a cidr ("0.0.0.0/0" is all) or group)\n'
+            'no other side (add a cidr ("0.0.0.0/0" is all), group or prefix_list)\n'
             "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-a' (it is "
             "the default lab's: write [[network_interface]] in the file)",
             id="rule-without-other-side",
@@ -347,6 +347,14 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
             "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-a' (it is "
             "the default lab's: write [[network_interface]] in the file)",
             id="rule-with-two-other-sides",
+        ),
+        pytest.param(
+            rule('protocol = "tcp", cidr = "0.0.0.0/0", prefix_list = "s3"'),
+            '[[vpc]] "orders", security_group "functions": ingress[0].prefix_list: the rule has '
+            "a cidr as well as a prefix_list (make it two rules)\n"
+            "[[network_interface]] \"eni-a\": subnet: there is no subnet 'private-a' (it is "
+            "the default lab's: write [[network_interface]] in the file)",
+            id="rule-with-a-prefix-list-and-more",
         ),
         pytest.param(
             rule('protocol = "tcp", group = "function"') + FUNCTION,
@@ -428,8 +436,8 @@ def test_every_duration_has_its_unit_in_its_name() -> None:
         ),
         pytest.param(
             HOST + 'security_groups = ["x"]',
-            '[[internet]] "site": security_groups: unknown field (known: address, kind, '
-            "name, port, size_bytes)",
+            '[[internet]] "site": security_groups: unknown field (known: address, '
+            "aws_service, kind, name, port, size_bytes)",
             id="host-with-groups",
         ),
         pytest.param(

@@ -23,6 +23,7 @@ from hyperplane_nat.controller.api import endpoint, listeners
 from hyperplane_nat.controller.api import service as api
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import Event, EventLog, Kind
+from hyperplane_nat.controller.listings import Describe
 from hyperplane_nat.controller.resources import lifecycle_of, resources_of
 from hyperplane_nat.controller.trace.question import Looks, Question
 from hyperplane_nat.controller.trace.verdict import traced
@@ -318,9 +319,9 @@ class RegionLab:
     def slots_of(self, function: str) -> frozenset[int] | None:
         return slots_of(self.region, function)
 
-    def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    async def listing(self, describe: Describe) -> bytes:
         self._raise()
-        return describe(self.region)
+        return encode_rows(describe(self.region))
 
     @contextlib.asynccontextmanager
     async def keeping(self, content: bytes) -> AsyncIterator[Archive]:
@@ -495,7 +496,7 @@ def served(path: Path, lab: RegionLab) -> Iterator[None]:
 
     thread = threading.Thread(target=work, name="api")
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(120)
     try:
         yield
     finally:

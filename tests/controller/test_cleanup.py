@@ -14,7 +14,7 @@ from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.logs import numbered
 from hyperplane_nat.controller.paths import LabLock, LabPaths
 from hyperplane_nat.controller.processes import Process
-from hyperplane_nat.runtime.uploads import uploads_path
+from hyperplane_nat.runtime.places import uploads_path
 from tests.controller.support import DEADLINE_SECONDS, SERVICE, FakeNetns, gone
 
 

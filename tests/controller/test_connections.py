@@ -122,7 +122,8 @@ def test_who_leaves_makes_room(directory: Path) -> None:
 def test_an_idle_client_is_not_waited_for(
     directory: Path, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.05)
+    # Not so short that a request which is on its way would come too late.
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1.0)
 
     async def work(_client: aiohttp.ClientSession) -> None:
         answer = await ended(await connect(directory, said))

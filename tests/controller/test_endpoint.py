@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from hyperplane_nat.config.sections import Metrics
 from hyperplane_nat.controller.api import endpoint, listeners
 from hyperplane_nat.controller.errors import ControllerError
+from tests.conftest import free_port
 from tests.controller.support import run
 
 
@@ -78,12 +79,8 @@ def test_port_in_use() -> None:
 
 
 def test_the_first_free_port_is_taken() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        socket.create_server(("127.0.0.1", 0)) as free,
-    ):
-        port = free.getsockname()[1]
-        free.close()
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = [taken.getsockname()[1], port, 0]
         with listeners.free_metrics_socket("127.0.0.1", ports) as listener:
             assert listener.getsockname()[1] == port

@@ -29,6 +29,7 @@ class Network:
         self.fails = ""
         self.changed = False
         self.retired = False
+        self.poked = asyncio.Event()
         self.attaching = asyncio.Event()
         self.attached = asyncio.Event()
 
@@ -149,7 +150,7 @@ def test_the_pool_is_filled_when_nobody_starts_in_what_there_is(setting: Setting
         setting.scene.active()
         setting.pool.resize(2, 2)
         starting = asyncio.create_task(setting.functions.provision("orders", 1))
-        await asyncio.wait_for(setting.network.attaching.wait(), 20)
+        await asyncio.wait_for(setting.network.attaching.wait(), 60)
         await setting.functions.settle()
         assert "fill" not in setting.network.asked
         # Somebody waits for another one.
@@ -157,7 +158,7 @@ def test_the_pool_is_filled_when_nobody_starts_in_what_there_is(setting: Setting
         await asyncio.sleep(0)
         await setting.functions.settle()
         assert "fill" in setting.network.asked
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, 60)
         setting.network.attached.set()
         assert (await starting)["started"] == 1
         setting.network.asked.clear()

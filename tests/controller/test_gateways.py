@@ -55,7 +55,7 @@ def test_the_forwarder_is_told_of_routes_and_public_addresses(directory: Path) -
             "ifindex": 9,
             "address": "192.0.2.4",
             "mac": "02:0",
-            "subnet": "192.0.2.0/24",
+            "subnet": "192.0.2.1/32",
             "router": "192.0.2.1",
             "destinations": ["0.0.0.0/0"],
             "vpc": gateway.vpc_number,

@@ -5,9 +5,11 @@ in events and figures.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import aiohttp
 import pytest
@@ -17,9 +19,10 @@ from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.events import EventLog
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.controller.health import HealthWatch
-from hyperplane_nat.controller.network import health_checks
+from hyperplane_nat.controller.network import health_checks, network
 from hyperplane_nat.controller.network.health_checks import Place, Verdicts
 from hyperplane_nat.controller.network.hosts import reached
+from hyperplane_nat.controller.network.network import Network
 from hyperplane_nat.controller.network.ways_out import WaysOut
 from hyperplane_nat.controller.observer import Observer
 from hyperplane_nat.controller.paths import LabPaths
@@ -31,8 +34,9 @@ from hyperplane_nat.controller.views.balancing import (
 )
 from hyperplane_nat.health.checks import FAILED, TIMEOUT, decode_checks, encode_verdicts
 from hyperplane_nat.metrics.cloudwatch import TargetCount
-from hyperplane_nat.model.balancer_resources import HealthCheck
+from hyperplane_nat.model.balancer_resources import HealthCheck, TargetResource
 from hyperplane_nat.model.region import Region
+from netns.errors import NetnsError
 from netns.topology import Host
 from tests.controller.region_lab import RegionLab, talk
 from tests.controller.support import config_in, run
@@ -138,11 +142,11 @@ def test_the_forwarder_is_told_of_nodes(scene: Scene) -> None:
                 "sticky": False,
                 "preserve_client_ip": True,
                 "proxy_protocol": False,
-                "targets": [
-                    {"address": "10.0.1.4", "port": 80},
-                    {"address": "10.0.2.4", "port": 8080},
-                ],
+                "target_group": 0,
             }
+        ],
+        "target_groups": [
+            [{"address": "10.0.1.4", "port": 80}, {"address": "10.0.2.4", "port": 8080}]
         ],
     }
     assert second["address"] == B
@@ -209,11 +213,61 @@ def test_what_is_checked_is_written_down(scene: Scene) -> None:
     assert not path.exists()
 
 
+def test_what_could_not_be_written_down_is_the_next_time(scene: Scene) -> None:
+    wanted, orders = scene.region.wanted(), health_checks.Orders(scene.paths)
+    path = scene.paths.health_checks("shop")
+    path.mkdir()
+    with pytest.raises(NetnsError, match="cannot write"):
+        orders.tell(wanted)
+    path.rmdir()
+    orders.tell(wanted)
+    assert len(decode_checks(path.read_bytes().partition(b"\n")[2])) == 4
+
+
+def test_checkers_are_told_of_changes_in_a_row_together(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "TELLING_SECONDS", 3600.0)
+    parts: Any = Mock(follow=AsyncMock(), standing=())
+    lab = Network(scene.config, scene.region, parts, parts, parts, (), parts)
+    paths = LabPaths.of(
+        scene.config.lab.name,
+        scene.config.lab.runtime_directory,
+        scene.config.lab.state_directory,
+    )
+    paths.directory.mkdir(parents=True, exist_ok=True)
+    path = paths.health_checks("shop")
+
+    def ports() -> set[int]:
+        return {each.port for each in decode_checks(path.read_bytes().partition(b"\n")[2])}
+
+    async def change(port: int) -> None:
+        with scene.region.commands() as commands:
+            commands.register_targets(scene.group.id, [TargetResource("one", None, port)])
+        await lab.follow_services(scene.region.wanted())
+
+    async def go() -> None:
+        await lab.follow_services(scene.region.wanted())
+        assert ports() == {80, 8080}
+        monkeypatch.setattr(network, "TELLING_SECONDS", 0.0)
+        for port in (81, 82, 83):
+            await change(port)
+        assert ports() == {80, 8080}
+        async with asyncio.timeout(120):
+            await lab.poked.wait()
+        lab._next_telling = 0.0
+        await lab.follow_services(scene.region.wanted())
+        assert ports() == {80, 81, 82, 83, 8080}
+
+    run(go())
+
+
 @pytest.mark.requirement("NLB-checks", profile="both")
 def test_more_than_half_of_the_nodes_agree(scene: Scene) -> None:
     verdicts, wanted = Verdicts(scene.paths), scene.region.wanted()
     assert not verdicts.changed(["shop"])
-    assert verdicts.agreed(wanted) == {}
+    groups = {scene.group.id}
+    assert verdicts.agreed(wanted, groups) == {}
     for found, agreed in (
         ({A: ""}, {}),
         ({A: "", B: TIMEOUT}, {}),
@@ -222,9 +276,10 @@ def test_more_than_half_of_the_nodes_agree(scene: Scene) -> None:
         ({A: FAILED, B: FAILED}, {scene.one: FAILED}),
     ):
         scene.tell({scene.one: found})
-        assert verdicts.changed(["shop"])
+        assert verdicts.changed(["shop"]) == groups
         assert not verdicts.changed(["shop"])
-        assert verdicts.agreed(wanted).get(scene.group.id, {}) == agreed
+        assert verdicts.agreed(wanted, groups).get(scene.group.id, {}) == agreed
+    assert verdicts.agreed(wanted, ()) == {}
 
 
 def test_what_is_found_becomes_the_health_of_targets(scene: Scene) -> None:
@@ -336,7 +391,7 @@ def test_load_balancers_by_command(directory: Path) -> None:
         assert await refused(client, "DELETE", path) == (400, "ResourceInUse")
         outside = {**asked, "name": "out", "scheme": "internet-facing"}
         found = await refused(client, "POST", "/v1/load-balancers", outside)
-        assert found == (400, "InvalidScheme")
+        assert found == (400, "InvalidSubnet")
         await done(client, "DELETE", "/v1/load-balancers/front")
         assert (await ask(client, "GET", "/v1/listeners"))[1] == []
         await done(client, "DELETE", path)

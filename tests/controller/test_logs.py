@@ -13,8 +13,7 @@ from typing import TextIO
 import pytest
 
 from hyperplane_nat.controller import logs
-from hyperplane_nat.controller.logs import JournalFormatter, LogKeeper, RateLimit
-from hyperplane_nat.controller.paths import LabPaths
+from hyperplane_nat.controller.logs import JournalFormatter, RateLimit
 
 
 def record(text: str, *args: object, line: int = 1, level: int = logging.INFO) -> logging.LogRecord:
@@ -25,13 +24,6 @@ def record(text: str, *args: object, line: int = 1, level: int = logging.INFO) -
 def log_file(tmp_path: Path) -> Iterator[TextIO]:
     with (tmp_path / "a.log").open("a") as file:
         yield file
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> LabPaths:
-    found = LabPaths.of("test", tmp_path, tmp_path)
-    found.directory.mkdir()
-    return found
 
 
 class TestRate:
@@ -194,27 +186,6 @@ class TestSize:
 
     def test_none_is_no_error(self, tmp_path: Path) -> None:
         assert not logs.bound(tmp_path / "a.log")
-
-    def test_those_of_a_lab_are_looked_at(self, paths: LabPaths) -> None:
-        service = paths.service_log("customer", "web")
-        for path in (paths.log, paths.forwarder_log, service):
-            path.write_bytes(bytes(logs.BYTES_MAX + 1))
-        LogKeeper(paths).look()
-        for path in (paths.log, paths.forwarder_log, service):
-            assert path.stat().st_size == 0
-            assert logs.numbered(path, 1).exists()
-
-    @pytest.mark.parametrize("seconds", [0.0, logs.SETTLED_SECONDS + 5])
-    def test_not_while_somebody_waits_for_what_is_said_there(
-        self, paths: LabPaths, seconds: float
-    ) -> None:
-        started = paths.standby_pid
-        started.write_text("")
-        then = started.stat().st_mtime - seconds
-        os.utime(started, (then, then))
-        paths.forwarder_log.write_bytes(bytes(logs.BYTES_MAX + 1))
-        LogKeeper(paths).look()
-        assert bool(paths.forwarder_log.stat().st_size) == (seconds == 0.0)
 
 
 @pytest.mark.parametrize("removed", [True, False])

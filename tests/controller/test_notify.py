@@ -73,7 +73,7 @@ def test_sd_notify_without_a_manager(address: str, monkeypatch: pytest.MonkeyPat
 def test_watchdog(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(directory / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(directory / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "3000")
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))

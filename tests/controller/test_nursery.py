@@ -21,17 +21,12 @@ from hyperplane_nat.controller.network.services import ServiceSpec, ServiceSuper
 from hyperplane_nat.controller.nursery import Nursery, bears
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, start_ticks, terminate
-from tests.controller.support import gone, run
+from tests.conftest import free_port
+from tests.controller.support import DEADLINE_SECONDS, gone, run
 
 pytestmark = pytest.mark.races
 
 WORD = "netns.services"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def server(port: int, kind: str = "http") -> tuple[str, ...]:
@@ -59,7 +54,7 @@ def forked(nursery: Nursery, lab: Path, command: tuple[str, ...], name: str = "x
 
 
 def until_ready(process: Process) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while "ready" not in process.output():
         assert process.alive, process.output()
         assert time.monotonic() < deadline
@@ -73,7 +68,7 @@ def test_it_serves_and_outlives_the_nursery(nursery: Nursery, lab: Path) -> None
         for process, port in zip(processes, ports, strict=True):
             until_ready(process)
             assert process.alive
-            with socket.create_connection(("127.0.0.1", port), 10) as client:
+            with socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS) as client:
                 client.sendall(b"GET /file?bytes=3 HTTP/1.0\r\n\r\n")
                 assert client.recv(4096).startswith(b"HTTP/1.0 200")
     finally:
@@ -114,7 +109,7 @@ def test_one_that_cannot_serve_says_why_and_ends(nursery: Nursery, lab: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = forked(nursery, lab, server(port))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while process.alive:
             assert time.monotonic() < deadline
         assert f"cannot serve http on 127.0.0.1:{port}" in process.last_words()
@@ -148,7 +143,7 @@ def test_one_of_whom_nobody_has_a_note_ends(
     monkeypatch.setattr(Process, "note", killed)
     with pytest.raises(KeyboardInterrupt):
         forked(nursery, lab, server(free_port()))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while start_ticks(pids[0]) is not None:
         assert time.monotonic() < deadline
 
@@ -161,8 +156,8 @@ def test_what_was_asked_for_by_a_dead_controller_ends(lab: Path) -> None:
         socket.send_fds(made._socket, [json.dumps(command).encode()], [output.fileno()])
     made._socket.close()
     try:
-        assert made._process.wait(20) == 0
-        deadline = time.monotonic() + 20
+        assert made._process.wait(DEADLINE_SECONDS) == 0
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while left := Process.strays(lab):
             for each in left:
                 each.close()
@@ -181,8 +176,8 @@ def test_a_late_answer_is_not_taken_for_another_ones(
     assert nursery.spawn(late, WORD, pid_file=lab / "x.pid", log=lab / "x.log") is None
     nursery._process.send_signal(signal.SIGCONT)
     assert nursery.spawn(next_one, WORD, pid_file=lab / "y.pid", log=lab / "y.log") is None
-    nursery._process.wait(20)
-    deadline = time.monotonic() + 20
+    nursery._process.wait(DEADLINE_SECONDS)
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while left := Process.strays(lab):
         for each in left:
             each.close()

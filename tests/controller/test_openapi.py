@@ -76,7 +76,7 @@ class _UnixPool(HTTPConnectionPool):
         class Connection(HTTPConnection):
             def _new_conn(self) -> socket.socket:
                 connection = socket.socket(socket.AF_UNIX)
-                connection.settimeout(20)
+                connection.settimeout(30)
                 connection.connect(str(path))
                 return connection
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,19 @@ def test_a_directory_in_which_others_write_is_refused(directory: Path) -> None:
     with pytest.raises(ControllerError, match=r"others can write in .*choose another directory"):
         LabLock(paths).acquire()
     assert not paths.pid_file.exists()
+
+
+def test_a_child_that_a_killed_controller_was_forking_is_waited_for(directory: Path) -> None:
+    paths = LabPaths.of("test", directory / "run", directory)
+    first = LabLock(paths)
+    first.acquire()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    paths.pid_file.write_text(f"{ended.pid}\n")
+    child = threading.Timer(0.3, first.release)
+    child.start()
+    second = LabLock(paths)
+    second.acquire()
+    assert paths.pid_file.read_text() == f"{os.getpid()}\n"
+    child.join()
+    second.release()

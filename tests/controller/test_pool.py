@@ -65,7 +65,7 @@ def test_who_finds_it_empty_can_wait() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         found.add(slots([11]))
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
         return found.take()
 
     assert asyncio.run(wait()) == 11

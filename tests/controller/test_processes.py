@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from hyperplane_nat.controller.processes import (
     terminate,
 )
 from hyperplane_nat.io.handover import Handover
-from tests.controller.support import gone, run
+from tests.controller.support import DEADLINE_SECONDS, gone, run
 
 pytestmark = pytest.mark.races
 
@@ -50,7 +51,7 @@ def spawn(directory: Path, command: tuple[str, ...] = SLEEP, *, held: bool = Fal
         log=lab / "x.log",
         held=held,
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not process.output() and process.alive:
         assert time.monotonic() < deadline
     return process
@@ -201,18 +202,18 @@ print(given and os.read(given.state_map, 9))
     second.close()
     third = spawn(directory, echo, held=True)
     third.signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while third.alive:
         assert time.monotonic() < deadline
     third.go(Handover(*(os.memfd_create("given") for _ in range(4))))
     third.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not gone(second.pid):
         assert time.monotonic() < deadline
 
 
 def terminate_quietly(process: Process) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while process.alive:
         assert time.monotonic() < deadline
     process.close()
@@ -249,6 +250,8 @@ def test_program_that_is_not_there(directory: Path) -> None:
 
 def test_no_descriptor_is_left(directory: Path) -> None:
     terminate([spawn(directory)])
+    # What former tests have left to the collector is not to go meanwhile.
+    gc.collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         terminate([spawn(directory, held=True)])
@@ -287,7 +290,7 @@ def test_what_nobody_could_find_again_does_not_begin(directory: Path) -> None:
     killed = KILLED.replace("touch begun", f"touch {lab}/begun")
     command = [sys.executable, "-c", killed, str(lab)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while found := Process.strays(lab):
         assert time.monotonic() < deadline
         for process in found:
@@ -332,7 +335,8 @@ def test_its_last_words_are_found_in_a_log_that_was_emptied(directory: Path) -> 
     assert process.output() == ["ready"]
     assert logs.bound(lab / "x.log", bytes_max=100)
     assert process.output() == []
-    terminate([process])
+    # It is to end by itself, however late it comes to that.
+    terminate([process], DEADLINE_SECONDS)
     assert process.last_words() == "no room"
 
 

@@ -14,7 +14,8 @@ import pytest
 from hyperplane_nat.controller.published import PublishedCode
 from hyperplane_nat.model.resources import AliasResource, Code, FunctionResource
 from hyperplane_nat.runtime.code import directory_of
-from hyperplane_nat.runtime.uploads import archive_of, keep, uploads_path
+from hyperplane_nat.runtime.places import uploads_path
+from hyperplane_nat.runtime.uploads import archive_of, keep
 from tests.model.support import Scene, function, lab
 
 
@@ -108,7 +109,7 @@ def test_a_version_is_kept_while_a_request_with_code_waits(tmp_path: Path) -> No
     (tmp_path / "lab").mkdir()
     keeper = PublishedCode(scene.region, tmp_path / "lab")
     with keeper.keeping():
-        asyncio.run(asyncio.wait_for(keeper.keep(), 20))
+        asyncio.run(asyncio.wait_for(keeper.keep(), 60))
     assert keeper.missing() == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,11 +74,11 @@ def whole_look(punt: Punt) -> list[str]:
     return [what for _ in range(punts.LOOKS + 1) for what in punt.look()]
 
 
-def test_numbers_are_those_of_the_state_map(tmp_path: Path) -> None:
+def test_numbers_are_those_of_the_state_map() -> None:
     """By which the forwarder knows attachments."""
     slot = Slot(7, 70, "", "", "")
     host = Host(5, 90, "", "")
-    state = StateMap.create(Path("/dev/shm") / f"{tmp_path.name}.map", flows_max=1)
+    state = StateMap.create(Path("/dev/shm") / f"t-{secrets.token_hex(4)}.map", flows_max=1)
     try:
         assert punts.slots([slot]) == {70: 7}
         assert punts.interfaces({80: 6}) == {80: state.slots_max + 6}

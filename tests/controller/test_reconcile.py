@@ -193,6 +193,7 @@ def test_commands(directory: Path) -> None:
     assert web.command[:5] == (sys.executable, "-P", "-m", "netns.services", "http")
     assert too.command[-2:] == ("--size-bytes", "9")
     assert "--size-bytes" not in echo.command
+
     assert echo.command[echo.command.index("--uid") + 1] == "7"
     assert echo.command[echo.command.index("--namespace") + 1] == "hp-test-vpc-two"
     command = reconcile.forwarder_command(wanted, paths_of(wanted), ("forwarder",))
@@ -291,3 +292,13 @@ def test_environments_that_lead_nowhere_are_taken_back(
         asyncio.run(network.fill([9]))
     assert removed == [9]
     assert 9 not in pool.slots
+
+
+def test_a_mailbox_is_read_in_the_labs_directory(directory: Path) -> None:
+    box = {"name": "box", "kind": "mailbox", "address": "198.51.100.80", "port": 80}
+    wanted = config(directory, internet=[box])
+    vpcs = region_of(wanted).wanted().vpcs
+    specs = reconcile.service_specs(wanted, vpcs, reconcile.module_command("netns.services"))
+    (found,) = [each for each in specs if each.name == "box"]
+    reader = Path(wanted.lab.runtime_directory) / wanted.lab.name / "service-internet.box.sock"
+    assert found.command[-2:] == ("--reader", str(reader))

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from hyperplane_nat.flow_cache.probe import Missing
 from tests.controller.support import (
     FakeNetns,
     RunningDaemon,
@@ -19,6 +21,7 @@ from tests.controller.support import (
     pid_in,
     run,
 )
+from tests.controller.test_daemon import assert_nothing_left
 
 pytestmark = pytest.mark.races
 
@@ -104,3 +107,27 @@ def test_status_of_a_forwarder_that_does_not_answer(
             deaf.unlink()
 
     run(work())
+
+
+def test_a_kernel_without_what_the_flow_cache_takes(directory: Path, netns: FakeNetns) -> None:
+    """The lab is up as without the switch, and says why."""
+    lacking = [Missing("mapped BPF arrays (Linux 5.5)", "Invalid argument")]
+
+    async def work() -> None:
+        config = config_in(directory, forwarder={"flow_cache": True})
+        parts = replace(netns.parts(), lacking=lambda: lacking)
+        async with RunningDaemon(config, parts) as running:
+            status = await ask(running, "/v1/status")
+            assert status["forwarder"]["up"]
+            assert status["forwarder"]["punt_link"] is False
+            assert b"--punt-link" not in arguments_of(status["forwarder"]["pid"])
+            events = await ask(running, "/v1/events")
+            (event,) = [each for each in events if each["kind"] == "flow-cache-off"]
+            assert "mapped BPF arrays (Linux 5.5): Invalid argument" in event["message"]
+
+    run(work())
+    assert_nothing_left(directory, netns)
+
+
+def arguments_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

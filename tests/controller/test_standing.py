@@ -97,7 +97,7 @@ def test_a_lab_that_is_half_there(directory: Path, monkeypatch: pytest.MonkeyPat
         paths, paths.service_pid("customer", "web"), paths.service_log("customer", "web")
     )
     try:
-        monkeypatch.setattr("netns.names.namespace.names", lambda _prefix: ["hp-test-gw"])
+        monkeypatch.setattr("netns.survey.namespace.names", lambda _prefix: ["hp-test-gw"])
         text = words(directory)
         assert "are left: 1 namespace, 1 process, 4 files (start it with: " in text
         assert "remove what is left with: hyperplane-nat down --lab test)" in text

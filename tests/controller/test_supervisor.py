@@ -169,6 +169,8 @@ def test_lost_connection_is_made_again_without_a_restart(directory: Path) -> Non
         (paths.state_file.parent / "fake" / f"configured-{pid}").unlink()
         with pytest.raises(ForwarderError):
             await keeper.call("hang-up")
+        # Whoever asks again when it is up has not to ask on the connection that is lost.
+        assert not keeper.up
         await eventually(lambda: keeper.up and configured(paths, pid))
         assert (keeper.pid, keeper.restarts) == (pid, 0)
 

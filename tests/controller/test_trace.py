@@ -50,6 +50,33 @@ def test_a_host_with_a_public_address_is_seen_by_it(scene: Scene) -> None:
     assert step["text"].endswith("seen as 203.0.113.9")
 
 
+def test_a_public_address_whose_host_has_no_way_back(scene: Scene) -> None:
+    assert scene.trace("client", "203.0.113.9")["reachable"]
+    with scene.region.commands() as commands:
+        address = commands.allocate_address()
+        commands.associate_address(address.id, "shop/lonely")
+    found = scene.failing("client", str(address.address))
+    assert list(found) == ["public address"]
+    assert (
+        "whose subnet's route table has no way back to 203.0.113.10" in found["public address"][1]
+    )
+
+
+def test_a_public_address_whose_host_answers_by_a_nat_gateway(scene: Scene) -> None:
+    with scene.region.commands() as commands:
+        address = commands.allocate_address()
+        commands.associate_address(address.id, "shop/open")
+    for protocol in ("udp", "tcp", None):
+        port = protocol and 8080
+        found = scene.failing("bastion", str(address.address), port, protocol)
+        assert list(found) == ["public address"], found
+        (gateway,) = (
+            each for each in scene.region.tables.nat_gateways.values() if each.name == "out"
+        )
+        words = f"answers leave by out ({gateway.id}), not as {address.address}"
+        assert words in found["public address"][1]
+
+
 @pytest.mark.parametrize(
     ("source", "step", "words", "reason"),
     [
@@ -274,7 +301,9 @@ def test_addresses_that_are_nobodys(scene: Scene) -> None:
     assert scene.failing("f", "198.51.100.99", 80)["target"][1] == (
         "nobody in the internet has 198.51.100.99"
     )
-    assert "does not forward" in scene.failing("bastion", "203.0.113.10", 80)["target"][1]
+    found = scene.failing("bastion", "203.0.113.10", 80)
+    assert list(found) == ["gateway"]
+    assert "only answers reach who is behind one" in found["gateway"][1]
     assert "has another address" in scene.failing("client", "192.0.2.200", 80)["target"][1]
 
 
@@ -285,6 +314,8 @@ def test_addresses_that_are_nobodys(scene: Scene) -> None:
         ("f", "224.0.0.9", "destination_invalid"),
         ("client", "224.0.0.9", "destination_invalid"),
         ("lonely", "224.0.0.9", "destination_invalid"),
+        ("client", "169.254.169.254", "destination_invalid"),
+        ("lonely", "169.254.169.254", "destination_invalid"),
     ],
 )
 def test_what_only_the_gateway_tells(scene: Scene, source: str, target: str, reason: str) -> None:

@@ -55,7 +55,7 @@ _FRAME_BYTES = 1 << 16
 _BATCH = 64
 _ORDER_BYTES = 1 << 16
 
-READY_SECONDS = 30.0
+READY_SECONDS = 120.0
 """How long its start may take on a loaded machine."""
 
 

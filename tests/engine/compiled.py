@@ -6,6 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hyperplane_nat.engine import (
     Behaviour,
@@ -157,11 +158,15 @@ def set_interface(
 
 def set_gateways(engine: Engine, setup: scenario.Setup) -> None:
     """The gateways of the scenario, and the route tables."""
-    for number, address, host, nat_gateway in (
-        (scenario.INTERNET_GATEWAY, "192.0.2.10", None, None),
-        (scenario.PUBLIC_NUMBER, scenario.PUBLIC, 0, None),
-        (scenario.ELASTIC_NUMBER, scenario.ELASTIC, None, scenario.NAT_NUMBER),
-    ):
+    public: list[tuple[int, str, dict[str, Any]]] = [
+        (scenario.INTERNET_GATEWAY, "192.0.2.10", {}),
+        (scenario.PUBLIC_NUMBER, scenario.PUBLIC, {"host": 0}),
+        (scenario.ELASTIC_NUMBER, scenario.ELASTIC, {"nat_gateway": scenario.NAT_NUMBER}),
+    ]
+    if setup.internet_facing:
+        node = {"node": scenario.NODE_NUMBER}
+        public.append((scenario.PUBLIC_NODE_NUMBER, scenario.PUBLIC_NODE, node))
+    for number, address, serves in public:
         engine.set_interface(
             number,
             address=address,
@@ -173,9 +178,19 @@ def set_gateways(engine: Engine, setup: scenario.Setup) -> None:
             primary=scenario.INTERNET_GATEWAY,
             mtu=setup.interface_mtu,
             internet_gateway=True,
-            host=host,
-            nat_gateway=nat_gateway,
+            **serves,
         )
+    engine.set_interface(
+        scenario.ENDPOINTS_NUMBER,
+        address=scenario.ENDPOINTS_ADDRESS,
+        mac=scenario.interface_mac(scenario.ENDPOINTS_NUMBER),
+        subnet="192.0.2.0/24",
+        router=scenario.INTERNET_ROUTER,
+        destinations=("0.0.0.0/0",),
+        vpc=scenario.NAT_VPC,
+        mtu=setup.interface_mtu,
+        gateway_endpoint=True,
+    )
     engine.set_nat_gateway(
         scenario.NAT_NUMBER,
         address=scenario.NAT_ADDRESS,
@@ -183,6 +198,8 @@ def set_gateways(engine: Engine, setup: scenario.Setup) -> None:
         mtu=setup.interface_mtu,
         route_table=scenario.OF_NAT,
     )
+    to_internet = ("0.0.0.0/0", RouteTarget.INTERNET_GATEWAY, scenario.INTERNET_GATEWAY)
+    engine.set_route_table(scenario.OF_NODE, [to_internet])
     set_routes(engine, black=False)
 
 
@@ -208,6 +225,7 @@ def set_nodes(engine: Engine, setup: scenario.Setup) -> None:
             primary=scenario.NODE_NUMBER,
             policy=compiled_policy(address, setup.node_policy),
             listeners=listeners if number == scenario.NODE_NUMBER else (),
+            route_table=scenario.OF_NODE if setup.internet_facing else None,
         )
     if setup.endpoint:
         address = scenario.NODES[scenario.NODE_NUMBER]
@@ -229,9 +247,14 @@ def set_routes(engine: Engine, *, black: bool) -> None:
     to_nat = ("0.0.0.0/0", RouteTarget.NAT_GATEWAY, scenario.NAT_NUMBER)
     nowhere = ("0.0.0.0/0", RouteTarget.BLACKHOLE, 0)
     to_internet = ("0.0.0.0/0", RouteTarget.INTERNET_GATEWAY, scenario.INTERNET_GATEWAY)
-    engine.set_route_table(scenario.BY_NAT, [nowhere if black else to_nat])
-    engine.set_route_table(scenario.BY_INTERNET, [to_internet])
-    engine.set_route_table(scenario.OF_NAT, [to_internet])
+    to_service = (
+        f"{scenario.SERVICE}/32",
+        RouteTarget.GATEWAY_ENDPOINT,
+        scenario.ENDPOINTS_NUMBER,
+    )
+    engine.set_route_table(scenario.BY_NAT, [nowhere] if black else [to_nat, to_service])
+    engine.set_route_table(scenario.BY_INTERNET, [to_internet, to_service])
+    engine.set_route_table(scenario.OF_NAT, [to_internet, to_service])
 
 
 def set_slot(
@@ -321,7 +344,7 @@ class EngineTarget:
             self.path,
             flows_max=setup.flows_max,
             slots_max=slots_max,
-            interfaces_max=12,
+            interfaces_max=14,
             hosts_max=4,
         )
         self.engine = Engine(self.map, seed=seed, now_ms=now)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A map of this layout written as one of a former layout: the way back, for tests alone.
 
-Written from the descriptions of layouts 3 to 5 and not with the product's conversion, whose judge
+Written from the descriptions of layouts 3 to 6 and not with the product's conversion, whose judge
 it is. Figures that have more bits than layout 3 had lose them.
 """
 
@@ -43,8 +43,27 @@ def _pages(size: int) -> int:
     return (size + PAGE - 1) // PAGE * PAGE
 
 
-def write_layout_5(path: Path) -> None:
+def write_layout_6(path: Path) -> None:
     """Replace the map at `path`, which nobody may have in use."""
+    old = path.read_bytes()
+    fields = list(HEADER_6.unpack_from(old))
+    flows_max, first = fields[4], fields[18]
+    assert fields[1] == 7
+    fields[1], fields[3] = 6, first + _pages(flows_max * 64)
+    with path.open("wb") as file:
+        # What nobody has written stays a hole.
+        file.truncate(fields[3])
+        file.write(HEADER_6.pack(*fields) + old[HEADER_6.size : first])
+        for number in range(flows_max):
+            extension = old[first + number * 32 : first + number * 32 + 32]
+            if any(extension):
+                file.seek(first + number * 64)
+                file.write(extension)
+
+
+def write_layout_5(path: Path) -> None:
+    """The same for the layout before."""
+    write_layout_6(path)
     old = path.read_bytes()
     fields = list(HEADER_6.unpack_from(old))
     flows_max, slots, interfaces = fields[4:7]

@@ -49,6 +49,9 @@ def macs(side: int, number: int) -> tuple[str, str]:
 class Scene:
     """The engine, its map, and what arrives on its links."""
 
+    mtu = 65535
+    """Of all links but the internet's."""
+
     def __init__(self, *, ports: Ports | None = None, addresses: int = 1) -> None:
         self._directory = tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY)
         self.path = Path(self._directory.name) / "state.map"
@@ -105,6 +108,7 @@ class Scene:
             destinations=("10.0.0.0/16",),
             vpc=VPC,
             route_table=route_table,
+            mtu=self.mtu,
         )
 
     def set_gateway(
@@ -146,6 +150,7 @@ class Scene:
             gateway_mac=ours,
             interface=1,
             link=100 + number,
+            mtu=self.mtu,
         )
 
     def set_host(
@@ -170,6 +175,7 @@ class Scene:
             policy=policy,
             route_table=route_table,
             source_check=source_check,
+            mtu=self.mtu,
         )
 
     def arrives(self, side: int, number: int, body: bytes, gso_size: int = 0) -> Verdict:

@@ -30,6 +30,7 @@ far_ends = st.sampled_from(
         "8.8.8.8",
         scenario.REMOTE,
         scenario.BEYOND,
+        scenario.SERVICE,
         scenario.ELASTIC,
     )
 )
@@ -181,6 +182,31 @@ class HostMachine(GatewayMachine):
             content = content[start:end]
         body = packet.ipv4(source, address, protocol, content, ttl=ttl, fragment=field)
         self.send_from((scenario.OUTSIDE, scenario.INTERNET_GATEWAY), body)
+
+    @precondition(lambda self: self.pair.setup.gateways)
+    @rule(
+        address=st.sampled_from(
+            (
+                scenario.HOSTS[0][0],
+                scenario.INTERFACE_ADDRESSES[0],
+                scenario.ENDPOINTS_ADDRESS,
+                scenario.NAT_ADDRESS,
+                "10.0.1.99",
+            )
+        ),
+        source=st.sampled_from((scenario.SERVICE, scenario.SERVICE, scenario.HOSTS[1][0])),
+        kind=protocols,
+        ends=st.tuples(ports, ports),
+        ttl=lifetimes,
+    )
+    def service_sends(
+        self, address: str, source: str, kind: str, ends: tuple[int, int], ttl: int
+    ) -> None:
+        """By the link of gateway endpoints, to whoever has asked or not."""
+        content = transport(kind, (source, address), ends, b"")
+        protocol = PROTOCOLS.get(kind, packet.TCP)
+        body = packet.ipv4(source, address, protocol, content, ttl=ttl)
+        self.send_from((scenario.OUTSIDE, scenario.ENDPOINTS_NUMBER), body)
 
     @rule(
         slot=st.sampled_from(sorted(scenario.SLOT_INTERFACES)),

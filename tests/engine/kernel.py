@@ -51,8 +51,9 @@ class Kernel:
         for number, put, keys in cached.take_changes(1000):
             done.append((number, put))
             if not put:
-                for key in keys:
-                    self.keys.pop(key, None)
+                for line, key in enumerate(keys, 2 * number):
+                    if self.keys.get(key) == line:
+                        del self.keys[key]
                 cached.removed(number)
             elif self.room is not None and len(self.keys) + 2 > self.room:
                 cached.refused(number)

@@ -18,7 +18,7 @@ from tests.reference.settings import NeighbourSettings
 
 neighbours = st.sampled_from((scenario.WEB, scenario.ECHO, scenario.FAR))
 remotes = st.sampled_from(
-    (scenario.WEB, scenario.ECHO, scenario.FAR, scenario.REMOTE, scenario.BEYOND)
+    (scenario.WEB, scenario.ECHO, scenario.FAR, scenario.REMOTE, scenario.BEYOND, scenario.SERVICE)
 )
 time_steps = st.sampled_from((0, 1, 7, 99, 100, 101, 250, 499, 500, 501, 1000, 2000))
 budgets = st.sampled_from((1, 2, 3, 1000))

@@ -8,6 +8,7 @@ from typing import Any
 
 from hyperplane_nat.engine import EndCause, NeighbourState
 from hyperplane_nat.engine import Timeouts as EngineTimeouts
+from hyperplane_nat.engine.state.constants import RouteTarget
 from tests.engine import scenario
 from tests.engine.compiled import (
     EngineTarget,
@@ -264,9 +265,15 @@ class Pair:
         if not self.setup.gateways:
             return
         set_routes(self.engine, black=black)
-        kind = gateways.BLACKHOLE if black else gateways.NAT_GATEWAY
-        route = (IPv4Network("0.0.0.0/0"), kind, scenario.NAT_NUMBER)
-        self.model.set_route_table(scenario.BY_NAT, (route,))
+        scenario.set_reference_routes(self.model, black=black)
+
+    def set_way_back(self, *, black: bool) -> None:
+        """Let the route of the load balancer's node lead nowhere, or to the internet gateway."""
+        target = RouteTarget.BLACKHOLE if black else RouteTarget.INTERNET_GATEWAY
+        number = scenario.INTERNET_GATEWAY
+        self.engine.set_route_table(scenario.OF_NODE, [("0.0.0.0/0", target, number)])
+        kind = gateways.BLACKHOLE if black else gateways.INTERNET_GATEWAY
+        self.model.set_route_table(scenario.OF_NODE, ((IPv4Network("0.0.0.0/0"), kind, number),))
 
     def set_silent(self, number: int, silent: bool) -> None:
         """Let an environment stand still, or go on."""

@@ -63,11 +63,16 @@ HOSTS = (("10.0.1.50", 0), ("10.0.1.51", 0), ("10.0.1.50", 2))
 INTERNET, NAT_VPC = 2, 0
 INTERNET_ROUTER, REMOTE, BEYOND = "192.0.2.1", "192.0.2.80", "198.51.100.7"
 """In the internet: the next hop, a host beside the gateway and one behind the router."""
+SERVICE = "192.0.2.90"
+"""There, too: who is reached by gateway endpoints."""
 PUBLIC, ELASTIC, NAT_ADDRESS = "203.0.113.9", "203.0.113.10", "10.0.3.5"
 INTERNET_GATEWAY, PUBLIC_NUMBER, ELASTIC_NUMBER, NAT_NUMBER = 8, 9, 10, 11
 """Interface numbers: the gateway, the public addresses of host 0 and of the NAT gateway, that."""
-BY_NAT, BY_INTERNET, OF_NAT = 1, 2, 3
-"""Route tables: of the environments, of the hosts, of the NAT gateway."""
+ENDPOINTS_NUMBER, ENDPOINTS_ADDRESS = 12, "192.0.2.11"
+"""The interface of the first VPC's gateway endpoints."""
+BY_NAT, BY_INTERNET, OF_NAT, OF_NODE = 1, 2, 3, 4
+"""Route tables: of the environments, of the hosts, of the NAT gateway, of the node."""
+PUBLIC_NODE, PUBLIC_NODE_NUMBER = "203.0.113.20", 13
 NODE_NUMBER, BEHIND_NODES = 6, 0
 NODES = {NODE_NUMBER: "10.0.1.20", 7: "10.0.1.21"}
 """The addresses of the load balancer's node, by interface number; the first has the listeners. What
@@ -108,6 +113,8 @@ def neighbours_at(interface: int) -> tuple[str, ...]:
     """Who is known on the link of an interface, the router first."""
     if interface == INTERNET_GATEWAY:
         return INTERNET_ROUTER, REMOTE
+    if interface == ENDPOINTS_NUMBER:
+        return INTERNET_ROUTER, SERVICE
     return NEIGHBOURS[interface]
 
 
@@ -145,6 +152,8 @@ class Setup:
     node_addresses: int = 1
     endpoint: bool = False
     """Whether an endpoint of the other VPC leads to the node."""
+    internet_facing: bool = False
+    """Whether the node has a public address; there are gateways then."""
     endpoint_policies: tuple[Policy | None, Policy | None] = (None, None)
     """Its own, and that of the load balancer about its clients."""
     secondary: tuple[tuple[int, str], ...] = ()
@@ -290,6 +299,7 @@ def _set_nodes(nat: ReferenceNat, setup: Setup) -> None:
             role=balancers.NODE,
             behind=BEHIND_NODES,
             listeners=setup.balancer if number == NODE_NUMBER else (),
+            route_table=OF_NODE if setup.internet_facing else None,
         )
         nat.set_interface(number, node)
         if number != NODE_NUMBER or not setup.endpoint:
@@ -325,6 +335,11 @@ def _set_gateways(nat: ReferenceNat, setup: Setup) -> None:
     for number, address, serves in (
         (PUBLIC_NUMBER, PUBLIC, ("host", 0)),
         (ELASTIC_NUMBER, ELASTIC, (gateways.NAT_GATEWAY, NAT_NUMBER)),
+        *(
+            [(PUBLIC_NODE_NUMBER, PUBLIC_NODE, (balancers.NODE, NODE_NUMBER))]
+            if setup.internet_facing
+            else ()
+        ),
     ):
         nat.set_interface(number, replace(gateway, address=IPv4Address(address), serves=serves))
     nat.set_interface(
@@ -338,11 +353,32 @@ def _set_gateways(nat: ReferenceNat, setup: Setup) -> None:
             route_table=OF_NAT,
         ),
     )
-    anywhere = IPv4Network("0.0.0.0/0")
-    to_internet = (anywhere, gateways.INTERNET_GATEWAY, INTERNET_GATEWAY)
-    nat.set_route_table(BY_NAT, ((anywhere, gateways.NAT_GATEWAY, NAT_NUMBER),))
-    nat.set_route_table(BY_INTERNET, (to_internet,))
-    nat.set_route_table(OF_NAT, (to_internet,))
+    nat.set_interface(
+        ENDPOINTS_NUMBER,
+        replace(
+            gateway,
+            address=IPv4Address(ENDPOINTS_ADDRESS),
+            mac=mac_bytes(interface_mac(ENDPOINTS_NUMBER)),
+            vpc=NAT_VPC,
+            primary=ENDPOINTS_NUMBER,
+            role=gateways.GATEWAY_ENDPOINT,
+        ),
+    )
+    to_internet = (IPv4Network("0.0.0.0/0"), gateways.INTERNET_GATEWAY, INTERNET_GATEWAY)
+    set_reference_routes(nat, black=False)
+    nat.set_route_table(BY_INTERNET, (to_internet, TO_SERVICE))
+    nat.set_route_table(OF_NAT, (to_internet, TO_SERVICE))
+    nat.set_route_table(OF_NODE, (to_internet,))
+
+
+TO_SERVICE = (IPv4Network(f"{SERVICE}/32"), gateways.GATEWAY_ENDPOINT, ENDPOINTS_NUMBER)
+
+
+def set_reference_routes(nat: ReferenceNat, *, black: bool) -> None:
+    """Let the environments' routes lead nowhere, or to NAT gateway and endpoints."""
+    kind = gateways.BLACKHOLE if black else gateways.NAT_GATEWAY
+    anywhere = (IPv4Network("0.0.0.0/0"), kind, NAT_NUMBER)
+    nat.set_route_table(BY_NAT, (anywhere,) if black else (anywhere, TO_SERVICE))
 
 
 def reference_host(setup: Setup, number: int, since: int) -> Host:
@@ -368,7 +404,8 @@ def neighbours(setup: Setup) -> list[tuple[int, str, str]]:
     """(interface, address, MAC) of the neighbours to be told."""
     if not setup.neighbours_known:
         return []
-    links = [*range(len(NEIGHBOURS)), *([INTERNET_GATEWAY] if setup.gateways else ())]
+    links = [*range(len(NEIGHBOURS))]
+    links += [INTERNET_GATEWAY, ENDPOINTS_NUMBER] if setup.gateways else []
     return [
         (number, address, neighbour_mac(number, address))
         for number in links

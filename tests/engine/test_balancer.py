@@ -179,7 +179,9 @@ def test_datagrams() -> None:
     assert scene.node()["new_flows_udp"] == 1
     scene.now += 120_000
     scene.datagram("host")
-    assert scene.node()["new_flows_udp"] == 2
+    node = scene.node()
+    assert (node["new_flows_udp"], node["active_flows_udp"], node["active_flows"]) == (2, 1, 1)
+    assert "active_flows_tcp" not in node
     scene.close()
 
 

@@ -44,6 +44,7 @@ BY_ENDPOINT = (
     ((scenario.OUTSIDE, 2), scenario.ECHO),
 )
 """With those who reach the node by an endpoint at its address in their VPC."""
+IN_THE_INTERNET = ((scenario.OUTSIDE, scenario.INTERNET_GATEWAY), scenario.REMOTE)
 FLAGS = (
     packet.SYN,
     packet.SYN | packet.ACK,
@@ -67,9 +68,11 @@ HOST_POLICIES: tuple[dict[int, Policy], ...] = (
 class Conversation:
     """Packets of clients and targets that know of each other what crossed the gateway."""
 
-    def __init__(self, seed: int, *, endpoint: bool = False) -> None:
+    def __init__(self, seed: int, *, endpoint: bool = False, internet_facing: bool = False) -> None:
         self.random = random.Random(seed)
-        self.clients = BY_ENDPOINT if endpoint else CLIENTS
+        self.clients = [*(BY_ENDPOINT if endpoint else CLIENTS)]
+        if internet_facing:
+            self.clients += [IN_THE_INTERNET] * 4
         draw = self.random.choice
         self.pair = Pair(
             scenario.Setup(
@@ -81,6 +84,8 @@ class Conversation:
                 node_policy=draw(POLICIES),
                 host_policies=draw(HOST_POLICIES),
                 endpoint=endpoint,
+                gateways=internet_facing,
+                internet_facing=internet_facing,
                 endpoint_policies=(draw(POLICIES), draw(POLICIES)),
             ),
             seed=self.random.randbytes(16),
@@ -90,6 +95,8 @@ class Conversation:
 
     def step(self) -> None:
         draw = self.random.random()
+        if self.pair.setup.internet_facing and self.random.random() < 0.04:
+            self.pair.set_way_back(black=self.random.random() < 0.3)
         if draw < 0.45 or not self.seen:
             self.client_sends()
         elif draw < 0.8:
@@ -136,7 +143,9 @@ class Conversation:
         port = self.random.choice((5000, 5001))
         protocol = self.random.choice((packet.TCP, packet.TCP, packet.UDP))
         listener = self.random.choice((80, 80, 81, 81, 82))
-        self.sends(place, (address, port), (NODE, listener), protocol)
+        public = place == IN_THE_INTERNET[0]
+        node = scenario.PUBLIC_NODE if public else NODE
+        self.sends(place, (address, port), (node, listener), protocol)
 
     def answers(self) -> None:
         place, body = self.random.choice(self.seen)
@@ -190,4 +199,13 @@ def test_they_agree_about_endpoints(seed: int) -> None:
     agree(conversation)
     counted = conversation.pair.target.map.node_counters(scenario.ENDPOINT_NUMBER)
     assert counted["drops"] + counted["processed_packets"] > 0
+    conversation.pair.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_they_agree_about_clients_in_the_internet(seed: int) -> None:
+    conversation = Conversation(seed, internet_facing=True)
+    agree(conversation)
+    counters = conversation.pair.engine.counters()
+    assert counters["packets_out_to_destination"] > 0
     conversation.pair.close()

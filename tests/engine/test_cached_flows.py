@@ -97,6 +97,24 @@ def test_questions_without_answers_and_single_ones_do_not(target: CachingTarget)
     assert target.count("flow_cache_promotions") == 0
 
 
+def test_what_the_former_flow_of_an_entry_has_earned_is_not_the_next_ones() -> None:
+    short = dataclasses.replace(SETUP, timeouts=Timeouts(udp=100, hold=100))
+    target = CachingTarget(short)
+    exchange(target, 0)
+    # They are counted anew after a second, when more have been sent than of the next flow will be.
+    for number in range(1, 13):
+        target.translate(datagram(), INSIDE, 1, 90 * number)
+    for now in (1200, 1400):
+        target.target.engine.expire(now, 1000)
+    assert not target.flows()
+    for now in (1500, 1501):
+        exchange(target, now, slot=2)
+    (flow,) = target.flows()
+    assert flow[10] == 2
+    assert target.cached.used == 0
+    target.close()
+
+
 def test_what_is_armed_passes_and_is_counted_once(target: CachingTarget) -> None:
     for _ in range(EARNED):
         exchange(target, 0)

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.engine import RemotePorts, Side
+from hyperplane_nat.engine import DropReason, RemotePorts, Side
 from hyperplane_nat.engine.readers._flow_reader import FlowScan
 from hyperplane_nat.engine.readers._port_reader import PortHolders
 from hyperplane_nat.engine.readers.flow_deltas import FlowDeltas
 from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
-from hyperplane_nat.engine.state.settings import FlowDelta, Hop, HostDelta
+from hyperplane_nat.engine.state.constants import Position
+from hyperplane_nat.engine.state.settings import FlowDelta, Hop, HostDelta, Way
 from tests.engine import gateways
 from tests.engine.gateways import ELASTIC, FAR, FIRST, LAMBDA, NAT, PUBLIC, SECOND, Scene, ends
 from tests.reference import packet
@@ -147,11 +148,16 @@ def test_flow_logs_are_of_the_interface(scene: Scene) -> None:
         scene.removed([4])
         scene.engine.record_flows(None)
         found, _ = deltas.ended(ring.memory, 16)
-        [ended] = (delta for delta in found if isinstance(delta, FlowDelta))
+        stray, ended = (delta for delta in found if isinstance(delta, FlowDelta))
+        assert (stray.slot, stray.reason) == (65535, DropReason.NO_FLOW)
+        assert stray.way is not None
+        assert (stray.way.hop, stray.way.position) == (6, Position.FAR)
         for delta in (live, ended):
             assert isinstance(delta, FlowDelta)
             own = (delta.interface, delta.nat_address, delta.nat_port)
             assert own == (1, number_of(LAMBDA), port)
+            gateway = number_of(NAT)
+            assert delta.way == Way(6, gateway, gateway, port, number_of(FAR), 53, internet=True)
         # A host's have its own address, whatever the internet knows it by.
         assert [
             (delta.originator, delta.responder, *delta[3:7])

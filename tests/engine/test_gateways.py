@@ -219,6 +219,23 @@ def test_what_is_in_the_vpc_meets_no_route(scene: Scene) -> None:
     assert scene.from_host(far=("10.1.0.1", 53)).reason is DropReason.ROUTE_BLACKHOLE
 
 
+@pytest.mark.requirement("VPC-reserved-destinations", profile="both")
+@pytest.mark.parametrize("address", ["169.254.168.0", "169.254.169.254", "169.254.171.255"])
+def test_nothing_is_forwarded_to_what_aws_reserves(scene: Scene, address: str) -> None:
+    """By no route that covers it: to the internet gateway, a NAT gateway, a host."""
+    for table in (gateways.HOSTS_TABLE, gateways.ENVIRONMENTS_TABLE):
+        scene.engine.set_route_table(table, [gateways.TO_NAT])
+    to_host = ("169.254.0.0/16", RouteTarget.HOST, 1)
+    assert scene.from_environment(far=(address, 80)).reason is DropReason.DESTINATION_INVALID
+    assert scene.from_host(far=(address, 80)).reason is DropReason.DESTINATION_INVALID
+    for routes in ([gateways.TO_INTERNET], [to_host]):
+        scene.engine.set_route_table(gateways.HOSTS_TABLE, routes)
+        assert scene.from_host(far=(address, 80)).reason is DropReason.DESTINATION_INVALID
+    for beside in ("169.254.167.255", "169.254.172.0"):
+        assert scene.from_host(far=(beside, 80)).port == 1
+    assert scene.drops() == {"destination_invalid": 4}
+
+
 def test_another_route_is_another_flow(scene: Scene) -> None:
     assert ends(scene.from_host())[0] == (PUBLIC, 5000)
     scene.engine.set_route_table(gateways.HOSTS_TABLE, [gateways.TO_NAT])

@@ -25,7 +25,7 @@ SETUP = scenario.Setup(
     flows_max=64, ports=Ports(40000, 40007), timeouts=Timeouts(udp=1000, hold=500)
 )
 FIRST, SECOND = (address for address, _ in scenario.HOSTS[:2])
-INTERFACES = 12
+INTERFACES = 14
 """Of the map: places of hosts are behind them."""
 
 ONE, OTHER = INTERFACES, INTERFACES + 1

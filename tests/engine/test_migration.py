@@ -237,7 +237,7 @@ def test_a_map_that_was_cut(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "damaged"), [(2, False), (7, False), (0, True), (1 << 31, True)]
+    ("layout", "damaged"), [(2, False), (8, False), (0, True), (1 << 31, True)]
 )
 def test_layouts_of_other_versions(path: Path, layout: int, damaged: bool) -> None:
     """What another version may read is left to it; a number that no version will have is damage."""

@@ -28,9 +28,9 @@ from tests.engine.balancers import (
     Scene,
     listener,
 )
+from tests.engine.endpoints import CLIENTS, CONSUMER, ENDPOINT, ID, ROUTER_LINK, SEEN_AS
+from tests.engine.endpoints import Scene as EndpointScene
 from tests.engine.gateways import ENVIRONMENT, FIRST, HOST, LAMBDA
-from tests.engine.test_endpoint import CLIENTS, CONSUMER, ENDPOINT, ID, ROUTER_LINK, SEEN_AS
-from tests.engine.test_endpoint import Scene as EndpointScene
 from tests.reference import packet
 from tests.reference.packet import parse_segment
 from tests.reference.proxying import header

@@ -29,7 +29,7 @@ SETUP = scenario.Setup(
 )
 SLOTS_MAX = 64
 DESTINATION, BOTH = 0x20, 0x30
-CHUNK_BYTES = 65_536
+CHUNK_BYTES = 32_768
 End = tuple[str, int]
 Place = tuple[int, int]
 """Side and number of an attachment."""
@@ -127,7 +127,7 @@ def write(path: Path, number: int, protocol: int, flow: Translated) -> None:
         file.seek(header.offsets["entries"] + number * 64)
         file.write(entry)
         if both:
-            file.seek(header.offsets["extensions"] + number * 64)
+            file.seek(header.offsets["extensions"] + number * 32)
             file.write(struct.pack("<IH", *end(*flow.new_destination)))
         file.seek(0)
     state = StateMap.open(path, writable=True)
@@ -338,7 +338,7 @@ def test_an_attachment_that_goes(path: Path, name: str, end_gone: str) -> None:
 
 def test_pages_of_extensions_exist_when_they_are_used(path: Path) -> None:
     state = StateMap.open(path)
-    assert path.stat().st_size == state.bytes + SETUP.flows_max * 64
+    assert path.stat().st_size == state.bytes + SETUP.flows_max * 32
     allocated = path.stat().st_blocks * 512
     assert allocated == state.bytes
     state.close()

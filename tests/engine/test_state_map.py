@@ -18,7 +18,7 @@ from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.reference import Ports, Timeouts, packet
 
 KILLS = int(os.environ.get("HYPERPLANE_NAT_KILLS", "100"))
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 ANCHORS = 24
 
 SETUP = scenario.Setup(

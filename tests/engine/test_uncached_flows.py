@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hyperplane_nat.engine import NetworkAclEntry, SubnetAcl
+from hyperplane_nat.engine import DropReason, NetworkAclEntry, SubnetAcl
 from hyperplane_nat.engine.state.constants import RouteTarget
 from tests.engine import gateways
-from tests.engine.balancers import SYN, SYNACK
 from tests.engine.border import APART
+from tests.engine.cached_pair import KINDS, LISTENERS, Both, Place, Scene, Talk
 from tests.engine.gateways import ENVIRONMENT, FIRST, HOST, INSIDE, SECOND
-from tests.engine.test_cached_kinds import KINDS, LISTENERS, Both, Place, Scene, Talk, misses
+from tests.engine.test_cached_kinds import misses
+
+BALANCED = [each for each in KINDS if "balancer" in each or "endpoint" in each]
+ENDPOINT_MTU = 8500
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ def test_the_subnet_of_a_host_that_forwards_is_a_border(
     assert misses(both, talk)
 
 
-@pytest.mark.parametrize("kind", [each for each in KINDS if "balancer" in each])
+@pytest.mark.parametrize("kind", BALANCED)
 def test_what_has_a_header_is_not_cached(both: Both, kind: str) -> None:
     """Its numbers are shifted, also when the header is long acknowledged."""
     listeners = [each._replace(proxy_protocol=True) for each in LISTENERS if each.protocol == "tcp"]
@@ -127,23 +130,24 @@ def test_what_has_a_header_is_not_cached(both: Both, kind: str) -> None:
     both.compare()
 
 
-@pytest.mark.parametrize("kind", [each for each in KINDS if "balancer" in each])
-@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-def test_what_goes_by_an_endpoint_is_not_cached(both: Both, kind: str, tcp: bool) -> None:
-    place, address, _, port = KINDS[kind]
-    for scene in both.scenes:
-        scene.engine.set_endpoint(
-            13,
-            address="10.0.1.30",
-            vpc=gateways.VPC,
-            interface=0,
-            endpoint_id="vpce-0123456789abcdef0",
-            node=8,
-        )
-    talk = Talk(kind, tcp, place, ((address, 5000), ("10.0.1.30", port)))
-    both.send(talk, 0, SYN, b"" if tcp else b"first")
-    if tcp:
-        both.send(talk, 1, SYNACK)
-    both.talk(talk, 100)
-    assert misses(both, talk)
+@pytest.mark.parametrize("kind", [each for each in KINDS if "endpoint" in each])
+@pytest.mark.parametrize("carried", [ENDPOINT_MTU, ENDPOINT_MTU + 1])
+def test_what_links_carry_more_of_than_an_endpoint_is_not_cached(
+    both: Both, kind: str, carried: int
+) -> None:
+    """For what is larger is dropped there, and nobody is told."""
+
+    def carry(scene: Scene) -> None:
+        scene.mtu = carried
+        scene.set_interface(0, "10.0.1.3")
+        for number, address in enumerate((FIRST, SECOND)):
+            scene.set_host(number, address)
+        scene.consume()
+
+    both.each(carry)
+    talk = begun(both, kind)
+    both.talk(talk, 60)
+    assert misses(both, talk) == (carried > ENDPOINT_MTU)
+    large = both.send(talk, 0, payload=bytes(ENDPOINT_MTU))
+    assert large.reason == DropReason.ENDPOINT_MTU.name.lower()
     both.compare()

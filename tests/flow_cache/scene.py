@@ -202,7 +202,7 @@ class Witness:
 
     def __init__(self, scene: Scene, link: str) -> None:
         self.socket = wire._packet_socket(scene.lab.gateway, link, ETH_P_IP)
-        self.socket.settimeout(5)
+        self.socket.settimeout(30)
 
     def frame(self) -> bytes:
         """The next frame; fails when none comes."""

@@ -232,7 +232,7 @@ def connection(scene: Scene) -> Iterator[tuple[socket.socket, socket.socket]]:
         server, peer = listener.accept()
         with server:
             assert peer == (TRANSLATED, 31000)
-            server.settimeout(10)
+            server.settimeout(30)
             yield client, server
 
 

@@ -151,12 +151,12 @@ def test_what_arrives_is_what_may(scene: Scene, seed: int) -> None:
         return len(taken) >= len(arriving)
 
     try:
-        wait_until(all_there, lambda: f"{len(taken)} of {len(arriving)}", 10)
+        wait_until(all_there, lambda: f"{len(taken)} of {len(arriving)}")
         # One more that is a hit: what was before it has arrived as well.
         last = sound(scene, 17, b"the last")
         wire.inject(scene.environment(), "eth0", [last])
         arriving.append(expected(scene, last) or b"")
-        wait_until(lambda: all_there() and arriving[-1] in taken, "the last frame", 10)
+        wait_until(lambda: all_there() and arriving[-1] in taken, "the last frame")
     finally:
         capture.close()
     assert Counter(taken) - Counter(arriving) == Counter()
@@ -202,7 +202,7 @@ def test_lying_offload_headers_send_nothing_where_it_must_not(scene: Scene, seed
             taken.extend(capture.take())
             return end in taken
 
-        wait_until(all_there, "the last frame", 10)
+        wait_until(all_there, "the last frame")
     finally:
         capture.close()
     near = mac(scene.interface.peer_mac) + mac(scene.interface.mac)

@@ -14,7 +14,7 @@ import pytest
 from hyperplane_nat.flow_cache import elf
 from hyperplane_nat.flow_cache import program as programs
 from hyperplane_nat.flow_cache.errors import FlowCacheError
-from hyperplane_nat.flow_cache.maps import KEYS, RECORDS, Key, Rewrite, Use
+from hyperplane_nat.flow_cache.maps import KEYS, RECORDS, Key, Rewrite, Use, delete
 from hyperplane_nat.flow_cache.program import OBJECT, Attached, FlowCache, attached, detach, find
 from netns import NetnsError, ingress, links, namespace, syscalls
 from netns.interior import created, route_socket
@@ -57,6 +57,45 @@ def test_a_full_cache_refuses(offered: None) -> None:
         with pytest.raises(FlowCacheError, match="cannot cache a flow: Argument list too long"):
             cache.maps.put(0, keys[4], rewrite, Use(0, 0, 0))
         assert [cache.maps.line(key) for key in keys] == [0, 1, 2, 3, None]
+
+
+def test_a_key_is_counted_while_it_is_there(offered: None) -> None:
+    """Where the program looks before it looks for the key: once, however often it is put."""
+    key, other = (Key(1, 17, (SERVICE, 1), (SERVICE, port)).packed() for port in (2, 3))
+    with FlowCache.load(flows=1, attachments=2) as cache:
+        maps = cache.maps
+        assert maps.counted(key) == maps.counted(other) == 0
+        maps.put_key(key, 0)
+        maps.put_key(key, 1)
+        assert maps.line_of(key) == 1
+        assert (maps.counted(key), maps.counted(other)) == (1, 0)
+        assert maps.remove_key(key)
+        assert not maps.remove_key(key)
+        assert maps.counted(key) == 0
+
+
+def test_a_key_without_room_is_not_counted(offered: None) -> None:
+    keys = [Key(1, 17, (SERVICE, 1), (SERVICE, port)).packed() for port in range(1, 4)]
+    with FlowCache.load(flows=1, attachments=2) as cache:
+        for line, key in enumerate(keys[:2]):
+            cache.maps.put_key(key, line)
+        with pytest.raises(OSError, match="Argument list too long"):
+            cache.maps.put_key(keys[2], 0)
+        assert [cache.maps.counted(key) for key in keys] == [1, 1, 0]
+
+
+def test_a_full_count_stays(offered: None) -> None:
+    """How many keys it is of is not known any more: they are looked for, whoever goes."""
+    key = Key(1, 17, (SERVICE, 1), (SERVICE, 2)).packed()
+    with FlowCache.load(flows=1, attachments=2) as cache:
+        # As if others with this digest were put, and never removed.
+        for _ in range(254):
+            cache.maps.put_key(key, 0)
+            delete(cache.maps.descriptors[KEYS], key)
+        assert cache.maps.counted(key) == 254
+        cache.maps.put_key(key, 0)
+        assert cache.maps.remove_key(key)
+        assert cache.maps.counted(key) == 255
 
 
 def test_attached_once_told_and_taken_off(where: str) -> None:

@@ -63,7 +63,7 @@ class FarEnd:
         self.socket = wire._packet_socket(topology.punt_namespace(lab), PUNT_LINK, wire.ETH_P_ALL)
         self.socket.setsockopt(wire.SOL_PACKET, wire.PACKET_VNET_HDR, 1)
         self.socket.setsockopt(wire.SOL_PACKET, PACKET_AUXDATA, 1)
-        self.socket.settimeout(5)
+        self.socket.settimeout(30)
 
     def next(self) -> Punted:
         """The next frame; fails when none comes."""
@@ -78,7 +78,7 @@ class FarEnd:
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             return not self.socket.recv(1)
-        self.socket.settimeout(5)
+        self.socket.settimeout(30)
         return True
 
 

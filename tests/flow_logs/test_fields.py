@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta
+from hyperplane_nat.engine.state.constants import Position
+from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta, Way
 from hyperplane_nat.flow_logs.aggregation import rows_of
-from hyperplane_nat.flow_logs.fields import FIELDS, LineFormat, Place
+from hyperplane_nat.flow_logs.fields import FIELDS, LineFormat, Place, View
 from tests.flow_logs.records import DEFAULT, TABLE, Record, parse
 
 PLACE = Place("eni-0123", "111122223333", "customer", "private-a")
@@ -19,7 +20,7 @@ def number(address: str) -> int:
     return int.from_bytes(socket.inet_aton(address), "little")
 
 
-def delta(**changes: int) -> FlowDelta:
+def delta(**changes: Any) -> FlowDelta:
     """A TCP conversation of environment 7, whole."""
     return FlowDelta(
         slot=7,
@@ -198,6 +199,15 @@ def test_a_host_s_rows_have_its_ends_and_its_instance() -> None:
     assert line == "i-0a1b - 1"
 
 
+def test_by_a_gateway_endpoint_the_path_is_another() -> None:
+    key, sums = next(rows_of(host_delta()))
+    form = LineFormat(("traffic-path",))
+    by_endpoint = Place("eni-0a1b", by_endpoint=frozenset({key.remote_address}))
+    assert form.line(by_endpoint, key, sums, 100, 160) == "7"
+    assert form.line(by_endpoint, key._replace(remote_address=1), sums, 100, 160) == "1"
+    assert form.line(by_endpoint, key._replace(view=View.TO_HOST), sums, 100, 160) == "-"
+
+
 @pytest.mark.parametrize(
     ("ends", "reason", "told"),
     [
@@ -218,3 +228,138 @@ def test_the_interface_that_refused_a_host_s_packet_has_the_reject(
         originator=originator, responder=responder, packets_in=0, bytes_in=0, reason=reason
     )
     assert [(key.place, key.refused) for key, _ in rows_of(what)] == told
+
+
+def way(**changes: object) -> Way:
+    """Of AWS's example: by a NAT gateway to a host in the internet."""
+    return Way(
+        hop=6,
+        address=number("10.0.0.220"),
+        source_address=number("10.0.0.220"),
+        source_port=31000,
+        far_address=number("203.0.113.5"),
+        far_port=443,
+        internet=True,
+    )._replace(**changes)  # type: ignore[arg-type]
+
+
+def by_nat_gateway(**changes: Any) -> HostDelta:
+    return host_delta(
+        responder=None,
+        source_address=number("10.0.1.5"),
+        destination_address=number("203.0.113.5"),
+        destination_port=443,
+    )._replace(**({"way": way()} | changes))
+
+
+WAY_FIELDS = (
+    *("srcaddr", "dstaddr", "pkt-srcaddr", "pkt-dstaddr", "srcport", "dstport"),
+    *("flow-direction", "traffic-path", "action"),
+)
+
+
+def way_rows(what: FlowDelta | HostDelta, place: int) -> list[tuple[str, ...]]:
+    form = LineFormat(WAY_FIELDS)
+    return [
+        tuple(form.line(PLACE, key, sums, 100, 160).split(" "))
+        for key, sums in rows_of(what)
+        if key.place == place
+    ]
+
+
+def test_a_nat_gateway_has_the_four_rows_of_aws() -> None:
+    """AWS, "Flow log record examples: Traffic through a NAT gateway"."""
+    client, gateway, far = "10.0.1.5", "10.0.0.220", "203.0.113.5"
+    assert sorted(way_rows(by_nat_gateway(), 6)) == sorted(
+        [
+            (client, gateway, client, far, "5000", "443", "ingress", "-", "ACCEPT"),
+            (gateway, far, gateway, far, "31000", "443", "egress", "2", "ACCEPT"),
+            (far, gateway, far, gateway, "443", "31000", "ingress", "-", "ACCEPT"),
+            (gateway, client, far, client, "443", "5000", "egress", "1", "ACCEPT"),
+        ]
+    )
+    assert way_rows(by_nat_gateway(), 100) == [
+        (client, far, client, far, "5000", "443", "egress", "1", "ACCEPT"),
+        (far, client, far, client, "443", "5000", "ingress", "-", "ACCEPT"),
+    ]
+
+
+def test_a_public_address_is_a_path_and_no_hop() -> None:
+    what = by_nat_gateway(way=None, internet=True)
+    assert [row[6:] for row in way_rows(what, 100)] == [
+        ("egress", "8", "ACCEPT"),
+        ("ingress", "-", "ACCEPT"),
+    ]
+
+
+BACK = {"packets_out": 0, "bytes_out": 0}
+OUT = {"packets_in": 0, "bytes_in": 0}
+ALL_WAY = {"endpoint": 12, "target": 101, "internet": False}
+
+
+@pytest.mark.parametrize(
+    ("side", "position", "told"),
+    [
+        (OUT, Position.ENDPOINT, ["100 egress", "12 ingress!"]),
+        (OUT, Position.NEAR, ["100 egress", "12 ingress", "6 ingress!"]),
+        (OUT, Position.FAR, ["100 egress", "12 ingress", "6 ingress", "6 egress!"]),
+        (
+            OUT,
+            Position.TARGET,
+            ["100 egress", "12 ingress", "6 ingress", "6 egress", "101 ingress!"],
+        ),
+        (BACK, Position.TARGET, ["101 egress!"]),
+        (BACK, Position.FAR, ["6 ingress!", "101 egress"]),
+        (BACK, Position.NEAR, ["6 egress!", "6 ingress", "101 egress"]),
+        (BACK, Position.ENDPOINT, ["12 egress!", "6 egress", "6 ingress", "101 egress"]),
+        (
+            BACK,
+            Position.CLIENT,
+            ["100 ingress!", "12 egress", "6 egress", "6 ingress", "101 egress"],
+        ),
+    ],
+)
+def test_what_is_refused_on_the_way_has_passed_who_is_before(
+    side: dict[str, int], position: Position, told: list[str]
+) -> None:
+    reason = DropReason.NETWORK_ACL_EGRESS
+    if told[-1 if side is OUT else 0].endswith("ingress!"):
+        reason = DropReason.NETWORK_ACL_INGRESS
+    refused = by_nat_gateway(**side, reason=reason, way=way(**ALL_WAY, position=position))
+    form = LineFormat(("flow-direction",))
+    assert [
+        f"{key.place} {form.line(PLACE, key, sums, 1, 2)}{'!' if key.refused else ''}"
+        for key, sums in rows_of(refused)
+    ] == told
+
+
+def test_what_a_gateway_drops_by_itself_it_has_let_in() -> None:
+    stray = delta(**OUT, slot=65535, interface=2, reason=DropReason.NO_FLOW)
+    stray = stray._replace(packets_out=0, packets_in=1, way=way(position=Position.FAR))
+    far, gateway = "203.0.113.5", "10.0.0.220"
+    assert way_rows(stray, 6) == [
+        (far, gateway, far, gateway, "443", "31000", "ingress", "-", "ACCEPT")
+    ]
+
+
+def test_a_preserved_client_is_in_the_packets_of_a_node_alone() -> None:
+    """AWS: srcaddr and dstaddr of what an interface sends and is sent are its own."""
+    client, node, target = "10.0.1.5", "203.0.113.5", "10.0.1.54"
+    balanced = way(
+        address=number(node),
+        source_address=number(client),
+        source_port=5000,
+        far_address=number(target),
+        far_port=8080,
+        internet=False,
+        target=101,
+    )
+    found = by_nat_gateway(way=balanced)
+    assert way_rows(found, 6)[2:] == [
+        (node, target, client, target, "5000", "8080", "egress", "1", "ACCEPT"),
+        (target, node, target, client, "8080", "5000", "ingress", "-", "ACCEPT"),
+    ]
+    assert way_rows(found, 101) == [
+        (client, target, client, target, "5000", "8080", "ingress", "-", "ACCEPT"),
+        (target, client, target, client, "8080", "5000", "egress", "1", "ACCEPT"),
+    ]

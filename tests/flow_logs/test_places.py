@@ -40,6 +40,8 @@ class Api:
         self.rows: list[dict[str, Any]] = [STATIC | WHERE]
         self.hosts: list[dict[str, Any]] = []
         self.balancers: list[dict[str, Any]] = []
+        self.lists: list[dict[str, Any]] = []
+        self.tables: list[dict[str, Any]] = []
         self.asked = 0
         self.up = True
 
@@ -50,6 +52,10 @@ class Api:
             return self.hosts
         if path == "/v1/load-balancers":
             return self.balancers
+        if path == "/v1/prefix-lists":
+            return self.lists
+        if path == "/v1/route-tables":
+            return self.tables
         assert path == "/v1/interfaces"
         self.asked += 1
         return self.rows
@@ -69,13 +75,56 @@ def test_interfaces_of_the_file_and_of_functions() -> None:
     assert api.asked == 1
 
 
-@pytest.mark.parametrize("kind", ["router", "internet-gateway", "nat-gateway", "load-balancer"])
+@pytest.mark.parametrize("kind", ["router", "internet-gateway", "gateway-endpoint"])
 def test_gateways_have_no_lines(kind: str) -> None:
     api = Api()
     api.rows.append(ROUTER | WHERE | {"kind": kind, "secondary_numbers": [5]})
     places = places_of(api)
     assert [places.of(number) for number in (2, 5)] == [None, None]
     assert set(places.present) == {0}
+
+
+@pytest.mark.parametrize(("main", "subnets"), [(False, ["private-a"]), (True, []), (True, ["b"])])
+def test_gateway_endpoints_lead_to_addresses_from_their_subnets(
+    main: bool, subnets: list[str]
+) -> None:
+    """But where the table has a route of its own to one of them."""
+    api = Api()
+    api.hosts = [HOST]
+    api.lists = [{"PrefixListId": "pl-1", "Entries": ["198.51.100.80/32", "198.51.100.81/32"]}]
+    api.tables = [
+        {
+            "VpcName": "customer",
+            "Main": main,
+            "Associations": [{"SubnetName": each} for each in subnets],
+            "Routes": [
+                {"DestinationCidrBlock": "198.51.100.81/32", "DestinationPrefixListId": None},
+                {"DestinationCidrBlock": None, "DestinationPrefixListId": "pl-1"},
+            ],
+        }
+    ]
+    places = places_of(api)
+    for found in (places.of(0), places.of(INTERFACES_MAX + 3)):
+        assert found is not None
+        assert found.by_endpoint == {number("198.51.100.80")}
+    api.tables[0] |= {"Main": False, "Associations": [{"SubnetName": "elsewhere"}]}
+    places.refresh()
+    found = places.of(0)
+    assert found is not None
+    assert found.by_endpoint == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["nat-gateway", "load-balancer", "vpc-endpoint"])
+def test_interfaces_of_services_have_lines_of_their_own(kind: str) -> None:
+    """What is lost there was nobody else's: hosts on a flow's way are counted themselves."""
+    api = Api()
+    api.hosts = [HOST]
+    api.rows.append(ROUTER | WHERE | {"kind": kind, "secondary_numbers": [5]})
+    places = places_of(api)
+    own = Place("eni-r", "111122223333", "customer", "private-a")
+    assert [places.of(number) for number in (2, 5)] == [own, own]
+    assert [places.around(number) for number in (2, 5)] == [{own}, {own}]
+    assert HOST_PLACE in places.around(0)
 
 
 def test_health_checks_have_no_lines() -> None:
@@ -94,7 +143,7 @@ def test_a_number_that_a_gateway_has_now_has_no_lines() -> None:
     api.rows.append(FUNCTION | WHERE)
     places = places_of(api)
     places.refresh()
-    api.rows[1] = ROUTER | WHERE | {"number": 1, "kind": "nat-gateway"}
+    api.rows[1] = ROUTER | WHERE | {"number": 1, "kind": "internet-gateway"}
     places.refresh()
     assert places.of(1) is None
 

@@ -13,6 +13,7 @@ from hyperplane_nat.engine.readers.flow_record_ring import FlowRecordRing
 from hyperplane_nat.flow_logs.fields import LineFormat
 from hyperplane_nat.flow_logs.files import FlowLogFiles, log_files
 from hyperplane_nat.flow_logs.places import Places
+from hyperplane_nat.flow_logs.requested import Requested
 from hyperplane_nat.flow_logs.writer import FlowLogWriter
 from tests.engine import scenario, traffic
 from tests.engine.compiled import EngineTarget
@@ -52,6 +53,7 @@ class Bench:
     ) -> None:
         """`further` are rows of interfaces besides."""
         self.now = 0
+        self.flow_logs: list[dict[str, Any]] = []
         self.interfaces = [*ROWS, *further]
         self.target = EngineTarget(setup)
         self.engine = self.target.engine
@@ -66,6 +68,12 @@ class Bench:
                 "/v1/interfaces": self.interfaces,
                 "/v1/hosts": HOST_ROWS,
                 "/v1/load-balancers": [],
+                "/v1/flow-logs": self.flow_logs,
+                "/v1/prefix-lists": [],
+                "/v1/vpcs": [{"VpcName": "customer", "VpcId": "vpc-1"}],
+                "/v1/subnets": [
+                    {"VpcName": "customer", "SubnetName": "private-a", "SubnetId": "subnet-1"}
+                ],
             }
             return answers[path]
 
@@ -79,6 +87,7 @@ class Bench:
             interval_ms=MINUTE,
             now_ms=lambda: self.now,
             unix_ms=lambda: EPOCH + self.now,
+            requested=Requested(self.logs, get, lambda: EPOCH + self.now),
         )
 
     def at(self, now: int) -> float:

@@ -23,7 +23,7 @@ def listener_item(**fields: Any) -> dict[str, Any]:
         "port": 53,
         "idle_ms": 120_000,
         "preserve_client_ip": True,
-        "targets": [{"address": host(1)["address"], "port": 5353}],
+        "target_group": 0,
         **fields,
     }
 
@@ -36,6 +36,7 @@ def node_item(**fields: Any) -> dict[str, Any]:
         "vpc": 0,
         "interface": 0,
         "listeners": [listener_item()],
+        "target_groups": [[{"address": host(1)["address"], "port": 5353}]],
         **fields,
     }
 
@@ -102,7 +103,7 @@ def test_another_forwarder_goes_on(served: Served) -> None:
 
 def test_targets_come_and_go(served: Served) -> None:
     served.sends()
-    served.tell(load_balancer_nodes=[node_item(listeners=[listener_item(targets=[])])])
+    served.tell(load_balancer_nodes=[node_item(target_groups=[[]])])
     assert served.sends().action is Action.FORWARD
     assert served.sends(5001).reason is DropReason.LOAD_BALANCER_NO_TARGET
     served.tell(load_balancer_nodes=[node_item(listeners=[])])
@@ -164,8 +165,10 @@ def test_a_node_goes(served: Served) -> None:
         ({"listeners": [listener_item(proxy_protocol=True)]}, "PROXY"),
         ({"listeners": [listener_item(port=0)]}, "listener's port"),
         ({"listeners": [listener_item(idle_ms=0)]}, "idle_ms"),
-        ({"listeners": [listener_item(targets=[{"address": "x", "port": 1}])]}, "x"),
-        ({"listeners": [listener_item(targets=[{"address": NODE, "port": 0}])]}, "target's port"),
+        ({"target_groups": [[{"address": "x", "port": 1}]]}, "x"),
+        ({"target_groups": [[{"address": NODE, "port": 0}]]}, "target's port"),
+        ({"listeners": [listener_item(target_group=1)]}, "target group of a listener.* 1 is out"),
+        ({"listeners": [listener_item(target_group=-1)]}, "target group of a listener.* -1 is out"),
         ({"secondary": [{"number": 7, "address": SECONDARY, "host": 0}]}, "stand for nobody"),
     ],
 )

@@ -10,11 +10,12 @@ from typing import cast
 
 import pytest
 
-from hyperplane_nat.flow_cache.maps import CONTROL, LINKS, RECORDS, Maps
+from hyperplane_nat.engine import Engine
+from hyperplane_nat.flow_cache.maps import CONTROL, FLOW_RECORDS, LINKS, RECORDS, Maps
 from hyperplane_nat.forwarder.cached_keys import CachedKeys
 from tests.engine.caching import SLOTS
 from tests.engine.compiled import EngineTarget
-from tests.engine.kernel import Kernel
+from tests.engine.kernel import RECORD, Kernel
 from tests.engine.scenario import INSIDE, OUTSIDE
 from tests.engine.test_cached_flows import SETUP, answer, datagram
 
@@ -32,6 +33,7 @@ class StandIn:
             CONTROL: memoryview(kernel.control),
         }
         self.keys: dict[bytes, int] = {}
+        self.uncounted: set[bytes] = set()
         self.room = room
 
     def memory(self, name: str) -> memoryview:
@@ -42,8 +44,11 @@ class StandIn:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         self.keys[key] = line
 
-    def remove_key(self, key: bytes) -> None:
-        self.keys.pop(key, None)
+    def remove_key(self, key: bytes) -> bool:
+        return self.keys.pop(key, None) is not None
+
+    def counted(self, key: bytes) -> int:
+        return 0 if key in self.uncounted else 1
 
     def line_of(self, key: bytes) -> int | None:
         return self.keys.get(key)
@@ -91,6 +96,31 @@ def test_keys_are_put_and_removed(target: EngineTarget) -> None:
     assert keys.verify() == []
 
 
+def test_a_successor_leaves_keys_that_are_another_number_s_by_now(target: EngineTarget) -> None:
+    """A flow was cached anew while the number that it had before was still at rest."""
+    maps = StandIn()
+    keys = keeper(target, maps)
+    earn(target, 5000)
+    keys.change()
+    former = dict(maps.keys)
+    # That may be fragmented is not the program's to forward.
+    target.translate(datagram(1, 5000, fragment=0), INSIDE, 1, 0)
+    keys.change()
+    assert maps.keys == {}
+    earn(target, 5000, 3000)
+    keys.change()
+    assert maps.keys == {key: line + FLOW_RECORDS for key, line in former.items()}
+    for line in maps.keys.values():
+        # Not armed any more: what had been in the ring was sent.
+        start = line * RECORD.size + 8
+        maps.memory(RECORDS)[start : start + 8] = bytes(8)
+    engine = Engine(target.map, seed=bytes(range(16)), now_ms=3000)
+    successor = CachedKeys(engine, cast(Maps, maps), 0)
+    assert successor.flows.used == 1
+    assert successor.verify() == []
+    assert maps.keys == {key: line + FLOW_RECORDS for key, line in former.items()}
+
+
 def test_one_that_there_is_no_room_for_is_not_cached(target: EngineTarget) -> None:
     maps = StandIn(room=3)
     keys = keeper(target, maps)
@@ -116,3 +146,12 @@ def test_verify_finds_a_key_that_leads_astray(target: EngineTarget) -> None:
         "cached flow 0: its key leads to line 7",
         "3 keys of 1 cached flows",
     ]
+
+
+def test_verify_finds_a_key_that_is_not_looked_for(target: EngineTarget) -> None:
+    maps = StandIn()
+    keys = keeper(target, maps)
+    earn(target, 5000)
+    keys.change()
+    maps.uncounted.add(next(iter(maps.keys)))
+    assert keys.verify() == ["cached flow 0: its key is not looked for"]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,13 +50,13 @@ async def ask(path: Path, *lines: bytes) -> list[dict[str, Any]]:
     answers = []
     for line in lines:
         writer.write(line + b"\n")
-        answers.append(json.loads(await asyncio.wait_for(reader.readline(), 5)))
+        answers.append(json.loads(await reader.readline()))
     writer.close()
     return answers
 
 
 def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_events_reach_every_client(tmp_path: Path) -> None:
                 await reader.readline()
             server.broadcast({"event": "hello"})
             for reader, writer in connections:
-                line = await asyncio.wait_for(reader.readline(), 5)
+                line = await reader.readline()
                 assert json.loads(line) == {"event": "hello"}
                 writer.close()
 
@@ -125,17 +124,19 @@ def test_a_long_command_lets_others_wait_and_the_loop_go_on(tmp_path: Path) -> N
     path = tmp_path / "s"
     happened: list[str] = []
     begun = asyncio.Event()
+    turns = 0
 
     def slow(_arguments: dict[str, Any]) -> Work[str]:
         happened.append("slow begins")
         begun.set()
-        end = time.perf_counter() + 0.05
-        while time.perf_counter() < end:
+        # It ends only when the loop has gone on meanwhile, however slow the machine.
+        while turns < 20:
             yield
         happened.append("slow ends")
         return "done"
 
     async def body() -> None:
+        nonlocal turns
         server = CommandServer(
             listener(path), {"slow": slow, "quick": lambda _: happened.append("quick")}
         )
@@ -143,13 +144,11 @@ def test_a_long_command_lets_others_wait_and_the_loop_go_on(tmp_path: Path) -> N
         first = asyncio.create_task(ask(path, b'{"id": 1, "command": "slow"}'))
         await begun.wait()
         second = asyncio.create_task(ask(path, b'{"id": 2, "command": "quick"}'))
-        turns = 0
         while not first.done():
             await asyncio.sleep(0)
             turns += 1
         assert (await first)[0] == {"id": 1, "ok": True, "result": "done"}
         assert (await second)[0]["ok"]
-        assert turns > 5
         await server.close()
 
     run(body)

@@ -212,7 +212,7 @@ def test_gateways_are_read() -> None:
     gateway, nat = wanted.attachments["interface", 12], wanted.attachments["nat_gateway", 20]
     assert isinstance(gateway, InterfaceState)
     assert isinstance(nat, NatGatewayState)
-    assert [each.serves for each in gateway.addresses] == [None, ("host", 5), ("interface", 20)]
+    assert [each.serves for each in gateway.addresses] == [None, ("host", 5), ("nat_gateway", 20)]
     assert nat.draining == {21}
     assert nat.route_table == 4
     assert {claim for claim in wanted.claims if claim[0] == "interface"} == {
@@ -246,9 +246,18 @@ def test_addresses_of_gateways_come_and_go() -> None:
         (
             "interfaces",
             {"secondary": [{"number": 1, "address": "203.0.113.9", "host": 5, "nat_gateway": 2}]},
-            "for one host or NAT gateway",
+            "for one host, NAT gateway or load balancer node",
         ),
         ("interfaces", {"secondary": [{"number": 1, "address": "x"}] * 256}, "Expected 4 octets"),
+        (
+            "interfaces",
+            {
+                "secondary": [
+                    {"number": 1, "address": "203.0.113.9", "host": 5, "load_balancer_node": 2}
+                ]
+            },
+            "for one host, NAT gateway or load balancer node",
+        ),
         ("nat_gateways", {"draining": [22]}, "draining names 22, which it does not have"),
         ("nat_gateways", {"mtu": 67}, "out of range"),
         ("nat_gateways", {"address": "10.0.9"}, "Expected 4 octets"),

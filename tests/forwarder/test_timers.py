@@ -42,7 +42,7 @@ def test_a_failure_is_told_and_the_work_goes_on(
 
         due = Timers(asyncio.get_running_loop(), failed)
         due.do("expiry", work)
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 60)
         return calls, failures
 
     assert asyncio.run(body()) == (4, 2)

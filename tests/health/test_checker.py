@@ -21,7 +21,7 @@ class Scene:
         self.bad: set[str] = set()
         self.asked: Counter[str] = Counter()
         self.told: list[dict[str, str]] = []
-        self.checker = Checker(self._probe, lambda found: self.told.append(dict(found)))
+        self.checker = Checker(self._probe, lambda found: self.told.append(dict(found)), 0)
 
     async def _probe(self, asked: Check) -> str:
         self.asked[asked.name] += 1
@@ -52,6 +52,50 @@ def test_verdicts_are_told_when_they_change() -> None:
     played(work)
 
 
+def test_verdicts_that_change_together_are_told_once() -> None:
+    async def work() -> None:
+        told: list[dict[str, str]] = []
+
+        async def probe(_asked: Check) -> str:
+            return ""
+
+        checker = Checker(probe, lambda found: told.append(dict(found)), 0.2)
+        checker.follow([check(name=str(number)) for number in range(20)])
+        try:
+            await eventually(lambda: told and len(told[-1]) == 20)
+        finally:
+            await checker.stop()
+        assert len(told) < 20
+
+    asyncio.run(work())
+
+
+def test_verdicts_that_could_not_be_told_are_told_later(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        told: list[dict[str, str]] = []
+        failing = [OSError(28, "No space left on device")] * 2
+
+        async def probe(_asked: Check) -> str:
+            return ""
+
+        def tell(found: dict[str, str]) -> None:
+            if failing:
+                raise failing.pop()
+            told.append(dict(found))
+
+        checker = Checker(probe, tell, 0)
+        checker.follow([check()])
+        try:
+            await eventually(lambda: told == [{"one": ""}])
+        finally:
+            await checker.stop()
+
+    asyncio.run(work())
+    assert [each.getMessage() for each in caplog.records] == [
+        "cannot tell what is healthy: No space left on device"
+    ]
+
+
 def test_who_is_no_longer_checked_has_no_verdict() -> None:
     async def work(scene: Scene) -> None:
         scene.checker.follow([check(), check(name="two")])
@@ -71,7 +115,8 @@ def test_a_check_that_is_told_otherwise_begins_anew() -> None:
         scene.checker.follow([check()])
         await eventually(lambda: scene.told and scene.told[-1] == {"one": FAILED})
         scene.bad.clear()
-        scene.checker.follow([check(port=2)])
+        # The second check of it is far away.
+        scene.checker.follow([check(port=2, interval_seconds=3600.0)])
         assert scene.told[-1] == {}
         before = scene.asked["one"]
         await eventually(lambda: scene.told[-1] == {"one": ""})
@@ -126,7 +171,7 @@ def test_what_changes_is_followed_until_the_end() -> None:
             else:
                 asyncio.get_running_loop().call_soon(news.append, False)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await watch(changed, follow, ended)
         assert followed == [True, False]
 

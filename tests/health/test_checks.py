@@ -6,12 +6,14 @@ import pytest
 from hyperplane_nat.health.checks import (
     FAILED,
     TIMEOUT,
+    Decoder,
     Verdict,
+    body_of,
     decode_checks,
     decode_verdicts,
-    encode_checks,
+    encode_check,
     encode_verdicts,
-    joined,
+    line_of,
 )
 from tests.health.support import CHECK, check
 
@@ -61,14 +63,24 @@ def test_codes_that_are_good(codes: str, good: list[int], bad: list[int]) -> Non
 
 def test_what_is_told_is_understood() -> None:
     checks = [CHECK, check(name="two", port=2)]
-    assert decode_checks(encode_checks(checks)) == checks
-    parts = [encode_checks(each) for each in ([], checks[:1], [], checks[1:])]
-    assert decode_checks(joined(parts)) == checks
-    assert decode_checks(joined([])) == []
+    lines = [line_of(map(encode_check, each)) for each in ([], checks[:1], [], checks[1:])]
+    assert decode_checks(body_of(lines)) == checks
+    assert decode_checks(line_of(map(encode_check, checks))) == checks
+    assert decode_checks(body_of([])) == []
     found = {"one": "", "two": FAILED}
     assert decode_verdicts(encode_verdicts(found)) == found
-    for body in (b'[{"name": "one"}]', b"[1]"):
+    for body in (b'[["one"]]', b"[1]"):
         with pytest.raises(ValueError, match="not of this version"):
             decode_checks(body)
     with pytest.raises(ValueError, match="none"):
         decode_verdicts(b"[]")
+
+
+def test_a_line_that_stays_is_not_read_again() -> None:
+    decoder = Decoder()
+    one, two, other = (line_of([encode_check(check(name=each))]) for each in ("1", "2", "3"))
+    before = decoder.decode(body_of([one, two]))
+    after = decoder.decode(body_of([two, other]))
+    assert [each.name for each in after] == ["2", "3"]
+    assert after[0] is before[1]
+    assert [each.name for each in decoder.decode(one)] == ["1"]

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from hyperplane_nat.health.checks import FAILED, MISMATCH, TIMEOUT, Check
 from hyperplane_nat.health.probes import any_certificate, probe
+from tests.conftest import free_port
 from tests.health.support import check
 
 SOURCE = "127.0.0.9"
@@ -58,6 +60,27 @@ def test_who_listens_is_good_and_sees_the_node() -> None:
         assert peer[0] == SOURCE
 
 
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_checker_that_was_held_up_looks_again(listens: bool) -> None:
+    """What was there in time while it had no processor is not late; silence is what it was."""
+    # Whoever has a full queue says nothing.
+    with socket.create_server(("127.0.0.1", 0), backlog=8 if listens else 0) as listener:
+        port = listener.getsockname()[1]
+
+        async def work() -> str:
+            asked = asyncio.create_task(probed(check(port=port, timeout_seconds=0.2)))
+            await asyncio.sleep(0)
+            time.sleep(0.5)  # noqa: ASYNC251
+            return await asked
+
+        with contextlib.ExitStack() as stack:
+            for _ in range(0 if listens else 2):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.1", port))
+            assert found(work) == ("" if listens else TIMEOUT)
+
+
 def test_a_check_of_a_group_with_the_proxy_protocol_names_no_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -87,8 +110,8 @@ def test_the_header_comes_before_a_request() -> None:
 
 
 def test_who_does_not_listen_is_bad() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    # Of those that are given to whoever asks for any, the check's own connection might have it.
+    port = free_port()
     assert found(lambda: probed(check(port=port))) == FAILED
 
 

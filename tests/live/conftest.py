@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hyperplane_nat.flow_cache import probe
 from tests.live.lab import FLOW_CACHE, LABS, Lab, launched
 
 Launch = Callable[..., Lab]
@@ -51,6 +52,18 @@ def _flow_cache(request: pytest.FixtureRequest) -> Iterator[None]:
     FLOW_CACHE.on = has_flow_cache(request.module.__name__, os.environ[FLOW_CACHE_VARIABLE])
     yield
     FLOW_CACHE.on = False
+
+
+def flow_cache_offered() -> None:
+    """Skip where the kernel lacks what the flow cache needs."""
+    if lacking := probe.missing():
+        pytest.skip("; ".join(map(str, lacking)))
+
+
+@pytest.fixture(scope="module")
+def flow_cache() -> None:
+    """For modules whose labs have it, whatever the suite is told."""
+    flow_cache_offered()
 
 
 @pytest.fixture

@@ -62,6 +62,15 @@ LOG_TAIL_BYTES = 4000
 T = TypeVar("T")
 
 
+def patience(*, answered: bool) -> str:
+    """
+    Seconds that a program such as curl may wait, as its option has them.
+
+    Who is answered may be kept waiting on a loaded machine; who is not waits in vain each time.
+    """
+    return "30" if answered else "2"
+
+
 class Switch:
     """Whether labs are written with `forwarder.flow_cache`."""
 
@@ -147,7 +156,7 @@ def program(
         finally:
             process.terminate()
             try:
-                process.wait(5)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -185,12 +194,12 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def tcp_socket(where: str, *, port: int = 0, seconds: float = 10.0) -> socket.socket:
+def tcp_socket(where: str, *, port: int = 0, seconds: float = WAIT_SECONDS) -> socket.socket:
     """A TCP socket in namespace `where`, with a timeout; `port` is its own port, 0 for any."""
     return _inet_socket(where, socket.SOCK_STREAM, port, seconds)
 
 
-def udp_socket(where: str, *, port: int = 0, seconds: float = 10.0) -> socket.socket:
+def udp_socket(where: str, *, port: int = 0, seconds: float = WAIT_SECONDS) -> socket.socket:
     """A UDP socket in namespace `where`, with a timeout; `port` is its own port, 0 for any."""
     return _inet_socket(where, socket.SOCK_DGRAM, port, seconds)
 
@@ -238,7 +247,7 @@ class Lab:
         self.environment_count = environments
         self.ready_seconds = 0.0
         """How long the last `up` took, from the start of the command to its end."""
-        self.client = Client(name)
+        self.client = Client(name, timeout=UP_SECONDS)
         self.runtime_directory = RUNTIME_DIRECTORY / name
         self.state_file = Path("/dev/shm") / f"hyperplane-nat-{name}.map"
 
@@ -444,7 +453,7 @@ def live_connection(lab: Lab, number: int, port: int) -> Iterator[Callable[[], N
         listener.listen()
         client.connect((WEB[0], port))
         server, _peer = listener.accept()
-        server.settimeout(10)
+        server.settimeout(WAIT_SECONDS)
 
         def exchange() -> None:
             piece = secrets.token_bytes(1000)

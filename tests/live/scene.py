@@ -63,7 +63,7 @@ TOML = (
 def tell_forwarder(lab: Lab, command: str, **arguments: Any) -> Any:
     """A command on the forwarder's own socket; its result."""
     with socket.socket(socket.AF_UNIX) as endpoint:
-        endpoint.settimeout(10)
+        endpoint.settimeout(30)
         endpoint.connect(str(lab.runtime_directory / "forwarder.sock"))
         request = {"id": 1, "command": command, "arguments": arguments}
         endpoint.sendall(json.dumps(request).encode() + b"\n")

@@ -236,6 +236,11 @@ def test_tampering_is_mended_or_left_and_no_other_tenant_notices(launch: Launch,
         assert forwarder_pid(lab) == pid
 
 
+def kinds_of(lab: Lab) -> list[str]:
+    """Kinds of the lab's events, in their order."""
+    return [row["kind"] for row in lab.rows("events")]
+
+
 def test_a_forwarder_that_hangs_is_replaced(launch: Launch) -> None:
     lab = launch()
     with live_connection(lab, 1, 7007) as exchange_more:
@@ -250,8 +255,8 @@ def test_a_forwarder_that_hangs_is_replaced(launch: Launch) -> None:
         assert not Path(f"/proc/{hung}").exists()
         forwarder = lab.status()["forwarder"]
         assert (forwarder["hangs"], forwarder["restarts"], forwarder["up"]) == (1, 1, True)
-        kinds = [row["kind"] for row in lab.rows("events")]
-        assert kinds[-2:] == ["forwarder-hung", "forwarder-restarted"]
+        told_of = ["forwarder-hung", "forwarder-restarted"]
+        wait_until(lambda: kinds_of(lab)[-2:] == told_of, lambda: f"events: {kinds_of(lab)}")
         assert lab.verify() == []
 
 
@@ -266,8 +271,8 @@ def test_a_forwarder_that_hangs_when_the_next_controller_comes_is_replaced(launc
         wait_until(lambda: not Path(f"/proc/{hung}").exists(), "its end")
         forwarder = lab.status()["forwarder"]
         assert (forwarder["hangs"], forwarder["restarts"], forwarder["up"]) == (1, 1, True)
-        kinds = [row["kind"] for row in lab.rows("events")]
-        assert kinds[:2] == ["forwarder-hung", "forwarder-restarted"]
+        told_of = ["forwarder-hung", "forwarder-restarted"]
+        wait_until(lambda: kinds_of(lab)[:2] == told_of, lambda: f"events: {kinds_of(lab)}")
         assert lab.verify() == []
 
 

@@ -96,7 +96,7 @@ class Endpoint:
             env={**os.environ, **self.variables, "AWS_PAGER": ""},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         if not check:

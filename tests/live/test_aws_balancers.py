@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.live.conftest import Launch
-from tests.live.lab import COMMAND, Lab, wait_until
+from tests.live.lab import COMMAND, Lab, patience, wait_until
 from tests.live.test_aws import Endpoint, gone, serving, waited
 from tests.live.test_crash import kill_controller
 
@@ -57,9 +57,10 @@ def answering(lab: Lab, host: str) -> Iterator[None]:
             process.terminate()
 
 
-def asked(lab: Lab, host: str, name: str) -> str | None:
+def asked(lab: Lab, host: str, name: str, *, answered: bool = True) -> str | None:
     """What an instance is answered by a server; None when by nobody."""
-    done = lab.cli("exec", host, "--", "curl", "-sS", "-m", "2", f"http://{name}/", check=False)
+    curl = ("curl", "-sS", "-m", patience(answered=answered), f"http://{name}/")
+    done = lab.cli("exec", host, "--", *curl, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
@@ -139,8 +140,9 @@ def test_boto3_balances_over_instances_and_takes_it_all_down(lab: Lab) -> None:
             Protocol="TCP",
             Port=80,
             VpcId=vpc,
-            HealthCheckIntervalSeconds=5,
-            HealthCheckTimeoutSeconds=5,
+            # A second of the lab's: what takes longer is no answer.
+            HealthCheckIntervalSeconds=30,
+            HealthCheckTimeoutSeconds=30,
             HealthyThresholdCount=2,
         )["TargetGroups"]
         targets = targets["TargetGroupArn"]
@@ -192,7 +194,7 @@ def test_boto3_balances_over_instances_and_takes_it_all_down(lab: Lab) -> None:
             }
             # What a group does not let in does not arrive.
             ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[web])
-            assert asked(lab, "client", name) is None
+            assert asked(lab, "client", name, answered=False) is None
         refused(elb.delete_target_group, "ResourceInUse", TargetGroupArn=targets)
         refused(ec2.delete_subnet, "DependencyViolation", SubnetId=subnets[0])
         elb.delete_load_balancer(LoadBalancerArn=arn)

@@ -102,6 +102,9 @@ Outputs:
   Name: {Value: !Ref Function}
 """
 TEMPLATE = NETWORK + FUNCTION + OUTPUTS
+STACK_SECONDS = 180.0
+"""Some twenty resources, a request or more each."""
+
 ANYWHERE = "[{IpProtocol: tcp, FromPort: 80, ToPort: 80, CidrIp: 0.0.0.0/0}]"
 NOWHERE = "[{IpProtocol: tcp, FromPort: 80, ToPort: 80, CidrIp: 10.0.0.0/16}]"
 
@@ -127,7 +130,7 @@ def settled(endpoint: Endpoint) -> str:
     def status() -> str:
         return str(stacks.describe_stacks(StackName="net")["Stacks"][0]["StackStatus"])
 
-    wait_until(lambda: not status().endswith("IN_PROGRESS"), "the stack is settled")
+    wait_until(lambda: not status().endswith("IN_PROGRESS"), "the stack is settled", STACK_SECONDS)
     return status()
 
 
@@ -135,7 +138,7 @@ def deleted(endpoint: Endpoint) -> None:
     """`aws cloudformation delete-stack`, to its end."""
     endpoint.run("cloudformation", "delete-stack", "--stack-name", "net")
     stacks = endpoint.client("cloudformation")
-    wait_until(lambda: not stacks.describe_stacks()["Stacks"], "the stack is deleted")
+    wait_until(lambda: not stacks.describe_stacks()["Stacks"], "it is deleted", STACK_SECONDS)
 
 
 def invoked(endpoint: Endpoint, **event: object) -> tuple[str | None, Any]:

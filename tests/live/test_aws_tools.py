@@ -23,7 +23,13 @@ from tests.live.test_aws import CODE, TOML, Endpoint, archive, serving, waited
 from tests.live.test_aws_balancers import answering
 from tests.live.test_aws_stacks import ANYWHERE, NETWORK, OUTPUTS, nothing_left
 
-pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.long,
+    pytest.mark.slow,
+    # Each tool is begun several times, which takes most of a minute where others work, too.
+    pytest.mark.timeout(1800),
+]
 
 SOURCES = Path(__file__).parent / "tools"
 TOOLS = Path(sys.executable).parents[1] / "tools"
@@ -83,7 +89,7 @@ def run(endpoint: Endpoint, place: Path, *command: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=250,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
@@ -92,7 +98,10 @@ def run(endpoint: Endpoint, place: Path, *command: str) -> str:
 
 def seen(endpoint: Endpoint, name: str, **event: object) -> Any:
     """As whom the server on the internet sees a function, or what it is answered at a `place`."""
-    answer = endpoint.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
+    functions = endpoint.client("lambda")
+    # Not every tool waits for what it has made.
+    waited(functions, "function_active_v2", FunctionName=name)
+    answer = functions.invoke(FunctionName=name, Payload=json.dumps(event))
     assert "FunctionError" not in answer, answer["Payload"].read()
     return json.loads(answer["Payload"].read())
 

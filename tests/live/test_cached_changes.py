@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import selectors
 import socket
@@ -23,7 +24,6 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
 from hyperplane_nat.client import Client
-from hyperplane_nat.flow_cache import probe
 from hyperplane_nat.flow_cache.program import FlowCache, attached
 from netns import NetnsError, links
 from netns.interior import route_socket
@@ -36,6 +36,7 @@ from tests.live.lab import (
     INTERFACE,
     INTERFACE_ADDRESS,
     ROUTER,
+    WAIT_SECONDS,
     WEB,
     Lab,
     receive,
@@ -64,7 +65,7 @@ from tests.live.test_freezing import stands_still
 from tests.live.test_handlers import invoke
 from tests.live.test_isolation import VPC_NUMBER
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("flow_cache")]
 
 FAST = 1000.0
 """Modelled time goes by so much quicker."""
@@ -89,12 +90,6 @@ IP_MTU_DISCOVER, IP_MTU, PMTUDISC_DO = 10, 14, 2
 ETHERNET_BYTES, ETH_P_IP = 14, 0x0800
 NEW_MAC = "02:00:5e:00:53:01"
 GSO_UDP_L4 = 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _offered() -> None:
-    if lacking := probe.missing():
-        pytest.skip("; ".join(map(str, lacking)))
 
 
 def functions(idle_seconds: float, time_scale: float) -> str:
@@ -194,33 +189,40 @@ def test_a_link_that_carries_less_carries_less_at_once(launch: Launch) -> None:
 
 
 def test_a_next_hop_with_another_address_is_sent_all_from_then_on(launch: Launch) -> None:
+    """From when it is asked for again; until then it takes hits by its old one, too."""
     lab = launch(environments=1, toml=ON)
     with cached_udp(lab) as client, wire.capturing((lab.vpc, INTERFACE)) as (capture,):
         run(lab.vpc, "ip", "link", "set", "dev", INTERFACE, "address", NEW_MAC)
         # What was asked for is not believed for long when it does not answer to its name.
         exchange_in_time(lab, client)
-        capture.take()
-        hits_again(lab, client)
-        received = [frame for frame in capture.take() if wire.ethertype(frame) == ETH_P_IP]
-        assert {frame[:6].hex(":") for frame in received} == {NEW_MAC}
+
+        def all_by_the_new_one() -> bool:
+            capture.take()
+            hits_again(lab, client)
+            received = [frame for frame in capture.take() if wire.ethertype(frame) == ETH_P_IP]
+            return {frame[:6].hex(":") for frame in received} == {NEW_MAC}
+
+        wait_until(all_by_the_new_one, "the new address")
     assert lab.verify() == []
 
 
 def exchange_in_time(lab: Lab, client: socket.socket) -> None:
     """Send until something comes back."""
-    client.settimeout(0.2)
+    client.settimeout(0.5)
+    numbers = itertools.count()
 
     def answered() -> bool:
-        client.sendto(b"who is there", ECHO)
+        question = b"who is there %d" % next(numbers)
+        client.sendto(question, ECHO)
         with contextlib.suppress(TimeoutError):
-            return client.recv(64) == b"who is there"
+            # Those of before come first, however late: none is left for who asks next.
+            while client.recv(64) != question:
+                pass
+            return True
         return False
 
     wait_until(answered, "an answer")
-    with contextlib.suppress(TimeoutError):
-        while client.recv(64):
-            pass
-    client.settimeout(10)
+    client.settimeout(WAIT_SECONDS)
 
 
 def test_a_connection_that_is_idle_by_the_lab_s_clock_is_reset(launch: Launch) -> None:
@@ -326,7 +328,7 @@ def test_an_environment_that_stands_still_gets_nothing_and_goes_on(
                     server.sendall(b"pong")
                 return bool(lab.counters()["flow_cache_packets"] > hits + 100)
 
-            wait_until(hit, "hits again", 20)
+            wait_until(hit, "hits again")
             assert receive(server, 4) == b"ping"
             server.sendall(b"done")
             assert stands_still(lab, again()) == number
@@ -510,7 +512,7 @@ class Crowd:
         self.lab = lab
         self.stack = stack
         self.talkers: dict[int, Talker] = {}
-        self.met = 0
+        self.met = self.answered = 0
         self.selector = stack.enter_context(selectors.DefaultSelector())
 
     def meet(self, number: int) -> None:
@@ -530,6 +532,7 @@ class Crowd:
         for number in [n for n, each in self.talkers.items() if not each.send(4)]:
             gone = self.talkers.pop(number)
             gone.take()
+            self.answered += gone.answered
             self.selector.unregister(gone.endpoint)
             gone.endpoint.close()
         for key, _ in self.selector.select(0.002):
@@ -542,7 +545,7 @@ def test_environments_come_and_go_and_nobody_gets_what_is_another_s(
     launch: Launch, total: int
 ) -> None:
     """All have one address and one port, and there are few NAT ports, which are used again."""
-    lab = launch(environments=0, toml=functions(3 * FAST / 2, FAST))
+    lab = launch(environments=0, toml=functions(3 * FAST, FAST))
     lab.cli("wait")
     patient = Client(lab.name, timeout=60)
     at_once = total // 6
@@ -571,8 +574,8 @@ def test_environments_come_and_go_and_nobody_gets_what_is_another_s(
                 crowd.turn()
             return crowd.met >= total
 
-        wait_until(all_met, lambda: f"{total} environments, {crowd.met} so far", total / 2)
-        assert sum(each.answered for each in crowd.talkers.values()) > 0
+        wait_until(all_met, lambda: f"{total} environments, {crowd.met} so far", 60 + total)
+        assert crowd.answered + sum(each.answered for each in crowd.talkers.values()) > 0
     counters = lab.counters()
     assert counters["flow_cache_promotions"] > total // 4
     assert counters["flow_cache_packets"] > 10 * total

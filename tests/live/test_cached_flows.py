@@ -8,6 +8,7 @@ most one sweep late, so conditions are waited for.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import subprocess
@@ -17,22 +18,24 @@ from typing import Any
 
 import pytest
 
-from hyperplane_nat.flow_cache import probe
+from tests.live import wire
 from tests.live.conftest import Launch
 from tests.live.lab import (
     COMMAND,
     ECHO,
     INSIDE_ADDRESS,
+    INTERFACE,
     INTERFACE_ADDRESS,
     Lab,
     receive,
+    run,
     udp_socket,
     wait_until,
 )
 from tests.live.test_crash import connected, kill_controller, kill_forwarder, tcp_echo
 from tests.live.test_flow_cache import ON, punted
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("flow_cache")]
 
 EARNING = 40
 """Exchanges that earn any flow its records, each with a packet in both directions."""
@@ -41,12 +44,6 @@ SO_RCVBUFFORCE = 33
 ROUNDS, NUMBERED = 10, 3000
 ARP_FRAMES = 6
 """More than next hops are asked for, and ask, while a test looks."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _offered() -> None:
-    if lacking := probe.missing():
-        pytest.skip("; ".join(map(str, lacking)))
 
 
 def exchange(client: socket.socket, token: bytes) -> None:
@@ -125,7 +122,8 @@ def test_hits_do_not_come_here_and_all_are_counted(launch: Launch) -> None:
         wait_until(lambda: told(lab, client) == told(lab, client), "a still flow")
         for _ in range(500):
             exchange(client, b"x" * 100)
-        assert punted(lab) == frames
+        # But next hops are asked for, and ask, when some seconds have gone by.
+        assert punted(lab) - frames <= ARP_FRAMES
         wait_until(lambda: told(lab, client)[0] >= before[0] + 500, "the sweep")
 
         def all_told() -> bool:
@@ -178,7 +176,7 @@ def test_a_reset_is_believed_by_what_hits_have_carried(launch: Launch) -> None:
 
 def test_a_used_flow_goes_on_and_an_idle_one_ends(launch: Launch) -> None:
     """Hits alone keep a flow alive beyond its timeout; without them it ends in time."""
-    toml = ON + "\n[timeouts]\nudp_seconds = 3\n"
+    toml = ON + "\n[timeouts]\nudp_seconds = 6\n"
     lab = launch(environments=1, toml=toml)
     with cached_udp(lab) as client:
         frames = punted(lab)
@@ -187,9 +185,9 @@ def test_a_used_flow_goes_on_and_an_idle_one_ends(launch: Launch) -> None:
             exchange(client, b"still there")
             row = flow_of(lab, client)
             assert row is not None
-            return bool(row["age_seconds"] > 7)
+            return bool(row["age_seconds"] > 13)
 
-        wait_until(beyond, "seven seconds")
+        wait_until(beyond, "thirteen seconds")
         assert punted(lab) - frames <= ARP_FRAMES
         wait_until(lambda: cached(lab) == 0, "the end of an idle flow")
         assert lab.counters()["flows_ended_udp_timeout"] == 1
@@ -221,8 +219,9 @@ def test_a_killed_forwarder_s_flows_go_on_and_are_taken_over(launch: Launch) -> 
 def test_nothing_is_overtaken_when_flows_are_promoted(launch: Launch) -> None:
     """Numbered datagrams of a new flow each time, as fast as they go: none comes before another."""
     lab = launch(environments=1, toml=ON)
-    hits = lab.counters()["flow_cache_packets"]
-    for _ in range(ROUNDS):
+    hits, rounds = lab.counters()["flow_cache_packets"], 0
+
+    def in_order() -> None:
         with udp_socket(lab.vpc) as server, udp_socket(lab.environment(1)) as client:
             server.bind(("10.0.1.80", 7100))
             server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
@@ -234,13 +233,22 @@ def test_nothing_is_overtaken_when_flows_are_promoted(launch: Launch) -> None:
             for number in range(1, NUMBERED + 1):
                 client.send(number.to_bytes(8, "big"))
             found: list[int] = []
-            server.settimeout(1)
+            server.settimeout(3)
             with contextlib.suppress(TimeoutError):
                 while not found or found[-1] < NUMBERED:
                     found.append(int.from_bytes(server.recv(64), "big"))
             assert found == sorted(found)
             assert len(found) > NUMBERED // 2
-    wait_until(lambda: lab.counters()["flow_cache_packets"] - hits > ROUNDS * NUMBERED // 4, "hits")
+
+    def enough() -> bool:
+        # A forwarder that does not get the processor in time promotes a flow when all is sent.
+        nonlocal rounds
+        in_order()
+        rounds += 1
+        passed = lab.counters()["flow_cache_packets"] - hits
+        return rounds >= ROUNDS and passed > ROUNDS * NUMBERED // 4
+
+    wait_until(enough, "rounds with hits", 180)
     assert lab.verify() == []
 
 
@@ -251,8 +259,13 @@ def test_a_capture_has_both_sides_of_hits(launch: Launch, tmp_path: Path) -> Non
         frames = punted(lab)
         arguments = ("capture", "--environment", "env-1", "-w", str(file), "-c", "40")
         with subprocess.Popen(
-            [str(COMMAND), "--lab", lab.name, *arguments, "--json"], stdout=subprocess.PIPE
+            [str(COMMAND), "--lab", lab.name, *arguments, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ) as process:
+            # Nothing is exchanged before it looks at both links, or one side has more of it.
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith(b"capturing on ")
 
             def ended() -> bool:
                 exchange(client, b"seen on both sides")
@@ -273,6 +286,37 @@ def test_a_capture_has_both_sides_of_hits(launch: Launch, tmp_path: Path) -> Non
         (echo, inside),
     ):
         assert content.count(source + destination) >= 8
+
+
+def left_by(lab: Lab, link: str) -> int:
+    """Frames that have left by the near end of a link."""
+    text = run(lab.gateway, "cat", "/proc/net/dev").stdout
+    found = re.search(rf"{re.escape(link)}:((?:\s+\d+){{10}})", text)
+    assert found is not None
+    return int(found[1].split()[9])
+
+
+def test_hits_leave_by_a_near_end_while_somebody_looks_there(launch: Launch) -> None:
+    """Else right to the far end: for good, whatever comes and goes there."""
+    lab = launch(environments=1, toml=ON)
+    with cached_udp(lab) as client:
+
+        def by_near_ends() -> list[bool]:
+            before = [left_by(lab, link) for link in ("env1", INTERFACE)]
+            for _ in range(EARNING):
+                exchange(client, b"which way")
+            after = [left_by(lab, link) for link in ("env1", INTERFACE)]
+            return [now - then >= EARNING for now, then in zip(after, before, strict=True)]
+
+        for _ in range(2):
+            wait_until(lambda: by_near_ends() == [False, False], "shortcuts")
+            with wire.capturing((lab.gateway, INTERFACE)) as (capture,):
+                wait_until(lambda: by_near_ends() == [False, True], "out by the tapped near end")
+                assert any(b"which way" in frame for frame in capture.take())
+        wait_until(lambda: by_near_ends() == [False, False], "shortcuts")
+        run(lab.gateway, "tc", "qdisc", "add", "dev", "env1", "root", "pfifo")
+        wait_until(lambda: by_near_ends() == [True, False], "out by the near end with a queue")
+    assert lab.verify() == []
 
 
 def test_time_that_is_advanced_ends_an_idle_flow(launch: Launch) -> None:

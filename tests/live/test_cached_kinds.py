@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from hyperplane_nat.flow_cache import probe
 from tests.live.conftest import Launch
 from tests.live.lab import Lab, difference, receive, tcp_socket, udp_socket, wait_until
 from tests.live.test_cached_flows import EARNING
@@ -22,19 +21,13 @@ from tests.live.test_host_traffic import tcp_echo, where
 from tests.live.test_load_balancers import states as health
 from tests.live.test_nat_gateways import BASTION, OUT, SITE, internet, route_states
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("flow_cache")]
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 NODE = "10.0.1.100"
 PORT = 7007
 ENOUGH = 400
 """Packets that the kernel has forwarded: more than are exchanged until a flow is cached."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _offered() -> None:
-    if lacking := probe.missing():
-        pytest.skip("; ".join(map(str, lacking)))
 
 
 def example(name: str) -> str:

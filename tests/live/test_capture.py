@@ -22,6 +22,7 @@ from tests.live.lab import (
     INSIDE_ADDRESS,
     INTERFACE,
     INTERFACE_ADDRESS,
+    UP_SECONDS,
     WEB,
     Lab,
     live_connection,
@@ -57,7 +58,7 @@ class Running:
 
     def wait(self) -> dict[str, Any]:
         """Its summary, once it has ended by itself."""
-        output, errors = self.process.communicate(timeout=30)
+        output, errors = self.process.communicate(timeout=UP_SECONDS)
         assert self.process.returncode == 0, errors
         summary: dict[str, Any] = json.loads(output)
         return summary
@@ -87,7 +88,7 @@ def tshark(file: Path, *options: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=UP_SECONDS,
     )
     complaints = [line for line in done.stderr.splitlines() if ROOT_WARNING not in line]
     assert (done.returncode, complaints) == (0, [])
@@ -189,7 +190,7 @@ def test_seconds_and_standard_output(lab: Lab, tmp_path: Path) -> None:
         [str(COMMAND), "--lab", lab.name, "capture", "-w", "-", "--json", *options],
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=UP_SECONDS,
     )
     assert json.loads(done.stderr.splitlines()[-1])["ended"] == "seconds"
     file = tmp_path / "stdout.pcapng"

@@ -74,9 +74,9 @@ def exchange(connection: socket.socket, token: bytes) -> None:
 
 
 @contextlib.contextmanager
-def tcp_echo(lab: Lab) -> Iterator[None]:
-    """A TCP echo server on the web service's address, for as long as the context lasts."""
-    server = namespace.call(lab.vpc, socket.create_server, (WEB[0], 7007))
+def echo_server(where: str, address: tuple[str, int]) -> Iterator[None]:
+    """A TCP echo server in a namespace, for as long as the context lasts."""
+    server = namespace.call(where, socket.create_server, address)
 
     def serve(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -97,6 +97,11 @@ def tcp_echo(lab: Lab) -> Iterator[None]:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
         thread.join(5)
+
+
+def tcp_echo(lab: Lab) -> contextlib.AbstractContextManager[None]:
+    """One on the web service's address."""
+    return echo_server(lab.vpc, (WEB[0], 7007))
 
 
 class NewFlows:
@@ -245,7 +250,7 @@ def test_down_of_a_stopped_controller_leaves_nothing(launch: Launch) -> None:
     lab = launch()
     pid = int(lab.status()["pid"])
     os.kill(pid, signal.SIGSTOP)
-    assert f"(pid {pid}) has not answered for 5 seconds and is killed" in lab.cli("down").stderr
+    assert f"(pid {pid}) has not answered for 10 seconds and is killed" in lab.cli("down").stderr
     assert namespace.names(f"hp-{lab.name}-") == []
     assert not lab.runtime_directory.exists()
     assert not lab.state_file.exists()
@@ -267,6 +272,6 @@ def test_sigterm_ends_a_lab_of_a_hundred(launch: Launch) -> None:
     pid = int(lab.status()["pid"])
     started = time.monotonic()
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the controller", seconds=10)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the controller")
     print(f"SIGTERM to the end: {time.monotonic() - started:.2f} s")
     assert namespace.names(f"hp-{lab.name}-") == []

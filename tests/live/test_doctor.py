@@ -14,6 +14,8 @@ from hyperplane_nat.cli.checks import Outcome
 from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 from netns import namespace
 from netns.names import environment_namespace
+from netns.survey import Survey, survey
+from tests.live.configurations import functions
 from tests.live.conftest import Launch
 from tests.live.lab import WEB, Lab, run, wait_until
 from tests.live.test_crash import forwarder_pid, kill_controller
@@ -70,3 +72,28 @@ def test_what_is_not_as_it_should_be_is_named(launch: Launch) -> None:
     assert f"its forwarder (pid {pid}) goes on" in words
     lab.cli("up")
     assert set(unwell(lab)) <= {"environments", "offloads", "leftovers"}
+
+
+def test_what_ends_while_it_is_looked_at_is_not_missed(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = launch(environments=0, toml=functions("orders", pool=2))
+    lab.cli("wait")
+
+    def used() -> list[int]:
+        return [row["number"] for row in lab.rows("environments") if row["function"]]
+
+    looks: list[int] = []
+
+    def later(name: str) -> Survey:
+        """Time passes at the first look, and warm environments end."""
+        looks.append(len(used()))
+        if len(looks) == 1:
+            lab.client.advance(86_400)
+            wait_until(lambda: not used(), "the environments end")
+        return survey(name)
+
+    lab.client.post("/v1/functions/orders/provision", {"count": 2})
+    monkeypatch.setattr(lab_checks, "survey", later)
+    assert unwell(lab) == {}
+    assert looks[:2] == [2, 0]

@@ -140,7 +140,7 @@ def test_half_open_connections_do_not_keep_others_out(launch: Launch) -> None:
             # Each answers while all of them are there.
             assert lab.status()["state"] == "running"
             lab.cli("status")
-            with urllib.request.urlopen(status["metrics_url"], timeout=20) as answer:
+            with urllib.request.urlopen(status["metrics_url"], timeout=30) as answer:
                 assert b"hyperplane_nat_" in answer.read()
             wait_until(lambda: open_files() <= before + most, lambda: f"{open_files()} are open")
         wait_until(lambda: open_files() <= before, lambda: f"{open_files()} are left")
@@ -154,7 +154,7 @@ def test_half_open_connections_do_not_keep_others_out(launch: Launch) -> None:
 def test_health(launch: Launch) -> None:
     lab = launch(environments=1)
     url = lab.status()["metrics_url"].replace("/metrics", "/healthz")
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         assert json.load(answer) == {"status": "ok", "controller": "ok", "forwarder": "ok"}
 
 

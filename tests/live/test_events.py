@@ -75,7 +75,7 @@ def test_exhausted_ports_are_told_once_with_their_culprit(lab: Lab) -> None:
         refused = lab.counters()["port_allocation_errors"]
         return 1 < told == refused == lab.drops()["port_allocation"]
 
-    wait_until(counted, "all that were refused, shown or counted", 30.0)
+    wait_until(counted, "all that were refused, shown or counted")
     assert len(events(lab, "port-exhaustion")) <= 3
     log = (lab.runtime_directory / "controller.log").read_text()
     lines = [line for line in log.splitlines() if '"port-exhaustion"' in line]

@@ -18,7 +18,7 @@ from hyperplane_nat.unix_socket import RUNTIME_DIRECTORY
 pytestmark = pytest.mark.live
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SECONDS = 120
+SECONDS = 270
 NUMBER = r"[\d.]+"
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def handler(event, context):
     global pool
     match event.get("do"):
         case "connect":
-            pool = socket.create_connection(("10.0.1.80", 5432), timeout=5)
+            pool = socket.create_connection(("10.0.1.80", 5432), timeout=15)
             pool.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             pool.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
             pool.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
@@ -122,21 +123,24 @@ kind = "http"
 address = "10.0.1.80"
 port = 80
 
+"""
+FUNCTION = """
 [[function]]
-name = "orders"
+name = "{name}"
 subnets = ["a"]
 security_groups = ["functions"]
 code = "{code}"
 handler = "app.handler"
 memory_mb = 1024
-timeout_seconds = 1
-
+timeout_seconds = {seconds}
+"""
+OTHERS = """
 [[function]]
 name = "small"
 networking = "none"
 code = "{code}"
 handler = "app.handler"
-timeout_seconds = 20
+timeout_seconds = 50
 
 [[function]]
 name = "large"
@@ -144,7 +148,7 @@ networking = "none"
 code = "{code}"
 handler = "app.handler"
 memory_mb = 2048
-timeout_seconds = 20
+timeout_seconds = 50
 
 [[function]]
 name = "awake"
@@ -164,7 +168,12 @@ def started(launch: Launch, directory: Path) -> Lab:
     directory.chmod(0o755)
     (directory / "app.py").write_text(HANDLER, encoding="utf-8")
     (directory / "app.py").chmod(0o644)
-    lab = launch(environments=0, toml=TOML.format(code=directory))
+    functions = [
+        FUNCTION.format(name=name, seconds=seconds, code=directory)
+        for name, seconds in (("orders", 20), ("brief", 1))
+    ]
+    text = "".join([TOML, *functions, OTHERS.format(code=directory)])
+    lab = launch(environments=0, toml=text)
     lab.cli("wait")
     return lab
 
@@ -201,7 +210,9 @@ def connected(lab: Lab) -> Iterator[tuple[socket.socket, int]]:
         number = stands_still(lab, invoke(lab, do="connect"))
         connection, _peer = listener.accept()
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(30)
+            # It ends with a reset: nothing is repeated in the next test, whose drops are counted.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             yield connection, number
 
 
@@ -225,11 +236,11 @@ def in_groups(lab: Lab) -> list[str]:
 def test_processes_stand_still_between_invocations(lab: Lab) -> None:
     first = invoke(lab)
     stands_still(lab, first)
-    time.sleep(0.5)
+    time.sleep(2)
     second = invoke(lab)
     assert second["payload"]["pid"] == first["payload"]["pid"]
-    # It would have been some hundred.
-    assert second["payload"]["ticks"] - first["payload"]["ticks"] < 100
+    # It would have been more than a thousand; some come before it is frozen and when it is not.
+    assert second["payload"]["ticks"] - first["payload"]["ticks"] < 400
 
 
 def test_a_function_that_is_not_frozen(lab: Lab) -> None:
@@ -307,11 +318,11 @@ def test_exec_goes_on_for_its_time(lab: Lab) -> None:
 @pytest.mark.parametrize("do", ["escape", "forks"])
 def test_a_timeout_leaves_nothing(lab: Lab, do: str, rounds: int) -> None:
     for _ in range(rounds):
-        answer = invoke(lab, do=do)
+        answer = invoke(lab, "brief", do=do)
         assert error(answer)[0] == "Sandbox.Timedout"
         assert topology.environment_namespace(lab.name, number_of(answer)) not in in_groups(lab)
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and is_stray(pid)]
-    assert "ticks" in invoke(lab)["payload"]
+    assert "ticks" in invoke(lab, "brief")["payload"]
 
 
 def is_stray(pid: str) -> bool:

@@ -58,7 +58,9 @@ import json, socket, sys, threading
 found = {}
 def ask(name, address, port):
     try:
-        with socket.create_connection((address, port), timeout=1.5) as connection:
+        # Who is answered may be kept waiting on a loaded machine.
+        patience = 20 if name in sys.argv[2:] else 1.5
+        with socket.create_connection((address, port), timeout=patience) as connection:
             connection.sendall(b"GET /file HTTP/1.0\\r\\n\\r\\n")
             size = 0
             while piece := connection.recv(65536):
@@ -76,7 +78,8 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def lab(launch_shared: Launch) -> Lab:
-    return started(launch_shared)
+    """With environments that are kept longer than any of the tests takes with one."""
+    return started(launch_shared, kept_seconds=600)
 
 
 def started(launch: Launch, *, kept_seconds: float | None = None) -> Lab:
@@ -123,7 +126,8 @@ def number_of(answer: dict[str, Any]) -> int:
 @pytest.mark.requirement("AWS-no-vpc-internet", profile="both")
 @pytest.mark.parametrize("function", REACHED)
 def test_who_reaches_whom(lab: Lab, function: str) -> None:
-    answer = invoke(lab, function, sys.executable, "-c", PROBE, json.dumps(ENDPOINTS))
+    asked = (PROBE, json.dumps(ENDPOINTS), *REACHED[function])
+    answer = invoke(lab, function, sys.executable, "-c", *asked)
     found = json.loads(output(answer))
     # The header of the answer comes on top of the file.
     assert found.keys() == REACHED[function].keys()
@@ -258,7 +262,7 @@ def test_a_removed_rule_stops_new_flows_only(lab: Lab) -> None:
                 late.connect(ENDPOINTS["db"])
             tracked.sendall(b"GET /sha256?bytes=1 HTTP/1.1\r\nHost: db\r\n\r\n")
             assert receive(tracked, 12) == b"HTTP/1.1 200"
-            assert lab.drops()["security_group_egress"] > 0
+            wait_until(lambda: lab.drops().get("security_group_egress"), "the late one is dropped")
         finally:
             apply(lab, text)
         with tcp_socket(lab.environment(number)) as again:
@@ -276,8 +280,8 @@ def test_lambda_carries_no_mail_and_no_ping(lab: Lab, function: str) -> None:
     before = lab.drops()
     script = f'{ping} -c 1 -W 1 {address}; {sys.executable} -c "{mail}" || exit 7'
     assert invoke(lab, function, "/bin/sh", "-c", script)["status"] == 7
-    change = difference(before, lab.drops())
-    assert change.keys() >= {"lambda_icmp", "lambda_port"}
+    reasons = {"lambda_icmp", "lambda_port"}
+    wait_until(lambda: difference(before, lab.drops()).keys() >= reasons, "both are dropped")
 
 
 def test_a_new_function_and_its_end(lab: Lab) -> None:
@@ -370,7 +374,7 @@ def test_killed_during_an_invocation(mortal: Lab) -> None:
         wait_until(lambda: busy(), "the program runs")
         (left,) = busy()
         kill_controller(lab)
-        victim.join(10)
+        victim.join(60)
         lab.up()
         assert model_of(lab) == before
         # Its environment is given up, with what still ran in it.
@@ -404,7 +408,7 @@ def test_killed_while_the_pool_is_refilled_and_a_plan_is_done(mortal: Lab) -> No
         asking.start()
         time.sleep(0.02 + 0.05 * round_number)
         kill_controller(lab)
-        asking.join(20)
+        asking.join(60)
         # Whichever of the two was in force is what a new start with either file leads to.
         lab.config_file.write_text(switched(wanted), encoding="utf-8")
         lab.up()

@@ -463,7 +463,7 @@ def test_several_at_a_time_have_environments_of_their_own(lab: Lab) -> None:
     found: list[str] = []
 
     def call() -> None:
-        found.append(invoke(lab, do="wait", seconds=1)["payload"]["namespace"])
+        found.append(invoke(lab, do="wait", seconds=1.5)["payload"]["namespace"])
 
     threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:

@@ -165,7 +165,7 @@ def test_a_function_s_connection_is_in_the_rows_of_both(logs: Logs) -> None:
     assert (row["flow-direction"], row["action"]) == ("ingress", "ACCEPT")
     logs.wait(lambda: logs.records(**ends, flow_direction="egress"), "the function's interface's")
     closed = f"http://{STORE}:{CLOSED}/"
-    waited = logs.lab.cli("invoke", "f", "--", "curl", "-sS", "-m", "0.2", closed, check=False)
+    waited = logs.lab.cli("invoke", "f", "--", "curl", "-sS", "-m", "1", closed, check=False)
     assert waited.returncode == 28
     refusal = {"srcaddr": told["address"], "dstport": str(CLOSED)}
     assert {row["action"] for row in rows(logs, "store", **refusal)} == {"REJECT"}

@@ -129,7 +129,7 @@ def test_hosts_come_and_go_by_apply(launch: Launch) -> None:
         fewer = fewer.replace('host = "two"', 'address = "10.0.1.80"')
         assert apply(lab, fewer) == [("delete", "host", "customer/two")]
         # What ran in it has ended.
-        assert sleeping.wait(10) == -9
+        assert sleeping.wait(30) == -9
     assert not namespace.exists(two)
     assert {each for each in routes(lab) if link in each} == {
         f"10.0.1.4 {link}",

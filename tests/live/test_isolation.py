@@ -106,7 +106,7 @@ def outside_ip(**fields: Any) -> Any:
         pytest.param(OTHER_INTERFACE_ADDRESS, "no_route", id="other-interface"),
         pytest.param(OTHER_ECHO[0], "no_route", id="another-vpc"),
         pytest.param("192.0.2.1", "no_route", id="internet"),
-        pytest.param("169.254.169.254", "no_route", id="metadata"),
+        pytest.param("169.254.169.254", "destination_invalid", id="metadata"),
         pytest.param("127.0.0.1", "destination_invalid", id="loopback"),
         pytest.param("0.0.0.0", "destination_invalid", id="zero"),
         pytest.param("224.0.0.1", "destination_invalid", id="multicast"),

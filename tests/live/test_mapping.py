@@ -58,7 +58,7 @@ def everybody(launch_shared: Launch) -> Lab:
 
 @contextlib.contextmanager
 def server(lab: Lab, host: str, port: int) -> Iterator[socket.socket]:
-    with udp_socket(lab.vpc, seconds=5) as endpoint:
+    with udp_socket(lab.vpc, seconds=30) as endpoint:
         endpoint.bind((host, port))
         yield endpoint
 

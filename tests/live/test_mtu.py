@@ -143,7 +143,7 @@ def test_tcp_never_asks_for_more(request: pytest.FixtureRequest, name: str, larg
         client.connect((WEB[0], SERVICE_PORT))
         server, _peer = listener.accept()
         with server:
-            server.settimeout(20)
+            server.settimeout(30)
             for end in (client, server):
                 assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= largest
             for source, target in ((client, server), (server, client)):
@@ -244,7 +244,7 @@ def test_a_router_in_the_vpc_tells_an_environment(launch: Launch) -> None:
             client.connect((FAR, SERVICE_PORT))
             server, _peer = listener.accept()
             with server:
-                server.settimeout(20)
+                server.settimeout(30)
                 exchange(client, server, data)
                 exchange(server, client, data)
     assert lab.counters()["icmp_errors_translated"] >= 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 
 import pytest
@@ -52,7 +53,7 @@ def allow(lab: Lab, *, egress: bool) -> None:
     lab.client.patch("/v1/network-acls/data", {"delete_entries": [entry]})
 
 
-def answered(client: socket.socket, seconds: float = 10.0) -> bool:
+def answered(client: socket.socket, seconds: float = 30.0) -> bool:
     client.settimeout(seconds)
     client.sendto(b"a word", ECHO)
     try:
@@ -87,7 +88,14 @@ def test_rules_on_a_running_lab(launch: Launch) -> None:
             deny(lab, egress=egress)
             for each in (of_host, of_environment):
                 assert not answered(each, REFUSED_SECONDS)
-            assert lab.counters()[f"drop_network_acl_{reason}"] == before + 2
+            counter = f"drop_network_acl_{reason}"
+            wait_until(
+                functools.partial(
+                    lambda name, count: lab.counters()[name] >= count, counter, before + 2
+                ),
+                "both are dropped",
+            )
+            assert lab.counters()[counter] == before + 2
             # Of another protocol nothing is refused.
             taken.sendall(b"still")
             assert receive(begun, 5) == b"still"

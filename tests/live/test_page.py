@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -26,18 +25,21 @@ from tests.cli.test_hosts import HOST
 from tests.live.browser import Browser, browser
 from tests.live.conftest import Launch
 from tests.live.lab import COMMAND, Lab, wait_until
+from tests.live.page import findings, go, heading, inked, served, serving_page
 from tests.live.test_crash import kill_controller
 from tests.live.test_functions import EXAMPLE
+from tests.ui import test_balancing as balancing
 from tests.ui.conftest import ANSWERS, SUMS
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
-AXE = Path(__file__).parent / "axe" / "axe.min.js"
-VIEWS = ("Topology", "Ports", "Flows", "Activity")
+VIEWS = ("Topology", "Load balancers, endpoints", "Ports", "Flows", "Activity")
 CHARTS = 8
 """On Activity."""
 
 ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
+
+PRIVATE_LINK = EXAMPLE.with_name("private-link.toml")
 
 PORTS = 4
 """Towards each remote endpoint, so that they run out soon."""
@@ -53,29 +55,6 @@ time.sleep(1000)
 """
 
 
-@contextlib.contextmanager
-def serving_page(*options: str) -> Iterator[str]:
-    """The address of a page."""
-    with subprocess.Popen(
-        [str(COMMAND), *options, "ui"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-
-
-@contextlib.contextmanager
-def served(window: Browser, *options: str) -> Iterator[str]:
-    """The same; the window has left it when it is no longer served."""
-    with serving_page(*options) as url:
-        try:
-            yield url
-        finally:
-            window.open("about:blank")
-
-
 @pytest.fixture(scope="module")
 def window() -> Iterator[Browser]:
     with browser() as opened:
@@ -88,51 +67,6 @@ def lab(launch_shared: Launch) -> Lab:
     sections = text[text.index("[lifecycle]") :]
     ports = f"[ports]\nfirst = 40000\nlast = {40000 + PORTS - 1}\n\n"
     return launch_shared(environments=0, toml=ports + sections)
-
-
-def go(window: Browser, view: str) -> None:
-    window.click("nav a", view)
-    heading(window, view)
-
-
-def heading(window: Browser, view: str) -> None:
-    """Wait for a view; its name alone is among the links, too."""
-    script = "return document.querySelector('main h2')?.textContent"
-    wait_until(lambda: window.run(script) == view, f"the view {view}")
-
-
-def findings(window: Browser) -> list[Any]:
-    """What axe finds."""
-    if not window.run("return Boolean(window.axe)"):
-        window.run(AXE.read_text(encoding="utf-8"))
-    found = window.run("""
-        return axe.run().then(({ violations }) => violations.map((each) => ({
-            id: each.id, impact: each.impact, nodes: each.nodes.map((node) => node.html),
-        })));
-    """)
-    assert isinstance(found, list)
-    return found
-
-
-def inked(window: Browser) -> int:
-    """How many charts have pixels in the colours of their lines or points."""
-    found = window.run("""
-        const style = getComputedStyle(document.documentElement);
-        const inks = ["--first", "--second"].map((name) =>
-            style.getPropertyValue(name).match(/[0-9a-f]{2}/g).map((each) => parseInt(each, 16)));
-        const within = (pixels) => {
-            for (let at = 0; at < pixels.length; at += 4) {
-                if (inks.some((ink) => ink.every((part, index) => pixels[at + index] === part))) {
-                    return true;
-                }
-            }
-            return false;
-        };
-        return [...document.querySelectorAll("time-chart canvas")].filter((canvas) => within(
-            canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)).length;
-    """)
-    assert isinstance(found, int)
-    return found
 
 
 def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
@@ -167,9 +101,9 @@ def test_what_happens_is_on_the_page(window: Browser, lab: Lab) -> None:
 
         with lab.invoked("refund", "ping", "-i", "0.05", "-q", "10.0.1.80"):
             go(window, "Activity")
-            window.shows(r"lambda_icmp\s+\d+\s+✕ 1\d pkt/s")
+            window.shows(r"lambda_icmp\s+\d+\s+✕ [12]\d pkt/s")
             go(window, "Topology")
-            window.shows(r"refund\s+1 environment.*✕ 1\d pkt/s refused")
+            window.shows(r"refund\s+1 environment.*✕ [12]\d pkt/s refused")
             assert window.run("return document.querySelectorAll('.edge.refused').length") >= 1
 
         go(window, "Activity")
@@ -328,6 +262,23 @@ HOSTILE = "</script><img src=x onerror=alert(1)><b>\u202e{{7*7}}"
 GERMAN = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverleihungsordnung"
 
 
+STRANGE_SERVICES = balancing.answers() | {
+    "/v1/load-balancers": [balancing.BALANCER | {"LoadBalancerName": HOSTILE, "VpcName": GERMAN}],
+    "/v1/target-groups": [
+        balancing.GROUP
+        | {
+            "TargetGroupName": GERMAN,
+            "Targets": [
+                balancing.targets(1, 1)[0] | {"HostName": HOSTILE, "Description": HOSTILE},
+                *balancing.targets(50),
+            ],
+        }
+    ],
+    "/v1/endpoint-services": [balancing.SERVICE | {"Name": HOSTILE, "VpcName": GERMAN}],
+    "/v1/endpoints": [balancing.ENDPOINT | {"Name": HOSTILE, "VpcName": HOSTILE}],
+}
+
+
 @pytest.fixture(scope="module")
 def strange(window: Browser) -> Iterator[str]:
     """The page of a lab whose names nobody would choose; its address."""
@@ -346,6 +297,7 @@ def strange(window: Browser) -> Iterator[str]:
         "/v1/flows": [cli.FLOW | {"environment": HOSTILE, "entry": 1, "interface": GERMAN}],
         "/v1/environments": [cli.ENVIRONMENT | {"name": HOSTILE}],
         "/v1/status": ANSWERS["/v1/status"] | {"drops": {HOSTILE: 5}},
+        **STRANGE_SERVICES,
     }
     with tempfile.TemporaryDirectory(prefix="hp-") as root:
         name = f"t-{secrets.token_hex(4)}"
@@ -387,6 +339,75 @@ def test_long_words_fit(window: Browser, strange: str, width: int) -> None:
         )
         assert measured[0] <= measured[1], view
     window.size(1280, 900)
+
+
+def test_fifty_targets_are_a_card_that_can_be_read(window: Browser, strange: str) -> None:
+    window.open(strange)
+    go(window, "Load balancers, endpoints")
+    window.shows(r"TCP 80, TCP 443.*TCP 80, 51 targets: 50 healthy, 1 unhealthy")
+    window.shows(r"web-0005:80 healthy\s+and 44 more\s+✕ 1 of 51 unhealthy")
+    assert "web-0006" not in window.text()
+    window.click("button.card", "51 targets")
+    window.shows(r"health check\s+HTTP traffic-port/peer.*unhealthy Target\.Timeout.*web-0049")
+    assert window.run(BESIDE) == [True, 1]
+    assert findings(window) == []
+    assert window.log() == []
+
+
+# The cards at which the heads of arrows of a class are, by their titles.
+POINTED = """
+    const pointed = (kind) => {
+        const base = document.querySelector(".grid").getBoundingClientRect();
+        const cards = [...document.querySelectorAll("[data-node]")];
+        return [...document.querySelectorAll(`path.head${kind}`)].map((path) => {
+            const [x, y] = path.getAttribute("d").match(/L([^L]*)L/)[1].split(" ").map(Number);
+            return cards.find((card) => {
+                const { left, top, bottom } = card.getBoundingClientRect();
+                const [across, down] = [base.left + x, base.top + y];
+                return Math.abs(left - across) < 1 && top < down && down < bottom;
+            })?.querySelector("strong").textContent;
+        }).sort();
+    };
+"""
+# The same as soon as a card is open, which makes the view narrower.
+POINTED_BESIDE = (
+    POINTED
+    + """
+    const card = [...document.querySelectorAll("button.card")]
+        .find((each) => each.textContent.includes("bank/orders"));
+    card.click();
+    return new Promise((done) => requestAnimationFrame(
+        () => requestAnimationFrame(() => done(pointed("")))));
+"""
+)
+
+
+def test_endpoints_lead_to_services_and_these_to_targets(window: Browser, launch: Launch) -> None:
+    text = PRIVATE_LINK.read_text(encoding="utf-8")
+    lab = launch(environments=0, toml=text[text.index("[lifecycle]") :])
+    with served(window, "--lab", lab.name) as url:
+        window.open(url)
+        window.shows(r"bank\s+10\.0\.0\.0/16\s+→ shop: endpoint orders")
+        window.shows(r"vpc-endpoint.*orders\s+endpoint to shop/orders\s+PendingAcceptance")
+        window.shows(r"front\s+load balancer\s+(provisioning|active)")
+        assert window.run(POINTED + "return pointed('.between')") == ["shop"]
+        assert findings(window) == []
+
+        go(window, "Load balancers, endpoints")
+        window.shows(r"bank/orders\s+Interface, PendingAcceptance\s+a: 10\.0\.1\.100")
+        lab.cli("endpoint-services", "--accept", "bank/orders")
+        window.shows(r"bank/orders\s+Interface, Available")
+        window.shows(r"✓ web-a:80 healthy\s+✓ web-b:80 healthy")
+        everything = ["shop/front", "shop/hosts", "shop/orders"]
+        assert window.run(POINTED + "return pointed('')") == everything
+        assert window.run(POINTED_BESIDE) == everything
+        window.shows(r"private DNS\s+orders\.example\.com.*desk-b\s+10\.0\.2\.200")
+        assert findings(window) == []
+        lab.client.delete("/v1/services/web-b-http")
+        window.shows(r"✕ web-b:80 Target\.\w+\s+✓ web-a:80 healthy\s+✕ 1 of 2 unhealthy")
+        lab.cli("endpoint-services", "--reject", "bank/orders")
+        window.shows(r"bank/orders\s+Interface, Rejected.*✕ rejected by the service's owner")
+        assert window.log() == []
 
 
 CONNECTIONS = 6
@@ -465,14 +486,14 @@ def test_more_tabs_than_a_browser_has_connections(window: Browser, strange: str)
 def test_a_stream_that_is_refused_says_why(window: Browser, strange: str) -> None:
     window.open("about:blank")
     address, _, token = strange.partition("?token=")
-    (lab,) = requests.get(f"{address}api/labs", {"token": token}, timeout=5).json()
+    (lab,) = requests.get(f"{address}api/labs", {"token": token}, timeout=30).json()
     query = {"token": token, "lab": lab["lab"]}
     held: list[requests.Response] = []
     with contextlib.ExitStack() as streams:
 
         def one_more() -> bool:
             # Those of windows that are gone are given up at the next write only.
-            stream = requests.get(f"{address}api/stream", query, stream=True, timeout=5)
+            stream = requests.get(f"{address}api/stream", query, stream=True, timeout=30)
             held.extend([streams.enter_context(stream)] if stream.ok else [])
             return len(held) == STREAMS_MAX
 

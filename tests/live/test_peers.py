@@ -267,7 +267,7 @@ def test_half_closed_connection_goes_on(lab: Lab) -> None:
             client.connect((WEB[0], 5003))
             server, _peer = listener.accept()
             with server:
-                server.settimeout(10)
+                server.settimeout(30)
                 client.sendall(b"question")
                 client.shutdown(socket.SHUT_WR)
                 assert receive(server, 8) == b"question"

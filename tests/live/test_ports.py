@@ -111,7 +111,7 @@ class Sender:
 
 
 def _answers(lab: Lab, number: int, target: tuple[str, int], payload: bytes) -> bool:
-    with udp_socket(lab.environment(number), seconds=3) as client:
+    with udp_socket(lab.environment(number)) as client:
         client.sendto(payload, target)
         return client.recvfrom(64) == (payload, target)
 

@@ -60,7 +60,7 @@ def lab(launch_shared: Launch) -> Lab:
 @pytest.fixture(scope="module")
 def text(lab: Lab) -> str:
     """What the endpoint answers."""
-    with urllib.request.urlopen(lab.status()["metrics_url"], timeout=10) as answer:
+    with urllib.request.urlopen(lab.status()["metrics_url"], timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         body: bytes = answer.read()
     return body.decode()
@@ -133,7 +133,7 @@ def test_queries_return_the_counters_of_the_map(lab: Lab, prometheus: Prometheus
             name: (found[name], value) for name, value in wanted.items() if found[name] != value
         }
 
-    wait_until(lambda: not differing(), lambda: f"Prometheus and the map differ: {differing()}", 30)
+    wait_until(lambda: not differing(), lambda: f"Prometheus and the map differ: {differing()}")
     drops = prometheus.values("hyperplane_nat_drops_total")
     assert drops["no_route",] == ENVIRONMENTS
     assert prometheus.values("hyperplane_nat_flows_created_total") == {
@@ -168,7 +168,7 @@ def test_ports_by_address(lab: Lab, prometheus: Prometheus) -> None:
     def agree() -> bool:
         return sum(prometheus.values(query).values()) == lab.counters()["flows_entries_used"] > 0
 
-    wait_until(agree, lambda: f"{prometheus.values(query)}, {lab.counters()}", 30)
+    wait_until(agree, lambda: f"{prometheus.values(query)}, {lab.counters()}")
     (usage,) = lab.json("ports")["interfaces"]
     # The labels in alphabetical order: address, interface.
     assert {key[:2] for key in prometheus.values(query)} == {(usage["address"], usage["interface"])}
@@ -234,4 +234,4 @@ def test_every_query_of_the_dashboard_is_answered(lab: Lab, prometheus: Promethe
                 found.append(query)
         return found
 
-    wait_until(lambda: not unanswered(), lambda: f"no data for {unanswered()}", 30)
+    wait_until(lambda: not unanswered(), lambda: f"no data for {unanswered()}")

@@ -38,7 +38,7 @@ def test_the_session_with_functions() -> None:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=UP_SECONDS,
+            timeout=2 * UP_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stderr

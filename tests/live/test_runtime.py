@@ -32,7 +32,7 @@ def test_an_invocation_outlives_the_controller(lab: Lab) -> None:
     answers: list[dict[str, Any]] = []
 
     def call() -> None:
-        event = json.dumps({"do": "wait", "seconds": 2, "mark": before["calls"]})
+        event = json.dumps({"do": "wait", "seconds": 1.5, "mark": before["calls"]})
         answer = asking.invoke(FunctionName="orders", Payload=event)
         answers.append(json.loads(answer["Payload"].read()))
 
@@ -89,7 +89,7 @@ def test_a_runtime_process_that_is_killed_is_started_again(
     os.kill(part(lab), signal.SIGKILL)
     wait_until(lambda: log.read_text().count("ready") == times + 1, "it listens again")
     expected = {"up": True, "restarts": restarts + 1}
-    assert lab.status()["services"]["Lambda/runtime"] == expected
+    wait_until(lambda: lab.status()["services"]["Lambda/runtime"] == expected, "it is told")
     wait_until(lambda: not any(map(privileges.of, parts)), "both parts have ended")
     wait_until(
         lambda: not [pid for pid in os.listdir("/proc") if is_in(pid, before["namespace"])],

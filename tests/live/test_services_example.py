@@ -20,6 +20,7 @@ from netns import namespace
 from tests.live.conftest import Launch
 from tests.live.lab import (
     Lab,
+    patience,
     program,
     require_program,
     run,
@@ -93,15 +94,17 @@ def word(lab: Lab, address: str) -> str:
     return "interface" if address in functions else address
 
 
-def seen(lab: Lab, who: str, destination: str) -> str:
+def seen(lab: Lab, who: str, destination: str, *, answered: bool) -> str:
     """Whom the server there sees, as the table has it."""
-    said = inside(lab, who, "curl", "-sSf", "-m", "2", f"http://{destination}/peer")
+    limit = ("-m", patience(answered=answered))
+    said = inside(lab, who, "curl", "-sSf", *limit, f"http://{destination}/peer")
     return "-" if said is None else word(lab, json.loads(said)["address"])
 
 
-def answering(lab: Lab, who: str, destination: str) -> str:
+def answering(lab: Lab, who: str, destination: str, *, answered: bool) -> str:
     """Who answers there, by the size of its file."""
-    command = ("curl", "-sSf", "-m", "2", "-o", "/dev/null", "-w", "%{size_download}")
+    limit = ("-m", patience(answered=answered))
+    command = ("curl", "-sSf", *limit, "-o", "/dev/null", "-w", "%{size_download}")
     said = inside(lab, who, *command, f"http://{destination}/file")
     return "-" if said is None else SIZES[int(said)]
 
@@ -127,13 +130,14 @@ def test_who_reaches_what_as_whom(lab: Lab, row: tuple[str, ...]) -> None:
     said = {"site": site, "front": front, "web-a": web, "endpoint": endpoint}
     for key, expected in said.items():
         name, addresses = names()[key]
-        assert seen(lab, who, name) == expected, name
+        answered = expected != "-"
+        assert seen(lab, who, name, answered=answered) == expected, name
         for address in addresses:
             if key == "web-a" and account == "office":
                 # It is somebody else's there: the last column.
                 continue
-            assert seen(lab, who, address) == expected, address
-    assert answering(lab, who, HOSTS["web-a"]) == at
+            assert seen(lab, who, address, answered=answered) == expected, address
+    assert answering(lab, who, HOSTS["web-a"], answered=at != "-") == at
     assert lab.verify() == []
 
 
@@ -164,7 +168,9 @@ def test_nginx_on_all_three_hosts(lab: Lab) -> None:
         for who, account, *_ in rows():
             for destination in (*FRONT, *ENDPOINT):
                 url = f"http://{destination}:8080/name"
-                loop = f"for i in $(seq 30); do curl -sSf -m 2 {url} || exit 1; echo; done"
+                limit = patience(answered=destination in WAYS[account])
+                # By chance one of three would be left out of 30 once in some thousand runs.
+                loop = f"for i in $(seq 50); do curl -sSf -m {limit} {url} || exit 1; echo; done"
                 said = inside(lab, who, "sh", "-c", loop)
                 if destination in WAYS[account]:
                     assert said is not None, (who, destination)
@@ -178,11 +184,12 @@ def test_nginx_behind_the_proxy_protocol(lab: Lab) -> None:
     found = nginx.find()
     assert found is not None, "nginx is missing (apt-get install nginx-light, or make deps)"
     place = where(lab, "web-a", "shop")
-    command = ("curl", "-sSf", "-m", "2", "-w", " %{local_port}")
     clients = {"worker": "10.0.1.50", "clerk": "10.0.1.50"}
     with nginx.serving(found, place, HOSTS["web-a"], 8081, {}, proxy_protocol=True):
         for who, account, *_ in rows():
             for destination in (*FRONT, *ENDPOINT):
+                limit = ("-m", patience(answered=destination in WAYS[account]))
+                command = ("curl", "-sSf", *limit, "-w", " %{local_port}")
                 said = inside(lab, who, *command, f"http://{destination}:8081/client")
                 if destination not in WAYS[account]:
                     assert said is None, (who, destination)
@@ -205,7 +212,7 @@ def test_the_header_has_the_endpoints_id(lab: Lab) -> None:
     listener = namespace.call(
         where(lab, "web-a", "shop"), socket.create_server, (HOSTS["web-a"], 8081)
     )
-    listener.settimeout(10)
+    listener.settimeout(30)
     (endpoint,) = lab.rows("endpoints")
     name = endpoint["VpcEndpointId"].encode()
     told = {
@@ -214,12 +221,12 @@ def test_the_header_has_the_endpoints_id(lab: Lab) -> None:
     }
     with listener:
         for (who, vpc, address), expected in told.items():
-            with tcp_socket(where(lab, who, vpc), seconds=10) as client:
+            with tcp_socket(where(lab, who, vpc), seconds=30) as client:
                 client.connect((address, 8081))
                 client.sendall(b"data")
                 server, _ = listener.accept()
                 with server:
-                    server.settimeout(10)
+                    server.settimeout(30)
                     begin = exactly(server, 16)
                     body = exactly(server, int.from_bytes(begin[14:]))
                     assert body[12:] == expected, who
@@ -243,7 +250,8 @@ def test_redis(lab: Lab) -> None:
     client = require_program("redis-cli", "redis-tools")
     for who, account, *_ in rows():
         for destination in (*FRONT, *ENDPOINT):
-            asked = ("timeout", "2", client, "-h", destination, "INCR", "visits")
+            limit = patience(answered=destination in WAYS[account])
+            asked = ("timeout", limit, client, "-h", destination, "INCR", "visits")
             reached = inside(lab, who, *asked) is not None
             assert reached == (destination in WAYS[account]), (who, destination)
     # Whoever came, by whatever way, came to the same one.
@@ -262,7 +270,8 @@ def test_iperf3(lab: Lab, tmp_path: Path) -> None:
         )
         for who, account, *_ in rows():
             for destination in (*FRONT, *ENDPOINT):
-                asked = (iperf, "-c", destination, "-n", "4M", "-J", "--connect-timeout", "2000")
+                limit = f"{patience(answered=destination in WAYS[account])}000"
+                asked = (iperf, "-c", destination, "-n", "4M", "-J", "--connect-timeout", limit)
                 # It says what went wrong, and ends well.
                 report = json.loads(inside(lab, who, *asked) or "{}")
                 if destination in WAYS[account]:

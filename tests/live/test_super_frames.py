@@ -212,7 +212,7 @@ def test_tunnels(launch: Launch, checksums: str) -> None:
             client.connect((TUNNEL_FAR, 7007))
             server, _peer = listener.accept()
             with server:
-                server.settimeout(20)
+                server.settimeout(30)
                 step = 1 << 16
                 for source, target in ((client, server), (server, client)):
                     for start in range(0, len(data), step):

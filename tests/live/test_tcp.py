@@ -113,7 +113,7 @@ class Dialogue:
 def wait_connected(client: socket.socket) -> None:
     wait_until(lambda: tcp_state(client) == 1, "the connection")
     client.setblocking(True)
-    client.settimeout(10)
+    client.settimeout(30)
 
 
 @pytest.mark.requirement("RFC5382-2", profile="both")
@@ -232,7 +232,7 @@ def test_a_port_is_used_again_in_time_wait(lab: Lab) -> None:
                 server, address = listener.accept()
                 peers.append(address)
                 with server:
-                    server.settimeout(10)
+                    server.settimeout(30)
                     exchange(client, server)
                 assert client.recv(1) == b""
             wait_until(lambda: state_of(lab, 7204) == "TIME_WAIT", "TIME_WAIT")
@@ -270,7 +270,7 @@ def test_a_port_is_used_again_below_the_old_numbers(lab: Lab) -> None:
                 client.connect((WEB[0], 7206))
                 server, _address = listener.accept()
                 with server:
-                    server.settimeout(10)
+                    server.settimeout(30)
                     exchange(client, server)
                     assert state_of(lab, 7206) == "ESTABLISHED"
                 assert client.recv(1) == b""
@@ -288,7 +288,7 @@ def test_a_connection_that_both_ends_lost_is_made_again(lab: Lab) -> None:
         client = numbered(tcp_socket(lab.environment(1), port=SOURCE_PORT + 2), HIGH)
         client.connect((WEB[0], 7207))
         server, address = listener.accept()
-        server.settimeout(10)
+        server.settimeout(30)
         exchange(client, server)
         # What is sent again meanwhile would be answered with a reset.
         for endpoint in (client, server):
@@ -301,7 +301,7 @@ def test_a_connection_that_both_ends_lost_is_made_again(lab: Lab) -> None:
             server, again = listener.accept()
             assert again == address
             with server:
-                server.settimeout(10)
+                server.settimeout(30)
                 exchange(client, server)
                 server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             with pytest.raises(ConnectionResetError):
@@ -374,7 +374,7 @@ def test_addresses_in_payloads_stay(lab: Lab) -> None:
         client.connect((WEB[0], 21))
         server, _peer = listener.accept()
         with server:
-            server.settimeout(10)
+            server.settimeout(30)
             client.sendall(port)
             assert receive(server, len(port)) == port
     invite = f"INVITE sip:a@b SIP/2.0\r\nContact: <sip:a@{INSIDE_ADDRESS}:5060>\r\n\r\n".encode()

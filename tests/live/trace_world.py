@@ -20,7 +20,6 @@ import errno
 import random
 import select
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import dns.message
 
 from netns import namespace, sockets, topology
 from tests.live.lab import Lab, wait_until
+from tests.live.trace_listeners import PORTS, Listeners
 
 SITE, CLOCK = "198.51.100.80", "198.51.100.81"
 WEB, GUARDED, ECHO = "10.0.9.80", "10.0.9.81", "10.0.9.82"
@@ -45,12 +45,11 @@ LISTENERS = {
 """Of the balancer: protocol and target group by port."""
 TABLES = ("main", "public", "private", "private", "audit", "astray")
 SUBNETS = ("a", "b", "c", "d")
-PORTS = (7, 25, 53, 80, 81, 5432, 8080)
 GROUPS = ("g0", "g1", "g2", "g3")
 HOSTS = 8
 FUNCTIONS = 5
 
-PATIENCE_SECONDS, IMPATIENCE_SECONDS = 10.0, 1.5
+PATIENCE_SECONDS, IMPATIENCE_SECONDS = 30.0, 1.5
 AGAIN_SECONDS = 0.4
 
 Where = tuple[str, str, int]
@@ -215,6 +214,19 @@ class Draft:
     def table(self, name: str, subnets: list[str], *routes: dict[str, Any]) -> dict[str, Any]:
         return {"name": name, "subnets": subnets, "routes": list(routes)}
 
+    def internet(self, name: str, kind: str, address: str, port: int, service: str) -> str:
+        fields = {"name": name, "kind": kind, "address": address, "port": port}
+        return section("internet", fields | {"aws_service": service})
+
+    def gateway_endpoint(self, name: str, service: str) -> dict[str, Any]:
+        tables = sorted(set(TABLES) - {"main"})
+        named = self.random.sample(tables, self.random.randint(0, 2))
+        return {
+            "name": name,
+            "service": f"com.amazonaws.us-east-1.{service}",
+            "route_tables": named,
+        }
+
     def toml(self) -> str:
         draw, anywhere = self.random, "0.0.0.0/0"
         chosen = {each: draw.choice(TABLES) for each in SUBNETS}
@@ -269,6 +281,10 @@ class Draft:
                 {"name": "front", "load_balancer": "front", "acceptance_required": False}
             ],
             "endpoint": [self.endpoint("inner", "balancers", ENDPOINTS[0])],
+            "gateway_endpoint": [
+                self.gateway_endpoint("store", "s3"),
+                self.gateway_endpoint("items", "dynamodb"),
+            ],
             "target_group": [
                 {"name": "single", "port": 8080, "target": [{"host": "h1"}]},
                 # With fewer healthy ones than that all are used: none depends on a check's time.
@@ -320,10 +336,8 @@ class Draft:
             [
                 "[lifecycle]\ntime_scale = 1000.0\nwarm_idle_seconds = 1e6\n[pool]\nsize = 10",
                 f"[lambda]\nicmp = {toml(draw.random() < 0.5)}",
-                section("internet", {"name": "site", "kind": "http", "address": SITE, "port": 80}),
-                section(
-                    "internet", {"name": "clock", "kind": "udp-echo", "address": CLOCK, "port": 7}
-                ),
+                self.internet("site", "http", SITE, 80, "s3"),
+                self.internet("clock", "udp-echo", CLOCK, 7, "dynamodb"),
                 section("vpc", shop),
                 section("vpc", other),
                 *(section("function", each) for each in functions),
@@ -340,55 +354,6 @@ class Draft:
         if draw.random() < 0.5:
             fields["public_address"] = True
         return fields
-
-
-class Listeners:
-    """Sockets of the test that take what comes, all over the lab; echo servers in one thread."""
-
-    def __init__(self, draw: random.Random, places: Sequence[tuple[str, Sequence[str]]]) -> None:
-        """`places` are namespaces with their addresses; some ports of them get a socket."""
-        self._stack = contextlib.ExitStack()
-        self._datagrams: list[socket.socket] = []
-        self._ending, self._end = socket.socketpair()
-        for where, addresses in places:
-            for protocol in ("tcp", "udp"):
-                for port in draw.sample(PORTS, len(PORTS) - 1):
-                    address = draw.choice(("", "", "::", *addresses))
-                    if protocol == "udp" and len(addresses) > 1:
-                        # One at all addresses would answer from another than it was asked at.
-                        address = draw.choice(addresses)
-                    # A server of the lab's own may be there.
-                    with contextlib.suppress(OSError):
-                        self._open(where, protocol, address, port)
-        self._thread = threading.Thread(target=self._answer, daemon=True)
-        self._thread.start()
-
-    def _open(self, where: str, protocol: str, address: str, port: int) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-        opened = self._stack.enter_context(namespace.call(where, socket.socket, family, kind))
-        opened.bind((address, port))
-        if protocol == "tcp":
-            opened.listen(512)
-        else:
-            opened.setblocking(False)
-            self._datagrams.append(opened)
-
-    def _answer(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._ending, *self._datagrams], [], [])
-            if self._ending in ready:
-                return
-            for each in ready:
-                with contextlib.suppress(OSError):
-                    data, peer = each.recvfrom(2048)
-                    each.sendto(data, peer)
-
-    def close(self) -> None:
-        self._end.close()
-        self._thread.join(5)
-        self._ending.close()
-        self._stack.close()
 
 
 @dataclass
@@ -561,19 +526,24 @@ class World:
             found.append(Pair(source, self.sources[source], target, protocol, port))
         return found
 
-    def resolved(self, pair: Pair) -> str | None:
-        """What the resolver answers the source of a pair for its target."""
+    def resolved(self, pair: Pair, *, expected: bool) -> str | None:
+        """What the resolver answers the source of a pair for its target; an answer that is expected
+        is waited for longer.
+        """
         if pair.target[0].isdigit():
             return pair.target
         query = dns.message.make_query(pair.target, "A")
         opened = namespace.call(pair.namespace, socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
         with opened:
             opened.settimeout(AGAIN_SECONDS)
-            for _ in range(3):
+            deadline = time.monotonic() + (PATIENCE_SECONDS if expected else IMPATIENCE_SECONDS)
+            while time.monotonic() < deadline:
                 try:
                     opened.sendto(query.to_wire(), ("169.254.169.253", 53))
                     answer = dns.message.from_wire(opened.recv(2048))
                 except OSError:
+                    # Also when nothing can be sent from there, which is known at once.
+                    time.sleep(0.01)
                     continue
                 records = [item.to_text() for rrset in answer.answer for item in rrset]
                 return records[0] if records else None

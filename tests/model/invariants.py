@@ -36,7 +36,14 @@ INDEXES = (
 )
 
 
-STANDING = ("static", "internet-gateway", "nat-gateway", "load-balancer", "vpc-endpoint")
+STANDING = (
+    "static",
+    "internet-gateway",
+    "gateway-endpoint",
+    "nat-gateway",
+    "load-balancer",
+    "vpc-endpoint",
+)
 """Kinds of interfaces that do not go when nobody uses them."""
 
 
@@ -113,7 +120,7 @@ def interfaces(region: Region, shared_extra: set[Combination]) -> list[str]:
             mapped = {
                 each.address
                 for each in tables.elastic_addresses.values()
-                if each.host_id or each.nat_gateway_id
+                if each.host_id or each.nat_gateway_id or each.interface_id
             }
             if (
                 not set(item.addresses[1:]) <= mapped

@@ -75,10 +75,10 @@ def rule(
     *,
     cidr: str | None = None,
     group: str | None = None,
+    prefix_list: str | None = None,
 ) -> RuleResource:
-    return RuleResource(
-        Protocol(protocol), first, last, None if cidr is None else network(cidr), group
-    )
+    other = None if cidr is None else network(cidr)
+    return RuleResource(Protocol(protocol), first, last, other, group, prefix_list)
 
 
 def vpc(

@@ -36,11 +36,13 @@ def lab_spec(lab: str, environments: int = 2, **changes: object) -> LabSpec:
     return LabSpec(lab=lab, environments=environments, **values)  # type: ignore[arg-type]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Return as soon as it is so; fail when it is not in time."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
+        # What is waited for needs the processor, too.
+        time.sleep(0.005)
 
 
 def inspect(spec: LabSpec) -> Topology | None:

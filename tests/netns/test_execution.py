@@ -180,7 +180,7 @@ def test_output_that_nobody_reads_stays_in_the_pipe(room: str) -> None:
             left += sum(len(data) for _, data in pieces)
         assert 0 < left <= 1 << 20
 
-    assert streamed(room, "exec head -c 10000000 /dev/zero", read, 0.5).status == -signal.SIGKILL
+    assert streamed(room, "exec head -c 10000000 /dev/zero", read, 2).status == -signal.SIGKILL
 
 
 @pytest.mark.live
@@ -265,16 +265,17 @@ def test_what_a_program_leaves_behind_is_killed(room: str, how: str) -> None:
     outcome = run(room, "sh", "-c", LEFT_BEHIND[how])
     assert (outcome.status, outcome.stdout, outcome.timed_out) == (0, b"out\n", False)
     assert inside(room) == []
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 60
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("how", LEFT_BEHIND)
 def test_at_the_timeout_all_is_killed(room: str, how: str) -> None:
     script = f"trap '' TERM; {LEFT_BEHIND[how]}; sleep 1000"
-    outcome = run(room, "sh", "-c", script, timeout_seconds=0.2)
+    # Enough for what it does before it sleeps, on a loaded machine, too.
+    outcome = run(room, "sh", "-c", script, timeout_seconds=2)
     assert (outcome.status, outcome.stdout, outcome.timed_out) == (-9, b"out\n", True)
-    assert outcome.elapsed_seconds >= 0.2
+    assert outcome.elapsed_seconds >= 2
     assert inside(room) == []
 
 

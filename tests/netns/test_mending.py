@@ -110,7 +110,7 @@ def test_what_runs_in_an_environment_goes_on_when_its_link_is_made_again(lab: st
         assert mended.notes == ("environment 1 had lost its link: it has a new one",)
         assert inspect(spec) == standing(mended)
         bound.listen()
-        with namespace.call(where, socket.create_connection, ("169.254.100.2", 7007), 5):
+        with namespace.call(where, socket.create_connection, ("169.254.100.2", 7007), 60):
             pass
 
 

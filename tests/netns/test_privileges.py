@@ -42,7 +42,7 @@ def run(script: str) -> Any:
         [sys.executable, "-c", TRY + script],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

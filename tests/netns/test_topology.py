@@ -357,8 +357,8 @@ def test_a_thousand_environments_in_time(lab: str) -> None:
     removed = time.monotonic() - begin
     assert topology.strays(lab) == []
     # Measured on two idle cores: 3 s and 1 s. Busy ones may take longer.
-    assert took < 30, took
-    assert removed < 10, removed
+    assert took < 120, took
+    assert removed < 60, removed
 
 
 @pytest.mark.live

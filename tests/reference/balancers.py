@@ -17,7 +17,7 @@ from tests.reference.flow import PROTOCOL_NAMES, Entry, InsideKey, OutsideKey
 from tests.reference.hosts import HOST, HostRules, Place, PlainFlow, name_of
 from tests.reference.mapping import Chosen, Mapping
 from tests.reference.packet import Datagram
-from tests.reference.reading import quote_in
+from tests.reference.reading import check_transport, quote_in
 from tests.reference.result import Result
 from tests.reference.rewriting import reported
 from tests.reference.settings import Listener
@@ -132,6 +132,24 @@ class BalancerRules(HostRules):
             return self._idle_reset(datagram)
         return self._to_node(datagram, node, place, now, partial)
 
+    def _at_public_node(self, datagram: Datagram, public: int, now: int, partial: bool) -> Result:
+        """What a client in the internet sends to a node's public address."""
+        serves = self.interfaces[public].serves
+        assert serves is not None
+        if serves[1] not in self.interfaces:
+            raise DroppedError("unknown_link")
+        check_transport(datagram, partial)
+        if datagram.ttl <= 1:
+            return self._aged(datagram)
+        return self._to_node(datagram, serves[1], (OUTSIDE, public), now, partial)
+
+    def _check_way(self, node: int, client: Client | BalancedFlow) -> None:
+        """A client in the internet is answered by the route table of the node's subnet."""
+        side, number = client.originator if isinstance(client, BalancedFlow) else client.place
+        if side == OUTSIDE and self.interfaces[number].serves:
+            own = client.inside_address if isinstance(client, BalancedFlow) else client.address
+            self._way_back(self.interfaces[node].route_table, own)
+
     @staticmethod
     def _stray(datagram: Datagram) -> bool:
         return tombstones.deserves_answer(datagram)
@@ -156,6 +174,7 @@ class BalancerRules(HostRules):
             if flow is None:
                 return self._reset(datagram, "load_balancer_stray")
         else:
+            self._check_way(node, flow)
             if datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN:
                 self._count("tcp_syns_from_source")
             seen = datagram
@@ -242,6 +261,7 @@ class BalancerRules(HostRules):
             node = self.interfaces[entrance].node or -1
             if node < 0:
                 raise DroppedError("endpoint_unavailable")
+        self._check_way(node, client)
         listener = self._listener(node, datagram.protocol, packet.word(datagram.payload, 2))
         if listener is None:
             raise DroppedError("load_balancer_no_listener")
@@ -433,6 +453,7 @@ class BalancerRules(HostRules):
             scale = flow.tracker.directions[OUTSIDE].scale
             datagram = flow.proxied.back(datagram, scale, opening=opening, partial=partial)
         changed = self._rebalanced(datagram, flow, OUTSIDE, partial)
+        self._check_way(flow.node, flow)
         return self._to_client(flow, changed, partial)
 
     @staticmethod
@@ -496,11 +517,13 @@ class BalancerRules(HostRules):
         if datagram.payload[0] != 3:
             raise DroppedError("load_balancer_icmp")
         inside = place[0] == INSIDE
+        public = place[0] == OUTSIDE and self.interfaces[place[1]].serves
+        at = place[1] if public else node
         quote = quote_in(datagram, packet.ECHO_REPLY if inside else packet.ECHO_REQUEST)
         inner = quote.inner
         if place[0] == HOST and inner.destination != datagram.source:
             raise DroppedError("icmp_error_mismatch")
-        if inner.source != self.interfaces[node].address or (
+        if inner.source != self.interfaces[at].address or (
             inside and inner.destination != self.slots[place[1]].address
         ):
             raise DroppedError("icmp_error_mismatch")
@@ -508,7 +531,7 @@ class BalancerRules(HostRules):
             raise DroppedError("icmp_error_no_flow")
         own, far = quote.port(of_source=True), quote.port(of_source=False)
         found = None
-        if not inside:
+        if not inside and not public:
             found = self._find_outside((node, quote.protocol, inner.destination, far, own), now)
         if isinstance(found, BalancedFlow):
             return self._balanced_error(datagram, quote, found, OUTSIDE)
@@ -535,6 +558,7 @@ class BalancerRules(HostRules):
         """An error of a flow, from one of its sides; what it quotes went the other way."""
         if any(flow is each for each in self.orphans):
             raise DroppedError("icmp_error_no_flow")
+        self._check_way(flow.node, flow)
         (source, source_port), (destination, port) = flow.ends_at(1 - side)
         inner = quote.rewritten(address=source, port=source_port, source=True)
         again = icmp_error.Quote(

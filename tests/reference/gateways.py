@@ -17,12 +17,18 @@ HOST = 2
 
 INTERNET_GATEWAY = "internet gateway"
 NAT_GATEWAY = "NAT gateway"
+GATEWAY_ENDPOINT = "gateway endpoint"
 BLACKHOLE = "blackhole"
+
+RESERVED = IPv4Network("169.254.168.0/22")
+"""Nothing is forwarded there, whatever route covers it."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """Where a packet leaves: by a NAT gateway, or with the public address of its sender."""
+    """Where a packet leaves: by a NAT gateway, with the public address of its sender, or by a
+    gateway endpoint as it would otherwise.
+    """
 
     kind: str
     interface: int
@@ -39,14 +45,52 @@ class RouteRules(MappingRules):
         self.route_tables: dict[int, tuple[Route, ...]] = {}
         self.way: Way | None = None
         """Of the packet that is looked at."""
+        self.astray = ""
+        """Why that is led nowhere, unless it answers a load balancer's client."""
 
     def set_route_table(self, number: int, routes: tuple[Route, ...]) -> None:
         self.route_tables[number] = routes
 
-    def _route(self, table: int | None, destination: IPv4Address) -> tuple[str, int]:
-        """The target of the longest prefix, which is there."""
+    @property
+    def nat_gateway(self) -> int | None:
+        """The NAT gateway that the packet leaves by."""
+        way = self.way
+        return way.interface if way is not None and way.kind == NAT_GATEWAY else None
+
+    @property
+    def gateway_endpoint(self) -> int | None:
+        """The interface of gateway endpoints that it leaves by."""
+        way = self.way
+        return way.interface if way is not None and way.kind == GATEWAY_ENDPOINT else None
+
+    def is_endpoint(self, number: int) -> bool:
+        """Whether an interface is that of a VPC's gateway endpoints."""
+        return self.interfaces[number].role == GATEWAY_ENDPOINT
+
+    def from_internet(self, number: int) -> bool:
+        """Whether what comes by an interface may have gone through the internet."""
+        return bool(self.interfaces[number].role) and not self.is_endpoint(number)
+
+    def _number(self, primary: int, address: IPv4Address) -> int | None:
+        """Which of its addresses this is; to gateway endpoints also comes what is for an interface
+        of the VPC.
+        """
+        if (own := super()._number(primary, address)) is not None or not self.is_endpoint(primary):
+            return own
+        vpc = self.interfaces[primary].vpc
+        found = (each for each, it in self.interfaces.items() if it.vpc == vpc and not it.role)
+        return next((each for each in found if self.interfaces[each].address == address), None)
+
+    def _route(
+        self, table: int | None, destination: IPv4Address, *, endpoints: bool = True
+    ) -> tuple[str, int]:
+        """The target of the longest prefix, which is there; or of those not to `endpoints`."""
         routes = () if table is None else self.route_tables.get(table, ())
-        matching = [route for route in routes if destination in route[0]]
+        matching = [
+            route
+            for route in routes
+            if destination in route[0] and (endpoints or route[1] != GATEWAY_ENDPOINT)
+        ]
         if not matching:
             raise DroppedError("no_route")
         _, kind, target = max(matching, key=lambda route: route[0].prefixlen)
@@ -64,22 +108,37 @@ class RouteRules(MappingRules):
         self, place: tuple[int, int], table: int | None, destination: IPv4Address
     ) -> Way | int:
         """By which gateway a packet leaves, or to which host."""
+        if destination in RESERVED:
+            raise DroppedError("destination_invalid")
         kind, target = self._route(table, destination)
         if kind == "host":
             if place == (HOST, target):
                 raise DroppedError("destination_invalid")
             return target
+        if kind == GATEWAY_ENDPOINT:
+            return Way(kind, target)
         if kind == INTERNET_GATEWAY:
             own = self.public_address("host", place[1]) if place[0] == HOST else None
             if own is None:
                 raise DroppedError("no_public_address")
             return Way(INTERNET_GATEWAY, own)
-        kind, _ = self._route(self.interfaces[target].route_table, destination)
+        table = self.interfaces[target].route_table
+        kind, _ = self._route(table, destination, endpoints=False)
         if kind != INTERNET_GATEWAY:
             raise DroppedError("no_route")
         if all(self.public_address(NAT_GATEWAY, each) is None for each in self.addresses(target)):
             raise DroppedError("nat_gateway_private")
         return Way(NAT_GATEWAY, target)
+
+    def _refuse_astray(self) -> None:
+        if self.astray:
+            raise DroppedError(self.astray)
+
+    def _way_back(self, table: int | None, destination: IPv4Address) -> None:
+        """Whether a load balancer's node can answer a client in the internet."""
+        kind, _ = self._route(table, destination, endpoints=False)
+        if kind != INTERNET_GATEWAY:
+            raise DroppedError("no_route")
 
     # Ports
 

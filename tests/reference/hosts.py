@@ -132,11 +132,18 @@ class HostRules(LinkRules):
         return next((each for each in mine if self.hosts[each].address == address), None)
 
     def host_behind(self, interface: int, address: IPv4Address) -> int | None:
-        """The host that the VPC's router reaches by this interface's link."""
+        """The host that the VPC's router reaches by this interface's link, or a service by that of
+        gateway endpoints.
+        """
         found = self.host_at(address, self.interfaces[interface].vpc)
-        if found is not None and self.hosts[found].interface == interface:
+        if found is not None and interface in (self.hosts[found].interface, self._endpoints()):
             return found
         return None
+
+    def _endpoints(self) -> int | None:
+        """The interface of gateway endpoints whose link the packet came by."""
+        side, number = self.link
+        return number if side == OUTSIDE and self.is_endpoint(number) else None
 
     def _mtu_of(self, place: Place) -> int:
         side, number = place
@@ -211,7 +218,8 @@ class HostRules(LinkRules):
         """A translated packet of an environment leaves, by the interface's link or a host's."""
         host = self.host_at(datagram.destination, self.interfaces[interface].vpc)
         if host is None:
-            return self._leaving(datagram, interface, partial)
+            way = self.gateway_endpoint
+            return self._leaving(datagram, interface if way is None else way, partial)
         return self._to_host(datagram, host, partial, "out_to_destination")
 
     def _to_host(
@@ -290,10 +298,19 @@ class HostRules(LinkRules):
         if target is None and not any(
             datagram.destination in network for network in interface.destinations
         ):
-            way = self._route_away((HOST, number), host.route_table, datagram.destination)
+            self._route_host(number, datagram.destination)
+        return self._unchanged(datagram, (HOST, number), now, partial)
+
+    def _route_host(self, number: int, destination: IPv4Address) -> None:
+        """By which gateway a host's packet leaves; if by none, it may be a target's answer yet."""
+        table = self.hosts[number].route_table
+        try:
+            way = self._route_away((HOST, number), table, destination)
+        except DroppedError as drop:
+            self.astray = str(drop)
+        else:
             assert isinstance(way, Way)
             self.way = way
-        return self._unchanged(datagram, (HOST, number), now, partial)
 
     def _from_router(self, datagram: Datagram, number: int, now: int, partial: bool) -> Result:
         """From the link of interface `number`, to a host."""
@@ -315,6 +332,8 @@ class HostRules(LinkRules):
             return self._fragment(datagram, side, place[1], now, partial, None)
         check_transport(datagram, partial)
         if datagram.ttl <= 1:
+            if self._endpoints() is not None:
+                raise DroppedError("ttl_exceeded")
             return self._aged(datagram)
         if is_error(datagram):
             return self._plain_error(datagram, place, now)
@@ -434,7 +453,7 @@ class HostRules(LinkRules):
             originator=place,
             responder=target,
         )
-        if self.way is not None:
+        if self.way is not None and self.gateway_endpoint is None:
             flow.nat_address = flow.far_source = self.interfaces[self.way.interface].address
         elif place[0] == OUTSIDE and self.interfaces[place[1]].serves:
             flow.nat_address = flow.far_destination = self.hosts[target[1]].address
@@ -451,15 +470,19 @@ class HostRules(LinkRules):
         ends = ((datagram.source, source_port), (datagram.destination, port))
         found = self._find_plain(place, datagram.protocol, *ends, now)
         syn = datagram.protocol == packet.TCP and datagram.payload[13] & 0x17 == packet.SYN
-        if syn and (found is None or found[1] == INSIDE):
+        if self._endpoints() is not None:
+            if datagram.protocol == packet.ICMP and side == INSIDE:
+                raise DroppedError("icmp_type")
+            if found is None:
+                raise DroppedError("no_flow")
+        if syn and not self.astray and (found is None or found[1] == INSIDE):
             self._count("tcp_syns_from_source")
         if found is not None:
             flow, side = found
             if side == OUTSIDE and (back := self._balanced_back(datagram, flow, now, partial)):
                 return back
+            self._refuse_astray()
             self._track(flow, datagram, side, now)
-        elif side == OUTSIDE:
-            raise DroppedError("no_flow")
         else:
             remembered = (
                 name_of(place),
@@ -470,6 +493,9 @@ class HostRules(LinkRules):
             )
             if tombstones.deserves_answer(datagram) and self.tombstones.has(remembered):
                 return self._idle_reset(datagram)
+            self._refuse_astray()
+            if side == OUTSIDE:
+                raise DroppedError("no_flow")
             target = self._target(datagram, place)
             try:
                 flow = self._open_plain(datagram, place, target, (source_port, port), now)
@@ -521,10 +547,12 @@ class HostRules(LinkRules):
         ends = ((inner.destination, port), (inner.source, source_port))
         found = self._find_plain(place, quote.protocol, *ends, now)
         if found is None:
+            self._refuse_astray()
             raise DroppedError("icmp_error_no_flow")
         flow, side = found
         if told := self._balanced_told(datagram, quote, flow, side):
             return told
+        self._refuse_astray()
         way = flow.responder if side == INSIDE else flow.originator
         (source_address, _), (destination_address, _) = flow.ends_at(1 - side)
         changed = datagram.one_hop_older()

@@ -9,14 +9,9 @@ identifier as the port on both sides and 0 as the remote port.
 from collections.abc import Container, Iterable
 from ipaddress import IPv4Address
 
-from tests.reference import (
-    icmp_error,
-    packet,
-    tombstones,
-    tracker,
-)
+from tests.reference import icmp_error, packet, tombstones, tracker
 from tests.reference.balanced_flow import BalancedFlow, End, idle_of
-from tests.reference.balancers import BalancerRules
+from tests.reference.balancers import NODE, BalancerRules
 from tests.reference.errors import DroppedError as _DroppedError
 from tests.reference.errors import IllegalChoiceError, RefusedError
 from tests.reference.flow import (
@@ -228,7 +223,7 @@ class ReferenceNat(BalancerRules):
         if port not in links[side]:
             raise _DroppedError("unknown_link")
         self.link = (side, port)
-        self.way = None
+        self.way, self.astray = None, ""
         if side == INSIDE and self.slots[port].interface is None:
             raise _DroppedError("environment_unattached")
         if side == INSIDE and self.slots[port].silent:
@@ -351,7 +346,7 @@ class ReferenceNat(BalancerRules):
         self._count_passage("in_from_destination", datagram)
         refuse_source_routes(datagram)
         if never_a_host(datagram.source) or (
-            not self.interfaces[self.link[1]].role
+            not self.from_internet(self.link[1])
             and (
                 self._own(datagram.source, interface.vpc)
                 or self.host_at(datagram.source, interface.vpc) is not None
@@ -360,6 +355,8 @@ class ReferenceNat(BalancerRules):
             raise _DroppedError("source_invalid")
         if interface.serves and interface.serves[0] == "host":
             return self._unchanged(datagram, (OUTSIDE, number), now, partial)
+        if interface.serves and interface.serves[0] == NODE:
+            return self._at_public_node(datagram, number, now, partial)
         if datagram.fragment:
             return self._fragment(datagram, OUTSIDE, number, now, partial, None)
         check_transport(datagram, partial)
@@ -406,15 +403,15 @@ class ReferenceNat(BalancerRules):
         if protocol == packet.TCP:
             segment = packet.parse_segment(datagram.payload)
             kind = tracker.kind_of(segment.flags)
-            answers = kind is tracker.Kind.SYNACK and not self.way and self._answers(key, now)
+            routed = self.nat_gateway is not None
+            answers = kind is tracker.Kind.SYNACK and not routed and self._answers(key, now)
             if kind is not tracker.Kind.SYN and not answers:
                 raise _DroppedError("tcp_no_flow")
         self._admit(self._attached_to(number), key)
-        hop = None
-        if self.way is None:
+        hop, gateway = None, self.nat_gateway
+        if gateway is None:
             interface, nat_port = self._allocated(key, datagram.source, chosen, now)
         else:
-            gateway = self.way.interface
             interface, nat_port, hop = self._allocated_at_gateway(key, gateway, chosen, now)
         entry = Entry(
             protocol=protocol,
@@ -515,7 +512,7 @@ class ReferenceNat(BalancerRules):
         key = (number, quote.protocol, quote.inner.source, remote_port, inside_port)
         entry = self._find_inside(key, now)
         target: Entry | Mapping | None = entry
-        if entry is None and self.way is None:
+        if entry is None and self.nat_gateway is None:
             target = self._admitted_from((number, quote.protocol, inside_port), quote, now)
         if target is None:
             raise _DroppedError("icmp_error_no_flow")
@@ -574,7 +571,8 @@ class ReferenceNat(BalancerRules):
     def _idled(self, key: InsideKey, datagram: Datagram, now: int) -> bool:
         """Whether a segment without a flow is of a connection that was idle too long."""
         kind = tracker.kind_of(datagram.payload[13])
-        answers = kind is tracker.Kind.SYNACK and not self.way and self._answers(key, now)
+        routed = self.nat_gateway is not None
+        answers = kind is tracker.Kind.SYNACK and not routed and self._answers(key, now)
         return not answers and self.tombstones.has(key)
 
     def _idle(self, datagram: Datagram, number: int) -> Result:

@@ -82,7 +82,9 @@ class Interface:
     role: str = ""
     """What it is besides: an internet gateway, or a NAT gateway, which has no link."""
     serves: tuple[str, int] | None = None
-    """The host or NAT gateway's address that an internet gateway's address stands for."""
+    """The host, NAT gateway's address or load balancer's node that an internet gateway's address
+    stands for.
+    """
     route_table: int | None = None
     behind: int | None = None
     """Of a load balancer's node or an endpoint: the interface by whose link the VPC's router is

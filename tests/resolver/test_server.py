@@ -24,7 +24,7 @@ from hyperplane_nat.resolver.zone import Zone
 
 ZONE = Zone(IPv4Network("127.0.0.0/8"), {"store.customer.internal": "10.0.1.54"})
 HOST = "127.0.0.1"
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 class Served:
@@ -64,7 +64,7 @@ async def serving(outside: list[socket.socket] | None = None) -> AsyncIterator[S
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await work()
 
     asyncio.run(all_of_it())

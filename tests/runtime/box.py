@@ -64,6 +64,7 @@ while True:
         post(path + "/response", json.dumps(open_).encode())
     elif do == "leave":
         post(path + "/response", b"1")
+        time.sleep(event.get("after", 0))
         sys.exit(0)
     elif do == "lost": post("nothing/here", b"") ; post(path + "/response", b"2")
     else: post(path + "/response", json.dumps(dict(head) | {"event": event}).encode())

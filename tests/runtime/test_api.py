@@ -143,7 +143,7 @@ class Scene:
 def play(
     directory: Path,
     work: Callable[[Scene], Awaitable[None]],
-    seconds: float = 15,
+    seconds: float = 120,
     connections_max: int = api.CONNECTIONS_MAX,
     **more: Any,
 ) -> None:
@@ -446,7 +446,7 @@ def test_a_thousand_wait_for_a_place(tmp_path: Path) -> None:
             assert set(await asyncio.gather(*asked)) == {(429, "TooManyRequestsException")}
         assert json.loads((await scene.invoke())["Payload"])["event"] == {}
 
-    play(tmp_path, work, seconds=60)
+    play(tmp_path, work, seconds=240)
 
 
 def test_a_thousand_events_wait_and_no_more(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_thousand_events_wait_and_no_more(tmp_path: Path) -> None:
             assert await asyncio.gather(*(send() for _ in range(1000))) == [202] * 1000
             assert await send() == 429
 
-    play(tmp_path, work, seconds=60)
+    play(tmp_path, work, seconds=240)
 
 
 def test_an_environment_that_fails_in_a_way_nobody_foresaw_is_ended(
@@ -474,7 +474,7 @@ def test_an_environment_that_fails_in_a_way_nobody_foresaw_is_ended(
         started: Any = scene.box.started[0]
         started.group = Broken()
         assert (await scene.refused())[:2] == ("ServiceException", 500)
-        assert scene.box.started[0].process.wait(5) == -9
+        assert scene.box.started[0].process.wait(30) == -9
         await scene.controller.until("begin", "end", "begin", "discard")
 
     play(tmp_path, work)

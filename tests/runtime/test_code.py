@@ -111,7 +111,7 @@ def test_an_archive_that_is_too_large(tmp_path: Path, monkeypatch: pytest.Monkey
         directory_of(archive, tmp_path / "made")
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_pipes_and_devices_are_no_code(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     for path in (tmp_path / "pipe.py", Path("/dev/zero")):

@@ -23,7 +23,7 @@ from hyperplane_nat.runtime.logs import log_path
 from hyperplane_nat.runtime.sandbox import EntrypointError, Started
 from hyperplane_nat.runtime.settings import Settings
 from netns.errors import NetnsError
-from tests.controller.support import eventually
+from tests.controller.support import DEADLINE_SECONDS, eventually
 
 PLACE = {
     "environment": 3,
@@ -103,7 +103,7 @@ class Scene:
 
     async def event(self, name: str) -> list[int]:
         """The descriptors of the next event of that name, which is taken."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 for each in self.events:
                     if each[0].get(name):
@@ -118,11 +118,11 @@ class Scene:
             (file,) = await self.event("controller")
             with socket.socket(fileno=file) as front:
                 front.sendall(b'{"standing": {}}\n')
-                controller.settimeout(20)
+                controller.settimeout(DEADLINE_SECONDS)
                 assert controller.recv(100) == b'{"standing": {}}\n'
                 line = json.dumps({"id": 1, "result": PLACE}).encode() + b"\n"
                 controller.sendall(line)
-                front.settimeout(20)
+                front.settimeout(DEADLINE_SECONDS)
                 told = b""
                 while len(told) < len(line):
                     told += front.recv(65536)
@@ -131,7 +131,7 @@ class Scene:
     def end(self) -> bool:
         """The front ends; what the keeper makes of it."""
         self.theirs.close()
-        self._thread.join(20)
+        self._thread.join(DEADLINE_SECONDS)
         (result,) = self.results
         return result
 
@@ -142,7 +142,7 @@ def play(directory: Path, work: Callable[[Scene], Awaitable[None]]) -> Scene:
     async def body() -> None:
         scene.distance.attach()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(2 * DEADLINE_SECONDS):
                 await work(scene)
         finally:
             asyncio.get_running_loop().remove_reader(scene.theirs)
@@ -190,14 +190,14 @@ def test_a_runtime_is_what_the_controller_has_said(tmp_path: Path) -> None:
         assert settings.layers == (Path("/layer"),)
         variables = settings.variables(number)
         assert (variables["TABLE"], variables["_HANDLER"]) == ("t", "app.handler")
-        assert select.select([started.output], [], [], 20)[0]
+        assert select.select([started.output], [], [], DEADLINE_SECONDS)[0]
         assert os.read(started.output, 100) == b"begun\n"
         end = started.watched()
         assert not select.select([end], [], [], 0)[0]
         waiting = asyncio.create_task(asyncio.to_thread(started.process.wait))
         for _ in range(2):
             await asyncio.to_thread(scene.distance.kill, started)
-        assert select.select([end], [], [], 20)[0]
+        assert select.select([end], [], [], DEADLINE_SECONDS)[0]
         assert await waiting == -9
         assert scene.box.killed == 1
         with pytest.raises(NetnsError, match="no such runtime"):
@@ -288,7 +288,7 @@ def test_a_request_that_makes_no_sense_is_refused(
 def test_stop_is_told_and_the_end_awaited(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         scene.distance.say({"ready": True})
-        assert await asyncio.to_thread(scene.ready.wait, 20)
+        assert await asyncio.to_thread(scene.ready.wait, DEADLINE_SECONDS)
         os.write(scene.stopped, b".")
         await scene.event("stop")
         assert scene.results == []
@@ -301,7 +301,7 @@ def test_code_is_given_back_meanwhile(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(keeper, "TIDY_SECONDS", 0.01)
 
     async def work(scene: Scene) -> None:
-        assert await asyncio.to_thread(scene.box.tidied.wait, 20)
+        assert await asyncio.to_thread(scene.box.tidied.wait, DEADLINE_SECONDS)
 
     play(tmp_path, work)
 
@@ -313,7 +313,7 @@ def test_descriptors_of_a_front_are_not_taken(tmp_path: Path) -> None:
         channel.send(scene.theirs, {"do": "log", "namespace": "hp-x-env-3"}, [theirs])
         os.close(theirs)
         # The last one who could write to it is gone.
-        assert select.select([ours], [], [], 20)[0]
+        assert select.select([ours], [], [], DEADLINE_SECONDS)[0]
         assert os.read(ours, 1) == b""
         os.close(ours)
 

@@ -54,7 +54,7 @@ def played(
         )
         outcomes: list[Outcome] = []
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 for event in events:
                     context = '{"custom": {"a": 1}}'
                     asked = Invocation("id-1", json.dumps(event).encode(), "arn", "trace", context)

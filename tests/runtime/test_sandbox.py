@@ -94,10 +94,10 @@ def said(started: Started) -> str:
     """All that it writes until it ends."""
     text = b""
     while True:
-        select.select([started.output], [], [], 20)
+        select.select([started.output], [], [], 60)
         if not (piece := os.read(started.output, 65536)):
             os.close(started.output)
-            started.process.wait(20)
+            started.process.wait(30)
             return text.decode()
         text += piece
 
@@ -250,7 +250,7 @@ def test_it_may_open_as_many_files_as_on_aws(room: str, box: Sandbox, tmp_path: 
 def test_kill_ends_what_it_has_started(room: str, box: Sandbox, tmp_path: Path) -> None:
     text = "#!/bin/sh\nsetsid sleep 600 &\nsetsid sleep 600 &\necho started\nsleep 600\n"
     started = start(box, room, code(tmp_path, text), "provided", VARIABLES)
-    select.select([started.output], [], [], 20)
+    select.select([started.output], [], [], 60)
     box.kill(started)
     assert said(started) == "started\n"
     assert processes.kill_all(room) == 0

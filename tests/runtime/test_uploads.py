@@ -14,13 +14,15 @@ import pytest
 
 from hyperplane_nat.runtime import code, uploads
 from hyperplane_nat.runtime.code import CodeError, code_sha256
+from hyperplane_nat.runtime.places import uploads_path
 from tests.runtime.test_code import damaged
 
 
 def archive(text: str) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
-        file.writestr("app.py", text)
+        # Of a fixed time: made twice it is the same.
+        file.writestr(zipfile.ZipInfo("app.py"), text)
     return content.getvalue()
 
 
@@ -31,7 +33,7 @@ def test_an_archive_is_kept_once(tmp_path: Path) -> None:
     assert stat.S_IMODE(first.path.parent.stat().st_mode) == 0o700
     second = uploads.keep(tmp_path, archive("2"))
     assert uploads.keep(tmp_path, archive("2")) == second
-    assert set(uploads.uploads_path(tmp_path).iterdir()) == {first.path, second.path}
+    assert set(uploads_path(tmp_path).iterdir()) == {first.path, second.path}
 
 
 def test_what_cannot_be_written_leaves_nothing(
@@ -43,7 +45,7 @@ def test_what_cannot_be_written_leaves_nothing(
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         uploads.keep(tmp_path, archive("1"))
-    assert list(uploads.uploads_path(tmp_path).iterdir()) == []
+    assert list(uploads_path(tmp_path).iterdir()) == []
 
 
 def test_what_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_what_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(code, "UNPACKED_BYTES_MAX", 10)
     with pytest.raises(CodeError, match="unzipped size must be smaller than 10 bytes"):
         uploads.keep(tmp_path, archive("more than ten"))
-    assert not uploads.uploads_path(tmp_path).exists()
+    assert not uploads_path(tmp_path).exists()
 
 
 @pytest.mark.parametrize("kind", ["version", "name"])

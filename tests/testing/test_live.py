@@ -20,7 +20,7 @@ from netns import namespace
 pytestmark = pytest.mark.live
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pytest"
-SECONDS = 120
+SECONDS = 240
 TEST = """
 import sys, time
 
@@ -89,7 +89,7 @@ def test_example_in_parallel(tmp_path: Path) -> None:
         [project / "ci.sh"],
         capture_output=True,
         text=True,
-        timeout=2 * SECONDS,
+        timeout=SECONDS,
         check=False,
         env={**os.environ, "PYTHON": sys.executable},
     )

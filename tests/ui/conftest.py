@@ -65,6 +65,11 @@ ANSWERS: dict[str, Any] = {
         }
     ],
     "/v1/cold-starts": [COLD_START],
+    "/v1/load-balancers": [],
+    "/v1/target-groups": [],
+    "/v1/endpoint-services": [],
+    "/v1/endpoints": [],
+    "/v1/gateway-endpoints": [],
     "/v1/flows": [cli.FLOW],
     "/v1/environments": [cli.ENVIRONMENT],
 }

@@ -224,7 +224,7 @@ def test_it_is_asked_the_same_however_many_pages_there_are(root: Path, lab: Fake
         lab.requests.clear()
         task = asyncio.create_task(found.run())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 for page in opened:
                     messages: list[Any] = []
                     while not any(each.get("sample") for each in messages):

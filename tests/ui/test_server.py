@@ -19,7 +19,7 @@ from hyperplane_nat.ui.labs import Labs
 from hyperplane_nat.ui.server import HEADERS, POLICY, ROWS_MAX, listen, page_files, serve
 from tests.cli.conftest import INTERFACE
 from tests.cli.fake_api import FakeApi, Refusal, serving
-from tests.controller.support import eventually
+from tests.controller.support import DEADLINE_SECONDS, eventually
 
 TOKEN = "t0ken"
 BUNDLED = "uPlot."
@@ -37,7 +37,10 @@ def talk(root: Path, work: Work, *, labs: int = 1) -> None:
         task = asyncio.create_task(serve(listener, known, TOKEN))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with asyncio.timeout(30), aiohttp.ClientSession(address) as client:
+            async with (
+                asyncio.timeout(2 * DEADLINE_SECONDS),
+                aiohttp.ClientSession(address) as client,
+            ):
                 await eventually(lambda: len(known.listed()) >= labs, "the labs")
                 await work(client)
         finally:
@@ -165,6 +168,9 @@ def test_a_lab_that_goes_and_comes_back(root: Path, api: FakeApi) -> None:
             shown |= message.get("all", {}) | message.get("changed", {})
             away = shown.get("away_since") is not None
             if "state" not in shown or story[-1:] == [away]:
+                continue
+            if away and "broke off its answer" in shown["why"]:
+                # A look was under way when the controller ended; the next one finds nobody.
                 continue
             story.append(away)
             if story == [False]:

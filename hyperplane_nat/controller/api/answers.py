@@ -227,12 +227,14 @@ class InterfaceRow(BaseModel):
         "internet",
         "router",
         "internet-gateway",
+        "gateway-endpoint",
         "nat-gateway",
         "load-balancer",
         "vpc-endpoint",
     ] = Field(
         description="`router`: that of a VPC's hosts, in no subnet; it leads to the VPC's router. "
-        "`internet-gateway`: that of a VPC, in the internet. `nat-gateway` and "
+        "`internet-gateway`, and `gateway-endpoint`, which all of a VPC share: that of a VPC, in "
+        "the internet. `nat-gateway` and "
         "`load-balancer`, a node of one, and `vpc-endpoint`: they have no link."
     )
     status: str = Field(description="EC2's Status: pending, available, in-use; and deleting.")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, Literal
@@ -28,13 +29,13 @@ from hyperplane_nat.model.balancer_resources import (
     GroupAttributes,
     HealthCheck,
     NodeResource,
+    Scheme,
     TargetGroupResource,
     TargetResource,
     TargetType,
 )
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.entities import Resource
-from hyperplane_nat.model.errors import ModelError
 
 
 class NodeRequest(Request):
@@ -42,6 +43,16 @@ class NodeRequest(Request):
 
     subnet: Named
     address: Address | None = Field(default=None, description="A free one if left out.")
+
+
+class BalancerNodeRequest(NodeRequest):
+    """A node of a load balancer, which may face the internet."""
+
+    allocation: Named | None = Field(
+        default=None,
+        description="Its public address, by allocation id or as it is; one of its own if left out. "
+        "Of an internet-facing load balancer.",
+    )
 
 
 class CreateLoadBalancer(CommandRequest):
@@ -52,7 +63,7 @@ class CreateLoadBalancer(CommandRequest):
 
     vpc: Named
     name: Named = Field(description="1 to 32 letters, digits and hyphens.")
-    nodes: list[NodeRequest] = Field(description="One in each availability zone.")
+    nodes: list[BalancerNodeRequest] = Field(description="One in each availability zone.")
     scheme: Literal["internal", "internet-facing"] = "internal"
     security_groups: list[Named] = Field(
         default_factory=list, description="Only who has one from the beginning can have any."
@@ -69,7 +80,7 @@ class ModifyLoadBalancer(CommandRequest):
     ModifyLoadBalancerAttributes): what is left out stays.
     """
 
-    nodes: list[NodeRequest] | None = None
+    nodes: list[BalancerNodeRequest] | None = None
     security_groups: list[Named] | None = None
     cross_zone: bool | None = None
     secondary_addresses: int | None = Field(default=None, description="Not fewer than there are.")
@@ -186,17 +197,19 @@ class ModifyTargetGroup(CommandRequest):
     register_targets: list[TargetRequest] = Field(default_factory=list)
 
 
-def nodes_of(asked: list[NodeRequest]) -> list[NodeResource]:
+def nodes_of(asked: Iterable[NodeRequest]) -> list[NodeResource]:
     """What they mean to the model."""
     return [
-        NodeResource(each.subnet, None if each.address is None else IPv4Address(each.address))
+        NodeResource(
+            each.subnet,
+            None if each.address is None else IPv4Address(each.address),
+            allocation=each.allocation if isinstance(each, BalancerNodeRequest) else None,
+        )
         for each in asked
     ]
 
 
 def _create_load_balancer(commands: Commands, _name: str, asked: CreateLoadBalancer) -> Resource:
-    if asked.scheme != "internal":
-        raise ModelError("InvalidScheme", "The requested scheme is not emulated", 'use "internal"')
     return commands.create_load_balancer(
         asked.vpc,
         asked.name,
@@ -204,6 +217,7 @@ def _create_load_balancer(commands: Commands, _name: str, asked: CreateLoadBalan
         security_groups=asked.security_groups,
         cross_zone=asked.cross_zone,
         secondary_addresses=asked.secondary_addresses,
+        scheme=Scheme(asked.scheme),
     )
 
 

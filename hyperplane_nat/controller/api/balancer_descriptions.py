@@ -26,6 +26,8 @@ class NodeDescription(BaseModel):
     SubnetId: str
     SubnetName: str
     PrivateIPv4Address: str
+    IpAddress: str | None = Field(description="The public one of an internet-facing one's node.")
+    AllocationId: str | None
     SecondaryAddresses: list[str]
     NetworkInterfaceId: str
 
@@ -51,7 +53,7 @@ class LoadBalancerDescription(BaseModel):
     LoadBalancerName: str
     DNSName: str
     Type: Literal["network"]
-    Scheme: Literal["internal"]
+    Scheme: Literal["internal", "internet-facing"]
     OwnerId: str
     VpcId: str
     VpcName: str

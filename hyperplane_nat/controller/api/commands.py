@@ -61,7 +61,7 @@ from hyperplane_nat.model.resources import (
 from netns import namespace, topology
 from netns.errors import NetnsError
 
-Kind = Literal["http", "udp-echo"]
+Kind = Literal["http", "udp-echo", "mailbox"]
 Size = Annotated[int, Field(ge=0, le=2**40)]
 NamespaceName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$")]
 Pid = Annotated[int, Field(ge=1, le=2**22)]
@@ -167,6 +167,11 @@ class CreateService(CommandRequest):
     port: Port
     size_bytes: Size = 4 * 1024 * 1024
     security_groups: list[Named] = Field(default_factory=list)
+    aws_service: Literal["s3", "dynamodb"] | None = Field(
+        default=None,
+        description="Of one in the internet: which of AWS's services it stands for; gateway "
+        "endpoints lead to it.",
+    )
 
 
 class ModifyService(CommandRequest):
@@ -178,6 +183,7 @@ class ModifyService(CommandRequest):
     port: Port | None = None
     size_bytes: Size | None = None
     security_groups: list[Named] | None = None
+    aws_service: Literal["s3", "dynamodb"] | None = None
 
 
 def _modify_group(commands: Commands, name: str, asked: ModifySecurityGroup) -> Resource:
@@ -242,6 +248,7 @@ def _create_service(commands: Commands, _name: str, asked: CreateService) -> Res
         asked.size_bytes,
         tuple(asked.security_groups),
         asked.host,
+        asked.aws_service or "",
     )
     return commands.create_service(asked.vpc, wanted)
 

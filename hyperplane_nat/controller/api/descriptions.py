@@ -112,14 +112,24 @@ class GroupPair(_Description):
     GroupId: str
 
 
+class PrefixListPeer(_Description):
+    """EC2 API, PrefixListId, with its name."""
+
+    PrefixListId: str
+    PrefixListName: str
+
+
 class Permission(_Description):
-    """A rule (EC2 API, IpPermission); it has either IpRanges or UserIdGroupPairs."""
+    """
+    A rule (EC2 API, IpPermission); it has one of IpRanges, UserIdGroupPairs and PrefixListIds.
+    """
 
     IpProtocol: str = Field(description="tcp, udp, icmp, or -1 for all.")
     FromPort: int | None = None
     ToPort: int | None = None
     IpRanges: list[IpRange] | None = None
     UserIdGroupPairs: list[GroupPair] | None = None
+    PrefixListIds: list[PrefixListPeer] | None = None
 
 
 class SecurityGroupDescription(_Description):
@@ -167,6 +177,7 @@ class SubnetDescription(_Description):
     VpcName: str
     CidrBlock: str
     AvailabilityZone: str
+    AvailableIpAddressCount: int = Field(description="Addresses that nobody has.")
     Declared: bool = Field(description=DECLARED)
 
 
@@ -218,11 +229,14 @@ class ServiceDescription(_Description):
     ServiceName: str
     VpcId: str
     VpcName: str
-    Kind: Literal["http", "udp-echo"]
+    Kind: Literal["http", "udp-echo", "mailbox"]
     PrivateIpAddress: str
     Port: int
     HostName: str | None = Field(description="Host that it runs on; null: the VPC's router.")
     SizeBytes: int
+    AwsService: Literal["s3", "dynamodb"] | None = Field(
+        description="Of one in the internet: which of AWS's services it stands for."
+    )
     Groups: list[GroupIdentifier]
     Declared: bool = Field(description=DECLARED)
 
@@ -235,11 +249,16 @@ class AssociationDescription(_Description):
 
 
 class RouteDescription(_Description):
-    """A route, with one target (EC2 API, Route)."""
+    """A route, with one destination and one target (EC2 API, Route)."""
 
-    DestinationCidrBlock: str
+    DestinationCidrBlock: str | None = None
+    DestinationPrefixListId: str | None = Field(
+        default=None, description="Of a route to a gateway endpoint, which comes and goes with it."
+    )
+    DestinationPrefixListName: str | None = None
     GatewayId: str | None = Field(
-        default=None, description='An internet gateway, or "local": what is in the VPC.'
+        default=None,
+        description='An internet gateway, a gateway endpoint, or "local": what is in the VPC.',
     )
     NatGatewayId: str | None = None
     InstanceId: str | None = None
@@ -302,6 +321,23 @@ class NetworkAclDescription(_Description):
     Declared: bool = Field(description=DECLARED)
 
 
+class FlowLogDescription(_Description):
+    """A flow log that was asked for, as DescribeFlowLogs of the EC2 API has it."""
+
+    FlowLogId: str
+    OwnerId: str
+    ResourceId: str
+    ResourceType: Literal["VPC", "Subnet", "NetworkInterface"]
+    VpcName: str
+    SubnetName: str | None
+    NetworkInterfaceId: str | None
+    TrafficType: Literal["ACCEPT", "REJECT", "ALL"]
+    Fields: list[str]
+    MaxAggregationInterval: Literal[60, 600]
+    LogGroupName: str
+    CreationTime: float = Field(description="In seconds since the epoch, by the lab's clock.")
+
+
 class AttachmentDescription(_Description):
     """EC2 API, InternetGatewayAttachment."""
 
@@ -330,10 +366,12 @@ class AddressDescription(_Description):
     InstanceId: str | None
     HostName: str | None = Field(description="VPC/name of the host that has it.")
     NatGatewayId: str | None
+    NetworkInterfaceId: str | None = Field(description="Of the load balancer's node that has it.")
+    LoadBalancerName: str | None = Field(description="VPC/name of that load balancer.")
     PrivateIpAddress: str | None
     Kept: bool = Field(
-        description="Whether it was allocated, and stays when it is disassociated; what a file "
-        "gave to a host or a NAT gateway is released then."
+        description="Whether it was allocated, and stays when it is disassociated; what was given "
+        "to a host, a NAT gateway or a load balancer without that is released then."
     )
 
 

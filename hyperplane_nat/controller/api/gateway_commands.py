@@ -17,6 +17,7 @@ from hyperplane_nat.controller.api.command import (
     Named,
     delete_command,
 )
+from hyperplane_nat.controller.api.flow_log_commands import FLOW_LOG_COMMANDS, FLOW_LOG_LISTS
 from hyperplane_nat.controller.api.network_acl_commands import (
     NETWORK_ACL_COMMANDS,
     NETWORK_ACL_LISTS,
@@ -246,6 +247,7 @@ GATEWAY_COMMANDS: tuple[Command[Any], ...] = (
     ),
     delete_command("/v1/route-tables", "a route table", Commands.delete_route_table),
     *NETWORK_ACL_COMMANDS,
+    *FLOW_LOG_COMMANDS,
     Command(
         "post",
         "/v1/internet-gateways",
@@ -309,6 +311,7 @@ GATEWAY_LISTS = (
         descriptions.RouteTableDescription,
     ),
     *NETWORK_ACL_LISTS,
+    *FLOW_LOG_LISTS,
     Listing(
         "/v1/internet-gateways",
         "Internet gateways",

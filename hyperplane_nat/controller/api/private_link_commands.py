@@ -72,6 +72,28 @@ class ModifyEndpoint(CommandRequest):
     private_dns: bool | None = None
 
 
+class CreateGatewayEndpoint(CommandRequest):
+    """POST /v1/gateway-endpoints (EC2 API, CreateVpcEndpoint of type Gateway)."""
+
+    vpc: Named
+    service: Named = Field(description="`com.amazonaws.REGION.s3`, or `s3`; or `dynamodb`.")
+    name: Named | None = Field(default=None, description="Its id if left out.")
+    route_tables: list[Named] = Field(
+        default_factory=list, description="Tables of the VPC that get a route to it."
+    )
+    policy: str = Field(default="", description="JSON, which is kept; nothing asks for it.")
+
+
+class ModifyGatewayEndpoint(CommandRequest):
+    """
+    PATCH /v1/gateway-endpoints/{name} (EC2 API, ModifyVpcEndpoint): what is left out stays.
+    """
+
+    add_route_tables: list[Named] = Field(default_factory=list)
+    remove_route_tables: list[Named] = Field(default_factory=list)
+    policy: str | None = None
+
+
 def _create_service(commands: Commands, _name: str, asked: CreateEndpointService) -> Resource:
     return commands.create_endpoint_service(
         asked.load_balancer,
@@ -114,6 +136,29 @@ def _modify_endpoint(commands: Commands, name: str, asked: ModifyEndpoint) -> Re
     )
 
 
+def _create_gateway_endpoint(
+    commands: Commands, _name: str, asked: CreateGatewayEndpoint
+) -> Resource:
+    return commands.create_gateway_endpoint(
+        asked.vpc,
+        asked.service,
+        name=asked.name,
+        route_tables=asked.route_tables,
+        policy=asked.policy,
+    )
+
+
+def _modify_gateway_endpoint(
+    commands: Commands, name: str, asked: ModifyGatewayEndpoint
+) -> Resource:
+    return commands.modify_gateway_endpoint(
+        name,
+        add_route_tables=asked.add_route_tables,
+        remove_route_tables=asked.remove_route_tables,
+        policy=asked.policy,
+    )
+
+
 COMMANDS: tuple[Command[Any], ...] = (
     Command(
         "post",
@@ -151,6 +196,23 @@ COMMANDS: tuple[Command[Any], ...] = (
         _modify_endpoint,
     ),
     delete_command("/v1/endpoints", "an endpoint", Commands.delete_endpoint),
+    Command(
+        "post",
+        "/v1/gateway-endpoints",
+        "Create a gateway endpoint",
+        CreateGatewayEndpoint,
+        descriptions.GatewayEndpointDescription,
+        _create_gateway_endpoint,
+    ),
+    Command(
+        "patch",
+        "/v1/gateway-endpoints/{name}",
+        "Change route tables and policy of a gateway endpoint",
+        ModifyGatewayEndpoint,
+        descriptions.GatewayEndpointDescription,
+        _modify_gateway_endpoint,
+    ),
+    delete_command("/v1/gateway-endpoints", "a gateway endpoint", Commands.delete_gateway_endpoint),
 )
 
 LISTS = (
@@ -165,5 +227,17 @@ LISTS = (
         "Interface endpoints",
         description.describe_endpoints,
         descriptions.EndpointDescription,
+    ),
+    Listing(
+        "/v1/gateway-endpoints",
+        "Gateway endpoints",
+        description.describe_gateway_endpoints,
+        descriptions.GatewayEndpointDescription,
+    ),
+    Listing(
+        "/v1/prefix-lists",
+        "Prefix lists of AWS's services",
+        description.describe_prefix_lists,
+        descriptions.PrefixListDescription,
     ),
 )

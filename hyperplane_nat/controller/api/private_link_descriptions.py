@@ -74,3 +74,38 @@ class EndpointDescription(BaseModel):
     PrivateDnsName: str | None
     DnsEntries: list[str]
     Declared: bool = Field(description=DECLARED)
+
+
+class EndpointRouteTable(BaseModel):
+    """A route table that has a route to an endpoint."""
+
+    RouteTableId: str
+    RouteTableName: str
+
+
+class GatewayEndpointDescription(BaseModel):
+    """EC2 API, VpcEndpoint of type Gateway."""
+
+    VpcEndpointId: str
+    Name: str
+    VpcEndpointType: Literal["Gateway"]
+    VpcId: str
+    VpcName: str
+    OwnerId: str
+    ServiceName: str
+    PrefixListId: str
+    State: Literal["Available"]
+    CreationTimestamp: float = Field(description="Seconds since the epoch.")
+    RouteTables: list[EndpointRouteTable]
+    PolicyDocument: str | None = Field(description="As it was given; nothing asks for it.")
+    Declared: bool = Field(description=DECLARED)
+
+
+class PrefixListDescription(BaseModel):
+    """EC2 API, ManagedPrefixList with its entries."""
+
+    PrefixListId: str
+    PrefixListName: str
+    AddressFamily: Literal["IPv4"]
+    OwnerId: Literal["AWS"]
+    Entries: list[str] = Field(description="Networks.")

@@ -50,6 +50,7 @@ from hyperplane_nat.controller.api.requests import (
 )
 from hyperplane_nat.controller.cold_starts import ColdStarts
 from hyperplane_nat.controller.events import EventLog
+from hyperplane_nat.controller.listings import Describe
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.controller.trace.question import Question
 from hyperplane_nat.controller.views.lab import (
@@ -63,7 +64,6 @@ from hyperplane_nat.controller.views.states import tcp_diagram
 from hyperplane_nat.model.commands import Commands
 from hyperplane_nat.model.entities import Resource
 from hyperplane_nat.model.identifiers import environment_name
-from hyperplane_nat.model.region import Region
 from hyperplane_nat.output_frames import END, frame
 from hyperplane_nat.runtime.uploads import REQUEST_BYTES_MAX, Archive
 from netns.execution import Output
@@ -129,8 +129,8 @@ class LabService(Protocol):
     def keeping(self, content: bytes) -> AbstractAsyncContextManager[Archive]:
         """Keep an archive, for good if a function has it in the end; ModelError."""
 
-    def listing(self, describe: Callable[[Region], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The lists of what the region holds."""
+    async def listing(self, describe: Describe) -> bytes:
+        """A list of what the region holds, encoded."""
 
     async def command(
         self, work: Callable[[Commands], Resource | None], *, token: str | None, request: object
@@ -328,7 +328,8 @@ class _Handlers:
         """The handler of a list."""
 
         async def handle(_request: web.Request) -> web.Response:
-            return await self._rows(self._lab.listing(listing.describe))
+            body = await self._lab.listing(listing.describe)
+            return web.Response(body=body, content_type="application/json")
 
         return handle
 

@@ -54,7 +54,8 @@ class ForwarderClient:
     @property
     def connected(self) -> bool:
         """Whether the connection still stands."""
-        return not self._receiver.done()
+        # A write that failed closes it before there is nothing more to be read.
+        return not (self._receiver.done() or self._writer.is_closing())
 
     async def lost(self) -> None:
         """Return when the connection is gone."""

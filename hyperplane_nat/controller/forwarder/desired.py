@@ -24,7 +24,7 @@ from typing import Any
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.config.nat import behaviour, timeouts_ms
 from hyperplane_nat.config.sections import INTERFACE_MTU
-from hyperplane_nat.model.balancer_wanted import WantedEnd, WantedNode
+from hyperplane_nat.model.balancer_wanted import Endpoint, WantedEnd, WantedNode
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.network_acls import WantedNetworkAcls
 from hyperplane_nat.model.private_link_wanted import WantedEndpoint
@@ -80,19 +80,23 @@ def interface(wanted: WantedInterface, link: Interface) -> Item:
         "subnet": wanted.subnet,
         "router": wanted.router,
         "destinations": [*wanted.destinations, *([f"{LINK_LOCAL}/32"] if wanted.resolver else [])],
-        "vpc": wanted.vpc_number,
+        # That of gateway endpoints is in the VPC whose routes lead to it.
+        "vpc": wanted.vpc_number if wanted.endpoints_of is None else wanted.endpoints_of,
         "mtu": min(wanted.mtu_bytes or INTERFACE_MTU, wanted.vpc_mtu_bytes),
         "secondary": [
             {
                 "number": number,
                 "address": address,
                 **_given(
-                    host=wanted.mapped.get(address), nat_gateway=wanted.translated.get(address)
+                    host=wanted.mapped.get(address),
+                    nat_gateway=wanted.translated.get(address),
+                    load_balancer_node=wanted.balanced.get(address),
                 ),
             }
             for number, address in wanted.secondary
         ],
         **_given(route_table=wanted.route_table, gateway_of=wanted.gateway_of),
+        **({} if wanted.endpoints_of is None else {"gateway_endpoint": True}),
         **_with_resolver(wanted.policy.document(), wanted.resolver),
     }
 
@@ -110,6 +114,7 @@ def route_table(wanted: WantedRouteTable) -> Item:
                         internet_gateway=each.interface,
                         nat_gateway=each.nat_gateway,
                         host=each.host,
+                        gateway_endpoint=each.gateway_endpoint,
                     )
                     or {"blackhole": True}
                 ),
@@ -163,6 +168,20 @@ def load_balancer_node(wanted: WantedNode, time_scale: float) -> Item:
         # Without any rule nothing is let through.
         if rules is not None:
             policy.setdefault(name, [])
+    # Many listeners may have the same targets, which are told once.
+    groups: dict[tuple[Endpoint, ...], int] = {}
+    listeners = [
+        {
+            "protocol": each.protocol,
+            "port": each.port,
+            "idle_ms": max(round(each.idle_seconds * 1000 / time_scale), 1),
+            "sticky": each.sticky,
+            "preserve_client_ip": each.preserve_client_ip,
+            "proxy_protocol": each.proxy_protocol,
+            "target_group": groups.setdefault(each.targets, len(groups)),
+        }
+        for each in wanted.listeners
+    ]
     return {
         "number": wanted.number,
         "name": wanted.name,
@@ -173,18 +192,11 @@ def load_balancer_node(wanted: WantedNode, time_scale: float) -> Item:
         "secondary": [
             {"number": number, "address": address} for number, address in wanted.secondary
         ],
+        **_given(route_table=wanted.route_table),
         **policy,
-        "listeners": [
-            {
-                "protocol": each.protocol,
-                "port": each.port,
-                "idle_ms": max(round(each.idle_seconds * 1000 / time_scale), 1),
-                "sticky": each.sticky,
-                "preserve_client_ip": each.preserve_client_ip,
-                "proxy_protocol": each.proxy_protocol,
-                "targets": [{"address": address, "port": port} for address, port in each.targets],
-            }
-            for each in wanted.listeners
+        "listeners": listeners,
+        "target_groups": [
+            [{"address": address, "port": port} for address, port in targets] for targets in groups
         ],
     }
 

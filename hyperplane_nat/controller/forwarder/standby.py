@@ -21,8 +21,8 @@ from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process
 from hyperplane_nat.controller.threads import in_thread
 
-READY_SECONDS = 15.0
-"""To load everything."""
+READY_SECONDS = 60.0
+"""To load everything: under a second, but on a loaded machine."""
 
 PAUSE_SECONDS = 1.0
 """After one that died by itself: the next one may do the same."""

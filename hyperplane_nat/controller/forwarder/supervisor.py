@@ -47,10 +47,11 @@ SHORT_LIFE_SECONDS = 1.0
 BACKOFF_MIN_SECONDS = 0.01
 BACKOFF_MAX_SECONDS = 1.0
 
-START_SECONDS = 15.0
-"""To be configured: indexing a table of 16 million flows included."""
+START_SECONDS = 60.0
+"""To load everything and be configured: indexing a table of 16 million flows included, and what a
+loaded machine adds."""
 
-STATUS_SECONDS = 2.0
+STATUS_SECONDS = 4.0
 """How long a status waits for the forwarder's own figures."""
 
 SILENT_SECONDS = 1.0
@@ -59,7 +60,7 @@ SILENT_SECONDS = 1.0
 _EXIT_SECONDS = 0.2
 """How long after its connection a dying forwarder may last."""
 
-_DEATH_SECONDS = 2.0
+_DEATH_SECONDS = 10.0
 """How long one that has failed may take to say why."""
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,9 @@ class ForwarderSupervisor:
     def up(self) -> bool:
         """Whether a forwarder is configured and moves packets."""
         if self._state is not State.UP or self._process is None:
+            return False
+        if self._client is None or not self._client.connected:
+            # It dies, or is joined again: noticed by whoever asked it before it is here.
             return False
         return self._process.alive and self._heartbeat.silent_seconds < SILENT_SECONDS
 

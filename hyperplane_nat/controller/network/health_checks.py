@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from hyperplane_nat import whole_file
 from hyperplane_nat.config.lab import Config
@@ -22,8 +23,14 @@ from hyperplane_nat.controller.network.reconcile import module_command
 from hyperplane_nat.controller.network.services import USER, ServiceSpec
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.program import identity
-from hyperplane_nat.health.checks import Check, decode_verdicts, encode_checks, joined
-from hyperplane_nat.model.balancer_wanted import WantedCheck
+from hyperplane_nat.health.checks import (
+    Check,
+    body_of,
+    decode_verdicts,
+    encode_check,
+    line_of,
+)
+from hyperplane_nat.model.balancer_wanted import WantedCheck, WantedNode
 from hyperplane_nat.model.wanted import Wanted, WantedHost
 from netns.errors import from_errno
 from netns.topology import host_namespace
@@ -64,26 +71,45 @@ def checker_specs(config: Config, wanted: Wanted, standing: Collection[int]) -> 
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """How the checks of a node are written down."""
+
+    node: WantedNode
+    checks: dict[tuple[str, Place], tuple[WantedCheck, bytes]]
+    """By target group and target."""
+    line: bytes
+
+
 class Orders:
     """What the checkers of a lab are told to check."""
 
     def __init__(self, paths: LabPaths) -> None:
         self._paths = paths
-        self._parts: dict[int, tuple[tuple[WantedCheck, ...], bytes]] = {}
-        """By node what it checks, and how that is written: it is mostly the same."""
+        self._told: object = None
+        """The nodes and hosts that the files are of."""
+        self._written: dict[int, _Written] = {}
+        """By node."""
+
+    def knows(self, wanted: Wanted) -> bool:
+        """Whether the files say this."""
+        return self._told == (wanted.load_balancer_nodes, wanted.hosts)
 
     def tell(self, wanted: Wanted) -> None:
         """Write down what each checker checks from now on; NetnsError."""
-        before, self._parts = self._parts, {}
+        if self.knows(wanted):
+            return
+        self._told = None
+        before, self._written = self._written, {}
         for node in wanted.load_balancer_nodes:
-            known, part = before.get(node.number, ((), b"[]"))
-            if known != node.checks:
-                part = encode_checks(map(_check, node.checks))
-            self._parts[node.number] = (node.checks, part)
+            known = before.get(node.number)
+            if known is None or known.node is not node:
+                known = _written(node, known)
+            self._written[node.number] = known
         for host in checkers(wanted):
             path = self._paths.health_checks(host.vpc)
-            body = joined(
-                self._parts[node.number][1]
+            body = body_of(
+                self._written[node.number].line
                 for node in wanted.load_balancer_nodes
                 if node.vpc == host.vpc
             )
@@ -91,6 +117,19 @@ class Orders:
                 whole_file.write(path, body)
             except OSError as error:
                 raise from_errno(f"cannot write {path}", error.errno or 0) from None
+        self._told = (wanted.load_balancer_nodes, wanted.hosts)
+
+
+def _written(node: WantedNode, former: _Written | None) -> _Written:
+    known = {} if former is None else former.checks
+    checks = {}
+    for check in node.checks:
+        key = (check.group_id, check.target)
+        found = known.get(key)
+        if found is None or found[0] is not check:
+            found = check, encode_check(_check(check))
+        checks[key] = found
+    return _Written(node, checks, line_of(text for _, text in checks.values()))
 
 
 def forget(paths: LabPaths, wanted: Wanted) -> None:
@@ -132,36 +171,38 @@ class Verdicts:
         self._paths = paths
         self._found: dict[str, tuple[bytes, dict[str, str]]] = {}
 
-    def changed(self, vpcs: Iterable[str]) -> bool:
-        """Look at the files of these VPCs; whether one says something new."""
-        changed = False
+    def changed(self, vpcs: Iterable[str]) -> set[str]:
+        """Look at the files of these VPCs; target groups of which one says something new."""
+        changed: set[str] = set()
         for vpc in vpcs:
             with contextlib.suppress(OSError, ValueError):
                 changed |= self._look(vpc)
         return changed
 
-    def _look(self, vpc: str) -> bool:
+    def _look(self, vpc: str) -> set[str]:
         descriptor = os.open(self._paths.health_verdicts(vpc), os.O_RDONLY | os.O_CLOEXEC)
         try:
             reader = whole_file.Reader(descriptor)
-            digest, _ = self._found.get(vpc, (b"", {}))
+            digest, before = self._found.get(vpc, (b"", {}))
             if reader.first_line == digest:
-                return False
-            self._found[vpc] = (reader.first_line, decode_verdicts(reader.read()))
-            return True
+                return set()
+            found = decode_verdicts(reader.read())
+            self._found[vpc] = (reader.first_line, found)
+            return {name.partition(" ")[0] for name, _ in before.items() ^ found.items()}
         finally:
             os.close(descriptor)
 
-    def agreed(self, wanted: Wanted) -> Mapping[str, Mapping[Place, str]]:
-        """By target group and target what more than half of its nodes have found: nothing, or the
-        most frequent reason for which it is unhealthy.
+    def agreed(self, wanted: Wanted, groups: Container[str]) -> Mapping[str, Mapping[Place, str]]:
+        """By target group, of these, and target what more than half of its nodes have found:
+        nothing, or the most frequent reason for which it is unhealthy.
         """
         reasons: dict[tuple[str, Place], list[str | None]] = {}
         for node in wanted.load_balancer_nodes:
             _, verdicts = self._found.get(node.vpc, (b"", {}))
             for check in node.checks:
-                key = (check.group_id, check.target)
-                reasons.setdefault(key, []).append(verdicts.get(_name(check)))
+                if check.group_id in groups:
+                    key = (check.group_id, check.target)
+                    reasons.setdefault(key, []).append(verdicts.get(_name(check)))
         result: dict[str, dict[Place, str]] = {}
         for (group_id, target), found in reasons.items():
             bad = Counter(reason for reason in found if reason)

@@ -19,6 +19,8 @@ steps in whose order nothing refers to what is not there (`Network._follow`):
 A step that fails ends it; what was done is remembered, and the next time goes on from there. An
 interface that cannot be made has a name in the region (AWS, function state Failed).
 
+Health checkers are told of many changes in a row together, a moment later than the forwarder.
+
 The forwarder is told in parts, and everything when it starts anew, so that a part that was lost
 with it is not missed.
 """
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -50,8 +53,12 @@ from netns import processes, topology
 from netns.errors import NetnsError
 from netns.topology import Interface, LabSpec, Slot, Survey, Topology, VpcSpec
 
-RESTART_SECONDS = 5.0
-"""How long an attach waits for a forwarder that is being restarted."""
+RESTART_SECONDS = 20.0
+"""How long an attach waits for a forwarder that is being restarted: tens of milliseconds, or until
+a standby has loaded everything."""
+
+TELLING_SECONDS = 0.1
+"""Between two times that health checkers are told what they check, which is a file for each VPC."""
 
 _LOOK_SECONDS = 0.01
 
@@ -83,6 +90,10 @@ class Network:
             config.lab.name, config.lab.runtime_directory, config.lab.state_directory
         )
         self._health = health_checks.Orders(self._paths)
+        self._named: object = None
+        """The VPCs whose resolvers know all their names."""
+        self._served: object = None
+        """What those services are of that run."""
         self._region = region
         self._pool = pool
         self._forwarder = forwarder
@@ -97,7 +108,15 @@ class Network:
         self._attacher: asyncio.Task[None] | None = None
         self._links: dict[str, Interface] = {}
         self._told: dict[int, dict[str, Any]] = {}
+        self._forwarding: set[str] = set()
+        """VPCs that were let forward."""
         self._revisions = (-1, -1, False)
+        self._late = False
+        """Whether health checkers have yet to be told of a change."""
+        self._later: asyncio.TimerHandle | None = None
+        self._next_telling = 0.0
+        self.poked = asyncio.Event()
+        """Set when `follow` has something to do that it has left for later."""
         self._punt = punt
         self._hosts = Hosts(self._lab, punt)
         self._ways_out = WaysOut(config.timeouts.time_scale)
@@ -332,7 +351,7 @@ class Network:
     @property
     def changed(self) -> bool:
         """Whether `follow` has something to do."""
-        return self._revisions != self._wanted_revisions()
+        return self._late or self._revisions != self._wanted_revisions()
 
     def _wanted_revisions(self) -> tuple[int, int, bool]:
         region = self._region
@@ -415,11 +434,33 @@ class Network:
         """The servers in the VPCs and on hosts, which stand, the VPCs' resolvers and health
         checkers, the writer of flow logs, AWS's endpoint, and what runs handlers.
         """
-        await in_thread(resolvers.tell, self._config, wanted.vpcs)
-        await in_thread(self._health.tell, wanted)
-        await self._services.follow(self._service_specs(wanted))
-        await in_thread(resolvers.forget, self._config, wanted.vpcs)
-        await in_thread(health_checks.forget, self._paths, wanted)
+        now = (wanted.vpcs, wanted.hosts, self._hosts.standing, self._region.has_handlers)
+        due = wanted.vpcs is not self._named or not self._health.knows(wanted)
+        # Who begins has to find what it is told.
+        early = time.monotonic() < self._next_telling and now == self._served
+        self._late = due and early
+        if due and not early:
+            await in_thread(self._tell_services, wanted)
+            self._next_telling = time.monotonic() + TELLING_SECONDS
+        elif due and self._later is None:
+            self._later = asyncio.get_running_loop().call_later(TELLING_SECONDS, self._tell_late)
+        if now != self._served:
+            # What fails half-way is neither as before nor as it is to be.
+            self._served = None
+            await self._services.follow(self._service_specs(wanted))
+            await in_thread(resolvers.forget, self._config, wanted.vpcs)
+            await in_thread(health_checks.forget, self._paths, wanted)
+            self._served = now
+
+    def _tell_late(self) -> None:
+        self._later = None
+        self.poked.set()
+
+    def _tell_services(self, wanted: Wanted) -> None:
+        if wanted.vpcs is not self._named:
+            resolvers.tell(self._config, wanted.vpcs)
+            self._named = wanted.vpcs
+        self._health.tell(wanted)
 
     def _service_specs(self, wanted: Wanted) -> list[ServiceSpec]:
         return (
@@ -449,10 +490,17 @@ class Network:
                 await in_thread(topology.remove_addresses, self._lab, vpc.name, old)
                 standing -= set(old)
 
+        # From one internet gateway to another.
+        for name in {each.vpc for each in wanted.interfaces if each.gateway_of is not None}:
+            if name not in self._forwarding:
+                await in_thread(topology.forward, self._lab, name)
+                self._forwarding.add(name)
+
     async def _remove_vpcs(self, wanted: Wanted) -> None:
         for name in self._vpcs.keys() - {vpc.name for vpc in wanted.vpcs}:
             await in_thread(topology.remove_vpc, self._lab, name)
             del self._vpcs[name]
+            self._forwarding.discard(name)
 
     async def _make(self, interface: WantedInterface) -> None:
         if interface.link not in self._links:

@@ -11,7 +11,8 @@ begins that receives in this one (`prepare`).
 
 A link gets the program when it has been made. Until then nothing passes it: `netns.ingress` is
 behind the program. A look every second at some of the links puts back what somebody has taken off;
-after `LOOKS` of them all links have been looked at, and the punt link.
+after `LOOKS` of them all links have been looked at, and the punt link. So is whether hits have to
+leave by a link's near end (`flow_cache.shortcuts`).
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from hyperplane_nat import flow_cache
 from hyperplane_nat.controller.errors import ControllerError
 from hyperplane_nat.controller.threads import in_thread
 from hyperplane_nat.engine.readers.state_map import HOSTS_MAX, INTERFACES_MAX, SLOTS_MAX
-from hyperplane_nat.flow_cache import probe
 from hyperplane_nat.flow_cache.errors import FlowCacheError
-from hyperplane_nat.flow_cache.program import Attached, FlowCache, attached, detach, find
 from netns import NetnsError, ingress, links, namespace, syscalls, topology
 from netns.interior import route_socket
 from netns.netlink import RouteSocket
 from netns.topology import Host, Slot
+
+if TYPE_CHECKING:
+    from hyperplane_nat.flow_cache.program import FlowCache
+    from hyperplane_nat.flow_cache.shortcuts import Shortcuts
 
 LOOK_SECONDS = 1.0
 LOOKS = 10
@@ -57,6 +62,11 @@ def hosts(standing: Iterable[Host]) -> dict[int, int]:
     return {host.ifindex: SLOTS_MAX + INTERFACES_MAX + host.number for host in standing}
 
 
+def lacking() -> Sequence[object]:
+    """What the kernel lacks for the flow cache."""
+    return flow_cache.probe.missing()
+
+
 class Punt:
     """Whether a lab's links lead to the punt link, and that they do. Methods block, but `start`."""
 
@@ -66,7 +76,7 @@ class Punt:
         *,
         wanted: bool,
         flows: int = 1,
-        missing: Callable[[], Sequence[object]] = probe.missing,
+        missing: Callable[[], Sequence[object]] = lacking,
         on_restored: Callable[[str], None] = lambda _what: None,
     ) -> None:
         """There is room for so many `flows` in the cache; `missing` tells what the kernel lacks;
@@ -82,6 +92,7 @@ class Punt:
         """Of attachments, by the index of their link."""
         self._cache: FlowCache | None = None
         self._route: RouteSocket | None = None
+        self._shortcuts: Shortcuts | None = None
         self._near = 0
         self._lock = threading.Lock()
         self._unseen: list[int] = []
@@ -98,6 +109,8 @@ class Punt:
             self._numbers |= numbers
             if self._cache is not None and self._route is not None:
                 self._cache.attach(self._route, numbers)
+            if self._shortcuts is not None:
+                self._shortcuts.decide(numbers)
 
     def prepare(self) -> str:
         """Have all links as a forwarder needs them; the name of the namespace that it receives in.
@@ -118,7 +131,9 @@ class Punt:
 
     def _load(self, route: RouteSocket) -> None:
         try:
-            cache = self._found(route) or FlowCache.load(flows=self._flows, attachments=ATTACHMENTS)
+            cache = self._found(route) or flow_cache.program.FlowCache.load(
+                flows=self._flows, attachments=ATTACHMENTS
+            )
             try:
                 cache.maps.set_punt(self._near)
                 standing = {link.index for link in links.links(route).values()}
@@ -127,6 +142,10 @@ class Punt:
                 }
                 ingress.put_behind(route, self._numbers)
                 cache.attach(route, self._numbers)
+                shortcuts = flow_cache.shortcuts.Shortcuts(
+                    topology.gateway_namespace(self._lab), cache.maps, route
+                )
+                shortcuts.decide(self._numbers)
             except BaseException:
                 cache.close()
                 raise
@@ -136,15 +155,15 @@ class Punt:
         except BaseException:
             route.close()
             raise
-        self._cache, self._route = cache, route
+        self._cache, self._route, self._shortcuts = cache, route, shortcuts
 
     def _found(self, route: RouteSocket) -> FlowCache | None:
         """What a former controller has loaded, if this one would load the same: with all in it."""
-        with FlowCache.load(flows=1, attachments=1) as ours:
+        with flow_cache.program.FlowCache.load(flows=1, attachments=1) as ours:
             tag = ours.tag
         for index in self._numbers:
             try:
-                cache = find(route, index)
+                cache = flow_cache.program.find(route, index)
             except FlowCacheError:
                 return None
             if cache is None:
@@ -169,18 +188,20 @@ class Punt:
         What was done, a line each.
         """
         with self._lock:
-            if self._cache is None or self._route is None:
+            if self._cache is None or self._route is None or self._shortcuts is None:
                 return []
             done = []
             self._cache.maps.grant(syscalls.wait_for_grace_period)
+            self._shortcuts.look_at_taps(self._numbers)
             if not self._unseen:
                 self._unseen = list(self._numbers)
+                self._shortcuts.look_at_queues()
                 done += self._punt_link_made_whole(self._cache)
             count = -(-len(self._numbers) // LOOKS)
             looked, self._unseen = self._unseen[:count], self._unseen[count:]
             for index in looked:
-                wanted = Attached(self._cache.id, self._numbers[index])
-                if attached(self._route, index) == wanted:
+                wanted = flow_cache.program.Attached(self._cache.id, self._numbers[index])
+                if flow_cache.program.attached(self._route, index) == wanted:
                     continue
                 try:
                     self._cache.attach(self._route, {index: wanted.attachment})
@@ -189,6 +210,8 @@ class Punt:
                     del self._numbers[index]
                 else:
                     done.append(f"link {index} had lost the flow cache's program: put back")
+            standing = {each: self._numbers[each] for each in looked if each in self._numbers}
+            self._shortcuts.decide(standing)
             return done
 
     def _punt_link_made_whole(self, cache: FlowCache) -> list[str]:
@@ -218,7 +241,9 @@ class Punt:
                 self._cache.close()
             if self._route is not None:
                 self._route.close()
-            self._cache = self._route = None
+            if self._shortcuts is not None:
+                self._shortcuts.close()
+            self._cache = self._route = self._shortcuts = None
 
     async def _keep(self) -> None:
         while True:
@@ -237,5 +262,5 @@ def _take_away(lab: str) -> None:
     with route_socket(topology.gateway_namespace(lab)) as route:
         for link in links.links(route).values():
             with contextlib.suppress(NetnsError):
-                detach(route, link.index)
+                flow_cache.program.detach(route, link.index)
     topology.remove_punt_link(lab)

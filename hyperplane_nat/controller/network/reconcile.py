@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.network.services import USER, ServiceSpec
@@ -15,6 +16,7 @@ from hyperplane_nat.controller.program import identity
 from hyperplane_nat.model.entities import InterfaceKind
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.wanted import Wanted, WantedInterface, WantedVpc
+from hyperplane_nat.unix_socket import mailbox
 from netns.topology import (
     InterfaceSpec,
     LabSpec,
@@ -56,7 +58,7 @@ def lab_spec(config: Config, wanted: Wanted | None = None) -> LabSpec:
 def interface_spec(wanted: WantedInterface) -> InterfaceSpec:
     """The link of a network interface."""
     secondary = tuple(address for _, address in wanted.secondary)
-    return InterfaceSpec(wanted.link, wanted.address, secondary)
+    return InterfaceSpec(wanted.link, wanted.address, secondary, wanted.way_back)
 
 
 def addresses_of(config: Config) -> set[tuple[str, str]]:
@@ -131,5 +133,8 @@ def service_specs(
             ]
             if service.kind == "http":
                 command += ["--size-bytes", str(service.size_bytes)]
+            if service.kind == "mailbox":
+                directory = Path(config.lab.runtime_directory) / config.lab.name
+                command += ["--reader", str(directory / mailbox(vpc.name, service.name))]
             specs.append(ServiceSpec(vpc.name, service.name, tuple(command), program[-1]))
     return specs

@@ -21,9 +21,10 @@ from hyperplane_nat.controller.nursery import Nursery, bears
 from hyperplane_nat.controller.paths import LabPaths
 from hyperplane_nat.controller.processes import Process, end
 from hyperplane_nat.controller.threads import in_thread
+from hyperplane_nat.unix_socket import mailbox
 
-START_SECONDS = 15.0
-"""For a service to say that it listens."""
+START_SECONDS = 60.0
+"""For a service to say that it listens: under a second, but on a loaded machine."""
 
 RESTART_PAUSE_SECONDS = 0.2
 RESTART_PAUSE_MAX_SECONDS = 5.0
@@ -148,7 +149,9 @@ class ServiceSupervisor:
             await asyncio.wait({service.task})
         if service.process is not None:
             await end([service.process])
-        self._paths.service_pid(service.spec.vpc, service.spec.name).unlink(missing_ok=True)
+        vpc, name = service.spec.vpc, service.spec.name
+        self._paths.service_pid(vpc, name).unlink(missing_ok=True)
+        (self._paths.directory / mailbox(vpc, name)).unlink(missing_ok=True)
 
     def renew(self, vpc: str) -> None:
         """Ask the services of a VPC to end: they are started again."""

@@ -5,13 +5,14 @@ forwarder alone, nothing stands for them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, TypeVar
 
 from hyperplane_nat.controller.forwarder import desired
 from hyperplane_nat.model.balancer_wanted import WantedEnd, WantedNode
 from hyperplane_nat.model.wanted import Wanted
 
+T = TypeVar("T")
 _Items = dict[int, dict[str, Any]]
 
 
@@ -23,6 +24,7 @@ class WaysOut:
         self._time_scale = time_scale
         self._told: dict[str, _Items] = {}
         self._ended: set[tuple[int, WantedEnd]] = set()
+        self._parts: dict[str, tuple[object, _Items]] = {}
         self._nodes: dict[int, tuple[WantedNode, dict[str, Any]]] = {}
         """What nodes came to: one that is the same is not made again."""
 
@@ -87,22 +89,42 @@ class WaysOut:
 
     def _all_items(self, wanted: Wanted) -> dict[str, _Items]:
         return {
-            "route_tables": {
-                each.number: desired.route_table(each) for each in wanted.route_tables
-            },
-            "network_acls": {
-                each.vpc_number: desired.network_acls(each) for each in wanted.network_acls
-            },
-            "nat_gateways": {
-                each.number: desired.nat_gateway(each) for each in wanted.nat_gateways
-            },
-            "load_balancer_nodes": self._load_balancer_nodes(wanted),
-            "endpoints": {each.number: desired.endpoint(each) for each in wanted.endpoints},
+            "route_tables": self._made(
+                "route_tables",
+                wanted.route_tables,
+                lambda tables: {each.number: desired.route_table(each) for each in tables},
+            ),
+            "network_acls": self._made(
+                "network_acls",
+                wanted.network_acls,
+                lambda acls: {each.vpc_number: desired.network_acls(each) for each in acls},
+            ),
+            "nat_gateways": self._made(
+                "nat_gateways",
+                wanted.nat_gateways,
+                lambda gateways: {each.number: desired.nat_gateway(each) for each in gateways},
+            ),
+            "load_balancer_nodes": self._made(
+                "load_balancer_nodes", wanted.load_balancer_nodes, self._load_balancer_nodes
+            ),
+            "endpoints": self._made(
+                "endpoints",
+                wanted.endpoints,
+                lambda endpoints: {each.number: desired.endpoint(each) for each in endpoints},
+            ),
         }
 
-    def _load_balancer_nodes(self, wanted: Wanted) -> _Items:
+    def _made(self, kind: str, part: T, make: Callable[[T], _Items]) -> _Items:
+        """The items of a part of what is wanted, made once."""
+        known, items = self._parts.get(kind, (None, {}))
+        if known is not part:
+            items = make(part)
+            self._parts[kind] = part, items
+        return items
+
+    def _load_balancer_nodes(self, nodes: Iterable[WantedNode]) -> _Items:
         before, self._nodes = self._nodes, {}
-        for node in wanted.load_balancer_nodes:
+        for node in nodes:
             known, item = before.get(node.number, (None, {}))
             if known is not node:
                 item = desired.load_balancer_node(node, self._time_scale)

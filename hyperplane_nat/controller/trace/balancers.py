@@ -94,8 +94,9 @@ def _owner(journey: Journey, node: WantedNode) -> tuple[LoadBalancer, LoadBalanc
 
 def _listener(journey: Journey, node: WantedNode) -> WantedListener | None:
     asked = (journey.question.protocol, journey.port)
-    # Listeners are the first address's, where endpoints lead.
-    listens = journey.endpoint is not None or str(journey.address) == node.address
+    # Listeners are the first address's, where endpoints and public addresses lead.
+    public = journey.endpoint or journey.public
+    listens = public is not None or str(journey.address) == node.address
     listeners = node.listeners if listens else ()
     return next((each for each in listeners if (each.protocol, each.port) == asked), None)
 

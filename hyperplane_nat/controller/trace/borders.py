@@ -22,6 +22,7 @@ from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.entities import Subnet, Vpc
 from hyperplane_nat.model.network_acl_entities import ANY, CARRIED, NetworkAcl, NetworkAclEntry
 from hyperplane_nat.model.network_acls import network_acl_of
+from hyperplane_nat.model.validation import INTERNET
 
 REFUSED = (DropReason.NETWORK_ACL_EGRESS, DropReason.NETWORK_ACL_INGRESS)
 
@@ -105,22 +106,76 @@ def _own(journey: Journey) -> IPv4Address:
 
 
 def _way(journey: Journey) -> Iterator[_Leg]:
-    own, address = _own(journey), journey.address
+    own, address, sent = _own(journey), journey.address, journey.sent
     assert address is not None
+    assert sent is not None
     port = _ECHO_REQUEST if journey.question.protocol == "icmp" else journey.port
+    if sent.outside is not None:
+        yield from _way_out(journey, own, address, port)
+        yield from _way_in(journey, address, port, IPv4Address(sent.outside[0]))
+        return
     if (node := journey.node) is not None:
         (far, far_port), at = journey.end, IPv4Address(node.address)
         assert far is not None
-        assert journey.sent is not None
         kept = own if keeps_source(journey) else at
         yield _Leg(own, _near(journey, node), own, address, port)
         yield _Leg(at, far, kept, far, far_port, behind=True)
         return
-    if (middle := _middle(journey)) is not None:
-        yield _Leg(own, middle, own, address, port)
-        yield _Leg(middle, None, middle, address, port)
+    if _middle(journey) is not None:
+        yield from _way_out(journey, own, address, port)
         return
     yield _Leg(own, _target(journey), own, address, port)
+
+
+def _way_out(journey: Journey, own: IPv4Address, address: IPv4Address, port: int) -> Iterator[_Leg]:
+    """To the internet gateway; who is in the internet is beyond it."""
+    if journey.sender.vpc is None or journey.sender.vpc.name == INTERNET:
+        return
+    if (middle := _middle(journey)) is None:
+        yield _Leg(own, None, own, address, port)
+        return
+    yield _Leg(own, middle, own, address, port)
+    yield _Leg(middle, None, middle, address, port)
+
+
+def _way_in(
+    journey: Journey, address: IPv4Address, port: int, client: IPv4Address
+) -> Iterator[_Leg]:
+    """From the internet gateway of a public address to whom it stands for, and on."""
+    far, far_port = journey.end
+    if (node := journey.node) is None:
+        yield _Leg(None, far, client, address, port, behind=True)
+        return
+    assert far is not None
+    at = IPv4Address(node.address)
+    yield _Leg(None, at, client, address, port, behind=True)
+    kept = client if keeps_source(journey) else at
+    yield _Leg(at, far, kept, far, far_port, behind=True)
+
+
+def _way_home(
+    journey: Journey, own: IPv4Address, address: IPv4Address, client: tuple[str, int]
+) -> Iterator[_Leg]:
+    """From there back to a client in the internet, and on."""
+    (far, _), (source, port), sent = journey.end, client, journey.sent
+    assert far is not None
+    assert sent is not None
+    outside = IPv4Address(source)
+    echo = journey.question.protocol == "icmp"
+    port = _ECHO_REPLY if echo else port
+    if (node := journey.node) is not None:
+        at = IPv4Address(node.address)
+        yield _Leg(far, at, far, IPv4Address(sent.source), sent.port, behind=True)
+        yield _Leg(at, None, at, outside, port, behind=True)
+    else:
+        yield _Leg(far, None, far, outside, port, behind=True)
+    if journey.sender.vpc is None or journey.sender.vpc.name == INTERNET:
+        return
+    if (middle := _middle(journey)) is not None:
+        yield _Leg(None, middle, address, middle, port)
+        yield _Leg(middle, own, address, own, port)
+    else:
+        yield _Leg(None, own, address, own, port)
 
 
 def _way_back(journey: Journey) -> Iterator[_Leg]:
@@ -128,6 +183,9 @@ def _way_back(journey: Journey) -> Iterator[_Leg]:
     assert address is not None
     assert sent is not None
     port = _ECHO_REPLY if journey.question.protocol == "icmp" else sent.port
+    if sent.outside is not None:
+        yield from _way_home(journey, own, address, sent.outside)
+        return
     if (node := journey.node) is not None:
         (far, _), at = journey.end, IPv4Address(node.address)
         assert far is not None

@@ -95,7 +95,7 @@ def _into_host(journey: Journey, host: Host) -> Step:
         return Step(
             "ingress", True, "", f"host {host.name} has no security groups: it takes everything"
         )
-    seen = journey.sent.source or str(journey.sender.member.address)
+    seen = journey.sent.source or _client(journey)
     sources = [seen]
     if journey.node is not None:
         # Behind an endpoint the client's address is somebody else's.
@@ -126,17 +126,16 @@ def into_endpoint(journey: Journey) -> Step | None:
 def into_node(journey: Journey, interface: NetworkInterface) -> Step | None:
     """The same of the groups of a load balancer's node."""
     # Who comes by an endpoint is in no group.
-    cidrs_only = journey.endpoint is not None
-    return _of_client(journey, "node ingress", interface, cidrs_only=cidrs_only)
+    no_groups = journey.endpoint is not None
+    return _of_client(journey, "node ingress", interface, no_groups=no_groups)
 
 
 def _of_client(
-    journey: Journey, name: str, interface: NetworkInterface, *, cidrs_only: bool = False
+    journey: Journey, name: str, interface: NetworkInterface, *, no_groups: bool = False
 ) -> Step | None:
-    member = journey.sender.member
-    if not interface.group_ids or member is None:
+    if not interface.group_ids or journey.sender.member is None:
         return None
-    client = str(member.address)
+    client = _client(journey)
 
     def admits(rules: list[Rule]) -> bool:
         policy = Policy(str(interface.address), ingress=rules)
@@ -144,7 +143,7 @@ def _of_client(
         return policy.admits(protocol, client, port) is DropReason.NONE
 
     granted = journey.compiler.ingress_grants(interface)
-    asked = (each for each in granted if not (cidrs_only and each.rule.cidr is None))
+    asked = (each for each in granted if not (no_groups and each.rule.group_id is not None))
     found = _first(asked, admits)
     if found is None:
         rule = _groups(journey, interface)
@@ -168,6 +167,13 @@ def out_of_node(journey: Journey, interface: NetworkInterface) -> Step | None:
         rule = _groups(journey, interface)
         return Step("node egress", False, rule, f"no rule of these groups lets it to {address}")
     return Step("node egress", True, _rule(journey, found), f"{address} may be sent to")
+
+
+def _client(journey: Journey) -> str:
+    """The sender's address where the packet comes in."""
+    sent, member = journey.sent, journey.sender.member
+    assert member is not None
+    return str(member.address) if sent is None or sent.outside is None else sent.outside[0]
 
 
 def _policy_of_sender(journey: Journey) -> Policy | None:
@@ -207,6 +213,8 @@ def _words(journey: Journey, rule: entities.Rule) -> str:
     if rule.protocol in (Protocol.TCP, Protocol.UDP):
         ports = f" {rule.first}" if rule.first == rule.last else f" {rule.first}-{rule.last}"
     other = str(rule.cidr)
+    if rule.prefix_list is not None:
+        other = f"prefix list {rule.prefix_list}"
     if rule.group_id is not None:
         other = f"group {journey.tables.groups[rule.group_id].name}"
     return f"{rule.protocol.value}{ports} {other}"

@@ -24,6 +24,7 @@ from hyperplane_nat.controller.network.resolvers import zone_of
 from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.trace.question import Looks, Question, Step
 from hyperplane_nat.controller.trace.rehearsal import SOURCE_PORT, Outcome, Packet, Rehearsal
+from hyperplane_nat.engine import DropReason
 from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.entities import (
     Function,
@@ -34,14 +35,17 @@ from hyperplane_nat.model.entities import (
     Vpc,
 )
 from hyperplane_nat.model.errors import ModelError
-from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
-from hyperplane_nat.model.gateways import route_to
+from hyperplane_nat.model.gateway_endpoints import routes_of
+from hyperplane_nat.model.gateway_entities import ElasticAddress, NatGateway, Route, RouteTable
+from hyperplane_nat.model.gateways import route_to, vpc_of_address
 from hyperplane_nat.model.identifiers import environment_name, environment_number
 from hyperplane_nat.model.names import LINK_LOCAL, resolver_of
+from hyperplane_nat.model.private_link_entities import GatewayEndpoint
 from hyperplane_nat.model.private_link_wanted import WantedEndpoint
 from hyperplane_nat.model.security_group import Compiler
 from hyperplane_nat.model.states import EnvironmentState, FunctionState, InterfaceStatus
 from hyperplane_nat.model.tables import Tables
+from hyperplane_nat.model.validation import INTERNET
 from hyperplane_nat.model.wanted import Wanted, WantedVpc, wanted_of
 from hyperplane_nat.resolver.zone import Zone
 
@@ -92,7 +96,9 @@ class Journey:
     sent: Outcome | None = None
     """What became of the packet."""
     far: tuple[IPv4Address, int] | None = None
-    """Of a load balancer: the target that is looked at, by address and port."""
+    """Of a load balancer: the target that is looked at, by address and port; of a public address
+    the host that has it.
+    """
     taken: list[Step] = field(default_factory=list)
     """The steps until now."""
 
@@ -119,8 +125,34 @@ class Journey:
         return None
 
     @cached_property
+    def public(self) -> ElasticAddress | None:
+        """The public address that the target is, of somebody, where that is in the internet."""
+        vpc = self.sender.vpc
+        if vpc is None or self.address is None or (self.is_local and vpc.name != INTERNET):
+            return None
+        for each in self.tables.elastic_addresses.values():
+            if each.address == self.address and each.association_id:
+                return each
+        return None
+
+    @property
+    def near(self) -> DropReason | None:
+        """What became of the packet before the internet forwarded it; None where none is sent."""
+        if self.sent is None:
+            return None
+        return self.sent.reason if self.sent.outside is None else DropReason.NONE
+
+    @cached_property
     def node(self) -> WantedNode | None:
-        """The load balancer's node that the target is, or that its endpoint leads to."""
+        """The load balancer's node that the target is, or that its endpoint or public address leads
+        to.
+        """
+        if (public := self.public) is not None:
+            interface = self.tables.interfaces.get(public.interface_id)
+            nodes = self.wanted.load_balancer_nodes
+            return next(
+                (each for each in nodes if interface and each.number == interface.number), None
+            )
         if (endpoint := self.endpoint) is not None:
             nodes = self.wanted.load_balancer_nodes
             return next((each for each in nodes if each.number == endpoint.node), None)
@@ -133,8 +165,10 @@ class Journey:
 
     @cached_property
     def behind(self) -> Vpc | None:
-        """The VPC of that node; without one the sender's."""
+        """The VPC of that node, or of a public address; without one the sender's."""
         node, vpcs = self.node, self.tables.vpcs.values()
+        if self.public is not None:
+            return self.tables.vpcs[vpc_of_address(self.tables, self.public)]
         if node is None:
             return self.sender.vpc
         return next(each for each in vpcs if each.number == node.vpc_number)
@@ -181,7 +215,7 @@ class Journey:
         """The route to the target; None: the local one, or none."""
         if self.address is None or self.is_local or self.table is None:
             return None
-        return route_to(self.table, self.address)
+        return route_to(routes_of(self.tables, self.table), self.address)
 
     @cached_property
     def nat_gateway(self) -> NatGateway | None:
@@ -191,12 +225,20 @@ class Journey:
         return self.tables.nat_gateways.get(self.route.nat_gateway_id)
 
     @cached_property
+    def gateway_endpoint(self) -> GatewayEndpoint | None:
+        """The gateway endpoint that the route leads to."""
+        if self.route is None:
+            return None
+        return self.tables.gateway_endpoints.get(self.route.endpoint_id)
+
+    @cached_property
     def nat_gateway_route(self) -> Route | None:
         """Where that sends it."""
         if self.nat_gateway is None or self.address is None:
             return None
         table = self.tables.route_table_of(self.tables.subnets[self.nat_gateway.subnet_id])
-        return None if table is None else route_to(table, self.address)
+        # What a NAT gateway sends on goes by no endpoint.
+        return None if table is None else route_to(table.routes, self.address)
 
     @cached_property
     def arrives_in(self) -> WantedVpc | None:
@@ -244,6 +286,8 @@ class Journey:
             source_port=SOURCE_PORT + number,
         )
         self.sent = self.rehearsal.send(packet, host=None if host is None else host.number)
+        if self.public is not None and self.public.host_id and self.sent.outside is not None:
+            self.far = self.tables.hosts[self.public.host_id].address, self.port
 
 
 def journey_of(

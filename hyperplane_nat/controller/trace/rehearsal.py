@@ -9,6 +9,9 @@ items, reader and code) with what there is in the sender's VPC, and in the one t
 leads to, and is given one packet on the sender's link. It drops the packet, and says why, or it
 says by which link the packet leaves, and from which address.
 
+What leaves to a public address of an internet gateway is given to the engine again, on the link of
+that gateway, as the internet forwards it.
+
 Links are not in question, and so their indexes and hardware addresses are made up. The environment
 that sends is the only one, in slot 1. What depends on flows that there are, such as the ports that
 are taken, is not known here.
@@ -19,18 +22,19 @@ from __future__ import annotations
 import secrets
 import struct
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from hyperplane_nat.config.lab import Config
 from hyperplane_nat.controller.forwarder import desired
-from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap
+from hyperplane_nat.engine import Action, DropReason, Engine, Policy, Side, StateMap, Verdict
 from hyperplane_nat.forwarder.configuration import Configuration
 from hyperplane_nat.model.balancer_wanted import WantedNode
 from hyperplane_nat.model.private_link_wanted import WantedEndpoint
-from hyperplane_nat.model.wanted import Wanted
+from hyperplane_nat.model.validation import INTERNET
+from hyperplane_nat.model.wanted import Wanted, WantedInterface
 from netns.sockets import checksum, echo_request
 from netns.topology import Host, Interface, Slot
 
@@ -69,15 +73,42 @@ class Outcome:
     port: int = 0
     """and its source port; of ICMP the identifier."""
     answer: DropReason = DropReason.NONE
-    """Why an answer to it does not come back."""
+    """Why an answer to it is dropped."""
+    answered: bool = False
+    """Whether an answer comes back to where it was sent from, from where it was sent to."""
+    outside: tuple[str, int] | None = None
+    """Its source in the internet, address and port, where it has gone through that to a public
+    address; all else is so behind it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Internet:
+    """The internet, which forwards between those that have an address there."""
+
+    gateways: Mapping[str, int]
+    """By public address the internet gateway that has it, by number."""
+    links: Mapping[str, int]
+    """By any address the interface."""
+
+    def leads_from(self, left: Verdict) -> bool:
+        """Whether a packet has left to it."""
+        return left.side is Side.OUTSIDE and left.port in self.links.values()
 
 
 class Rehearsal:
     """An engine, and what it was told of the VPCs on the way."""
 
-    def __init__(self, state_map: StateMap, room: Mapping[str, int], items: desired.Item) -> None:
+    def __init__(
+        self,
+        state_map: StateMap,
+        room: Mapping[str, int],
+        items: desired.Item,
+        internet: Internet,
+    ) -> None:
         self.state_map = state_map
         """Where its flows are; in memory alone, for as long as it is there."""
+        self._internet = internet
         self._engine = Engine(state_map)
         self._configuration = Configuration(self._engine, _NoLinks(), **room)
         deque(self._configuration.configure(items, 0), maxlen=0)
@@ -107,8 +138,15 @@ class Rehearsal:
         # Nobody answers for a next hop: the packet waits for it at the link by which it leaves.
         if verdict.action not in (Action.FORWARD, Action.HOLD):
             return Outcome(verdict.reason)
-        seen = _seen(packet, verdict.frame)
-        answer = self._answer(seen, verdict.side, verdict.port)
+        seen, outside = _seen(packet, verdict.frame), None
+        gateway = self._internet.gateways.get(seen.destination)
+        if gateway is not None and self._internet.leads_from(verdict):
+            outside = seen.source, seen.source_port
+            verdict = self._forward(verdict, gateway)
+            if verdict.action not in (Action.FORWARD, Action.HOLD):
+                return Outcome(verdict.reason, outside=outside)
+            seen = _seen(packet, verdict.frame)
+        answer, answered = self._answer(packet, seen, verdict.side, verdict.port)
         to_host = verdict.side is Side.HOST
         return Outcome(
             DropReason.NONE,
@@ -117,17 +155,39 @@ class Rehearsal:
             source=seen.source,
             port=seen.source_port,
             answer=answer,
+            answered=answered,
+            outside=outside,
         )
 
-    def _answer(self, seen: Packet, side: Side, number: int) -> DropReason:
-        """What becomes of the answer to a packet that has left by this link."""
+    def _forward(self, left: Verdict, number: int) -> Verdict:
+        """What has left to the internet arrives on the link of another interface there."""
+        ours, theirs = (each(Side.OUTSIDE, number) for each in (_gateway_mac, _other_mac))
+        frame = bytes.fromhex((ours + theirs).replace(":", "")) + left.frame[12:]
+        return self._engine.translate(frame, Side.OUTSIDE, number, 0)
+
+    def _answer(
+        self, sent: Packet, seen: Packet, side: Side, number: int
+    ) -> tuple[DropReason, bool]:
+        """What becomes of the answer to a packet that has left by this link: why it is dropped, and
+        whether it comes to its sender as one.
+        """
         ours, theirs = _gateway_mac(side, number), _other_mac(side, number)
         back = Packet(seen.protocol, seen.destination, seen.source, seen.source_port, seen.port)
         content = _datagram(back, answers=True)
         frame = bytes.fromhex((ours + theirs).replace(":", "")) + b"\x08\x00" + content
         verdict = self._engine.translate(frame, side, number, 0)
-        passes = verdict.action in (Action.FORWARD, Action.HOLD)
-        return DropReason.NONE if passes else verdict.reason
+        if verdict.action in (Action.FORWARD, Action.HOLD) and self._internet.leads_from(verdict):
+            place = self._internet.links.get(_seen(back, verdict.frame).destination)
+            if place is not None:
+                verdict = self._forward(verdict, place)
+        if verdict.action not in (Action.FORWARD, Action.HOLD):
+            return verdict.reason, False
+        came = _seen(back, verdict.frame)
+        ports = (came.source_port, came.port)
+        # An echo reply has the identifier of its request.
+        wanted = (sent.source_port, 0) if sent.protocol == "icmp" else (sent.port, sent.source_port)
+        ends = (came.source, came.destination) == (sent.destination, sent.source)
+        return DropReason.NONE, ends and ports == wanted
 
 
 def rehearsal(
@@ -145,7 +205,9 @@ def rehearsal(
     Errors: StateMapError when that is full or nothing can be made in it.
     """
     told = [
-        each for each in wanted.interfaces if each.vpc_number in vpcs or each.gateway_of in vpcs
+        each
+        for each in wanted.interfaces
+        if {each.vpc_number, each.gateway_of, each.endpoints_of}.intersection(vpcs)
     ]
     endpoints = [] if endpoint is None else [endpoint]
     hosts = [each for each in wanted.hosts if each.vpc_number in vpcs]
@@ -166,8 +228,9 @@ def rehearsal(
         load_balancer_nodes=[node_item(config, each) for each in nodes],
         endpoints=[desired.endpoint(each) for each in endpoints],
     )
-    # Addresses of internet gateways name hosts and NAT gateways of other VPCs, too.
+    # Addresses of internet gateways name hosts, NAT gateways and nodes of other VPCs, too.
     numbers = [0, *(each.number for each in wanted.interfaces)]
+    numbers += [number for each in wanted.interfaces for number in each.balanced.values()]
     numbers += [each.number for each in wanted.nat_gateways]
     numbers += [each.number for each in nodes]
     numbers += [each.number for each in endpoints]
@@ -187,7 +250,24 @@ def rehearsal(
         state_map = StateMap.create(path, flows_max=_FLOWS, **room)
     finally:
         path.unlink(missing_ok=True)
-    return Rehearsal(state_map, room, items)
+    return Rehearsal(state_map, room, items, _internet(told))
+
+
+def _internet(told: Iterable[WantedInterface]) -> Internet:
+    there = [each for each in told if each.vpc == INTERNET]
+    return Internet(
+        gateways={
+            address: each.number
+            for each in there
+            if each.gateway_of is not None
+            for _, address in each.secondary
+        },
+        links={
+            address: each.number
+            for each in there
+            for address in (each.address, *(address for _, address in each.secondary))
+        },
+    )
 
 
 def node_item(config: Config, node: WantedNode) -> desired.Item:

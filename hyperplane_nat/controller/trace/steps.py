@@ -19,16 +19,19 @@ node `FAR` is gone through for each target (`balancers`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from typing import Literal
 
 from hyperplane_nat.controller.forwarder.desired import DNS_PORT
+from hyperplane_nat.controller.resources import lifecycle_of
 from hyperplane_nat.controller.trace import balancers, borders, grants, room
 from hyperplane_nat.controller.trace.journey import Journey
 from hyperplane_nat.controller.trace.question import Step
 from hyperplane_nat.engine import DropReason
-from hyperplane_nat.model.entities import Vpc
+from hyperplane_nat.model.entities import Host, Vpc
+from hyperplane_nat.model.gateway_endpoints import prefix_list_id, routes_of, service_name
 from hyperplane_nat.model.gateway_entities import NatGateway, Route, RouteTable
-from hyperplane_nat.model.gateways import BLACKHOLE, route_state
+from hyperplane_nat.model.gateways import BLACKHOLE, route_state, route_to
 from hyperplane_nat.model.names import LINK_LOCAL
 from hyperplane_nat.model.validation import INTERNET
 from netns.errors import NetnsError
@@ -42,12 +45,20 @@ def take(journey: Journey) -> None:
     for function in NEAR:
         if (step := function(journey)) is not None:
             journey.taken.append(step)
-    if journey.node is not None and journey.sent is not None:
+    if journey.node is not None and _is_at_node(journey):
         balancers.take(journey, FAR)
         return
     for function in FAR:
         if (step := function(journey)) is not None:
             journey.taken.append(step)
+
+
+def _is_at_node(journey: Journey) -> bool:
+    """Whether the packet gets to the node that is asked for."""
+    sent = journey.sent
+    if sent is None or journey.public is None:
+        return sent is not None
+    return sent.outside is not None and sent.reason not in _UNROUTED
 
 
 # -- before the gateway
@@ -95,7 +106,7 @@ def route(journey: Journey) -> Step | None:
         return None
     where = f"{table.name} ({table.id})"
     if journey.address == LINK_LOCAL:
-        if sent.reason in _UNROUTED:
+        if sent.reason is DropReason.DESTINATION_INVALID:
             assert journey.sender.vpc is not None
             return Step(
                 "route", False, journey.sender.vpc.id, _without_resolver(journey.sender.vpc)
@@ -105,9 +116,9 @@ def route(journey: Journey) -> Step | None:
         assert journey.sender.vpc is not None
         rule = f"{where}: {journey.sender.vpc.cidr} local"
         return Step("route", True, rule, f"{journey.address} is in the VPC")
-    rule = where if found is None else f"{where}: {found.destination} {_target(found)}"
+    rule = where if found is None else f"{where}: {_destination(journey, found)} {_target(found)}"
     beyond = journey.nat_gateway is not None and journey.nat_gateway.serves
-    if sent.reason in _UNROUTED and not beyond:
+    if journey.near in _UNROUTED and not beyond:
         subnet = "" if journey.subnet is None else journey.subnet.name
         return Step("route", False, rule, f"{_why_not(journey, table, found)}, subnet {subnet}")
     if found is None:
@@ -124,10 +135,10 @@ def nat_gateway(journey: Journey) -> Step | None:
     what = f"{gateway.name} ({gateway.id})"
     onward, tables = journey.nat_gateway_route, journey.tables
     table = tables.route_table_of(tables.subnets[gateway.subnet_id])
-    if sent.reason is DropReason.NAT_GATEWAY_PRIVATE:
+    if journey.near is DropReason.NAT_GATEWAY_PRIVATE:
         text = "it is private: what it sends to an internet gateway is dropped"
         return Step("NAT gateway", False, what, text)
-    if sent.reason in _UNROUTED:
+    if journey.near in _UNROUTED:
         assert table is not None
         subnet = tables.subnets[gateway.subnet_id].name
         where = f"{table.name} ({table.id}), subnet {subnet}"
@@ -143,7 +154,7 @@ def internet_gateway(journey: Journey) -> Step | None:
     if (
         sent is None
         or gateway is None
-        or sent.reason in (*_UNROUTED, DropReason.NAT_GATEWAY_PRIVATE)
+        or journey.near in (*_UNROUTED, DropReason.NAT_GATEWAY_PRIVATE)
     ):
         return None
     what = f"{gateway.name} ({gateway.id})"
@@ -152,8 +163,51 @@ def internet_gateway(journey: Journey) -> Step | None:
         if host is not None:
             text = f"host {host.name} has no public address"
         return Step("internet gateway", False, what, text)
-    seen = f", seen as {sent.source}" if sent.source else ""
+    source = sent.source if sent.outside is None else sent.outside[0]
+    seen = f", seen as {source}" if source else ""
     return Step("internet gateway", True, what, f"attached{seen}")
+
+
+def gateway_endpoint(journey: Journey) -> Step | None:
+    """By which gateway endpoint it leaves, and with which address."""
+    endpoint, sent = journey.gateway_endpoint, journey.sent
+    if sent is None or endpoint is None or sent.reason in _UNROUTED:
+        return None
+    service = service_name(endpoint.service, lifecycle_of(journey.config).region)
+    seen = f", seen as {sent.source}" if sent.source else ""
+    return Step(
+        "gateway endpoint", True, f"{endpoint.name} ({endpoint.id})", f"available: {service}{seen}"
+    )
+
+
+def public_address(journey: Journey) -> Step | None:
+    """Whose public address it is that the internet leads to, and whether that can answer."""
+    sent, public, vpc = journey.sent, journey.public, journey.behind
+    if sent is None or sent.outside is None or public is None or vpc is None:
+        return None
+    tables = journey.tables
+    rule = f"{public.address} ({public.id})"
+    text = f"that of a NAT gateway of VPC {vpc.name}"
+    if public.host_id:
+        host = tables.hosts[public.host_id]
+        text = f"that of host {vpc.name}/{host.name}"
+        if sent.answer in _UNROUTED:
+            text += f", whose subnet's route table has no way back to {sent.outside[0]}"
+            return Step("public address", False, rule, text)
+        arrived = sent.reason is DropReason.NONE
+        if arrived and not sent.answered and sent.answer not in borders.REFUSED:
+            back = _way_back(journey, host, IPv4Address(sent.outside[0]))
+            text += f", whose answers leave {back}, not as {public.address}"
+            return Step("public address", False, rule, text)
+    elif (interface := tables.interfaces.get(public.interface_id)) is not None:
+        subnet = tables.subnets[interface.subnet_id]
+        text = f"that of a load balancer's node in subnet {subnet.name} of VPC {vpc.name}"
+        if sent.reason in _UNROUTED:
+            text += f", whose route table has no way back to {sent.outside[0]}"
+            return Step("public address", False, rule, text)
+        if journey.node is None:
+            return Step("public address", False, rule, f"{text}, which is not active yet")
+    return Step("public address", True, rule, text)
 
 
 # -- behind it
@@ -182,9 +236,6 @@ def target(journey: Journey) -> Step | None:
                 else f"the router of VPC {vpc.name}, or its resolver"
             )
         return Step("target", True, vpc.id, text if vpc.name != INTERNET else f"internet: {text}")
-    if vpc.name == INTERNET and _is_public(journey):
-        text = "a public address: the internet does not forward from one of its own to another"
-        return Step("target", False, vpc.id, text)
     where = "the internet" if vpc.name == INTERNET else f"VPC {vpc.name}"
     return Step("target", False, vpc.id, f"nobody in {where} has {journey.end[0]}")
 
@@ -202,13 +253,26 @@ def gateway(journey: Journey) -> Step | None:
     return Step("gateway", False, reason, _WORDS.get(sent.reason, "the gateway drops it"))
 
 
+def way_back(journey: Journey) -> Step | None:
+    """Whether what comes back is an answer to the sender, where no other step tells why not."""
+    sent = journey.sent
+    if sent is None or sent.reason is not DropReason.NONE or sent.answered:
+        return None
+    if not all(each.passes for each in journey.taken):
+        return None
+    if sent.answer is DropReason.NONE:
+        return Step("way back", False, "", f"what comes back does not come from {journey.address}")
+    return Step("way back", False, sent.answer.name.lower(), "the gateway drops an answer to it")
+
+
 _WORDS = {
     DropReason.DESTINATION_GATEWAY: "the environment's own gateway answers nothing",
     DropReason.DESTINATION_HAIRPIN: "it is the address of a network interface, and nothing opens "
     "a flow to who is behind one",
     DropReason.HAIRPIN_NO_MAPPING: "no environment has a mapping there, as far as an empty gateway "
     "can tell",
-    DropReason.DESTINATION_INVALID: "no host can have this address, or it is the sender's own",
+    DropReason.DESTINATION_INVALID: "no host can have this address, or it is the sender's own; "
+    "nothing is forwarded to 169.254.168.0/22",
     DropReason.NO_FLOW: "it is the address of a network interface, and only answers reach who is "
     "behind one",
     DropReason.TCP_NO_FLOW: "it is the address of a network interface, and only answers reach who "
@@ -268,6 +332,8 @@ NEAR: tuple[StepFunction, ...] = (
     route,
     nat_gateway,
     internet_gateway,
+    gateway_endpoint,
+    public_address,
     balancers.endpoint,
     room.limits,
 )
@@ -279,6 +345,7 @@ FAR: tuple[StepFunction, ...] = (
     borders.there,
     borders.back,
     gateway,
+    way_back,
     listener,
 )
 
@@ -286,17 +353,41 @@ FAR: tuple[StepFunction, ...] = (
 # -- words
 
 
+def _way_back(journey: Journey, host: Host, address: IPv4Address) -> str:
+    """How the route table of a host's subnet leads to an address."""
+    tables = journey.tables
+    if address in tables.vpcs[host.vpc_id].cidr:
+        return "inside its VPC"
+    table = tables.route_table_of(tables.subnets[host.subnet_id])
+    found = None if table is None else route_to(routes_of(tables, table), address)
+    if found is None:
+        return "by no route"
+    gateway = tables.nat_gateways.get(found.nat_gateway_id)
+    return f"by {_target(found)}" if gateway is None else f"by {gateway.name} ({gateway.id})"
+
+
 def _without_resolver(vpc: Vpc) -> str:
     return f"VPC {vpc.name} has no resolver: enableDnsSupport is false"
 
 
+def _destination(journey: Journey, route: Route) -> str:
+    """As the table has it, and of a prefix list the entry."""
+    endpoint = journey.gateway_endpoint
+    if endpoint is None:
+        return str(route.destination)
+    listed = prefix_list_id(endpoint.service, lifecycle_of(journey.config).region)
+    return f"{listed} ({route.destination})"
+
+
 def _target(route: Route) -> str:
-    return route.gateway_id or route.nat_gateway_id or route.instance_id
+    return route.gateway_id or route.nat_gateway_id or route.instance_id or route.endpoint_id
 
 
 def _leads_to(journey: Journey) -> str:
     if journey.nat_gateway is not None:
         return f"to NAT gateway {journey.nat_gateway.name}"
+    if journey.gateway_endpoint is not None:
+        return f"to gateway endpoint {journey.gateway_endpoint.name}"
     if journey.route is not None and journey.route.instance_id:
         return "to a host"
     return "to the internet gateway"
@@ -331,8 +422,3 @@ def _addresses(journey: Journey, gateway: NatGateway) -> str:
         for each in gateway.addresses
     ]
     return "; ".join(pairs)
-
-
-def _is_public(journey: Journey) -> bool:
-    known = journey.tables.elastic_addresses.values()
-    return any(each.address == journey.address for each in known)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hyperplane_nat.controller.views.lab import MapReader
 from hyperplane_nat.metrics.cloudwatch import NodeFigures, TargetCount
+from hyperplane_nat.model.balancer_entities import TargetGroup
 from hyperplane_nat.model.region import Region
 from hyperplane_nat.model.states import TargetState
 from hyperplane_nat.model.tables import Tables
@@ -31,31 +31,44 @@ def load_balancer_states(region: Region) -> dict[str, str]:
     }
 
 
-@dataclass(slots=True)
 class TargetStates:
-    """What each target is; found out when something has changed."""
+    """What each target is; found out anew for groups of which something has changed."""
 
-    region: Region
-    _revision: int = -1
-    _found: Mapping[tuple[str, str], str] | None = None
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._revision = -1
+        self._found: dict[tuple[str, str], str] = {}
+        self._groups: dict[str, tuple[object, Mapping[tuple[str, str], str]]] = {}
+        """By group of what its states follow, and these."""
 
     def __call__(self) -> Mapping[tuple[str, str], str]:
         """By VPC/group and address:port, the state with its reason."""
-        revision = self.region.network_revision
-        if self._found is None or self._revision != revision:
-            self._found, self._revision = _target_states(self.region.tables), revision
+        revision, tables = self._region.network_revision, self._region.tables
+        if self._revision != revision:
+            before, self._groups = self._groups, {}
+            for group in tables.target_groups.values():
+                around = Surroundings.of(tables, group.vpc_id)
+                hosts = tables.revisions(("host",))
+                of = (group, tables.vpcs[group.vpc_id], balancer_of(tables, group), around, hosts)
+                known = before.get(group.id)
+                if known is None or known[0] != of:
+                    known = of, _target_states(tables, group, around)
+                self._groups[group.id] = known
+            self._found, self._revision = {}, revision
+            for _, states in self._groups.values():
+                self._found |= states
         return self._found
 
 
-def _target_states(tables: Tables) -> dict[tuple[str, str], str]:
+def _target_states(
+    tables: Tables, group: TargetGroup, around: Surroundings
+) -> dict[tuple[str, str], str]:
     result = {}
-    for group in tables.target_groups.values():
-        name = _name(tables, group.vpc_id, group.name)
-        around = Surroundings.of(tables, group.vpc_id)
-        for target in group.targets:
-            found = health_of(tables, group, target, around)
-            state = f"{found.state}: {found.reason}" if found.reason else found.state
-            result[name, f"{address_of(tables, target)}:{target.port}"] = state
+    name = _name(tables, group.vpc_id, group.name)
+    for target in group.targets:
+        found = health_of(tables, group, target, around)
+        state = f"{found.state}: {found.reason}" if found.reason else found.state
+        result[name, f"{address_of(tables, target)}:{target.port}"] = state
     return result
 
 

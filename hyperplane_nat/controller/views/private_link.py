@@ -6,6 +6,7 @@ from __future__ import annotations
 from hyperplane_nat.controller.views.lab import MapReader
 from hyperplane_nat.metrics.private_link import EndpointFigures
 from hyperplane_nat.model.region import Region
+from hyperplane_nat.model.states import EndpointState
 from hyperplane_nat.model.tables import Tables
 
 
@@ -15,6 +16,10 @@ def endpoint_states(region: Region) -> dict[str, str]:
     return {
         f"{_name(tables, each.vpc_id, each.name)} ({each.id})": each.state.value
         for each in list(tables.endpoints.values())
+    } | {
+        # It is from the beginning to its end.
+        f"{_name(tables, each.vpc_id, each.name)} ({each.id})": EndpointState.AVAILABLE.value
+        for each in list(tables.gateway_endpoints.values())
     }
 
 

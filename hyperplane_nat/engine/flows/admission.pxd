@@ -9,7 +9,7 @@ host that has its address since later than a flow of an environment to that addr
 of it: what was admitted to whoever had the address before is not admitted to the host.
 """
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.entries cimport entrance_of
@@ -65,6 +65,18 @@ cdef inline int entrance_refusal(const Nat* nat, const Packet* p, uint16_t entra
     if reason == DROP_NONE and own.admission != NULL:
         reason = policy_admits(own.admission, p.protocol, client, p.destination_port)
     return reason
+
+
+cdef inline uint8_t refusing_entrance(
+    const Nat* nat, const Packet* p, uint16_t entrance
+) noexcept nogil:
+    """Where those are (AT_...) that do not let a client in at a node or an endpoint."""
+    cdef const Attachment* own = &nat.attachments[entrance]
+    if own.role == ROLE_ENDPOINT and own.policy != NULL and policy_admits(
+        own.policy, p.protocol, client_address(nat, p), p.destination_port
+    ):
+        return AT_ENDPOINT
+    return AT_NEAR
 
 
 cdef inline apart ask_again(

@@ -16,7 +16,8 @@ line whose key is away, and would send a packet to whom it means next: so a numb
 period has passed (`CacheControl.grace`), and keeps what it says until then.
 
 What is free says nothing: the source of its first line is 0, which no flow has. So a successor knows
-from the records which numbers are in use.
+from the records which numbers are in use. One that was at rest is GONE for it, and its keys may lead to
+another number by then: those stay.
 
 Flows that may deserve it are noted in `candidates`, a cell for each by its number, which the next one
 takes: what does not fit is promoted later.

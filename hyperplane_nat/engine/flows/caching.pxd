@@ -57,7 +57,7 @@ from hyperplane_nat.engine.flows.counting cimport (
     count_at_hop,
     count_departure,
 )
-from hyperplane_nat.engine.flows.entries cimport extension_of, node_of
+from hyperplane_nat.engine.flows.entries cimport entrance_of, extension_of, node_of
 from hyperplane_nat.engine.flows.nat cimport (
     Attachment,
     Nat,
@@ -148,7 +148,7 @@ cdef inline void cache_describe(Nat* nat, uint32_t number) noexcept nogil:
 cdef inline void cache_link(Nat* nat, uint32_t number, uint32_t index) noexcept nogil:
     """An attachment's frames come and go by the link with this index; 0 by none.
 
-    They leave by the near end: what is behind it is seen by who taps links there.
+    Whether hits leave by its near end is not said here (`hyperplane_nat.flow_cache.shortcuts`).
     """
     cdef CacheLink* link
     if nat.cache == NULL or number >= nat.cache.links_max:
@@ -159,7 +159,6 @@ cdef inline void cache_link(Nat* nat, uint32_t number, uint32_t index) noexcept 
     if link.index != index:
         cache_forget(nat, number)
         link.index = index
-    link.flags = 0
 
 
 cdef inline bint is_plain_flow(const Nat* nat, uint32_t flow) noexcept nogil:
@@ -340,22 +339,23 @@ cdef inline void count_hits(
     cdef uint32_t flow = nat.cache.cached[number].flow
     cdef Entry* entry = &nat.table.entries[flow]
     cdef const Extension* extension = &nat.table.extensions[flow]
-    cdef uint16_t link = nat.cache.records[2 * number + 1 - side].out, node = node_of(nat, entry)
+    cdef uint16_t link = nat.cache.records[2 * number + 1 - side].out
+    cdef uint16_t entrance = entrance_of(nat, entry)
     cdef uint16_t port = entry.responder, exit = entry.originator
     entry.packets[side] += amount.packets
     entry.bytes[side] += amount.bytes
     nat.counters[C_FLOW_CACHE_PACKETS] += amount.packets
     if side == PEER_ORIGINATOR:
-        # What others than environments send to a node is at that first.
+        # What others than environments send to a node or an endpoint is at that first.
         port = entry.originator
-        if node and nat.attachments[link].kind != ATTACHMENT_ENVIRONMENT:
-            port = node
+        if entrance and nat.attachments[link].kind != ATTACHMENT_ENVIRONMENT:
+            port = entrance
         exit = record.out
         if nat.attachments[exit].kind == ATTACHMENT_INTERFACE:
-            exit = nat.attachments[entry.responder].interface if node else entry.responder
+            exit = nat.attachments[entry.responder].interface if entrance else entry.responder
     count_arrival(nat, link, port, amount)
     count_departure(nat, exit, link, link, amount)
-    if node:
+    if entrance:
         count_at_balancer(nat, extension, side, amount)
     else:
         count_at_hop(nat, hop_of(entry, extension), side, amount)
@@ -477,7 +477,12 @@ cdef inline bint consider(Nat* nat, uint32_t flow, const Packet* p, uint64_t now
     if not is_plain_packet(p):
         hold_off(cache, flow, now)
         return False
-    if candidate.flow != flow or (age > EARNED_MS and <int32_t>age > 0):
+    if (
+        candidate.flow != flow
+        or (age > EARNED_MS and <int32_t>age > 0)
+        # Another flow has begun in the entry.
+        or packets < candidate.packets
+    ):
         candidate[0] = Candidate(flow, <uint32_t>now, packets)
         return False
     return <int32_t>age >= 0 and packets - candidate.packets >= EARNED_PACKETS

@@ -50,6 +50,17 @@ cdef inline uint16_t entrance_of(const Nat* nat, const Entry* entry) noexcept no
     return endpoint if endpoint else node_of(nat, entry)
 
 
+cdef inline bint leads_somewhere(const Nat* nat, uint16_t endpoint) noexcept nogil:
+    """Whether what is sent to an endpoint goes on."""
+    cdef uint16_t node = nat.attachments[endpoint].node
+    return (
+        nat.attachments[endpoint].active
+        and node != 0
+        and nat.attachments[node].active
+        and nat.attachments[node].role == ROLE_LOAD_BALANCER
+    )
+
+
 cdef inline bint listener_times(uint8_t state) noexcept nogil:
     """Whether how long a balanced flow may be idle in a state is its listener's to say."""
     return (

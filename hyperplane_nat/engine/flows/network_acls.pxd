@@ -64,6 +64,21 @@ cdef struct Path:
     End target
 
 
+# What becomes of a packet on its way: DROP_NONE, or why and where (AT_...) it is refused.
+cdef struct Refusal:
+    int reason
+    uint8_t position
+
+
+cdef inline Refusal refusal_at(int reason, uint8_t leaving, uint8_t entering) noexcept nogil:
+    """A refusal on a leg from one position to another, at the border that its reason says."""
+    return Refusal(reason, leaving if reason == DROP_NETWORK_ACL_EGRESS else entering)
+
+
+cdef inline uint8_t entrance_of_path(const Path* path) noexcept nogil:
+    return AT_NEAR if path.entrance == path.exit else AT_ENDPOINT
+
+
 cdef inline const VpcAcls* acls_of(const Nat* nat, uint32_t vpc) noexcept nogil:
     """Those of a VPC; NULL where everything passes."""
     cdef const VpcAcls* found
@@ -183,8 +198,8 @@ cdef inline uint32_t source_of(const Nat* nat, const Packet* p, const Path* path
     return p.source
 
 
-cdef inline int refusal_out(const Nat* nat, const Packet* p, const Path* path) noexcept nogil:
-    """Why a packet of a flow's originator does not get to its target."""
+cdef inline Refusal refusal_out(const Nat* nat, const Packet* p, const Path* path) noexcept nogil:
+    """Why a packet of a flow's originator does not get to its target, and where it is stopped."""
     cdef uint32_t source = source_of(nat, p, path)
     cdef uint32_t leaves = place_of(nat, p.link, source), enters = p.destination
     cdef End destination = End(p.destination, p.destination_port)
@@ -196,19 +211,23 @@ cdef inline int refusal_out(const Nat* nat, const Packet* p, const Path* path) n
             enters = nat.attachments[p.host].address
         elif p.gateway:
             enters = 0
-        return leg_refusal(nat, vpc_of_link(nat, p), p, leaves, enters, source, destination)
+        reason = leg_refusal(nat, vpc_of_link(nat, p), p, leaves, enters, source, destination)
+        return refusal_at(reason, AT_CLIENT, AT_TARGET)
     reason = leg_refusal(nat, entrance.vpc, p, leaves, entrance.address, source, destination)
     if reason:
-        return reason
-    return leg_refusal(
+        return refusal_at(reason, AT_CLIENT, entrance_of_path(path))
+    reason = leg_refusal(
         nat, exit.vpc, p, exit.address, path.target.address, path.source, path.target
     )
+    return refusal_at(reason, AT_FAR, AT_TARGET)
 
 
-cdef inline int refusal_back(
+cdef inline Refusal refusal_back(
     const Nat* nat, const Packet* p, const Path* path, uint32_t answers
 ) noexcept nogil:
-    """Why a packet for a flow's originator does not get there; `answers` is the address that it has sent to."""
+    """Why a packet for a flow's originator does not get there, and where it is stopped; `answers` is the
+    address that it has sent to.
+    """
     cdef uint32_t leaves = place_of(nat, p.link, p.source)
     cdef uint32_t enters = place_of(nat, path.originator, path.client.address)
     cdef End destination = End(p.destination, p.destination_port)
@@ -216,13 +235,15 @@ cdef inline int refusal_back(
     cdef const Attachment* exit = &nat.attachments[path.exit]
     cdef int reason
     if path.entrance == 0:
-        return leg_refusal(
+        reason = leg_refusal(
             nat, vpc_of_link(nat, p), p, leaves, enters, p.source, path.client
         )
+        return refusal_at(reason, AT_TARGET, AT_CLIENT)
     reason = leg_refusal(nat, exit.vpc, p, leaves, exit.address, p.source, destination)
     if reason:
-        return reason
-    return leg_refusal(nat, entrance.vpc, p, entrance.address, enters, answers, path.client)
+        return refusal_at(reason, AT_TARGET, AT_FAR)
+    reason = leg_refusal(nat, entrance.vpc, p, entrance.address, enters, answers, path.client)
+    return refusal_at(reason, entrance_of_path(path), AT_CLIENT)
 
 
 cdef inline Path path_of(const Nat* nat, uint32_t flow) noexcept nogil:
@@ -276,36 +297,48 @@ cdef inline apart beginning_refusal(
     cdef Path path
     if reason[0] == DROP_NONE:
         path = path_from(nat, p, client)
-        reason[0] = refusal_out(nat, p, &path)
+        reason[0] = refusal_out(nat, p, &path).reason
+
+
+cdef inline Refusal gateway_border(
+    const Nat* nat, const Packet* p, uint32_t client, uint16_t gateway
+) noexcept nogil:
+    """The same by a NAT gateway, of which an address is an attachment, and where it is stopped."""
+    cdef Path path = path_from(nat, p, client)
+    path.entrance = gateway
+    path.exit = gateway
+    path.source = nat.attachments[gateway].address
+    return refusal_out(nat, p, &path)
 
 
 cdef inline apart gateway_refusal(
     const Nat* nat, const Packet* p, uint32_t client, uint16_t gateway, int* reason
 ) noexcept nogil:
-    """The same by a NAT gateway, of which an address is an attachment."""
-    cdef Path path = path_from(nat, p, client)
-    path.entrance = gateway
-    path.exit = gateway
-    path.source = nat.attachments[gateway].address
-    reason[0] = refusal_out(nat, p, &path)
+    """Why it does not get there."""
+    reason[0] = gateway_border(nat, p, client, gateway).reason
+
+
+cdef inline Refusal packet_border(const Nat* nat, uint32_t flow, const Packet* p) noexcept nogil:
+    """Why a packet of a flow, or one that a mapping lets in, does not get to its other end, and where it is
+    stopped.
+    """
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef Path path
+    # What nobody's flow is sent goes nowhere.
+    if entry.originator == NOBODY:
+        return Refusal(DROP_NONE, AT_CLIENT)
+    path = path_of(nat, flow)
+    if p.side == PEER_ORIGINATOR:
+        return refusal_out(nat, p, &path)
+    return refusal_back(nat, p, &path, entry.destination_address)
 
 
 cdef inline apart packet_refusal(
     const Nat* nat, uint32_t flow, const Packet* p, int* reason
 ) noexcept nogil:
-    """Why a packet of a flow, or one that a mapping lets in, does not get to its other end, if it is not
-    refused already.
-    """
-    cdef const Entry* entry = &nat.table.entries[flow]
-    cdef Path path
-    # What nobody's flow is sent goes nowhere.
-    if reason[0] or entry.originator == NOBODY:
-        return
-    path = path_of(nat, flow)
-    if p.side == PEER_ORIGINATOR:
-        reason[0] = refusal_out(nat, p, &path)
-    else:
-        reason[0] = refusal_back(nat, p, &path, entry.destination_address)
+    """Why it does not get there, if it is not refused already."""
+    if reason[0] == DROP_NONE:
+        reason[0] = packet_border(nat, flow, p).reason
 
 
 cdef inline bint crosses_border(

@@ -61,18 +61,19 @@ cdef inline bint admits_owner(
     return record.owner == owner and (address == 0 or record.address == address)
 
 
-cdef inline uint16_t served_by(const Nat* nat, host, nat_gateway) except? 0xFFFF:
+cdef inline uint16_t served_by(const Nat* nat, host, nat_gateway, node) except? 0xFFFF:
     """The attachment that an internet gateway's address stands for; 0 for none."""
     if host is not None:
         if not 0 <= host < nat.header.hosts_max:
             raise ValueError(f"host {host}: the state map has {nat.header.hosts_max}")
         return <uint16_t>(first_host(nat.header) + <uint32_t>host)
-    if nat_gateway is not None:
-        if not 0 <= nat_gateway < nat.header.interfaces_max:
+    interface = nat_gateway if node is None else node
+    if interface is not None:
+        if not 0 <= interface < nat.header.interfaces_max:
             raise ValueError(
-                f"interface {nat_gateway}: the state map has {nat.header.interfaces_max}"
+                f"interface {interface}: the state map has {nat.header.interfaces_max}"
             )
-        return <uint16_t>(nat.header.slots_max + <uint32_t>nat_gateway)
+        return <uint16_t>(nat.header.slots_max + <uint32_t>interface)
     return 0
 
 
@@ -86,6 +87,13 @@ cdef inline bint admits_address(
     return nat.attachments[place].entries == 0 or (
         record.address == address and record.role == role and record.serves == serves
     )
+
+
+cdef inline uint8_t interface_role(bint internet_gateway, bint gateway_endpoint) noexcept:
+    """What an interface with a link is besides."""
+    if internet_gateway:
+        return ROLE_INTERNET_GATEWAY
+    return ROLE_GATEWAY_ENDPOINT if gateway_endpoint else ROLE_NONE
 
 
 cdef inline uint32_t table_number(what, number) except? 0xFFFFFFFF:
@@ -112,7 +120,7 @@ cdef inline Attachment nat_gateway_attachment(
 
 
 cdef inline Attachment node_attachment(
-    uint32_t number, address, uint32_t vpc, uint16_t interface, mtu
+    uint32_t number, address, uint32_t vpc, uint16_t interface, mtu, route_table
 ) except *:
     check_mtu("interface", number, mtu)
     cdef Attachment record = attachment(
@@ -121,6 +129,7 @@ cdef inline Attachment node_attachment(
     record.role = ROLE_LOAD_BALANCER
     record.vpc = vpc
     record.interface = interface
+    record.route_table = table_number(f"interface {number}", route_table)
     return record
 
 

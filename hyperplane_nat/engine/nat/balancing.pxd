@@ -17,11 +17,16 @@ A balanced flow is one entry, whatever it goes through::
     environment       port of its interface                its interface
     host              its own                              target, or the link of the VPC's router
     behind router     its own                              target
+    internet          its own                              target
 
-The last three keep the client's source. The target's answer to it is for the client's address, and finds
+The last four keep the client's source. The target's answer to it is for the client's address, and finds
 the flow as it would find one that the client had begun itself; so it can be only one of them
-(FLOW_COLLISION). A target behind the router answers a client behind the router without coming by
-here (LOAD_BALANCER_RETURN_PATH).
+(FLOW_COLLISION). A target behind the router answers a client behind the router, or in the internet, without
+coming by here (LOAD_BALANCER_RETURN_PATH).
+
+A client in the internet sends to a node's public address, an attachment of the internet gateway, and that
+is its flow's originator. The node answers it if the route table of its subnet leads back (NO_ROUTE,
+ROUTE_BLACKHOLE), whatever the target's does.
 
 An endpoint is one more way to a node, which may be of another VPC: an address where the client is, without
 a link. What a client sends there is for the listener of the node that the endpoint leads to, and goes on
@@ -51,6 +56,7 @@ from hyperplane_nat.engine.flows.admission cimport (
     client_address,
     egress_refusal,
     entrance_refusal,
+    refusing_entrance,
 )
 from hyperplane_nat.engine.flows.allocation cimport (
     DRAWS,
@@ -63,9 +69,8 @@ from hyperplane_nat.engine.flows.allocation cimport (
     refused_by_interface,
     report,
 )
-from hyperplane_nat.engine.flows.caching cimport cache_end
 from hyperplane_nat.engine.flows.counting cimport amount_of, count_at_balancer
-from hyperplane_nat.engine.flows.entries cimport entrance_of, node_of, over, relink
+from hyperplane_nat.engine.flows.entries cimport entrance_of, leads_somewhere
 from hyperplane_nat.engine.flows.extensions cimport extension_open
 from hyperplane_nat.engine.flows.flow_table cimport (
     flow_key,
@@ -74,11 +79,7 @@ from hyperplane_nat.engine.flows.flow_table cimport (
     table_give_back,
     table_hash,
 )
-from hyperplane_nat.engine.flows.lifecycle cimport (
-    count_end,
-    flow_commit,
-    flow_orphan,
-)
+from hyperplane_nat.engine.flows.lifecycle cimport flow_commit
 from hyperplane_nat.engine.flows.nat cimport (
     UNATTACHED,
     Attachment,
@@ -93,21 +94,21 @@ from hyperplane_nat.engine.flows.nat cimport (
     drop,
     unlikely,
 )
-from hyperplane_nat.engine.flows.network_acls cimport Path, path_from, refusal_out
+from hyperplane_nat.engine.flows.network_acls cimport Path, Refusal, path_from, refusal_out
 from hyperplane_nat.engine.flows.policy cimport PolicyRecord, policy_admits, policy_check
 from hyperplane_nat.engine.flows.ports cimport ports_adopt, ports_give_back, ports_take
 from hyperplane_nat.engine.flows.tombstones cimport is_remembered, refuse_idle, reply_reset
 from hyperplane_nat.engine.nat.classification cimport number_of_address, packet_key
 from hyperplane_nat.engine.nat.outbound cimport exit_of, send
 from hyperplane_nat.engine.nat.proxying cimport cut_syn, proxy_leaves, proxy_length
+from hyperplane_nat.engine.nat.routing cimport way_back_refusal
 from hyperplane_nat.engine.state.layout cimport (
     KIND,
     NIL,
-    SYN_REMEMBERED,
     End,
     Entry,
     Extension,
-    is_balanced,
+    Way,
 )
 from hyperplane_nat.engine.wire.packet cimport KIND_FLOW, Packet
 from hyperplane_nat.engine.wire.siphash cimport siphash
@@ -126,6 +127,8 @@ cdef struct Draft:
     uint16_t hop
     uint32_t source
     uint16_t source_port
+    # Where it is refused (AT_...).
+    uint8_t position
 
 
 cdef inline const Listener* listener_of(
@@ -305,7 +308,7 @@ cdef inline int take_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
     reason = target_refusal(nat, p, draft, nat.attachments[draft.node].address)
     if reason:
         return reason
-    if environment_full(nat, p.port, 1):
+    if nat.attachments[p.port].kind != ATTACHMENT_INTERFACE and environment_full(nat, p.port, 1):
         reason = DROP_PORT_LIMIT_ENVIRONMENT
         if of_environment:
             refused_by_interface(nat, p, p.destination, p.destination_port, reason, now)
@@ -328,11 +331,12 @@ cdef inline int take_source(Nat* nat, const Packet* p, Draft* draft, uint64_t no
 
 
 cdef inline apart border_refusal(
-    const Nat* nat, const Packet* p, const Draft* draft, int* reason
+    const Nat* nat, const Packet* p, Draft* draft, int* reason
 ) noexcept nogil:
     """Why the network ACLs on a client's way do not let it reach its target."""
     cdef uint32_t client = p.source
     cdef Path path
+    cdef Refusal refusal
     if nat.attachments[p.port].kind == ATTACHMENT_ENVIRONMENT:
         client = nat.attachments[draft.hop].address if draft.hop else draft.source
     path = path_from(nat, p, client)
@@ -340,7 +344,9 @@ cdef inline apart border_refusal(
     path.exit = draft.node
     path.source = draft.source
     path.target = End(draft.target.address, draft.target.port)
-    reason[0] = refusal_out(nat, p, &path)
+    refusal = refusal_out(nat, p, &path)
+    reason[0] = refusal.reason
+    draft.position = refusal.position
 
 
 cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now) noexcept nogil:
@@ -352,6 +358,9 @@ cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now
     reason = entrance_refusal(nat, p, draft.endpoint if draft.endpoint else draft.node)
     if reason:
         count_at_node(nat, draft.node, N_SECURITY_GROUP_BLOCKED)
+        draft.position = refusing_entrance(
+            nat, p, draft.endpoint if draft.endpoint else draft.node
+        )
         return reason
     if draft.listener.count == 0:
         return DROP_LOAD_BALANCER_NO_TARGET
@@ -365,7 +374,10 @@ cdef inline int draft_flow(Nat* nat, const Packet* p, Draft* draft, uint64_t now
         reason = keep_source(nat, p, draft, now)
     else:
         reason = take_source(nat, p, draft, now)
-    if unlikely(nat.network_acls != NULL) and reason == DROP_NONE:
+    if reason:
+        # Of the node's groups, if it is one of them, or of the target's.
+        draft.position = AT_FAR if reason == DROP_SECURITY_GROUP_EGRESS else AT_TARGET
+    elif unlikely(nat.network_acls != NULL):
         border_refusal(nat, p, draft, &reason)
         if reason:
             give_up(nat, p, draft)
@@ -426,17 +438,6 @@ cdef inline void entry_fill(Nat* nat, uint32_t flow, const Packet* p, const Draf
         )
 
 
-cdef inline bint leads_somewhere(const Nat* nat, uint16_t endpoint) noexcept nogil:
-    """Whether what is sent to an endpoint goes on."""
-    cdef uint16_t node = nat.attachments[endpoint].node
-    return (
-        nat.attachments[endpoint].active
-        and node != 0
-        and nat.attachments[node].active
-        and nat.attachments[node].role == ROLE_LOAD_BALANCER
-    )
-
-
 cdef inline void count_new_at(Nat* nat, const Packet* p, uint16_t entrance) noexcept nogil:
     """Count a new flow at a node or an endpoint, where a SYN is one that has begun a flow."""
     if p.protocol == 6:
@@ -445,11 +446,36 @@ cdef inline void count_new_at(Nat* nat, const Packet* p, uint16_t entrance) noex
         count_at_node(nat, entrance, N_NEW_FLOWS_UDP)
 
 
-cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow) noexcept nogil:
-    """A new flow for a client's packet, which is to leave by its target's link; or why there is none."""
-    cdef Draft draft
+cdef inline Way way_of_draft(const Nat* nat, const Packet* p, const Draft* draft) noexcept nogil:
+    """The way of a packet that begins no flow, without a hop if it has not got as far as the node or the
+    endpoint.
+    """
+    cdef const Attachment* node = &nat.attachments[draft.node]
+    cdef Way way
+    memset(&way, 0, sizeof(Way))
+    if draft.position == AT_CLIENT:
+        return way
+    way.hop = draft.node
+    way.endpoint = draft.endpoint
+    way.position = draft.position
+    way.hop_address = node.address
+    way.source_address = draft.source if draft.source else node.address
+    way.source_port = p.source_port
+    if draft.target != NULL:
+        way.target = draft.host
+        way.far_address = draft.target.address
+        way.far_port = draft.target.port
+    return way
+
+
+cdef inline int begin_balanced(
+    Nat* nat, Packet* p, uint64_t now, uint32_t* flow, Draft* draft
+) noexcept nogil:
+    """A new flow for a client's packet, which is to leave by its target's link; or why there is none. The
+    draft says how far it has got.
+    """
     cdef int reason
-    memset(&draft, 0, sizeof(Draft))
+    memset(draft, 0, sizeof(Draft))
     flow[0] = NIL
     draft.node = p.host
     if nat.attachments[p.host].role == ROLE_ENDPOINT:
@@ -457,6 +483,9 @@ cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow
         if not leads_somewhere(nat, p.host):
             return DROP_ENDPOINT_UNAVAILABLE
         draft.node = nat.attachments[p.host].node
+    reason = way_back_refusal(nat, p.port, draft.node, p.source)
+    if reason:
+        return reason
     draft.listener = listener_of(nat, draft.node, p.protocol, p.destination_port)
     if draft.listener == NULL:
         return DROP_LOAD_BALANCER_NO_LISTENER
@@ -469,15 +498,15 @@ cdef inline int begin_balanced(Nat* nat, Packet* p, uint64_t now, uint32_t* flow
             cut_syn(p)
         count(nat, C_TCP_SYNS_FROM_SOURCE)
         count_at(nat, counted_at(nat, p.port), A_TCP_SYNS_FROM_SOURCE)
-    reason = draft_flow(nat, p, &draft, now)
+    reason = draft_flow(nat, p, draft, now)
     if reason:
         return reason
     flow[0] = room_for_flow(nat)
     if flow[0] == NIL:
-        give_up(nat, p, &draft)
+        give_up(nat, p, draft)
         report(nat, p, counted_at(nat, p.port), now, EVENT_FLOW_TABLE_FULL)
         return DROP_FLOW_TABLE_FULL
-    entry_fill(nat, flow[0], p, &draft)
+    entry_fill(nat, flow[0], p, draft)
     flow_commit(nat, flow[0], p, now)
     count_new_at(nat, p, draft.node)
     if draft.endpoint:
@@ -501,8 +530,11 @@ cdef inline void reset_by_node(Nat* nat, Packet* p, uint16_t node, int reason) n
 # Leaving
 
 
-cdef inline bint stopped(Nat* nat, Packet* p, const Extension* extension) noexcept nogil:
+cdef inline bint stopped(Nat* nat, Packet* p, uint32_t flow) noexcept nogil:
     """Whether a packet of a balanced flow, or an error about one, was dropped for want of the way."""
+    cdef const Entry* entry = &nat.table.entries[flow]
+    cdef const Extension* extension = &nat.table.extensions[flow]
+    cdef int reason
     if not nat.attachments[extension.node].active:
         drop(nat, p, DROP_UNKNOWN_LINK)
         return True
@@ -510,7 +542,13 @@ cdef inline bint stopped(Nat* nat, Packet* p, const Extension* extension) noexce
         drop(nat, p, DROP_ENDPOINT_UNAVAILABLE)
         count_at(nat, extension.endpoint, A_DROPS, p.segments)
         return True
-    return False
+    reason = way_back_refusal(
+        nat, entry.originator, extension.node, entry.source_address
+    )
+    if reason:
+        drop(nat, p, reason)
+        count_at(nat, extension.node, A_DROPS, p.segments)
+    return reason != DROP_NONE
 
 
 cdef inline void count_reset_at(Nat* nat, uint16_t entrance, int side) noexcept nogil:
@@ -521,7 +559,7 @@ cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nog
     """Send a packet of a balanced flow, translated as it is."""
     cdef const Entry* entry = &nat.table.entries[flow]
     cdef const Extension* extension = &nat.table.extensions[flow]
-    if stopped(nat, p, extension):
+    if stopped(nat, p, flow):
         return
     if extension.proxy_bytes:
         proxy_leaves(nat, p, flow)
@@ -533,53 +571,3 @@ cdef inline apart send_balanced(Nat* nat, Packet* p, uint32_t flow) noexcept nog
         count_reset_at(nat, extension.node, p.side)
         if extension.endpoint:
             count_reset_at(nat, extension.endpoint, p.side)
-
-
-# Ending
-
-
-cdef inline void end_balanced(Nat* nat, uint32_t flow, uint64_t now) noexcept nogil:
-    """End a flow whose target is taken away: whoever goes on with a TCP connection is told so."""
-    cdef Entry* entry = &nat.table.entries[flow]
-    if entry.protocol != 6:
-        flow_orphan(nat, flow, now)
-        return
-    cache_end(nat, flow)
-    count_end(nat, entry, END_REMOVED)
-    entry.last_seen = <uint32_t>now
-    entry.state = STATE_HELD
-    entry.flags &= <uint8_t>~SYN_REMEMBERED
-    relink(nat, flow, now)
-
-
-cdef inline uint32_t end_flows(
-    Nat* nat,
-    uint16_t node,
-    uint8_t protocol,
-    uint16_t port,
-    BalancedTarget target,
-    uint64_t now,
-    uint32_t start,
-    uint32_t limit,
-) noexcept nogil:
-    """End the flows of a listener to one target among `limit` entries from `start`; how many it were."""
-    cdef uint64_t end = min(<uint64_t>start + limit, <uint64_t>nat.header.entries_watermark)
-    cdef uint32_t ended = 0, flow
-    cdef const Entry* entry
-    cdef const Extension* extension
-    for flow in range(start, <uint32_t>end):
-        entry = &nat.table.entries[flow]
-        extension = &nat.table.extensions[flow]
-        if (
-            entry.state != STATE_FREE
-            and entry.protocol == protocol
-            and is_balanced(entry, extension)
-            and extension.node == node
-            and entry.destination_port == port
-            and extension.destination_address == target.address
-            and extension.destination_port == target.port
-            and not over(entry.state)
-        ):
-            end_balanced(nat, flow, now)
-            ended += 1
-    return ended

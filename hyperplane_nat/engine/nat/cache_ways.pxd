@@ -9,6 +9,9 @@ that a packet meets, with one that has nothing but its ends: who it is from, whe
 whom it is for. A flow whose packets come by one link and leave by another, and come back just so, can be
 cached. It is asked before a flow is cached, and again of each when something of what decides it has
 changed (`FlowCache.revision`): the generations have made all miss by then.
+
+By an endpoint goes nothing that is larger than ENDPOINT_MTU, which is dropped in silence. The program knows
+what links carry, and nothing else: where that is more, flows by endpoints are not cached.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -17,7 +20,12 @@ from libc.string cimport memset
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.admission cimport newcomer_refusal
 from hyperplane_nat.engine.flows.caching cimport cache_promote, hold_off
-from hyperplane_nat.engine.flows.entries cimport node_of
+from hyperplane_nat.engine.flows.entries cimport (
+    endpoint_of,
+    entrance_of,
+    leads_somewhere,
+    node_of,
+)
 from hyperplane_nat.engine.flows.flow_table cimport table_find_id, table_hash
 from hyperplane_nat.engine.flows.nat cimport UNATTACHED, Attachment, Nat, count, is_entrance
 from hyperplane_nat.engine.flows.network_acls cimport meets_network_acl
@@ -27,7 +35,9 @@ from hyperplane_nat.engine.nat.classification cimport (
     packet_key,
     presumed_side,
 )
-from hyperplane_nat.engine.nat.outbound cimport exit_of, goes_another_way, leaves_by
+from hyperplane_nat.engine.nat.mtu cimport ENDPOINT_MTU
+from hyperplane_nat.engine.nat.outbound cimport exit_of, goes_another_way, goes_back, leaves_by
+from hyperplane_nat.engine.nat.routing cimport way_back_refusal
 from hyperplane_nat.engine.state.layout cimport (
     NIL,
     End,
@@ -67,7 +77,12 @@ cdef inline uint32_t found(const Nat* nat, Packet* p) noexcept nogil:
 cdef inline bint is_known(const Nat* nat, uint16_t number) noexcept nogil:
     """Whether packets that are for an attachment do not meet more there than is asked here."""
     cdef uint16_t role = nat.attachments[number].role
-    return role == ROLE_NONE or role == ROLE_LOAD_BALANCER or role == ROLE_INTERNET_GATEWAY
+    return (
+        role == ROLE_NONE
+        or role == ROLE_INTERNET_GATEWAY
+        or role == ROLE_GATEWAY_ENDPOINT
+        or is_entrance(nat, number)
+    )
 
 
 cdef inline uint16_t way(const Nat* nat, uint32_t flow, int side, uint16_t link) noexcept nogil:
@@ -94,10 +109,14 @@ cdef inline uint16_t way(const Nat* nat, uint32_t flow, int side, uint16_t link)
     if id == NIL or id >> 1 != flow or <int>(id & 1) != side:
         return UNATTACHED
     p.side = <unsigned char>side
+    if p.astray and not goes_back(nat, &p, entry):
+        return UNATTACHED
     if goes_another_way(nat, &p, entry):
         return UNATTACHED
     if p.host and is_entrance(nat, p.host) and side == PEER_ORIGINATOR:
-        if node_of(nat, entry) != p.host:
+        if entrance_of(nat, entry) != p.host or way_back_refusal(
+            nat, entry.originator, node_of(nat, entry), entry.source_address
+        ):
             return UNATTACHED
     elif p.host and newcomer_refusal(nat, flow, &p):
         return UNATTACHED
@@ -112,11 +131,24 @@ cdef inline uint16_t way_out(const Nat* nat, uint32_t flow) noexcept nogil:
     return way(nat, flow, PEER_ORIGINATOR, nat.attachments[originator].primary)
 
 
+cdef inline bint is_open(const Nat* nat, const Entry* entry) noexcept nogil:
+    """Whether a balanced flow's node is there, and its endpoint leads to one; any other flow is open."""
+    cdef uint16_t node = node_of(nat, entry), endpoint = endpoint_of(nat, entry)
+    if node and not nat.attachments[node].active:
+        return False
+    return endpoint == 0 or leads_somewhere(nat, endpoint)
+
+
+cdef inline uint16_t most_of(const Nat* nat, const Entry* entry) noexcept nogil:
+    """How large a packet of a flow may be, in bytes of IP, whatever its links carry."""
+    return ENDPOINT_MTU if endpoint_of(nat, entry) else <uint16_t>0xFFFF
+
+
 cdef inline bint ways_of(const Nat* nat, uint32_t flow, uint16_t* near, uint16_t* far) noexcept nogil:
     """By whose links a flow's originator and responder are reached; False when it cannot be cached."""
     cdef const Entry* entry = &nat.table.entries[flow]
-    cdef uint16_t node = node_of(nat, entry), there, back
-    if node and not nat.attachments[node].active:
+    cdef uint16_t most = most_of(nat, entry), there, back
+    if not is_open(nat, entry):
         return False
     near[0] = nat.attachments[entry.originator].primary
     there = way_out(nat, flow)
@@ -131,6 +163,8 @@ cdef inline bint ways_of(const Nat* nat, uint32_t flow, uint16_t* near, uint16_t
         and nat.attachments[back].active
         and nat.attachments[there].mtu >= nat.attachments[far[0]].mtu
         and nat.attachments[back].mtu >= nat.attachments[near[0]].mtu
+        and nat.attachments[far[0]].mtu <= most
+        and nat.attachments[near[0]].mtu <= most
     )
 
 

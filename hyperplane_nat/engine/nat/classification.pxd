@@ -22,9 +22,13 @@ A load balancer's node is an address without a link. What an environment sends t
 as what is for a host (`Packet.host` is the node); what others send to it is at it from here on, and may be
 the answer of a target, or its client's (`balancing`). An endpoint is an address of the same kind.
 
+A VPC's gateway endpoints are one interface, which is in the VPC, so that an answer is for the address of
+it that has asked, and whose own address is none of the VPC's.
+
 What is for none of the VPC's own addresses goes where the route table of its sender leads (`routing`). A
-public address of a host is one where packets begin flows to that host; one of a NAT gateway is an
-interface's as any other.
+public address of a host is one where packets begin flows to that host; one of a node is where clients in
+the internet send to it, and their flows begin there; one of a NAT gateway is an interface's as any other.
+A host's route that leads nowhere is no refusal yet (`Packet.astray`): it may answer such a client.
 
 Which end of its flow a packet is from (`side`) is a guess here, by the kind of the attachment; of what
 is plain it is the end that begins the flow, unless it is the reply to an echo.
@@ -123,7 +127,7 @@ cdef inline void addresses_index(Nat* nat) noexcept nogil:
     while i > nat.header.slots_max:
         i -= 1
         each = &nat.attachments[i]
-        if not each.active:
+        if not each.active or each.role == ROLE_GATEWAY_ENDPOINT:
             continue
         key = own_key(each.vpc, each.address)
         cell = own_cell(nat, key)
@@ -240,7 +244,7 @@ cdef inline int check_from_host(const Nat* nat, Packet* p) noexcept nogil:
     if unlikely(
         p.plain and not p.host and not routed(&nat.attachments[own.interface], p.destination)
     ):
-        return route_away(nat, p, own)
+        p.astray = <uint8_t>route_away(nat, p, own)
     return DROP_NONE
 
 
@@ -287,9 +291,25 @@ cdef inline int arrive_from_host(const Nat* nat, Packet* p) noexcept nogil:
     return DROP_NONE
 
 
+cdef inline int arrive_from_service(const Nat* nat, Packet* p) noexcept nogil:
+    """Find whose address of the VPC a packet by its gateway endpoints is for, which begins no flow."""
+    cdef uint16_t number = number_of_address(nat, nat.attachments[p.link].vpc, p.destination)
+    if number == UNATTACHED:
+        return DROP_NONE if p.destination == nat.attachments[p.link].address else DROP_NOT_OURS
+    if nat.attachments[number].kind == ATTACHMENT_HOST:
+        # A host's flow is one of this link.
+        return DROP_NONE
+    if nat.attachments[number].role != ROLE_NONE:
+        return DROP_NOT_OURS
+    p.port = number
+    return DROP_NONE
+
+
 cdef inline int arrive_from_vpc(const Nat* nat, Packet* p) noexcept nogil:
     """Find the address that a packet from the VPC's router or a neighbour is for."""
     cdef uint16_t number
+    if unlikely(nat.attachments[p.link].role == ROLE_GATEWAY_ENDPOINT):
+        return arrive_from_service(nat, p)
     if (
         p.destination != nat.attachments[p.port].address
         and not interface_of_address(nat, &p.port, p.destination)
@@ -306,7 +326,10 @@ cdef inline int arrive_from_vpc(const Nat* nat, Packet* p) noexcept nogil:
     elif unlikely(nat.attachments[p.port].serves):
         if not nat.attachments[nat.attachments[p.port].serves].active:
             return DROP_UNKNOWN_LINK
-        if one_to_one(nat, p.port):
+        if is_entrance(nat, nat.attachments[p.port].serves):
+            p.host = nat.attachments[p.port].serves
+            p.side = PEER_ORIGINATOR
+        elif one_to_one(nat, p.port):
             p.host = nat.attachments[p.port].serves
             p.plain = 1
             p.side = PEER_ORIGINATOR

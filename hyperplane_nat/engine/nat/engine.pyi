@@ -50,8 +50,10 @@ class Engine:
         primary: int | None = None,
         route_table: int | None = None,
         internet_gateway: bool = False,
+        gateway_endpoint: bool = False,
         host: int | None = None,
         nat_gateway: int | None = None,
+        node: int | None = None,
     ) -> None: ...
     def set_nat_gateway(
         self,
@@ -75,6 +77,7 @@ class Engine:
         policy: Policy | None = None,
         mtu: int = 65535,
         listeners: Iterable[Listener] = (),
+        route_table: int | None = None,
     ) -> None: ...
     def set_endpoint(
         self,
@@ -106,6 +109,7 @@ class Engine:
         role: Role | int = 0,
         host: int | None = None,
         nat_gateway: int | None = None,
+        node: int | None = None,
     ) -> bool: ...
     def set_route_table(
         self, number: int, routes: Iterable[tuple[str, RouteTarget, int]] | None

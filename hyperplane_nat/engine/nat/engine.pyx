@@ -21,12 +21,12 @@ from libc.string cimport memset
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.nat.attaching cimport (
     admits_address, admits_owner, attachment_set, environment_attachment, host_attachment,
-    endpoint_attachment, interface_attachment, listeners_from, nat_gateway_attachment,
+    endpoint_attachment, interface_attachment, interface_role, listeners_from, nat_gateway_attachment,
     node_attachment, protocol_number, owner_of, owner_of_host, served_by, table_number,
 )
 from hyperplane_nat.engine.nat.acl_setting cimport network_acls_set
 from hyperplane_nat.engine.nat.audit cimport audit
-from hyperplane_nat.engine.nat.balancing cimport end_flows
+from hyperplane_nat.engine.nat.deregistration cimport end_flows
 from hyperplane_nat.engine.nat.classification cimport addresses_index
 from hyperplane_nat.engine.flows.caching cimport cache_activate
 from hyperplane_nat.engine.flows.extras cimport extras_clear
@@ -165,24 +165,24 @@ cdef class Engine:
             self._rebuild(now_ms, False)
 
     def set_interface(
-        self, uint32_t number, *, address, mac, subnet, router, destinations,
-        uint32_t vpc=0, Policy policy=None, primary=None, mtu=65535,
-        route_table=None, bint internet_gateway=False, host=None, nat_gateway=None,
+        self, uint32_t number, *, address, mac, subnet, router, destinations, uint32_t vpc=0,
+        Policy policy=None, primary=None, mtu=65535, route_table=None, host=None, nat_gateway=None,
+        node=None, bint internet_gateway=False, bint gateway_endpoint=False,
     ):
         """Make or change a network interface; ValueError when the number has another's flows.
 
         With `primary` it is a further address of that interface, which is set before it and has the
         link, the next hops and the policy.  Without a policy everything may be reached; a new one
         concerns new flows only.  `mtu` is what its link carries, in bytes.  `route_table` is that of
-        its environments.  An address of an `internet_gateway` may stand for a `host`, or for the
-        address of a `nat_gateway`.
+        its environments.  An address of an `internet_gateway` may stand for a `host`, the address
+        of a `nat_gateway` or a `node`.  A `gateway_endpoint` is in the VPC that is led to it.
         """
         cdef uint16_t place = self._interface(number)
         cdef Attachment record = interface_attachment(
             number, address, mac, subnet, router, destinations, vpc, mtu
         )
-        record.role = ROLE_INTERNET_GATEWAY if internet_gateway else ROLE_NONE
-        record.serves = served_by(self.nat, host, nat_gateway)
+        record.role = interface_role(internet_gateway, gateway_endpoint)
+        record.serves = served_by(self.nat, host, nat_gateway, node)
         record.route_table = table_number(f"interface {number}", route_table)
         record.primary = place if primary is None else self._interface(primary)
         record.policy = NULL if policy is None else &policy.record
@@ -208,17 +208,18 @@ cdef class Engine:
 
     def set_load_balancer_node(
         self, uint32_t number, *, address, interface, uint32_t vpc=0, primary=None,
-        Policy policy=None, mtu=65535, listeners=(),
+        Policy policy=None, mtu=65535, listeners=(), route_table=None,
     ):
         """Make or change an address of a load balancer's node; ValueError when the number has another's
         flows.
 
-        With `primary` it is a further one, from which flows get ports.  `interface` is the one by whose
-        link the router of its VPC is reached.  New policy and listeners concern new flows only.
+        With `primary` it is a further one, from which flows get ports.  `interface` leads to its VPC's
+        router, `route_table` to the internet.  New policy and listeners concern new flows only.
         """
         cdef uint16_t place = self._interface(number)
         cdef Listeners* known = listeners_from(number, list(listeners))
-        cdef Attachment record = node_attachment(number, address, vpc, self._interface(interface), mtu)
+        cdef uint16_t behind = self._interface(interface)
+        cdef Attachment record = node_attachment(number, address, vpc, behind, mtu, route_table)
         record.primary = place if primary is None else self._interface(primary)
         record.policy = NULL if policy is None else &policy.record
         record.listeners = self.nat.attachments[place].listeners
@@ -283,11 +284,11 @@ cdef class Engine:
         addresses_index(self.nat)
         return 0
 
-    def admits_interface(self, uint32_t number, address, role=0, host=None, nat_gateway=None):
+    def admits_interface(self, uint32_t number, address, role=0, host=None, nat_gateway=None, node=None):
         """Whether no flow of an interface that has another address, or is another, has this number."""
         return admits_address(
             self.nat, self._interface(number), address_number(address), role,
-            served_by(self.nat, host, nat_gateway),
+            served_by(self.nat, host, nat_gateway, node),
         )
 
     def set_route_table(self, uint32_t number, routes):

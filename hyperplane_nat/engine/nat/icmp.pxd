@@ -42,7 +42,7 @@ from hyperplane_nat.engine.flows.nat cimport (
 from hyperplane_nat.engine.flows.network_acls cimport packet_refusal
 from hyperplane_nat.engine.nat.balancing cimport stopped
 from hyperplane_nat.engine.nat.hairpin cimport hairpin_turn, target_of
-from hyperplane_nat.engine.nat.outbound cimport exit_of, leaves_by, send
+from hyperplane_nat.engine.nat.outbound cimport exit_of, goes_back, leaves_by, send
 from hyperplane_nat.engine.nat.passage cimport Passage, passage_of, rewrite_addresses
 from hyperplane_nat.engine.nat.proxying cimport proxy_quoted
 from hyperplane_nat.engine.state.layout cimport NIL, End, Entry, is_balanced, is_mapping
@@ -98,7 +98,10 @@ cdef inline int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexc
     """What an error quotes; or why it cannot be of a packet that passed here."""
     cdef uint8_t* ip = p.l4 + ICMP_BYTES
     cdef uint32_t available = p.l4_length - ICMP_BYTES, header
-    cdef bint from_inside = p.side == PEER_ORIGINATOR
+    # A client in the internet tells of what the public address has sent it.
+    cdef bint from_inside = (
+        p.side == PEER_ORIGINATOR and nat.attachments[p.port].kind != ATTACHMENT_INTERFACE
+    )
     if available < IP_BYTES:
         return DROP_ICMP_HEADER
     header = (ip[0] & 15) * 4
@@ -137,7 +140,7 @@ cdef inline int quote_parse(const Nat* nat, const Packet* p, Quote* quote) noexc
     elif from_inside:
         if quote.destination != nat.attachments[p.port].address or quote.source != p.destination:
             return DROP_ICMP_ERROR_MISMATCH
-    elif quote.source != nat.attachments[p.port].address:
+    elif quote.source != p.destination:
         return DROP_ICMP_ERROR_MISMATCH
     return DROP_NONE
 
@@ -229,11 +232,14 @@ cdef inline void translate_error(Nat* nat, Packet* p, uint64_t now) noexcept nog
         return
     flow = quote_find(nat, p, &quote, now)
     if flow == NIL:
-        drop(nat, p, DROP_ICMP_ERROR_NO_FLOW)
+        drop(nat, p, p.astray if p.astray else DROP_ICMP_ERROR_NO_FLOW)
         return
     entry = &nat.table.entries[flow]
+    if unlikely(p.astray) and not goes_back(nat, p, entry):
+        drop(nat, p, p.astray)
+        return
     if unlikely(is_balanced(entry, &nat.table.extensions[flow])):
-        if stopped(nat, p, &nat.table.extensions[flow]):
+        if stopped(nat, p, flow):
             return
         if p.side == PEER_ORIGINATOR:
             p.host = exit_of(nat, flow)

@@ -60,10 +60,17 @@ cdef inline bint needs_fitting(const Nat* nat, const Packet* p, const Entry* ent
 cdef inline uint16_t responders_link(
     const Nat* nat, const Packet* p, const Entry* entry
 ) noexcept nogil:
-    """The attachment whose link a flow's responder is on: a host's, where it is one."""
+    """The attachment whose link a flow's responder is on: that of a host or of gateway endpoints, where it is
+    behind one.
+    """
     if p.side == PEER_ORIGINATOR:
         return leaves_by(nat, p, entry)
-    return p.link if nat.attachments[p.link].kind == ATTACHMENT_HOST else entry.responder
+    if (
+        nat.attachments[p.link].kind == ATTACHMENT_HOST
+        or nat.attachments[p.link].role == ROLE_GATEWAY_ENDPOINT
+    ):
+        return p.link
+    return entry.responder
 
 
 cdef inline void clamp_mss(Nat* nat, Packet* p, uint16_t largest) noexcept nogil:

@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 
 from hyperplane_nat.engine.state._constants cimport *
 from hyperplane_nat.engine.flows.counting cimport amount_of, count_departure
+from hyperplane_nat.engine.flows.entries cimport node_of
 from hyperplane_nat.engine.flows.extras cimport (
     EXTRAS_BYTES,
     EXTRAS_MAX,
@@ -70,13 +71,30 @@ cdef inline uint16_t leaves_by(const Nat* nat, const Packet* p, const Entry* ent
     return p.host if p.host and not p.plain else entry.responder
 
 
+cdef inline bint goes_back(const Nat* nat, const Packet* p, const Entry* entry) noexcept nogil:
+    """Whether a packet is a target's answer: it goes back by its load balancer, wherever its sender's route
+    leads.
+    """
+    return p.side == PEER_RESPONDER and node_of(nat, entry) != 0
+
+
 cdef inline bint goes_another_way(
     const Nat* nat, const Packet* p, const Entry* entry
 ) noexcept nogil:
-    """Whether a packet's route leads it by another gateway than its flow."""
+    """Whether a packet's route leads it by another gateway than its flow, or by other endpoints."""
     if p.side == PEER_ORIGINATOR:
+        if unlikely(p.plain and p.host != entry.responder and p.gateway == 0):
+            if (
+                nat.attachments[p.host].role == ROLE_GATEWAY_ENDPOINT
+                or nat.attachments[entry.responder].role == ROLE_GATEWAY_ENDPOINT
+            ):
+                return True
         return p.gateway != nat.attachments[entry.responder].gateway
-    return unlikely(p.gateway) and p.gateway != nat.attachments[entry.originator].gateway
+    return (
+        unlikely(p.gateway)
+        and p.gateway != nat.attachments[entry.originator].gateway
+        and not goes_back(nat, p, entry)
+    )
 
 
 cdef inline uint16_t exit_of(const Nat* nat, uint32_t flow) noexcept nogil:

@@ -51,15 +51,17 @@ from hyperplane_nat.engine.flows.nat cimport (
     unlikely,
 )
 from hyperplane_nat.engine.flows.network_acls cimport packet_refusal, unasked
-from hyperplane_nat.engine.flows.tombstones cimport refuse_idle, refuse_stray
+from hyperplane_nat.engine.flows.tombstones cimport is_remembered, refuse_idle, refuse_stray
 from hyperplane_nat.engine.nat.arp cimport answer_arp
 from hyperplane_nat.engine.nat.balancing cimport (
+    Draft,
     begin_balanced,
     is_over,
     node_turn,
     reset_by_node,
     send_balanced,
     stopped,
+    way_of_draft,
 )
 from hyperplane_nat.engine.nat.cache_ways cimport cache_if_possible
 from hyperplane_nat.engine.nat.classification cimport about_an_error, classify, packet_key
@@ -73,10 +75,16 @@ from hyperplane_nat.engine.nat.icmp cimport (
     translate_error,
 )
 from hyperplane_nat.engine.nat.mtu cimport fit, needs_fitting
-from hyperplane_nat.engine.nat.outbound cimport exit_of, goes_another_way, leaves_by, send
+from hyperplane_nat.engine.nat.outbound cimport (
+    exit_of,
+    goes_another_way,
+    goes_back,
+    leaves_by,
+    send,
+)
 from hyperplane_nat.engine.nat.passage cimport rewrite, rewrite_one_end
 from hyperplane_nat.engine.nat.proxying cimport proxy_arrives
-from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, hop_of, is_balanced
+from hyperplane_nat.engine.state.layout cimport DESTINATION, NIL, Entry, Way, hop_of, is_balanced
 from hyperplane_nat.engine.wire.packet cimport (
     KIND_ARP,
     KIND_FLOW,
@@ -100,6 +108,7 @@ cdef inline void nat_classify(Nat* nat, Packet* p) noexcept nogil:
     p.link = p.port
     p.host = 0
     p.gateway = 0
+    p.astray = DROP_NONE
     p.segments = 1
     p.offload_changed = 0
     reason = classify(nat, p)
@@ -140,7 +149,8 @@ cdef inline void refuse(Nat* nat, Packet* p, int reason) noexcept nogil:
 cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     """The flow that a packet belongs to now, or NIL; the packet's side is told by it.
 
-    One that it is led away from ends, and the packet is the first of another.
+    One that it is led away from ends, and the packet is the first of another. What is led nowhere has none,
+    unless it goes back by a load balancer.
     """
     cdef uint32_t id = table_find_id(&nat.table, packet_key(p), p.hash), flow = id >> 1
     cdef const Entry* entry
@@ -153,26 +163,46 @@ cdef inline uint32_t flow_of(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
     ):
         return NIL
     p.side = <uint8_t>(id & 1)
-    if unlikely(goes_another_way(nat, p, entry)):
+    if unlikely(p.astray):
+        if not goes_back(nat, p, entry):
+            return NIL
+        p.astray = DROP_NONE
+    elif unlikely(goes_another_way(nat, p, entry)):
         flow_orphan(nat, flow, now)
         p.side = PEER_ORIGINATOR
         return NIL
     return flow
 
 
+cdef inline apart refuse_astray(Nat* nat, Packet* p) noexcept nogil:
+    """Drop a packet that its route leads nowhere, and has no flow that leads elsewhere.
+
+    A target is told of its connection that is over as by any other route.
+    """
+    if p.protocol == 6 and p.segment != SEGMENT_SYN and is_remembered(nat, p):
+        refuse_idle(nat, p)
+    else:
+        drop(nat, p, p.astray)
+
+
 cdef inline apart balance(Nat* nat, Packet* p, uint64_t now, uint32_t* flow) noexcept nogil:
     """A new flow for a client's packet to a node, or NIL: it was dropped or answered."""
     cdef uint16_t node = p.host
-    cdef int reason = begin_balanced(nat, p, now, flow)
+    cdef Draft draft
+    cdef Way way
+    cdef int reason = begin_balanced(nat, p, now, flow, &draft)
     if reason == DROP_NONE:
         return
+    if nat.sink.ring != NULL:
+        # As it came: an answer turns it round.
+        way = way_of_draft(nat, p, &draft)
     flow[0] = NIL
     if reason == DROP_LOAD_BALANCER_STRAY:
         reset_by_node(nat, p, node, reason)
     else:
         refuse(nat, p, reason)
     count_at(nat, node, A_DROPS, p.segments)
-    note_refusal(nat, p, reason, now)
+    note_refusal(nat, p, NIL, &way, reason, now)
 
 
 cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogil:
@@ -190,12 +220,12 @@ cdef inline uint32_t flow_begin(Nat* nat, Packet* p, uint64_t now) noexcept nogi
                 count_at(nat, p.gateway, A_TCP_SYNS_FROM_SOURCE)
         elif not mapping_answers(nat, p, now):
             refuse_stray(nat, p)
-            note_refusal(nat, p, p.reason, now)
+            note_refusal(nat, p, NIL, NULL, p.reason, now)
             return NIL
     flow = flow_create(nat, p, now, &reason)
     if flow == NIL:
         refuse(nat, p, reason)
-        note_refusal(nat, p, reason, now)
+        note_refusal(nat, p, NIL, NULL, reason, now)
     return flow
 
 
@@ -217,7 +247,7 @@ cdef inline apart refuse_going_on(
         count_at(nat, node, A_DROPS, p.segments)
     if node and entrance_of(nat, &nat.table.entries[flow]) != node:
         count_at(nat, entrance_of(nat, &nat.table.entries[flow]), A_DROPS, p.segments)
-    note_refusal(nat, p, reason, now)
+    note_refusal(nat, p, flow, NULL, reason, now)
 
 
 cdef inline apart cache_passage(Nat* nat, uint32_t flow, const Packet* p, uint64_t now) noexcept nogil:
@@ -253,7 +283,7 @@ cdef inline bint flow_goes_on(Nat* nat, uint32_t* flow, Packet* p, uint64_t now)
                 flow_orphan(nat, flow[0], now)
                 balance(nat, p, now, flow)
                 return flow[0] != NIL
-            if stopped(nat, p, &nat.table.extensions[flow[0]]):
+            if stopped(nat, p, flow[0]):
                 return False
             p.host = exit_of(nat, flow[0])
             if nat.table.extensions[flow[0]].proxy_bytes:
@@ -284,7 +314,7 @@ cdef inline uint32_t mapping_let_in(Nat* nat, Packet* p, uint64_t now) noexcept 
     if reason == DROP_NONE:
         return mapping
     drop(nat, p, reason)
-    note_refusal(nat, p, reason, now)
+    note_refusal(nat, p, NIL, NULL, reason, now)
     return NIL
 
 
@@ -319,6 +349,9 @@ cdef inline void translate_flow(Nat* nat, Packet* p, uint64_t now) noexcept nogi
         drop(nat, p, DROP_HAIRPIN_NO_MAPPING)
         return
     flow = flow_of(nat, p, now)
+    if unlikely(p.astray):
+        refuse_astray(nat, p)
+        return
     known = flow != NIL or p.side == PEER_ORIGINATOR
     if flow != NIL:
         # Before the flow knows of it: nothing that is not delivered keeps it alive.

@@ -14,7 +14,8 @@ record yet, what was counted of the old one waits among the unfinished until its
 record that was lost never comes: `forget` drops what waits for longer than a look at all.
 
 Interfaces and hosts are told by one number, their place: an interface's own, and behind those a
-host's, in the order of the map's attachments.
+host's, in the order of the map's attachments. A flow by a NAT gateway or a load balancer's node is
+told with its way, on which these are places too.
 
 Totals of a flow that began before somebody looked are unknown: after `begin_late` such flows count
 from their first look on, and ended ones that were never seen not at all.
@@ -39,11 +40,15 @@ from hyperplane_nat.engine.state.layout cimport (
     FlowRecord,
     Header,
     RecordRing,
+    Way as RecordedWay,
     is_mapping,
 )
-from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy, of_host
+from hyperplane_nat.engine.state.snapshot cimport attached, entry_copy, entry_stands, of_host
 
-from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta
+from hyperplane_nat.engine.state.constants import Position
+from hyperplane_nat.engine.state.settings import FlowDelta, HostDelta, Way
+
+cdef tuple POSITIONS = tuple(Position)
 
 cdef enum:
     FLAG_FIN = 1
@@ -108,13 +113,22 @@ cdef inline object host_place(uint16_t attachment, uint32_t slots_max, uint32_t 
     return attachment - slots_max if attachment >= first_host else None
 
 
-cdef inline object responder_place(
-    const FlowRecord* record, uint32_t slots_max, uint32_t first_host
-):
-    """The place of a host, or of an endpoint."""
-    if record.reason == 0 and record.flags:
-        return record.responder - slots_max
-    return host_place(record.responder, slots_max, first_host)
+cdef object way_of(const RecordedWay* way, uint32_t slots_max):
+    """How a flow goes on from its client's interface, None where it goes straight."""
+    if way.hop < slots_max:
+        return None
+    return Way(
+        way.hop - slots_max,
+        way.hop_address,
+        way.source_address,
+        swap16(way.source_port),
+        way.far_address,
+        swap16(way.far_port),
+        way.internet != 0,
+        way.endpoint - slots_max if way.endpoint else None,
+        way.target - slots_max if way.target else None,
+        POSITIONS[way.position],
+    )
 
 
 cdef object delta_of(
@@ -141,7 +155,7 @@ cdef object delta_of(
     if is_host_s(record, slots_max):
         return HostDelta(
             host_place(record.originator, slots_max, first_host),
-            responder_place(record, slots_max, first_host),
+            host_place(record.responder, slots_max, first_host),
             record.protocol,
             record.inside_address,
             swap16(record.inside_port),
@@ -156,6 +170,8 @@ cdef object delta_of(
             flags[0],
             flags[1],
             record.reason,
+            way_of(&record.way, slots_max),
+            record.way.internet != 0 and record.way.hop == 0,
         )
     return FlowDelta(
         record.originator,
@@ -176,6 +192,7 @@ cdef object delta_of(
         flags[0],
         flags[1],
         record.reason,
+        way_of(&record.way, slots_max),
     )
 
 
@@ -235,12 +252,14 @@ cdef class FlowDeltas:
                 or not (attached(header, &entry) or of_host(header, &entry))
             ):
                 continue
+            record.entry = <uint32_t>i
+            record_fill(&record, header, &entry, now_ms)
+            if not entry_stands(header, i, &entry):
+                continue
             seen = &self.seen[i]
             known = seen.used and same(seen, entry.generation, record.created)
             if seen.used and not known:
                 self.postpone(<uint32_t>i)
-            record.entry = <uint32_t>i
-            record_fill(&record, header, &entry, now_ms)
             # What an old flow did before its first look is unknown.
             if known or not self.late or not self.before(&record):
                 delta = delta_of(&record, seen, known, self.slots_max, self.first_host)
@@ -298,7 +317,13 @@ cdef class FlowDeltas:
                         old.packets[0], old.packets[1] = waiting[1], waiting[2]
                         old.bytes[0], old.bytes[1] = waiting[3], waiting[4]
                 if not known and self.late and self.before(&record):
-                    for attachment in (record.originator, record.responder):
+                    for attachment in (
+                        record.originator,
+                        record.responder,
+                        record.way.hop,
+                        record.way.endpoint,
+                        record.way.target,
+                    ):
                         if self.slots_max <= attachment < NOBODY:
                             unknown.add(attachment - self.slots_max)
                     continue

@@ -3,8 +3,8 @@
 
 Theory of operation
 -------------------
-A page with the header, the records lost of each interface and each host, then the records, 80 bytes
-each::
+A page with the header, the records lost of each interface and each host, then the records, 104
+bytes each::
 
     header | lost by interface, by host (4 B each) | records
 
@@ -32,15 +32,15 @@ from hyperplane_nat.engine.readers.state_map import (
 __all__ = ["CAPACITY", "FlowRecordFigures", "FlowRecordRing", "read_figures"]
 
 CAPACITY = 131_072
-"""Records of a new ring: 10 MiB."""
+"""Records of a new ring: 13 MiB."""
 
 PLACES_MAX = INTERFACES_MAX + HOSTS_MAX
 """Interfaces and hosts that it has room for, unless it is told otherwise."""
 
 _MAGIC: Final = b"HPNATREC"
-_VERSION: Final = 3
+_VERSION: Final = 4
 _PAGE: Final = 4096
-_RECORD_BYTES: Final = 80
+_RECORD_BYTES: Final = 104
 _HEADER: Final = struct.Struct("<8sIIII40xQ56xQQQ")
 _ATTACHED: Final = struct.Struct("<I")
 _ATTACHED_OFFSET: Final = 20

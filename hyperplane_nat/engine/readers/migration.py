@@ -8,20 +8,28 @@ the file's lock is the only writer. The new map is made beside the file and take
 is whole, so that a process killed meanwhile leaves the old one as it was, and the next begins anew.
 Whoever has the old file mapped keeps it: readers open the map again when a forwarder takes over.
 
-Counters keep their order, though a newer one may stand among the others. Up to layout 5 slots and
-interfaces had numbers and figures apart; they are attachments now, first the slots and then the
-interfaces. Entries and tracks are converted (`former_entries`), those that were ever used;
-everything behind is derived from them.
+Of entries and tracks those count that were ever used; everything behind them is derived from them.
+
+*Layouts 3 to 5.* Counters keep their order, though a newer one may stand among the others. Slots
+and interfaces had numbers and figures apart; they are attachments now, first the slots and then the
+interfaces. Entries and tracks are converted (`former_entries`). There were no hosts.
+
+*Layout 6* differs in its extensions alone: those of today are the first half of its own. Most
+entries have none and no memory for one; what is a hole there is one here. A map that was made
+before there were hosts gets room for them.
+
 Both files exist for a moment: as much room as the map takes must be free.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Mapping
 from mmap import mmap
 from pathlib import Path
+from typing import Final
 
 from hyperplane_nat.engine.readers.former_entries import (
     convert_layout_3,
@@ -32,7 +40,9 @@ from hyperplane_nat.engine.readers.state_map import (
     ATTACHMENT_BYTES,
     ENTRY_BYTES,
     EXHAUSTION_BYTES,
+    EXTENSION_BYTES,
     HEADER_BYTES,
+    HOSTS_MAX,
     INTERFACE_COUNTER_BYTES,
     SLOT_COUNTER_BYTES,
     SLOT_COUNTERS,
@@ -93,6 +103,12 @@ _ATTACHMENT = struct.Struct(f"={ATTACHMENT_COUNTERS}QQ4s52x")
 _CHUNK = 8192
 """Entries converted at a time."""
 
+_EXTENSIONS = 1024
+"""Extensions copied at a time: those for which the engine has memory together."""
+
+_EXTENDED: Final = 6
+"""The layout that has all that this one has."""
+
 
 def new_path(path: Path) -> Path:
     """Where the new map is made, until it is whole."""
@@ -118,10 +134,15 @@ def migrate(path: str | Path, *, now_ms: int) -> bool:
             flows_max=header.flows_max,
             slots_max=header.slots_max,
             interfaces_max=header.interfaces_max,
+            hosts_max=header.hosts_max or HOSTS_MAX,
         )
         try:
             target.advance_clock(header.clock_offset_ms)
-            _fill(target, source, header, now_ms + header.clock_offset_ms)
+            if header.layout == _EXTENDED:
+                _copy(target, source, header)
+            else:
+                _fill(target, source, header, now_ms + header.clock_offset_ms)
+            target.set_watermark(header.watermark)
             target.close()
             beside.replace(path)
         except BaseException:
@@ -130,8 +151,73 @@ def migrate(path: str | Path, *, now_ms: int) -> bool:
     return True
 
 
+def _offsets(target: StateMap) -> dict[str, int]:
+    return read_header(target.path, target.memory[:HEADER_BYTES], len(target.memory)).offsets
+
+
+def _copy(target: StateMap, source: int, header: Header) -> None:
+    offsets = _offsets(target)
+    attachments = header.slots_max + header.interfaces_max + header.hosts_max
+    for part, size in (
+        ("counters", COUNTERS_MAX * 8),
+        ("attachments", attachments * ATTACHMENT_BYTES),
+        ("exhaustions", EXHAUSTIONS * EXHAUSTION_BYTES),
+        ("entries", header.watermark * ENTRY_BYTES),
+        ("tracks", header.watermark * TRACK_BYTES[_EXTENDED]),
+    ):
+        for start in range(0, size, _CHUNK * ENTRY_BYTES):
+            length = min(_CHUNK * ENTRY_BYTES, size - start)
+            at = offsets[part] + start
+            target.memory[at : at + length] = _part(source, header, part, length, start)
+    with target.path.open("r+b", buffering=0) as file:
+        _copy_extensions(file.fileno(), offsets["extensions"], source, header)
+
+
+def _copy_extensions(target: int, offset: int, source: int, header: Header) -> None:
+    """The first half of each; what is nobody's yet stays a hole."""
+    first, size = header.offsets["extensions"], EXTENSION_BYTES[_EXTENDED]
+    blank = bytes(_EXTENSIONS * size)
+    position, end = first, first + header.watermark * size
+    while position < end:
+        try:
+            position = os.lseek(source, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        start = (position - first) // size // _EXTENSIONS * _EXTENSIONS
+        count = min(_EXTENSIONS, header.watermark - start)
+        if count <= 0:
+            return
+        former = _part(source, header, "extensions", count * size, start * size)
+        if former != blank[: len(former)]:
+            _write(target, _halved(former), offset + start * size // 2)
+        position = first + (start + count) * size
+
+
+def _halved(extensions: bytes) -> bytes:
+    former, result = memoryview(extensions).cast("Q"), bytearray(len(extensions) // 2)
+    words = memoryview(result).cast("Q")
+    half, whole = (EXTENSION_BYTES[each] // 8 for each in (LAYOUT_VERSION, _EXTENDED))
+    for place in range(half):
+        words[place::half] = former[place::whole]
+    return bytes(result)
+
+
+def _write(target: int, data: bytes, position: int) -> None:
+    try:
+        while data:
+            written = os.pwrite(target, data, position)
+            data, position = data[written:], position + written
+    except OSError as error:
+        raise StateMapError(
+            f"no room for the state map's extensions ({error.strerror}): "
+            "choose another lab.state_directory"
+        ) from error
+
+
 def _fill(target: StateMap, source: int, header: Header, now_ms: int) -> None:
-    offsets = read_header(target.path, target.memory[:HEADER_BYTES], len(target.memory)).offsets
+    offsets = _offsets(target)
     size = COUNTERS_MAX * 8
     counters = offsets["counters"]
     target.memory[counters : counters + size] = _read(source, header.offsets["counters"], size)
@@ -145,7 +231,6 @@ def _fill(target: StateMap, source: int, header: Header, now_ms: int) -> None:
         entries = _part(source, header, "entries", count * ENTRY_BYTES, start * ENTRY_BYTES)
         tracks = _part(source, header, "tracks", count * track_bytes, start * track_bytes)
         convert(entries, tracks, target.memory, start, now_ms)
-    target.set_watermark(header.watermark)
 
 
 def _fill_attachments(target: StateMap, source: int, header: Header, offset: int) -> None:

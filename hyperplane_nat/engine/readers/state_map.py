@@ -8,7 +8,7 @@ header of one page says what follows, and holds the forwarder's heartbeat and ho
 clock is ahead; everything is allocated when the file is made::
 
     header | counters | attachments (192 B each) | exhaustions | entries (64 B) | tracks (32 B)
-           | index | remotes (16 B) | port bitmaps | extensions (64 B)
+           | index | remotes (16 B) | port bitmaps | extensions (32 B)
 
 The attachments are the environments, by their slots, then the interface addresses, by theirs, and
 then the hosts of VPCs.
@@ -89,12 +89,19 @@ _FORMER_PARTS: Final = (
     "tracks",
     *_DERIVED,
 )
-LAYOUTS: Final = {3: _FORMER_PARTS, 4: _FORMER_PARTS, 5: _FORMER_PARTS, LAYOUT_VERSION: _PARTS}
+LAYOUTS: Final = {
+    3: _FORMER_PARTS,
+    4: _FORMER_PARTS,
+    5: _FORMER_PARTS,
+    6: _PARTS,
+    LAYOUT_VERSION: _PARTS,
+}
 """What the file of each layout that can be read has behind its header, in order."""
 
 HEADER_BYTES: Final = 4096
 ENTRY_BYTES: Final = 64
-TRACK_BYTES: Final = {3: 16, 4: 32, 5: 32, LAYOUT_VERSION: 32}
+TRACK_BYTES: Final = {3: 16, 4: 32, 5: 32, 6: 32, LAYOUT_VERSION: 32}
+EXTENSION_BYTES: Final = {6: 64, LAYOUT_VERSION: 32}
 
 _WORD: Final = struct.Struct("<Q")
 _HEARTBEAT_PLACE: Final = HEADER_BYTES - 64
@@ -104,7 +111,6 @@ CLOCK_OFFSET_MS_MAX: Final = 1 << 39
 """What the lab's clock may be ahead, 17 years: the time at which a flow began has 40 bits."""
 
 _REMOTE_BYTES: Final = 16
-_EXTENSION_BYTES: Final = 64
 SLOTS_MAX = 16_384
 """Environments that a state map has room for, unless it is told otherwise."""
 INTERFACES_MAX = 4_096
@@ -224,7 +230,7 @@ def _layout(
         "index": index_cells * 4,
         "remotes": remote_cells * _REMOTE_BYTES,
         "bitmaps": bitmap_bytes,
-        "extensions": flows_max * _EXTENSION_BYTES,
+        "extensions": flows_max * EXTENSION_BYTES.get(layout, 0),
     }
     offsets = []
     offset = HEADER_BYTES
@@ -499,6 +505,8 @@ class StateMap:
         return {
             "active_flows": flows["flows"],
             "active_flows_tcp": flows["tcp_flows"],
+            # A node has no other protocols.
+            "active_flows_udp": flows["flows"] - flows["tcp_flows"],
             # A SYN at a node is one that has begun a flow.
             "new_flows_tcp": own["tcp_syns_from_source"],
             **dict(zip(NODE_COUNTER_NAMES, read_node(self.memory, place), strict=True)),

@@ -33,6 +33,7 @@ __all__ = [
     "NeighbourEvent",
     "NeighbourState",
     "Peer",
+    "Position",
     "Role",
     "RouteTarget",
     "Segment",
@@ -42,7 +43,7 @@ __all__ = [
     "pxd",
 ]
 
-LAYOUT_VERSION = 6
+LAYOUT_VERSION = 7
 """Version of the state map; a forwarder refuses a map of another version."""
 
 EXHAUSTIONS = 1024
@@ -55,6 +56,21 @@ class Peer(IntEnum):
 
     ORIGINATOR = 0
     RESPONDER = 1
+
+
+@unique
+class Position(IntEnum):
+    """Where on the way of a flow by a NAT gateway or a load balancer's node a packet is refused.
+
+    At the interface of its client, of an endpoint, of the gateway or node on the side of the client
+    or on the far one, or of the target.
+    """
+
+    CLIENT = 0
+    ENDPOINT = 1
+    NEAR = 2
+    FAR = 3
+    TARGET = 4
 
 
 @unique
@@ -98,6 +114,8 @@ class Role(IntEnum):
     """It has no link: what is for its listeners goes on to a target of its VPC."""
     ENDPOINT = 4
     """It has no link: what is for it goes on by a load balancer's node of another VPC."""
+    GATEWAY_ENDPOINT = 5
+    """One end of the way between a VPC and AWS's services, by which private addresses stay."""
 
 
 @unique
@@ -108,6 +126,7 @@ class RouteTarget(IntEnum):
     INTERNET_GATEWAY = 1
     NAT_GATEWAY = 2
     HOST = 3
+    GATEWAY_ENDPOINT = 4
 
 
 @unique
@@ -515,6 +534,7 @@ def pxd() -> str:
     ]
     for prefix, members in (
         ("PEER", Peer),
+        ("AT", Position),
         ("SIDE", Side),
         ("ATTACHMENT", AttachmentKind),
         ("ROLE", Role),

@@ -12,7 +12,7 @@ cdef enum:
     TRACK_BYTES = 32
     REMOTE_BYTES = 16
     ATTACHMENT_BYTES = 192
-    EXTENSION_BYTES = 64
+    EXTENSION_BYTES = 32
     # Entries whose extensions are allocated together.
     EXTENSION_CHUNK = 1024
     EXHAUSTION_BYTES = 32
@@ -103,8 +103,7 @@ cdef struct Track:
 # load balancer's node (an attachment, 0: it is not balanced), the host that its target is (0: it is behind
 # the VPC's router), how long it may be idle, in ms, and the address of the endpoint that its client
 # sends to (an attachment, 0: it sends to the node); where the client's data begin, how long the PROXY
-# protocol's header before them is (0: there is none) and what became of that (`proxying`).  The room is
-# for wider addresses.
+# protocol's header before them is (0: there is none) and what became of that (`proxying`).
 cdef struct Extension:
     uint32_t destination_address
     uint16_t destination_port
@@ -117,7 +116,7 @@ cdef struct Extension:
     uint32_t proxy_sequence
     uint8_t proxy_bytes
     uint8_t proxy_state
-    uint8_t room[38]
+    uint8_t room[6]
 
 # An address and its port, one end of a flow.
 cdef struct End:
@@ -163,6 +162,23 @@ cdef struct AttachmentRecord:
     # Of a load balancer's node (N_...).
     uint64_t balanced[NODE_COUNTERS]
 
+# How a flow goes on from the interface of its client: by an address of a NAT gateway or the node of a
+# load balancer (`hop`, an attachment; 0: straight), before it by an endpoint, and to a host as the target
+# of a node.  Behind the hop it has another source, and of a node another destination: the far end.  Of a
+# packet that was refused, `position` says where (AT_...).  `internet` is whether it goes by an internet
+# gateway.
+cdef struct Way:
+    uint32_t hop_address
+    uint32_t source_address
+    uint32_t far_address
+    uint16_t source_port
+    uint16_t far_port
+    uint16_t hop
+    uint16_t endpoint
+    uint16_t target
+    uint8_t position
+    uint8_t internet
+
 # What is left of a flow that has ended, or (reason not 0) a packet that was refused.  Its ends are
 # attachments of the map, the originator NOBODY for a packet from outside that has no flow; of a packet of
 # a host they are who sent it and who was to have it.
@@ -180,12 +196,13 @@ cdef struct FlowRecord:
     uint16_t originator
     uint16_t responder
     uint8_t reason
-    # Of a TCP segment that was refused; of a flow whether its responder is an endpoint.
+    # Of a TCP segment that was refused.
     uint8_t flags
     uint64_t created
     uint64_t last_seen
     uint64_t packets[2]
     uint64_t bytes[2]
+    Way way
 
 # The head of the file of flow records; what each of the two processes writes is in cache lines of
 # its own.  A page of it is followed by the records lost of each interface and host, and the records.

@@ -3,16 +3,24 @@
 """The ring of flow records in its file, as both of its ends see it."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
+from hyperplane_nat.engine.state._constants cimport ROLE_INTERNET_GATEWAY
 from hyperplane_nat.engine.state.barriers cimport HP_LOAD64_ACQUIRE, HP_STORE64_RELEASE
 from hyperplane_nat.engine.state.layout cimport (
+    AttachmentRecord,
+    End,
     Entry,
     Extension,
     FlowRecord,
     Header,
     RecordRing,
+    Way,
     age_of,
+    attachments_of,
+    destination_translated,
     extensions_of,
+    first_host,
     hop_of,
     is_balanced,
     records_of,
@@ -56,6 +64,47 @@ cdef inline void ring_take(RecordRing* ring, uint64_t tail) noexcept nogil:
     HP_STORE64_RELEASE(&ring.tail, tail)
 
 
+cdef inline bint is_public(const Header* header, uint16_t attachment) noexcept nogil:
+    """Whether an end of a flow is a public address of an internet gateway."""
+    return (
+        header.slots_max <= attachment < attachments_of(header)
+        and records_of(header)[attachment].role == ROLE_INTERNET_GATEWAY
+    )
+
+
+cdef inline bint is_address(const Header* header, uint16_t attachment) noexcept nogil:
+    """Whether an attachment is an interface address of the map."""
+    return header.slots_max <= attachment < first_host(header)
+
+
+cdef inline void way_fill(
+    Way* way, const Header* header, const Entry* entry, const Extension* extension
+) noexcept nogil:
+    """How a flow goes on from its client; what a reader of another process has copied may be anything."""
+    cdef const AttachmentRecord* records = records_of(header)
+    cdef bint balanced = is_balanced(entry, extension)
+    cdef End far
+    memset(way, 0, sizeof(Way))
+    if balanced:
+        way.hop = extension.node
+    elif rewrites_source(entry) and is_address(header, entry.responder):
+        way.hop = records[entry.responder].serves
+    if not is_address(header, way.hop):
+        way.hop = 0
+        way.internet = is_public(header, entry.responder) or is_public(header, entry.originator)
+        return
+    way.internet = not balanced
+    if balanced:
+        way.endpoint = extension.endpoint
+        way.target = extension.target
+    far = destination_translated(entry, extension)
+    way.hop_address = records[way.hop].address
+    way.source_address = entry.translated_address if balanced else way.hop_address
+    way.source_port = entry.translated_port
+    way.far_address = far.address
+    way.far_port = far.port
+
+
 cdef inline void record_fill(
     FlowRecord* record, const Header* header, const Entry* entry, uint64_t now
 ) noexcept nogil:
@@ -63,8 +112,8 @@ cdef inline void record_fill(
     `entry`, which is set.
 
     A flow by a NAT gateway is one of the environment's interface, with the port that it has there; one
-    to a public address of a host is one to the host's own.  A balanced one is its client's and the
-    node's, or the endpoint's.
+    to a public address of a host is one to the host's own.  A balanced one of a host is its client's
+    and the node's.
     """
     cdef const Extension* extension = &extensions_of(header)[record.entry]
     cdef uint16_t hop = hop_of(entry, extension)
@@ -79,19 +128,20 @@ cdef inline void record_fill(
     record.nat_port = entry.translated_port
     record.originator = entry.originator
     record.responder = entry.responder
-    if hop:
+    if is_address(header, hop):
         record.responder = hop
         record.nat_address = records_of(header)[hop].address
         record.nat_port = extension.hop_port
     elif is_balanced(entry, extension):
         if entry.originator >= header.slots_max:
-            record.responder = extension.endpoint if extension.endpoint else extension.node
+            record.responder = extension.node
     elif rewrites_destination(entry, extension) and not rewrites_source(entry):
         record.remote_address = entry.translated_address
         record.remote_port = entry.translated_port
     record.reason = 0
-    record.flags = is_balanced(entry, extension) and extension.endpoint == record.responder
+    record.flags = 0
     record.last_seen = now - age_of(entry, now)
     for side in range(2):
         record.packets[side] = entry.packets[side]
         record.bytes[side] = entry.bytes[side]
+    way_fill(&record.way, header, entry, extension)

@@ -13,6 +13,7 @@ from hyperplane_nat.engine.state.constants import (
     Filtering,
     Mapping,
     NeighbourState,
+    Position,
     Side,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "Target",
     "Timeouts",
     "Verdict",
+    "Way",
 ]
 
 
@@ -329,12 +331,34 @@ class HostFlow(NamedTuple):
         return self.translated and self.responder_side is Side.HOST
 
 
+class Way(NamedTuple):
+    """How a flow goes on from its client's interface: by a NAT gateway or a load balancer's node.
+
+    ``hop`` is that one's place and ``address`` its own; before it may be an ``endpoint``, behind it
+    the host that is the ``target``, places or None.  On the far side its packets are from the
+    source and for the far end.  ``internet`` is whether that is in the internet, as it is of a NAT
+    gateway.  Of a packet refused, ``position`` says where.
+    """
+
+    hop: int
+    address: int
+    source_address: int
+    source_port: int
+    far_address: int
+    far_port: int
+    internet: bool
+    endpoint: int | None = None
+    target: int | None = None
+    position: Position = Position.CLIENT
+
+
 class FlowDelta(NamedTuple):
     """What an environment's flow did since the last look, or (``reason`` not 0) a packet refused.
 
     Addresses are the four bytes as they stand in memory; times are CLOCK_MONOTONIC in ms.  Flags
     are those of flow logs: 1 FIN, 2 SYN, 4 RST, 18 SYN with ACK.  A refused packet
-    from outside has slot 65535 and no inside; one from inside has no port of the NAT.
+    from outside has slot 65535 and no inside; one from inside has no port of the NAT, unless its
+    flow was there already.
     """
 
     slot: int
@@ -355,13 +379,15 @@ class FlowDelta(NamedTuple):
     flags_out: int
     flags_in: int
     reason: int
+    way: Way | None = None
 
 
 class HostDelta(NamedTuple):
     """The same of a flow of a host; what is out is its originator's, addresses are those it sees.
 
-    The ends are places: a host's number behind those of the interfaces, an endpoint's own, None for
-    the VPC's router and for whoever is in the internet.
+    The ends are places: a host's number behind those of the interfaces, None for the VPC's router
+    and for whoever is in the internet or behind a gateway or node.  ``internet`` is whether its
+    other end is reached by an internet gateway straight.
     Of a packet refused they are who sent it and who was to have it.
     """
 
@@ -381,3 +407,5 @@ class HostDelta(NamedTuple):
     flags_out: int
     flags_in: int
     reason: int
+    way: Way | None = None
+    internet: bool = False

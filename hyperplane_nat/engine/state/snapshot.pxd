@@ -78,14 +78,22 @@ cdef inline bint entry_copy(
     return HP_LOAD16(&source.generation) == generation and entry.state != STATE_FREE
 
 
+cdef inline bint entry_stands(
+    const Header* header, uint64_t number, const Entry* entry
+) noexcept nogil:
+    """Whether what was read of a copied entry's extension since belongs to it."""
+    cdef const uint8_t* base = <const uint8_t*>header
+    cdef const Entry* source = <const Entry*>(base + header.entries_offset) + number
+    HP_FENCE_ACQUIRE()
+    return HP_LOAD16(&source.generation) == entry.generation
+
+
 cdef inline bint hops_copy(
     const Header* header, uint64_t number, const Entry* entry, Hops* hops
 ) noexcept nogil:
     """The hops of a copied entry whose flow goes by a NAT gateway or a load balancer's node, none of
     another; False when the entry has changed since.
     """
-    cdef const uint8_t* base = <const uint8_t*>header
-    cdef const Entry* source = <const Entry*>(base + header.entries_offset) + number
     cdef const AttachmentRecord* records = records_of(header)
     cdef Extension extension
     cdef uint16_t gateway = 0
@@ -94,8 +102,7 @@ cdef inline bint hops_copy(
     hops.target = End(0, 0)
     if is_extended(entry):
         memcpy(&extension, &extensions_of(header)[number], sizeof(Extension))
-        HP_FENCE_ACQUIRE()
-        if HP_LOAD16(&source.generation) != entry.generation:
+        if not entry_stands(header, number, entry):
             return False
         if header.slots_max <= extension.hop < first_host(header):
             hops.hops[0] = Hop(

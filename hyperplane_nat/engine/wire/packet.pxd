@@ -61,7 +61,8 @@ cdef enum:
 # which differs where an address of an interface was meant; `host` the host that it is for, 0 if it is
 # for none; `plain`: it is from or for a host, which has its ports for itself, and of which an address one to
 # one is all that may be translated; `gateway` that by which it leaves, a NAT gateway or the sender's public
-# address, 0 if by none.  `offload_changed`: what the frame's virtio-net header says is
+# address, 0 if by none.  `astray`: why it leads nowhere, which is said once its flow is known to be none
+# that leads elsewhere.  `offload_changed`: what the frame's virtio-net header says is
 # no longer so; `gso_size`, if not 0, is the new segment size, else the frame leaves as it is.
 #
 # A frame that is yet to be segmented (a super-frame, `gso_size` bytes of payload to a segment) is
@@ -78,6 +79,7 @@ cdef struct Packet:
     # A partial checksum that is not the transport's own: it lies in what a tunnel carries.
     uint8_t inner
     uint8_t plain
+    uint8_t astray
     # The flow cache's program has counted it at an armed record.
     uint8_t counted
     uint16_t gso_size

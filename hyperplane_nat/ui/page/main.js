@@ -4,6 +4,7 @@
 // The address has both after the `#`, so that a view can be kept as a bookmark and Back works.
 
 import * as activity from "./activity.js";
+import * as balancers from "./balancers.js";
 import * as details from "./details.js";
 import { h, patch } from "./dom.js";
 import * as flows from "./flows.js";
@@ -12,8 +13,10 @@ import * as ports from "./ports.js";
 import { begin, leave, state } from "./stream.js";
 import * as topology from "./topology.js";
 
-const VIEWS = { topology, ports, flows, activity };
-const NAMES = { topology: "Topology", ports: "Ports", flows: "Flows", activity: "Activity" };
+const VIEWS = { topology, balancers, ports, flows, activity };
+const NAMES = {
+  topology: "Topology", balancers: "Load balancers, endpoints", ports: "Ports", flows: "Flows", activity: "Activity",
+};
 
 const place = (id) => document.getElementById(id);
 let waiting = false;
@@ -66,8 +69,9 @@ function draw() {
   patch(place("summary"), summary(shown));
   patch(place("content"), h("div", { key: view, class: `view ${view}` },
     h("h2", {}, NAMES[view]), VIEWS[view].view(shown, changed)));
-  if (VIEWS[view].drawn) VIEWS[view].drawn(place("content"));
   details.draw(place("details"), shown);
+  // Last: the panel takes room from the view.
+  if (VIEWS[view].drawn) VIEWS[view].drawn(place("content"));
 }
 
 const known = (lab) => state.labs.find((each) => each.lab === lab);

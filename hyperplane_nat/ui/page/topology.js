@@ -1,57 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// Accounts, VPCs, subnets, interfaces, and the functions on them, in columns that stay put: what is
-// new comes behind its siblings, and what has gone keeps its place for a minute. An edge is as wide
-// as there is traffic on it; refusals are a second, broken line and words.
+// Accounts, VPCs, subnets, interfaces, and what is on them. An arrow leads from a VPC to the one whose
+// services it uses by endpoints.
 
-import { isOpen, openDetails, reload } from "./details.js";
-import { facts, h, patch, table } from "./dom.js";
+import * as balancers from "./balancers.js";
+import { openDetails, reload } from "./details.js";
+import { facts, h, table } from "./dom.js";
 import { bits, bytes, counted, packets, quantity } from "./format.js";
+import { Grid, Node } from "./grid.js";
 import { ask, state } from "./stream.js";
 
-const GONE_SECONDS = 60;
-const ROWS_MAX = 300;
 const PAGE = 50;
 /** What stands in the place of a subnet where a VPC's hosts have their router. */
 const ROUTER = "the VPC's router";
-const COLUMNS = ["Account", "VPC", "Subnet", "Interface", "On it"];
-
-/** Of the lab that is drawn: the order in which things were first seen, and when they last were. */
-let memory = { lab: null, order: new Map(), seen: new Map() };
-/** Edges of the last picture: [from, to, packets a second, refusals a second]. */
-let edges = [];
-
-class Node {
-  constructor(key, column, title) {
-    Object.assign(this, { key, column, title, lines: [], children: new Map(), rate: 0, refused: 0 });
-    this.gone = false;
-    this.open = null;
-  }
-
-  child(key, title) {
-    const full = `${this.key}/${key}`;
-    if (!this.children.has(full)) this.children.set(full, new Node(full, this.column + 1, title));
-    return this.children.get(full);
-  }
-}
+const grid = new Grid("Topology", ["Account", "VPC", "Subnet", "Interface", "On it"]);
 
 export function view(shown) {
-  if (memory.lab !== state.lab) memory = { lab: state.lab, order: new Map(), seen: new Map() };
-  const root = tree(shown);
-  const cards = [];
-  edges = [];
-  const rows = place(root, cards, 2, null);
+  const { root, arrows } = tree(shown);
   const pool = shown.groups.find((each) => each.function === null && each.interface === null);
   const placed = new Set(shown.groups.map((each) => each.function));
   const idle = shown.functions.filter((each) => !placed.has(each.name) && !each.interfaces.length);
   return [
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Topology" },
-      h("div", { class: "grid" },
-        h("svg", { class: "edges", "aria-hidden": "true", kept: true }),
-        COLUMNS.map((name, index) => h("h3", {
-          key: name, style: { "grid-column": `${index + 1}`, "grid-row": "1" },
-        }, name)),
-        cards)),
-    rows - 2 > ROWS_MAX ? h("p", {}, `${rows - 2 - ROWS_MAX} more are not drawn.`) : null,
+    grid.view(state.lab, root, arrows),
     pool ? h("p", {}, `Pool: ${quantity(pool.environments)} environments are ready for functions.`) : null,
     idle.length ? h("p", {}, "Without an interface at the moment: ",
       idle.map((each) => `${each.name} (${each.networking}, ${each.state})`).join(", ")) : null,
@@ -68,14 +37,18 @@ function tree(shown) {
     return node;
   };
   const used = new Set(shown.interfaces.map((each) => each.vpc));
-  const drawn = ({ owner }, name) => names.has(owner) || used.has(name);
+  const shows = ({ owner }, name) => names.has(owner) || used.has(name);
   for (const each of shown.accounts) account(each.id);
+  const vpcs = new Map();
   for (const each of shown.vpcs) {
-    if (drawn(each, each.name)) account(each.owner).child(each.name, each.name).lines = [each.cidr];
+    if (!shows(each, each.name)) continue;
+    const node = account(each.owner).child(each.name, each.name);
+    node.lines = [each.cidr];
+    vpcs.set(each.name, node);
   }
   const vpcOwner = new Map(shown.vpcs.map((each) => [each.name, each.owner]));
   for (const each of shown.subnets) {
-    if (drawn(each, each.vpc)) account(each.owner).child(each.vpc, each.vpc).child(each.name, each.name).lines = [each.cidr];
+    if (shows(each, each.vpc)) account(each.owner).child(each.vpc, each.vpc).child(each.name, each.name).lines = [each.cidr];
   }
   const known = new Map();
   for (const each of shown.interfaces) {
@@ -108,10 +81,27 @@ function tree(shown) {
     const title = each.function === null ? "environments" : each.function;
     described(known.get(each.interface).child(each.function || "", title), functions.get(each.function), each);
   }
+  for (const each of balancers.onInterfaces(shown)) {
+    if (known.has(each.interface)) balancers.stands(known.get(each.interface), each);
+  }
   sum(root);
-  remember(root);
-  return root;
+  return { root, arrows: between(shown, vpcs) };
 }
+
+/** Which VPCs use services of which, as pairs of cards. */
+function between(shown, vpcs) {
+  const found = [];
+  for (const [vpc, node] of vpcs) {
+    for (const [provider, names] of balancers.providers(shown, vpc)) {
+      const which = names.length > 1 ? counted(names.length, "endpoint") : `endpoint ${names[0]}`;
+      node.lines.push(`→ ${provider}: ${which}`);
+      if (vpcs.has(provider)) found.push([node.key, vpcs.get(provider).key]);
+    }
+  }
+  return found;
+}
+
+export const drawn = (content) => grid.drawn(content);
 
 function described(node, about, group) {
   const count = group ? group.environments : 0;
@@ -152,89 +142,6 @@ function sum(node) {
   const all = [...node.children.values()];
   if (node.column < 3) node.rate = all.reduce((total, each) => total + each.rate, 0);
   node.refused = Math.max(node.refused, all.reduce((total, each) => total + each.refused, 0));
-}
-
-/** Put back for a while what has gone; give what is new its place. */
-function remember(root) {
-  const time = Date.now() / 1000;
-  const there = new Map();
-  const walk = (node, parent) => {
-    there.set(node.key, node);
-    memory.seen.set(node.key, { time, parent: parent ? parent.key : null, node });
-    const children = [...node.children.values()].sort((a, b) => a.title.localeCompare(b.title));
-    for (const child of children) {
-      if (!memory.order.has(child.key)) memory.order.set(child.key, memory.order.size);
-      walk(child, node);
-    }
-  };
-  walk(root, null);
-  for (const [key, { time: last, parent, node }] of memory.seen) {
-    if (there.has(key)) continue;
-    if (time - last > GONE_SECONDS) {
-      memory.seen.delete(key);
-      memory.order.delete(key);
-    } else if (there.has(parent)) {
-      const ghost = new Node(key, node.column, node.title);
-      Object.assign(ghost, { gone: true, lines: ["gone"] });
-      there.get(parent).children.set(key, ghost);
-      there.set(key, ghost);
-    }
-  }
-}
-
-/** Cards from `row` on; the first row that is free behind them. */
-function place(node, cards, row, parent) {
-  const first = row;
-  // Read in their order: what holds others comes before them.
-  const before = cards.length;
-  const children = [...node.children.values()]
-    .sort((a, b) => memory.order.get(a.key) - memory.order.get(b.key));
-  for (const child of children) row = place(child, cards, row, node);
-  if (!children.length && node.column >= 0) row += 1;
-  if (node.column >= 0 && first - 2 < ROWS_MAX) cards.splice(before, 0, card(node, first, row - first));
-  if (parent !== null && parent.column >= 0) edges.push([parent.key, node.key, node.rate, node.refused]);
-  return row;
-}
-
-function card(node, row, span) {
-  const words = [
-    h("strong", {}, node.title || "–"),
-    node.lines.map((line, index) => h("span", { key: `${index}` }, line)),
-    node.refused > 0 ? h("span", { class: "bad", key: "refused" }, `✕ ${packets(node.refused)} refused`) : null,
-  ];
-  const style = { "grid-column": `${node.column + 1}`, "grid-row": `${row} / span ${span}` };
-  const about = [node.title, ...node.lines].join("\n");
-  const shape = { key: node.key, style, title: about, "data-node": node.key };
-  return node.open
-    ? h("button", {
-      ...shape, type: "button", class: "card", onclick: node.open, "aria-expanded": isOpen(node.opens) ? "true" : "false",
-    }, words)
-    : h("div", { ...shape, class: node.gone ? "card gone" : "card" }, words);
-}
-
-/** The edges, where the cards have come to be. */
-export function drawn(content) {
-  const grid = content.querySelector(".grid");
-  const plane = grid.querySelector(".edges");
-  const base = grid.getBoundingClientRect();
-  const boxes = new Map([...grid.querySelectorAll("[data-node]")]
-    .map((each) => [each.dataset.node, each.getBoundingClientRect()]));
-  plane.setAttribute("viewBox", `0 0 ${grid.clientWidth} ${grid.clientHeight}`);
-  const paths = [];
-  for (const [from, to, rate, refused] of edges) {
-    const a = boxes.get(from);
-    const b = boxes.get(to);
-    if (!a || !b) continue;
-    const [x, y] = [a.right - base.left, b.top - base.top + Math.min(b.height, 60) / 2];
-    const end = b.left - base.left;
-    const d = `M${x} ${y}H${end}`;
-    paths.push(h("path", {
-      key: to, d, class: rate > 0 ? "edge" : "edge idle",
-      "stroke-width": Math.min(1.5 + 2.5 * Math.log10(1 + rate), 14).toFixed(1),
-    }));
-    if (refused > 0) paths.push(h("path", { key: `${to} refused`, d, class: "edge refused" }));
-  }
-  patch(plane, paths);
 }
 
 /** Whether it is not an interface, but many of one function: what the server names so. */
