@@ -93,8 +93,12 @@ class Logs:
         self.wait(lambda: len(self.ends()) >= before + count, f"{count} intervals more")
 
     def ends(self) -> set[str]:
-        """The intervals that there are files of: each interface has one of each."""
-        return {path.name.split("_")[-2] for path in self.directory.rglob("*.log")}
+        """The intervals that there are files of, with a line: each interface has one of each.
+
+        A file is made, and then its lines are appended.
+        """
+        files = [path for path in self.directory.rglob("*.log") if path.stat().st_size]
+        return {path.name.split("_")[-2] for path in files}
 
     def metric(self, name: str) -> float:
         url = self.lab.status()["metrics_url"]
