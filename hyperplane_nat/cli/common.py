@@ -76,6 +76,17 @@ LabOption = Annotated[
 ]
 
 
+def text_or_file(option: str, text: str) -> str:
+    """An option's text, or what is in the file that `@FILE` names; UserError without one."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"
+        raise UserError(f"{option}: {text[1:]}: {why} (name a file with JSON)") from None
+
+
 def _note_json(ctx: typer.Context, wanted: bool) -> bool:
     ctx.meta[_JSON] = wanted
     return wanted

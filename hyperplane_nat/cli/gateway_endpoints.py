@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -121,13 +120,7 @@ def _path(endpoint: str) -> str:
 
 
 def _policy(text: str | None) -> str | None:
-    if text is None or not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no text"
-        raise UserError(f"--policy: {text[1:]}: {why} (name a file with JSON)") from None
+    return None if text is None else common.text_or_file("--policy", text)
 
 
 def _tell(made: Mapping[str, Any], *, as_json: bool) -> None:

@@ -33,15 +33,12 @@ POLL_SECONDS = 0.2
 
 def payload_of(text: str) -> bytes:
     """What `--payload` means; UserError when it is no JSON, or a file that cannot be read."""
-    try:
-        payload = Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
-    except OSError as error:
-        raise UserError(f"--payload: {text[1:]}: {error.strerror} (name a file)") from None
+    payload = common.text_or_file("--payload", text)
     try:
         json.loads(payload)
     except ValueError as error:
         raise UserError(f"--payload: not JSON: {error} (quote it for the shell)") from None
-    return payload
+    return payload.encode(errors="surrogateescape")
 
 
 def invoke(
