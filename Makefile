@@ -10,6 +10,8 @@ SHELL := /bin/sh
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Where it is set, as in many a container, each of thousands of processes compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +68,7 @@ $(TOOLS): $(INSTALLED)
 
 $(BUILT): $(INSTALLED) $(SOURCES)
 	$(BIN)/python setup.py -q build_ext --inplace --parallel $(JOBS)
+	$(BIN)/python -m compileall -q hyperplane_nat netns bench
 	mkdir -p build
 	touch $@
 
