@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
+import json
 import os
 import tempfile
 import threading
@@ -105,6 +107,13 @@ def document_of(**sections: Any) -> dict[str, Any]:
     return Config.model_validate(document | sections).model_dump(mode="json")
 
 
+@functools.cache
+def _beginning() -> tuple[str, Config]:
+    """The first configuration, as JSON and as a model; it is read a thousand times over."""
+    document = document_of()
+    return json.dumps(document), Config.model_validate(document)
+
+
 def _write(pipes: Sequence[int], data: bytes) -> None:
     for descriptor in pipes:
         with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
@@ -133,8 +142,8 @@ class RegionLab:
             text = "no source port is left"
             event = Event(kind=Kind.PORT_EXHAUSTION, message=text, interface=f"eni-{number}")
             self.events.report(event)
-        self.document = document_of()
-        config = Config.model_validate(self.document)
+        text, config = _beginning()
+        self.document: dict[str, Any] = json.loads(text)
         self.clock = Clock()
         self.slots = Slots(STATIC + 1, POOL)
         self.region = Region(
