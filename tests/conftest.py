@@ -8,6 +8,7 @@ but never in CI, where a test that cannot run is a failure: a green run has run 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import secrets
@@ -41,6 +42,12 @@ def require_root() -> None:
     if in_ci():
         pytest.fail(NEEDS_ROOT, pytrace=False)
     pytest.skip(NEEDS_ROOT)
+
+
+@pytest.fixture
+def collected() -> None:
+    """What former tests have left to the collector does not close its files during this one."""
+    gc.collect()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

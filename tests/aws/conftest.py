@@ -25,9 +25,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     assert not missing, f"tests/aws/shown.toml says that it shows {', '.join(missing)}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _endpoint() -> Iterator[Endpoint]:
-    """One for all tests: making a client of boto3 takes longer than most of them."""
+    """One for all tests of it: making a client of boto3 takes longer than most of them."""
     with launched() as found:
         yield found
 

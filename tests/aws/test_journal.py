@@ -207,6 +207,7 @@ def test_what_still_matters_is_not_left_out(
     found.close()
 
 
+@pytest.mark.usefixtures("collected")
 def test_a_disk_that_is_full_while_it_is_made_shorter_leaves_it_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -50,9 +49,8 @@ def links_and_files() -> tuple[set[str], int]:
 
 
 @pytest.mark.live
+@pytest.mark.usefixtures("collected")
 def test_trying_leaves_no_link_behind(run: Run) -> None:
-    # What former tests have left to the collector is not to go meanwhile.
-    gc.collect()
     before = links_and_files()
     run("doctor")
     assert links_and_files() == before

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import gzip
 import os
 import socket
@@ -207,12 +206,11 @@ def test_the_shorter_flow_records_of_version_3_are_begun_anew(
     FlowRecordRing.open(path).close()
 
 
+@pytest.mark.usefixtures("collected")
 def test_all_or_nothing(directory: Path, opened: list[int]) -> None:
     config = config_in(directory, flow_logs={"enabled": True})
     paths = paths_of(config)
     paths.directory.mkdir(parents=True)
-    # What former tests have left to the collector is not to go meanwhile.
-    gc.collect()
     before = set(os.listdir("/proc/self/fd"))
     StateMap.create(paths.state_file, flows_max=SIZE).close()
     with pytest.raises(ControllerError, match="made for 64 flows, configured are 10000"):

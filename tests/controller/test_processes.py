@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import subprocess
@@ -248,10 +247,9 @@ def test_program_that_is_not_there(directory: Path) -> None:
     assert "/nonexistent/program" in process.last_words()
 
 
+@pytest.mark.usefixtures("collected")
 def test_no_descriptor_is_left(directory: Path) -> None:
     terminate([spawn(directory)])
-    # What former tests have left to the collector is not to go meanwhile.
-    gc.collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         terminate([spawn(directory, held=True)])

@@ -422,6 +422,7 @@ def test_close_waits_for_the_engine() -> None:
     target.close()
 
 
+@pytest.mark.usefixtures("collected")
 def test_no_file_stays_open(path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     StateMap.create(path, flows_max=64, slots_max=16, interfaces_max=4).close()

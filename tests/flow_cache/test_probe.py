@@ -48,6 +48,7 @@ def test_an_error_of_ours_is_no_missing_feature() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.usefixtures("collected")
 def test_this_kernel_is_asked_and_nothing_is_left() -> None:
     """Where features are missing, the tests beside this one are skipped with what it says."""
     require_root()

@@ -139,6 +139,7 @@ def test_what_stands_at_a_link_besides_it_stays(where: str) -> None:
         namespace.delete([where])
 
 
+@pytest.mark.usefixtures("collected")
 def test_the_descriptors_of_a_cache_are_closed_with_it(offered: None) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     cache = FlowCache.load(flows=1, attachments=1)
