@@ -90,7 +90,11 @@ def main(
     # pyroute2 refuses uvloop, whatever policy somebody may have installed.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         daemon = Daemon(config, ready_fd=ready_fd, replace=replace, source=source)
-        return runner.run(daemon.run())
+        try:
+            return runner.run(daemon.run())
+        finally:
+            # What it has kept from the collector is not to outlive it where a process has several.
+            gc.unfreeze()
 
 
 class Daemon:
