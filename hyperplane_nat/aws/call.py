@@ -460,6 +460,11 @@ def utc(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
+def text_of(value: object) -> str:
+    """A value of JSON as AWS writes it where there is text: truths in small letters."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def by_id(rows: Iterable[Row], key: str) -> dict[str, Row]:
     """Rows by their ids."""
     return {row[key]: row for row in rows}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from hyperplane_nat.aws.call import Params, Row
+from hyperplane_nat.aws.call import Params, Row, text_of
 from hyperplane_nat.aws.errors import AwsError
 
 PAGE_MAX = 1000
@@ -83,4 +83,4 @@ def _values(found: Any, way: Sequence[str]) -> Iterator[Any]:
 def _text(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{value.microsecond // 1000:03}Z"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return text_of(value)

@@ -98,8 +98,12 @@ def create_flow_logs(call: Call, params: Params) -> Row:
             raise of.absent(resource)
         row = call.post(FLOW_LOG.path, {"resource": resource, **body})
         key = row["FlowLogId"]
-        note: Row = {"LogGroupName": group, "OwnerId": call.account, "LogFormat": _format(params)}
-        note["DeliverLogsPermissionArn"] = params.get("DeliverLogsPermissionArn")
+        note: Row = {
+            "LogGroupName": group,
+            "OwnerId": call.account,
+            "LogFormat": params.get("LogFormat"),
+            "DeliverLogsPermissionArn": params.get("DeliverLogsPermissionArn"),
+        }
         call.notes.put(key, {"FlowLog": note})
         call.tag_new(key, "vpc-flow-log", params)
         made.append(key)
@@ -177,10 +181,6 @@ def _fields(said: str | None) -> list[str]:
     if len(set(found)) < len(found):
         raise _invalid("LogFormat has a field more than once.")
     return found
-
-
-def _format(params: Params) -> str:
-    return params.get("LogFormat") or " ".join(f"${{{each}}}" for each in VERSION_2)
 
 
 # -- forms

@@ -28,13 +28,14 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from hyperplane_nat import private_files
 from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.controller.paths import JOURNAL
+from hyperplane_nat.flow_logs.files import append_whole
 
 ENTRIES_MAX = 5000
 """Requests kept: repeating one takes some milliseconds."""
@@ -234,7 +235,7 @@ class Journal:
         try:
             if entry.body is None:
                 entry = self._with_file(entry, body)
-            _write(self._descriptor, before, _line(entry))
+            append_whole(self._descriptor, before, _line(entry))
         except OSError as error:
             self._remove_file(entry)
             raise _unwritten(error) from None
@@ -261,11 +262,11 @@ class Journal:
         return self._lines < self._entries_max and self._bytes + size <= self._bytes_max
 
     def _with_file(self, entry: Entry, body: bytes) -> Entry:
-        entry = _replaced(entry, f"{JOURNAL}-{time.time_ns():x}")
+        entry = replace(entry, file=f"{JOURNAL}-{time.time_ns():x}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._directory / entry.file, flags, 0o600)
         try:
-            _write(descriptor, 0, body)
+            append_whole(descriptor, 0, body)
         except OSError:
             self._remove_file(entry)
             raise
@@ -307,7 +308,7 @@ class Journal:
         descriptor = os.open(beside, flags, 0o600)
         try:
             for entry in kept:
-                _write(descriptor, 0, _line(entry))
+                append_whole(descriptor, 0, _line(entry))
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             beside.replace(self._path)
         except BaseException:
@@ -388,18 +389,3 @@ def _read(line: bytes) -> Entry:
         return Entry(**json.loads(text))
     except TypeError as error:
         raise ValueError(str(error)) from None
-
-
-def _replaced(entry: Entry, file: str) -> Entry:
-    return Entry(**{**asdict(entry), "file": file})
-
-
-def _write(descriptor: int, size: int, data: bytes) -> None:
-    """All of it, or leave the file as it was and raise OSError."""
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(descriptor, view) :]
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise

@@ -20,7 +20,7 @@ import uuid
 from typing import Any
 
 from hyperplane_nat.aws import functions
-from hyperplane_nat.aws.call import Call, Row
+from hyperplane_nat.aws.call import Call, Row, text_of
 from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.aws.responses import expected
 from hyperplane_nat.aws.stack_making import (
@@ -173,7 +173,7 @@ def _texts(value: Any) -> Any:
         return {name: _texts(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_texts(each) for each in value]
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return text_of(value)
 
 
 def _attribute(_call: Call, _key: str, _properties: Row, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from moto.core.utils import get_service_model
 
-from hyperplane_nat.aws.call import Call, Row, tag_list
+from hyperplane_nat.aws.call import Call, Row, tag_list, text_of
 from hyperplane_nat.aws.errors import AwsError, missing
 
 NESTED = "AWS::CloudFormation::Stack"
@@ -160,7 +160,7 @@ def _typed(shape: Any, value: Any) -> Any:
             "InvalidParameterValue", f"Value ({value}) for parameter {shape.name} is invalid."
         ) from None
     if kind == "string" and isinstance(value, (int, float)):
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        return text_of(value)
     return value
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyperplane_nat.aws.call import Call, Row
+from hyperplane_nat.aws.call import Call, Row, text_of
 from hyperplane_nat.aws.errors import AwsError, unsupported
 from hyperplane_nat.aws.stack_making import (
     NESTED,
@@ -73,7 +73,7 @@ def _asked(making: Making, properties: Row) -> Row:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(_text(each) for each in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return text_of(value)
 
 
 def _create(making: Making, properties: Row) -> str:

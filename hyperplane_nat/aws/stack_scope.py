@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hyperplane_nat.aws import templates
-from hyperplane_nat.aws.call import Call, Row
+from hyperplane_nat.aws.call import Call, Row, text_of
 from hyperplane_nat.aws.errors import unsupported
 from hyperplane_nat.aws.recorded_types import recorded
 from hyperplane_nat.aws.stack_custom import custom
@@ -48,11 +48,10 @@ def outputs_of(call: Call, record: Row, template: Template, scope: Scope) -> lis
             raise templates.invalid(
                 f"Export with name {name} is already exported by stack {others[name]}."
             )
-        value = scope.resolve(each.get("Value"))
         found.append(
             {
                 "OutputKey": key,
-                "OutputValue": str(value).lower() if isinstance(value, bool) else str(value),
+                "OutputValue": text_of(scope.resolve(each.get("Value"))),
                 "Description": each.get("Description"),
                 "ExportName": name,
             }

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from hyperplane_nat.aws.call import Row
+from hyperplane_nat.aws.call import Row, text_of
 from hyperplane_nat.aws.errors import AwsError
 from hyperplane_nat.aws.patterns import matches
 
@@ -355,7 +355,7 @@ class Scope:
 
     def _join(self, inner: Any) -> str:
         separator, parts = inner
-        return str(separator).join(_text(each) for each in self.resolve(parts))
+        return str(separator).join(text_of(each) for each in self.resolve(parts))
 
     def _split(self, inner: Any) -> list[str]:
         separator, text = inner
@@ -386,10 +386,10 @@ class Scope:
                 return f"${{{said}}}"
             said = said.strip()
             if said in values:
-                return _text(values[said])
+                return text_of(values[said])
             if "." in said:
-                return _text(self._get_att(said))
-            return _text(self._ref(said))
+                return text_of(self._get_att(said))
+            return text_of(self._ref(said))
 
         return _VARIABLE.sub(word, text)
 
@@ -413,7 +413,7 @@ class Scope:
 
     def _equals(self, inner: Any) -> bool:
         first, second = (self._resolved(each) for each in inner)
-        return bool(_text(first) == _text(second))
+        return bool(text_of(first) == text_of(second))
 
 
 _FUNCTIONS: Mapping[str, Callable[[Scope, Any], Any]] = {
@@ -452,9 +452,5 @@ def _sub(inner: Any) -> tuple[str, Row]:
     return text, own
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _truth(value: Any) -> bool:
-    return value if isinstance(value, bool) else _text(value).lower() == "true"
+    return value if isinstance(value, bool) else text_of(value).lower() == "true"

@@ -25,6 +25,8 @@ from moto.core.serialize import (
     get_serializer_class,
 )
 
+from hyperplane_nat.aws.call import text_of
+
 DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n'
 """What the answers of EC2 begin with."""
 
@@ -69,11 +71,7 @@ def _write(parts: list[str], name: str, value: Any) -> None:
             parts[place] = f"<{said}>"
             parts.append(f"</{name}>")
     else:
-        _write(parts, name, "" if value is None else _text(value))
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        _write(parts, name, "" if value is None else text_of(value))
 
 
 def _plain(shape: Shape) -> bool:
