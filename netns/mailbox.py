@@ -16,10 +16,6 @@ connections that say nothing: the oldest go.
 
 from __future__ import annotations
 
-import os
-import socket
-from pathlib import Path
-
 from aiohttp import web
 
 LETTER_BYTES_MAX = 65_536
@@ -83,20 +79,3 @@ class Mailbox:
     async def _close(self, request: web.Request) -> web.Response:
         self._boxes.pop(request.match_info["name"], None)
         return web.Response()
-
-
-def reading_socket(path: Path) -> socket.socket:
-    """The unix socket, which listens, for its owner alone; OSError."""
-    path.unlink(missing_ok=True)
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    mask = os.umask(0o177)
-    try:
-        found.bind(str(path))
-        found.listen()
-        found.setblocking(False)
-    except OSError:
-        found.close()
-        raise
-    finally:
-        os.umask(mask)
-    return found

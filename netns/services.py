@@ -308,9 +308,8 @@ def _opened(options: argparse.Namespace) -> Callable[[], Coroutine[Any, Any, Non
             return functools.partial(_serve_http, HttpService(options.size_bytes), listener)
         if options.kind == "mailbox":
             listener = _listener(options.address, options.port)
-            return functools.partial(
-                _serve_mailbox, listener, mailbox.reading_socket(options.reader)
-            )
+            reading = sockets.private_listener(options.reader)
+            return functools.partial(_serve_mailbox, listener, reading)
         return functools.partial(_serve_udp_echo, UdpEcho(options.address, options.port))
     except OSError as error:
         where = f"cannot serve {options.kind} on {options.address}:{options.port}"

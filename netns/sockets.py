@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sockets inside namespaces, opened in bulk for one process that plays many hosts.
+"""Sockets inside namespaces, opened in bulk for one process that plays many hosts; unix sockets.
 
 A socket stays in the namespace it was created in, whoever uses it: a helper thread walks
 through the namespaces, opens the sockets and hands them to the caller, whose own thread never
@@ -9,10 +9,12 @@ leaves its namespace. All sockets are non-blocking and closed on exec.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from netns import namespace
@@ -63,6 +65,22 @@ def open_each(names: Iterable[str], kind: Kind, *, port: int = 0) -> list[socket
 def open_one(name: str, kind: Kind, *, port: int = 0) -> socket.socket:
     """One socket in one namespace; see `open_each`."""
     return open_each([name], kind, port=port)[0]
+
+
+def private_listener(path: Path, backlog: int = 128) -> socket.socket:
+    """A unix socket that listens, for its owner alone, in place of one that is there; OSError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        # bind(2) gives the file the mode of the socket less the umask: never more than 0600.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(str(path))
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def ensure_files(count: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hyperplane_nat.config.sections import Metrics
 from hyperplane_nat.config.values import FieldError, group_number
 from hyperplane_nat.controller.errors import ControllerError
+from netns import sockets
 
 BACKLOG = 512
 """Connections that wait to be accepted, and that are accepted before others have their turn."""
@@ -45,22 +46,19 @@ def control_socket(path: Path, group: int | None = None) -> socket.socket:
 
     Its directory is the lab's, in which the group may look for the socket but not look around.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        path.unlink(missing_ok=True)
-        # bind(2) gives the file the mode of the socket less the umask: never more than 0600.
-        os.fchmod(listener.fileno(), 0o600)
-        listener.bind(str(path))
-        if group is None:
-            path.parent.chmod(0o700)
-        else:
-            for each, mode in ((path, 0o660), (path.parent, 0o710)):
-                os.chown(each, -1, group)
-                each.chmod(mode)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+        listener = sockets.private_listener(path, BACKLOG)
+        try:
+            if group is None:
+                path.parent.chmod(0o700)
+            else:
+                for each, mode in ((path, 0o660), (path.parent, 0o710)):
+                    os.chown(each, -1, group)
+                    each.chmod(mode)
+        except BaseException:
+            listener.close()
+            raise
     except OSError as error:
-        listener.close()
         raise ControllerError(
             f"cannot listen on {path}: {error.strerror or error} "
             "(choose another lab.runtime_directory)"

@@ -33,6 +33,7 @@ from hyperplane_nat.engine.readers.state_map import DamagedMapError, open_own
 from hyperplane_nat.io.handover import Handover
 from hyperplane_nat.io.packet_socket import PacketSocketError, open_receiver, open_sender
 from netns import NetnsError, namespace, syscalls
+from netns.sockets import private_listener
 from netns.topology import gateway_namespace
 
 LOCK_SECONDS = 2.0
@@ -100,7 +101,7 @@ def equip(
             for descriptor in maps.values():
                 stack.callback(os.close, descriptor)
             # Last: the name is that of a predecessor until it has ended.
-            commands = _listener(paths.forwarder_socket)
+            commands = private_listener(paths.forwarder_socket, _BACKLOG)
         except (NetnsError, PacketSocketError, StateMapError) as error:
             raise ControllerError(str(error)) from None
         except OSError as error:
@@ -222,19 +223,3 @@ def _check(path: Path, descriptor: int, flows_max: int) -> None:
             raise StateMapError(
                 f"{path}: no room for {needed} bytes ({error.strerror}): free some in {path.parent}"
             ) from error
-
-
-def _listener(path: Path) -> socket.socket:
-    """A unix socket for the commands of root alone, in place of a dead forwarder's."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        path.unlink(missing_ok=True)
-        # bind(2) gives the file the mode of the socket less the umask.
-        os.fchmod(listener.fileno(), 0o600)
-        listener.bind(str(path))
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
