@@ -49,16 +49,7 @@ class Scene(balancers.Scene):
     def consume(self) -> None:
         """The consumer's links as they are told."""
         for number, address in ((ROUTER_LINK, "10.0.1.3"), (OF_LAMBDA, LAMBDA)):
-            self.engine.set_interface(
-                number,
-                address=address,
-                mac=macs(OUTSIDE, number)[0],
-                subnet="10.0.1.0/24",
-                router="10.0.1.1",
-                destinations=("10.0.0.0/16",),
-                vpc=CONSUMER,
-                mtu=self.mtu,
-            )
+            self.set_interface(number, address, vpc=CONSUMER)
         for each in ("10.0.1.1", NEIGHBOUR):
             self.engine.set_neighbour(ROUTER_LINK, each, macs(OUTSIDE, ROUTER_LINK)[1])
         ours, theirs = macs(INSIDE, 3)

@@ -98,7 +98,9 @@ class Scene:
         self.serve()
         self.engine.remove_strangers()
 
-    def set_interface(self, number: int, address: str, route_table: int | None = None) -> None:
+    def set_interface(
+        self, number: int, address: str, route_table: int | None = None, *, vpc: int = VPC
+    ) -> None:
         self.engine.set_interface(
             number,
             address=address,
@@ -106,7 +108,7 @@ class Scene:
             subnet="10.0.1.0/24",
             router="10.0.1.1",
             destinations=("10.0.0.0/16",),
-            vpc=VPC,
+            vpc=vpc,
             route_table=route_table,
             mtu=self.mtu,
         )

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from hyperplane_nat.engine import Action, DropReason, Policy, Rule, Side, Timeouts, Verdict
+from hyperplane_nat.engine import (
+    Action,
+    DropReason,
+    Listener,
+    Policy,
+    Rule,
+    Side,
+    Timeouts,
+    Verdict,
+)
 from hyperplane_nat.engine.state.constants import RouteTarget
 from tests.engine.balancers import NODE, SERVICE, Scene, listener
 from tests.engine.gateways import (
@@ -39,8 +48,8 @@ SYN, ACK, SYNACK = packet.SYN, packet.ACK, packet.SYN | packet.ACK
 class Facing(Scene):
     """The node faces the internet."""
 
-    def listen(self, *listeners: object) -> None:
-        super().listen(*listeners)  # type: ignore[arg-type]
+    def listen(self, *listeners: Listener) -> None:
+        super().listen(*listeners)
         self.engine.set_load_balancer_node(
             8,
             address=NODE,

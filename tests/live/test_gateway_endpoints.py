@@ -24,6 +24,7 @@ from tests.live.conftest import Launch
 from tests.live.lab import Lab, patience, run, tcp_socket, udp_socket, wait_until
 from tests.live.test_crash import kill_controller, kill_forwarder
 from tests.live.test_host_traffic import exchange, tcp_echo, where
+from tests.live.test_nat_gateways import route_states
 
 pytestmark = pytest.mark.live
 
@@ -50,10 +51,6 @@ def started(launch: Launch, *further: str) -> Lab:
 @pytest.fixture(scope="module")
 def lab(launch_shared: Launch) -> Lab:
     return started(launch_shared)
-
-
-def route_states(lab: Lab) -> list[str]:
-    return [route["State"] for table in lab.rows("route-tables") for route in table["Routes"]]
 
 
 def internet(lab: Lab) -> str:
