@@ -271,11 +271,15 @@ cdef class Datapath:
         cdef Offload offload
         cdef Packet p
         ring_frame(self.ring, position, &frame, &offload)
-        p.frame = frame.data
-        p.length = frame.length
-        p.gso_size = offload.gso_size
         p.segments = 1
-        if frame.length >= ETHERNET_BYTES and load16(frame.data + 12) == swap16(0x0800):
+        if (
+            offload.gso_size
+            and frame.length >= ETHERNET_BYTES
+            and load16(frame.data + 12) == swap16(0x0800)
+        ):
+            p.frame = frame.data
+            p.length = frame.length
+            p.gso_size = offload.gso_size
             parse_ip(&p)
         self.refuse(frame.origin, reason, p.segments)
         ring_release(self.ring, position)

@@ -11,8 +11,10 @@ bucket of its sender, and buckets are served in turn: deficit round robin (Shree
 arrival. Frames stay where they are; the queue holds their positions in the ring.
 
 A ring more than three quarters full is shed: a bucket with over 1.25 times its share of what waits
-(all of it by the number of buckets) gives up what it has above it, oldest first. Where all wait
-alike nobody is over his share, and dropping is left to the kernel, which does it for nothing.
+(all of it by the number of buckets) gives up what it has above it, oldest first. A sender alone is
+left half of the ring: in a full one the kernel refuses who comes next as well as who filled it.
+Where several wait alike nobody is over his share, and dropping is left to the kernel, which does it
+for nothing.
 
 Everything is O(1) but shedding, which looks once at each bucket that is not empty.
 """
@@ -108,9 +110,12 @@ cdef void queue_charge(Queue* queue, uint32_t cost) noexcept nogil:
 cdef uint32_t queue_share(const Queue* queue, bint full) noexcept nogil:
     """How many positions a bucket may keep; 0 while nothing is to be shed.
 
-    `full`: there is no room behind what is queued, however much that is.
+    `full`: there is no buffer for the next frame, however much of the ring is queued; a sender alone
+    then waits for one.
     """
-    if (queue.used <= queue.high and not full) or queue.active < 2:
+    if queue.active == 1:
+        return queue.positions // 2 if queue.used > queue.high else 0
+    if (queue.used <= queue.high and not full) or queue.active == 0:
         return 0
     return max(queue.used // queue.active, <uint32_t>1)
 

@@ -92,8 +92,14 @@ def test_who_fills_the_ring_gives_up_the_oldest_above_the_share() -> None:
     assert len(queue) == 33
 
 
-def test_one_sender_alone_and_equal_senders_lose_nothing_here() -> None:
-    assert filled([0] * POSITIONS).shed() == []
+def test_a_sender_alone_leaves_room_for_whoever_comes_next() -> None:
+    assert filled([0] * 48).shed() == []
+    assert filled([0] * 49).shed() == [(0, position) for position in range(49 - 32)]
+    # Frames for which there is no buffer may wait.
+    assert filled([0] * 48).shed(full=True) == []
+
+
+def test_equal_senders_lose_nothing_here() -> None:
     assert filled([0, 1] * 32).shed() == []
     assert filled([0] * 35 + [1] * 29).shed() == []
 
@@ -108,10 +114,10 @@ def test_no_room_behind_the_queue_counts_as_full() -> None:
 def test_shedding_spares_who_is_within_the_share(arrivals: list[int]) -> None:
     queue = filled(arrivals)
     counts = Counter(arrivals)
-    share = POSITIONS // len(counts)
+    share = POSITIONS // max(len(counts), 2)
     shed = Counter(bucket for bucket, _position in queue.shed())
     for bucket, count in counts.items():
-        expected = count - share if len(counts) > 1 and 4 * count > 5 * share else 0
+        expected = count - share if 4 * count > 5 * share else 0
         assert shed[bucket] == expected
 
 

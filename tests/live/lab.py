@@ -245,8 +245,6 @@ class Lab:
         self.config_file = config_file
         """The TOML file that `up` reads."""
         self.environment_count = environments
-        self.ready_seconds = 0.0
-        """How long the last `up` took, from the start of the command to its end."""
         self.client = Client(name, timeout=UP_SECONDS)
         self.runtime_directory = RUNTIME_DIRECTORY / name
         self.state_file = Path("/dev/shm") / f"hyperplane-nat-{name}.map"
@@ -284,9 +282,7 @@ class Lab:
 
     def up(self) -> None:
         """`hyperplane-nat up -c FILE`; it returns when traffic can flow."""
-        started = time.monotonic()
         self.cli("up", "-c", str(self.config_file))
-        self.ready_seconds = time.monotonic() - started
 
     def down(self) -> None:
         """`hyperplane-nat down`; nothing to take down is no error."""

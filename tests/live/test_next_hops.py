@@ -47,7 +47,6 @@ DEAD = 5_000
 VIRTUAL = "10.0.1.99"
 NEW_MAC = "02:00:5e:00:53:01"
 BUFFER_BYTES = 8 << 20
-UDP_SEGMENT = 103
 
 # A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
 # A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
@@ -127,7 +126,7 @@ def test_what_waits_keeps_what_is_left_to_be_done(lab: Lab) -> None:
     address = (ECHO[0], 7009)
     with echoing(lab.vpc, address), udp_socket(lab.environment(3)) as endpoint:
         forgotten(lab, ECHO[0])
-        endpoint.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)
+        endpoint.setsockopt(socket.IPPROTO_UDP, wire.UDP_SEGMENT, 100)
         whole = bytes(range(250)) * 4
         endpoint.sendto(whole, address)
         parts = [endpoint.recv(2048) for _ in range(10)]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.live import wire
 from tests.live.conftest import Launch
 from tests.live.lab import (
     ECHO,
@@ -33,7 +34,6 @@ from tools.prometheus import Prometheus, scraping
 pytestmark = pytest.mark.live
 
 ENVIRONMENTS = 3
-UDP_SEGMENT = 103
 """<linux/udp.h>."""
 
 
@@ -184,7 +184,7 @@ def test_a_ring_of_super_frames_is_as_full_as_its_slots(lab: Lab, prometheus: Pr
         # It reads nothing and answers nothing.
         sink.bind((WEB[0], 9000))
         endpoint.connect((WEB[0], 9000))
-        endpoint.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1400)
+        endpoint.setsockopt(socket.IPPROTO_UDP, wire.UDP_SEGMENT, 1400)
         assert max(prometheus.values(peak).values()) < count
         with stopped(lab.status()["forwarder"]["pid"]):
             for _ in range(count):

@@ -32,7 +32,6 @@ from tests.live.lab import (
 
 pytestmark = pytest.mark.live
 
-UDP_SEGMENT = 103
 IP_MTU_DISCOVER, PMTUDISC_DONT, PMTUDISC_DO = 10, 0, 2
 SERVICE = (ECHO[0], 7005)
 NARROW = 1400
@@ -51,7 +50,7 @@ def lab(launch_shared: Launch) -> Lab:
 def segmenting(where: str, size: int, discover: int = PMTUDISC_DO) -> socket.socket:
     """A socket whose kernel cuts what it sends into datagrams of this size, as late as it can."""
     endpoint = udp_socket(where)
-    endpoint.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+    endpoint.setsockopt(socket.IPPROTO_UDP, wire.UDP_SEGMENT, size)
     endpoint.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
     return endpoint
 
