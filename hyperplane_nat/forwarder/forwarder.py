@@ -129,7 +129,7 @@ class Forwarder:
         self._uncached: str | None = None
         self._peak = RecentPeak()
         self._populated = 0
-        self._reading = False
+        self._reading = self._stopped = False
         self._resuming = False
         self._resolves_at = 0
 
@@ -150,9 +150,7 @@ class Forwarder:
         return monotonic_ms() + self._offset_ms
 
     def start(self) -> None:
-        """Read the ring and start the timers."""
-        self._loop.add_reader(self._io.fileno(), self._readable)
-        self._reading = True
+        """Start the timers; the ring is read as soon as it is known whose the links are."""
         for name, work in (
             ("heartbeat", self._beat),
             ("expire", self._expire),
@@ -165,7 +163,7 @@ class Forwarder:
     def stop(self) -> None:
         """Stop reading; what is counted so far is published."""
         self._loop.remove_reader(self._io.fileno())
-        self._reading = False
+        self._reading, self._stopped = False, True
         self._timers.cancel()
         if self._cached is not None and self._cached.flows.settled:
             # What is counted in the kernel goes on; what was counted so far is in the map.
@@ -261,6 +259,10 @@ class Forwarder:
                 gc.freeze()
             gc.enable()
         self._timers.do("sweep", self._sweep)
+        if not (self._reading or self._stopped):
+            # What came before waits in the ring: it would be refused as of unknown links.
+            self._loop.add_reader(self._io.fileno(), self._readable)
+            self._reading = True
         if self._cached is not None:
             if self._configuration.configured:
                 self._cached.flows.settle()

@@ -85,4 +85,5 @@ def test_kills_with_cached_flows_of_all_kinds(launch: Launch, kills: int) -> Non
     assert meanwhile > 0
     assert counters["forwarder_starts"] == kills + 1
     assert counters["rebuild_discarded"] == 0
+    assert counters["drop_unknown_link"] == 0
     assert lab.verify() == []

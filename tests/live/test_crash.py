@@ -203,6 +203,8 @@ def test_kills_under_traffic_leave_a_sound_table(launch: Launch, kills: int) -> 
     assert counters["forwarder_starts"] == kills + 1
     assert counters["rebuild_discarded"] == 0
     assert counters["flows_ended_tcp_rst"] == 0
+    # What comes while the next one is told whose the links are waits.
+    assert counters["drop_unknown_link"] == 0
     assert lab.status()["forwarder"]["restarts"] == kills
 
 
