@@ -89,7 +89,8 @@ build: $(BUILT)
 demo: $(BUILT)
 	$(BIN)/python -m bench.demo
 
-test: deps $(TOOLS) $(AWS) $(BUILT)
+test: deps
+	$(MAKE) --jobs=2 $(BUILT) $(TOOLS) $(AWS)
 	$(MAKE) --jobs=2 test-live asan-fuzz test-rest dist
 	$(MAKE) test-alone
 
@@ -177,12 +178,13 @@ asan: asan-build
 asan-fuzz: asan-build
 	$(ASAN_RUN) ../../$(BIN)/python -m tests.fuzz.engine_fuzz --frames $(FUZZ_FRAMES)
 
-asan-build: $(TOOLS)
+# What Cython made of the engine is C for these, too.
+asan-build: $(TOOLS) $(BUILT)
 	mkdir -p $(ASAN)
 	rm -rf $(ASAN)/tests
 	tar -cf - --exclude='*.so' --exclude=__pycache__ \
 		setup.py pyproject.toml README.md LICENSE hyperplane_nat netns bench tests \
-		| tar -C $(ASAN) -xf -
+		build/cython/hyperplane_nat/engine | tar -C $(ASAN) -xf -
 	cd $(ASAN) && HYPERPLANE_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace \
 		--parallel $(JOBS)
 
