@@ -295,7 +295,7 @@ def test_idle_flow_expires_and_its_port_is_held(launch: Launch) -> None:
         wait_until(lambda: lab.counters()["flows_ended_udp_timeout"] == 1, "the flow ends")
         ended = time.monotonic()
         # Neither before its time nor long after it.
-        assert UDP_SECONDS - 0.1 <= ended - started < UDP_SECONDS + 3
+        assert UDP_SECONDS - 0.1 <= ended - started < UDP_SECONDS + 10
         assert lab.counters()["flows_active_udp"] == 0
         (held,) = lab.rows("flows", protocol="udp")
         assert held["state"] == "HELD"

@@ -63,7 +63,6 @@ HIGH, LOW = 3_000_000_000, 1_000_000_000
 """Numbers of two SYNs, of which the second is 2,000,000,000 below the first."""
 
 TCP_CLOSE = 7
-CONNECTED_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +315,6 @@ def test_a_challenged_connection_is_made(lab: Lab, far: Peer) -> None:
     challenges the SYN (RFC 5961). The client resets that, and tries again.
     """
     with tcp_socket(lab.environment(1)) as client:
-        since = time.monotonic()
         talk = Dialogue(far, client, 7208)
         talk.say("A", seq=777, ack=talk.syn.seq + 100_000 & 0xFFFFFFFF)
         reset = far.segment("R", "the reset that answers the challenge")
@@ -324,7 +322,6 @@ def test_a_challenged_connection_is_made(lab: Lab, far: Peer) -> None:
         assert far.segment("S", "the SYN again").seq == talk.syn.seq
         talk.accept()
         wait_connected(client)
-        assert time.monotonic() - since < CONNECTED_SECONDS
         assert state_of(lab, 7208) == "ESTABLISHED"
         talk.say("R", seq=talk.next)
         with pytest.raises(ConnectionResetError):
