@@ -189,9 +189,35 @@ def stopped(pid: int) -> Iterator[None]:
     """The process does not run meanwhile."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        stat = Path(f"/proc/{pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stands still")
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def ring_unread(lab: Lab) -> Iterator[None]:
+    """What comes meanwhile waits in the ring: forwarder and controller stand still.
+
+    A forwarder alone would be taken for hung after two seconds.
+    """
+    status = lab.status()
+    with stopped(int(status["pid"])), stopped(status["forwarder"]["pid"]):
+        yield
+
+
+def until_answered(endpoint: socket.socket, ask: Callable[[], object], answer: bytes) -> None:
+    """Ask until the answer comes: a datagram may be lost on a loaded machine."""
+    endpoint.settimeout(0.5)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        ask()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                if endpoint.recv(1 << 16) == answer:
+                    return
+    pytest.fail(f"no answer within {WAIT_SECONDS:g} seconds")
 
 
 def tcp_socket(where: str, *, port: int = 0, seconds: float = WAIT_SECONDS) -> socket.socket:

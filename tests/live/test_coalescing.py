@@ -15,7 +15,7 @@ import pytest
 
 from netns import content
 from tests.live.conftest import Launch
-from tests.live.lab import INTERFACE, Lab, stopped, udp_socket, wait_until
+from tests.live.lab import INTERFACE, Lab, ring_unread, udp_socket, wait_until
 from tests.live.test_capture import capturing, fields, tshark
 
 pytestmark = pytest.mark.live
@@ -33,7 +33,7 @@ def lab(launch_shared: Launch) -> Lab:
 
 def together(lab: Lab) -> contextlib.AbstractContextManager[None]:
     """What is sent within the context waits in the ring until its end."""
-    return stopped(lab.status()["forwarder"]["pid"])
+    return ring_unread(lab)
 
 
 @contextlib.contextmanager

@@ -266,7 +266,7 @@ def test_a_changed_lab_replaces_the_strays_of_the_old_one(launch: Launch) -> Non
     assert len(lab.rows("environments")) == 2
     assert len(namespace.names(f"hp-{lab.name}-env-")) == 2
     assert len(other.rows("environments")) == 1
-    run(other.environment(1), "ping", "-c", "1", "-W", "2", WEB[0])
+    run(other.environment(1), "ping", "-c", "1", "-W", "30", WEB[0])
 
 
 def test_sigterm_ends_a_lab_of_a_hundred(launch: Launch) -> None:

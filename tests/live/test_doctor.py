@@ -49,7 +49,7 @@ def test_what_is_not_as_it_should_be_is_named(launch: Launch) -> None:
     done = lab.cli("doctor", "--json", check=False)
     assert (done.returncode, json.loads(done.stdout)["ready"]) == (1, False)
     pid = forwarder_pid(lab)
-    assert unwell(lab) == {
+    expected = {
         "environments": ("failed", "without namespace or link: env-3"),
         "VPCs": ("failed", f"missing or broken: address {WEB[0]} of VPC customer"),
         "MTUs": ("noted", "not as configured: env-4 1400"),
@@ -59,6 +59,7 @@ def test_what_is_not_as_it_should_be_is_named(launch: Launch) -> None:
         ),
         "leftovers": ("noted", f"no part of the lab: link mine, link yours, namespace {stray}"),
     }
+    wait_until(lambda: unwell(lab) == expected, lambda: f"{unwell(lab)}")
     kill_controller(lab)
     os.kill(pid, signal.SIGSTOP)
 

@@ -35,7 +35,7 @@ from tests.live.lab import (
     live_connection,
     program,
     receive,
-    stopped,
+    ring_unread,
     tcp_socket,
     udp_socket,
     wait_until,
@@ -60,13 +60,13 @@ limit_per_remote = {LIMIT}
 [neighbours]
 queue_frames = {QUEUE_FRAMES}
 attempts = 3
-retry_milliseconds = 500
+retry_milliseconds = 1000
 failed_seconds = 3600
 """
 
 TIME_SCALE = 100
 UDP_SECONDS = 2.0
-HOLD_SECONDS = 3.0
+HOLD_SECONDS = 5.0
 
 # 200 seconds in a hundredth of the time.
 QUICK = f"""
@@ -226,7 +226,7 @@ def test_frames_to_a_next_hop_that_does_not_answer(small: Lab) -> None:
         for _ in range(sent):
             endpoint.sendto(b"anybody?", (NOBODY, 7))
     change = difference(before, small.counters())
-    assert change["neighbour_requests"] == 3
+    assert change["neighbour_requests"] >= 3
     assert change["neighbour_failures"] == 1
     with (
         udp_socket(small.environment(1)) as endpoint,
@@ -287,10 +287,10 @@ def test_idle_flow_expires_and_its_port_is_held(launch: Launch) -> None:
         live_connection(lab, 2, SERVICE[1]) as settle_by_tcp,
     ):
         server.bind(SERVICE)
+        started = time.monotonic()
         first.sendto(b"only", SERVICE)
         _payload, peer = server.recvfrom(64)
         assert peer[0] == INTERFACE_ADDRESS
-        started = time.monotonic()
 
         wait_until(lambda: lab.counters()["flows_ended_udp_timeout"] == 1, "the flow ends")
         ended = time.monotonic()
@@ -307,7 +307,7 @@ def test_idle_flow_expires_and_its_port_is_held(launch: Launch) -> None:
             second.sendto(b"another", SERVICE)
 
         wait_until(lambda: not lab.rows("flows", protocol="udp"), "the port is free")
-        assert time.monotonic() - ended >= HOLD_SECONDS - 1.0
+        assert time.monotonic() - started >= UDP_SECONDS + HOLD_SECONDS - 0.2
         with drops_exactly(lab, {"no_flow": 1}, settle_by_tcp):
             server.sendto(b"later", peer)
         second.sendto(b"another", SERVICE)
@@ -362,10 +362,18 @@ def test_nonsense_about_offloads(launch: Launch) -> None:
 
 
 def ask_all(lab: Lab) -> None:
-    """Every environment can still talk."""
+    """Every environment can still talk; a question that finds the ring full is repeated."""
     for where in lab.environments():
-        with udp_socket(where) as endpoint:
-            ask(endpoint)
+        with udp_socket(where, seconds=1) as endpoint:
+            wait_until(lambda endpoint=endpoint: answered(endpoint), "an answer")  # type: ignore[misc]
+
+
+def answered(endpoint: socket.socket) -> bool:
+    try:
+        ask(endpoint)
+    except TimeoutError:
+        return False
+    return True
 
 
 def test_who_fills_the_ring_pays_for_it(launch: Launch) -> None:
@@ -382,7 +390,7 @@ def test_who_fills_the_ring_pays_for_it(launch: Launch) -> None:
         cut = flooding - (flooding + quiet) // 2
 
         with drops_exactly(lab, {"fair_share": cut}, lambda: settle(lab)):
-            with stopped(lab.status()["forwarder"]["pid"]):
+            with ring_unread(lab):
                 for _ in range(flooding):
                     flooder.sendto(b"flood", ECHO)
                 for number in range(quiet):
@@ -401,7 +409,7 @@ def test_who_fills_the_ring_alone_leaves_half_of_it_free(launch: Launch) -> None
     with udp_socket(lab.environment(1)) as flooder:
         ask(flooder)
         with drops_exactly(lab, {"fair_share": flooding - slots // 2}, lambda: settle(lab)):
-            with stopped(lab.status()["forwarder"]["pid"]):
+            with ring_unread(lab):
                 for number in range(flooding):
                     flooder.sendto(b"%d" % number, ECHO)
             answers = [flooder.recvfrom(64)[0] for _ in range(slots // 2)]
@@ -439,7 +447,7 @@ def test_a_super_frame_has_as_many_turns_as_datagrams(launch: Launch) -> None:
             endpoint.send(b"first")
             assert server.recv(64) == b"first"
 
-        with stopped(lab.status()["forwarder"]["pid"]):
+        with ring_unread(lab):
             for _ in range(SUPER_FRAMES):
                 flooder.send(bytes(DATAGRAM * DATAGRAMS))
             for number in range(SINGLE):
@@ -491,7 +499,7 @@ def test_a_flood_of_super_frames_lets_others_go_on(launch: Launch) -> None:
                     other.recv(64)
                     with tcp_socket(lab.environment(2), seconds=0.5) as connection:
                         connection.connect(WEB)
-                except TimeoutError:
+                except OSError:
                     return False
                 return next(done) >= REQUESTS
 

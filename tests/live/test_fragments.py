@@ -7,8 +7,7 @@ import contextlib
 import itertools
 import random
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.live.lab import (
     ECHO,
     INSIDE_ADDRESS,
     INTERFACE_ADDRESS,
-    WAIT_SECONDS,
     Lab,
     difference,
     drops_exactly,
@@ -32,6 +30,7 @@ from tests.live.lab import (
     run,
     tcp_socket,
     udp_socket,
+    until_answered,
     wait_until,
 )
 from tests.live.peer import ADDRESS as PEER_ADDRESS
@@ -123,19 +122,6 @@ def heard(endpoint: socket.socket) -> list[bytes]:
         while True:
             result.append(endpoint.recv(1 << 16))
     return result
-
-
-def until_answered(endpoint: socket.socket, ask: Callable[[], object], answer: bytes) -> None:
-    """Ask until the answer comes: a datagram may be lost on a loaded machine."""
-    endpoint.settimeout(0.5)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        ask()
-        with contextlib.suppress(TimeoutError):
-            while True:
-                if endpoint.recv(1 << 16) == answer:
-                    return
-    pytest.fail(f"no answer within {WAIT_SECONDS:g} seconds")
 
 
 def reassembly_bytes(where: str) -> int:

@@ -199,26 +199,25 @@ def test_a_closed_connection_s_port_is_held(launch: Launch) -> None:
         listener.bind((WEB[0], 7100))
         listener.listen()
         ports = set()
-        closed = 0.0
+        closed: list[float] = []
         for _ in range(2):
             client = tcp_socket(lab.environment(1))
             client.connect((WEB[0], 7100))
             server, source = listener.accept()
             ports.add(source[1])
+            closed.append(time.monotonic())
             client.close()
             assert server.recv(1) == b""
             server.close()
-            closed = time.monotonic()
         assert ports == {40000, 40001}
         wait_until(
             lambda: {flow["state"] for flow in lab.rows("flows")} == {"TIME_WAIT"}, "both closed"
         )
         with tcp_socket(lab.environment(2), seconds=30) as client:
             client.connect((WEB[0], 7100))
-            waited = time.monotonic() - closed
+            waited = time.monotonic() - closed[0]
             server, source = listener.accept()
             server.close()
-        # Both were closed before `closed`, the second one just before.
-        assert waited > hold - 1
+        assert waited > hold - 0.1
         assert source[1] in ports
     assert lab.drops()["port_allocation"] >= 1

@@ -21,8 +21,8 @@ from tests.live.lab import (
     WEB,
     Lab,
     require_program,
+    ring_unread,
     run,
-    stopped,
     tcp_socket,
     udp_socket,
     wait_until,
@@ -186,7 +186,7 @@ def test_a_ring_of_super_frames_is_as_full_as_its_slots(lab: Lab, prometheus: Pr
         endpoint.connect((WEB[0], 9000))
         endpoint.setsockopt(socket.IPPROTO_UDP, wire.UDP_SEGMENT, 1400)
         assert max(prometheus.values(peak).values()) < count
-        with stopped(lab.status()["forwarder"]["pid"]):
+        with ring_unread(lab):
             for _ in range(count):
                 # Five datagrams, which leave as one frame.
                 endpoint.send(bytes(7000))
@@ -199,8 +199,7 @@ def test_a_ring_of_super_frames_is_as_full_as_its_slots(lab: Lab, prometheus: Pr
 def test_the_ring_was_as_full_as_it_was(lab: Lab, prometheus: Prometheus) -> None:
     """A forwarder that does not look for a moment finds everything in the ring."""
     count = 700
-    forwarder = lab.status()["forwarder"]["pid"]
-    with udp_socket(lab.environment(1)) as endpoint, stopped(forwarder):
+    with udp_socket(lab.environment(1)) as endpoint, ring_unread(lab):
         for _ in range(count):
             endpoint.sendto(b"question", ECHO)
     peak, limit = (f"hyperplane_nat_ring_{word}" for word in ("used_slots_peak", "slots_limit"))

@@ -23,8 +23,8 @@ from tests.live.lab import (
     difference,
     receive,
     require_program,
+    ring_unread,
     run,
-    stopped,
     tcp_socket,
     udp_socket,
     wait_until,
@@ -123,7 +123,7 @@ def test_a_super_frame_takes_as_many_turns_as_it_has_datagrams(launch: Launch, s
         assert (sink.recv(64), server.recv(64)) == (b"here", b"here")
         capture.take()
         before = lab.counters()
-        with stopped(lab.status()["forwarder"]["pid"]):
+        with ring_unread(lab):
             for _ in range(flooding):
                 flooder.sendto(bytes(datagrams * size), SERVICE)
             for number in range(quiet):
