@@ -120,12 +120,13 @@ test-tools: deps $(TOOLS) $(AWS) $(INFRASTRUCTURE) $(BUILT)
 	$(PYTEST) tests/live/test_aws_tools.py
 
 # What is marked as racing (processes, signals, threads, deadlines), N times beside four busy
-# processes, which end with it; it stops at the first failure. TESTS="tests/controller tests/netns"
+# processes, which end with it, six at a time, as they wait for one another; it stops at the first
+# failure. TESTS="tests/controller tests/netns"
 # repeats all of those, or what else pytest is told there.
 N ?= 50
 TESTS ?= -m races tests/controller tests/netns
 test-repeat: deps $(TOOLS) $(BUILT)
-	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 $(TESTS)
+	$(BIN)/python -m tools.repeat_tests --rounds $(N) --busy 4 -n 6 --dist worksteal $(TESTS)
 
 lint: $(TOOLS) $(BUILT)
 	$(BIN)/ruff check .
