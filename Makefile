@@ -121,8 +121,7 @@ test-tools: deps $(TOOLS) $(AWS) $(INFRASTRUCTURE) $(BUILT)
 
 # What is marked as racing (processes, signals, threads, deadlines), N times beside four busy
 # processes, which end with it, six at a time, as they wait for one another; it stops at the first
-# failure. TESTS="tests/controller tests/netns"
-# repeats all of those, or what else pytest is told there.
+# failure. TESTS="tests/controller tests/netns" repeats all of those, or what else pytest is told.
 N ?= 50
 TESTS ?= -m races tests/controller tests/netns
 test-repeat: deps $(TOOLS) $(BUILT)
