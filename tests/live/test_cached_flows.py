@@ -237,7 +237,7 @@ def test_nothing_is_overtaken_when_flows_are_promoted(launch: Launch) -> None:
                 while not found or found[-1] < NUMBERED:
                     found.append(int.from_bytes(server.recv(64), "big"))
             assert found == sorted(found)
-            assert found
+            assert len(found) > NUMBERED // 2
 
     def enough() -> bool:
         # A forwarder that does not get the processor in time promotes a flow when all is sent.

@@ -31,11 +31,6 @@ def lab(launch_shared: Launch) -> Lab:
     return launch_shared(environments=1)
 
 
-def together(lab: Lab) -> contextlib.AbstractContextManager[None]:
-    """What is sent within the context waits in the ring until its end."""
-    return ring_unread(lab)
-
-
 @contextlib.contextmanager
 def connected(lab: Lab) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A client in the environment and a server in the VPC that have spoken to each other."""
@@ -66,7 +61,7 @@ def test_a_burst_arrives_as_it_was_sent(lab: Lab, inwards: bool) -> None:
     before = coalesced(lab)
     with connected(lab) as ends:
         receiver, sender = ends if inwards else reversed(ends)
-        with together(lab):
+        with ring_unread(lab):
             for datagram in datagrams:
                 sender.send(datagram)
         assert [receiver.recv(2048) for _ in datagrams] == datagrams
@@ -77,7 +72,7 @@ def test_who_asks_for_many_at_once_gets_them_at_once(lab: Lab) -> None:
     datagrams = burst()
     with connected(lab) as (client, server):
         server.setsockopt(SOL_UDP, UDP_GRO, 1)
-        with together(lab):
+        with ring_unread(lab):
             for datagram in datagrams:
                 client.send(datagram)
         received = [server.recv(65535)]
@@ -96,7 +91,7 @@ def test_two_flows_are_kept_apart(lab: Lab) -> None:
     ):
         other_server.bind((SERVICE[0], SERVICE[1] + 1))
         other_client.connect(other_server.getsockname())
-        with together(lab):
+        with ring_unread(lab):
             for datagram in datagrams:
                 client.send(datagram)
                 other_client.send(datagram[::-1])
@@ -109,7 +104,7 @@ def test_a_capture_has_them_one_by_one(lab: Lab, tmp_path: Path) -> None:
     with connected(lab) as (client, server):
         file = tmp_path / "burst.pcapng"
         with capturing(lab, file, "--interface", INTERFACE) as running:
-            with together(lab):
+            with ring_unread(lab):
                 for datagram in datagrams:
                     client.send(datagram)
             assert [server.recv(2048) for _ in datagrams] == datagrams
@@ -125,7 +120,7 @@ def test_it_can_be_turned_off(launch: Launch) -> None:
     lab = launch(environments=1, toml="[forwarder]\ncoalesce_udp = false")
     datagrams = burst()
     with connected(lab) as (client, server):
-        with together(lab):
+        with ring_unread(lab):
             for datagram in datagrams:
                 client.send(datagram)
         assert [server.recv(2048) for _ in datagrams] == datagrams

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,8 +39,10 @@ from tests.live.lab import (
     ring_unread,
     tcp_socket,
     udp_socket,
+    until_answered,
     wait_until,
 )
+from tests.live.test_super_frames import segmenting
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -226,7 +229,8 @@ def test_frames_to_a_next_hop_that_does_not_answer(small: Lab) -> None:
         for _ in range(sent):
             endpoint.sendto(b"anybody?", (NOBODY, 7))
     change = difference(before, small.counters())
-    assert change["neighbour_requests"] >= 3
+    # Those of two others that are in use may be looked at again meanwhile.
+    assert 3 <= change["neighbour_requests"] <= 5
     assert change["neighbour_failures"] == 1
     with (
         udp_socket(small.environment(1)) as endpoint,
@@ -364,16 +368,9 @@ def test_nonsense_about_offloads(launch: Launch) -> None:
 def ask_all(lab: Lab) -> None:
     """Every environment can still talk; a question that finds the ring full is repeated."""
     for where in lab.environments():
-        with udp_socket(where, seconds=1) as endpoint:
-            wait_until(lambda endpoint=endpoint: answered(endpoint), "an answer")  # type: ignore[misc]
-
-
-def answered(endpoint: socket.socket) -> bool:
-    try:
-        ask(endpoint)
-    except TimeoutError:
-        return False
-    return True
+        with udp_socket(where) as endpoint:
+            endpoint.connect(ECHO)
+            until_answered(endpoint, partial(endpoint.send, b"question"), b"question")
 
 
 def test_who_fills_the_ring_pays_for_it(launch: Launch) -> None:
@@ -421,13 +418,6 @@ DATAGRAM, DATAGRAMS, SUPER_FRAMES, SINGLE = 22, 64, 40, 48
 AHEAD = 3
 
 
-def super_frames(where: str) -> socket.socket:
-    """A socket whose kernel makes one frame of what it sends, many datagrams of 22 bytes."""
-    endpoint = udp_socket(where)
-    endpoint.setsockopt(socket.IPPROTO_UDP, wire.UDP_SEGMENT, DATAGRAM)
-    return endpoint
-
-
 def test_a_super_frame_has_as_many_turns_as_datagrams(launch: Launch) -> None:
     """
     One environment's frames of 64 datagrams wait, and another's of one, which came later.
@@ -437,7 +427,7 @@ def test_a_super_frame_has_as_many_turns_as_datagrams(launch: Launch) -> None:
     lab = launch(environments=2, toml="[forwarder]\nflow_cache = false\n")
     with (
         udp_socket(lab.vpc) as server,
-        super_frames(lab.environment(1)) as flooder,
+        segmenting(lab.environment(1), DATAGRAM) as flooder,
         udp_socket(lab.environment(2)) as other,
     ):
         server.bind(SERVICE)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from scapy.layers.l2 import ARP, Ether
@@ -49,7 +50,6 @@ VIRTUAL = "10.0.1.99"
 NEW_MAC = "02:00:5e:00:53:01"
 BUFFER_BYTES = 8 << 20
 
-# A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
 # A next hop is forgotten when it was not used for a second. The first subnet has room for a scan.
 TOML = (
     "[neighbours]\nreachable_seconds = 1\nretry_milliseconds = 200\nattempts = 20\n"
@@ -160,7 +160,7 @@ def test_a_scan_takes_nobody_else_a_next_hop(lab: Lab) -> None:
         for endpoint, target in ((other, OTHER_ECHO), (same, ECHO)):
             endpoint.connect(target)
             # The scan may be more than the ring holds.
-            until_answered(endpoint, lambda each=endpoint: each.send(b"question"), b"question")  # type: ignore[misc]
+            until_answered(endpoint, partial(endpoint.send, b"question"), b"question")
     assert lab.verify() == []
 
 
